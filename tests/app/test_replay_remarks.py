@@ -53,7 +53,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     ):
         replay.model = SimpleNamespace(manifest=SimpleNamespace(metrics={"exported": exported}))
         (remark,) = (
-            each for each in remarks(replay, TapeCounts(), idle, 10, Baskets()) if each.startswith("No trade: ")
+            line for line in remarks(replay, TapeCounts(), idle, 10, Baskets()) if line.startswith("No trade: ")
         )
         assert remark.partition("change its position.")[2].strip().startswith(words)
         assert bool(words) == ("VERSION" in remark)

@@ -205,10 +205,10 @@ def commands_of(state_dir: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
         reader.close()
 
 
-def events_apart(asked: Iterable[Asked], journaled: Collection[tuple[str, str]]) -> list[str]:
+def events_apart(commands: Iterable[Asked], journaled: Collection[tuple[str, str]]) -> list[str]:
     """Commands that are not one event: accepted and not journaled, journaled twice, or never asked for."""
     count = Counter(journaled)
-    expected = {(EVENTS[answer.command], answer.reason): answer.accepted for answer in asked}
+    expected = {(EVENTS[answer.command], answer.reason): answer.accepted for answer in commands}
     problems = [f"{kind} {reason!r} was never asked for" for kind, reason in count if (kind, reason) not in expected]
     for (kind, reason), accepted in expected.items():
         times = count[kind, reason]

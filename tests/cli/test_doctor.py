@@ -274,13 +274,13 @@ def test_the_stream_of_activities_is_replayed_and_its_ids_are_compared_with_the_
 
 
 @pytest.mark.parametrize(
-    ("wanted", "verdict", "cure"), [(False, "ok", ""), (True, "warn", ": set alpaca.activity_stream = false")]
+    ("listens", "verdict", "cure"), [(False, "ok", ""), (True, "warn", ": set alpaca.activity_stream = false")]
 )
 def test_keys_that_the_stream_of_activities_does_not_answer_are_told(
-    desk: Desk, wanted: bool, verdict: str, cure: str
+    desk: Desk, listens: bool, verdict: str, cure: str
 ) -> None:
     desk.server.server.faults.add("activity_refused", times=9)
-    desk.check({"alpaca": {"activity_stream": wanted}}, code=0)
+    desk.check({"alpaca": {"activity_stream": listens}}, code=0)
     text = "does not answer these keys (HTTP 404); the ledger is read every 60 s without it"
     assert desk.checks["activity stream"] == (verdict, text + cure)
 

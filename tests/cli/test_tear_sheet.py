@@ -36,9 +36,9 @@ def minutes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory of a desk of three funds on the bundled daily tape."""
     state_dir = tmp_path_factory.mktemp("daily") / "state"
-    asked = ("--dry-run", "--strategy", "regime_switcher", "--state-dir", state_dir)
+    arguments = ("--dry-run", "--strategy", "regime_switcher", "--state-dir", state_dir)
     env = environment(RLTRADER_PATHS__MODELS_DIR=str(REPOSITORY / "onnx_models"), RLTRADER_POLICY__VERSION="current")
-    played = rltraderd(*asked, cwd=REPOSITORY, env=env)
+    played = rltraderd(*arguments, cwd=REPOSITORY, env=env)
     assert played.returncode == 0, played.stderr
     return state_dir
 

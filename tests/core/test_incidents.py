@@ -224,8 +224,8 @@ def test_incident_14_a_halt_is_a_state_that_outlives_the_process() -> None:
 
 def test_incident_15_a_decision_is_made_on_the_bar_that_closed_and_filled_no_earlier_than_the_next() -> None:
     d = desk()
-    asked = d.bar(0, 500.0)
-    assert questions(asked) == [1]
+    effects = d.bar(0, 500.0)
+    assert questions(effects) == [1]
     order = sent(d.answer(BUY_CALL))
     assert d.order(order.client_order_id).submitted_ns == d.at(1)  # the next bar's open, not this one's
     assert d.decisions()[0].bar_ns == d.at(0)

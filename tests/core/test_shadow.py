@@ -41,7 +41,7 @@ def shadows(rows: list[Row]) -> list[ShadowRow]:
     return [row for row in rows if isinstance(row, ShadowRow)]
 
 
-def asked(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
+def ask(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
     """A desk whose first question was answered with HOLD, and a candidate's answer to it."""
     minute = desk()
     minute.bar(0)
@@ -53,7 +53,7 @@ def asked(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
 
 
 def test_an_answer_is_one_row_that_reads_it_as_the_live_one_is_read() -> None:
-    minute, event = asked()
+    minute, event = ask()
     assert minute.put(event) == []
     assert shadows(minute.rows) == [
         ShadowRow(
@@ -71,7 +71,7 @@ def test_an_answer_is_one_row_that_reads_it_as_the_live_one_is_read() -> None:
 
 
 def test_only_the_candidate_s_memory_is_kept() -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     before = minute.state
     minute.put(event)
     assert minute.state == msgspec.structs.replace(before, seq=before.seq + 1, shadow=ShadowState("v2", b"memory"))
@@ -80,7 +80,7 @@ def test_only_the_candidate_s_memory_is_kept() -> None:
 
 
 def test_a_failure_is_one_row_and_the_memory_begins_anew() -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     minute.put(event)
     failed = ShadowFailed(minute.state.now_ns, 1, "not finite", "v2")
     assert minute.put(failed) == []
@@ -92,7 +92,7 @@ def test_a_failure_is_one_row_and_the_memory_begins_anew() -> None:
 
 @pytest.mark.parametrize("decision", [0, 2])
 def test_an_answer_to_another_question_says_nothing(decision: int) -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     minute.put(event)
     before, rows = minute.state, list(minute.rows)
     minute.put(

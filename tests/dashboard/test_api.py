@@ -282,8 +282,8 @@ def test_the_stream_tells_the_state_at_once(served: Served) -> None:
         lines = [answer.readline().decode().strip() for _ in range(4)]
     assert lines[0].startswith("retry: ")
     assert lines[2] == "event: now"
-    state, asked = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
-    assert {**state, "read_at": 0} == {**asked, "read_at": 0}
+    state, current = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
+    assert {**state, "read_at": 0} == {**current, "read_at": 0}
 
 
 def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_path: Path) -> None:
@@ -373,9 +373,9 @@ def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(
     page = served.json(f"/api/around/{move['decision']}")
     begin, end = row["bar_ns"] - 60 * 60 * 10**9, row["bar_ns"] + 61 * 60 * 10**9
     rows = [line.split(",") for line in played.rows]
-    wanted = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in rows if begin <= int(line[1]) < end]
-    assert len(wanted) > 60
-    assert page["bars"] == wanted
+    bars = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in rows if begin <= int(line[1]) < end]
+    assert len(bars) > 60
+    assert page["bars"] == bars
     trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
     (shown,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
     assert (shown["pnl_usd"], shown["exit_decision"]) == (trade["pnl_usd"], move["decision"])

@@ -50,8 +50,8 @@ def digits(lookup: Lookup) -> str:
 def journaled(played: Played) -> dict[int, str]:
     """Each question's decision and the digits of its observation, from the events' effects."""
     rows = played.sql("SELECT effects FROM events WHERE effects LIKE '%AskPolicy%'")
-    asked = [effect for row in rows for effect in json.loads(row["effects"]) if effect["type"] == "AskPolicy"]
-    return {effect["decision"]: effect["observation"] for effect in asked}
+    questions = [effect for row in rows for effect in json.loads(row["effects"]) if effect["type"] == "AskPolicy"]
+    return {effect["decision"]: effect["observation"] for effect in questions}
 
 
 def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: DecisionHistory, played: Played) -> None:

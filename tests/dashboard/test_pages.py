@@ -322,19 +322,19 @@ def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Op
     page.get_by_role("button", name="Show all").click()
     expect(page.locator("#shares")).to_have_text(f"All {every:,} decisions.")
     expect(page.get_by_label("Outcome")).to_have_value("")
-    wanted = [
+    expected = [
         str(row["decision"]) for row in journal.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
     ]
     numbers = "all => all.map(n => n.dataset.decision)"
-    page.wait_for_selector(f'tr[data-decision="{wanted[0]}"] ~ tr[data-decision="{wanted[49]}"]')
-    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[:50]
+    page.wait_for_selector(f'tr[data-decision="{expected[0]}"] ~ tr[data-decision="{expected[49]}"]')
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == expected[:50]
     page.get_by_role("button", name="Older").click()
-    page.wait_for_selector(f'tr[data-decision="{wanted[50]}"]')
-    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[50:]
+    page.wait_for_selector(f'tr[data-decision="{expected[50]}"]')
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == expected[50:]
     page.get_by_label("Outcome").select_option("denied")
     denied = journal.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
     page.wait_for_selector(f'tr[data-decision="{denied[0]["decision"]}"]')
-    expect(page.locator(f'tr[data-decision="{wanted[50]}"]')).to_have_count(0)
+    expect(page.locator(f'tr[data-decision="{expected[50]}"]')).to_have_count(0)
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == [str(row["decision"]) for row in denied]
 
 
@@ -501,7 +501,7 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         "test win rate": ["–", "40.00 %", "–"],  # no trade, no rate
     }
     rates = [
-        re.findall(r"win rate(–|[\d.]+ %)", each) for each in watched.page.locator("#versions tr").all_text_contents()
+        re.findall(r"win rate(–|[\d.]+ %)", row) for row in watched.page.locator("#versions tr").all_text_contents()
     ]
     assert rates[1:] == [["–"], ["40.00 %"]]
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
@@ -538,14 +538,14 @@ def test_a_page_that_nobody_sees_asks_nothing(opened: Opener) -> None:
     hide = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
     turn = hide + " document.dispatchEvent(new Event('visibilitychange')); }"
     page.evaluate(turn, True)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url) if "/api/" in request.url else None)
     page.evaluate("location.hash = '#/health'")
     expect(page.locator("h1")).to_have_text("Health")
-    assert asked == []
+    assert urls == []
     page.evaluate(turn, False)
     page.wait_for_selector(READY["health"])
-    assert {url.split("/api/")[1].split("?")[0] for url in asked} == {"health", "stream"}
+    assert {url.split("/api/")[1].split("?")[0] for url in urls} == {"health", "stream"}
 
 
 def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Page], None]:
@@ -703,13 +703,13 @@ def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Ope
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    wanted = page.evaluate(
+    count = page.evaluate(
         "() => [...document.querySelectorAll('a, button, select, summary, [tabindex=\\'0\\']')]"
         ".filter((n) => n.checkVisibility() && !n.closest('.skip')).length"
     )
     page.evaluate("document.activeElement.blur()")
     reached = []
-    for _ in range(wanted + 5):
+    for _ in range(count + 5):
         page.keyboard.press("Tab")
         seen = page.evaluate(
             "() => { const n = document.activeElement; const s = getComputedStyle(n);"
@@ -718,7 +718,7 @@ def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Ope
         )
         if seen is not None and seen not in reached:
             reached.append(seen)
-    assert len(reached) >= wanted
+    assert len(reached) >= count
     assert all(style == "solid" and width >= 2 for _, style, width in reached)
 
 

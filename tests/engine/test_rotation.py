@@ -151,13 +151,13 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
         result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         state_dir.journal.close()
         state_dir.close()
-        wanted = f"the desk runs (process {os.getpid()}): stop it, rotate, start it"
+        message = f"the desk runs (process {os.getpid()}): stop it, rotate, start it"
     elif how == "killed":
         bar = [row[0] for row in table(half, "events") if row[3] == "BarClosed"][-1]
         execute(half, "DELETE FROM events WHERE id > ?", bar)
         execute(half, "DELETE FROM snapshots WHERE event_id > ?", bar)
         result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-        wanted = "did not stop cleanly"
+        message = "did not stop cleanly"
     elif how.startswith("held"):
         journal = Journal(half / FILE)
         journal._db.execute("PRAGMA journal_mode = WAL")
@@ -167,13 +167,13 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
         execute(half, "INSERT OR REPLACE INTO meta VALUES ('note', 'x')")
         result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         journal._db.close()
-        wanted = "still has the journal open"
+        message = "still has the journal open"
     else:
         rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-        wanted = "nothing to rotate"
+        message = "nothing to rotate"
     assert result.returncode == 2
-    assert wanted in result.stderr
+    assert message in result.stderr
     assert (half / FILE).exists()
 
 

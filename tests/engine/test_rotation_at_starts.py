@@ -122,8 +122,8 @@ def test_a_start_that_cannot_rotate_says_so_and_goes_on(
     ((name, fields),) = start(ended, 1)
     held.close()
     assert name == "journal_not_rotated"
-    wanted = {"killed": "did not stop cleanly", "held": "still has the journal open", "no room": "No space left"}
-    assert wanted[trouble] in fields["reason"]
+    messages = {"killed": "did not stop cleanly", "held": "still has the journal open", "no room": "No space left"}
+    assert messages[trouble] in fields["reason"]
     assert state_digest(ended) == before
     assert len(parts_of(ended / FILE)) == 1
 

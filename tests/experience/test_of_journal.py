@@ -37,14 +37,14 @@ def test_each_decision_gives_one_and_the_next_one_goes_on_where_it_ends(original
 
 
 def test_its_states_are_the_observations_that_the_journal_names_by_digest(original: Path) -> None:
-    asked = {
+    by_decision = {
         effect["decision"]: effect["observation"]
         for row in table(original, "events")
         for effect in json.loads(row[5])
         if isinstance(effect, dict) and effect.get("type") == "AskPolicy"
     }
     digests = {e.decision: hashlib.sha256(e.state).hexdigest()[:16] for e in walked(original)}
-    assert digests == asked
+    assert digests == by_decision
 
 
 def test_the_symbols_gains_are_the_change_of_the_equity_and_their_flow_is_that_of_the_fills(original: Path) -> None:

@@ -227,16 +227,16 @@ def test_another_user_s_state_directory_is_refused_with_the_cure(shared: Path) -
 
 @as_root
 def test_a_link_of_another_user_to_one_s_own_folder_is_not_followed(shared: Path) -> None:
-    own = Path(tempfile.mkdtemp())  # root's, with a file that a desk would write over
-    (own / "lock").write_text("precious")
-    become(MALLORY, lambda: (shared / "state").symlink_to(own))
+    folder = Path(tempfile.mkdtemp())  # root's, with a file that a desk would write over
+    (folder / "lock").write_text("precious")
+    become(MALLORY, lambda: (shared / "state").symlink_to(folder))
     try:
         assert f"it is a link of user {MALLORY}" in become(0, lambda: opened(shared / "state"))
-        assert [(file.name, file.read_text()) for file in own.iterdir()] == [("lock", "precious")]
-        (shared / "mine").symlink_to(own)  # as an administrator moves a desk to another disk
+        assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("lock", "precious")]
+        (shared / "mine").symlink_to(folder)  # as an administrator moves a desk to another disk
         assert become(0, lambda: opened(shared / "mine")) is None
     finally:
-        shutil.rmtree(own)
+        shutil.rmtree(folder)
 
 
 @as_root

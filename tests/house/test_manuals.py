@@ -66,15 +66,23 @@ def test_each_command_line_of_the_manuals_is_parsed_by_its_program(
     (tmp_path / "study.toml").write_text(run_file[0])
     monkeypatch.chdir(tmp_path)
     pages = (*manuals(), *notebooks())
-    typed = [each for page in pages for each in commands(page) if each.words[0] in PROGRAMS]
-    wrong = {f"{each.place}: {' '.join(each.words)}": problem for each in typed if (problem := _problem(each, capsys))}
+    typed = [command for page in pages for command in commands(page) if command.words[0] in PROGRAMS]
+    wrong = {
+        f"{command.place}: {' '.join(command.words)}": problem
+        for command in typed
+        if (problem := _problem(command, capsys))
+    }
     assert len(typed) > 140
     assert wrong == {}
 
 
 def test_each_command_that_a_manual_names_in_its_text_is_there_with_its_options() -> None:
-    command_lines = [each for manual in manuals() for each in named(manual, PROGRAMS)]
-    wrong = [(each.place, " ".join(each.words), problem) for each in command_lines if (problem := _unknown(each.words))]
+    command_lines = [command for manual in manuals() for command in named(manual, PROGRAMS)]
+    wrong = [
+        (command.place, " ".join(command.words), problem)
+        for command in command_lines
+        if (problem := _unknown(command.words))
+    ]
     assert len(command_lines) > 100
     assert wrong == []
 
@@ -83,8 +91,8 @@ def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     reasons = {program for programs in NOT_RUN.values() for program in programs}
     wrong, met = [], set()
-    for each in (each for manual in manuals() for each in commands(manual)):
-        match each.words:
+    for command in (command for manual in manuals() for command in commands(manual)):
+        match command.words:
             case (program, *_) if program in PROGRAMS:
                 continue
             case ("make", *words) if {word for word in words if "=" not in word} <= targets:
@@ -92,11 +100,11 @@ def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason
             case ("python", "-m", module, *_) if find_spec(module) is not None:
                 continue
             case ("python", "-c", text):
-                compile(text, each.place, "exec")
-            case (program, *_) if program in reasons or (REPOSITORY / each.program).is_file():
+                compile(text, command.place, "exec")
+            case (program, *_) if program in reasons or (REPOSITORY / command.program).is_file():
                 met.add(program)
             case _:
-                wrong.append((each.place, " ".join(each.words)))
+                wrong.append((command.place, " ".join(command.words)))
     assert wrong == []
     assert reasons <= met  # no reason for what no manual has
 
@@ -106,12 +114,12 @@ def _parsers(program: str) -> dict[tuple[str, ...], Any]:
     return {command.words: command.parser for command in REFERENCE["commands"](program)}
 
 
-def _problem(each: Typed, capsys: pytest.CaptureFixture[str]) -> str:
+def _problem(line: Typed, capsys: pytest.CaptureFixture[str]) -> str:
     """Return why its program refuses a command line, "" where it does not."""
-    if each.partly:
-        return _unknown(each.words)
+    if line.partly:
+        return _unknown(line.words)
     try:
-        REFERENCE["parse"](each.words[0], each.words[1:])
+        REFERENCE["parse"](line.words[0], line.words[1:])
     except SystemExit as left:
         return "" if left.code == 0 else capsys.readouterr().err.strip().rpartition("\n")[2]
     return ""

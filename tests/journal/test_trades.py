@@ -56,9 +56,9 @@ def journal_of(folder: Path, *batches: list[Row]) -> Path:
     return path
 
 
-def found_in(path: Path, wanted: Wanted | None = None) -> Found:
+def found_in(path: Path, query: Wanted | None = None) -> Found:
     with closing(JournalReader(path)) as reader:
-        return read_trades(reader, wanted or Wanted())
+        return read_trades(reader, query or Wanted())
 
 
 def trades_of(d: Desk | DailyDesk, folder: Path) -> tuple[Trade, ...]:
@@ -263,14 +263,14 @@ def test_fees_and_dividends_of_the_ledger_are_in_no_trade_but_in_the_sums(tmp_pa
     trades = found_in(path)
     assert (len(trades.trades), trades.totals.other_usd) == (1, 2.19)
     (at_ns,) = {row.time_ns for row in d.rows if isinstance(row, MoveRow) and not row.opened_ns}
-    for wanted, other in (
+    for query, other in (
         (Wanted(start_ns=at_ns, end_ns=at_ns), 2.19),
         (Wanted(start_ns=at_ns + 1), 0.0),
         (Wanted(end_ns=at_ns - 1), 0.0),
         *[(one, 0.0) for one in (Wanted(symbol="SPY"), Wanted(side="long"), Wanted(result="win"))],
         (Wanted(open_only=True), 0.0),
     ):
-        assert found_in(path, wanted).totals.other_usd == other
+        assert found_in(path, query).totals.other_usd == other
 
 
 def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     path = journal_of(tmp_path, list(a_day().rows))
     monday = {"start_ns": day_begin(MONDAY.date), "end_ns": day_end(MONDAY.date)}
 
-    def shown(**wanted: object) -> list[float | None]:
-        return [trade.pnl_usd for trade in found_in(path, Wanted(**wanted)).trades]  # type: ignore[arg-type]
+    def shown(**fields: object) -> list[float | None]:
+        return [trade.pnl_usd for trade in found_in(path, Wanted(**fields)).trades]  # type: ignore[arg-type]
 
     assert shown(**monday) == [-180.0, 90.0]
     assert shown(**monday, sort="pnl") == [90.0, -180.0]
@@ -365,7 +365,7 @@ def test_the_trades_of_a_decision_are_those_that_it_changed_the_largest_first(tm
     d.fill(sent(d.answer(50, KEEP, KEEP)).client_order_id, 10, "101")
     d.quotes(0, AAA="101", BBB="96")  # +60 and −80 USD
     with closing(JournalReader(journal_of(tmp_path, list(d.rows)))) as reader:
-        rows = [trades_of_decision(reader, *asked) for asked in ((1, 9), (1, 1), (2, 9), (3, 9))]
+        rows = [trades_of_decision(reader, *key) for key in ((1, 9), (1, 1), (2, 9), (3, 9))]
     assert [[(trade.symbol, trade.pnl_usd) for trade in trades] for trades in rows] == [
         [("BBB", -80.0), ("AAA", 60.0)],
         [("BBB", -80.0)],

@@ -164,11 +164,11 @@ def test_a_memory_of_another_version_is_not_the_candidates(tmp_path: Path) -> No
     fresh = Core(switcher).start(identity, Trading())
     memory = bytes.fromhex("0000003f") * 128  # 0.5 in each place
 
-    def asked(shadow: ShadowState) -> ShadowAnswered:
+    def answer_with(shadow: ShadowState) -> ShadowAnswered:
         answer = models.shadow_answer(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
         assert isinstance(answer, ShadowAnswered)
         return answer
 
-    zeros = asked(ShadowState())
-    assert asked(ShadowState("another", memory)) == zeros
-    assert asked(ShadowState(VERSION, memory)).hidden != zeros.hidden
+    zeros = answer_with(ShadowState())
+    assert answer_with(ShadowState("another", memory)) == zeros
+    assert answer_with(ShadowState(VERSION, memory)).hidden != zeros.hidden

@@ -269,8 +269,8 @@ def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expecte
     assert check in text
     assert "expected" in text
     if key != "golden":
-        wanted = getattr(manifest, key)
-        assert (wanted if isinstance(wanted, str) else repr(wanted)) in text
+        expected = getattr(manifest, key)
+        assert (expected if isinstance(expected, str) else repr(expected)) in text
 
 
 def test_checks_come_in_their_order(folder: Path, scalper: AnyStrategy) -> None:

@@ -271,21 +271,27 @@ def test_effects_are_told_after_their_event() -> None:
 def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_asked_for() -> None:
     core = Core(strategy_named("regime_switcher"))
     state = core.start(Identity("replay", "paper", "regime_switcher", "e", "sip"), Trading())
-    asked = replace(state, basket=replace(state.basket, date="2024-07-03", given_up={"IWM": 4}))
+    basket_state = replace(state, basket=replace(state.basket, date="2024-07-03", given_up={"IWM": 4}))
     decided = DecisionRow(
         decision=7, kind="policy", bar_ns=1, time_ns=2, action="ALL_SPY", target='[{"symbol":"SPY","goal":3}]',
         outcome="ordered",
     )  # fmt: skip
     silent = DecisionRow(decision=8, kind="policy", bar_ns=1, time_ns=2, outcome="expired")
     steps: list[tuple[Event, Step]] = [
-        (SessionScheduled(1, Session("2024-07-03", 1, 9), ()), Step(asked, (), ())),
-        (PolicyAnswered(2, 7, (), b"", "m"), Step(asked, (SubmitOrder("s", "QQQ", -1, 2, None, "", 9),), (decided,))),
-        (OrderFilled(3, "s", "QQQ", -1, Decimal(10), 3, 2, Decimal(20), Decimal("0.02"), 2), Step(asked, (), ())),
-        (OrderFilled(4, "b", "SPY", 1, Decimal(5), 3, 3, Decimal(15), Decimal("0.015"), 3), Step(asked, (), ())),
-        (ClockTicked(5), Step(asked, (CancelOrder("b"),), (silent,))),
-        (SessionEnded(9, "2024-07-03"), Step(asked, (), ())),
-        (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(asked, (), ())),
-        (SessionEnded(19, "2024-07-05"), Step(asked, (), ())),
+        (SessionScheduled(1, Session("2024-07-03", 1, 9), ()), Step(basket_state, (), ())),
+        (
+            PolicyAnswered(2, 7, (), b"", "m"),
+            Step(basket_state, (SubmitOrder("s", "QQQ", -1, 2, None, "", 9),), (decided,)),
+        ),
+        (
+            OrderFilled(3, "s", "QQQ", -1, Decimal(10), 3, 2, Decimal(20), Decimal("0.02"), 2),
+            Step(basket_state, (), ()),
+        ),
+        (OrderFilled(4, "b", "SPY", 1, Decimal(5), 3, 3, Decimal(15), Decimal("0.015"), 3), Step(basket_state, (), ())),
+        (ClockTicked(5), Step(basket_state, (CancelOrder("b"),), (silent,))),
+        (SessionEnded(9, "2024-07-03"), Step(basket_state, (), ())),
+        (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(basket_state, (), ())),
+        (SessionEnded(19, "2024-07-05"), Step(basket_state, (), ())),
     ]
     logs = {}
     for level in ("info", "debug"):

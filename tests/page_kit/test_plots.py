@@ -25,8 +25,8 @@ def test_ticks_are_few_and_always_inside(low: float, width: float) -> None:
 
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=7))
-def test_labels_never_overlap_and_never_leave_the_plot(wanted: list[float]) -> None:
-    placed = sorted(apart(wanted, 13.0, 0.0, 100.0))
+def test_labels_never_overlap_and_never_leave_the_plot(heights: list[float]) -> None:
+    placed = sorted(apart(heights, 13.0, 0.0, 100.0))
     assert placed[0] >= -1e-9
     assert placed[-1] <= 100.0 + 1e-9
     assert all(after - before >= 13.0 - 1e-9 for before, after in pairwise(placed))

@@ -309,8 +309,8 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
 def test_nothing_is_asked_of_any_network_and_no_script_runs(tmp_path: Path) -> None:
     _, page = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
     markup = Markup(page)
-    asked = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
-    assert not [attributes for _, attributes in markup.tags if asked & set(attributes)]
+    address_attributes = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+    assert not [attributes for _, attributes in markup.tags if address_attributes & set(attributes)]
     assert not {tag for tag, _ in markup.tags} & {"script", "link", "iframe", "object", "base", "form"}
     assert not re.search(r"url\(|@import|https?:", page)
     policy = next(a["content"] for _, a in markup.tags if a.get("http-equiv") == "Content-Security-Policy")

@@ -246,8 +246,8 @@ def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() ->
     right = msgspec.structs.replace(old, close=old.low)
     expected = observed(DESK.remember(DESK.start(), (*BARS[: 3 * W - 1], right))).data
     assert observed(DESK.remember(WARM, (right,))).data == expected != observed(WARM).data
-    own = DESK.known(WARM)["IWM"]
-    assert observed(DESK.readjust(WARM, "IWM", (*own[:-1], right))).data == expected
+    known = DESK.known(WARM)["IWM"]
+    assert observed(DESK.readjust(WARM, "IWM", (*known[:-1], right))).data == expected
 
 
 def test_the_state_through_json_gives_the_same_bytes() -> None:

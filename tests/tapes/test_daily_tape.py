@@ -307,9 +307,9 @@ def test_times_never_go_backwards_and_no_price_is_told_before_its_minute(
     basket = Basket(decide="before_close" if before else "after_close", before_close_min=lead, before_open_min=lead)
     events = play(path, calendar, basket)
     assert all(one.time_ns <= two.time_ns for one, two in pairwise(events))
-    asked = [event for event in events if isinstance(event, RebalanceDue)]
-    assert len(asked) == len({event.date for event in asked})
-    assert len(asked) == sum(isinstance(event, SessionEnded) for event in events)
+    due = [event for event in events if isinstance(event, RebalanceDue)]
+    assert len(due) == len({event.date for event in due})
+    assert len(due) == sum(isinstance(event, SessionEnded) for event in events)
     opened: dict[tuple[str, int], Decimal] = {}  # by symbol and start, the open of the file's first row of a minute
     for line in lines:
         symbol, start, price, *_ = line.split(",")

@@ -107,11 +107,11 @@ def _modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -> None:
-    own = ("strategies/registry.py", "training/desks/", "training/gym/", *(f"strategies/{name}" for name in SHIPPED))
+    paths = ("strategies/registry.py", "training/desks/", "training/gym/", *(f"strategies/{name}" for name in SHIPPED))
     files = tuple(f"strategies.{name}" for name in SHIPPED)
     names = set()
     for name, module in _modules("daemon", "simulator", "strategies", "training"):
-        if name.startswith(own):
+        if name.startswith(paths):
             continue
         for node in ast.walk(module):
             named = isinstance(node, ast.Constant) and node.value in SHIPPED

@@ -36,7 +36,7 @@ from strategies.online_dqn.model_config import SHIPPED as SHIPPED_CONFIG
 from strategies.online_dqn.state_vector import parse
 from strategies.registry import strategy
 from tests.chaos import verdict
-from tests.chaos.acts import asked
+from tests.chaos.acts import ask_desk
 from tests.chaos.desk import START_LIMIT_S, Desk
 from tests.chaos.desks import basket_verdict
 from tests.chaos.desks import market as desks_market
@@ -97,13 +97,13 @@ def play(host: Host, session: Session, before_ns: int) -> None:
 
 def _let_persons_trade(host: Host, session: Session) -> None:
     """Draw what a person does beside the rebalancer."""
-    dates = [each.date for each in desks_market.calendar()]
-    (station,) = (each for each in host.stations if each.name == REBALANCER)
+    dates = [session.date for session in desks_market.calendar()]
+    (station,) = (station for station in host.stations if station.name == REBALANCER)
     station.by_hand = desks_market.persons(host.seed, host.happenings, dates, session.date)
 
 
 def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
-    for order in [each for each in station.by_hand if host.now_ns() >= session.open_ns + each.minute * MINUTE_NS]:
+    for order in [order for order in station.by_hand if host.now_ns() >= session.open_ns + order.minute * MINUTE_NS]:
         station.by_hand.remove(order)
         with contextlib.suppress(Refused):
             fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
@@ -121,7 +121,7 @@ def _resumed(host: Host, station: Station, books: Books) -> bool:
     """Whether a person ended the desk's halt this moment: one that an outage made, or that person's own trade."""
     halt = books.state.risk.halt
     ends = OUTAGES | ({TOUCHED} if station.name == REBALANCER and host.persons else set())
-    if halt is None or halt.reason not in ends or asked(station.run, "resume") is None:
+    if halt is None or halt.reason not in ends or ask_desk(station.run, "resume") is None:
         return False
     host.resumed.append(f"{station.name}: {halt.reason}")
     return True

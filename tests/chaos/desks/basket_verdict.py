@@ -68,7 +68,7 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     for trade in account.trades:
         bought.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
     problems = []
-    for order in (each for each in buys if each.id not in account.by_hand):
+    for order in (order for order in buys if order.id not in account.by_hand):
         at_ns = order.created_ns
         cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
         kept = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)

@@ -245,5 +245,5 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
 
 def family(name: str) -> str:
     """The family of a kind by its name."""
-    own = {**OWN, **SHARES}
-    return own[name].kind.family if name in own else KINDS[name].family
+    families = {**OWN, **SHARES}
+    return families[name].kind.family if name in families else KINDS[name].family

@@ -184,14 +184,14 @@ class Stream:
         assert isinstance(spec, ShareSpec)
         experiences = walked(self._state_dir, epoch=meta["epoch"], spec=spec)
         waits = 0 if not experiences or experiences[-1].terminal else len(experiences[-1].chosen)
-        return [each for one in experiences for each in takes(one)], waits
+        return [entry for one in experiences for entry in takes(one)], waits
 
     def _apart(self, expected: list[Taken], waits: int) -> list[str]:
         """How what the learner was given differs; what the campaign took away may have come again, or not."""
         if not expected:
             return ["the journal has no experience"]
         taken, expected = (
-            [each for each in side if each not in self._lost] for side in (self._learner.taken, expected)
+            [entry for entry in side if entry not in self._lost] for side in (self._learner.taken, expected)
         )
         if taken == expected or (waits and taken == expected[:-waits]):
             return []
@@ -263,7 +263,7 @@ class Stream:
             self._publisher.turn()
             groups = client.xinfo_groups(self._name) if client.exists(self._name) else ()
             delivered = max(
-                [row_of(each["last-delivered-id"]) for each in groups if each["name"] == GROUP.encode()] + [0]
+                [row_of(group["last-delivered-id"]) for group in groups if group["name"] == GROUP.encode()] + [0]
             )
             for identifier, fields in client.xrevrange(self._name, count=1):
                 if row_of(identifier) <= delivered:

@@ -187,8 +187,8 @@ def test_a_market_buy_needs_a_known_ask_to_be_accepted_and_takes_the_next_one() 
     nothing = run(monday(), (at(10), [buy("a", limit=None)]))[1]
     no_offer = run(monday(), (quotes(8, (CALL, "2.00", "0")), []), (at(10), [buy("a", limit=None)]))[1]
     assert reasons(nothing) == reasons(no_offer) == ["market order without a quote"]
-    asked = (quotes(8, (CALL, "2.00", "2.05")), ())
-    _, events = run(monday(), asked, (at(10), [buy("a", limit=None)]), (quotes(12, (CALL, "2.00", "2.10")), []))
+    quote_step = (quotes(8, (CALL, "2.00", "2.05")), ())
+    _, events = run(monday(), quote_step, (at(10), [buy("a", limit=None)]), (quotes(12, (CALL, "2.00", "2.10")), []))
     assert fills(events) == [("a", Decimal("2.10"), 1)]
 
 

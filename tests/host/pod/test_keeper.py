@@ -153,8 +153,8 @@ def test_a_second_pod_starts_nothing_until_the_first_one_has_ended(cluster: Leas
     with one.running():
         until(lambda: one.ready, "the first one runs")
         with two.running():
-            asked = len(cluster.asked)
-            until(lambda: len(cluster.asked) > asked + 20, "both asked again and again")
+            requests = len(cluster.asked)
+            until(lambda: len(cluster.asked) > requests + 20, "both asked again and again")
             assert (two.lines, (two.folder / "alive").exists()) == ([], True)
             one.keeper.stop()
             one.thread.join(LIMIT_S)
@@ -170,11 +170,11 @@ def test_an_api_server_that_is_away_disturbs_nothing_until_the_time_is_nearly_ov
     with held_by(cluster, tmp_path / "one", "one", clock).running() as stage:
         until(lambda: stage.ready, "it runs")
         cluster.refuse = 503
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "it was asked in vain")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "it was asked in vain")
         clock.added += 300
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "it was asked in vain")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "it was asked in vain")
         assert stage.ready
         clock.added += 600 - 300 - MARGIN_S - QUICK.stop_s + 1
         until(lambda: stage.lines[-1] == "stopped", "it is stopped cleanly while there is time")
@@ -190,8 +190,8 @@ def test_a_machine_that_slept_kills_no_child_for_a_watchdog_that_slept_too(
     with held_by(cluster, tmp_path / "one", "one", clock, seldom).running() as stage:
         until(lambda: stage.ready, "it runs")
         clock.added += 300
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "the lease is renewed")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "the lease is renewed")
         assert len(stage.lines) == 1
         assert stage.ready
 

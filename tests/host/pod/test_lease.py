@@ -88,7 +88,7 @@ def test_no_two_hold_it_at_once_whatever_the_order_of_their_attempts(cluster: Le
     for step in range(100):
         clock.now += (7, 180, 90, 310)[step * step % 4]
         both[(step * 7 // 3) % 2].attempt()
-        assert sum(each.held for each in both) <= 1
+        assert sum(lease.held for lease in both) <= 1
 
 
 def test_one_that_was_first_leaves_the_other_with_nothing(cluster: LeaseServer) -> None:

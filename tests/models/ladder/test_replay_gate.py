@@ -86,8 +86,8 @@ def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
     money = [(row["time_ns"], float(row["equity_usd"])) for row in records(state, "equity", "time_ns")]
     before, after = ([usd for time_ns, usd in money if time_ns <= at][-1] for at in (begin, last))
     fills = sum(begin < fill["filled_ns"] <= last for fill in records(state, "fills", "filled_ns"))
-    asked = sum(row["kind"] == "policy" and row["time_ns"] > begin for row in records(state, "decisions"))
-    return after / before - 1.0, fills, asked
+    questions = sum(row["kind"] == "policy" and row["time_ns"] > begin for row in records(state, "decisions"))
+    return after / before - 1.0, fills, questions
 
 
 def started(folder: Path, play: Play) -> list[LadderMoved]:
@@ -123,12 +123,12 @@ async def child_of(climb: Climb, former: int = 0) -> int:
 
 
 def test_the_figures_are_those_of_whole_runs_that_never_explore(desk: Path) -> None:
-    (pnl, fills, asked), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
+    (pnl, fills, questions), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
     figures = replayed(request_of(desk))
     assert pnl != champions
     assert figures.pnl == pytest.approx(pnl, abs=1e-12)
     assert figures.champion_pnl == pytest.approx(champions, abs=1e-12)
-    assert (figures.trades, figures.champion_trades, figures.asked) == (fills, champion_fills, asked)
+    assert (figures.trades, figures.champion_trades, figures.asked) == (fills, champion_fills, questions)
     assert (figures.sessions, figures.failed, figures.problem) == (REPLAYED, 0, "")
 
 

@@ -146,7 +146,7 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
 
 
 @pytest.mark.parametrize(
-    ("risk", "asked", "reason"),
+    ("risk", "questions", "reason"),
     [
         (RiskState(), 390, ""),
         (RiskState(), 0, "no question was asked"),
@@ -158,8 +158,8 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
         (RiskState(halt=Halt("daily_loss", "", 0)), 390, ""),
     ],
 )
-def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, asked: int, reason: str) -> None:
-    assert idle(risk, 1_000, asked) == reason
+def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, questions: int, reason: str) -> None:
+    assert idle(risk, 1_000, questions) == reason
 
 
 def test_a_bet_is_worked_out_by_hand() -> None:

@@ -147,8 +147,8 @@ async def test_status_is_answered_and_not_journaled(work: AtWork, server: Contro
 
 async def test_without_a_name_the_peer_s_user_stands_for_it(work: AtWork, server: ControlServer, state: Path) -> None:
     await exchange(state, line("pause"))
-    asked = await asyncio.create_subprocess_exec("id", "-un", stdout=subprocess.PIPE)
-    user, _ = await asked.communicate()
+    process = await asyncio.create_subprocess_exec("id", "-un", stdout=subprocess.PIPE)
+    user, _ = await process.communicate()
     assert journaled(state, "PauseRequested")[0]["who"] == f"control/{user.decode().strip()} (uid {UID})"
 
 

@@ -216,7 +216,7 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
 
 
 def scenario(alert: str, values: dict[str, str], minute: int, *, firing: bool) -> dict[str, Any]:
-    wanted = [{"labels": "{}", "value": 1}] if firing else []
+    samples = [{"labels": "{}", "value": 1}] if firing else []
     return {
         "interval": "1m",
         "input_series": series(values),
@@ -224,7 +224,7 @@ def scenario(alert: str, values: dict[str, str], minute: int, *, firing: bool) -
             {
                 "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})',
                 "eval_time": f"{minute}m",
-                "exp_samples": wanted,
+                "exp_samples": samples,
             }
         ],
     }

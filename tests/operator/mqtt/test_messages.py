@@ -143,13 +143,13 @@ def test_halt_pause_and_resume_are_told_at_once(run: AnnouncedRun) -> None:
     announcer.observe(event, step)
     assert _waiting_statuses(outbox) == []
     state, seen = step.state, []
-    for asked in (
+    for request in (
         PauseRequested(1, "look", "test"),
         HaltRequested(2, "operator", "stop", "test"),
         ResumeRequested(3, "go", "test"),
     ):
-        done = core.step(state, asked)
-        announcer.observe(asked, done)
+        done = core.step(state, request)
+        announcer.observe(request, done)
         seen += _waiting_statuses(outbox)
         state = done.state
     assert seen == [(False, True), (True, True), (False, False)]

@@ -404,10 +404,10 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
     opened, released = threading.Event(), threading.Event()
     connect = socket.create_connection
 
-    def slowly(*wanted: Any, **options: Any) -> socket.socket:
+    def slowly(*arguments: Any, **options: Any) -> socket.socket:
         opened.set()
         assert released.wait(LIMIT_S)
-        return connect(*wanted, **options)
+        return connect(*arguments, **options)
 
     monkeypatch.setattr(socket, "create_connection", slowly)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -431,26 +431,26 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
 
 
 async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: Desk, tmp_path: Path) -> None:
-    with running(tmp_path / "mosquitto") as own:
-        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
+    with running(tmp_path / "mosquitto") as mosquitto:
+        async with connected_desk(desk, tmp_path / "state", mosquitto.broker(), mosquitto.passwords["paper-1"]) as made:
             await made.up()
             for times in (2, 3):
-                own.stop()
+                mosquitto.stop()
                 await _soon(partial(_has_lost, made, times - 1))
-                own.start()
+                mosquitto.start()
                 await made.up(times)
-                async with client(own, "operator") as operator:
+                async with client(mosquitto, "operator") as operator:
                     assert (await _asked(operator, command("halt", times)))["ok"] is True
             assert made.side.reconnects == 2
         assert len([event for event in made.events if isinstance(event, HaltRequested)]) == 2
 
 
 async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(desk: Desk, tmp_path: Path) -> None:
-    with running(tmp_path / "mosquitto") as own:
-        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
+    with running(tmp_path / "mosquitto") as mosquitto:
+        async with connected_desk(desk, tmp_path / "state", mosquitto.broker(), mosquitto.passwords["paper-1"]) as made:
             await made.up()
-            assert own.process is not None
-            own.process.send_signal(signal.SIGSTOP)
+            assert mosquitto.process is not None
+            mosquitto.process.send_signal(signal.SIGSTOP)
             for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
                 made.work.intake.put(event)
             await made.work.quiet()

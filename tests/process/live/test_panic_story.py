@@ -35,9 +35,9 @@ def typed(played: Stage, *arguments: str) -> tuple[int, str]:
     """What `rltraderctl` answers, and its exit code."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
-    asked = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
-    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S), arguments
-    done = asked.finish(120)
+    process = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
+    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S), arguments
+    done = process.finish(120)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -56,9 +56,9 @@ def panicking(played: Stage) -> Command:
 
 
 def panic(played: Stage) -> str:
-    asked = panicking(played)
-    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
-    done = asked.finish(120)
+    process = panicking(played)
+    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+    done = process.finish(120)
     assert done.returncode == 0, done
     return done.stdout + done.stderr
 
@@ -150,16 +150,16 @@ def test_what_a_panic_could_not_close_the_desk_closes_once_the_broker_is_back(
         bought(played)
         ours, held = len(played.posts()), played.held()
         unreachable(played)
-        asked = panicking(played)
+        process = panicking(played)
         assert played.clock.wait(time.sleep, lambda: played.journaled("PanicNoticed") != [], COMMAND_S)
         assert (played.state_dir / "panic.noted").exists()
         if end == "killed":
-            asked.kill()
+            process.kill()
         else:
             assert played.clock.wait(time.sleep, lambda: closing(played) != [], COMMAND_S)
-            os.kill(asked.pid, signal.SIGINT)
-        assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
-        result = asked.finish(120)
+            os.kill(process.pid, signal.SIGINT)
+        assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+        result = process.finish(120)
         if end == "interrupted":
             assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (1, False)
             assert "NOT flat: the broker does not say what is left" in result.stdout

@@ -37,7 +37,9 @@ def traded(account: Account, times: int) -> bool:
 
 def reports_flat(played: Stage, before: int) -> bool:
     """Whether a report after the first `before` ones shows neither a position nor an open order."""
-    return any(not (each["positions"] or each["open_orders"]) for each in played.journaled("BrokerReported")[before:])
+    return any(
+        not (report["positions"] or report["open_orders"]) for report in played.journaled("BrokerReported")[before:]
+    )
 
 
 def verified(played: Stage, capsys: pytest.CaptureFixture[str]) -> bool:

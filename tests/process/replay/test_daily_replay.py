@@ -233,8 +233,8 @@ def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_d
     why = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
     state_dir = tmp_path / "state"
     env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4"}
-    asked = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
-    summary = summary_of(rltraderd(*asked, cwd=tmp_path, env=env))
+    arguments = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
+    summary = summary_of(rltraderd(*arguments, cwd=tmp_path, env=env))
     assert (summary["decisions"], summary["orders"], summary["denials"]) == (6, 0, {})
     assert summary["remarks"][-1] == f"6 of 6 ordered baskets sent no order: {why}; rltraderctl decisions names them."
     assert ctl.main(["decisions", "--state-dir", str(state_dir), "--limit", "2"]) == 0
@@ -242,8 +242,8 @@ def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_d
     row = table(state_dir, "decisions")[-1]
     assert ctl.main(["decisions", "--state-dir", str(state_dir), "--bar", str(row[2])]) == 0
     legs = json.loads(row[9])
-    wanted = f"it wanted to buy {len(legs)} symbols with $4.00 of cash"
-    assert f"no order followed: {wanted}\n" in capsys.readouterr().out
+    reason = f"it wanted to buy {len(legs)} symbols with $4.00 of cash"
+    assert f"no order followed: {reason}\n" in capsys.readouterr().out
 
 
 def assert_every_leg_is_shown(state_dir: Path, folder: Path) -> None:
@@ -352,17 +352,17 @@ def test_nobody_trades_at_a_price_known_before_the_decision(
     tape.write_text("\n".join(lines) + "\n")
     rules = Trading(basket=Basket(decide=decide), paper=Paper(cash_usd=Decimal(10_000)))
     machine = _small_desk(rules)
-    asked: dict[int, int] = {}  # decision -> when
+    question_ns: dict[int, int] = {}  # decision -> when
 
     def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
-        at = 3 * (len(asked) % 3)
-        asked[question.decision] = now_ns
+        at = 3 * (len(question_ns) % 3)
+        question_ns[question.decision] = now_ns
         return ev.PolicyAnswered(now_ns, question.decision, tuple(map(float, goals[at : at + 3])), b"", "v1")
 
     def watch(event: ev.Event, step: Step) -> None:
         assert step.state.book.cash >= 0
         if isinstance(event, ev.OrderFilled):
-            decided_ns = asked[int(event.client_order_id.split("-")[2])]
+            decided_ns = question_ns[int(event.client_order_id.split("-")[2])]
             printed = prices[event.symbol, event.filled_ns]
             dearer = (printed * Decimal("1.0002")).quantize(Decimal("0.0001"), ROUND_CEILING)
             assert event.filled_ns > decided_ns
@@ -371,8 +371,8 @@ def test_nobody_trades_at_a_price_known_before_the_decision(
     feed = DailyTapeSource(tape, scan_daily(tape, SYMBOLS), calendar, rules.basket)
     machine.run(feed, answer, watch)
     assert machine.state.book.cash == machine.market_state.cash
-    assert len(asked) == 2  # the first session has no bar before it
-    for decision, when in asked.items():
+    assert len(question_ns) == 2  # the first session has no bar before it
+    for decision, when in question_ns.items():
         session = days[decision]
         due = session.close_ns - 10 * MINUTE if decide == "before_close" else session.open_ns - 15 * MINUTE
         assert when == due > midnight_ns(session.date)

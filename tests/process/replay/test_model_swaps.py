@@ -191,10 +191,10 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
     async def play() -> Running:
         async with running(desk, tmp_path / "state", shadow=CANDIDATE) as run:
             await run.lifecycle.look()
-            asked = 0
-            while asked < 8:
+            memories = 0
+            while memories < 8:
                 await run.feed(10)
-                asked = len(run.asked.memories)
+                memories = len(run.asked.memories)
             name(store, "second", strategy="regime_switcher")
             await run.lifecycle.look()
             await run.feed()

@@ -54,8 +54,8 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
 ) -> None:
     tape = write_tape(tmp_path / "tape.csv", rows)
     terminal = environment(FORCE_COLOR="1", COLUMNS="400")
-    asked = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
-    first = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    arguments = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
+    first = rltraderd(*arguments, cwd=tmp_path, env=terminal)
     with closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
         closed = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
         (equity,) = db.execute("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1").fetchone()
@@ -70,7 +70,7 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert f"100,000.00 → {float(equity):,.2f} USD, {change} in {days}; buy and hold of SPY" in first.stdout
     assert f"rltraderctl report --range ALL --state-dir {tmp_path / 'state'}" in first.stdout
     assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
-    again = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    again = rltraderd(*arguments, cwd=tmp_path, env=terminal)
     assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
     assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # printed once
     assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)

@@ -149,9 +149,9 @@ def test_decisions_lists_the_newest_by_outcome(state: Path, capsys: pytest.Captu
     rows = cells(shown(capsys, "decisions", "--state-dir", state, "--outcome", "ordered", "--limit", "5"))[1:]
     expected = sorted(row[0] for row in table(state, "decisions") if row[12] == "ordered")[-5:]
     assert [int(row[0]) for row in rows] == expected
-    asked = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
+    query = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
     for number, *_, outcome, _ in rows:
-        orders = one(state, f"{asked} WHERE d.decision = {number}")  # one that replaces another asks for the rest
+        orders = one(state, f"{query} WHERE d.decision = {number}")  # one that replaces another asks for the rest
         ended = "not filled" if not orders["filled"] else "filled" if orders["filled"] == orders["wanted"] else "partly"
         assert outcome.startswith(f"ordered, {ended}")
 
@@ -359,8 +359,8 @@ def test_a_running_desk_is_commanded_through_its_socket_and_says_what_came_of_it
         assert re.fullmatch(r"journaled as event [\d,]+; not halted", resumed[0])
         assert shown(capsys, "reload", *options).startswith("journaled as event ")
         kinds = [row[2] for row in chained(state)]
-        asked = ("PauseRequested", "FlattenRequested", "ResumeRequested", "ReloadRequested")
-        assert [kind for kind in kinds if kind in asked] == list(asked)
+        commands = ("PauseRequested", "FlattenRequested", "ResumeRequested", "ReloadRequested")
+        assert [kind for kind in kinds if kind in commands] == list(commands)
     assert verified(state).difference == ""
 
 

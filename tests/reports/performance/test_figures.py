@@ -73,12 +73,12 @@ def test_quantstats_finds_the_same_drawdowns(seed: int) -> None:
     days, returns = made(seed)
     quantstats: Any = oracle  # without types
     table = quantstats.drawdown_details(quantstats.to_drawdown_series(returns))
-    wanted = {
+    expected = {
         (str(row["start"])[:10], str(row["valley"])[:10]): -row["max drawdown"] / 100 for _, row in table.iterrows()
     }
     drawdowns = {(fall.start, fall.trough): fall.depth for fall in performance(span_of(days)).drawdowns}
-    assert set(drawdowns) == set(wanted)
-    assert drawdowns == pytest.approx(wanted)
+    assert set(drawdowns) == set(expected)
+    assert drawdowns == pytest.approx(expected)
     assert len(drawdowns) > 3
 
 

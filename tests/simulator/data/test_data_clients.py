@@ -266,10 +266,10 @@ async def test_the_script_takes_greeks_away_and_adds_an_odd_symbol() -> None:
 async def test_snapshots_leave_out_what_is_not_listed() -> None:
     async with at(NOON_NS) as server:
         clients = Clients(server)
-        wanted = ["SPY240705C00547000", "SPY240705C00900000"]
-        request = OptionSnapshotRequest(symbol_or_symbols=wanted)
+        symbols = ["SPY240705C00547000", "SPY240705C00900000"]
+        request = OptionSnapshotRequest(symbol_or_symbols=symbols)
         snapshots = await clients.ask(clients.option, "get_option_snapshot", request)
-    assert list(snapshots) == wanted[:1]
+    assert list(snapshots) == symbols[:1]
 
 
 async def test_contracts_come_in_pages_and_without_a_filter_up_to_the_weekend() -> None:

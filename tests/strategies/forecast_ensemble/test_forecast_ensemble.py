@@ -45,8 +45,8 @@ def bars_of(symbol: str, history: History, first: int, end: int) -> list[Bar]:
 
 
 def days_of(walks: dict[str, History] = WALKS, first: int = 0, end: int = 460) -> tuple[Bar, ...]:
-    each = [bar for symbol, history in walks.items() for bar in bars_of(symbol, history, first, end)]
-    return tuple(sorted(each, key=lambda bar: bar.start_ns))
+    bars = [bar for symbol, history in walks.items() for bar in bars_of(symbol, history, first, end)]
+    return tuple(sorted(bars, key=lambda bar: bar.start_ns))
 
 
 def view(portfolio: Portfolio = EMPTY) -> View:

@@ -161,12 +161,12 @@ def test_what_a_state_directory_remembers_is_imported_only_when_no_other_user_co
     path = write_strategy(tmp_path / "mine_n.py", "mine_n", before="import mine_marker\n")
     (tmp_path / "mine_marker.py").write_text("")
     remember("mine_n", f"{path}:STRATEGY")
-    for each in (path, tmp_path / "mine_marker.py", tmp_path):
-        mode = each.stat().st_mode
-        each.chmod(mode | 0o002)
-        with pytest.raises(OwnStrategyError, match=rf"another user may write to {each}, .*--strategy .*mine_n\.py"):
+    for file in (path, tmp_path / "mine_marker.py", tmp_path):
+        mode = file.stat().st_mode
+        file.chmod(mode | 0o002)
+        with pytest.raises(OwnStrategyError, match=rf"another user may write to {file}, .*--strategy .*mine_n\.py"):
             strategy("mine_n")
-        each.chmod(mode)
+        file.chmod(mode)
     assert "mine_marker" not in sys.modules
     assert strategy("mine_n").spec.name == "mine_n"
 

@@ -28,7 +28,7 @@ def lost(d: Desk, minute: int = 0) -> str:
     return name
 
 
-def asked(effects: list[Any]) -> list[str]:
+def look_ups(effects: list[Any]) -> list[str]:
     """The names of the orders looked up."""
     return [effect.client_order_id for effect in of(effects, LookUpOrder)]
 

@@ -311,7 +311,7 @@ class Deployment:
 
 def command_of(name: str) -> list[str]:
     """The arguments of a container in the manifests."""
-    (arguments,) = (each.spec["args"] for each in containers() if each.name == name)
+    (arguments,) = (container.spec["args"] for container in containers() if container.name == name)
     return list(arguments)
 
 

@@ -121,10 +121,10 @@ def stopped(process: subprocess.Popen[bytes]) -> int:
 def environments(process: subprocess.Popen[bytes]) -> bytes:
     """The environments of all processes in the container."""
     space, content = Path(f"/proc/{first(process)}/ns/pid").readlink(), b""
-    for each in Path("/proc").glob("[0-9]*"):
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
-            if (each / "ns" / "pid").readlink() == space:
-                content += (each / "environ").read_bytes()
+            if (entry / "ns" / "pid").readlink() == space:
+                content += (entry / "environ").read_bytes()
     return content
 
 

@@ -119,9 +119,11 @@ class Stage:
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
-        own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
+        variables = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
         log = self.folder / "log"
-        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, log, ahead_s, self.clock, release)
+        daemon = Daemon(
+            ["--config", str(path), *arguments], {**variables, **environment}, log, ahead_s, self.clock, release
+        )
         self.daemons.append(daemon)
         return daemon
 

@@ -259,8 +259,8 @@ def taught(
     """Play in `folder`, a new one, to the end. The trainer dies at the boundaries of `kills`, by the ladder's step."""
     HeldReplay.gate.clear()
     store, state = folder / "store", folder / "state"
-    for each in (store, folder / "trainer", folder / "publisher"):
-        each.mkdir(parents=True)
+    for path in (store, folder / "trainer", folder / "publisher"):
+        path.mkdir(parents=True)
     put_momentum(store, version="v1")
     name(store, "v1", strategy=NAME)
     served_by = {"policy__answers": "served", "policy__redis": "unix:///of/the/test"}

@@ -107,5 +107,5 @@ def _words(line: str) -> list[str]:
     return [word for word in plain if re.search(r"[^\W\d_]", word)]
 
 
-def _contains(have: list[str], wanted: list[str]) -> bool:
-    return not Counter(wanted) - Counter(have)
+def _contains(have: list[str], names: list[str]) -> bool:
+    return not Counter(names) - Counter(have)

@@ -98,7 +98,7 @@ class TinyLearner:
 
     def weights(self) -> list[float]:
         """All weights as numbers."""
-        return [number for each in self.network.parameters() for number in each.detach().flatten().tolist()]
+        return [number for parameter in self.network.parameters() for number in parameter.detach().flatten().tolist()]
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next weights depend on."""

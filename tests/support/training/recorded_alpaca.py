@@ -89,7 +89,7 @@ def bars_in(path: Path) -> list[Bar]:
     return list(map(Bar, table.column("symbol").to_pylist(), starts, *columns))
 
 
-def asked(server: Serving, since: int = 0) -> list[str]:
+def requested_dates(server: Serving, since: int = 0) -> list[str]:
     """First day of each request that was answered with a page."""
     log = server.call(lambda: list(server.server.requests))[since:]
     return [parse_qs(urlsplit(r.path).query)["start"][0][:10] for r in log if r.status == 200]

@@ -163,15 +163,15 @@ def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(
     pairs = [bar for one in spy for bar in (one, msgspec.structs.replace(one, symbol="QQQ"))]
     moments = moments_of(write_csv(tmp_path / "pairs.csv", pairs), Fickle.spec)
     assert [len(moment.bars) for moment in moments] == [2] * 100
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def batch(observations: npt.NDArray[np.float32]) -> Column:
-        asked.append(len(observations))
+        sizes.append(len(observations))
         return observations[:, 0, :2].astype(np.float64) + 1.0
 
     subject = Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
     report = analyse.lookahead(subject, moments, Policy("one", batch), 1, 0)
-    assert asked[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
+    assert sizes[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
     assert {change.feature for change in report.changes} == {"value 2"}
     assert {change.run for change in report.changes} == {"cut"}  # the wild future is as long as the real one
 

@@ -66,9 +66,9 @@ def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_u
     assert "seeds: at least 10 seeds in every fold; found 1" in output
     assert code == 1
     (last,) = (line for line in output.splitlines() if line.startswith("exported, not active"))
-    asked = shlex.split(last.partition("use it: ")[2])
-    assert asked[:5] == ["rltraderctl", "models", "activate", version.name, "--strategy"]
-    assert asked[asked.index("--models-dir") + 1] == str(version.parent.parent)
+    words = shlex.split(last.partition("use it: ")[2])
+    assert words[:5] == ["rltraderctl", "models", "activate", version.name, "--strategy"]
+    assert words[words.index("--models-dir") + 1] == str(version.parent.parent)
     assert not decode((version / "manifest.json").read_bytes()).promoted
 
 
@@ -360,13 +360,13 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
 def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
     command: Callable[[], argparse.ArgumentParser], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--strategy", "option_scalper", "--bars", "bars.csv", "--precision"]
+    arguments = ["--strategy", "option_scalper", "--bars", "bars.csv", "--precision"]
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     faster = "bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-    assert command().parse_args([*asked, "auto"]).precision == faster
+    assert command().parse_args([*arguments, "auto"]).precision == faster
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert command().parse_args([*asked, "auto"]).precision == "float32"
-    assert command().parse_args([*asked, "bf16"]).precision == "bf16"
+    assert command().parse_args([*arguments, "auto"]).precision == "float32"
+    assert command().parse_args([*arguments, "bf16"]).precision == "bf16"
     with pytest.raises(SystemExit):
-        command().parse_args([*asked, "half"])
+        command().parse_args([*arguments, "half"])
     assert "argument --precision: 'half': expected one of float32, bf16, auto" in capsys.readouterr().err

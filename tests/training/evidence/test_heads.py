@@ -37,8 +37,8 @@ def test_a_head_that_knows_is_told_from_one_that_does_not_and_from_one_that_is_w
     sessions = np.arange(4000) // 100
     known = np.where(rises > 0.0, 0.7, 0.3)
     words = [
-        direction_words(HeadScores(direction=direction_scores(each, rises, sessions, 0.5)))
-        for each in (known, 1.0 - known, 0.5 + 0.001 * random.standard_normal(4000))
+        direction_words(HeadScores(direction=direction_scores(probabilities, rises, sessions, 0.5)))
+        for probabilities in (known, 1.0 - known, 0.5 + 0.001 * random.standard_normal(4000))
     ]
     assert "knows more than the base rate." in words[0]
     assert "knows less" in words[1]

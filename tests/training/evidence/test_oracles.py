@@ -41,14 +41,16 @@ def test_purgedcv_finds_the_same_overfitting(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_purgedcv_finds_the_same_sharpe_ratios_after_a_choice(seed: int) -> None:
     matrix = returns(seed)
-    own, ratios = matrix[:, -1], sharpes(matrix.T)
+    chosen_returns, ratios = matrix[:, -1], sharpes(matrix.T)
     for trials in (6, 40):
-        sharpe = deflated_sharpe(own, ratios.tolist(), trials=trials)
-        theirs = deflated_sharpe_ratio_full(own, trials, float(ratios.var(ddof=1)))
-        population = sharpe.sharpe * (len(own) / (len(own) - 1)) ** 0.5  # their deviation divides by n
+        sharpe = deflated_sharpe(chosen_returns, ratios.tolist(), trials=trials)
+        theirs = deflated_sharpe_ratio_full(chosen_returns, trials, float(ratios.var(ddof=1)))
+        population = (
+            sharpe.sharpe * (len(chosen_returns) / (len(chosen_returns) - 1)) ** 0.5
+        )  # their deviation divides by n
         assert (population, sharpe.threshold) == pytest.approx((theirs.observed_sr, theirs.sr_star))
         moments = theirs.skew, theirs.kurt
-        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(own), *moments, threshold=sharpe.threshold)
+        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(chosen_returns), *moments, threshold=sharpe.threshold)
         assert of_theirs == pytest.approx(theirs.dsr, abs=1e-12)
         assert sharpe.deflated == pytest.approx(theirs.dsr, abs=0.003)
     least = minimum_track_record(0.08, *moments, threshold=0.01)

@@ -40,11 +40,11 @@ def test_the_first_sentence_of_page_and_json_says_what_the_policy_does_not_beat(
     study: Study, findings: Findings, page: str, tmp_path: Path
 ) -> None:
     write_report(study, tmp_path)
-    own = sum(session.pnl_usd for index in study.chosen for session in study.trials[index].test.sessions)
+    pnl = sum(session.pnl_usd for index in study.chosen for session in study.trials[index].test.sessions)
     ahead = [
         one.name
         for one in study.baselines
-        if sum(session.pnl_usd for fold in one.folds for session in fold.sessions) >= own
+        if sum(session.pnl_usd for fold in one.folds for session in fold.sessions) >= pnl
     ]
     assert ahead
     for name in ahead:
@@ -173,9 +173,9 @@ def test_the_policy_that_ships_is_told_from_the_procedure_that_was_tested(page: 
 def test_a_passive_version_does_not_pass_for_the_weights_that_were_tested(study: Study, findings: Findings) -> None:
     words = "The exported policy is the passive one, which holds nothing: for what was learned no lead is proven."
     passive = find(msgspec.structs.replace(study, exported=words))
-    (own,) = [one for one in passive.criteria if one.name == "weights"]
-    assert (own.passes, own.found) == (False, "those of the passive policy, of which no figure here is")
-    assert [one for one in passive.criteria if one != own] == [
+    (criterion,) = [one for one in passive.criteria if one.name == "weights"]
+    assert (criterion.passes, criterion.found) == (False, "those of the passive policy, of which no figure here is")
+    assert [one for one in passive.criteria if one != criterion] == [
         one for one in findings.criteria if one.name != "weights"
     ]
     assert {one.name: (one.passes, one.found) for one in findings.criteria}["weights"] == (True, "the tested ones")

@@ -92,9 +92,9 @@ def test_a_policy_without_a_memory_answers_with_the_mean_of_its_actions(tmp_path
     seen = np.random.default_rng(2).normal(size=(20, 803)).astype(np.float32)
     made = exported(members, maker, tmp_path, seen)
     with torch.no_grad():
-        each = [member(torch.from_numpy(seen)).numpy() for member in members]
-    assert np.abs(run_onnx(made / "policy.onnx", seen) - np.mean(each, axis=0)).max() < 1e-5
-    assert np.ptp(each, axis=0).max() > 1e-2
+        outputs = [member(torch.from_numpy(seen)).numpy() for member in members]
+    assert np.abs(run_onnx(made / "policy.onnx", seen) - np.mean(outputs, axis=0)).max() < 1e-5
+    assert np.ptp(outputs, axis=0).max() > 1e-2
     weights = sum(4 * parameter.numel() for member in members for parameter in member.parameters())
     assert weights < (made / "policy.onnx").stat().st_size < 1.2 * weights
     OnnxPolicy.open(load(tmp_path, maker, made.name), maker, "cpu")

@@ -69,7 +69,7 @@ def test_a_planted_leak_is_seen() -> None:
     fold = by_years(material.dates, 2013, 2013)[0]
     middle, end = sum(fold.predict) // 2, fold.predict[1]
     leaky = YearFold(2014, (0, middle), (middle, end), (end, end))
-    sound, knowing = (train_member(material, quick, each, 0) for each in (fold, leaky))
+    sound, knowing = (train_member(material, quick, variant, 0) for variant in (fold, leaky))
     assert sound.known_until < fold.predict[0]
     assert knowing.known_until == end - 1 - quick.embargo
     assert _assembled(material, [finish_fold(material, quick, fold, [sound]).forecasts]).known.sum() == 261 * 3
@@ -131,6 +131,6 @@ def test_scaling_and_class_weights_come_from_training_rows_alone() -> None:
     for place in range(3):
         changed.windows.rows[place * days + fold.validate[0] : (place + 1) * days] *= 100.0
     quick = msgspec.structs.replace(PLAN, recipe=msgspec.structs.replace(PLAN.recipe, epochs=1))
-    one, other = (train_member(each, quick, fold, 0).weights for each in (material, changed))
+    one, other = (train_member(rows, quick, fold, 0).weights for rows in (material, changed))
     assert np.array_equal(one["mean"], other["mean"])
     assert np.array_equal(one["scale"], other["scale"])

@@ -55,9 +55,9 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bytes(material: M
     expected = fit(_trainer(material))
     checkpoint, batches = tmp_path / "member.pt", _trainer(material).batches(0)
     for run_ends_after in (2, batches + 1, batches + 2):  # in the first epoch, the second, the third
-        asked = iter([False] * (run_ends_after - 1) + [True])
+        answers = iter([False] * (run_ends_after - 1) + [True])
         with pytest.raises(Stopped):
-            fit(_trainer(material), checkpoint=checkpoint, identity="same", pause=partial(next, asked))
+            fit(_trainer(material), checkpoint=checkpoint, identity="same", pause=partial(next, answers))
     result = fit(_trainer(material), checkpoint=checkpoint, identity="same")
     assert _bytes(result.weights) == _bytes(expected.weights)
     assert result.curve == expected.curve

@@ -35,7 +35,7 @@ class Published:
 
 
 def numbers(network: QNetwork) -> list[float]:
-    return [number for each in network.state_dict().values() for number in each.flatten().tolist()]
+    return [number for tensor in network.state_dict().values() for number in tensor.flatten().tolist()]
 
 
 def move(network: QNetwork) -> None:
@@ -50,13 +50,13 @@ def sessions(count: int, model: str = "champion") -> list[Experience]:
     chosen = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
     return [
         replace(
-            each,
+            experience,
             session=f"2024-01-{place // A_SESSION + 1:02}",
             terminal=place % A_SESSION == A_SESSION - 1,
             model=model,
             chosen=(Chosen(0, 0, chosen[place % 3]),),
         )
-        for place, each in enumerate(experiences)
+        for place, experience in enumerate(experiences)
     ]
 
 
@@ -70,20 +70,20 @@ def net() -> QNetwork:
 
 
 def see(maker: Candidates, experiences: Sequence[Experience], network: QNetwork, **more: Any) -> list[bool]:
-    wanted = []
+    flags = []
     for experience in experiences:
         move(network)
         given: dict[str, Any] = {"stream": STREAM, "follows": not experience.terminal, "frozen": False} | more
-        wanted.append(maker.look(experience, [0.001 * experience.decision], **given))
-    return wanted
+        flags.append(maker.look(experience, [0.001 * experience.decision], **given))
+    return flags
 
 
 def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() -> None:
     network, published = net(), Published()
     maker, all_ = candidates(network, published), sessions(8)
-    wanted = see(maker, all_[: 2 * A_SESSION], network)
+    flags = see(maker, all_[: 2 * A_SESSION], network)
     taken = numbers(network)
-    assert [place for place, each in enumerate(wanted) if each] == [2 * A_SESSION - 1]
+    assert [place for place, each in enumerate(flags) if each] == [2 * A_SESSION - 1]
     see(maker, all_[2 * A_SESSION : 5 * A_SESSION - 1], network)
     assert published.calls == []
     see(maker, all_[5 * A_SESSION - 1 :], network)
@@ -93,7 +93,7 @@ def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() 
     assert origin == Origin("2024-01-02", STREAM, (all_[0].row, all_[2 * A_SESSION - 1].row))
     assert (off.decisions, off.sessions, off.episodes, parent) == (3 * A_SESSION, 3, 9, "champion")
     rows, answers = published.watched[0]
-    states = [np.frombuffer(each.state, dtype="<f4") for each in all_[2 * A_SESSION : 5 * A_SESSION]]
+    states = [np.frombuffer(experience.state, dtype="<f4") for experience in all_[2 * A_SESSION : 5 * A_SESSION]]
     assert rows.tolist() == [state[-2:].tolist() for state in states]
     assert answers.shape == (3 * A_SESSION, ACTIONS)
     assert off.exploration == pytest.approx(np.mean([0.2, 0.5, 0.1]))
@@ -121,7 +121,7 @@ def test_only_decisions_of_the_one_that_answered_last_count_and_it_is_the_parent
 def test_a_session_whose_end_never_came_ends_with_the_next_one() -> None:
     network, published = net(), Published()
     maker = candidates(network, published)
-    see(maker, [each for each in sessions(6) if not each.terminal], network)
+    see(maker, [experience for experience in sessions(6) if not experience.terminal], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02"]
 
 

@@ -81,18 +81,18 @@ def wide(experiences: list[Experience], later_ns: int = 0) -> list[Experience]:
 
 
 def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, server: RedisServer) -> None:
-    with server.client("rltrader-trainer") as own:
-        assert newest_stream(own, DESK, "", -1, NOW_NS) == ("", False)
+    with server.client("rltrader-trainer") as connection:
+        assert newest_stream(connection, DESK, "", -1, NOW_NS) == ("", False)
         put(client, FIRST, made(3))
         put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in made(3)])  # another desk
         client.xadd(stream_name(DESK, "e0"), {"a": "b"}, id="999-0")  # nothing that can be read
-        assert newest_stream(own, DESK, "", -1, NOW_NS) == (FIRST, False)
-        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
+        assert newest_stream(connection, DESK, "", -1, NOW_NS) == (FIRST, False)
+        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
         put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in made(1)])
-        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
-        assert newest_stream(own, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
+        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
+        assert newest_stream(connection, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
         client.delete(FIRST)
-        assert newest_stream(own, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
+        assert newest_stream(connection, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
 
 
 # --- one process at work ----------------------------------------------------------------------------------------------
@@ -254,9 +254,9 @@ def test_wrong_use_is_named(
 def test_a_signing_key_that_the_daemon_does_not_know_is_named(
     tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
+    key, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
     assert main(arguments(tmp_path, bars, server, "--signing-key", str(tmp_path / "key"), "--public-key", other)) == 2
-    assert f"is the key of {own}, which is not in --public-key: add it there and to" in capsys.readouterr().err
+    assert f"is the key of {key}, which is not in --public-key: add it there and to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

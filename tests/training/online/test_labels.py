@@ -24,10 +24,10 @@ def bar(minute: int, symbol: int = 0) -> Prices:
 
 def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
     """The decision at a bar; the first symbol's own bar may be `late` bars older."""
-    each = [Holding(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)]
-    each[0] = replace(each[0], bar=bar(minute - late))
+    holdings = [Holding(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)]
+    holdings[0] = replace(holdings[0], bar=bar(minute - late))
     chosen = (Chosen(0, 0, (1.0, 0.0, 0.0)),) * symbols
-    return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(each), chosen=chosen, terminal=False)
+    return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=chosen, terminal=False)
 
 
 def labels(direction: int | None = 3, risk: int | None = 2) -> Labels:

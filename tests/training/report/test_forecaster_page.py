@@ -35,13 +35,13 @@ def found_of(*, planted: bool) -> ForecasterFindings:
 
 
 @pytest.fixture(scope="module")
-def found() -> ForecasterFindings:
+def findings() -> ForecasterFindings:
     return found_of(planted=True)
 
 
 @pytest.fixture(scope="module")
-def study(figures: ForecasterFindings) -> Study:
-    extra = {KEY: msgspec.to_builtins(figures), "decision_ms": {"1": 0.75, "20": 12.3}}
+def study(findings: ForecasterFindings) -> Study:
+    extra = {KEY: msgspec.to_builtins(findings), "decision_ms": {"1": 0.75, "20": 12.3}}
     extra["chosen"] = [{"sac": 0.25, "td3": 0.75, "threshold": 0.45}, {"sac": 1.0, "td3": 0.0, "threshold": 0.0}]
     return msgspec.structs.replace(account_study(), extra=extra)
 

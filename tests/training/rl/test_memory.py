@@ -62,10 +62,10 @@ class Recall:
         return torch.randint(0, 2, (count,), generator=self.generator)
 
     def observe(self) -> Tensor:
-        asked = self.step_in_episode == LENGTH - 1
-        shown = asked if self.across else self.step_in_episode == 0
+        at_end = self.step_in_episode == LENGTH - 1
+        shown = at_end if self.across else self.step_in_episode == 0
         cue = self.following if self.across else self.cue
-        return torch.stack([(cue * 2 - 1) * shown, asked], dim=1).float()
+        return torch.stack([(cue * 2 - 1) * shown, at_end], dim=1).float()
 
     def step(self, actions: Tensor) -> Step:
         ends = self.step_in_episode == LENGTH - 1

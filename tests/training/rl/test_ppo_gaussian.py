@@ -155,8 +155,8 @@ class Target:
         return self._shown.expand(-1, 5)
 
     def step(self, actions: Tensor) -> Step:
-        wanted = torch.cat([1.6 * self._shown, -self._shown], dim=1)
-        rewards = -(actions - wanted).square().sum(dim=1)
+        target = torch.cat([1.6 * self._shown, -self._shown], dim=1)
+        rewards = -(actions - target).square().sum(dim=1)
         self._draw()
         return Step(rewards, torch.ones(self._count, dtype=torch.bool))
 

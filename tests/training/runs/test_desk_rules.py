@@ -50,12 +50,12 @@ def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that
         fitted=Fitted(0.0029, None, 1.4), spreads=(), terms=(),
     )  # fmt: skip
     sealed = write_calibration(tmp_path / "calibration.json", made)
-    own = tmp_path / "config.toml"
-    own.write_text(f'[paths]\ncalibration = "{tmp_path}/calibration.json"\n[paper]\nvolatility_premium = 1.3\n')
-    paper = trading_of("option_scalper", own).paper
+    config = tmp_path / "config.toml"
+    config.write_text(f'[paths]\ncalibration = "{tmp_path}/calibration.json"\n[paper]\nvolatility_premium = 1.3\n')
+    paper = trading_of("option_scalper", config).paper
     assert (paper.half_spread, paper.half_spread_min_usd, paper.volatility_premium) == (0.0029, 0.005, 1.3)
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
-    ours = replace(usual, config=own).identity("00")
+    ours = replace(usual, config=config).identity("00")
     assert ours["rules"] != usual.identity("00")["rules"]
     assert "calibration" not in usual.identity("00")
     assert ours["calibration"] == {
@@ -68,9 +68,9 @@ def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that
 
 
 def test_a_wrong_key_is_named_with_its_cure(tmp_path: Path) -> None:
-    own = tmp_path / "config.toml"
-    own.write_text("[risk]\nconfidence_mim = 0.31\n")
+    config = tmp_path / "config.toml"
+    config.write_text("[risk]\nconfidence_mim = 0.31\n")
     with pytest.raises(ValueError, match="confidence_min"):
-        trading_of("option_scalper", own)
+        trading_of("option_scalper", config)
     with pytest.raises(ValueError, match="check the path given with --config"):
         trading_of("option_scalper", tmp_path / "none.toml")

@@ -39,8 +39,8 @@ def test_seeds_agree_as_far_as_their_answers_vary_together() -> None:
     assert same.found == pytest.approx(1.0)
     assert 0.0 < same.chance < 0.2
     # three pairs, one of which is the same: correlation of 768 pairs of numbers by numpy itself
-    apart = [each - each.mean(axis=0) for each in (one, one, other)]
-    expected = np.corrcoef(np.stack([each.ravel() for each in apart]))
+    apart = [weights - weights.mean(axis=0) for weights in (one, one, other)]
+    expected = np.corrcoef(np.stack([distance.ravel() for distance in apart]))
     share = agreement([one, one, other], 0)
     assert share.found == pytest.approx((expected[0, 1] + expected[0, 2] + expected[1, 2]) / 3)
     alone = agreement([one, other, third], 0)

@@ -34,8 +34,8 @@ NOT_OF_IT = "No figure below is of it"
 def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sentence_says_so(
     small: Settings, tmp_path: Path
 ) -> None:
-    asked = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", allow_unproven=False)
-    made = train_and_export(asked, quiet)
+    settings = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", allow_unproven=False)
+    made = train_and_export(settings, quiet)
     manifest = decode((made.version / "manifest.json").read_bytes())
     assert manifest.note.startswith(
         "The exported policy is the passive one, which holds nothing: for what was learned no "
@@ -60,7 +60,7 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert manifest.metrics["test"]["trades"] == 0  # of what is exported, not of what was learned
     assert manifest.metrics["learned"]["test"]["trades"] == made.findings.policy.figures.trades
 
-    learned = train_and_export(replace(asked, allow_unproven=True), quiet)  # the same run: nothing is trained again
+    learned = train_and_export(replace(settings, allow_unproven=True), quiet)  # the same run: nothing is trained again
     assert decode((learned.version / "manifest.json").read_bytes()).note.startswith(
         "Exported although no lead over the best baseline is proven. "
     )
@@ -105,10 +105,12 @@ def test_the_middle_half_chooses_the_setting_and_a_typical_seed_and_best_the_luc
     trials = [
         _trial(0, reward, seed, value) for reward, values in earned.items() for seed, value in enumerate(values, 1)
     ]
-    asked = Settings("option_scalper", Path("b.csv"), Path("s"), seeds=(1, 2, 3, 4), rewards=("potential", "reference"))
-    assert headline_of(trials, asked) == "reference"  # (4 + 6) / 2 against (2 + 3) / 2
-    assert [trials[i].seed for i in choose(trials, asked, "reference")] == [2]  # 4 is as near to 5 as 6: the first
-    best = replace(asked, select="best")
+    settings = Settings(
+        "option_scalper", Path("b.csv"), Path("s"), seeds=(1, 2, 3, 4), rewards=("potential", "reference")
+    )
+    assert headline_of(trials, settings) == "reference"  # (4 + 6) / 2 against (2 + 3) / 2
+    assert [trials[i].seed for i in choose(trials, settings, "reference")] == [2]  # 4 is as near to 5 as 6: the first
+    best = replace(settings, select="best")
     assert headline_of(trials, best) == "potential"
     assert [trials[i].seed for i in choose(trials, best, "potential")] == [4]
 
@@ -116,8 +118,8 @@ def test_the_middle_half_chooses_the_setting_and_a_typical_seed_and_best_the_luc
 def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested(
     small: Settings, tmp_path: Path
 ) -> None:
-    asked = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
-    made = train_and_export(asked, quiet)
+    settings = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
+    made = train_and_export(settings, quiet)
     seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
     policies = [
         KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 2)
@@ -147,11 +149,13 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
     assert fold.over_passive is not None
     assert fold.over_passive.estimate == pytest.approx(fold.validate_return)
     assert fold.agreement == mean.agreement is not None
-    notes = [line.note for line in Ledger(ledger_path(asked.out, asked.strategy)).read().lines if line.kind == "trial"]
+    notes = [
+        line.note for line in Ledger(ledger_path(settings.out, settings.strategy)).read().lines if line.kind == "trial"
+    ]
     assert notes == ["fold 1, potential, seed 1", "fold 1, potential, seed 2", "fold 1, potential, mean of 2 seeds"]
 
     heard: list[object] = []  # what is made of finished trials may change: nothing is trained again
-    single = train_and_export(replace(asked, ensemble="none"), heard.append)
+    single = train_and_export(replace(settings, ensemble="none"), heard.append)
     assert decode((single.version / "manifest.json").read_bytes()).members == 1
     assert len([news for news in heard if isinstance(news, Trial)]) == 2
     assert not [news for news in heard if type(news).__name__ == "News"]

@@ -79,9 +79,9 @@ def test_the_ablation_trains_the_other_variants_too() -> None:
 
 
 def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
-    own = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
-    assert own.preset is None
-    assert own.command().endswith("--coefficients coefficients.json")
+    folder = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
+    assert folder.preset is None
+    assert folder.command().endswith("--coefficients coefficients.json")
 
 
 def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: Path) -> None:

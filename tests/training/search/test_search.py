@@ -190,7 +190,7 @@ def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
 
     desk = _desk(ready, tmp_path, earn, seeds=3)
     trials = _run(desk, range(7))
-    assert [each.state for each in trials] == ["complete"] * 6 + ["pruned"]
+    assert [trial.state for trial in trials] == ["complete"] * 6 + ["pruned"]
     assert [trained.count(trial) for trial in range(7)] == [6] * 6 + [1]
     assert trials[6].validation_return == pytest.approx(-0.5 - 0.5 - 0.01)
     assert [line.sharpe for line in desk.book.ledger.read().lines] == [each.sharpe for each in trials]
@@ -230,7 +230,7 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     _run(second, range(done, 14))
     trials = second.book.finished()
     assert sorted(map(_encode, trials)) == sorted(map(_encode, undisturbed))
-    assert len(trained) == len(set(trained)) == sum(each.trainings for each in undisturbed)
+    assert len(trained) == len(set(trained)) == sum(trial.trainings for trial in undisturbed)
     assert len(_notes(second.book)) == len(set(_notes(second.book))) == 14
 
 
@@ -259,7 +259,7 @@ def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_
 
     desk = _desk(ready, tmp_path, earn)
     trials = _run(desk, range(2))
-    assert [(each.state, each.trainings) for each in trials] == [("diverged", 0), ("complete", 2)]
+    assert [(trial.state, trial.trainings) for trial in trials] == [("diverged", 0), ("complete", 2)]
     assert trials[0].reason == "diverged: the loss is nan"
     assert [line.sharpe for line in desk.book.ledger.read().lines] == [0.0, trials[1].sharpe]
 
@@ -268,11 +268,11 @@ def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: Ready, 
     desk = _desk(ready, tmp_path, _earning(_by_rate))
     trials = _run(desk, range(25))
     results = results_of(ready, desk.book, tmp_path)
-    luck = expected_maximum(stdev(each.sharpe for each in trials), 25)
+    luck = expected_maximum(stdev(trial.sharpe for trial in trials), 25)
     assert results.expected_maximum_sharpe == pytest.approx(luck)
     assert f"the best would have {luck:+.3f} a session" in results.caution
     assert max(results.importances, key=lambda name: results.importances[name]) == "learning_rate"
-    assert results.best == max(trials, key=lambda each: each.validation_return)
+    assert results.best == max(trials, key=lambda trial: trial.validation_return)
     sessions = "--test-sessions 1 --purge-sessions 1"
     assert results.command.endswith(f"{sessions} --coefficients {tmp_path / 'coefficients.json'}")
 
@@ -292,7 +292,7 @@ def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_tha
         assert values.batch <= values.environments * values.rollout_steps
         assert values.rollout_steps % values.sequence == 0
     with pytest.raises(ValueError, match="epochs is 3: expected 4 to 10"):
-        next(each for each in SPACE if each.name == "epochs").fixed(3)
+        next(dimension for dimension in SPACE if dimension.name == "epochs").fixed(3)
 
 
 @pytest.mark.parametrize(

@@ -118,14 +118,17 @@ def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
 
 
 def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
-    around = {each.name: each.choices for each in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)}
+    around = {
+        dimension.name: dimension.choices
+        for dimension in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)
+    }
     assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
     assert space_around(Coefficients()) == SPACE
 
 
 def test_a_range_reaches_to_the_first_trials_number() -> None:
     start = replace(Coefficients(), discount=0.9, epochs=12, entropy=0.05)
-    around = {each.name: (each.low, each.high) for each in space_around(start)}
+    around = {dimension.name: (dimension.low, dimension.high) for dimension in space_around(start)}
     assert (around["discount"], around["epochs"], around["entropy"]) == ((0.9, 0.999), (4, 12), (1e-4, 0.05))
 
 

@@ -238,8 +238,8 @@ async def test_a_bad_bar_is_refused_and_counts_as_none() -> None:
     played = Played(morning())
     good = played.source.day_bars
 
-    async def day_bars(symbols: tuple[str, ...], *asked: Any) -> dict[str, list[dict[str, Any]]]:
-        bars = await good(symbols, *asked)
+    async def day_bars(symbols: tuple[str, ...], *arguments: Any) -> dict[str, list[dict[str, Any]]]:
+        bars = await good(symbols, *arguments)
         bars["SPY"][-1]["h"] = 0.01
         bars["QQQ"][-1]["c"] = 10**400  # which no float holds
         del bars["IWM"][-1]["t"]

@@ -218,14 +218,14 @@ async def test_a_newly_watched_contract_is_asked_for_once_over_rest(tmp_path: Pa
     async with live(tmp_path, 120.0, rate=1.0) as it:  # slow: the stream has no quote yet
         it.feed.watch((CALL,))
         await it.until(lambda: CALL in it.feed._quotes.book)
-        asked = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
-        assert len(asked) == 1
-        assert CALL in asked[0]
+        paths = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
+        assert len(paths) == 1
+        assert CALL in paths[0]
         it.feed.watch((CALL, PUT))
         await it.until(lambda: PUT in it.feed._quotes.book)
-        asked = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
-        assert len(asked) == 2
-        assert CALL not in asked[1]
+        paths = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
+        assert len(paths) == 2
+        assert CALL not in paths[1]
 
 
 async def test_a_contract_that_cannot_be_quoted_is_named(tmp_path: Path) -> None:

@@ -63,8 +63,10 @@ async def test_bars_and_quotes_of_both_symbols_come_on_one_connection(tmp_path: 
     async with live(tmp_path) as it:
         await reach(it, "SPY", 3)
         await reach(it, "QQQ", 3)
-        wanted = {(channel, symbol) for channel in ("bars", "updatedBars", "statuses", "quotes") for symbol in SYMBOLS}
-        assert it.feed._quotes.socket.granted == wanted
+        channels = {
+            (channel, symbol) for channel in ("bars", "updatedBars", "statuses", "quotes") for symbol in SYMBOLS
+        }
+        assert it.feed._quotes.socket.granted == channels
         assert [entry["url"] for entry in it.log.of("stream_up")] == [it.server.stream_url]
 
 
@@ -164,6 +166,6 @@ async def test_one_share_without_quotes_is_asked_for_over_rest_though_the_other_
         await reach(it, "QQQ", 1)
         it.server.faults.add("quote_gap", times=10_000, where={"symbol": "QQQ"})
         await it.until(lambda: "quotes_silent" in it.log.names())
-        asked = [row.path for row in it.server.requests if row.path.startswith("/v2/stocks/quotes/latest")]
-        assert any("QQQ" in path for path in asked)
+        paths = [row.path for row in it.server.requests if row.path.startswith("/v2/stocks/quotes/latest")]
+        assert any("QQQ" in path for path in paths)
         await reach(it, "SPY", 8)

@@ -82,10 +82,10 @@ async def test_the_session_so_far_ends_with_the_last_complete_minute(tmp_path: P
         now_ns = it.clock.now_ns()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns, now_ns) == tuple(bar(DAY, m) for m in range(5))
         assert await it.history.so_far("SPY", DAY, DAY.open_ns + 3 * MINUTE, now_ns) == (bar(DAY, 3), bar(DAY, 4))
-        asked = it.fetches()
+        fetches = it.fetches()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns + 5 * MINUTE, now_ns) == ()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns, DAY.open_ns + 59 * MINUTE // 60) == ()
-        assert it.fetches() == asked  # nothing is complete: nothing is asked
+        assert it.fetches() == fetches  # nothing is complete: nothing is asked
 
 
 async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None:

@@ -171,9 +171,9 @@ async def test_a_symbol_limit_keeps_the_old_set_and_names_what_was_refused() -> 
         (refusal,) = [fields for name, fields in client.log if name == "subscription_refused"]
         assert refusal["symbols"] == ["quotes:BBB", "quotes:CCC"]
         assert refusal["code"] == 405
-        asked = len(server.asked)
+        count = len(server.asked)
         await asyncio.sleep(0.1)
-        assert len(server.asked) == asked  # and it is not asked for again and again
+        assert len(server.asked) == count  # and it is not asked for again and again
         assert client.socket.up
 
 

@@ -379,9 +379,9 @@ async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_ofte
         await it.until(OrderAccepted)
         event = await it.until(OrderFound)
         assert (event.order.client_order_id, event.order.filled) == (NAME, Decimal(1))
-        asked = it.desk.count("GET", "/v2/orders:by_client_order_id")
+        count = it.desk.count("GET", "/v2/orders:by_client_order_id")
         await asyncio.sleep(1.2)  # more than two simulated minutes
-        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == asked  # it has ended
+        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == count  # it has ended
         assert len(it.of(BrokerReported)) == reports
 
 

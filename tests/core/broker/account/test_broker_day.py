@@ -146,9 +146,9 @@ class Day:
     def person(self) -> None:
         """Somebody buys, or sells what is theirs."""
         symbol = self.random.choice([CALL, PUT])
-        own = min(self.by_hand[symbol], self.free(symbol))
-        side = self.random.choice([1, -1]) if own else 1
-        count = self.random.randint(1, own if side < 0 else 3)
+        quantity = min(self.by_hand[symbol], self.free(symbol))
+        side = self.random.choice([1, -1]) if quantity else 1
+        count = self.random.randint(1, quantity if side < 0 else 3)
         name = self.account.by_hand(f"ann-{len(self.account.orders)}", symbol, side, count, self.now)
         filled = self.random.randint(0, count)
         if filled:

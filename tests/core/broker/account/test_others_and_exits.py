@@ -58,9 +58,9 @@ def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_h
     d.prompt = None
     d.put(account.report(d.at(1)))
     sold_by_hand(d, account, "AAA", 4, "100")
-    asked = account.report(d.at(1))  # at the moment of the news: it may not know of it
+    report = account.report(d.at(1))  # at the moment of the news: it may not know of it
     assert leave(d, 1.1) == []
-    assert of(d.put(replace(asked, time_ns=d.at(1.15))), SubmitOrder) == []
+    assert of(d.put(replace(report, time_ns=d.at(1.15))), SubmitOrder) == []
     (sale,) = of(d.put(account.report(d.at(1.2))), SubmitOrder)
     assert (sale.side, sale.quantity, sale.closing) == (-1, 6, False)
 

@@ -15,7 +15,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.orders import PARTIAL
 from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import CALL, EXIT, alarms, sent
-from tests.support.core.lost_orders import asked, rows, submitted
+from tests.support.core.lost_orders import look_ups, rows, submitted
 
 
 def test_a_look_up_tells_the_totals_first_and_the_executions_come_later_once_each() -> None:
@@ -88,12 +88,12 @@ def test_after_a_bust_the_old_totals_of_a_replay_are_looked_up_instead_of_booked
     name = submitted(d, account)
     whole = account.fill(name, 9, "2.00", d.at(1))
     d.put(whole, ev.TradeCorrected(d.at(2), name, "x1", 5, Decimal(10), "trade_bust"))
-    assert asked(d.put(whole)) == [name]
+    assert look_ups(d.put(whole)) == [name]
     assert (d.held, d.state.book.cash) == ({CALL: 5}, Decimal(9000))
     stands = replace(account.orders[name], filled=Decimal(5), average_price=Decimal(2))
     d.put(ev.OrderFound(d.at(2, 6), stands))
     assert (d.held, d.order(name).correction) == ({CALL: 5}, 1)
-    assert asked(d.put(replace(whole, cumulative_quantity=5, quantity=5))) == []
+    assert look_ups(d.put(replace(whole, cumulative_quantity=5, quantity=5))) == []
 
 
 def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -> None:

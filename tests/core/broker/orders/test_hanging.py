@@ -219,12 +219,12 @@ def test_an_entry_whose_cancel_hangs_keeps_no_stop_from_selling_what_is_held() -
 def test_a_cancel_of_an_entry_that_never_ends_is_an_alarm_after_a_minute_once() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()
-    asked, names = [], []
+    cancels, names = [], []
     for second in range(60, 360, 10):
         effects = d.tick(1, second)
-        asked += canceling(effects)
+        cancels += canceling(effects)
         names += alarms(effects)
-    assert asked == [order] * 10
+    assert cancels == [order] * 10
     assert names == ["cancel_stuck"]
 
 
@@ -268,8 +268,8 @@ def test_an_exit_that_a_late_fill_finished_keeps_asking_for_the_cancel_of_what_h
     second = sent(d.canceled(first)).client_order_id
     d.quotes(4, quote(CALL))
     d.fill(first, 4, "1.90")  # cancelled, and filled all the same: nothing is left to sell
-    asked = [name for at in range(30, 200, 10) for name in canceling(d.quotes(4, quote(CALL), second=at))]
-    assert (asked, d.held) == ([second] * 6, {CALL: 5})
+    cancels = [name for at in range(30, 200, 10) for name in canceling(d.quotes(4, quote(CALL), second=at))]
+    assert (cancels, d.held) == ([second] * 6, {CALL: 5})
     d.canceled(second)
     assert d.state.works == {}
 

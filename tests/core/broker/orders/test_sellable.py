@@ -32,15 +32,15 @@ def overtaken(account: Account) -> tuple[Desk, ev.BrokerReported]:
 
 
 @pytest.mark.parametrize(
-    ("side", "wanted", "limit"),
+    ("side", "text", "limit"),
     [(-1, "1.90", "2.13"), (-1, "2.20", "2.20"), (+1, "2.20", "2.13"), (+1, "1.90", "1.90"), (-1, None, "2.13")],
 )
 def test_an_exit_past_a_stuck_order_keeps_to_the_limit_that_crosses_nothing(
-    side: int, wanted: str | None, limit: str
+    side: int, text: str | None, limit: str
 ) -> None:
     """No sale below 2.13 USD, no buy above it."""
     way = Leave(4, beyond=Decimal("2.13"))
-    assert way.limit(None if wanted is None else Decimal(wanted), side) == Decimal(limit)
+    assert way.limit(None if text is None else Decimal(text), side) == Decimal(limit)
 
 
 def test_a_report_that_a_fill_overtook_holds_back_no_exit() -> None:
@@ -122,11 +122,11 @@ def test_an_exit_that_ended_unfilled_leaves_again_although_the_last_report_saw_a
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     d.bar(1)
     sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
-    asked = account.report(d.at(2, 5))
-    (position,) = asked.positions
-    asked = replace(asked, positions=(replace(position, available=Decimal(0)),))  # the sale holds them
+    report = account.report(d.at(2, 5))
+    (position,) = report.positions
+    report = replace(report, positions=(replace(position, available=Decimal(0)),))  # the sale holds them
     account.end(sale)
-    again = d.put(ev.OrderCanceled(d.at(2, 6), sale), replace(asked, time_ns=d.at(2, 7)))
+    again = d.put(ev.OrderCanceled(d.at(2, 6), sale), replace(report, time_ns=d.at(2, 7)))
     assert [order.quantity for order in of(again, SubmitOrder)] == [9]
 
 

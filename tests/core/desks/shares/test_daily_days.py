@@ -248,8 +248,8 @@ def test_the_question_shows_cash_equity_shares_and_prices_as_they_are_before_the
     rules = Trading(basket=Basket(shares_per_unit=7, notional_per_unit_usd=Decimal(500), band=0.02))
     d = DailyDesk(rules).fund().holds(AAA=10, CCC=20)
     d.begin(TUESDAY)
-    asked = of(d.due(), AskPolicy)
-    assert [ask.observation.array().tolist() for ask in asked] == [[7000, 10000, 10, 0, 20, 100, 100, 100]]
+    questions = of(d.due(), AskPolicy)
+    assert [ask.observation.array().tolist() for ask in questions] == [[7000, 10000, 10, 0, 20, 100, 100, 100]]
     seen = d.strategy.seen[-1]
     assert (seen.cash, seen.equity, seen.shares, seen.prices) == (7000.0, 10000.0, (10, 0, 20), (100.0, 100.0, 100.0))
     assert (seen.shares_per_unit, seen.notional_per_unit, seen.band) == (7, 500.0, 0.02)
@@ -359,14 +359,14 @@ def test_a_question_that_is_open_at_the_session_s_end_ends_with_it() -> None:
 
 def test_a_decision_is_recorded_with_its_legs_its_observation_and_what_the_gates_said() -> None:
     d = daily_desk()
-    asked = of(d.due(), AskPolicy)[0]
+    question = of(d.due(), AskPolicy)[0]
     d.answer(10, KEEP, 20)
     row = d.decisions()[0]
     assert (row.action, row.outcome, row.work, row.confidence, row.probabilities) == (
         "rebalance", "ordered", "1.", None, None,
     )  # fmt: skip
     assert (row.target, row.row) == (
-        '[{"symbol":"AAA","goal":10},{"symbol":"CCC","goal":20}]', asked.observation.data,
+        '[{"symbol":"AAA","goal":10},{"symbol":"CCC","goal":20}]', question.observation.data,
     )  # fmt: skip
     assert row.gates is not None
     assert '"turnover":""' in row.gates
@@ -397,18 +397,18 @@ def test_the_hidden_state_of_an_answer_is_the_strategy_s() -> None:
 
 def test_the_memory_outlives_days_without_an_answer_and_ends_with_the_model_it_is_of() -> None:
     d = daily_desk()
-    asked = [of(d.due(), AskPolicy)]
+    days = [of(d.due(), AskPolicy)]
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x01\x02")
     d.begin(TUESDAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.put(ev.PolicyFailed(d.state.now_ns, d.state.decision, "no"))
     d.begin(HALF_DAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.put(ev.ModelVerified(d.at(-14), "v2", "e", promoted=True, feed="sip"))
     d.begin(FRIDAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x03")
-    assert [questions[0].observation.hidden for questions in asked] == [b"", b"\x01\x02", b"\x01\x02", b""]
+    assert [questions[0].observation.hidden for questions in days] == [b"", b"\x01\x02", b"\x01\x02", b""]
     assert (d.state.strategy.hidden, d.state.basket.memory_of) == (b"\x03", "v2")
 
 

@@ -71,12 +71,12 @@ def test_in_a_replay_cash_stays_above_zero_costs_are_paid_once_and_sales_come_fi
     machine = Machine(core, core.start(IDENTITY, TRADING), market, market.start())
     machine.apply(broker_snapshot(market.start(), 0))
     machine.apply(ev.ModelVerified(0, "v1", "d", promoted=True, feed="sip"))
-    asked: list[int] = []
+    decisions: list[int] = []
     fills: list[FillRow] = []
 
     def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
-        asked.append(question.decision)
-        return ev.PolicyAnswered(now_ns, question.decision, goals[len(asked) - 1], b"", "v1")
+        decisions.append(question.decision)
+        return ev.PolicyAnswered(now_ns, question.decision, goals[len(decisions) - 1], b"", "v1")
 
     def watch(event: ev.Event, step: Step) -> None:
         assert step.state.book.cash >= 0
@@ -87,7 +87,7 @@ def test_in_a_replay_cash_stays_above_zero_costs_are_paid_once_and_sales_come_fi
 
     state = machine.run(tape(opens, again), answer, watch)
     book, there = state.book, machine.market_state
-    assert len(asked) == len(DAYS)
+    assert len(decisions) == len(DAYS)
     assert (book.cash, book.fees) == (there.cash, there.costs)
     assert {s: p.quantity for s, p in book.positions.items()} == {s: h.quantity for s, h in there.holdings.items()}
     paid = [(Decimal(row.price) * row.quantity, row.side) for row in fills]
@@ -196,7 +196,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
     d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
     decode = d.core.decoder().decode
     names: set[str] = set()
-    asked: list[str] = []
+    dates: list[str] = []
     state = d.state
     for kind, a, b in happenings:
         event = happening(state, kind, a, b)
@@ -209,7 +209,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
         assert all(position.quantity > 0 for position in state.book.positions.values())
         if of(list(step.effects), AskPolicy):
             assert isinstance(event, ev.RebalanceDue)
-            asked.append(event.date)
+            dates.append(event.date)
         for order in of(list(step.effects), SubmitOrder):
             sent_again = order.client_order_id in before.orders
             assert order.client_order_id not in names or sent_again
@@ -223,8 +223,8 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
                 assert state.session.session is not None
                 assert state.session.session.open_ns <= state.now_ns < state.session.session.close_ns
             assert order.auction == (state.now_ns < (state.session.session or MONDAY).open_ns)
-    assert len(asked) == len(set(asked))
-    assert asked == sorted(asked)
+    assert len(dates) == len(set(dates))
+    assert dates == sorted(dates)
     return state
 
 

@@ -132,6 +132,6 @@ def test_the_shipped_current_version_is_this_policy_and_a_desk_of_default_rules_
     worth = (rows[:, CLOSES] * rows[:, HOLDINGS]).sum(axis=1)
     rows[:, CASH] *= 1e6
     rows[:, VALUE] = rows[:, CASH] + worth
-    wanted = passive()(torch.from_numpy(rows)).numpy()
-    assert (wanted > 0.0).any()
-    assert Exported(model.path / "policy.onnx").answers(rows) == pytest.approx(wanted, abs=1e-5)
+    answers = passive()(torch.from_numpy(rows)).numpy()
+    assert (answers > 0.0).any()
+    assert Exported(model.path / "policy.onnx").answers(rows) == pytest.approx(answers, abs=1e-5)

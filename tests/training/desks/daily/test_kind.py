@@ -98,8 +98,8 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
 def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that_says_so(
     stocks: TaskData, funds: TaskData, stock_file: Path, fund_file: Path
 ) -> None:
-    asked, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
-    first, last = folds_of(replace(asked, folds=2), funds)
+    settings, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
+    first, last = folds_of(replace(settings, folds=2), funds)
     assert [(span[0][:4], span[-1]) for span in (first.test, last.test)] == [
         ("2021", "2021-12-31"), ("2022", "2022-12-30"),
     ]  # fmt: skip
@@ -107,13 +107,13 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
         assert dates.index(fold.test[0]) - dates.index(fold.validate[-1]) == 254
         assert dates.index(fold.validate[0]) - dates.index(fold.train[-1]) == 254
         assert (fold.train[0], len(fold.validate)) == (dates[0], 252)
-    assert folds_of(asked, funds) == (last,)
-    assert split_note(asked, funds) == ""
-    (own,) = folds_of(replace(asked, reference_years=True), funds)
-    assert [(span[0], span[-1]) for span in (own.train, own.validate, own.test)] == [
+    assert folds_of(settings, funds) == (last,)
+    assert split_note(settings, funds) == ""
+    (reference,) = folds_of(replace(settings, reference_years=True), funds)
+    assert [(span[0], span[-1]) for span in (reference.train, reference.validate, reference.test)] == [
         ("2015-01-02", "2018-12-31"), ("2019-01-02", "2019-12-31"), ("2020-01-02", "2022-12-30"),
     ]  # fmt: skip
-    assert "nothing is left out between them" in split_note(replace(asked, reference_years=True), funds)
+    assert "nothing is left out between them" in split_note(replace(settings, reference_years=True), funds)
     other = settings_for(STOCKS, stock_file, Path("store"))
     (shares,) = folds_of(other, stocks)
     assert [len(span) for span in (shares.train, shares.validate, shares.test)] == [18, 6, 6]

@@ -23,8 +23,8 @@ def markets(practice: Practice, count: int = 3) -> tuple[RebalancerMarket, Rebal
     """The same accounts as the desk has them, and under a practice."""
     table = walk(8, 3)
     plain, other = (
-        RebalancerMarket(table, 2, 7, RULES, count=count, seed=5, draws=False, episode=2, practice=each)
-        for each in (Practice(), practice)
+        RebalancerMarket(table, 2, 7, RULES, count=count, seed=5, draws=False, episode=2, practice=variant)
+        for variant in (Practice(), practice)
     )
     for market in (plain, other):  # eight bars give no indicator: numbers that tell them apart
         market._seen[:, INDICATOR_COLUMNS] = torch.arange(1.0, 651.0)
@@ -99,9 +99,9 @@ def test_the_market_s_return_is_taken_from_the_reward_alike_whatever_is_done() -
         for first in (1.0, 0.0, -1.0):
             plain, over = (
                 RebalancerMarket(
-                    written(prices), 2, 3, trading("20000"), count=1, draws=False, practice=Practice(over_market=each)
+                    written(prices), 2, 3, trading("20000"), count=1, draws=False, practice=Practice(over_market=flag)
                 )
-                for each in (False, True)
+                for flag in (False, True)
             )
             actions = torch.zeros(1, STOCKS)
             actions[0, 0] = first

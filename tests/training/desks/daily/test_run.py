@@ -171,9 +171,9 @@ class StopAfter:
 
 def _settings(made: Made, strategy: str) -> Settings:
     bars = Path(made.command[made.command.index("--bars") + 1])
-    asked = replace(settings_for(strategy, bars, made.store), coefficients=SMALL, processes=1)
+    settings = replace(settings_for(strategy, bars, made.store), coefficients=SMALL, processes=1)
     steps = int(made.command[made.command.index("--steps") + 1])
-    return replace(asked, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in made.study.trials)))
+    return replace(settings, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in made.study.trials)))
 
 
 @pytest.mark.parametrize("strategy", [STOCKS, FUNDS])

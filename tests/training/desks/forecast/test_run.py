@@ -99,7 +99,7 @@ def test_a_trial_says_how_far_its_agents_came(settings: Settings, version: Path)
     assert 0.0 < trial.learnt.size <= 1.0
     sac, td3 = ({p.agent: p for p in trial.curve}[agent].explained_variance for agent in ("sac", "td3"))
     assert trial.learnt.explained_variance == pytest.approx((sac + td3) / 2)
-    assert all(0.0 != each <= 1.0 for each in (sac, td3))
+    assert all(0.0 != agent <= 1.0 for agent in (sac, td3))
 
 
 def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exported(
@@ -204,12 +204,12 @@ def test_the_learning_curve_holds_the_means_of_the_metrics_between_looks(setting
     lines = (settings.run_folder / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
     rows = [msgspec.json.decode(line) for line in lines]
     for agent in ("sac", "td3"):
-        own = [row for row in rows if row["agent"] == agent]
+        rows_of_agent = [row for row in rows if row["agent"] == agent]
         curve = [point for point in study_of(settings.run_folder).trials[0].curve if point.agent == agent]
-        assert [point.steps for point in curve] == [row["steps"] for row in own if "validate_return" in row]
+        assert [point.steps for point in curve] == [row["steps"] for row in rows_of_agent if "validate_return" in row]
         since = 0
         for point in curve:
-            between = [row for row in own if since < row["steps"] <= point.steps]
+            between = [row for row in rows_of_agent if since < row["steps"] <= point.steps]
             since = point.steps
             assert point.reward == pytest.approx(sum(row["reward"] for row in between) / len(between))
             for name in ("gain", "cost", "bonus", "critic loss", "Q mean", "actor loss"):
@@ -243,8 +243,10 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
     monkeypatch.setenv("HOME", str(tmp_path))  # where RLlib makes its folder
     assert isinstance(settings.plan, ForecastPlan)
     plan = replace(settings.plan, sac=replace(settings.plan.sac, per_transitions=256))  # RLlib's rounds are dear
-    own = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan)
-    made = train_and_export(own, lambda _: None).version
+    rllib_settings = replace(
+        settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan
+    )
+    made = train_and_export(rllib_settings, lambda _: None).version
     graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (made, version))
     assert [(node.op_type, len(node.input)) for node in graph.node] == [
         (node.op_type, len(node.input)) for node in before.node
@@ -267,22 +269,22 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
 
 
 def test_an_engine_is_for_a_strategy_with_a_sac(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--bars", str(settings.bars), "--out", str(settings.out), "--engine", "rllib"]
+    arguments = ["--bars", str(settings.bars), "--out", str(settings.out), "--engine", "rllib"]
     with pytest.raises(SystemExit):
-        main(["--strategy", "option_scalper", *asked])
+        main(["--strategy", "option_scalper", *arguments])
     assert "--engine is not for option_scalper" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--strategy", SPEC.name, *asked, "--precision", "bf16"])
+        main(["--strategy", SPEC.name, *arguments, "--precision", "bf16"])
     assert "computes in float32 on a CPU" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--strategy", SPEC.name, *asked, "--preset", "passive"])
+        main(["--strategy", SPEC.name, *arguments, "--preset", "passive"])
     assert "draws the first weights itself: leave it or --preset passive out" in capsys.readouterr().err
 
 
 def test_agents_can_begin_near_the_passive_policy_and_are_compared_with_that() -> None:
-    asked = settings_for(SPEC.name, Path(), Path(), preset="passive")
-    assert (asked.preset, asked.begins) == ("passive", "passive")
-    plan, request = asked.plan, requests_of(asked)[0]
+    preset = settings_for(SPEC.name, Path(), Path(), preset="passive")
+    assert (preset.preset, preset.begins) == ("passive", "passive")
+    plan, request = preset.plan, requests_of(preset)[0]
     assert isinstance(plan, ForecastPlan)
     scaling = RowScaling(torch.zeros(AGENT_WIDTH), torch.ones(AGENT_WIDTH))
     agents = [
@@ -327,17 +329,17 @@ def test_years_that_the_file_does_not_hold_are_an_error_with_the_cure(settings: 
 def test_symbols_that_the_files_lack_or_that_come_twice_are_one_line(
     symbols: str, complaint: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--strategy", SPEC.name, "--preset", "smoke", "--bars", str(settings.bars), "--out", str(settings.out)]
-    assert main([*asked, "--symbols", symbols, "--run-dir", str(tmp_path / "run")]) == 2
+    arguments = ["--strategy", SPEC.name, "--preset", "smoke", "--bars", str(settings.bars), "--out", str(settings.out)]
+    assert main([*arguments, "--symbols", symbols, "--run-dir", str(tmp_path / "run")]) == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_is_for_other_strategies_is_refused(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--strategy", SPEC.name, "--bars", str(settings.bars), "--out", str(settings.out)]
+    arguments = ["--strategy", SPEC.name, "--bars", str(settings.bars), "--out", str(settings.out)]
     with pytest.raises(SystemExit):
-        main([*asked, "--folds", "3"])
+        main([*arguments, "--folds", "3"])
     assert "--folds is not for forecast_ensemble" in capsys.readouterr().err
-    scalper = ["--strategy", "option_scalper", *asked[2:]]
+    scalper = ["--strategy", "option_scalper", *arguments[2:]]
     with pytest.raises(SystemExit):
         main([*scalper, "--members", "5"])
     assert "--members is not for option_scalper" in capsys.readouterr().err

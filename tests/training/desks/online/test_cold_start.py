@@ -132,14 +132,14 @@ def test_one_policy_learns_from_two_recorded_symbols_and_decides_about_both_on_o
     cold = cold_start(data, preset=SMOKE, seed=2)
     assert len(cold.session_returns) == len(cold.dates) > 30
     dates = cold.dates[:2]
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def player(observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        asked.append(len(observations))
+        sizes.append(len(observations))
         answers: tuple[torch.Tensor, ...] = cold.network(observations)
         return answers
 
     played = data.desk.play(player, data.desk.before(dates, RULES), RULES)
     assert [result.date for result in played.sessions] == list(dates)
-    assert set(asked) == {2}  # a row for each symbol
-    assert len(asked) == 2 * 78
+    assert set(sizes) == {2}  # a row for each symbol
+    assert len(sizes) == 2 * 78

@@ -93,10 +93,10 @@ def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are
 
 
 def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_every_session(data: Data) -> None:
-    asked: list[torch.Tensor] = []
+    observations: list[torch.Tensor] = []
 
     def player(observation: torch.Tensor) -> torch.Tensor:
-        asked.append(observation.clone())
+        observations.append(observation.clone())
         return observation[:, -1, :1].repeat(1, 6)
 
     def seen(mark: float) -> torch.Tensor:
@@ -106,10 +106,10 @@ def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_eve
     assert torch.equal(late(seen(7.0)), always_hold(seen(7.0)))
     assert late(seen(8.0))[0, 0] == 7.0
     assert late(seen(9.0))[0, 0] == 8.0
-    asked.clear()
+    observations.clear()
     desk, dates = data.desk(MACHINE), list(data.days)[:2]
     desk.play_each(lambda: Late(player, always_hold), desk.before(dates, TRADING), TRADING)
-    elapsed = [float(observation[0, -1, SPEC.features.index("session_elapsed")]) for observation in asked]
+    elapsed = [float(observation[0, -1, SPEC.features.index("session_elapsed")]) for observation in observations]
     assert elapsed.count(min(elapsed)) == 2  # the first bar of each session is answered once, the last one never
     assert sum(later < before for before, later in itertools.pairwise(elapsed)) == 1
 

@@ -50,17 +50,17 @@ def test_the_study_of_flips_keeps_each_seed_goes_on_there_and_prints_a_verdict(t
 
 
 def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
-    asked: list[list[int]] = []
+    batches: list[list[int]] = []
 
     def work(keys: list[int]) -> Iterator[tuple[int, int]]:
-        asked.append(keys)
+        batches.append(keys)
         return ((key, 10 * key) for key in keys)
 
     first = resumed(tmp_path / "kept", {"n": 1}, range(4), work)
     assert [next(first), next(first)] == [(0, 0), (1, 10)]
     first.close()  # it was stopped
     assert [*resumed(tmp_path / "kept", {"n": 1}, range(4), work)] == [(0, 0), (1, 10), (2, 20), (3, 30)]
-    assert asked == [[0, 1, 2, 3], [2, 3]]
+    assert batches == [[0, 1, 2, 3], [2, 3]]
 
 
 def test_a_version_taken_on_noise_is_judged_by_the_ladder_s_own_criteria() -> None:

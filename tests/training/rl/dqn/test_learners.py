@@ -188,7 +188,7 @@ def test_a_learner_stays_within_its_bound_of_the_champion() -> None:
     observations = batch().observations
     with torch.no_grad():
         theirs = champion.values(observations)
-        far, near = (float(divergence(theirs, each.network.values(observations), 1.0)[0]) for each in (free, held))
+        far, near = (float(divergence(theirs, value.network.values(observations), 1.0)[0]) for value in (free, held))
     assert near < 0.02 < far
     assert held.figures[-1] == "divergence"
 
@@ -198,8 +198,8 @@ def test_the_conservative_term_lowers_what_was_not_tried() -> None:
     given = batch()
     with torch.no_grad():
         gaps = [
-            float(conservative_loss(each.network.values(given.observations), given.actions)[0])
-            for each in (free, careful)
+            float(conservative_loss(value.network.values(given.observations), given.actions)[0])
+            for value in (free, careful)
         ]
     assert gaps[1] < 0.5 * gaps[0]
 

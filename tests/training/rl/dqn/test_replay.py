@@ -25,7 +25,7 @@ def step(number: float, *, reward: float = 0.0, end: str = "") -> OneStep:
 
 def summed(returns: Returns, *steps: OneStep) -> list[tuple[float, float, float, float]]:
     """Observation, reward, discount and what follows of each transition."""
-    results = [returns.add(each) for each in steps]
+    results = [returns.add(row) for row in steps]
     return [
         (float(c.observations), float(c.rewards), float(c.discounts), float(c.following))
         for c in results
@@ -152,9 +152,9 @@ def test_a_replay_goes_on_from_its_state(priority: float) -> None:
     replay, other = filled(priority), ChoiceReplay(8, 2, 1, heads=1, priority=priority)
     replay.reprioritise(torch.arange(8), ERRORS)
     other.load_state_dict(replay.state_dict())
-    for each in (replay, other):
-        each.add(numbered(20, 2))
-    first, second = (each.sample(300, torch.Generator().manual_seed(1)) for each in (replay, other))
+    for buffer in (replay, other):
+        buffer.add(numbered(20, 2))
+    first, second = (buffer.sample(300, torch.Generator().manual_seed(1)) for buffer in (replay, other))
     assert torch.equal(first.observations, second.observations)
     assert first.weights is not None
     assert second.weights is not None

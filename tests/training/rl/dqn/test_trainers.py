@@ -61,9 +61,9 @@ def pqn(seed: int = 1, place: Tabular | None = None, **more: Any) -> PqnTrainer:
 def bits(state: Any) -> list[bytes]:
     """Every weight, moment, transition and priority, and what the generator draws next."""
     if isinstance(state, dict):
-        return [each for _, item in sorted(state.items(), key=str) for each in bits(item)]
+        return [part for _, item in sorted(state.items(), key=str) for part in bits(item)]
     if isinstance(state, list | tuple):
-        return [each for item in state for each in bits(item)]
+        return [part for item in state for part in bits(item)]
     return [(state if isinstance(state, Tensor) else torch.tensor(float(state or 0))).numpy().tobytes()]
 
 
@@ -71,9 +71,9 @@ def bits(state: Any) -> list[bytes]:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(made: Callable[..., Any], precision: str) -> None:
     first, second, other = (made(seed, precision=precision) for seed in (1, 1, 2))
-    for each in (first, second, other):
-        while not each.done:
-            each.update()
+    for trainer in (first, second, other):
+        while not trainer.done:
+            trainer.update()
     assert bits(first.state_dict()) == bits(second.state_dict())
     assert bits(first.state_dict()) != bits(other.state_dict())
 
@@ -88,9 +88,9 @@ def test_a_run_continued_from_its_state_ends_in_the_same_bytes(
         before.update()
     torch.save(before.state_dict(), tmp_path / "state.pt")
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for each in (whole, before, after):
-        while not each.done:
-            each.update()
+    for trainer in (whole, before, after):
+        while not trainer.done:
+            trainer.update()
     assert bits(after.state_dict()) == bits(whole.state_dict()) == bits(before.state_dict())
 
 
@@ -99,7 +99,7 @@ def test_updates_are_due_by_the_stated_ratio() -> None:
     progress = [trainer.update() for _ in range(10)]
     assert trainer.done
     due = [(steps - 24) * 3 // 16 for steps in range(40, 401, 40)]  # 3 for every 16 after the first 24
-    assert [each.gradient_steps for each in progress] == due
+    assert [report.gradient_steps for report in progress] == due
     assert progress[-1].figures.keys() == {"loss", "error", "Q mean", "gradient norm", "heads loss"}
 
 
@@ -128,7 +128,7 @@ def test_a_reward_that_is_not_finite_ends_the_run_and_breaks_no_weight(made: Cal
     network = trainer.dqn.network if isinstance(trainer, DqnTrainer) else trainer.pqn.network
     with pytest.raises(NotFiniteError, match="mean reward or an observation"):
         trainer.update()
-    assert all(bool(torch.isfinite(each).all()) for each in network.parameters())
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("made", [dqn, pqn])
@@ -194,8 +194,8 @@ def learner(
 
 def learn(agent: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[str, float]]:
     figures = []
-    for each in experiences:
-        agent.take(**each)
+    for experience in experiences:
+        agent.take(**experience)
         figures.append(agent.learn())
     return figures
 
@@ -215,7 +215,7 @@ def test_an_online_learner_takes_the_steps_that_are_due_and_half_from_the_cold_s
     agent, taken = learner()
     figures = learn(agent, taken)
     assert agent.gradient_steps == (400 - 8) // 4
-    assert [index + 1 for index, each in enumerate(figures) if each] == list(range(12, 401, 4))
+    assert [index + 1 for index, row in enumerate(figures) if row] == list(range(12, 401, 4))
     assert figures[-1]["cold share"] == agent.cold_share == OnlineCoefficients().cold_share == 0.5
 
 
@@ -298,8 +298,8 @@ def test_a_reward_that_is_no_number_ends_online_learning_and_breaks_no_weight() 
     agent, taken = learner()
     learn(agent, taken[:50])
     with pytest.raises(ArithmeticError, match="are not finite"):
-        learn(agent, [each | {"reward": float("nan")} for each in taken[50:]])
-    assert all(bool(torch.isfinite(each).all()) for each in agent.dqn.network.parameters())
+        learn(agent, [experience | {"reward": float("nan")} for experience in taken[50:]])
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.dqn.network.parameters())
 
 
 def test_a_network_that_expects_what_never_comes_is_no_change_of_the_world() -> None:

@@ -247,7 +247,7 @@ def test_what_the_critics_explain_is_what_stable_baselines3_measures_of_its_own(
     generator = torch.Generator().manual_seed(3)
     goals = torch.randn(ROWS, generator=generator)
     values = torch.stack([0.5 * goals, torch.randn(ROWS, generator=generator)])
-    expected = [explained_variance(each.numpy(), goals.numpy()) for each in values]
+    expected = [explained_variance(value.numpy(), goals.numpy()) for value in values]
     assert float(explained(values, goals)) == pytest.approx(np.mean(expected), abs=1e-6)
     assert float(explained(goals, goals)) == 1.0
     assert float(explained(values[:, :1], goals[:1])) == 1.0  # one goal varies by nothing

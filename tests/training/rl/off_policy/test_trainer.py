@@ -49,20 +49,20 @@ def bits(learner: OffPolicyTrainer) -> list[bytes]:
 
     def tensors(value: Any) -> list[Tensor]:
         if isinstance(value, dict):
-            return [each for _, item in sorted(value.items(), key=str) for each in tensors(item)]
+            return [tensor for _, item in sorted(value.items(), key=str) for tensor in tensors(item)]
         if isinstance(value, list | tuple):
-            return [each for item in value for each in tensors(item)]
+            return [tensor for item in value for tensor in tensors(item)]
         return [value] if isinstance(value, Tensor) else [torch.tensor(float(value or 0))]
 
-    return [each.numpy().tobytes() for each in tensors(learner.state_dict())]
+    return [tensor.numpy().tobytes() for tensor in tensors(learner.state_dict())]
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision: str) -> None:
     first, second, other = (trainer(name, seed=seed, precision=precision) for seed in (1, 1, 2))
-    for each in (first, second, other):
-        train_agent(each)
+    for run in (first, second, other):
+        train_agent(run)
     assert bits(first) == bits(second)
     assert bits(first) != bits(other)
 
@@ -86,9 +86,9 @@ def test_updates_are_due_by_the_stated_ratio() -> None:
     learner = trainer()
     progress = [learner.update() for _ in range(10)]
     assert learner.done
-    assert [each.steps for each in progress] == list(range(40, 401, 40))
+    assert [report.steps for report in progress] == list(range(40, 401, 40))
     due = [(steps - 24) * 3 // 16 for steps in range(40, 401, 40)]  # 3 for every 16 after the first 24
-    assert [each.gradient_steps for each in progress] == due
+    assert [report.gradient_steps for report in progress] == due
     assert progress[-1].update_to_data == due[-1] / 400
     assert SMALL.update_to_data == 3 / 16
 
@@ -220,7 +220,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
     learner = trainer("td3", c)
     learner.update()
     norm = torch.nn.utils.get_total_norm(
-        [each.grad for each in learner.agent.critics.parameters() if each.grad is not None]
+        [parameter.grad for parameter in learner.agent.critics.parameters() if parameter.grad is not None]
     )
     assert float(norm) == pytest.approx(1e-3, rel=1e-2)
 

@@ -61,13 +61,13 @@ def test_recorded_quotes_that_the_option_market_made_train_the_weights_of_its_ow
     quotes = option_quotes(of_the_market(tmp_path / "quotes.parquet", history, TRADING), "SPY")
     quoted = quoted_days(quotes, history, SessionCalendar.load("2024-05-20", "2024-10-31"), TRADING)
     days = history.usable
-    own = quote_table(history, [(day, modelled(history, day, TRADING)) for day in days], TRADING)
+    table = quote_table(history, [(day, modelled(history, day, TRADING)) for day in days], TRADING)
     from_file = quote_table(
         history, [(day, session_quotes(quoted[day.session.date], history, day, TRADING)) for day in days], TRADING
     )
-    assert trained(history, own) == trained(history, from_file)
-    dearer = replace(own, opens=own.opens + torch.tensor([0, 5]))
-    assert trained(history, own) != trained(history, dearer)
+    assert trained(history, table) == trained(history, from_file)
+    dearer = replace(table, opens=table.opens + torch.tensor([0, 5]))
+    assert trained(history, table) != trained(history, dearer)
 
 
 def loaded(folder: Path, share: float) -> QuotedData:
