@@ -53,21 +53,21 @@ class Scene:
     def order(self, name: str, quantity: int, second: int, *, side: str = "buy", price: str = "2.00") -> Order:
         """An order that reached the server, and its row in the journal."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = Order(
+        order = Order(
             self.account.new_id(), f"e1-scalper-{name}", SYMBOL, side, "limit", "day", Decimal(quantity), None, at_ns,
             limit_price=Decimal(price), status="new",
         )  # fmt: skip
-        made.past.append((at_ns, made.shown()))
-        self.account.add(made)
+        order.past.append((at_ns, order.shown()))
+        self.account.add(order)
         decision, leg, _ = name.split("-")
-        self.rows[made.client_order_id] = {
-            "client_order_id": made.client_order_id,
+        self.rows[order.client_order_id] = {
+            "client_order_id": order.client_order_id,
             "work": f"{decision}.{leg}",
             "purpose": "entry" if side == "buy" else "exit",
             "quantity": quantity,
             "submitted_ns": at_ns,
         }
-        return made
+        return order
 
     def fill(self, order: Order, quantity: int, second: int, *, journaled: int = 1) -> None:
         """An execution at the order's limit, and `journaled` rows about it."""

@@ -100,11 +100,11 @@ def posts_apart(requests: Iterable[LoggedRequest], account: Account) -> list[str
 
 def _at(order: Order, ns: int) -> tuple[Decimal, Decimal]:
     """What of an order was filled, and what could still fill, at `ns`; nothing before it was there."""
-    shown = order.shown_at(ns)
-    if shown is None or order.qty is None:
+    row = order.shown_at(ns)
+    if row is None or order.qty is None:
         return ZERO, ZERO
-    filled = Decimal(shown["filled_qty"])
-    return filled, ZERO if shown["status"] in DONE else order.qty - filled
+    filled = Decimal(row["filled_qty"])
+    return filled, ZERO if row["status"] in DONE else order.qty - filled
 
 
 def overtaken(order: Order) -> bool:

@@ -78,9 +78,9 @@ def test_all_desks_are_listed_with_what_each_one_is(tmp_path: Path, capsys: pyte
 def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, "regime", halted=True)
     assert ctl.main(["status", "--desks", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("regime", "regime_switcher", "not running", "halted: operator: lunch", "flat", "none"):
-        assert word in shown
+        assert word in output
 
 
 def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
@@ -97,10 +97,10 @@ def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
         ("other", "option_scalper", 0, ""),
     ]
     assert ctl.main(["status", "--desks", str(file)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "mine │ regime_switcher" in shown
-    assert "1: operator" in shown
-    assert "paper account │ 2 │" in shown  # of no account is a number known yet: both count
+    output = " ".join(capsys.readouterr().out.split())
+    assert "mine │ regime_switcher" in output
+    assert "1: operator" in output
+    assert "paper account │ 2 │" in output  # of no account is a number known yet: both count
     file.write_text('[[desk]]\nname = "mine"\nstatedir = "regime"\n')
     assert ctl.main(["status", "--desks", str(file)]) == 2
     assert "desk[1].statedir is unknown: did you mean state_dir?" in capsys.readouterr().err
@@ -155,9 +155,9 @@ def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
     assert limits["basket.turnover_max"] == {"key": "basket.turnover_max", "value": "2.05", "origin": "default"}
     assert "risk.order_contracts_max" not in limits  # of option desks
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in shown
-    assert "from default of regime_switcher: risk.drawdown_max 0.6" in shown
+    output = " ".join(capsys.readouterr().out.split())
+    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in output
+    assert "from default of regime_switcher: risk.drawdown_max 0.6" in output
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

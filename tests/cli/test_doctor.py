@@ -75,8 +75,8 @@ def market() -> Market:
     bars = read_bars(BUNDLED_TAPE, "SPY")
     sessions = calendar_sessions(new_york_date(bars[-800].start_ns), new_york_date(bars[-1].start_ns))
     taped = [s for s in sessions if any(s.open_ns <= bar.start_ns < s.close_ns for bar in bars[-800:])][-2:]
-    kept = [bar for bar in bars if taped[0].open_ns <= bar.start_ns < taped[-1].close_ns]
-    return Market(kept, sessions=[s for s in sessions if s.open_ns >= taped[0].open_ns])
+    inside = [bar for bar in bars if taped[0].open_ns <= bar.start_ns < taped[-1].close_ns]
+    return Market(inside, sessions=[s for s in sessions if s.open_ns >= taped[0].open_ns])
 
 
 def morning(market: Market) -> int:
@@ -115,11 +115,11 @@ class Desk:
         before = written(self.folder)
         assert cli.main(["--check", "--config", str(path), *(["--dry-run"] if dry_run else [])]) == code
         assert written(self.folder) == before
-        shown = self.capsys.readouterr()
-        assert shown.err == ""
-        *lines, last = shown.out.splitlines()
+        output = self.capsys.readouterr()
+        assert output.err == ""
+        *lines, last = output.out.splitlines()
         for key in (DEFAULT_KEY, DEFAULT_SECRET, secret):
-            assert key not in shown.out
+            assert key not in output.out
         width = max(len(line.partition("  ")[0]) for line in lines)
         rows = [(line[:width].strip(), line[width:].split(maxsplit=1)) for line in lines]
         self.order = [subject for subject, _ in rows]
@@ -611,9 +611,9 @@ def test_the_check_of_a_replay_asks_no_server(desk: Desk, capsys: pytest.Capture
     desk.monkeypatch.setenv("APCA_API_SECRET_KEY", DEFAULT_SECRET)
     arguments = ["--check", "--dry-run", "--bars", str(BUNDLED_TAPE), "--config", str(path)]
     assert cli.main(arguments) == 0
-    shown = capsys.readouterr().out
-    assert json.loads(shown.splitlines()[-1]) == {"check": "ok"}
-    assert "replay (dry run)" in shown
+    output = capsys.readouterr().out
+    assert json.loads(output.splitlines()[-1]) == {"check": "ok"}
+    assert "replay (dry run)" in output
     assert desk.server.server.requests == []
     assert not desk.state_dir.exists()
 

@@ -55,7 +55,7 @@ def shadow(*arguments: object) -> str:
 def state(tmp_path: Path) -> Path:
     """A state directory of 200 decisions whose newest rows are all 1 in three columns; its model's store beside it."""
     put(tmp_path / "models", manifest_of(strategy("option_scalper"), b"graph", (), reference=REFERENCE), b"graph")
-    made, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), Batch()
+    journal, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), Batch()
     row = np.zeros(23, dtype="<f4")
     row[[0, 1, 20]] = 1.0
     for number in range(200):
@@ -65,8 +65,8 @@ def state(tmp_path: Path) -> Path:
                 model="v1", row=row.tobytes(), logits="[1, 0, 0, 0, 0, 0]",
             )
         )  # fmt: skip
-    made.commit(batch)
-    made.close()
+    journal.commit(batch)
+    journal.close()
     return tmp_path
 
 

@@ -116,8 +116,8 @@ def test_a_page_that_cannot_be_written_names_the_option_that_helps(state: Path, 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may only read")
 def test_a_state_directory_that_may_only_be_read_is_reported_elsewhere(state: Path) -> None:
     """A process of another user: reads the journal of a folder that it may not write, and says so."""
-    with tempfile.TemporaryDirectory() as made:
-        place = Path(made)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
         place.chmod(0o755)
         shutil.copy(state / FILE, place)
         (place / FILE).chmod(0o444)

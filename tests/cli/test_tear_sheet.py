@@ -132,11 +132,11 @@ def test_several_desks_stand_next_to_their_sum(
     named = (("slow", daily), ("quick", minutes[0]))
     desks.write_text("".join(f'[[desk]]\nname = "{name}"\nstate_dir = "{place}"\n' for name, place in named))
     assert main(["report", "--desks", str(desks), "--html", str(page)]) == 0
-    shown = capsys.readouterr().out
-    assert "all desks: −" in shown
-    assert "Still open" in shown
-    assert ("slow (regime_switcher)" in shown, "quick (option_scalper)" in shown) == (True, True)
-    assert f"page: {page}" in shown
+    output = capsys.readouterr().out
+    assert "all desks: −" in output
+    assert "Still open" in output
+    assert ("slow (regime_switcher)" in output, "quick (option_scalper)" in output) == (True, True)
+    assert f"page: {page}" in output
     text = page.read_text()
     assert text.startswith("<!doctype html>")
     assert text.count("<section>") == 3
@@ -157,9 +157,9 @@ def test_a_narrow_terminal_shows_the_year_in_two_tables_and_cuts_no_month(
     months = [f"{day['share']:+.1%}" for day in one(sheet(capsys, "--state-dir", daily, "--range", "ALL"))["months"]]
     monkeypatch.setattr("daemon.cli.ctl._console", lambda: Console(width=80, highlight=False))
     assert main(["report", "--state-dir", str(daily), "--range", "ALL"]) == 0
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    assert [month for month in months if month.replace("-", "−").replace("%", " %") not in shown] == []
+    output = capsys.readouterr().out
+    assert "…" not in output
+    assert [month for month in months if month.replace("-", "−").replace("%", " %") not in output] == []
 
 
 @pytest.mark.parametrize(

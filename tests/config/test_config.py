@@ -60,10 +60,10 @@ def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     for tables in CHANGES.values():  # another default for some strategies: none is written for all
         for table, keys in tables.items():
             assert not written[table].keys() & keys.keys()
-    shown = tomllib.loads(
+    document = tomllib.loads(
         re.sub(r"^# (\w+ = \S+)$", r"\1", text.partition("# One file for desks")[0], flags=re.MULTILINE)
     )
-    assert {section: list(keys) for section, keys in shown.items()} == {
+    assert {section: list(keys) for section, keys in document.items()} == {
         section: list(keys) for section, keys in defaults().items()
     }
     assert load(SHIPPED, {}) == load(None, {}) == Settings()
@@ -673,32 +673,32 @@ def test_a_key_that_stands_in_the_wrong_place_is_not_repeated(tmp_path: Path, mo
 
 def planted(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: bytes) -> Path:
     """systemd's folder of credentials with these files."""
-    made = folder / "credentials"
-    made.mkdir()
+    directory = folder / "credentials"
+    directory.mkdir()
     for name, content in files.items():
-        (made / name).write_bytes(content)
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(made))
-    return made
+        (directory / name).write_bytes(content)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    return directory
 
 
 def test_the_credentials_of_systemd_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APCA_API_KEY_ID", "of-the-environment")
     monkeypatch.setenv("APCA_API_SECRET_KEY", "of-the-environment-too")
     assert (credentials().key, credentials().secret) == ("of-the-environment", "of-the-environment-too")
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=f"{KEY}\n".encode(), APCA_API_SECRET_KEY=SECRET.encode())
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=f"{KEY}\n".encode(), APCA_API_SECRET_KEY=SECRET.encode())
     assert (credentials().key, credentials().secret) == (KEY, SECRET)
     assert SECRET not in repr(credentials())
-    (made / "APCA_API_SECRET_KEY").unlink()
+    (directory / "APCA_API_SECRET_KEY").unlink()
     assert (credentials().key, credentials().secret) == (KEY, "of-the-environment-too")
 
 
 def test_keys_are_complete_only_when_both_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not credentials().complete
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode())
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode())
     assert not credentials().complete
-    (made / "APCA_API_SECRET_KEY").write_text(" \n")
+    (directory / "APCA_API_SECRET_KEY").write_text(" \n")
     assert not credentials().complete
-    (made / "APCA_API_SECRET_KEY").write_text(SECRET)
+    (directory / "APCA_API_SECRET_KEY").write_text(SECRET)
     assert credentials().complete
 
 
@@ -714,16 +714,16 @@ def test_keys_are_complete_only_when_both_are_there(tmp_path: Path, monkeypatch:
 def test_a_credential_that_is_no_key_is_refused_without_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode(), APCA_API_SECRET_KEY=content)
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode(), APCA_API_SECRET_KEY=content)
     with pytest.raises(ConfigError) as caught:
         credentials()
-    assert str(caught.value).startswith(f"{made / 'APCA_API_SECRET_KEY'}: {message}")
+    assert str(caught.value).startswith(f"{directory / 'APCA_API_SECRET_KEY'}: {message}")
     assert SECRET not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
 def test_a_credential_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = planted(tmp_path, monkeypatch)
-    (made / "APCA_API_KEY_ID").mkdir()
+    directory = planted(tmp_path, monkeypatch)
+    (directory / "APCA_API_KEY_ID").mkdir()
     with pytest.raises(ConfigError, match=r"APCA_API_KEY_ID: the credential cannot be read \(Is a directory\)"):
         credentials()
 

@@ -22,10 +22,10 @@ def written(folder: Path, text: str, **configs: str) -> Path:
 
 
 def keys(folder: Path, name: str, key: str) -> Path:
-    made = folder / "credentials" / name
-    made.mkdir(parents=True)
-    (made / "APCA_API_KEY_ID").write_text(f"{key}\n")
-    return made
+    directory = folder / "credentials" / name
+    directory.mkdir(parents=True)
+    (directory / "APCA_API_KEY_ID").write_text(f"{key}\n")
+    return directory
 
 
 def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:

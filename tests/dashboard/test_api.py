@@ -377,8 +377,8 @@ def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(
     assert len(bars) > 60
     assert page["bars"] == bars
     trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
-    (shown,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
-    assert (shown["pnl_usd"], shown["exit_decision"]) == (trade["pnl_usd"], move["decision"])
+    (page_line,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
+    assert (page_line["pnl_usd"], page_line["exit_decision"]) == (trade["pnl_usd"], move["decision"])
     fills = played.sql("SELECT filled_ns FROM fills WHERE filled_ns BETWEEN ? AND ? ORDER BY filled_ns", begin, end - 1)
     assert [mark["time"] for mark in page["marks"]] == [fill["filled_ns"] / 1e9 for fill in fills]
     held = played.sql("SELECT decision FROM decisions WHERE outcome = 'hold' LIMIT 1")[0]["decision"]

@@ -97,16 +97,16 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
 def test_a_page_shows_by_symbol_what_was_said_and_what_the_answer_took_from_each_wish(
     page: DecisionPage, state_dir: Path
 ) -> None:
-    shown, seen = page.heads, np.zeros((3, 8))
-    assert shown is not None
-    assert [(c.name, c.wish) for c in shown.columns] == [
+    heads, seen = page.heads, np.zeros((3, 8))
+    assert heads is not None
+    assert [(c.name, c.wish) for c in heads.columns] == [
         ("probabilities", False), ("confidence", False), ("bold", True), ("final", False),
     ]  # fmt: skip
     seen[:, 4:6] = newest(state_dir)[:, :2]
     numpy = expected(seen)
     goals = {leg["symbol"]: leg["goal"] for leg in json.loads(row_of(state_dir)["target"])}
-    assert tuple(line.symbol for line in shown.lines) == SYMBOLS
-    for place, line in enumerate(shown.lines):
+    assert tuple(line.symbol for line in heads.lines) == SYMBOLS
+    for place, line in enumerate(heads.lines):
         assert line.heads[0] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
         assert line.taken[2] == pytest.approx(numpy["bold"][place] - numpy["final"][place], abs=1e-6)
         assert (line.taken[0], line.taken[1], line.taken[3]) == (None, None, None)

@@ -188,8 +188,8 @@ def test_the_newest_choice_shows_its_values_probabilities_and_heads(learned: Ser
     assert list(choice["behaviour"].values()) == json.loads(row["behaviour"])
     heads = json.loads(answer["heads"])
     names = [column["name"] for column in page["weights"]["columns"]]
-    shown = dict(zip(names, page["weights"]["lines"][0]["heads"], strict=True))
-    assert {name: values[0] for name, values in shown.items()} == pytest.approx(heads)
+    by_name = dict(zip(names, page["weights"]["lines"][0]["heads"], strict=True))
+    assert {name: values[0] for name, values in by_name.items()} == pytest.approx(heads)
 
 
 def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
@@ -226,8 +226,8 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
 
 def test_a_denied_choice_is_the_same_on_both_pages_and_the_trainer_learns_it_as_a_hold(tmp_path: Path) -> None:
     store = online_store(tmp_path / "store")
-    made = online_desk(tmp_path, store, 1, 30, risk__no_entry_before_close_min=375, exploration__kind="none")
-    assert made.run(tmp_path / "state").failure is None
+    desk = online_desk(tmp_path, store, 1, 30, risk__no_entry_before_close_min=375, exploration__kind="none")
+    assert desk.run(tmp_path / "state").failure is None
     journal = JournalRows(tmp_path / "state")
     denied = journal.row(
         "SELECT * FROM decisions WHERE outcome = 'denied' AND kind = 'policy' ORDER BY decision LIMIT 1"

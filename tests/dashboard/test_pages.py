@@ -61,10 +61,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Path]:
     folder = tmp_path_factory.mktemp("pages")
     data = Path(os.environ.get("RLTRADER_DATA", REPOSITORY.parent / "shared" / "data"))
     rows = real_rows(data) if data.is_dir() else synthetic_rows()
-    made = Desk(write_tape(folder / "tape.csv", rows), risk__consecutive_losses_max=5)
+    tape_desk = Desk(write_tape(folder / "tape.csv", rows), risk__consecutive_losses_max=5)
     last_day = new_york(int(rows[-1].split(",")[1])).date().isoformat()
-    trade(made, folder / "desk", until_holding_on=last_day)
-    return made, folder / "desk"
+    trade(tape_desk, folder / "desk", until_holding_on=last_day)
+    return tape_desk, folder / "desk"
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +181,8 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, journal: 
     expect(page.locator("#position .open")).to_have_text(f"open: {trade['held']}{of_all}")
     parts = {"Unrealised": trade["pnl_usd"] - trade["realized_usd"], "Realised": trade["realized_usd"]}
     money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
-    shown = page.locator("#position .figures")
-    assert {name: shown.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
+    figures = page.locator("#position .figures")
+    assert {name: figures.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
     closed = journal.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
     line = opened("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
     expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
@@ -264,10 +264,10 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
     first = new_york(journal.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
     dates = [date for date in last if date >= first]
     before = last[max(date for date in last if date < first)]
-    shown = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
+    cells = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
     starts = [before, *(last[date] for date in dates)]
     moved = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
-    assert dict(shown) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
+    assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
     total = last[dates[-1]] - before
     assert named(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     assert page.locator("#course [data-line]").count() == 2
@@ -314,8 +314,8 @@ def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Op
     acted = journal.rows(
         "SELECT decision FROM decisions WHERE outcome IN ('ordered', 'exit') ORDER BY decision DESC LIMIT 50"
     )
-    shown = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
-    assert shown == [str(row["decision"]) for row in acted]
+    decisions = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
+    assert decisions == [str(row["decision"]) for row in acted]
     every = journal.row("SELECT count(*) AS n FROM decisions")["n"]
     total = journal.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
     expect(page.locator("#shares")).to_contain_text(f"{total:,} of {every:,} decisions shown: with orders.")
@@ -345,12 +345,12 @@ def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, 
         "SELECT row FROM decisions WHERE row IS NOT NULL AND decision <= ? ORDER BY decision DESC LIMIT 20",
         decision["decision"],
     )
-    shown = page.locator("#observation tbody tr").evaluate_all(
+    rows = page.locator("#observation tbody tr").evaluate_all(
         "all => all.map(row => [...row.querySelectorAll('td')].map(cell => Number(cell.dataset.value)))"
     )
-    assert [len(row) for row in shown] == [23] * 20
-    assert shown[-1] == list(ROW.unpack(decision["row"]))
-    assert shown == [list(ROW.unpack(row["row"])) for row in reversed(before)]
+    assert [len(row) for row in rows] == [23] * 20
+    assert rows[-1] == list(ROW.unpack(decision["row"]))
+    assert rows == [list(ROW.unpack(row["row"])) for row in reversed(before)]
     names = page.locator("#observation thead th[data-name]").evaluate_all("all => all.map(n => n.dataset.name)")
     assert names == list(SPEC.features)
 
@@ -378,8 +378,8 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, jo
         gate: "unknown" if reason is None else "denies" if reason else "passes"
         for gate, reason in json.loads(decision["gates"]).items()
     }
-    shown = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
-    assert dict(shown) == gates
+    states = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
+    assert dict(states) == gates
     orders = journal.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
     assert set(page.locator("#orders [data-order]").evaluate_all("all => all.map(n => n.dataset.order)")) == {
         row["client_order_id"] for row in orders
@@ -399,10 +399,10 @@ def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, journal
     page = opened(f"decision/{decision['decision']}", "#gates li").page
     gates = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
     denied = {gate: re.sub(r"[A-Z]+\d{6}[CP]\d{8}", lambda m: instrument(m[0]), why) for gate, why in gates.items()}
-    shown = page.locator("#gates li[data-state=denies]").evaluate_all(
+    reasons = page.locator("#gates li[data-state=denies]").evaluate_all(
         "all => all.map(n => [n.dataset.gate, n.querySelector('.gate-reason').textContent])"
     )
-    assert dict(shown) == denied
+    assert dict(reasons) == denied
 
 
 def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, journal: JournalRows) -> None:
@@ -429,8 +429,8 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: Jour
     for row in journal.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
         for gate, reason in json.loads(row["gates"]).items():
             denials[gate] = denials.get(gate, 0) + bool(reason)
-    shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
-    assert dict(shown) == {gate: count for gate, count in denials.items() if count}
+    counts = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
+    assert dict(counts) == {gate: count for gate, count in denials.items() if count}
 
     def with_alarms(count: int) -> Any:
         return changed(lambda answer: {**answer, "alarms": count} if "troubles" in answer else answer, lambda now: now)
@@ -450,9 +450,9 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
     page = opened(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
     assert page.locator("#ended tr[data-ended]").get_attribute("data-ended") == row["symbol"]
     kind = "gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even"
-    shown = page.locator("#ended td").first.locator("span")
-    assert shown.get_attribute("class") == kind
-    assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (shown.text_content() or "")
+    span = page.locator("#ended td").first.locator("span")
+    assert span.get_attribute("class") == kind
+    assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (span.text_content() or "")
     assert "opened it" in (page.locator("#ended").text_content() or "")
     bar = journal.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
     expect(page.locator("#around .chart")).to_have_attribute("data-decided", str(bar // 10**9))
@@ -602,9 +602,9 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
     page = opened("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
     tops = []
-    for kept in ("#live-money", "#desk", "nav", "#banner"):
-        expect(page.locator(kept)).to_be_in_viewport(ratio=1)
-        tops.append(page.locator(kept).evaluate("node => node.getBoundingClientRect().top"))
+    for part in ("#live-money", "#desk", "nav", "#banner"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+        tops.append(page.locator(part).evaluate("node => node.getBoundingClientRect().top"))
     expect(page.locator("#mode")).to_be_in_viewport(ratio=1)
     assert tops == sorted(set(tops))
     expect(page.locator("#live-money")).to_be_visible()

@@ -86,11 +86,11 @@ def test_every_library_has_the_version_of_the_constraints(name: str) -> None:
 
 @IMAGE
 def test_the_files_of_an_image_are_there_and_not_left_out_of_what_is_sent_to_the_build(name: str) -> None:
-    kept = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    lines = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in re.findall(r"^COPY (?!--from)(.*)", (IMAGES / f"{name}.Containerfile").read_text(), re.MULTILINE):
         for source in line.split()[:-1]:
             assert (REPOSITORY / source).exists(), source
-            assert source in kept
+            assert source in lines
 
 
 def test_torch_is_in_the_trainer_s_image_alone() -> None:
@@ -170,8 +170,8 @@ def test_an_image_s_folders_are_those_that_are_mounted_there() -> None:
     for name, service in services().items():
         for place in (volume.split(":")[1] for volume in service.get("volumes", [])):
             if place.startswith(("/var/lib", "/run")) and not service["volumes"][0].startswith("."):
-                made = containerfile(image_of(service))
-                assert place in made or image_of(service) == "dashboard", f"{name}: {place}"
+                text = containerfile(image_of(service))
+                assert place in text or image_of(service) == "dashboard", f"{name}: {place}"
 
 
 def test_no_group_can_put_another_shelf_or_socket_in_the_place_of_the_real_one() -> None:

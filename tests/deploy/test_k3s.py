@@ -97,7 +97,10 @@ def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
 
 @EACH
 def test_every_volume_and_what_it_is_of_is_there(container: Container) -> None:
-    claims, configs = names("PersistentVolumeClaim"), {made["name"] for made in kustomization()["configMapGenerator"]}
+    claims, configs = (
+        names("PersistentVolumeClaim"),
+        {generator["name"] for generator in kustomization()["configMapGenerator"]},
+    )
     for mount, volume in container.mounts().values():
         if claim := volume.get("persistentVolumeClaim"):
             assert claim["claimName"] in claims
@@ -220,12 +223,12 @@ def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
     arguments = daemon.spec["args"]
     path = PurePosixPath(arguments[arguments.index("--config") + 1])
     volume = daemon.mounts()[str(path.parent)][1]
-    (made,) = (
+    (config_map,) = (
         generator
         for generator in kustomization()["configMapGenerator"]
         if generator["name"] == volume["configMap"]["name"]
     )
-    assert path.name in made["files"]
+    assert path.name in config_map["files"]
     settings = load(K3S / path.name, {})
     assert str(settings.paths.models_dir) in daemon.mounts()
     assert settings.desk.strategy in STRATEGIES
@@ -242,9 +245,9 @@ def test_the_store_begins_with_the_shipped_models_and_an_empty_shelf_for_the_tra
     assert not any((tmp_path / shelf).iterdir())
     assert (tmp_path / shelf).stat().st_mode & 0o7777 == 0o3771
     others = [path for path in shipped.rglob("*") if path.is_file() and path.relative_to(shipped).parts[0] != shelf]
-    kept = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
-    assert kept.pop(Path("option_scalper/current")) == b"mine"
-    assert all(content == (shipped / name).read_bytes() for name, content in kept.items())
+    files = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
+    assert files.pop(Path("option_scalper/current")) == b"mine"
+    assert all(content == (shipped / name).read_bytes() for name, content in files.items())
 
 
 def test_the_trainer_can_write_to_its_shelf_alone_and_no_client_to_the_folder_of_the_socket() -> None:

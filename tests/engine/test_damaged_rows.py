@@ -48,10 +48,10 @@ ENTRY = SubmitOrder(NAME, CALL, 1, 4, Decimal("2.50"), "buy_to_open", NOW + 60 *
 
 def machine_of(path: Path) -> Machine:
     left = open_state_dir(path, META, "epoch")
-    made = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
+    machine = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
     left.journal.close()
     left.close()
-    return made
+    return machine
 
 
 @pytest.fixture

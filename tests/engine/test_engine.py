@@ -404,9 +404,9 @@ def test_a_write_failure_ends_the_run_and_leaves_an_intact_journal(
     recorded = desk.run(tmp_path, group_events=8, engine_made=engines.append, boundary=fill_up)
     assert isinstance(recorded.failure, WriteFailed)
     assert "database or disk is full" in str(recorded.failure)
-    kept = chained(tmp_path)
-    assert 0 < len(kept) < len(chained(undisturbed))
-    assert kept == chained(undisturbed)[: len(kept)]
+    rows = chained(tmp_path)
+    assert 0 < len(rows) < len(chained(undisturbed))
+    assert rows == chained(undisturbed)[: len(rows)]
     assert verified(tmp_path).difference == ""
     assert desk.run(tmp_path).failure is None
     assert chained(tmp_path) == chained(undisturbed)
@@ -482,8 +482,8 @@ def test_every_bar_with_a_decision_is_timed(desk: Desk, tmp_path: Path) -> None:
 def test_a_snapshot_of_other_code_is_kept_for_verify(desk: Desk, tmp_path: Path) -> None:
     for code in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
         assert desk.run(tmp_path, code=code).failure is None
-    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
-    assert kept == [("bbbbbbbbbbbb", 1)]  # the first code starts from the first event
+    snapshots = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert snapshots == [("bbbbbbbbbbbb", 1)]  # the first code starts from the first event
     assert desk.run(tmp_path, code="bbbbbbbbbbbb").failure is None
     assert [row[2] for row in table(tmp_path, "snapshots") if row[3]] == ["bbbbbbbbbbbb"]
 

@@ -187,9 +187,9 @@ def rewritten(state: Path, row: int) -> None:
     head = next(entry[6] for entry in reversed(rows[: row - 1]) if entry[1] is not None)
     for number, seq, time_ns, kind, payload, effects, _ in rows[row - 1 :]:
         changed = '[{"type":"Unheard"}]' if number == row else effects
-        made = row_hash(head, number, seq, time_ns, kind, payload, changed)
-        head = head if seq is None else made
-        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", changed, made, number)
+        row_digest = row_hash(head, number, seq, time_ns, kind, payload, changed)
+        head = head if seq is None else row_digest
+        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", changed, row_digest, number)
 
 
 def test_other_code_that_did_otherwise_cannot_be_followed_until_a_snapshot_of_this_code_stands_after_it(

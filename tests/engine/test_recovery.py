@@ -363,8 +363,8 @@ def test_a_crash_under_other_code_is_taken_over_halted_and_proven_from_there(des
     assert halt.reason == "code_changed"
     entries = [o for o in read_models(tmp_path)["orders"] if o[2] == "entry" and o[12] > rows[2][2]]
     assert entries == []
-    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
-    assert kept == [(code_digest(), 1)]
+    snapshots = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert snapshots == [(code_digest(), 1)]
     assert verified(tmp_path).difference == ""
     assert verified(tmp_path, "othercode123").difference == ""
 
@@ -374,8 +374,8 @@ def test_a_start_that_passes_over_a_damaged_takeover_is_proven_once_the_damage_i
 ) -> None:
     crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
     crashed(desk, tmp_path, 50, snapshot_events=10**6)
-    [(row, _, _, kept, state, *_)] = table(tmp_path, "snapshots")
-    assert kept
+    [(row, _, _, flag, state, *_)] = table(tmp_path, "snapshots")
+    assert flag
     execute(tmp_path, "UPDATE snapshots SET state = ?", state[:-1] + b"?")
     assert desk.run(tmp_path).failure is None
     assert "was changed" in verified(tmp_path).difference

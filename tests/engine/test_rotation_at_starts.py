@@ -239,23 +239,23 @@ def test_an_older_day_is_reported_from_the_file_that_holds_it_or_the_place_to_lo
 
 
 def test_the_dashboard_shows_candles_and_alarms_from_before_a_rotation(rotated: Path, tmp_path: Path) -> None:
-    shown = FollowedDesk("desk", rotated)
-    picture = shown.look()
+    follower = FollowedDesk("desk", rotated)
+    picture = follower.look()
     oldest = dates(rotated)[0]
-    with shown.reader() as reader:
+    with follower.reader() as reader:
         page = price_page(picture, reader, oldest)
         assert len(page.bars) == 86
         assert len(price_page(picture, reader).bars) == 75
     assert len(picture.newest.starts) == 2  # the second is of the newer file
     shutil.move(rotated / ROTATED, tmp_path / "away")
-    with shown.reader() as reader, pytest.raises(NotThere, match="rows up to"):
+    with follower.reader() as reader, pytest.raises(NotThere, match="rows up to"):
         price_page(picture, reader, oldest)
     assert FollowedDesk("desk", rotated).look().problem == ""
 
 
 def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated: Path, tmp_path: Path) -> None:
-    shown = FollowedDesk("desk", rotated)
-    shown.look()
+    follower = FollowedDesk("desk", rotated)
+    follower.look()
     meet = JournalReader(rotated / FILE)
     (seen,) = meet.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
     first, last = (
@@ -266,7 +266,7 @@ def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated:
 
     def found(decision: int) -> Lookup:
         with ThreadPoolExecutor(1) as pool:
-            history = DecisionHistory(shown, pool)
+            history = DecisionHistory(follower, pool)
             assert history.find(decision).pending
         return history.find(decision)
 

@@ -31,8 +31,8 @@ from tests.support.paths import REPOSITORY
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Any]:
     """The operator's client: it may do anything."""
-    with server.client() as made:
-        yield made
+    with server.client() as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -52,10 +52,10 @@ def test_each_link_between_the_manuals_leads_to_a_file_and_to_a_heading() -> Non
 def test_each_manual_has_one_place_in_the_navigation_of_the_site() -> None:
     text = (SITE / "zensical.toml").read_text()
     pages = re.findall(r'= "([\w/.-]+\.md)"', text.partition("[project.plugins")[0])
-    made = {f"reference/{program}.md" for program in PROGRAMS} | {"reference/configuration.md"}
-    made |= {f"docs/notebooks/{path.stem}.md" for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")}
+    site_pages = {f"reference/{program}.md" for program in PROGRAMS} | {"reference/configuration.md"}
+    site_pages |= {f"docs/notebooks/{path.stem}.md" for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")}
     assert len(pages) == len(set(pages))
-    assert set(pages) == {str(manual) for manual in manuals()} | made
+    assert set(pages) == {str(manual) for manual in manuals()} | site_pages
     tomllib.loads(text)
 
 
@@ -145,9 +145,9 @@ def test_the_reference_has_every_key_and_every_option() -> None:
     missing = [key for table in keys.values() for key in table if f"\n| `{key}` |" not in page]
     assert missing == []
     for program in ("rltraderd", "rltraderctl"):
-        shown = REFERENCE["command_page"](program)
-        assert "--state-dir DIR" in shown
-        assert shown.count("\n#") == len(_parsers(program)) - 1
+        reference_page = REFERENCE["command_page"](program)
+        assert "--state-dir DIR" in reference_page
+        assert reference_page.count("\n#") == len(_parsers(program)) - 1
 
 
 def test_the_site_s_icon_is_there() -> None:

@@ -194,8 +194,8 @@ def test_old_snapshots_go_and_kept_ones_stay(journal: Journal) -> None:
         batch = ticks(chain, number, 1)
         batch.snapshots = [snapshot(number, kept=number == 2)]
         journal.commit(batch)
-    kept = [s.event_id for s in journal.reader().snapshots()]
-    assert kept == [2, *range(9 - SNAPSHOTS_KEPT, 9)]
+    event_ids = [s.event_id for s in journal.reader().snapshots()]
+    assert event_ids == [2, *range(9 - SNAPSHOTS_KEPT, 9)]
 
 
 def test_a_reader_sees_only_whole_commits_and_holds_nothing_up(journal: Journal, tmp_path: Path) -> None:

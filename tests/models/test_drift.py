@@ -35,7 +35,7 @@ def journal(
 ) -> Path:
     """A journal with a decision for each value of the columns 0 and 20, oldest first."""
     path = folder / FILE
-    made = Journal.create(path, {}) if not path.exists() else Journal(path)
+    file = Journal.create(path, {}) if not path.exists() else Journal(path)
     batch = Batch()
     for number, (value, side, action) in enumerate(zip(first, desk, actions, strict=True), start=1 + 10_000 * day):
         row = np.zeros(23, dtype="<f4")
@@ -52,8 +52,8 @@ def journal(
                 row=row.tobytes(),
             )
         )
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return path
 
 
@@ -130,7 +130,7 @@ def test_rows_of_another_strategy_are_refused(tmp_path: Path) -> None:
 
 
 def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) -> None:
-    made = Journal.create(tmp_path / FILE, {})
+    file = Journal.create(tmp_path / FILE, {})
     batch, spec = Batch(), strategy("daily_rebalancer").spec
     for number in range(100):
         batch.rows.append(
@@ -139,8 +139,8 @@ def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) 
                 logits=msgspec.json.encode([-0.5] * 25 + [0.5] * 25).decode(), row=bytes(4 * 803),
             )
         )  # fmt: skip
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     reference = Reference(1000, (), Histogram("actions", (0.0,), (0.25, 0.75)))
     manifest = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
     assert len(spec.actions) == 50

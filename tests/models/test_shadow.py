@@ -138,8 +138,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", params=[options, Toy, days], ids=["options", "shares by the bar", "days"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    made: Callable[[Path], Stage] = request.param
-    return made(tmp_path_factory.mktemp("stage"))
+    factory: Callable[[Path], Stage] = request.param
+    return factory(tmp_path_factory.mktemp("stage"))
 
 
 def earned(state: Path, cash: float) -> float:
@@ -186,9 +186,9 @@ class Commanded:
     def poll(self) -> Event | None:
         event, self._held = self._held or self._tape.poll(), None
         self._count += 1
-        if event is not None and (made := self._commands.pop(self._count, None)) is not None:
+        if event is not None and (command := self._commands.pop(self._count, None)) is not None:
             self._held = event
-            return made(event.time_ns)
+            return command(event.time_ns)
         return event
 
     async def next(self) -> Event | None:

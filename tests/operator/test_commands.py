@@ -69,9 +69,9 @@ def test_five_hundred_letters_of_any_language_are_taken() -> None:
 @given(name=st.text(), reason=st.text(), who=st.text())
 def test_whatever_is_asked_is_refused_or_says_printable_text(name: str, reason: str, who: str) -> None:
     try:
-        made = event_of(Command(name, reason, who))(1)
+        result = event_of(Command(name, reason, who))(1)
     except CommandError:
         return
-    assert type(made) in {type(event) for event in EVENTS.values()}
+    assert type(result) in {type(event) for event in EVENTS.values()}
     assert reason.strip().isprintable()
     assert who.strip().isprintable()

@@ -104,10 +104,12 @@ def test_a_daily_desk_that_earned_nothing_has_figures_of_zero(equities: tuple[fl
 
 def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
     console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
-    shown = msgspec.structs.replace(summary(), actions={}, daily=Daily(68, "2020-12-31", "2021-04-09", 0.1522, 1.211))
+    run_summary = msgspec.structs.replace(
+        summary(), actions={}, daily=Daily(68, "2020-12-31", "2021-04-09", 0.1522, 1.211)
+    )
     with console.capture() as captured:
-        show(console, shown, [Decimal(1)])
-        show(console, msgspec.structs.replace(shown, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
+        show(console, run_summary, [Decimal(1)])
+        show(console, msgspec.structs.replace(run_summary, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
     text = captured.get()
     for part in (
         "68 with decisions, 2020-12-31 to 2021-04-09",
@@ -117,7 +119,7 @@ def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
         "│ none",
     ):
         assert part in text, part
-    assert msgspec.to_builtins(shown)["daily"]["sessions"] == 68
+    assert msgspec.to_builtins(run_summary)["daily"]["sessions"] == 68
     assert msgspec.to_builtins(summary())["daily"] is None
 
 
@@ -155,8 +157,8 @@ def test_a_sparkline_never_exceeds_its_width_and_uses_blocks_only(values: list[f
 def test_the_readable_form_says_what_was_decided_denied_and_earned() -> None:
     console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as captured:
-        shown = msgspec.structs.replace(summary(halted=True), decision_us_p99=12_345)
-        show(console, shown, [Decimal(1), Decimal(3), Decimal(2)], "1,000 → 900 USD, −10 %", -7.0)
+        run_summary = msgspec.structs.replace(summary(halted=True), decision_us_p99=12_345)
+        show(console, run_summary, [Decimal(1), Decimal(3), Decimal(2)], "1,000 → 900 USD, −10 %", -7.0)
     text = captured.get()
     for part in (
         "SYNTHETIC bars",

@@ -92,9 +92,9 @@ def a_trade() -> list[JournalStep]:
 
 
 def rows(minutes_equity: Sequence[tuple[int, str]]) -> list[Row]:
-    made: list[Row] = [EquityRow(OPEN - 86_400 * 10**9, "10000.00", "10000.00", "0", 0.0)]
-    made += [EquityRow(OPEN + minute * MINUTE, usd, usd, "0", 0.0) for minute, usd in minutes_equity]
-    return made
+    equity_rows: list[Row] = [EquityRow(OPEN - 86_400 * 10**9, "10000.00", "10000.00", "0", 0.0)]
+    equity_rows += [EquityRow(OPEN + minute * MINUTE, usd, usd, "0", 0.0) for minute, usd in minutes_equity]
+    return equity_rows
 
 
 def decided(number: int, action: str, outcome: str, gates: str | None = None) -> DecisionRow:
@@ -126,12 +126,12 @@ def journal(
     """A journal of these events in this order."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"strategy": "option_scalper", "desk": "paper-1", "mode": "paper", "account": "paper"}
-    made, batch, chain = Journal.create(folder / FILE, meta), Batch(), HashChain()
+    file, batch, chain = Journal.create(folder / FILE, meta), Batch(), HashChain()
     batch.rows += read_models
     for seq, (event, effects) in enumerate(steps, start=1):
         batch.entries.append(chain.entry(seq, event, encode_effects(effects)))
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return folder / FILE
 
 

@@ -65,7 +65,7 @@ def decision(number: int, outcome: str, at_ns: int) -> DecisionRow:
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """A journal of one session, and of the ends of those around it."""
-    made = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"})
+    file = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"})
     batch = Batch()
     batch.rows += [
         decision(1, "ordered", OPEN - 1),  # of the day before
@@ -100,8 +100,8 @@ def journal(tmp_path: Path) -> Path:
     raised = '{"raised":"ValueError: \\"RaiseAlarm\\""}'
     batch.entries.append(chain.entry(None, ClockTicked(OPEN + 4 * MINUTE), raised))
     batch.entries.append(chain.entry(5, SessionEnded(CLOSE, "2024-07-03"), "[]"))
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return tmp_path / FILE
 
 
@@ -115,9 +115,9 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_written(journal: Path, session: Session, day: Day | None = None) -> dict[str, Any]:
     """The report as a file holds it, without the name of its page."""
-    made: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(day_report(journal, session, day)))
-    assert made.pop("page") == ""
-    return made
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(day_report(journal, session, day)))
+    assert document.pop("page") == ""
+    return document
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -151,15 +151,15 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
 
 
 def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:
-    made = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
+    file = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
     batch = Batch()
     batch.rows += [
         decision(1, "ordered", OPEN - 15 * MINUTE),
         order("a", "exit", -1, "filled", 40, "4.00", OPEN - 15 * MINUTE, of="SPY"),
         order("b", "entry", 1, "filled", 70, "5.25", OPEN + MINUTE, of="QQQ"),
     ]
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     report = as_written(tmp_path / FILE, SESSION)
     assert report["decisions"] == {"ordered": 1}
     assert (report["shares_bought"], report["shares_sold"], report["fees_usd"]) == (70, 40, "9.25")

@@ -146,13 +146,13 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
 def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
     """A journal of read models alone: the answers of live model and candidate to each question."""
     meta = {"mode": "replay", "account": "paper", "strategy": strategy, "epoch": "e1", "feed": "sip"}
-    made, batch = Journal.create(folder / FILE, meta), Batch()
+    journal, batch = Journal.create(folder / FILE, meta), Batch()
     for number, (live, shadow) in enumerate(pairs, start=1):
         outcome = {"outcome": "hold", **live, "model": "v1"} if live else {"outcome": "failed"}
         batch.rows.append(DecisionRow(decision=number, kind="policy", bar_ns=0, time_ns=0, **outcome))
         batch.rows.append(ShadowRow(decision=number, model="v2", bar_ns=0, time_ns=0, **shadow))
-    made.commit(batch)
-    made.close()
+    journal.commit(batch)
+    journal.close()
     return folder
 
 

@@ -96,10 +96,10 @@ def test_real_daily_bars_serve_daily_desks(data_dir: Path) -> None:
 
 
 def test_each_desk_has_an_environment_of_its_own() -> None:
-    made = accounts_of(["scalper", "rebalancer"])
-    assert [account.cash for account in made.values()] == [10_000, 1_000_000]
-    server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"]), accounts=made.values())
-    lines = environment(server, made["rebalancer"], "daily_rebalancer").splitlines()
+    by_name = accounts_of(["scalper", "rebalancer"])
+    assert [account.cash for account in by_name.values()] == [10_000, 1_000_000]
+    server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"]), accounts=by_name.values())
+    lines = environment(server, by_name["rebalancer"], "daily_rebalancer").splitlines()
     assert "export APCA_API_KEY_ID=PKLOOPREBALANCER" in lines
     assert "export RLTRADER_DESK__STRATEGY=daily_rebalancer" in lines
     assert any(line.endswith("/stream/PA3REBALANCER") for line in lines)

@@ -92,7 +92,7 @@ def test_the_64_numbers_by_hand() -> None:
 
 def test_the_live_path_has_the_bits_of_the_table_on_days_with_some_missing() -> None:
     keep = np.random.default_rng(2).random(len(BARS)) > 0.03
-    bars = [bar for bar, kept in zip(BARS, keep, strict=True) if kept]
+    bars = [bar for bar, flag in zip(BARS, keep, strict=True) if flag]
     table = regime_table(columns_of(bars, SYMBOLS, DAYS)["close"])
     state, rows = DESK.start(), 0
     for day in range(DAYS):

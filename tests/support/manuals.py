@@ -69,13 +69,13 @@ def anchors(manual: Path) -> frozenset[str]:
 
 def _prose(manual: Path) -> str:
     """Return a manual without its blocks."""
-    kept, fenced = [], False
+    lines, fenced = [], False
     for line in (REPOSITORY / manual).read_text().splitlines():
         if _FENCE.match(line):
             fenced = not fenced
         elif not fenced:
-            kept.append(line)
-    return "\n".join(kept)
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def commands(manual: Path) -> Iterator[Typed]:

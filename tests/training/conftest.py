@@ -45,14 +45,14 @@ def one_export() -> Iterator[None]:
     A policy that differs in anything, to the last bit of a weight, is exported for itself. That an export repeats
     itself is tested where nothing is kept (`tests/training/export/test_export.py`).
     """
-    kept: dict[str, bytes] = {}
+    exports: dict[str, bytes] = {}
     real = export.onnx_bytes
 
     def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
         key = digest(policy, example, spec)
-        if key not in kept:
-            kept[key] = real(policy, example, spec)
-        return kept[key]
+        if key not in exports:
+            exports[key] = real(policy, example, spec)
+        return exports[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "onnx_bytes", onnx_bytes)

@@ -49,9 +49,9 @@ def test_the_nearest_strikes_of_the_nearest_expiries_come_first() -> None:
 
 
 def test_a_recorded_contract_stays_until_it_is_two_strikes_further_away() -> None:
-    kept = frozenset((name(NEXT, 546), name(NEXT, 547)))
-    nearest = near(LISTING, 550.4, strikes=2, expiries=1, kept=kept)
-    assert kept & set(nearest) == {name(NEXT, 547)}
+    contracts = frozenset((name(NEXT, 546), name(NEXT, 547)))
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, kept=contracts)
+    assert contracts & set(nearest) == {name(NEXT, 547)}
 
 
 class Kept(Recording):

@@ -232,10 +232,10 @@ def host_off(host: Host, session: Session) -> None:
 
 def finish(host: Host) -> None:
     """Status of the host, clean stops, journals that replay, and nothing of one desk in another's account."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
+    buffer = io.StringIO()
+    with contextlib.redirect_stdout(buffer):
         code = rltraderctl(["status", "--desks", str(host.folder / "desks"), "--json"])
-    rows = [json.loads(line) for line in shown.getvalue().splitlines()]
+    rows = [json.loads(line) for line in buffer.getvalue().splitlines()]
     if code != 0 or {row["strategy"] for row in rows if row["process"]} != set(DESKS):
         host.problems.append(f"rltraderctl status: {code}: {rows}")
     owners = {}
@@ -283,7 +283,7 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
     chance = random.Random(f"host {seed}")
     sessions = list(desks_market.calendar()[:count])
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
-    made = desks_market.market(seed, happenings)
+    market = desks_market.market(seed, happenings)
     put_relay(desks_policy.store(put_models(folder / "models")))
     put_online(folder)
     scalpers = SHIPPED if shipped else FIXTURE_MODELS
@@ -302,7 +302,7 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
         print(f"{it.date}: {it.symbol} {it.kind}")
     with (
         virtual_clock(sessions[0].open_ns - FIRST_MIN * MINUTE_NS, seed) as clock,
-        serving(made, clock, faults=tally, accounts=accounts, rules=rules) as served,
+        serving(market, clock, faults=tally, accounts=accounts, rules=rules) as served,
     ):
         host = Host(seed, folder, served, clock, tally, [], happenings)
         plan = Plan(0, str(seed), 0, 0, (), {})
@@ -383,12 +383,12 @@ def format_report(host: Host) -> str:
 
 def main() -> int:
     """Run it; exit code 1 when something did not hold."""
-    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Five desks under random faults.")
-    made.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
-    made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
-    made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
-    made.add_argument("--timetable", action="store_true", help="the scalper acts by the clock, not by its model")
-    options, began = made.parse_args(), time.monotonic()
+    parser = argparse.ArgumentParser("python -m tests.chaos.desks", description="Five desks under random faults.")
+    parser.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
+    parser.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
+    parser.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
+    parser.add_argument("--timetable", action="store_true", help="the scalper acts by the clock, not by its model")
+    options, began = parser.parse_args(), time.monotonic()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     work = options.work or Path(tempfile.mkdtemp(prefix="rltrader-desks."))
     print(f"campaign of desks, seed {seed}, {options.sessions} sessions, folder {work}")

@@ -71,17 +71,19 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     for order in (order for order in buys if order.id not in account.by_hand):
         at_ns = order.created_ns
         cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
-        kept = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
+        reserved = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
         needed = (order.limit_price or ZERO) * (order.qty or ZERO) * multiplier(order.symbol)
-        if order.limit_price is None or needed + kept > cash + CENT:
-            problems.append(f"{order.client_order_id}: {needed} USD of {order.symbol}, cash {cash}, others keep {kept}")
+        if order.limit_price is None or needed + reserved > cash + CENT:
+            problems.append(
+                f"{order.client_order_id}: {needed} USD of {order.symbol}, cash {cash}, others keep {reserved}"
+            )
     return problems
 
 
 def _kept(order: Order, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
     """What this buy kept back just before `at_ns`, with its fills as (time, quantity)."""
-    shown = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
-    if shown is None or order.qty is None or order.limit_price is None or shown["status"] in DONE - {"filled"}:
+    row = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
+    if row is None or order.qty is None or order.limit_price is None or row["status"] in DONE - {"filled"}:
         return ZERO
     filled = sum((quantity for time_ns, quantity in bought if time_ns < at_ns), ZERO)
     return (order.qty - filled) * order.limit_price * multiplier(order.symbol)

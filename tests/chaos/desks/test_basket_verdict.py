@@ -32,13 +32,13 @@ class Scene:
     def order(self, name: str, side: str, quantity: int, price: str, second: int, symbol: str = "KO") -> Order:
         """An order at the broker from that second on."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = Order(
+        order = Order(
             self.account.new_id(), f"{self.epoch}-daily_rebalancer-{name}", symbol, side, "limit", "day",
             Decimal(quantity), None, at_ns, limit_price=Decimal(price), status="new",
         )  # fmt: skip
-        made.past.append((at_ns, made.shown()))
-        self.account.add(made)
-        return made
+        order.past.append((at_ns, order.shown()))
+        self.account.add(order)
+        return order
 
     def fill(self, order: Order, quantity: int, price: str, second: int) -> None:
         """An execution."""

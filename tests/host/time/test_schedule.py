@@ -197,10 +197,10 @@ async def test_a_job_runs_when_the_simulated_clock_shows_its_time() -> None:
     diary = Diary()
     real = Clock.real()
     clock = Clock.simulated(real.now_ns() / SECOND_NS, NINE, 3600)
-    shown: list[int] = []
+    readings: list[int] = []
 
     async def note() -> None:
-        shown.append(clock.now_ns())
+        readings.append(clock.now_ns())
         await diary.job("a")()
 
     jobs = Schedule(clock, diary.problem)
@@ -208,7 +208,7 @@ async def test_a_job_runs_when_the_simulated_clock_shows_its_time() -> None:
     jobs.start()
     await diary.has(1)
     jobs.stop()
-    assert shown[0] >= NINE + 120 * SECOND_NS
+    assert readings[0] >= NINE + 120 * SECOND_NS
 
 
 async def test_a_job_that_raises_is_told_and_the_next_one_runs() -> None:

@@ -59,13 +59,13 @@ def desk(traded: Path, tmp_path: Path) -> Path:
 
 def request_of(folder: Path, **changes: Any) -> Request:
     """What a climber of this desk asks for, at its journal's end."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    online = online_desk(folder, folder / "store", SESSIONS - 2)
     return Request(
         **{
             "models_dir": str(folder / "store"),
             "journal": str(folder / "state" / FILE),
-            "identity": identity_of({**made.replay.meta(), "epoch": made.replay.epoch()}),
-            "trading": made.replay.settings.trading(),
+            "identity": identity_of({**online.replay.meta(), "epoch": online.replay.epoch()}),
+            "trading": online.replay.settings.trading(),
             "public_key": "",
             "champion": "v1",
             "challenger": "v2",
@@ -78,9 +78,9 @@ def request_of(folder: Path, **changes: Any) -> Request:
 
 def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
     """What a desk that never explores makes of the last sessions with this version: gain, fills, and questions."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2, policy__version=version, exploration__kind="none")
+    online = online_desk(folder, folder / "store", SESSIONS - 2, policy__version=version, exploration__kind="none")
     state = folder / f"whole {version}"
-    assert made.run(state).failure is None
+    assert online.run(state).failure is None
     ends = [event.time_ns for event in events(state, "SessionEnded")]
     begin, last = ends[-REPLAYED - 1], ends[-1]
     money = [(row["time_ns"], float(row["equity_usd"])) for row in records(state, "equity", "time_ns")]
@@ -92,12 +92,12 @@ def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
 
 def started(folder: Path, play: Play) -> list[LadderMoved]:
     """Start the desk on what is left, and play; returns the ladder's steps."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    online = online_desk(folder, folder / "store", SESSIONS - 2)
     rules = replace(RULES, replay_sessions=REPLAYED)
 
     async def played() -> None:
-        async with running(made, folder / "state") as run:
-            climber = climber_of(run, folder / "store", rules, strategy=made.replay.strategy)
+        async with running(online, folder / "state") as run:
+            climber = climber_of(run, folder / "store", rules, strategy=online.replay.strategy)
             try:
                 await play(Climb(run, climber))
             finally:

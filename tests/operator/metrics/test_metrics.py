@@ -113,21 +113,21 @@ class Replayed:
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     folder = tmp_path_factory.mktemp("metrics")
     desk = ReplayDesk(write_tape(folder / "tape.csv", tape_rows(2, 120)))
-    made: list[Metrics] = []
+    metrics: list[Metrics] = []
 
     def engine_made(engine: Any) -> None:
         sources = Sources(
             lambda: engine.machine.state, folder / "state" / FILE, engine.latency, LoopLag(), lambda: (0, 0)
         )
-        made.append(Metrics(DESK, sources))
+        metrics.append(Metrics(DESK, sources))
 
     def observe(event: Event, step: Step) -> None:
-        made[0].observe(event, step)
+        metrics[0].observe(event, step)
 
     recorded = desk.run(folder / "state", engine_made=engine_made, observe=observe)
     assert recorded.failure is None
     assert recorded.engine is not None
-    return Replayed(made[0], folder / "state", recorded.engine.machine.state)
+    return Replayed(metrics[0], folder / "state", recorded.engine.machine.state)
 
 
 def test_the_events_counted_are_the_journal_s_rows(replayed: Replayed) -> None:

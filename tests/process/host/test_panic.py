@@ -88,10 +88,10 @@ def flat(desk: Stage) -> bool:
 def panic(desk: Stage, capsys: pytest.CaptureFixture[str], code: int, **keys: object) -> str:
     """The output of `panic`; it ended with `code`. No key is in it."""
     assert ctl.main(["panic", "--yes", "--config", str(config(desk, **keys))]) == code
-    shown = capsys.readouterr()
+    output = capsys.readouterr()
     for key in KEYS.values():
-        assert key not in shown.out + shown.err
-    return shown.err if code == 2 and not shown.out else shown.out
+        assert key not in output.out + output.err
+    return output.err if code == 2 and not output.out else output.out
 
 
 # --- flat in the end ----------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_on_a_terminal_yes_needs_no_question(desk: Stage) -> None:
 def test_a_link_in_place_of_the_lock_is_in_nobodys_way(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     desk.state_dir.mkdir()
     (desk.state_dir / "lock").symlink_to(desk.folder / "config.toml")
-    shown = panic(desk, capsys, 0)
+    output = panic(desk, capsys, 0)
     assert flat(desk)
-    assert "cannot be notified" in shown
+    assert "cannot be notified" in output
     assert (desk.state_dir / MARKER).exists()

@@ -33,8 +33,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def typed(played: Stage, *arguments: str) -> tuple[int, str]:
     """What `rltraderctl` answers, and its exit code."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
     process = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
     assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S), arguments
     done = process.finish(120)
@@ -49,9 +49,9 @@ def command(played: Stage, name: str, *more: str, code: int = 0) -> str:
 
 def panicking(played: Stage) -> Command:
     """A panic under way."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     config = ("--config", str(played.folder / "config.toml"))
-    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
     return Command("daemon.cli.ctl", ("panic", "--yes", *config), REPOSITORY, env)
 
 

@@ -58,10 +58,10 @@ def test_status_is_told_beside_the_running_daemon(
         daemon = played.start()
         played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
         assert ctl.main(["status", "--state-dir", str(played.state_dir)]) == 0
-        shown = capsys.readouterr().out
-        assert f"runs as process {daemon.pid}" in shown
-        assert "paper, account paper" in shown
-        assert next(iter(played.account.by_client_id.values())).symbol in shown
+        output = capsys.readouterr().out
+        assert f"runs as process {daemon.pid}" in output
+        assert "paper, account paper" in output
+        assert next(iter(played.account.by_client_id.values())).symbol in output
         played.alive()
 
 

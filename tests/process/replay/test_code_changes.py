@@ -129,8 +129,8 @@ def test_both_releases_prove_their_own_part(release: Path, state: Path, tape: Pa
 
 
 def test_a_stopped_desk_of_another_release_takes_commands(release: Path, state: Path, tape: Path) -> None:
-    shown = program(release, "daemon.cli.ctl", "status", "--state-dir", state)
-    assert "its next start is halted (code_changed)" in " ".join(shown.stdout.split())
+    result = program(release, "daemon.cli.ctl", "status", "--state-dir", state)
+    assert "its next start is halted (code_changed)" in " ".join(result.stdout.split())
     halted = program(release, "daemon.cli.ctl", "halt", "--state-dir", state, "--reason", "a look")
     assert halted.returncode == 0, halted.stderr
     kinds = [row[3] for row in table(state, "events")][-3:]

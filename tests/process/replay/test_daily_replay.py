@@ -107,9 +107,9 @@ def test_the_switcher_runs_end_to_end_and_the_tools_prove_and_show_it(stage: Sta
 
     proven = rltraderctl("verify", "--state-dir", state_dir, cwd=tmp_path)
     assert (proven.returncode, proven.stdout.split(":")[0]) == (0, "identical")
-    shown = rltraderctl("status", "--state-dir", state_dir, cwd=tmp_path).stdout
-    assert "last basket" in shown
-    assert f"due {summary['daily']['last']}, given up: nothing" in shown
+    output = rltraderctl("status", "--state-dir", state_dir, cwd=tmp_path).stdout
+    assert "last basket" in output
+    assert f"due {summary['daily']['last']}, given up: nothing" in output
     listed = rltraderctl("decisions", "--limit", "1", "--state-dir", state_dir, cwd=tmp_path).stdout
     (bar,) = [part for part in listed.split() if part.startswith("2021-")]
     explained = rltraderctl("decisions", "--bar", bar, "--state-dir", state_dir, cwd=tmp_path).stdout

@@ -206,13 +206,13 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
     first = next(place for place, event in enumerate(answers) if event.model == "second")
     assert 8 <= first < len(answers) - 3
     memories = list(run.asked.memories.values())
-    kept = [event.hidden for event in answers]
+    hidden_states = [event.hidden for event in answers]
     assert [memory for place, memory in enumerate(memories) if place not in (0, first)] == [
-        hidden for place, hidden in enumerate(kept[:-1]) if place != first - 1
+        hidden for place, hidden in enumerate(hidden_states[:-1]) if place != first - 1
     ]
     assert memories[0] == memories[first] == b""
     assert len(shadow_answers) == len(answers)
-    assert run.engine.machine.state.shadow.hidden == shadow_answers[-1].hidden != kept[-1]
+    assert run.engine.machine.state.shadow.hidden == shadow_answers[-1].hidden != hidden_states[-1]
     assert verified(tmp_path / "state").difference == ""
 
 

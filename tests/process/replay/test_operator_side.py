@@ -115,15 +115,17 @@ def mosquitto(folder: Path) -> Iterator[Mosquitto]:
     """A real broker as it is installed, with a user for a replay; skips where there is none."""
     if BINARY is None or PASSWD is None or shutil.which(SUBSCRIBER) is None:
         pytest.skip("needs Debian's packages mosquitto and mosquitto-clients: apt-get install both")
-    made = prepared(folder)
-    made.passwords[REPLAY_USER] = "5f" * 16
+    broker = prepared(folder)
+    broker.passwords[REPLAY_USER] = "5f" * 16
     passwords = str(folder / "rltrader.passwd")
-    subprocess.run([PASSWD, "-b", passwords, REPLAY_USER, made.passwords[REPLAY_USER]], check=True, capture_output=True)
-    made.start()
+    subprocess.run(
+        [PASSWD, "-b", passwords, REPLAY_USER, broker.passwords[REPLAY_USER]], check=True, capture_output=True
+    )
+    broker.start()
     try:
-        yield made
+        yield broker
     finally:
-        made.stop()
+        broker.stop()
 
 
 def last_heard(broker: Mosquitto, topic: str) -> dict[str, Any]:

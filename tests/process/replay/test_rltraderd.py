@@ -548,11 +548,11 @@ def test_a_bug_ends_with_exit_code_1_once_and_the_second_start_goes_on_halted(tm
     third = run()
     assert summary_of(third)["state_digest"] == summary_of(second)["state_digest"]
     assert verified(tmp_path / "state").difference == ""
-    shown = rltraderctl(
+    result = rltraderctl(
         "events", "--state-dir", tmp_path / "state", "--kind", "BarClosed", "--limit", "500", cwd=tmp_path
     )
-    assert "raised: ZeroDivisionError: planted" in shown.stdout
-    assert "quarantined: ZeroDivisionError: planted" in shown.stdout
+    assert "raised: ZeroDivisionError: planted" in result.stdout
+    assert "quarantined: ZeroDivisionError: planted" in result.stdout
 
 
 def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
@@ -573,8 +573,8 @@ def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
     assert last["event"] == "journal_failed"
     assert "what was committed is intact; make room or mend the disk, then start again" in last["problem"]
     state = tmp_path / "state"
-    kept = chained(state)
-    assert 0 < len(kept) < len(chained(undisturbed[0]))
+    rows = chained(state)
+    assert 0 < len(rows) < len(chained(undisturbed[0]))
     assert verified(state).difference == ""
     finished = rltraderd(*arguments, cwd=tmp_path)
     assert summary_of(finished)["state_digest"] == undisturbed[1]["state_digest"]

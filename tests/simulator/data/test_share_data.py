@@ -146,20 +146,20 @@ def test_a_snapshot_has_the_running_day_the_day_before_and_the_quote() -> None:
     with desks(at("2024-06-04", 15, 50)) as (server, _), history(server) as client:
         snapshots = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols=["AAA", "CCC", "NEW"]))
         assert set(snapshots) == {"AAA", "CCC"}
-        shown: Any = snapshots["AAA"]
-        assert (shown.daily_bar.open, shown.previous_daily_bar.close) == (102, 102)
-        assert shown.daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
-        assert shown.minute_bar.timestamp == datetime(2024, 6, 4, 19, 48, tzinfo=UTC)
-        assert shown.latest_quote.ask_price - shown.latest_quote.bid_price == pytest.approx(0.01)
-        assert shown.latest_trade.price == shown.latest_quote.bid_price
+        snapshot: Any = snapshots["AAA"]
+        assert (snapshot.daily_bar.open, snapshot.previous_daily_bar.close) == (102, 102)
+        assert snapshot.daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
+        assert snapshot.minute_bar.timestamp == datetime(2024, 6, 4, 19, 48, tzinfo=UTC)
+        assert snapshot.latest_quote.ask_price - snapshot.latest_quote.bid_price == pytest.approx(0.01)
+        assert snapshot.latest_trade.price == snapshot.latest_quote.bid_price
 
 
 def test_a_halted_share_has_the_snapshot_of_its_last_day() -> None:
     with desks(at("2024-06-06", 15, 50)) as (server, _), history(server) as client:
-        shown: Any = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols="CCC"))["CCC"]
-        assert shown.daily_bar.timestamp == datetime(2024, 6, 5, 4, tzinfo=UTC)
-        assert shown.previous_daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
-        assert shown.latest_quote.timestamp < datetime(2024, 6, 5, 20, tzinfo=UTC)
+        snapshot: Any = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols="CCC"))["CCC"]
+        assert snapshot.daily_bar.timestamp == datetime(2024, 6, 5, 4, tzinfo=UTC)
+        assert snapshot.previous_daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
+        assert snapshot.latest_quote.timestamp < datetime(2024, 6, 5, 20, tzinfo=UTC)
 
 
 def test_quotes_of_many_shares_come_in_one_answer() -> None:

@@ -299,5 +299,5 @@ def test_the_columns_of_training_are_what_the_desk_sees() -> None:
         rows = observed(warm(known))[1].array()
         assert found.tradable[day].tolist() == rows[:, -1].tolist() == [1.0, float(day < 430), 1.0]
         assert found.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
-    shown = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
-    assert shown.tobytes() == found.market.astype(np.float64).tobytes()
+    features = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
+    assert features.tobytes() == found.market.astype(np.float64).tobytes()

@@ -92,11 +92,11 @@ class Shelf:
         return ShelfState()
 
     def remember(self, state: ShelfState, bars: tuple[Bar, ...]) -> ShelfState:
-        kept = dict(state.bars)
+        bars_by_symbol = dict(state.bars)
         for bar in bars:
-            others = tuple(b for b in kept.get(bar.symbol, ()) if b.start_ns != bar.start_ns)
-            kept[bar.symbol] = tuple(sorted((*others, bar), key=lambda b: b.start_ns))
-        return msgspec.structs.replace(state, bars=kept)
+            others = tuple(b for b in bars_by_symbol.get(bar.symbol, ()) if b.start_ns != bar.start_ns)
+            bars_by_symbol[bar.symbol] = tuple(sorted((*others, bar), key=lambda b: b.start_ns))
+        return msgspec.structs.replace(state, bars=bars_by_symbol)
 
     def readjust(self, state: ShelfState, symbol: str, bars: tuple[Bar, ...]) -> ShelfState:
         return msgspec.structs.replace(state, bars={**state.bars, symbol: bars})

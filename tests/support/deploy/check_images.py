@@ -139,10 +139,12 @@ class Deployment:
         """Wait for the session's end, and look at what came of it."""
         over = self._running.pop("simulator")
         self._until(lambda: over.poll() is not None, "the session is over")
-        made = {name: decisions(self._journal(name)) for name in (LEARNER, SCALPER)}
-        if not page(self._port) or min(made.values()) < DECISIONS_LEAST:
-            raise SystemExit(f"check-images: decisions: {made}, expected {DECISIONS_LEAST} or more and a page of them")
-        print(f"== the session is over; decisions: {made}", flush=True)
+        counts = {name: decisions(self._journal(name)) for name in (LEARNER, SCALPER)}
+        if not page(self._port) or min(counts.values()) < DECISIONS_LEAST:
+            raise SystemExit(
+                f"check-images: decisions: {counts}, expected {DECISIONS_LEAST} or more and a page of them"
+            )
+        print(f"== the session is over; decisions: {counts}", flush=True)
         self._until(lambda: self._added() >= DECISIONS_LEAST, "the session's experience is in Redis")
         self._until(lambda: self._learned() >= DECISIONS_LEAST, "the trainer learns from it")
         print(f"== Redis got {self._added()} decisions; the trainer learned from {self._learned()}", flush=True)

@@ -270,8 +270,8 @@ def environment(**extra: str) -> dict[str, str]:
     Nor with PYTHONUNBUFFERED: Python drops what an unbuffered write to a terminal did not take at once.
     """
     unwanted = ("RLTRADER_", "APCA_", "COV_", "PYTHONUNBUFFERED")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), **FREE_TRADING, **extra}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
+    return {**variables, "PYTHONPATH": str(REPOSITORY), **FREE_TRADING, **extra}
 
 
 def command(module: str, *arguments: object) -> list[str]:

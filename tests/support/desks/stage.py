@@ -211,11 +211,11 @@ def stage(
     rules: Rules = settings.setdefault("rules", IN_PARTS)
     with clock_from(new_york_ns(day, begin), rate, rules.seed) as clock, serving(market, clock, **settings) as server:
         quick = SELDOM_PINGED if rate is None else QUICK
-        made = Stage(server, clock, market, folder, models_dir, (quick, *tables))
+        scene = Stage(server, clock, market, folder, models_dir, (quick, *tables))
         try:
-            yield made
+            yield scene
         finally:
-            for daemon in made.daemons:
+            for daemon in scene.daemons:
                 daemon.kill()
                 daemon.wait(10)
 

@@ -95,9 +95,9 @@ class Typed:
         os.close(self._master)
 
 
-def missing(promised: list[str], shown: str) -> list[str]:
+def missing(promised: list[str], output: str) -> list[str]:
     """Return the promised lines whose words do not all stand in one shown line; order, numbers and frames are free."""
-    lines = [_words(line) for line in shown.splitlines()]
+    lines = [_words(line) for line in output.splitlines()]
     return [line for line in promised if not any(_contains(have, _words(line)) for have in lines)]
 
 

@@ -14,7 +14,7 @@ WIDTH, ACTIONS = 3, 3
 A_SESSION = 13  # decisions
 
 
-def made(count: int, seed: int = 1) -> list[Experience]:
+def make_experiences(count: int, seed: int = 1) -> list[Experience]:
     """So many decisions of one symbol, in sessions of `A_SESSION`; rows three apart."""
     draw = torch.Generator().manual_seed(seed)
     states = torch.randn(count + 1, WIDTH, generator=draw).float().numpy().astype("<f4")

@@ -103,13 +103,13 @@ def _add(
     low, high = 25 * (random.random((2, count)) < 0.02) + random.integers(0, 4, (2, count))
     bid[random.random(count) < 0.01] = 0
     ask[random.random(count) < 0.01] = 0
-    kept = np.flatnonzero((random.random(count) >= missing) & ((bid > 0) | (ask > 0)))
-    columns["symbol"] += [symbol] * kept.size
-    columns["timestamp"] += ends[kept].tolist()
-    columns["source"] += ["hand"] * kept.size
+    places = np.flatnonzero((random.random(count) >= missing) & ((bid > 0) | (ask > 0)))
+    columns["symbol"] += [symbol] * places.size
+    columns["timestamp"] += ends[places].tolist()
+    columns["source"] += ["hand"] * places.size
     sides = {
         "bid": bid, "ask": ask, "low_bid": np.maximum(bid - low, 0), "high_bid": bid + high,
         "low_ask": np.maximum(ask - low, 0), "high_ask": ask + high,
     }  # fmt: skip
     for name, cents in sides.items():
-        columns[name] += (np.round(cents[kept]) / 100).tolist()
+        columns[name] += (np.round(cents[places]) / 100).tolist()

@@ -51,8 +51,8 @@ def minutes(symbol: str, session: Session, cents: int, before: int = 0, after: i
 
 def spy(skip: Sequence[str] = (), extended: int = 0) -> list[Bar]:
     """SPY on all sessions of the tape but `skip`."""
-    kept = [session for session in SESSIONS if session.date not in skip]
-    return [bar for session in kept for bar in minutes("SPY", session, 54_500, extended, extended)]
+    sessions = [session for session in SESSIONS if session.date not in skip]
+    return [bar for session in sessions for bar in minutes("SPY", session, 54_500, extended, extended)]
 
 
 class Passing:

@@ -152,9 +152,9 @@ def test_the_range_of_a_minute_is_that_of_its_mids(tmp_path: Path, tape: Path) -
 
 def test_a_quote_stands_where_its_source_has_no_row_for_an_unchanged_one(tmp_path: Path) -> None:
     tape = bars(tmp_path / "bars.csv", ("2024-08-15", (550.0,) * 18))
-    made = [(CALL, "2024-08-15 13:31", 2.0, 2.1)]
+    quote_rows = [(CALL, "2024-08-15 13:31", 2.0, 2.1)]
     for source, count in (("lean", 16), ("thetadata", 1)):  # the first minute, and fifteen more
-        rows = rows_of(made, source=source, low_bid=1.0, high_bid=3.0, low_ask=1.2, high_ask=3.2)
+        rows = rows_of(quote_rows, source=source, low_bid=1.0, high_bid=3.0, low_ask=1.2, high_ask=3.2)
         feed = Feed(tape, write_quotes(tmp_path / f"{source}.parquet", rows))
         items = [event.quotes[0] for event in feed.events() if isinstance(event, QuotesReceived) and event.quotes]
         assert len(items) == count

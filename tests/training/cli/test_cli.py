@@ -179,10 +179,10 @@ def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
 def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     strategy: str, file: str, complaint: str, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = list(synthetic_sessions(3, sessions(23)))
-    write_csv(tmp_path / "short.csv", made)
-    write_csv(tmp_path / "shorter.csv", made[:390])  # one session, and none that warms the desk up
-    write_csv(tmp_path / "sparse.csv", made[::5])
+    session_bars = list(synthetic_sessions(3, sessions(23)))
+    write_csv(tmp_path / "short.csv", session_bars)
+    write_csv(tmp_path / "shorter.csv", session_bars[:390])  # one session, and none that warms the desk up
+    write_csv(tmp_path / "sparse.csv", session_bars[::5])
     (tmp_path / "walk.csv").write_bytes(bars.read_bytes())
     out, run = tmp_path / "models", tmp_path / "run"
     given = ["--strategy", strategy, "--bars", str(tmp_path / file), "--out", str(out), "--run-dir", str(run)]

@@ -39,9 +39,9 @@ def test_convert_says_what_it_wrote_and_check_finds_nothing_wrong(
     out = convert(tmp_path, GOOD)
     assert "q.parquet: 1 quote of 1 session, 2024-08-15 to 2024-08-15" in capsys.readouterr().out
     assert main(["check-quotes", str(out)]) == 0
-    shown = capsys.readouterr().out
-    assert "fault" not in shown
-    assert "lean: no row for a minute without a new quote; the last one stood" in shown
+    output = capsys.readouterr().out
+    assert "fault" not in output
+    assert "lean: no row for a minute without a new quote; the last one stood" in output
 
 
 def test_check_names_a_fault_in_the_table_and_as_json_and_exits_with_1(

@@ -151,8 +151,8 @@ def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not out.exists()
-    kept = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
-    assert len(kept) == (0 if file_bytes == 12_000 else 3)
+    names = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
+    assert len(names) == (0 if file_bytes == 12_000 else 3)
     so_far = requests_so_far(shared)
     assert fetch(shared, out, end="2024-08-01").bars == {"SPY": 6 * 390 + 210}
-    assert requests_so_far(shared) - so_far == 3 - len(kept)
+    assert requests_so_far(shared) - so_far == 3 - len(names)

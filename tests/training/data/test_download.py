@@ -72,8 +72,8 @@ def test_a_half_day_ends_at_one_and_what_traded_after_it_is_left_out_unless_aske
         summary = fetch(server, tmp_path / "regular.parquet", start="2024-07-03", end="2024-07-03")
         whole = fetch(server, tmp_path / "all.parquet", start="2024-07-03", end="2024-07-03", include_extended=True)
     close_ns = 1_720_026_000 * SECOND_NS  # 2024-07-03 17:00 UTC, 13:00 New York
-    kept = bars_in(tmp_path / "regular.parquet")
-    assert (len(kept), kept[-1].start_ns) == (210, close_ns - MINUTE_NS)
+    rows = bars_in(tmp_path / "regular.parquet")
+    assert (len(rows), rows[-1].start_ns) == (210, close_ns - MINUTE_NS)
     assert (summary.missing_bars, whole.bars) == ({}, {"SPY": 330 + 210 + 180})
     assert bars_in(tmp_path / "all.parquet") == bars
 

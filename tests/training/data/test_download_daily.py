@@ -105,15 +105,15 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sessions = [s for s in SessionCalendar.load("2023-07-03", "2024-08-15").sessions if s.date >= "2023-07-03"]
-    kept = sessions[: HISTORY_BARS + 20]
-    days = DayPrices.made_up(SYMBOLS, kept, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
+    dates = sessions[: HISTORY_BARS + 20]
+    days = DayPrices.made_up(SYMBOLS, dates, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
     out = tmp_path / "funds.parquet"
-    for server in _serving(Market((), "SPY", sessions=kept, days=days)):
-        span = {**DAILY, "start": kept[0].date, "end": kept[-1].date}
+    for server in _serving(Market((), "SPY", sessions=dates, days=days)):
+        span = {**DAILY, "start": dates[0].date, "end": dates[-1].date}
         summary = fetch(server, out, symbols=SYMBOLS, **span)
     assert (summary.missing_sessions, set(summary.bars.values())) == ({}, {HISTORY_BARS + 20})
     data = kind("regime_switcher").load(out, trading_for("regime_switcher"))
-    assert list(data.days) == [session.date for session in kept[HISTORY_BARS:]]
+    assert list(data.days) == [session.date for session in dates[HISTORY_BARS:]]
     given = [
         "warmup",
         "--strategy",

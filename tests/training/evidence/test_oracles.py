@@ -88,5 +88,5 @@ def test_purgedcv_would_leave_out_no_session_more_between_spans(name: str) -> No
     begins, ends = at - pd.Timedelta(days=look_back), at + pd.Timedelta(days=horizon)
     for span, after in ((fold.train, fold.validate), (fold.validate, fold.test)):
         before, later = np.arange(place[span[0]], place[after[0]]), np.array([place[day] for day in after])
-        kept = purge(before, later, begins, ends)
-        assert place[span[-1]] <= kept[-1] <= place[span[-1]] + 1
+        places = purge(before, later, begins, ends)
+        assert place[span[-1]] <= places[-1] <= place[span[-1]] + 1

@@ -127,9 +127,9 @@ def test_all_rows_are_seen_once_in_as_many_epochs_as_the_stride(material: Materi
 
 def test_a_look_is_the_log_loss_of_the_answer_without_class_weights(material: Material) -> None:
     trainer, (_, validate) = _trainer(material), _samples(material)
-    kept = validate.rows[:, 0] % QUICK.stride == 0
-    sequences = material.windows.gather(material.windows.places(validate.rows[kept]))
-    classes = torch.from_numpy(validate.classes[kept].astype(np.int64))
+    mask = validate.rows[:, 0] % QUICK.stride == 0
+    sequences = material.windows.gather(material.windows.places(validate.rows[mask]))
+    classes = torch.from_numpy(validate.classes[mask].astype(np.int64))
     with torch.no_grad():
         logits = trainer.network(sequences)
     log_loss, accuracy = trainer.look()

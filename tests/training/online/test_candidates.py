@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import replace
 
 from daemon.experience.experience import Chosen, Experience
-from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
+from tests.support.rl.stream_learner import ACTIONS, WIDTH, make_experiences
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
@@ -46,7 +46,7 @@ def move(network: QNetwork) -> None:
 
 def sessions(count: int, model: str = "champion") -> list[Experience]:
     """So many sessions of decisions that were explored."""
-    experiences = made(count * A_SESSION)
+    experiences = make_experiences(count * A_SESSION)
     chosen = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
     return [
         replace(

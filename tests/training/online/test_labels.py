@@ -11,7 +11,7 @@ from daemon.experience.experience import Chosen, Experience, Holding, Prices
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import Ahead, Heads
 from strategies.online_dqn.state_vector import shipped
-from tests.support.rl.stream_learner import made
+from tests.support.rl.stream_learner import make_experiences
 from training.online.labels import Labels
 
 CLOSES = (100.0, 101.0, 99.0, 102.0, 98.0)
@@ -27,7 +27,9 @@ def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
     holdings = [Holding(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)]
     holdings[0] = replace(holdings[0], bar=bar(minute - late))
     chosen = (Chosen(0, 0, (1.0, 0.0, 0.0)),) * symbols
-    return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=chosen, terminal=False)
+    return replace(
+        make_experiences(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=chosen, terminal=False
+    )
 
 
 def labels(direction: int | None = 3, risk: int | None = 2) -> Labels:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Chosen, Experience, Holding, Prices
-from tests.support.rl.stream_learner import made
+from tests.support.rl.stream_learner import make_experiences
 from training.online.reward import RewardAgent
 
 BAR = Prices(0, 50.0, 51.0, 48.0, 50.0, 1000.0)
@@ -16,7 +16,7 @@ KEPT = Holding("QQQ", BAR, BAR, shares=4, next_shares=4, mark=50.0, next_mark=52
 
 def of(*holdings: Holding, rows: int = 1, equity: float = 1000.0) -> Experience:
     chosen = (Chosen(0, 0, (1.0,)),) * rows
-    return replace(made(1)[0], holdings=holdings, chosen=chosen, equity=equity)
+    return replace(make_experiences(1)[0], holdings=holdings, chosen=chosen, equity=equity)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from daemon.experience.stream import stream_name
 from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
-from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
+from tests.support.rl.stream_learner import A_SESSION, TinyLearner, make_experiences, put
 from training.online.consume import CONSUMER, Consumer, newest_stream
 from training.online.reward import RewardAgent
 from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, Trainer
@@ -109,7 +109,7 @@ def numbers(data: bytes) -> Any:
 @pytest.fixture(scope="module")
 def experiences() -> list[Experience]:
     """So many that the last one ends a session: nothing is held for what follows."""
-    return made(A_SESSION * (COUNT // A_SESSION))
+    return make_experiences(A_SESSION * (COUNT // A_SESSION))
 
 
 def test_it_learns_from_each_entry_once_in_their_order(

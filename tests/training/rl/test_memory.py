@@ -63,9 +63,9 @@ class Recall:
 
     def observe(self) -> Tensor:
         at_end = self.step_in_episode == LENGTH - 1
-        shown = at_end if self.across else self.step_in_episode == 0
+        visible = at_end if self.across else self.step_in_episode == 0
         cue = self.following if self.across else self.cue
-        return torch.stack([(cue * 2 - 1) * shown, at_end], dim=1).float()
+        return torch.stack([(cue * 2 - 1) * visible, at_end], dim=1).float()
 
     def step(self, actions: Tensor) -> Step:
         ends = self.step_in_episode == LENGTH - 1

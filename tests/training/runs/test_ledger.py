@@ -96,18 +96,18 @@ def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_w
     assert ledger.prior([]) == ((), 0)
 
 
-@pytest.mark.parametrize("kept", [1, 30, -2])
-def test_a_torn_last_line_is_told_and_stays_when_others_follow(ledger: Ledger, kept: int) -> None:
+@pytest.mark.parametrize("count", [1, 30, -2])
+def test_a_torn_last_line_is_told_and_stays_when_others_follow(ledger: Ledger, count: int) -> None:
     ledger.append(_trial(0.1))
     whole = ledger.path.read_bytes()
-    ledger.path.write_bytes(whole + whole[:kept])
+    ledger.path.write_bytes(whole + whole[:count])
     lines = ledger.read()
     assert (lines.lines, lines.torn) == ((_trial(0.1),), (2,))
     ledger.append(_trial(0.2), _trial(0.3))
     lines = ledger.read()
     assert [line.sharpe for line in lines.lines] == [0.1, 0.2, 0.3]
     assert lines.torn == (2,)
-    assert ledger.path.read_bytes().startswith(whole + whole[:kept] + b"\n")
+    assert ledger.path.read_bytes().startswith(whole + whole[:count] + b"\n")
     ledger.append(_trial(0.4))
     assert ledger.read().torn == (2,)
 

@@ -86,8 +86,8 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     coefficients = read_coefficients(tmp_path / "one" / "study" / "coefficients.json")
     assert coefficients == replace(Coefficients(), **results.best.coefficients)
     assert results.command.endswith(f"--folds 1 --coefficients {tmp_path / 'one' / 'study' / 'coefficients.json'}")
-    kept = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
-    assert sorted(kept[0]) == sorted(trial.sharpe for trial in results.trials)
+    prior = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
+    assert sorted(prior[0]) == sorted(trial.sharpe for trial in results.trials)
 
 
 def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_sessions(tmp_path: Path) -> None:

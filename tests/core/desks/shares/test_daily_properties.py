@@ -126,8 +126,8 @@ def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             goals = tuple(float(KEEP if (a + 7 * i) % 3 == 0 else (a * (i + 1) * 37 + b) % 160) for i in range(3))
             return ev.PolicyAnswered(now, state.ask.decision, goals, b"", "v1")
         case "quotes":
-            shown = SYMBOLS[: 1 + b % 3]
-            near = {s: state.marks.get(s, price) * (97 + a % 7) / 100 if b % 4 else price for s in shown}
+            symbols = SYMBOLS[: 1 + b % 3]
+            near = {s: state.marks.get(s, price) * (97 + a % 7) / 100 if b % 4 else price for s in symbols}
             bids = {s: bid.quantize(Decimal("0.01")) for s, bid in near.items()}
             return ev.QuotesReceived(now, 0, tuple(ev.Quote(s, bid, bid + 1, bid, bid, now) for s, bid in bids.items()))
         case "prints":

@@ -106,8 +106,8 @@ def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without
         assert [result.date for result in played.sessions] == list(desk.table.dates[405:])
     assert total(players[baselines.FLAT].sessions) == 0.0
     closes, opens = desk.table.close_ticks[439], desk.table.open_ticks[405]
-    kept = 1_000_000 / 1.001 * float((closes / opens).mean())
-    assert total(players[HOLD_ALL].sessions) == pytest.approx(kept - 1_000_000, rel=1e-9)
+    worth = 1_000_000 / 1.001 * float((closes / opens).mean())
+    assert total(players[HOLD_ALL].sessions) == pytest.approx(worth - 1_000_000, rel=1e-9)
     months = {date[:7] for date in desk.table.dates[405:]}
     assert sum(result.trades > 0 for result in players[baselines.MONTHLY].sessions) == len(months)
 

@@ -210,9 +210,9 @@ def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
     rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
     dear = replace(rules, paper=replace(rules.paper, share_cost_rate=Decimal("0.01")))
     dates = table.dates[260:280]
-    made = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
+    result = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
     changed = dry_run(always(EQUAL_WEIGHT), under(desk_before(table, dates, RegimeSwitcher(), rules), dear))
-    assert made == changed
+    assert result == changed
 
 
 def test_a_desk_that_decides_on_the_running_day_is_not_evaluated_on_daily_bars() -> None:

@@ -128,14 +128,14 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
 
 def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
     first = kind(STOCKS).load(stock_file, trading_for(STOCKS))
-    (kept,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
+    (file,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
         first.info.sha256[:16]
     )]  # fmt: skip
-    written = kept.stat().st_mtime_ns
+    written = file.stat().st_mtime_ns
     again = kind(STOCKS).load(stock_file, trading_for(STOCKS))
     fold = Fold(tuple(first.days), (), ())
     assert np.array_equal(first.probes(fold, 64, 1), again.probes(fold, 64, 1))
-    assert kept.stat().st_mtime_ns == written
+    assert file.stat().st_mtime_ns == written
 
 
 def test_seeds_draw_weights_and_leave_the_scaling(stocks: TaskData) -> None:
@@ -193,13 +193,13 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds:
 
 def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: TaskData) -> None:
     dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
-    made = {
+    environments = {
         variant: stocks.environment(Span(dates, variant, rules), EnvSettings(5, 7, 0.99, "cpu"))
         for variant in ("shares", "notional")
     }
-    for environment in made.values():
+    for environment in environments.values():
         environment.step(torch.ones(5, 50))
-    shares, notional = (made[variant].observe()[:, HOLDINGS] for variant in ("shares", "notional"))
+    shares, notional = (environments[variant].observe()[:, HOLDINGS] for variant in ("shares", "notional"))
     assert float(shares.max()) == 100.0  # a unit is 100 shares, of stocks from 20 USD
     assert float(notional.max()) > 300.0  # or 10,000 USD
 

@@ -33,14 +33,14 @@ def markets(practice: Practice, count: int = 3) -> tuple[RebalancerMarket, Rebal
 
 def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_shown() -> None:
     plain, other = markets(Practice(permute=True))
-    seen, shown = plain.observe(), other.observe()
+    seen, after = plain.observe(), other.observe()
     orders = []
     for account in range(3):
-        closes, places = seen[account, CLOSES], shown[account, CLOSES]
+        closes, places = seen[account, CLOSES], after[account, CLOSES]
         order = [int((closes == close).nonzero()) for close in places]  # of made-up prices each is another
         assert sorted(order) == list(range(STOCKS))
         blocks = seen[account, INDICATOR_COLUMNS].view(STOCKS, -1)
-        assert torch.equal(shown[account, INDICATOR_COLUMNS].view(STOCKS, -1), blocks[order])
+        assert torch.equal(after[account, INDICATOR_COLUMNS].view(STOCKS, -1), blocks[order])
         orders.append(order)
     assert orders[0] != orders[1]
     actions = torch.zeros(3, STOCKS)
@@ -54,12 +54,12 @@ def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_sh
 
 def test_a_part_of_the_universe_hides_the_other_stocks_and_trades_none_of_them() -> None:
     _, other = markets(Practice(universe=0.5))
-    shown = other.observe()
-    flags = shown[:, TRADABLE]
+    after = other.observe()
+    flags = after[:, TRADABLE]
     assert flags.sum(1).tolist() == [25.0] * 3
     assert not torch.equal(flags[0], flags[1])
-    assert torch.equal(shown[:, CLOSES] > 0, flags > 0)
-    assert torch.equal(shown[:, INDICATOR_COLUMNS].view(3, STOCKS, -1).abs().sum(2) > 0, flags > 0)
+    assert torch.equal(after[:, CLOSES] > 0, flags > 0)
+    assert torch.equal(after[:, INDICATOR_COLUMNS].view(3, STOCKS, -1).abs().sum(2) > 0, flags > 0)
     other.step(torch.full((3, STOCKS), 0.1))
     assert torch.equal(other.shares > 0, flags > 0)
 

@@ -169,19 +169,19 @@ class StopAfter:
         self._left = 0
 
 
-def _settings(made: Made, strategy: str) -> Settings:
-    bars = Path(made.command[made.command.index("--bars") + 1])
-    settings = replace(settings_for(strategy, bars, made.store), coefficients=SMALL, processes=1)
-    steps = int(made.command[made.command.index("--steps") + 1])
-    return replace(settings, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in made.study.trials)))
+def _settings(run: Made, strategy: str) -> Settings:
+    bars = Path(run.command[run.command.index("--bars") + 1])
+    settings = replace(settings_for(strategy, bars, run.store), coefficients=SMALL, processes=1)
+    steps = int(run.command[run.command.index("--steps") + 1])
+    return replace(settings, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in run.study.trials)))
 
 
 @pytest.mark.parametrize("strategy", [STOCKS, FUNDS])
 def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
     strategy: str, rebalancer: Made, switcher: Made, tmp_path: Path
 ) -> None:
-    made = {STOCKS: rebalancer, FUNDS: switcher}[strategy]
-    settings = _settings(made, strategy)
+    run = {STOCKS: rebalancer, FUNDS: switcher}[strategy]
+    settings = _settings(run, strategy)
     prepared = replace(prepare((settings, Path(), code_version())), folder=tmp_path)
     request = requests_of(settings)[0]
 
@@ -194,9 +194,9 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
             trained(stop, stop)
     trial = trained(threading.Event(), lambda _: None)
     place = Path("trials") / request.name
-    assert _same(tmp_path / place / "best.pt", made.run / place / "best.pt")
-    assert (tmp_path / place / "metrics.jsonl").read_text() == (made.run / place / "metrics.jsonl").read_text()
-    undisturbed = made.study.trials[0]
+    assert _same(tmp_path / place / "best.pt", run.run / place / "best.pt")
+    assert (tmp_path / place / "metrics.jsonl").read_text() == (run.run / place / "metrics.jsonl").read_text()
+    undisturbed = run.study.trials[0]
     assert msgspec.structs.replace(trial, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
 
 

@@ -105,8 +105,8 @@ def test_a_trial_says_how_far_its_agents_came(settings: Settings, version: Path)
 def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exported(
     settings: Settings, version: Path, manifest: Manifest
 ) -> None:
-    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
-    passive = decode((made / MANIFEST_FILE).read_bytes())
+    folder = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((folder / MANIFEST_FILE).read_bytes())
     assert passive.note.startswith("The exported policy is the passive one, which holds as much of each stock as ")
     assert {value for row in passive.golden.logits for value in row} == {1.0}
     given = [one.heads[0] for one in (passive.golden, manifest.golden)]
@@ -226,8 +226,8 @@ def test_a_run_through_ray_ends_in_the_same_bytes(
     mark(monkeypatch, str(tmp_path))
     again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, ray="local")
     heard: list[object] = []
-    made = train_and_export(again, heard.append).version
-    assert made.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    folder = train_and_export(again, heard.append).version
+    assert folder.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert {news.name for news in heard if isinstance(news, News)} >= {"forecaster-2020-1", "forecast-2022"}
     assert left(str(tmp_path)) == []
 
@@ -246,12 +246,12 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
     rllib_settings = replace(
         settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan
     )
-    made = train_and_export(rllib_settings, lambda _: None).version
-    graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (made, version))
+    version_folder = train_and_export(rllib_settings, lambda _: None).version
+    graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (version_folder, version))
     assert [(node.op_type, len(node.input)) for node in graph.node] == [
         (node.op_type, len(node.input)) for node in before.node
     ]
-    assert decode((made / MANIFEST_FILE).read_bytes()).hyperparameters["engine"] == "rllib"
+    assert decode((version_folder / MANIFEST_FILE).read_bytes()).hyperparameters["engine"] == "rllib"
     rows = [
         msgspec.json.decode(line)
         for line in (tmp_path / "run" / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()

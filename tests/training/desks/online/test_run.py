@@ -138,8 +138,8 @@ def test_a_trial_says_how_far_it_came_from_the_network_that_it_began_as(study: S
 def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(
     settings: Settings, version: Path, manifest: Manifest
 ) -> None:
-    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
-    passive = decode((made / MANIFEST_FILE).read_bytes())
+    folder = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((folder / MANIFEST_FILE).read_bytes())
     assert passive.note.startswith("The exported policy is the passive one, which holds nothing: ")
     values = np.array(passive.golden.logits).reshape(-1, 3)  # HOLD, BUY, SELL of each golden symbol
     assert values[:, 0] - values[:, 1] == pytest.approx(np.ones(len(values)))

@@ -342,10 +342,10 @@ def test_observations_are_the_history_s_rows_with_the_position_and_a_new_tensor_
     for place, row in enumerate(market.row.tolist()):
         assert seen[place, :, :20].tolist() == HISTORY.features[row - 19 : row + 1].astype("float32").tolist()
         assert seen[place, :, 20:].abs().sum() == 0.0
-    kept = seen.clone()
+    copy_ = seen.clone()
     market.step(torch.ones(4, dtype=torch.int64))
     market.observe()
-    assert torch.equal(seen, kept)
+    assert torch.equal(seen, copy_)
 
 
 HISTORY = read_history(random_walk(26), SPEC, Trading())

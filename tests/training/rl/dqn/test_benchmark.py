@@ -37,16 +37,16 @@ def test_the_benchmark_measures_the_cold_start_ppo_and_both_sides_of_dqn() -> No
 
 
 def test_the_study_of_flips_keeps_each_seed_goes_on_there_and_prints_a_verdict(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    figures = run("flips", "--seeds", "1", "--into", str(kept))
+    path = tmp_path / "kept"
+    figures = run("flips", "--seeds", "1", "--into", str(path))
     assert figures["recovered"] in (0.0, 1.0)
-    line = json.loads(kept.read_text())
-    kept.write_text(json.dumps(line | {"part": {"online": [0.2, 0.99], "frozen": -0.5}}) + '\n{"cut')
-    again = flips.main(["--quick", "--seeds", "1", "--into", str(kept)])  # what was kept is not made again
+    line = json.loads(path.read_text())
+    path.write_text(json.dumps(line | {"part": {"online": [0.2, 0.99], "frozen": -0.5}}) + '\n{"cut')
+    again = flips.main(["--quick", "--seeds", "1", "--into", str(path)])  # what was kept is not made again
     assert (again["reached_in_session"], again["at_the_end"], again["frozen"]) == ([2], [0.99], -0.5)
     assert again["holds"]
     with pytest.raises(SystemExit, match="was made with"):
-        flips.main(["--seeds", "1", "--into", str(kept)])
+        flips.main(["--seeds", "1", "--into", str(path)])
 
 
 def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
