@@ -80,13 +80,13 @@ MEMORY, ROOM_GIB = Path("/dev/shm"), 4
 def in_memory() -> bool:
     """Whether temporary folders have their place in memory: programs can be started there, and there is room."""
     try:
-        found = os.statvfs(MEMORY)
+        filesystem = os.statvfs(MEMORY)
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, LookupError, ValueError):
         return False
-    room = min(found.f_bavail * found.f_frsize, free) >= ROOM_GIB * 2**30
-    return room and not found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY) and os.access(MEMORY, os.W_OK | os.X_OK)
+    room = min(filesystem.f_bavail * filesystem.f_frsize, free) >= ROOM_GIB * 2**30
+    return room and not filesystem.f_flag & (os.ST_NOEXEC | os.ST_RDONLY) and os.access(MEMORY, os.W_OK | os.X_OK)
 
 
 if in_memory():  # a journal waits for the disk at each commit; the tests kill processes, and cut no power

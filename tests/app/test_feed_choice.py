@@ -27,8 +27,8 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A loopback Alpaca whose account has the free plan."""
-    with free_plan() as found:
-        yield found
+    with free_plan() as server:
+        yield server
 
 
 def settings(folder: Path, data_url: str, **feed: str) -> DeskSettings:
@@ -78,9 +78,9 @@ def test_an_outage_stops_no_desk_with_a_journal_and_is_not_kept(tmp_path: Path) 
     ):
         choose(settings(tmp_path, NOWHERE))
     journal(tmp_path)
-    found = choose(settings(tmp_path, NOWHERE))
-    assert feeds(found) == ("sip", "opra")
-    keep_feed(tmp_path / "state", found)
+    choice = choose(settings(tmp_path, NOWHERE))
+    assert feeds(choice) == ("sip", "opra")
+    keep_feed(tmp_path / "state", choice)
     assert not (tmp_path / "state" / FILE).exists()
 
 

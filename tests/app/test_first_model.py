@@ -39,9 +39,9 @@ def put_version(store: Path, version: str) -> None:
 
 
 def test_the_first_version_becomes_current_and_the_desk_starts(tmp_path: Path) -> None:
-    logged, found, store = Logged(), of_store(tmp_path), tmp_path / "store"
+    logged, models, store = Logged(), of_store(tmp_path), tmp_path / "store"
     waits = Waits(lambda: None, lambda: put_version(store, "b"))
-    wait_for_first(found, logged.log, Service(), pause=waits)
+    wait_for_first(models, logged.log, Service(), pause=waits)
     assert waits.count == 2
     assert (store / NAME / CURRENT).read_text() == "b\n"
     assert [(change.who, change.after) for change in changes(store / NAME)][-1] == ("rltraderd", "b")
@@ -51,21 +51,21 @@ def test_the_first_version_becomes_current_and_the_desk_starts(tmp_path: Path) -
 
 def test_of_several_the_oldest_that_passes_the_checks_is_taken(tmp_path: Path) -> None:
     logged, store = Logged(), tmp_path / "store"
-    found = of_store(tmp_path)
+    models = of_store(tmp_path)
     for version in ("broken", "z", "a"):
         put_version(store, version)
     (store / NAME / "broken" / "policy.onnx").write_bytes(b"broken")
-    wait_for_first(found, logged.log, Service(), pause=Waits())
+    wait_for_first(models, logged.log, Service(), pause=Waits())
     assert (store / NAME / CURRENT).read_text() == "z\n"
 
 
 def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path) -> None:
     logged, store = Logged(), tmp_path / "store"
-    found = of_store(tmp_path)
+    models = of_store(tmp_path)
     put_version(store, "broken")
     (store / NAME / "broken" / "policy.onnx").write_bytes(b"broken")
     waits = Waits(lambda: None, lambda: put_version(store, "good"))
-    wait_for_first(found, logged.log, Service(), pause=waits)
+    wait_for_first(models, logged.log, Service(), pause=waits)
     (line,) = logged.lines("no_model")
     assert "policy digest" in line["reason"]
     assert (store / NAME / CURRENT).read_text() == "good\n"
@@ -73,9 +73,9 @@ def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path)
 
 def test_a_named_version_is_waited_for_and_no_pointer_is_written(tmp_path: Path) -> None:
     logged, store = Logged(), tmp_path / "store"
-    found = of_store(tmp_path, policy__version="wanted")
+    models = of_store(tmp_path, policy__version="wanted")
     put_version(store, "other")
-    wait_for_first(found, logged.log, Service(), pause=Waits(lambda: put_version(store, "wanted")))
+    wait_for_first(models, logged.log, Service(), pause=Waits(lambda: put_version(store, "wanted")))
     assert "has no version wanted yet" in logged.lines("no_model")[0]["reason"]
     assert not (store / NAME / CURRENT).exists()
 

@@ -64,6 +64,6 @@ def test_fills_are_next_to_the_black_scholes_prices_of_their_minutes(tmp_path: P
     journal, chain, batch = Journal.create(tmp_path / FILE, {}), HashChain(), CommitBatch()
     batch.entries.extend(chain.entry(seq, event, encode_effects(())) for seq, event in enumerate(events, start=1))
     journal.commit(batch)
-    found = at_black_scholes(journal.reader(), Paper())
+    difference = at_black_scholes(journal.reader(), Paper())
     journal.close()
-    assert found == (3, Decimal("60.00"), Decimal("-5.00"))
+    assert difference == (3, Decimal("60.00"), Decimal("-5.00"))

@@ -33,8 +33,8 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
     used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
-    found = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
-    rules, bars, volatility = found
+    lines = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
+    rules, bars, volatility = lines
     assert rules == (
         "The desk has other rules than the strategy's: contracts.max_days 45 (the strategy's: 5), "
         "contracts.strike delta (the strategy's: nearest), paper.cash_usd 50000 (the strategy's: 10000)."
@@ -52,9 +52,11 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
         ("unproven", ""),
     ):
         replay.model = SimpleNamespace(manifest=SimpleNamespace(metrics={"exported": exported}))
-        (said,) = (each for each in remarks(replay, TapeCounts(), idle, 10, Baskets()) if each.startswith("No trade: "))
-        assert said.partition("change its position.")[2].strip().startswith(words)
-        assert bool(words) == ("VERSION" in said)
+        (remark,) = (
+            line for line in remarks(replay, TapeCounts(), idle, 10, Baskets()) if line.startswith("No trade: ")
+        )
+        assert remark.partition("change its position.")[2].strip().startswith(words)
+        assert bool(words) == ("VERSION" in remark)
 
 
 def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figures_up_to_it() -> None:
@@ -71,8 +73,8 @@ def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figure
     ends = [("2024-07-22", 1000.0), ("2024-07-23", 1020.0), ("2024-07-24", 989.0)]
     dead = [("2024-07-25", 989.0), ("2024-07-26", 989.0)]
 
-    (said,) = remarks(replay, TapeCounts(), halted, 10, Baskets(), [*ends, *dead])
-    assert said == (
+    (remark,) = remarks(replay, TapeCounts(), halted, 10, Baskets(), [*ends, *dead])
+    assert remark == (
         "Halted by daily_loss on 2024-07-24 (lost 0.0312): the last 2 of 4 sessions, up to 2024-07-26, took no new "
         "risk, and the figures include them. Up to that day the account made -1.10 %, -75.18 % a year, Sharpe ratio "
         "-2.31. docs/OPERATIONS.md has the halt."

@@ -1,4 +1,4 @@
-"""The host's clock against the loopback Alpaca's: which of host and monotonic clock is believed, and what is told."""
+"""The host's clock against the loopback Alpaca's: which of host and monotonic clock is believed, and what is logged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from daemon.host.time.clock import Clock, LeapWatch
 from tests.support.alpaca.account_side import clock_check
-from tests.support.alpaca.reports import Told
+from tests.support.alpaca.reports import LogRecorder
 from tests.support.alpaca.rest_desk import SECOND_NS, Desk, desk, eventually
 
 HOUR_NS = 3600 * SECOND_NS
@@ -18,9 +18,9 @@ class Setting:
     """A desk whose host's wall clock is moved by hand; the server's is not."""
 
     def __init__(self, it: Desk) -> None:
-        self.it, self.told, self.moved_ns, self.journal_ns = it, Told(), 0, 0
+        self.it, self.log, self.moved_ns, self.journal_ns = it, LogRecorder(), 0, 0
         self.clock = self.fresh_clock()
-        self.check = clock_check(it.reads, self.clock, self.told, lambda: self.journal_ns)
+        self.check = clock_check(it.reads, self.clock, self.log, lambda: self.journal_ns)
 
     def fresh_clock(self) -> Clock:
         """The clock of a daemon that starts now."""
@@ -32,7 +32,7 @@ class Setting:
         return self.clock.now_ns() - self.it.clock.now_ns()
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.told.events]
+        return [name for name, _ in self.log.events]
 
 
 @contextlib.asynccontextmanager
@@ -57,7 +57,7 @@ async def test_a_leap_that_the_broker_s_clock_does_not_know_is_an_alarm_and_neve
         assert abs(s.off_ns()) < SECOND_NS
         await eventually(lambda: s.names() == ["clock_leap"] and s.check.fault() == "")
         assert abs(s.off_ns()) < SECOND_NS
-        assert dict(s.told.events)["clock_leap"]["by_s"] == 28800.0
+        assert dict(s.log.events)["clock_leap"]["by_s"] == 28800.0
         s.moved_ns = 0  # chrony mended it
         assert abs(s.off_ns()) < SECOND_NS
 
@@ -89,7 +89,7 @@ async def test_a_start_with_a_clock_eight_hours_ahead_goes_by_the_broker_s_befor
     async with setting() as s:
         s.moved_ns = 8 * HOUR_NS
         s.clock = s.fresh_clock()
-        s.check = clock_check(s.it.reads, s.clock, s.told)
+        s.check = clock_check(s.it.reads, s.clock, s.log)
         assert s.off_ns() > 7 * HOUR_NS
         await s.check.at_start(10)
         assert abs(s.off_ns()) < SECOND_NS
@@ -103,7 +103,7 @@ async def test_a_start_without_an_answer_goes_on_and_says_so() -> None:
         assert (s.names(), s.check.fault() == "") == (["clock_unverified"], False)
         s.it.server.faults.add("http_slow", where={"path": "/v2/clock"}, seconds=0.25)
         await s.check.at_start(0.05)
-        assert s.told.events[-1][1]["problem"] == "no answer within 0.05 s"
+        assert s.log.events[-1][1]["problem"] == "no answer within 0.05 s"
 
 
 async def test_a_small_difference_at_a_start_is_told_with_the_first_report_and_changes_no_time() -> None:

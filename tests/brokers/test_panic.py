@@ -1,4 +1,4 @@
-"""The panic against the loopback Alpaca: flat in the end whatever fails on the way, or told what is left.
+"""The panic against the loopback Alpaca: flat in the end whatever fails on the way, or what is left is printed.
 
 Expected values: the server's own books.
 """
@@ -25,17 +25,17 @@ async def hold(it: Desk) -> None:
     await it.orders.submit(SubmitOrder("e1-scalper-2-0-1", CALL, -1, 1, Decimal(900), "sell_to_close", 0))
 
 
-async def end(it: Desk, said: list[str], deadline_s: float = 10.0) -> bool:
-    return await panic(admin_of(it.reads, it.orders), said.append, deadline_s=deadline_s, round_s=0.3, pause_s=0.02)
+async def end(it: Desk, lines: list[str], deadline_s: float = 10.0) -> bool:
+    return await panic(admin_of(it.reads, it.orders), lines.append, deadline_s=deadline_s, round_s=0.3, pause_s=0.02)
 
 
 async def test_orders_are_cancelled_and_positions_closed_until_nothing_is_open() -> None:
     async with desk(rules=ALL_AT_ONCE) as it:
         await hold(it)
-        said: list[str] = []
-        assert await end(it, said)
+        lines: list[str] = []
+        assert await end(it, lines)
         assert (it.server.account.positions, it.server.account.working) == ({}, {})
-    assert said[-1] == "flat: no open order, no position"
+    assert lines[-1] == "flat: no open order, no position"
 
 
 async def test_an_account_that_is_flat_already_is_said_to_be_so() -> None:
@@ -49,10 +49,10 @@ async def test_a_step_that_fails_is_said_and_the_next_is_tried() -> None:
         it.server.faults.add("http_error", where={"method": "DELETE", "path": "/v2/orders"})
         it.server.faults.add("http_html", where={"method": "DELETE", "path": "/v2/positions"})
         it.server.faults.add("http_reset", where={"method": "GET", "path": "/v2/positions"})
-        said: list[str] = []
-        assert await end(it, said)
+        lines: list[str] = []
+        assert await end(it, lines)
         assert (it.server.account.positions, it.server.account.working) == ({}, {})
-    assert sum("failed" in line for line in said) == 3
+    assert sum("failed" in line for line in lines) == 3
 
 
 async def test_a_step_without_an_answer_does_not_wait_for_the_next_round() -> None:
@@ -66,25 +66,25 @@ async def test_what_is_left_at_the_deadline_is_told() -> None:
     async with desk(rules=ALL_AT_ONCE) as it:
         await hold(it)
         it.server.faults.add("http_error", times=1000, where={"method": "DELETE"})
-        said: list[str] = []
-        assert not await end(it, said, deadline_s=0.5)
+        lines: list[str] = []
+        assert not await end(it, lines, deadline_s=0.5)
         assert CALL in it.server.account.positions
-    assert f"NOT flat: position 3 {CALL}" in said
-    assert any(line.startswith("NOT flat: order ") for line in said)
+    assert f"NOT flat: position 3 {CALL}" in lines
+    assert any(line.startswith("NOT flat: order ") for line in lines)
 
 
 async def test_a_broker_that_says_nothing_is_not_believed_to_be_flat() -> None:
     async with desk() as it:
         it.server.faults.add("http_error", times=1000)
-        said: list[str] = []
-        assert not await end(it, said, deadline_s=0.3)
-    assert "NOT flat: the broker does not say what is left: look at its web page" in said
+        lines: list[str] = []
+        assert not await end(it, lines, deadline_s=0.3)
+    assert "NOT flat: the broker does not say what is left: look at its web page" in lines
 
 
 async def test_a_position_that_the_broker_will_not_close_is_said_with_its_reason() -> None:
     async with desk(rules=ALL_AT_ONCE) as it:
         await hold(it)
         it.server.faults.add("cancel_stuck")  # the order for sale stays pending_cancel and holds its contract
-        said: list[str] = []
-        await asyncio.wait_for(end(it, said, deadline_s=0.5), 10)
-    assert any(line.startswith(f"close {CALL}: refused: 403 ") for line in said)
+        lines: list[str] = []
+        await asyncio.wait_for(end(it, lines, deadline_s=0.5), 10)
+    assert any(line.startswith(f"close {CALL}: refused: 403 ") for line in lines)

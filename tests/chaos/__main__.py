@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.campaign import campaign, once_more, told, unmet
+from tests.chaos.campaign import campaign, format_report, once_more, unmet
 from tests.chaos.kinds import KINDS
 
 ENOUGH = 400  # sessions in which every kind must be met
@@ -20,23 +20,27 @@ ENOUGH = 400  # sessions in which every kind must be met
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("python -m tests.chaos", description="Sessions of the daemon under random faults.")
-    made.add_argument("--sessions", type=int, default=500, help="how many (500)")
-    made.add_argument("--parallel", type=int, default=3, help="how many at the same time (3)")
-    made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
-    made.add_argument("--only", type=int, metavar="K", help="the session K of the campaign alone; its folder is kept")
-    made.add_argument(
+    command_line = argparse.ArgumentParser(
+        "python -m tests.chaos", description="Sessions of the daemon under random faults."
+    )
+    command_line.add_argument("--sessions", type=int, default=500, help="how many (500)")
+    command_line.add_argument("--parallel", type=int, default=3, help="how many at the same time (3)")
+    command_line.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
+    command_line.add_argument(
+        "--only", type=int, metavar="K", help="the session K of the campaign alone; its folder is kept"
+    )
+    command_line.add_argument(
         "--kind",
         action="append",
         choices=sorted(KINDS),
         metavar="NAME",
         help="this kind alone; may be repeated (docs/CHAOS.md has the names)",
     )
-    made.add_argument(
+    command_line.add_argument(
         "--operator", action="store_true", help="with commands, metrics, a dead MQTT broker and a follower"
     )
-    made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
-    return made
+    command_line.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
+    return command_line
 
 
 def main() -> int:
@@ -54,7 +58,7 @@ def main() -> int:
         if missing := once_more(unmet(outcomes), turn):
             print(f"{len(missing)} sessions more, for kinds that were not met", flush=True)
             outcomes += campaign(seed, missing, options.parallel, work, hands=missing, operated=options.operator)
-    print(told(outcomes, seed, expected=frozenset(KINDS) if whole else frozenset()))
+    print(format_report(outcomes, seed, expected=frozenset(KINDS) if whole else frozenset()))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(any(outcome.problems for outcome in outcomes) or (whole and bool(unmet(outcomes))))
 

@@ -150,7 +150,7 @@ def _mended(run: Run, reason: str, mend: Callable[[], object]) -> None:
     until = run.minute() + SETTLED_LIMIT_S / 60
     while run.minute() < until:
         run.nap(20.0)
-        answer = asked(run, "resume")
+        answer = ask_desk(run, "resume")
         if answer is not None and answer.status is not None and not answer.status.halt:
             return
 
@@ -312,7 +312,7 @@ def hand_close_unheard(run: Run) -> None:
     """A person closes what the desk holds while its stream is half open; a moment later it is commanded to flatten."""
     hand_close(run)
     run.nap(run.chance.uniform(0.0, 45.0))
-    asked(run, "flatten")
+    ask_desk(run, "flatten")
 
 
 def panic(run: Run) -> None:
@@ -351,18 +351,18 @@ def _settle(run: Run, until: float) -> None:
         run.nap(1.0)
     if "panic" not in run.desk.halted_for():
         run.problems.append(f"a panic halted nothing: {sorted(run.desk.halted_for())}")
-    while run.minute() < until and not asked(run, "accept-broker"):
+    while run.minute() < until and not ask_desk(run, "accept-broker"):
         run.nap(1.0)
     halted = True
     while halted and run.minute() < until:
         run.nap(10.0)
-        answer = asked(run, "resume")
+        answer = ask_desk(run, "resume")
         halted = answer is None or answer.status is None or bool(answer.status.halt)
     if halted and len(run.plan.troubles) == 1:  # another trouble may keep the broker's report away
         run.problems.append(f"still halted {SETTLED_LIMIT_S} s after the panic")
 
 
-def asked(run: Run, command: str) -> CommandAnswer | None:
+def ask_desk(run: Run, command: str) -> CommandAnswer | None:
     """What the daemon answers to an operator's command; None for no answer, or no."""
     with contextlib.suppress(ControlError):
         answer = ask(run.desk.state_dir, CommandRequest(1, command, "settled", WHO), ANSWER_S)

@@ -1,6 +1,6 @@
 """Many sessions, some at a time, each in a process that serves and watches it; and the report of what they met.
 
-Failed sessions keep their folder and are told with the command that repeats them.
+Failed sessions keep their folder and are listed with the command that repeats them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def campaign(
     keep: bool = False,
     operated: bool = False,
 ) -> list[Outcome]:
-    """Run the sessions of these numbers, `parallel` at a time; told as they end, given back in the order of numbers.
+    """Run the sessions of these numbers, `parallel` at a time; printed as they end, returned in the order of numbers.
 
     `hands` are the kinds of the sessions that shall have these alone; `operated` switches the operator's side on.
     """
@@ -122,7 +122,7 @@ def line_of(outcome: Outcome, seed: int, *, operated: bool = False) -> str:
     return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
 
 
-def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
+def format_report(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
     """The campaign's report: ends, what each family and each kind met, what was never met, what failed."""
     met: Counter[str] = Counter()
     exposed: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """The daemon of one session over all its lives: started, killed, frozen, stopped, and started again as systemd would.
 
-It knows processes and files alone. A life that ends without being asked to is told with its reason.
+It knows processes and files alone. A life that ends without being asked to is reported with its reason.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Desk:
     def start(self) -> None:
         """Begin the next life."""
         self.lives += 1
-        self._told_before = self._log.stat().st_size
+        self._log_start = self._log.stat().st_size
         self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s, self._clock, self._release)
 
     def update(self) -> None:
@@ -105,8 +105,8 @@ class Desk:
     def why_ended(self) -> str:
         """`CODE: REASON` of a life that is over, from the log."""
         code = self._process.returncode
-        told = self._process.told()
-        for event in reversed(told[-50:]):
+        entries = self._process.read_log()
+        for event in reversed(entries[-50:]):
             if event["event"] in ("refused", "journal_failed", "step_failed"):
                 return f"{code}: {event['event']}: {event.get('problem', '')}"
             if event["event"] == "run_ended":
@@ -159,9 +159,9 @@ class Desk:
         """
         with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
             uncovered = "id > (SELECT coalesce(max(event_id), 0) FROM snapshots)"
-            found = f"SELECT id, kind, payload FROM events WHERE {uncovered} ORDER BY id DESC LIMIT 200"
+            query = f"SELECT id, kind, payload FROM events WHERE {uncovered} ORDER BY id DESC LIMIT 200"
             kinds: dict[str, list[tuple[int, str]]] = {}
-            for row, kind, payload in journal.execute(found):
+            for row, kind, payload in journal.execute(query):
                 kinds.setdefault(kind, []).append((row, payload))
             if not kinds:
                 return False
@@ -174,12 +174,12 @@ class Desk:
 
     def halted_for(self) -> set[str]:
         """The reasons of all halts that the log names."""
-        return {str(event["reason"]) for event in self._process.told() if event["event"] == "halted"}
+        return {str(event["reason"]) for event in self._process.read_log() if event["event"] == "halted"}
 
     def passed_over(self) -> list[str]:
         """Snapshots that could not be used, as the log names them."""
-        told = self._process.told()
-        return [str(event["snapshot"]) for event in told if event["event"] == "snapshot_passed_over"]
+        entries = self._process.read_log()
+        return [str(event["snapshot"]) for event in entries if event["event"] == "snapshot_passed_over"]
 
     def _mend_snapshots(self) -> None:
         """Put back what was flipped and is still there: a replay names each damaged snapshot, and is to go on."""
@@ -188,19 +188,19 @@ class Desk:
                 journal.execute("UPDATE snapshots SET state = ? WHERE event_id = ?", (state, row))
 
     def replayed(self) -> str:
-        """What a replay of the journal finds different; "" when it says the same bit for bit. For one that is over."""
+        """What a replay of the journal finds different; "" when both are equal bit for bit. For one that is over."""
         if self._flipped:
             self._mend_snapshots()
         try:
-            found = verify(self.state_dir / FILE, code_digest(), strategy_named).difference
+            difference = verify(self.state_dir / FILE, code_digest(), strategy_named).difference
         except JournalError as error:
             return str(error)
-        return "" if self._damaged and "the hash does not match: this row" in found else found
+        return "" if self._damaged and "the hash does not match: this row" in difference else difference
 
     def listening(self) -> bool:
         """Whether this life has heard the trade stream: it is up."""
         with self._log.open("rb") as log:
-            log.seek(self._told_before)
+            log.seek(self._log_start)
             return b"trade_stream_listening" in log.read()
 
     def rows(self) -> int:
@@ -221,8 +221,8 @@ class Desk:
                 whole = (
                     "CASE WHEN json_valid(payload) THEN json_extract(payload, '$.bar.start_ns') END"  # some bit flips
                 )
-                told = f"SELECT count(DISTINCT {whole}) AS n FROM events WHERE kind = 'BarClosed' AND {whole} >= ?"
-                return int(reader.query(told, (ns,))[0]["n"])
+                query = f"SELECT count(DISTINCT {whole}) AS n FROM events WHERE kind = 'BarClosed' AND {whole} >= ?"
+                return int(reader.query(query, (ns,))[0]["n"])
             finally:
                 reader.close()
         return 0

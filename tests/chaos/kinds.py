@@ -170,8 +170,8 @@ def _rest() -> Iterator[Kind]:
                 yield Kind(
                     f"{target}: {status} {moment}", f"{status} {moment}", _failing(where, before, status, moment)
                 )
-        told = _line("http_429", where=where, times=2, retry_after_s=20)
-        yield Kind(f"{target}: 429 with Retry-After", "429", _fixed(*before, told))
+        limited = _line("http_429", where=where, times=2, retry_after_s=20)
+        yield Kind(f"{target}: 429 with Retry-After", "429", _fixed(*before, limited))
         yield Kind(f"{target}: 429", "429", _fixed(*before, _line("http_429", where=where)))
         for kind, family in (("http_hang", "read timeout"), ("http_reset", "connection reset")):
             for moment in ("before", "after"):

@@ -125,7 +125,7 @@ class Operator:
 
     def figures(self) -> tuple[int, int]:
         """How many commands were accepted, and how many had no answer or a refusal."""
-        accepted = sum(said.accepted for said in self.asked)
+        accepted = sum(answer.accepted for answer in self.asked)
         return accepted, len(self.asked) - accepted
 
     def look(self) -> None:
@@ -174,15 +174,15 @@ class Operator:
 
 def examine(operator: Operator, books: Books) -> list[str]:
     """All that must hold of the operator's side in the end; sentences, none when all is well."""
-    found = [] if operator.scrapes else ["no scrape ever came"]
+    problems = [] if operator.scrapes else ["no scrape ever came"]
     if operator.followed() != digest(books.state):
-        found.append(f"the follower ended with {operator.followed()}, the journal with {digest(books.state)}")
+        problems.append(f"the follower ended with {operator.followed()}, the journal with {digest(books.state)}")
     try:
         journaled = commands_of(operator.state_dir)
     except JournalError as error:
-        return [*found, f"the journal cannot be read: {error}"]
+        return [*problems, f"the journal cannot be read: {error}"]
     return [
-        *found,
+        *problems,
         *events_apart(operator.asked, [(kind, reason) for kind, reason, _ in journaled]),
         *(f"{kind} {reason!r} sent an entry" for kind, reason, effects in journaled if _enters(effects)),
         *orphans(books.orders, books.decisions),
@@ -193,28 +193,28 @@ def commands_of(state_dir: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Kind, reason and effects of every journaled event that our commands name."""
     reader = JournalReader(state_dir / FILE)
     try:
-        found = []
+        commands = []
         for entry in reader.entries():
             if entry.kind in EVENTS.values():
                 payload = json.loads(entry.payload)
                 if payload["who"].startswith(f"control/{WHO} "):
                     reason = payload["detail" if entry.kind == "HaltRequested" else "reason"]
-                    found.append((entry.kind, reason, json.loads(entry.effects or "[]")))
-        return found
+                    commands.append((entry.kind, reason, json.loads(entry.effects or "[]")))
+        return commands
     finally:
         reader.close()
 
 
-def events_apart(asked: Iterable[Asked], journaled: Collection[tuple[str, str]]) -> list[str]:
+def events_apart(commands: Iterable[Asked], journaled: Collection[tuple[str, str]]) -> list[str]:
     """Commands that are not one event: accepted and not journaled, journaled twice, or never asked for."""
     count = Counter(journaled)
-    expected = {(EVENTS[said.command], said.reason): said.accepted for said in asked}
-    found = [f"{kind} {reason!r} was never asked for" for kind, reason in count if (kind, reason) not in expected]
+    expected = {(EVENTS[answer.command], answer.reason): answer.accepted for answer in commands}
+    problems = [f"{kind} {reason!r} was never asked for" for kind, reason in count if (kind, reason) not in expected]
     for (kind, reason), accepted in expected.items():
         times = count[kind, reason]
         if times > 1 or (accepted and not times):
-            found.append(f"{kind} {reason!r}: {times} events, {'accepted' if accepted else 'unanswered'}")
-    return found
+            problems.append(f"{kind} {reason!r}: {times} events, {'accepted' if accepted else 'unanswered'}")
+    return problems
 
 
 def _enters(effects: Iterable[Mapping[str, Any]]) -> bool:
@@ -224,10 +224,10 @@ def _enters(effects: Iterable[Mapping[str, Any]]) -> bool:
 def orphans(orders: Mapping[str, Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]]) -> list[str]:
     """Orders of the desk that belong to no decision of the policy and to no rule."""
     decided = {(row["work"], row["kind"] == "policy") for row in decisions if row["work"]}
-    found = []
+    problems = []
     for name, row in orders.items():
         if row["purpose"] == "entry" and (row["work"], True) not in decided:
-            found.append(f"{name}: an entry without a decision of the policy")
+            problems.append(f"{name}: an entry without a decision of the policy")
         elif row["purpose"] == "exit" and not {(row["work"], True), (row["work"], False)} & decided:
-            found.append(f"{name}: an exit without a decision")
-    return found
+            problems.append(f"{name}: an exit without a decision")
+    return problems

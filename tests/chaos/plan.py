@@ -65,11 +65,11 @@ def deck(seed: int) -> list[Kind]:
 
 def _together(kinds: Sequence[Kind]) -> list[Kind]:
     """At most one of the kinds that stand alone."""
-    kept: list[Kind] = []
+    selection: list[Kind] = []
     for kind in kinds:
-        if kind not in kept and not (kind.alone and any(other.alone for other in kept)):
-            kept.append(kind)
-    return kept
+        if kind not in selection and not (kind.alone and any(other.alone for other in selection)):
+            selection.append(kind)
+    return selection
 
 
 def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck: int = FROM_DECK) -> Plan:

@@ -280,9 +280,9 @@ def examine(plan: Plan, books: Books | None, served: RunningServer, config: Path
     if books is None:
         return ["the journal cannot be read"]
     halt = books.state.risk.halt
-    found = [] if halt is None or halt.reason in plan.halts else [f"halted: {halt.reason}: {halt.detail[:500]}"]
+    problems = [] if halt is None or halt.reason in plan.halts else [f"halted: {halt.reason}: {halt.detail[:500]}"]
     if halt is not None and f"### halt `{halt.reason}`" not in MANUAL.read_text():
-        found.append(f"halted: {halt.reason}: {MANUAL.name} has no such heading")
+        problems.append(f"halted: {halt.reason}: {MANUAL.name} has no such heading")
     risk = load(config, {}).risk
     names = ("order_contracts_max", "position_contracts_max", "orders_per_minute", "orders_per_day")
     limits = {name: Decimal(str(getattr(risk, name))) for name in names}
@@ -290,7 +290,7 @@ def examine(plan: Plan, books: Books | None, served: RunningServer, config: Path
         limits[name] = Decimal(str(getattr(risk, name)))
     by_hand = Counter(kind.kind.act for kind in plan.troubles if kind.kind.act.startswith("hand_"))
     return [
-        *found,
+        *problems,
         *verdict.posts_apart(server.requests, account),
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos.campaign import campaign, once_more, told
+from tests.chaos.campaign import campaign, format_report, once_more
 from tests.chaos.kinds import KINDS
 from tests.chaos.plan import deck, plan
 
@@ -51,7 +51,7 @@ def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_
         of_each = [[kind.name for kind in deck(SEED) if kind.family == family] for family in sorted(missing)]
         hands = once_more([names[again % len(names)] for names in of_each], again)
         outcomes += campaign(SEED, hands, PARALLEL, tmp_path, hands=hands)
-    print(told(outcomes, SEED))
+    print(format_report(outcomes, SEED))
     assert [(outcome.number, outcome.kinds, outcome.problems) for outcome in outcomes if outcome.problems] == []
     met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
     assert families() - met == set()

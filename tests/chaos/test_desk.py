@@ -19,9 +19,9 @@ WANTED = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "fe
 @pytest.mark.parametrize("journal", [False, True])
 def test_where_no_snapshot_exists_yet_none_is_damaged(tmp_path: Path, *, journal: bool) -> None:
     if journal:
-        made: Any = open_state_dir(tmp_path / "state", WANTED, "e1")
-        made.journal.close()
-        made.close()
+        state_dir: Any = open_state_dir(tmp_path / "state", WANTED, "e1")
+        state_dir.journal.close()
+        state_dir.close()
     with virtual_clock(0, "seed") as clock:
         desk = Desk(tmp_path / "config", tmp_path / "state", ("k", "s"), tmp_path / "log", clock, begin=False)
         assert desk.flip_in_snapshot(random.Random(1)) == ""

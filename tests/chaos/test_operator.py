@@ -23,7 +23,7 @@ def test_a_command_is_one_event_and_may_be_none_where_nobody_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("journaled", "found"),
+    ("journaled", "problem"),
     [
         ([], "PauseRequested 'pause 0': 0 events, accepted"),
         ([("PauseRequested", "pause 0")] * 2, "PauseRequested 'pause 0': 2 events, accepted"),
@@ -31,9 +31,9 @@ def test_a_command_is_one_event_and_may_be_none_where_nobody_answered() -> None:
         ([("PauseRequested", "pause 0"), *[("HaltRequested", "halt 1")] * 2], "'halt 1': 2 events, unanswered"),
     ],
 )
-def test_a_command_that_is_no_event_or_two_is_found(journaled: list[tuple[str, str]], found: str) -> None:
-    (told,) = events_apart([DONE, UNHEARD], journaled)
-    assert found in told
+def test_a_command_that_is_no_event_or_two_is_found(journaled: list[tuple[str, str]], problem: str) -> None:
+    (difference,) = events_apart([DONE, UNHEARD], journaled)
+    assert problem in difference
 
 
 def test_an_order_without_a_decision_is_found() -> None:

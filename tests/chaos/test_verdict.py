@@ -53,21 +53,21 @@ class Scene:
     def order(self, name: str, quantity: int, second: int, *, side: str = "buy", price: str = "2.00") -> AlpacaOrder:
         """An order that reached the server, and its row in the journal."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = AlpacaOrder(
+        order = AlpacaOrder(
             self.account.new_id(), f"e1-scalper-{name}", SYMBOL, side, "limit", "day", Decimal(quantity), None, at_ns,
             limit_price=Decimal(price), status="new",
         )  # fmt: skip
-        made.past.append((at_ns, made.shown()))
-        self.account.add(made)
+        order.past.append((at_ns, order.shown()))
+        self.account.add(order)
         decision, leg, _ = name.split("-")
-        self.rows[made.client_order_id] = {
-            "client_order_id": made.client_order_id,
+        self.rows[order.client_order_id] = {
+            "client_order_id": order.client_order_id,
             "work": f"{decision}.{leg}",
             "purpose": "entry" if side == "buy" else "exit",
             "quantity": quantity,
             "submitted_ns": at_ns,
         }
-        return made
+        return order
 
     def fill(self, order: AlpacaOrder, quantity: int, second: int, *, journaled: int = 1) -> None:
         """An execution at the order's limit, and `journaled` rows about it."""
@@ -93,10 +93,10 @@ def limits_found(scene: Scene, **changed: int) -> list[str]:
 
 
 def test_fills_that_are_journaled_once_are_right_and_missing_or_doubled_ones_are_told() -> None:
-    for journaled, found in ((1, 0), (0, 1), (2, 1)):
+    for journaled, fills in ((1, 0), (0, 1), (2, 1)):
         scene = Scene()
         scene.fill(scene.order("1-0-0", 2, 60), 2, 61, journaled=journaled)
-        assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == found
+        assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == fills
 
 
 def test_cash_and_positions_that_differ_are_told() -> None:
@@ -179,5 +179,5 @@ def test_a_planted_secret_is_found_in_any_file_and_not_repeated(tmp_path: Path) 
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "journal.sqlite-wal").write_bytes(b"\x00\xffsecret-planted\x00")
     (tmp_path / "log").write_text("nothing")
-    found = verdict.leaks(tmp_path, ("key-planted", "secret-planted"))
-    assert found == ["journal.sqlite-wal holds planted secret 1"]
+    leaks = verdict.leaks(tmp_path, ("key-planted", "secret-planted"))
+    assert leaks == ["journal.sqlite-wal holds planted secret 1"]

@@ -33,10 +33,10 @@ def ours(account: Account, epoch: str) -> list[AlpacaOrder]:
 
 def disagreements(books: Books, account: Account) -> list[str]:
     """Where cash, positions and fills differ; empty when they agree. Fills of corrected orders are in the totals."""
-    found = []
+    differences = []
     state = books.state
     if Decimal(account.cash) != state.book.cash:
-        found.append(f"cash: server {account.cash}, daemon {state.book.cash}")
+        differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
     whole = {symbol: Decimal(int(position.qty)) for symbol, position in account.positions.items()}
     theirs = {symbol: quantity for symbol, quantity in whole.items() if quantity}  # a fraction lies beside
     held: Counter[str] = Counter(dict(state.broker.foreign_held))
@@ -44,8 +44,8 @@ def disagreements(books: Books, account: Account) -> list[str]:
         held[symbol] += position.quantity
     mine = {symbol: Decimal(quantity) for symbol, quantity in held.items() if quantity}
     if theirs != mine:
-        found.append(f"positions: server {theirs}, daemon {mine}")
-    return found + fills_apart(books, account, whole=True)
+        differences.append(f"positions: server {theirs}, daemon {mine}")
+    return differences + fills_apart(books, account, whole=True)
 
 
 def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
@@ -65,26 +65,26 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
         if row["client_order_id"] in names.values():
             key = (row["client_order_id"], row["cumulative"])
             journaled[key].append((Decimal(row["quantity"]), Decimal(row["price"])))
-    found = _totals_apart(books, account, corrected) if whole else []
+    problems = _totals_apart(books, account, corrected) if whole else []
     for key in sorted(executed.keys() | journaled.keys()):
         if key[0] in corrected or (not whole and key not in journaled):
             continue
         if journaled.get(key, []) != [executed.get(key)]:
-            found.append(f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}")
-    return found
+            problems.append(f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}")
+    return problems
 
 
 def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[str]:
     """Of orders with a corrected fill what stands of their executions, whatever was heard or their order shows."""
-    found = []
+    problems = []
     for name in sorted(names):
         order, row = account.by_client_id[name], books.orders[name]
         stand = [trade for trade in account.trades if trade.order_id == order.id]
         filled = sum((abs(trade.quantity) for trade in stand), ZERO)
         cost = sum((abs(trade.quantity) * trade.price for trade in stand), ZERO)
         if (filled, cost) != (row["filled"], Decimal(row["cost"])):
-            found.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
-    return found
+            problems.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
+    return problems
 
 
 def posts_apart(requests: Iterable[LoggedRequest], account: Account) -> list[str]:
@@ -100,11 +100,11 @@ def posts_apart(requests: Iterable[LoggedRequest], account: Account) -> list[str
 
 def _at(order: AlpacaOrder, ns: int) -> tuple[Decimal, Decimal]:
     """What of an order was filled, and what could still fill, at `ns`; nothing before it was there."""
-    shown = order.shown_at(ns)
-    if shown is None or order.qty is None:
+    row = order.shown_at(ns)
+    if row is None or order.qty is None:
         return ZERO, ZERO
-    filled = Decimal(shown["filled_qty"])
-    return filled, ZERO if shown["status"] in DONE else order.qty - filled
+    filled = Decimal(row["filled_qty"])
+    return filled, ZERO if row["status"] in DONE else order.qty - filled
 
 
 def overtaken(order: AlpacaOrder) -> bool:
@@ -114,12 +114,12 @@ def overtaken(order: AlpacaOrder) -> bool:
 
 def intents_exceeded(books: Books, account: Account) -> list[str]:
     """Entry decisions whose live plus filled quantity at the server was ever above what the decision meant to hold."""
-    found = []
+    problems = []
     works: dict[str, list[AlpacaOrder]] = defaultdict(list)
     for order in ours(account, books.state.identity.epoch):
         row = books.orders.get(order.client_order_id)
         if row is None:
-            found.append(f"{order.client_order_id}: at the server, not in the journal")
+            problems.append(f"{order.client_order_id}: at the server, not in the journal")
         elif row["purpose"] == "entry" and not overtaken(order):
             works[row["work"]].append(order)
     for work, orders in works.items():
@@ -127,21 +127,21 @@ def intents_exceeded(books: Books, account: Account) -> list[str]:
         for newest in orders:
             sums = [_at(order, newest.created_ns) for order in orders]
             if sum((sum(pair, ZERO) for pair in sums), ZERO) > first["quantity"]:
-                found.append(f"decision {work}: live and filled {sums}, intent {first['quantity']}")
+                problems.append(f"decision {work}: live and filled {sums}, intent {first['quantity']}")
         if sum((order.filled_qty for order in orders), ZERO) > first["quantity"]:
-            found.append(f"decision {work}: filled above its intent {first['quantity']}")
-    return found
+            problems.append(f"decision {work}: filled above its intent {first['quantity']}")
+    return problems
 
 
 def oversold(account: Account) -> list[str]:
     """Positions that a trade made negative."""
     held: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    found = []
+    problems = []
     for trade in account.trades:
         held[trade.symbol] += trade.quantity
         if held[trade.symbol] < 0:
-            found.append(f"{trade.symbol}: sold below zero, {held[trade.symbol]} after order {trade.order_id}")
-    return found
+            problems.append(f"{trade.symbol}: sold below zero, {held[trade.symbol]} after order {trade.order_id}")
+    return problems
 
 
 def entered_while_halted(books: Books, account: Account) -> list[str]:
@@ -162,33 +162,35 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
     """Risk limits that the orders of the desk at the server went above. `limits` by their keys of [risk]."""
     orders = ours(account, books.state.identity.epoch)
     entries = [order for order in orders if order.side == "buy" and order.qty is not None]
-    found = []
+    problems = []
     for order in entries:
         assert order.qty is not None
         about = order.client_order_id
         premium = (order.limit_price or ZERO) * order.qty * 100
         if order.qty > limits["order_contracts_max"]:
-            found.append(f"{about}: {order.qty} contracts, limit {limits['order_contracts_max']}")
+            problems.append(f"{about}: {order.qty} contracts, limit {limits['order_contracts_max']}")
         if order.limit_price is None or premium > limits["order_notional_max_usd"]:
-            found.append(f"{about}: {premium} USD, limit {limits['order_notional_max_usd']}")
+            problems.append(f"{about}: {premium} USD, limit {limits['order_notional_max_usd']}")
         day_ns = market.session_at(order.created_ns)
         earlier = [other for other in orders if other.created_ns < order.created_ns]
         today = sum(day_ns is not None and other.created_ns >= day_ns.open_ns for other in earlier)
         if today >= limits["orders_per_day"]:
-            found.append(f"{about}: {today} orders before it, limit {limits['orders_per_day']} a day")
+            problems.append(f"{about}: {today} orders before it, limit {limits['orders_per_day']} a day")
         row = books.orders.get(about)
         decided_ns = row["submitted_ns"] if row is not None else order.created_ns
         others = (books.orders[o.client_order_id]["submitted_ns"] for o in orders if o.client_order_id in books.orders)
         recent = sum(decided_ns - MINUTE_NS < moment < decided_ns for moment in others)
         if recent >= limits["orders_per_minute"]:
-            found.append(f"{about}: {recent} orders within a minute, limit {limits['orders_per_minute']}")
+            problems.append(f"{about}: {recent} orders within a minute, limit {limits['orders_per_minute']}")
         coming = [other for other in entries if other is not order]
         working = sum((_at(other, order.created_ns)[1] * (other.limit_price or ZERO) * 100 for other in coming), ZERO)
         low = _least_value(account, market, order.created_ns, quote_age_s)
         if low + working + premium > limits["gross_exposure_max_usd"]:
-            found.append(f"{about}: exposure {low + working + premium} USD, limit {limits['gross_exposure_max_usd']}")
+            problems.append(
+                f"{about}: exposure {low + working + premium} USD, limit {limits['gross_exposure_max_usd']}"
+            )
     surprise = sum((order.filled_qty for order in entries if overtaken(order)), ZERO)
-    return found + [
+    return problems + [
         f"position: {held} contracts at {ns}, limit {limits['position_contracts_max']}"
         for ns, held in _contracts(account, {order.id for order in orders})
         if held > limits["position_contracts_max"] + surprise
@@ -225,10 +227,12 @@ def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> De
 
 
 def leaks(folder: Path, secrets: Iterable[str]) -> list[str]:
-    """Files below `folder` that hold one of the planted secrets; the secret itself is not told."""
-    found = []
+    """Files below `folder` that hold one of the planted secrets; the secret itself is not printed."""
+    problems = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
-            found += [f"{path.name} holds planted secret {n}" for n, s in enumerate(secrets) if s.encode() in content]
-    return found
+            problems += [
+                f"{path.name} holds planted secret {n}" for n, s in enumerate(secrets) if s.encode() in content
+            ]
+    return problems

@@ -65,22 +65,22 @@ def listed(root: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> dic
 def test_all_desks_are_listed_with_what_each_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in NAMES:
         made(tmp_path, name, halted=name == "regime")
-    found = listed(tmp_path, capsys)
-    assert {name: row["strategy"] for name, row in found.items()} == NAMES
-    assert {name: row["halt"] for name, row in found.items()} == {
+    desks = listed(tmp_path, capsys)
+    assert {name: row["strategy"] for name, row in desks.items()} == NAMES
+    assert {name: row["halt"] for name, row in desks.items()} == {
         "scalper": "",
         "rebalancer": "",
         "regime": "operator: lunch (by me)",
     }
-    assert {(row["process"], len(row["positions"]), row["problem"]) for row in found.values()} == {("", 0, "")}
+    assert {(row["process"], len(row["positions"]), row["problem"]) for row in desks.values()} == {("", 0, "")}
 
 
 def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, "regime", halted=True)
     assert ctl.main(["status", "--desks", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("regime", "regime_switcher", "not running", "halted: operator: lunch", "flat", "none"):
-        assert word in shown
+        assert word in output
 
 
 def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
@@ -97,10 +97,10 @@ def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
         ("other", "option_scalper", 0, ""),
     ]
     assert ctl.main(["status", "--desks", str(file)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "mine │ regime_switcher" in shown
-    assert "1: operator" in shown
-    assert "paper account │ 2 │" in shown  # of no account is a number known yet: both count
+    output = " ".join(capsys.readouterr().out.split())
+    assert "mine │ regime_switcher" in output
+    assert "1: operator" in output
+    assert "paper account │ 2 │" in output  # of no account is a number known yet: both count
     file.write_text('[[desk]]\nname = "mine"\nstatedir = "regime"\n')
     assert ctl.main(["status", "--desks", str(file)]) == 2
     assert "desk[1].statedir is unknown: did you mean state_dir?" in capsys.readouterr().err
@@ -110,9 +110,9 @@ def test_a_journal_that_cannot_be_read_hides_no_other_desk(tmp_path: Path, capsy
     made(tmp_path, "scalper")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / FILE).write_text("no journal")
-    found = listed(tmp_path, capsys, code=1)
-    assert found["scalper"]["problem"] == ""
-    assert found["broken"]["problem"]
+    desks = listed(tmp_path, capsys, code=1)
+    assert desks["scalper"]["problem"] == ""
+    assert desks["broken"]["problem"]
     assert ctl.main(["status", "--desks", str(tmp_path)]) == 1
     assert "option_scalper" in capsys.readouterr().out
 
@@ -136,10 +136,10 @@ def test_the_status_names_the_challenger_and_its_step(tmp_path: Path, capsys: py
     moved = LadderMoved(NOW, "v2", "canary_10", "canary_25", "v1", 0.25, 0, "canary_passed", "2 sessions")
     made(tmp_path, "scalper")
     made(tmp_path, "regime", also=(moved,))
-    found = listed(tmp_path, capsys)
-    assert found["scalper"]["challenger"] is None
+    desks = listed(tmp_path, capsys)
+    assert desks["scalper"]["challenger"] is None
     challenger = {"version": "v2", "step": "canary_25", "champion": "v1", "size": 0.25, "sessions": 0}
-    assert found["regime"]["challenger"] == challenger
+    assert desks["regime"]["challenger"] == challenger
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
     assert "v2: canary 25, sessions on it: 0" in " ".join(capsys.readouterr().out.split())
 
@@ -155,9 +155,9 @@ def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
     assert limits["basket.turnover_max"] == {"key": "basket.turnover_max", "value": "2.05", "origin": "default"}
     assert "risk.order_contracts_max" not in limits  # of option desks
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in shown
-    assert "from default of regime_switcher: risk.drawdown_max 0.6" in shown
+    output = " ".join(capsys.readouterr().out.split())
+    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in output
+    assert "from default of regime_switcher: risk.drawdown_max 0.6" in output
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -170,11 +170,11 @@ def test_root_looks_at_each_desk_as_the_user_who_owns_its_folder(capsys: pytest.
         for path in (root / "scalper", *(root / "scalper").iterdir(), root / "regime"):
             os.chown(path, OTHER, OTHER)
         (root / "regime" / FILE).chmod(0o600)  # root's still: nothing that the folder's owner can read
-        found = listed(root, capsys, code=1)
+        desks = listed(root, capsys, code=1)
     assert os.geteuid() == 0
-    assert {desk: row["strategy"] for desk, row in found.items()} == NAMES | {"regime": ""}
-    assert found["regime"]["problem"]
-    assert {found["scalper"]["problem"], found["rebalancer"]["problem"]} == {""}
+    assert {desk: row["strategy"] for desk, row in desks.items()} == NAMES | {"regime": ""}
+    assert desks["regime"]["problem"]
+    assert {desks["scalper"]["problem"], desks["rebalancer"]["problem"]} == {""}
 
 
 def test_a_folder_without_a_desk_is_refused_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

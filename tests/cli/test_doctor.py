@@ -75,8 +75,8 @@ def market() -> Market:
     bars = read_bars(BUNDLED_TAPE, "SPY")
     sessions = calendar_sessions(new_york_date(bars[-800].start_ns), new_york_date(bars[-1].start_ns))
     taped = [s for s in sessions if any(s.open_ns <= bar.start_ns < s.close_ns for bar in bars[-800:])][-2:]
-    kept = [bar for bar in bars if taped[0].open_ns <= bar.start_ns < taped[-1].close_ns]
-    return Market(kept, sessions=[s for s in sessions if s.open_ns >= taped[0].open_ns])
+    inside = [bar for bar in bars if taped[0].open_ns <= bar.start_ns < taped[-1].close_ns]
+    return Market(inside, sessions=[s for s in sessions if s.open_ns >= taped[0].open_ns])
 
 
 def morning(market: Market) -> int:
@@ -87,8 +87,8 @@ def morning(market: Market) -> int:
 def written(folder: Path) -> dict[Path, tuple[int, bytes]]:
     """Modes and contents of all files; SQLite's index of a log that is being read belongs to no one."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
-    found = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
-    return {file: (mode, text) for file, (mode, text) in found.items() if text or not file.name.endswith("-wal")}
+    contents = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
+    return {file: (mode, text) for file, (mode, text) in contents.items() if text or not file.name.endswith("-wal")}
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Desk:
     folder: Path
     capsys: pytest.CaptureFixture[str]
     monkeypatch: pytest.MonkeyPatch
-    told: dict[str, tuple[str, str]] = field(default_factory=dict)
+    checks: dict[str, tuple[str, str]] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
     @property
@@ -115,24 +115,24 @@ class Desk:
         before = written(self.folder)
         assert cli.main(["--check", "--config", str(path), *(["--dry-run"] if dry_run else [])]) == code
         assert written(self.folder) == before
-        shown = self.capsys.readouterr()
-        assert shown.err == ""
-        *lines, last = shown.out.splitlines()
+        output = self.capsys.readouterr()
+        assert output.err == ""
+        *lines, last = output.out.splitlines()
         for key in (DEFAULT_KEY, DEFAULT_SECRET, secret):
-            assert key not in shown.out
+            assert key not in output.out
         width = max(len(line.partition("  ")[0]) for line in lines)
         rows = [(line[:width].strip(), line[width:].split(maxsplit=1)) for line in lines]
         self.order = [subject for subject, _ in rows]
-        self.told = {subject: (verdict, text) for subject, (verdict, text) in rows}
-        assert len(self.told) == len(rows)
+        self.checks = {subject: (verdict, text) for subject, (verdict, text) in rows}
+        assert len(self.checks) == len(rows)
         summary: dict[str, Any] = json.loads(last)
-        assert summary["failed"] == [subject for subject, (verdict, _) in self.told.items() if verdict == "FAIL"]
+        assert summary["failed"] == [subject for subject, (verdict, _) in self.checks.items() if verdict == "FAIL"]
         assert summary["check"] == ("failed" if code else "ok")
         return summary
 
     def verdicts(self, verdict: str) -> list[str]:
         """Subjects with this verdict."""
-        return [subject for subject, (found, _) in self.told.items() if found == verdict]
+        return [subject for subject, (result, _) in self.checks.items() if result == verdict]
 
 
 @contextlib.contextmanager
@@ -171,18 +171,20 @@ def test_a_host_that_is_ready_ends_with_0(desk: Desk, market: Market) -> None:
     desk.check(code=0)
     assert desk.order == SUBJECTS
     assert desk.verdicts("warn") == ["model", "shorting"]
-    assert desk.told["model"][1].endswith("hash and golden answers verified; it is not promoted")
-    assert desk.told["strategy"] == ("ok", "option_scalper")
-    assert desk.told["configuration"][1] == "desk paper-1, mode paper: orders go to the paper account"
-    assert desk.told["keys"][1] == "accepted for the paper account PA3LOOPBACK1"
-    assert desk.told["account"][1] == "ACTIVE, 10000.00 USD of cash, equity 10000.00 USD"
-    assert desk.told["addresses"][1].endswith("; simulated clock at 1 times real time")
+    assert desk.checks["model"][1].endswith("hash and golden answers verified; it is not promoted")
+    assert desk.checks["strategy"] == ("ok", "option_scalper")
+    assert desk.checks["configuration"][1] == "desk paper-1, mode paper: orders go to the paper account"
+    assert desk.checks["keys"][1] == "accepted for the paper account PA3LOOPBACK1"
+    assert desk.checks["account"][1] == "ACTIVE, 10000.00 USD of cash, equity 10000.00 USD"
+    assert desk.checks["addresses"][1].endswith("; simulated clock at 1 times real time")
     session = market.sessions[1]
-    assert desk.told["calendar"][1].startswith(f"session {session.date} (390 minutes) runs or comes next; known until ")
-    assert desk.told["state directory"] == ("ok", f"{desk.state_dir}: new")
-    assert desk.told["feed sip"] == ("ok", "a quote")
+    assert desk.checks["calendar"][1].startswith(
+        f"session {session.date} (390 minutes) runs or comes next; known until "
+    )
+    assert desk.checks["state directory"] == ("ok", f"{desk.state_dir}: new")
+    assert desk.checks["feed sip"] == ("ok", "a quote")
     # 390 of the first session, and the minutes of the second one's first hour: its last is known a second after its end
-    assert desk.told["history"][1] in ("449 bars of the last days", "450 bars of the last days")
+    assert desk.checks["history"][1] in ("449 bars of the last days", "450 bars of the last days")
 
 
 def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
@@ -190,7 +192,7 @@ def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
 ) -> None:
     monkeypatch.setenv("RLTRADER_RISK__DRAWDOWN_MAX", "0.05")
     desk.check({"risk": {"daily_loss_max": 0.03}}, code=0)
-    by_place = dict(part.split(": ", 1) for part in desk.told["limits"][1].split("; "))
+    by_place = dict(part.split(": ", 1) for part in desk.checks["limits"][1].split("; "))
     assert "risk.daily_loss_max 0.03" in by_place[f"from {desk.folder / 'config.toml'}"]
     assert by_place["from environment RLTRADER_RISK__DRAWDOWN_MAX"] == "risk.drawdown_max 0.05"
     assert "sizing.max_contracts 10" in by_place["from default"]
@@ -198,21 +200,22 @@ def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
 
 def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:
     desk.check(code=0)
-    verdict, told = desk.told["shorting"]
-    assert (verdict, "no_shorting" in told) == ("warn", True)
+    verdict, text = desk.checks["shorting"]
+    assert (verdict, "no_shorting" in text) == ("warn", True)
     account = desk.server.server.account
     desk.server.call(lambda: account.configuration.update(no_shorting=True))
     desk.check(code=0)
-    assert desk.told["shorting"][0] == "ok"
+    assert desk.checks["shorting"][0] == "ok"
     desk.server.faults.add("http_error", times=9, where={"path": "/v2/account/configurations"})
     desk.check(code=0)
-    assert desk.told["shorting"][0] == "warn"
+    assert desk.checks["shorting"][0] == "warn"
 
 
 def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:
     desk.check(code=0, dry_run=True)
     assert (
-        desk.told["configuration"][1] == "desk paper-1, mode dry_run: orders are filled on paper here, nothing is sent"
+        desk.checks["configuration"][1]
+        == "desk paper-1, mode dry_run: orders are filled on paper here, nothing is sent"
     )
 
 
@@ -221,26 +224,26 @@ def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:
 
 def test_wrong_keys_fail_and_are_not_shown(desk: Desk) -> None:
     desk.check(code=2, secret="wrong-secret-000000000000")
-    verdict, text = desk.told["keys"]
+    verdict, text = desk.checks["keys"]
     assert (verdict, "127.0.0.1" in text, "401" in text) == ("FAIL", True, True)
     assert text.endswith("use the keys made for this environment")
-    assert {"account", "options level", "clock"}.isdisjoint(desk.told)
+    assert {"account", "options level", "clock"}.isdisjoint(desk.checks)
 
 
 def test_a_service_that_cannot_be_reached_fails_with_the_rest_examined(desk: Desk) -> None:
     nowhere = dict.fromkeys(("trading_url", "data_url"), "http://127.0.0.1:9")
     desk.check({"alpaca": nowhere}, code=2)
     assert desk.verdicts("FAIL") == ["keys", "feed sip", "history", "options indicative"]
-    assert desk.told["keys"][1].startswith("the trading service cannot be asked (")
-    assert desk.told["history"][1].endswith("check network and address")
-    assert desk.told["state directory"][0] == "ok"
+    assert desk.checks["keys"][1].startswith("the trading service cannot be asked (")
+    assert desk.checks["history"][1].endswith("check network and address")
+    assert desk.checks["state directory"][0] == "ok"
 
 
 def test_a_service_in_trouble_is_told_from_keys_that_are_refused(desk: Desk) -> None:
     desk.server.faults.add("http_error", status=500, where={"path": "/v2/account"})
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["keys"]
-    assert desk.told["keys"][1] == "the trading service cannot be asked (HTTP 500): check network and address"
+    assert desk.checks["keys"][1] == "the trading service cannot be asked (HTTP 500): check network and address"
 
 
 def test_another_account_than_the_configured_one_fails(desk: Desk) -> None:
@@ -248,14 +251,14 @@ def test_another_account_than_the_configured_one_fails(desk: Desk) -> None:
     desk.check({"desk": {"account_number": "PA3OTHER"}}, code=2)
     assert desk.verdicts("FAIL") == ["account number"]
     expected = "the keys open PA3LOOPBACK1, desk.account_number is PA3OTHER: give the right keys or number"
-    assert desk.told["account number"][1] == expected
+    assert desk.checks["account number"][1] == expected
 
 
 def test_a_blocked_account_fails_with_its_reasons(desk: Desk) -> None:
     desk.server.call(setattr, desk.server.server.account, "blocked", True)
     desk.check(code=2)
     expected = "it may not trade: trading_blocked, account_blocked: see its page at the broker"
-    assert desk.told["account"] == ("FAIL", expected)
+    assert desk.checks["account"] == ("FAIL", expected)
 
 
 def test_the_stream_of_activities_is_replayed_and_its_ids_are_compared_with_the_ledger_s(desk: Desk) -> None:
@@ -265,28 +268,28 @@ def test_the_stream_of_activities_is_replayed_and_its_ids_are_compared_with_the_
         desk.server.call(account.note, clock.now_ns() - HOUR_NS, fee)
     desk.check(code=0)
     seen = "answers: 2 lines of the last week, 2 of them under the ledger's own ids"
-    assert desk.told["activity stream"] == ("ok", f"{seen}; alpaca.activity_stream = true listens to it")
+    assert desk.checks["activity stream"] == ("ok", f"{seen}; alpaca.activity_stream = true listens to it")
     desk.check({"alpaca": {"activity_stream": True}}, code=0)
-    assert desk.told["activity stream"] == ("ok", f"{seen}; it is listened to")
+    assert desk.checks["activity stream"] == ("ok", f"{seen}; it is listened to")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "verdict", "cure"), [(False, "ok", ""), (True, "warn", ": set alpaca.activity_stream = false")]
+    ("listens", "verdict", "cure"), [(False, "ok", ""), (True, "warn", ": set alpaca.activity_stream = false")]
 )
 def test_keys_that_the_stream_of_activities_does_not_answer_are_told(
-    desk: Desk, wanted: bool, verdict: str, cure: str
+    desk: Desk, listens: bool, verdict: str, cure: str
 ) -> None:
     desk.server.server.faults.add("activity_refused", times=9)
-    desk.check({"alpaca": {"activity_stream": wanted}}, code=0)
+    desk.check({"alpaca": {"activity_stream": listens}}, code=0)
     text = "does not answer these keys (HTTP 404); the ledger is read every 60 s without it"
-    assert desk.told["activity stream"] == (verdict, text + cure)
+    assert desk.checks["activity stream"] == (verdict, text + cure)
 
 
 def test_a_person_s_stop_of_all_trading_is_shown_by_the_name_of_its_setting(desk: Desk) -> None:
     desk.server.call(desk.server.server.account.configuration.update, {"suspend_trade": True})
     desk.check(code=2)
-    assert desk.told["account"][0] == "FAIL"
-    assert "trade_suspended_by_user (the account's setting suspend_trade)" in desk.told["account"][1]
+    assert desk.checks["account"][0] == "FAIL"
+    assert "trade_suspended_by_user (the account's setting suspend_trade)" in desk.checks["account"][1]
 
 
 @pytest.mark.parametrize(
@@ -305,9 +308,9 @@ def test_calls_and_puts_need_options_level_2(
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, level=level)
     with desk_at(market, morning(market), tmp_path, capsys, monkeypatch, accounts=(account,)) as desk:
         desk.check(code=2 if verdict == "FAIL" else 0, dry_run=dry_run)
-        assert desk.told["options level"][0] == verdict
+        assert desk.checks["options level"][0] == verdict
         cure = f"{level}: 2 is needed to buy calls and puts: apply for it at the broker"
-        assert (desk.told["options level"][1] == cure) == (level < 2)
+        assert (desk.checks["options level"][1] == cure) == (level < 2)
 
 
 # --- the clocks ---------------------------------------------------------------------------------------------------
@@ -315,19 +318,19 @@ def test_calls_and_puts_need_options_level_2(
 
 def test_a_clock_that_goes_wrong_fails(desk: Desk) -> None:
     desk.check(code=0)
-    assert desk.told["clock"][0] == "ok"
+    assert desk.checks["clock"][0] == "ok"
     for skew_s, sign in ((3, "+"), (-3, "-")):
         desk.server.faults.add("clock_skew", skew_s=skew_s)
         desk.check({"alpaca": {"clock_skew_max_s": 1.0}}, code=2)
         assert desk.verdicts("FAIL") == ["clock"]
-        assert desk.told["clock"][1].startswith(sign)
-        assert desk.told["clock"][1].endswith("limit 1 s: mend time synchronisation (chrony)")
+        assert desk.checks["clock"][1].startswith(sign)
+        assert desk.checks["clock"][1].endswith("limit 1 s: mend time synchronisation (chrony)")
 
 
 def test_a_broker_s_clock_that_is_not_told_is_a_warning(desk: Desk) -> None:
     desk.server.faults.add("http_error", where={"path": "/v2/clock"})
     desk.check(code=0)
-    assert desk.told["clock"] == ("warn", "the broker's clock cannot be asked: HTTP 500")
+    assert desk.checks["clock"] == ("warn", "the broker's clock cannot be asked: HTTP 500")
 
 
 @pytest.mark.parametrize(("days", "verdict"), [(61, "ok"), (59, "warn"), (16, "warn"), (14, "FAIL")])
@@ -343,9 +346,9 @@ def test_a_calendar_near_its_end_is_told(
     last = SessionCalendar.to_horizon(today).sessions[-1]
     with desk_at(market, last.close_ns - days * DAY_NS - HOUR_NS, tmp_path, capsys, monkeypatch) as desk:
         desk.check(code=2 if verdict == "FAIL" else 0)
-        assert desk.told["calendar"][0] == verdict
+        assert desk.checks["calendar"][0] == verdict
         cure = "" if verdict == "ok" else ": update exchange_calendars"
-        assert desk.told["calendar"][1].endswith(f"known until {last.date}, {days} days{cure}")
+        assert desk.checks["calendar"][1].endswith(f"known until {last.date}, {days} days{cure}")
 
 
 # --- market data --------------------------------------------------------------------------------------------------
@@ -362,54 +365,54 @@ def free(
 
 def test_auto_finds_out_what_the_account_has(desk: Desk) -> None:
     desk.check({"feed": {"name": "auto", "options": "auto"}}, code=0)
-    assert desk.told["feed"] == ("ok", 'feed.name = "sip", feed.options = "opra": by the account\'s data plan')
-    assert (desk.told["feed sip"][0], desk.told["options opra"][0]) == ("ok", "ok")
+    assert desk.checks["feed"] == ("ok", 'feed.name = "sip", feed.options = "opra": by the account\'s data plan')
+    assert (desk.checks["feed sip"][0], desk.checks["options opra"][0]) == ("ok", "ok")
 
 
 def test_on_a_free_plan_auto_takes_the_free_feeds(free: Desk) -> None:
     free.check({"feed": {"name": "auto", "options": "auto"}}, code=0)
-    assert free.told["feed"] == ("ok", 'feed.name = "iex", feed.options = "indicative": by the account\'s data plan')
-    assert (free.told["feed iex"][0], free.told["options indicative"][0]) == ("ok", "ok")
-    assert "it was trained on feed sip, this desk uses iex" in free.told["model"][1]
+    assert free.checks["feed"] == ("ok", 'feed.name = "iex", feed.options = "indicative": by the account\'s data plan')
+    assert (free.checks["feed iex"][0], free.checks["options indicative"][0]) == ("ok", "ok")
+    assert "it was trained on feed sip, this desk uses iex" in free.checks["model"][1]
 
 
 def test_on_a_free_plan_a_named_feed_fails_with_key_value_and_cure(free: Desk) -> None:
     free.check({"feed": {"name": "sip", "options": "opra"}}, code=2)
     assert free.verdicts("FAIL") == ["feed sip", "history"]
-    assert free.told["feed sip"][1].endswith(
+    assert free.checks["feed sip"][1].endswith(
         'feed.name = "sip" is not in the account\'s data plan: set it to "iex" (free) or "auto", or subscribe'
     )
     free.check({"feed": {"name": "iex", "options": "opra"}}, code=2)
     assert free.verdicts("FAIL") == ["options opra"]
     cure = 'set it to "indicative" (free) or "auto", or subscribe'
-    assert free.told["options opra"][1].endswith(f'feed.options = "opra" is not in the account\'s data plan: {cure}')
+    assert free.checks["options opra"][1].endswith(f'feed.options = "opra" is not in the account\'s data plan: {cure}')
 
 
 def test_auto_with_keys_that_are_refused_names_no_feed(desk: Desk) -> None:
     desk.check({"feed": {"name": "auto"}}, code=2, secret="wrong")
     assert desk.verdicts("FAIL") == ["feed", "keys"]
-    assert desk.told["feed"][1].startswith("feed is 'auto' and the broker refuses the keys for every feed")
+    assert desk.checks["feed"][1].startswith("feed is 'auto' and the broker refuses the keys for every feed")
 
 
 def test_a_feed_that_the_plan_does_not_have_fails_with_the_broker_s_words(desk: Desk) -> None:
     desk.server.faults.add("insufficient_subscription", where={"stream": "rest"})
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["history"]
-    assert desk.told["history"][1] == (
+    assert desk.checks["history"][1] == (
         "403 - subscription does not permit querying recent SIP data: "
         'feed.name = "sip" is not in the account\'s data plan: set it to "iex" (free) or "auto", or subscribe'
     )
     desk.server.faults.clear()
     desk.check({"feed": {"name": "iex"}}, code=0)
-    assert desk.told["feed iex"][0] == "ok"
-    assert "it was trained on feed sip, this desk uses iex" in desk.told["model"][1]
+    assert desk.checks["feed iex"][0] == "ok"
+    assert "it was trained on feed sip, this desk uses iex" in desk.checks["model"][1]
 
 
 def test_option_quotes_that_are_refused_fail(desk: Desk) -> None:
     desk.server.faults.add("http_error", status=403, where={"path": "/v1beta1/options/*"})
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["options indicative"]
-    assert desk.told["options indicative"][1].endswith("is not in the account's data plan: look at the plan")
+    assert desk.checks["options indicative"][1].endswith("is not in the account's data plan: look at the plan")
 
 
 def test_before_any_quote_the_options_are_not_checked(
@@ -417,9 +420,9 @@ def test_before_any_quote_the_options_are_not_checked(
 ) -> None:
     with desk_at(market, market.sessions[0].open_ns - HOUR_NS, tmp_path, capsys, monkeypatch) as desk:
         desk.check(code=0)
-    assert desk.told["feed sip"] == ("ok", "no quote yet")
-    assert desk.told["options indicative"][0] == "warn"
-    assert desk.told["options indicative"][1].startswith("not checked, there is no quote of the underlying now")
+    assert desk.checks["feed sip"] == ("ok", "no quote yet")
+    assert desk.checks["options indicative"][0] == "warn"
+    assert desk.checks["options indicative"][1].startswith("not checked, there is no quote of the underlying now")
 
 
 # --- a daily desk -------------------------------------------------------------------------------------------------
@@ -443,8 +446,8 @@ def test_a_daily_desk_needs_its_shares_and_no_options(
     with daily_desk(tmp_path, capsys, monkeypatch) as desk:
         desk.check(tables, code=0)
     assert [subject for subject in desk.order if "options" in subject] == []
-    assert desk.told["feed sip"] == ("ok", "quotes of 3 of 3 symbols")
-    assert desk.told["history"] == ("ok", "daily bars of 3 of 3 symbols in the last days")
+    assert desk.checks["feed sip"] == ("ok", "quotes of 3 of 3 symbols")
+    assert desk.checks["history"] == ("ok", "daily bars of 3 of 3 symbols in the last days")
 
 
 def test_a_share_without_bars_is_named(
@@ -454,8 +457,8 @@ def test_a_share_without_bars_is_named(
     tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
     with daily_desk(tmp_path, capsys, monkeypatch, delisted={"IWM": "2024-06-03"}) as desk:
         desk.check(tables, code=0)
-    assert desk.told["history"][0] == "warn"
-    assert "none of IWM: halted, delisted or renamed" in desk.told["history"][1]
+    assert desk.checks["history"][0] == "warn"
+    assert "none of IWM: halted, delisted or renamed" in desk.checks["history"][1]
 
 
 def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:
@@ -464,7 +467,7 @@ def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path
     other.claim_key(DEFAULT_KEY)
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["account lock"]
-    assert "other, state directory /elsewhere, process 4711" in desk.told["account lock"][1]
+    assert "other, state directory /elsewhere, process 4711" in desk.checks["account lock"][1]
     other.close()
     desk.check(code=0)
 
@@ -475,16 +478,16 @@ def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path
 def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) -> None:
     desk.check({"policy": {"version": "v9"}}, code=2)
     assert desk.verdicts("FAIL") == ["model"]
-    assert "v9" in desk.told["model"][1]
-    assert desk.told["keys"][0] == "ok"
+    assert "v9" in desk.checks["model"][1]
+    assert desk.checks["keys"][0] == "ok"
 
 
 def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
     desk.check({"desk": {"account": "live", "account_number": "PA3LOOPBACK1"}}, code=2)
     assert desk.verdicts("FAIL") == ["model"]
-    assert desk.told["model"][1].endswith("every entry would be denied; promote a model, or trade on paper")
-    assert desk.told["strategy"] == ("ok", "option_scalper")
-    assert desk.told["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
+    assert desk.checks["model"][1].endswith("every entry would be denied; promote a model, or trade on paper")
+    assert desk.checks["strategy"] == ("ok", "option_scalper")
+    assert desk.checks["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
 
 
 # --- the operator's side ------------------------------------------------------------------------------------------
@@ -493,20 +496,20 @@ def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
 def test_commands_without_a_key_that_signs_them_fail(desk: Desk) -> None:
     desk.check({"mqtt": {"enabled": True, "commands": True}}, code=2)
     assert desk.verdicts("FAIL") == ["mqtt"]
-    assert "MQTT_COMMAND_KEYS" in desk.told["mqtt"][1]
+    assert "MQTT_COMMAND_KEYS" in desk.checks["mqtt"][1]
 
 
 def test_a_broker_with_its_keys_is_told_by_their_names(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MQTT_COMMAND_KEYS", f"ops-laptop:{'5a' * 32}")
     desk.check({"mqtt": {"enabled": True, "commands": True}}, code=0)
-    assert desk.told["mqtt"] == ("ok", "127.0.0.1:8883, commands signed by ops-laptop")
+    assert desk.checks["mqtt"] == ("ok", "127.0.0.1:8883, commands signed by ops-laptop")
 
 
 def test_a_broker_that_nobody_vouches_for_and_an_alarm_program_that_is_missing_are_warnings(desk: Desk) -> None:
     desk.check({"mqtt": {"enabled": True, "ca_file": "/no/ca.pem"}, "alarms": {"command": ["/no/notify"]}}, code=0)
     assert {"mqtt", "alarms"} <= set(desk.verdicts("warn"))
-    assert "/no/ca.pem is no file" in desk.told["mqtt"][1]
-    assert "/no/notify cannot be run" in desk.told["alarms"][1]
+    assert "/no/ca.pem is no file" in desk.checks["mqtt"][1]
+    assert "/no/notify cannot be run" in desk.checks["alarms"][1]
 
 
 def made(path: Path, **meta: str) -> None:
@@ -520,12 +523,12 @@ def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
     made(desk.state_dir)
     desk.state_dir.chmod(0o750)
     desk.check(code=0)
-    assert desk.told["state directory"] == ("ok", f"{desk.state_dir}: resumes a journal")
-    assert desk.told["permissions"] == ("ok", "the state directory is closed to other users")
+    assert desk.checks["state directory"] == ("ok", f"{desk.state_dir}: resumes a journal")
+    assert desk.checks["permissions"] == ("ok", "the state directory is closed to other users")
 
 
 @pytest.mark.parametrize(
-    ("meta", "found"),
+    ("meta", "problem"),
     [
         ({"mode": "dry_run"}, "made with mode dry_run, now paper is asked for"),
         ({"account": "live"}, "made with account live, now paper is asked for"),
@@ -533,11 +536,11 @@ def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
         ({"strategy": "other"}, "made with strategy other, now option_scalper is asked for"),
     ],
 )
-def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], found: str) -> None:
+def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], problem: str) -> None:
     made(desk.state_dir, **meta)
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["state directory"]
-    assert f"{desk.state_dir}: this state directory was {found}: use the" in desk.told["state directory"][1]
+    assert f"{desk.state_dir}: this state directory was {problem}: use the" in desk.checks["state directory"][1]
 
 
 def test_a_damaged_journal_fails(desk: Desk) -> None:
@@ -545,7 +548,7 @@ def test_a_damaged_journal_fails(desk: Desk) -> None:
     (desk.state_dir / FILE).write_text("no journal" * 100)
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["state directory"]
-    assert "not a journal or damaged" in desk.told["state directory"][1]
+    assert "not a journal or damaged" in desk.checks["state directory"][1]
 
 
 def test_a_state_directory_in_use_is_a_warning_that_names_the_process(desk: Desk) -> None:
@@ -556,7 +559,7 @@ def test_a_state_directory_in_use_is_a_warning_that_names_the_process(desk: Desk
         running.journal.close()
         running.close()
     expected = f"{desk.state_dir}: in use by process {os.getpid()}: a second daemon would be refused"
-    assert desk.told["state directory"] == ("warn", expected)
+    assert desk.checks["state directory"] == ("warn", expected)
 
 
 def test_a_place_that_can_be_no_state_directory_fails(desk: Desk) -> None:
@@ -569,8 +572,8 @@ def test_a_place_that_can_be_no_state_directory_fails(desk: Desk) -> None:
     ):
         desk.check({"paths": {"state_dir": str(place)}}, code=2)
         assert desk.verdicts("FAIL") == ["state directory"]
-        assert problem in desk.told["state directory"][1]
-        assert desk.told["state directory"][1].endswith(": choose another")
+        assert problem in desk.checks["state directory"][1]
+        assert desk.checks["state directory"][1].endswith(": choose another")
 
 
 def test_a_journal_that_every_user_can_read_is_a_warning(desk: Desk) -> None:
@@ -579,10 +582,10 @@ def test_a_journal_that_every_user_can_read_is_a_warning(desk: Desk) -> None:
     (desk.state_dir / FILE).chmod(0o644)
     desk.check(code=0)
     expected = f"state, {FILE}: open to every user: chmod -R o-rwx {desk.state_dir}"
-    assert desk.told["permissions"] == ("warn", expected)
+    assert desk.checks["permissions"] == ("warn", expected)
     desk.state_dir.chmod(0o750)  # nobody else comes to the journal any more
     desk.check(code=0)
-    assert desk.told["permissions"][0] == "ok"
+    assert desk.checks["permissions"][0] == "ok"
 
 
 @pytest.mark.parametrize(("mib", "verdict"), [(5_000, "ok"), (4_999, "warn"), (500, "warn"), (499, "FAIL")])
@@ -590,7 +593,7 @@ def test_a_disk_with_little_room_is_told(desk: Desk, mib: int, verdict: str) -> 
     desk.monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, mib << 20))
     desk.check(code=2 if verdict == "FAIL" else 0)
     cure = "" if verdict == "ok" else ": make room, 5,000 MiB are good for months"
-    assert desk.told["disk"] == (verdict, f"{mib:,} MiB free where the journal is{cure}")
+    assert desk.checks["disk"] == (verdict, f"{mib:,} MiB free where the journal is{cure}")
 
 
 # --- what it is not -----------------------------------------------------------------------------------------------
@@ -608,9 +611,9 @@ def test_the_check_of_a_replay_asks_no_server(desk: Desk, capsys: pytest.Capture
     desk.monkeypatch.setenv("APCA_API_SECRET_KEY", DEFAULT_SECRET)
     arguments = ["--check", "--dry-run", "--bars", str(BUNDLED_TAPE), "--config", str(path)]
     assert cli.main(arguments) == 0
-    shown = capsys.readouterr().out
-    assert json.loads(shown.splitlines()[-1]) == {"check": "ok"}
-    assert "replay (dry run)" in shown
+    output = capsys.readouterr().out
+    assert json.loads(output.splitlines()[-1]) == {"check": "ok"}
+    assert "replay (dry run)" in output
     assert desk.server.server.requests == []
     assert not desk.state_dir.exists()
 
@@ -628,9 +631,9 @@ def test_a_desk_of_shares_by_the_minute_needs_minute_bars_and_quotes_of_each_and
     begin_ns = new_york_ns(HALF_DAY, "09:00")
     with desk_at(tape().market(HALF_DAY), begin_ns, tmp_path, capsys, monkeypatch, accounts=(account,)) as desk:
         desk.check(tables, code=0)
-        assert desk.told["feed sip"] == ("ok", "quotes of 2 of 3 symbols")
-        assert desk.told["history"][0] == "warn"
-        assert desk.told["history"][1].startswith("minute bars of 2 of 3 symbols in the last days: none of IWM")
+        assert desk.checks["feed sip"] == ("ok", "quotes of 2 of 3 symbols")
+        assert desk.checks["history"][0] == "warn"
+        assert desk.checks["history"][1].startswith("minute bars of 2 of 3 symbols in the last days: none of IWM")
     assert [subject for subject in desk.order if "options" in subject] == []
 
 
@@ -645,16 +648,18 @@ def test_redis_of_served_answers_is_tried_as_the_daemon_would(
     begin_ns = new_york_ns(HALF_DAY, "09:00")
     with desk_at(tape().market(HALF_DAY), begin_ns, tmp_path, capsys, monkeypatch) as desk, redis_anywhere() as redis:
         desk.check({**shared, "policy": {"answers": "served", "redis": nowhere}}, code=2)
-        assert desk.told["redis"][0] == "FAIL"
-        assert desk.told["redis"][1].startswith(f"policy.redis = {nowhere}: /nowhere/r.sock: ConnectionError: ")
+        assert desk.checks["redis"][0] == "FAIL"
+        assert desk.checks["redis"][1].startswith(f"policy.redis = {nowhere}: /nowhere/r.sock: ConnectionError: ")
         desk.check({**shared, "policy": {"redis": nowhere}}, code=0)
-        assert desk.told["redis"][0] == "warn"
+        assert desk.checks["redis"][0] == "warn"
         monkeypatch.setenv("REDIS_PASSWORD", redis.passwords["rltraderd"])
         desk.check({**shared, "policy": {"answers": "served", "redis": f"unix://{redis.socket}"}}, code=0)
         text = f"policy.redis = unix://{redis.socket}: {redis.socket}: user rltraderd may XADD, XREAD"
-        assert desk.told["redis"] == ("ok", text)
-        assert desk.told["redis keeps"][0] == "ok"
+        assert desk.checks["redis"] == ("ok", text)
+        assert desk.checks["redis keeps"][0] == "ok"
         monkeypatch.setenv("REDIS_PASSWORD", redis.passwords["rltrader-trainer"])
         desk.check({**shared, "policy": {"answers": "served", "redis": f"unix://{redis.socket}"}}, code=2)
-        assert "user rltraderd is refused with the password (from environment REDIS_PASSWORD)" in desk.told["redis"][1]
-        assert redis.passwords["rltrader-trainer"] not in desk.told["redis"][1]
+        assert (
+            "user rltraderd is refused with the password (from environment REDIS_PASSWORD)" in desk.checks["redis"][1]
+        )
+        assert redis.passwords["rltrader-trainer"] not in desk.checks["redis"][1]

@@ -55,7 +55,7 @@ def shadow(*arguments: object) -> str:
 def state(tmp_path: Path) -> Path:
     """A state directory of 200 decisions whose newest rows are all 1 in three columns; its model's store beside it."""
     put(tmp_path / "models", manifest_of(strategy("option_scalper"), b"graph", (), reference=REFERENCE), b"graph")
-    made, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), CommitBatch()
+    journal, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), CommitBatch()
     row = np.zeros(23, dtype="<f4")
     row[[0, 1, 20]] = 1.0
     for number in range(200):
@@ -65,15 +65,15 @@ def state(tmp_path: Path) -> Path:
                 model="v1", row=row.tobytes(), logits="[1, 0, 0, 0, 0, 0]",
             )
         )  # fmt: skip
-    made.commit(batch)
-    made.close()
+    journal.commit(batch)
+    journal.close()
     return tmp_path
 
 
 def test_the_table_says_what_is_beyond_what_training_saw_and_what_is_not(state: Path) -> None:
-    said = drift("--state-dir", state, "--models-dir", state / "models")
-    assert said.startswith("v1: 200 decisions from 2024-07-01 09:30:00 to 2024-07-01 12:49:00 against 40,000 of its")
-    words = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in said.splitlines() if "│" in line}
+    output = drift("--state-dir", state, "--models-dir", state / "models")
+    assert output.startswith("v1: 200 decisions from 2024-07-01 09:30:00 to 2024-07-01 12:49:00 against 40,000 of its")
+    words = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in output.splitlines() if "│" in line}
     assert words == {
         "log_return": "BEYOND",
         "atr14": "within what training saw",
@@ -81,13 +81,13 @@ def test_the_table_says_what_is_beyond_what_training_saw_and_what_is_not(state: 
         "rsi14": "",
         "actions": "",
     }
-    assert "fewer than 500 decisions" in said
+    assert "fewer than 500 decisions" in output
 
 
 def test_json_holds_the_shares_of_every_bin(state: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert drift("--state-dir", state, "--models-dir", state / "models", "--window", 50, "--json") == ""
-    told = msgspec.json.decode(capfdbinary.readouterr().out, type=DriftResult)
-    assert (told.decisions, told.features[0].expected, told.features[0].found) == (50, (0.5, 0.5), (0.0, 1.0))
+    result = msgspec.json.decode(capfdbinary.readouterr().out, type=DriftResult)
+    assert (result.decisions, result.features[0].expected, result.features[0].found) == (50, (0.5, 0.5), (0.0, 1.0))
 
 
 def test_what_cannot_be_measured_is_said_with_its_cure(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -122,26 +122,26 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     class Same:
         def shadow_answer(self, question: Any, state: Any) -> ShadowAnswered:
-            said: Any = run.replay.policy.answer(question, state.now_ns)
-            return ShadowAnswered(state.now_ns, question.decision, said.logits, b"", "v2<b>")
+            answer: Any = run.replay.policy.answer(question, state.now_ns)
+            return ShadowAnswered(state.now_ns, question.decision, answer.logits, b"", "v2<b>")
 
     assert run.run(folder / "state", engine_made=lambda engine: setattr(engine, "_shadow", Same())).failure is None
     return folder / "state"
 
 
 def test_the_report_says_first_what_may_be_chance(shadowed: Path) -> None:
-    said = shadow("--state-dir", shadowed).splitlines()
-    assert said[0].startswith("v2<b> compared with fixture")
-    assert said[1].startswith("May be chance: over 1 sessions the candidate would have earned 0.00 USD")
-    assert any("agreement" in line and "100.00%" in line for line in said)
-    assert any(line.startswith("A candidate's confidence cannot be checked") for line in said)
-    assert any("The rule: Two copies of the desk" in line for line in said)
+    lines = shadow("--state-dir", shadowed).splitlines()
+    assert lines[0].startswith("v2<b> compared with fixture")
+    assert lines[1].startswith("May be chance: over 1 sessions the candidate would have earned 0.00 USD")
+    assert any("agreement" in line and "100.00%" in line for line in lines)
+    assert any(line.startswith("A candidate's confidence cannot be checked") for line in lines)
+    assert any("The rule: Two copies of the desk" in line for line in lines)
 
 
 def test_json_is_the_report_itself(shadowed: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert shadow("--state-dir", shadowed, "--json") == ""
-    told = msgspec.json.decode(capfdbinary.readouterr().out, type=ShadowReport)
-    assert (told.model, told.agreement) == ("v2<b>", 1.0)
+    report = msgspec.json.decode(capfdbinary.readouterr().out, type=ShadowReport)
+    assert (report.model, report.agreement) == ("v2<b>", 1.0)
 
 
 def test_the_page_stands_alone_and_takes_no_name_for_markup(shadowed: Path, tmp_path: Path) -> None:

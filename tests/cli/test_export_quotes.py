@@ -26,12 +26,12 @@ def quote(symbol: str, when: str, bid: str, ask: str) -> dict[str, Any]:
     return {"symbol": symbol, "bid": bid, "ask": ask, "low": bid, "high": ask, "quoted_ns": ns(when)}
 
 
-def quotes(when: str, *found: dict[str, Any], closes: str = "") -> dict[str, Any]:
+def quotes(when: str, *columns: dict[str, Any], closes: str = "") -> dict[str, Any]:
     return {
         "type": "QuotesReceived",
         "time_ns": ns(when),
         "closes_bar_ns": ns(closes) if closes else 0,
-        "quotes": found,
+        "quotes": columns,
     }
 
 

@@ -40,15 +40,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """`rltraderctl models WORD …` on the store: exit code, output, errors."""
-    told = io.StringIO()
-    monkeypatch.setattr(ctl, "_console", lambda: Console(file=told, width=200))
+    output = io.StringIO()
+    monkeypatch.setattr(ctl, "_console", lambda: Console(file=output, width=200))
 
     def go(word: str, *arguments: str) -> tuple[int, str, str]:
-        told.seek(0)
-        told.truncate()
+        output.seek(0)
+        output.truncate()
         where = [] if word == "keygen" else ["--models-dir", str(store)]
         code = ctl.main(["models", word, *arguments, *where])
-        return code, told.getvalue(), capsys.readouterr().err
+        return code, output.getvalue(), capsys.readouterr().err
 
     return go
 
@@ -59,13 +59,13 @@ def current(store: Path) -> str:
 
 
 def test_a_version_is_activated_after_all_checks_and_the_history_says_who_and_why(run: Run, store: Path) -> None:
-    code, said, _ = run("activate", "a", "--reason", "the first", "--who", "alice")
+    code, output, _ = run("activate", "a", "--reason", "the first", "--who", "alice")
     assert (code, current(store)) == (0, "a")
-    assert "none -> a" in said
+    assert "none -> a" in output
     (line,) = (store / "option_scalper" / PROMOTIONS_FILE).read_text().splitlines()
-    told = json.loads(line)
-    assert (told["who"], told["why"], told["to"]) == ("alice", "the first", "a")
-    assert told["time_ns"] > 1_700_000_000 * 10**9
+    entry = json.loads(line)
+    assert (entry["who"], entry["why"], entry["to"]) == ("alice", "the first", "a")
+    assert entry["time_ns"] > 1_700_000_000 * 10**9
 
 
 def test_each_command_names_the_one_that_leads_on_about_the_same_store(run: Run, store: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
     pointer = store / "option_scalper" / "candidate"
     assert run("candidate", "b", "--reason", "try it")[0] == 0
     assert pointer.read_text() == "b\n"
-    assert run("candidate", "--reason", "nothing said")[0] == EXIT_CODE
+    assert run("candidate", "--reason", "no name")[0] == EXIT_CODE
     assert run("candidate", "damaged", "--reason", "try that")[0] == REFUSED
     assert run("candidate", "--clear", "--reason", "enough")[0] == 0
     assert not pointer.exists()
@@ -149,9 +149,9 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
 def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run, store: Path) -> None:
     run("activate", "a", "--reason", "x")
     run("candidate", "b", "--reason", "x")
-    code, said, _ = run("list")
+    code, output, _ = run("list")
     assert code == 0
-    rows = {line.split()[0]: line for line in said.splitlines()}
+    rows = {line.split()[0]: line for line in output.splitlines()}
     assert "current" in rows["a"]
     assert "candidate" in rows["b"]
     assert "refused, policy digest" in rows["damaged"]
@@ -161,25 +161,25 @@ def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run,
 
 def test_a_version_is_shown_with_its_history(run: Run) -> None:
     run("activate", "a", "--reason", "for a start")
-    code, said, _ = run("show", "current")
+    code, output, _ = run("show", "current")
     assert code == 0
     for part in ("version            a", "named by           current", "for a start", "bars.parquet", "2024-07-05"):
-        assert part in said, part
+        assert part in output, part
 
 
 def test_nothing_that_a_version_or_its_history_says_commands_the_terminal(run: Run, store: Path) -> None:
     shelf, evil = store / "option_scalper", "\x1b]52;c;b3duZWQ=\x07\x1b[8m\r"
-    told = json.loads((shelf / "b" / MANIFEST_FILE).read_bytes())
-    told["note"] = told["training"]["file"] = told["training"]["last_session"] = evil
-    told["metrics"] = {evil: evil}
-    (shelf / "b" / MANIFEST_FILE).write_text(json.dumps(told))
+    manifest = json.loads((shelf / "b" / MANIFEST_FILE).read_bytes())
+    manifest["note"] = manifest["training"]["file"] = manifest["training"]["last_session"] = evil
+    manifest["metrics"] = {evil: evil}
+    (shelf / "b" / MANIFEST_FILE).write_text(json.dumps(manifest))
     line = {"time_ns": 0, "pointer": "current", "from": "a", "to": "b", "who": evil, "why": evil}
     (shelf / PROMOTIONS_FILE).write_text(json.dumps(line) + "\n")
     (shelf / "candidate").write_text(f"{evil}\n")
     for arguments in (("list",), ("show", "b"), ("check", "b"), ("candidate", "a", "--reason", "another")):
-        code, said, error = run(*arguments)
+        code, output, error = run(*arguments)
         assert code == 0, arguments
-        assert (said + error).replace("\n", "").isprintable(), arguments
+        assert (output + error).replace("\n", "").isprintable(), arguments
     assert "\\x1b]52" in run("show", "b")[1]
 
 
@@ -187,13 +187,13 @@ def test_a_signed_version_is_good_for_its_public_key_alone(
     run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = tmp_path / "key.pem"
-    code, said, _ = run("keygen", str(key))
-    public = said.split('"')[1]
+    code, output, _ = run("keygen", str(key))
+    public = output.split('"')[1]
     assert (code, len(public)) == (0, 44)
     monkeypatch.setenv("RLTRADER_POLICY__PUBLIC_KEY", public)
     assert "model refused, signature" in run("activate", "a", "--reason", "x")[2]
-    code, said, _ = run("sign", "a", "--key", str(key))
-    assert (code, public in said) == (0, True)
+    code, output, _ = run("sign", "a", "--key", str(key))
+    assert (code, public in output) == (0, True)
     assert (store / "option_scalper" / "a" / SIGNATURE_FILE).exists()
     assert run("activate", "a", "--reason", "x")[0] == 0
     assert "signed             yes" in run("show", "a")[1]
@@ -231,7 +231,7 @@ def test_what_is_no_strategy_and_no_store_is_said(run: Run, tmp_path: Path) -> N
 
 def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:
     with_card(store, CARD)
-    code, said, _ = run("show", "v2")
+    code, output, _ = run("show", "v2")
     assert code == 0
     for line in (
         "parent             v1",
@@ -240,7 +240,7 @@ def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:
         "log                3,000 decisions of 10 sessions, exploration 3.0%",
         "lead by dr         +0.20000, 95 % interval +0.10000 to +0.30000",
     ):
-        assert line in said
+        assert line in output
     unknown = msgspec.structs.replace(CARD, version="v3", leads={}, cannot_be_said="nothing was explored")
     with_card(store, unknown, seed=4)
     assert "lead               cannot be said: nothing was explored" in run("show", "v3")[1]

@@ -61,7 +61,7 @@ def test_a_tape_without_a_regular_bar_is_warned_about(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("events", "--kind", "OrderFiled"), "did you mean OrderFilled?"),
         (("events", "--limit", "0"), "'0' is no count; expected 1 or more"),
@@ -74,12 +74,12 @@ def test_a_tape_without_a_regular_bar_is_warned_about(tmp_path: Path) -> None:
     ],
 )
 def test_a_question_that_means_nothing_is_answered_in_one_line(
-    state: Path, arguments: tuple[str, ...], told: str
+    state: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     command, *rest = arguments
     finished = run("rltraderctl", command, "--state-dir", state, *rest)
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert told in finished.stderr.splitlines()[-1]
+    assert message in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
 
 

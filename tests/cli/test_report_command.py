@@ -51,13 +51,13 @@ def newest(state_dir: Path) -> str:
 
 
 def test_it_prints_the_newest_session_and_writes_its_page(state: Path) -> None:
-    said = report(state)
+    output = report(state)
     page = state / "reports" / f"{newest(state)}.html"
-    assert said.splitlines()[0].startswith("paper-1 · option_scalper · replay, paper account, tape tape.csv · ")
-    assert said.splitlines()[1].startswith("On ")
-    assert f"page: {page}" in said
+    assert output.splitlines()[0].startswith("paper-1 · option_scalper · replay, paper account, tape tape.csv · ")
+    assert output.splitlines()[1].startswith("On ")
+    assert f"page: {page}" in output
     assert page.read_text().startswith("<!doctype html>")
-    assert said.splitlines()[1] in page.read_text()
+    assert output.splitlines()[1] in page.read_text()
     assert page.stat().st_mode & 0o777 == 0o640
 
 
@@ -68,18 +68,18 @@ def test_the_csv_and_the_json_have_every_order_of_the_session(
     assert (
         report(state, "--json", "--csv", str(place), "--html", str(tmp_path / "x.html"), "--day", newest(state)) == ""
     )
-    told = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
     lines = list(csv.DictReader(io.StringIO(place.read_text())))
     assert list(lines[0]) == list(COLUMNS)
-    assert [line["client_order_id"] for line in lines] == [order["client_order_id"] for order in told["orders"]]
+    assert [line["client_order_id"] for line in lines] == [order["client_order_id"] for order in document["orders"]]
     booked = {row[0]: row for row in table(state, "orders")}
     for line in lines:
         row = booked[line["client_order_id"]]
         assert (line["purpose"], line["status"], int(line["filled"])) == (row[2], row[8], row[9])
         assert Decimal(line["fees_usd"]) == Decimal(row[11])
-    assert told["execution"]["orders"] == len(lines) > 0
-    assert sum(Decimal(line["slippage_usd"] or 0) for line in lines) == Decimal(told["execution"]["slippage_usd"])
-    assert told["ended"] is True
+    assert document["execution"]["orders"] == len(lines) > 0
+    assert sum(Decimal(line["slippage_usd"] or 0) for line in lines) == Decimal(document["execution"]["slippage_usd"])
+    assert document["ended"] is True
 
 
 def test_it_reads_beside_a_daemon_that_holds_the_journal(state: Path, tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_page_that_cannot_be_written_names_the_option_that_helps(state: Path, 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may only read")
 def test_a_state_directory_that_may_only_be_read_is_reported_elsewhere(state: Path) -> None:
     """A process of another user: reads the journal of a folder that it may not write, and says so."""
-    with tempfile.TemporaryDirectory() as made:
-        place = Path(made)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
         place.chmod(0o755)
         shutil.copy(state / FILE, place)
         (place / FILE).chmod(0o444)

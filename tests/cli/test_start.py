@@ -62,9 +62,9 @@ def test_each_desk_is_started_with_its_own_files_name_and_keys(place: Path, caps
         assert f"{name} | {name} {keys} -P -m rltrader.module daemon {of_desk}" in lines
         assert f"{name} | ended with exit code 0" in lines
     assert ctl.main(["start", "--desk", "two", "--dry-run", "--check"]) == 0
-    assert "two | two" in (shown := capsys.readouterr().out)
-    assert "--state-dir state/two --dry-run --check" in shown
-    assert "one |" not in shown
+    assert "two | two" in (output := capsys.readouterr().out)
+    assert "--state-dir state/two --dry-run --check" in output
+    assert "one |" not in output
 
 
 def test_a_crash_is_started_again_and_a_refusal_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,9 +36,9 @@ def minutes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory of a desk of three funds on the bundled daily tape."""
     state_dir = tmp_path_factory.mktemp("daily") / "state"
-    asked = ("--dry-run", "--strategy", "regime_switcher", "--state-dir", state_dir)
+    arguments = ("--dry-run", "--strategy", "regime_switcher", "--state-dir", state_dir)
     env = environment(RLTRADER_PATHS__MODELS_DIR=str(REPOSITORY / "onnx_models"), RLTRADER_POLICY__VERSION="current")
-    played = rltraderd(*asked, cwd=REPOSITORY, env=env)
+    played = rltraderd(*arguments, cwd=REPOSITORY, env=env)
     assert played.returncode == 0, played.stderr
     return state_dir
 
@@ -46,8 +46,8 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sheet(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     """Run it with --json."""
     assert main(["report", "--json", *map(str, arguments)]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def equity_of(state_dir: Path) -> pd.Series:
@@ -55,8 +55,8 @@ def equity_of(state_dir: Path) -> pd.Series:
     with closing(sqlite3.connect(state_dir / FILE)) as db:
         rows = pd.read_sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns", db)
     dates = pd.to_datetime(rows["time_ns"], utc=True).dt.tz_convert("America/New_York").dt.strftime("%Y-%m-%d")
-    found: pd.Series = rows["equity_usd"].astype(float).groupby(dates).last()
-    return found
+    equity: pd.Series = rows["equity_usd"].astype(float).groupby(dates).last()
+    return equity
 
 
 def one(answer: dict[str, Any]) -> dict[str, Any]:
@@ -132,11 +132,11 @@ def test_several_desks_stand_next_to_their_sum(
     named = (("slow", daily), ("quick", minutes[0]))
     desks.write_text("".join(f'[[desk]]\nname = "{name}"\nstate_dir = "{place}"\n' for name, place in named))
     assert main(["report", "--desks", str(desks), "--html", str(page)]) == 0
-    shown = capsys.readouterr().out
-    assert "all desks: −" in shown
-    assert "Still open" in shown
-    assert ("slow (regime_switcher)" in shown, "quick (option_scalper)" in shown) == (True, True)
-    assert f"page: {page}" in shown
+    output = capsys.readouterr().out
+    assert "all desks: −" in output
+    assert "Still open" in output
+    assert ("slow (regime_switcher)" in output, "quick (option_scalper)" in output) == (True, True)
+    assert f"page: {page}" in output
     text = page.read_text()
     assert text.startswith("<!doctype html>")
     assert text.count("<section>") == 3
@@ -157,13 +157,13 @@ def test_a_narrow_terminal_shows_the_year_in_two_tables_and_cuts_no_month(
     months = [f"{day['share']:+.1%}" for day in one(sheet(capsys, "--state-dir", daily, "--range", "ALL"))["months"]]
     monkeypatch.setattr("daemon.cli.ctl._console", lambda: Console(width=80, highlight=False))
     assert main(["report", "--state-dir", str(daily), "--range", "ALL"]) == 0
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    assert [month for month in months if month.replace("-", "−").replace("%", " %") not in shown] == []
+    output = capsys.readouterr().out
+    assert "…" not in output
+    assert [month for month in months if month.replace("-", "−").replace("%", " %") not in output] == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--from", "2024-01-02", "--day", "2024-01-02"), "--day is about one session of one desk"),
         (("--range", "1M", "--to", "2024-01-02"), "name it alone, or --from and --to"),
@@ -178,11 +178,11 @@ def test_what_cannot_be_shown_is_refused_with_the_cure(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert main(["report", "--state-dir", str(daily), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_span_without_a_session_says_so(daily: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,12 +50,12 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table_has_the_newest_last_and_the_sums_below(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trades", "--state-dir", str(state_dir)]) == 0
-    shown = capsys.readouterr().out
-    won, lost, held = shown.index("▲ +90.00"), shown.index("▼ −180.00"), shown.index("open, ")
+    output = capsys.readouterr().out
+    won, lost, held = output.index("▲ +90.00"), output.index("▼ −180.00"), output.index("open, ")
     assert won < lost < held
-    assert "2 closed trades (flat again), 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in shown
-    assert "BUY_CALL 0.90 → EXIT" in shown
-    assert "Open: 1" in shown
+    assert "2 closed trades (flat again), 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in output
+    assert "BUY_CALL 0.90 → EXIT" in output
+    assert "Open: 1" in output
 
 
 def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
     held.commit(journal)
     held.close()
     with closing(JournalReader(tmp_path / FILE)) as reader:
-        found = read_trades(reader, Wanted())
-    (trade,) = found.trades
+        trades = read_trades(reader, Wanted())
+    (trade,) = trades.trades
     assert open_of(trade) == "open: 3 of 9"
     assert so_far(trade).endswith("realised ▲ +60.00 by 6 sold at 2.10")
     assert trade_row(trade)[3].startswith("open: 3 of 9\nunrealised ")
-    assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(found.totals)
-    assert found.totals == totals_of(found.trades)
+    assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(trades.totals)
+    assert trades.totals == totals_of(trades.trades)
 
 
 def test_the_parts_of_an_open_trade_add_up_in_cents() -> None:
@@ -128,8 +128,8 @@ def test_a_narrow_terminal_cuts_no_number_and_names_the_columns_that_have_no_roo
 ) -> None:
     monkeypatch.setattr("daemon.cli.ctl._console", lambda: Console(width=80, highlight=False))
     assert main(["trades", "--state-dir", str(state_dir)]) == 0
-    shown = capsys.readouterr().out
-    table, _, below = shown.partition("no room for: decisions, best, worst")
+    output = capsys.readouterr().out
+    table, _, below = output.partition("no room for: decisions, best, worst")
     assert "▼ −180.00" in table
     assert "−10.0" in table
     assert "…" not in table

@@ -60,10 +60,10 @@ def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     for tables in CHANGES.values():  # another default for some strategies: none is written for all
         for table, keys in tables.items():
             assert not written[table].keys() & keys.keys()
-    shown = tomllib.loads(
+    document = tomllib.loads(
         re.sub(r"^# (\w+ = \S+)$", r"\1", text.partition("# One file for desks")[0], flags=re.MULTILINE)
     )
-    assert {section: list(keys) for section, keys in shown.items()} == {
+    assert {section: list(keys) for section, keys in document.items()} == {
         section: list(keys) for section, keys in defaults().items()
     }
     assert load(SHIPPED, {}) == load(None, {}) == DeskSettings()
@@ -90,11 +90,15 @@ def test_the_shipped_file_explains_each_fee_as_it_is_declared() -> None:
 
 def test_the_shipped_file_names_each_strategys_own_default() -> None:
     comments = dict(re.findall(r"^# .* Default: (.+ else .+)\.\n# (\w+) = ", SHIPPED.read_text(), flags=re.MULTILINE))
-    said = {key: text for text, key in comments.items()}
+    comment_of = {key: text for text, key in comments.items()}
     for name, tables in CHANGES.items():
         for keys in tables.values():
             for key, value in keys.items():
-                assert f"{value} for" in said[key] or "its own capital" in said[key], (name, key, said[key])
+                assert f"{value} for" in comment_of[key] or "its own capital" in comment_of[key], (
+                    name,
+                    key,
+                    comment_of[key],
+                )
 
 
 def test_the_command_line_beats_the_environment_which_beats_the_file(
@@ -185,7 +189,7 @@ def test_each_value_knows_where_it_comes_from(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[regime_switcher.risk]\ndaily_loss = 0.1\n", "did you mean regime_switcher.risk.daily_loss_max?"),
         ("[regime_switcher.desk]\nname = 'x'\n", "regime_switcher.desk.name"),
@@ -193,8 +197,8 @@ def test_each_value_knows_where_it_comes_from(tmp_path: Path, monkeypatch: pytes
         ("[regime_swicher.risk]\ndaily_loss_max = 0.1\n", "did you mean regime_switcher?"),
     ],
 )
-def test_a_strategys_table_is_checked_also_where_another_strategy_runs(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_a_strategys_table_is_checked_also_where_another_strategy_runs(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         load(write(tmp_path, text), {})
 
 
@@ -418,10 +422,10 @@ def test_credentials_come_from_the_environment_and_are_never_shown(monkeypatch: 
     assert Credentials() == Credentials(api_key_id=None, api_secret_key=None)
     monkeypatch.setenv("APCA_API_KEY_ID", "PKHIDDEN")
     monkeypatch.setenv("APCA_API_SECRET_KEY", "hidden too")
-    found = Credentials()
-    assert found.api_key_id is not None
-    assert found.api_key_id.get_secret_value() == "PKHIDDEN"
-    for text in (repr(found), str(found), found.model_dump_json(), repr(found.model_dump())):
+    keys = Credentials()
+    assert keys.api_key_id is not None
+    assert keys.api_key_id.get_secret_value() == "PKHIDDEN"
+    for text in (repr(keys), str(keys), keys.model_dump_json(), repr(keys.model_dump())):
         assert "HIDDEN" not in text
         assert "hidden" not in text
 
@@ -527,9 +531,9 @@ def test_an_address_has_the_feeds_in_it_and_no_slash_at_its_end() -> None:
     ],
 )
 def test_a_user_password_or_query_in_an_address_is_refused_and_not_repeated(address: object) -> None:
-    told = refusal(alpaca__data_url=address)
-    assert told.startswith("alpaca.data_url is ")
-    assert "PLA" not in told
+    message = refusal(alpaca__data_url=address)
+    assert message.startswith("alpaca.data_url is ")
+    assert "PLA" not in message
 
 
 @pytest.mark.parametrize(
@@ -545,36 +549,38 @@ def test_a_user_password_or_query_in_an_address_is_refused_and_not_repeated(addr
     ],
 )
 def test_an_address_that_is_none_is_refused_with_an_example(address: str) -> None:
-    told = refusal(alpaca__data_url=address)
-    assert f'alpaca.data_url is "{address}" (from the command line): expected an address such as https://data' in told
+    message = refusal(alpaca__data_url=address)
+    assert (
+        f'alpaca.data_url is "{address}" (from the command line): expected an address such as https://data' in message
+    )
 
 
 @pytest.mark.parametrize("name", ["trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url"])
 def test_keys_go_over_the_network_encrypted_or_not_at_all(name: str) -> None:
     secure, plain = ("https", "http") if name in ("trading_url", "data_url") else ("wss", "ws")
     for host in ("data.alpaca.markets", "192.168.1.5:8000", "localhost.example"):
-        told = refusal(**{f"alpaca__{name}": f"{plain}://{host}"})
-        assert f"expected {secure}:// (keys never travel in the clear, except to this machine)" in told
+        message = refusal(**{f"alpaca__{name}": f"{plain}://{host}"})
+        assert f"expected {secure}:// (keys never travel in the clear, except to this machine)" in message
     load(None, {f"alpaca.{name}": LOOPBACK[f"alpaca.{name}"]})  # is not refused
 
 
 @pytest.mark.parametrize("host", ["api.alpaca.markets", "API.alpaca.markets.", "api.alpaca.markets:443"])
 def test_a_paper_desk_is_refused_at_the_live_host(host: str) -> None:
-    told = refusal(alpaca__trading_url=f"https://{host}", alpaca__trade_stream_url=f"wss://{host}/stream")
+    message = refusal(alpaca__trading_url=f"https://{host}", alpaca__trade_stream_url=f"wss://{host}/stream")
     expected = 'expected paper-api.alpaca.markets, because desk.account is "paper"'
-    assert [line.split()[0] for line in told.splitlines()] == ["alpaca.trading_url", "alpaca.trade_stream_url"]
-    assert all(expected in line for line in told.splitlines())
+    assert [line.split()[0] for line in message.splitlines()] == ["alpaca.trading_url", "alpaca.trade_stream_url"]
+    assert all(expected in line for line in message.splitlines())
 
 
 def test_a_live_desk_is_refused_at_the_paper_host_and_without_its_number() -> None:
-    told = refusal(desk__account="live")
-    assert [line.split()[0] for line in told.splitlines()] == [
+    message = refusal(desk__account="live")
+    assert [line.split()[0] for line in message.splitlines()] == [
         "alpaca.trading_url",
         "alpaca.trade_stream_url",
         "desk.account_number",
     ]
-    assert told.count('expected api.alpaca.markets, because desk.account is "live"') == 2
-    assert "expected the number of the live account: it is checked against what the broker says" in told
+    assert message.count('expected api.alpaca.markets, because desk.account is "live"') == 2
+    assert "expected the number of the live account: it is checked against what the broker says" in message
     assert load(None, LIVE).desk.account_number == "123456789"
 
 
@@ -622,11 +628,11 @@ def test_virtual_time_is_for_a_server_on_this_machine_and_leaves_no_other_key_to
         load(None, {"clock.socket": "/tmp/clock"})
 
 
-@pytest.mark.parametrize("told", ["1719838800", "2024-07-01 13:00:00Z", "2024-07-01T09:00:00-04:00", '"1719838800.0"'])
-def test_a_start_may_be_a_time_of_toml_text_or_seconds(told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["1719838800", "2024-07-01 13:00:00Z", "2024-07-01T09:00:00-04:00", '"1719838800.0"'])
+def test_a_start_may_be_a_time_of_toml_text_or_seconds(text: str, tmp_path: Path) -> None:
     addresses = "\n".join(f'{key.partition(".")[2]} = "{value}"' for key, value in LOOPBACK.items())
     path = write(
-        tmp_path, f"[alpaca]\n{addresses}\n[clock]\nanchor_unix_s = 1.5\nsim_start = {told.replace(' ', 'T')}\n"
+        tmp_path, f"[alpaca]\n{addresses}\n[clock]\nanchor_unix_s = 1.5\nsim_start = {text.replace(' ', 'T')}\n"
     )
     clock = load(path, {}).clock
     assert (sim_start_ns(clock), clock.rate) == (1_719_838_800_000_000_000, 1.0)
@@ -650,54 +656,54 @@ def test_a_key_that_stands_in_the_wrong_place_is_not_repeated(tmp_path: Path, mo
     monkeypatch.setenv("RLTRADER_DESK__STRATEGY", SECRET)
     monkeypatch.setenv("RLTRADER_APCA_API_KEY_ID", KEY)
     path = write(tmp_path, f'[desk]\nname = "{KEY}"\naccount_number = "{SECRET}"\nfeed = 1\n[apca]\nkey = "{KEY}"\n')
-    told = ""
+    message = ""
     for config in (path, None):
         with pytest.raises(ConfigError) as caught:
             load(config, {"policy.threads": SECRET, "paths.nowhere": KEY})
-        told += str(caught.value)
+        message += str(caught.value)
     monkeypatch.delenv("RLTRADER_APCA_API_KEY_ID")
     for text in (f'[desk]\nname = "{KEY}"\n', f'alpaca = "{KEY}"\n', f'[log]\nlevel = "{SECRET}"\n'):
         with pytest.raises(ConfigError) as caught:
             load(write(tmp_path, text), {})
-        told += str(caught.value)
-    assert "[hidden]" in told
-    assert KEY not in told
-    assert SECRET not in told
+        message += str(caught.value)
+    assert "[hidden]" in message
+    assert KEY not in message
+    assert SECRET not in message
 
 
 def planted(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: bytes) -> Path:
     """systemd's folder of credentials with these files."""
-    made = folder / "credentials"
-    made.mkdir()
+    directory = folder / "credentials"
+    directory.mkdir()
     for name, content in files.items():
-        (made / name).write_bytes(content)
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(made))
-    return made
+        (directory / name).write_bytes(content)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    return directory
 
 
 def test_the_credentials_of_systemd_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APCA_API_KEY_ID", "of-the-environment")
     monkeypatch.setenv("APCA_API_SECRET_KEY", "of-the-environment-too")
     assert (credentials().key, credentials().secret) == ("of-the-environment", "of-the-environment-too")
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=f"{KEY}\n".encode(), APCA_API_SECRET_KEY=SECRET.encode())
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=f"{KEY}\n".encode(), APCA_API_SECRET_KEY=SECRET.encode())
     assert (credentials().key, credentials().secret) == (KEY, SECRET)
     assert SECRET not in repr(credentials())
-    (made / "APCA_API_SECRET_KEY").unlink()
+    (directory / "APCA_API_SECRET_KEY").unlink()
     assert (credentials().key, credentials().secret) == (KEY, "of-the-environment-too")
 
 
 def test_keys_are_complete_only_when_both_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not credentials().complete
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode())
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode())
     assert not credentials().complete
-    (made / "APCA_API_SECRET_KEY").write_text(" \n")
+    (directory / "APCA_API_SECRET_KEY").write_text(" \n")
     assert not credentials().complete
-    (made / "APCA_API_SECRET_KEY").write_text(SECRET)
+    (directory / "APCA_API_SECRET_KEY").write_text(SECRET)
     assert credentials().complete
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (f"{SECRET}é".encode(), "the credential cannot be read (it is no ASCII text): write the key alone, as text"),
         (b"\x80" + SECRET.encode(), "the credential cannot be read (it is no ASCII text)"),
@@ -706,18 +712,18 @@ def test_keys_are_complete_only_when_both_are_there(tmp_path: Path, monkeypatch:
     ],
 )
 def test_a_credential_that_is_no_key_is_refused_without_its_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode(), APCA_API_SECRET_KEY=content)
+    directory = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode(), APCA_API_SECRET_KEY=content)
     with pytest.raises(ConfigError) as caught:
         credentials()
-    assert str(caught.value).startswith(f"{made / 'APCA_API_SECRET_KEY'}: {told}")
+    assert str(caught.value).startswith(f"{directory / 'APCA_API_SECRET_KEY'}: {message}")
     assert SECRET not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
 def test_a_credential_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = planted(tmp_path, monkeypatch)
-    (made / "APCA_API_KEY_ID").mkdir()
+    directory = planted(tmp_path, monkeypatch)
+    (directory / "APCA_API_KEY_ID").mkdir()
     with pytest.raises(ConfigError, match=r"APCA_API_KEY_ID: the credential cannot be read \(Is a directory\)"):
         credentials()
 

@@ -22,18 +22,18 @@ def written(folder: Path, text: str, **configs: str) -> Path:
 
 
 def keys(folder: Path, name: str, key: str) -> Path:
-    made = folder / "credentials" / name
-    made.mkdir(parents=True)
-    (made / "APCA_API_KEY_ID").write_text(f"{key}\n")
-    return made
+    directory = folder / "credentials" / name
+    directory.mkdir(parents=True)
+    (directory / "APCA_API_KEY_ID").write_text(f"{key}\n")
+    return directory
 
 
 def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
     credentials = keys(tmp_path, "a", "KEYOFA")
     text = '[[desk]]\nname = "a"\n[[desk]]\nname = "b"\nconfig = "c.toml"\nstate_dir = "s/b"\n'
     text += '[[desk]]\nname = "old"\nstate_dir = "/s/o"\n'
-    found = checked_desks(written(tmp_path, text, a='[paths]\nstate_dir = "s/a"\n', c=""))
-    assert found == (
+    desks = checked_desks(written(tmp_path, text, a='[paths]\nstate_dir = "s/a"\n', c=""))
+    assert desks == (
         NamedDesk("a", tmp_path / "s/a", tmp_path / "a.toml", credentials),
         NamedDesk("b", tmp_path / "s/b", tmp_path / "c.toml"),
         NamedDesk("old", Path("/s/o")),
@@ -41,7 +41,7 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("desk = 3", "desk is 3: expected one table [[desk]] or more, each with a name: add them"),
         ("", "desk is None: expected one table [[desk]] or more, each with a name: add them"),
@@ -61,12 +61,12 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as refused:
         checked_desks(path)
     assert str(refused.value).startswith(f"{path}: ")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_two_desks_on_one_account_are_refused_by_its_number_and_by_its_key(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_while_the_panic_lives_nothing_is_sent() -> None:
 def test_contracts_leave_after_the_first_report_that_was_requested_since_it_failed() -> None:
     d = options(account := Account())
     before = account.report(d.at(1.9))
-    told = failed(d, 2)
-    assert (sales(told), "panic_failed" in alarms(told), [ask.at_once for ask in of(told, AskBroker)]) == (
+    effects = failed(d, 2)
+    assert (sales(effects), "panic_failed" in alarms(effects), [ask.at_once for ask in of(effects, AskBroker)]) == (
         [],
         True,
         [True],
@@ -86,9 +86,9 @@ def test_what_others_hold_stays() -> None:
     account.by_hand("ann-0", CALL, +1, 3, d.at(1.55))
     account.fill("ann-0", 3, "2.00", d.at(1.55))
     failed(d, 2)
-    told = heard(d, account) + d.tick(2, 1) + heard(d, account) + d.tick(2, 2)
-    assert sales(told) == [(CALL, 8, False)]
-    name = account.take(of(told, SubmitOrder)[0], d.state.now_ns)
+    effects = heard(d, account) + d.tick(2, 1) + heard(d, account) + d.tick(2, 2)
+    assert sales(effects) == [(CALL, 8, False)]
+    name = account.take(of(effects, SubmitOrder)[0], d.state.now_ns)
     d.put(account.fill(name, 8, "2.00", d.state.now_ns))
     assert sales(heard(d, account) + d.tick(4)) == []
     assert (d.held, account.positions[CALL][0]) == ({}, 3)
@@ -103,8 +103,8 @@ def test_after_an_accepted_report_nothing_is_closed(accepted: str) -> None:
     else:
         failed(d, 2)
         d.put(ev.AcceptBrokerRequested(d.at(2.1), "settled", "ann"))
-    told = heard(d, account) + d.tick(2.2) + heard(d, account) + d.tick(4)
-    assert (sales(told), d.held, d.state.broker.stood_down) == ([], {CALL: 8}, False)
+    effects = heard(d, account) + d.tick(2.2) + heard(d, account) + d.tick(4)
+    assert (sales(effects), d.held, d.state.broker.stood_down) == ([], {CALL: 8}, False)
 
 
 def test_a_second_panic_ends_the_closing_of_what_the_first_one_left() -> None:
@@ -128,9 +128,9 @@ def test_a_failure_survives_a_restart_and_the_night_and_what_stays_is_named_each
     heard(d, account)
     d.tick(-5)
     d.tick(0)
-    told = d.effects[before:]
-    assert (sales(told), alarms(told)) == ([], ["panic_failed"])
-    assert "198 AAA" in of(told, RaiseAlarm)[0].detail
+    effects = d.effects[before:]
+    assert (sales(effects), alarms(effects)) == ([], ["panic_failed"])
+    assert "198 AAA" in of(effects, RaiseAlarm)[0].detail
     assert sales(heard(d, account)) == [("AAA", 198, True)]
 
 
@@ -158,9 +158,9 @@ def test_no_entry_follows_a_panic_that_failed() -> None:
 
 def test_a_flatten_while_the_desk_stands_down_says_that_it_does_nothing() -> None:
     d = options(account := Account())
-    told = d.put(ev.FlattenRequested(d.at(2), "now", "bob"))
-    assert (alarms(told), d.halted(), d.state.works) == (["command_refused"], "panic", {})
-    assert "accept-broker" in of(told, RaiseAlarm)[0].detail
+    effects = d.put(ev.FlattenRequested(d.at(2), "now", "bob"))
+    assert (alarms(effects), d.halted(), d.state.works) == (["command_refused"], "panic", {})
+    assert "accept-broker" in of(effects, RaiseAlarm)[0].detail
     failed(d, 3)
     assert alarms(d.put(ev.FlattenRequested(d.at(3.1), "now", "bob"))) == ["flatten"]
     assert sales(heard(d, account)) == [(CALL, 8, False)]

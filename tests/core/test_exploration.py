@@ -44,9 +44,9 @@ def test_the_probabilities_sum_to_one_and_nothing_forbidden_has_any(
     values: tuple[float, ...], allowed: tuple[bool, ...], greedy: int
 ) -> None:
     for rules in (EPSILON, Exploration("softmax", temperature=0.1), Exploration()):
-        found = behaviour(values, greedy, allowed, rules)
-        assert sum(found) == pytest.approx(1.0)
-        assert all(share == 0.0 for share, free in zip(found, allowed, strict=True) if not free)
+        probabilities = behaviour(values, greedy, allowed, rules)
+        assert sum(probabilities) == pytest.approx(1.0)
+        assert all(share == 0.0 for share, free in zip(probabilities, allowed, strict=True) if not free)
 
 
 def test_a_draw_is_the_first_double_of_philox_under_the_key() -> None:

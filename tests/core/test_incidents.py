@@ -69,8 +69,8 @@ def test_incident_1_a_restart_that_finds_another_position_halts_and_invents_no_f
     d = live()
     d.holds()
     again = restarted(d)
-    told = again.put(msgspec.structs.replace(snapshot_of(again), positions=()))
-    assert (alarms(told), of(told, SubmitOrder)) == (["reconciliation"], [])
+    effects = again.put(msgspec.structs.replace(snapshot_of(again), positions=()))
+    assert (alarms(effects), of(effects, SubmitOrder)) == (["reconciliation"], [])
     assert again.held == {CALL: 9}
     assert f"{CALL}: broker 0, book 9" in str(again.state.risk.halt)
     again.bar(1)
@@ -224,8 +224,8 @@ def test_incident_14_a_halt_is_a_state_that_outlives_the_process() -> None:
 
 def test_incident_15_a_decision_is_made_on_the_bar_that_closed_and_filled_no_earlier_than_the_next() -> None:
     d = desk()
-    asked = d.bar(0, 500.0)
-    assert questions(asked) == [1]
+    effects = d.bar(0, 500.0)
+    assert questions(effects) == [1]
     order = sent(d.answer(BUY_CALL))
     assert d.order(order.client_order_id).submitted_ns == d.at(1)  # the next bar's open, not this one's
     assert d.decisions()[0].bar_ns == d.at(0)
@@ -279,7 +279,7 @@ def test_incident_18_a_sale_told_several_times_sells_no_more_than_it_did(times: 
 
 
 def bought(account: Account) -> tuple[Desk, str]:
-    """9 calls at 2.00 that the stream told of."""
+    """9 calls at 2.00 that the stream reported."""
     d = at_broker(account)
     d.bar(0)
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
@@ -398,8 +398,8 @@ def test_incident_18_a_sale_that_stream_look_up_and_report_all_tell_is_one_sale(
     d, _ = bought(account := Account())
     d.bar(1)
     sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
-    told = account.fill(sale, 4, "2.10", d.at(2))
-    for news in (told, account.found(sale, d.at(2)), account.report(d.at(2, 1)), told, account.report(d.at(2, 2))):
+    fill = account.fill(sale, 4, "2.10", d.at(2))
+    for news in (fill, account.found(sale, d.at(2)), account.report(d.at(2, 1)), fill, account.report(d.at(2, 2))):
         d.put(news)
     assert (d.held, d.state.book.cash, d.state.stats.fills) == ({CALL: 5}, Decimal(9040), 2)
 

@@ -73,12 +73,12 @@ def test_a_basket_is_sized_by_the_part_and_observed_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("to_step", "found"),
+    ("to_step", "names"),
     [("refused", ["ladder_refused"]), ("rolled_back", ["ladder_rolled_back"]), ("champion", []), ("shadow", [])],
 )
-def test_who_leaves_the_ladder_is_remembered_and_a_fall_is_an_alarm(to_step: str, found: list[str]) -> None:
+def test_who_leaves_the_ladder_is_remembered_and_a_fall_is_an_alarm(to_step: str, names: list[str]) -> None:
     d = desk()
-    assert alarms(d.put(moved(d.state.now_ns, to_step, 0.1))) == found
+    assert alarms(d.put(moved(d.state.now_ns, to_step, 0.1))) == names
     assert isinstance(d.state.ladder, LadderState)
     assert d.state.ladder.judged == (() if to_step == "shadow" else ("v2",))
 

@@ -105,7 +105,7 @@ def test_the_same_version_is_given_its_memory() -> None:
     assert of(daily.due(), AskPolicy)[0].observation.hidden == b"memory"
 
 
-# --- what is told -------------------------------------------------------------------------------------------------
+# --- what is reported ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_what_was_refused_is_an_alarm_each_time_and_changes_nothing(event: Event
 
 @pytest.mark.parametrize("event", [ReloadRequested(0, "why", "ann"), StatusRequested(0, "why", "ann")])
 def test_a_question_of_an_operator_changes_nothing(event: Event) -> None:
-    for asked in (desk(), DailyDesk().fund()):
-        before = asked.state
-        assert asked.put(event) == []
-        assert asked.state == msgspec.structs.replace(before, seq=before.seq + 1)
+    for machine in (desk(), DailyDesk().fund()):
+        before = machine.state
+        assert machine.put(event) == []
+        assert machine.state == msgspec.structs.replace(before, seq=before.seq + 1)
 
 
 # --- what is done -------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def shadows(rows: list[Row]) -> list[ShadowRow]:
     return [row for row in rows if isinstance(row, ShadowRow)]
 
 
-def asked(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
+def ask(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
     """A desk whose first question was answered with HOLD, and a candidate's answer to it."""
     minute = desk()
     minute.bar(0)
@@ -53,7 +53,7 @@ def asked(*, hidden: bytes = b"") -> tuple[Desk, ShadowAnswered]:
 
 
 def test_an_answer_is_one_row_that_reads_it_as_the_live_one_is_read() -> None:
-    minute, event = asked()
+    minute, event = ask()
     assert minute.put(event) == []
     assert shadows(minute.rows) == [
         ShadowRow(
@@ -71,7 +71,7 @@ def test_an_answer_is_one_row_that_reads_it_as_the_live_one_is_read() -> None:
 
 
 def test_only_the_candidate_s_memory_is_kept() -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     before = minute.state
     minute.put(event)
     assert minute.state == msgspec.structs.replace(before, seq=before.seq + 1, shadow=ShadowState("v2", b"memory"))
@@ -80,7 +80,7 @@ def test_only_the_candidate_s_memory_is_kept() -> None:
 
 
 def test_a_failure_is_one_row_and_the_memory_begins_anew() -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     minute.put(event)
     failed = ShadowFailed(minute.state.now_ns, 1, "not finite", "v2")
     assert minute.put(failed) == []
@@ -92,7 +92,7 @@ def test_a_failure_is_one_row_and_the_memory_begins_anew() -> None:
 
 @pytest.mark.parametrize("decision", [0, 2])
 def test_an_answer_to_another_question_says_nothing(decision: int) -> None:
-    minute, event = asked(hidden=b"memory")
+    minute, event = ask(hidden=b"memory")
     minute.put(event)
     before, rows = minute.state, list(minute.rows)
     minute.put(
@@ -190,12 +190,12 @@ def played(
     for place, event in enumerate(events):
         for back, fails, goal, hidden in beside.get(place, []):
             now, decision = state.now_ns, state.decision - back
-            said: Event = (
+            answer: Event = (
                 ShadowFailed(now, decision, "x", "v2")
                 if fails
                 else ShadowAnswered(now, decision, tuple(goal + n for n in range(_width(core))), hidden, "v2")
             )
-            step = core.step(state, said)
+            step = core.step(state, answer)
             assert step.effects == ()
             assert all(isinstance(row, ShadowRow) for row in step.rows)
             state = step.state
@@ -206,7 +206,7 @@ def played(
     return state, effects, rows
 
 
-def told(effect: AnyEffect) -> object:
+def comparable(effect: AnyEffect) -> object:
     """An effect that can be compared: an observation by its bytes."""
     if isinstance(effect, AskPolicy):
         return effect.decision, effect.valid_until_ns, effect.observation.data, effect.observation.hidden
@@ -250,9 +250,9 @@ def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
     @given(beside=POSITIONS)
     def holds(beside: dict[int, list[tuple[int, bool, float, bytes]]]) -> None:
         state, other_effects, other_rows = played(core, identity, events, beside)
-        extra = sum(len(said) for place, said in beside.items() if place < len(events))
+        extra = sum(len(answers) for place, answers in beside.items() if place < len(events))
         assert state == msgspec.structs.replace(alone, seq=alone.seq + extra, shadow=state.shadow)
-        assert list(map(told, other_effects)) == list(map(told, effects))
+        assert list(map(comparable, other_effects)) == list(map(comparable, effects))
         assert list(map(unnumbered, other_rows)) == list(map(unnumbered, rows))
 
     holds()

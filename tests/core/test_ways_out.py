@@ -61,17 +61,17 @@ def test_a_fill_that_the_book_cannot_hold_halts_once_and_is_never_booked_later()
     account.fill(name, 9, "2.10", d.at(2))
     d.put(account.report(d.at(2)))
     bust = ev.TradeCorrected(d.at(3), next(iter(account.orders)), "x-1", 4, Decimal("8.00"), "trade_bust")
-    told = ev.OrderFilled(
+    event = ev.OrderFilled(
         d.at(3, 1), bust.client_order_id, CALL, 1, Decimal(2), d.at(1), 4, Decimal("8.00"), Decimal(0), 0, correction=1
     )
-    d.put(bust, told)
+    d.put(bust, event)
     assert (d.halted(), d.held) == ("fill_mismatch", {})
     d.put(ev.RunStarted(d.at(4), "live", "desk-1", "pointer", "e1", "c", "sip", Trading(broker=ADOPT)))
     account.positions[CALL] = (-5, Decimal(2))
     account.cash += 1000
     report = account.report(d.at(4))
     first = replace(report.ended_orders[0], filled=Decimal(4))
-    report = replace(report, ended_orders=(first, *report.ended_orders[1:]), fills=(told, *report.fills[1:]))
+    report = replace(report, ended_orders=(first, *report.ended_orders[1:]), fills=(event, *report.fills[1:]))
     d.put(report, replace(report, asked_ns=d.at(4, 10), time_ns=d.at(4, 10)))
     assert d.held == {CALL: -5}
     d.put(ev.ResumeRequested(d.at(5), "the broker's page says so", "ann"))
@@ -196,8 +196,8 @@ def test_an_exit_that_others_orders_hold_up_wholly_is_told_once_and_goes_out_whe
     account.by_hand("ann-1", CALL, -1, 9, d.at(1, 10))
     agreed(d, account, 1, 30)
     d.bar(1)
-    told = d.answer(EXIT) + d.tick(2, 1)
-    assert (alarms(told), of(told, SubmitOrder)) == (["exit_held_up"], [])
+    effects = d.answer(EXIT) + d.tick(2, 1)
+    assert (alarms(effects), of(effects, SubmitOrder)) == (["exit_held_up"], [])
     account.end("ann-1")
     assert sent(d.put(account.found("ann-1", d.at(2, 5)))).quantity == 9
 

@@ -92,9 +92,9 @@ def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, played: Pla
     price = served.json("/api/price")
     assert len(price["sessions"]) == 5
     assert price["session"] == price["sessions"][-1]
-    told = [row.split(",") for row in played.rows[-150:]]
-    assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in told]
-    assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in told]
+    rows = [row.split(",") for row in played.rows[-150:]]
+    assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in rows]
+    assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in rows]
     earlier = served.json(f"/api/price?session={price['sessions'][0]}")
     assert len(earlier["bars"]) == 86
 
@@ -268,8 +268,8 @@ def test_a_live_desk_counts_the_alarms_of_its_day_and_recorded_data_those_of_the
 def test_a_wrong_question_is_refused_with_words_and_without_paths(
     served: Served, played: Played, path: str, status: int
 ) -> None:
-    found, headers, body = served.ask(path)
-    assert (found, headers["content-type"]) == (status, "application/json")
+    code, headers, body = served.ask(path)
+    assert (code, headers["content-type"]) == (status, "application/json")
     assert list(json.loads(body)) == ["error"]
     assert str(played.path.parent) not in body.decode()
 
@@ -282,8 +282,8 @@ def test_the_stream_tells_the_state_at_once(served: Served) -> None:
         lines = [answer.readline().decode().strip() for _ in range(4)]
     assert lines[0].startswith("retry: ")
     assert lines[2] == "event: now"
-    told, asked = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
-    assert {**told, "read_at": 0} == {**asked, "read_at": 0}
+    state, current = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
+    assert {**state, "read_at": 0} == {**current, "read_at": 0}
 
 
 def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_path: Path) -> None:
@@ -372,13 +372,13 @@ def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(
     row = played.sql("SELECT bar_ns FROM decisions WHERE decision = ?", move["decision"])[0]
     page = served.json(f"/api/around/{move['decision']}")
     begin, end = row["bar_ns"] - 60 * 60 * 10**9, row["bar_ns"] + 61 * 60 * 10**9
-    told = [line.split(",") for line in played.rows]
-    wanted = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in told if begin <= int(line[1]) < end]
-    assert len(wanted) > 60
-    assert page["bars"] == wanted
+    rows = [line.split(",") for line in played.rows]
+    bars = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in rows if begin <= int(line[1]) < end]
+    assert len(bars) > 60
+    assert page["bars"] == bars
     trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
-    (shown,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
-    assert (shown["pnl_usd"], shown["exit_decision"]) == (trade["pnl_usd"], move["decision"])
+    (page_line,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
+    assert (page_line["pnl_usd"], page_line["exit_decision"]) == (trade["pnl_usd"], move["decision"])
     fills = played.sql("SELECT filled_ns FROM fills WHERE filled_ns BETWEEN ? AND ? ORDER BY filled_ns", begin, end - 1)
     assert [mark["time"] for mark in page["marks"]] == [fill["filled_ns"] / 1e9 for fill in fills]
     held = played.sql("SELECT decision FROM decisions WHERE outcome = 'hold' LIMIT 1")[0]["decision"]

@@ -15,7 +15,7 @@ RUN = """async () => (await axe.run(document, { resultTypes: ["violations"] })).
 
 def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
     decision = played.sql("SELECT max(decision) AS n FROM decisions WHERE outcome = 'ordered'")[0]["n"]
-    found: dict[tuple[Any, ...], list[str]] = {}
+    violations: dict[tuple[Any, ...], list[str]] = {}
     with dashboard(free_port(), played.path, played.path) as address, chromium() as browser:
         for size in (WIDE, PHONE):
             context = browser.new_context(
@@ -32,7 +32,7 @@ def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
                 page.evaluate(AXE.read_text())
                 for scheme in ("light", "dark"):
                     page.emulate_media(color_scheme="light" if scheme == "light" else "dark")
-                    found[route, size, scheme] = page.evaluate(RUN)
+                    violations[route, size, scheme] = page.evaluate(RUN)
             context.close()
-    assert len(found) > 30
-    assert {where: rules for where, rules in found.items() if rules} == {}
+    assert len(violations) > 30
+    assert {where: rules for where, rules in violations.items() if rules} == {}

@@ -78,12 +78,12 @@ def test_a_decision_says_what_its_orders_did_and_a_trim_is_no_exit(served: Serve
         done = "filled" if fills[0]["purpose"] == "entry" else left
         expected[number] = done if whole else "partly_filled"
     assert {"partly_filled", "exited", "trimmed"} <= set(expected.values())
-    shown = {line["decision"]: line["became"] for line in served.json(ACTED)["lines"]}
+    outcomes = {line["decision"]: line["became"] for line in served.json(ACTED)["lines"]}
     newest = max(expected)  # its work is under way where the tape ends
-    assert {number: became for number, became in shown.items() if number != newest} == {
+    assert {number: became for number, became in outcomes.items() if number != newest} == {
         number: became for number, became in expected.items() if number != newest
     }
-    assert shown[newest] == "working"
+    assert outcomes[newest] == "working"
     trimmed = next(number for number, became in expected.items() if became == "trimmed")
     assert served.json(f"/api/decision/{trimmed}")["line"]["became"] == "trimmed"
 

@@ -122,11 +122,11 @@ def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
             place.write_bytes(b"\xff\xfe")
         case _:
             place.write_bytes(b"1" * 100_000)
-    found: list[Picture] = []
-    looking = threading.Thread(target=lambda: found.append(FollowedDesk("desk", tmp_path).look()), daemon=True)
+    pictures: list[Picture] = []
+    looking = threading.Thread(target=lambda: pictures.append(FollowedDesk("desk", tmp_path).look()), daemon=True)
     looking.start()
     looking.join(60)
-    assert [(picture.process, picture.problem, picture.caught_up) for picture in found] == [("", "", True)]
+    assert [(picture.process, picture.problem, picture.caught_up) for picture in pictures] == [("", "", True)]
 
 
 def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None:
@@ -188,18 +188,18 @@ def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_pa
         connection.request("GET", "/api/stream")
         answer = connection.getresponse()
 
-        def told() -> dict[str, object]:
+        def read_message() -> dict[str, object]:
             while True:
                 line = answer.readline().decode()
                 if line.startswith("data: "):
                     message: dict[str, object] = json.loads(line.removeprefix("data: "))
                     return message
 
-        first = told()
+        first = read_message()
         recorded = desk.run(tmp_path)
         assert recorded.failure is None
-        last = told()
+        last = read_message()
         while last["seq"] == first["seq"] or not last["session_ended"]:
-            last = told()
+            last = read_message()
     assert recorded.engine is not None
     assert last["seq"] == recorded.engine.machine.state.seq

@@ -79,34 +79,34 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
     while not picture.caught_up:
         picture = desk.look()
     with ThreadPoolExecutor(1) as pool, desk.reader() as reader:
-        found, history = Lookup(pending=True), DecisionHistory(desk, pool)
+        lookup, history = Lookup(pending=True), DecisionHistory(desk, pool)
         until = time.monotonic() + 120
-        while found.pending and time.monotonic() < until:
-            found = history.find(DECISION)
-        assert found.observation is not None, found.missing
+        while lookup.pending and time.monotonic() < until:
+            lookup = history.find(DECISION)
+        assert lookup.observation is not None, lookup.missing
         row = decision_row(picture, reader, DECISION)
         logits = tuple(json.loads(row["logits"]))
         runner = Runner(load(models, strategy("toy_crowd"), VERSION), spec)
-        explained = contribution(runner, spec, found.observation, logits, chosen_output(spec, row["action"], logits))
+        explained = contribution(runner, spec, lookup.observation, logits, chosen_output(spec, row["action"], logits))
         assert picture.state is not None
         assert {gate.state for gate in gates_now(picture.state)} <= {"passes", "denies", "unknown"}
         assert len(price_page(picture, reader, "", "ZZZ").bars) == HISTORY_BARS
-        return decision_page(picture, reader, row, found, explained, "")
+        return decision_page(picture, reader, row, lookup, explained, "")
 
 
 def test_a_page_shows_by_symbol_what_was_said_and_what_the_answer_took_from_each_wish(
     page: DecisionPage, state_dir: Path
 ) -> None:
-    shown, seen = page.heads, np.zeros((3, 8))
-    assert shown is not None
-    assert [(c.name, c.wish) for c in shown.columns] == [
+    heads, seen = page.heads, np.zeros((3, 8))
+    assert heads is not None
+    assert [(c.name, c.wish) for c in heads.columns] == [
         ("probabilities", False), ("confidence", False), ("bold", True), ("final", False),
     ]  # fmt: skip
     seen[:, 4:6] = newest(state_dir)[:, :2]
     numpy = expected(seen)
     goals = {leg["symbol"]: leg["goal"] for leg in json.loads(row_of(state_dir)["target"])}
-    assert tuple(line.symbol for line in shown.lines) == SYMBOLS
-    for place, line in enumerate(shown.lines):
+    assert tuple(line.symbol for line in heads.lines) == SYMBOLS
+    for place, line in enumerate(heads.lines):
         assert line.heads[0] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
         assert line.taken[2] == pytest.approx(numpy["bold"][place] - numpy["final"][place], abs=1e-6)
         assert (line.taken[0], line.taken[1], line.taken[3]) == (None, None, None)
@@ -160,22 +160,22 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
     state_dir: Path, tmp_path: Path
 ) -> None:
     """The passive policy of `forecast_ensemble` answers 1 whatever its confidence: no agent was asked."""
-    copy, says = tmp_path / FILE, {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "final": 1.0}
+    copy, heads = tmp_path / FILE, {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "final": 1.0}
     with closing(sqlite3.connect(state_dir / FILE)) as there, closing(sqlite3.connect(copy)) as here:
         there.backup(here)
         assert here.execute("SELECT DISTINCT model FROM decisions").fetchall() == [(VERSION,)]  # a version by its name
-        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(says | {"sac": 1.0, "td3": 1.0}),))
+        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(heads | {"sac": 1.0, "td3": 1.0}),))
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
         for model, taken in (("2022-12-30-passive-14f528dd", 0.0), ("2022-12-30-0c78cf4c", 0.2)):
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
-                found = heads_at(reader, DECISION, spec)
-            assert found is not None
-            by_name = {column.name: place for place, column in enumerate(found.columns)}
+                table = heads_at(reader, DECISION, spec)
+            assert table is not None
+            by_name = {column.name: place for place, column in enumerate(table.columns)}
             for wish in ("sac", "td3"):
-                assert [line.taken[by_name[wish]] for line in found.lines] == [pytest.approx(taken)] * len(SYMBOLS)
-                meant = found.columns[by_name[wish]].meaning
+                assert [line.taken[by_name[wish]] for line in table.lines] == [pytest.approx(taken)] * len(SYMBOLS)
+                meant = table.columns[by_name[wish]].meaning
                 assert meant.startswith("not asked: the passive policy's own answer") == (taken == 0.0)
-            assert "not asked" not in found.columns[by_name["confidence"]].meaning
+            assert "not asked" not in table.columns[by_name["confidence"]].meaning

@@ -34,24 +34,24 @@ def _history(path: Path, pool: ThreadPoolExecutor) -> DecisionHistory:
 def sought(history: DecisionHistory, decision: int) -> Lookup:
     """Ask until it is found."""
     for _ in range(1000):
-        found = history.find(decision)
-        if not found.pending:
-            return found
+        lookup = history.find(decision)
+        if not lookup.pending:
+            return lookup
         time.sleep(0.01)
     raise AssertionError(f"decision {decision} is pending for ever")
 
 
-def digits(found: Lookup) -> str:
+def digits(lookup: Lookup) -> str:
     """What the journal writes for an observation."""
-    assert found.observation is not None, found.missing
-    return hashlib.sha256(found.observation.data + found.observation.hidden).hexdigest()[:16]
+    assert lookup.observation is not None, lookup.missing
+    return hashlib.sha256(lookup.observation.data + lookup.observation.hidden).hexdigest()[:16]
 
 
 def journaled(played: Played) -> dict[int, str]:
     """Each question's decision and the digits of its observation, from the events' effects."""
     rows = played.sql("SELECT effects FROM events WHERE effects LIKE '%AskPolicy%'")
-    asked = [effect for row in rows for effect in json.loads(row["effects"]) if effect["type"] == "AskPolicy"]
-    return {effect["decision"]: effect["observation"] for effect in asked}
+    questions = [effect for row in rows for effect in json.loads(row["effects"]) if effect["type"] == "AskPolicy"]
+    return {effect["decision"]: effect["observation"] for effect in questions}
 
 
 def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: DecisionHistory, played: Played) -> None:
@@ -63,9 +63,9 @@ def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: Decis
 
 def test_its_newest_row_is_the_one_of_the_read_model(history: DecisionHistory, played: Played) -> None:
     row = played.sql("SELECT decision, row FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1")[0]
-    found = sought(history, row["decision"])
-    assert found.observation is not None
-    assert found.observation.data[-len(row["row"]) :] == row["row"]
+    lookup = sought(history, row["decision"])
+    assert lookup.observation is not None
+    assert lookup.observation.data[-len(row["row"]) :] == row["row"]
 
 
 def test_a_number_that_no_question_has_is_said_to_be_missing(history: DecisionHistory, played: Played) -> None:
@@ -94,10 +94,10 @@ def test_a_journal_that_other_code_wrote_is_missing_and_not_wrong(played: Played
     execute(copy, 'UPDATE events SET effects = replace(effects, \'"observation":"\', \'"observation":"x\')')
     decision = min(journaled(played))
     with ThreadPoolExecutor(1) as pool:
-        found = sought(_history(copy, pool), decision)
-    assert found.observation is None
-    assert "its effects differ" in found.missing
-    assert str(tmp_path) not in found.missing
+        lookup = sought(_history(copy, pool), decision)
+    assert lookup.observation is None
+    assert "its effects differ" in lookup.missing
+    assert str(tmp_path) not in lookup.missing
 
 
 def test_the_page_of_a_decision_shows_all_cells(served: Served, played: Played) -> None:

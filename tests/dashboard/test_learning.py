@@ -22,7 +22,7 @@ from tests.support.browser import (
     PHONE,
     SMALL,
     WIDE,
-    Told,
+    JournalRows,
     Watched,
     chromium,
     dashboard,
@@ -44,8 +44,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = online_store(folder / "store")
     stood = climb_online(online_desk(folder, store, SESSIONS - 2), folder / "state", store, SESSIONS)
     assert stood[-1].startswith("v2 canary")
-    told = Told(folder / "state")
-    meta = {row["key"]: row["value"] for row in told.rows("SELECT key, value FROM meta")}
+    journal = JournalRows(folder / "state")
+    meta = {row["key"]: row["value"] for row in journal.rows("SELECT key, value FROM meta")}
     file, stream = LearningFile(store / ONLINE.spec.name), f"rltrader:{meta['desk']}:{meta['epoch']}:experience"
     for part in range(1, 6):
         file.write(
@@ -66,8 +66,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(home: Path) -> Told:
-    return Told(home / "state")
+def journal(home: Path) -> JournalRows:
+    return JournalRows(home / "state")
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,12 @@ def test_a_desk_that_does_not_learn_has_no_such_page_and_says_so(served: Served,
     assert (status, "learns nothing" in body.decode()) == (404, True)
 
 
-def test_what_the_trainer_wrote_is_shown_with_its_age_and_the_lag_of_the_journal(learned: Served, told: Told) -> None:
+def test_what_the_trainer_wrote_is_shown_with_its_age_and_the_lag_of_the_journal(
+    learned: Served, journal: JournalRows
+) -> None:
     assert learned.json("/api/now")["learns"] is True
     trainer = learned.json("/api/learning")["trainer"]
-    last = told.row("SELECT max(id) AS n FROM events")["n"]
+    last = journal.row("SELECT max(id) AS n FROM events")["n"]
     assert (trainer["row"], trainer["behind"], trainer["ours"]) == (500, last - 500, True)
     assert (trainer["waiting"], trainer["pending"]) == (3, 7)
     assert (trainer["replay"], trainer["replay_most"], trainer["updates"]) == (200, 1000, 50)
@@ -131,8 +133,8 @@ def test_without_a_trainer_or_with_a_broken_file_the_page_says_why(home: Path, t
         assert (page["trainer"]["ours"], page["trainer"]["behind"], page["trainer"]["waiting"]) == (False, 0, None)
 
 
-def test_the_share_of_explored_choices_is_that_of_the_journal(learned: Served, told: Told) -> None:
-    rows = told.rows("SELECT * FROM choices")
+def test_the_share_of_explored_choices_is_that_of_the_journal(learned: Served, journal: JournalRows) -> None:
+    rows = journal.rows("SELECT * FROM choices")
     page = learned.json("/api/learning")
     assert sum(line["choices"] for line in page["explored"]) == len(rows)
     explored = sum(row["drawn"] != row["greedy"] for row in rows)
@@ -146,9 +148,11 @@ def test_the_share_of_explored_choices_is_that_of_the_journal(learned: Served, t
     )
 
 
-def test_each_version_stands_where_the_journal_put_it_with_its_card(learned: Served, told: Told) -> None:
+def test_each_version_stands_where_the_journal_put_it_with_its_card(learned: Served, journal: JournalRows) -> None:
     rungs = {rung["version"]: rung for rung in learned.json("/api/learning")["rungs"]}
-    moves = [json.loads(row["payload"]) for row in told.rows("SELECT payload FROM events WHERE kind = 'LadderMoved'")]
+    moves = [
+        json.loads(row["payload"]) for row in journal.rows("SELECT payload FROM events WHERE kind = 'LadderMoved'")
+    ]
     assert set(rungs) == {"v2"}
     challenger = rungs["v2"]
     assert (challenger["step"], challenger["running"], challenger["parent"]) == (moves[-1]["to_step"], True, "v1")
@@ -174,23 +178,25 @@ def test_a_card_that_was_changed_is_not_shown(home: Path, learned: Served) -> No
     assert (rung["card"], "file digest" in rung["problem"]) == (None, True)
 
 
-def test_the_newest_choice_shows_its_values_probabilities_and_heads(learned: Served, told: Told) -> None:
+def test_the_newest_choice_shows_its_values_probabilities_and_heads(learned: Served, journal: JournalRows) -> None:
     page = learned.json("/api/learning")
-    row = told.row("SELECT * FROM choices ORDER BY decision DESC LIMIT 1")
-    answer = told.row("SELECT answer, heads FROM heads WHERE decision = ?", row["decision"])
+    row = journal.row("SELECT * FROM choices ORDER BY decision DESC LIMIT 1")
+    answer = journal.row("SELECT answer, heads FROM heads WHERE decision = ?", row["decision"])
     choice = page["weights"]["choices"][0]
     assert page["decision"] == row["decision"]
     assert list(choice["values"].values()) == json.loads(answer["answer"])
     assert list(choice["behaviour"].values()) == json.loads(row["behaviour"])
     heads = json.loads(answer["heads"])
     names = [column["name"] for column in page["weights"]["columns"]]
-    shown = dict(zip(names, page["weights"]["lines"][0]["heads"], strict=True))
-    assert {name: values[0] for name, values in shown.items()} == pytest.approx(heads)
+    by_name = dict(zip(names, page["weights"]["lines"][0]["heads"], strict=True))
+    assert {name: values[0] for name, values in by_name.items()} == pytest.approx(heads)
 
 
-def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(learned: Served, told: Told) -> None:
-    decisions = told.rows("SELECT * FROM decisions WHERE kind = 'policy' ORDER BY decision")
-    fills = told.rows("SELECT * FROM fills ORDER BY filled_ns")
+def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
+    learned: Served, journal: JournalRows
+) -> None:
+    decisions = journal.rows("SELECT * FROM decisions WHERE kind = 'policy' ORDER BY decision")
+    fills = journal.rows("SELECT * FROM fills ORDER BY filled_ns")
     width = len(ONLINE.spec.features)
     followed = [
         (now, then)
@@ -220,11 +226,13 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(l
 
 def test_a_denied_choice_is_the_same_on_both_pages_and_the_trainer_learns_it_as_a_hold(tmp_path: Path) -> None:
     store = online_store(tmp_path / "store")
-    made = online_desk(tmp_path, store, 1, 30, risk__no_entry_before_close_min=375, exploration__kind="none")
-    assert made.run(tmp_path / "state").failure is None
-    told = Told(tmp_path / "state")
-    denied = told.row("SELECT * FROM decisions WHERE outcome = 'denied' AND kind = 'policy' ORDER BY decision LIMIT 1")
-    choice = told.row("SELECT * FROM choices WHERE decision = ?", denied["decision"])
+    desk = online_desk(tmp_path, store, 1, 30, risk__no_entry_before_close_min=375, exploration__kind="none")
+    assert desk.run(tmp_path / "state").failure is None
+    journal = JournalRows(tmp_path / "state")
+    denied = journal.row(
+        "SELECT * FROM decisions WHERE outcome = 'denied' AND kind = 'policy' ORDER BY decision LIMIT 1"
+    )
+    choice = journal.row("SELECT * FROM choices WHERE decision = ?", denied["decision"])
     with serving(tmp_path / "state", models_dir=store) as dashboard:
         page = transition(dashboard, denied["decision"])
         decision = dashboard.json(f"/api/decision/{denied['decision']}")
@@ -237,9 +245,9 @@ def test_a_denied_choice_is_the_same_on_both_pages_and_the_trainer_learns_it_as_
 
 
 def test_the_newest_complete_transition_comes_first_and_the_open_one_is_not_there_yet(
-    learned: Served, told: Told
+    learned: Served, journal: JournalRows
 ) -> None:
-    decisions = told.rows("SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 2")
+    decisions = journal.rows("SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 2")
     page = transition(learned, 0)
     assert (page["decision"], page["next"]) == (decisions[1]["decision"], decisions[0]["decision"])
     last = transition(learned, decisions[0]["decision"])
@@ -270,16 +278,18 @@ def watched(home: Path, browser: Browser) -> Iterator[Watched]:
         context.close()
 
 
-def test_the_page_is_linked_and_shows_trainer_ladder_lineage_and_transitions(watched: Watched, told: Told) -> None:
+def test_the_page_is_linked_and_shows_trainer_ladder_lineage_and_transitions(
+    watched: Watched, journal: JournalRows
+) -> None:
     page = watched.open("now", "#answer [data-action]")
     page.get_by_role("link", name="Learning").click()
     page.wait_for_selector("#transitions [data-feature]")
     assert page.locator('[data-figure="Pending"]').first.text_content() == "7 entriesread, and in no checkpoint yet"
     assert page.locator("#course .chart").get_attribute("data-points") == "5"
-    assert page.locator("#ladder tr[data-version=v2]").get_attribute("data-step") == told_step(told)
+    assert page.locator("#ladder tr[data-version=v2]").get_attribute("data-step") == newest_step(journal)
     assert page.locator("#lineage [data-version=v1] [data-version=v2]").count() == 1
     explored = page.locator("#explored [data-explored]")
-    assert int(explored.get_attribute("data-choices") or 0) == told.row("SELECT count(*) AS n FROM choices")["n"]
+    assert int(explored.get_attribute("data-choices") or 0) == journal.row("SELECT count(*) AS n FROM choices")["n"]
     assert page.locator("#weights table").count() >= 2
     assert page.locator("#levels").text_content()
     first = page.locator('#transitions [data-figure="Decision"]').text_content()
@@ -288,8 +298,8 @@ def test_the_page_is_linked_and_shows_trainer_ladder_lineage_and_transitions(wat
     page.wait_for_selector("#transitions [data-feature]")
 
 
-def told_step(told: Told) -> str:
-    row = told.row("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id DESC LIMIT 1")
+def newest_step(journal: JournalRows) -> str:
+    row = journal.row("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id DESC LIMIT 1")
     step: str = json.loads(row["payload"])["to_step"]
     return step
 

@@ -58,22 +58,22 @@ def logits(values: np.ndarray = SEEN) -> tuple[float, ...]:
 
 def test_each_cell_of_a_linear_policy_contributes_its_weight_times_its_value() -> None:
     runner = Runner(loaded(mlp(((MATRIX, BIAS),), (2, 3))), SMALL)
-    found = contribution(runner, SMALL, observation(), logits(), 1)
+    values = contribution(runner, SMALL, observation(), logits(), 1)
     expected = MATRIX[:, 1].reshape(2, 3) * SEEN
-    assert found.of == "BUY"
-    np.testing.assert_allclose(found.cells, expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.features, expected.sum(axis=0), rtol=0, atol=1e-6)
-    assert found.baseline.startswith("0")
+    assert values.of == "BUY"
+    np.testing.assert_allclose(values.cells, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(values.features, expected.sum(axis=0), rtol=0, atol=1e-6)
+    assert values.baseline.startswith("0")
 
 
 def test_with_a_reference_the_value_is_counted_from_the_trainings_median() -> None:
     bins = Histogram("b", edges=(0.1, 0.2, 0.3), shares=(0.25, 0.25, 0.25, 0.25), columns=(1,))
     reference = Reference(samples=4, features=(bins,), actions=Histogram("actions", (), (1.0,)))
     runner = Runner(loaded(mlp(((MATRIX, BIAS),), (2, 3)), reference), SMALL)
-    found = contribution(runner, SMALL, observation(), logits(), 0)
+    values = contribution(runner, SMALL, observation(), logits(), 0)
     without = np.array([0.0, 0.2, 0.0])
-    np.testing.assert_allclose(found.cells, MATRIX[:, 0].reshape(2, 3) * (SEEN - without), rtol=0, atol=1e-6)
-    assert "median" in found.baseline
+    np.testing.assert_allclose(values.cells, MATRIX[:, 0].reshape(2, 3) * (SEEN - without), rtol=0, atol=1e-6)
+    assert "median" in values.baseline
 
 
 def test_the_median_is_the_edge_at_which_half_is_reached() -> None:
@@ -91,8 +91,8 @@ def test_a_policy_of_batch_one_gives_the_same() -> None:
         onnx.helper.make_node("Gemm", ["flat", "matrix", "bias"], ["logits"]),
     ]
     policy = graph(nodes, {"observation": (1, 2, 3)}, {"logits": (1, 2)}, {"matrix": MATRIX, "bias": BIAS})
-    found = contribution(Runner(loaded(policy), SMALL), SMALL, observation(), logits(), 1)
-    np.testing.assert_allclose(found.cells, MATRIX[:, 1].reshape(2, 3) * SEEN, rtol=0, atol=1e-6)
+    values = contribution(Runner(loaded(policy), SMALL), SMALL, observation(), logits(), 1)
+    np.testing.assert_allclose(values.cells, MATRIX[:, 1].reshape(2, 3) * SEEN, rtol=0, atol=1e-6)
 
 
 def test_a_recurrent_policy_is_asked_with_the_memory_that_it_had() -> None:
@@ -113,9 +113,9 @@ def test_a_recurrent_policy_is_asked_with_the_memory_that_it_had() -> None:
     )
     spec = Spec(**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | {"recurrent_shape": (4,)})
     memory = np.array([0.1, -0.2, 0.3, 0.4], "<f4")
-    told = tuple(np.add(logits(), memory @ carried).tolist())
-    found = contribution(Runner(loaded(policy), spec), spec, observation(hidden=memory.tobytes()), told, 0)
-    np.testing.assert_allclose(found.cells, MATRIX[:, 0].reshape(2, 3) * SEEN, rtol=0, atol=1e-6)
+    logits_of_memory = tuple(np.add(logits(), memory @ carried).tolist())
+    values = contribution(Runner(loaded(policy), spec), spec, observation(hidden=memory.tobytes()), logits_of_memory, 0)
+    np.testing.assert_allclose(values.cells, MATRIX[:, 0].reshape(2, 3) * SEEN, rtol=0, atol=1e-6)
 
 
 def test_of_a_continuous_policy_the_largest_action_is_explained() -> None:
@@ -126,9 +126,9 @@ def test_of_a_continuous_policy_the_largest_action_is_explained() -> None:
     chosen = chosen_output(spec, "rebalance", answer)
     assert chosen == int(np.argmax(np.abs(answer)))
     policy = mlp(((matrix, np.zeros(2, np.float32)),), (3,), "actions")
-    found = contribution(Runner(loaded(policy), spec), spec, observation(values), answer, chosen)
-    np.testing.assert_allclose(found.cells, [matrix[:, chosen] * values], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.features, matrix[:, chosen] * values, rtol=0, atol=1e-6)
+    contributions = contribution(Runner(loaded(policy), spec), spec, observation(values), answer, chosen)
+    np.testing.assert_allclose(contributions.cells, [matrix[:, chosen] * values], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(contributions.features, matrix[:, chosen] * values, rtol=0, atol=1e-6)
 
 
 def test_a_model_that_answers_otherwise_than_the_journal_explains_nothing() -> None:

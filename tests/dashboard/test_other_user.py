@@ -128,5 +128,5 @@ def test_nobody_can_write_by_a_readers_connection(state_dir: Path) -> None:
 
 def test_who_is_not_in_the_group_sees_nothing(state_dir: Path) -> None:
     state_dir.chmod(0o700)
-    told = as_stranger(lambda: FollowedDesk("desk", state_dir).look().problem)
-    assert "ermission" in told
+    problem = as_stranger(lambda: FollowedDesk("desk", state_dir).look().problem)
+    assert "ermission" in problem

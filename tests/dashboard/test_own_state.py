@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config.strategy import strategy_of
-from tests.support.browser import Told
+from tests.support.browser import JournalRows
 from tests.support.dashboards import Served, serving
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
 from tests.support.models.online_models import NAME, VERSION, put_momentum
@@ -37,8 +37,10 @@ def test_the_page_names_its_own_features(tmp_path: Path) -> None:
     )
     assert desk.run(tmp_path / "state").failure is None
     file.unlink()
-    told = Told(tmp_path / "state")
-    (row,) = told.rows("SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1 OFFSET 5")
+    journal = JournalRows(tmp_path / "state")
+    (row,) = journal.rows(
+        "SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1 OFFSET 5"
+    )
     with serving(tmp_path / "state", models_dir=store) as served:
         page = computed(served, f"/api/decision/{row['decision']}")
         assert [name.removesuffix(" SPY") for name in page["features"]] == FEATURES

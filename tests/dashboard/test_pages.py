@@ -34,7 +34,7 @@ from tests.support.browser import (
     PHONE,
     SMALL,
     WIDE,
-    Told,
+    JournalRows,
     Watched,
     chromium,
     dashboard,
@@ -61,15 +61,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Path]:
     folder = tmp_path_factory.mktemp("pages")
     data = Path(os.environ.get("RLTRADER_DATA", REPOSITORY.parent / "shared" / "data"))
     rows = real_rows(data) if data.is_dir() else synthetic_rows()
-    made = Desk(write_tape(folder / "tape.csv", rows), risk__consecutive_losses_max=5)
+    tape_desk = Desk(write_tape(folder / "tape.csv", rows), risk__consecutive_losses_max=5)
     last_day = new_york(int(rows[-1].split(",")[1])).date().isoformat()
-    trade(made, folder / "desk", until_holding_on=last_day)
-    return made, folder / "desk"
+    trade(tape_desk, folder / "desk", until_holding_on=last_day)
+    return tape_desk, folder / "desk"
 
 
 @pytest.fixture(scope="module")
-def told(desk: tuple[Desk, Path]) -> Told:
-    return Told(desk[1])
+def journal(desk: tuple[Desk, Path]) -> JournalRows:
+    return JournalRows(desk[1])
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +125,17 @@ READY = {
 }
 
 
-def newest(told: Told) -> dict[str, Any]:
-    return told.row("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
+def newest(journal: JournalRows) -> dict[str, Any]:
+    return journal.row("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
 
 
-def explained(told: Told) -> dict[str, Any]:
+def explained(journal: JournalRows) -> dict[str, Any]:
     """The newest decision that was ordered: it has everything that a decision can have."""
-    return told.row("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision DESC LIMIT 1")
+    return journal.row("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision DESC LIMIT 1")
 
 
-def route_of(page: str, told: Told) -> str:
-    return f"decision/{explained(told)['decision']}" if page == "decision" else page
+def route_of(page: str, journal: JournalRows) -> str:
+    return f"decision/{explained(journal)['decision']}" if page == "decision" else page
 
 
 def named(page: Page, figure: str) -> str:
@@ -144,9 +144,9 @@ def named(page: Page, figure: str) -> str:
     return value
 
 
-def session_of(told: Told) -> tuple[int, int]:
+def session_of(journal: JournalRows) -> tuple[int, int]:
     """First and last moment of the newest bar's New York day."""
-    moment = new_york(newest(told)["bar_ns"]).replace(hour=0, minute=0, second=0, microsecond=0)
+    moment = new_york(newest(journal)["bar_ns"]).replace(hour=0, minute=0, second=0, microsecond=0)
     start = int(moment.timestamp()) * 10**9
     return start, start + 86_400 * 10**9
 
@@ -154,10 +154,10 @@ def session_of(told: Told) -> tuple[int, int]:
 # --- what is shown is what the journal says --------------------------------------------------------------------------
 
 
-def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, told: Told) -> None:
+def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", READY["now"]).page
-    decision = newest(told)
-    money = told.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
+    decision = newest(journal)
+    money = journal.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
     assert page.locator("#answer span[data-action]").get_attribute("data-action") == decision["action"]
     assert float(page.locator("[data-confidence]").get_attribute("data-confidence") or 0) == decision["confidence"]
     shares = page.locator("#answer .bars li").evaluate_all(
@@ -168,20 +168,22 @@ def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Ope
     assert named(page, "Cash") == f"${Decimal(money['cash_usd']):,.2f}"
 
 
-def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Told) -> None:
+def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#position [data-symbol]").page
-    held = told.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    held = journal.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
     assert page.locator("#position h3").all_text_contents() == [instrument(row["symbol"]) for row in held]
-    trades = told.rows("SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol")
+    trades = journal.rows(
+        "SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol"
+    )
     assert [trade["held"] for trade in trades] == [row["held"] for row in held]
     (trade,) = trades
     of_all = f" of {trade['quantity']}" if trade["quantity"] > trade["held"] else ""
     expect(page.locator("#position .open")).to_have_text(f"open: {trade['held']}{of_all}")
     parts = {"Unrealised": trade["pnl_usd"] - trade["realized_usd"], "Realised": trade["realized_usd"]}
     money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
-    shown = page.locator("#position .figures")
-    assert {name: shown.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
-    closed = told.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
+    figures = page.locator("#position .figures")
+    assert {name: figures.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
+    closed = journal.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
     line = opened("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
     expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
     expect(line.locator('[data-label="Open"]')).to_have_text(f"{trade['held']}{of_all}")
@@ -192,10 +194,10 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Tol
     assert named(page, "P&L in all") == f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}"
 
 
-def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, told: Told) -> None:
+def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .chart[data-bars]").page
-    fills = told.rows(
-        "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(told)
+    fills = journal.rows(
+        "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(journal)
     )
     assert len(fills) > 3
     assert page.locator("#price .chart").get_attribute("data-marks") == str(len(fills))
@@ -209,7 +211,7 @@ def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, tol
     )
 
 
-def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told) -> None:
+def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .chart[data-marks]").page
     chart = page.locator("#price .chart")
     image = Image.open(io.BytesIO(chart.screenshot())).convert("RGB")
@@ -223,12 +225,16 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told)
     chart.click(position={"x": x, "y": y})
     page.wait_for_selector("#orders [data-order]")
     number = int(page.url.rsplit("/", 1)[1])
-    assert told.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
+    assert journal.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
 
 
-def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(opened: Opener, told: Told) -> None:
+def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(
+    opened: Opener, journal: JournalRows
+) -> None:
     page = opened("trades", READY["trades"]).page
-    trades = told.rows("SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50")
+    trades = journal.rows(
+        "SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50"
+    )
     rows = page.locator("#trips tr[data-trade]")
     assert rows.count() == len(trades) > 2
     kinds = [rows.nth(n).locator("td").first.locator("span").first.get_attribute("class") for n in range(len(trades))]
@@ -250,18 +256,18 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(ope
     assert page.url.endswith(f"decision/{won[0]['entry_decision']}")
 
 
-def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: Told) -> None:
+def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal: JournalRows) -> None:
     page = opened("performance", READY["performance"]).page
     last: dict[str, float] = {}
-    for row in told.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
+    for row in journal.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
         last[new_york(row["time_ns"]).date().isoformat()] = float(row["equity_usd"])
-    first = new_york(told.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
+    first = new_york(journal.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
     dates = [date for date in last if date >= first]
     before = last[max(date for date in last if date < first)]
-    shown = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
+    cells = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
     starts = [before, *(last[date] for date in dates)]
     moved = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
-    assert dict(shown) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
+    assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
     total = last[dates[-1]] - before
     assert named(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     assert page.locator("#course [data-line]").count() == 2
@@ -281,21 +287,21 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: T
 def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
     first, days = 1_262_563_200, 3_000
 
-    def long(found: Any) -> Any:
-        if isinstance(found, dict) and "lines" in found.get("figures", ()):
+    def long(answer: Any) -> Any:
+        if isinstance(answer, dict) and "lines" in answer.get("figures", ()):
             times = [first + 86_400 * day for day in range(days)]
             line = {"name": "equity", "times": times, "shares": [day / days for day in range(days)]}
-            found["figures"]["lines"] = [line]
-        return found
+            answer["figures"]["lines"] = [line]
+        return answer
 
     page = opened("performance", "#course .chart[data-from]", PHONE, answers=changed(long, lambda now: now)).page
     expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
 
 
-def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
+def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").all_text_contents()
-    days = {new_york(row["bar_ns"]).date().isoformat() for row in told.rows("SELECT bar_ns FROM decisions")}
+    days = {new_york(row["bar_ns"]).date().isoformat() for row in journal.rows("SELECT bar_ns FROM decisions")}
     assert days <= set(sessions)
     assert sessions == sorted(sessions, reverse=True)
     page.locator("#price .choosers select").select_option(min(days))
@@ -303,54 +309,54 @@ def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Tol
     expect(page.locator("#price .chart")).to_have_attribute("data-bars", "390")
 
 
-def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, told: Told) -> None:
+def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, journal: JournalRows) -> None:
     page = opened("decisions", READY["decisions"]).page
-    acted = told.rows(
+    acted = journal.rows(
         "SELECT decision FROM decisions WHERE outcome IN ('ordered', 'exit') ORDER BY decision DESC LIMIT 50"
     )
-    shown = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
-    assert shown == [str(row["decision"]) for row in acted]
-    every = told.row("SELECT count(*) AS n FROM decisions")["n"]
-    total = told.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
+    decisions = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
+    assert decisions == [str(row["decision"]) for row in acted]
+    every = journal.row("SELECT count(*) AS n FROM decisions")["n"]
+    total = journal.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
     expect(page.locator("#shares")).to_contain_text(f"{total:,} of {every:,} decisions shown: with orders.")
     page.get_by_role("button", name="Show all").click()
     expect(page.locator("#shares")).to_have_text(f"All {every:,} decisions.")
     expect(page.get_by_label("Outcome")).to_have_value("")
-    wanted = [
-        str(row["decision"]) for row in told.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
+    expected = [
+        str(row["decision"]) for row in journal.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
     ]
     numbers = "all => all.map(n => n.dataset.decision)"
-    page.wait_for_selector(f'tr[data-decision="{wanted[0]}"] ~ tr[data-decision="{wanted[49]}"]')
-    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[:50]
+    page.wait_for_selector(f'tr[data-decision="{expected[0]}"] ~ tr[data-decision="{expected[49]}"]')
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == expected[:50]
     page.get_by_role("button", name="Older").click()
-    page.wait_for_selector(f'tr[data-decision="{wanted[50]}"]')
-    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[50:]
+    page.wait_for_selector(f'tr[data-decision="{expected[50]}"]')
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == expected[50:]
     page.get_by_label("Outcome").select_option("denied")
-    denied = told.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
+    denied = journal.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
     page.wait_for_selector(f'tr[data-decision="{denied[0]["decision"]}"]')
-    expect(page.locator(f'tr[data-decision="{wanted[50]}"]')).to_have_count(0)
+    expect(page.locator(f'tr[data-decision="{expected[50]}"]')).to_have_count(0)
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == [str(row["decision"]) for row in denied]
 
 
-def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", "#observation td").page
-    before = told.rows(
+    before = journal.rows(
         "SELECT row FROM decisions WHERE row IS NOT NULL AND decision <= ? ORDER BY decision DESC LIMIT 20",
         decision["decision"],
     )
-    shown = page.locator("#observation tbody tr").evaluate_all(
+    rows = page.locator("#observation tbody tr").evaluate_all(
         "all => all.map(row => [...row.querySelectorAll('td')].map(cell => Number(cell.dataset.value)))"
     )
-    assert [len(row) for row in shown] == [23] * 20
-    assert shown[-1] == list(ROW.unpack(decision["row"]))
-    assert shown == [list(ROW.unpack(row["row"])) for row in reversed(before)]
+    assert [len(row) for row in rows] == [23] * 20
+    assert rows[-1] == list(ROW.unpack(decision["row"]))
+    assert rows == [list(ROW.unpack(row["row"])) for row in reversed(before)]
     names = page.locator("#observation thead th[data-name]").evaluate_all("all => all.map(n => n.dataset.name)")
     assert names == list(SPEC.features)
 
 
-def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", READY["decision"]).page
     last = page.locator("#observation tbody tr").last.locator("td")
     last.first.hover()
@@ -365,20 +371,20 @@ def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Op
     expect(page.locator(".heat")).to_have_attribute("data-mode", "cells")
 
 
-def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", READY["decision"]).page
     gates = {
         gate: "unknown" if reason is None else "denies" if reason else "passes"
         for gate, reason in json.loads(decision["gates"]).items()
     }
-    shown = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
-    assert dict(shown) == gates
-    orders = told.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
+    states = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
+    assert dict(states) == gates
+    orders = journal.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
     assert set(page.locator("#orders [data-order]").evaluate_all("all => all.map(n => n.dataset.order)")) == {
         row["client_order_id"] for row in orders
     }
-    fills = told.rows(
+    fills = journal.rows(
         "SELECT f.* FROM fills f JOIN orders o USING (client_order_id) WHERE o.work = ? ORDER BY f.filled_ns",
         decision["work"],
     )
@@ -388,19 +394,21 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, to
     assert logits == json.loads(decision["logits"])
 
 
-def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, told: Told) -> None:
-    decision = told.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
+def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, journal: JournalRows) -> None:
+    decision = journal.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
     page = opened(f"decision/{decision['decision']}", "#gates li").page
     gates = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
     denied = {gate: re.sub(r"[A-Z]+\d{6}[CP]\d{8}", lambda m: instrument(m[0]), why) for gate, why in gates.items()}
-    shown = page.locator("#gates li[data-state=denies]").evaluate_all(
+    reasons = page.locator("#gates li[data-state=denies]").evaluate_all(
         "all => all.map(n => [n.dataset.gate, n.querySelector('.gate-reason').textContent])"
     )
-    assert dict(shown) == denied
+    assert dict(reasons) == denied
 
 
-def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: Told) -> None:
-    numbers = [row["decision"] for row in told.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][100:]
+def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, journal: JournalRows) -> None:
+    numbers = [row["decision"] for row in journal.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][
+        100:
+    ]
     page = opened(f"decision/{numbers[1]}", "#gates .body > *").page
     page.keyboard.press("ArrowRight")
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
@@ -415,38 +423,38 @@ def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: T
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -> None:
+def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: JournalRows) -> None:
     page = opened("risk", READY["risk"]).page
     denials: dict[str, int] = {}
-    for row in told.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
+    for row in journal.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
         for gate, reason in json.loads(row["gates"]).items():
             denials[gate] = denials.get(gate, 0) + bool(reason)
-    shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
-    assert dict(shown) == {gate: count for gate, count in denials.items() if count}
+    counts = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
+    assert dict(counts) == {gate: count for gate, count in denials.items() if count}
 
     def with_alarms(count: int) -> Any:
-        return changed(lambda found: {**found, "alarms": count} if "troubles" in found else found, lambda now: now)
+        return changed(lambda answer: {**answer, "alarms": count} if "troubles" in answer else answer, lambda now: now)
 
     page = opened("health", READY["health"], answers=with_alarms(0)).page
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
-    assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
+    assert named(page, "Events") == f"{journal.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
     page = opened("health", READY["health"], answers=with_alarms(2)).page
     assert page.evaluate(SMALL) == []
-    said = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
-    assert page.locator("#state .headline").text_content() == said
+    sentence = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
+    assert page.locator("#state .headline").text_content() == sentence
     assert (page.locator("#state .headline a").get_attribute("href") or "").startswith("#/risk")
 
 
-def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, told: Told) -> None:
-    row = told.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
+def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, journal: JournalRows) -> None:
+    row = journal.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
     page = opened(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
     assert page.locator("#ended tr[data-ended]").get_attribute("data-ended") == row["symbol"]
     kind = "gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even"
-    shown = page.locator("#ended td").first.locator("span")
-    assert shown.get_attribute("class") == kind
-    assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (shown.text_content() or "")
+    span = page.locator("#ended td").first.locator("span")
+    assert span.get_attribute("class") == kind
+    assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (span.text_content() or "")
     assert "opened it" in (page.locator("#ended").text_content() or "")
-    bar = told.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
+    bar = journal.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
     expect(page.locator("#around .chart")).to_have_attribute("data-decided", str(bar // 10**9))
     moment = new_york(bar)
     head = f"{moment.day} {moment:%b %Y, %H:%M} decided on this bar: O"
@@ -454,16 +462,18 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
     assert int(page.locator("#around .chart").get_attribute("data-bars") or 0) > 30
 
 
-def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(opened: Opener, told: Told) -> None:
-    def two(found: Any) -> Any:
-        if "orders" in found and "line" in found:
-            (order, *_) = found["orders"]
-            found["orders"] = [{**order, "symbol": name, "client_order_id": name} for name in ("AAA", "BBB")]
-        if "versions" in found:
-            (version, *_) = found["versions"]
+def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
+    opened: Opener, journal: JournalRows
+) -> None:
+    def two(answer: Any) -> Any:
+        if "orders" in answer and "line" in answer:
+            (order, *_) = answer["orders"]
+            answer["orders"] = [{**order, "symbol": name, "client_order_id": name} for name in ("AAA", "BBB")]
+        if "versions" in answer:
+            (version, *_) = answer["versions"]
             other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
             none, some = ([["test trades", n], ["test win rate", rate]] for n, rate in (("0", "0.0"), ("5", "0.4")))
-            found["versions"] = [
+            answer["versions"] = [
                 {
                     **version,
                     "metrics": [*none, *SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]],
@@ -473,10 +483,10 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
                     "metrics": [*some, *SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]],
                 },
             ]
-        return found
+        return answer
 
     between = changed(two, lambda now: now)
-    page = opened(route_of("decision", told), "#orders tr[data-order]", answers=between).page
+    page = opened(route_of("decision", journal), "#orders tr[data-order]", answers=between).page
     assert page.locator("#orders tr[data-order]").count() == 2
     assert page.locator("#orders h3").count() == 0
     watched = opened("models", "#compare tr[data-compared]", answers=between)
@@ -491,7 +501,7 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         "test win rate": ["–", "40.00 %", "–"],  # no trade, no rate
     }
     rates = [
-        re.findall(r"win rate(–|[\d.]+ %)", each) for each in watched.page.locator("#versions tr").all_text_contents()
+        re.findall(r"win rate(–|[\d.]+ %)", row) for row in watched.page.locator("#versions tr").all_text_contents()
     ]
     assert rates[1:] == [["–"], ["40.00 %"]]
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
@@ -509,10 +519,10 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     port, page = free_port(), browser.new_page()
     with dashboard(port, copy) as url:
         page.goto(f"{url}/#/now")
-        before = newest(Told(copy))["decision"]
+        before = newest(JournalRows(copy))["decision"]
         expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{before:,}")
         trade(desk[0], copy)
-        after = newest(Told(copy))["decision"]
+        after = newest(JournalRows(copy))["decision"]
         assert after > before
         expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{after:,}")
         expect(page.locator("#connection")).to_have_text("stopped")
@@ -528,14 +538,14 @@ def test_a_page_that_nobody_sees_asks_nothing(opened: Opener) -> None:
     hide = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
     turn = hide + " document.dispatchEvent(new Event('visibilitychange')); }"
     page.evaluate(turn, True)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url) if "/api/" in request.url else None)
     page.evaluate("location.hash = '#/health'")
     expect(page.locator("h1")).to_have_text("Health")
-    assert asked == []
+    assert urls == []
     page.evaluate(turn, False)
     page.wait_for_selector(READY["health"])
-    assert {url.split("/api/")[1].split("?")[0] for url in asked} == {"health", "stream"}
+    assert {url.split("/api/")[1].split("?")[0] for url in urls} == {"health", "stream"}
 
 
 def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Page], None]:
@@ -545,8 +555,8 @@ def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dic
         def answer(route: Route) -> None:
             if "/api/stream" in route.request.url:
                 now = route.fetch(url=route.request.url.replace("/api/stream", "/api/now")).json()
-                told = json.dumps(states(change(now)))
-                route.fulfill(body=f"retry: 60000\nevent: now\ndata: {told}\n\n", content_type="text/event-stream")
+                state = json.dumps(states(change(now)))
+                route.fulfill(body=f"retry: 60000\nevent: now\ndata: {state}\n\n", content_type="text/event-stream")
             else:
                 reply = route.fetch()
                 route.fulfill(response=reply, body=json.dumps(change(reply.json())))
@@ -556,25 +566,25 @@ def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dic
     return between
 
 
-def hostile(told: Any, key: str = "") -> Any:
+def hostile(answer: Any, key: str = "") -> Any:
     """The same answer with markup in every text but those by which the page finds its way."""
-    if isinstance(told, dict):
-        return {name: hostile(value, name) for name, value in told.items()}
-    if isinstance(told, list):
-        return [hostile(value, key) for value in told]
-    return HOSTILE + told if isinstance(told, str) and key not in WAYS else told
+    if isinstance(answer, dict):
+        return {name: hostile(value, name) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [hostile(value, key) for value in answer]
+    return HOSTILE + answer if isinstance(answer, str) and key not in WAYS else answer
 
 
 WAYS = {"name", "desk", "session", "sessions", "state", "rows", "equity_usd", "cash_usd", "realized_usd", "day_usd"}
 
 
-def test_markup_in_any_text_is_shown_as_text(opened: Opener, told: Told) -> None:
+def test_markup_in_any_text_is_shown_as_text(opened: Opener, journal: JournalRows) -> None:
     alarm = {"time": 1.0, "name": HOSTILE, "detail": HOSTILE}
     between = changed(hostile, lambda now: {**now, "halt": HOSTILE, "alarms": [alarm]})
     watched = opened("now", READY["now"], answers=between)
     expect(watched.page.locator("#alarms")).to_contain_text(HOSTILE)
     for name, ready in READY.items():
-        page = watched.open(route_of(name, told), "#gates .body > *" if name == "decision" else ready)
+        page = watched.open(route_of(name, journal), "#gates .body > *" if name == "decision" else ready)
         expect(page.locator("#banner")).to_contain_text(HOSTILE)
         expect(page.locator("main")).to_contain_text("<img")
         assert page.locator("img").count() == 0
@@ -588,13 +598,13 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
         "halt_since": datetime(2024, 1, 5, 10, 30, tzinfo=NEW_YORK).timestamp(),
     }
     states = {"mode": "live", "account": "live 123456789", "stale": stale, **halt}
-    between = changed(lambda told: told, lambda now: {**now, **states})
+    between = changed(lambda answer: answer, lambda now: {**now, **states})
     page = opened("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
     tops = []
-    for kept in ("#live-money", "#desk", "nav", "#banner"):
-        expect(page.locator(kept)).to_be_in_viewport(ratio=1)
-        tops.append(page.locator(kept).evaluate("node => node.getBoundingClientRect().top"))
+    for part in ("#live-money", "#desk", "nav", "#banner"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+        tops.append(page.locator(part).evaluate("node => node.getBoundingClientRect().top"))
     expect(page.locator("#mode")).to_be_in_viewport(ratio=1)
     assert tops == sorted(set(tops))
     expect(page.locator("#live-money")).to_be_visible()
@@ -606,9 +616,9 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
 
 
 def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_other_days(opened: Opener) -> None:
-    def several(found: Any) -> Any:
-        if isinstance(found, dict) and "totals" in found:
-            (desk,), (total,) = found["desks"], found["totals"]
+    def several(answer: Any) -> Any:
+        if isinstance(answer, dict) and "totals" in answer:
+            (desk,), (total,) = answer["desks"], answer["totals"]
             desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05"}
             lines: dict[str, dict[str, Any]] = {
                 "calm": {"running": True},
@@ -621,10 +631,10 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
                     "trading": "halted: operator: why (by socket/anna (uid 0))",
                 },
             }
-            found["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
-            found["desks"][0]["session"] = "2024-01-04"
-            found["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
-        return found
+            answer["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
+            answer["desks"][0]["session"] = "2024-01-04"
+            answer["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
+        return answer
 
     page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
     states = page.locator("#desks tr[data-fleet]").evaluate_all(
@@ -649,7 +659,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
 def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
     denied = [{"name": name, "state": "denies", "reason": "", "ends": 0} for name in ("outside_session", "stale_bar")]
     states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False, "gates": denied}
-    page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
+    page = opened("now", READY["now"], answers=changed(lambda answer: answer, lambda now: {**now, **states})).page
     expect(page.locator("#mode")).to_have_text("live with a paper account")
     expect(page.locator("#live-money")).to_be_hidden()
     expect(page.locator("#banner")).to_contain_text("not yet compared")
@@ -666,12 +676,12 @@ def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
 def test_every_page_fits_is_legible_and_can_be_touched(
-    opened: Opener, told: Told, tmp_path: Path, size: tuple[int, int], scheme: str
+    opened: Opener, journal: JournalRows, tmp_path: Path, size: tuple[int, int], scheme: str
 ) -> None:
     watched = opened("now", READY["now"], size=size, scheme=scheme)
     grounds = set()
     for name, ready in READY.items():
-        page = watched.open(route_of(name, told), ready)
+        page = watched.open(route_of(name, journal), ready)
         assert watched.overflow() <= 0, name
         assert page.evaluate(SMALL) == [], name
         picture(page, f"{name}-{size[0]}", tmp_path)
@@ -686,20 +696,20 @@ def test_every_page_fits_is_legible_and_can_be_touched(
     assert grounds == {"rgb(244, 245, 247)", "rgb(14, 19, 24)"}
 
 
-def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, told: Told) -> None:
+def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", READY["now"]).page
     page.wait_for_selector("#fills summary")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    wanted = page.evaluate(
+    count = page.evaluate(
         "() => [...document.querySelectorAll('a, button, select, summary, [tabindex=\\'0\\']')]"
         ".filter((n) => n.checkVisibility() && !n.closest('.skip')).length"
     )
     page.evaluate("document.activeElement.blur()")
     reached = []
-    for _ in range(wanted + 5):
+    for _ in range(count + 5):
         page.keyboard.press("Tab")
         seen = page.evaluate(
             "() => { const n = document.activeElement; const s = getComputedStyle(n);"
@@ -708,7 +718,7 @@ def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Ope
         )
         if seen is not None and seen not in reached:
             reached.append(seen)
-    assert len(reached) >= wanted
+    assert len(reached) >= count
     assert all(style == "solid" and width >= 2 for _, style, width in reached)
 
 
@@ -759,9 +769,9 @@ def test_no_script_of_ours_reads_text_as_html() -> None:
 def test_a_wrong_address_is_one_sentence_with_a_link_and_several_desks_begin_with_the_fleet(
     opened: Opener, browser: Browser, address: str
 ) -> None:
-    def two(found: Any) -> Any:
-        named = isinstance(found, list) and found and "strategy" in found[0]
-        return [*found, {**found[0], "name": "other"}] if named else found
+    def two(answer: Any) -> Any:
+        named = isinstance(answer, list) and answer and "strategy" in answer[0]
+        return [*answer, {**answer[0], "name": "other"}] if named else answer
 
     watched = opened("", READY["fleet"], answers=changed(two, lambda now: now))
     expect(watched.page.locator("h1")).to_have_text("Fleet")

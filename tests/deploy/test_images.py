@@ -33,10 +33,10 @@ OF_OTHERS = re.compile(r"GF_\w+")  # Grafana's own
 
 def services() -> dict[str, Object]:
     """The services of the compose file whose images are built here."""
-    found: dict[str, Object] = {
+    by_name: dict[str, Object] = {
         name: service for name, service in compose()["services"].items() if service["image"].startswith(OURS)
     }
-    return found
+    return by_name
 
 
 def image_of(service: Object) -> str:
@@ -46,13 +46,16 @@ def image_of(service: Object) -> str:
 
 def commands() -> dict[str, list[str]]:
     """Where it stands -> the words with which a container starts, whatever the image adds before them."""
-    found = {each.name: (each.spec["image"].removeprefix("rltrader-"), each.spec.get("args")) for each in containers()}
-    found |= {f"compose/{name}": (image_of(each), each.get("command")) for name, each in services().items()}
+    by_name = {
+        container.name: (container.spec["image"].removeprefix("rltrader-"), container.spec.get("args"))
+        for container in containers()
+    }
+    by_name |= {f"compose/{name}": (image_of(service), service.get("command")) for name, service in services().items()}
     started = {name: json.loads(instruction(name, "ENTRYPOINT")[0]) for name in NAMES}
     default = {name: json.loads((instruction(name, "CMD") or ["[]"])[0]) for name in NAMES}
     return {
         place: started[image] + (default[image] if given is None else given)
-        for place, (image, given) in found.items()
+        for place, (image, given) in by_name.items()
         if given != []
     }
 
@@ -83,16 +86,16 @@ def test_every_library_has_the_version_of_the_constraints(name: str) -> None:
 
 @IMAGE
 def test_the_files_of_an_image_are_there_and_not_left_out_of_what_is_sent_to_the_build(name: str) -> None:
-    kept = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    lines = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in re.findall(r"^COPY (?!--from)(.*)", (IMAGES / f"{name}.Containerfile").read_text(), re.MULTILINE):
         for source in line.split()[:-1]:
             assert (REPOSITORY / source).exists(), source
-            assert source in kept
+            assert source in lines
 
 
 def test_torch_is_in_the_trainer_s_image_alone() -> None:
     extras = {name: re.findall(r"'\.\[([\w,]+)\]'", (IMAGES / f"{name}.Containerfile").read_text()) for name in NAMES}
-    assert [name for name, given in extras.items() if any("training" in each for each in given)] == ["trainer"]
+    assert [name for name, given in extras.items() if any("training" in word for word in given)] == ["trainer"]
 
 
 def test_every_program_that_a_container_starts_is_one_of_ours_with_these_options() -> None:
@@ -107,8 +110,8 @@ def test_every_program_that_a_container_starts_is_one_of_ours_with_these_options
                     [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, timeout=120
                 ).stdout
             rest = words[index + 1 :]
-            own = rest[: rest.index("--")] if "--" in rest else rest
-            for option in (each.partition("=")[0] for each in own if each.startswith("--")):
+            arguments = rest[: rest.index("--")] if "--" in rest else rest
+            for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
                 assert re.search(rf"{option}\b", helps[module]), f"{place}: {word} has no {option}"
         assert words[0] == "redis-server" or words[0] in scripts, place
         if "--" in words:
@@ -116,7 +119,7 @@ def test_every_program_that_a_container_starts_is_one_of_ours_with_these_options
 
 
 def test_every_variable_is_one_that_the_programs_read() -> None:
-    given = {each["name"] for container in containers() for each in container.spec.get("env", [])}
+    given = {variable["name"] for container in containers() for variable in container.spec.get("env", [])}
     for name in NAMES:
         given |= {word.partition("=")[0] for line in instruction(name, "ENV") for word in line.split()}
     for service in compose()["services"].values():
@@ -141,9 +144,9 @@ def test_in_compose_volumes_and_secrets_meet_their_other_ends() -> None:
     read = compose()
     volumes, secrets = set(), set()
     for service in read["services"].values():
-        secrets |= {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
+        secrets |= {secret if isinstance(secret, str) else secret["source"] for secret in service.get("secrets", [])}
         volumes |= {
-            source for source in (each.split(":")[0] for each in service.get("volumes", [])) if source[0] != "."
+            source for source in (volume.split(":")[0] for volume in service.get("volumes", [])) if source[0] != "."
         }
         assert set(service.get("depends_on", {})) <= read["services"].keys()
     assert (volumes, secrets) == (set(read["volumes"]), set(read["secrets"]))
@@ -165,10 +168,10 @@ def test_compose_and_k3s_start_the_publisher_and_the_trainer_alike() -> None:
 
 def test_an_image_s_folders_are_those_that_are_mounted_there() -> None:
     for name, service in services().items():
-        for place in (each.split(":")[1] for each in service.get("volumes", [])):
+        for place in (volume.split(":")[1] for volume in service.get("volumes", [])):
             if place.startswith(("/var/lib", "/run")) and not service["volumes"][0].startswith("."):
-                made = containerfile(image_of(service))
-                assert place in made or image_of(service) == "dashboard", f"{name}: {place}"
+                text = containerfile(image_of(service))
+                assert place in text or image_of(service) == "dashboard", f"{name}: {place}"
 
 
 def test_no_group_can_put_another_shelf_or_socket_in_the_place_of_the_real_one() -> None:

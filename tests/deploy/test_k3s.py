@@ -34,14 +34,14 @@ from tests.support.deploy.manifests import (
 from tests.support.paths import REPOSITORY
 
 OF_THE_CLUSTER = {"kube-root-ca.crt"}  # every namespace has it
-EACH = pytest.mark.parametrize("each", containers(), ids=lambda each: each.name)
+EACH = pytest.mark.parametrize("container", containers(), ids=lambda container: container.name)
 SECRETS = re.compile(r"kubectl -n rltrader create secret generic (\S+)((?:\s+\\?\s*--from-file=\S+)+)")
 
 
 def matched(selector: Object) -> list[str]:
     """The workloads whose pods this selector matches."""
-    wanted = selector.get("matchLabels", {}).items()
-    return [each["metadata"]["name"] for each in workloads() if wanted <= labels_of(each).items()]
+    labels = selector.get("matchLabels", {}).items()
+    return [document["metadata"]["name"] for document in workloads() if labels <= labels_of(document).items()]
 
 
 def of_the_manual() -> dict[str, set[str]]:
@@ -55,20 +55,20 @@ def test_every_file_of_the_folder_is_applied() -> None:
 
 
 def test_a_workload_s_selector_matches_its_own_pods_alone() -> None:
-    for each in workloads():
-        assert matched(each["spec"]["selector"]) == [each["metadata"]["name"]]
+    for document in workloads():
+        assert matched(document["spec"]["selector"]) == [document["metadata"]["name"]]
 
 
 def test_services_budgets_and_affinities_select_pods_that_there_are() -> None:
     for service in objects("Service"):
         assert matched({"matchLabels": service["spec"]["selector"]}) == [service["metadata"]["name"]]
-    for each in objects("StatefulSet"):
-        assert each["spec"]["serviceName"] in names("Service")
+    for document in objects("StatefulSet"):
+        assert document["spec"]["serviceName"] in names("Service")
     for budget in objects("PodDisruptionBudget"):
         assert matched(budget["spec"]["selector"]) == [budget["metadata"]["name"]]
-    everyone = sorted(each["metadata"]["name"] for each in workloads())
-    for each in workloads():  # whoever comes first matches itself: also while the desk is scaled to 0
-        for term in find(pod_of(each), "requiredDuringSchedulingIgnoredDuringExecution"):
+    everyone = sorted(document["metadata"]["name"] for document in workloads())
+    for document in workloads():  # whoever comes first matches itself: also while the desk is scaled to 0
+        for term in find(pod_of(document), "requiredDuringSchedulingIgnoredDuringExecution"):
             assert [sorted(matched(rule["labelSelector"])) for rule in term] == [everyone]
 
 
@@ -96,9 +96,12 @@ def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
 
 
 @EACH
-def test_every_volume_and_what_it_is_of_is_there(each: Container) -> None:
-    claims, configs = names("PersistentVolumeClaim"), {made["name"] for made in kustomization()["configMapGenerator"]}
-    for mount, volume in each.mounts().values():
+def test_every_volume_and_what_it_is_of_is_there(container: Container) -> None:
+    claims, configs = (
+        names("PersistentVolumeClaim"),
+        {generator["name"] for generator in kustomization()["configMapGenerator"]},
+    )
+    for mount, volume in container.mounts().values():
         if claim := volume.get("persistentVolumeClaim"):
             assert claim["claimName"] in claims
         for config in find(volume, "configMap"):
@@ -109,40 +112,46 @@ def test_every_volume_and_what_it_is_of_is_there(each: Container) -> None:
 
 
 def test_nothing_is_defined_that_nothing_uses() -> None:
-    assert set(of_the_manual()) == {secret for each in workloads() for secret in secrets_of(pod_of(each))}
-    used = {claim["claimName"] for each in workloads() for claim in find(each, "persistentVolumeClaim")}
+    assert set(of_the_manual()) == {secret for document in workloads() for secret in secrets_of(pod_of(document))}
+    used = {claim["claimName"] for document in workloads() for claim in find(document, "persistentVolumeClaim")}
     assert names("PersistentVolumeClaim") == used
-    for each in workloads():
-        mounted = {mount["name"] for mounts in find(pod_of(each), "volumeMounts") for mount in mounts}
-        assert {volume["name"] for volume in pod_of(each)["volumes"]} == mounted
-    assert names("PriorityClass") == {name for each in workloads() for name in find(each, "priorityClassName")}
-    assert names("ServiceAccount") == {name for each in workloads() for name in find(each, "serviceAccountName")}
+    for document in workloads():
+        mounted = {mount["name"] for mounts in find(pod_of(document), "volumeMounts") for mount in mounts}
+        assert {volume["name"] for volume in pod_of(document)["volumes"]} == mounted
+    assert names("PriorityClass") == {name for document in workloads() for name in find(document, "priorityClassName")}
+    assert names("ServiceAccount") == {
+        name for document in workloads() for name in find(document, "serviceAccountName")
+    }
 
 
 @EACH
-def test_every_image_is_one_that_is_built_with_this_version(each: Container) -> None:
-    (taken,) = (image for image in kustomization()["images"] if image["name"] == each.spec["image"])
+def test_every_image_is_one_that_is_built_with_this_version(container: Container) -> None:
+    (taken,) = (image for image in kustomization()["images"] if image["name"] == container.spec["image"])
     assert taken["newName"] == f"localhost/{taken['name']}"
     assert taken["newTag"] == project()["version"]
     image = taken["name"].removeprefix("rltrader-")
     assert (DEPLOY / "images" / f"{image}.Containerfile").is_file()
-    assert str(each.spec["securityContext"]["runAsUser"]) in users(image).values()
+    assert str(container.spec["securityContext"]["runAsUser"]) in users(image).values()
 
 
 @EACH
-def test_every_container_is_locked_down_bounded_and_looked_at(each: Container) -> None:
-    security, pod = each.spec["securityContext"], each.pod["securityContext"]
+def test_every_container_is_locked_down_bounded_and_looked_at(container: Container) -> None:
+    security, pod = container.spec["securityContext"], container.pod["securityContext"]
     assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert (pod["runAsNonRoot"], pod["runAsGroup"], pod["fsGroup"]) == (True, 10000, 10000)
     assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert each.spec["resources"]["limits"].keys() == each.spec["resources"]["requests"].keys() == {"cpu", "memory"}
-    if each.spec not in each.pod.get("initContainers", []):
-        assert {"livenessProbe", "readinessProbe"} <= each.spec.keys()
+    assert (
+        container.spec["resources"]["limits"].keys()
+        == container.spec["resources"]["requests"].keys()
+        == {"cpu", "memory"}
+    )
+    if container.spec not in container.pod.get("initContainers", []):
+        assert {"livenessProbe", "readinessProbe"} <= container.spec.keys()
 
 
 def test_the_lease_that_the_daemon_holds_is_the_one_that_it_may_renew() -> None:
-    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    (daemon,) = (container for container in containers() if container.name == "rltraderd/daemon")
     arguments = daemon.spec["args"]
     lease = arguments[arguments.index("--lease") + 1]
     assert {lease} == names("Lease")
@@ -162,16 +171,18 @@ def test_the_lease_that_the_daemon_holds_is_the_one_that_it_may_renew() -> None:
 
 
 def test_the_account_of_the_cluster_is_in_the_daemon_s_container_alone() -> None:
-    assert all(pod_of(each)["automountServiceAccountToken"] is False for each in workloads())
-    holders = [each.name for each in containers() if any("serviceaccount" in path for path in each.mounts())]
+    assert all(pod_of(document)["automountServiceAccountToken"] is False for document in workloads())
+    holders = [
+        container.name for container in containers() if any("serviceaccount" in path for path in container.mounts())
+    ]
     assert holders == ["rltraderd/daemon"]
 
 
 def test_the_broker_s_keys_reach_the_daemon_alone_and_by_the_names_that_it_reads() -> None:
     holders = [
-        each.name
-        for each in containers()
-        if any("rltrader-broker-keys" in secrets_of(volume) for _, volume in each.mounts().values())
+        container.name
+        for container in containers()
+        if any("rltrader-broker-keys" in secrets_of(volume) for _, volume in container.mounts().values())
     ]
     assert holders == ["rltraderd/daemon"]
     assert of_the_manual()["rltrader-broker-keys"] == set(KEYS)
@@ -194,26 +205,30 @@ def test_the_kubelet_waits_longer_than_rltrader_pod_and_that_longer_than_the_dae
 
 
 @EACH
-def test_what_a_command_writes_lies_on_a_volume(each: Container) -> None:
-    mounts = each.mounts()
-    options = [text for text in each.spec.get("args", []) if text.startswith(("/var", "--"))]
+def test_what_a_command_writes_lies_on_a_volume(container: Container) -> None:
+    mounts = container.mounts()
+    options = [text for text in container.spec.get("args", []) if text.startswith(("/var", "--"))]
     for text in options:
         path = PurePosixPath(text.partition("=")[2] or text)
         if path.is_relative_to("/var/lib"):
             assert [parent for parent in path.parents if str(parent) in mounts] or str(path) in mounts, text
         if text.startswith("--own-dir="):
             assert not mounts[str(path.parent)][0].get("readOnly", False)
-    if each.spec.get("args"):
-        assert "/tmp" in mounts or each.workload == "rltrader-redis"
+    if container.spec.get("args"):
+        assert "/tmp" in mounts or container.workload == "rltrader-redis"
 
 
 def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
-    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    (daemon,) = (container for container in containers() if container.name == "rltraderd/daemon")
     arguments = daemon.spec["args"]
     path = PurePosixPath(arguments[arguments.index("--config") + 1])
     volume = daemon.mounts()[str(path.parent)][1]
-    (made,) = (each for each in kustomization()["configMapGenerator"] if each["name"] == volume["configMap"]["name"])
-    assert path.name in made["files"]
+    (config_map,) = (
+        generator
+        for generator in kustomization()["configMapGenerator"]
+        if generator["name"] == volume["configMap"]["name"]
+    )
+    assert path.name in config_map["files"]
     settings = load(K3S / path.name, {})
     assert str(settings.paths.models_dir) in daemon.mounts()
     assert settings.desk.strategy in STRATEGIES
@@ -230,36 +245,36 @@ def test_the_store_begins_with_the_shipped_models_and_an_empty_shelf_for_the_tra
     assert not any((tmp_path / shelf).iterdir())
     assert (tmp_path / shelf).stat().st_mode & 0o7777 == 0o3771
     others = [path for path in shipped.rglob("*") if path.is_file() and path.relative_to(shipped).parts[0] != shelf]
-    kept = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
-    assert kept.pop(Path("option_scalper/current")) == b"mine"
-    assert all(content == (shipped / name).read_bytes() for name, content in kept.items())
+    files = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
+    assert files.pop(Path("option_scalper/current")) == b"mine"
+    assert all(content == (shipped / name).read_bytes() for name, content in files.items())
 
 
 def test_the_trainer_can_write_to_its_shelf_alone_and_no_client_to_the_folder_of_the_socket() -> None:
-    (trainer,) = (each for each in containers() if each.name == "rltrader-trainer/trainer")
+    (trainer,) = (container for container in containers() if container.name == "rltrader-trainer/trainer")
     models = [mount for mount, volume in trainer.mounts().values() if volume["name"] == "models"]
     writable = [(mount["mountPath"], mount["subPath"]) for mount in models if not mount.get("readOnly")]
     assert writable == [("/var/lib/rltrader-models/online_dqn", "online_dqn")]
-    for each in containers():
-        for place, (mount, _) in each.mounts().items():
+    for container in containers():
+        for place, (mount, _) in container.mounts().items():
             if place == "/run/rltrader-redis":
-                assert mount.get("readOnly", False) == (each.name != "rltrader-redis/redis")
+                assert mount.get("readOnly", False) == (container.name != "rltrader-redis/redis")
 
 
 def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> None:
     sharing = {
-        each.name
-        for each in containers()
-        for _, volume in each.mounts().values()
+        container.name
+        for container in containers()
+        for _, volume in container.mounts().values()
         if volume.get("persistentVolumeClaim") == {"claimName": "rltrader-redis-socket"}
     }
     clients = {"rltraderd/daemon", "rltraderd/publisher", "rltrader-trainer/trainer"}
     assert sharing == {*clients, "rltrader-redis/redis"}
     known_as = [
         (item["key"], item["path"])
-        for each in containers()
-        if each.name in clients
-        for _, volume in each.mounts().values()
+        for container in containers()
+        if container.name in clients
+        for _, volume in container.mounts().values()
         for secret in find(volume, "secret")
         if "rltrader-redis-passwords" in (secret.get("secretName"), secret.get("name"))
         for item in secret["items"]
@@ -268,9 +283,9 @@ def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> No
 
 
 def test_a_desk_of_the_pod_can_be_served_by_the_socket_that_is_mounted() -> None:
-    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    (daemon,) = (container for container in containers() if container.name == "rltraderd/daemon")
     text = (K3S / "config.toml").read_text()
     served = text.replace('# answers = "served"', 'answers = "served"').replace("# redis = ", "redis = ")
-    found = tomllib.loads(served)["policy"]
-    assert found["answers"] == "served"
-    assert str(PurePosixPath(found["redis"].removeprefix("unix://")).parent) in daemon.mounts()
+    policy = tomllib.loads(served)["policy"]
+    assert policy["answers"] == "served"
+    assert str(PurePosixPath(policy["redis"].removeprefix("unix://")).parent) in daemon.mounts()

@@ -48,10 +48,10 @@ ENTRY = SubmitOrder(NAME, CALL, 1, 4, Decimal("2.50"), "buy_to_open", NOW + 60 *
 
 def machine_of(path: Path) -> Machine:
     left = open_state_dir(path, META, "epoch")
-    made = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
+    machine = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
     left.journal.close()
     left.close()
-    return made
+    return machine
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def state(tmp_path: Path) -> Path:
     path = tmp_path / "state"
     machine = machine_of(path)
     left = open_state_dir(path, META, "epoch")
-    found = recover(left.journal.reader(), machine, code_digest())
-    chain, batch = HashChain(found.last_id + 1, found.head), CommitBatch()
+    recovery = recover(left.journal.reader(), machine, code_digest())
+    chain, batch = HashChain(recovery.last_id + 1, recovery.head), CommitBatch()
     for event in EVENTS:
         step = machine.apply(event)
         batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
@@ -107,12 +107,12 @@ DAMAGES = {
 def test_a_damaged_row_is_left_out_and_the_rest_is_taken(state: Path, tmp_path: Path, damage: str) -> None:
     sql, lost = DAMAGES[damage]
     execute(state, sql)
-    found = recovered(state)
-    assert encode_state(found.machine.state) == without(tmp_path / "other", lost)
-    assert found.handover is not None
-    assert found.handover.damaged
-    assert "the journal is damaged; " in found.handover.detail
-    assert f"first row {lost[0]}: damaged, left out" in found.handover.detail
+    recovery = recovered(state)
+    assert encode_state(recovery.machine.state) == without(tmp_path / "other", lost)
+    assert recovery.handover is not None
+    assert recovery.handover.damaged
+    assert "the journal is damaged; " in recovery.handover.detail
+    assert f"first row {lost[0]}: damaged, left out" in recovery.handover.detail
 
 
 def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
@@ -124,9 +124,9 @@ def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
     left, _ = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
     assert left.risk.halt is not None
     assert left.risk.halt.reason == "journal_damaged"
-    found = recovered(state)
-    assert found.handover is None  # this code wrote a snapshot behind the damage
-    assert encode_state(found.machine.state) == encode_state(left)
+    recovery = recovered(state)
+    assert recovery.handover is None  # this code wrote a snapshot behind the damage
+    assert encode_state(recovery.machine.state) == encode_state(left)
     assert [row[1] for row in table(state, "events")[-4:]] == [11, None, 12, 13]
 
 
@@ -137,12 +137,12 @@ def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(sta
     assert follower.state.risk.pause is not None
     execute(state, "DELETE FROM snapshots")
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
-    told, _ = command_offline(state, ClockTicked)
-    assert told.risk.pause is None
+    final, _ = command_offline(state, ClockTicked)
+    assert final.risk.pause is None
     for _ in range(2):  # to the snapshot, and from there
         follower.advance()
     assert (follower.problem, follower.caught_up) == ("", True)
-    assert (encode_state(follower.state), follower.generation) == (encode_state(told), 1)
+    assert (encode_state(follower.state), follower.generation) == (encode_state(final), 1)
     follower.close()
 
 
@@ -155,9 +155,9 @@ def test_verify_names_the_damaged_row_and_a_rotated_journal_is_proven_again(stat
 
 
 def test_an_order_that_left_with_a_damaged_row_stays_the_desk_s_own(state: Path) -> None:
-    found = recovered(state)
+    recovery = recovered(state)
     event = ClockTicked(NOW + 12 * 10**9)
-    row = HashChain(found.last_id + 1, found.head).entry(len(EVENTS), event, encode_effects((ENTRY,)))
+    row = HashChain(recovery.last_id + 1, recovery.head).entry(len(EVENTS), event, encode_effects((ENTRY,)))
     left = open_state_dir(state, META, "epoch")
     batch = CommitBatch()
     batch.entries.append(row)

@@ -187,8 +187,8 @@ def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exit
     state = recorded.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, state.risk.strategy_off, state.book.positions) == ("quarantine", True, {})
-    told = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
-    assert len(told) == 1
+    rows = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
+    assert len(rows) == 1
     resumed = Core(OptionScalper()).step(state, ResumeRequested(state.now_ns, "mended", "ann")).state
     assert (resumed.risk.strategy_off, resumed.risk.halt) == (False, None)
 
@@ -217,14 +217,14 @@ class Resumed:
 
     def __init__(self, tape: EventSource) -> None:
         self._tape = tape
-        self._told = False
+        self._resumed = False
 
     async def next(self) -> Event | None:
         return self.poll()
 
     def poll(self) -> Event | None:
-        told, self._told = self._told, True
-        return self._tape.poll() if told else ResumeRequested(0, "mended", "ann")  # time never goes back
+        resumed, self._resumed = self._resumed, True
+        return self._tape.poll() if resumed else ResumeRequested(0, "mended", "ann")  # time never goes back
 
 
 def quarantines(path: Path) -> int:
@@ -404,9 +404,9 @@ def test_a_write_failure_ends_the_run_and_leaves_an_intact_journal(
     recorded = desk.run(tmp_path, group_events=8, engine_made=engines.append, boundary=fill_up)
     assert isinstance(recorded.failure, WriteFailed)
     assert "database or disk is full" in str(recorded.failure)
-    kept = chained(tmp_path)
-    assert 0 < len(kept) < len(chained(undisturbed))
-    assert kept == chained(undisturbed)[: len(kept)]
+    rows = chained(tmp_path)
+    assert 0 < len(rows) < len(chained(undisturbed))
+    assert rows == chained(undisturbed)[: len(rows)]
     assert verified(tmp_path).difference == ""
     assert desk.run(tmp_path).failure is None
     assert chained(tmp_path) == chained(undisturbed)
@@ -443,7 +443,7 @@ def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(d
 
     assert desk.run(tmp_path, engine_made=engines.append, observe=stop_with_an_entry_at_work).failure is None
     newest = table(tmp_path, "snapshots")[-1]
-    market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the broker says otherwise than the book
+    market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the book has another figure
     change = "UPDATE snapshots SET market = ?, market_digest = ? WHERE event_id = ?"
     execute(tmp_path, change, market, hashlib.sha256(market).hexdigest(), newest[0])
     recorded = desk.run(tmp_path, source=lambda _: Silent())
@@ -482,8 +482,8 @@ def test_every_bar_with_a_decision_is_timed(desk: Desk, tmp_path: Path) -> None:
 def test_a_snapshot_of_other_code_is_kept_for_verify(desk: Desk, tmp_path: Path) -> None:
     for code in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
         assert desk.run(tmp_path, code=code).failure is None
-    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
-    assert kept == [("bbbbbbbbbbbb", 1)]  # the first code starts from the first event
+    snapshots = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert snapshots == [("bbbbbbbbbbbb", 1)]  # the first code starts from the first event
     assert desk.run(tmp_path, code="bbbbbbbbbbbb").failure is None
     assert [row[2] for row in table(tmp_path, "snapshots") if row[3]] == ["bbbbbbbbbbbb"]
 

@@ -22,14 +22,14 @@ async def looked_at(engine: Engine, path: Path) -> tuple[int, str]:
     with closing(sqlite3.connect(path / FILE, isolation_level=None, timeout=30)) as lock:
         lock.execute("BEGIN IMMEDIATE")  # the writer thread waits
         row, head = await engine.snapshotted(engine.last_row)
-        kept = asyncio.ensure_future(engine.kept(row))
+        writing = asyncio.ensure_future(engine.kept(row))
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        assert not kept.done()
+        assert not writing.done()
         (on_disk,) = lock.execute("SELECT ifnull(max(id), 0) FROM events").fetchone()
         assert on_disk < row
         lock.execute("ROLLBACK")
-        await kept
+        await writing
     reader = JournalReader(path / FILE)
     last = reader.last_entry()
     assert last is not None

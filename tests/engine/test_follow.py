@@ -186,10 +186,10 @@ def rewritten(state: Path, row: int) -> None:
     rows = table(state, "events")
     head = next(entry[6] for entry in reversed(rows[: row - 1]) if entry[1] is not None)
     for number, seq, time_ns, kind, payload, effects, _ in rows[row - 1 :]:
-        told = '[{"type":"Unheard"}]' if number == row else effects
-        made = row_hash(head, number, seq, time_ns, kind, payload, told)
-        head = head if seq is None else made
-        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", told, made, number)
+        changed = '[{"type":"Unheard"}]' if number == row else effects
+        row_digest = row_hash(head, number, seq, time_ns, kind, payload, changed)
+        head = head if seq is None else row_digest
+        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", changed, row_digest, number)
 
 
 def test_other_code_that_did_otherwise_cannot_be_followed_until_a_snapshot_of_this_code_stands_after_it(
@@ -245,8 +245,8 @@ def test_a_snapshot_that_cannot_be_used_is_passed_over(
     state: Path, follower: Follower, original: tuple[Path, str], state_of: str
 ) -> None:
     """Damaged, or whole and of other code's shape: the rows before it lead to the same state."""
-    digest_told = hashlib.sha256(state_of.encode()).hexdigest() if state_of.startswith("{") else "0" * 64
-    execute(state, "UPDATE snapshots SET state = ?, digest = ?", state_of.encode(), digest_told)
+    digest = hashlib.sha256(state_of.encode()).hexdigest() if state_of.startswith("{") else "0" * 64
+    execute(state, "UPDATE snapshots SET state = ?, digest = ?", state_of.encode(), digest)
     while not follower.caught_up:
         follower.advance()
         assert follower.problem == ""

@@ -48,10 +48,10 @@ OTHERS = (closing, bar, rejected, ended)
 
 def taken(intake: Intake) -> list[Event]:
     """All that waits."""
-    found = []
+    events = []
     while (event := intake.poll()) is not None:
-        found.append(event)
-    return found
+        events.append(event)
+    return events
 
 
 def replaceable(event: Event) -> bool:

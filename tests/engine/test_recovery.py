@@ -62,7 +62,7 @@ def whole(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def told(machine: Machine) -> tuple[bytes, bytes, list[str]]:
+def encode(machine: Machine) -> tuple[bytes, bytes, list[str]]:
     """State, paper broker and what is still to come, as text."""
     queue = [encode_effects((q,)) if isinstance(q, AskPolicy) else encode_event(q) for q in machine.queue]
     return encode_state(machine.state), msgspec.json.encode(machine.market_state, order="deterministic"), queue
@@ -82,7 +82,7 @@ def test_recovery_from_any_snapshot_always_equals_recovery_from_the_first_event(
     from_snapshot = recovered(path)
     execute(path, "DELETE FROM snapshots")
     from_the_first = recovered(path)
-    assert told(from_snapshot.machine) == told(from_the_first.machine)
+    assert encode(from_snapshot.machine) == encode(from_the_first.machine)
     assert from_snapshot.last_id == from_the_first.last_id == rows
     assert from_snapshot.head == from_the_first.head
     assert from_snapshot.fed == from_the_first.fed
@@ -100,9 +100,9 @@ def test_a_snapshot_is_read_back_as_the_state_that_was_written(whole: Path) -> N
     meta = reader.meta()
     other = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
     reader.close()
-    before = told(machine)
+    before = encode(machine)
     restore(other, written)
-    assert told(other) == before
+    assert encode(other) == before
 
 
 def test_a_snapshot_on_a_damaged_page_is_passed_over_for_the_one_before(whole: Path, tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_a_snapshot_on_a_damaged_page_is_passed_over_for_the_one_before(whole: P
     page = raw.rindex(newest[4][20_000:20_200]) // 8192 * 8192
     raw[page : page + 4] = b"\xff" * 4  # the number of the page that goes on
     (tmp_path / FILE).write_bytes(raw)
-    found = recovered(tmp_path)
-    assert found.passed_over == (f"row {newest[0]}: it cannot be read",)
-    assert told(found.machine) == told(recovered(whole).machine)
+    recovery = recovered(tmp_path)
+    assert recovery.passed_over == (f"row {newest[0]}: it cannot be read",)
+    assert encode(recovery.machine) == encode(recovered(whole).machine)
 
 
 def test_a_snapshot_waits_for_what_is_under_way(whole: Path, tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_with_a_real_broker_there_is_no_paper_one() -> None:
 
 
 def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for package in (strategies, daemon.core):
         assert package.__file__ is not None
         root = Path(package.__file__).parent
         for path in sorted(root.glob("**/*.py")):
-            found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    assert code_digest() == found.hexdigest()[:12]
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    assert code_digest() == digest.hexdigest()[:12]
 
 
 @pytest.mark.parametrize("changed", ["step.py", "desks/shares/rebalance.py", "desks/options/decide.py"])
@@ -227,12 +227,12 @@ def test_recovery_takes_the_newest_whole_snapshot_where_the_newest_is_damaged(
     shutil.copy(whole / FILE, tmp_path / FILE)
     undisturbed = recovered(tmp_path)
     execute(tmp_path, f"UPDATE snapshots SET {change} WHERE event_id = (SELECT max(event_id) FROM snapshots)")
-    found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
-    assert (found.head, found.fed, found.handover) == (undisturbed.head, undisturbed.fed, None)
-    (why,) = found.passed_over
+    recovery = recovered(tmp_path)
+    assert encode(recovery.machine) == encode(undisturbed.machine)
+    assert (recovery.head, recovery.fed, recovery.handover) == (undisturbed.head, undisturbed.fed, None)
+    (why,) = recovery.passed_over
     assert re.match(r"event \d+: it (is damaged|stands at no event)", why)
-    assert found.replayed > undisturbed.replayed == 0
+    assert recovery.replayed > undisturbed.replayed == 0
 
 
 def test_recovery_begins_at_the_first_row_where_one_bit_is_flipped_in_each_snapshot(
@@ -246,10 +246,10 @@ def test_recovery_begins_at_the_first_row_where_one_bit_is_flipped_in_each_snaps
         begins = (market if event_id % 2 else state)[:64]
         raw = raw.replace(begins, begins[:20] + bytes((begins[20] ^ 0b100,)) + begins[21:])  # as a failing disk does
     (tmp_path / FILE).write_bytes(raw)
-    found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
-    assert len(found.passed_over) == len(table(tmp_path, "snapshots"))
-    assert found.replayed == found.machine.state.seq
+    recovery = recovered(tmp_path)
+    assert encode(recovery.machine) == encode(undisturbed.machine)
+    assert len(recovery.passed_over) == len(table(tmp_path, "snapshots"))
+    assert recovery.replayed == recovery.machine.state.seq
 
 
 @pytest.mark.parametrize("damage", [b'{"type":"RunStarted","time_ns":', b'{"type":"RunStar\xf4ed"}', b"\xff"])
@@ -259,14 +259,14 @@ def test_a_first_start_that_is_damaged_is_in_the_way_of_no_whole_snapshot(
     shutil.copy(whole / FILE, tmp_path / FILE)
     undisturbed = recovered(tmp_path)
     execute(tmp_path, "UPDATE events SET payload = CAST(? AS TEXT) WHERE kind = 'RunStarted'", damage)
-    assert told(recovered(tmp_path).machine) == told(undisturbed.machine)
+    assert encode(recovered(tmp_path).machine) == encode(undisturbed.machine)
     execute(tmp_path, "DELETE FROM snapshots")
     with pytest.raises(JournalError, match=r"damaged at event row 1 \(RunStarted\)"):
         recovered(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "text"),
     [
         ("UPDATE meta SET value = CAST(x'73f1' AS TEXT) WHERE key = 'strategy'", "damaged in its table meta"),
         ("UPDATE meta SET key = 'fepd' WHERE key = 'feed'", "table meta is damaged, feed is missing"),
@@ -274,12 +274,12 @@ def test_a_first_start_that_is_damaged_is_in_the_way_of_no_whole_snapshot(
     ],
 )
 def test_what_the_journal_was_made_with_is_refused_by_name_where_it_is_damaged(
-    whole: Path, tmp_path: Path, change: str, found: str
+    whole: Path, tmp_path: Path, change: str, text: str
 ) -> None:
     shutil.copy(whole / FILE, tmp_path / FILE)
     execute(tmp_path, change)
     reader = JournalReader(tmp_path / FILE)
-    with pytest.raises(JournalError, match=found):
+    with pytest.raises(JournalError, match=text):
         machine_of(reader)
     reader.close()
 
@@ -290,10 +290,10 @@ def test_a_snapshot_that_this_code_cannot_read_is_passed_over_and_names_both_cod
     state = b'{"strategy":17}'
     digest = hashlib.sha256(state).hexdigest()
     execute(tmp_path, "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'", state, digest)
-    found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
+    recovery = recovered(tmp_path)
+    assert encode(recovery.machine) == encode(undisturbed.machine)
     assert re.search(
-        rf"other code \(oldoldoldold\) .*this one \({code_digest()}\) cannot read it", found.passed_over[0]
+        rf"other code \(oldoldoldold\) .*this one \({code_digest()}\) cannot read it", recovery.passed_over[0]
     )
 
 
@@ -306,11 +306,11 @@ def test_events_that_do_not_follow_are_taken_as_they_happened(desk: Desk, tmp_pa
     machine = fresh_machine(
         strategy_named(meta["strategy"]), identity_of({**meta, "epoch": "0000000000"}), first_trading(reader)
     )
-    found = recover(reader, machine, code_digest())
+    recovery = recover(reader, machine, code_digest())
     reader.close()
-    taken = found.handover
+    taken = recovery.handover
     assert taken is not None
-    assert (taken.former, taken.events) == ("othercode123", found.replayed)
+    assert (taken.former, taken.events) == ("othercode123", recovery.replayed)
     assert taken.differences > 0
     assert f"code othercode123 wrote the last {taken.events} events, {code_digest()} goes on" in taken.detail
     assert re.search(r"differ, first row \d+ \(\w+\): ", taken.detail)
@@ -329,11 +329,11 @@ def test_the_same_code_that_comes_to_something_else_goes_on_too_and_calls_it_a_b
     meta = {**reader.meta(), "epoch": "0000000000"}
     execute(tmp_path, "DELETE FROM snapshots")
     machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-    found = recover(reader, machine, code_digest())
+    recovery = recover(reader, machine, code_digest())
     reader.close()
-    assert found.handover is not None
-    assert "the same code" in found.handover.detail
-    assert "report it" in found.handover.detail
+    assert recovery.handover is not None
+    assert "the same code" in recovery.handover.detail
+    assert "report it" in recovery.handover.detail
 
 
 def test_other_libraries_are_named_where_they_come_to_something_else(desk: Desk, tmp_path: Path) -> None:
@@ -342,9 +342,9 @@ def test_other_libraries_are_named_where_they_come_to_something_else(desk: Desk,
     reader = JournalReader(tmp_path / FILE)
     meta = {**reader.meta(), "epoch": "0000000000"}
     machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-    found = recover(reader, machine, code_digest(), versions="numpy 9.9")
-    assert found.handover is not None
-    assert f"the libraries changed: {libraries()} wrote the last events, numpy 9.9 go on" in found.handover.detail
+    recovery = recover(reader, machine, code_digest(), versions="numpy 9.9")
+    assert recovery.handover is not None
+    assert f"the libraries changed: {libraries()} wrote the last events, numpy 9.9 go on" in recovery.handover.detail
     same = fresh_machine(strategy_named(meta["strategy"]), identity_of(reader.meta()), first_trading(reader))
     assert recover(reader, same, code_digest(), versions="numpy 9.9").handover is None  # they come to the same
     reader.close()
@@ -363,8 +363,8 @@ def test_a_crash_under_other_code_is_taken_over_halted_and_proven_from_there(des
     assert halt.reason == "code_changed"
     entries = [o for o in read_models(tmp_path)["orders"] if o[2] == "entry" and o[12] > rows[2][2]]
     assert entries == []
-    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
-    assert kept == [(code_digest(), 1)]
+    snapshots = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert snapshots == [(code_digest(), 1)]
     assert verified(tmp_path).difference == ""
     assert verified(tmp_path, "othercode123").difference == ""
 
@@ -374,8 +374,8 @@ def test_a_start_that_passes_over_a_damaged_takeover_is_proven_once_the_damage_i
 ) -> None:
     crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
     crashed(desk, tmp_path, 50, snapshot_events=10**6)
-    [(row, _, _, kept, state, *_)] = table(tmp_path, "snapshots")
-    assert kept
+    [(row, _, _, flag, state, *_)] = table(tmp_path, "snapshots")
+    assert flag
     execute(tmp_path, "UPDATE snapshots SET state = ?", state[:-1] + b"?")
     assert desk.run(tmp_path).failure is None
     assert "was changed" in verified(tmp_path).difference

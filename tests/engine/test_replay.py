@@ -1,4 +1,4 @@
-"""The replay gives the tape's events in order, at the speed asked for, and stops waiting when told to."""
+"""The replay gives the tape's events in order, at the speed asked for, and stops waiting on request."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ def test_a_desk_that_is_rotated_half_way_ends_as_one_that_was_not(desk: Desk, ha
     shutil.copytree(half, whole)
     undisturbed = desk.run(whole)
     before = state_digest(half)
-    told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "rotated at event row" in told.stdout
+    result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "rotated at event row" in result.stdout
     assert state_digest(half) == before
     assert desk.run(half).digest == undisturbed.digest
     assert read_models(half) == read_models(whole)
@@ -73,8 +73,8 @@ def test_each_part_is_proven_alone_and_both_fit_together(desk: Desk, half: Path,
     assert new.returncode == 0, new.stdout
     assert "are in the file before this one" in new.stdout
     assert "no difference found" in new.stdout
-    said = rltraderctl("verify", "--state-dir", half, "--file", old, cwd=tmp_path)
-    assert (said.returncode, "identical" in said.stdout) == (0, True)
+    result = rltraderctl("verify", "--state-dir", half, "--file", old, cwd=tmp_path)
+    assert (result.returncode, "identical" in result.stdout) == (0, True)
     check_follows(old, half / FILE)
     reader = JournalReader(half / FILE)
     base = base_of(reader.meta())
@@ -94,8 +94,8 @@ def test_rotating_twice_makes_three_parts_that_fit(desk: Desk, half: Path, tmp_p
     parts = [*sorted((half / ROTATED).iterdir()), half / FILE]
     assert len(parts) == 3
     for part in parts:
-        told = rltraderctl("verify", "--state-dir", half, "--file", part, cwd=tmp_path)
-        assert told.returncode == 0, told.stdout
+        result = rltraderctl("verify", "--state-dir", half, "--file", part, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout
     parts[0].unlink()
     parts[1].rename(tmp_path / "away.sqlite")
     shutil.copy(tmp_path / "away.sqlite", parts[1])
@@ -111,9 +111,9 @@ def test_a_part_of_another_journal_does_not_fit(desk: Desk, half: Path, tape: Pa
         check_follows(theirs, half / FILE)
     (ours,) = (half / ROTATED).iterdir()
     shutil.copy(theirs, ours)
-    told = rltraderctl("verify", "--state-dir", half, cwd=tmp_path)
-    assert told.returncode == 2
-    assert "these are not two parts of one journal" in told.stderr
+    result = rltraderctl("verify", "--state-dir", half, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "these are not two parts of one journal" in result.stderr
 
 
 def test_a_changed_row_of_a_rotated_journal_is_found(desk: Desk, half: Path, tmp_path: Path) -> None:
@@ -148,16 +148,16 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
 ) -> None:
     if how == "running":
         state_dir = desk.fresh_state(half)
-        told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+        result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         state_dir.journal.close()
         state_dir.close()
-        wanted = f"the desk runs (process {os.getpid()}): stop it, rotate, start it"
+        message = f"the desk runs (process {os.getpid()}): stop it, rotate, start it"
     elif how == "killed":
         bar = [row[0] for row in table(half, "events") if row[3] == "BarClosed"][-1]
         execute(half, "DELETE FROM events WHERE id > ?", bar)
         execute(half, "DELETE FROM snapshots WHERE event_id > ?", bar)
-        told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-        wanted = "did not stop cleanly"
+        result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+        message = "did not stop cleanly"
     elif how.startswith("held"):
         journal = Journal(half / FILE)
         journal._db.execute("PRAGMA journal_mode = WAL")
@@ -165,15 +165,15 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
             journal._db.execute("BEGIN")
         journal._db.execute("SELECT count(*) FROM events").fetchone()
         execute(half, "INSERT OR REPLACE INTO meta VALUES ('note', 'x')")
-        told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+        result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         journal._db.close()
-        wanted = "still has the journal open"
+        message = "still has the journal open"
     else:
         rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-        told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-        wanted = "nothing to rotate"
-    assert told.returncode == 2
-    assert wanted in told.stderr
+        result = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+        message = "nothing to rotate"
+    assert result.returncode == 2
+    assert message in result.stderr
     assert (half / FILE).exists()
 
 
@@ -225,8 +225,8 @@ def test_what_looks_at_a_desk_goes_on_after_a_rotation(half: Path, tmp_path: Pat
     looks = (("status",), ("status", "--json"), ("decisions", "--limit", "5"), ("events", "--limit", "5"))
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
     for command, *more in looks:
-        told = rltraderctl(command, "--state-dir", half, *more, cwd=tmp_path)
-        assert told.returncode == 0, (command, told.stderr)
+        result = rltraderctl(command, "--state-dir", half, *more, cwd=tmp_path)
+        assert result.returncode == 0, (command, result.stderr)
     halted = rltraderctl("halt", "--state-dir", half, "--reason", "a look", cwd=tmp_path)
     assert halted.returncode == 0, halted.stderr
     assert verified(half).difference == ""
@@ -257,8 +257,8 @@ def test_an_archive_holds_the_rows_since_the_last_one_and_is_provable_alone(
     assert (rows["low"], rows["high"]) == (at, table(half, "events")[-1][0])
     assert second.stat().st_size < (half / FILE).stat().st_size * 0.8
     for part in (first, second):
-        told = rltraderctl("verify", "--state-dir", half, "--file", part, cwd=tmp_path)
-        assert told.returncode == 0, told.stdout
+        result = rltraderctl("verify", "--state-dir", half, "--file", part, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(second, alone / FILE)

@@ -75,8 +75,8 @@ def test_a_start_rotates_a_journal_that_is_due_and_comes_to_the_same_state(ended
     assert start(ended, 0) == []  # never
     assert start(ended, 1000) == []  # not yet
     assert len(parts_of(ended / FILE)) == 1
-    ((name, told),) = start(ended, 1)
-    assert (name, told["row"], told["old"]) == (
+    ((name, fields),) = start(ended, 1)
+    assert (name, fields["row"], fields["old"]) == (
         "journal_rotated",
         before[2],
         str(ended / ROTATED / f"{1:012}-{before[2]:012}.sqlite"),
@@ -90,8 +90,8 @@ def test_a_start_rotates_a_journal_that_is_due_and_comes_to_the_same_state(ended
 def test_no_file_ends_within_a_session_or_before_its_report(half: Path, ended: Path) -> None:
     shutil.rmtree(ended / "reports")
     for path in (grow(half), ended):
-        ((name, told),) = start(path, 1)
-        assert (name, "or has no report yet" in told["reason"]) == ("journal_not_rotated", True)
+        ((name, fields),) = start(path, 1)
+        assert (name, "or has no report yet" in fields["reason"]) == ("journal_not_rotated", True)
         assert len(parts_of(path / FILE)) == 1
 
 
@@ -119,11 +119,11 @@ def test_a_start_that_cannot_rotate_says_so_and_goes_on(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("daemon.engine.state_dir.os.fsync", full)
-    ((name, told),) = start(ended, 1)
+    ((name, fields),) = start(ended, 1)
     held.close()
     assert name == "journal_not_rotated"
-    wanted = {"killed": "did not stop cleanly", "held": "still has the journal open", "no room": "No space left"}
-    assert wanted[trouble] in told["reason"]
+    messages = {"killed": "did not stop cleanly", "held": "still has the journal open", "no room": "No space left"}
+    assert messages[trouble] in fields["reason"]
     assert state_digest(ended) == before
     assert len(parts_of(ended / FILE)) == 1
 
@@ -214,9 +214,9 @@ def test_events_are_listed_across_the_files_of_a_journal(rotated: Path, tmp_path
     meet = recovered(rotated).last_id and seqs[-1]
 
     def listed(*more: object) -> list[int]:
-        told = rltraderctl("events", "--state-dir", rotated, "--json", *more, cwd=tmp_path)
-        assert told.returncode == 0, told.stderr
-        return [json.loads(line)["seq"] for line in told.stdout.splitlines() if json.loads(line)["seq"] is not None]
+        result = rltraderctl("events", "--state-dir", rotated, "--json", *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line)["seq"] for line in result.stdout.splitlines() if json.loads(line)["seq"] is not None]
 
     assert listed("--after", 0, "--limit", meet) == seqs[:meet]
     bars = listed("--kind", "BarClosed", "--limit", 10_000)
@@ -227,35 +227,35 @@ def test_an_older_day_is_reported_from_the_file_that_holds_it_or_the_place_to_lo
     rotated: Path, tmp_path: Path
 ) -> None:
     oldest = dates(rotated)[0]
-    told = rltraderctl("report", "--state-dir", rotated, "--day", oldest, "--json", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["session"] == oldest
+    result = rltraderctl("report", "--state-dir", rotated, "--day", oldest, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["session"] == oldest
     shutil.move(rotated / ROTATED, tmp_path / "away")
-    told = rltraderctl("report", "--state-dir", rotated, "--day", oldest, cwd=tmp_path)
-    assert told.returncode == 2
-    assert "put it into a folder of its own as journal.sqlite" in told.stderr
-    told = rltraderctl("events", "--state-dir", rotated, "--after", 0, cwd=tmp_path)
-    assert "rows up to" in told.stderr
+    result = rltraderctl("report", "--state-dir", rotated, "--day", oldest, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "put it into a folder of its own as journal.sqlite" in result.stderr
+    result = rltraderctl("events", "--state-dir", rotated, "--after", 0, cwd=tmp_path)
+    assert "rows up to" in result.stderr
 
 
 def test_the_dashboard_shows_candles_and_alarms_from_before_a_rotation(rotated: Path, tmp_path: Path) -> None:
-    shown = FollowedDesk("desk", rotated)
-    picture = shown.look()
+    follower = FollowedDesk("desk", rotated)
+    picture = follower.look()
     oldest = dates(rotated)[0]
-    with shown.reader() as reader:
+    with follower.reader() as reader:
         page = price_page(picture, reader, oldest)
         assert len(page.bars) == 86
         assert len(price_page(picture, reader).bars) == 75
     assert len(picture.newest.starts) == 2  # the second is of the newer file
     shutil.move(rotated / ROTATED, tmp_path / "away")
-    with shown.reader() as reader, pytest.raises(NotThere, match="rows up to"):
+    with follower.reader() as reader, pytest.raises(NotThere, match="rows up to"):
         price_page(picture, reader, oldest)
     assert FollowedDesk("desk", rotated).look().problem == ""
 
 
 def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated: Path, tmp_path: Path) -> None:
-    shown = FollowedDesk("desk", rotated)
-    shown.look()
+    follower = FollowedDesk("desk", rotated)
+    follower.look()
     meet = JournalReader(rotated / FILE)
     (seen,) = meet.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
     first, last = (
@@ -266,7 +266,7 @@ def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated:
 
     def found(decision: int) -> Lookup:
         with ThreadPoolExecutor(1) as pool:
-            history = DecisionHistory(shown, pool)
+            history = DecisionHistory(follower, pool)
             assert history.find(decision).pending
         return history.find(decision)
 
@@ -287,8 +287,8 @@ def test_heads_of_later_files_are_no_difference_for_a_rotated_one(rotated: Path,
         reader.close()
     (tmp_path / "heads").write_text("\n".join(heads))
     for more in ((), ("--file", old)):
-        told = rltraderctl("verify", "--state-dir", rotated, "--against", tmp_path / "heads", *more, cwd=tmp_path)
-        assert told.returncode == 0, told.stdout
+        result = rltraderctl("verify", "--state-dir", rotated, "--against", tmp_path / "heads", *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout
         agree = 2 if not more else 1  # both files have the row at which they meet
-        assert f"published heads: {agree} agree" in told.stdout
-    assert "1 are of other files of this journal" in told.stdout
+        assert f"published heads: {agree} agree" in result.stdout
+    assert "1 are of other files of this journal" in result.stdout

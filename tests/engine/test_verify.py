@@ -284,7 +284,7 @@ MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or wha
 
 
 @pytest.mark.parametrize(
-    ("sql", "found"),
+    ("sql", "difference"),
     [
         ("UPDATE digests SET digest = 'x' WHERE seq = 1000", "event 1000 ("),
         ("DELETE FROM digests WHERE seq = 1000", "event 1000 ("),
@@ -299,9 +299,9 @@ MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or wha
         ("INSERT INTO meta VALUES ('note', 'x')", MADE_WITH),
     ],
 )
-def test_changed_digests_and_meta_are_found(state: Path, sql: str, found: str) -> None:
+def test_changed_digests_and_meta_are_found(state: Path, sql: str, difference: str) -> None:
     assert execute(state, sql) == 1
-    assert verified(state).difference.startswith(found)
+    assert verified(state).difference.startswith(difference)
 
 
 @pytest.mark.parametrize(
@@ -454,10 +454,10 @@ def test_a_journal_with_a_candidate_s_answers_is_identical_and_its_rows_are_comp
     shadowed: Path, tmp_path: Path
 ) -> None:
     decisions = [row[0] for row in table(shadowed, "decisions") if row[1] == "policy"]
-    told = table(shadowed, "shadows")
-    assert [row[0] for row in told] == decisions
-    assert {row[0] for row in told if row[-1] == "planted"} == {n for n in decisions if n % 5 == 0}
-    assert {row[4] for row in told if row[-1] == ""} == {SPEC.actions[-1]}
+    rows = table(shadowed, "shadows")
+    assert [row[0] for row in rows] == decisions
+    assert {row[0] for row in rows if row[-1] == "planted"} == {n for n in decisions if n % 5 == 0}
+    assert {row[4] for row in rows if row[-1] == ""} == {SPEC.actions[-1]}
     report = verified(shadowed)
     assert report.difference == ""
     path = Path(shutil.copytree(shadowed, tmp_path / "state"))

@@ -20,8 +20,8 @@ def decision(outcome: str) -> DecisionRow:
 
 
 def test_each_symbol_has_its_drawn_and_its_greedy_action_with_the_probabilities() -> None:
-    found = chosen(SPEC, decision("ordered"), CHOICES)
-    assert found == (ActionChoice(1, 1, (0.01, 0.99, 0.0)), ActionChoice(0, 2, (0.02, 0.0, 0.98)))
+    choices = chosen(SPEC, decision("ordered"), CHOICES)
+    assert choices == (ActionChoice(1, 1, (0.01, 0.99, 0.0)), ActionChoice(0, 2, (0.02, 0.0, 0.98)))
 
 
 def test_a_decision_that_the_gates_denied_held() -> None:

@@ -45,22 +45,22 @@ def test_what_the_trainer_wrote_is_read_and_its_course_goes_on_after_a_restart(t
         frozen=True,
         problem="x" * 600,
     )
-    found = read_learning(tmp_path)
-    assert found is not None
-    assert [(point.time_ns, point.row, point.updates) for point in found.course] == [(5, 10, 3), (8, 20, 6)]
-    assert found.figures == {"loss": 0.333333}  # JSON has no NaN
-    assert (found.waiting, found.pending) == (None, None)
-    assert (found.replay, found.replay_most, found.version, found.frozen) == (4, 9, "v3", True)
-    assert (found.rewards, found.problem, found.written_ns) == ({"gain": -2.0}, "x" * 500, 8)
+    course = read_learning(tmp_path)
+    assert course is not None
+    assert [(point.time_ns, point.row, point.updates) for point in course.course] == [(5, 10, 3), (8, 20, 6)]
+    assert course.figures == {"loss": 0.333333}  # JSON has no NaN
+    assert (course.waiting, course.pending) == (None, None)
+    assert (course.replay, course.replay_most, course.version, course.frozen) == (4, 9, "v3", True)
+    assert (course.rewards, course.problem, course.written_ns) == ({"gain": -2.0}, "x" * 500, 8)
 
 
 def test_a_course_of_another_journal_begins_anew(tmp_path: Path) -> None:
     file = LearningFile(tmp_path)
     for row in (5, 9, 2):
         file.write(now_ns=row, stream=STREAM, row=row, figures={"loss": 1.0})
-    found = read_learning(tmp_path)
-    assert found is not None
-    assert [point.row for point in found.course] == [2]
+    course = read_learning(tmp_path)
+    assert course is not None
+    assert [point.row for point in course.course] == [2]
 
 
 def test_a_long_course_is_thinned_and_keeps_its_first_stretch_and_its_newest_point(tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_a_long_course_is_thinned_and_keeps_its_first_stretch_and_its_newest_poi
     figures = {f"figure {index}": index / 7 for index in range(50)}
     for row in range(1, rows + 1):
         file.write(now_ns=row, stream=STREAM, row=row, figures=figures if row % 100 == 0 else {"loss": 1.0})
-    found = read_learning(tmp_path)
-    assert found is not None
-    assert POINTS_MOST // 2 <= len(found.course) <= POINTS_MOST
-    assert (found.course[-1].row, found.course[0].row < rows // 10) == (rows, True)
-    assert len(found.figures) == 16
+    course = read_learning(tmp_path)
+    assert course is not None
+    assert POINTS_MOST // 2 <= len(course.course) <= POINTS_MOST
+    assert (course.course[-1].row, course.course[0].row < rows // 10) == (rows, True)
+    assert len(course.figures) == 16
     assert (tmp_path / LEARNING_FILE).stat().st_size < BYTES_MOST
     assert [path.name for path in tmp_path.iterdir()] == [LEARNING_FILE]
 
@@ -119,18 +119,18 @@ def test_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
 
 
 def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that_began_anew(tmp_path: Path) -> None:
-    told: list[tuple[str, int, str]] = []
-    watch = LearningWatch(tmp_path, lambda name, refused, stream: told.append((name, refused, stream)), every_s=0.001)
+    alarms: list[tuple[str, int, str]] = []
+    watch = LearningWatch(tmp_path, lambda name, refused, stream: alarms.append((name, refused, stream)), every_s=0.001)
 
     async def watched() -> None:
         watching = asyncio.create_task(watch.run())
         for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
             LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused=refused)
             await asyncio.sleep(0.1)
-            assert len(told) == count
+            assert len(alarms) == count
         (tmp_path / LEARNING_FILE).write_text("no JSON")
         await asyncio.sleep(0.1)
         watching.cancel()
 
     asyncio.run(watched())
-    assert told == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]
+    assert alarms == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]

@@ -20,11 +20,11 @@ USER = "rltrader-publisher"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With `ca.crt`, and a certificate for 127.0.0.1 by it; in `other` those of another authority."""
-    made = tmp_path_factory.mktemp("tls")
-    (made / "other").mkdir()
-    certificates(made)
-    certificates(made / "other")
-    return made
+    root = tmp_path_factory.mktemp("tls")
+    (root / "other").mkdir()
+    certificates(root)
+    certificates(root / "other")
+    return root
 
 
 @pytest.fixture(scope="module")

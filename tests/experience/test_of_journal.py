@@ -25,39 +25,39 @@ from tests.support.outside.stream import walked
 
 
 def test_each_decision_gives_one_and_the_next_one_goes_on_where_it_ends(original: Path) -> None:
-    found = walked(original)
-    assert [e.decision for e in found] == list(range(1, 77))  # two sessions of 40 bars, less two each that warm
-    assert [e.decision for e in found if e.terminal] == [38, 76]
-    for one, other in itertools.pairwise(found):
+    experiences = walked(original)
+    assert [e.decision for e in experiences] == list(range(1, 77))  # two sessions of 40 bars, less two each that warm
+    assert [e.decision for e in experiences if e.terminal] == [38, 76]
+    for one, other in itertools.pairwise(experiences):
         assert one.row < other.row
         assert one.terminal or (one.next_state, one.next_equity) == (other.state, other.equity)
         assert one.terminal or one.holdings[0].next_bar == other.holdings[0].bar
-    assert {e.bars for e in found if not e.terminal} == {1}
-    assert {e.next_state for e in found if e.terminal} == {b""}
+    assert {e.bars for e in experiences if not e.terminal} == {1}
+    assert {e.next_state for e in experiences if e.terminal} == {b""}
 
 
 def test_its_states_are_the_observations_that_the_journal_names_by_digest(original: Path) -> None:
-    asked = {
+    by_decision = {
         effect["decision"]: effect["observation"]
         for row in table(original, "events")
         for effect in json.loads(row[5])
         if isinstance(effect, dict) and effect.get("type") == "AskPolicy"
     }
-    found = {e.decision: hashlib.sha256(e.state).hexdigest()[:16] for e in walked(original)}
-    assert found == asked
+    digests = {e.decision: hashlib.sha256(e.state).hexdigest()[:16] for e in walked(original)}
+    assert digests == by_decision
 
 
 def test_the_symbols_gains_are_the_change_of_the_equity_and_their_flow_is_that_of_the_fills(original: Path) -> None:
-    found = walked(original)
-    for e in found:
+    experiences = walked(original)
+    for e in experiences:
         gain = sum(h.next_shares * h.next_mark - h.shares * h.mark + h.flow for h in e.holdings)
         assert gain == pytest.approx(e.next_equity - e.equity, abs=1e-6)
         assert e.transfers == 0.0
     paid: dict[int, Decimal] = defaultdict(Decimal)
     for _, _, _, _, side, quantity, price, fees, *_ in table(original, "fills"):
         paid[side] += side * quantity * Decimal(price) + Decimal(fees)
-    assert sum(e.holdings[0].flow for e in found) == pytest.approx(-float(sum(paid.values())))
-    assert sum(e.holdings[0].fees for e in found) == pytest.approx(
+    assert sum(e.holdings[0].flow for e in experiences) == pytest.approx(-float(sum(paid.values())))
+    assert sum(e.holdings[0].fees for e in experiences) == pytest.approx(
         sum(float(row[7]) for row in table(original, "fills"))
     )
 

@@ -30,8 +30,8 @@ from tests.support.paths import REPOSITORY
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Any]:
     """The operator's client: it may do anything."""
-    with server.client() as made:
-        yield made
+    with server.client() as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def made_for(state: Path, folder: Path, server: RedisServer, logged: Logged) -> 
 
 def is_whole(client: Any, state: Path) -> None:
     """The stream holds each experience of the journal once, and each entry names the one before."""
-    expected, found = walked(state), entries(client)
-    assert [experience for experience, _ in found] == expected
-    assert [after for _, after in found] == [0, *(e.row for e in expected[:-1])]
+    expected, published = walked(state), entries(client)
+    assert [experience for experience, _ in published] == expected
+    assert [after for _, after in published] == [0, *(e.row for e in expected[:-1])]
     assert [identifier for identifier, _ in client.xrange(STREAM)] == [b"%d-0" % e.row for e in expected]
 
 
@@ -114,8 +114,8 @@ def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(
     draw, kills = random.Random(seed), 0
     while True:
         with slow_process(state, tmp_path, server) as process:
-            wanted = min(76, count(client) + draw.randint(1, 12))
-            until(partial(reached, client, wanted))
+            goal = min(76, count(client) + draw.randint(1, 12))
+            until(partial(reached, client, goal))
             process.kill()
             kills += 1
         if count(client) == 76:
@@ -144,8 +144,8 @@ def slow_process(state: Path, folder: Path, server: RedisServer) -> subprocess.P
     return subprocess.Popen([sys.executable, "-c", SLOWLY, *given], env={**os.environ, **secret})
 
 
-def reached(client: Any, wanted: int) -> bool:
-    return count(client) >= wanted
+def reached(client: Any, goal: int) -> bool:
+    return count(client) >= goal
 
 
 def count(client: Any) -> int:
@@ -325,16 +325,16 @@ def test_only_what_the_trainer_acknowledged_is_trimmed(publisher: Publisher, cli
 
 def test_a_foreign_entry_in_front_keeps_nothing_back(publisher: Publisher, client: Any, state: Path) -> None:
     known = walked(state)
-    for after, each in zip((0, known[0].row, known[1].row), known[:3], strict=True):
-        client.xadd(STREAM, to_entry(each, after), id=b"%d-0" % each.row)
+    for after, experience in zip((0, known[0].row, known[1].row), known[:3], strict=True):
+        client.xadd(STREAM, to_entry(experience, after), id=b"%d-0" % experience.row)
     foreign = b"%d-0" % (known[2].row + 1)
     client.xadd(STREAM, {"a": "b"}, id=foreign)
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=3)
-    client.xack(STREAM, GROUP, *(b"%d-0" % each.row for each in known[:3]))
+    client.xack(STREAM, GROUP, *(b"%d-0" % experience.row for experience in known[:3]))
     publish_all(publisher)
     ids = [identifier for identifier, _ in client.xrange(STREAM)]
-    assert ids == [foreign, *(b"%d-0" % each.row for each in known[3:])]
+    assert ids == [foreign, *(b"%d-0" % experience.row for experience in known[3:])]
 
 
 # --- other streams, other journals ------------------------------------------------------------------------------------
@@ -389,8 +389,8 @@ def test_a_wrong_password_is_reported_without_it(
 def test_each_process_may_do_its_own_work_alone(server: RedisServer, client: Any) -> None:
     client.xadd(STREAM, {"a": "b"}, id="1-0")
     for user in ("rltrader-publisher", "rltrader-trainer"):
-        with server.client(user) as own:
-            assert own.xinfo_stream(STREAM)["length"] == 1
+        with server.client(user) as connection:
+            assert connection.xinfo_stream(STREAM)["length"] == 1
             for forbidden in (
                 ("FLUSHALL",),
                 ("CONFIG", "GET", "dir"),
@@ -398,7 +398,7 @@ def test_each_process_may_do_its_own_work_alone(server: RedisServer, client: Any
                 ("KEYS", "*"),
             ):
                 with pytest.raises(Exception, match="no permissions"):
-                    own.execute_command(*forbidden)
+                    connection.execute_command(*forbidden)
     with server.link("default").client("") as nobody, pytest.raises(Exception, match="invalid username-password"):
         nobody.ping()
 

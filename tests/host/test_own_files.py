@@ -58,9 +58,9 @@ def become(uid: int, work: Callable[[], Any]) -> Any:
             os._exit(0)
     os.close(out)
     with os.fdopen(into) as pipe:
-        told = json.loads(pipe.read())
+        result = json.loads(pipe.read())
     os.waitpid(child, 0)
-    return told.get("returned", told.get("raised"))
+    return result.get("returned", result.get("raised"))
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_root_that_locks_an_account_in_a_folder_of_another_user_touches_nothing_
 
     become(MALLORY, plant)
     assert f"it belongs to user {MALLORY}: run it as that user" in become(0, lambda: claim(folder))
-    told = precious.stat()
-    assert (precious.read_text(), told.st_uid, stat.S_IMODE(told.st_mode)) == ("root's own", 0, 0o600)
+    status = precious.stat()
+    assert (precious.read_text(), status.st_uid, stat.S_IMODE(status.st_mode)) == ("root's own", 0, 0o600)
 
 
 @pytest.mark.parametrize("link", ["symbolic", "hard"])
@@ -195,8 +195,8 @@ def test_root_by_hand_commands_and_starts_a_desk_as_the_user_whose_directory_it_
         return os.geteuid()
 
     assert become(0, start) == MALLORY
-    told = precious.stat()
-    assert (precious.read_text(), told.st_uid, stat.S_IMODE(told.st_mode)) == ("root's own", 0, 0o600)
+    status = precious.stat()
+    assert (precious.read_text(), status.st_uid, stat.S_IMODE(status.st_mode)) == ("root's own", 0, 0o600)
 
 
 @as_root
@@ -218,8 +218,8 @@ def test_what_root_makes_in_a_desk_s_folder_belongs_to_the_desk_s_user(shared: P
 def test_another_user_s_state_directory_is_refused_with_the_cure(shared: Path) -> None:
     state = shared / "state"
     become(DESK, state.mkdir)
-    said = become(MALLORY, lambda: opened(state))
-    assert "check owner" in said or f"it belongs to user {DESK}: run it as that user" in said
+    message = become(MALLORY, lambda: opened(state))
+    assert "check owner" in message or f"it belongs to user {DESK}: run it as that user" in message
     state.chmod(0o777)
     assert f"it belongs to user {DESK}" in become(MALLORY, lambda: opened(state))
     assert "every user may write there: chmod o-w" in become(DESK, lambda: opened(state))
@@ -227,16 +227,16 @@ def test_another_user_s_state_directory_is_refused_with_the_cure(shared: Path) -
 
 @as_root
 def test_a_link_of_another_user_to_one_s_own_folder_is_not_followed(shared: Path) -> None:
-    own = Path(tempfile.mkdtemp())  # root's, with a file that a desk would write over
-    (own / "lock").write_text("precious")
-    become(MALLORY, lambda: (shared / "state").symlink_to(own))
+    folder = Path(tempfile.mkdtemp())  # root's, with a file that a desk would write over
+    (folder / "lock").write_text("precious")
+    become(MALLORY, lambda: (shared / "state").symlink_to(folder))
     try:
         assert f"it is a link of user {MALLORY}" in become(0, lambda: opened(shared / "state"))
-        assert [(file.name, file.read_text()) for file in own.iterdir()] == [("lock", "precious")]
-        (shared / "mine").symlink_to(own)  # as an administrator moves a desk to another disk
+        assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("lock", "precious")]
+        (shared / "mine").symlink_to(folder)  # as an administrator moves a desk to another disk
         assert become(0, lambda: opened(shared / "mine")) is None
     finally:
-        shutil.rmtree(own)
+        shutil.rmtree(folder)
 
 
 @as_root
@@ -248,9 +248,9 @@ def test_a_file_of_another_user_in_one_s_own_folder_is_refused(shared: Path) -> 
     (folder / "lock").chmod(0o666)
 
     def look() -> None:
-        found = open_own_folder(folder)
-        open_plain(found, "lock", os.O_RDONLY)  # to look is allowed
-        open_own(found, "lock", os.O_RDWR)
+        directory = open_own_folder(folder)
+        open_plain(directory, "lock", os.O_RDONLY)  # to look is allowed
+        open_own(directory, "lock", os.O_RDWR)
 
     assert become(DESK, look) == "[Errno 1] it belongs to user root: run it as that user, or move it away"
 
@@ -264,9 +264,9 @@ def test_the_folder_of_the_locks_cannot_be_taken_by_another_user_first(shared: P
     taken = shared / "taken"
     become(MALLORY, lambda: taken.mkdir(mode=0o777))
     taken.chmod(0o777)
-    said = become(DESK, lambda: claim(taken))
-    assert f"it belongs to user {MALLORY}" in said
-    assert "RUNTIME_DIRECTORY" in said
+    message = become(DESK, lambda: claim(taken))
+    assert f"it belongs to user {MALLORY}" in message
+    assert "RUNTIME_DIRECTORY" in message
 
 
 def test_a_user_without_rights_of_root_stays_who_he_is(tmp_path: Path) -> None:

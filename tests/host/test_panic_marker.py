@@ -96,8 +96,8 @@ def living_panic(folder: Path) -> subprocess.Popen[bytes]:
     script += "kept = leave(pathlib.Path(sys.argv[1]), 'ann'); print('left', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    with process.stdout as told:
-        assert told.readline() == b"left\n"
+    with process.stdout as output:
+        assert output.readline() == b"left\n"
     return process
 
 
@@ -151,10 +151,10 @@ async def test_a_file_of_an_older_version_or_a_damaged_one_has_failed_once_no_pa
 @pytest.mark.parametrize("text", [b"", b"\x1b[2Jann\n", b"\xff\xfe" * 5000])
 def test_what_stands_in_it_is_shown_in_short_and_printable(tmp_path: Path, text: bytes) -> None:
     (tmp_path / MARKER).write_bytes(text)
-    told = noticed(tmp_path)
-    assert told
-    assert told.isprintable()
-    assert len(told) <= LETTERS_MOST
+    notice = noticed(tmp_path)
+    assert notice
+    assert notice.isprintable()
+    assert len(notice) <= LETTERS_MOST
 
 
 def test_a_pipe_in_its_place_stops_nothing(tmp_path: Path) -> None:

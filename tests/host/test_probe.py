@@ -39,11 +39,11 @@ async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
     live = prepare_live(settings, keys, dry_run=False)
     log = Log("error", "json", io.StringIO())
     opened = open_desk(live, live.meta(), "epoch00001", log)
-    made = LiveDesk(live, opened, log, BrokerKeys(None, {}))
-    running = asyncio.create_task(made.engine.run([]))
+    live_desk = LiveDesk(live, opened, log, BrokerKeys(None, {}))
+    running = asyncio.create_task(live_desk.engine.run([]))
     try:
-        yield made
-        made.intake.end()
+        yield live_desk
+        live_desk.intake.end()
         await running
     finally:
         running.cancel()

@@ -114,7 +114,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"),
+    ("key", "value", "message"),
     [
         ("mode", "live", "made with mode replay, now live is asked for: use the mode it was made in"),
         ("account", "live", "made with account paper, now live is asked for: use the account it was made for"),
@@ -123,11 +123,11 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     ],
 )
 def test_a_directory_of_another_identity_is_refused_and_stays_as_it_was(
-    tmp_path: Path, key: str, value: str, says: str
+    tmp_path: Path, key: str, value: str, message: str
 ) -> None:
     close(open_state_dir(tmp_path, WANTED, "e90c4"))
     before = content(tmp_path)
-    with pytest.raises(StateDirError, match=says):
+    with pytest.raises(StateDirError, match=message):
         open_state_dir(tmp_path, {**WANTED, key: value}, "e90c4")
     assert {**content(tmp_path), LOCK_FILE: b""} == {**before, LOCK_FILE: b""}
     assert locked_by(tmp_path) == ""

@@ -26,13 +26,13 @@ def test_a_start_after_a_kill_goes_on_where_the_journal_ends(tmp_path: Path) -> 
 
 
 def test_make_bench_finds_every_benchmark_as_a_module() -> None:
-    told = [
+    outputs = [
         subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
         for target in ("bench", "bench-train")
     ]
     names = {path.stem.removeprefix("bench_") for path in (REPOSITORY / "bench").glob("bench_*.py")}
-    daemon = re.search(r"for bench in ([a-z ]+);", told[0])
+    daemon = re.search(r"for bench in ([a-z ]+);", outputs[0])
     assert daemon is not None
-    training = re.findall(r"-m bench\.bench_([a-z]+)", told[1])
+    training = re.findall(r"-m bench\.bench_([a-z]+)", outputs[1])
     assert {*daemon.group(1).split(), *training} == names
-    assert "-m bench.live.recovery" in told[0]
+    assert "-m bench.live.recovery" in outputs[0]

@@ -29,8 +29,8 @@ def test_percentiles_are_in_milliseconds() -> None:
 def test_only_orders_whose_every_moment_is_known_make_a_chain() -> None:
     stamps = {"received": {"60": 2.0}, "put": {"60": 3.0}, "stepped": {"a": 4.0, "b": 4.0}}
     stamps |= {"released": {"a": 6.0}, "posting": {"a": 7.0}}
-    told = {"stamps": stamps, "bar_of": {"a": "60", "b": "60"}}
-    (chain,) = _chains(told, {"sent": {"60": 1.0}, "arrived": {"a": 9.0}, "connected": {"a": 0.0}})
+    account = {"stamps": stamps, "bar_of": {"a": "60", "b": "60"}}
+    (chain,) = _chains(account, {"sent": {"60": 1.0}, "arrived": {"a": 9.0}, "connected": {"a": 0.0}})
     took = {name: chain[end] - chain[begin] for name, (begin, end) in STAGES.items()}
     parts = {"wire": 1.0, "parse": 1.0, "step": 1.0, "journal": 2.0, "queue": 1.0, "post": 2.0}
     assert took == {**parts, "bar_to_order": sum(parts.values())}

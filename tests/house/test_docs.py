@@ -95,7 +95,7 @@ def test_every_reason_to_leave_the_ladder_has_a_heading_in_the_manual_and_no_oth
 def test_every_log_event_is_written_somewhere() -> None:
     written = set().union(*(_named_in_calls(name, 0) for name in ("log", "self", "tell", "_tell", "_log")))
     assert written <= set(LOG_EVENTS)
-    assert set(LOG_EVENTS) - written <= _constants()  # a name may be chosen first and told then
+    assert set(LOG_EVENTS) - written <= _constants()  # a name may be chosen first and logged then
 
 
 def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None:

@@ -52,10 +52,10 @@ def test_each_link_between_the_manuals_leads_to_a_file_and_to_a_heading() -> Non
 def test_each_manual_has_one_place_in_the_navigation_of_the_site() -> None:
     text = (SITE / "zensical.toml").read_text()
     pages = re.findall(r'= "([\w/.-]+\.md)"', text.partition("[project.plugins")[0])
-    made = {f"reference/{program}.md" for program in PROGRAMS} | {"reference/configuration.md"}
-    made |= {f"docs/notebooks/{path.stem}.md" for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")}
+    site_pages = {f"reference/{program}.md" for program in PROGRAMS} | {"reference/configuration.md"}
+    site_pages |= {f"docs/notebooks/{path.stem}.md" for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")}
     assert len(pages) == len(set(pages))
-    assert set(pages) == {str(manual) for manual in manuals()} | made
+    assert set(pages) == {str(manual) for manual in manuals()} | site_pages
     tomllib.loads(text)
 
 
@@ -66,16 +66,24 @@ def test_each_command_line_of_the_manuals_is_parsed_by_its_program(
     (tmp_path / "study.toml").write_text(run_file[0])
     monkeypatch.chdir(tmp_path)
     pages = (*manuals(), *notebooks())
-    typed = [each for page in pages for each in commands(page) if each.words[0] in PROGRAMS]
-    wrong = {f"{each.place}: {' '.join(each.words)}": problem for each in typed if (problem := _problem(each, capsys))}
+    typed = [command for page in pages for command in commands(page) if command.words[0] in PROGRAMS]
+    wrong = {
+        f"{command.place}: {' '.join(command.words)}": problem
+        for command in typed
+        if (problem := _problem(command, capsys))
+    }
     assert len(typed) > 140
     assert wrong == {}
 
 
 def test_each_command_that_a_manual_names_in_its_text_is_there_with_its_options() -> None:
-    found = [each for manual in manuals() for each in named(manual, PROGRAMS)]
-    wrong = [(each.place, " ".join(each.words), problem) for each in found if (problem := _unknown(each.words))]
-    assert len(found) > 100
+    command_lines = [command for manual in manuals() for command in named(manual, PROGRAMS)]
+    wrong = [
+        (command.place, " ".join(command.words), problem)
+        for command in command_lines
+        if (problem := _unknown(command.words))
+    ]
+    assert len(command_lines) > 100
     assert wrong == []
 
 
@@ -83,8 +91,8 @@ def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     reasons = {program for programs in NOT_RUN.values() for program in programs}
     wrong, met = [], set()
-    for each in (each for manual in manuals() for each in commands(manual)):
-        match each.words:
+    for command in (command for manual in manuals() for command in commands(manual)):
+        match command.words:
             case (program, *_) if program in PROGRAMS:
                 continue
             case ("make", *words) if {word for word in words if "=" not in word} <= targets:
@@ -92,11 +100,11 @@ def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason
             case ("python", "-m", module, *_) if find_spec(module) is not None:
                 continue
             case ("python", "-c", text):
-                compile(text, each.place, "exec")
-            case (program, *_) if program in reasons or (REPOSITORY / each.program).is_file():
+                compile(text, command.place, "exec")
+            case (program, *_) if program in reasons or (REPOSITORY / command.program).is_file():
                 met.add(program)
             case _:
-                wrong.append((each.place, " ".join(each.words)))
+                wrong.append((command.place, " ".join(command.words)))
     assert wrong == []
     assert reasons <= met  # no reason for what no manual has
 
@@ -106,12 +114,12 @@ def _parsers(program: str) -> dict[tuple[str, ...], Any]:
     return {command.words: command.parser for command in REFERENCE["commands"](program)}
 
 
-def _problem(each: Typed, capsys: pytest.CaptureFixture[str]) -> str:
+def _problem(line: Typed, capsys: pytest.CaptureFixture[str]) -> str:
     """Return why its program refuses a command line, "" where it does not."""
-    if each.partly:
-        return _unknown(each.words)
+    if line.partly:
+        return _unknown(line.words)
     try:
-        REFERENCE["parse"](each.words[0], each.words[1:])
+        REFERENCE["parse"](line.words[0], line.words[1:])
     except SystemExit as left:
         return "" if left.code == 0 else capsys.readouterr().err.strip().rpartition("\n")[2]
     return ""
@@ -137,9 +145,9 @@ def test_the_reference_has_every_key_and_every_option() -> None:
     missing = [key for table in keys.values() for key in table if f"\n| `{key}` |" not in page]
     assert missing == []
     for program in ("rltraderd", "rltraderctl"):
-        shown = REFERENCE["command_page"](program)
-        assert "--state-dir DIR" in shown
-        assert shown.count("\n#") == len(_parsers(program)) - 1
+        reference_page = REFERENCE["command_page"](program)
+        assert "--state-dir DIR" in reference_page
+        assert reference_page.count("\n#") == len(_parsers(program)) - 1
 
 
 def test_the_site_s_icon_is_there() -> None:

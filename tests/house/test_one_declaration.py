@@ -123,8 +123,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
 
 
 def test_a_column_of_trades_is_in_view_csv_json_schema_tables_page_and_manual(seen: dict[str, Any]) -> None:

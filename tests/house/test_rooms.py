@@ -13,7 +13,7 @@ def test_the_example_of_a_broker_has_fewer_than_300_lines() -> None:
 
 
 def test_no_test_module_imports_a_conftest_or_a_test_module() -> None:
-    found = {}
+    problems = {}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         names = []
         for node in ast.walk(ast.parse(path.read_bytes())):
@@ -23,5 +23,5 @@ def test_no_test_module_imports_a_conftest_or_a_test_module() -> None:
                 names += [f"{node.module or ''}.{name.name}" for name in node.names]
         wrong = [name for name in names if re.search(r"(^|\.)(conftest|test_\w*)(\.|$)", name)]
         if wrong:
-            found[str(path.relative_to(REPOSITORY))] = wrong
-    assert found == {}
+            problems[str(path.relative_to(REPOSITORY))] = wrong
+    assert problems == {}

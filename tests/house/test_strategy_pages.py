@@ -46,8 +46,8 @@ def test_a_page_that_says_otherwise_is_found_and_one_without_marks_is_refused() 
     ],
 )
 def test_figures_of_the_design_stand_in_the_part_from_the_code(name: str, texts: tuple[str, ...]) -> None:
-    made = MAKER["from_code"](name)
-    assert [text for text in texts if text not in made] == []
+    page = MAKER["from_code"](name)
+    assert [text for text in texts if text not in page] == []
 
 
 @pytest.mark.parametrize(

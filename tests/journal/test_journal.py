@@ -99,8 +99,8 @@ def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() ->
         "ClockTicked",
         '{"type":"ClockTicked","time_ns":7}',
     )
-    told = b'1|7|ClockTicked|{"type":"ClockTicked","time_ns":7}|[]'
-    assert first.hash == hashlib.sha256(bytes(32) + told).digest()
+    text = b'1|7|ClockTicked|{"type":"ClockTicked","time_ns":7}|[]'
+    assert first.hash == hashlib.sha256(bytes(32) + text).digest()
     second = chain.entry(2, HaltRequested(8, "operator", "é", "me"), "[]")
     payload = '{"type":"HaltRequested","time_ns":8,"reason":"operator","detail":"é","who":"me","strategy":false}'
     assert second.hash == hashlib.sha256(first.hash + f"2|8|HaltRequested|{payload}|[]".encode()).digest()
@@ -114,8 +114,8 @@ def test_the_chain_does_not_run_through_start_up_rows_but_they_hash_onto_it() ->
     refused = restarted.entry(1, ModelRefused(1, "x"), "[]")
     snapshotted = restarted.entry(1, BrokerSnapshot(1, Decimal(5), (), ()), "[]")
     assert refused.seq is snapshotted.seq is None
-    told = b'row 2|1|ModelRefused|{"type":"ModelRefused","time_ns":1,"reason":"x"}|[]'
-    assert refused.hash == hashlib.sha256(one.hash + told).digest()
+    text = b'row 2|1|ModelRefused|{"type":"ModelRefused","time_ns":1,"reason":"x"}|[]'
+    assert refused.hash == hashlib.sha256(one.hash + text).digest()
     again = restarted.entry(2, ClockTicked(2), "[]")
     assert (again.id, again.hash) == (4, two.hash)
 
@@ -194,8 +194,8 @@ def test_old_snapshots_go_and_kept_ones_stay(journal: Journal) -> None:
         batch = ticks(chain, number, 1)
         batch.snapshots = [snapshot(number, kept=number == 2)]
         journal.commit(batch)
-    kept = [s.event_id for s in journal.reader().snapshots()]
-    assert kept == [2, *range(9 - SNAPSHOTS_KEPT, 9)]
+    event_ids = [s.event_id for s in journal.reader().snapshots()]
+    assert event_ids == [2, *range(9 - SNAPSHOTS_KEPT, 9)]
 
 
 def test_a_reader_sees_only_whole_commits_and_holds_nothing_up(journal: Journal, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_op
     batch.entries.append(HashChain().entry(1, ClockTicked(3), "[]"))
     batch.rows += [row, row]
     again.commit(batch)
-    assert [tuple(found) for found in again.reader().query("SELECT * FROM shadows")] == [
+    assert [tuple(row) for row in again.reader().query("SELECT * FROM shadows")] == [
         (1, "v2", 2, 3, "HOLD", None, None, None, None, "")
     ]
     again.close()

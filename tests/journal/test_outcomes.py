@@ -65,7 +65,7 @@ UNDONE = Ordered("SPY", +1, 8, 0, works=False)
 
 
 @pytest.mark.parametrize(
-    ("shown", "orders", "did", "coming", "expected"),
+    ("text", "orders", "did", "coming", "expected"),
     [
         ("denied", (), None, False, "denied"),
         ("ordered", (), None, True, "ordered"),
@@ -81,9 +81,9 @@ UNDONE = Ordered("SPY", +1, 8, 0, works=False)
     ],
 )
 def test_a_decision_is_told_by_what_its_orders_did(
-    shown: str, orders: tuple[Ordered, ...], did: BookChange | None, coming: bool, expected: str
+    text: str, orders: tuple[Ordered, ...], did: BookChange | None, coming: bool, expected: str
 ) -> None:
-    assert became(shown, orders, did, coming=coming) == expected
+    assert became(text, orders, did, coming=coming) == expected
 
 
 @pytest.fixture

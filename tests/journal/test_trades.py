@@ -56,9 +56,9 @@ def journal_of(folder: Path, *batches: list[Row]) -> Path:
     return path
 
 
-def found_in(path: Path, wanted: Wanted | None = None) -> TradeList:
+def found_in(path: Path, query: Wanted | None = None) -> TradeList:
     with closing(JournalReader(path)) as reader:
-        return read_trades(reader, wanted or Wanted())
+        return read_trades(reader, query or Wanted())
 
 
 def trades_of(d: Desk | DailyDesk, folder: Path) -> tuple[Trade, ...]:
@@ -135,15 +135,15 @@ def test_an_open_trade_has_its_profit_at_the_newest_mark(tmp_path: Path) -> None
     sold(d, TRIM_50, 1, "2.20", fees="0.40")
     d.bar(2, quotes=(quote(CALL, "2.48", "2.52"),))
     (tmp_path / "open").mkdir()
-    found = found_in(journal_of(tmp_path / "open", list(d.rows)), Wanted(open_only=True))
-    (trade,), sums = found.trades, found.totals
+    trades = found_in(journal_of(tmp_path / "open", list(d.rows)), Wanted(open_only=True))
+    (trade,), sums = trades.trades, trades.totals
     assert (trade.left_ns, trade.held, trade.why_left, trade.exit_decision) == (None, 5, "", None)
     assert (trade.pnl_usd, trade.realized_usd, trade.unrealized_usd) == (328.699999, 78.699999, 250.0)
     assert (sums.trades, sums.open, sums.open_usd, sums.open_fees_usd) == (0, 1, 328.699999, 1.300001)
     assert (sums.open_realized_usd, sums.open_unrealized_usd) == (78.699999, 250.0)
     assert (sums.pnl_usd, sums.fees_usd, sums.win_rate, sums.held_s) == (0.0, 0.0, None, None)
     d.fill(sent(d.answer(EXIT)).client_order_id, 5, "2.00", fees="0.000001")
-    (trade,), sums = (found := found_in(journal_of(tmp_path, list(d.rows)))).trades, found.totals
+    (trade,), sums = (trades := found_in(journal_of(tmp_path, list(d.rows)))).trades, trades.totals
     assert (trade.pnl_usd, trade.unrealized_usd, sums.pnl_usd, sums.fees_usd) == (78.699998, None, 78.699998, 1.300002)
     assert (sums.open, sums.open_usd, sums.open_realized_usd, sums.open_unrealized_usd) == (0, None, 0.0, None)
 
@@ -232,10 +232,10 @@ def test_a_split_stays_one_trade_whose_entry_price_follows_it(lines: tuple[int, 
     d = DailyDesk().fund().holds(AAA=60)
     d.begin(TUESDAY)
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
-    told = tuple(line("SPLIT", "AAA", count) for count in lines)
+    activities = tuple(line("SPLIT", "AAA", count) for count in lines)
     positions = (ev.BrokerPosition("AAA", Decimal(120), Decimal(50)),)
     now = d.state.now_ns
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), activities))
     (trade,) = trades_of(d, tmp_path)
     assert (trade.quantity, trade.held, trade.entered_usd, trade.entry_price) == (120, 120, 6000.0, 50.0)
 
@@ -246,8 +246,8 @@ def test_a_new_name_ends_the_trade_at_cost_and_begins_another_one(tmp_path: Path
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     positions = (ev.BrokerPosition("CCC", Decimal(60), Decimal(100)),)
     now = d.state.now_ns
-    told = (line("NC", "AAA", -60), line("NC", "CCC", 60))
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    activities = (line("NC", "AAA", -60), line("NC", "CCC", 60))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), activities))
     old, new = trades_of(d, tmp_path)
     assert (old.symbol, old.why_left, old.pnl_usd) == ("AAA", "corporate_action", 0.0)
     assert (new.symbol, new.entered_usd, new.why_entered, new.held) == ("CCC", 6000.0, "corporate_action", 60)
@@ -260,17 +260,17 @@ def test_fees_and_dividends_of_the_ledger_are_in_no_trade_but_in_the_sums(tmp_pa
     account.book(line("DIV", "SPY", amount="2.50"))
     agreed(d, account, 2)
     path = journal_of(tmp_path, list(d.rows))
-    found = found_in(path)
-    assert (len(found.trades), found.totals.other_usd) == (1, 2.19)
+    trades = found_in(path)
+    assert (len(trades.trades), trades.totals.other_usd) == (1, 2.19)
     (at_ns,) = {row.time_ns for row in d.rows if isinstance(row, MoveRow) and not row.opened_ns}
-    for wanted, other in (
+    for query, other in (
         (Wanted(start_ns=at_ns, end_ns=at_ns), 2.19),
         (Wanted(start_ns=at_ns + 1), 0.0),
         (Wanted(end_ns=at_ns - 1), 0.0),
         *[(one, 0.0) for one in (Wanted(symbol="SPY"), Wanted(side="long"), Wanted(result="win"))],
         (Wanted(open_only=True), 0.0),
     ):
-        assert found_in(path, wanted).totals.other_usd == other
+        assert found_in(path, query).totals.other_usd == other
 
 
 def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
     d.bar(1)
     sale = sent(d.answer(EXIT)).client_order_id
     d.fill(sale, 9, "2.10")
-    d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than told
-    found = found_in(journal_of(tmp_path, list(d.rows)))
-    assert (found.trades[0].pnl_usd, found.totals.pnl_usd, found.totals.other_usd) == (90.0, 90.0, -90.0)
+    d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than reported
+    trades = found_in(journal_of(tmp_path, list(d.rows)))
+    assert (trades.trades[0].pnl_usd, trades.totals.pnl_usd, trades.totals.other_usd) == (90.0, 90.0, -90.0)
 
 
 def test_a_clock_led_back_over_the_entry_goes_on_as_another_trade_at_cost(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     path = journal_of(tmp_path, list(a_day().rows))
     monday = {"start_ns": day_begin(MONDAY.date), "end_ns": day_end(MONDAY.date)}
 
-    def shown(**wanted: object) -> list[float | None]:
-        return [trade.pnl_usd for trade in found_in(path, Wanted(**wanted)).trades]  # type: ignore[arg-type]
+    def shown(**fields: object) -> list[float | None]:
+        return [trade.pnl_usd for trade in found_in(path, Wanted(**fields)).trades]  # type: ignore[arg-type]
 
     assert shown(**monday) == [-180.0, 90.0]
     assert shown(**monday, sort="pnl") == [90.0, -180.0]
@@ -365,8 +365,8 @@ def test_the_trades_of_a_decision_are_those_that_it_changed_the_largest_first(tm
     d.fill(sent(d.answer(50, KEEP, KEEP)).client_order_id, 10, "101")
     d.quotes(0, AAA="101", BBB="96")  # +60 and −80 USD
     with closing(JournalReader(journal_of(tmp_path, list(d.rows)))) as reader:
-        found = [trades_of_decision(reader, *asked) for asked in ((1, 9), (1, 1), (2, 9), (3, 9))]
-    assert [[(trade.symbol, trade.pnl_usd) for trade in trades] for trades in found] == [
+        rows = [trades_of_decision(reader, *key) for key in ((1, 9), (1, 1), (2, 9), (3, 9))]
+    assert [[(trade.symbol, trade.pnl_usd) for trade in trades] for trades in rows] == [
         [("BBB", -80.0), ("AAA", 60.0)],
         [("BBB", -80.0)],
         [("AAA", 60.0)],
@@ -414,9 +414,9 @@ def test_an_older_journal_s_trades_follow_from_its_fills_and_go_on_when_it_does(
     batch.rows = d.rows[before:]
     journal.commit(batch)
     journal.close()
-    found = found_in(path)
-    assert found.trades[1:] == fills.trades[1:]
-    last = found.trades[0]
+    trades = found_in(path)
+    assert trades.trades[1:] == fills.trades[1:]
+    last = trades.trades[0]
     assert (last.held, last.pnl_usd, last.why_entered, last.why_left) == (0, 30.0 * last.quantity, "policy", "policy")
     assert last.held_s == MINUTE / 1e9
 
@@ -431,7 +431,7 @@ def test_an_older_journal_s_fees_are_paid_and_a_sale_of_what_its_fills_never_bou
     ]
     path = journal_of(tmp_path, rows)
     older(path)
-    found = found_in(path)
+    trades = found_in(path)
     # 2 x 100 x 0.50 less 0.04 + 0.06 + 0.20 of fees
-    assert [(trade.contract, trade.quantity, trade.pnl_usd) for trade in found.trades] == [(PUT, 2, 99.7)]
-    assert (found.totals.fees_usd, found.totals.other_usd) == (0.3, 0.0)
+    assert [(trade.contract, trade.quantity, trade.pnl_usd) for trade in trades.trades] == [(PUT, 2, 99.7)]
+    assert (trades.totals.fees_usd, trades.totals.other_usd) == (0.3, 0.0)

@@ -40,17 +40,17 @@ def batches(count: int, size: int = 3) -> list[CommitBatch]:
     return made
 
 
-async def write_each(writer: JournalWriter, made: list[CommitBatch]) -> None:
-    for batch in made:
+async def write_each(writer: JournalWriter, pending: list[CommitBatch]) -> None:
+    for batch in pending:
         await writer.write(batch)
     await writer.durable()
 
 
-async def hand_over(writer: JournalWriter, made: list[CommitBatch]) -> None:
+async def hand_over(writer: JournalWriter, pending: list[CommitBatch]) -> None:
     """Hand all over before the first can be committed; no more than `IN_FLIGHT`."""
     holder = sqlite3.connect(writer.journal.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    for batch in made:
+    for batch in pending:
         await writer.write(batch)
     holder.execute("ROLLBACK")
     holder.close()
@@ -78,12 +78,12 @@ async def test_commits_happen_on_a_thread_of_their_own(writer: JournalWriter) ->
 
 
 async def test_only_so_many_batches_are_in_flight_and_the_next_waits(writer: JournalWriter, tmp_path: Path) -> None:
-    made = batches(IN_FLIGHT + 1)
+    pending = batches(IN_FLIGHT + 1)
     holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")  # nobody else can commit now
-    for batch in made[:-1]:
+    for batch in pending[:-1]:
         await writer.write(batch)
-    waiting = asyncio.create_task(writer.write(made[-1]))
+    waiting = asyncio.create_task(writer.write(pending[-1]))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not waiting.done()
@@ -92,7 +92,7 @@ async def test_only_so_many_batches_are_in_flight_and_the_next_waits(writer: Jou
     holder.close()
     await waiting
     await writer.durable()
-    assert stored(tmp_path) == list(range(1, 3 * len(made) + 1))
+    assert stored(tmp_path) == list(range(1, 3 * len(pending) + 1))
 
 
 async def test_nothing_is_written_after_a_batch_that_failed(
@@ -130,10 +130,10 @@ async def test_a_wait_that_is_cancelled_takes_no_batch_out_of_the_middle(
 
 async def test_a_failed_batch_is_told_by_a_later_write(journal: Journal, tmp_path: Path) -> None:
     writer = JournalWriter(journal)
-    made = batches(IN_FLIGHT + 2)
-    made[0].entries += made[0].entries  # the same row twice
+    pending = batches(IN_FLIGHT + 2)
+    pending[0].entries += pending[0].entries  # the same row twice
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
-        await write_each(writer, made)
+        await write_each(writer, pending)
     writer.close()
     assert stored(tmp_path) == []
 
@@ -175,9 +175,9 @@ async def test_a_full_disk_without_ballast_is_a_write_failure(journal: Journal, 
         await write_each(writer, batches(200, size=20))
     assert not writer.pressed
     writer.close()
-    kept = stored(tmp_path)
-    assert kept == list(range(1, len(kept) + 1))
-    assert len(kept) % 20 == 0
+    ids = stored(tmp_path)
+    assert ids == list(range(1, len(ids) + 1))
+    assert len(ids) % 20 == 0
 
 
 async def test_the_ballast_is_given_up_once_and_asks_for_a_halt(journal: Journal, tmp_path: Path) -> None:

@@ -32,12 +32,12 @@ Opened = tuple[OnnxPolicy, LoadedModel]
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
     store = tmp_path_factory.mktemp("store")
-    found = {}
+    policies = {}
     for seed, version in enumerate(("a", "b", "c")):
         publish(store, version, seed)
         model = load(store, SCALPER, version)
-        found[version] = (OnnxPolicy.open(model, SCALPER, "cpu", 1), model)
-    return found
+        policies[version] = (OnnxPolicy.open(model, SCALPER, "cpu", 1), model)
+    return policies
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def state() -> State[Any]:
 
 
 def promoted(model: LoadedModel, **changes: str) -> ModelPromoted:
-    told = {"version": model.version, "digest": model.digest, **changes}
-    return ModelPromoted(0, told["version"], told["digest"], promoted=True, feed="sip", previous="a")
+    fields = {"version": model.version, "digest": model.digest, **changes}
+    return ModelPromoted(0, fields["version"], fields["digest"], promoted=True, feed="sip", previous="a")
 
 
 def step_of(state: State[Any]) -> Step:
@@ -93,10 +93,10 @@ def test_nothing_answers_beside_where_there_is_no_candidate(opened: dict[str, Op
     models = Models(*opened["a"])
     assert models.shadow_answer(QUESTION, state) is None
     models.set_candidate(*opened["b"])
-    said = models.shadow_answer(QUESTION, state)
-    assert isinstance(said, ShadowAnswered)
-    assert (said.decision, said.model, said.time_ns) == (1, "b", state.now_ns)
-    assert said.logits == pytest.approx(forward(weights(seed=1), SEEN.array()), abs=1e-4)
+    answer = models.shadow_answer(QUESTION, state)
+    assert isinstance(answer, ShadowAnswered)
+    assert (answer.decision, answer.model, answer.time_ns) == (1, "b", state.now_ns)
+    assert answer.logits == pytest.approx(forward(weights(seed=1), SEEN.array()), abs=1e-4)
     models.drop_candidate()
     assert models.shadow_answer(QUESTION, state) is None
 
@@ -148,9 +148,9 @@ def test_whatever_a_candidate_raises_is_an_event(opened: dict[str, Opened], stat
     models = Models(*opened["a"])
     models.set_candidate(*opened["b"])
     unusable: Any = "no bytes"
-    said = models.shadow_answer(AskPolicy(3, 10, Observation(unusable, SEEN.shape)), state)
-    assert isinstance(said, ShadowFailed)
-    assert (said.decision, said.model) == (3, "b")
+    answer = models.shadow_answer(AskPolicy(3, 10, Observation(unusable, SEEN.shape)), state)
+    assert isinstance(answer, ShadowFailed)
+    assert (answer.decision, answer.model) == (3, "b")
 
 
 def test_a_memory_of_another_version_is_not_the_candidates(tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_a_memory_of_another_version_is_not_the_candidates(tmp_path: Path) -> No
     fresh = Core(switcher).start(identity, Trading())
     memory = bytes.fromhex("0000003f") * 128  # 0.5 in each place
 
-    def asked(shadow: ShadowState) -> ShadowAnswered:
-        said = models.shadow_answer(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
-        assert isinstance(said, ShadowAnswered)
-        return said
+    def answer_with(shadow: ShadowState) -> ShadowAnswered:
+        answer = models.shadow_answer(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
+        assert isinstance(answer, ShadowAnswered)
+        return answer
 
-    zeros = asked(ShadowState())
-    assert asked(ShadowState("another", memory)) == zeros
-    assert asked(ShadowState(VERSION, memory)).hidden != zeros.hidden
+    zeros = answer_with(ShadowState())
+    assert answer_with(ShadowState("another", memory)) == zeros
+    assert answer_with(ShadowState(VERSION, memory)).hidden != zeros.hidden

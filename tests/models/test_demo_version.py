@@ -17,9 +17,9 @@ PASSIVE = "the passive policy 2024-01-0, the active one: no lead of a learned on
 
 def version(store: Path, name: str, exported: str, trades: int, *, current: bool = False) -> None:
     policy = mlp(weights())
-    made = manifest_of(strategy(NAME), policy, ())
-    metrics = {**made.metrics, "exported": exported, "test": {"trades": trades}}
-    put(store, msgspec.structs.replace(made, version=name, metrics=metrics), policy, current=current)
+    manifest = manifest_of(strategy(NAME), policy, ())
+    metrics = {**manifest.metrics, "exported": exported, "test": {"trades": trades}}
+    put(store, msgspec.structs.replace(manifest, version=name, metrics=metrics), policy, current=current)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def journal(
 ) -> Path:
     """A journal with a decision for each value of the columns 0 and 20, oldest first."""
     path = folder / FILE
-    made = Journal.create(path, {}) if not path.exists() else Journal(path)
+    file = Journal.create(path, {}) if not path.exists() else Journal(path)
     batch = CommitBatch()
     for number, (value, side, action) in enumerate(zip(first, desk, actions, strict=True), start=1 + 10_000 * day):
         row = np.zeros(23, dtype="<f4")
@@ -52,8 +52,8 @@ def journal(
                 row=row.tobytes(),
             )
         )
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return path
 
 
@@ -64,56 +64,56 @@ def steady(folder: Path, count: int = 400, **given: Any) -> Path:
 
 
 def test_what_is_as_in_training_has_an_index_of_nothing(tmp_path: Path) -> None:
-    found = measure(steady(tmp_path), manifest(EVEN, DESK), 2000, 100)
-    assert found is not None
-    assert [(feature.name, feature.psi) for feature in found.features] == [("even", 0.0), ("position_side", 0.0)]
-    assert (found.model, found.decisions, found.actions.psi, breaches(found, LIMITS)) == ("v1", 400, 0.0, ())
+    drift = measure(steady(tmp_path), manifest(EVEN, DESK), 2000, 100)
+    assert drift is not None
+    assert [(feature.name, feature.psi) for feature in drift.features] == [("even", 0.0), ("position_side", 0.0)]
+    assert (drift.model, drift.decisions, drift.actions.psi, breaches(drift, LIMITS)) == ("v1", 400, 0.0, ())
 
 
 def test_a_shift_is_measured_by_the_formula_and_alarmed_largest_first(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0] * 320 + [1] * 80)
-    found = measure(path, manifest(EVEN, DESK), 2000, 100)
-    assert found is not None
-    even = next(feature for feature in found.features if feature.name == "even")
+    drift = measure(path, manifest(EVEN, DESK), 2000, 100)
+    assert drift is not None
+    even = next(feature for feature in drift.features if feature.name == "even")
     assert even.psi == pytest.approx(0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5))  # 0.8789
-    assert found.actions.psi == pytest.approx(0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5))  # 0.4159
-    assert [feature.name for feature in found.features] == ["position_side", "even"]  # the desk's own comes first here
-    assert breaches(found, LIMITS) == ("even 0.88", "actions 0.42")  # and is never alarmed
+    assert drift.actions.psi == pytest.approx(0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5))  # 0.4159
+    assert [feature.name for feature in drift.features] == ["position_side", "even"]  # the desk's own comes first here
+    assert breaches(drift, LIMITS) == ("even 0.88", "actions 0.42")  # and is never alarmed
 
 
 def test_more_than_three_features_are_counted(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
-    found = measure(path, manifest(*(msgspec.structs.replace(EVEN, name=f"f{n}") for n in range(5))), 2000, 100)
-    assert found is not None
-    assert breaches(found, LIMITS)[-1] == "2 more features"
+    drift = measure(path, manifest(*(msgspec.structs.replace(EVEN, name=f"f{n}") for n in range(5))), 2000, 100)
+    assert drift is not None
+    assert breaches(drift, LIMITS)[-1] == "2 more features"
 
 
 def test_what_parts_of_the_training_showed_as_well_is_no_alarm(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0, 1] * 200)
     for level, alarmed in ((0.87, ("even 0.88",)), (0.89, ())):
         usual = msgspec.structs.replace(EVEN, within=((250, level), (500, 0.0)))
-        found = measure(path, manifest(usual), 2000, 100)
-        assert found is not None
-        assert breaches(found, LIMITS) == alarmed
+        drift = measure(path, manifest(usual), 2000, 100)
+        assert drift is not None
+        assert breaches(drift, LIMITS) == alarmed
 
 
 def test_a_limit_below_what_chance_does_is_not_alarmed_on(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 54 + [1.0] * 46, [0.0] * 100, [0, 1] * 50)
-    found = measure(path, manifest(EVEN), 2000, 100)
-    assert found is not None
-    assert found.features[0].psi == pytest.approx(0.0064, abs=1e-4)
-    assert found.features[0].by_chance == pytest.approx(6.635 / 100, rel=0.01)  # chi-square with one degree of freedom
-    assert breaches(found, msgspec.structs.replace(LIMITS, feature_psi_max=0.001)) == ()
+    drift = measure(path, manifest(EVEN), 2000, 100)
+    assert drift is not None
+    assert drift.features[0].psi == pytest.approx(0.0064, abs=1e-4)
+    assert drift.features[0].by_chance == pytest.approx(6.635 / 100, rel=0.01)  # chi-square with one degree of freedom
+    assert breaches(drift, msgspec.structs.replace(LIMITS, feature_psi_max=0.001)) == ()
 
 
 def test_only_the_newest_decisions_of_the_running_model_are_looked_at(tmp_path: Path) -> None:
     journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300)
     steady(tmp_path, day=1)
     path = journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300, model="v0", day=2)
-    found = measure(path, manifest(EVEN), 400, 100)
-    assert found is not None
-    assert (found.decisions, found.features[0].psi) == (400, 0.0)
-    assert (found.first_ns, found.last_ns) == (MONDAY.open_ns + DAY + 10_001, MONDAY.open_ns + DAY + 10_400)
+    drift = measure(path, manifest(EVEN), 400, 100)
+    assert drift is not None
+    assert (drift.decisions, drift.features[0].psi) == (400, 0.0)
+    assert (drift.first_ns, drift.last_ns) == (MONDAY.open_ns + DAY + 10_001, MONDAY.open_ns + DAY + 10_400)
 
 
 def test_too_few_decisions_and_a_manifest_without_a_reference_say_nothing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_rows_of_another_strategy_are_refused(tmp_path: Path) -> None:
 
 
 def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) -> None:
-    made = Journal.create(tmp_path / FILE, {})
+    file = Journal.create(tmp_path / FILE, {})
     batch, spec = CommitBatch(), strategy("daily_rebalancer").spec
     for number in range(100):
         batch.rows.append(
@@ -139,14 +139,14 @@ def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) 
                 logits=msgspec.json.encode([-0.5] * 25 + [0.5] * 25).decode(), row=bytes(4 * 803),
             )
         )  # fmt: skip
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     reference = Reference(1000, (), Histogram("actions", (0.0,), (0.25, 0.75)))
-    told = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
+    manifest = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
     assert len(spec.actions) == 50
-    found = measure(tmp_path / FILE, told, 2000, 1)
-    assert found is not None
-    assert found.actions.found == (0.5, 0.5)
+    drift = measure(tmp_path / FILE, manifest, 2000, 1)
+    assert drift is not None
+    assert drift.actions.found == (0.5, 0.5)
 
 
 # --- the watch ----------------------------------------------------------------------------------------------------
@@ -156,18 +156,18 @@ class Heard:
     """What a watch tells and asks for."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.log: list[tuple[str, dict[str, object]]] = []
         self.pauses: list[str] = []
 
     def tell(self, name: str, **fields: object) -> None:
-        self.told.append((name, fields))
+        self.log.append((name, fields))
 
     async def pause(self, reason: str) -> None:
         self.pauses.append(reason)
 
     @property
     def names(self) -> list[str]:
-        return [name for name, _ in self.told]
+        return [name for name, _ in self.log]
 
 
 def watch(path: Path, running: Manifest | None, heard: Heard, *, pause: bool = False) -> DriftWatch:
@@ -179,7 +179,7 @@ async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> No
     looking = watch(steady(tmp_path), manifest(EVEN, DESK), heard, pause=True)
     await looking.look()
     measured = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
-    assert (heard.told, heard.pauses) == ([("drift_measured", measured)], [])
+    assert (heard.log, heard.pauses) == ([("drift_measured", measured)], [])
     assert looking.last is not None
 
 
@@ -189,8 +189,8 @@ async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_
     looking = watch(path, manifest(EVEN), heard, pause=True)
     await looking.look()
     await looking.look()
-    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing said again
-    assert heard.told[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
+    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing logged again
+    assert heard.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
     assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)
     await looking.look()
@@ -216,10 +216,10 @@ async def test_before_there_is_a_model_or_enough_of_it_nothing_is_said(tmp_path:
     heard = Heard()
     await watch(steady(tmp_path, 99), manifest(EVEN), heard).look()
     await watch(tmp_path / "nothing", None, heard).look()
-    assert heard.told == []
+    assert heard.log == []
 
 
 async def test_a_watch_that_never_looks_ends_at_once(tmp_path: Path) -> None:
     heard = Heard()
     await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, log=heard.tell).run()
-    assert heard.told == []
+    assert heard.log == []

@@ -85,19 +85,19 @@ def test_what_was_refused_is_told_once_and_again_when_it_changed_or_a_person_ask
         name(store, "v1")
         await run.lifecycle.look()
         await run.quiet()
-        assert len(told) == 1
+        assert len(refusals) == 1
         await run.gateway.submit(lambda now_ns: ReloadRequested(now_ns, "once more", "test"))
         await run.lifecycle.look()
         await run.quiet()
-        assert len(told) == 2
+        assert len(refusals) == 2
         damage(store / "option_scalper" / "v1")  # the same bit again: whole
         await run.lifecycle.look()
         assert run.models.running.version == "v1"
 
-    told: list[CandidateRefused] = []
+    refusals: list[CandidateRefused] = []
 
     async def counted(run: Running) -> None:
-        run.observers.append(lambda event, _: told.append(event) if isinstance(event, CandidateRefused) else None)
+        run.observers.append(lambda event, _: refusals.append(event) if isinstance(event, CandidateRefused) else None)
         await play(run)
 
     refused = played(desk, tmp_path / "state", counted)
@@ -198,8 +198,8 @@ def test_a_version_that_was_replaced_under_its_name_counts_as_new(tmp_path: Path
         assert run.models.running.manifest.promoted
 
     assert played(desk, tmp_path / "state", play) == []
-    (told,) = events(tmp_path / "state", "ModelPromoted")
-    assert (told.previous, told.version, told.promoted) == ("v0", "v0", True)
+    (event,) = events(tmp_path / "state", "ModelPromoted")
+    assert (event.previous, event.version, event.promoted) == ("v0", "v0", True)
 
 
 def test_the_newest_name_wins_when_it_changes_while_a_version_is_verified(

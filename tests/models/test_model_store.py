@@ -269,8 +269,8 @@ def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expecte
     assert check in text
     assert "expected" in text
     if key != "golden":
-        wanted = getattr(manifest, key)
-        assert (wanted if isinstance(wanted, str) else repr(wanted)) in text
+        expected = getattr(manifest, key)
+        assert (expected if isinstance(expected, str) else repr(expected)) in text
 
 
 def test_checks_come_in_their_order(folder: Path, scalper: AnyStrategy) -> None:
@@ -348,7 +348,7 @@ def test_a_model_runs_under_the_unit_of_action_that_it_was_trained_with(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("rules", "changes", "said"),
+    ("rules", "changes", "message"),
     [
         (UNITS, {"shares_per_unit": 10}, "basket.shares_per_unit is 10, the model v1 was trained with 100"),
         (UNITS, {"notional_per_unit_usd": Decimal(10_000)}, "set basket.notional_per_unit_usd to that"),
@@ -359,11 +359,11 @@ def test_a_model_runs_under_the_unit_of_action_that_it_was_trained_with(tmp_path
     ],
 )
 def test_under_other_rules_or_unknown_ones_it_is_refused(
-    tmp_path: Path, rules: dict[str, str], changes: dict[str, Any], said: str
+    tmp_path: Path, rules: dict[str, str], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelError, match="model refused, rules") as caught:
         check_rules(rebalancing(tmp_path, rules), registered("daily_rebalancer"), with_basket(**changes))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_digest_of_all_rules_refuses_nothing_and_stands_for_no_unit_of_action(tmp_path: Path) -> None:
@@ -383,14 +383,14 @@ def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: AnyStrategy) -
 def vouched(tmp_path: Path, scalper: AnyStrategy, files: dict[str, str]) -> Path:
     """A version with `report.html` whose manifest vouches for `files`."""
     folder = put(tmp_path / "store", manifest_of(scalper, GRAPH, LOGITS, files=files), GRAPH)
-    (folder / "report.html").write_bytes(b"told")
+    (folder / "report.html").write_bytes(b"page")
     return folder
 
 
 def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
     tmp_path: Path, scalper: AnyStrategy
 ) -> None:
-    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"page").hexdigest()})
     load(tmp_path / "store", scalper)
     (folder / "report.html").write_bytes(b"sold")
     check, text = refusal(folder, scalper)
@@ -408,8 +408,8 @@ def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(
 
 
 def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: AnyStrategy) -> None:
-    (tmp_path / "elsewhere").write_bytes(b"told")
-    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    (tmp_path / "elsewhere").write_bytes(b"page")
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"page").hexdigest()})
     (folder / "report.html").unlink()
     (folder / "report.html").symlink_to(tmp_path / "elsewhere")
     assert refusal(folder, scalper)[0] == "file outside of the store"
@@ -459,8 +459,8 @@ def test_the_signature_is_what_openssl_makes_of_the_same_key(tmp_path: Path, fol
     keygen(tmp_path / "key")
     sign(folder, (folder / MANIFEST_FILE).read_bytes(), tmp_path / "key")
     arguments = ["pkeyutl", "-sign", "-inkey", tmp_path / "key", "-rawin", "-in", folder / MANIFEST_FILE]
-    told = subprocess.run([openssl, *map(str, arguments)], capture_output=True, check=True, timeout=300).stdout
-    assert base64.b64decode((folder / SIGNATURE_FILE).read_bytes()) == told
+    output = subprocess.run([openssl, *map(str, arguments)], capture_output=True, check=True, timeout=300).stdout
+    assert base64.b64decode((folder / SIGNATURE_FILE).read_bytes()) == output
 
 
 def test_a_private_key_is_for_its_owner_alone_and_never_told(
@@ -506,15 +506,15 @@ def shelf(tmp_path: Path) -> Path:
     return tmp_path / "shelf"
 
 
-def told(shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False) -> None:
+def point_to(shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False) -> None:
     point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback)
 
 
 def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shelf: Path) -> None:
-    told(shelf, "a")
-    told(shelf, "b", CANDIDATE)
-    told(shelf, "b")
-    told(shelf, "", CANDIDATE)
+    point_to(shelf, "a")
+    point_to(shelf, "b", CANDIDATE)
+    point_to(shelf, "b")
+    point_to(shelf, "", CANDIDATE)
     assert (shelf / CURRENT).read_text() == "b\n"
     assert not (shelf / CANDIDATE).exists()
     lines = [json.loads(line) for line in (shelf / PROMOTIONS_FILE).read_text().splitlines()]
@@ -530,22 +530,22 @@ def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shel
 
 def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
     for version in ("a", "b", "c"):
-        told(shelf, version)
+        point_to(shelf, version)
     assert before(shelf) == "b"
-    told(shelf, "b", rollback=True)
+    point_to(shelf, "b", rollback=True)
     assert before(shelf) == "a"
-    told(shelf, "a", rollback=True)
+    point_to(shelf, "a", rollback=True)
     with pytest.raises(ModelError, match="no version before 'a'"):
         before(shelf)
-    told(shelf, "c")
+    point_to(shelf, "c")
     assert before(shelf) == "a"
 
 
 def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
     with pytest.raises(ModelError, match="rollback"):
         before(shelf)
-    told(shelf, "a")
-    told(shelf, "b")
+    point_to(shelf, "a")
+    point_to(shelf, "b")
     with (shelf / PROMOTIONS_FILE).open("ab") as file:
         file.write(b'{"time_ns": 7, "pointer": "curr\n\xff\n')  # torn
     assert [change.after for change in changes(shelf)] == ["a", "b"]
@@ -558,8 +558,8 @@ def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
 def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told(shelf, "a")
-    told(shelf, "b")
+    point_to(shelf, "a")
+    point_to(shelf, "b")
 
     def full(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -567,19 +567,19 @@ def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="No space"):
-            told(shelf, "c")
+            point_to(shelf, "c")
     assert named(shelf, CURRENT) == "b"
     assert not list(shelf.glob(".*"))
-    told(shelf, "c")
+    point_to(shelf, "c")
     assert before(shelf) == "b"
-    told(shelf, "b", rollback=True)
+    point_to(shelf, "b", rollback=True)
     assert before(shelf) == "a"
 
 
 @pytest.mark.parametrize("name", ["../a", "current", "candidate", "a\0", "x" * 101, ".", "d"])
 def test_a_pointer_is_set_to_nothing_but_a_version_of_the_shelf(shelf: Path, name: str) -> None:
     with pytest.raises(ModelError):
-        told(shelf, name)
+        point_to(shelf, name)
     assert named(shelf, CURRENT) == ""
     with pytest.raises(ModelError):
         pointed(shelf, CURRENT)
@@ -645,14 +645,14 @@ def test_what_lies_in_the_way_of_a_new_pointer_is_neither_waited_for_nor_followe
 def test_a_refusal_is_one_short_printable_line_whatever_the_manifest_says(
     folder: Path, scalper: AnyStrategy, manifest: Manifest
 ) -> None:
-    told = json.loads((folder / MANIFEST_FILE).read_bytes())
+    document = json.loads((folder / MANIFEST_FILE).read_bytes())
     for field, value in (
         ("policy_sha256", "\x1b]52;c;b3duZWQ=\x07\r\n" + "x" * 1_000_000),
         ("files", {"report.json": "\x1b[8m"}),
         ("strategy", "\x1b[2J\u202e"),
     ):
         (folder / "report.json").write_bytes(b"{}")
-        (folder / MANIFEST_FILE).write_text(json.dumps({**told, field: value}))
+        (folder / MANIFEST_FILE).write_text(json.dumps({**document, field: value}))
         _, text = refusal(folder, scalper)
         assert text.isprintable()
         assert len(text) < 2_100

@@ -92,7 +92,7 @@ def test_the_child_knows_no_secret_of_its_parent_and_may_write_no_file(monkeypat
         "import os, resource, sys; sys.path.insert(0, sys.argv[1]); import daemon.models.trial;"
         "print([k for k in os.environ if 'APCA' in k], resource.getrlimit(resource.RLIMIT_FSIZE))"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-I", "-c", looked, str(REPOSITORY)],
         env=environment(),
         capture_output=True,
@@ -100,5 +100,5 @@ def test_the_child_knows_no_secret_of_its_parent_and_may_write_no_file(monkeypat
         check=True,
         timeout=300,
     )
-    assert told.stdout.startswith("[] ")
-    assert os.environ["APCA_API_SECRET_KEY"] not in told.stdout
+    assert result.stdout.startswith("[] ")
+    assert os.environ["APCA_API_SECRET_KEY"] not in result.stdout

@@ -406,12 +406,12 @@ def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() ->
 def test_without_a_hidden_state_a_policy_with_a_memory_starts_from_zeros() -> None:
     runtime = remembering()
     runtime.answer(ask(GOLDEN[1].array(), np.ones(MEMORY, dtype="<f4").tobytes()), 7)
-    begun, told = (runtime.answer(ask(GOLDEN[0].array(), hidden), 7) for hidden in (b"", bytes(4 * MEMORY)))
-    assert begun == told
+    begun, explicit = (runtime.answer(ask(GOLDEN[0].array(), hidden), 7) for hidden in (b"", bytes(4 * MEMORY)))
+    assert begun == explicit
 
 
 @pytest.mark.parametrize(
-    ("hidden", "said"),
+    ("hidden", "message"),
     [
         ((), "there are 0 hidden states, expected 7"),
         ((bytes(12),) * 7, "found 4 values, expected 3"),
@@ -420,14 +420,14 @@ def test_without_a_hidden_state_a_policy_with_a_memory_starts_from_zeros() -> No
     ],
 )
 def test_a_policy_that_remembers_something_else_than_its_manifest_says_is_refused(
-    hidden: tuple[bytes, ...], said: str
+    hidden: tuple[bytes, ...], message: str
 ) -> None:
     model = remembered()
     check, text = refusal(
         with_golden(model, msgspec.structs.replace(model.manifest.golden, hidden=hidden)), Remembering()
     )
     assert check == "golden output"
-    assert said in text
+    assert message in text
 
 
 def test_a_hidden_state_that_is_cut_or_not_finite_fails() -> None:

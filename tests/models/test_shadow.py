@@ -53,10 +53,10 @@ class Beside:
         self._policy = policy
 
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
-        said = self._policy.answer(question, state.now_ns)
-        if isinstance(said, PolicyFailed):
-            return ShadowFailed(said.time_ns, said.decision, said.reason, "candidate")
-        return ShadowAnswered(said.time_ns, said.decision, said.logits, said.hidden, "candidate")
+        answer = self._policy.answer(question, state.now_ns)
+        if isinstance(answer, PolicyFailed):
+            return ShadowFailed(answer.time_ns, answer.decision, answer.reason, "candidate")
+        return ShadowAnswered(answer.time_ns, answer.decision, answer.logits, answer.hidden, "candidate")
 
 
 class InTurn:
@@ -138,8 +138,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", params=[options, Toy, days], ids=["options", "shares by the bar", "days"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    made: Callable[[Path], Stage] = request.param
-    return made(tmp_path_factory.mktemp("stage"))
+    factory: Callable[[Path], Stage] = request.param
+    return factory(tmp_path_factory.mktemp("stage"))
 
 
 def earned(state: Path, cash: float) -> float:
@@ -155,22 +155,22 @@ def compared(state: Path) -> Hypothetical:
 
 def test_the_live_model_as_its_own_candidate_earns_what_the_desk_earned(stage: Stage, tmp_path: Path) -> None:
     state = stage.run(tmp_path / "state", stage.policy, Beside(stage.policy))
-    found, money = compared(state), earned(state, stage.cash)
+    comparison, money = compared(state), earned(state, stage.cash)
     assert abs(money) > 1.0
-    assert found.live_usd == pytest.approx(money, abs=CENT)
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
-    assert found.live_trades == found.shadow_trades == len(records(state, "fills", "filled_ns")) > 4
-    assert {round(pair.live_usd - pair.shadow_usd, 2) for pair in found.sessions} == {0.0}
+    assert comparison.live_usd == pytest.approx(money, abs=CENT)
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_trades == comparison.shadow_trades == len(records(state, "fills", "filled_ns")) > 4
+    assert {round(pair.live_usd - pair.shadow_usd, 2) for pair in comparison.sessions} == {0.0}
 
 
 def test_a_candidate_earns_what_a_desk_of_its_own_would_have(stage: Stage, tmp_path: Path) -> None:
     state = stage.run(tmp_path / "state", stage.policy, Beside(stage.other))
     alone = stage.run(tmp_path / "alone", stage.other)
-    found, money = compared(state), earned(alone, stage.cash)
+    comparison, money = compared(state), earned(alone, stage.cash)
     assert abs(money - earned(state, stage.cash)) > 1.0
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
-    assert found.live_usd == pytest.approx(earned(state, stage.cash), abs=CENT)
-    assert found.shadow_trades == len(records(alone, "fills", "filled_ns")) > 4
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_usd == pytest.approx(earned(state, stage.cash), abs=CENT)
+    assert comparison.shadow_trades == len(records(alone, "fills", "filled_ns")) > 4
 
 
 # --- what happens to the running desk ---------------------------------------------------------------------------------
@@ -186,9 +186,9 @@ class Commanded:
     def poll(self) -> Event | None:
         event, self._held = self._held or self._tape.poll(), None
         self._count += 1
-        if event is not None and (made := self._commands.pop(self._count, None)) is not None:
+        if event is not None and (command := self._commands.pop(self._count, None)) is not None:
             self._held = event
-            return made(event.time_ns)
+            return command(event.time_ns)
         return event
 
     async def next(self) -> Event | None:
@@ -205,10 +205,10 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
     }
     desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(3, 60)))
     usual, shadow = desk.run(tmp_path / "usual"), Beside(desk.replay.policy)
-    told = desk.run(tmp_path / "told", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
+    commanded = desk.run(tmp_path / "commanded", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
     assert usual.failure is None
-    assert told.failure is None
-    kinds = [row["kind"] for row in records(tmp_path / "told", "events", "id")]
+    assert commanded.failure is None
+    kinds = [row["kind"] for row in records(tmp_path / "commanded", "events", "id")]
     assert [kind for kind in kinds if kind.endswith("Requested")] == [
         "HaltRequested",
         "ResumeRequested",
@@ -216,10 +216,10 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
         "ResumeRequested",
         "FlattenRequested",
     ]
-    found, money = compared(tmp_path / "told"), earned(tmp_path / "told", 100_000.0)
+    comparison, money = compared(tmp_path / "commanded"), earned(tmp_path / "commanded", 100_000.0)
     assert abs(money - earned(tmp_path / "usual", 100_000.0)) > 1.0
-    assert found.live_usd == pytest.approx(money, abs=CENT)
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_usd == pytest.approx(money, abs=CENT)
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
 
 
 def test_a_crash_in_the_middle_of_a_session_changes_no_result(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_contract_that_the_candidate_alone_holds_is_priced_at_its_neighbour_s_
     assert both.live == NOTHING
 
 
-def asked(spot: float, *quotes: Any) -> Any:
+def question(spot: float, *quotes: Any) -> Any:
     """The state of a desk after a bar with these quotes."""
     d = Desk().fund().begin()
     d.bar(0, spot, quotes)
@@ -188,13 +188,13 @@ def asked(spot: float, *quotes: Any) -> Any:
 def test_a_put_of_the_same_strike_implies_the_same_volatility() -> None:
     call = black_scholes_call(500.4, 500.0, years_after(1), 0.2)
     put = f"{call - 500.4 + 500.0:.12f}"  # put-call parity
-    found = modelled_quote(asked(500.4, quote(PUT, put, put)), "SPY240702C00502000")
+    model_quote = modelled_quote(question(500.4, quote(PUT, put, put)), "SPY240702C00502000")
     value = black_scholes_call(500.4, 502.0, years_after(1), 0.2)
-    assert found is not None
-    assert found.bid == Decimal(str(math.floor((value - 0.005) * 100) / 100))
-    assert found.ask == Decimal(str(math.ceil((value + 0.005) * 100) / 100))
+    assert model_quote is not None
+    assert model_quote.bid == Decimal(str(math.floor((value - 0.005) * 100) / 100))
+    assert model_quote.ask == Decimal(str(math.ceil((value + 0.005) * 100) / 100))
 
 
 def test_a_price_below_its_intrinsic_value_or_without_an_offer_implies_nothing() -> None:
-    assert modelled_quote(asked(500.4, quote(CALL, "0.10", "0.10")), "SPY240702C00502000") is None
-    assert modelled_quote(asked(500.4, quote(CALL, "0", "1.00")), "SPY240702C00502000") is None
+    assert modelled_quote(question(500.4, quote(CALL, "0.10", "0.10")), "SPY240702C00502000") is None
+    assert modelled_quote(question(500.4, quote(CALL, "0", "1.00")), "SPY240702C00502000") is None

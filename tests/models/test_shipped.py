@@ -59,7 +59,7 @@ def test_a_checkout_has_no_packaged_store() -> None:
 # --- what they are ------------------------------------------------------------------------------------------------
 
 STORE = REPOSITORY / "onnx_models"
-LEARNED = dict.fromkeys(STRATEGIES, "unproven") | {"option_scalper": ""}  # "": made before versions said it
+LEARNED = dict.fromkeys(STRATEGIES, "unproven") | {"option_scalper": ""}  # "": made before versions stated it
 FIRST_WORDS = {
     "passive": "The exported policy is the passive one, which ",
     "unproven": "Exported although no lead over the best baseline is proven. ",
@@ -86,5 +86,5 @@ def test_a_dry_run_s_check_says_what_the_shipped_policy_is(
     monkeypatch.chdir(REPOSITORY)
     assert main(["--dry-run", "--check", "--strategy", "daily_rebalancer", "--state-dir", str(tmp_path / "state")]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")]
-    told = "it is the strategy's passive policy, because no lead of a learned one is proven"
-    assert line.endswith(f", verified, not promoted: allowed in a dry run only; {told}")
+    sentence = "it is the strategy's passive policy, because no lead of a learned one is proven"
+    assert line.endswith(f", verified, not promoted: allowed in a dry run only; {sentence}")

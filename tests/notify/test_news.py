@@ -42,7 +42,7 @@ def test_a_journal_that_stands_still_has_no_news(state: Path) -> None:
 
 def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     news = from_the_start(state)
-    found = list(news.read())
+    messages = list(news.read())
     with closing(sqlite3.connect(state / FILE)) as db:
         fills = db.execute("SELECT count(*) FROM fills").fetchone()[0]
         ended = db.execute("SELECT count(*) FROM events WHERE kind = 'SessionEnded'").fetchone()[0]
@@ -50,11 +50,11 @@ def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     alarms = sum(effect["type"] == "RaiseAlarm" for effect in effects)
     assert fills > 0
     assert ended == 5  # two whole sessions and three stubs before them
-    assert Counter(message.kind for message in found) == Counter({FILLS: fills, ALARMS: alarms, DAYS: ended})
+    assert Counter(message.kind for message in messages) == Counter({FILLS: fills, ALARMS: alarms, DAYS: ended})
     assert list(news.read()) == []  # once
-    first = next(message for message in found if message.kind == FILLS)
+    first = next(message for message in messages if message.kind == FILLS)
     assert first.title.startswith(f"{news.desk}: bought ")
-    day = next(message for message in found if message.kind == DAYS)
+    day = next(message for message in messages if message.kind == DAYS)
     assert " fill" in day.body or "order" in day.body
 
 
@@ -93,10 +93,10 @@ def test_a_damaged_row_is_skipped_and_named_and_what_follows_is_told(copied: Pat
         db.execute(DAMAGES[damage], (fills[1],))
         db.commit()
     news = from_the_start(copied, FILLS, ALARMS)
-    found = list(news.read())
-    damaged = [message for message in found if message.what == "damaged_row"]
+    messages = list(news.read())
+    damaged = [message for message in messages if message.what == "damaged_row"]
     assert [f"row {fills[1]} of the journal" in message.body for message in damaged] == [True]
-    left = [message for message in found if message not in damaged]
+    left = [message for message in messages if message not in damaged]
     assert len(whole) - len(left) <= 1
     assert left[-1] == whole[-1]
     assert list(news.read()) == []
@@ -105,15 +105,15 @@ def test_a_damaged_row_is_skipped_and_named_and_what_follows_is_told(copied: Pat
 def test_rows_that_sqlite_cannot_read_are_passed_over_and_counted(copied: Path) -> None:
     whole = list(from_the_start(copied, FILLS).read())
     damaged_page(copied / FILE)
-    news, found = from_the_start(copied, FILLS), list[Notification]()
+    news, messages = from_the_start(copied, FILLS), list[Notification]()
     for _ in range(3):
-        found += news.read()
-    (damaged,) = [message for message in found if message.what == "damaged_row"]
+        messages += news.read()
+    (damaged,) = [message for message in messages if message.what == "damaged_row"]
     assert re.match(r"rows \d+ to \d+ of the journal gave no message and was skipped: DatabaseError: ", damaged.body)
-    at = found.index(damaged)
-    assert found[:at] == whole[:at]
-    assert found[at + 1 :] == whole[len(whole) - (len(found) - at - 1) :]
-    assert 0 < at < len(found) - 1  # messages from both sides of the damage
+    at = messages.index(damaged)
+    assert messages[:at] == whole[:at]
+    assert messages[at + 1 :] == whole[len(whole) - (len(messages) - at - 1) :]
+    assert 0 < at < len(messages) - 1  # messages from both sides of the damage
 
 
 def damaged_page(path: Path) -> None:

@@ -9,7 +9,7 @@ SECOND_NS = 10**9
 
 
 class Stage:
-    """A service that takes everything, and a clock that passes when told."""
+    """A service that takes everything, and a clock that a test moves."""
 
     def __init__(self, per_minute: int) -> None:
         self.now_ns, self.out, self.refused = 0, list[tuple[str, str]](), list[str]()

@@ -97,12 +97,12 @@ class Programs:
         step = self.machine.apply(ClockTicked(NOON_NS))
         command.observe(ClockTicked(NOON_NS), replace(step, effects=(RaiseAlarm(name, detail),)))
 
-    def told(self) -> list[dict[str, Any]]:
+    def read_messages(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
 
     async def come(self, count: int) -> list[dict[str, Any]]:
-        await until(lambda: len(self.told()) >= count)
-        return self.told()
+        await until(lambda: len(self.read_messages()) >= count)
+        return self.read_messages()
 
     async def logs(self) -> dict[str, Any]:
         await until(lambda: bool(self.logged))
@@ -189,8 +189,8 @@ async def test_signs_that_mean_something_to_a_shell_do_nothing(programs: Program
     command = programs.command(programs.program())
     async with running(command):
         programs.raise_alarm(command, trouble(1, detail))
-        (told,) = await programs.come(1)
-        assert told["detail"] == detail
+        (alarm,) = await programs.come(1)
+        assert alarm["detail"] == detail
         arguments = programs.out.with_name("out.args")
         await until(lambda: written(arguments))
     assert not mark.exists()
@@ -206,13 +206,13 @@ async def test_a_hundred_alarms_in_a_second_are_six_runs_and_the_next_tells_of_t
             programs.raise_alarm(command, trouble(number))
         await programs.come(6)
         await asyncio.sleep(0.2)
-        told = programs.told()
-        assert len(told) == 6
+        alarms = programs.read_messages()
+        assert len(alarms) == 6
         programs.now_s = 10.0  # at six a minute the seventh run is allowed after ten seconds
-        told = await programs.come(7)
+        alarms = await programs.come(7)
     assert programs.logged == []
-    assert told[-1]["alarm"] == "trouble_100"
-    assert len(told) + sum(line["missed"] for line in told) == 100  # each is told of or counted
+    assert alarms[-1]["alarm"] == "trouble_100"
+    assert len(alarms) + sum(line["missed"] for line in alarms) == 100  # each is sent or counted
 
 
 async def test_halts_are_told_before_other_alarms_that_came_earlier(programs: Programs) -> None:
@@ -221,9 +221,9 @@ async def test_halts_are_told_before_other_alarms_that_came_earlier(programs: Pr
         programs.raise_alarm(command, trouble(number))
     programs.raise_alarm(command, HaltRequested(NOON_NS, "operator", "stop it", "control/alice"))
     async with running(command):
-        told = await programs.come(4)
-    assert [line["alarm"] for line in told] == ["operator", "trouble_0", "trouble_1", "trouble_2"]
-    assert [line["missed"] for line in told] == [0, 0, 0, 0]
+        alarms = await programs.come(4)
+    assert [line["alarm"] for line in alarms] == ["operator", "trouble_0", "trouble_1", "trouble_2"]
+    assert [line["missed"] for line in alarms] == [0, 0, 0, 0]
 
 
 async def test_grave_alarms_are_all_told_and_first_however_many_trivial_ones_came_before_them(
@@ -245,16 +245,16 @@ async def test_grave_alarms_are_all_told_and_first_however_many_trivial_ones_cam
         for count in range(7, 12):
             programs.now_s += 10.0  # one more run at six a minute
             await programs.come(count)
-        told = [(line["alarm"], line["detail"]) for line in programs.told()[6:]]
-    assert told == [
+        alarms = [(line["alarm"], line["detail"]) for line in programs.read_messages()[6:]]
+    assert alarms == [
         ("exit_stuck", "contract 0"),
         ("not_flat", "8 contracts"),  # name by name: many of one do not keep another waiting
         ("exit_stuck", "contract 1"),
         ("exit_stuck", "contract 2"),
         ("wal_large", "300 MiB"),
     ]
-    counted = len(programs.told()) + sum(line["missed"] for line in programs.told())
-    assert counted + len(command._queue) == 6 + 405  # told of, counted, or waiting still
+    counted = len(programs.read_messages()) + sum(line["missed"] for line in programs.read_messages())
+    assert counted + len(command._queue) == 6 + 405  # sent, counted, or waiting still
 
 
 async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(programs: Programs) -> None:
@@ -268,13 +268,13 @@ async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(p
         down.unlink()
         programs.now_s += 9.0
         await asyncio.sleep(0.2)
-        assert len(programs.told()) == 2
+        assert len(programs.read_messages()) == 2
         programs.now_s += 1.0
-        told = await programs.come(3)
+        alarms = await programs.come(3)
         programs.now_s += 3600.0
         await asyncio.sleep(1.5)
-    assert sorted(line["alarm"] for line in told[:2]) == ["bar_rejected", "not_flat"]
-    assert [line["alarm"] for line in programs.told()[2:]] == ["not_flat"]
+    assert sorted(line["alarm"] for line in alarms[:2]) == ["bar_rejected", "not_flat"]
+    assert [line["alarm"] for line in programs.read_messages()[2:]] == ["not_flat"]
 
 
 async def test_a_full_queue_lets_the_oldest_go_and_counts_them(programs: Programs) -> None:
@@ -330,10 +330,10 @@ async def test_a_failing_program_is_logged_with_the_beginning_of_what_it_said(pr
         programs.raise_alarm(command, trouble(1))
         logged = await programs.logs()
     assert logged["alarm"] == "trouble_1"
-    said = logged["problem"].partition(": ")[2]
+    text = logged["problem"].partition(": ")[2]
     assert logged["problem"].startswith("exit code 3, expected 0: no route no route")
-    assert len(said) == 200
-    assert said.isprintable()
+    assert len(text) == 200
+    assert text.isprintable()
 
 
 @pytest.mark.parametrize("mode", [None, 0o644])
@@ -369,7 +369,7 @@ def test_alarms_of_the_trading_loop_reach_the_program_through_the_side_thread(pr
         asyncio.run(asyncio.wait_for(programs.come(3), 180))
     finally:
         assert side.stop(5.0)
-    assert [line["alarm"] for line in programs.told()] == ["trouble_0", "trouble_1", "trouble_2"]
+    assert [line["alarm"] for line in programs.read_messages()] == ["trouble_0", "trouble_1", "trouble_2"]
     assert programs.logged == []
 
 

@@ -45,7 +45,7 @@ def test_the_list_of_names_is_closed() -> None:
 
 @pytest.mark.parametrize("field", ["reason", "who"])
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "problem"),
     [
         ("", "0 letters"),
         (" \t", "0 letters"),
@@ -55,9 +55,9 @@ def test_the_list_of_names_is_closed() -> None:
         ("\ud800", "text with control characters"),
     ],
 )
-def test_a_reason_and_a_name_are_one_to_five_hundred_printable_letters(field: str, text: str, found: str) -> None:
+def test_a_reason_and_a_name_are_one_to_five_hundred_printable_letters(field: str, text: str, problem: str) -> None:
     command = Command("halt", text, "ann") if field == "reason" else Command("halt", "why", text)
-    with pytest.raises(CommandError, match=f"{field} has {found}: expected 1 to 500 printable ones"):
+    with pytest.raises(CommandError, match=f"{field} has {problem}: expected 1 to 500 printable ones"):
         event_of(command)
 
 
@@ -69,9 +69,9 @@ def test_five_hundred_letters_of_any_language_are_taken() -> None:
 @given(name=st.text(), reason=st.text(), who=st.text())
 def test_whatever_is_asked_is_refused_or_says_printable_text(name: str, reason: str, who: str) -> None:
     try:
-        made = event_of(Command(name, reason, who))(1)
+        result = event_of(Command(name, reason, who))(1)
     except CommandError:
         return
-    assert type(made) in {type(event) for event in EVENTS.values()}
+    assert type(result) in {type(event) for event in EVENTS.values()}
     assert reason.strip().isprintable()
     assert who.strip().isprintable()

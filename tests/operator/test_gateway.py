@@ -48,8 +48,8 @@ async def test_many_at_once_are_each_told_of_their_own(desk: Desk, tmp_path: Pat
 
 async def test_two_equal_events_are_two(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
-        made = [PauseRequested(0, "x", "a"), PauseRequested(0, "x", "a")]
-        first, second = await asyncio.gather(*(work.gateway.submit(at_any_time(e)) for e in made))
+        requests = [PauseRequested(0, "x", "a"), PauseRequested(0, "x", "a")]
+        first, second = await asyncio.gather(*(work.gateway.submit(at_any_time(e)) for e in requests))
         assert second.seq == first.seq + 1
 
 

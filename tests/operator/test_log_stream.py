@@ -18,8 +18,8 @@ def test_lines_come_out_whole_and_in_order() -> None:
     for number in range(200):
         log("task_failed", task=str(number), problem="a\nb")
     stream.finish()
-    told = [json.loads(line)["task"] for line in target.getvalue().splitlines()]
-    assert told == [str(number) for number in range(200)]
+    numbers = [json.loads(line)["task"] for line in target.getvalue().splitlines()]
+    assert numbers == [str(number) for number in range(200)]
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up_and_says_later_what_was_lost() -> None:
@@ -34,10 +34,10 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_says_later_what_was_lost()
         target.close()
         lines = seen.result(10)
     notes = [json.loads(line)["lines"] for line in lines if "log_dropped" in line]
-    told = [int(line) for line in lines if "log_dropped" not in line]
+    numbers = [int(line) for line in lines if "log_dropped" not in line]
     assert sum(notes) > 0
-    assert sum(notes) + len(told) == 5000
-    assert told == sorted(told)
+    assert sum(notes) + len(numbers) == 5000
+    assert numbers == sorted(numbers)
 
 
 def test_a_closed_pipe_ends_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The operator's thread: what fails or hangs on it is told, begun again or left behind, and never waited for."""
+"""The operator's thread: what fails or hangs on it is reported, begun again or left behind, and never waited for."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ def test_a_thread_without_a_loop_is_told_and_holds_up_no_start(monkeypatch: pyte
         raise OSError(errno.EMFILE, "no file is left")
 
     monkeypatch.setattr(asyncio, "Runner", runner)
-    told: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
 
     async def idle() -> None:
         await asyncio.Event().wait()
 
-    side = SideThread([("idle", idle)], lambda name, problem: told.append((name, problem)))
+    side = SideThread([("idle", idle)], lambda name, problem: problems.append((name, problem)))
     starting = threading.Thread(target=side.start, daemon=True)
     starting.start()
     starting.join(180)
     assert not starting.is_alive()
     assert side.stop(180)
-    ((name, problem),) = told
+    ((name, problem),) = problems
     assert name == "operator's thread"
     assert problem.startswith("OSError: [Errno 24]")
 
 
 def test_what_ends_ends_and_what_hangs_is_left_behind() -> None:
-    told: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     hung, free = threading.Event(), threading.Event()
 
     async def hangs() -> None:
         hung.set()
         free.wait(180)
 
-    side = SideThread([("hangs", hangs)], lambda name, problem: told.append((name, problem)))
+    side = SideThread([("hangs", hangs)], lambda name, problem: problems.append((name, problem)))
     side.start()
     assert hung.wait(180)
     assert not side.stop(0.05)
     free.set()
     assert side.stop(180)
-    assert told == []
+    assert problems == []

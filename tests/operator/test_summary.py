@@ -48,7 +48,7 @@ def summary(*, halted: bool = False, wall_s: float = 2.0, counted: bool = True, 
 
 
 def test_the_summary_holds_the_states_counts_and_the_runs_times() -> None:
-    told = msgspec.to_builtins(summary())
+    fields = msgspec.to_builtins(summary())
     expected = {
         "strategy": "option_scalper",
         "model": "v1",
@@ -77,37 +77,39 @@ def test_the_summary_holds_the_states_counts_and_the_runs_times() -> None:
         "state_digest": "d" * 64,
         "stopped_by": "",
     }
-    assert {key: told[key] for key in expected} == expected
+    assert {key: fields[key] for key in expected} == expected
 
 
 def test_a_run_of_no_time_and_no_decision_divides_nothing() -> None:
-    told = summary(wall_s=0.0, counted=False)
-    assert (told.bars_per_s, told.actions) == (0.0, {"HOLD": 0, "BUY_CALL": 0})
+    fields = summary(wall_s=0.0, counted=False)
+    assert (fields.bars_per_s, fields.actions) == (0.0, {"HOLD": 0, "BUY_CALL": 0})
 
 
 def test_a_daily_desk_s_figures_are_worked_out_by_hand() -> None:
     closes = [("2024-07-01", 100.0), ("2024-07-02", 110.0), ("2024-07-03", 99.0), ("2024-07-05", 121.0)]
     # returns 0.1, -0.1, 2/9: mean 2/27, deviation sqrt(((7/270)^2 + (47/270)^2 + (4/27)^2) / 2)
     mean, deviation = 2 / 27, (((7 / 270) ** 2 + (47 / 270) ** 2 + (40 / 270) ** 2) / 2) ** 0.5
-    told = daily_figures(closes)
-    assert (told.sessions, told.first, told.last) == (3, "2024-07-02", "2024-07-05")
-    assert told.annual_return == pytest.approx(1.21 ** (252 / 3) - 1)
-    assert told.sharpe == pytest.approx(mean / deviation * 252**0.5, abs=1e-4)
+    figures = daily_figures(closes)
+    assert (figures.sessions, figures.first, figures.last) == (3, "2024-07-02", "2024-07-05")
+    assert figures.annual_return == pytest.approx(1.21 ** (252 / 3) - 1)
+    assert figures.sharpe == pytest.approx(mean / deviation * 252**0.5, abs=1e-4)
 
 
 @pytest.mark.parametrize("equities", [(), (100.0,), (100.0, 100.0), (100.0, 100.0, 100.0)])
 def test_a_daily_desk_that_earned_nothing_has_figures_of_zero(equities: tuple[float, ...]) -> None:
-    told = daily_figures([(f"2024-07-0{day}", equity) for day, equity in enumerate(equities, 1)])
-    assert (told.sessions, told.annual_return, told.sharpe) == (max(len(equities) - 1, 0), 0.0, 0.0)
+    figures = daily_figures([(f"2024-07-0{day}", equity) for day, equity in enumerate(equities, 1)])
+    assert (figures.sessions, figures.annual_return, figures.sharpe) == (max(len(equities) - 1, 0), 0.0, 0.0)
     assert daily_figures([("2024-07-01", 5.0), ("2024-07-02", 0.0)]).annual_return == -1.0
 
 
 def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
     console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
-    shown = msgspec.structs.replace(summary(), actions={}, daily=Daily(68, "2020-12-31", "2021-04-09", 0.1522, 1.211))
+    run_summary = msgspec.structs.replace(
+        summary(), actions={}, daily=Daily(68, "2020-12-31", "2021-04-09", 0.1522, 1.211)
+    )
     with console.capture() as captured:
-        show(console, shown, [Decimal(1)])
-        show(console, msgspec.structs.replace(shown, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
+        show(console, run_summary, [Decimal(1)])
+        show(console, msgspec.structs.replace(run_summary, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
     text = captured.get()
     for part in (
         "68 with decisions, 2020-12-31 to 2021-04-09",
@@ -117,23 +119,23 @@ def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
         "│ none",
     ):
         assert part in text, part
-    assert msgspec.to_builtins(shown)["daily"]["sessions"] == 68
+    assert msgspec.to_builtins(run_summary)["daily"]["sessions"] == 68
     assert msgspec.to_builtins(summary())["daily"] is None
 
 
 @pytest.mark.parametrize(
-    ("exported", "told"),
+    ("exported", "sentence"),
     [
         ("", "v1 (not promoted: no real money)"),
         ("passive", "v1 (passive, no lead proven; not promoted: no real money)"),
         ("unproven", "v1 (learned, no lead proven; not promoted: no real money)"),
     ],
 )
-def test_the_readable_form_says_whether_the_policy_was_learned(exported: str, told: str) -> None:
+def test_the_readable_form_says_whether_the_policy_was_learned(exported: str, sentence: str) -> None:
     console = Console(width=160, quiet=False, force_terminal=False)
     with console.capture() as captured:
         show(console, summary(exported=exported), [Decimal(1)])
-    assert f"│ {told} " in captured.get()
+    assert f"│ {sentence} " in captured.get()
 
 
 def test_a_sparkline_rises_and_falls_with_the_values() -> None:
@@ -155,8 +157,8 @@ def test_a_sparkline_never_exceeds_its_width_and_uses_blocks_only(values: list[f
 def test_the_readable_form_says_what_was_decided_denied_and_earned() -> None:
     console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as captured:
-        shown = msgspec.structs.replace(summary(halted=True), decision_us_p99=12_345)
-        show(console, shown, [Decimal(1), Decimal(3), Decimal(2)], "1,000 → 900 USD, −10 %", -7.0)
+        run_summary = msgspec.structs.replace(summary(halted=True), decision_us_p99=12_345)
+        show(console, run_summary, [Decimal(1), Decimal(3), Decimal(2)], "1,000 → 900 USD, −10 %", -7.0)
     text = captured.get()
     for part in (
         "SYNTHETIC bars",
@@ -182,9 +184,9 @@ def test_a_percentile_is_always_within_two_percent_of_the_sorted_value(durations
     for duration in durations:
         latency.add(duration)
     exact = int(np.sort(durations)[max(0, int(np.ceil(share * len(durations) - 1e-9)) - 1)]) // 1000
-    found = latency.percentile(share)
-    assert found <= exact
-    assert exact - found <= exact * 0.016
+    value = latency.percentile(share)
+    assert value <= exact
+    assert exact - value <= exact * 0.016
     assert latency.count == len(durations)
 
 

@@ -52,7 +52,7 @@ CHOSEN = {"stream_lost", "stream_busy", "stream_refused"}  # `market_socket` cho
 
 def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
     """Every call of a log in the sources, by event name (None: a variable): where, and with which fields."""
-    found: dict[str | None, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    calls: dict[str | None, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
@@ -66,8 +66,8 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
                 assert isinstance(name, str | None), f"{path}:{node.lineno}"
                 fields = frozenset(keyword.arg or "**" for keyword in node.keywords)
-                found[name].append((f"{path.name}:{node.lineno}", fields))
-    return found
+                calls[name].append((f"{path.name}:{node.lineno}", fields))
+    return calls
 
 
 def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fields() -> None:
@@ -154,8 +154,8 @@ def test_a_terminal_gets_local_times_and_one_line_for_each_event(monkeypatch: py
         Log(style="pretty", stream=stream)("task_failed", task="mqtt", problem="two\nlines")
     time.tzset()
     (line,) = stream.getvalue().splitlines()
-    told = datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 300
+    moment = datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert abs((datetime.now(UTC) - moment).total_seconds()) < 300
     assert line[19:].split()[:3] == ["[error", "]", "task_failed"]
 
 
@@ -194,8 +194,8 @@ def test_a_halt_is_told_by_its_own_word_and_once_among_the_alarms() -> None:
     event = HaltRequested(5, "operator", "lunch", "ann")
     log.step(event, core.step(state, event))
     log.step(event, Step(state, (RaiseAlarm("operator", "lunch (by ann)"),), ()))  # a state that is not halted for it
-    told = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
-    assert told == [("halted", "operator", None), ("alarm", None, "operator")]
+    entries = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
+    assert entries == [("halted", "operator", None), ("alarm", None, "operator")]
 
 
 def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() -> None:
@@ -208,8 +208,8 @@ def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() ->
         step = core.step(state, event)
         state = step.state
         log.step(event, step)
-    told = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
-    assert told == [
+    entries = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
+    assert entries == [
         ("reconciled", "10000.00", []),
         ("alarm", None, None),
         ("reconciled", "10000.00", []),
@@ -271,42 +271,48 @@ def test_effects_are_told_after_their_event() -> None:
 def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_asked_for() -> None:
     core = Core(strategy_named("regime_switcher"))
     state = core.start(Identity("replay", "paper", "regime_switcher", "e", "sip"), Trading())
-    asked = replace(state, basket=replace(state.basket, date="2024-07-03", given_up={"IWM": 4}))
+    basket_state = replace(state, basket=replace(state.basket, date="2024-07-03", given_up={"IWM": 4}))
     decided = DecisionRow(
         decision=7, kind="policy", bar_ns=1, time_ns=2, action="ALL_SPY", target='[{"symbol":"SPY","goal":3}]',
         outcome="ordered",
     )  # fmt: skip
     silent = DecisionRow(decision=8, kind="policy", bar_ns=1, time_ns=2, outcome="expired")
     steps: list[tuple[Event, Step]] = [
-        (SessionScheduled(1, Session("2024-07-03", 1, 9), ()), Step(asked, (), ())),
-        (PolicyAnswered(2, 7, (), b"", "m"), Step(asked, (SubmitOrder("s", "QQQ", -1, 2, None, "", 9),), (decided,))),
-        (OrderFilled(3, "s", "QQQ", -1, Decimal(10), 3, 2, Decimal(20), Decimal("0.02"), 2), Step(asked, (), ())),
-        (OrderFilled(4, "b", "SPY", 1, Decimal(5), 3, 3, Decimal(15), Decimal("0.015"), 3), Step(asked, (), ())),
-        (ClockTicked(5), Step(asked, (CancelOrder("b"),), (silent,))),
-        (SessionEnded(9, "2024-07-03"), Step(asked, (), ())),
-        (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(asked, (), ())),
-        (SessionEnded(19, "2024-07-05"), Step(asked, (), ())),
+        (SessionScheduled(1, Session("2024-07-03", 1, 9), ()), Step(basket_state, (), ())),
+        (
+            PolicyAnswered(2, 7, (), b"", "m"),
+            Step(basket_state, (SubmitOrder("s", "QQQ", -1, 2, None, "", 9),), (decided,)),
+        ),
+        (
+            OrderFilled(3, "s", "QQQ", -1, Decimal(10), 3, 2, Decimal(20), Decimal("0.02"), 2),
+            Step(basket_state, (), ()),
+        ),
+        (OrderFilled(4, "b", "SPY", 1, Decimal(5), 3, 3, Decimal(15), Decimal("0.015"), 3), Step(basket_state, (), ())),
+        (ClockTicked(5), Step(basket_state, (CancelOrder("b"),), (silent,))),
+        (SessionEnded(9, "2024-07-03"), Step(basket_state, (), ())),
+        (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(basket_state, (), ())),
+        (SessionEnded(19, "2024-07-05"), Step(basket_state, (), ())),
     ]
-    told = {}
+    logs = {}
     for level in ("info", "debug"):
         stream = io.StringIO()
         log = Log(level, stream=stream)
         for event, step in steps:
             log.step(event, step)
-        told[level] = written(stream)
-    names = [line["event"] for line in told["info"]]
+        logs[level] = written(stream)
+    names = [line["event"] for line in logs["info"]]
     assert names == [
         "session_started", "basket_decided", "basket_decided", "basket_traded", "session_ended", "session_started",
         "session_ended",
     ]  # fmt: skip
-    assert [(line["action"], line["outcome"], line["legs"]) for line in told["info"] if "legs" in line] == [
+    assert [(line["action"], line["outcome"], line["legs"]) for line in logs["info"] if "legs" in line] == [
         ("ALL_SPY", "ordered", 1),
         (None, "expired", 0),
     ]
-    traded = {k: v for k, v in told["info"][3].items() if k not in ("event", "timestamp", "level")}
+    traded = {k: v for k, v in logs["info"][3].items() if k not in ("event", "timestamp", "level")}
     assert traded == {
         "date": "2024-07-03", "orders": 1, "fills": 2, "bought_usd": "15", "sold_usd": "20", "costs_usd": "0.035",
         "given_up": {"IWM": 4},
     }  # fmt: skip
-    quiet = [line["event"] for line in told["debug"] if line["level"] == "debug"]
+    quiet = [line["event"] for line in logs["debug"] if line["level"] == "debug"]
     assert quiet == ["order_submitted", "order_filled", "order_filled", "order_cancel_requested"]

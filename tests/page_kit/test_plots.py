@@ -18,15 +18,15 @@ HOSTILE = "<script>alert(1)</script>&\"'"
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4))
 def test_ticks_are_few_and_always_inside(low: float, width: float) -> None:
-    found, _ = ticks(low, low + width)
+    places, _ = ticks(low, low + width)
     slack = 1e-6 * width
-    assert all(low - slack <= value <= low + width + slack for value in found)
-    assert 1 <= len(found) <= 8
+    assert all(low - slack <= value <= low + width + slack for value in places)
+    assert 1 <= len(places) <= 8
 
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=7))
-def test_labels_never_overlap_and_never_leave_the_plot(wanted: list[float]) -> None:
-    placed = sorted(apart(wanted, 13.0, 0.0, 100.0))
+def test_labels_never_overlap_and_never_leave_the_plot(heights: list[float]) -> None:
+    placed = sorted(apart(heights, 13.0, 0.0, 100.0))
     assert placed[0] >= -1e-9
     assert placed[-1] <= 100.0 + 1e-9
     assert all(after - before >= 13.0 - 1e-9 for before, after in pairwise(placed))
@@ -41,16 +41,16 @@ def test_labels_never_overlap_and_never_leave_the_plot(wanted: list[float]) -> N
     ],
 )
 def test_bins_meet_at_zero_and_hold_every_value(values: list[float], edges: tuple[float, ...]) -> None:
-    found, _ = plots.bin_edges(values)
-    assert found == pytest.approx(edges)
-    assert found[0] <= min(values)
-    assert max(values) < found[-1]
+    places, _ = plots.bin_edges(values)
+    assert places == pytest.approx(edges)
+    assert places[0] <= min(values)
+    assert max(values) < places[-1]
 
 
 def test_ticks_are_round_numbers_with_the_decimals_they_need() -> None:
     assert ticks(0.0, 10.0) == ((0.0, 2.0, 4.0, 6.0, 8.0, 10.0), 0)
-    found, decimals = ticks(458.1, 458.9)
-    assert ([round(value, 6) for value in found], decimals) == ([458.2, 458.4, 458.6, 458.8], 1)
+    places, decimals = ticks(458.1, 458.9)
+    assert ([round(value, 6) for value in places], decimals) == ([458.2, 458.4, 458.6, 458.8], 1)
     assert ticks(5.0, 5.0) == ((5.0,), 2)
 
 

@@ -48,21 +48,21 @@ HALF = Session("2024-11-29", 1_732_890_600 * 10**9, 1_732_903_200 * 10**9)
 CALL = "SPY241204C00600000"
 ENTRY, EXIT = "e-option_scalper-2-0-0", "e-option_scalper-3-1-0"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
-Told = tuple[Event, tuple[AnyEffect, ...]]
+JournalStep = tuple[Event, tuple[AnyEffect, ...]]
 
 
-def bar(minute: int, close: float, opened: int = OPEN) -> Told:
+def bar(minute: int, close: float, opened: int = OPEN) -> JournalStep:
     start = opened + minute * MINUTE
     return BarClosed(start + MINUTE, Bar("SPY", start, close, close, close, close, 100.0)), ()
 
 
-def quote(minute: int, bid: str, ask: str) -> Told:
+def quote(minute: int, bid: str, ask: str) -> JournalStep:
     at = OPEN + minute * MINUTE
     middle = (D(bid) + D(ask)) / 2
     return QuotesReceived(at, 0, (Quote(CALL, D(bid), D(ask), middle, middle, at),)), ()
 
 
-def a_trade() -> list[Told]:
+def a_trade() -> list[JournalStep]:
     """Bought 2 at 1.05 (mid 1.02), of three sold 1 at 1.20 (mid 1.22); a bar is missing, one was refused."""
     at = [OPEN + minute * MINUTE for minute in range(40)]
     return [
@@ -92,9 +92,9 @@ def a_trade() -> list[Told]:
 
 
 def rows(minutes_equity: Sequence[tuple[int, str]]) -> list[Row]:
-    made: list[Row] = [EquityRow(OPEN - 86_400 * 10**9, "10000.00", "10000.00", "0", 0.0)]
-    made += [EquityRow(OPEN + minute * MINUTE, usd, usd, "0", 0.0) for minute, usd in minutes_equity]
-    return made
+    equity_rows: list[Row] = [EquityRow(OPEN - 86_400 * 10**9, "10000.00", "10000.00", "0", 0.0)]
+    equity_rows += [EquityRow(OPEN + minute * MINUTE, usd, usd, "0", 0.0) for minute, usd in minutes_equity]
+    return equity_rows
 
 
 def decided(number: int, action: str, outcome: str, gates: str | None = None) -> DecisionRow:
@@ -121,24 +121,24 @@ A_TRADES_ROWS: list[Row] = [
 
 
 def journal(
-    folder: Path, told: Sequence[Told], read_models: Sequence[Row] = (), strategy: str = "option_scalper"
+    folder: Path, steps: Sequence[JournalStep], read_models: Sequence[Row] = (), strategy: str = "option_scalper"
 ) -> Path:
     """A journal of these events in this order."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"strategy": "option_scalper", "desk": "paper-1", "mode": "paper", "account": "paper"}
-    made, batch, chain = Journal.create(folder / FILE, meta), CommitBatch(), HashChain()
+    file, batch, chain = Journal.create(folder / FILE, meta), CommitBatch(), HashChain()
     batch.rows += read_models
-    for seq, (event, effects) in enumerate(told, start=1):
+    for seq, (event, effects) in enumerate(steps, start=1):
         batch.entries.append(chain.entry(seq, event, encode_effects(effects)))
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return folder / FILE
 
 
 def day_of(
-    folder: Path, told: Sequence[Told], read_models: Sequence[Row] = (), session: Session = SESSION
+    folder: Path, steps: Sequence[JournalStep], read_models: Sequence[Row] = (), session: Session = SESSION
 ) -> tuple[Day, str]:
-    day = read_day(journal(folder, told, read_models), session)
+    day = read_day(journal(folder, steps, read_models), session)
     return day, day_page(day)
 
 
@@ -174,7 +174,7 @@ class Markup(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-# --- what it says -------------------------------------------------------------------------------------------------
+# --- what it states -----------------------------------------------------------------------------------------------
 
 
 def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> None:
@@ -217,22 +217,22 @@ def test_the_denials_and_decisions_are_counted_as_the_rows_say(tmp_path: Path) -
 
 
 def test_a_day_without_a_trade_says_so_and_shows_no_empty_plot(tmp_path: Path) -> None:
-    told: list[Told] = [
+    steps: list[JournalStep] = [
         (SessionScheduled(OPEN, SESSION, ()), ()),
         bar(0, 600.0),
         (SessionEnded(CLOSE, "2024-12-03"), ()),
     ]
-    day, page = day_of(tmp_path, told, rows(((0, "10000.00"), (390, "10000.00"))))
+    day, page = day_of(tmp_path, steps, rows(((0, "10000.00"), (390, "10000.00"))))
     assert first_sentence(day) == "On Tuesday, 3 December 2024 the desk neither gained nor lost and sent no order."
     text = Markup(page).text
-    for said in (
+    for sentence in (
         "No order was sent.",
         "Nothing was decided.",
         "No alarm was raised",
         "No model answered.",
         "No position",
     ):
-        assert said in text
+        assert sentence in text
     assert "What trading cost" not in text
     assert "389 of 390 bars did not come." in further_sentences(day)
 
@@ -246,17 +246,17 @@ def test_a_session_without_any_event_is_a_page_too(tmp_path: Path) -> None:
 
 
 def test_a_halt_is_told_with_its_time_and_stands_in_the_plots(tmp_path: Path) -> None:
-    told = a_trade()
+    steps = a_trade()
     at = OPEN + 20 * MINUTE
-    told += [
+    steps += [
         (QuotesReceived(at, 0, ()), (RaiseAlarm("drawdown", "12.1 % of 12 %"), CancelOrder(EXIT))),
         (ResumeRequested(at + MINUTE, "looked at", "control/alice (uid 1000)"), ()),
         (HaltRequested(at + 2 * MINUTE, "operator", "lunch", "mqtt/ops"), (RaiseAlarm("operator", "lunch"),)),
         (CommandRefused(at + 3 * MINUTE, "mqtt", "too old"), ()),
     ]
-    day, page = day_of(tmp_path, told, A_TRADES_ROWS)
-    said = further_sentences(day)
-    assert said[:3] == (
+    day, page = day_of(tmp_path, steps, A_TRADES_ROWS)
+    sentences = further_sentences(day)
+    assert sentences[:3] == (
         "It was halted at 09:50: drawdown.",
         "It was halted at 09:52: operator (mqtt/ops).",
         "Whether it still is halted is not known from this journal.",
@@ -270,12 +270,12 @@ def test_a_halt_is_told_with_its_time_and_stands_in_the_plots(tmp_path: Path) ->
 
 
 def test_a_half_day_says_when_it_closed_and_its_axis_ends_there(tmp_path: Path) -> None:
-    told: list[Told] = [
+    steps: list[JournalStep] = [
         (SessionScheduled(HALF.open_ns, HALF, ()), ()),
         *(bar(minute, 600.0 + minute % 7, HALF.open_ns) for minute in range(210)),
         (SessionEnded(HALF.close_ns, HALF.date), ()),
     ]
-    day, page = day_of(tmp_path, told, (), HALF)
+    day, page = day_of(tmp_path, steps, (), HALF)
     assert first_sentence(day).startswith("On Friday, 29 November 2024, a half day that closed at 13:00, ")
     assert (day.expected_bars, day.gaps) == (210, ())
     text = Markup(page).text
@@ -289,8 +289,8 @@ def test_a_half_day_says_when_it_closed_and_its_axis_ends_there(tmp_path: Path) 
 
 def test_foreign_text_stays_text(tmp_path: Path) -> None:
     at = OPEN + 30 * MINUTE
-    told = a_trade()
-    told += [
+    steps = a_trade()
+    steps += [
         (QuotesReceived(at, 0, ()), (RaiseAlarm("drawdown", HOSTILE), RaiseAlarm(HOSTILE, HOSTILE))),
         (HaltRequested(at, "operator", HOSTILE, HOSTILE), ()),
         (ModelPromoted(at, HOSTILE, "0" * 64, False, "sip", HOSTILE), ()),
@@ -298,7 +298,7 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
         (PolicyAnswered(at, 9, (0.0,), b"", HOSTILE), ()),
     ]
     read_models = [*A_TRADES_ROWS, decided(6, HOSTILE, "denied", '{"<b>gate</b>":"<i>"}')]
-    _, page = day_of(tmp_path, told, read_models)
+    _, page = day_of(tmp_path, steps, read_models)
     markup = Markup(page)
     assert not {tag for tag, _ in markup.tags} & {"script", "img", "b", "i"}
     assert not [name for _, attributes in markup.tags for name in attributes if name.startswith("on")]
@@ -309,8 +309,8 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
 def test_nothing_is_asked_of_any_network_and_no_script_runs(tmp_path: Path) -> None:
     _, page = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
     markup = Markup(page)
-    asked = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
-    assert not [attributes for _, attributes in markup.tags if asked & set(attributes)]
+    address_attributes = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+    assert not [attributes for _, attributes in markup.tags if address_attributes & set(attributes)]
     assert not {tag for tag, _ in markup.tags} & {"script", "link", "iframe", "object", "base", "form"}
     assert not re.search(r"url\(|@import|https?:", page)
     policy = next(a["content"] for _, a in markup.tags if a.get("http-equiv") == "Content-Security-Policy")
@@ -357,11 +357,11 @@ def test_the_csv_has_a_line_for_each_order_and_every_column_is_documented(tmp_pa
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_text_of_the_csv_begins_a_formula(tmp_path: Path, sign: str) -> None:
-    told = a_trade()
+    steps = a_trade()
     name = f"{sign}cmd|' /C calc'!A0-option_scalper-4-0-0"
     order = SubmitOrder(name, f"{sign}SUM(A1)", 1, 2, D("1.06"), "buy_to_open", CLOSE)
-    told.append((QuotesReceived(OPEN + 9 * MINUTE, 0, ()), (order,)))
-    day, _ = day_of(tmp_path, told, A_TRADES_ROWS)
+    steps.append((QuotesReceived(OPEN + 9 * MINUTE, 0, ()), (order,)))
+    day, _ = day_of(tmp_path, steps, A_TRADES_ROWS)
     text = orders_csv(day)
     assert f"'{sign}SUM(A1)" in text
     assert f"'{sign}cmd" in text

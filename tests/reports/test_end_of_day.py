@@ -65,7 +65,7 @@ def decision(number: int, outcome: str, at_ns: int) -> DecisionRow:
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """A journal of one session, and of the ends of those around it."""
-    made = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"})
+    file = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"})
     batch = CommitBatch()
     batch.rows += [
         decision(1, "ordered", OPEN - 1),  # of the day before
@@ -86,7 +86,7 @@ def journal(tmp_path: Path) -> Path:
         EquityRow(CLOSE + 2 * 3600 * 10**9, "1.00", "1.00", "1.00", 0.9),  # of a later day
     ]
     chain = HashChain()
-    told = [
+    steps = [
         (OPEN - 1, (RaiseAlarm("quarantine", "before"),)),
         (
             OPEN + MINUTE,
@@ -95,13 +95,13 @@ def journal(tmp_path: Path) -> Path:
         (OPEN + 2 * MINUTE, (RaiseAlarm("losses", "two"), RaiseAlarm("stale", "three"))),
         (OPEN + 3 * MINUTE, (SubmitOrder("RaiseAlarm-5-1-0", CALL, 1, 5, None, "buy_to_open", 9),)),
     ]
-    for seq, (time_ns, effects) in enumerate(told, start=1):
+    for seq, (time_ns, effects) in enumerate(steps, start=1):
         batch.entries.append(chain.entry(seq, ClockTicked(time_ns), encode_effects(effects)))
     raised = '{"raised":"ValueError: \\"RaiseAlarm\\""}'
     batch.entries.append(chain.entry(None, ClockTicked(OPEN + 4 * MINUTE), raised))
     batch.entries.append(chain.entry(5, SessionEnded(CLOSE, "2024-07-03"), "[]"))
-    made.commit(batch)
-    made.close()
+    file.commit(batch)
+    file.close()
     return tmp_path / FILE
 
 
@@ -115,9 +115,9 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_written(journal: Path, session: Session, day: Day | None = None) -> dict[str, Any]:
     """The report as a file holds it, without the name of its page."""
-    made: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(day_report(journal, session, day)))
-    assert made.pop("page") == ""
-    return made
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(day_report(journal, session, day)))
+    assert document.pop("page") == ""
+    return document
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -151,19 +151,19 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
 
 
 def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:
-    made = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
+    file = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
     batch = CommitBatch()
     batch.rows += [
         decision(1, "ordered", OPEN - 15 * MINUTE),
         order("a", "exit", -1, "filled", 40, "4.00", OPEN - 15 * MINUTE, of="SPY"),
         order("b", "entry", 1, "filled", 70, "5.25", OPEN + MINUTE, of="QQQ"),
     ]
-    made.commit(batch)
-    made.close()
-    found = as_written(tmp_path / FILE, SESSION)
-    assert found["decisions"] == {"ordered": 1}
-    assert (found["shares_bought"], found["shares_sold"], found["fees_usd"]) == (70, 40, "9.25")
-    assert (found["contracts_bought"], found["contracts_sold"]) == (0, 0)
+    file.commit(batch)
+    file.close()
+    report = as_written(tmp_path / FILE, SESSION)
+    assert report["decisions"] == {"ordered": 1}
+    assert (report["shares_bought"], report["shares_sold"], report["fees_usd"]) == (70, 40, "9.25")
+    assert (report["contracts_bought"], report["contracts_sold"]) == (0, 0)
 
 
 def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:

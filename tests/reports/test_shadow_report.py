@@ -73,7 +73,7 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("comparison", "sentence"),
     [
         (played(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
         (played(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
@@ -81,15 +81,15 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
         (None, "No result to compare"),
     ],
 )
-def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | None, said: str) -> None:
-    assert verdict_of(found).startswith(said)
+def test_the_sentence_says_first_whether_it_may_be_chance(comparison: Hypothetical | None, sentence: str) -> None:
+    assert verdict_of(comparison).startswith(sentence)
 
 
 # --- whole journals -----------------------------------------------------------------------------------------------
 
 
 class Candidate:
-    """Answers beside the live model: as it does, or by a script of (decision, action); fails where told."""
+    """Answers beside the live model: as it does, or by a script of (decision, action); raises at `fails`."""
 
     def __init__(self, run: Run, script: dict[int, int] | None = None, fails: tuple[int, ...] = ()) -> None:
         self._policy = run.replay.policy
@@ -104,8 +104,8 @@ class Candidate:
             action = self._script.get(number, HOLD)
             values = tuple(8.0 * (place == action) for place in range(6))
             return ShadowAnswered(now, number, values, b"", "candidate")
-        said: Any = self._policy.answer(question, now)
-        return ShadowAnswered(now, number, said.logits, said.hidden, "candidate")
+        answer: Any = self._policy.answer(question, now)
+        return ShadowAnswered(now, number, answer.logits, answer.hidden, "candidate")
 
 
 def replayed(folder: Path, *, sessions: int = 2, **given: Any) -> Path:
@@ -135,30 +135,30 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
     assert report.kappa == pytest.approx(1.0)
     assert report.confidence_live == report.confidence_shadow
     assert sum(map(sum, report.confusion)) == report.decisions
-    found = report.hypothetical
-    assert found is not None
-    assert found.live_trades == found.shadow_trades > 2
-    assert {pair.live_usd - pair.shadow_usd for pair in found.sessions} == {0.0}
-    assert (len(found.sessions), found.low_usd) == (2, None)
+    hypothetical = report.hypothetical
+    assert hypothetical is not None
+    assert hypothetical.live_trades == hypothetical.shadow_trades > 2
+    assert {pair.live_usd - pair.shadow_usd for pair in hypothetical.sessions} == {0.0}
+    assert (len(hypothetical.sessions), hypothetical.low_usd) == (2, None)
     assert report.verdict.startswith("May be chance")
 
 
 def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
-    """A journal of read models alone: what the live model and the candidate said to each question."""
+    """A journal of read models alone: the answers of live model and candidate to each question."""
     meta = {"mode": "replay", "account": "paper", "strategy": strategy, "epoch": "e1", "feed": "sip"}
-    made, batch = Journal.create(folder / FILE, meta), CommitBatch()
+    journal, batch = Journal.create(folder / FILE, meta), CommitBatch()
     for number, (live, shadow) in enumerate(pairs, start=1):
         outcome = {"outcome": "hold", **live, "model": "v1"} if live else {"outcome": "failed"}
         batch.rows.append(DecisionRow(decision=number, kind="policy", bar_ns=0, time_ns=0, **outcome))
         batch.rows.append(ShadowRow(decision=number, model="v2", bar_ns=0, time_ns=0, **shadow))
-    made.commit(batch)
-    made.close()
+    journal.commit(batch)
+    journal.close()
     return folder
 
 
 def chose(action: str, *probabilities: float) -> dict[str, Any]:
-    told = json.dumps(probabilities)
-    return {"action": action, "confidence": max(probabilities), "probabilities": told, "logits": told}
+    answer = json.dumps(probabilities)
+    return {"action": action, "confidence": max(probabilities), "probabilities": answer, "logits": answer}
 
 
 def test_the_comparison_by_hand(tmp_path: Path) -> None:

@@ -96,17 +96,17 @@ def test_real_daily_bars_serve_daily_desks(data_dir: Path) -> None:
 
 
 def test_each_desk_has_an_environment_of_its_own() -> None:
-    made = accounts_of(["scalper", "rebalancer"])
-    assert [account.cash for account in made.values()] == [10_000, 1_000_000]
-    server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"]), accounts=made.values())
-    lines = environment(server, made["rebalancer"], "daily_rebalancer").splitlines()
+    by_name = accounts_of(["scalper", "rebalancer"])
+    assert [account.cash for account in by_name.values()] == [10_000, 1_000_000]
+    server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"]), accounts=by_name.values())
+    lines = environment(server, by_name["rebalancer"], "daily_rebalancer").splitlines()
     assert "export APCA_API_KEY_ID=PKLOOPREBALANCER" in lines
     assert "export RLTRADER_DESK__STRATEGY=daily_rebalancer" in lines
     assert any(line.endswith("/stream/PA3REBALANCER") for line in lines)
     assert "PA3REBALANCER" not in environment(server)
 
 
-async def said(socket: Socket) -> dict[str, Any]:
+async def receive(socket: Socket) -> dict[str, Any]:
     """The next message of the trading stream."""
     async with asyncio.timeout(PATIENCE_S):
         message: dict[str, Any] = json.loads(await socket.socket.recv())
@@ -116,9 +116,9 @@ async def said(socket: Socket) -> dict[str, Any]:
 async def listens(socket: Socket, account: Account) -> None:
     """Log in and listen to trade updates."""
     await socket.say({"action": "auth", "key": account.key, "secret": account.secret})
-    assert (await said(socket))["data"]["status"] == "authorized"
+    assert (await receive(socket))["data"]["status"] == "authorized"
     await socket.say({"action": "listen", "data": {"streams": ["trade_updates"]}})
-    assert (await said(socket))["stream"] == "listening"
+    assert (await receive(socket))["stream"] == "listening"
 
 
 async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -136,9 +136,9 @@ async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         clock.rate = 240.0
         clock.jump_to(OPENS["2024-06-04"] - 10 * SECOND_NS)
         server.matching.changed.set()
-        heard = [await said(mine) for _ in range(3)]
+        heard = [await receive(mine) for _ in range(3)]
         server.by_hand("place", key=second.key, symbol="BBB", qty="1", side="buy")
-        return heard, await said(other)
+        return heard, await receive(other)
 
 
 async def test_an_auction_order_fills_as_time_runs_and_its_account_alone_hears_of_it() -> None:

@@ -103,37 +103,37 @@ def test_time_waits_for_a_thread_that_works_and_for_bytes_that_nobody_has_read(c
     there.close()
 
 
-def look_on(path: str, told: str) -> None:
+def look_on(path: str, file_name: str) -> None:
     """A further process: it looks at the time every quarter of an hour and writes it down."""
     joined = Participant(path, "looks on")
-    with Path(told).open("a") as file:
+    with Path(file_name).open("a") as file:
         while joined.sleep_until(joined.now_ns() + 900 * SECOND_NS):
             file.write(f"{joined.now_ns()}\n")
             file.flush()
 
 
-def joining(clock: VirtualClock, told: Path) -> Any:
-    process = _SPAWN.Process(target=look_on, args=(clock.socket, str(told)), daemon=True)
+def joining(clock: VirtualClock, output: Path) -> Any:
+    process = _SPAWN.Process(target=look_on, args=(clock.socket, str(output)), daemon=True)
     process.start()
     clock.expect(int(process.pid or 0))
     return process
 
 
 def test_a_further_process_joins_and_time_waits_for_it(clock: VirtualClock, tmp_path: Path) -> None:
-    process = joining(clock, tmp_path / "told")
+    process = joining(clock, tmp_path / "times")
     clock.pass_s(HOUR_S)
     process.kill()
     process.join()
     clock.pass_s(HOUR_S)  # without it
-    told = [int(line) - START_NS for line in (tmp_path / "told").read_text().split()]
-    assert [ns / SECOND_NS for ns in told] == [900.0, 1800.0, 2700.0, 3600.0]
+    times = [int(line) - START_NS for line in (tmp_path / "times").read_text().split()]
+    assert [ns / SECOND_NS for ns in times] == [900.0, 1800.0, 2700.0, 3600.0]
 
 
 @pytest.mark.parametrize(("before_s", "seen_s"), [(900.0, [900.0, 4500.0, 5400.0]), (0.0, [4500.0])])
 def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(
     clock: VirtualClock, tmp_path: Path, before_s: float, seen_s: list[float]
 ) -> None:
-    process = joining(clock, tmp_path / "told")
+    process = joining(clock, tmp_path / "times")
     if before_s:  # else it is stopped before it has joined
         clock.pass_s(before_s)
     os.kill(int(process.pid or 0), signal.SIGSTOP)
@@ -144,8 +144,8 @@ def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(
     clock.pass_s(900.0)
     process.kill()
     process.join()
-    told = [int(line) - START_NS for line in (tmp_path / "told").read_text().split()]
-    assert [ns / SECOND_NS for ns in told] == seen_s
+    times = [int(line) - START_NS for line in (tmp_path / "times").read_text().split()]
+    assert [ns / SECOND_NS for ns in times] == seen_s
 
 
 def test_a_process_that_ends_before_it_joins_holds_nothing_up(clock: VirtualClock) -> None:

@@ -197,8 +197,8 @@ def test_by_notional_a_unit_is_so_many_dollars() -> None:
 
 def test_buys_come_by_the_largest_action_and_ties_by_symbol_after_all_sells() -> None:
     portfolio = of_three((10, 10, 10))
-    found = basket_of((0.2, 0.9, -0.3), (1, 1, 1), portfolio, THREE)
-    assert [leg.symbol for leg in found.legs] == ["C", "B", "A"]
+    basket = basket_of((0.2, 0.9, -0.3), (1, 1, 1), portfolio, THREE)
+    assert [leg.symbol for leg in basket.legs] == ["C", "B", "A"]
     tied = basket_of((0.5, 0.9, 0.5), (1, 1, 1), portfolio, THREE)
     assert [leg.symbol for leg in tied.legs] == ["B", "A", "C"]
 
@@ -222,23 +222,23 @@ EACH = st.tuples(st.floats(-1, 1), st.booleans(), st.integers(0, 5000), st.float
 
 @given(st.lists(EACH, min_size=1, max_size=8, unique_by=lambda each: each[0]), st.sampled_from([0.0, 10_000.0]))
 def test_permuting_the_stocks_permutes_what_the_actions_do(
-    each: list[tuple[float, bool, int, float, int]], unit: float
+    stocks: list[tuple[float, bool, int, float, int]], unit: float
 ) -> None:
     def basket(order: list[int]) -> Basket:
-        actions, tradable, shares, prices, _ = zip(*(each[place] for place in order), strict=True)
+        actions, tradable, shares, prices, _ = zip(*(stocks[place] for place in order), strict=True)
         portfolio = Portfolio(1e6, 1e6, shares, prices, notional_per_unit=unit)
         return basket_of(actions, tradable, portfolio, [f"S{place}" for place in order])
 
-    found = basket(list(range(len(each))))
-    other = basket(sorted(range(len(each)), key=lambda place: each[place][4]))
-    buys = [leg for leg in found.legs if leg.goal > each[int(leg.symbol[1:])][2]]
-    assert set(other.legs) == set(found.legs)
-    assert other.legs[len(other.legs) - len(buys) :] == tuple(buys) == found.legs[len(found.legs) - len(buys) :]
+    permuted = basket(list(range(len(stocks))))
+    other = basket(sorted(range(len(stocks)), key=lambda place: stocks[place][4]))
+    buys = [leg for leg in permuted.legs if leg.goal > stocks[int(leg.symbol[1:])][2]]
+    assert set(other.legs) == set(permuted.legs)
+    assert other.legs[len(other.legs) - len(buys) :] == tuple(buys) == permuted.legs[len(permuted.legs) - len(buys) :]
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 500)), min_size=3, max_size=3))
-def test_a_basket_never_goes_short_nor_holds_a_leg_that_changes_nothing(each: list[tuple[float, int]]) -> None:
-    actions, shares = zip(*each, strict=True)
+def test_a_basket_never_goes_short_nor_holds_a_leg_that_changes_nothing(stocks: list[tuple[float, int]]) -> None:
+    actions, shares = zip(*stocks, strict=True)
     for leg in basket_of(actions, (1, 1, 1), of_three(shares), THREE).legs:
         assert 0 <= leg.goal <= shares[THREE.index(leg.symbol)] + 100
         assert leg.goal != shares[THREE.index(leg.symbol)]
@@ -287,9 +287,9 @@ def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() ->
     expected = observed(DESK.remember(DESK.start(), (*SEEN[:-1], right)), view=view).data
     assert observed(DESK.remember(WARM, (right,)), view=view).data == expected
     assert observed(WARM, view=view).data != expected
-    own = DESK.known(WARM)["XOM"]
-    assert observed(DESK.readjust(WARM, "XOM", (*own[:-1], right)), view=view).data == expected
-    assert len(own) == W
+    known = DESK.known(WARM)["XOM"]
+    assert observed(DESK.readjust(WARM, "XOM", (*known[:-1], right)), view=view).data == expected
+    assert len(known) == W
 
 
 def test_the_state_through_json_gives_the_same_bytes() -> None:

@@ -31,12 +31,12 @@ IDS = [spec.name for spec in SPECS]
 
 def columns(spec: DailySpec) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
     days = golden_days(spec)
-    found = {name: np.full((len(days), len(spec.symbols)), np.nan) for name in ("open", "high", "low", "close")}
+    table = {name: np.full((len(days), len(spec.symbols)), np.nan) for name in ("open", "high", "low", "close")}
     for number, (_, bars) in enumerate(days):
         for bar in bars:
-            for name, column in found.items():
+            for name, column in table.items():
                 column[number, spec.symbols.index(bar.symbol)] = getattr(bar, name)
-    return found
+    return table
 
 
 def test_the_first_made_up_day_is_this_one_on_every_platform() -> None:

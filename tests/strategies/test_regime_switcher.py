@@ -92,7 +92,7 @@ def test_the_64_numbers_by_hand() -> None:
 
 def test_the_live_path_has_the_bits_of_the_table_on_days_with_some_missing() -> None:
     keep = np.random.default_rng(2).random(len(BARS)) > 0.03
-    bars = [bar for bar, kept in zip(BARS, keep, strict=True) if kept]
+    bars = [bar for bar, flag in zip(BARS, keep, strict=True) if flag]
     table = regime_table(columns_of(bars, SYMBOLS, DAYS)["close"])
     state, rows = DESK.start(), 0
     for day in range(DAYS):
@@ -246,8 +246,8 @@ def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() ->
     right = msgspec.structs.replace(old, close=old.low)
     expected = observed(DESK.remember(DESK.start(), (*BARS[: 3 * W - 1], right))).data
     assert observed(DESK.remember(WARM, (right,))).data == expected != observed(WARM).data
-    own = DESK.known(WARM)["IWM"]
-    assert observed(DESK.readjust(WARM, "IWM", (*own[:-1], right))).data == expected
+    known = DESK.known(WARM)["IWM"]
+    assert observed(DESK.readjust(WARM, "IWM", (*known[:-1], right))).data == expected
 
 
 def test_the_state_through_json_gives_the_same_bytes() -> None:

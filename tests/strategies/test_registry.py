@@ -40,14 +40,14 @@ def test_a_daily_strategy_is_found_by_its_name_and_another_is_refused() -> None:
 
 def test_only_the_file_of_the_strategy_that_is_asked_for_is_imported() -> None:
     script = "import sys; from strategies.registry import strategy; strategy('option_scalper'); print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    assert {name for name in found if name in STRATEGIES.values()} == {"strategies.option_scalper"}
+    modules = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert {name for name in modules if name in STRATEGIES.values()} == {"strategies.option_scalper"}
 
 
 def test_each_strategy_says_when_it_decides_and_what_it_holds() -> None:
     specs = {name: strategy(name).spec for name in ("option_scalper", "daily_rebalancer", "regime_switcher")}
-    found = {name: (spec.decides, spec.holds) for name, spec in specs.items()}
-    assert found == {
+    rules = {name: (spec.decides, spec.holds) for name, spec in specs.items()}
+    assert rules == {
         "option_scalper": ("bar", "option"),
         "daily_rebalancer": ("session", "shares"),
         "regime_switcher": ("session", "shares"),

@@ -94,7 +94,7 @@ def trade(desk: Desk, state_dir: Path, until_holding_on: str = "") -> None:
         raise recorded.failure
 
 
-class Told:
+class JournalRows:
     """A journal, read by plain SQL. Rows come as dictionaries."""
 
     def __init__(self, state_dir: Path) -> None:
@@ -228,11 +228,11 @@ CONTRAST = """() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const node = walk.currentNode.parentElement;
-    const told = walk.currentNode.data.trim();
-    if (!told || !node.checkVisibility() || node.closest(".hidden, .chart, :disabled")) continue;
+    const text = walk.currentNode.data.trim();
+    if (!text || !node.checkVisibility() || node.closest(".hidden, .chart, :disabled")) continue;
     const [a, b] = [luminance(parse(getComputedStyle(node).color)), luminance(ground(node))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${node.tagName} ${node.className}: ${told.slice(0, 40)}`);
+    if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${node.tagName} ${node.className}: ${text.slice(0, 40)}`);
   }
   return poor;
 }"""

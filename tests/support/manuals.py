@@ -62,20 +62,20 @@ def links(manual: Path) -> Iterator[str]:
 @cache
 def anchors(manual: Path) -> frozenset[str]:
     """Return the anchors of a manual's headings, as a code host makes them."""
-    found = re.findall(r"^#+ (.+)$", _prose(manual), re.MULTILINE)
-    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in found)
+    titles = re.findall(r"^#+ (.+)$", _prose(manual), re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in titles)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain)
 
 
 def _prose(manual: Path) -> str:
     """Return a manual without its blocks."""
-    kept, fenced = [], False
+    lines, fenced = [], False
     for line in (REPOSITORY / manual).read_text().splitlines():
         if _FENCE.match(line):
             fenced = not fenced
         elif not fenced:
-            kept.append(line)
-    return "\n".join(kept)
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def commands(manual: Path) -> Iterator[Typed]:
@@ -113,8 +113,8 @@ def _lines(manual: Path) -> Iterator[tuple[str, str]]:
     """
     if manual.suffix == ".ipynb":
         for cell in json.loads((REPOSITORY / manual).read_text())["cells"]:
-            found = re.findall(r"^!(.+)$", "".join(cell["source"]), re.MULTILINE)
-            yield from ((f"{manual}: {cell['id']}", line) for line in found)
+            lines = re.findall(r"^!(.+)$", "".join(cell["source"]), re.MULTILINE)
+            yield from ((f"{manual}: {cell['id']}", line) for line in lines)
         return
     language: str | None = None
     before, begun, listed = "", 0, False

@@ -66,15 +66,15 @@ def main() -> None:
 
 
 def _replay(name: str, out: Path) -> None:
-    shown = _run("daemon.models", name).split()[0]
+    version = _run("daemon.models", name).split()[0]
     with tempfile.TemporaryDirectory(prefix="rltrader-oracle.") as temporary:
         state = Path(temporary) / "state"
         words = ("--dry-run", "--strategy", name, "--bars", TAPES[name], "--state-dir", str(state))
-        summary = json.loads(_run("daemon", *words, RLTRADER_POLICY__VERSION=shown))
+        summary = json.loads(_run("daemon", *words, RLTRADER_POLICY__VERSION=version))
         _write(out / "summary.json", summary)
         for command in READERS:
-            said = _run("daemon.cli.ctl", *command, "--state-dir", str(state)).replace(temporary, "FOLDER")
-            (out / f"{'_'.join(command)}.txt").write_text(said)
+            output = _run("daemon.cli.ctl", *command, "--state-dir", str(state)).replace(temporary, "FOLDER")
+            (out / f"{'_'.join(command)}.txt").write_text(output)
         events = _run("daemon.cli.ctl", "events", "--json", "--limit", "100000000", "--state-dir", str(state))
         same = events.replace(code_digest(), "CODE").replace(temporary, "FOLDER")
         (out / "events.txt").write_text(f"{same.count(chr(10))} events, SHA-256 {sha256(same.encode()).hexdigest()}\n")
@@ -119,8 +119,8 @@ def _constant(content: object) -> object:
 
 
 def _environment(**extra: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RLTRADER_", "APCA_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", **extra}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("RLTRADER_", "APCA_"))}
+    return {**variables, "OMP_NUM_THREADS": "1", **extra}
 
 
 def _command(module: str, *words: str) -> list[str]:

@@ -224,10 +224,10 @@ class ToyTrading:
                 self._desk.put(self._report(now_ns))
             await self._clock.sleep_until(now_ns + SECOND_NS)
 
-    def _submit(self, asked: SubmitOrder) -> None:
-        name, orders, now_ns = asked.client_order_id, self._account.orders, self._clock.now_ns()
+    def _submit(self, order: SubmitOrder) -> None:
+        name, orders, now_ns = order.client_order_id, self._account.orders, self._clock.now_ns()
         if name not in orders:
-            terms = (asked.symbol, asked.side, Decimal(asked.quantity), asked.limit_price, asked.intent)
+            terms = (order.symbol, order.side, Decimal(order.quantity), order.limit_price, order.intent)
             orders[name] = ev.BrokerOrder(name, f"toy-{len(orders)}", *terms, WORKING, Decimal(0), None, now_ns)
             self._desk.put(ev.OrderAccepted(now_ns, name, orders[name].order_id))
             self._match(orders[name])

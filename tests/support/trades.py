@@ -66,12 +66,12 @@ def prove_trades(journal_or_folder: Path) -> tuple[Trade, ...]:
     journal = journal_or_folder if journal_or_folder.is_file() else journal_or_folder / FILE
     trips = trips_of_fills(journal)
     with closing(JournalReader(journal)) as reader:
-        found = read_trades(reader, Wanted())
+        trades = read_trades(reader, Wanted())
         rows = reader.query("SELECT * FROM trades")
         book = Fraction(reader.query("SELECT realized_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0][0])
         moved = sum((Fraction(row[0]) for row in reader.query("SELECT realized_usd FROM moves")), Fraction(0))
     assert moved == book, "the rows of `moves` are exact"
-    by_key = {(trade.opened_ns, trade.contract or trade.symbol): trade for trade in found.trades}
+    by_key = {(trade.opened_ns, trade.contract or trade.symbol): trade for trade in trades.trades}
     assert set(by_key) == {(trip.opened_ns, trip.symbol) for trip in trips.itertuples()}
     realised = {(row["opened_ns"], row["symbol"]): row["realized_usd"] for row in rows}
     for trip in trips.itertuples():
@@ -88,6 +88,6 @@ def prove_trades(journal_or_folder: Path) -> tuple[Trade, ...]:
             assert trade.pnl_usd is not None
             assert (trade.worst_usd or 0.0) - 1e-6 <= trade.pnl_usd <= (trade.best_usd or 0.0) + 1e-6
     closed = sum((trip.realised for trip in trips.itertuples() if not trip.held), Fraction(0))
-    assert found.totals.pnl_usd == pytest.approx(float(closed), abs=0.005)
-    assert sum(realised.values()) + found.totals.other_usd == pytest.approx(float(book), abs=0.005)
-    return found.trades
+    assert trades.totals.pnl_usd == pytest.approx(float(closed), abs=0.005)
+    assert sum(realised.values()) + trades.totals.other_usd == pytest.approx(float(book), abs=0.005)
+    return trades.trades

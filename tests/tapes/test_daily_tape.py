@@ -68,8 +68,8 @@ def play(
     return list(DailyTapeSource(path, scan_daily(path, tuple(symbols)), calendar, basket))
 
 
-def prices(**told: str) -> tuple[Price, ...]:
-    return tuple(Price(symbol, Decimal(price)) for symbol, price in told.items())
+def prices(**price_of: str) -> tuple[Price, ...]:
+    return tuple(Price(symbol, Decimal(price)) for symbol, price in price_of.items())
 
 
 def scheduled(events: Iterator[Event]) -> SessionScheduled:
@@ -102,10 +102,10 @@ def test_a_file_sorted_by_symbol_tells_what_one_sorted_by_time_tells(tmp_path: P
     rows = [day(symbol, number, 10.0 + number) for symbol in ("BBB", "AAA", "XXX") for number in (0, 1, 2, 4, 7)]
     by_symbol = write(tmp_path / "symbol.csv", *rows)
     by_time = write(tmp_path / "time.csv", *sorted(rows, key=lambda row: (int(row.split(",")[1]), row)))
-    told = play(by_symbol, july)
-    assert told == play(by_time, july)
-    assert [e.bar.symbol for e in told if isinstance(e, BarClosed)] == ["AAA", "BBB"] * 5
-    assert [e.date for e in told if isinstance(e, RebalanceDue)] == [f"2024-07-0{d}" for d in (1, 2, 3, 5, 8)]
+    events = play(by_symbol, july)
+    assert events == play(by_time, july)
+    assert [e.bar.symbol for e in events if isinstance(e, BarClosed)] == ["AAA", "BBB"] * 5
+    assert [e.date for e in events if isinstance(e, RebalanceDue)] == [f"2024-07-0{d}" for d in (1, 2, 3, 5, 8)]
 
 
 def test_an_early_decision_moves_the_session_s_announcement_with_it(tmp_path: Path, july: SessionCalendar) -> None:
@@ -307,9 +307,9 @@ def test_times_never_go_backwards_and_no_price_is_told_before_its_minute(
     basket = Basket(decide="before_close" if before else "after_close", before_close_min=lead, before_open_min=lead)
     events = play(path, calendar, basket)
     assert all(one.time_ns <= two.time_ns for one, two in pairwise(events))
-    asked = [event for event in events if isinstance(event, RebalanceDue)]
-    assert len(asked) == len({event.date for event in asked})
-    assert len(asked) == sum(isinstance(event, SessionEnded) for event in events)
+    due = [event for event in events if isinstance(event, RebalanceDue)]
+    assert len(due) == len({event.date for event in due})
+    assert len(due) == sum(isinstance(event, SessionEnded) for event in events)
     opened: dict[tuple[str, int], Decimal] = {}  # by symbol and start, the open of the file's first row of a minute
     for line in lines:
         symbol, start, price, *_ = line.split(",")

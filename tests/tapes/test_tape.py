@@ -191,17 +191,17 @@ def test_order_and_duplicates_follow_the_rule_whatever_the_rows(
     info = TapeInfo("", len(rows), {}, OPEN, OPEN, 1, ("SPY", "QQQ"), 60, False, "")
     events = list(TapeSource(path, info, calendar))
 
-    newest, kept = -1, set[tuple[int, str]]()
+    newest, bars = -1, set[tuple[int, str]]()
     faults: list[tuple[str, int]] = []
     for minute, symbol in rows:  # the rule, in its own words
         if minute < newest:
             faults.append(("out_of_order", minute))
-        elif (minute, symbol) in kept:
+        elif (minute, symbol) in bars:
             faults.append(("duplicate", minute))
         else:
             newest = minute
-            kept.add((minute, symbol))
-    order = sorted(kept, key=lambda bar: (bar[0], bar[1] == "QQQ"))
+            bars.add((minute, symbol))
+    order = sorted(bars, key=lambda bar: (bar[0], bar[1] == "QQQ"))
     assert closed(events) == [(symbol, minute) for minute, symbol in order]
     assert rejected(events) == faults
     times = [event.time_ns for event in events]

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 class Values(pickle.Pickler):
     """Writes a tensor as its values, wherever and in whatever it is stored."""
 
-    def reducer_override(self, found: Any) -> Any:
+    def reducer_override(self, value: Any) -> Any:
         """See `pickle.Pickler`."""
-        if not isinstance(found, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             return NotImplemented
-        values = found.detach().contiguous().numpy().tobytes()
-        return str, (f"{type(found).__name__} {found.dtype} {tuple(found.shape)} {values.hex()}",)
+        values = value.detach().contiguous().numpy().tobytes()
+        return str, (f"{type(value).__name__} {value.dtype} {tuple(value.shape)} {values.hex()}",)
 
 
-def digest(*found: Any) -> str:
+def digest(*objects: Any) -> str:
     """Of everything that these hold."""
     written = io.BytesIO()
     values = Values(written)
     values.fast = True  # equal values are written alike, whether they are one object or several
-    values.dump(found)
+    values.dump(objects)
     return hashlib.sha256(written.getvalue()).hexdigest()
 
 
@@ -45,14 +45,14 @@ def one_export() -> Iterator[None]:
     A policy that differs in anything, to the last bit of a weight, is exported for itself. That an export repeats
     itself is tested where nothing is kept (`tests/training/export/test_export.py`).
     """
-    kept: dict[str, bytes] = {}
+    exports: dict[str, bytes] = {}
     real = export.onnx_bytes
 
     def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
         key = digest(policy, example, spec)
-        if key not in kept:
-            kept[key] = real(policy, example, spec)
-        return kept[key]
+        if key not in exports:
+            exports[key] = real(policy, example, spec)
+        return exports[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "onnx_bytes", onnx_bytes)

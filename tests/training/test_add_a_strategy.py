@@ -107,11 +107,11 @@ def _modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -> None:
-    own = ("strategies/registry.py", "training/desks/", "training/gym/", *(f"strategies/{name}" for name in SHIPPED))
+    paths = ("strategies/registry.py", "training/desks/", "training/gym/", *(f"strategies/{name}" for name in SHIPPED))
     files = tuple(f"strategies.{name}" for name in SHIPPED)
-    found = set()
+    names = set()
     for name, module in _modules("daemon", "simulator", "strategies", "training"):
-        if name.startswith(own):
+        if name.startswith(paths):
             continue
         for node in ast.walk(module):
             named = isinstance(node, ast.Constant) and node.value in SHIPPED
@@ -120,8 +120,8 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
                 or (node.module == "strategies" and any(alias.name in SHIPPED for alias in node.names))
             )
             if named or imported:
-                found.add(name)
-    assert sorted(found) == sorted(
+                names.add(name)
+    assert sorted(names) == sorted(
         {
             "daemon/config/tables.py",  # the strategy of a desk whose configuration names none
             *OF_ONLINE_DQN,
@@ -147,10 +147,10 @@ def _asks(node: ast.AST) -> bool:
 
 
 def test_at_most_five_functions_ask_for_the_kind_of_a_desk() -> None:
-    found = {
+    functions = {
         (name, inner.name)
         for name, module in _modules("daemon", "simulator", "strategies", "training")
         for inner in ast.walk(module)
         if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and any(map(_asks, ast.walk(inner)))
     }
-    assert found == {("strategies/registry.py", name) for name in (*ASKING, "by_kind", "daily_strategy")}
+    assert functions == {("strategies/registry.py", name) for name in (*ASKING, "by_kind", "daily_strategy")}

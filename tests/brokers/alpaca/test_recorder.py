@@ -42,16 +42,16 @@ LISTING = tuple(
 
 
 def test_the_nearest_strikes_of_the_nearest_expiries_come_first() -> None:
-    found = near(LISTING, 550.4, strikes=2, expiries=1, recorded=frozenset())
-    assert set(found[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
-    assert set(found) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded=frozenset())
+    assert set(nearest[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
+    assert set(nearest) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
     assert len(near(LISTING, 550.4, strikes=2, expiries=2, recorded=frozenset())) == 16
 
 
 def test_a_recorded_contract_stays_until_it_is_two_strikes_further_away() -> None:
-    kept = frozenset((name(NEXT, 546), name(NEXT, 547)))
-    found = near(LISTING, 550.4, strikes=2, expiries=1, recorded=kept)
-    assert kept & set(found) == {name(NEXT, 547)}
+    contracts = frozenset((name(NEXT, 546), name(NEXT, 547)))
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded=contracts)
+    assert contracts & set(nearest) == {name(NEXT, 547)}
 
 
 class Kept(Recording):
@@ -75,7 +75,7 @@ class Side:
     def __init__(self, **rule: int) -> None:
         self.now_ns = OPEN_NS
         self.bar = (OPEN_NS - MINUTE_NS, 550.4)
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.log: list[tuple[str, dict[str, object]]] = []
         self.kept = Kept()
         self.socket = MarketSocket(
             Endpoint("ws://127.0.0.1:9", "k", "s"),
@@ -91,7 +91,7 @@ class Side:
 
     def _log(self, event: str, /, **fields: object) -> None:
         assert set(fields) == set(LOG_EVENTS[event].fields)
-        self.told.append((event, fields))
+        self.log.append((event, fields))
 
     @property
     def spare(self) -> set[str]:
@@ -152,14 +152,14 @@ def test_a_refusal_and_a_flood_halve_the_recording(monkeypatch: pytest.MonkeyPat
     assert side.spare == set()  # until the next minute
     side.pass_to(125)
     assert len(side.spare) == 15
-    assert [fields["room"] for event, fields in side.told if event == "recording_narrowed"] == [30, 15]
+    assert [fields["room"] for event, fields in side.log if event == "recording_narrowed"] == [30, 15]
 
 
 def test_an_odd_message_and_an_error_of_its_own_reach_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     side = Side(strikes=1, expiries=1)
     for odd in ({"bid": None}, {"bid": "x"}):
         side.quote(name(NEXT, 551), 10, **odd)
-    assert [event for event, _ in side.told] == ["recording_started"]
+    assert [event for event, _ in side.log] == ["recording_started"]
 
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
@@ -167,7 +167,7 @@ def test_an_odd_message_and_an_error_of_its_own_reach_nobody(monkeypatch: pytest
     monkeypatch.setattr(side.recorder._book, "add", broken)
     side.quote(name(NEXT, 551), 10)
     assert side.recorder.failed
-    assert side.told[-1] == ("recording_stopped", {"reason": "RuntimeError: broken"})
+    assert side.log[-1] == ("recording_stopped", {"reason": "RuntimeError: broken"})
     assert side.spare == set()
     side.recorder.streamed(frozenset())
     side.recorder.end(DAY)
@@ -180,7 +180,7 @@ async def test_a_stopped_recording_gives_the_stream_back(tmp_path: Path) -> None
     side.pass_to(65)
     side.pass_to(125)
     assert side.spare == set()
-    assert [event for event, _ in side.told].count("recording_stopped") == 1
+    assert [event for event, _ in side.log].count("recording_stopped") == 1
     task = asyncio.create_task(side.recorder.run())
     await asyncio.sleep(0)
     task.cancel()

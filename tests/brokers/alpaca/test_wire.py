@@ -123,7 +123,7 @@ def update(event: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def told(data: object) -> tuple[Any, ...]:
+def parse(data: object) -> tuple[Any, ...]:
     return wire.trade_update(data, OURS, NOW)
 
 
@@ -135,7 +135,7 @@ def test_every_documented_event_and_status_has_exactly_one_outcome() -> None:
 
 @pytest.mark.parametrize("event", DOCUMENTED_EVENTS)
 def test_every_documented_event_of_ours_is_told_or_ignored_by_name(event: str) -> None:
-    kinds = tuple(type(news) for news in told(update(event)))
+    kinds = tuple(type(news) for news in parse(update(event)))
     expected: dict[str, tuple[type, ...]] = {
         "accepted": (OrderAccepted,),
         "pending_new": (OrderAccepted,),
@@ -158,7 +158,7 @@ def test_every_documented_event_of_ours_is_told_or_ignored_by_name(event: str) -
 
 
 def test_a_fill_is_told_with_the_orders_cumulative_figures() -> None:
-    (fill,) = told(update("partial_fill"))
+    (fill,) = parse(update("partial_fill"))
     assert fill == OrderFilled(
         NOW,
         client_order_id=NAME,
@@ -175,31 +175,31 @@ def test_a_fill_is_told_with_the_orders_cumulative_figures() -> None:
 
 def test_an_end_without_fills_is_told_alone_and_one_by_replacement_names_its_successor() -> None:
     bare = order(filled_qty="0", filled_avg_price=None, status="canceled")
-    assert told(update("canceled", order=bare)) == (OrderCanceled(NOW, NAME),)
-    found, end = told(update("replaced", order=bare | {"status": "replaced", "replaced_by": "b-2"}))
-    assert (found.order.replaced_by, end) == ("b-2", OrderCanceled(NOW, NAME))
+    assert parse(update("canceled", order=bare)) == (OrderCanceled(NOW, NAME),)
+    replacement, end = parse(update("replaced", order=bare | {"status": "replaced", "replaced_by": "b-2"}))
+    assert (replacement.order.replaced_by, end) == ("b-2", OrderCanceled(NOW, NAME))
 
 
 def test_a_bust_is_told_with_what_stands_after_it() -> None:
     after = order(filled_qty="0", filled_avg_price=None, status="filled")
-    (bust,) = told(update("trade_bust", order=after))
+    (bust,) = parse(update("trade_bust", order=after))
     assert (bust.cumulative_quantity, bust.cumulative_cost, bust.reason) == (0, Decimal(0), "trade_bust")
     assert bust.execution_id == "2f63ea93-423d-4169-b3f6-3fdafc10c418"
 
 
 def test_an_order_that_is_not_ours_is_told_as_found_whatever_happened_to_it() -> None:
     for event in DOCUMENTED_EVENTS:
-        (found,) = told(update(event, order=order(client_order_id="made-by-hand", status="filled")))
-        assert found.order.client_order_id == "made-by-hand"
+        (foreign,) = parse(update(event, order=order(client_order_id="made-by-hand", status="filled")))
+        assert foreign.order.client_order_id == "made-by-hand"
     assert not OURS("a1b2c3-option_scalper2-7-0-1")
     assert not OURS("")
 
 
 def test_unknown_words_and_fields_come_through_as_found() -> None:
     odd = order(status="teleported", side="barter", asset_class="moon", future={"a": [1]}, legs=[{"id": None}])
-    (found,) = told(update("quantum_fill", order=odd, extra=1))
-    assert isinstance(found, OrderFound)
-    assert (found.order.status, found.order.side, found.order.filled) == ("teleported", 0, Decimal(2))
+    (foreign,) = parse(update("quantum_fill", order=odd, extra=1))
+    assert isinstance(foreign, OrderFound)
+    assert (foreign.order.status, foreign.order.side, foreign.order.filled) == ("teleported", 0, Decimal(2))
 
 
 def test_the_parent_of_a_multi_leg_order_is_read_with_its_nulls() -> None:
@@ -236,7 +236,7 @@ def test_the_parent_of_a_multi_leg_order_is_read_with_its_nulls() -> None:
 )
 def test_what_cannot_be_read_is_malformed_and_names_its_key(data: object, named: str) -> None:
     with pytest.raises(Malformed, match=f"^{named} is "):
-        told(data)
+        parse(data)
 
 
 JSON = st.recursive(
@@ -250,7 +250,7 @@ JSON = st.recursive(
 def test_hostile_values_never_raise_anything_but_malformed(key: str, outer: str, one: object, other: object) -> None:
     data = json.loads(json.dumps(update("fill", order=order(**{key: one})) | ({outer: other} if other else {})))
     try:
-        told(data)
+        parse(data)
         wire.position(data["order"])
         report.activity(data["order"])
     except Malformed:

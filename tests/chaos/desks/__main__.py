@@ -36,7 +36,7 @@ from strategies.online_dqn.model_config import SHIPPED as SHIPPED_CONFIG
 from strategies.online_dqn.state_vector import parse
 from strategies.registry import strategy
 from tests.chaos import verdict
-from tests.chaos.acts import asked
+from tests.chaos.acts import ask_desk
 from tests.chaos.desk import START_LIMIT_S, Desk
 from tests.chaos.desks import basket_verdict
 from tests.chaos.desks import market as desks_market
@@ -97,13 +97,13 @@ def play(host: Host, session: Session, before_ns: int) -> None:
 
 def _let_persons_trade(host: Host, session: Session) -> None:
     """Draw what a person does beside the rebalancer."""
-    dates = [each.date for each in desks_market.calendar()]
-    (station,) = (each for each in host.stations if each.name == REBALANCER)
+    dates = [session.date for session in desks_market.calendar()]
+    (station,) = (station for station in host.stations if station.name == REBALANCER)
     station.by_hand = desks_market.persons(host.seed, host.happenings, dates, session.date)
 
 
 def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
-    for order in [each for each in station.by_hand if host.now_ns() >= session.open_ns + each.minute * MINUTE_NS]:
+    for order in [order for order in station.by_hand if host.now_ns() >= session.open_ns + order.minute * MINUTE_NS]:
         station.by_hand.remove(order)
         with contextlib.suppress(Refusal):
             fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
@@ -121,7 +121,7 @@ def _resumed(host: Host, station: Station, books: Books) -> bool:
     """Whether a person ended the desk's halt this moment: one that an outage made, or that person's own trade."""
     halt = books.state.risk.halt
     ends = OUTAGES | ({TOUCHED} if station.name == REBALANCER and host.persons else set())
-    if halt is None or halt.reason not in ends or asked(station.run, "resume") is None:
+    if halt is None or halt.reason not in ends or ask_desk(station.run, "resume") is None:
         return False
     host.resumed.append(f"{station.name}: {halt.reason}")
     return True
@@ -168,46 +168,46 @@ def _apart(host: Host, station: Station) -> list[str]:
     if _resumed(host, station, books):
         return ["resumed this moment"]
     halt = books.state.risk.halt
-    told = host.served.call(verdict.disagreements, books, station.account)
+    differences = host.served.call(verdict.disagreements, books, station.account)
     if halt is not None:
-        told.append(f"halted: {halt.reason}: {halt.detail[:300]}")
-    return told or ([] if books.state.risk.reconciled else ["not reconciled"])
+        differences.append(f"halted: {halt.reason}: {halt.detail[:300]}")
+    return differences or ([] if books.state.risk.reconciled else ["not reconciled"])
 
 
 def judge(host: Host, session: Session, before_ns: int) -> None:
     """All that must hold after each session."""
-    told = []
+    lines = []
     for station in host.stations:
         books = station.run.desk.books()
         if books is None:
             host.problem(session.date, station, "its journal cannot be read")
             continue
-        for found in host.served.call(_found, station, books, before_ns):
-            host.problem(session.date, station, found)
+        for problem in host.served.call(_found, station, books, before_ns):
+            host.problem(session.date, station, problem)
         outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
         orders = sum(order.created_ns >= before_ns for order in station.account.orders.values())
         if host.stream is not None and station.name == ONLINE:
-            for found in host.stream.settle():
-                host.problem(session.date, station, f"stream of experience: {found}")
-        told.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
-    host.lines.append(f"{session.date}: {'; '.join(told)}")
+            for problem in host.stream.settle():
+                host.problem(session.date, station, f"stream of experience: {problem}")
+        lines.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
+    host.lines.append(f"{session.date}: {'; '.join(lines)}")
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
 
 
 def _found(station: Station, books: Books, before_ns: int) -> list[str]:
     account, start = station.account, Decimal(CASH_USD[station.name])
-    found = [
+    problems = [
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),
         *verdict.oversold(account),
         *basket_verdict.overdrawn(account, start),
     ]
     if station.name in DAILY:
-        found += basket_verdict.baskets_doubled(books)
+        problems += basket_verdict.baskets_doubled(books)
     if station.name != SCALPER:
-        found += basket_verdict.uncovered(account, start, before_ns)
-    return found
+        problems += basket_verdict.uncovered(account, start, before_ns)
+    return problems
 
 
 # --- the whole campaign -------------------------------------------------------------------------------------------
@@ -232,10 +232,10 @@ def host_off(host: Host, session: Session) -> None:
 
 def finish(host: Host) -> None:
     """Status of the host, clean stops, journals that replay, and nothing of one desk in another's account."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
+    buffer = io.StringIO()
+    with contextlib.redirect_stdout(buffer):
         code = rltraderctl(["status", "--desks", str(host.folder / "desks"), "--json"])
-    rows = [json.loads(line) for line in shown.getvalue().splitlines()]
+    rows = [json.loads(line) for line in buffer.getvalue().splitlines()]
     if code != 0 or {row["strategy"] for row in rows if row["process"]} != set(DESKS):
         host.problems.append(f"rltraderctl status: {code}: {rows}")
     owners = {}
@@ -248,8 +248,8 @@ def finish(host: Host) -> None:
         books = station.run.desk.books()
         epoch = "" if books is None else books.state.identity.epoch
         owners[station.name] = (station.account, epoch, _symbols(station.name))
-        for told in station.run.problems:
-            host.problem("run", station, told)
+        for problem in station.run.problems:
+            host.problem("run", station, problem)
         if station.name in DAILY and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
             host.problem("end", station, f"only {station.baskets} baskets in {len(host.lines)} sessions")
     accounts = [station.account for station in host.stations]
@@ -283,7 +283,7 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
     chance = random.Random(f"host {seed}")
     sessions = list(desks_market.calendar()[:count])
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
-    made = desks_market.market(seed, happenings)
+    market = desks_market.market(seed, happenings)
     put_relay(desks_policy.store(put_models(folder / "models")))
     put_online(folder)
     scalpers = SHIPPED if shipped else FIXTURE_MODELS
@@ -302,7 +302,7 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
         print(f"{it.date}: {it.symbol} {it.kind}")
     with (
         virtual_clock(sessions[0].open_ns - FIRST_MIN * MINUTE_NS, seed) as clock,
-        serving(made, clock, faults=tally, accounts=accounts, rules=rules) as served,
+        serving(market, clock, faults=tally, accounts=accounts, rules=rules) as served,
     ):
         host = Host(seed, folder, served, clock, tally, [], happenings)
         plan = Plan(0, str(seed), 0, 0, (), {})
@@ -348,9 +348,9 @@ def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Ho
     Daemon(["--config", "none.toml"], {}, folder / "warm").wait(60)  # refused, all loaded: others are forked from it
     with hosted(seed, count, folder, shipped=shipped) as (host, sessions):
         before_ns = host.now_ns()
-        found = desks_market.happenings(seed, [session.date for session in sessions])
+        happenings = desks_market.happenings(seed, [session.date for session in sessions])
         for session in sessions:
-            for kind, symbol, until_ns in desks_market.late_parts(seed, found, session):
+            for kind, symbol, until_ns in desks_market.late_parts(seed, happenings, session):
                 host.tally.add(kind, until_ns=until_ns, where={"symbol": symbol})
             night = random.Random(f"night {seed} {session.date}").random()
             if host.lines and (session.open_ns - before_ns > WEEKEND_NS or night >= NIGHTS):
@@ -363,7 +363,7 @@ def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Ho
     return host
 
 
-def told(host: Host) -> str:
+def format_report(host: Host) -> str:
     """What was met, by desk and family; what became of the baskets; what went wrong."""
     families: Counter[str] = Counter()
     for name, count in host.tally.kinds_met.items():
@@ -383,17 +383,17 @@ def told(host: Host) -> str:
 
 def main() -> int:
     """Run it; exit code 1 when something did not hold."""
-    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Five desks under random faults.")
-    made.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
-    made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
-    made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
-    made.add_argument("--timetable", action="store_true", help="the scalper acts by the clock, not by its model")
-    options, began = made.parse_args(), time.monotonic()
+    parser = argparse.ArgumentParser("python -m tests.chaos.desks", description="Five desks under random faults.")
+    parser.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
+    parser.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
+    parser.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
+    parser.add_argument("--timetable", action="store_true", help="the scalper acts by the clock, not by its model")
+    options, began = parser.parse_args(), time.monotonic()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     work = options.work or Path(tempfile.mkdtemp(prefix="rltrader-desks."))
     print(f"campaign of desks, seed {seed}, {options.sessions} sessions, folder {work}")
     host = campaign(seed, options.sessions, work, shipped=not options.timetable)
-    print(told(host))
+    print(format_report(host))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(bool(host.problems))
 

@@ -23,16 +23,18 @@ CENT = Decimal("0.01")
 
 def baskets(books: Books) -> dict[str, str]:
     """The outcome of each date's decision of a daily desk; dates with more than one say all of them."""
-    found: dict[str, list[str]] = {}
+    by_date: dict[str, list[str]] = {}
     for row in books.decisions:
         if row["kind"] == "policy":
-            found.setdefault(new_york_date(row["time_ns"]), []).append(row["outcome"])
-    return {date: ", ".join(outcomes) for date, outcomes in found.items()}
+            by_date.setdefault(new_york_date(row["time_ns"]), []).append(row["outcome"])
+    return {date: ", ".join(outcomes) for date, outcomes in by_date.items()}
 
 
 def baskets_doubled(books: Books) -> list[str]:
     """Dates on which a daily desk decided more than once."""
-    return [f"{date}: more than one basket: {told}" for date, told in baskets(books).items() if ", " in told]
+    return [
+        f"{date}: more than one basket: {outcomes}" for date, outcomes in baskets(books).items() if ", " in outcomes
+    ]
 
 
 def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
@@ -46,7 +48,7 @@ def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
 
 
 def overdrawn(account: Account, start: Decimal) -> list[str]:
-    """Moments at which the cash fell below 0, but by an order of a person; nothing is said twice."""
+    """Moments at which the cash fell below 0, but by an order of a person; each moment once."""
     cash = start
     for time_ns, amount, order_id in sorted(_movements(account), key=lambda movement: movement[0]):
         cash += amount
@@ -65,21 +67,23 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     bought: dict[str, list[tuple[int, Decimal]]] = {}
     for trade in account.trades:
         bought.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
-    found = []
-    for order in (each for each in buys if each.id not in account.by_hand):
+    problems = []
+    for order in (order for order in buys if order.id not in account.by_hand):
         at_ns = order.created_ns
         cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
-        kept = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
+        reserved = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
         needed = (order.limit_price or ZERO) * (order.qty or ZERO) * multiplier(order.symbol)
-        if order.limit_price is None or needed + kept > cash + CENT:
-            found.append(f"{order.client_order_id}: {needed} USD of {order.symbol}, cash {cash}, others keep {kept}")
-    return found
+        if order.limit_price is None or needed + reserved > cash + CENT:
+            problems.append(
+                f"{order.client_order_id}: {needed} USD of {order.symbol}, cash {cash}, others keep {reserved}"
+            )
+    return problems
 
 
 def _kept(order: AlpacaOrder, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
     """What this buy kept back just before `at_ns`, with its fills as (time, quantity)."""
-    shown = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
-    if shown is None or order.qty is None or order.limit_price is None or shown["status"] in DONE - {"filled"}:
+    row = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
+    if row is None or order.qty is None or order.limit_price is None or row["status"] in DONE - {"filled"}:
         return ZERO
     filled = sum((quantity for time_ns, quantity in bought if time_ns < at_ns), ZERO)
     return (order.qty - filled) * order.limit_price * multiplier(order.symbol)
@@ -93,23 +97,23 @@ def strangers(
     What a person placed by hand is the account's own trouble: it is no order of another desk.
     `accounts`: by desk its account, the epoch of its journal, and the symbols that it may trade (empty: any).
     """
-    found = []
+    problems = []
     by_key = {account.key: (desk, epoch) for desk, (account, epoch, _) in accounts.items()}
     for desk, (account, epoch, symbols) in accounts.items():
         for order in account.orders.values():
             if order.id in account.by_hand:
                 continue
             if not order.client_order_id.startswith(f"{epoch}-{desk}"):
-                found.append(f"{desk}: order {order.client_order_id} in its account is not its own")
+                problems.append(f"{desk}: order {order.client_order_id} in its account is not its own")
             if symbols and order.symbol not in symbols:
-                found.append(f"{desk}: order of {order.symbol}, which it does not trade")
+                problems.append(f"{desk}: order of {order.symbol}, which it does not trade")
     for request in requests:
         if request.method == "POST" and request.path == "/v2/orders":
             desk, epoch = by_key.get(request.key, ("nobody", "?"))
             name = json.loads(request.body).get("client_order_id", "")
             if not name.startswith(f"{epoch}-"):
-                found.append(f"{desk}: a request for {name} with its key")
-    return found
+                problems.append(f"{desk}: a request for {name} with its key")
+    return problems
 
 
 def names_twice(accounts: Iterable[Account]) -> list[str]:

@@ -41,9 +41,9 @@ class Station:
         """Which stages of a basket the account shows: see `desks_plan.Own`."""
         orders = [order for order in list(self.account.orders.values())[-400:] if order.created_ns >= since_ns]
         sells, buys = ([order for order in orders if order.side == side] for side in ("sell", "buy"))
-        found = {"sells"} if sells else set()
-        found |= {"between"} if any(order.filled_qty for order in sells) and len(buys) < 2 else set()
-        return found | ({"buys"} if buys else set())
+        phases = {"sells"} if sells else set()
+        phases |= {"between"} if any(order.filled_qty for order in sells) and len(buys) < 2 else set()
+        return phases | ({"buys"} if buys else set())
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Host:
         tables = (LOOSE, desks_plan.tables(station.name, self.folder, redis), path, models)
         write_config(station.config, self.served, self.clock, state_dir, *tables)
 
-    def problem(self, date: str, station: Station, told: str) -> None:
+    def problem(self, date: str, station: Station, message: str) -> None:
         """Note what must not be."""
-        self.problems.append(f"{date} {station.name}: {told[:1500]}")
+        self.problems.append(f"{date} {station.name}: {message[:1500]}")
         print(self.problems[-1], flush=True)

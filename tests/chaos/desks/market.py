@@ -39,21 +39,21 @@ def happenings(seed: int, dates: Sequence[str]) -> list[Happening]:
     chance = random.Random(f"companies {seed}")
     stocks, funds = list(daily_rebalancer.SYMBOLS), [s for s in regime_switcher.SYMBOLS if s != "SPY"]
     chance.shuffle(stocks)
-    later, found = list(dates[1:]) or list(dates), []
+    later, result = list(dates[1:]) or list(dates), []
     many = max(1, min(EVENTS, len(later) // 3))
     for kind in ("split", "dividend", "halted", "no print"):
-        found += [Happening(kind, stocks.pop(), chance.choice(later)) for _ in range(many)]
-    found.append(Happening("delisted", stocks.pop(), chance.choice(later)))
+        result += [Happening(kind, stocks.pop(), chance.choice(later)) for _ in range(many)]
+    result.append(Happening("delisted", stocks.pop(), chance.choice(later)))
     fund = chance.choice(funds)
-    found.append(Happening("split", fund, chance.choice(later)))
-    return sorted(found, key=lambda it: (it.date, it.symbol))
+    result.append(Happening("split", fund, chance.choice(later)))
+    return sorted(result, key=lambda it: (it.date, it.symbol))
 
 
-def market(seed: int, found: Sequence[Happening]) -> Market:
+def market(seed: int, events: Sequence[Happening]) -> Market:
     """The campaign's market and its history; of a day without a print no bar is left, though orders are taken."""
 
     def of(kind: str) -> list[Happening]:
-        return [it for it in found if it.kind == kind]
+        return [it for it in events if it.kind == kind]
 
     chance = random.Random(f"ratios {seed}")
     sessions = calendar_sessions(HISTORY_FROM, LAST)
@@ -83,10 +83,10 @@ class ByHand:
     minute: int
 
 
-def persons(seed: int, found: Sequence[Happening], dates: Sequence[str], date: str) -> list[ByHand]:
+def persons(seed: int, events: Sequence[Happening], dates: Sequence[str], date: str) -> list[ByHand]:
     """Shares that a person buys the session before a split or a dividend, and sells two sessions after it."""
     orders = []
-    for it in found:
+    for it in events:
         chance = random.Random(f"person {seed} {it.symbol}")
         place, quantity = list(dates).index(it.date), chance.randint(1, 5)
         minute = chance.randint(20, 200)
@@ -99,13 +99,13 @@ def persons(seed: int, found: Sequence[Happening], dates: Sequence[str], date: s
     return [ByHand(side, symbol, quantity, minute) for side, symbol, quantity, minute, place in orders if place == at]
 
 
-def late_parts(seed: int, found: Sequence[Happening], session: Session) -> list[tuple[str, str, int]]:
+def late_parts(seed: int, events: Sequence[Happening], session: Session) -> list[tuple[str, str, int]]:
     """What of the session's splits comes late: (fault, symbol, until when in nanoseconds UTC).
 
     The ledger's line comes two hours after the open; or the adjusted bars after the time of the daily decisions.
     """
     parts = []
-    for it in found:
+    for it in events:
         if (it.kind, it.date) == ("split", session.date):
             kind = random.Random(f"late {seed} {it.symbol}").choice(("split_line_late", "day_bars_unadjusted", ""))
             minutes = 120 if kind == "split_line_late" else -DECIDE_MIN + 20

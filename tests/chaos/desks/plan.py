@@ -202,7 +202,7 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
 
     `folder` has the model configuration of the online desk, whose answers are served at `redis`, "" for its own.
     """
-    made: dict[str, dict[str, object]] = {
+    sections: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
         "alpaca": {"ping_s": 30, "report_every_s": 300},
         "feed": {"silence_s": 600},
@@ -213,13 +213,13 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
         "risk": {"stale_bar_s": 1800, "quote_age_max_s": 1800, "gap_min": 240, "reject_rate_max": 1.0},
     }
     if desk == SCALPER:
-        made["execution"] |= {"entry_reprice_s": 300, "entry_deadline_s": 900, "exit_reprice_s": 200}
+        sections["execution"] |= {"entry_reprice_s": 300, "entry_deadline_s": 900, "exit_reprice_s": 200}
     elif desk == ONLINE:
-        made["desk"] |= {"symbols": list(BY_MINUTE), "model_config": str(folder / FIVE_MINUTES)}
-        made["execution"] |= {"entry_deadline_s": 900}
-        made["basket"] = {"reprice_s": 200, "price_collar": 0.15}
-        made["policy"] = {"poll_s": 300}
-        made["ladder"] = {
+        sections["desk"] |= {"symbols": list(BY_MINUTE), "model_config": str(folder / FIVE_MINUTES)}
+        sections["execution"] |= {"entry_deadline_s": 900}
+        sections["basket"] = {"reprice_s": 200, "price_collar": 0.15}
+        sections["policy"] = {"poll_s": 300}
+        sections["ladder"] = {
             "promotion": "automatic",
             "replay_sessions": 0,  # its process has the lowest priority, and time would wait for it
             "shadow_sessions": 1,
@@ -229,9 +229,9 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
             "drawdown_max": 1.0,
         }
         if redis:
-            made["policy"] |= {"answers": "served", "redis": redis, "served_deadline_ms": SERVED_DEADLINE_MS}
+            sections["policy"] |= {"answers": "served", "redis": redis, "served_deadline_ms": SERVED_DEADLINE_MS}
     else:
-        made["basket"] = {
+        sections["basket"] = {
             "before_open_min": DECIDE_MIN,
             "reprice_s": 3600 if desk == SWITCHER else 6000,  # how long an order that never arrived is sent again
             "end_before_close_min": 30,
@@ -239,11 +239,11 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
             "notional_per_unit_usd": 0,  # as the policies of `policy.py` were made: in shares
         }
         if desk == REBALANCER:
-            made["broker"]["foreign_orders"] = "ignore"  # a person holds shares beside it
-    return made
+            sections["broker"]["foreign_orders"] = "ignore"  # a person holds shares beside it
+    return sections
 
 
 def family(name: str) -> str:
     """The family of a kind by its name."""
-    own = {**OWN, **SHARES}
-    return own[name].kind.family if name in own else KINDS[name].family
+    families = {**OWN, **SHARES}
+    return families[name].kind.family if name in families else KINDS[name].family

@@ -159,13 +159,13 @@ class Stream:
         self._learner, client = self._new_learner(), self._client("rltrader-trainer")
         publish = ByHand(self._store, self._maker, self._cards)
         self._watcher = candidates_of(self._learner, publish, self._maker, every=TAKEN_EACH, sessions=CARD_SESSIONS)
-        found = StreamTrainer(
+        trainer = StreamTrainer(
             lambda name: Consumer(client, name, 0), self._name, self._learner, RewardAgent(), self._own / "trainer",
             self.logged.log, every=self._chance.choice((1, 7, 50)), watcher=self._watcher,
         )  # fmt: skip
         answers = AnswerService(self._client("rltrader-trainer"), self._store, self._maker, self.logged.log)
         self._serving.enter_context(answers).turn_to(self._name)
-        return found
+        return trainer
 
     def step(self) -> str:
         """Where the version under way stands: in the desk's journal, else with the trainer."""
@@ -181,16 +181,16 @@ class Stream:
             meta = reader.meta()
         spec = strategy_of(meta).spec
         assert isinstance(spec, ShareSpec)
-        found = walked(self._state_dir, epoch=meta["epoch"], spec=spec)
-        waits = 0 if not found or found[-1].terminal else len(found[-1].chosen)
-        return [each for one in found for each in takes(one)], waits
+        experiences = walked(self._state_dir, epoch=meta["epoch"], spec=spec)
+        waits = 0 if not experiences or experiences[-1].terminal else len(experiences[-1].chosen)
+        return [entry for one in experiences for entry in takes(one)], waits
 
     def _apart(self, expected: list[Taken], waits: int) -> list[str]:
         """How what the learner was given differs; what the campaign took away may have come again, or not."""
         if not expected:
             return ["the journal has no experience"]
         taken, expected = (
-            [each for each in side if each not in self._lost] for side in (self._learner.taken, expected)
+            [entry for entry in side if entry not in self._lost] for side in (self._learner.taken, expected)
         )
         if taken == expected or (waits and taken == expected[:-waits]):
             return []
@@ -262,7 +262,7 @@ class Stream:
             self._publisher.turn()
             groups = client.xinfo_groups(self._name) if client.exists(self._name) else ()
             delivered = max(
-                [row_of(each["last-delivered-id"]) for each in groups if each["name"] == GROUP.encode()] + [0]
+                [row_of(group["last-delivered-id"]) for group in groups if group["name"] == GROUP.encode()] + [0]
             )
             for identifier, fields in client.xrevrange(self._name, count=1):
                 if row_of(identifier) <= delivered:

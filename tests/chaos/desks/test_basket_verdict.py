@@ -32,13 +32,13 @@ class Scene:
     def order(self, name: str, side: str, quantity: int, price: str, second: int, symbol: str = "KO") -> AlpacaOrder:
         """An order at the broker from that second on."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = AlpacaOrder(
+        order = AlpacaOrder(
             self.account.new_id(), f"{self.epoch}-daily_rebalancer-{name}", symbol, side, "limit", "day",
             Decimal(quantity), None, at_ns, limit_price=Decimal(price), status="new",
         )  # fmt: skip
-        made.past.append((at_ns, made.shown()))
-        self.account.add(made)
-        return made
+        order.past.append((at_ns, order.shown()))
+        self.account.add(order)
+        return order
 
     def fill(self, order: AlpacaOrder, quantity: int, price: str, second: int) -> None:
         """An execution."""
@@ -120,10 +120,10 @@ def test_an_order_of_another_desk_or_symbol_and_a_request_with_a_wrong_key_are_t
     scene.order("1-0-0", "buy", 1, "10.00", 10)
     owners = {"daily_rebalancer": (scene.account, "e1", frozenset({"KO"}))}
     body = json.dumps({"client_order_id": "e1-daily_rebalancer-1-0-0"})
-    own = LoggedRequest(OPEN_NS, "POST", "/v2/orders", body, 200, "key")
-    assert basket_verdict.strangers(owners, [own]) == []
+    request = LoggedRequest(OPEN_NS, "POST", "/v2/orders", body, 200, "key")
+    assert basket_verdict.strangers(owners, [request]) == []
     other = LoggedRequest(OPEN_NS, "POST", "/v2/orders", body.replace("e1-", "e2-"), 200, "key")
-    assert len(basket_verdict.strangers(owners, [own, other])) == 1
+    assert len(basket_verdict.strangers(owners, [request, other])) == 1
     scene.order("1-1-0", "buy", 1, "10.00", 11, "PEP")
     scene.epoch = "e2"
     scene.order("1-2-0", "buy", 1, "10.00", 12)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
-from tests.chaos.desks.__main__ import campaign, told
+from tests.chaos.desks.__main__ import campaign, format_report
 from tests.chaos.desks.plan import DAILY, DESKS, IN_STEP, ONLINE, OWN, SCALPER, SHARES, STREAM
 
 SEED = 20261284
@@ -67,7 +67,7 @@ def test_whatever_befalls_five_desks_each_keeps_its_own_book_and_a_daily_one_its
 ) -> None:
     print(f"campaign of desks, seed {SEED}, {SESSIONS} sessions")
     host = campaign(SEED, SESSIONS, tmp_path / "host", shipped=False)
-    print(told(host))
+    print(format_report(host))
     assert host.problems == []
     assert len(host.lines) == SESSIONS
     assert sum(station.baskets for station in host.stations) > 0

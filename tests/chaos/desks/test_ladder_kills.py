@@ -47,7 +47,7 @@ def test_a_trainer_that_is_killed_in_each_step_of_the_ladder_changes_nothing(
 
     spec = strategy(NAME).spec
     assert isinstance(spec, ShareSpec)
-    expected = [each for found in walked(other, epoch=killed.epoch, spec=spec) for each in takes(found)]
+    expected = [entry for experience in walked(other, epoch=killed.epoch, spec=spec) for entry in takes(experience)]
     assert killed.learner.taken == alone.learner.taken == expected
 
 

@@ -48,8 +48,8 @@ def test_a_served_answer_in_time_is_acted_on() -> None:
 def test_no_answer_in_time_is_a_hold_that_is_counted_and_reported(late: str) -> None:
     d = Desk(SERVED)
     (question,) = of(d.minute(0), AskPolicy)
-    found = d.tick(1, 1.6) if late == "a tick" else d.put(answered(question.decision, d.at(1, 1.6), 1.0, 1.0))
-    assert [alarm.name for alarm in of(found, RaiseAlarm)] == ["served_late"]
+    effects = d.tick(1, 1.6) if late == "a tick" else d.put(answered(question.decision, d.at(1, 1.6), 1.0, 1.0))
+    assert [alarm.name for alarm in of(effects, RaiseAlarm)] == ["served_late"]
     assert d.state.stats.denials == {"served_late": 1}
     assert (d.state.ask, d.state.works) == (None, {})
     again = d.put(answered(question.decision, d.at(1, 1.7), 1.0, 1.0))

@@ -36,8 +36,8 @@ class DayBars(ShareBars):
 
 def bar(minute: int, open_: float, low: float = 0.0, high: float = 0.0) -> ev.BarClosed:
     start = MONDAY.open_ns + minute * MINUTE
-    found = Bar("SPY", start, open_, max(high, open_), min(low or open_, open_), open_, 1000.0)
-    return ev.BarClosed(start + MINUTE, found)
+    candle = Bar("SPY", start, open_, max(high, open_), min(low or open_, open_), open_, 1000.0)
+    return ev.BarClosed(start + MINUTE, candle)
 
 
 def played(

@@ -93,8 +93,8 @@ def test_an_order_of_one_bar_trades_at_the_open_of_the_next_one_and_every_cent_i
 def test_every_bar_is_one_question_and_one_row() -> None:
     _, steps = played(machine(), feed())
     rows = [row for step in steps for row in step.rows if isinstance(row, DecisionRow)]
-    told = [(row.action, row.outcome) for row in rows]
-    assert told == [("LONG", "ordered"), ("LONG", "hold"), ("FLAT", "ordered"), *[("FLAT", "hold")] * 3]
+    outcomes = [(row.action, row.outcome) for row in rows]
+    assert outcomes == [("LONG", "ordered"), ("LONG", "hold"), ("FLAT", "ordered"), *[("FLAT", "hold")] * 3]
 
 
 def test_shares_stay_overnight_and_are_marked_at_the_last_quotes() -> None:
@@ -238,8 +238,8 @@ def test_an_order_for_the_opening_auction_trades_at_the_open_of_the_first_bar() 
     order = SubmitOrder("b", "SPY", +1, 10, Decimal(501), "", MONDAY.close_ns, auction=True)
     state, _ = market.step(market.start(), SCHEDULED)
     state, _ = market.step(state, ev.ClockTicked(MONDAY.open_ns - 10 * MINUTE), (order,))
-    state, told = market.step(state, bar(0, 500.0))
-    assert [(f.quantity, f.price) for f in told if isinstance(f, ev.OrderFilled)] == [(10, Decimal(500))]
+    state, events = market.step(state, bar(0, 500.0))
+    assert [(f.quantity, f.price) for f in events if isinstance(f, ev.OrderFilled)] == [(10, Decimal(500))]
     assert state.orders == ()
 
 

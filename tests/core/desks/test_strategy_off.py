@@ -85,10 +85,10 @@ CALLS: Mapping[str, Callable[[GuardedStrategy, Any], Any]] = {
 def draft(off: bool = False) -> Draft:
     """A draft with a strategy's state in it."""
     d = desk_of(Pointer())
-    made = Draft(d.state, d.core.desk)
-    made.strategy = STATE
-    made.risk = replace(made.risk, strategy_off=off)
-    return made
+    step_draft = Draft(d.state, d.core.desk)
+    step_draft.strategy = STATE
+    step_draft.risk = replace(step_draft.risk, strategy_off=off)
+    return step_draft
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -101,8 +101,8 @@ def test_no_call_reaches_a_strategy_that_is_off_by_an_error(call: str) -> None:
 
 
 def test_the_bars_that_it_keeps_are_read_while_it_is_off() -> None:
-    kept = {"SPY": (BAR,)}
-    assert GuardedStrategy(Returning(kept)).known(draft(off=True)) == kept
+    bars = {"SPY": (BAR,)}
+    assert GuardedStrategy(Returning(bars)).known(draft(off=True)) == bars
 
 
 @pytest.mark.parametrize("returned", [None, (BAR,), 7, {"SPY": None}, {"SPY": BAR}, {"SPY": (500.5,)}])
@@ -131,10 +131,10 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
     ],
 )
 def test_what_cannot_be_used_is_refused_before_it_is_kept(call: str, returned: Any, text: str) -> None:
-    made = draft()
+    step_draft = draft()
     with pytest.raises((TypeError, ValueError), match=text):
-        CALLS[call](GuardedStrategy(Returning(returned)), made)
-    assert made.strategy is STATE
+        CALLS[call](GuardedStrategy(Returning(returned)), step_draft)
+    assert step_draft.strategy is STATE
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ def test_what_cannot_be_used_is_refused_before_it_is_kept(call: str, returned: A
     ],
 )
 def test_a_decision_that_cannot_be_used_is_refused(returned: Any, text: str) -> None:
-    made = draft()
+    step_draft = draft()
     with pytest.raises((TypeError, ValueError), match=text):
-        GuardedStrategy(Returning(returned)).decide(made, ANSWER, VIEW, Decision)
-    assert made.strategy is STATE
+        GuardedStrategy(Returning(returned)).decide(step_draft, ANSWER, VIEW, Decision)
+    assert step_draft.strategy is STATE
 
 
 def test_large_values_are_no_fault() -> None:

@@ -91,11 +91,11 @@ def sell(name: str, symbol: str = CALL, quantity: int = 1, limit: str | None = "
 def run(
     state: PaperState, *steps: tuple[Event, Iterable[Effect]], broker: PaperBroker = BROKER
 ) -> tuple[PaperState, list[Event]]:
-    said: list[Event] = []
+    events: list[Event] = []
     for event, effects in steps:
         state, answers = broker.step(state, event, tuple(effects))
-        said.extend(answers)
-    return state, said
+        events.extend(answers)
+    return state, events
 
 
 def monday(held: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, cash: str = "10000") -> PaperState:
@@ -106,25 +106,25 @@ def monday(held: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, 
     return run(state, (SessionScheduled(DAY - MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()), broker=broker)[0]
 
 
-def fills(said: Iterable[Event]) -> list[tuple[Decimal, int, int]]:
+def fills(events: Iterable[Event]) -> list[tuple[Decimal, int, int]]:
     """(price, minutes after the open, cumulative quantity) of every fill."""
     return [
         (event.price, (event.filled_ns - MONDAY.open_ns) // MINUTE, event.cumulative_quantity)
-        for event in said
+        for event in events
         if isinstance(event, OrderFilled)
     ]
 
 
-def reasons(said: Iterable[Event]) -> list[str]:
-    return [event.reason for event in said if isinstance(event, OrderRejected | CancelRejected)]
+def reasons(events: Iterable[Event]) -> list[str]:
+    return [event.reason for event in events if isinstance(event, OrderRejected | CancelRejected)]
 
 
 # --- sessions, contracts, quotes ----------------------------------------------------------------------------------
 
 
 def test_a_session_lists_whole_dollar_strikes_around_the_last_close_for_the_configured_expiries() -> None:
-    _, said = run(replace(monday(), session=None), (SessionScheduled(DAY, MONDAY, (TUESDAY, HALF_DAY)), ()))
-    (listed,) = said
+    _, events = run(replace(monday(), session=None), (SessionScheduled(DAY, MONDAY, (TUESDAY, HALF_DAY)), ()))
+    (listed,) = events
     assert isinstance(listed, ContractsListed)
     assert (listed.session_date, listed.volatility) == ("2024-07-01", 0.08)
     assert {contract.expiry for contract in listed.contracts} == {"2024-07-01", "2024-07-02", "2024-07-03"}
@@ -137,17 +137,17 @@ def test_a_session_lists_whole_dollar_strikes_around_the_last_close_for_the_conf
 
 def test_the_same_session_scheduled_again_says_the_same_contracts_and_keeps_the_book() -> None:
     state, _ = run(monday(), (minute_bar(0), [buy("a")]), (minute_bar(1, (510.0, 510.0, 510.0, 510.0)), []))
-    after, said = run(state, (SessionScheduled(DAY + 9 * MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()))
+    after, events = run(state, (SessionScheduled(DAY + 9 * MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()))
     assert after == state
-    assert [type(event) for event in said] == [ContractsListed]
+    assert [type(event) for event in events] == [ContractsListed]
 
 
 def test_while_volatility_is_unknown_there_are_no_contracts_and_no_quotes() -> None:
-    state, said = run(BROKER.start(), (SessionScheduled(DAY, MONDAY, (TUESDAY,)), ()))
-    assert said == []
-    _, said = run(state, (minute_bar(0), [WatchContracts((CALL,)), buy("a")]))
-    assert reasons(said) == [f'asset "{CALL}" not found']
-    assert said[-1] == QuotesReceived(minute_bar(0).time_ns, MONDAY.open_ns, ())
+    state, events = run(BROKER.start(), (SessionScheduled(DAY, MONDAY, (TUESDAY,)), ()))
+    assert events == []
+    _, events = run(state, (minute_bar(0), [WatchContracts((CALL,)), buy("a")]))
+    assert reasons(events) == [f'asset "{CALL}" not found']
+    assert events[-1] == QuotesReceived(minute_bar(0).time_ns, MONDAY.open_ns, ())
     assert run(state, (SessionScheduled(DAY, MONDAY, (TUESDAY,)), ()))[1] == []
 
 
@@ -156,7 +156,7 @@ def sessions(count: int) -> list[Session]:
 
 
 def test_volatility_becomes_known_after_twenty_one_sessions_and_comes_from_earlier_ones_only() -> None:
-    calendar, state, said = sessions(25), BROKER.start(), list[Event]()
+    calendar, state, events = sessions(25), BROKER.start(), list[Event]()
     for index, session in enumerate(calendar):
         close = 500.0 * 1.01 ** (index % 2)
         bar = Bar("SPY", session.open_ns, 500.0, 600.0, 400.0, close, 1.0)
@@ -165,8 +165,8 @@ def test_volatility_becomes_known_after_twenty_one_sessions_and_comes_from_earli
             BarClosed(session.open_ns, bar),
         ]
         state, answers = run(state, *((event, ()) for event in [*steps, SessionEnded(session.close_ns, session.date)]))
-        said.extend(answers)
-    listed = [event for event in said if isinstance(event, ContractsListed)]
+        events.extend(answers)
+    listed = [event for event in events if isinstance(event, ContractsListed)]
     assert [event.session_date for event in listed] == ["2024-06-22", "2024-06-23", "2024-06-24", "2024-06-25"]
     # twenty returns of +-ln 1.01, ten each: mean 0, deviation ln 1.01 x sqrt(20 / 19)
     assert listed[0].volatility == pytest.approx(math.log(1.01) * math.sqrt(20 / 19 * 252) * 1.25)
@@ -177,16 +177,16 @@ def test_history_bars_of_earlier_sessions_make_volatility_known_before_the_first
     calendar = sessions(22)
     today = calendar[-1]
     scheduled = SessionScheduled(today.open_ns, today, (), tuple(calendar[:-1]))
-    state, said = run(BROKER.start(), (scheduled, ()))
+    state, events = run(BROKER.start(), (scheduled, ()))
     for session in calendar[:-1]:
         for start, close in ((session.open_ns, 480.0), (session.open_ns + MINUTE, 500.0), (session.close_ns, 470.0)):
             bar = Bar("SPY", start, close, close, close, close, 1.0)
             state, answers = run(state, (BarClosed(today.open_ns, bar), ()))
-            said.extend(answers)
-    assert said == []
+            events.extend(answers)
+    assert events == []
     first = Bar("SPY", today.open_ns, 510.0, 510.0, 510.0, 510.0, 1.0)
-    state, said = run(state, (BarClosed(today.open_ns + MINUTE, first), ()))
-    assert [type(event) for event in said] == [ContractsListed, QuotesReceived]
+    state, events = run(state, (BarClosed(today.open_ns + MINUTE, first), ()))
+    assert [type(event) for event in events] == [ContractsListed, QuotesReceived]
     assert state.market is not None
     assert (state.market.volatility, state.market.centre) == (0.08, 500)
 
@@ -230,20 +230,20 @@ def test_bars_of_other_symbols_or_hours_change_nothing(bar: Bar) -> None:
 
 
 def test_an_order_never_fills_on_the_bar_that_was_already_closed() -> None:
-    _, said = run(monday(), (minute_bar(0), [buy("a")]))
-    assert [type(event) for event in said] == [OrderAccepted, QuotesReceived]
+    _, events = run(monday(), (minute_bar(0), [buy("a")]))
+    assert [type(event) for event in events] == [OrderAccepted, QuotesReceived]
     state, _ = run(monday(), (ClockTicked(MONDAY.open_ns + 1), [buy("a")]))
-    state, said = run(state, (minute_bar(0), []), (minute_bar(1), []))
-    assert [minute for _, minute, _ in fills(said)] == [1]
+    state, events = run(state, (minute_bar(0), []), (minute_bar(1), []))
+    assert [minute for _, minute, _ in fills(events)] == [1]
 
 
 def test_a_marketable_buy_fills_at_the_ask_of_the_next_open_and_pays_fees() -> None:
-    state, said = run(
+    state, events = run(
         monday(), (minute_bar(0), [buy("a", quantity=3)]), (minute_bar(1, (501.0, 502.0, 500.0, 500.0)), [])
     )
     ask = oracle(CALL, 501.0, 389 + 390, 1)[1]
-    assert fills(said) == [(ask, 1, 3)]
-    (filled,) = (event for event in said if isinstance(event, OrderFilled))
+    assert fills(events) == [(ask, 1, 3)]
+    (filled,) = (event for event in events if isinstance(event, OrderFilled))
     assert filled.time_ns == minute_bar(1).time_ns
     assert (filled.cumulative_cost, filled.cumulative_fees) == (3 * ask, Decimal("0.15"))
     assert state.cash == 10000 - 300 * ask - Decimal("0.15")
@@ -252,12 +252,12 @@ def test_a_marketable_buy_fills_at_the_ask_of_the_next_open_and_pays_fees() -> N
 
 
 def test_a_marketable_sale_fills_at_the_bid_of_the_next_open_and_pays_fees() -> None:
-    state, said = run(
+    state, events = run(
         monday({PUT: 3}), (minute_bar(0), [sell("a", PUT, 2)]), (minute_bar(1, (499.0, 500.0, 498.0, 500.0)), [])
     )
     bid = oracle(PUT, 499.0, 389 + 390, 1)[0]
     paid = (Decimal("0.12") + Decimal("0.0001") * 200 * bid).quantize(Decimal("0.01"), ROUND_CEILING)
-    assert fills(said) == [(bid, 1, 2)]
+    assert fills(events) == [(bid, 1, 2)]
     assert state.cash == 10000 + 200 * bid - paid
     assert state.holdings == (PaperPosition(PUT, 1, Decimal("1.00")),)
 
@@ -284,15 +284,15 @@ def test_a_limit_touched_within_the_bar_fills_at_the_limit_and_one_cent_beyond_i
 def test_market_orders_take_the_other_side_of_the_open() -> None:
     state = monday({PUT: 1})
     orders = [buy("a", limit=None), sell("b", PUT, limit=None)]
-    _, said = run(state, (minute_bar(0), orders), (minute_bar(1), []))
+    _, events = run(state, (minute_bar(0), orders), (minute_bar(1), []))
     expected = [(oracle(CALL, 500.0, 779, 1)[1], 1, 1), (oracle(PUT, 500.0, 779, 1)[0], 1, 1)]
-    assert fills(said) == expected
+    assert fills(events) == expected
 
 
 def test_a_market_sale_without_a_bid_stays_working() -> None:
-    state, said = run(monday({TODAY_CALL: 1}), (minute_bar(380, (480.0,) * 4), [sell("a", TODAY_CALL, limit=None)]))
-    state, said = run(state, (minute_bar(381, (480.0,) * 4), []))
-    assert fills(said) == []
+    state, events = run(monday({TODAY_CALL: 1}), (minute_bar(380, (480.0,) * 4), [sell("a", TODAY_CALL, limit=None)]))
+    state, events = run(state, (minute_bar(381, (480.0,) * 4), []))
+    assert fills(events) == []
     assert [order.client_order_id for order in state.orders] == ["a"]
 
 
@@ -300,10 +300,10 @@ def test_an_order_fills_by_parts_of_what_a_minute_takes_and_rounds_its_fees_once
     paper = configured(TRADING.paper, contracts_per_minute=2, orf_usd=Decimal("0.003"), occ_usd=Decimal(0))
     broker = PaperBroker(configured(TRADING, paper=paper), "SPY")
     steps = [(minute_bar(0), [buy("a", quantity=5)]), (minute_bar(1), []), (minute_bar(2), []), (minute_bar(3), [])]
-    state, said = run(monday(broker=broker), *steps, broker=broker)
+    state, events = run(monday(broker=broker), *steps, broker=broker)
     asks = [oracle(CALL, 500.0, 390 - minute + 390, 1)[1] for minute in (1, 2, 3)]
-    assert fills(said) == [(asks[0], 1, 2), (asks[1], 2, 4), (asks[2], 3, 5)]
-    parts = [event for event in said if isinstance(event, OrderFilled)]
+    assert fills(events) == [(asks[0], 1, 2), (asks[1], 2, 4), (asks[2], 3, 5)]
+    parts = [event for event in events if isinstance(event, OrderFilled)]
     assert [part.cumulative_cost for part in parts] == [
         2 * asks[0],
         2 * asks[0] + 2 * asks[1],
@@ -321,9 +321,11 @@ def test_an_order_fills_by_parts_of_what_a_minute_takes_and_rounds_its_fees_once
 def test_a_partly_filled_order_can_be_cancelled_and_keeps_its_fill() -> None:
     broker = PaperBroker(configured(TRADING, paper=configured(TRADING.paper, contracts_per_minute=1)), "SPY")
     state, _ = run(monday(broker=broker), (minute_bar(0), [buy("a", quantity=2)]), broker=broker)
-    state, said = run(state, (minute_bar(1), [CancelOrder("a")]), (minute_bar(2), []), broker=broker)
-    assert [event for event in said if isinstance(event, OrderCanceled)] == [OrderCanceled(minute_bar(1).time_ns, "a")]
-    assert [quantity for _, _, quantity in fills(said)] == [1]
+    state, events = run(state, (minute_bar(1), [CancelOrder("a")]), (minute_bar(2), []), broker=broker)
+    assert [event for event in events if isinstance(event, OrderCanceled)] == [
+        OrderCanceled(minute_bar(1).time_ns, "a")
+    ]
+    assert [quantity for _, _, quantity in fills(events)] == [1]
     assert (state.orders, [holding.quantity for holding in state.holdings]) == ((), [1])
 
 
@@ -360,44 +362,44 @@ def test_orders_that_the_market_cannot_price_wait() -> None:
     ],
 )
 def test_an_order_that_cannot_stand_is_rejected_with_the_brokers_words(order: SubmitOrder, reason: str) -> None:
-    state, said = run(monday(), (at(0), [order]))
-    assert said == [OrderRejected(MONDAY.open_ns, "a", reason)]
+    state, events = run(monday(), (at(0), [order]))
+    assert events == [OrderRejected(MONDAY.open_ns, "a", reason)]
     assert (state.orders, state.cash) == ((), Decimal(10000))
 
 
 @pytest.mark.parametrize("minute", [-1, 390])
 def test_market_orders_are_refused_outside_the_session(minute: int) -> None:
-    _, said = run(monday({CALL: 1}), (at(minute), [sell("a", limit=None)]))
-    assert reasons(said) == ["options market orders are only allowed during market hours"]
+    _, events = run(monday({CALL: 1}), (at(minute), [sell("a", limit=None)]))
+    assert reasons(events) == ["options market orders are only allowed during market hours"]
 
 
 def test_working_buys_reserve_their_premium_and_fees_until_they_are_gone() -> None:
-    state, said = run(
+    state, events = run(
         monday(cash="1000.10"), (at(0), [buy("a", limit="5.00"), buy("b", limit="5.00"), buy("c", limit="0.01")])
     )
-    assert [type(event) for event in said] == [OrderAccepted, OrderAccepted, OrderRejected]
-    assert reasons(said) == ["insufficient options buying power (required: 1.05, available: 0.00)"]
-    _, said = run(state, (at(1), [CancelOrder("a"), buy("d", limit="5.00")]))
-    assert [type(event) for event in said] == [OrderCanceled, OrderAccepted]
+    assert [type(event) for event in events] == [OrderAccepted, OrderAccepted, OrderRejected]
+    assert reasons(events) == ["insufficient options buying power (required: 1.05, available: 0.00)"]
+    _, events = run(state, (at(1), [CancelOrder("a"), buy("d", limit="5.00")]))
+    assert [type(event) for event in events] == [OrderCanceled, OrderAccepted]
 
 
 def test_a_market_buy_reserves_the_last_ask() -> None:
     ask = oracle(CALL, 500.0, 389 + 390, 1)[1]
     cash = str(200 * ask + Decimal("0.09"))
-    _, said = run(monday(cash=cash), (minute_bar(0), [buy("a", limit=None), buy("b", limit=None)]))
-    assert [type(event) for event in said] == [OrderAccepted, OrderRejected, QuotesReceived]
+    _, events = run(monday(cash=cash), (minute_bar(0), [buy("a", limit=None), buy("b", limit=None)]))
+    assert [type(event) for event in events] == [OrderAccepted, OrderRejected, QuotesReceived]
     unpriced = monday({"SPY240705C00500000": 1})
-    _, said = run(unpriced, (minute_bar(0), [buy("a", "SPY240705C00500000", limit=None)]))
-    assert reasons(said) == ["market order without a quote"]
+    _, events = run(unpriced, (minute_bar(0), [buy("a", "SPY240705C00500000", limit=None)]))
+    assert reasons(events) == ["market order without a quote"]
 
 
 def test_working_sales_hold_their_contracts() -> None:
-    state, said = run(
+    state, events = run(
         monday({CALL: 3}), (at(0), [sell("a", quantity=2, limit="9.00"), sell("b", quantity=2, limit="9.00")])
     )
-    assert reasons(said) == ["insufficient qty available for order (requested: 2, available: 1)"]
-    _, said = run(state, (at(1), [sell("c", limit="9.00"), buy("d", limit="99.99")]))
-    assert said == [OrderAccepted(at(1).time_ns, "c"), OrderAccepted(at(1).time_ns, "d")]  # sales reserve no cash
+    assert reasons(events) == ["insufficient qty available for order (requested: 2, available: 1)"]
+    _, events = run(state, (at(1), [sell("c", limit="9.00"), buy("d", limit="99.99")]))
+    assert events == [OrderAccepted(at(1).time_ns, "c"), OrderAccepted(at(1).time_ns, "d")]  # sales reserve no cash
 
 
 def test_a_client_order_id_used_twice_is_a_broken_invariant() -> None:
@@ -407,10 +409,10 @@ def test_a_client_order_id_used_twice_is_a_broken_invariant() -> None:
 
 
 def test_only_a_working_order_can_be_cancelled() -> None:
-    _, said = run(
+    _, events = run(
         monday(), (minute_bar(0), [buy("a")]), (minute_bar(1), []), (at(3), [CancelOrder("a"), CancelOrder("z")])
     )
-    assert reasons(said) == ["order is not cancelable", "order not found"]
+    assert reasons(events) == ["order is not cancelable", "order not found"]
 
 
 def test_effects_for_others_change_nothing() -> None:
@@ -429,9 +431,9 @@ def test_expiring_contracts_are_exercised_when_a_cent_in_the_money(
 ) -> None:
     state = monday({TODAY_CALL: 2, TODAY_PUT: 3, CALL: 1})
     ended = SessionEnded(MONDAY.close_ns, MONDAY.date)
-    state, said = run(state, (minute_bar(389, (close,) * 4), []), (ended, []))
+    state, events = run(state, (minute_bar(389, (close,) * 4), []), (ended, []))
     strike = Decimal(500)
-    assert said[-2:] == [
+    assert events[-2:] == [
         ContractExpired(MONDAY.close_ns, TODAY_CALL, 2, "SPY", shares_of_call, strike),
         ContractExpired(MONDAY.close_ns, TODAY_PUT, 3, "SPY", shares_of_put, strike),
     ]
@@ -456,8 +458,8 @@ def test_working_orders_lapse_at_the_end_and_the_close_is_remembered() -> None:
         (minute_bar(389, (503.0,) * 4), [buy("a", limit="0.01")]),
         (SessionEnded(MONDAY.close_ns, MONDAY.date), []),
     ]
-    state, said = run(monday(), *steps)
-    assert said[-1] == OrderExpired(MONDAY.close_ns, "a")
+    state, events = run(monday(), *steps)
+    assert events[-1] == OrderExpired(MONDAY.close_ns, "a")
     assert (state.orders, state.session, state.market) == ((), None, None)
     assert state.closes[-1] == SessionClose("2024-07-01", 503.0)
     assert len(state.closes) == 21
@@ -469,8 +471,8 @@ def test_another_days_end_changes_nothing() -> None:
 
 def test_a_forgotten_end_is_made_up_for_when_the_next_session_is_scheduled() -> None:
     state, _ = run(monday({TODAY_CALL: 1}), (minute_bar(0, (501.0,) * 4), [buy("a", limit="0.01")]))
-    state, said = run(state, (SessionScheduled(TUESDAY.open_ns, TUESDAY, (HALF_DAY,)), ()))
-    assert [type(event) for event in said] == [OrderExpired, ContractExpired, ContractsListed]
+    state, events = run(state, (SessionScheduled(TUESDAY.open_ns, TUESDAY, (HALF_DAY,)), ()))
+    assert [type(event) for event in events] == [OrderExpired, ContractExpired, ContractsListed]
     assert (state.session, state.last_bar) == (TUESDAY, None)
     assert _centre(state) == 501
 
@@ -484,23 +486,23 @@ def test_a_contract_that_expired_on_a_missed_day_settles_before_the_next_session
     state, _ = run(
         monday({CALL: 1}), (minute_bar(0, (501.0,) * 4), []), (SessionEnded(MONDAY.close_ns, MONDAY.date), [])
     )
-    state, said = run(state, (SessionScheduled(HALF_DAY.open_ns, HALF_DAY, ()), ()))
-    assert said[0] == ContractExpired(HALF_DAY.open_ns, CALL, 1, "SPY", 100, Decimal(500))
+    state, events = run(state, (SessionScheduled(HALF_DAY.open_ns, HALF_DAY, ()), ()))
+    assert events[0] == ContractExpired(HALF_DAY.open_ns, CALL, 1, "SPY", 100, Decimal(500))
     assert state.holdings == (PaperPosition("SPY", 100, Decimal(500)),)
 
 
 def test_without_a_bar_of_its_own_session_a_contract_settles_at_the_last_known_close() -> None:
-    _, said = run(monday({"SPY240701C00499000": 1}), (SessionEnded(MONDAY.close_ns, MONDAY.date), []))
-    assert said == [ContractExpired(MONDAY.close_ns, "SPY240701C00499000", 1, "SPY", 100, Decimal(499))]
+    _, events = run(monday({"SPY240701C00499000": 1}), (SessionEnded(MONDAY.close_ns, MONDAY.date), []))
+    assert events == [ContractExpired(MONDAY.close_ns, "SPY240701C00499000", 1, "SPY", 100, Decimal(499))]
 
 
 def test_a_limit_order_sent_after_the_close_works_in_the_next_session() -> None:
     state, _ = run(monday({CALL: 1}), (minute_bar(389), []), (SessionEnded(MONDAY.close_ns, MONDAY.date), [sell("a")]))
     bar = Bar("SPY", TUESDAY.open_ns, 505.0, 505.0, 505.0, 505.0, 1.0)
-    state, said = run(
+    state, events = run(
         state, (SessionScheduled(TUESDAY.open_ns, TUESDAY, ()), ()), (BarClosed(TUESDAY.open_ns + MINUTE, bar), ())
     )
-    assert [event.price for event in said if isinstance(event, OrderFilled)] == [oracle(CALL, 505.0, 390, 0)[0]]
+    assert [event.price for event in events if isinstance(event, OrderFilled)] == [oracle(CALL, 505.0, 390, 0)[0]]
 
 
 def test_the_snapshot_names_cash_positions_and_open_orders() -> None:
@@ -559,10 +561,10 @@ def test_a_decoded_copy_always_continues_like_the_original_and_money_adds_up(
     for event, effects in tape(minutes):
         encoded = msgspec.json.encode(state)
         copy = msgspec.json.decode(encoded, type=PaperState)
-        after, said = broker.step(state, event, effects)
+        after, events = broker.step(state, event, effects)
         assert msgspec.json.encode(state) == encoded  # the input is not changed
-        assert twin.step(copy, event, effects) == (after, said)
-        for answer in said:
+        assert twin.step(copy, event, effects) == (after, events)
+        for answer in events:
             if isinstance(answer, OrderFilled):
                 fills_by_order[answer.client_order_id] = answer
             elif isinstance(answer, ContractExpired):

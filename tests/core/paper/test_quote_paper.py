@@ -55,9 +55,9 @@ BROKER = QuotePaperBroker(TRADING, "SPY")
 
 
 def occ(symbol: str) -> OccContract:
-    found = parse_occ(symbol)
-    assert found is not None
-    return found
+    contract = parse_occ(symbol)
+    assert contract is not None
+    return contract
 
 
 def listing(*symbols: str) -> ContractsListed:
@@ -75,11 +75,11 @@ def at(second: int) -> ClockTicked:
 def quotes(second: int, *sides: tuple[str, str, str], age_s: int = 0) -> QuotesReceived:
     """(symbol, bid, ask) known `second` seconds after Monday's open, quoted `age_s` before."""
     now = MONDAY.open_ns + second * SECOND
-    told = (
+    quotes = (
         Quote(symbol, Decimal(bid), Decimal(ask), Decimal(bid), Decimal(ask), now - age_s * SECOND)
         for symbol, bid, ask in sides
     )
-    return QuotesReceived(now, 0, tuple(told))
+    return QuotesReceived(now, 0, tuple(quotes))
 
 
 def bar(minute: int, close: float, symbol: str = "SPY") -> BarClosed:
@@ -98,11 +98,11 @@ def sell(name: str, symbol: str = CALL, quantity: int = 1, limit: str | None = "
 def run(
     state: PaperState, *steps: tuple[Event, Iterable[Effect]], broker: QuotePaperBroker = BROKER
 ) -> tuple[PaperState, list[Event]]:
-    said: list[Event] = []
+    events: list[Event] = []
     for event, effects in steps:
         state, answers = broker.step(state, event, tuple(effects))
-        said.extend(answers)
-    return state, said
+        events.extend(answers)
+    return state, events
 
 
 def monday(held: Mapping[str, int] | None = None, cash: str = "10000") -> PaperState:
@@ -113,22 +113,22 @@ def monday(held: Mapping[str, int] | None = None, cash: str = "10000") -> PaperS
     return run(state, (scheduled, ()), (listing(CALL, PUT, TODAY_CALL, TODAY_PUT), ()))[0]
 
 
-def fills(said: Iterable[Event]) -> list[tuple[str, Decimal, int]]:
+def fills(events: Iterable[Event]) -> list[tuple[str, Decimal, int]]:
     """(client order id, price, cumulative quantity) of every fill."""
-    return [(e.client_order_id, e.price, e.cumulative_quantity) for e in said if isinstance(e, OrderFilled)]
+    return [(e.client_order_id, e.price, e.cumulative_quantity) for e in events if isinstance(e, OrderFilled)]
 
 
-def reasons(said: Iterable[Event]) -> list[str]:
-    return [event.reason for event in said if isinstance(event, OrderRejected | CancelRejected)]
+def reasons(events: Iterable[Event]) -> list[str]:
+    return [event.reason for event in events if isinstance(event, OrderRejected | CancelRejected)]
 
 
 # --- quotes and fills ---------------------------------------------------------------------------------------------
 
 
 def test_a_buy_takes_the_ask_of_the_first_quote_after_it_and_pays_fees() -> None:
-    state, said = run(monday(), (at(10), [buy("a", quantity=3)]), (quotes(12, (CALL, "2.00", "2.05")), []))
+    state, events = run(monday(), (at(10), [buy("a", quantity=3)]), (quotes(12, (CALL, "2.00", "2.05")), []))
     known = quotes(12).time_ns
-    assert said == [
+    assert events == [
         OrderAccepted(at(10).time_ns, "a"),
         # 3 x 2.05 = 6.15 a share; fees 3 x 0.05 = 0.15
         OrderFilled(known, "a", CALL, 1, Decimal("2.05"), known, 3, Decimal("6.15"), Decimal("0.15"), 3),
@@ -139,8 +139,8 @@ def test_a_buy_takes_the_ask_of_the_first_quote_after_it_and_pays_fees() -> None
 
 
 def test_a_sale_takes_the_bid_and_pays_the_fees_of_sales() -> None:
-    state, said = run(monday({CALL: 3}), (at(10), [sell("a", quantity=2)]), (quotes(12, (CALL, "2.00", "2.05")), []))
-    assert fills(said) == [("a", Decimal("2.00"), 2)]
+    state, events = run(monday({CALL: 3}), (at(10), [sell("a", quantity=2)]), (quotes(12, (CALL, "2.00", "2.05")), []))
+    assert fills(events) == [("a", Decimal("2.00"), 2)]
     assert state.cash == Decimal("10399.84")  # 10000 + 2 x 200 - (2 x 0.06 + 0.0001 x 400)
     assert state.holdings == (PaperPosition(CALL, 1, Decimal("1.00")),)
 
@@ -148,15 +148,15 @@ def test_a_sale_takes_the_bid_and_pays_the_fees_of_sales() -> None:
 def test_a_quote_given_before_the_order_or_in_its_very_moment_never_fills_it() -> None:
     early = (quotes(9, (CALL, "1.00", "1.01")), [buy("a")])  # the order follows from this very event
     late = (quotes(12, (CALL, "1.00", "1.02"), age_s=3), ())  # known later, but as old as the order
-    state, said = run(monday(), early, late)
-    assert fills(said) == []
+    state, events = run(monday(), early, late)
+    assert fills(events) == []
     assert fills(run(state, (quotes(13, (CALL, "1.00", "1.03"), age_s=3), []))[1]) == [("a", Decimal("1.03"), 1)]
 
 
 def test_a_fill_is_dated_by_its_quote_but_never_after_it_was_known() -> None:
     for age_s, expected in ((1, 19), (-5, 20)):  # the second exchange's clock runs five seconds ahead
-        _, said = run(monday(), (at(10), [buy("a")]), (quotes(20, (CALL, "2.00", "2.05"), age_s=age_s), []))
-        (fill,) = (event for event in said if isinstance(event, OrderFilled))
+        _, events = run(monday(), (at(10), [buy("a")]), (quotes(20, (CALL, "2.00", "2.05"), age_s=age_s), []))
+        (fill,) = (event for event in events if isinstance(event, OrderFilled))
         assert (fill.time_ns, fill.filled_ns) == (at(20).time_ns, at(expected).time_ns)
 
 
@@ -178,8 +178,8 @@ def test_a_fill_is_dated_by_its_quote_but_never_after_it_was_known() -> None:
 def test_a_limit_fills_only_when_marketable_and_a_missing_side_never(
     order: SubmitOrder, bid: str, ask: str, price: str | None
 ) -> None:
-    state, said = run(monday({CALL: 1}), (at(10), [order]), (quotes(12, (CALL, bid, ask)), []))
-    assert [fill[1] for fill in fills(said)] == ([] if price is None else [Decimal(price)])
+    state, events = run(monday({CALL: 1}), (at(10), [order]), (quotes(12, (CALL, bid, ask)), []))
+    assert [fill[1] for fill in fills(events)] == ([] if price is None else [Decimal(price)])
     assert len(state.orders) == (price is None)
 
 
@@ -187,21 +187,21 @@ def test_a_market_buy_needs_a_known_ask_to_be_accepted_and_takes_the_next_one() 
     nothing = run(monday(), (at(10), [buy("a", limit=None)]))[1]
     no_offer = run(monday(), (quotes(8, (CALL, "2.00", "0")), []), (at(10), [buy("a", limit=None)]))[1]
     assert reasons(nothing) == reasons(no_offer) == ["market order without a quote"]
-    asked = (quotes(8, (CALL, "2.00", "2.05")), ())
-    _, said = run(monday(), asked, (at(10), [buy("a", limit=None)]), (quotes(12, (CALL, "2.00", "2.10")), []))
-    assert fills(said) == [("a", Decimal("2.10"), 1)]
+    quote_step = (quotes(8, (CALL, "2.00", "2.05")), ())
+    _, events = run(monday(), quote_step, (at(10), [buy("a", limit=None)]), (quotes(12, (CALL, "2.00", "2.10")), []))
+    assert fills(events) == [("a", Decimal("2.10"), 1)]
 
 
 def test_a_quote_fills_at_most_what_a_minute_takes_and_only_once() -> None:
     broker = QuotePaperBroker(configured(TRADING, paper=configured(TRADING.paper, contracts_per_minute=2)), "SPY")
     first = quotes(12, (CALL, "2.00", "2.05"))
-    again = replace(quotes(14, (CALL, "2.00", "2.05"), age_s=2))  # told again, unchanged
+    again = replace(quotes(14, (CALL, "2.00", "2.05"), age_s=2))  # once more, unchanged
     steps = [(at(10), [buy("a", quantity=5)]), (first, []), (again, []), (quotes(15, (CALL, "2.00", "2.10")), [])]
-    state, said = run(monday(), *steps, broker=broker)
-    assert fills(said) == [("a", Decimal("2.05"), 2), ("a", Decimal("2.10"), 4)]
-    assert [event.quantity for event in said if isinstance(event, OrderFilled)] == [2, 2]
-    state, said = run(state, (at(20), [CancelOrder("a")]), (quotes(22, (CALL, "2.00", "2.10")), []), broker=broker)
-    assert said == [OrderCanceled(at(20).time_ns, "a")]
+    state, events = run(monday(), *steps, broker=broker)
+    assert fills(events) == [("a", Decimal("2.05"), 2), ("a", Decimal("2.10"), 4)]
+    assert [event.quantity for event in events if isinstance(event, OrderFilled)] == [2, 2]
+    state, events = run(state, (at(20), [CancelOrder("a")]), (quotes(22, (CALL, "2.00", "2.10")), []), broker=broker)
+    assert events == [OrderCanceled(at(20).time_ns, "a")]
     assert state.holdings == (PaperPosition(CALL, 4, Decimal("2.075")),)
 
 
@@ -216,8 +216,8 @@ def test_quotes_of_other_contracts_and_of_other_hours_fill_nothing() -> None:
 
 def test_orders_fill_in_the_order_in_which_they_came() -> None:
     state, _ = run(monday({CALL: 2}), (at(10), [sell("b"), sell("a", limit="9.00")]), (at(11), [buy("c", PUT)]))
-    _, said = run(state, (quotes(12, (PUT, "1.00", "1.10"), (CALL, "2.00", "2.05")), []))
-    assert fills(said) == [("b", Decimal("2.00"), 1), ("c", Decimal("1.10"), 1)]
+    _, events = run(state, (quotes(12, (PUT, "1.00", "1.10"), (CALL, "2.00", "2.05")), []))
+    assert fills(events) == [("b", Decimal("2.00"), 1), ("c", Decimal("1.10"), 1)]
 
 
 # --- acceptance ---------------------------------------------------------------------------------------------------
@@ -241,32 +241,32 @@ def test_orders_fill_in_the_order_in_which_they_came() -> None:
     ],
 )
 def test_an_order_that_cannot_stand_is_rejected_with_the_brokers_words(order: SubmitOrder, reason: str) -> None:
-    state, said = run(monday(), (at(10), [order]))
-    assert said == [OrderRejected(at(10).time_ns, "a", reason)]
+    state, events = run(monday(), (at(10), [order]))
+    assert events == [OrderRejected(at(10).time_ns, "a", reason)]
     assert (state.orders, state.cash) == ((), Decimal(10000))
 
 
 def test_a_working_market_buy_reserves_the_last_ask() -> None:
     state, _ = run(monday(cash="410.09"), (quotes(5, (CALL, "2.00", "2.05")), []))
-    _, said = run(state, (at(10), [buy("a", limit=None), buy("b", limit=None)]))
+    _, events = run(state, (at(10), [buy("a", limit=None), buy("b", limit=None)]))
     # 205.05 each: 410.10 for two
-    assert reasons(said) == ["insufficient options buying power (required: 205.05, available: 205.04)"]
+    assert reasons(events) == ["insufficient options buying power (required: 205.05, available: 205.04)"]
 
 
 def test_a_held_contract_that_is_no_longer_listed_can_be_sold() -> None:
-    state, said = run(monday({"SPY240702C00400000": 1}), (at(10), [sell("a", "SPY240702C00400000")]))
-    assert said == [OrderAccepted(at(10).time_ns, "a")]
+    state, events = run(monday({"SPY240702C00400000": 1}), (at(10), [sell("a", "SPY240702C00400000")]))
+    assert events == [OrderAccepted(at(10).time_ns, "a")]
     assert [order.client_order_id for order in state.orders] == ["a"]
 
 
 def test_market_orders_are_refused_outside_the_session() -> None:
-    _, said = run(monday({CALL: 1}), (at(-1), [sell("a", limit=None)]))
-    assert reasons(said) == ["options market orders are only allowed during market hours"]
+    _, events = run(monday({CALL: 1}), (at(-1), [sell("a", limit=None)]))
+    assert reasons(events) == ["options market orders are only allowed during market hours"]
 
 
 def test_only_a_working_order_can_be_cancelled_and_an_id_counts_once() -> None:
-    state, said = run(monday(), (at(10), [buy("a", quantity=0)]), (at(11), [CancelOrder("a"), CancelOrder("z")]))
-    assert reasons(said)[1:] == ["order is not cancelable", "order not found"]
+    state, events = run(monday(), (at(10), [buy("a", quantity=0)]), (at(11), [CancelOrder("a"), CancelOrder("z")]))
+    assert reasons(events)[1:] == ["order is not cancelable", "order not found"]
     with pytest.raises(ValueError, match="'a' was submitted twice"):
         BROKER.step(state, at(12), (buy("a"),))
 
@@ -281,8 +281,8 @@ def test_what_is_of_no_concern_changes_nothing() -> None:
 
 
 def test_quotes_are_forgotten_when_nobody_watches_holds_or_works_for_the_contract() -> None:
-    told = quotes(5, (CALL, "2.00", "2.05"), (PUT, "1.00", "1.05"), (TODAY_PUT, "1.00", "1.05"))
-    state, _ = run(monday({CALL: 1}), (told, [buy("a", PUT, limit="0.50")]), (at(6), [WatchContracts((TODAY_CALL,))]))
+    event = quotes(5, (CALL, "2.00", "2.05"), (PUT, "1.00", "1.05"), (TODAY_PUT, "1.00", "1.05"))
+    state, _ = run(monday({CALL: 1}), (event, [buy("a", PUT, limit="0.50")]), (at(6), [WatchContracts((TODAY_CALL,))]))
     assert state.watched == (TODAY_CALL,)
     assert [quote.symbol for quote in state.quotes] == [CALL, PUT]
 
@@ -293,8 +293,8 @@ def test_quotes_are_forgotten_when_nobody_watches_holds_or_works_for_the_contrac
 def test_working_orders_expire_with_the_session_and_its_quotes_with_them() -> None:
     state, _ = run(monday(), (quotes(5, (CALL, "2.00", "2.05")), [buy("a", limit="1.00")]))
     ended = SessionEnded(MONDAY.close_ns, MONDAY.date)
-    state, said = run(state, (ended, ()))
-    assert said == [OrderExpired(MONDAY.close_ns, "a")]
+    state, events = run(state, (ended, ()))
+    assert events == [OrderExpired(MONDAY.close_ns, "a")]
     assert (state.orders, state.quotes, state.session) == ((), (), None)
 
 
@@ -311,8 +311,8 @@ def test_expiring_options_settle_at_the_close_of_the_last_bar(
     symbol: str, close: float, shares: int, cash: str
 ) -> None:
     bars = [(bar(388, 700.0), ()), (bar(389, close), ()), (bar(387, 300.0), ())]  # the last to come is a late one
-    state, said = run(monday({symbol: 2, CALL: 1}), *bars, (SessionEnded(MONDAY.close_ns, MONDAY.date), ()))
-    assert said == [ContractExpired(MONDAY.close_ns, symbol, 2, "SPY", shares, Decimal(500))]
+    state, events = run(monday({symbol: 2, CALL: 1}), *bars, (SessionEnded(MONDAY.close_ns, MONDAY.date), ()))
+    assert events == [ContractExpired(MONDAY.close_ns, symbol, 2, "SPY", shares, Decimal(500))]
     assert state.cash == Decimal(cash)
     assert {holding.symbol: holding.quantity for holding in state.holdings} == (
         {CALL: 1, "SPY": shares} if shares else {CALL: 1}
@@ -321,8 +321,8 @@ def test_expiring_options_settle_at_the_close_of_the_last_bar(
 
 def test_a_session_whose_end_was_missed_is_ended_when_the_next_one_is_scheduled() -> None:
     state, _ = run(monday({TODAY_CALL: 1, CALL: 1}), (bar(0, 490.0), [buy("a")]))
-    state, said = run(state, (SessionScheduled(2 * DAY, TUESDAY, ()), ()))
-    assert said == [
+    state, events = run(state, (SessionScheduled(2 * DAY, TUESDAY, ()), ()))
+    assert events == [
         OrderExpired(2 * DAY, "a"),
         ContractExpired(2 * DAY, TODAY_CALL, 1, "SPY", 0, Decimal(500)),
     ]
@@ -332,17 +332,17 @@ def test_a_session_whose_end_was_missed_is_ended_when_the_next_one_is_scheduled(
 def test_what_expired_on_a_missed_day_settles_as_soon_as_a_close_is_known() -> None:
     later = Session("2024-07-03", 3 * DAY, 3 * DAY + 210 * MINUTE)
     held = replace(monday({CALL: 1}), session=None)
-    state, said = run(held, (SessionScheduled(3 * DAY, later, ()), ()))
-    assert (said, state.holdings) == ([], held.holdings)
+    state, events = run(held, (SessionScheduled(3 * DAY, later, ()), ()))
+    assert (events, state.holdings) == ([], held.holdings)
     last = BarClosed(later.close_ns, Bar("SPY", later.open_ns, 510.0, 510.0, 510.0, 510.0, 1.0))
-    _, said = run(state, (last, ()), (SessionEnded(later.close_ns, later.date), ()))
-    assert said == [ContractExpired(later.close_ns, CALL, 1, "SPY", 100, Decimal(500))]
+    _, events = run(state, (last, ()), (SessionEnded(later.close_ns, later.date), ()))
+    assert events == [ContractExpired(later.close_ns, CALL, 1, "SPY", 100, Decimal(500))]
 
 
 def test_a_session_without_a_bar_keeps_the_close_before_it() -> None:
     state, _ = run(monday({CALL: 1}), (bar(389, 490.0), ()), (SessionEnded(MONDAY.close_ns, MONDAY.date), ()))
-    _, said = run(state, (SessionScheduled(2 * DAY, TUESDAY, ()), ()), (SessionEnded(3 * DAY, TUESDAY.date), ()))
-    assert said == [ContractExpired(3 * DAY, CALL, 1, "SPY", 0, Decimal(500))]
+    _, events = run(state, (SessionScheduled(2 * DAY, TUESDAY, ()), ()), (SessionEnded(3 * DAY, TUESDAY.date), ()))
+    assert events == [ContractExpired(3 * DAY, CALL, 1, "SPY", 0, Decimal(500))]
 
 
 # --- laws ---------------------------------------------------------------------------------------------------------
@@ -376,12 +376,12 @@ def test_never_is_more_sold_than_held_and_a_copy_from_json_always_goes_on_alike(
                 effects = (make(f"o{index}", CALL, quantity, limit),)
         if index == copied_at:
             twin = msgspec.json.decode(msgspec.json.encode(twin), type=PaperState)
-        state, said = BROKER.step(state, event, effects)
-        twin, told = BROKER.step(twin, event, effects)
-        assert (state, said) == (twin, told)
-        assert {type(news) for news in said} <= set(QuotePaperBroker.EMITS)
+        state, events = BROKER.step(state, event, effects)
+        twin, twin_events = BROKER.step(twin, event, effects)
+        assert (state, events) == (twin, twin_events)
+        assert {type(news) for news in events} <= set(QuotePaperBroker.EMITS)
         assert all(holding.quantity > 0 for holding in state.holdings)
-        for news in said:
+        for news in events:
             if isinstance(news, OrderFilled):
                 filled_cost += news.side * news.price * news.quantity * 100
     spent = Decimal(10000) - state.cash

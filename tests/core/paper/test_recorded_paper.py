@@ -51,10 +51,10 @@ def after(state: RecordedState, *steps: tuple[Event, tuple[Effect, ...]]) -> tup
     for event, effects in steps:
         read = msgspec.json.decode(msgspec.json.encode(state), type=RecordedState)
         assert read == state
-        moved, said = BROKER.step(read, event, effects)
+        moved, events = BROKER.step(read, event, effects)
         assert isinstance(moved, RecordedState)
         state = moved
-        news.extend(said)
+        news.extend(events)
     return state, news
 
 

@@ -33,11 +33,11 @@ Steps = tuple[ev.Event, Iterable[Effect]]
 def play(
     state: SharePaperState, *steps: Steps, broker: SharePaperBroker = BROKER
 ) -> tuple[SharePaperState, list[ev.Event]]:
-    said: list[ev.Event] = []
+    events: list[ev.Event] = []
     for event, effects in steps:
-        state, told = broker.step(state, event, tuple(effects))
-        said.extend(told)
-    return state, said
+        state, step_events = broker.step(state, event, tuple(effects))
+        events.extend(step_events)
+    return state, events
 
 
 def monday(held: dict[str, int] | None = None, cash: str = "10000") -> SharePaperState:
@@ -58,24 +58,24 @@ def tick(time_ns: int, *effects: Effect) -> Steps:
 
 
 def printed(time_ns: int, *effects: Effect, opening: bool = False, **prices: str) -> Steps:
-    told = tuple(ev.Price(symbol, Decimal(price)) for symbol, price in prices.items())
-    return ev.PricesPrinted(time_ns, MONDAY.date, opening, told), effects
+    prints = tuple(ev.Price(symbol, Decimal(price)) for symbol, price in prices.items())
+    return ev.PricesPrinted(time_ns, MONDAY.date, opening, prints), effects
 
 
 def quoted(time_ns: int, at_ns: int, **sides: tuple[str, str]) -> Steps:
-    told = tuple(
+    quotes = tuple(
         ev.Quote(symbol, Decimal(bid), Decimal(ask), Decimal(bid), Decimal(ask), at_ns)
         for symbol, (bid, ask) in sides.items()
     )
-    return ev.QuotesReceived(time_ns, 0, told), ()
+    return ev.QuotesReceived(time_ns, 0, quotes), ()
 
 
-def fills(said: Iterable[ev.Event]) -> list[ev.OrderFilled]:
-    return [event for event in said if isinstance(event, ev.OrderFilled)]
+def fills(events: Iterable[ev.Event]) -> list[ev.OrderFilled]:
+    return [event for event in events if isinstance(event, ev.OrderFilled)]
 
 
-def rejections(said: Iterable[ev.Event]) -> list[str]:
-    return [event.reason for event in said if isinstance(event, ev.OrderRejected)]
+def rejections(events: Iterable[ev.Event]) -> list[str]:
+    return [event.reason for event in events if isinstance(event, ev.OrderRejected)]
 
 
 # --- fills and costs ----------------------------------------------------------------------------------------------
@@ -83,13 +83,13 @@ def rejections(said: Iterable[ev.Event]) -> list[str]:
 
 def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() -> None:
     state = monday({"AAA": 30}, cash="100")
-    state, said = play(
+    state, events = play(
         state,
         tick(BEFORE, order("s", "AAA", -1, 30, auction=True)),
         printed(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
         printed(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
     )
-    sold, bought = fills(said)
+    sold, bought = fills(events)
     # 30 x 12.3456 = 370.368, of which 0.1 % is 0.370368
     assert (sold.price, sold.cumulative_cost, sold.cumulative_fees) == (
         Decimal("12.3456"),
@@ -113,12 +113,12 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
 
 def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> None:
     state = monday({"AAA": 1})
-    _, said = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
-    assert said == [ev.OrderAccepted(BEFORE, "s")]
+    _, events = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
+    assert events == [ev.OrderAccepted(BEFORE, "s")]
     state, _ = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
-    _, said = play(state, printed(OPEN, opening=True, AAA="10", BBB="20"))
-    assert [type(event) for event in said] == [ev.OrderFilled, ev.QuotesReceived]
-    quotes = said[1]
+    _, events = play(state, printed(OPEN, opening=True, AAA="10", BBB="20"))
+    assert [type(event) for event in events] == [ev.OrderFilled, ev.QuotesReceived]
+    quotes = events[1]
     assert isinstance(quotes, ev.QuotesReceived)
     assert quotes.closes_bar_ns == 0
     assert [(q.symbol, q.bid, q.ask, q.quoted_ns) for q in quotes.quotes] == [
@@ -130,50 +130,50 @@ def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> N
 
 def test_a_print_off_the_grid_is_rounded_against_the_desk() -> None:
     state = monday({"AAA": 1}, cash="100")
-    _, said = play(
+    _, events = play(
         state,
         tick(BEFORE, order("s", "AAA", -1, 1, auction=True)),
         printed(OPEN, order("b", "BBB", +1, 1, "21"), opening=True, AAA="10.00019", BBB="20.00001"),
         printed(OPEN + MINUTE, BBB="20.00001"),
     )
-    assert [fill.price for fill in fills(said)] == [Decimal("10.0001"), Decimal("20.0041")]  # 20.004010002, up
+    assert [fill.price for fill in fills(events)] == [Decimal("10.0001"), Decimal("20.0041")]  # 20.004010002, up
 
 
 def test_a_buy_in_the_auction_pays_the_print_itself_rounded_up() -> None:
-    _, said = play(
+    _, events = play(
         monday(),
         tick(BEFORE, order("b", "BBB", +1, 3, "21", auction=True)),
         printed(OPEN, opening=True, BBB="20.00001"),
     )
-    assert [fill.price for fill in fills(said)] == [Decimal("20.0001")]
+    assert [fill.price for fill in fills(events)] == [Decimal("20.0001")]
 
 
 def test_an_order_never_trades_at_a_price_printed_when_it_came_or_before() -> None:
     state = monday({"AAA": 5})
     now = OPEN + 10 * MINUTE
-    state, said = play(state, printed(now, order("s", "AAA", -1, 5, "9"), AAA="10"), printed(now, AAA="10"))
-    assert fills(said) == []
-    _, said = play(state, printed(now + 1, AAA="9.5"))
-    assert [fill.price for fill in fills(said)] == [Decimal("9.5")]
+    state, events = play(state, printed(now, order("s", "AAA", -1, 5, "9"), AAA="10"), printed(now, AAA="10"))
+    assert fills(events) == []
+    _, events = play(state, printed(now + 1, AAA="9.5"))
+    assert [fill.price for fill in fills(events)] == [Decimal("9.5")]
 
 
 def test_a_limit_order_trades_only_where_it_is_marketable() -> None:
     state = monday({"AAA": 5}, cash="1000")
-    state, said = play(
+    state, events = play(
         state,
         tick(OPEN + 1, order("s", "AAA", -1, 5, "10.01"), order("b", "BBB", +1, 5, "20.0039")),
         printed(OPEN + MINUTE, AAA="10", BBB="20"),  # the bid is 10, the ask 20.004
     )
-    assert fills(said) == []
-    _, said = play(state, printed(OPEN + 2 * MINUTE, AAA="10.01", BBB="19.999"))
-    assert [fill.price for fill in fills(said)] == [Decimal("10.01"), Decimal("20.0030")]  # 20.0029998, up
+    assert fills(events) == []
+    _, events = play(state, printed(OPEN + 2 * MINUTE, AAA="10.01", BBB="19.999"))
+    assert [fill.price for fill in fills(events)] == [Decimal("10.01"), Decimal("20.0030")]  # 20.0029998, up
 
 
 def test_orders_trade_in_the_order_they_came_and_a_symbol_that_is_not_printed_waits() -> None:
     state = monday({"AAA": 5, "BBB": 5, "CCC": 5})
     sells = [order(symbol, symbol, -1, 5, "1") for symbol in ("CCC", "AAA", "BBB")]
-    state, said = play(state, tick(OPEN + 1, *sells), printed(OPEN + MINUTE, AAA="10", CCC="10"))
-    assert [fill.symbol for fill in fills(said)] == ["CCC", "AAA"]
+    state, events = play(state, tick(OPEN + 1, *sells), printed(OPEN + MINUTE, AAA="10", CCC="10"))
+    assert [fill.symbol for fill in fills(events)] == ["CCC", "AAA"]
     assert [working.symbol for working in state.orders] == ["BBB"]
 
 
@@ -200,33 +200,33 @@ def test_a_bar_s_price_is_put_on_the_grid_ties_to_even(price: float, ticks: str)
 
 def test_an_auction_order_without_a_print_is_canceled_at_the_opening_and_a_day_order_expires_at_the_end() -> None:
     state = monday({"AAA": 5, "BBB": 5})
-    state, said = play(
+    state, events = play(
         state,
         tick(BEFORE, order("a", "AAA", -1, 5, auction=True)),
         printed(OPEN, opening=True, BBB="10"),
         tick(OPEN + 1, order("d", "BBB", -1, 5, "11")),
         (ev.SessionEnded(CLOSE, MONDAY.date), ()),
     )
-    assert ev.OrderCanceled(OPEN, "a") in said
-    assert said[-1] == ev.OrderExpired(CLOSE, "d")
+    assert ev.OrderCanceled(OPEN, "a") in events
+    assert events[-1] == ev.OrderExpired(CLOSE, "d")
     assert (state.session, state.orders, state.asks, state.reserved) == (None, (), {}, NOTHING)
 
 
 def test_an_auction_order_with_a_limit_beyond_the_print_is_canceled_at_the_opening() -> None:
-    _, said = play(
+    _, events = play(
         monday({"AAA": 5}),
         tick(BEFORE, order("a", "AAA", -1, 5, "11", auction=True)),
         printed(OPEN, opening=True, AAA="10"),
     )
-    assert said[1] == ev.OrderCanceled(OPEN, "a")
+    assert events[1] == ev.OrderCanceled(OPEN, "a")
 
 
 def test_a_session_that_is_scheduled_over_another_ends_that_one_first() -> None:
     state = monday({"AAA": 5})
     state, _ = play(state, tick(OPEN + 1, order("d", "AAA", -1, 5, "11")))
     late = (ev.SessionScheduled(TUESDAY.open_ns - 1, TUESDAY, ()), ())
-    state, said = play(state, late, late, (ev.SessionEnded(CLOSE, MONDAY.date), ()))
-    assert said == [ev.OrderExpired(TUESDAY.open_ns - 1, "d")]
+    state, events = play(state, late, late, (ev.SessionEnded(CLOSE, MONDAY.date), ()))
+    assert events == [ev.OrderExpired(TUESDAY.open_ns - 1, "d")]
     assert (state.session, state.seen) == (TUESDAY, ())
 
 
@@ -246,7 +246,7 @@ def test_what_moves_nothing_is_passed_over() -> None:
 def test_every_refusal_says_what_is_wrong() -> None:
     state = monday({"AAA": 5}, cash="100")
     inside = OPEN + 5 * MINUTE
-    _, said = play(
+    _, events = play(
         state,
         tick(BEFORE, order("1", "AAA", -1, 5)),
         tick(OPEN - 2 * MINUTE, order("2", "AAA", -1, 5, auction=True), CancelOrder("2")),
@@ -267,7 +267,7 @@ def test_every_refusal_says_what_is_wrong() -> None:
         (ev.SessionEnded(CLOSE, MONDAY.date), ()),
         tick(CLOSE + 1, order("14", "AAA", -1, 1)),
     )
-    assert rejections(said) == [
+    assert rejections(events) == [
         "the market is closed",
         "opg orders are accepted until two minutes before the open",
         "qty must be > 0 (requested: 0)",
@@ -281,44 +281,44 @@ def test_every_refusal_says_what_is_wrong() -> None:
         "the market is closed",
         "no session is scheduled",
     ]
-    assert ev.OrderCanceled(OPEN - 2 * MINUTE, "2") in said
+    assert ev.OrderCanceled(OPEN - 2 * MINUTE, "2") in events
 
 
 def test_shares_that_are_no_longer_the_desk_s_can_still_be_sold() -> None:
-    _, said = play(monday({"OLD": 2}), tick(OPEN + 1, order("s", "OLD", -1, 2)), printed(OPEN + MINUTE, OLD="10"))
-    assert len(fills(said)) == 1
+    _, events = play(monday({"OLD": 2}), tick(OPEN + 1, order("s", "OLD", -1, 2)), printed(OPEN + MINUTE, OLD="10"))
+    assert len(fills(events)) == 1
 
 
 def test_working_buys_reserve_their_limit_and_cost_until_they_end() -> None:
     state = monday(cash="100")
     buy = order("b", "AAA", +1, 4, "24.9")  # 99.6 and 0.0996
-    state, said = play(state, tick(OPEN + 1, buy, order("c", "BBB", +1, 1, "1")))
+    state, events = play(state, tick(OPEN + 1, buy, order("c", "BBB", +1, 1, "1")))
     assert state.reserved == Decimal("99.6996")
-    assert rejections(said) == ["insufficient buying power (required: 1.001000, available: 0.300400)"]
-    state, said = play(state, tick(OPEN + 2, CancelOrder("b")), tick(OPEN + 3, order("d", "BBB", +1, 99, "1")))
+    assert rejections(events) == ["insufficient buying power (required: 1.001000, available: 0.300400)"]
+    state, events = play(state, tick(OPEN + 2, CancelOrder("b")), tick(OPEN + 3, order("d", "BBB", +1, 99, "1")))
     assert state.reserved == Decimal("99.099")
-    assert rejections(said) == []
+    assert rejections(events) == []
 
 
 def test_a_market_buy_that_became_dearer_than_the_cash_is_canceled() -> None:
-    state, said = play(
+    state, events = play(
         monday(cash="100"),
         printed(OPEN, opening=True, AAA="99"),
         tick(OPEN + 1, order("b", "AAA", +1, 1)),
         printed(OPEN + MINUTE, AAA="100"),
     )
     assert state.cash == 100
-    assert (said[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), NOTHING)
+    assert (events[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), NOTHING)
 
 
 def test_a_cancel_of_what_does_not_work_is_rejected_with_the_reason() -> None:
     state = monday({"AAA": 1})
-    _, said = play(
+    _, events = play(
         state,
         tick(OPEN + 1, order("s", "AAA", -1, 1)),
         printed(OPEN + MINUTE, CancelOrder("s"), CancelOrder("x"), AAA="10"),
     )
-    assert said[2:4] == [
+    assert events[2:4] == [
         ev.CancelRejected(OPEN + MINUTE, "s", "order is not cancelable"),
         ev.CancelRejected(OPEN + MINUTE, "x", "order not found"),
     ]
@@ -332,13 +332,13 @@ def test_a_name_used_twice_is_a_broken_caller() -> None:
 
 def test_the_broker_tells_what_it_holds_by_symbol() -> None:
     state, _ = play(monday({"BBB": 2, "AAA": 1}), tick(OPEN + 1, order("s", "AAA", -1, 1)))
-    told = broker_snapshot(state, OPEN + 2)
-    assert told.cash == 10000
-    assert [(p.symbol, p.quantity, p.average_price) for p in told.positions] == [
+    snapshot = broker_snapshot(state, OPEN + 2)
+    assert snapshot.cash == 10000
+    assert [(p.symbol, p.quantity, p.average_price) for p in snapshot.positions] == [
         ("AAA", Decimal(1), Decimal(10)),
         ("BBB", Decimal(2), Decimal(10)),
     ]
-    assert told.open_orders == ("s",)
+    assert snapshot.open_orders == ("s",)
 
 
 # --- on a live feed -----------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted
     assert ev.QuotesReceived not in LIVE.EMITS
     assert ev.QuotesReceived in BROKER.EMITS
     state = monday({"AAA": 5, "CCC": 5}, cash="1000")
-    state, said = play(
+    state, events = play(
         state,
         tick(BEFORE, order("a", "AAA", -1, 5, auction=True), order("c", "CCC", -1, 5, auction=True)),
         quoted(OPEN - 1, OPEN - 1, AAA=("9", "11")),
@@ -359,7 +359,7 @@ def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted
         quoted(OPEN + 5 * SECOND, OPEN + 4 * SECOND, BBB=("19.9", "20.00001"), AAA=("10", "0")),
         broker=LIVE,
     )
-    first, second = fills(said)
+    first, second = fills(events)
     assert (first.price, first.filled_ns, first.cumulative_fees) == (
         Decimal("9.9876"),
         OPEN + SECOND,
@@ -407,9 +407,11 @@ def test_the_cash_never_falls_below_0_nothing_is_short_and_money_is_conserved_th
         for number, (at, symbol, side, quantity, limit) in enumerate(orders):
             if at == minute:
                 state, _ = play(state, tick(now, SubmitOrder(f"{number}", symbol, side, quantity, limit, "", CLOSE)))
-        told = tuple(ev.Price(symbol, price) for symbol, price in zip(SYMBOLS, prices, strict=True))
-        state, said = BROKER.step(state, ev.PricesPrinted(now + 1, MONDAY.date, opening=minute == 0, prices=told))
-        for fill in fills(said):
+        minute_prices = tuple(ev.Price(symbol, price) for symbol, price in zip(SYMBOLS, prices, strict=True))
+        state, events = BROKER.step(
+            state, ev.PricesPrinted(now + 1, MONDAY.date, opening=minute == 0, prices=minute_prices)
+        )
+        for fill in fills(events):
             exact -= fill.side * Fraction(fill.price) * fill.quantity + Fraction(fill.cumulative_fees)
             assert abs(Fraction(fill.cumulative_fees) - Fraction(fill.cumulative_cost) / 1000) <= Fraction(1, 2 * 10**6)
         state = msgspec.json.decode(msgspec.json.encode(state, order="deterministic"), type=SharePaperState)

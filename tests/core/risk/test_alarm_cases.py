@@ -24,42 +24,44 @@ def test_another_case_of_a_trouble_is_another_alarm_and_other_figures_are_not() 
 
 def test_a_trouble_that_comes_again_hours_later_is_reported_again() -> None:
     d = desk()
-    told = []
+    names = []
     for minute in (5, 6, 240, 241):
         d.tick(minute)
-        told.append(trouble(d, "clock_leap", f"by_s {28800 + minute}"))
-    assert told == [["clock_leap"], [], ["clock_leap"], []]
+        names.append(trouble(d, "clock_leap", f"by_s {28800 + minute}"))
+    assert names == [["clock_leap"], [], ["clock_leap"], []]
 
 
 def test_cases_of_one_name_are_reported_up_to_a_bound() -> None:
     d = desk()
     words = [chr(ord("a") + number) * 3 for number in range(CASES_MAX + 5)]
-    told = [name for word in words for name in trouble(d, "job_failed", word)]
-    assert told == ["job_failed"] * CASES_MAX
+    names = [name for word in words for name in trouble(d, "job_failed", word)]
+    assert names == ["job_failed"] * CASES_MAX
     assert trouble(d, "disk_low", "little") == ["disk_low"]
 
 
 def test_a_desk_that_is_unreconciled_again_after_it_agreed_says_so_again() -> None:
     d = at_broker(account := Account())
-    told = []
+    names = []
     for minute in (10, 30):
         lost = d.put(ev.BrokerLost(d.at(minute), "the stream ended"))
-        told.append(alarms(lost) + alarms(d.tick(minute + 2)) + alarms(d.tick(minute + 8)) + alarms(d.tick(minute + 9)))
+        names.append(
+            alarms(lost) + alarms(d.tick(minute + 2)) + alarms(d.tick(minute + 8)) + alarms(d.tick(minute + 9))
+        )
         d.put(account.report(d.at(minute + 10)))
         assert d.state.risk.reconciled
-    assert told == [["broker_lost", "unreconciled"]] * 2
+    assert names == [["broker_lost", "unreconciled"]] * 2
 
 
 def test_a_policy_that_is_late_again_after_it_answered_is_reported_again() -> None:
     d = desk()
-    told = []
+    names = []
     for minute in (0, 1, 3, 4):  # late twice, an answer, late twice
         d.bar(minute)
-        told += alarms(d.tick(minute + 1, 50))
+        names += alarms(d.tick(minute + 1, 50))
         if minute == 1:
             d.bar(2)
             d.answer(HOLD)
-    assert told == ["policy_late", "policy_late"]
+    assert names == ["policy_late", "policy_late"]
 
 
 def test_each_order_that_is_denied_is_reported_and_counted_and_none_of_them_twice() -> None:
@@ -67,5 +69,5 @@ def test_each_order_that_is_denied_is_reported_and_counted_and_none_of_them_twic
     d.due()
     d.answer(10, 10, KEEP)  # 1,000 of 10,000 USD each: above 0.05
     quotes = [d.quotes(minute, AAA="100", BBB="100") for minute in (0, 1)]
-    assert [(alarms(told), orders(told)) for told in quotes] == [(["order_denied"] * 2, []), ([], [])]
+    assert [(alarms(effects), orders(effects)) for effects in quotes] == [(["order_denied"] * 2, []), ([], [])]
     assert d.state.stats.denials == {"order_weight": 2}

@@ -84,8 +84,8 @@ def test_what_is_lost_for_five_minutes_with_a_position_open_is_answered_as_confi
 def test_all_that_is_lost_is_named_in_one_line() -> None:
     d, _ = holding(Broker(on_blind="alarm", blind_min=2))
     assert alarms(d.tick(2, 59)) == []
-    told = str(d.tick(3))
-    assert "bars and quotes and reconciliation lost for 2 minutes" in told
+    text = str(d.tick(3))
+    assert "bars and quotes and reconciliation lost for 2 minutes" in text
 
 
 def test_nothing_is_lost_while_everything_comes() -> None:
@@ -119,13 +119,13 @@ def test_a_daily_desk_without_quotes_says_so_each_session_and_sells_nothing(rule
     account = Account()
     rules = {"flatten": Broker(), "hold": Broker(on_blind="hold"), "alarm": Broker(on_blind="alarm")}
     d = with_shares(account, Trading(broker=rules[rule]), AAA=40, BBB=50)
-    told: list[list[str]] = []
+    by_minute: list[list[str]] = []
     for minute in range(1, 12):
         effects = d.put(account.report(d.at(minute))) + d.tick(minute, 30)
         assert of(effects, SubmitOrder) == []
-        told.append(alarms(effects))
-    assert [minute for minute, names in enumerate(told, 1) if names] == [5]  # five minutes after the open
-    assert told[4] == {"flatten": ["blind"], "hold": ["blind_hold"], "alarm": ["blind"]}[rule]
+        by_minute.append(alarms(effects))
+    assert [minute for minute, names in enumerate(by_minute, 1) if names] == [5]  # five minutes after the open
+    assert by_minute[4] == {"flatten": ["blind"], "hold": ["blind_hold"], "alarm": ["blind"]}[rule]
     d.put(ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date))
     d.begin(HALF_DAY)
     if rule != "hold":
@@ -386,8 +386,8 @@ def test_orders_are_priced_on_the_step_of_their_class(symbol: str, price: str, s
     [("2.80", 0.05, "2.90"), ("2.88", 0.05, "3.00"), ("3.05", 0.05, "3.20"), ("0.07", 0.0, "0.05")],
 )
 def test_an_entry_in_another_root_is_rounded_down_to_its_step(ask: str, slack: float, limit: str) -> None:
-    found = entry_limit(quote("AAPL240702C00200000", "1.00", ask), slack, None)
-    assert found == Decimal(limit)
+    price = entry_limit(quote("AAPL240702C00200000", "1.00", ask), slack, None)
+    assert price == Decimal(limit)
 
 
 def test_a_half_day_s_last_moment_is_its_own_close() -> None:

@@ -96,8 +96,8 @@ def test_a_cheap_option_is_marked_by_a_quote_ten_cents_wide() -> None:
 
 def test_an_option_that_nobody_bids_for_is_worth_what_is_asked_at_most() -> None:
     d = holding()
-    told = d.confirmed(1, quote(CALL, "0", "0.05"), second=20)
-    assert (d.state.marks[CALL], alarms(told)) == (Decimal("0.05"), ["daily_loss", "no_bid"])
+    effects = d.confirmed(1, quote(CALL, "0", "0.05"), second=20)
+    assert (d.state.marks[CALL], alarms(effects)) == (Decimal("0.05"), ["daily_loss", "no_bid"])
 
 
 # --- a leap -------------------------------------------------------------------------------------------------------
@@ -272,14 +272,14 @@ def test_single_bad_quotes_never_sell_never_halt_and_never_move_the_peak(bad: li
 )
 def test_two_quotes_at_or_below_the_stop_always_sell(before: list[int], below: tuple[int, int], apart_ms: int) -> None:
     d = holding(Trading(sizing=Sizing(stop_loss=0.30, take_profit=0.90)))
-    now, told = d.at(2), []
+    now, effects = d.at(2), []
     for middle in (*before, *below):
         price = Decimal(middle) / 100
-        told += d.put(QuotesReceived(now, 0, (Quote(CALL, price, price, price, price, now),)))
+        effects += d.put(QuotesReceived(now, 0, (Quote(CALL, price, price, price, price, now),)))
         now += apart_ms * 1_000_000
-    told += d.put(ClockTicked(now + 5 * SECOND))  # where the second one leaps again, a third is waited for so long
+    effects += d.put(ClockTicked(now + 5 * SECOND))  # where the second one leaps again, a third is waited for so long
     assert [row.action for row in d.decisions() if row.kind == "rule"][:1] in (["stop_loss"], ["daily_loss"])
-    assert [o.side for o in of(told, SubmitOrder)] == [-1]
+    assert [o.side for o in of(effects, SubmitOrder)] == [-1]
 
 
 def test_a_daily_desk_and_an_option_desk_share_one_guard() -> None:

@@ -204,8 +204,8 @@ def test_a_good_entry_passes_every_gate_and_each_says_so() -> None:
 
 
 def test_all_reasons_are_kept_not_only_the_first() -> None:
-    found = denied(at(intent(quantity=0), model=None, risk={"reconciled": False}, session={"warm": False}))
-    assert found == [
+    reasons = denied(at(intent(quantity=0), model=None, risk={"reconciled": False}, session={"warm": False}))
+    assert reasons == [
         "not_reconciled", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "order_quantity",
     ]  # fmt: skip
 

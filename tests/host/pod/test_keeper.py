@@ -24,16 +24,16 @@ LIMIT_S = 120.0
 QUICK = Times(restart_s=0.05, renew_s=0.05, look_s=0.02, stop_s=60)
 SERVICE = """
 import os, signal, socket, sys, time
-told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); told.connect(os.environ["NOTIFY_SOCKET"])
+systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); systemd.connect(os.environ["NOTIFY_SOCKET"])
 with open(sys.argv[1], "a") as log: print(os.getpid(), os.environ["WATCHDOG_USEC"], file=log)
 def stop(*_):
-    told.send(b"STOPPING=1")
+    systemd.send(b"STOPPING=1")
     with open(sys.argv[1], "a") as log: print("stopped", file=log)
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 if len(sys.argv) > 2: exec(sys.argv[2])
-told.send(b"READY=1\\nSTATUS=up")
-while True: told.send(b"WATCHDOG=1"); time.sleep(0.02)
+systemd.send(b"READY=1\\nSTATUS=up")
+while True: systemd.send(b"WATCHDOG=1"); time.sleep(0.02)
 """
 
 
@@ -98,7 +98,7 @@ def test_a_child_that_refuses_its_settings_is_not_started_again(tmp_path: Path) 
 
 
 def test_a_child_that_makes_no_progress_is_killed_and_started_again(tmp_path: Path) -> None:
-    frozen = "told.send(b'READY=1'); time.sleep(3600)"
+    frozen = "systemd.send(b'READY=1'); time.sleep(3600)"
     with Stage(tmp_path, frozen, Times(restart_s=0.05, look_s=0.02, watchdog_s=0.2)).running() as stage:
         until(lambda: len(stage.lines) >= 2, "it was started again")
         assert "stopped" not in stage.lines
@@ -152,8 +152,8 @@ def test_a_second_pod_starts_nothing_until_the_first_one_has_ended(cluster: Leas
     with one.running():
         until(lambda: one.ready, "the first one runs")
         with two.running():
-            asked = len(cluster.asked)
-            until(lambda: len(cluster.asked) > asked + 20, "both asked again and again")
+            requests = len(cluster.asked)
+            until(lambda: len(cluster.asked) > requests + 20, "both asked again and again")
             assert (two.lines, (two.folder / "alive").exists()) == ([], True)
             one.keeper.stop()
             one.thread.join(LIMIT_S)
@@ -169,11 +169,11 @@ def test_an_api_server_that_is_away_disturbs_nothing_until_the_time_is_nearly_ov
     with held_by(cluster, tmp_path / "one", "one", clock).running() as stage:
         until(lambda: stage.ready, "it runs")
         cluster.refuse = 503
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "it was asked in vain")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "it was asked in vain")
         clock.added += 300
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "it was asked in vain")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "it was asked in vain")
         assert stage.ready
         clock.added += 600 - 300 - MARGIN_S - QUICK.stop_s + 1
         until(lambda: stage.lines[-1] == "stopped", "it is stopped cleanly while there is time")
@@ -185,12 +185,12 @@ def test_a_machine_that_slept_kills_no_child_for_a_watchdog_that_slept_too(
     cluster: LeaseServer, tmp_path: Path
 ) -> None:
     clock = Clock()
-    seldom = "told.send(b'READY=1')\nwhile True: time.sleep(2); told.send(b'WATCHDOG=1')"
+    seldom = "systemd.send(b'READY=1')\nwhile True: time.sleep(2); systemd.send(b'WATCHDOG=1')"
     with held_by(cluster, tmp_path / "one", "one", clock, seldom).running() as stage:
         until(lambda: stage.ready, "it runs")
         clock.added += 300
-        asked = len(cluster.asked)
-        until(lambda: len(cluster.asked) > asked + 3, "the lease is renewed")
+        requests = len(cluster.asked)
+        until(lambda: len(cluster.asked) > requests + 3, "the lease is renewed")
         assert len(stage.lines) == 1
         assert stage.ready
 

@@ -87,7 +87,7 @@ def test_no_two_hold_it_at_once_whatever_the_order_of_their_attempts(cluster: Le
     for step in range(100):
         clock.now += (7, 180, 90, 310)[step * step % 4]
         both[(step * 7 // 3) % 2].attempt()
-        assert sum(each.held for each in both) <= 1
+        assert sum(lease.held for lease in both) <= 1
 
 
 def test_one_that_was_first_leaves_the_other_with_nothing(cluster: LeaseServer) -> None:
@@ -153,8 +153,8 @@ def test_a_refusal_names_what_is_missing(cluster: LeaseServer, tmp_path: Path) -
         api(cluster).read()
     with pytest.raises(ApiError, match="KUBERNETES_SERVICE_HOST is not set"):
         ApiServer.of_pod({}, tmp_path, "rltraderd")
-    found = ApiServer.of_pod({"KUBERNETES_SERVICE_HOST": "10.43.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path, "a")
-    assert (found.host, found.port, found.name) == ("10.43.0.1", 443, "a")
+    server = ApiServer.of_pod({"KUBERNETES_SERVICE_HOST": "10.43.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path, "a")
+    assert (server.host, server.port, server.name) == ("10.43.0.1", 443, "a")
 
 
 def test_a_server_that_the_cluster_s_authority_does_not_vouch_for_is_not_believed(

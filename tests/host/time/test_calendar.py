@@ -159,7 +159,7 @@ def loaded(cache: Path, first: Path = REPOSITORY) -> int:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder after a first start."""
     folder = tmp_path_factory.mktemp("kept")
     assert loaded(folder) > 252
@@ -174,15 +174,15 @@ def no_library(tmp_path: Path) -> Path:
     return tmp_path / "none"
 
 
-def test_the_second_start_of_a_day_does_not_ask_the_library_again(kept: Path, no_library: Path) -> None:
-    (file,) = (kept / "rltrader").iterdir()
+def test_the_second_start_of_a_day_does_not_ask_the_library_again(cache_dir: Path, no_library: Path) -> None:
+    (file,) = (cache_dir / "rltrader").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert loaded(kept, no_library) > 252
+    assert loaded(cache_dir, no_library) > 252
 
 
 @pytest.mark.parametrize("spoilt", ["cut", "empty", "link", "writable", "unsorted"])
-def test_what_is_odd_in_the_cache_is_not_read(kept: Path, tmp_path: Path, no_library: Path, spoilt: str) -> None:
-    shutil.copytree(kept, tmp_path / "cache")
+def test_what_is_odd_in_the_cache_is_not_read(cache_dir: Path, tmp_path: Path, no_library: Path, spoilt: str) -> None:
+    shutil.copytree(cache_dir, tmp_path / "cache")
     (file,) = (tmp_path / "cache" / "rltrader").iterdir()
     whole = file.read_bytes()
     if spoilt == "link":

@@ -71,8 +71,8 @@ def test_while_the_host_s_clock_is_back_not_even_single_nanoseconds_are_lost() -
 def test_time_never_goes_back(times: list[int], rate: float | None, later: int) -> None:
     source = shows(times)
     clock = Clock.real(source) if rate is None else Clock.simulated(NOON / SECOND, OPEN, rate, source)
-    shown = [clock.now_ns() for _ in times[1:]]
-    assert shown == sorted(shown)
+    readings = [clock.now_ns() for _ in times[1:]]
+    assert readings == sorted(readings)
 
 
 @given(st.floats(0.01, 10_000), st.integers(-(10**14), 10**15))

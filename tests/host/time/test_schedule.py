@@ -110,7 +110,7 @@ class HostClock(datetime):
 
 
 class Diary:
-    """What ran, in order, and the problems told."""
+    """What ran, in order, and the problems reported."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -197,10 +197,10 @@ async def test_a_job_runs_when_the_simulated_clock_shows_its_time() -> None:
     diary = Diary()
     real = Clock.real()
     clock = Clock.simulated(real.now_ns() / SECOND_NS, NINE, 3600)
-    shown: list[int] = []
+    readings: list[int] = []
 
     async def note() -> None:
-        shown.append(clock.now_ns())
+        readings.append(clock.now_ns())
         await diary.job("a")()
 
     jobs = Schedule(clock, diary.problem)
@@ -208,7 +208,7 @@ async def test_a_job_runs_when_the_simulated_clock_shows_its_time() -> None:
     jobs.start()
     await diary.has(1)
     jobs.stop()
-    assert shown[0] >= NINE + 120 * SECOND_NS
+    assert readings[0] >= NINE + 120 * SECOND_NS
 
 
 async def test_a_job_that_raises_is_told_and_the_next_one_runs() -> None:
@@ -255,7 +255,7 @@ async def test_a_job_due_while_one_of_its_name_still_runs_is_told_not_lost_in_si
     jobs.at(NINE, "a", diary.job("again"))
     await diary.has(2)
     jobs.stop()
-    await asyncio.sleep(0.01)  # the endless one is cancelled, which is no problem to be told
+    await asyncio.sleep(0.01)  # the endless one is cancelled, which is no problem to report
     assert diary.ran == ["endless"]
     assert diary.problems == [("a", "left out, because a job of this name was still running")]
 

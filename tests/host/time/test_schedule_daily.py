@@ -35,5 +35,5 @@ HALF_DAY = Session("2024-07-03", utc("2024-07-03T13:30"), utc("2024-07-03T17:00"
 def test_a_daily_desk_decides_gives_up_and_flattens_nothing(basket: Basket, expected: str) -> None:
     times = DayTimes(Execution(), warm_up_min=30, close_grace_s=300, end_of_day_min=15, basket=basket)
     jobs = plan(HALF_DAY, times)
-    told = ", ".join(f"{job.kind} {datetime.fromtimestamp(job.at_ns / SECOND_NS, UTC):%H:%M}" for job in jobs)
-    assert told == expected
+    text = ", ".join(f"{job.kind} {datetime.fromtimestamp(job.at_ns / SECOND_NS, UTC):%H:%M}" for job in jobs)
+    assert text == expected

@@ -101,9 +101,9 @@ def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> No
     ]
     assert [move.share for move in moves if move.to_step != move.from_step] == [1.0, 0.1, 0.25, 0.5, 1.0, 1.0]
     shadow = next(move for move in moves if move.to_step == "canary_10")
-    asked = len(events(tmp_path / "state", "ShadowAnswered"))
-    assert (shadow.figures["answered"], shadow.figures["failed"]) == (float(asked), 0.0)
-    assert asked > 0
+    answers = len(events(tmp_path / "state", "ShadowAnswered"))
+    assert (shadow.figures["answered"], shadow.figures["failed"]) == (float(answers), 0.0)
+    assert answers > 0
     assert alarms(tmp_path / "state").count("ladder_refused") == 0
     (report,) = shadow_reports(tmp_path / "state" / FILE)
     parted = events(tmp_path / "state", "ShadowAnswered")[0].time_ns
@@ -144,8 +144,8 @@ def test_a_fault_of_a_shadow_is_logged_and_the_climb_goes_on(tmp_path: Path, mon
         "the shadow of v2: RuntimeError: planted"
     ]
     shadow = next(move for move in moves if move.to_step == "canary_10")
-    asked = len(events(tmp_path / "state", "ShadowAnswered"))
-    assert shadow.figures["answered"] == asked - 1  # a new pair of copies went on at the next question
+    answers = len(events(tmp_path / "state", "ShadowAnswered"))
+    assert shadow.figures["answered"] == answers - 1  # a new pair of copies went on at the next question
 
 
 def test_by_default_a_shadow_that_passed_waits_for_a_person(tmp_path: Path) -> None:
@@ -340,8 +340,8 @@ def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> Non
         with_card(store, CARD)
         await climb.settle()
         await climb.session()
-        for wanted in (PauseRequested, ResumeRequested):
-            climb.run.intake.put(wanted(climb.run.gateway.state.now_ns, "a quiet day", "alice"))
+        for command in (PauseRequested, ResumeRequested):
+            climb.run.intake.put(command(climb.run.gateway.state.now_ns, "a quiet day", "alice"))
             await climb.session()
             stood.append(climb.step)
 
@@ -450,8 +450,8 @@ def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fe
 
     moves = climbed(tmp_path, play)
     assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
-    told = alarms(tmp_path / "state")
-    assert (told.count("ladder_rolled_back"), told.count("candidate_refused")) == (1, 1)
+    alarms_before = alarms(tmp_path / "state")
+    assert (alarms_before.count("ladder_rolled_back"), alarms_before.count("candidate_refused")) == (1, 1)
 
 
 def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def test_a_challenger_of_a_desk_that_explores_climbs_to_the_champion(climbed: tu
     assert stood[first : first + 6] == [f"v2 {step}" for step in steps]
     moves: list[LadderMoved] = events(state, "LadderMoved")
     passed = next(move for move in moves if move.to_step == "canary_10")
-    asked = [event for event in events(state, "ShadowAnswered") if event.model == "v2"]
-    assert (passed.figures["answered"], passed.figures["failed"]) == (float(len(asked)), 0.0)
+    answers = [event for event in events(state, "ShadowAnswered") if event.model == "v2"]
+    assert (passed.figures["answered"], passed.figures["failed"]) == (float(len(answers)), 0.0)
     assert passed.figures["pnl"] == passed.figures["champion_pnl"]  # the same signs of every value: the same actions
     assert verified(state).difference == ""
 

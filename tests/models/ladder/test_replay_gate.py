@@ -59,13 +59,13 @@ def desk(traded: Path, tmp_path: Path) -> Path:
 
 def request_of(folder: Path, **changes: Any) -> ReplayRequest:
     """What a climber of this desk asks for, at its journal's end."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    online = online_desk(folder, folder / "store", SESSIONS - 2)
     return ReplayRequest(
         **{
             "models_dir": str(folder / "store"),
             "journal": str(folder / "state" / FILE),
-            "identity": identity_of({**made.replay.meta(), "epoch": made.replay.epoch()}),
-            "trading": made.replay.settings.trading(),
+            "identity": identity_of({**online.replay.meta(), "epoch": online.replay.epoch()}),
+            "trading": online.replay.settings.trading(),
             "public_key": "",
             "champion": "v1",
             "challenger": "v2",
@@ -78,26 +78,26 @@ def request_of(folder: Path, **changes: Any) -> ReplayRequest:
 
 def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
     """What a desk that never explores makes of the last sessions with this version: gain, fills, and questions."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2, policy__version=version, exploration__kind="none")
+    online = online_desk(folder, folder / "store", SESSIONS - 2, policy__version=version, exploration__kind="none")
     state = folder / f"whole {version}"
-    assert made.run(state).failure is None
+    assert online.run(state).failure is None
     ends = [event.time_ns for event in events(state, "SessionEnded")]
     begin, last = ends[-REPLAYED - 1], ends[-1]
     money = [(row["time_ns"], float(row["equity_usd"])) for row in records(state, "equity", "time_ns")]
     before, after = ([usd for time_ns, usd in money if time_ns <= at][-1] for at in (begin, last))
     fills = sum(begin < fill["filled_ns"] <= last for fill in records(state, "fills", "filled_ns"))
-    asked = sum(row["kind"] == "policy" and row["time_ns"] > begin for row in records(state, "decisions"))
-    return after / before - 1.0, fills, asked
+    questions = sum(row["kind"] == "policy" and row["time_ns"] > begin for row in records(state, "decisions"))
+    return after / before - 1.0, fills, questions
 
 
 def started(folder: Path, play: Play) -> list[LadderMoved]:
     """Start the desk on what is left, and play; returns the ladder's steps."""
-    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    online = online_desk(folder, folder / "store", SESSIONS - 2)
     rules = replace(RULES, replay_sessions=REPLAYED)
 
     async def played() -> None:
-        async with running(made, folder / "state") as run:
-            climber = climber_of(run, folder / "store", rules, strategy=made.replay.strategy)
+        async with running(online, folder / "state") as run:
+            climber = climber_of(run, folder / "store", rules, strategy=online.replay.strategy)
             try:
                 await play(Climb(run, climber))
             finally:
@@ -123,13 +123,13 @@ async def child_of(climb: Climb, former: int = 0) -> int:
 
 
 def test_the_figures_are_those_of_whole_runs_that_never_explore(desk: Path) -> None:
-    (pnl, fills, asked), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
-    found = replayed(request_of(desk))
+    (pnl, fills, questions), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
+    figures = replayed(request_of(desk))
     assert pnl != champions
-    assert found.pnl == pytest.approx(pnl, abs=1e-12)
-    assert found.champion_pnl == pytest.approx(champions, abs=1e-12)
-    assert (found.trades, found.champion_trades, found.asked) == (fills, champion_fills, asked)
-    assert (found.sessions, found.failed, found.problem) == (REPLAYED, 0, "")
+    assert figures.pnl == pytest.approx(pnl, abs=1e-12)
+    assert figures.champion_pnl == pytest.approx(champions, abs=1e-12)
+    assert (figures.trades, figures.champion_trades, figures.asked) == (fills, champion_fills, questions)
+    assert (figures.sessions, figures.failed, figures.problem) == (REPLAYED, 0, "")
 
 
 def test_the_same_versions_in_the_other_roles_give_the_same_figures(desk: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_recorded_minute_that_lacks_a_symbol_ends_with_a_tick_as_on_a_tape() -
 
 def test_a_rotated_journal_is_replayed_across_its_files(desk: Path, tmp_path: Path) -> None:
     whole = replayed(request_of(desk, sessions=100))
-    told = rltraderctl("rotate", "--state-dir", desk / "state", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
+    result = rltraderctl("rotate", "--state-dir", desk / "state", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert len(list((desk / "state" / "rotated").glob("*.sqlite"))) == 1
     assert replayed(request_of(desk, sessions=100)) == whole
 

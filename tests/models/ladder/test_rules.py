@@ -83,7 +83,7 @@ def test_without_a_replay_a_card_that_passed_leads_into_the_shadow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "to_step", "reason"),
+    ("replay", "to_step", "reason"),
     [
         (Replayed(sessions=5, asked=100, failed=1, pnl=0.01, champion_pnl=0.01), SHADOW, "replay_passed"),
         (Replayed(sessions=5, asked=100, pnl=-0.0099, champion_pnl=0.01), SHADOW, "replay_passed"),
@@ -94,14 +94,14 @@ def test_without_a_replay_a_card_that_passed_leads_into_the_shadow() -> None:
         (Replayed(), SHADOW, "replay_empty"),
     ],
 )
-def test_a_replay_is_judged_by_its_end_against_the_champions(found: Replayed, to_step: str, reason: str) -> None:
+def test_a_replay_is_judged_by_its_end_against_the_champions(replay: Replayed, to_step: str, reason: str) -> None:
     """At most 2 % of the equity behind, and 1 % of the questions without an answer."""
-    move = after_replay(found, replace(RULES, replay_behind_max=0.02))
+    move = after_replay(replay, replace(RULES, replay_behind_max=0.02))
     assert (move.to_step, move.reason) == (to_step, reason)
 
 
 @pytest.mark.parametrize(
-    ("sessions", "answered", "failed", "pnl", "found"),
+    ("sessions", "answered", "failed", "pnl", "expected"),
     [
         (1, 100, 0, 0.5, None),
         (1, 98, 2, 0.5, (REFUSED, "shadow_failed")),
@@ -111,10 +111,10 @@ def test_a_replay_is_judged_by_its_end_against_the_champions(found: Replayed, to
     ],
 )
 def test_a_shadow_is_judged_by_its_answers_and_its_account(
-    sessions: int, answered: int, failed: int, pnl: float, found: tuple[str, str] | None
+    sessions: int, answered: int, failed: int, pnl: float, expected: tuple[str, str] | None
 ) -> None:
     move = after_shadow(sessions, answered, failed, pnl, 0.01, RULES)
-    assert (move and (move.to_step, move.reason)) == found
+    assert (move and (move.to_step, move.reason)) == expected
 
 
 def test_without_automatic_promotion_a_shadow_that_passed_waits() -> None:
@@ -146,7 +146,7 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
 
 
 @pytest.mark.parametrize(
-    ("risk", "asked", "reason"),
+    ("risk", "questions", "reason"),
     [
         (RiskState(), 390, ""),
         (RiskState(), 0, "no question was asked"),
@@ -158,15 +158,15 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
         (RiskState(halt=Halt("daily_loss", "", 0)), 390, ""),
     ],
 )
-def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, asked: int, reason: str) -> None:
-    assert idle(risk, 1_000, asked) == reason
+def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, questions: int, reason: str) -> None:
+    assert idle(risk, 1_000, questions) == reason
 
 
 def test_a_bet_is_worked_out_by_hand() -> None:
     """At a quarter of the size -0.00475 is -0.019 at the full one: 2 deviations below 0.001."""
-    found = bet({**BAND, "bet_0.1": 2.0}, -0.00475, 0.25)
-    assert found["bet_0.1"] == pytest.approx(2.0 * math.exp(0.2 - 0.005))
-    assert found["bet_0.8"] == pytest.approx(math.exp(1.6 - 0.32))
+    bets = bet({**BAND, "bet_0.1": 2.0}, -0.00475, 0.25)
+    assert bets["bet_0.1"] == pytest.approx(2.0 * math.exp(0.2 - 0.005))
+    assert bets["bet_0.8"] == pytest.approx(math.exp(1.6 - 0.32))
     assert evidence_of({}) == 1.0
     far = bet(BAND, -9.0, 1.0)
     assert far["bet_0.8"] == pytest.approx(math.exp(4 * 0.8 - 0.32))  # one session counts four deviations
@@ -187,10 +187,10 @@ def test_sessions_as_good_as_the_card_s_rarely_raise_a_false_alarm(law: str) -> 
                 z = 1.0 - random.exponential(size=shape)
         return np.asarray(0.001 + 0.01 * z)
 
-    found = Evaluated(
+    evaluation = Evaluated(
         decisions=1, sessions=1, episodes=1, horizon=1, discount=1.0, exploration=0, overlap=0, effective=0
     )
-    card = card_of(found, drawn((5_000,)), version="v2", parent="v1", trainer="abc")
+    card = card_of(evaluation, drawn((5_000,)), version="v2", parent="v1", trainer="abc")
     assert sum(_alarmed(run, card) for run in drawn((400, 250))) <= 10
 
 

@@ -58,12 +58,12 @@ async def closed(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def said(state: Path, line: bytes, *, eof: bool = False) -> dict[str, Any]:
+async def exchange(state: Path, line: bytes, *, eof: bool = False) -> dict[str, Any]:
     """The answer to these bytes; {} for none."""
-    return await asyncio.to_thread(_said, state, line, eof)
+    return await asyncio.to_thread(_exchange, state, line, eof)
 
 
-def _said(state: Path, line: bytes, eof: bool) -> dict[str, Any]:
+def _exchange(state: Path, line: bytes, eof: bool) -> dict[str, Any]:
     answer = b""
     with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
         client.settimeout(180)
@@ -91,7 +91,7 @@ def journaled(state: Path, kind: str) -> list[dict[str, Any]]:
 async def test_a_command_is_durable_with_its_channel_and_person_when_its_answer_comes(
     work: AtWork, server: ControlServer, state: Path
 ) -> None:
-    answer = await said(state, line("halt", " lunch ", who="alice"))
+    answer = await exchange(state, line("halt", " lunch ", who="alice"))
     who = f"control/alice (uid {UID})"
     last = chained(state)[-1]
     assert (answer["ok"], answer["seq"], answer["error"]) == (True, last[0], "")
@@ -103,7 +103,7 @@ async def test_a_command_is_durable_with_its_channel_and_person_when_its_answer_
     }
     assert answer["status"]["halt"] == f"operator: lunch (by {who})"
     assert answer["effects"] == ["RaiseAlarm"]
-    assert work.told("command") == [
+    assert work.entries("command") == [
         {"command": "halt", "channel": "control", "who": who, "reason": "lunch", "seq": last[0]}
     ]
 
@@ -123,39 +123,39 @@ async def test_each_command_is_one_event(
     work: AtWork, server: ControlServer, state: Path, command: str, kind: str
 ) -> None:
     before = len(chained(state))
-    answer = await said(state, line(command))
+    answer = await exchange(state, line(command))
     rows = chained(state)
     assert [row[2] for row in rows[before:]] == [kind]
     assert answer["seq"] == before + 1
 
 
 async def test_a_pause_then_a_resume_show_in_the_answers(work: AtWork, server: ControlServer, state: Path) -> None:
-    paused = await said(state, line("pause", "news", who="bo"))
+    paused = await exchange(state, line("pause", "news", who="bo"))
     assert (paused["status"]["pause"], paused["status"]["halt"]) == (f"news (by control/bo (uid {UID}))", "")
-    resumed = await said(state, line("resume", "over", who="bo"))
+    resumed = await exchange(state, line("resume", "over", who="bo"))
     assert (resumed["status"]["pause"], resumed["status"]["halt"]) == ("", "")
 
 
 async def test_status_is_answered_and_not_journaled(work: AtWork, server: ControlServer, state: Path) -> None:
     before = chained(state)
-    answer = await said(state, b'{"v":1,"command":"status"}\n')
+    answer = await exchange(state, b'{"v":1,"command":"status"}\n')
     assert (answer["ok"], answer["seq"]) == (True, 0)
     assert (answer["status"]["desk"], answer["status"]["seq"]) == ("desk-1", work.engine.machine.state.seq)
     assert chained(state) == before
-    assert work.told("command") == []
+    assert work.entries("command") == []
 
 
 async def test_without_a_name_the_peer_s_user_stands_for_it(work: AtWork, server: ControlServer, state: Path) -> None:
-    await said(state, line("pause"))
-    asked = await asyncio.create_subprocess_exec("id", "-un", stdout=subprocess.PIPE)
-    user, _ = await asked.communicate()
+    await exchange(state, line("pause"))
+    process = await asyncio.create_subprocess_exec("id", "-un", stdout=subprocess.PIPE)
+    user, _ = await process.communicate()
     assert journaled(state, "PauseRequested")[0]["who"] == f"control/{user.decode().strip()} (uid {UID})"
 
 
 async def test_a_journal_with_commands_is_identical_when_stepped_again(desk: Desk, state: Path) -> None:
     async with at_work(desk, state, 120) as work, listening(work, state):
         for command in ("pause", "resume", "halt", "flatten", "resume", "reload-model"):
-            assert (await said(state, line(command)))["ok"]
+            assert (await exchange(state, line(command)))["ok"]
     assert verified(state).difference == ""
 
 
@@ -163,7 +163,7 @@ async def test_a_journal_with_commands_is_identical_when_stepped_again(desk: Des
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "message"),
     [
         (b"halt\n", "an unreadable line"),
         (b'{"v":2,"command":"halt","reason":"x"}\n', "an unreadable line"),
@@ -178,20 +178,20 @@ async def test_a_journal_with_commands_is_identical_when_stepped_again(desk: Des
     ],
 )
 async def test_what_cannot_be_read_is_refused_with_an_alarm_and_nothing_is_done(
-    work: AtWork, server: ControlServer, state: Path, sent: bytes, told: str
+    work: AtWork, server: ControlServer, state: Path, sent: bytes, message: str
 ) -> None:
-    answer = await said(state, sent)
+    answer = await exchange(state, sent)
     if answer:  # a client that still writes when it is cut off may not see why
-        assert (answer["ok"], told in answer["error"]) == (False, True)
+        assert (answer["ok"], message in answer["error"]) == (False, True)
     await work.quiet()
     refused = work.stepped[-1]
     assert isinstance(refused, CommandRefused)
-    assert (refused.channel, told in refused.reason) == ("control", True)
+    assert (refused.channel, message in refused.reason) == ("control", True)
     assert work.engine.machine.state.risk.halt is None
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "message"),
     [
         (line("buy"), "command is 'buy': expected one of pause, resume, halt, flatten, reload-model, status"),
         (line("halt", "  "), "reason has 0 letters: expected 1 to 500 printable ones"),
@@ -201,18 +201,18 @@ async def test_what_cannot_be_read_is_refused_with_an_alarm_and_nothing_is_done(
     ],
 )
 async def test_a_command_that_means_nothing_is_answered_and_not_journaled(
-    work: AtWork, server: ControlServer, state: Path, sent: bytes, told: str
+    work: AtWork, server: ControlServer, state: Path, sent: bytes, message: str
 ) -> None:
     before = len(chained(state))
-    answer = await said(state, sent)
+    answer = await exchange(state, sent)
     assert (answer["ok"], answer["seq"]) == (False, 0)
-    assert answer["error"].startswith(told)
+    assert answer["error"].startswith(message)
     assert len(chained(state)) == before
 
 
 async def test_another_user_is_refused_with_an_alarm(work: AtWork, state: Path) -> None:
     async with listening(work, state, allowed={UID + 1}):
-        answer = await said(state, line("halt"))
+        answer = await exchange(state, line("halt"))
     assert answer == {
         "ok": False,
         "seq": 0,
@@ -266,10 +266,10 @@ async def test_refusals_in_a_row_are_one_alarm_and_counted_in_the_next(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
-        await said(state, b"x\n")
+        await exchange(state, b"x\n")
     monkeypatch.setattr(control, "REFUSED_EVERY_S", 0.0)
-    await said(state, b"x\n")
-    await said(state, line("pause"))  # behind them all
+    await exchange(state, b"x\n")
+    await exchange(state, line("pause"))  # behind them all
     reasons = [event["reason"] for event in journaled(state, "CommandRefused")]
     assert len(reasons) == 2
     assert "more before it" not in reasons[0]
@@ -283,11 +283,11 @@ async def test_a_client_that_says_nothing_is_dropped_and_one_that_leaves_is_no_t
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "CLIENT_TIMEOUT_S", 0.05)
-    assert await said(state, b"") == {}
-    assert await said(state, b'{"v":1,"comm') == {}
-    assert await said(state, b"", eof=True) == {}
-    assert "without an end" in (await said(state, b'{"v":1', eof=True))["error"]
-    assert (await said(state, line("status")))["ok"]
+    assert await exchange(state, b"") == {}
+    assert await exchange(state, b'{"v":1,"comm') == {}
+    assert await exchange(state, b"", eof=True) == {}
+    assert "without an end" in (await exchange(state, b'{"v":1', eof=True))["error"]
+    assert (await exchange(state, line("status")))["ok"]
 
 
 async def test_a_client_that_does_not_wait_for_its_answer_is_obeyed_all_the_same(
@@ -298,17 +298,17 @@ async def test_a_client_that_does_not_wait_for_its_answer_is_obeyed_all_the_same
     await writer.drain()
     await closed(writer)
     await until(lambda: work.engine.machine.state.risk.halt is not None)
-    assert (await said(state, line("status")))["status"]["halt"].startswith("operator: why")
+    assert (await exchange(state, line("status")))["status"]["halt"].startswith("operator: why")
 
 
 async def test_the_ninth_client_at_once_is_told_to_come_again(work: AtWork, server: ControlServer, state: Path) -> None:
     held = [await asyncio.open_unix_connection(str(state / SOCKET)) for _ in range(8)]
     await asyncio.sleep(0)
-    assert (await said(state, line("halt")))["error"] == "8 clients are being served: try again in a moment"
+    assert (await exchange(state, line("halt")))["error"] == "8 clients are being served: try again in a moment"
     for _, writer in held:
         await closed(writer)
     await until(lambda: not server._clients)
-    assert (await said(state, line("status")))["ok"]
+    assert (await exchange(state, line("status")))["ok"]
 
 
 async def test_a_command_that_the_engine_does_not_come_to_is_said_to_be_open(
@@ -316,7 +316,7 @@ async def test_a_command_that_the_engine_does_not_come_to_is_said_to_be_open(
 ) -> None:
     monkeypatch.setattr(control, "WITHIN_S", 0.01)
     monkeypatch.setattr(work.gateway, "_put", lambda _: None)  # an engine that is busy for good
-    answer = await said(state, line("halt"))
+    answer = await exchange(state, line("halt"))
     assert (answer["ok"], answer["error"]) == (
         False,
         "the engine did not come to it in 0.01 s; it may still be carried out",
@@ -331,8 +331,8 @@ async def test_whatever_goes_wrong_with_a_command_is_its_answer_and_the_next_one
 
     with monkeypatch.context() as patch:
         patch.setattr(work.gateway, "_put", full)
-        assert (await said(state, line("halt")))["error"] == "OverflowError: no room"
-    assert (await said(state, line("halt")))["ok"]
+        assert (await exchange(state, line("halt")))["error"] == "OverflowError: no room"
+    assert (await exchange(state, line("halt")))["ok"]
 
 
 # --- the socket ---------------------------------------------------------------------------------------------------
@@ -344,9 +344,9 @@ async def test_the_socket_is_its_owner_s_alone_from_the_first_moment_and_goes_wi
     before = os.umask(0)  # the most open there is
     try:
         async with listening(work, state):
-            found = (state / SOCKET).lstat()
-            assert stat.S_ISSOCK(found.st_mode)
-            assert stat.S_IMODE(found.st_mode) == 0o600
+            status = (state / SOCKET).lstat()
+            assert stat.S_ISSOCK(status.st_mode)
+            assert stat.S_IMODE(status.st_mode) == 0o600
     finally:
         os.umask(before)
     assert not (state / SOCKET).exists()
@@ -357,10 +357,10 @@ async def test_a_dead_daemon_s_socket_is_replaced_and_a_living_one_s_is_not(work
     dead.bind(str(state / SOCKET))
     dead.close()
     async with listening(work, state):
-        assert (await said(state, line("status")))["ok"]
+        assert (await exchange(state, line("status")))["ok"]
         with pytest.raises(ControlError, match="another process listens here"):
             listen(state)
-        assert (await said(state, line("status")))["ok"]
+        assert (await exchange(state, line("status")))["ok"]
 
 
 def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_path_longer_than_the_kernel_takes_works(desk: Desk, tmp_path: Path) -
 def test_it_serves_on_the_loop_that_a_daemon_runs_on(desk: Desk, state: Path) -> None:
     async def commanded() -> dict[str, Any]:
         async with at_work(desk, state, 5) as work, listening(work, state):
-            return await said(state, line("pause", who="ann"))
+            return await exchange(state, line("pause", who="ann"))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(commanded())["ok"]
@@ -457,14 +457,14 @@ def test_the_client_says_who_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("reply", "message"),
     [
         (b"", "no whole answer came: the daemon ended or dropped the command"),
         (b'{"ok":tr', "no whole answer came"),
         (b'{"ok":7}\n', "an answer of another version"),
     ],
 )
-def test_the_client_says_what_a_strange_answer_is(tmp_path: Path, told: bytes, said: str) -> None:
+def test_the_client_says_what_a_strange_answer_is(tmp_path: Path, reply: bytes, message: str) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / SOCKET))
         other.listen()
@@ -473,11 +473,11 @@ def test_the_client_says_what_a_strange_answer_is(tmp_path: Path, told: bytes, s
             connection, _ = other.accept()
             with connection:
                 connection.recv(4096)
-                connection.sendall(told)
+                connection.sendall(reply)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(ControlError, match=said):
+        with pytest.raises(ControlError, match=message):
             ask(tmp_path, CommandRequest(1, "halt", "x"), 5.0)
         thread.join()
 

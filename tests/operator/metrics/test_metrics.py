@@ -62,13 +62,13 @@ NUMBER = re.compile(r"rltrader_[a-z_]+|process_[a-z_]+")
 def scraped(metrics: Metrics) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Samples by name and labels without `desk`, as Prometheus' own format says them."""
     text = prometheus_client.generate_latest(metrics.registry).decode()
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)
             assert labels.pop("desk") == "desk-1"
-            found.setdefault(sample.name, {})[tuple(sorted(labels.items()))] = sample.value
-    return found
+            samples.setdefault(sample.name, {})[tuple(sorted(labels.items()))] = sample.value
+    return samples
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -113,44 +113,46 @@ class Replayed:
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     folder = tmp_path_factory.mktemp("metrics")
     desk = ReplayDesk(write_tape(folder / "tape.csv", tape_rows(2, 120)))
-    made: list[Metrics] = []
+    metrics: list[Metrics] = []
 
     def engine_made(engine: Any) -> None:
         sources = ScrapeSources(
             lambda: engine.machine.state, folder / "state" / FILE, engine.latency, LoopLag(), lambda: (0, 0)
         )
-        made.append(Metrics(DESK, sources))
+        metrics.append(Metrics(DESK, sources))
 
     def observe(event: Event, step: Step) -> None:
-        made[0].observe(event, step)
+        metrics[0].observe(event, step)
 
     recorded = desk.run(folder / "state", engine_made=engine_made, observe=observe)
     assert recorded.failure is None
     assert recorded.engine is not None
-    return Replayed(made[0], folder / "state", recorded.engine.machine.state)
+    return Replayed(metrics[0], folder / "state", recorded.engine.machine.state)
 
 
 def test_the_events_counted_are_the_journal_s_rows(replayed: Replayed) -> None:
     kinds = Counter(row[3] for row in rows_of(replayed.folder, "events"))
-    told = {dict(labels)["kind"]: count for labels, count in scraped(replayed.metrics)["rltrader_events_total"].items()}
-    assert {kind: count for kind, count in told.items() if count} == kinds
+    counts = {
+        dict(labels)["kind"]: count for labels, count in scraped(replayed.metrics)["rltrader_events_total"].items()
+    }
+    assert {kind: count for kind, count in counts.items() if count} == kinds
     assert len(kinds) > 8
 
 
 def test_orders_fills_and_decisions_are_those_of_the_journal_s_tables(replayed: Replayed) -> None:
     orders = Counter((row[2], "buy" if row[5] > 0 else "sell") for row in rows_of(replayed.folder, "orders"))
-    told = scraped(replayed.metrics)
+    metrics = scraped(replayed.metrics)
     counted = {
         (dict(labels)["purpose"], dict(labels)["side"]): count
-        for labels, count in told["rltrader_orders_total"].items()
+        for labels, count in metrics["rltrader_orders_total"].items()
         if count
     }
     assert counted == orders
     assert len(orders) == 2
-    assert told["rltrader_fills_total"][()] == len(rows_of(replayed.folder, "fills"))
+    assert metrics["rltrader_fills_total"][()] == len(rows_of(replayed.folder, "fills"))
     decided = [row for row in rows_of(replayed.folder, "decisions") if row[1] == "policy" and row[4] is not None]
-    assert sum(told["rltrader_decisions_total"].values()) == len(decided)
-    assert {dict(labels)["action"] for labels in told["rltrader_decisions_total"]} == set(SPEC.actions)
+    assert sum(metrics["rltrader_decisions_total"].values()) == len(decided)
+    assert {dict(labels)["action"] for labels in metrics["rltrader_decisions_total"]} == set(SPEC.actions)
 
 
 def test_the_money_is_that_of_the_last_equity_row(replayed: Replayed) -> None:
@@ -160,17 +162,20 @@ def test_the_money_is_that_of_the_last_equity_row(replayed: Replayed) -> None:
 
 
 def test_bars_of_a_replay_are_known_at_their_end(replayed: Replayed) -> None:
-    told = scraped(replayed.metrics)
-    bars = told["rltrader_bars_total"][()]
+    metrics = scraped(replayed.metrics)
+    bars = metrics["rltrader_bars_total"][()]
     assert bars == 3 * 86 + 2 * 120
-    assert told["rltrader_bar_lag_seconds_bucket"][(("le", "0.1"),)] == bars
-    assert told["rltrader_bar_lag_seconds_sum"][()] == 0.0
+    assert metrics["rltrader_bar_lag_seconds_bucket"][(("le", "0.1"),)] == bars
+    assert metrics["rltrader_bar_lag_seconds_sum"][()] == 0.0
 
 
 def test_each_answered_question_is_a_decision_s_time(replayed: Replayed) -> None:
-    told = scraped(replayed.metrics)
-    assert told["rltrader_decision_seconds_count"][()] == told["rltrader_events_total"][(("kind", "PolicyAnswered"),)]
-    assert told["rltrader_decision_seconds_sum"][()] > 0
+    metrics = scraped(replayed.metrics)
+    assert (
+        metrics["rltrader_decision_seconds_count"][()]
+        == metrics["rltrader_events_total"][(("kind", "PolicyAnswered"),)]
+    )
+    assert metrics["rltrader_decision_seconds_sum"][()] > 0
 
 
 def test_no_symbol_and_no_order_is_ever_a_label(replayed: Replayed) -> None:
@@ -197,11 +202,11 @@ def test_a_bar_s_lag_counts_from_its_end_until_it_was_known(stage: Stage) -> Non
     for lag_s in (0.2, 1.0, 45.0, 7200.0):
         known_ns = BEGIN_NS + MINUTE_NS + int(lag_s * 1e9)
         stage.step(BarClosed(known_ns, Bar("SPY", BEGIN_NS, 1.0, 1.0, 1.0, 1.0, 1.0)))
-    told = scraped(stage.metrics)
-    buckets = {dict(labels)["le"]: count for labels, count in told["rltrader_bar_lag_seconds_bucket"].items()}
+    metrics = scraped(stage.metrics)
+    buckets = {dict(labels)["le"]: count for labels, count in metrics["rltrader_bar_lag_seconds_bucket"].items()}
     assert (buckets["0.1"], buckets["0.25"], buckets["1.0"], buckets["60.0"]) == (0, 1, 2, 3)
     assert (buckets["3600.0"], buckets["+Inf"]) == (3, 4)
-    assert told["rltrader_bar_lag_seconds_sum"][()] == pytest.approx(7246.2)
+    assert metrics["rltrader_bar_lag_seconds_sum"][()] == pytest.approx(7246.2)
 
 
 def test_halt_and_pause_are_seen_while_they_last(stage: Stage) -> None:
@@ -218,10 +223,10 @@ def test_an_alarm_without_a_heading_is_counted_as_other(stage: Stage) -> None:
     stage.step(TroubleNoticed(BEGIN_NS, "wal_large", ""))
     for number in range(500):
         stage.step(TroubleNoticed(BEGIN_NS, f"made up {number}", ""))
-    told = scraped(stage.metrics)["rltrader_alarms_total"]
-    assert told[(("alarm", "wal_large"),)] == 1
-    assert told[(("alarm", "other"),)] == 500
-    assert len(told) == len(ALARMS) + 1
+    counts = scraped(stage.metrics)["rltrader_alarms_total"]
+    assert counts[(("alarm", "wal_large"),)] == 1
+    assert counts[(("alarm", "other"),)] == 500
+    assert len(counts) == len(ALARMS) + 1
 
 
 def test_the_model_that_answers_and_the_one_beside_it_are_named(stage: Stage, tmp_path: Path) -> None:
@@ -245,9 +250,9 @@ def test_the_challenger_on_the_ladder_is_named_with_its_step_size_and_sessions(s
 
 
 def test_lost_connections_are_counted_by_whose_they_are(stage: Stage) -> None:
-    told = ["stream_up", "stream_lost", "stream_refused", "stream_lost", "trade_stream_lost", "mqtt_up", "mqtt_lost"]
-    assert set(told) <= set(LOG_EVENTS)
-    for name in (*told, "alarm_command_failed"):
+    names = ["stream_up", "stream_lost", "stream_refused", "stream_lost", "trade_stream_lost", "mqtt_up", "mqtt_lost"]
+    assert set(names) <= set(LOG_EVENTS)
+    for name in (*names, "alarm_command_failed"):
         stage.metrics.log_event(name)
     counts = {
         stream: value(stage.metrics, "rltrader_reconnects_total", stream=stream) for stream in ("market", "trade")
@@ -285,9 +290,9 @@ def test_the_newest_bar_and_report_are_moments_and_missing_before_the_first(stag
 
 
 def test_a_missing_journal_costs_its_own_series_alone(stage: Stage) -> None:
-    told = scraped(stage.metrics)
-    assert "rltrader_journal_bytes" not in told
-    assert "rltrader_equity_usd" in told
+    metrics = scraped(stage.metrics)
+    assert "rltrader_journal_bytes" not in metrics
+    assert "rltrader_equity_usd" in metrics
 
 
 def test_a_continuous_policy_s_decisions_have_one_series(stage: Stage, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 def headings(path: Path) -> set[str]:
     """A Markdown file's headings as GitHub's anchors."""
-    found = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in titles}
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -208,15 +208,15 @@ CASES: dict[str, Case] = {
 
 def series(values: dict[str, str]) -> list[dict[str, str]]:
     """promtool's input: each series with the labels that a desk's target has."""
-    found = []
-    for key, told in values.items():
+    samples = []
+    for key, points in values.items():
         name, _, labels = key.rstrip("}").partition("{")
-        found.append({"series": f"{name}{{{', '.join(filter(None, (labels, DESK)))}}}", "values": told})
-    return found
+        samples.append({"series": f"{name}{{{', '.join(filter(None, (labels, DESK)))}}}", "values": points})
+    return samples
 
 
 def scenario(alert: str, values: dict[str, str], minute: int, *, firing: bool) -> dict[str, Any]:
-    wanted = [{"labels": "{}", "value": 1}] if firing else []
+    samples = [{"labels": "{}", "value": 1}] if firing else []
     return {
         "interval": "1m",
         "input_series": series(values),
@@ -224,7 +224,7 @@ def scenario(alert: str, values: dict[str, str], minute: int, *, firing: bool) -
             {
                 "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})',
                 "eval_time": f"{minute}m",
-                "exp_samples": wanted,
+                "exp_samples": samples,
             }
         ],
     }

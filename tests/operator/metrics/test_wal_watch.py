@@ -14,8 +14,8 @@ from daemon.operator.metrics.loop_lag import WalWatch, wal_bytes
 MIB = 1 << 20
 
 
-class Told:
-    """What was told, as (name, fields)."""
+class LogRecorder:
+    """The log's events, as (name, fields)."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, object]]] = []
@@ -46,45 +46,45 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_a_reader_that_holds_on_is_told_once_and_again_only_after_it_let_go(journal: Path) -> None:
-    writer, told = opened(journal), Told()
+    writer, log = opened(journal), LogRecorder()
     writer.execute("CREATE TABLE t (x)")
-    watch = WalWatch(journal, 4, told)
+    watch = WalWatch(journal, 4, log)
     reader = sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM t").fetchone()  # from here on it holds on to this view
         watch.look()
-        assert told.events == []
+        assert log.events == []
         written(writer, 5)
         assert writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 1  # busy: the reader is in the way
         watch.look()
         written(writer, 1)
         watch.look()
-        assert [name for name, _ in told.events] == ["wal_large"]
+        assert [name for name, _ in log.events] == ["wal_large"]
         reader.execute("ROLLBACK")
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         watch.look()
-        assert len(told.events) == 1
+        assert len(log.events) == 1
         written(writer, 5)
         watch.look()
-        assert [name for name, _ in told.events] == ["wal_large"] * 2
+        assert [name for name, _ in log.events] == ["wal_large"] * 2
     finally:
         reader.close()
         writer.close()
 
 
 def test_the_alarm_names_sizes_and_no_path(journal: Path) -> None:
-    told = Told()
+    log = LogRecorder()
     journal.with_name("journal.sqlite-wal").write_bytes(b"\0" * (3 * MIB + MIB // 2))
-    WalWatch(journal, 3, told).look()
-    assert told.events == [("wal_large", {"mib": 3.5, "limit_mib": 3})]
+    WalWatch(journal, 3, log).look()
+    assert log.events == [("wal_large", {"mib": 3.5, "limit_mib": 3})]
 
 
 def test_a_log_as_long_as_the_limit_is_no_alarm(journal: Path) -> None:
-    told = Told()
+    log = LogRecorder()
     journal.with_name("journal.sqlite-wal").write_bytes(b"\0" * (3 * MIB))
-    WalWatch(journal, 3, told).look()
-    assert told.events == []
+    WalWatch(journal, 3, log).look()
+    assert log.events == []
     assert wal_bytes(journal) == 3 * MIB
 
 
@@ -93,14 +93,14 @@ def test_without_a_log_its_length_is_nothing(journal: Path) -> None:
 
 
 async def test_it_looks_again_and_again_until_it_is_ended(journal: Path) -> None:
-    told = Told()
-    running = asyncio.create_task(WalWatch(journal, 1, told, every_s=0.01).run())
+    log = LogRecorder()
+    running = asyncio.create_task(WalWatch(journal, 1, log, every_s=0.01).run())
     await asyncio.sleep(0)
-    assert told.events == []
+    assert log.events == []
     journal.with_name("journal.sqlite-wal").write_bytes(b"\0" * 2 * MIB)
     async with asyncio.timeout(180):
-        await told.something.wait()
+        await log.something.wait()
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
-    assert len(told.events) == 1
+    assert len(log.events) == 1

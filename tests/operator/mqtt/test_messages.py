@@ -1,4 +1,4 @@
-"""Telemetry as messages: what a run told, held against the published schemas by the `jsonschema` library."""
+"""Telemetry as messages: those of a run, held against the published schemas by the `jsonschema` library."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCHEMA_OF = {"bars": "bar", "decisions": "decision", "orders": "order", "fills":
 SCHEMA_OF |= {"denials": "denial", "alarms": "alarm", "models": "model"}
 
 
-class Told:
+class AnnouncedRun:
     """A run, and all that the announcer left of it, in order."""
 
     def __init__(self, folder: Path) -> None:
@@ -63,8 +63,8 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return Told(tmp_path_factory.mktemp("told"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> AnnouncedRun:
+    return AnnouncedRun(tmp_path_factory.mktemp("run"))
 
 
 @cache
@@ -81,9 +81,9 @@ def _valid(name: str, text: bytes) -> dict[str, Any]:
     return message
 
 
-def test_every_message_of_a_run_fits_its_published_schema(told: Told) -> None:
+def test_every_message_of_a_run_fits_its_published_schema(run: AnnouncedRun) -> None:
     seen = set()
-    for item in told.items:
+    for item in run.items:
         message = _valid(
             SCHEMA_OF.get(item.topic, item.topic), msgspec.json.encode(message_of(item.topic, item.thing, "paper-1"))
         )
@@ -107,58 +107,58 @@ def test_a_message_with_a_field_missing_does_not_fit_its_schema() -> None:
             _valid("telemetry", json.dumps({key: message[key] for key in message if key != name}).encode())
 
 
-def test_a_run_tells_each_bar_decision_order_and_fill_once(told: Told) -> None:
-    rows = [row for _, step in told.steps for row in step.rows]
+def test_a_run_tells_each_bar_decision_order_and_fill_once(run: AnnouncedRun) -> None:
+    rows = [row for _, step in run.steps for row in step.rows]
     for topic, kind in (("decisions", DecisionRow), ("orders", OrderRow), ("fills", FillRow)):
         expected = [row for row in rows if isinstance(row, kind)]
-        assert told.things(topic) == expected
+        assert run.things(topic) == expected
         assert expected
-    assert len(told.things("bars")) == 3 * 86 + 120
-    assert told.things("denials") == [row for row in rows if isinstance(row, DecisionRow) and row.outcome == "denied"]
-    assert told.things("equity")[-1] == [row for row in rows if isinstance(row, EquityRow)][-1]
+    assert len(run.things("bars")) == 3 * 86 + 120
+    assert run.things("denials") == [row for row in rows if isinstance(row, DecisionRow) and row.outcome == "denied"]
+    assert run.things("equity")[-1] == [row for row in rows if isinstance(row, EquityRow)][-1]
 
 
-def test_the_status_is_told_when_it_changes_and_not_with_every_step(told: Told) -> None:
+def test_the_status_is_told_when_it_changes_and_not_with_every_step(run: AnnouncedRun) -> None:
     sessions = 4  # each begins and ends
-    assert 2 * sessions <= len(told.things("status")) <= 4 * sessions < len(told.steps) / 10
+    assert 2 * sessions <= len(run.things("status")) <= 4 * sessions < len(run.steps) / 10
 
 
-def _status_told(outbox: Outbox) -> list[tuple[bool, bool]]:
+def _waiting_statuses(outbox: Outbox) -> list[tuple[bool, bool]]:
     """Halted and paused, as the waiting statuses tell it."""
-    found = []
+    statuses = []
     while (item := outbox._take()) is not None:
         if item.topic == "status":
             message = _valid("status", msgspec.json.encode(message_of("status", item.thing, "paper-1")))
             assert message["online"] is True
-            found.append((message["status"]["halt"] != "", message["status"]["pause"] != ""))
-    return found
+            statuses.append((message["status"]["halt"] != "", message["status"]["pause"] != ""))
+    return statuses
 
 
-def test_halt_pause_and_resume_are_told_at_once(told: Told) -> None:
+def test_halt_pause_and_resume_are_told_at_once(run: AnnouncedRun) -> None:
     outbox, core = Outbox(10), Core(OptionScalper())
     announcer = Announcer(outbox)
-    event, step = told.steps[-1]
+    event, step = run.steps[-1]
     announcer.observe(event, step)
-    assert _status_told(outbox) == [(False, False)]
+    assert _waiting_statuses(outbox) == [(False, False)]
     announcer.observe(event, step)
-    assert _status_told(outbox) == []
+    assert _waiting_statuses(outbox) == []
     state, seen = step.state, []
-    for asked in (
+    for request in (
         PauseRequested(1, "look", "test"),
         HaltRequested(2, "operator", "stop", "test"),
         ResumeRequested(3, "go", "test"),
     ):
-        done = core.step(state, asked)
-        announcer.observe(asked, done)
-        seen += _status_told(outbox)
+        done = core.step(state, request)
+        announcer.observe(request, done)
+        seen += _waiting_statuses(outbox)
         state = done.state
     assert seen == [(False, True), (True, True), (False, False)]
 
 
-def test_an_alarm_tells_its_event_and_whether_the_desk_is_halted(told: Told) -> None:
+def test_an_alarm_tells_its_event_and_whether_the_desk_is_halted(run: AnnouncedRun) -> None:
     outbox, core = Outbox(10), Core(OptionScalper())
     event = HaltRequested(5, "operator", "stop", "mqtt/ops")
-    step = core.step(told.steps[-1][1].state, event)
+    step = core.step(run.steps[-1][1].state, event)
     Announcer(outbox).observe(event, step)
     alarms = [item.thing for item in iter(outbox._take, None) if item.topic == "alarms"]
     assert len(alarms) == 1
@@ -206,10 +206,10 @@ def test_a_denial_names_the_gates_that_denied_and_no_other() -> None:
 MOVED = LadderMoved(1, "v2", "shadow", "canary_10", "v1", 0.1, 0, "shadow_passed", "ahead", {"pnl": 0.02})
 
 
-def test_a_step_of_the_ladder_is_a_message_and_changes_the_status(told: Told) -> None:
+def test_a_step_of_the_ladder_is_a_message_and_changes_the_status(run: AnnouncedRun) -> None:
     outbox, core = Outbox(10), Core(OptionScalper())
     announcer = Announcer(outbox)
-    state = told.steps[-1][1].state
+    state = run.steps[-1][1].state
     announcer.observe(ClockTicked(state.now_ns), Step(state, (), ()))  # the status before
     while outbox._take() is not None:
         pass

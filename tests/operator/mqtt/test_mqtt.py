@@ -50,8 +50,8 @@ S = 1_000_000_000
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """One broker for all tests that do not stop it."""
-    with running(tmp_path_factory.mktemp("mosquitto")) as made:
-        yield made
+    with running(tmp_path_factory.mktemp("mosquitto")) as mosquitto:
+        yield mosquitto
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,16 @@ class Connected:
     log: list[tuple[str, dict[str, Any]]]
     events: list[Event] = field(default_factory=list)
 
-    def told(self, name: str) -> list[dict[str, Any]]:
+    def entries(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.log[:] if event == name]
 
     async def up(self, times: int = 1) -> None:
         """Return when the connection has come up so often."""
-        await _soon(lambda: len(self.told("mqtt_up")) >= times)
+        await _soon(lambda: len(self.entries("mqtt_up")) >= times)
 
 
-def _has_lost(made: Connected, times: int) -> bool:
-    return len(made.told("mqtt_lost")) >= times  # an outage may have several reasons, one after the other
+def _has_lost(connection: Connected, times: int) -> bool:
+    return len(connection.entries("mqtt_lost")) >= times  # an outage may have several reasons, one after the other
 
 
 async def _soon(reached: Callable[[], bool]) -> None:
@@ -91,7 +91,7 @@ async def _soon(reached: Callable[[], bool]) -> None:
 async def connected_desk(
     desk: Desk,
     path: Path,
-    told_of: MqttBroker,
+    address: MqttBroker,
     password: str,
     events: int = 0,
     **settings: Any,
@@ -114,7 +114,7 @@ async def connected_desk(
             work.intake.put(event)
         chosen = {"commands": True, "wait_least_s": 0.05, "wait_most_s": 0.2, **settings}
         side = MqttSide(
-            MqttSettings(told_of, "paper-1", **chosen),
+            MqttSettings(address, "paper-1", **chosen),
             password,
             KEYS,
             outbox,
@@ -133,19 +133,19 @@ async def connected_desk(
 
 @contextlib.asynccontextmanager
 async def client(broker: Mosquitto, username: str) -> AsyncIterator[Client]:
-    async with connected(broker.broker(username), broker.passwords[username], incoming_most=10_000) as made:
-        yield made
+    async with connected(broker.broker(username), broker.passwords[username], incoming_most=10_000) as connection:
+        yield connection
 
 
 def command(name: str, number: int = 1, **changes: Any) -> SignedCommand:
     """A command signed now."""
-    told = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
-    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **told)
+    fields = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
+    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **fields)
 
 
 async def _send(sender: Client, payload: bytes, response: str | None = None, **how: Any) -> None:
-    told = properties(response_topic=response, correlation=b"c1" if response else None)
-    await sender.publish("rltrader/paper-1/command", payload, qos=1, properties=told, **how)
+    reply_properties = properties(response_topic=response, correlation=b"c1" if response else None)
+    await sender.publish("rltrader/paper-1/command", payload, qos=1, properties=reply_properties, **how)
 
 
 def _waiting(reader: Client) -> list[Any]:
@@ -153,10 +153,10 @@ def _waiting(reader: Client) -> list[Any]:
     return [reader._queue.get_nowait() for _ in range(reader._queue.qsize())]
 
 
-async def _asked(sender: Client, told: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
+async def _asked(sender: Client, request: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
     """The answer to a command."""
     await sender.subscribe(response, qos=1)
-    await _send(sender, msgspec.json.encode(told), response)
+    await _send(sender, msgspec.json.encode(request), response)
     async with asyncio.timeout(LIMIT_S):
         async for message in sender.messages:
             assert isinstance(message.payload, bytes)
@@ -171,21 +171,21 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
 ) -> None:
     password = broker.passwords["paper-1"]
     async with (
-        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        connected_desk(desk, tmp_path, broker.broker(), password) as connection,
         client(broker, "operator") as operator,
     ):
-        await made.up()
+        await connection.up()
         answer = await _asked(operator, command("halt", reason="the fair is wrong"))
         assert answer["ok"] is True
         assert answer["status"]["halt"] == "operator: the fair is wrong (by mqtt/ops-laptop)"
         assert answer["status"]["bars"] == 0
-        state = made.work.gateway.state
+        state = connection.work.gateway.state
         assert state.risk.halt is not None
         assert answer["seq"] == state.seq
-        assert [event for event in made.events if isinstance(event, HaltRequested)] == [
+        assert [event for event in connection.events if isinstance(event, HaltRequested)] == [
             HaltRequested(state.now_ns, "operator", "the fair is wrong", "mqtt/ops-laptop")
         ]
-        assert made.told("command") == [
+        assert connection.entries("command") == [
             {
                 "command": "halt",
                 "channel": "mqtt",
@@ -211,11 +211,11 @@ async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, t
                 seen.setdefault(topic, []).append((json.loads(message.payload), message.properties))
 
         reading = asyncio.create_task(read())
-        async with connected_desk(desk, tmp_path, broker.broker(), password, events=500) as made:
-            await _soon(lambda: bool(made.outbox.counts().offered) and not made.outbox.counts().waiting)
+        async with connected_desk(desk, tmp_path, broker.broker(), password, events=500) as connection:
+            await _soon(lambda: bool(connection.outbox.counts().offered) and not connection.outbox.counts().waiting)
             await _soon(lambda: len(seen.get("bars", ())) == 3 * 86 + 60)
             await _soon(lambda: {"status", "decisions", "orders", "fills", "equity", "telemetry"} <= set(seen))
-            counts = made.outbox.counts()
+            counts = connection.outbox.counts()
             assert counts.published + counts.conflated == counts.offered
             assert counts.refused == counts.dropped == 0
         await _soon(lambda: seen["status"][-1][0]["online"] is False)  # a clean end says so
@@ -226,7 +226,7 @@ async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, t
     assert of_bar.ContentType == "application/json"
     assert not hasattr(seen["status"][0][1], "MessageExpiryInterval")
     sent = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in seen["fills"]}
-    assert len(sent) == made.work.gateway.state.stats.fills
+    assert len(sent) == connection.work.gateway.state.stats.fills
     async with client(broker, "monitor") as later:  # status and equity wait for who comes later
         await later.subscribe("rltrader/paper-1/+", qos=1)
         topics = set()
@@ -243,10 +243,10 @@ async def test_forged_and_repeated_commands_change_nothing_and_are_journaled_onc
 ) -> None:
     password = broker.passwords["paper-1"]
     async with (
-        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        connected_desk(desk, tmp_path, broker.broker(), password) as connection,
         client(broker, "operator") as operator,
     ):
-        await made.up()
+        await connection.up()
         forged = msgspec.structs.replace(command("halt"), command="flatten")
         for _ in range(5):
             await _send(operator, msgspec.json.encode(forged), "rltrader/paper-1/response/operator/1")
@@ -255,10 +255,10 @@ async def test_forged_and_repeated_commands_change_nothing_and_are_journaled_onc
         again = await _asked(operator, good)
         assert (again["ok"], again["seq"]) == (False, 0)
         assert "it came before" in again["error"]
-        await made.work.quiet()
-        assert [type(event) for event in made.events] == [CommandRefused, StatusRequested]
-        assert made.events[0] == CommandRefused(
-            made.events[0].time_ns, "mqtt", "the signature is not that of key ops-laptop"
+        await connection.work.quiet()
+        assert [type(event) for event in connection.events] == [CommandRefused, StatusRequested]
+        assert connection.events[0] == CommandRefused(
+            connection.events[0].time_ns, "mqtt", "the signature is not that of key ops-laptop"
         )
 
 
@@ -267,10 +267,10 @@ async def test_a_retained_command_is_refused(broker: Mosquitto, desk: Desk, tmp_
     async with client(broker, "operator") as operator:
         await _send(operator, msgspec.json.encode(command("halt")), retain=True)
         try:
-            async with connected_desk(desk, tmp_path, broker.broker(), password) as made:
-                await _soon(lambda: any(isinstance(event, CommandRefused) for event in made.events))
-                assert not [event for event in made.events if isinstance(event, HaltRequested)]
-                assert [event.reason for event in made.events if isinstance(event, CommandRefused)] == [
+            async with connected_desk(desk, tmp_path, broker.broker(), password) as connection:
+                await _soon(lambda: any(isinstance(event, CommandRefused) for event in connection.events))
+                assert not [event for event in connection.events if isinstance(event, HaltRequested)]
+                assert [event.reason for event in connection.events if isinstance(event, CommandRefused)] == [
                     "the message is retained: a command is sent once"
                 ]
         finally:
@@ -282,18 +282,18 @@ async def test_an_answer_goes_nowhere_but_below_the_desks_own_responses(
 ) -> None:
     password = broker.passwords["paper-1"]
     async with (
-        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        connected_desk(desk, tmp_path, broker.broker(), password) as connection,
         client(broker, "operator") as operator,
         client(broker, "monitor") as monitor,
     ):
-        await made.up()
+        await connection.up()
         await monitor.subscribe("rltrader/#", qos=1)
         for number, elsewhere in enumerate(("rltrader/paper-1/alarms", "rltrader/paper-1/response/../alarms/")):
             await _send(operator, msgspec.json.encode(command("halt", 10 + number)), elsewhere)
         assert (await _asked(operator, command("resume", 12)))["ok"] is True
-        halts = [event for event in made.events if isinstance(event, HaltRequested | ResumeRequested)]
+        halts = [event for event in connection.events if isinstance(event, HaltRequested | ResumeRequested)]
         assert len(halts) == 3
-        await _soon(lambda: not made.outbox.counts().waiting)
+        await _soon(lambda: not connection.outbox.counts().waiting)
         await asyncio.sleep(0.1)
         heard = [json.loads(message.payload) for message in _waiting(monitor)]
         assert "response" not in {message["schema"] for message in heard}
@@ -302,14 +302,14 @@ async def test_an_answer_goes_nowhere_but_below_the_desks_own_responses(
 async def test_without_keys_or_without_leave_no_command_is_heard(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
     password = broker.passwords["paper-1"]
     async with (
-        connected_desk(desk, tmp_path, broker.broker(), password, commands=False) as made,
+        connected_desk(desk, tmp_path, broker.broker(), password, commands=False) as connection,
         client(broker, "operator") as operator,
     ):
-        await made.up()
-        assert made.told("mqtt_up") == [{"broker": f"127.0.0.1:{broker.port}", "commands": False}]
+        await connection.up()
+        assert connection.entries("mqtt_up") == [{"broker": f"127.0.0.1:{broker.port}", "commands": False}]
         await _send(operator, msgspec.json.encode(command("halt")))
         await asyncio.sleep(0.2)
-        assert made.events == []
+        assert connection.events == []
 
 
 async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_for_no_other(
@@ -317,13 +317,13 @@ async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_f
 ) -> None:
     password = broker.passwords["paper-1"]
     async with (
-        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        connected_desk(desk, tmp_path, broker.broker(), password) as connection,
         client(broker, "operator") as operator,
         client(broker, "operator") as watching,
         client(broker, "monitor") as monitor,
         client(broker, "paper-2") as other,
     ):
-        await made.up()
+        await connection.up()
         await watching.subscribe("rltrader/+/#", qos=1)
         await monitor.subscribe("rltrader/+/#", qos=1)
         await other.subscribe("rltrader/#", qos=1)
@@ -341,7 +341,7 @@ async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_f
             await user.publish(topic, b'{"schema": "forged"}', qos=1)
         answer = await _asked(operator, command("status", 2))  # what came before it has arrived
         assert answer["ok"] is True
-        assert [type(event) for event in made.events] == [StatusRequested]
+        assert [type(event) for event in connection.events] == [StatusRequested]
         for reader in (watching, monitor):
             heard: list[tuple[str, Any]] = []
 
@@ -366,32 +366,36 @@ async def test_a_broker_that_another_authority_vouches_for_is_refused(broker: Mo
 async def test_nobody_comes_in_without_tls_or_a_password(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_connection, "ANSWER_S", 1.0)  # the broker says nothing to who speaks no TLS
     plain = MqttBroker("127.0.0.1", broker.port, tls=False, username="paper-1")
-    for told, password in ((plain, broker.passwords["paper-1"]), (broker.broker(""), None), (broker.broker(), "wrong")):
+    for target, password in (
+        (plain, broker.passwords["paper-1"]),
+        (broker.broker(""), None),
+        (broker.broker(), "wrong"),
+    ):
         with pytest.raises(MqttError):
-            async with connected(told, password):
+            async with connected(target, password):
                 pass
 
 
 async def test_a_wrong_password_is_told_once_and_not_shown(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
-    async with connected_desk(desk, tmp_path, broker.broker(), "no-such-password") as made:
-        await _soon(lambda: bool(made.told("mqtt_lost")))
+    async with connected_desk(desk, tmp_path, broker.broker(), "no-such-password") as connection:
+        await _soon(lambda: bool(connection.entries("mqtt_lost")))
         await asyncio.sleep(0.5)  # several further attempts
-        assert len(made.told("mqtt_lost")) == 1
-        assert "ot authorized" in made.told("mqtt_lost")[0]["reason"]
-        assert "no-such-password" not in repr(made.log)
-        assert made.told("mqtt_up") == []
+        assert len(connection.entries("mqtt_lost")) == 1
+        assert "ot authorized" in connection.entries("mqtt_lost")[0]["reason"]
+        assert "no-such-password" not in repr(connection.log)
+        assert connection.entries("mqtt_up") == []
 
 
 async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_and_trading_goes_on(
     desk: Desk, tmp_path: Path
 ) -> None:
-    for place, told_of in enumerate(
+    for place, address in enumerate(
         (MqttBroker("127.0.0.1", free_port(), tls=False), MqttBroker("127.0.0.1", 1, ca_file="/no"))
     ):
-        async with connected_desk(desk, tmp_path / str(place), told_of, "x" * 12, events=20) as made:
-            await _soon(partial(_has_lost, made, 1))
-            await made.work.quiet()
-            assert made.work.gateway.state.fed == 20
+        async with connected_desk(desk, tmp_path / str(place), address, "x" * 12, events=20) as connection:
+            await _soon(partial(_has_lost, connection, 1))
+            await connection.work.quiet()
+            assert connection.work.gateway.state.fed == 20
 
 
 async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
@@ -400,10 +404,10 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
     opened, released = threading.Event(), threading.Event()
     connect = socket.create_connection
 
-    def slowly(*wanted: Any, **options: Any) -> socket.socket:
+    def slowly(*arguments: Any, **options: Any) -> socket.socket:
         opened.set()
         assert released.wait(LIMIT_S)
-        return connect(*wanted, **options)
+        return connect(*arguments, **options)
 
     monkeypatch.setattr(socket, "create_connection", slowly)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -427,33 +431,37 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
 
 
 async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: Desk, tmp_path: Path) -> None:
-    with running(tmp_path / "mosquitto") as own:
-        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
-            await made.up()
+    with running(tmp_path / "mosquitto") as mosquitto:
+        async with connected_desk(
+            desk, tmp_path / "state", mosquitto.broker(), mosquitto.passwords["paper-1"]
+        ) as connection:
+            await connection.up()
             for times in (2, 3):
-                own.stop()
-                await _soon(partial(_has_lost, made, times - 1))
-                own.start()
-                await made.up(times)
-                async with client(own, "operator") as operator:
+                mosquitto.stop()
+                await _soon(partial(_has_lost, connection, times - 1))
+                mosquitto.start()
+                await connection.up(times)
+                async with client(mosquitto, "operator") as operator:
                     assert (await _asked(operator, command("halt", times)))["ok"] is True
-            assert made.side.reconnects == 2
-        assert len([event for event in made.events if isinstance(event, HaltRequested)]) == 2
+            assert connection.side.reconnects == 2
+        assert len([event for event in connection.events if isinstance(event, HaltRequested)]) == 2
 
 
 async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(desk: Desk, tmp_path: Path) -> None:
-    with running(tmp_path / "mosquitto") as own:
-        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
-            await made.up()
-            assert own.process is not None
-            own.process.send_signal(signal.SIGSTOP)
+    with running(tmp_path / "mosquitto") as mosquitto:
+        async with connected_desk(
+            desk, tmp_path / "state", mosquitto.broker(), mosquitto.passwords["paper-1"]
+        ) as connection:
+            await connection.up()
+            assert mosquitto.process is not None
+            mosquitto.process.send_signal(signal.SIGSTOP)
             for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
-                made.work.intake.put(event)
-            await made.work.quiet()
-            fed = made.work.gateway.state.fed
+                connection.work.intake.put(event)
+            await connection.work.quiet()
+            fed = connection.work.gateway.state.fed
             assert fed == 3 * 86 + 60 + 2 * 4  # every bar, and each session's begin and end
-            assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
-            counts = made.outbox.counts()
+            assert await asyncio.to_thread(connection.thread.stop, LIMIT_S)
+            counts = connection.outbox.counts()
             assert (
                 counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == counts.offered
             )
@@ -462,20 +470,20 @@ async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(
 async def test_the_head_that_was_left_last_is_with_the_broker_when_the_desk_has_ended(
     broker: Mosquitto, desk: Desk, tmp_path: Path
 ) -> None:
-    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
-        await made.up()
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as connection:
+        await connection.up()
         for row in range(1, 4):
-            made.outbox.put_retained("chain", ChainHead(row, f"{row:064x}"))
-        assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
-        counts = made.outbox.counts()
+            connection.outbox.put_retained("chain", ChainHead(row, f"{row:064x}"))
+        assert await asyncio.to_thread(connection.thread.stop, LIMIT_S)
+        counts = connection.outbox.counts()
         assert counts.published + counts.conflated + counts.waiting == counts.offered
     async with client(broker, "monitor") as monitor:
         await monitor.subscribe("rltrader/paper-1/chain", qos=1)
         async with asyncio.timeout(LIMIT_S):
             message = await anext(aiter(monitor.messages))
     assert isinstance(message.payload, bytes)
-    told = json.loads(message.payload)
-    assert (told["row"], told["head"]) == (3, f"{3:064x}")
+    head = json.loads(message.payload)
+    assert (head["row"], head["head"]) == (3, f"{3:064x}")
 
 
 async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_is_back(
@@ -493,11 +501,13 @@ async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_
                     online.append(json.loads(message.payload)["online"])
 
         reading = asyncio.create_task(read())
-        async with connected_desk(desk, tmp_path, broker.broker(), password) as made:
+        async with connected_desk(desk, tmp_path, broker.broker(), password) as connection:
             await _soon(lambda: online[-1:] == [True])
-            async with connected(broker.broker(), password, identifier=made.side.identifier):  # throws the desk out
+            async with connected(
+                broker.broker(), password, identifier=connection.side.identifier
+            ):  # throws the desk out
                 await _soon(lambda: False in online)
-            await made.up(2)
+            await connection.up(2)
             await _soon(lambda: online[-1:] == [True])
         reading.cancel()
 
@@ -505,15 +515,15 @@ async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_
 async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
     broker: Mosquitto, desk: Desk, tmp_path: Path
 ) -> None:
-    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
-        await made.up()
-        assert broker.passwords["paper-1"] not in made.side.identifier
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as connection:
+        await connection.up()
+        assert broker.passwords["paper-1"] not in connection.side.identifier
         password = broker.passwords["monitor"]
         async with connected(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
             async with client(broker, "operator") as operator:  # the desk hears as before
-                told = await _asked(operator, command("status", 77))
-            assert told["ok"]
-        assert made.told("mqtt_lost") == []
+                answer = await _asked(operator, command("status", 77))
+            assert answer["ok"]
+        assert connection.entries("mqtt_lost") == []
 
 
 # --- rltraderctl remote -------------------------------------------------------------------------------------------
@@ -545,14 +555,14 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
     broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path
 ) -> None:
     password = broker.passwords["paper-1"]
-    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
-        await made.up()
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
         halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 0
-        assert f"paper-1: halt journaled as event {made.work.gateway.state.seq}" in text
+        assert f"paper-1: halt journaled as event {connection.work.gateway.state.seq}" in text
         assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
-        assert [event.who for event in made.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
+        assert [event.who for event in connection.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 
 
 async def test_the_command_line_says_that_nobody_answered(
@@ -560,17 +570,17 @@ async def test_the_command_line_says_that_nobody_answered(
 ) -> None:
     monkeypatch.setattr(remote, "ANSWER_S", 0.5)
     password = broker.passwords["paper-1"]
-    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
-        await made.up()
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
         halt = ("halt", "--reason", "a drill", "--key", "unknown")
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 1
         assert "no answer from desk paper-1" in text
-        assert [type(event) for event in made.events] == [CommandRefused]
+        assert [type(event) for event in connection.events] == [CommandRefused]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--key", "nobody"), "--key is 'nobody': expected one of ops-laptop, unknown"),
         ((), "has 2 keys: expected --key with one of ops-laptop, unknown"),
@@ -580,9 +590,9 @@ async def test_the_command_line_says_that_nobody_answered(
     ],
 )
 def test_the_command_line_refuses_what_it_cannot_sign(
-    remote_files: Path, arguments: tuple[str, ...], told: str
+    remote_files: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         _remote(remote_files, "halt", "--reason", "a drill", *arguments)
 
 

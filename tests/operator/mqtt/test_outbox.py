@@ -12,7 +12,7 @@ from daemon.operator.mqtt.outbox import Item, Outbox
 
 
 async def _drained(outbox: Outbox) -> list[Item]:
-    """All that waits, each told."""
+    """All items that wait, each marked as published."""
     items: list[Item] = []
     while len(items) < 10_000 and outbox.counts().waiting:
         items.append(await outbox.get())
@@ -49,19 +49,19 @@ async def test_of_a_retained_topic_only_the_newest_waits_and_none_is_dropped() -
         outbox.put("bars", number)
     counts = outbox.counts()
     assert (counts.conflated, counts.dropped, counts.waiting) == (4, 3, 3)
-    told = await _drained(outbox)
-    assert {(item.topic, item.thing) for item in told} == {("status", 4), ("bars", 3), ("bars", 4)}
+    items = await _drained(outbox)
+    assert {(item.topic, item.thing) for item in items} == {("status", 4), ("bars", 3), ("bars", 4)}
 
 
 async def test_a_retained_topic_that_never_rests_does_not_keep_others_waiting() -> None:
     outbox = Outbox(10)
     outbox.put("alarms", "halt")
-    told = []
+    topics = []
     for number in range(4):
         outbox.put_retained("equity", number)
-        told.append((await outbox.get()).topic)
+        topics.append((await outbox.get()).topic)
         outbox.published()
-    assert "alarms" in told
+    assert "alarms" in topics
 
 
 async def test_what_was_not_told_comes_first_again() -> None:
@@ -139,14 +139,14 @@ def test_everything_offered_is_always_accounted_for(acts: list[str], limit: int)
 
 def test_two_threads_at_once_lose_nothing_uncounted() -> None:
     outbox, offered = Outbox(50), 20_000
-    told: list[int] = []
+    things: list[int] = []
 
     async def take() -> None:
         while True:
             item = await outbox.get()
             outbox.published()
             assert isinstance(item.thing, int)
-            told.append(item.thing)
+            things.append(item.thing)
             if item.thing == offered - 1:
                 return
 
@@ -165,6 +165,6 @@ def test_two_threads_at_once_lose_nothing_uncounted() -> None:
     asyncio.run(both())
     thread.join()
     counts = outbox.counts()
-    assert told == sorted(set(told))
-    assert counts.published == len(told)
+    assert things == sorted(set(things))
+    assert counts.published == len(things)
     assert (counts.published + counts.dropped, counts.waiting) == (offered, 0)

@@ -44,7 +44,7 @@ def _judge() -> Judge:
 
 
 def _command(**changes: Any) -> SignedCommand:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "key": KEYS["ops-laptop"],
         "name": "ops-laptop",
         "desk": "paper-1",
@@ -54,7 +54,7 @@ def _command(**changes: Any) -> SignedCommand:
         "lifetime_ns": 30 * S,
         "nonce": NONCE,
     }
-    return signed(**{**told, **changes})
+    return signed(**{**fields, **changes})
 
 
 def _verdict(judge: Judge, command: SignedCommand, *, retained: bool = False) -> Accepted | CommandRefusal:
@@ -72,14 +72,14 @@ def test_openssl_finds_the_same_mac_over_the_written_form() -> None:
         f'["rltrader-command-v1","paper-1","halt","Größe: 5 €",{NOW_NS},{NOW_NS + 30 * S},'
         f'"000102030405060708090a0b0c0d0e0f","ops-laptop"]'
     )
-    told = subprocess.run(
+    result = subprocess.run(
         ["openssl", "dgst", "-sha256", "-mac", "HMAC", "-macopt", f"hexkey:{HEX}"],
         input=text.encode(),
         capture_output=True,
         check=True,
     )
     assert canonical(command) == text.encode()
-    assert told.stdout.decode().split()[-1] == command.mac
+    assert result.stdout.decode().split()[-1] == command.mac
 
 
 def test_a_genuine_command_becomes_its_event_with_the_key_as_who() -> None:
@@ -119,7 +119,7 @@ def test_a_command_that_was_changed_anywhere_is_never_taken(name: str, salt: int
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"desk": "paper-2"}, "it is for desk 'paper-2', this is 'paper-1'"),
         ({"issued_ns": NOW_NS - 31 * S}, "it expired 1.0 s ago"),
@@ -131,11 +131,11 @@ def test_a_command_that_was_changed_anywhere_is_never_taken(name: str, salt: int
         ({"reason": "  "}, "reason has 0 letters"),
     ],
 )
-def test_a_genuine_command_out_of_place_is_refused_by_name(changes: dict[str, Any], told: str) -> None:
+def test_a_genuine_command_out_of_place_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     verdict = _verdict(_judge(), _command(**changes))
     assert isinstance(verdict, CommandRefusal)
     assert verdict.genuine
-    assert told in verdict.reason
+    assert message in verdict.reason
     assert "key ops-laptop" in verdict.reason
 
 
@@ -193,7 +193,7 @@ def test_more_commands_than_can_be_remembered_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "told"),
+    ("payload", "message"),
     [
         (b"", "cannot be read"),
         (b"{", "cannot be read"),
@@ -207,10 +207,10 @@ def test_more_commands_than_can_be_remembered_are_refused() -> None:
         (json.dumps({**msgspec.to_builtins(_command()), "mac": "0" * 64}).encode(), "not that of key ops-laptop"),
     ],
 )
-def test_what_nobody_signed_is_refused_and_gets_no_answer(payload: bytes, told: str) -> None:
+def test_what_nobody_signed_is_refused_and_gets_no_answer(payload: bytes, message: str) -> None:
     verdict = _judge().judge(payload, retained=False)
     assert isinstance(verdict, CommandRefusal)
-    assert told in verdict.reason
+    assert message in verdict.reason
     assert not verdict.genuine
 
 
@@ -244,7 +244,7 @@ def test_keys_are_read_from_lines_and_commas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a:0011", "command key 1 has 2 bytes: expected at least 32 bytes"),
         ("a:secretsecret", "command key 1 has no hex digits"),
@@ -252,8 +252,8 @@ def test_keys_are_read_from_lines_and_commas() -> None:
         (f"a:{HEX},a:{HEX}", "command key 2 has the name of an earlier one"),
     ],
 )
-def test_bad_keys_are_refused_without_being_shown(text: str, told: str) -> None:
-    with pytest.raises(KeyRefused, match=told) as refusal:
+def test_bad_keys_are_refused_without_being_shown(text: str, message: str) -> None:
+    with pytest.raises(KeyRefused, match=message) as refusal:
         parse_keys(text)
     assert "secret" not in str(refusal.value)
     assert HEX not in str(refusal.value)

@@ -18,12 +18,12 @@ SOCKET = "/run/rltrader-redis/redis.sock"
 
 def settings(unit: str) -> dict[str, list[str]]:
     """Key -> its values, of a unit or drop-in."""
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for line in (SYSTEMD / unit).read_text().splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
-            found.setdefault(key, []).append(value)
-    return found
+            values.setdefault(key, []).append(value)
+    return values
 
 
 @pytest.mark.parametrize("unit", LEARNING)
@@ -63,11 +63,11 @@ def test_the_clients_of_redis_may_enter_its_folder_and_each_has_its_own_password
 
 
 def test_every_user_and_group_of_the_units_is_made_at_the_installation() -> None:
-    made = set(re.findall(r"(?m)^[ug] (\S+)", (SYSTEMD / "rltrader.sysusers").read_text()))
+    accounts = set(re.findall(r"(?m)^[ug] (\S+)", (SYSTEMD / "rltrader.sysusers").read_text()))
     for unit in (*LEARNING, "online.conf"):
         given = settings(unit)
         named = {*given.get("User", []), *given.get("Group", [])}
-        assert named | set(" ".join(given.get("SupplementaryGroups", [])).split()) <= made
+        assert named | set(" ".join(given.get("SupplementaryGroups", [])).split()) <= accounts
 
 
 UNDER_THE_RULE = """

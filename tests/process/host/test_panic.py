@@ -86,12 +86,12 @@ def flat(desk: Stage) -> bool:
 
 
 def panic(desk: Stage, capsys: pytest.CaptureFixture[str], code: int, **keys: object) -> str:
-    """What `panic` says; it ended with `code`. No key is in it."""
+    """The output of `panic`; it ended with `code`. No key is in it."""
     assert ctl.main(["panic", "--yes", "--config", str(config(desk, **keys))]) == code
-    shown = capsys.readouterr()
+    output = capsys.readouterr()
     for key in KEYS.values():
-        assert key not in shown.out + shown.err
-    return shown.err if code == 2 and not shown.out else shown.out
+        assert key not in output.out + output.err
+    return output.err if code == 2 and not output.out else output.out
 
 
 # --- flat in the end ----------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_it_closes_beside_a_daemon_that_runs_and_leaves_it_running(
     desk: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon = desk.start()
-    until(lambda: bool(desk.told("trade_stream_listening")), "the daemon hears its orders")
+    until(lambda: bool(desk.read_log("trade_stream_listening")), "the daemon hears its orders")
     assert locked_by(desk.state_dir) == str(daemon.pid)
     lines = panic(desk, capsys, 0).splitlines()
     assert lines[2] == f"desk in {desk.state_dir}: stands down"
@@ -191,9 +191,9 @@ def test_keys_that_are_refused_end_it_soon_and_are_not_shown(
 ) -> None:
     monkeypatch.setenv("APCA_API_SECRET_KEY", "wrong-secret-00000")
     monkeypatch.setattr(rescue, "PAUSE_S", 0.01)
-    told = panic(desk, capsys, 2)
-    assert "the broker refuses the keys (401 - unauthorized.): nothing was touched" in told
-    assert "wrong-secret" not in told
+    output = panic(desk, capsys, 2)
+    assert "the broker refuses the keys (401 - unauthorized.): nothing was touched" in output
+    assert "wrong-secret" not in output
     assert len(desk.requests("GET")) == 3  # one refusal may be the broker's trouble
     assert untouched(desk)
 
@@ -317,7 +317,7 @@ def test_on_a_terminal_yes_needs_no_question(desk: Stage) -> None:
 def test_a_link_in_place_of_the_lock_is_in_nobodys_way(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     desk.state_dir.mkdir()
     (desk.state_dir / "lock").symlink_to(desk.folder / "config.toml")
-    shown = panic(desk, capsys, 0)
+    output = panic(desk, capsys, 0)
     assert flat(desk)
-    assert "cannot be notified" in shown
+    assert "cannot be notified" in output
     assert (desk.state_dir / MARKER).exists()

@@ -124,8 +124,8 @@ def test_prune_removes_what_no_link_names_and_no_process_uses(source: Path, host
     releases = [install(source, host, version) for version in ("first", "second", "third", "fourth")]
     with (host / releases[1] / "venv" / "lib" / "core.py").open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)  # as a daemon that runs has its libraries
-    told = make(source, host, "prune")
-    assert f"{releases[1]} stays: a process runs from it" in told
+    output = make(source, host, "prune")
+    assert f"{releases[1]} stays: a process runs from it" in output
     left = {f"releases/{path.name}" for path in (host / "releases").iterdir()}
     assert left == set(releases[1:])
     mapped.close()

@@ -43,14 +43,14 @@ def settings(unit: str) -> list[tuple[str, str]]:
 
 
 def value(unit: str, key: str) -> str:
-    (found,) = (value for name, value in settings(unit) if name == key)
-    return found
+    (text,) = (value for name, value in settings(unit) if name == key)
+    return text
 
 
 def seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d+)s", text)
-    assert found is not None, text
-    return int(found[1])
+    match = re.fullmatch(r"(\d+)s", text)
+    assert match is not None, text
+    return int(match[1])
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 @needs_systemd
 @pytest.mark.parametrize("unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
-    told = analyze("verify", "--man=no", str(installed / unit))
-    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    result = analyze("verify", "--man=no", str(installed / unit))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @needs_systemd
@@ -99,8 +99,8 @@ def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, uni
 def test_systemd_accepts_the_unit_with_a_drop_in(installed: Path, drop_in: str) -> None:
     (installed / f"{DAEMON}.d").mkdir()
     shutil.copy(SYSTEMD / drop_in, installed / f"{DAEMON}.d")
-    told = analyze("verify", "--man=no", str(installed / DAEMON))
-    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    result = analyze("verify", "--man=no", str(installed / DAEMON))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("unit", [DAEMON, DESK])
@@ -178,7 +178,7 @@ def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: 
         done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
     signed = tmp_path / "log" / "desk"
-    told = rltraderctl(
+    result = rltraderctl(
         "verify",
         "--state-dir",
         tmp_path / "s",
@@ -188,7 +188,7 @@ def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: 
         tmp_path / "heads.pub",
         cwd=tmp_path,
     )
-    assert (told.returncode, "published heads: 2 agree" in told.stdout) == (0, True), told.stdout + told.stderr
+    assert (result.returncode, "published heads: 2 agree" in result.stdout) == (0, True), result.stdout + result.stderr
     (tmp_path / "s" / "journal.sqlite").unlink()
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, len(signed.read_text().splitlines())) == (EXIT_CODE, 2)  # the unit fails, and says so
@@ -251,7 +251,7 @@ def test_onnxruntime_keeps_no_usage_data_below_the_state_directory(unit: str, tm
 
 
 def test_make_install_copies_and_starts_nothing() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         ["make", "--dry-run", "install", "DESTDIR=/nowhere"],
         cwd=REPOSITORY,
         capture_output=True,
@@ -259,12 +259,12 @@ def test_make_install_copies_and_starts_nothing() -> None:
         check=True,
         timeout=300,
     )
-    assert "/nowhere/usr/local/lib/systemd/system" in told.stdout
-    assert not re.search(r"systemctl +(start|enable|restart)", told.stdout)
+    assert "/nowhere/usr/local/lib/systemd/system" in result.stdout
+    assert not re.search(r"systemctl +(start|enable|restart)", result.stdout)
 
 
 def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_one() -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         ["make", "--dry-run", "install", "DESTDIR=/nowhere"],
         cwd=REPOSITORY,
         capture_output=True,
@@ -272,13 +272,13 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
         check=True,
         timeout=300,
     ).stdout
-    (release,) = set(re.findall(r"/nowhere/opt/rltrader/releases/([0-9a-f]{12})\b", told))
-    assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/.next; mv -T" in told
-    assert "/nowhere/opt/rltrader/former" in told
-    assert "/nowhere/opt/rltrader/venv" not in told  # nothing is written over that a running daemon uses
+    (release,) = set(re.findall(r"/nowhere/opt/rltrader/releases/([0-9a-f]{12})\b", output))
+    assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/.next; mv -T" in output
+    assert "/nowhere/opt/rltrader/former" in output
+    assert "/nowhere/opt/rltrader/venv" not in output  # nothing is written over that a running daemon uses
     for unit in UNITS:
         assert value(unit, "ExecStart").startswith("/opt/rltrader/current/venv/bin/"), unit
-    assert "systemd/*.timer" in told
+    assert "systemd/*.timer" in output
 
 
 def test_the_manuals_name_only_files_that_are_there_and_every_drop_in() -> None:

@@ -46,7 +46,7 @@ def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_hol
                 daemon = played.start(release=bad, tables=tables)
             played.clock.pass_s(1.0)
         assert ended == 1
-        (halt,) = [line for line in played.told("halted") if line["reason"] == "quarantine"]
+        (halt,) = [line for line in played.read_log("halted") if line["reason"] == "quarantine"]
         assert "__init__.py" in str(halt) or fault not in ("hangs", "hangs in C")
         assert played.held()
         orders = len(played.posts())

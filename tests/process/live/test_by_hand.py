@@ -35,8 +35,8 @@ def test_the_server_by_hand_serves_a_daemon_that_is_started_with_its_environment
         daemon.send_signal(signal.SIGINT)
         assert daemon.wait(60) == 0
         served.send_signal(signal.SIGTERM)
-    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert told[0]["event"] == "run_started"
-    assert told[-1]["stopped_by"] == "SIGINT"
+    entries = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert entries[0]["event"] == "run_started"
+    assert entries[-1]["stopped_by"] == "SIGINT"
     proof = [str(programs / "rltraderctl"), "verify", "--state-dir", str(tmp_path / "loop")]
     assert subprocess.run(proof, capture_output=True, text=True, check=True).stdout.startswith("identical")

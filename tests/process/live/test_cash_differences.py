@@ -54,7 +54,7 @@ def halted(played: Stage) -> str:
 
 
 def alarms(played: Stage) -> list[str]:
-    return [line["alarm"] for line in played.told("alarm")]
+    return [line["alarm"] for line in played.read_log("alarm")]
 
 
 def test_unexplained_cash_halts_only_after_its_minutes_of_a_session_and_its_line_ends_it(
@@ -62,7 +62,7 @@ def test_unexplained_cash_halts_only_after_its_minutes_of_a_session_and_its_line
 ) -> None:
     with stage(bundled, DAY, "09:00", tmp_path, lively, TEN_MINUTES) as played:
         played.start()
-        soon(played, lambda: bool(played.told("run_started")), "the start")
+        soon(played, lambda: bool(played.read_log("run_started")), "the start")
         soon(played, lambda: played.books().state.risk.reconciled, "book and broker agree")
         taken(played, "5.00")  # before the open, for longer than the ten minutes
         played.until_time(new_york_ns(DAY, "09:25"))

@@ -21,7 +21,7 @@ SECOND_NS = 1_000_000_000
 EIGHT_HOURS_S = 8 * 3600.0
 
 
-def asked(word: str, played: Stage, *more: str) -> int:
+def send(word: str, played: Stage, *more: str) -> int:
     return ctl.main([word, "--state-dir", str(played.state_dir), "--reason", "a test", *more])
 
 
@@ -41,14 +41,14 @@ def test_a_leap_of_the_host_s_clock_locks_no_exit_over_a_restart_either(
         daemon = played.start()
         played.until_true(lambda: bool(played.held()), "a position")
         daemon.leap(EIGHT_HOURS_S)
-        played.until_true(lambda: bool(played.told("clock_leap")), "the alarm")
+        played.until_true(lambda: bool(played.read_log("clock_leap")), "the alarm")
         daemon.terminate()
         assert daemon.wait(60) == 0
-        before = len(played.told("control_listening"))
+        before = len(played.read_log("control_listening"))
         played.start(ahead_s=EIGHT_HOURS_S)
-        played.until_true(lambda: bool(played.told("clock_wrong")), "the start's alarm")
-        played.until_true(lambda: len(played.told("control_listening")) > before, "its own socket")
-        assert asked("flatten", played, "--yes") == 0
+        played.until_true(lambda: bool(played.read_log("clock_wrong")), "the start's alarm")
+        played.until_true(lambda: len(played.read_log("control_listening")) > before, "its own socket")
+        assert send("flatten", played, "--yes") == 0
         played.until_true(lambda: not played.held(), "an account that is flat")
         assert newest_ns(played) <= played.clock.now_ns() < new_york_ns(DAY, "16:00")
 
@@ -70,21 +70,21 @@ def test_a_journal_that_is_eight_hours_ahead_is_led_back_by_command_and_its_exit
         blind.kill()
         blind.wait(60)
         assert newest_ns(played) > played.clock.now_ns() + 7 * 3600 * SECOND_NS
-        before = len(played.told("control_listening"))
+        before = len(played.read_log("control_listening"))
         last = played.start()
-        played.until_true(lambda: bool(played.told("clock_ahead")), "the alarm")
-        played.until_true(lambda: len(played.told("control_listening")) > before, "its own socket")
-        assert asked("flatten", played, "--yes") == 0
+        played.until_true(lambda: bool(played.read_log("clock_ahead")), "the alarm")
+        played.until_true(lambda: len(played.read_log("control_listening")) > before, "its own socket")
+        assert send("flatten", played, "--yes") == 0
         assert played.held()
         if running:
-            assert asked("reset-clock", played) == 0
+            assert send("reset-clock", played) == 0
         else:
             last.kill()
             last.wait(60)
             for name, value in KEYS.items():
                 monkeypatch.setenv(name, value)
             with ThreadPoolExecutor(1) as other:  # it asks the server, whose answer takes virtual time
-                reset = other.submit(asked, "reset-clock", played, "--config", str(played.folder / "config.toml"))
+                reset = other.submit(send, "reset-clock", played, "--config", str(played.folder / "config.toml"))
                 while not wait((reset,), 0.05).done:
                     played.clock.pass_s(0.1)
             assert reset.result() == 0

@@ -57,7 +57,7 @@ def test_a_correction_of_hundreds_of_dollars_that_its_order_does_not_show_halts_
         soon(played, lambda: agrees(played), "book and broker agree")
         assert (
             halted(played),
-            [line["alarm"] for line in played.told("alarm") if line["alarm"].startswith("cash")],
+            [line["alarm"] for line in played.read_log("alarm") if line["alarm"].startswith("cash")],
         ) == ("", [])
 
 
@@ -75,5 +75,5 @@ def test_a_session_with_a_faulty_stream_of_activities_ends_with_the_broker_s_boo
         played.server.faults.add("activity_dropped")
         played.until_time(new_york_ns(DAY, "11:30"))
         soon(played, lambda: agrees(played), "book and broker agree")
-        assert (halted(played), bool(played.told("activity_stream_listening"))) == ("", True)
+        assert (halted(played), bool(played.read_log("activity_stream_listening"))) == ("", True)
         assert len(played.account.trades) > 1

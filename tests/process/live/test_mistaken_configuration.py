@@ -77,27 +77,27 @@ def contradiction(text: str) -> str:
 
 @pytest.mark.parametrize("mistake", [typo, unknown_table, calibration_gone, contradiction])
 def test_rules_with_a_mistake_come_whole_from_the_last_start(held: Held, mistake: Callable[[str], str]) -> None:
-    settings, said = held.settings(mistake)
+    settings, message = held.settings(mistake)
     assert settings.trading() == load(held.played.folder / "config.toml", {}).trading()
     assert (settings.sizing.stop_loss, settings.risk.daily_loss_max) == (0.98, 0.5)
     assert settings.origin("risk.daily_loss_max") == "the last start, in the journal"
     assert settings.mqtt.port == 8884
-    assert said.endswith("; meanwhile: trading rules from the last start, in the journal, whole")
+    assert message.endswith("; meanwhile: trading rules from the last start, in the journal, whole")
 
 
 def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_file_s(held: Held) -> None:
-    settings, said = held.settings(
+    settings, message = held.settings(
         lambda text: text.replace("port = 8884", "prt = 8884").replace("stop_loss = 0.98", "stop_loss = 0.4")
     )
     assert (settings.sizing.stop_loss, settings.mqtt.port) == (0.4, 8883)
-    assert "mqtt.prt (from" in said
-    assert said.endswith("; meanwhile: trading rules from the configuration, whole; by their defaults: [mqtt]")
+    assert "mqtt.prt (from" in message
+    assert message.endswith("; meanwhile: trading rules from the configuration, whole; by their defaults: [mqtt]")
 
 
 def test_without_its_keys_no_version_counts_but_the_one_that_answered_last(held: Held) -> None:
-    settings, said = held.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
+    settings, message = held.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
     assert (settings.policy.version, settings.policy.poll_s) == ("none", 0)
-    assert said.endswith("by their defaults: [policy]")
+    assert message.endswith("by their defaults: [policy]")
 
 
 def test_the_feed_of_the_journal_takes_the_place_of_one_with_a_mistake(held: Held) -> None:
@@ -147,12 +147,12 @@ OTHER_ACCOUNT: Table = {"desk": {"account": "live", "account_number": "PA0000"}}
 def test_whatever_refuses_its_start_is_tried_again_and_told(
     held: Held, tmp_path: Path, table: Table, environment: dict[str, str], named: str
 ) -> None:
-    told, program = tmp_path / "told", tmp_path / "program.py"
-    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    alarm_file, program = tmp_path / "alarms", tmp_path / "program.py"
+    program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
     assert held.played.start(environment=environment, tables=(table, alarms)).wait(60) == 1
     held.played.daemons.pop()
-    (line,) = told.read_text().splitlines()
+    (line,) = alarm_file.read_text().splitlines()
     assert (json.loads(line)["alarm"], json.loads(line)["desk"]) == ("configuration", str(held.played.state_dir))
     assert named in json.loads(line)["detail"]
 
@@ -177,15 +177,15 @@ def dotted(table: re.Match[str]) -> str:
 
 
 def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(held: Held, tmp_path: Path) -> None:
-    told, path = tmp_path / "told", tmp_path / "config.toml"
-    program = [sys.executable, "-c", f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())"]
+    alarm_file, path = tmp_path / "alarms", tmp_path / "config.toml"
+    program = [sys.executable, "-c", f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())"]
     path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n\n{held.text}\n[risk\n")
     with pytest.raises(ConfigError) as refused:
         load(path, {})
     with pytest.raises(NotWhole) as again:
         settings_of_a_held_desk(path, {}, refused.value)
     tell_not_started(path, again.value, Log())
-    assert json.loads(told.read_text())["alarm"] == "configuration"
+    assert json.loads(alarm_file.read_text())["alarm"] == "configuration"
 
 
 def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_path: Path) -> None:
@@ -195,24 +195,24 @@ def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_p
 
 def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held: Held, tmp_path: Path) -> None:
     """The last of the module: the desk goes on and leaves."""
-    played, told = held.played, tmp_path / "told"
+    played, alarm_file = held.played, tmp_path / "alarms"
     program = tmp_path / "program.py"
-    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
-    for _ in range(2):  # the second time within the hour: told once
+    for _ in range(2):  # the second time within the hour: one alarm
         assert played.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
         played.daemons.pop()
-    (line,) = told.read_text().splitlines()
+    (line,) = alarm_file.read_text().splitlines()
     assert json.loads(line)["alarm"] == "configuration"
     assert "desk.nmae" in json.loads(line)["detail"]
     (played.state_dir / "ballast").unlink()
     (played.state_dir / "ballast").mkdir()  # what is no plain file there keeps no desk that holds something back
     played.start(tables=(TYPO,))
-    played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
+    played.until_true(lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt")
     starts = played.journaled("RunStarted")
     assert starts[-1]["trading"] == starts[0]["trading"]
     assert starts[-1]["origins"]["the last start, in the journal"]
-    assert "not a plain file" in str(played.told("no_ballast"))
+    assert "not a plain file" in str(played.read_log("no_ballast"))
     (played.state_dir / "ballast").rmdir()
     played.until_true(lambda: not played.held(), "it is left")
     assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
@@ -221,7 +221,7 @@ def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held
     assert played.start(tables=(TYPO,)).wait(60) == 2  # it holds nothing any more
     played.daemons.pop()
     played.start()
-    played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+    played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
     assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
     played.until_time(new_york_ns(DAY, "13:01"))
     played.daemons[-1].terminate()
@@ -264,8 +264,10 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
             file.write_text(MINE + "\nthis is no Python\n")
             orders = len(played.posts())
             played.start()
-            played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
-            assert "mine.py" in str([row for row in played.told("halted") if row["reason"] == "configuration"])
+            played.until_true(
+                lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt"
+            )
+            assert "mine.py" in str([row for row in played.read_log("halted") if row["reason"] == "configuration"])
             starts = played.journaled("RunStarted")
             assert starts[-1]["trading"] == starts[0]["trading"]
             played.until_true(lambda: not played.held(), "it is left")
@@ -277,7 +279,7 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
             played.daemons.pop()
             file.write_text(MINE)
             played.start()
-            played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+            played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
             assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
             played.until_time(new_york_ns(DAY, "13:01"))
             played.daemons[-1].terminate()

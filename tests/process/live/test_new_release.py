@@ -39,7 +39,9 @@ def test_a_new_release_takes_a_killed_desk_over_halted_leaves_what_is_held_and_t
         former.wait(10)
         before = entries(played)
         played.start(release=one)
-        played.until_true(lambda: any(line["reason"] == "code_changed" for line in played.told("halted")), "the halt")
+        played.until_true(
+            lambda: any(line["reason"] == "code_changed" for line in played.read_log("halted")), "the halt"
+        )
         assert "halted: code_changed" in typed(played, "halt", capsys)
         assert played.held() == held
         assert "halted: flatten" in typed(played, "flatten", capsys, "--yes")

@@ -90,10 +90,10 @@ def test_a_desk_that_holds_nothing_refuses_to_start_without_its_model(
     shutil.copytree(lively, models, symlinks=True)
     with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
         daemon = played.start()
-        played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+        played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
         daemon.terminate()
         assert daemon.wait(60) == 0
         flipped(models / "option_scalper")
         again = played.start()
         assert again.wait(60) == 2
-        assert "refused" in json.dumps(again.told()[-1])
+        assert "refused" in json.dumps(again.read_log()[-1])

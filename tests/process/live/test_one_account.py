@@ -43,7 +43,7 @@ def test_a_second_daemon_with_the_same_keys_is_refused_before_it_makes_anything(
         played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
         other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run")})
         assert other.wait(60) == 2
-        (line,) = [line for line in other.told() if line["event"] == "refused"]
+        (line,) = [line for line in other.read_log() if line["event"] == "refused"]
         for word in ("paper-1", str(played.state_dir), f"process {played.daemons[-1].pid}", "stop that one"):
             assert word in line["problem"]
         assert DEFAULT_KEY not in other.log.read_text()
@@ -60,11 +60,12 @@ def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_
         played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
         other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(tmp_path / "elsewhere")})
         played.until_true(
-            lambda: any(line["event"] == "trade_stream_lost" for line in _told(other)), "the second stream is refused"
+            lambda: any(line["event"] == "trade_stream_lost" for line in _read_log(other)),
+            "the second stream is refused",
         )
         played.until_time(new_york_ns(HALF_DAY, "09:40"))
         assert other.returncode is None
-        assert not any(line["event"] in ("order_submitted", "reconciled") for line in other.told())
+        assert not any(line["event"] in ("order_submitted", "reconciled") for line in other.read_log())
         epochs = {post["client_order_id"].split("-")[0] for post in played.posts()}
         assert len(epochs) == 1
 
@@ -82,24 +83,24 @@ def test_two_desks_with_accounts_of_their_own_trade_side_by_side(models: Path, t
         assert [daemon.wait(60) for daemon in played.daemons] == [0, 0]
         assert differences(played.books(), played.account) == []
         assert differences(books(tmp_path / "other" / "state"), account) == []
-        assert other.told()[-1]["event"] == "run_ended"
+        assert other.read_log()[-1]["event"] == "run_ended"
 
 
 def test_an_order_of_another_epoch_halts_the_desk_before_its_basket(models: Path, tmp_path: Path) -> None:
     with daily_stage(HALF_DAY, "08:00", tmp_path / "first", models) as played:
         played.start()
-        played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+        played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
         played.server.by_hand(
             "place", symbol="IWM", qty="1", side="buy", client_order_id="0123456789-regime_switcher-1-0-0"
         )
-        played.until_true(lambda: played.told("halted") != [], "the halt")
+        played.until_true(lambda: played.read_log("halted") != [], "the halt")
         played.until_time(new_york_ns(HALF_DAY, "09:05"))
-        assert played.told("halted")[0]["reason"] == "foreign_order"
+        assert played.read_log("halted")[0]["reason"] == "foreign_order"
         assert played.posts() == []
 
 
-def _told(daemon: Daemon) -> list[dict[str, object]]:
-    return daemon.told() if daemon.log.exists() else []
+def _read_log(daemon: Daemon) -> list[dict[str, object]]:
+    return daemon.read_log() if daemon.log.exists() else []
 
 
 def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: Path, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: 
         other.claim_number(played.account.account_number)
         daemon = played.start()
         assert daemon.wait(60) == 2
-        (line,) = [line for line in daemon.told() if line["event"] == "refused"]
+        (line,) = [line for line in daemon.read_log() if line["event"] == "refused"]
         assert f"account {played.account.account_number}" in line["problem"]
         assert "other, state directory /elsewhere, process 4711" in line["problem"]
         assert played.posts() == []

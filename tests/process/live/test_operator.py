@@ -55,7 +55,7 @@ SMALL_LOSS = 0.001  # of the day's equity: a trade or two of the lively policy
 STOP_S = 20.0  # less than service.stop_deadline_s
 
 
-def said(played: Stage, word: str, *more: str) -> None:
+def send(played: Stage, word: str, *more: str) -> None:
     """`rltraderctl` asks the running daemon, which does it."""
     arguments = [word, "--state-dir", str(played.state_dir), "--reason", f"a test of {word}", "--who", "alice", *more]
     assert ctl.main(arguments) == 0
@@ -106,13 +106,13 @@ def knows_flat(played: Stage) -> bool:
 
 @contextlib.contextmanager
 def watching(played: Stage) -> Iterator[Path]:
-    """`rltraderctl status --watch`; what it says lies in the file."""
-    told = played.folder / "watched"
+    """`rltraderctl status --watch`, its output in a file."""
+    output = played.folder / "watched"
     line = command("daemon.cli.ctl", "status", "--watch", "--json", "--state-dir", played.state_dir)
-    with told.open("wb") as out:
+    with output.open("wb") as out:
         running = subprocess.Popen(line, cwd=played.folder, env=environment(), stdout=out)
     try:
-        yield told
+        yield output
     finally:
         running.kill()
         running.wait()
@@ -128,40 +128,40 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
         played = stack.enter_context(stage(bundled, DAY, BEGIN, tmp_path / "stage", store))
         played.start()
         played.until_true(partial(holding, played), "the first position")
-        told = stack.enter_context(watching(played))
+        output = stack.enter_context(watching(played))
 
-        said(played, "pause")
+        send(played, "pause")
         played.until_time(played.clock.now_ns() + PAUSED_MIN * MINUTE_NS)
         played.until_true(partial(flat, played), "the exit goes on")
-        played.until_true(lambda: "a test of pause" in told.read_text(), "the watcher shows the pause")
+        played.until_true(lambda: "a test of pause" in output.read_text(), "the watcher shows the pause")
         before = entries(played)
-        said(played, "resume")
+        send(played, "resume")
         played.until_true(partial(bought, played, before), "an entry after the pause")
 
         point(store / "option_scalper", CURRENT, "second", who="alice", why="a test", now_ns=0)
-        said(played, "reload")
+        send(played, "reload")
         played.until_true(lambda: bool(played.journaled("ModelPromoted")), "the second version answers")
 
         played.until_true(partial(holding, played), "a position to flatten")
-        said(played, "flatten", "--yes")
+        send(played, "flatten", "--yes")
         played.until_true(partial(flat, played), "all was left")
-        said(played, "resume")
+        send(played, "resume")
         played.until_true(partial(bought, played, entries(played)), "an entry after the flatten")
 
         for stream in ("stock", "option", "trade"):
             played.server.faults.add("upgrade_refused", where={"stream": stream}, times=10_000)
             played.server.faults.add("socket_drop", where={"stream": stream})
-        played.until_true(lambda: bool(played.told("trade_stream_lost")), "the streams are gone")
-        said(played, "halt")
+        played.until_true(lambda: bool(played.read_log("trade_stream_lost")), "the streams are gone")
+        send(played, "halt")
         (halt,) = [event for event, _ in story(played.state_dir) if isinstance(event, HaltRequested)]
         halted_ns = played.clock.now_ns()
         played.server.call(played.server.faults.clear)
         played.until_true(partial(flat, played), "exits go on under a halt")
-        played.until_true(lambda: "a test of halt" in told.read_text(), "the watcher shows the halt")
+        played.until_true(lambda: "a test of halt" in output.read_text(), "the watcher shows the halt")
         played.until_time(halted_ns + PAUSED_MIN * MINUTE_NS)
         played.daemons[-1].terminate()
         assert played.daemons[-1].wait(STOP_S) == 0, played.log()[-2000:]
-        watched = [json.loads(line) for line in told.read_text().splitlines() if line.endswith("}")]
+        watched = [json.loads(line) for line in output.read_text().splitlines() if line.endswith("}")]
         ours = played.books()
         assert differences(ours, played.account) == []
     assert (halt.reason, halt.detail, halt.who) == ("operator", "a test of halt", f"control/alice (uid {os.geteuid()})")
@@ -171,11 +171,11 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
     assert next(seen["pause"] for seen in watched if seen["pause"]) == f"a test of pause (by {halt.who})"
     assert watched[-1]["seq"] <= ours.state.seq
     assert verified(played.state_dir).difference == ""
-    _told_in_order(story(played.state_dir))
+    _check_order(story(played.state_dir))
     _swapped_between_two_bars(played.state_dir)
 
 
-def _told_in_order(journaled: list[tuple[Event, list[dict[str, Any]]]]) -> None:
+def _check_order(journaled: list[tuple[Event, list[dict[str, Any]]]]) -> None:
     """Each command is one event, and none of them sent an entry; from pause, flatten or halt to resume nothing did."""
     names = [type(event).__name__ for event, _ in journaled if type(event).__name__.endswith("Requested")]
     assert names == [
@@ -277,15 +277,15 @@ def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afte
         played.until_true(partial(holding, played), "a position")
         dashboard = stack.enter_context(serving(played.state_dir))
         pages = slow_pages(dashboard.port, 5)
-        said(played, "halt")
+        send(played, "halt")
         until(lambda: alarmed.exists() and len(alarmed.read_text().split()) == 2, "the alarm's program began")
         played.until_true(partial(knows_flat, played), "the desk heard of its last exit")
         point(store / "option_scalper", CURRENT, "second", who="alice", why="a test", now_ns=0)
-        said(played, "reload")
+        send(played, "reload")
         daemon.terminate()  # while a version is tried
         assert daemon.wait(STOP_S) == 0, played.log()[-2000:]
-        assert played.told("stop_late") == []
-        assert played.told("task_failed") == []
+        assert played.read_log("stop_late") == []
+        assert played.read_log("task_failed") == []
         assert [process for process in alarmed.read_text().split() if lives(process)] == []
         assert played.journaled("CandidateRefused") == []
         for page in pages:

@@ -33,32 +33,32 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def typed(played: Stage, *arguments: str) -> tuple[int, str]:
     """What `rltraderctl` answers, and its exit code."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
-    asked = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
-    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S), arguments
-    done = asked.finish(120)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    process = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
+    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S), arguments
+    done = process.finish(120)
     return done.returncode, done.stdout + done.stderr
 
 
 def command(played: Stage, name: str, *more: str, code: int = 0) -> str:
-    ended, told = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
-    assert ended == code, told
-    return told
+    ended, output = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
+    assert ended == code, output
+    return output
 
 
 def panicking(played: Stage) -> Command:
     """A panic under way."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     config = ("--config", str(played.folder / "config.toml"))
-    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
     return Command("daemon.cli.ctl", ("panic", "--yes", *config), REPOSITORY, env)
 
 
 def panic(played: Stage) -> str:
-    asked = panicking(played)
-    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
-    done = asked.finish(120)
+    process = panicking(played)
+    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+    done = process.finish(120)
     assert done.returncode == 0, done
     return done.stdout + done.stderr
 
@@ -97,10 +97,10 @@ def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         ours = len(played.posts())
-        told = panic(played)
-        assert f"desk in {played.state_dir}: stands down" in told
-        assert "flat: no open order, no position" in told
-        assert "rltraderctl accept-broker" in told.splitlines()[-1]
+        output = panic(played)
+        assert f"desk in {played.state_dir}: stands down" in output
+        assert "flat: no open order, no position" in output
+        assert "rltraderctl accept-broker" in output.splitlines()[-1]
         assert "this does nothing: flatten (by" in command(played, "flatten", "--yes", code=1)
         assert "halted: panic" in command(played, "resume", code=1)  # the broker's word comes first
         assert "way out" in typed(played, "status", "--state-dir", str(played.state_dir))[1]
@@ -119,7 +119,7 @@ def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_
 
 
 def accepted(played: Stage) -> list[str]:
-    return [line["detail"] for line in played.told("alarm") if line["alarm"] == "broker_accepted"]
+    return [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "broker_accepted"]
 
 
 def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(models: Path, tmp_path: Path) -> None:
@@ -150,20 +150,20 @@ def test_what_a_panic_could_not_close_the_desk_closes_once_the_broker_is_back(
         bought(played)
         ours, held = len(played.posts()), played.held()
         unreachable(played)
-        asked = panicking(played)
+        process = panicking(played)
         assert played.clock.wait(time.sleep, lambda: played.journaled("PanicNoticed") != [], COMMAND_S)
         assert (played.state_dir / "panic.noted").exists()
         if end == "killed":
-            asked.kill()
+            process.kill()
         else:
             assert played.clock.wait(time.sleep, lambda: closing(played) != [], COMMAND_S)
-            os.kill(asked.pid, signal.SIGINT)
-        assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
-        told = asked.finish(120)
+            os.kill(process.pid, signal.SIGINT)
+        assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+        result = process.finish(120)
         if end == "interrupted":
-            assert (told.returncode, "Traceback" in told.stdout + told.stderr) == (1, False)
-            assert "NOT flat: the broker does not say what is left" in told.stdout
-            assert "to go on, run the same command again: rltraderctl panic" in told.stdout
+            assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (1, False)
+            assert "NOT flat: the broker does not say what is left" in result.stdout
+            assert "to go on, run the same command again: rltraderctl panic" in result.stdout
         played.until_true(lambda: played.journaled("PanicFailed") != [], "the failure is noticed")
         assert (played.held(), len(played.posts())) == (held, ours)
         reachable(played)
@@ -190,7 +190,7 @@ def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_late
             played.server.call(lambda: played.server.server.faults.add("update_lost", times=1000))
         played.server.by_hand("close", symbol="SPY")
         played.clock.pass_s(MOMENT_S)
-        assert len(played.journaled("BrokerReported")) == reports  # no report can have told of it
+        assert len(played.journaled("BrokerReported")) == reports  # no report can have shown it
         ask(played.state_dir, CommandRequest(1, "flatten", "a moment later", "ann"))
         played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
         assert (len(played.posts()), never_short(played)) == (ours, True)

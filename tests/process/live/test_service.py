@@ -40,14 +40,14 @@ def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
         shipped = ["--config", str(REPOSITORY / "config.toml")]
         daemon = Daemon(shipped, addresses(played), tmp_path / "log", clock=played.clock)
         played.daemons.append(daemon)
-        played.until_true(lambda: len(played.told("stream_up")) == 2, "both data streams are up")
+        played.until_true(lambda: len(played.read_log("stream_up")) == 2, "both data streams are up")
         played.until_true(lambda: len(played.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
         played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
         daemon.terminate()
         assert daemon.wait(30) == 0, played.log()[-2000:]
-        started = played.told("run_started")[0]
+        started = played.read_log("run_started")[0]
         assert (started["desk"], started["mode"]) == ("paper-1", "paper")
-        assert {line["url"].rsplit("/", 1)[1] for line in played.told("stream_up")} == {"sip", "opra"}
+        assert {line["url"].rsplit("/", 1)[1] for line in played.read_log("stream_up")} == {"sip", "opra"}
         assert played.books().state.risk.reconciled
 
 
@@ -58,10 +58,10 @@ def test_status_is_told_beside_the_running_daemon(
         daemon = played.start()
         played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
         assert ctl.main(["status", "--state-dir", str(played.state_dir)]) == 0
-        shown = capsys.readouterr().out
-        assert f"runs as process {daemon.pid}" in shown
-        assert "paper, account paper" in shown
-        assert next(iter(played.account.by_client_id.values())).symbol in shown
+        output = capsys.readouterr().out
+        assert f"runs as process {daemon.pid}" in output
+        assert "paper, account paper" in output
+        assert next(iter(played.account.by_client_id.values())).symbol in output
         played.alive()
 
 
@@ -71,13 +71,13 @@ def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
     systemd = Systemd(tmp_path / "notify", watchdog_s=0.4)
     with stage(bundled, DAY, "02:00", tmp_path, lively) as played:
         daemon = played.start(environment={**KEYS, **systemd.environment})
-        played.until_true(lambda: systemd.says("READY=1"), "the daemon is ready")
+        played.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
         played.until_true(lambda: fed(systemd, 3), "fed by night")
         played.until_true(
-            lambda: any(line.startswith("STATUS=reconciled; flat") for line in told(systemd)), "its status"
+            lambda: any(line.startswith("STATUS=reconciled; flat") for line in read_messages(systemd)), "its status"
         )
         daemon.pause(stopped=True)
-        played.clock.pass_s(0.1)  # what it said before has arrived
+        played.clock.pass_s(0.1)  # its earlier messages have arrived
         systemd.hear()
         played.clock.pass_s(1.0)  # five feedings long
         assert systemd.hear() == []
@@ -86,7 +86,7 @@ def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
         played.until_true(lambda: fed(systemd, before + 2), "fed again")
         daemon.terminate()
         assert daemon.wait(30) == 0, played.log()[-2000:]
-        assert systemd.says("STOPPING=1")
+        assert systemd.received("STOPPING=1")
         assert played.posts() == []
     systemd.close()
 
@@ -97,7 +97,7 @@ def fed(systemd: Systemd, times: int) -> bool:
     return systemd.heard.count("WATCHDOG=1") >= times
 
 
-def told(systemd: Systemd) -> list[str]:
-    """All that systemd was told by now."""
+def read_messages(systemd: Systemd) -> list[str]:
+    """All messages to systemd so far."""
     systemd.hear()
     return systemd.heard

@@ -148,7 +148,9 @@ def test_after_a_session_of_twenty_round_trips_both_books_agree_to_the_cent(
     assert round_trips(lived.account) >= 20
     assert partially_filled(lived.account) > 0
     assert differences(lived.books, lived.account) == []
-    unsent = {told["client_order_id"] for told in lived.stage.told("order_not_sent")}  # too late on a busy machine
+    unsent = {
+        entry["client_order_id"] for entry in lived.stage.read_log("order_not_sent")
+    }  # too late on a busy machine
     assert lived.books.orders.keys() - unsent == lived.account.by_client_id.keys()
     assert lived.books.state.risk.halt is None
 
@@ -174,7 +176,7 @@ def test_heads_are_published_at_the_start_within_the_session_and_at_the_end(
     trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lived = of(trading, name)
-    rows = [line["row"] for line in lived.stage.told("chain_head")]
+    rows = [line["row"] for line in lived.stage.read_log("chain_head")]
     reader = JournalReader(lived.stage.state_dir / FILE)
     last = reader.last_entry()
     ended = reader.query("SELECT id FROM events WHERE kind = 'SessionEnded' ORDER BY id DESC LIMIT 1")[0]["id"]
@@ -235,7 +237,7 @@ def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(
 ) -> None:
     lived = of(trading, "bundled")
     market, day = lived.stage.market, SCENARIOS["bundled"].day
-    assert lived.stage.told("recording_stopped") == lived.stage.told("recording_narrowed") == []
+    assert lived.stage.read_log("recording_stopped") == lived.stage.read_log("recording_narrowed") == []
     (quotes,) = QuoteFile(recording).sessions()
     assert len(set(quotes.end_ns.tolist())) == 390
     assert len(quotes.bid) > 390 * 20  # six strikes on each side, of both rights, and the desk's own

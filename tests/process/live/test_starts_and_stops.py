@@ -35,9 +35,11 @@ def traded(account: Account, times: int) -> bool:
     return len(account.trades) >= times
 
 
-def told_flat(played: Stage, before: int) -> bool:
+def reports_flat(played: Stage, before: int) -> bool:
     """Whether a report after the first `before` ones shows neither a position nor an open order."""
-    return any(not (each["positions"] or each["open_orders"]) for each in played.journaled("BrokerReported")[before:])
+    return any(
+        not (report["positions"] or report["open_orders"]) for report in played.journaled("BrokerReported")[before:]
+    )
 
 
 def verified(played: Stage, capsys: pytest.CaptureFixture[str]) -> bool:
@@ -98,7 +100,7 @@ def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
             assert played.account.working == {}
             assert differences(played.books(), played.account) == []
             assert verified(played, capsys)
-            assert played.told("stop_late") == []
+            assert played.read_log("stop_late") == []
 
 
 def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes_and_comes_back(
@@ -114,7 +116,7 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
             played = Stage(server, clock, market, tmp_path, lively, (SELDOM_PINGED,))
         played.start(environment={**KEYS, **systemd.environment})  # this server has gone; its address is configured
         stack.callback(played.daemons[-1].kill)
-        played.until_true(lambda: systemd.says("READY=1"), "the daemon is ready")
+        played.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
         assert played.journaled("BrokerReported") == []
         for outage in ("before the first report", "in the middle"):
             with serving(played.market, played.clock, **settings) as server:
@@ -125,7 +127,7 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
         with serving(played.market, played.clock, **settings) as server:
             played.server = server
             played.until_true(lambda: not played.held() and not account.working, "flat once more")
-            played.until_true(lambda: told_flat(played, reports), "the daemon was told so")
+            played.until_true(lambda: reports_flat(played, reports), "a report shows it")
             played.daemons[-1].terminate()
             assert played.daemons[-1].wait(40) == 0, played.log()[-2000:]
     ours = played.books()
@@ -141,7 +143,7 @@ def test_with_wrong_keys_the_daemon_stays_up_unreconciled_and_sends_no_order(
     with ExitStack() as stack:
         played = staged(stack, bundled, tmp_path, lively)
         daemon = played.start(environment=wrong)
-        played.until_true(lambda: len(played.told("trade_stream_unauthorized")) >= 2, "the keys were refused twice")
+        played.until_true(lambda: len(played.read_log("trade_stream_unauthorized")) >= 2, "the keys were refused twice")
         played.until_time(new_york_ns(DAY, "10:20"))
         daemon.terminate()
         assert daemon.wait(30) == 0, played.log()[-2000:]

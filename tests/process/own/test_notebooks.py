@@ -18,8 +18,8 @@ SHIPPED = REPOSITORY / "onnx_models" / "daily_rebalancer"
 
 
 def cells(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
-    return found
+    document: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
+    return document
 
 
 def test_they_stand_in_the_repository_without_outputs() -> None:

@@ -36,7 +36,7 @@ class Alternating(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the strategy, its model, a tape, and two desks: one at the tape's end, one that crashed."""
     folder = tmp_path_factory.mktemp("made")
     with forgotten_again():
@@ -62,9 +62,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(made: Path, tmp_path: Path) -> Path:
+def home(runs: Path, tmp_path: Path) -> Path:
     """A copy of that folder at which a test may do what it wants; the journals remember the first folder."""
-    return shutil.copytree(made, tmp_path / "home")
+    return shutil.copytree(runs, tmp_path / "home")
 
 
 def rltraderd(home: Path, state: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -77,28 +77,28 @@ def rltraderd(home: Path, state: Path, *arguments: object) -> subprocess.Complet
     )
 
 
-def test_every_command_finds_the_strategy_by_the_state_directory(made: Path, tmp_path: Path) -> None:
-    verified = rltraderctl("verify", "--state-dir", made / "whole", cwd=tmp_path)
+def test_every_command_finds_the_strategy_by_the_state_directory(runs: Path, tmp_path: Path) -> None:
+    verified = rltraderctl("verify", "--state-dir", runs / "whole", cwd=tmp_path)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.startswith("identical: ")
-    status = rltraderctl("status", "--state-dir", made / "whole", "--json", cwd=tmp_path)
+    status = rltraderctl("status", "--state-dir", runs / "whole", "--json", cwd=tmp_path)
     assert json.loads(status.stdout)["strategy"] == NAME
     assert json.loads(status.stdout)["problem"] == ""
 
 
-def test_the_dashboard_follows_it_by_the_journal_alone(made: Path) -> None:
+def test_the_dashboard_follows_it_by_the_journal_alone(runs: Path) -> None:
     with forgotten_again():
-        picture = FollowedDesk("mine", made / "whole").look()
+        picture = FollowedDesk("mine", runs / "whole").look()
     assert picture.problem == ""
     assert picture.spec is not None
     assert (picture.spec.name, picture.caught_up) == (NAME, True)
 
 
-def test_a_start_finds_it_too_and_changed_code_goes_on_where_the_desk_stopped_cleanly(home: Path, made: Path) -> None:
-    state = shutil.copytree(made / "whole", home / "state")
+def test_a_start_finds_it_too_and_changed_code_goes_on_where_the_desk_stopped_cleanly(home: Path, runs: Path) -> None:
+    state = shutil.copytree(runs / "whole", home / "state")
     again = rltraderd(home, state)
     assert again.returncode == 0, again.stderr
-    with (made / f"{NAME}.py").open("a") as file:
+    with (runs / f"{NAME}.py").open("a") as file:
         file.write("\n# another comment\n")
     try:
         other = rltraderd(home, state, "--strategy", NAME)
@@ -108,11 +108,11 @@ def test_a_start_finds_it_too_and_changed_code_goes_on_where_the_desk_stopped_cl
         assert checked.returncode == 0, checked.stdout
         assert "were written by other code" in checked.stdout
     finally:
-        shutil.copy(home / f"{NAME}.py", made / f"{NAME}.py")
+        shutil.copy(home / f"{NAME}.py", runs / f"{NAME}.py")
 
 
-def test_changed_code_starts_halted_where_the_desk_crashed(home: Path, made: Path) -> None:
-    state = shutil.copytree(made / "crashed", home / "state")
+def test_changed_code_starts_halted_where_the_desk_crashed(home: Path, runs: Path) -> None:
+    state = shutil.copytree(runs / "crashed", home / "state")
     changed = (
         (home / f"{NAME}.py").read_text().replace("int(portfolio.equity / price)", "int(portfolio.equity / price / 2)")
     )
@@ -123,10 +123,10 @@ def test_changed_code_starts_halted_where_the_desk_crashed(home: Path, made: Pat
     assert halted["reason"] == "code_changed"
 
 
-def test_a_moved_file_is_reported_and_named_once(home: Path, made: Path) -> None:
-    state = shutil.copytree(made / "whole", home / "state")
-    place = made / f"{NAME}.py"
-    place.rename(made / "away.py")
+def test_a_moved_file_is_reported_and_named_once(home: Path, runs: Path) -> None:
+    state = shutil.copytree(runs / "whole", home / "state")
+    place = runs / f"{NAME}.py"
+    place.rename(runs / "away.py")
     try:
         refused = rltraderctl("status", "--state-dir", state, cwd=home)
         assert refused.returncode == 2
@@ -140,14 +140,14 @@ def test_a_moved_file_is_reported_and_named_once(home: Path, made: Path) -> None
         assert rltraderd(home, state, "--strategy", file).returncode == 0
         assert rltraderctl("verify", "--state-dir", state, cwd=home).returncode == 0  # remembered from then on
     finally:
-        (made / "away.py").rename(place)
+        (runs / "away.py").rename(place)
     assert table(state, "events")
 
 
-def test_check_names_file_digest_and_contract(home: Path, made: Path) -> None:
-    shown = rltraderd(home, home / "new", "--strategy", f"{NAME}.py:ToyKeeper", "--check")
-    assert shown.returncode == 0, shown.stderr
-    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("strategy ")]
+def test_check_names_file_digest_and_contract(home: Path, runs: Path) -> None:
+    result = rltraderd(home, home / "new", "--strategy", f"{NAME}.py:ToyKeeper", "--check")
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("strategy ")]
     contract = contract_hash(strategy(NAME))[:12]
     assert f"{NAME} ({home / f'{NAME}.py'}, digest " in line
     assert f"contract {contract}; it is not shipped, and runs with the daemon's rights" in line
@@ -163,9 +163,9 @@ def test_what_is_not_there_is_refused_in_one_line(home: Path, given: str) -> Non
     assert not (home / "new").exists()
 
 
-def test_rltraderctl_refuses_a_strategy_that_is_not_there_in_one_line(made: Path) -> None:
+def test_rltraderctl_refuses_a_strategy_that_is_not_there_in_one_line(runs: Path) -> None:
     for given, expected in (("mine", "expected one of: "), ("gone.py", "no such file")):
-        refused = rltraderctl("status", "--state-dir", made / "whole", "--strategy", given, cwd=made)
+        refused = rltraderctl("status", "--state-dir", runs / "whole", "--strategy", given, cwd=runs)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
         assert line.startswith("rltraderctl: --strategy: ")
@@ -175,8 +175,8 @@ def test_rltraderctl_refuses_a_strategy_that_is_not_there_in_one_line(made: Path
 def test_a_configuration_file_may_name_the_file_and_its_tables(home: Path) -> None:
     text = f'[desk]\nstrategy = "{NAME}.py"\n[{NAME}.risk]\nreject_rate_max = 0.4\n'
     (home / "config.toml").write_text(text)
-    shown = rltraderd(home, home / "new", "--check")
-    assert shown.returncode == 0, shown.stderr
-    assert f"from config.toml, [{NAME}.risk]: risk.reject_rate_max 0.4" in shown.stdout
+    result = rltraderd(home, home / "new", "--check")
+    assert result.returncode == 0, result.stderr
+    assert f"from config.toml, [{NAME}.risk]: risk.reject_rate_max 0.4" in result.stdout
     (home / "config.toml").write_text(text.replace(f"[{NAME}.", "[mine_other."))
     assert "mine_other (from config.toml) is unknown" in rltraderd(home, home / "new", "--check").stderr

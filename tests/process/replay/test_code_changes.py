@@ -129,8 +129,8 @@ def test_both_releases_prove_their_own_part(release: Path, state: Path, tape: Pa
 
 
 def test_a_stopped_desk_of_another_release_takes_commands(release: Path, state: Path, tape: Path) -> None:
-    shown = program(release, "daemon.cli.ctl", "status", "--state-dir", state)
-    assert "its next start is halted (code_changed)" in " ".join(shown.stdout.split())
+    result = program(release, "daemon.cli.ctl", "status", "--state-dir", state)
+    assert "its next start is halted (code_changed)" in " ".join(result.stdout.split())
     halted = program(release, "daemon.cli.ctl", "halt", "--state-dir", state, "--reason", "a look")
     assert halted.returncode == 0, halted.stderr
     kinds = [row[3] for row in table(state, "events")][-3:]
@@ -148,12 +148,12 @@ def libraries_of_another_host(release: Path, tmp_path_factory: pytest.TempPathFa
     """The very same code by its digest, whose libraries give other figures: stood for by the other rule."""
     folder = tmp_path_factory.mktemp("libraries")
     shutil.copytree(release, folder, dirs_exist_ok=True)
-    told = folder / "daemon" / "engine" / "recover.py"
-    text = told.read_text()
+    source = folder / "daemon" / "engine" / "recover.py"
+    text = source.read_text()
     digest, versions = "    return found.hexdigest()[:12]\n", '    return ", ".join('
     assert (text.count(digest), text.count(versions)) == (1, 1)
     text = text.replace(digest, f'    return "{code_digest()}"\n')
-    told.write_text(text.replace(versions, '    return "numpy 0.1"\n    return ", ".join('))
+    source.write_text(text.replace(versions, '    return "numpy 0.1"\n    return ", ".join('))
     return folder
 
 
@@ -163,10 +163,10 @@ def test_verify_reports_other_libraries_as_what_they_are(
     state = tmp_path / "state"
     run = program(libraries_of_another_host, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
     assert run.returncode == 0, run.stderr
-    told = rltraderctl("verify", "--state-dir", state, cwd=tape.parent)
-    assert told.returncode == 0, told.stdout
-    assert "were written with other libraries (numpy 0.1; here numpy " in told.stdout
-    assert "no difference found" in told.stdout
+    result = rltraderctl("verify", "--state-dir", state, cwd=tape.parent)
+    assert result.returncode == 0, result.stdout
+    assert "were written with other libraries (numpy 0.1; here numpy " in result.stdout
+    assert "no difference found" in result.stdout
     theirs = program(libraries_of_another_host, "daemon.cli.ctl", "verify", "--state-dir", state)
     assert (theirs.returncode, "identical" in theirs.stdout) == (0, True)
 

@@ -66,8 +66,8 @@ class Stage:
     rebalancer: Path
 
     def environment(self, **extra: str) -> dict[str, str]:
-        told = environment(RLTRADER_PATHS__MODELS_DIR=str(self.models), RLTRADER_POLICY__VERSION=VERSION, **extra)
-        return {name: value for name, value in told.items() if name != "RLTRADER_PAPER__CASH_USD"}
+        variables = environment(RLTRADER_PATHS__MODELS_DIR=str(self.models), RLTRADER_POLICY__VERSION=VERSION, **extra)
+        return {name: value for name, value in variables.items() if name != "RLTRADER_PAPER__CASH_USD"}
 
     def run(self, strategy: str, tape: Path, state_dir: Path) -> subprocess.CompletedProcess[str]:
         arguments = ("--dry-run", "--strategy", strategy, "--bars", tape, "--state-dir", state_dir)
@@ -92,38 +92,38 @@ def test_the_switcher_runs_end_to_end_and_the_tools_prove_and_show_it(stage: Sta
     state_dir = tmp_path / "state"
     finished = stage.run("regime_switcher", stage.switcher, state_dir)
     assert finished.returncode == 0, finished.stderr
-    told = summary_of(finished)
-    assert (told["bars"], told["decisions"], told["halted"]) == (3 * 275, 275 - 252, "")
-    assert sum(told["actions"].values()) == told["decisions"]
-    assert told["orders"] == told["fills"] == len(table(state_dir, "fills")) > 20
-    assert told["daily"]["sessions"] == told["decisions"]
+    summary = summary_of(finished)
+    assert (summary["bars"], summary["decisions"], summary["halted"]) == (3 * 275, 275 - 252, "")
+    assert sum(summary["actions"].values()) == summary["decisions"]
+    assert summary["orders"] == summary["fills"] == len(table(state_dir, "fills")) > 20
+    assert summary["daily"]["sessions"] == summary["decisions"]
     dated = [line["date"] for line in log_of(finished.stderr) if "date" in line]
-    assert told["daily"]["last"] == dated[-1]
-    growth = (told["equity_usd"] / 100_000) ** (252 / told["decisions"]) - 1
-    assert told["daily"]["annual_return"] == pytest.approx(growth, abs=1e-6)
+    assert summary["daily"]["last"] == dated[-1]
+    growth = (summary["equity_usd"] / 100_000) ** (252 / summary["decisions"]) - 1
+    assert summary["daily"]["annual_return"] == pytest.approx(growth, abs=1e-6)
     names = Counter(line["event"] for line in log_of(finished.stderr))
-    assert names["basket_decided"] == told["decisions"] >= names["basket_traded"] > 0
+    assert names["basket_decided"] == summary["decisions"] >= names["basket_traded"] > 0
     assert names["order_submitted"] == names["order_filled"] == 0
 
     proven = rltraderctl("verify", "--state-dir", state_dir, cwd=tmp_path)
     assert (proven.returncode, proven.stdout.split(":")[0]) == (0, "identical")
-    shown = rltraderctl("status", "--state-dir", state_dir, cwd=tmp_path).stdout
-    assert "last basket" in shown
-    assert f"due {told['daily']['last']}, given up: nothing" in shown
+    output = rltraderctl("status", "--state-dir", state_dir, cwd=tmp_path).stdout
+    assert "last basket" in output
+    assert f"due {summary['daily']['last']}, given up: nothing" in output
     listed = rltraderctl("decisions", "--limit", "1", "--state-dir", state_dir, cwd=tmp_path).stdout
     (bar,) = [part for part in listed.split() if part.startswith("2021-")]
     explained = rltraderctl("decisions", "--bar", bar, "--state-dir", state_dir, cwd=tmp_path).stdout
-    for part in ("drawdown", "probability", "stale_history", "fees USD", f"regime_switcher-{told['decisions']}-"):
+    for part in ("drawdown", "probability", "stale_history", "fees USD", f"regime_switcher-{summary['decisions']}-"):
         assert part in explained, part
 
 
 def test_cost_is_counted_once_and_every_cent_is_in_the_fills(stage: Stage, tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
-    told = summary_of(stage.run("regime_switcher", stage.switcher, state_dir))
+    summary = summary_of(stage.run("regime_switcher", stage.switcher, state_dir))
     fills = table(state_dir, "fills")
     paid = [Decimal(row[6]) * row[5] for row in fills]  # price x quantity
     costs = sum((traded * Decimal("0.001")).quantize(Decimal("0.000001")) for traded in paid)
-    assert float(costs) == told["fees_usd"]
+    assert float(costs) == summary["fees_usd"]
     cash = Decimal(100_000) - sum(row[4] * traded for row, traded in zip(fills, paid, strict=True)) - costs
     assert Decimal(table(state_dir, "equity")[-1][2]) == cash
     prove_trades(state_dir)
@@ -133,13 +133,13 @@ def test_a_file_sorted_by_time_comes_to_the_state_of_one_sorted_by_symbol(stage:
     lines = stage.switcher.read_text().splitlines()
     by_time = tmp_path / "etf.csv"
     by_time.write_text("\n".join([HEADER, *sorted(lines[1:], key=lambda line: int(line.split(",")[1]))]) + "\n")
-    found: list[list[tuple[Any, ...]]] = []
+    runs: list[list[tuple[Any, ...]]] = []
     for tape in (stage.switcher, by_time):
         desk = _desk(tape, stage.models)
-        state_dir = tmp_path / f"state{len(found)}"
+        state_dir = tmp_path / f"state{len(runs)}"
         assert desk.run(state_dir).failure is None
-        found.append([row[3:6] for row in table(state_dir, "fills")])
-    assert found[0] == found[1]
+        runs.append([row[3:6] for row in table(state_dir, "fills")])
+    assert runs[0] == runs[1]
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------
@@ -218,9 +218,9 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
         process.stderr.close()
         assert process.wait() == -signal.SIGKILL
     finished = stage.run("daily_rebalancer", stage.rebalancer, state_dir)
-    told = summary_of(finished)
+    summary = summary_of(finished)
     for key in ("state_digest", "journal_events", "orders", "fills", "equity_usd", "fees_usd"):
-        assert told[key] == expected[key], key
+        assert summary[key] == expected[key], key
     assert read_models(state_dir) == read_models(undisturbed)
     assert verified(state_dir).difference == ""
     assert_every_leg_is_shown(state_dir, tmp_path)
@@ -233,17 +233,17 @@ def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_d
     why = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
     state_dir = tmp_path / "state"
     env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4"}
-    asked = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
-    told = summary_of(rltraderd(*asked, cwd=tmp_path, env=env))
-    assert (told["decisions"], told["orders"], told["denials"]) == (6, 0, {})
-    assert told["remarks"][-1] == f"6 of 6 ordered baskets sent no order: {why}; rltraderctl decisions names them."
+    arguments = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
+    summary = summary_of(rltraderd(*arguments, cwd=tmp_path, env=env))
+    assert (summary["decisions"], summary["orders"], summary["denials"]) == (6, 0, {})
+    assert summary["remarks"][-1] == f"6 of 6 ordered baskets sent no order: {why}; rltraderctl decisions names them."
     assert ctl.main(["decisions", "--state-dir", str(state_dir), "--limit", "2"]) == 0
     assert f"no order followed decision 5, 6: {why}\n" in capsys.readouterr().out
     row = table(state_dir, "decisions")[-1]
     assert ctl.main(["decisions", "--state-dir", str(state_dir), "--bar", str(row[2])]) == 0
     legs = json.loads(row[9])
-    wanted = f"it wanted to buy {len(legs)} symbols with $4.00 of cash"
-    assert f"no order followed: {wanted}\n" in capsys.readouterr().out
+    reason = f"it wanted to buy {len(legs)} symbols with $4.00 of cash"
+    assert f"no order followed: {reason}\n" in capsys.readouterr().out
 
 
 def assert_every_leg_is_shown(state_dir: Path, folder: Path) -> None:
@@ -352,17 +352,17 @@ def test_nobody_trades_at_a_price_known_before_the_decision(
     tape.write_text("\n".join(lines) + "\n")
     rules = Trading(basket=Basket(decide=decide), paper=Paper(cash_usd=Decimal(10_000)))
     machine = _small_desk(rules)
-    asked: dict[int, int] = {}  # decision -> when
+    question_ns: dict[int, int] = {}  # decision -> when
 
     def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
-        at = 3 * (len(asked) % 3)
-        asked[question.decision] = now_ns
+        at = 3 * (len(question_ns) % 3)
+        question_ns[question.decision] = now_ns
         return ev.PolicyAnswered(now_ns, question.decision, tuple(map(float, goals[at : at + 3])), b"", "v1")
 
     def watch(event: ev.Event, step: Step) -> None:
         assert step.state.book.cash >= 0
         if isinstance(event, ev.OrderFilled):
-            decided_ns = asked[int(event.client_order_id.split("-")[2])]
+            decided_ns = question_ns[int(event.client_order_id.split("-")[2])]
             printed = prices[event.symbol, event.filled_ns]
             dearer = (printed * Decimal("1.0002")).quantize(Decimal("0.0001"), ROUND_CEILING)
             assert event.filled_ns > decided_ns
@@ -371,8 +371,8 @@ def test_nobody_trades_at_a_price_known_before_the_decision(
     feed = DailyTapeSource(tape, scan_daily(tape, SYMBOLS), calendar, rules.basket)
     machine.run(feed, answer, watch)
     assert machine.state.book.cash == machine.market_state.cash
-    assert len(asked) == 2  # the first session has no bar before it
-    for decision, when in asked.items():
+    assert len(question_ns) == 2  # the first session has no bar before it
+    for decision, when in question_ns.items():
         session = days[decision]
         due = session.close_ns - 10 * MINUTE if decide == "before_close" else session.open_ns - 15 * MINUTE
         assert when == due > midnight_ns(session.date)

@@ -61,20 +61,20 @@ class Played:
 
     def masked(self, symbol: str) -> dict[int, str]:
         """Why the decision after each session left the symbol alone, where it did."""
-        told = self.rows(
+        rows = self.rows(
             "SELECT d.bar_ns, h.note FROM decisions d JOIN heads h ON h.decision = d.decision WHERE h.symbol = ?",
             symbol,
         )
-        return {self.sessions[row["bar_ns"]]: row["note"] for row in told if row["note"]}
+        return {self.sessions[row["bar_ns"]]: row["note"] for row in rows if row["note"]}
 
     def traded(self, symbol: str) -> set[int]:
         """The sessions after which a decision led to fills of the symbol."""
-        told = self.rows(
+        rows = self.rows(
             "SELECT d.bar_ns FROM fills f JOIN orders o ON o.client_order_id = f.client_order_id "
             "JOIN decisions d ON o.work LIKE d.decision || '.%' WHERE f.symbol = ?",
             symbol,
         )
-        return {self.sessions[row["bar_ns"]] for row in told}
+        return {self.sessions[row["bar_ns"]] for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Played) 
 
 def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:
     """The reasons one after the other, each with its first and last session."""
-    found: list[tuple[str, int, int]] = []
+    result: list[tuple[str, int, int]] = []
     for session, reason in sorted(masked.items()):
-        if found and found[-1][0] == reason and found[-1][2] == session - 1:
-            found[-1] = (reason, found[-1][1], session)
+        if result and result[-1][0] == reason and result[-1][2] == session - 1:
+            result[-1] = (reason, result[-1][1], session)
         else:
-            found.append((reason, session, session))
-    return found
+            result.append((reason, session, session))
+    return result
 
 
 def test_each_bad_input_masks_its_symbol_for_a_stated_time_with_a_stated_reason(played: Played) -> None:
@@ -142,11 +142,11 @@ def test_the_journal_names_the_bad_bar_and_an_alarm_each_session_names_who_is_le
         json.loads(row["payload"]) for row in played.rows("SELECT payload FROM events WHERE kind = 'BarRejected'")
     )
     assert (rejected["symbol"], rejected["reason"]) == (days.NOT_A_NUMBER, "not_finite")
-    told = [alarm.detail for alarm in played.alarms if alarm.name == "symbols_masked"]
+    details = [alarm.detail for alarm in played.alarms if alarm.name == "symbols_masked"]
     decisions = played.rows("SELECT DISTINCT decision FROM heads WHERE note != ''")
-    assert len(told) == len(decisions)
-    assert any("left alone: " in text and f"gap: {days.NOT_A_NUMBER}, {days.HOLE}" in text for text in told)
-    assert told[-1] == f"2 of 8 left alone: ended: {days.ENDED}; features: {days.NEW}"
+    assert len(details) == len(decisions)
+    assert any("left alone: " in text and f"gap: {days.NOT_A_NUMBER}, {days.HOLE}" in text for text in details)
+    assert details[-1] == f"2 of 8 left alone: ended: {days.ENDED}; features: {days.NEW}"
 
 
 def test_the_state_the_status_and_the_decision_show_who_is_left_alone(played: Played) -> None:

@@ -1,4 +1,4 @@
-"""Models swapped under a running desk: no bar is missed, each answer is that of the version that was told, proof holds.
+"""Models swapped under a running desk: no bar is missed, each answer is that of the version in force, proof holds.
 
 The real engine on a tape, with the parts of the live wiring: intake, gateway, models, lifecycle. Nothing here is timed.
 """
@@ -60,7 +60,7 @@ def test_ten_swaps_in_a_session_miss_no_bar_and_two_broken_versions_change_nothi
     name(store, "v0")
     swaps = ["v1", "v2", "v3", "damaged", "v4", "v5", "malicious", "v6", "v7", "v8"]
     desk = scalper_desk(tmp_path, store)
-    told: list[str] = []
+    versions: list[str] = []
 
     async def play() -> int:
         async with running(desk, tmp_path / "state") as run:
@@ -70,14 +70,14 @@ def test_ten_swaps_in_a_session_miss_no_bar_and_two_broken_versions_change_nothi
                 name(store, version)
                 await run.lifecycle.look()
                 await run.quiet()
-                told.append(run.models.running.version)
-                await run.lifecycle.look()  # a second look at what is refused says nothing more
+                versions.append(run.models.running.version)
+                await run.lifecycle.look()  # a second look at what is refused logs nothing more
                 await run.feed(part)
             await run.feed()
             return run.engine.machine.state.stats.bars
 
     bars = asyncio.run(play())
-    assert told == ["v1", "v2", "v3", "v3", "v4", "v5", "v5", "v6", "v7", "v8"]
+    assert versions == ["v1", "v2", "v3", "v3", "v4", "v5", "v5", "v6", "v7", "v8"]
     assert bars == len((tmp_path / "tape.csv").read_text().splitlines()) - 1
     story = events(tmp_path / "state", "ModelVerified", "ModelPromoted", "PolicyAnswered", "CandidateRefused")
     version, answered, refused = "", [], []
@@ -115,8 +115,8 @@ def test_a_swap_is_told_once_and_what_already_runs_is_left_alone(tmp_path: Path)
             await run.lifecycle.look()
 
     asyncio.run(play())
-    told = [(event.previous, event.version) for event in events(tmp_path / "state", "ModelPromoted")]
-    assert told == [("v0", "v1"), ("v1", "v0")]
+    swaps = [(event.previous, event.version) for event in events(tmp_path / "state", "ModelPromoted")]
+    assert swaps == [("v0", "v1"), ("v1", "v0")]
 
 
 # --- beside -------------------------------------------------------------------------------------------------------
@@ -143,11 +143,11 @@ def test_a_candidate_beside_changes_no_decision_no_order_no_fill_and_no_cent(tmp
     assert read_models(tmp_path / "both") == read_models(tmp_path / "alone")
     assert both.engine.machine.state.book == alone.engine.machine.state.book
     assert both.engine.machine.state.stats.fills > 0
-    said = events(tmp_path / "both", "ShadowAnswered")
+    answers = events(tmp_path / "both", "ShadowAnswered")
     live = events(tmp_path / "both", "PolicyAnswered")
-    assert [event.decision for event in said] == [event.decision for event in live]
-    assert {event.model for event in said} == {"shadow"}
-    assert len(table(tmp_path / "both", "shadows")) == len(said)
+    assert [event.decision for event in answers] == [event.decision for event in live]
+    assert {event.model for event in answers} == {"shadow"}
+    assert len(table(tmp_path / "both", "shadows")) == len(answers)
     assert verified(tmp_path / "both").difference == ""
 
 
@@ -191,10 +191,10 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
     async def play() -> Running:
         async with running(desk, tmp_path / "state", shadow=CANDIDATE) as run:
             await run.lifecycle.look()
-            asked = 0
-            while asked < 8:
+            memories = 0
+            while memories < 8:
                 await run.feed(10)
-                asked = len(run.asked.memories)
+                memories = len(run.asked.memories)
             name(store, "second", strategy="regime_switcher")
             await run.lifecycle.look()
             await run.feed()
@@ -202,17 +202,17 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
 
     run = asyncio.run(play())
     answers = events(tmp_path / "state", "PolicyAnswered")
-    said = events(tmp_path / "state", "ShadowAnswered")
+    shadow_answers = events(tmp_path / "state", "ShadowAnswered")
     first = next(place for place, event in enumerate(answers) if event.model == "second")
     assert 8 <= first < len(answers) - 3
     memories = list(run.asked.memories.values())
-    kept = [event.hidden for event in answers]
+    hidden_states = [event.hidden for event in answers]
     assert [memory for place, memory in enumerate(memories) if place not in (0, first)] == [
-        hidden for place, hidden in enumerate(kept[:-1]) if place != first - 1
+        hidden for place, hidden in enumerate(hidden_states[:-1]) if place != first - 1
     ]
     assert memories[0] == memories[first] == b""
-    assert len(said) == len(answers)
-    assert run.engine.machine.state.shadow.hidden == said[-1].hidden != kept[-1]
+    assert len(shadow_answers) == len(answers)
+    assert run.engine.machine.state.shadow.hidden == shadow_answers[-1].hidden != hidden_states[-1]
     assert verified(tmp_path / "state").difference == ""
 
 

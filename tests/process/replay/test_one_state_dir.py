@@ -18,8 +18,8 @@ def test_all_commands_find_the_state_directory_of_the_configuration(tmp_path: Pa
     finished = rltraderd("--dry-run", "--bars", write_tape(tmp_path / "t.csv", tape_rows(1, 10)), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "mine" / FILE).exists()
-    shown = rltraderctl("status", "--json", cwd=tmp_path)
-    assert json.loads(shown.stdout)["state_dir"] == "mine", shown.stderr
+    result = rltraderctl("status", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["state_dir"] == "mine", result.stderr
     assert "identical" in rltraderctl("verify", cwd=tmp_path).stdout
     assert rltraderctl("events", "--limit", "1", cwd=tmp_path).returncode == 0
 
@@ -32,9 +32,9 @@ def test_without_a_journal_there_the_command_names_the_folder(
     assert ctl.main(["verify"]) == 2
     assert str(tmp_path / "elsewhere") in capsys.readouterr().err
     monkeypatch.delenv("RLTRADER_PATHS__STATE_DIR")
-    for text, found in (("[paths]\nstate_dir = 1\n", "paths.state_dir is 1"), ("[paths", "config.toml: unreadable")):
+    for text, problem in (("[paths]\nstate_dir = 1\n", "paths.state_dir is 1"), ("[paths", "config.toml: unreadable")):
         (tmp_path / "config.toml").write_text(text)
         assert ctl.main(["verify"]) == 2
-        assert found in capsys.readouterr().err
+        assert problem in capsys.readouterr().err
         assert dashboard([]) == 2
-        assert found in capsys.readouterr().err
+        assert problem in capsys.readouterr().err

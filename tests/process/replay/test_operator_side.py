@@ -62,7 +62,7 @@ class Process:
     running: subprocess.Popen[bytes]
     rss_kib: list[int] = field(default_factory=list)
 
-    def told(self, *names: str) -> list[dict[str, Any]]:
+    def read_log(self, *names: str) -> list[dict[str, Any]]:
         """The whole lines of its log so far with these names."""
         lines = (self.folder / "err").read_text().splitlines(keepends=True)
         whole = [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
@@ -115,15 +115,17 @@ def mosquitto(folder: Path) -> Iterator[Mosquitto]:
     """A real broker as it is installed, with a user for a replay; skips where there is none."""
     if BINARY is None or PASSWD is None or shutil.which(SUBSCRIBER) is None:
         pytest.skip("needs Debian's packages mosquitto and mosquitto-clients: apt-get install both")
-    made = prepared(folder)
-    made.passwords[REPLAY_USER] = "5f" * 16
+    broker = prepared(folder)
+    broker.passwords[REPLAY_USER] = "5f" * 16
     passwords = str(folder / "rltrader.passwd")
-    subprocess.run([PASSWD, "-b", passwords, REPLAY_USER, made.passwords[REPLAY_USER]], check=True, capture_output=True)
-    made.start()
+    subprocess.run(
+        [PASSWD, "-b", passwords, REPLAY_USER, broker.passwords[REPLAY_USER]], check=True, capture_output=True
+    )
+    broker.start()
     try:
-        yield made
+        yield broker
     finally:
-        made.stop()
+        broker.stop()
 
 
 def last_heard(broker: Mosquitto, topic: str) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def begin_killing(broker: Mosquitto, desk: Process) -> threading.Thread:
 
     def kill() -> None:
         for times in (1, 2):
-            until(partial(_told, desk, "mqtt_up", times), "the broker is reached")
+            until(partial(_has_logged, desk, "mqtt_up", times), "the broker is reached")
             _gone_for_a_moment(broker)
         _gone_for_a_moment(broker)
 
@@ -175,8 +177,8 @@ def begin_killing(broker: Mosquitto, desk: Process) -> threading.Thread:
     return thread
 
 
-def _told(desk: Process, event: str, times: int) -> bool:
-    return len(desk.told(event)) >= times
+def _has_logged(desk: Process, event: str, times: int) -> bool:
+    return len(desk.read_log(event)) >= times
 
 
 def _gone_for_a_moment(broker: Mosquitto) -> None:
@@ -214,7 +216,7 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
         desk = stack.enter_context(rltraderd(tmp_path / "hurt", tape, beside, "--speed", str(SPEED), **settings))
         killing = begin_killing(broker, desk)
         pages = slow_pages(dashboard.port, 20)
-        until(lambda: bool(desk.told("task_failed")), "the metrics' port is taken")
+        until(lambda: bool(desk.read_log("task_failed")), "the metrics' port is taken")
         taken.close()
         until(lambda: scraped(port), "metrics are served")
         hammer = threading.Thread(target=broken_scrapes, args=(port, ended))
@@ -331,7 +333,7 @@ def test_ten_promotions_under_a_running_daemon_miss_no_bar_and_two_broken_ones_c
     model = "v0"
     paced = ("--speed", str(SWAP_SPEED))
     with rltraderd(tmp_path / "first", tape, state_dir, *paced, RLTRADER_POLICY__POLL_S="1", **settings) as desk:
-        until(lambda: bool(desk.told("control_listening")), "it takes commands")
+        until(lambda: bool(desk.read_log("control_listening")), "it takes commands")
         for version in swaps:
             promoted = ctl.main(["models", "activate", version, "--models-dir", str(store), "--reason", "a test"])
             broken = version in ("damaged", "malicious")
@@ -352,8 +354,8 @@ def test_ten_promotions_under_a_running_daemon_miss_no_bar_and_two_broken_ones_c
     rows = [row for row in table(state_dir, "decisions") if row[KIND] == "policy"]
     assert list(dict.fromkeys(row[MODEL] for row in rows)) == [f"v{number}" for number in range(9)]
     assert [row[MODEL] for row in rows] == sorted(row[MODEL] for row in rows)  # none answered again
-    told = [(event.previous, event.version) for event in events(state_dir, "ModelPromoted")]
-    assert told == [(f"v{number}", f"v{number + 1}") for number in range(8)]
+    promotions = [(event.previous, event.version) for event in events(state_dir, "ModelPromoted")]
+    assert promotions == [(f"v{number}", f"v{number + 1}") for number in range(8)]
     assert [event.version for event in events(state_dir, "CandidateRefused")] == ["damaged", "malicious"]
     assert alarms(state_dir).count("candidate_refused") == 2
     assert verified(state_dir, capsys)

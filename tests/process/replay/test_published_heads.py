@@ -59,10 +59,10 @@ def test_the_log_of_a_run_names_the_head_that_the_journal_ends_with(ran: tuple[P
     assert line["row"] == last[0]
     assert line["head"] == [row[6] for row in table(state, "events") if row[1] is not None][-1].hex()
     (tmp_path / "journald.log").write_text(log)
-    told = rltraderctl("verify", "--state-dir", state, "--against", tmp_path / "journald.log", cwd=tmp_path)
-    assert (told.returncode, "published heads: 1 agree" in told.stdout) == (0, True), told.stdout + told.stderr
-    told = rltraderctl("verify", "--state-dir", state, "--against", f"{line['row']}:{line['head']}", cwd=tmp_path)
-    assert told.returncode == 0
+    result = rltraderctl("verify", "--state-dir", state, "--against", tmp_path / "journald.log", cwd=tmp_path)
+    assert (result.returncode, "published heads: 1 agree" in result.stdout) == (0, True), result.stdout + result.stderr
+    result = rltraderctl("verify", "--state-dir", state, "--against", f"{line['row']}:{line['head']}", cwd=tmp_path)
+    assert result.returncode == 0
 
 
 def test_a_journal_that_was_forged_whole_verifies_alone_and_not_against_what_was_published(
@@ -70,9 +70,9 @@ def test_a_journal_that_was_forged_whole_verifies_alone_and_not_against_what_was
 ) -> None:
     assert verified(forged).difference == ""  # its own hashes agree: the chain alone proves no author
     (tmp_path / "journald.log").write_text(ran[1])
-    told = rltraderctl("verify", "--state-dir", forged, "--against", tmp_path / "journald.log", cwd=tmp_path)
-    assert told.returncode == 1
-    assert "DIFFERENT: " in told.stdout
+    result = rltraderctl("verify", "--state-dir", forged, "--against", tmp_path / "journald.log", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "DIFFERENT: " in result.stdout
 
 
 def test_the_first_forged_row_is_between_the_heads_that_agree_and_the_one_that_does_not(
@@ -86,9 +86,9 @@ def test_the_first_forged_row_is_between_the_heads_that_agree_and_the_one_that_d
     assert compare(tmp_path / "state" / FILE, str(tmp_path / "published")) == (3, 0, "")
     chained = next(row[0] for row in table(ran[0], "events") if row[0] >= 250 and row[1] is not None)
     execute(tmp_path / "state", "UPDATE events SET hash = zeroblob(32) WHERE id BETWEEN ? AND 300", chained)
-    found = compare(tmp_path / "state" / FILE, str(tmp_path / "published"))
-    assert found.agree == 2
-    assert found.difference.startswith("at row 300 the head")
+    result = compare(tmp_path / "state" / FILE, str(tmp_path / "published"))
+    assert result.agree == 2
+    assert result.difference.startswith("at row 300 the head")
 
 
 def test_rows_that_were_published_and_are_gone_are_found(ran: tuple[Path, str], tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_rows_that_were_published_and_are_gone_are_found(ran: tuple[Path, str], 
     published = f"{last}:{reader.chain_head(last).hex()}"
     reader.close()
     execute(tmp_path / "state", "DELETE FROM events WHERE id > ?", last - 5)
-    found = compare(tmp_path / "state" / FILE, published)
-    assert found.difference == f"row {last} was published, and the journal ends at row {last - 5}"
+    result = compare(tmp_path / "state" / FILE, published)
+    assert result.difference == f"row {last} was published, and the journal ends at row {last - 5}"
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_a_signed_head_is_what_another_library_calls_signed_and_verify_takes_it(
 ) -> None:
     newest = rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout.strip()
     for _ in range(2):
-        told = sign(newest, key)
-        assert told.returncode == 0, told.stderr
+        result = sign(newest, key)
+        assert result.returncode == 0, result.stderr
     signed = key.with_name("signed")
     assert signed.stat().st_mode & 0o777 == 0o644
     line = json.loads(signed.read_text().splitlines()[1])
@@ -157,14 +157,14 @@ def test_a_signed_head_is_what_another_library_calls_signed_and_verify_takes_it(
     public = base64.b64decode(key.with_name("public").read_text().split('"')[1])
     text = b"rltrader chain head " + newest.encode() + b"\n"
     Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(line["signature"]), text)
-    told = against_signed(ran[0], key.parent, "--public-key", key.with_name("public"))
-    assert (told.returncode, "published heads: 2 agree" in told.stdout) == (0, True), told.stdout + told.stderr
+    result = against_signed(ran[0], key.parent, "--public-key", key.with_name("public"))
+    assert (result.returncode, "published heads: 2 agree" in result.stdout) == (0, True), result.stdout + result.stderr
 
 
 def test_a_forged_journal_has_not_the_head_that_was_signed(ran: tuple[Path, str], forged: Path, key: Path) -> None:
     sign(rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout, key)
-    told = against_signed(forged, key.parent, "--public-key", key.with_name("public"))
-    assert (told.returncode, "DIFFERENT: " in told.stdout) == (1, True), told.stderr
+    result = against_signed(forged, key.parent, "--public-key", key.with_name("public"))
+    assert (result.returncode, "DIFFERENT: " in result.stdout) == (1, True), result.stderr
 
 
 def test_a_head_that_is_unsigned_or_signed_by_another_key_or_for_another_row_is_refused(
@@ -182,20 +182,20 @@ def test_a_head_that_is_unsigned_or_signed_by_another_key_or_for_another_row_is_
         (signed.replace(f'"row":{row}', f'"row":{int(row) - 1}'), "public"),
     ):
         (tmp_path / "signed").write_text(text)
-        told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / public)
-        assert (told.returncode, "is no head signed by" in told.stderr) == (2, True), told.stdout + told.stderr
+        result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / public)
+        assert (result.returncode, "is no head signed by" in result.stderr) == (2, True), result.stdout + result.stderr
 
 
 def test_a_key_file_without_a_key_and_a_key_without_a_file_of_heads_are_refused(
     ran: tuple[Path, str], key: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "signed").write_text("")
-    told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "signed")
-    assert (told.returncode, "no public key stands there" in told.stderr) == (2, True), told.stderr
-    told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "none")
-    assert (told.returncode, "cannot be read" in told.stderr) == (2, True), told.stderr
-    told = rltraderctl("verify", "--state-dir", ran[0], "--public-key", tmp_path / "public", cwd=tmp_path)
-    assert (told.returncode, "--public-key without --against" in told.stderr) == (2, True), told.stderr
+    result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "signed")
+    assert (result.returncode, "no public key stands there" in result.stderr) == (2, True), result.stderr
+    result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "none")
+    assert (result.returncode, "cannot be read" in result.stderr) == (2, True), result.stderr
+    result = rltraderctl("verify", "--state-dir", ran[0], "--public-key", tmp_path / "public", cwd=tmp_path)
+    assert (result.returncode, "--public-key without --against" in result.stderr) == (2, True), result.stderr
 
 
 def test_what_is_no_head_no_private_key_or_no_plain_file_is_not_signed(key: Path, tmp_path: Path) -> None:
@@ -203,11 +203,11 @@ def test_what_is_no_head_no_private_key_or_no_plain_file_is_not_signed(key: Path
     assert (sign("nothing", key).returncode, (tmp_path / "signed").exists()) == (2, False)
     assert (sign(f"{head} {head}", key).returncode, (tmp_path / "signed").exists()) == (2, False)
     key.chmod(0o644)
-    told = sign(head, key)
-    assert (told.returncode, "others may use this key" in told.stderr) == (2, True), told.stderr
+    result = sign(head, key)
+    assert (result.returncode, "others may use this key" in result.stderr) == (2, True), result.stderr
     key.chmod(0o600)
     (tmp_path / "elsewhere").touch()
     (tmp_path / "signed").symlink_to(tmp_path / "elsewhere")
-    told = sign(head, key)
-    assert (told.returncode, "cannot be written" in told.stderr) == (2, True), told.stderr
+    result = sign(head, key)
+    assert (result.returncode, "cannot be written" in result.stderr) == (2, True), result.stderr
     assert (tmp_path / "elsewhere").read_text() == ""

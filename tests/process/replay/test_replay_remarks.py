@@ -28,10 +28,10 @@ def replayed(folder: Path, rows: Sequence[str], **extra: str) -> dict[str, Any]:
         "--dry-run", "--bars", tape, "--state-dir", folder / "state", cwd=folder, env=environment(**extra)
     )
     assert finished.returncode == 0, finished.stderr
-    found = summary_of(finished)
+    summary = summary_of(finished)
     logged = [line["remark"] for line in log_of(finished.stderr) if line["event"] == "replay_remark"]
-    assert logged == found["remarks"]
-    return found
+    assert logged == summary["remarks"]
+    return summary
 
 
 def test_a_file_newest_first_is_sorted_and_trades_as_the_sorted_one(tmp_path: Path, rows: list[str]) -> None:
@@ -54,8 +54,8 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
 ) -> None:
     tape = write_tape(tmp_path / "tape.csv", rows)
     terminal = environment(FORCE_COLOR="1", COLUMNS="400")
-    asked = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
-    first = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    arguments = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
+    first = rltraderd(*arguments, cwd=tmp_path, env=terminal)
     with closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
         closed = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
         (equity,) = db.execute("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1").fetchone()
@@ -70,9 +70,9 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert f"100,000.00 → {float(equity):,.2f} USD, {change} in {days}; buy and hold of SPY" in first.stdout
     assert f"rltraderctl report --range ALL --state-dir {tmp_path / 'state'}" in first.stdout
     assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
-    again = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    again = rltraderd(*arguments, cwd=tmp_path, env=terminal)
     assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
-    assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # said once
+    assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # printed once
     assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)
 
 
@@ -88,9 +88,9 @@ def test_whole_sessions_that_are_one_hour_off_are_named_and_hours_before_the_ope
     day = next(iter(bundled_rows().values()))  # 390 minutes
     for name, tape in (("off", [earlier(row, 1) for row in day]), ("early", [earlier(day[0], 2), *day])):
         (tmp_path / name).mkdir()
-        found = replayed(tmp_path / name, tape)["remarks"]
-        assert any("60 of 390 rows lie outside" in remark for remark in found) == (name == "off")
-        assert any("1 hour later most would lie inside" in remark for remark in found) == (name == "off")
+        remarks = replayed(tmp_path / name, tape)["remarks"]
+        assert any("60 of 390 rows lie outside" in remark for remark in remarks) == (name == "off")
+        assert any("1 hour later most would lie inside" in remark for remark in remarks) == (name == "off")
 
 
 def test_sessions_that_miss_a_change_of_summer_time_are_named_by_their_first_and_last_day(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> 
 
 def test_rejected_bars_and_a_tape_too_short_for_quotes_are_named(tmp_path: Path, rows: list[str]) -> None:
     doubled = [row for row in rows for _ in range(2)]
-    found = replayed(tmp_path, doubled, RLTRADER_PAPER__VOLATILITY_SESSIONS="20")
-    rejected, no_trade = found["remarks"]
+    summary = replayed(tmp_path, doubled, RLTRADER_PAPER__VOLATILITY_SESSIONS="20")
+    rejected, no_trade = summary["remarks"]
     assert rejected == (
         f"{len(rows):,} of {len(doubled):,} bars were rejected, {len(rows):,} of them as duplicate: several rows have "
         "one time and symbol: keep one of them."
@@ -124,13 +124,13 @@ def test_rejected_bars_and_a_tape_too_short_for_quotes_are_named(tmp_path: Path,
     assert no_trade == (
         "No trade: the replay's option market quotes after 21 sessions, and the tape has 4. Pass a longer tape."
     )
-    assert json.dumps(found["denials"]).startswith('{"no_quote"')
+    assert json.dumps(summary["denials"]).startswith('{"no_quote"')
 
 
 def test_a_tape_without_a_decision_says_what_is_missing(tmp_path: Path, rows: list[str]) -> None:
-    found = replayed(tmp_path, rows[:80])
-    assert found["decisions"] == 0
-    (remark,) = found["remarks"]
+    summary = replayed(tmp_path, rows[:80])
+    assert summary["decisions"] == 0
+    (remark,) = summary["remarks"]
     assert remark == (
         "No decision was made: option_scalper needs 256 bars of history before its first one, and the tape has 80 "
         "bars. Pass a longer tape."

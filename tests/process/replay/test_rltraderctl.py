@@ -62,11 +62,11 @@ def state(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "state"))
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
     """Standard output of a command that ends with `code`, lines trimmed; standard error where it was refused."""
     assert ctl.main([str(argument) for argument in arguments]) == code
-    told = capsys.readouterr()
-    return told.err if code == 2 else told.out
+    output = capsys.readouterr()
+    return output.err if code == 2 else output.out
 
 
 def cells(text: str) -> list[list[str]]:
@@ -90,14 +90,14 @@ def new_york(time_ns: int) -> str:
 
 def test_verify_says_identical_with_its_counts(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     count = len(chained(state))
-    text = shown(capsys, "verify", "--state-dir", state)
+    text = output_of(capsys, "verify", "--state-dir", state)
     assert text.startswith(f"identical: {count:,} events, {count:,} stepped again, ")
     assert len(text.splitlines()) == 1
 
 
 def test_verify_names_a_difference_and_ends_with_1(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     execute(state, "UPDATE events SET effects = '[1]' WHERE seq = 500")
-    text = shown(capsys, "verify", "--state-dir", state, code=1)
+    text = output_of(capsys, "verify", "--state-dir", state, code=1)
     assert re.match(r"DIFFERENT: event 500 \(\w+\): the hash does not match", text)
 
 
@@ -105,14 +105,14 @@ def test_verify_says_which_part_other_code_wrote(
     desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert desk.run(tmp_path / "state", code="0123456789ab").failure is None
-    text = shown(capsys, "verify", "--state-dir", tmp_path / "state")
+    text = output_of(capsys, "verify", "--state-dir", tmp_path / "state")
     rows = len(table(tmp_path / "state", "events"))
     assert text.startswith(f"{rows:,} rows were written by other code (0123456789ab): their hashes were checked")
     assert "no difference found: " in text
 
 
 def test_status_tells_the_desk_as_its_read_models_do(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {row[0]: row[1] for row in cells(shown(capsys, "status", "--state-dir", state))}
+    rows = {row[0]: row[1] for row in cells(output_of(capsys, "status", "--state-dir", state))}
     equity = one(state, "SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
     orders, fills = table(state, "orders"), table(state, "fills")
     assert rows["daemon"] == "not running"
@@ -135,23 +135,23 @@ def test_status_tells_the_desk_as_its_read_models_do(state: Path, capsys: pytest
 
 
 def test_events_lists_the_newest_by_kind_or_after_a_sequence(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listed = shown(capsys, "events", "--state-dir", state, "--kind", "OrderFilled", "--limit", "3", "--json")
+    listed = output_of(capsys, "events", "--state-dir", state, "--kind", "OrderFilled", "--limit", "3", "--json")
     events = [json.loads(line) for line in listed.splitlines()]
     expected = [(row[0], json.loads(row[3])) for row in chained(state) if row[2] == "OrderFilled"][-3:]
     assert [(event["seq"], event["event"]) for event in events] == expected
-    after = shown(capsys, "events", "--state-dir", state, "--after", "700", "--limit", "4", "--json")
+    after = output_of(capsys, "events", "--state-dir", state, "--after", "700", "--limit", "4", "--json")
     assert [json.loads(line)["seq"] for line in after.splitlines()] == [701, 702, 703, 704]
-    rows = cells(shown(capsys, "events", "--state-dir", state, "--kind", "RunStarted"))
+    rows = cells(output_of(capsys, "events", "--state-dir", state, "--kind", "RunStarted"))
     assert [row[0] for row in rows] == ["seq", "start-up"]
 
 
 def test_decisions_lists_the_newest_by_outcome(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = cells(shown(capsys, "decisions", "--state-dir", state, "--outcome", "ordered", "--limit", "5"))[1:]
+    rows = cells(output_of(capsys, "decisions", "--state-dir", state, "--outcome", "ordered", "--limit", "5"))[1:]
     expected = sorted(row[0] for row in table(state, "decisions") if row[12] == "ordered")[-5:]
     assert [int(row[0]) for row in rows] == expected
-    asked = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
+    query = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
     for number, *_, outcome, _ in rows:
-        orders = one(state, f"{asked} WHERE d.decision = {number}")  # one that replaces another asks for the rest
+        orders = one(state, f"{query} WHERE d.decision = {number}")  # one that replaces another asks for the rest
         ended = "not filled" if not orders["filled"] else "filled" if orders["filled"] == orders["wanted"] else "partly"
         assert outcome.startswith(f"ordered, {ended}")
 
@@ -174,7 +174,7 @@ def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureF
         "iso": moment.isoformat(),
         "new_york": moment.astimezone(NEW_YORK).strftime("%Y-%m-%dT%H:%M"),
     }
-    text = shown(capsys, "decisions", "--state-dir", state, "--bar", times[written])
+    text = output_of(capsys, "decisions", "--state-dir", state, "--bar", times[written])
     assert f"decision {row['decision']} · bar {new_york(row['bar_ns'])}" in text
     found = cells(text)
     features = np.frombuffer(row["row"], "<f4")
@@ -189,8 +189,8 @@ def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureF
     assert f"action {row['action']}, resolved to {row['resolved']}, target {row['target']}" in text
     assert f"outcome: {row['outcome']}" in text
     for gate, verdict in json.loads(row["gates"]).items():
-        said = {"": "passed", None: "not put to this intent"}.get(verdict, f"DENIED: {verdict}")
-        assert [gate, said] in found
+        words = {"": "passed", None: "not put to this intent"}.get(verdict, f"DENIED: {verdict}")
+        assert [gate, words] in found
     db = sqlite3.connect(state / FILE)
     orders = db.execute("SELECT client_order_id, status FROM orders WHERE work = ?", (row["work"],)).fetchall()
     for name, status in orders:
@@ -202,7 +202,7 @@ def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureF
 
 def test_a_denied_decision_shows_every_gate_that_denied_it(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = one(state, "SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision LIMIT 1")
-    found = cells(shown(capsys, "decisions", "--state-dir", state, "--bar", row["bar_ns"]))
+    found = cells(output_of(capsys, "decisions", "--state-dir", state, "--bar", row["bar_ns"]))
     denied = {gate: reason for gate, reason in json.loads(row["gates"]).items() if reason}
     assert denied
     for gate, reason in denied.items():
@@ -210,7 +210,7 @@ def test_a_denied_decision_shows_every_gate_that_denied_it(state: Path, capsys: 
 
 
 def test_a_bar_without_a_decision_names_the_nearest(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "decisions", "--state-dir", state, "--bar", "2024-10-22T09:31", code=2)
+    text = output_of(capsys, "decisions", "--state-dir", state, "--bar", "2024-10-22T09:31", code=2)
     first = one(state, "SELECT bar_ns FROM decisions ORDER BY bar_ns LIMIT 1")["bar_ns"]
     assert text == (
         f"rltraderctl: no decision for the bar that starts 2024-10-22 09:31:00; the nearest one is {new_york(first)}\n"
@@ -218,7 +218,7 @@ def test_a_bar_without_a_decision_names_the_nearest(state: Path, capsys: pytest.
 
 
 def test_a_time_that_is_none_is_refused_with_an_example(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "decisions", "--state-dir", state, "--bar", "noon", code=2)
+    text = output_of(capsys, "decisions", "--state-dir", state, "--bar", "noon", code=2)
     assert "--bar 'noon' is no time: write 2024-08-05T10:15 (New York)" in text
 
 
@@ -229,13 +229,13 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
     stop = Desk.run(desk, state, engine_made=lambda engine: engine.stop("at once"))
     assert stop.failure is None
     count = len(chained(state))
-    text = shown(capsys, "halt", "--state-dir", state, "--reason", "[/red] lunch [bold]", "--who", "ann")
+    text = output_of(capsys, "halt", "--state-dir", state, "--reason", "[/red] lunch [bold]", "--who", "ann")
     ann = f"offline/ann (uid {os.getuid()})"
     assert text.splitlines() == [
         f"journaled as event {count + 1}; halted: operator: [/red] lunch [bold] (by {ann})",
         "holds nothing; no order at work; the daemon is stopped: what this asks for happens at its next start",
     ]
-    status = shown(capsys, "status", "--state-dir", state)
+    status = output_of(capsys, "status", "--state-dir", state)
     assert f"operator: [/red] lunch [bold] (by {ann}), since " in status
     assert json.loads(chained(state)[-1][3]) == {
         "type": "HaltRequested",
@@ -248,9 +248,9 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
     halted = desk.run(state)
     assert halted.failure is None
     assert table(state, "orders") == []
-    text = shown(capsys, "resume", "--state-dir", state, "--reason", "back", "--who", "ann")
+    text = output_of(capsys, "resume", "--state-dir", state, "--reason", "back", "--who", "ann")
     assert re.match(r"journaled as event [\d,]+; not halted", text)
-    assert cells(shown(capsys, "events", "--state-dir", state, "--kind", "HaltRequested"))[-1][3].startswith("{")
+    assert cells(output_of(capsys, "events", "--state-dir", state, "--kind", "HaltRequested"))[-1][3].startswith("{")
     assert verified(state).difference == ""
 
 
@@ -285,7 +285,7 @@ def test_a_command_that_falls_on_a_thousandth_event_leaves_its_digest(
 
     assert desk.run(state, engine_made=engines.append, observe=stop_short).failure is None
     while len(chained(state)) < 1001:
-        shown(capsys, "halt", "--state-dir", state, "--reason", "again")
+        output_of(capsys, "halt", "--state-dir", state, "--reason", "again")
     assert [row[0] for row in digests(state)] == [1000]
     assert verified(state).difference == ""
 
@@ -301,7 +301,7 @@ def digests(path: Path) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("reason", ["", "   "])
 def test_a_resume_without_a_reason_is_refused(state: Path, capsys: pytest.CaptureFixture[str], reason: str) -> None:
     before = len(chained(state))
-    assert "--reason is empty" in shown(capsys, "resume", "--state-dir", state, "--reason", reason, code=2)
+    assert "--reason is empty" in output_of(capsys, "resume", "--state-dir", state, "--reason", reason, code=2)
     assert len(chained(state)) == before
     with pytest.raises(SystemExit):
         ctl.main(["resume", "--state-dir", str(state)])
@@ -313,7 +313,7 @@ def test_a_missing_journal_is_refused_and_nothing_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     more = ("--reason", "x") if command in ("halt", "resume") else ()
-    text = shown(capsys, command, "--state-dir", tmp_path / "none", *more, code=2)
+    text = output_of(capsys, command, "--state-dir", tmp_path / "none", *more, code=2)
     assert "no journal here; is this the right --state-dir?" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -324,17 +324,17 @@ def test_a_desk_that_never_ran_takes_no_command_and_has_a_status(
     fresh = desk.fresh_state(tmp_path / "state")
     fresh.journal.close()
     fresh.close()
-    text = shown(capsys, "halt", "--state-dir", tmp_path / "state", "--reason", "x", code=2)
+    text = output_of(capsys, "halt", "--state-dir", tmp_path / "state", "--reason", "x", code=2)
     assert "the desk has not run yet, so there is nothing to command: start it once" in text
-    assert "last event" in shown(capsys, "status", "--state-dir", tmp_path / "state")
-    assert "no event in" in shown(capsys, "events", "--state-dir", tmp_path / "state", code=2)
-    assert "no decision in" in shown(capsys, "decisions", "--state-dir", tmp_path / "state", code=2)
+    assert "last event" in output_of(capsys, "status", "--state-dir", tmp_path / "state")
+    assert "no event in" in output_of(capsys, "events", "--state-dir", tmp_path / "state", code=2)
+    assert "no decision in" in output_of(capsys, "decisions", "--state-dir", tmp_path / "state", code=2)
 
 
 @pytest.mark.parametrize("command", ["verify", "status", "events", "decisions"])
 def test_reading_changes_no_byte_of_the_journal(state: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     before: dict[str, Any] = {"journal": (state / FILE).read_bytes(), "lock": (state / "lock").read_bytes()}
-    shown(capsys, command, "--state-dir", state)
+    output_of(capsys, command, "--state-dir", state)
     assert (state / FILE).read_bytes() == before["journal"]
     assert (state / "lock").read_bytes() == before["lock"]
 
@@ -349,18 +349,18 @@ def test_a_running_desk_is_commanded_through_its_socket_and_says_what_came_of_it
     with in_background(desk, state, 320):
         options = ("--state-dir", state, "--reason", "news", "--who", "ann")
         ann, count = f"control/ann (uid {os.getuid()})", len(chained(state))
-        paused = shown(capsys, "pause", *options).splitlines()
+        paused = output_of(capsys, "pause", *options).splitlines()
         assert paused[0] == f"journaled as event {count + 1:,}; not halted; paused: news (by {ann})"
         assert re.fullmatch(r"holds \d+ SPY\w+; no order at work", paused[1])
-        flat = shown(capsys, "flatten", *options, "--yes").splitlines()
+        flat = output_of(capsys, "flatten", *options, "--yes").splitlines()
         assert flat[0].startswith(f"journaled as event {count + 2:,}; halted: flatten: news (by {ann}); paused: ")
         assert re.fullmatch(r"holds \d+ SPY\w+; 1 order at work; 1 sent", flat[1])
-        resumed = shown(capsys, "resume", *options).splitlines()
+        resumed = output_of(capsys, "resume", *options).splitlines()
         assert re.fullmatch(r"journaled as event [\d,]+; not halted", resumed[0])
-        assert shown(capsys, "reload", *options).startswith("journaled as event ")
+        assert output_of(capsys, "reload", *options).startswith("journaled as event ")
         kinds = [row[2] for row in chained(state)]
-        asked = ("PauseRequested", "FlattenRequested", "ResumeRequested", "ReloadRequested")
-        assert [kind for kind in kinds if kind in asked] == list(asked)
+        commands = ("PauseRequested", "FlattenRequested", "ResumeRequested", "ReloadRequested")
+        assert [kind for kind in kinds if kind in commands] == list(commands)
     assert verified(state).difference == ""
 
 
@@ -369,7 +369,7 @@ def test_a_running_desk_without_a_socket_is_named_with_the_cure(
 ) -> None:
     state = tmp_path / "state"
     with in_background(desk, state, 1, socket=False):
-        text = shown(capsys, "halt", "--state-dir", state, "--reason", "x", code=2)
+        text = output_of(capsys, "halt", "--state-dir", state, "--reason", "x", code=2)
         assert f"another daemon (process {os.getpid()}) runs here: " in text
         assert "has no control socket: it is starting (try again in a moment)" in text
         assert "control.enabled = false" in text
@@ -381,7 +381,7 @@ def test_what_a_running_desk_refuses_is_said_in_its_words(
 ) -> None:
     state = tmp_path / "state"
     with in_background(desk, state, 1):
-        text = shown(capsys, "halt", "--state-dir", state, "--reason", "two\nlines", code=2)
+        text = output_of(capsys, "halt", "--state-dir", state, "--reason", "two\nlines", code=2)
         assert f"process {os.getpid()} refused the halt: reason has text with control characters" in text
 
 
@@ -399,15 +399,15 @@ def test_pause_and_flatten_of_a_stopped_desk_wait_for_its_next_start(
             engines[0].stop("holding")
 
     assert desk.run(state, engine_made=engines.append, observe=while_holding).failure is None
-    shown(capsys, "pause", "--state-dir", state, "--reason", "news", "--who", "ann")
-    lines = shown(capsys, "flatten", "--state-dir", state, "--reason", "news", "--who", "ann").splitlines()
+    output_of(capsys, "pause", "--state-dir", state, "--reason", "news", "--who", "ann")
+    lines = output_of(capsys, "flatten", "--state-dir", state, "--reason", "news", "--who", "ann").splitlines()
     assert "halted: flatten: news (by offline/ann" in lines[0]
     assert lines[1].endswith("; the daemon is stopped: what this asks for happens at its next start")
     assert re.match(r"holds \d+ SPY", lines[1])
     assert desk.run(state).failure is None
     exits = [row for row in table(state, "orders") if row[2] == "exit" and row[3] == "operator"]
     assert exits
-    assert cells(shown(capsys, "status", "--state-dir", state))[3][1].startswith("flatten: news (by offline/ann")
+    assert cells(output_of(capsys, "status", "--state-dir", state))[3][1].startswith("flatten: news (by offline/ann")
     assert verified(state).difference == ""
 
 
@@ -415,7 +415,7 @@ def test_a_reload_of_a_stopped_desk_is_refused_because_its_start_reads_the_store
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = chained(state)
-    text = shown(capsys, "reload", "--state-dir", state, "--reason", "x", code=2)
+    text = output_of(capsys, "reload", "--state-dir", state, "--reason", "x", code=2)
     assert "no daemon runs here, so there is nothing to reload: its next start reads the model store anyway" in text
     assert chained(state) == before
 
@@ -423,7 +423,7 @@ def test_a_reload_of_a_stopped_desk_is_refused_because_its_start_reads_the_store
 def test_a_command_that_cannot_be_carried_out_offline_is_refused(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = shown(capsys, "halt", "--state-dir", state, "--reason", "x" * 501, code=2)
+    text = output_of(capsys, "halt", "--state-dir", state, "--reason", "x" * 501, code=2)
     assert text == "rltraderctl: reason has 501 letters: expected 1 to 500 printable ones: say it in short\n"
 
 
@@ -432,11 +432,11 @@ def test_a_flatten_asks_a_person_at_a_terminal_first(
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("no"))
     before = chained(state)
-    text = shown(capsys, "flatten", "--state-dir", state, "--reason", "x", code=2)
+    text = output_of(capsys, "flatten", "--state-dir", state, "--reason", "x", code=2)
     assert text == "rltraderctl: nothing was touched\n"
     assert chained(state) == before
     monkeypatch.setattr("sys.stdin", Terminal("FLATTEN"))
-    assert "halted: flatten" in shown(capsys, "flatten", "--state-dir", state, "--reason", "x")
+    assert "halted: flatten" in output_of(capsys, "flatten", "--state-dir", state, "--reason", "x")
 
 
 class Terminal(io.StringIO):
@@ -475,7 +475,7 @@ def test_a_watched_desk_is_told_line_by_line_as_it_changes_and_ctrl_c_ends_it_we
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
         assert (first["strategy"], first["halt"]) == ("option_scalper", "")
-        shown(capsys, "halt", "--state-dir", state, "--reason", "news", "--who", "ann")
+        output_of(capsys, "halt", "--state-dir", state, "--reason", "news", "--who", "ann")
         second = json.loads(process.stdout.readline())
         assert second["seq"] == first["seq"] + 1
         assert second["halt"] == f"operator: news (by control/ann (uid {os.getuid()}))"
@@ -505,12 +505,12 @@ def test_a_stopped_desk_can_be_watched_and_only_changes_are_told(
         return lambda: ctl.main([name, "--state-dir", str(state), "--reason", "x"])
 
     looks(monkeypatch, int, command("halt"), int, lambda: (state / FILE).rename(gone), int)
-    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    text = output_of(capsys, "status", "--state-dir", state, "--watch")
     first, second, third = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
     assert (first["halt"], second["halt"].startswith("operator: x (by offline/")) == ("", True)
     assert first["seq"] + 1 == second["seq"] == len(chained_in(gone))
     gone.rename(state / FILE)
-    in_force = json.loads(shown(capsys, "status", "--state-dir", state, "--json"))["limits"]
+    in_force = json.loads(output_of(capsys, "status", "--state-dir", state, "--json"))["limits"]
     assert first["limits"] == second["limits"] == in_force
     assert "risk.daily_loss_max" in {limit["key"] for limit in in_force}
     assert "no journal here" in third["problem"]
@@ -532,7 +532,7 @@ def test_on_a_terminal_a_watched_desk_is_its_table_again_and_again(
     execute(state, "DELETE FROM events WHERE id > 300")
     execute(state, "DELETE FROM snapshots")
     looks(monkeypatch, lambda: execute(state, f"INSERT INTO events VALUES ({','.join('?' * 7)})", *rest[0]))
-    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    text = output_of(capsys, "status", "--state-dir", state, "--watch")
     seen = re.findall(r"last event\S* *│\S* ([\d,]+) at", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
     chained_rows = sum(1 for row in table(state, "events")[:300] if row[1] is not None)
     assert sorted({int(number.replace(",", "")) for number in seen}) == [chained_rows, chained_rows + 1]
@@ -545,22 +545,22 @@ def test_a_watched_desk_whose_journal_is_damaged_says_so_and_shows_what_was_know
     execute(state, "DELETE FROM snapshots")
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 500")
     looks(monkeypatch)
-    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    text = output_of(capsys, "status", "--state-dir", state, "--watch")
     assert "damaged at event row 500" in text
     assert "last event" in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--watch",), "--watch follows one desk: name it with --state-dir"),
         (("--watch", "--state-dir", "none"), "no journal here; is this the right --state-dir?"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    assert told in shown(capsys, "status", *arguments, code=2)
+    assert message in output_of(capsys, "status", *arguments, code=2)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", "0.01", "3601"])

@@ -79,9 +79,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The problem that `rltraderd` refuses to start for: exit code 2, JSON on standard error, nothing on output."""
     assert cli.main([str(argument) for argument in arguments]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    lines = log_of(told.err)
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = log_of(output.err)
     assert {(line["event"], line["level"]) for line in lines} == {("refused", "error")}
     return "\n".join(line["problem"] for line in lines)
 
@@ -94,7 +94,7 @@ def test_the_store_has_the_option_of_every_other_command(here: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         ("[risk]\nconfidence_minn = 0.5\n", r"risk\.confidence_minn .*config\.toml.* mean risk\.confidence_min\?"),
         ("[rsk]\nconfidence_min = 0.5\n", r"rsk .*did you mean risk\?"),
@@ -106,11 +106,11 @@ def test_the_store_has_the_option_of_every_other_command(here: Path, capsys: pyt
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_refused_with_key_value_and_cure(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: str, says: str
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: str, message: str
 ) -> None:
     monkeypatch.delenv("RLTRADER_PAPER__CASH_USD")
     (here / "config.toml").write_text(config)
-    assert re.search(says, refused(capsys, "--dry-run", "--state-dir", here / "state"))
+    assert re.search(message, refused(capsys, "--dry-run", "--state-dir", here / "state"))
     assert not (here / "state").exists()
 
 
@@ -120,7 +120,7 @@ def test_several_problems_are_told_one_a_line(here: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("variables", "arguments", "says"),
+    ("variables", "arguments", "message"),
     [
         ({}, ("--bars", "tape.csv"), r"--bars tape\.csv needs --dry-run"),
         ({}, (), r"no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY .*or add --dry-run"),
@@ -149,12 +149,12 @@ def test_a_wrong_command_line_or_environment_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
     arguments: tuple[str, ...],
-    says: str,
+    message: str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     problem = refused(capsys, *arguments, "--state-dir", here / "state")
-    assert re.search(says, problem), problem
+    assert re.search(message, problem), problem
     assert not any(secret in problem for secret in KEYS.values())
     assert list(here.iterdir()) == []
 
@@ -163,7 +163,7 @@ ROW = "SPY,1729603800000000000,500,501,499,500,10"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("gone.csv", None, r"gone\.csv: no such file; .*check the path given with --bars"),
         ("t.csv", b"", r"t\.csv: the file is empty"),
@@ -180,13 +180,13 @@ ROW = "SPY,1729603800000000000,500,501,499,500,10"
     ],
 )
 def test_a_tape_that_cannot_be_used_is_refused_and_nothing_is_written(
-    here: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, says: str
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (here / name).write_bytes(content)
     for check in ((), ("--check",)):
         problem = refused(capsys, "--dry-run", "--bars", here / name, "--state-dir", here / "state", *check)
-        assert re.search(says, problem), problem
+        assert re.search(message, problem), problem
         assert not (here / "state").exists()
 
 
@@ -210,7 +210,7 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("sql", "says"),
+    ("sql", "message"),
     [
         ("UPDATE meta SET value = 'live' WHERE key = 'mode'", r"made with mode live, now replay is asked for"),
         ("UPDATE meta SET value = 'live' WHERE key = 'account'", r"made with account live, now paper is asked for"),
@@ -224,16 +224,16 @@ def content(path: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_state_directory_of_another_owner_is_refused_and_stays_as_it_was(
-    here: Path, tape: Path, undisturbed: tuple[Path, Any], capsys: pytest.CaptureFixture[str], sql: str, says: str
+    here: Path, tape: Path, undisturbed: tuple[Path, Any], capsys: pytest.CaptureFixture[str], sql: str, message: str
 ) -> None:
     state = Path(shutil.copytree(undisturbed[0], here / "state"))
     execute(state, sql)
-    if not says:  # a damaged event behind the newest snapshot
+    if not message:  # a damaged event behind the newest snapshot
         execute(state, "DELETE FROM snapshots WHERE event_id = (SELECT max(event_id) FROM snapshots)")
-        says = r"damaged at event row \d+ \(\w+\); run rltraderctl verify"
+        message = r"damaged at event row \d+ \(\w+\); run rltraderctl verify"
     before = content(state)
     problem = refused(capsys, "--dry-run", "--bars", tape, "--state-dir", state)
-    assert re.search(says, problem), problem
+    assert re.search(message, problem), problem
     assert content(state)[FILE] == before[FILE]
 
 
@@ -425,10 +425,10 @@ def test_check_prints_what_would_run_and_writes_nothing(
         finished = rltraderd("--dry-run", "--bars", tape, "--state-dir", state, "--check", cwd=tmp_path)
         assert finished.returncode == 0, finished.stderr
         lines = finished.stdout.splitlines()
-        told = dict(line.split("  ", 1) for line in lines[:-1])
-        assert told["strategy"].strip() == "option_scalper"
-        assert told["state_dir"].strip() == f"{state}: {word}"
-        assert "fixture" in told["model"]
+        fields = dict(line.split("  ", 1) for line in lines[:-1])
+        assert fields["strategy"].strip() == "option_scalper"
+        assert fields["state_dir"].strip() == f"{state}: {word}"
+        assert "fixture" in fields["model"]
         assert json.loads(lines[-1]) == {"check": "ok"}
     assert not (tmp_path / "state").exists()
     assert content(undisturbed[0]) == before
@@ -446,7 +446,7 @@ def test_planted_keys_appear_in_no_output_log_or_journal_byte(tmp_path: Path, ta
     everything = [text.encode() for run in (finished, failed) for text in (run.stdout, run.stderr)]
     everything += [file.read_bytes() for file in state.iterdir()]
     for secret in KEYS.values():
-        assert not any(secret.encode() in told for told in everything)
+        assert not any(secret.encode() in text for text in everything)
 
 
 def test_on_a_terminal_a_progress_bar_and_a_summary_appear(tmp_path: Path, tape: Path) -> None:
@@ -548,11 +548,11 @@ def test_a_bug_ends_with_exit_code_1_once_and_the_second_start_goes_on_halted(tm
     third = run()
     assert summary_of(third)["state_digest"] == summary_of(second)["state_digest"]
     assert verified(tmp_path / "state").difference == ""
-    shown = rltraderctl(
+    result = rltraderctl(
         "events", "--state-dir", tmp_path / "state", "--kind", "BarClosed", "--limit", "500", cwd=tmp_path
     )
-    assert "raised: ZeroDivisionError: planted" in shown.stdout
-    assert "quarantined: ZeroDivisionError: planted" in shown.stdout
+    assert "raised: ZeroDivisionError: planted" in result.stdout
+    assert "quarantined: ZeroDivisionError: planted" in result.stdout
 
 
 def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
@@ -573,8 +573,8 @@ def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
     assert last["event"] == "journal_failed"
     assert "what was committed is intact; make room or mend the disk, then start again" in last["problem"]
     state = tmp_path / "state"
-    kept = chained(state)
-    assert 0 < len(kept) < len(chained(undisturbed[0]))
+    rows = chained(state)
+    assert 0 < len(rows) < len(chained(undisturbed[0]))
     assert verified(state).difference == ""
     finished = rltraderd(*arguments, cwd=tmp_path)
     assert summary_of(finished)["state_digest"] == undisturbed[1]["state_digest"]
@@ -601,17 +601,17 @@ def test_a_full_disk_takes_the_ballast_halts_and_resumes_halted_when_there_is_ro
     env = environment(RLTRADER_JOURNAL__GROUP_EVENTS="16")
     subprocess.run([*mine, "sh", "-c", script], cwd=tmp_path, env=env, check=True, timeout=120)
 
-    def told(name: str) -> str:
+    def read(name: str) -> str:
         return (tmp_path / name).read_text()
 
-    assert told("first.rc").strip() == "1", told("first.err")
-    assert "ballast" not in told("first.ls")
-    first = json.loads(told("first.out").splitlines()[-1])
+    assert read("first.rc").strip() == "1", read("first.err")
+    assert "ballast" not in read("first.ls")
+    first = json.loads(read("first.out").splitlines()[-1])
     assert (first["stopped_by"], first["bars"] < 408) == ("disk_full", True)
-    halts = [line for line in log_of(told("first.err")) if line["event"] == "halted"]
+    halts = [line for line in log_of(read("first.err")) if line["event"] == "halted"]
     assert "disk_full" in {line["reason"] for line in halts}
-    second = json.loads(told("second.out").splitlines()[-1])
-    assert told("second.rc").strip() == "0", told("second.err")
+    second = json.loads(read("second.out").splitlines()[-1])
+    assert read("second.rc").strip() == "0", read("second.err")
     assert (second["bars"], second["halted"]) == (408, "disk_full")
     state = tmp_path / "state"
     assert (state / "ballast").stat().st_size == 1024 * 1024
@@ -628,5 +628,5 @@ def test_a_resume_with_other_trading_rules_says_which_tables_changed(tmp_path: P
     arguments = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
     assert "rules_changed" not in {line["event"] for line in log_of(rltraderd(*arguments, cwd=tmp_path).stderr)}
     resumed = rltraderd(*arguments, cwd=tmp_path, env=environment(RLTRADER_RISK__CONFIDENCE_MIN="0.7"))
-    (told,) = [line for line in log_of(resumed.stderr) if line["event"] == "rules_changed"]
-    assert told["tables"] == ["risk"]
+    (entry,) = [line for line in log_of(resumed.stderr) if line["event"] == "rules_changed"]
+    assert entry["tables"] == ["risk"]

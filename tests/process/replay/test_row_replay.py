@@ -69,9 +69,9 @@ def records(state_dir: Path, name: str) -> list[sqlite3.Row]:
 def seen(row: bytes) -> npt.NDArray[np.float64]:
     """The journaled newest row of each symbol as an observation's: return and range at the end of the sequence."""
     newest = np.frombuffer(row, dtype="<f4").reshape(-1, 4)
-    found = np.zeros((len(newest), 8))
-    found[:, 4:6], found[:, 6:] = newest[:, :2], newest[:, 2:]
-    return found
+    observation = np.zeros((len(newest), 8))
+    observation[:, 4:6], observation[:, 6:] = newest[:, :2], newest[:, 2:]
+    return observation
 
 
 def test_the_heads_of_each_decision_are_kept_by_symbol_with_the_weights(
@@ -87,10 +87,10 @@ def test_the_heads_of_each_decision_are_kept_by_symbol_with_the_weights(
         numpy = expected(seen(decision["row"]))
         goals = {leg["symbol"]: leg["goal"] for leg in json.loads(decision["target"])}
         for place, symbol in enumerate(SYMBOLS):
-            row, told = rows[symbol], json.loads(rows[symbol]["heads"])
+            row, stored = rows[symbol], json.loads(rows[symbol]["heads"])
             assert json.loads(row["answer"]) == pytest.approx(numpy["final"][place], abs=1e-6)
-            assert told["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
-            assert told["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
+            assert stored["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
+            assert stored["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
             assert row["weight_before"] == pytest.approx(seen(decision["row"])[place, 6], abs=1e-6)
             assert (row["weight_after"] == row["weight_before"]) == (symbol not in goals)
             traded += symbol in goals
@@ -132,13 +132,13 @@ def test_drift_pools_the_rows_of_all_symbols(tape: Path, models: Path, tmp_path:
     tradable = Histogram("tradable", (0.5,), (0.5, 0.5), columns=(3,))
     final = Histogram("actions", (0.0,), (0.5, 0.5))
     manifest = msgspec.structs.replace(known, reference=Reference(1000, (tradable,), final))
-    found = measure(tmp_path / FILE, manifest, 2000, 1)
-    assert found is not None
+    drift = measure(tmp_path / FILE, manifest, 2000, 1)
+    assert drift is not None
     decisions = records(tmp_path, "decisions")
     flags = np.concatenate([seen(decision["row"])[:, 7] for decision in decisions])
-    assert found.features[0].found == pytest.approx((1 - flags.mean(), flags.mean()), abs=1e-6)
+    assert drift.features[0].found == pytest.approx((1 - flags.mean(), flags.mean()), abs=1e-6)
     answers = np.concatenate([json.loads(decision["logits"]) for decision in decisions])
-    assert found.actions.found[1] == pytest.approx((answers > 0).mean(), abs=1e-6)
+    assert drift.actions.found[1] == pytest.approx((answers > 0).mean(), abs=1e-6)
 
 
 # --- the symbols are a configuration --------------------------------------------------------------------------------

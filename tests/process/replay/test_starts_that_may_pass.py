@@ -62,8 +62,8 @@ def test_a_flipped_bit_in_the_newest_snapshot_is_logged_and_stops_nothing(tape: 
     (state / FILE).write_bytes(raw)
     started = start(tape, state)
     assert started.returncode == 0, started.stderr
-    (told,) = [line for line in log_of(started.stderr) if line["event"] == "snapshot_passed_over"]
-    assert told["snapshot"] == f"event {newest[1]}: it is damaged"
+    (entry,) = [line for line in log_of(started.stderr) if line["event"] == "snapshot_passed_over"]
+    assert entry["snapshot"] == f"event {newest[1]}: it is damaged"
 
 
 def test_a_start_waits_for_a_process_that_holds_the_journal_for_a_while(tape: Path, state: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_directory_that_stays_held_is_exit_code_1_and_names_the_holder(
     finally:
         held.journal.close()
         held.close()
-    (told,) = [line for line in log_of(capsys.readouterr().err) if line["event"] == "start_failed"]
-    assert f"another process ({os.getpid()}) uses this state directory" in told["problem"]
+    (entry,) = [line for line in log_of(capsys.readouterr().err) if line["event"] == "start_failed"]
+    assert f"another process ({os.getpid()}) uses this state directory" in entry["problem"]
 
 
 def test_a_read_only_remount_is_exit_code_1_and_the_next_start_goes_on(tape: Path, state: Path) -> None:
@@ -129,8 +129,8 @@ def test_a_read_only_remount_is_exit_code_1_and_the_next_start_goes_on(tape: Pat
     with mounted(bound, again, folder=state):
         refused = start(tape, state)
     assert refused.returncode == 1, refused.stderr
-    (told,) = [line for line in log_of(refused.stderr) if line["event"] == "start_failed"]
-    assert "Read-only file system" in told["problem"]
+    (entry,) = [line for line in log_of(refused.stderr) if line["event"] == "start_failed"]
+    assert "Read-only file system" in entry["problem"]
     assert start(tape, state).returncode == 0
 
 
@@ -141,8 +141,8 @@ def test_a_disk_without_room_for_the_reserve_is_exit_code_1(tape: Path, tmp_path
         (folder / "filler").write_bytes(bytes(3_500_000))
         refused = start(tape, folder)
     assert refused.returncode == 1, refused.stderr
-    (told,) = [line for line in log_of(refused.stderr) if line["event"] == "start_failed"]
-    assert "cannot reserve 1 MiB" in told["problem"]
+    (entry,) = [line for line in log_of(refused.stderr) if line["event"] == "start_failed"]
+    assert "cannot reserve 1 MiB" in entry["problem"]
 
 
 def test_another_desk_s_journal_stays_the_operator_s_error(tape: Path, state: Path) -> None:

@@ -18,9 +18,9 @@ TELL = "print(*sorted(sys.modules), file=open(sys.argv[-1], 'w'))"
 REPLAY = f"""
 import sys
 from daemon.__main__ import main
-told = sys.argv.pop()
+file = sys.argv.pop()
 code = main()
-sys.argv.append(told)
+sys.argv.append(file)
 {TELL}
 sys.exit(code)
 """
@@ -43,22 +43,22 @@ TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, m
 CTL = f"""
 import sys
 from daemon.cli import ctl
-told = sys.argv.pop()
+file = sys.argv.pop()
 try:
     ctl.main(sys.argv[1:])
 except SystemExit as stop:
     assert stop.code == 0
-sys.argv.append(told)
+sys.argv.append(file)
 {TELL}
 """
 
 
 def loaded(script: str, folder: Path, *arguments: str) -> set[str]:
     """The modules of the process after the script."""
-    told = folder / "modules"
-    line = [sys.executable, "-c", script, *arguments, str(told)]
+    file = folder / "modules"
+    line = [sys.executable, "-c", script, *arguments, str(file)]
     subprocess.run(line, cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True, timeout=300)
-    return set(told.read_text().split())
+    return set(file.read_text().split())
 
 
 def test_a_replay_loads_nothing_of_any_broker_nor_pandas(tmp_path: Path) -> None:

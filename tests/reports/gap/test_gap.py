@@ -193,13 +193,13 @@ def test_a_day_without_a_fill_on_both_sides_does_not_dilute_the_mean() -> None:
 
 def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-15"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     for words in (
         "orders: 4; 50 % filled as much on both sides; real fills cost 4.00 USD more than on paper, 44.3 bp of what",
         "0.50 USD at the broker, 0.32 USD on paper; with those of what both filled: 4.18 USD more",
     ):
-        assert words in shown
-    assert "paper next to paper" not in shown
+        assert words in output
+    assert "paper next to paper" not in output
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--days", "9", "--json"]) == 0
     summed = json.loads(capsys.readouterr().out)
     assert (summed["sessions"], summed["orders"]) == (["2024-08-15"], 4)
@@ -214,8 +214,8 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
 
 def test_a_dry_runs_journal_is_not_taken_for_real_fills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["gap", "--state-dir", str(written(tmp_path, "recorded"))]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "no order of this journal went to a broker (mode recorded): paper next to paper" in shown
+    output = " ".join(capsys.readouterr().out.split())
+    assert "no order of this journal went to a broker (mode recorded): paper next to paper" in output
 
 
 def test_shares_have_a_gap_as_options_have_one(tmp_path: Path) -> None:

@@ -54,18 +54,18 @@ def made(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_quantstats_finds_the_same_figures(seed: int) -> None:
     days, returns = made(seed)
-    found = performance(span_of(days))
-    assert found.share == pytest.approx(oracle.comp(returns))
-    assert found.sharpe == pytest.approx(oracle.sharpe(returns, periods=252))
-    assert found.sortino == pytest.approx(oracle.sortino(returns, periods=252))
-    assert found.volatility == pytest.approx(oracle.volatility(returns, periods=252))
-    assert found.max_drawdown == pytest.approx(-oracle.max_drawdown(returns))
-    assert found.annual == pytest.approx((1 + oracle.comp(returns)) ** (252 / len(returns)) - 1)
-    assert found.best is not None
-    assert found.best.share == pytest.approx(returns.max())
-    assert found.best.name == f"{returns.idxmax():%Y-%m-%d}"
+    figures = performance(span_of(days))
+    assert figures.share == pytest.approx(oracle.comp(returns))
+    assert figures.sharpe == pytest.approx(oracle.sharpe(returns, periods=252))
+    assert figures.sortino == pytest.approx(oracle.sortino(returns, periods=252))
+    assert figures.volatility == pytest.approx(oracle.volatility(returns, periods=252))
+    assert figures.max_drawdown == pytest.approx(-oracle.max_drawdown(returns))
+    assert figures.annual == pytest.approx((1 + oracle.comp(returns)) ** (252 / len(returns)) - 1)
+    assert figures.best is not None
+    assert figures.best.share == pytest.approx(returns.max())
+    assert figures.best.name == f"{returns.idxmax():%Y-%m-%d}"
     monthly = returns.groupby(returns.index.strftime("%Y-%m")).apply(oracle.comp)
-    assert {month.name: month.share for month in found.months} == pytest.approx(monthly.to_dict())
+    assert {month.name: month.share for month in figures.months} == pytest.approx(monthly.to_dict())
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -73,21 +73,21 @@ def test_quantstats_finds_the_same_drawdowns(seed: int) -> None:
     days, returns = made(seed)
     quantstats: Any = oracle  # without types
     table = quantstats.drawdown_details(quantstats.to_drawdown_series(returns))
-    wanted = {
+    expected = {
         (str(row["start"])[:10], str(row["valley"])[:10]): -row["max drawdown"] / 100 for _, row in table.iterrows()
     }
-    found = {(fall.start, fall.trough): fall.depth for fall in performance(span_of(days)).drawdowns}
-    assert set(found) == set(wanted)
-    assert found == pytest.approx(wanted)
-    assert len(found) > 3
+    drawdowns = {(fall.start, fall.trough): fall.depth for fall in performance(span_of(days)).drawdowns}
+    assert set(drawdowns) == set(expected)
+    assert drawdowns == pytest.approx(expected)
+    assert len(drawdowns) > 3
 
 
 def test_the_error_of_the_sharpe_ratio_is_lo_s() -> None:
     days = [day("2024-03-04", 101.0, 100.0), day("2024-03-05", 101.0), day("2024-03-06", 104.03)]
-    found = performance(span_of(days))
+    figures = performance(span_of(days))
     daily = 0.04 / 3 / np.std([0.01, 0.0, 0.03], ddof=1)
-    assert found.sharpe == pytest.approx(daily * np.sqrt(252))
-    assert found.sharpe_error == pytest.approx(np.sqrt((1 + daily**2 / 2) / 3) * np.sqrt(252))
+    assert figures.sharpe == pytest.approx(daily * np.sqrt(252))
+    assert figures.sharpe_error == pytest.approx(np.sqrt((1 + daily**2 / 2) / 3) * np.sqrt(252))
 
 
 def test_days_weeks_and_months_add_up_and_leave_transfers_out() -> None:
@@ -98,21 +98,26 @@ def test_days_weeks_and_months_add_up_and_leave_transfers_out() -> None:
         day("2024-02-05", 1_500.0, moved=500.0),
         day("2024-02-06", 1_515.0),
     ]
-    found = performance(span_of(days, "2024-02-01"))
-    assert [(one.name, one.pnl_usd) for one in found.days] == [
+    figures = performance(span_of(days, "2024-02-01"))
+    assert [(one.name, one.pnl_usd) for one in figures.days] == [
         ("2024-02-02", 10.0),
         ("2024-02-05", -10.0),
         ("2024-02-06", 15.0),
     ]
-    assert found.days[1].share == pytest.approx(-10 / 1_010)
-    assert [(one.name, one.pnl_usd, one.sessions) for one in found.weeks] == [
+    assert figures.days[1].share == pytest.approx(-10 / 1_010)
+    assert [(one.name, one.pnl_usd, one.sessions) for one in figures.weeks] == [
         ("2024-01-29", 10.0, 1),
         ("2024-02-05", 5.0, 2),
     ]
-    assert found.months == (Period("2024-02", 15.0, found.share, 3),)
-    assert found.share == pytest.approx(1.01 * (1 - 10 / 1_010) * 1.01 - 1)
-    assert (found.start_usd, found.end_usd, found.transfers_usd, found.pnl_usd) == (1_000.0, 1_515.0, 500.0, 15.0)
-    assert found.days_won == pytest.approx(2 / 3)
+    assert figures.months == (Period("2024-02", 15.0, figures.share, 3),)
+    assert figures.share == pytest.approx(1.01 * (1 - 10 / 1_010) * 1.01 - 1)
+    assert (figures.start_usd, figures.end_usd, figures.transfers_usd, figures.pnl_usd) == (
+        1_000.0,
+        1_515.0,
+        500.0,
+        15.0,
+    )
+    assert figures.days_won == pytest.approx(2 / 3)
 
 
 def test_a_drawdown_ends_on_the_day_that_makes_it_up_or_lasts() -> None:
@@ -146,18 +151,18 @@ def recorded(course: list[list[float]], deepest: float = 0.0) -> list[EquityDay]
 def test_the_drawdown_within_days_is_that_of_all_records_and_never_smaller_than_at_day_ends(
     course: list[list[float]],
 ) -> None:
-    found = performance(span_of(recorded(course)))
+    figures = performance(span_of(recorded(course)))
     records = np.array([usd for session in course for usd in session])
-    assert found.marked_drawdown == pytest.approx((1.0 - records / np.maximum.accumulate(records)).max())
-    assert found.marked_drawdown is not None
-    assert found.marked_drawdown >= found.max_drawdown - 1e-12
+    assert figures.marked_drawdown == pytest.approx((1.0 - records / np.maximum.accumulate(records)).max())
+    assert figures.marked_drawdown is not None
+    assert figures.marked_drawdown >= figures.max_drawdown - 1e-12
 
 
 def test_a_peak_that_the_desk_forgot_makes_no_drawdown_within_days_smaller_than_at_day_ends() -> None:
     course = [[100.0, 100.0], [98.0, 97.0], [96.0, 94.86]]
-    found = performance(span_of(recorded(course, deepest=0.0397)))  # since a resume before the last day
-    assert found.max_drawdown == pytest.approx(0.0514)
-    assert found.marked_drawdown == pytest.approx(0.0514)
+    figures = performance(span_of(recorded(course, deepest=0.0397)))  # since a resume before the last day
+    assert figures.max_drawdown == pytest.approx(0.0514)
+    assert figures.marked_drawdown == pytest.approx(0.0514)
 
 
 def test_a_deeper_mark_between_the_records_counts_where_the_span_begins_with_the_desk() -> None:
@@ -176,8 +181,8 @@ def test_a_day_with_a_transfer_counts_at_its_end() -> None:
 def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -> None:
     days = [day(f"2024-05-{n:02}", 100.0) for n in (6, 7, 8)] + [day("2024-05-09", 99.0)]
     traded = days[3].last_ns - HOUR
-    found = performance(span_of(days, traded_ns=traded))
-    assert (found.first, found.sessions, found.warm_up, found.start_usd) == ("2024-05-09", 1, 3, 100.0)
+    figures = performance(span_of(days, traded_ns=traded))
+    assert (figures.first, figures.sessions, figures.warm_up, figures.start_usd) == ("2024-05-09", 1, 3, 100.0)
     assert performance(span_of(days, "2024-05-07", traded_ns=traded)).sessions == 3
     assert performance(span_of(days, "2024-05-07", "2024-05-08")).last == "2024-05-08"
     assert performance(span_of(days, "2025-01-01")) == Performance()
@@ -213,10 +218,10 @@ def test_the_sum_of_two_desks_counts_a_later_desk_s_capital_as_a_transfer() -> N
     """A gains 10 each day; B begins on the second day with 1,000 and loses 30 then, and has no third day."""
     first = [day("2024-03-04", 110.0, 100.0), day("2024-03-05", 120.0), day("2024-03-06", 130.0)]
     second = [day("2024-03-05", 970.0, 1_000.0)]
-    found = performance(span_of(summed([first, second])))
-    assert [(one.name, one.pnl_usd) for one in found.days] == [
+    figures = performance(span_of(summed([first, second])))
+    assert [(one.name, one.pnl_usd) for one in figures.days] == [
         ("2024-03-04", 10.0),
         ("2024-03-05", -20.0),
         ("2024-03-06", 10.0),
     ]
-    assert (found.end_usd, found.transfers_usd) == (1_100.0, 1_000.0)
+    assert (figures.end_usd, figures.transfers_usd) == (1_100.0, 1_000.0)

@@ -266,25 +266,25 @@ async def test_the_script_takes_greeks_away_and_adds_an_odd_symbol() -> None:
 async def test_snapshots_leave_out_what_is_not_listed() -> None:
     async with at(NOON_NS) as server:
         clients = Clients(server)
-        wanted = ["SPY240705C00547000", "SPY240705C00900000"]
-        request = OptionSnapshotRequest(symbol_or_symbols=wanted)
+        symbols = ["SPY240705C00547000", "SPY240705C00900000"]
+        request = OptionSnapshotRequest(symbol_or_symbols=symbols)
         snapshots = await clients.ask(clients.option, "get_option_snapshot", request)
-    assert list(snapshots) == wanted[:1]
+    assert list(snapshots) == symbols[:1]
 
 
 async def test_contracts_come_in_pages_and_without_a_filter_up_to_the_weekend() -> None:
     async with at(NOON_NS) as server:
         clients = Clients(server)
-        found: list[Any] = []
+        contracts: list[Any] = []
         token = None
-        while token is not None or not found:
+        while token is not None or not contracts:
             request = GetOptionContractsRequest(underlying_symbols=["SPY"], limit=90, page_token=token)
             page = await clients.ask(clients.trading, "get_option_contracts", request)
-            found += page.option_contracts
+            contracts += page.option_contracts
             token = page.next_page_token
-    assert len(found) == 2 * 2 * 51  # 3 and 5 July, not Monday the 8th
-    assert len({contract.symbol for contract in found}) == len(found)
-    one = next(contract for contract in found if contract.symbol == "SPY240705P00550000")
+    assert len(contracts) == 2 * 2 * 51  # 3 and 5 July, not Monday the 8th
+    assert len({contract.symbol for contract in contracts}) == len(contracts)
+    one = next(contract for contract in contracts if contract.symbol == "SPY240705P00550000")
     assert (one.expiration_date, one.type.value, one.strike_price, one.size) == (date(2024, 7, 5), "put", 550.0, "100")
     assert int(one.open_interest) > 0
 
@@ -433,10 +433,12 @@ def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_p
     assert float(exported["RLTRADER_CLOCK__RATE"]) == 50000
     assert ended.stdout.rstrip().endswith("the tape has ended")
     written = tmp_path / "loopback.env"
-    said = subprocess.run([*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    result = subprocess.run(
+        [*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
     assert set(re.findall(r"^export (\w+)=", written.read_text(), re.MULTILINE)) == exported.keys()
-    assert f". {written} && rltraderd --state-dir DIR" in said.stdout
-    assert "APCA_API_SECRET_KEY" not in said.stdout
+    assert f". {written} && rltraderd --state-dir DIR" in result.stdout
+    assert "APCA_API_SECRET_KEY" not in result.stdout
 
 
 def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:

@@ -137,7 +137,7 @@ async def test_alpaca_py_comes_back_after_a_close_by_the_server() -> None:
 
 
 async def test_wrong_keys_are_an_error_that_alpaca_py_only_logs(caplog: pytest.LogCaptureFixture) -> None:
-    async def said() -> bool:
+    async def auth_failed() -> bool:
         return "auth failed" in caplog.text
 
     async with serving() as server:
@@ -145,7 +145,7 @@ async def test_wrong_keys_are_an_error_that_alpaca_py_only_logs(caplog: pytest.L
         stream.subscribe_bars(Heard().handler, "SPY")
         with caplog.at_level(logging.ERROR, "alpaca.data.live.websocket"):
             async with running(stream):
-                await eventually(said)
+                await eventually(auth_failed)
 
 
 # --- bars that go wrong -------------------------------------------------------------------------------------------

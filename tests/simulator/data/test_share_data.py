@@ -37,9 +37,9 @@ def bars(
     """The bars that the real client reads, by symbol."""
     request = StockBarsRequest(symbol_or_symbols=list(symbols), timeframe=timeframe, **{"start": START, **fields})
     with history(server) as client:
-        found = client.get_stock_bars(request)
-    assert isinstance(found, BarSet)
-    return dict(found.data)
+        answer = client.get_stock_bars(request)
+    assert isinstance(answer, BarSet)
+    return dict(answer.data)
 
 
 def closes(server: RunningServer, symbol: str, adjustment: Adjustment) -> list[float]:
@@ -97,17 +97,17 @@ def test_minute_bars_of_a_session_put_together_are_its_daily_bar() -> None:
 
 def test_a_day_without_a_trade_has_no_bar() -> None:
     with desks(at("2024-06-10", 18)) as (server, _):
-        found = bars(server, "CCC", "AAA")
-    assert [bar.timestamp.date().isoformat() for bar in found["CCC"]] == [*DATES[:3], "2024-06-07"]
-    assert len(found["AAA"]) == 6
+        by_symbol = bars(server, "CCC", "AAA")
+    assert [bar.timestamp.date().isoformat() for bar in by_symbol["CCC"]] == [*DATES[:3], "2024-06-07"]
+    assert len(by_symbol["AAA"]) == 6
 
 
 def test_a_daily_bar_that_comes_late_is_missing_until_then() -> None:
     with desks(at("2024-06-04", 18)) as (server, _):
         where = {"symbol": "AAA", "date": "2024-06-04"}
         server.faults.add("day_bar_missing", until_ns=at("2024-06-04", 19), where=where)
-        found = bars(server, "AAA", "BBB")
-        assert (len(found["AAA"]), len(found["BBB"])) == (1, 2)
+        by_symbol = bars(server, "AAA", "BBB")
+        assert (len(by_symbol["AAA"]), len(by_symbol["BBB"])) == (1, 2)
         server.jump_to(at("2024-06-04", 19))
         assert len(bars(server, "AAA")["AAA"]) == 2
 
@@ -116,9 +116,9 @@ def test_a_new_name_has_the_whole_history_and_the_old_one_none_unless_asked_as_o
     with desks(at("2024-06-05", 18)) as (server, _):
         assert len(bars(server, "OLD", "NEW")["OLD"]) == 3
         server.jump_to(at("2024-06-06", 18))
-        found = bars(server, "OLD", "NEW")
-        assert list(found) == ["NEW"]
-        assert len(found["NEW"]) == 4
+        by_symbol = bars(server, "OLD", "NEW")
+        assert list(by_symbol) == ["NEW"]
+        assert len(by_symbol["NEW"]) == 4
         assert len(bars(server, "OLD", asof="2024-06-05")["OLD"]) == 4  # asof names the share, not the time
 
 
@@ -146,28 +146,28 @@ def test_an_unknown_adjustment_is_a_bad_request() -> None:
 
 def test_a_snapshot_has_the_running_day_the_day_before_and_the_quote() -> None:
     with desks(at("2024-06-04", 15, 50)) as (server, _), history(server) as client:
-        found = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols=["AAA", "CCC", "NEW"]))
-        assert set(found) == {"AAA", "CCC"}
-        shown: Any = found["AAA"]
-        assert (shown.daily_bar.open, shown.previous_daily_bar.close) == (102, 102)
-        assert shown.daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
-        assert shown.minute_bar.timestamp == datetime(2024, 6, 4, 19, 48, tzinfo=UTC)
-        assert shown.latest_quote.ask_price - shown.latest_quote.bid_price == pytest.approx(0.01)
-        assert shown.latest_trade.price == shown.latest_quote.bid_price
+        snapshots = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols=["AAA", "CCC", "NEW"]))
+        assert set(snapshots) == {"AAA", "CCC"}
+        snapshot: Any = snapshots["AAA"]
+        assert (snapshot.daily_bar.open, snapshot.previous_daily_bar.close) == (102, 102)
+        assert snapshot.daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
+        assert snapshot.minute_bar.timestamp == datetime(2024, 6, 4, 19, 48, tzinfo=UTC)
+        assert snapshot.latest_quote.ask_price - snapshot.latest_quote.bid_price == pytest.approx(0.01)
+        assert snapshot.latest_trade.price == snapshot.latest_quote.bid_price
 
 
 def test_a_halted_share_has_the_snapshot_of_its_last_day() -> None:
     with desks(at("2024-06-06", 15, 50)) as (server, _), history(server) as client:
-        shown: Any = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols="CCC"))["CCC"]
-        assert shown.daily_bar.timestamp == datetime(2024, 6, 5, 4, tzinfo=UTC)
-        assert shown.previous_daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
-        assert shown.latest_quote.timestamp < datetime(2024, 6, 5, 20, tzinfo=UTC)
+        snapshot: Any = client.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols="CCC"))["CCC"]
+        assert snapshot.daily_bar.timestamp == datetime(2024, 6, 5, 4, tzinfo=UTC)
+        assert snapshot.previous_daily_bar.timestamp == datetime(2024, 6, 4, 4, tzinfo=UTC)
+        assert snapshot.latest_quote.timestamp < datetime(2024, 6, 5, 20, tzinfo=UTC)
 
 
 def test_quotes_of_many_shares_come_in_one_answer() -> None:
     with desks(at("2024-06-03", 16)) as (server, _), history(server) as client:
-        found = client.get_stock_latest_quote(StockLatestQuoteRequest(symbol_or_symbols=["AAA", "BBB", "CCC"]))
-        assert {symbol: quote.bid_price for symbol, quote in found.items()} == {"AAA": 102, "BBB": 50, "CCC": 10}
+        quotes = client.get_stock_latest_quote(StockLatestQuoteRequest(symbol_or_symbols=["AAA", "BBB", "CCC"]))
+        assert {symbol: quote.bid_price for symbol, quote in quotes.items()} == {"AAA": 102, "BBB": 50, "CCC": 10}
 
 
 def test_assets_that_are_halted_delisted_or_renamed_are_inactive() -> None:

@@ -49,8 +49,8 @@ async def test_the_script_spoils_a_frame(fault: str, expected: object) -> None:
         await socket.ask({"action": "subscribe", "bars": ["SPY"]})
         spoilt = await socket.hear()
         (good,) = await socket.hear()
-    found = {"data_null": lambda: spoilt, "unknown_event": lambda: spoilt[0]["T"]}
-    assert found.get(fault, lambda: spoilt[0]["field_of_tomorrow"])() == expected
+    spoilers = {"data_null": lambda: spoilt, "unknown_event": lambda: spoilt[0]["T"]}
+    assert spoilers.get(fault, lambda: spoilt[0]["field_of_tomorrow"])() == expected
     assert good["T"] == "b"
 
 

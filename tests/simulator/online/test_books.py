@@ -41,8 +41,8 @@ def books(tmp_path: Path) -> Books:
 def test_it_reads_the_ladder_the_choices_and_the_rows(books: Books) -> None:
     (move,) = books.moves()
     assert (move.version, move.to_step, move.champion, move.figures) == ("v2", "replay", "v1", {"pnl": 1.0})
-    found = books.explored(SESSION)
-    assert (found.choices, found.explored, found.actions) == (3, 1, {"BUY": 1, "HOLD": 2})
+    counts = books.explored(SESSION)
+    assert (counts.choices, counts.explored, counts.actions) == (3, 1, {"BUY": 1, "HOLD": 2})
     assert (books.meta("epoch"), books.last_row("SessionEnded"), books.last_row("Nothing")) == ("e1", 4, 0)
 
 

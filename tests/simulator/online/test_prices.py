@@ -16,9 +16,9 @@ PLAIN = 0.0008  # a log return that noise and the fall of an ordinary minute nev
 
 def columns(bars: list[Bar], symbol: str) -> tuple[np.ndarray, np.ndarray]:
     """Log returns of the closes and volumes of one symbol."""
-    own = [bar for bar in bars if bar.symbol == symbol]
-    closes = np.array([bar.close for bar in own])
-    return np.diff(np.log(closes), prepend=np.log(own[0].open)), np.array([bar.volume for bar in own])
+    rows = [bar for bar in bars if bar.symbol == symbol]
+    closes = np.array([bar.close for bar in rows])
+    return np.diff(np.log(closes), prepend=np.log(rows[0].open)), np.array([bar.volume for bar in rows])
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_in_the_history_a_dip_stays_and_no_other_minute_moves() -> None:
 
 def test_who_holds_all_day_earns_nothing(bars: list[Bar]) -> None:
     for symbol in ("AAA", "BBB"):
-        own = [bar for bar in bars if bar.symbol == symbol]
-        for session in (own[:MINUTES], own[MINUTES:]):
+        rows = [bar for bar in bars if bar.symbol == symbol]
+        for session in (rows[:MINUTES], rows[MINUTES:]):
             assert abs(session[-1].close / 100.0 - 1.0) < 0.008  # the noise of 390 minutes, four times; bursts gave 7 %
 
 

@@ -20,14 +20,14 @@ def test_no_criterion_of_the_ladder_is_changed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "show.toml"
     path.write_text(configuration(DeskAt(tmp_path, tmp_path / "redis.sock").own_tables()))
-    found, shipped = load(path, {}).ladder, LadderTable()
-    differing = {name for name, value in asdict(found).items() if getattr(shipped, name) != value}
+    ladder, shipped = load(path, {}).ladder, LadderTable()
+    differing = {name for name, value in asdict(ladder).items() if getattr(shipped, name) != value}
     assert differing == SHORTER
-    assert (found.promotion, found.shadow_sessions, found.canary_sessions) == ("automatic", 2, 1)
+    assert (ladder.promotion, ladder.shadow_sessions, ladder.canary_sessions) == ("automatic", 2, 1)
 
 
 def test_the_trainer_makes_the_card_as_shipped(tmp_path: Path) -> None:
-    given = [str(each) for each in DeskAt(tmp_path, tmp_path / "redis.sock").trainer()]
+    given = [str(line) for line in DeskAt(tmp_path, tmp_path / "redis.sock").trainer()]
     options = parser().parse_args(given)
     shipped = parser().parse_args(["--desk", "x", "--redis", "x", "--models-dir", "x", "--own-dir", "x", "--bars", "x"])
     for name in ("card_horizon", "publish_every", "reward", "seed"):

@@ -86,8 +86,8 @@ def test_a_line_of_any_kind_moves_its_cash_and_its_shares() -> None:
             server.jump_to(OPEN_NS + minute * MINUTE_NS)
         assert (cash(client), held(client, "SPY").qty) == (Decimal("8506.86"), "5")  # 10000 - 2000.04 - 3.10 + 510
         rows = activities(client, category="non_trade_activity", direction="asc")
-        shown = [(row["activity_type"], row["net_amount"], row.get("qty")) for row in rows]
-        assert shown == [("WH", "-3.1", None), ("REO", "510", "-1"), ("JNLS", "0", "2")]
+        lines = [(row["activity_type"], row["net_amount"], row.get("qty")) for row in rows]
+        assert lines == [("WH", "-3.1", None), ("REO", "510", "-1"), ("JNLS", "0", "2")]
         assert rows[1]["activity_sub_type"] == "REOSC"
 
 

@@ -42,11 +42,11 @@ def test_at_the_close_day_orders_expire_and_worthless_contracts_vanish() -> None
     with broker() as (server, client):
         submitted(client, buy(PUT, 2))
         working = submitted(client, buy_limit("SPY", 1, 400.0))
-        kept = submitted(client, buy_limit("SPY", 1, 401.0, time_in_force=TimeInForce.GTC))
+        order = submitted(client, buy_limit("SPY", 1, 401.0, time_in_force=TimeInForce.GTC))
         before = cash(client)
         server.jump_to(CLOSE_NS + SECOND_NS)
         assert found(client, working).status == OrderStatus.EXPIRED
-        assert found(client, kept).status == OrderStatus.NEW
+        assert found(client, order).status == OrderStatus.NEW
         assert client.get_all_positions() == []  # the put is out of the money at 503.00
         assert cash(client) == before
         (row,) = activities(client, activity_types="OPEXP")

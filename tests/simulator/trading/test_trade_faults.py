@@ -28,7 +28,7 @@ from tests.support.simulator.trade_listeners import (
     jump,
     listen_with,
     listening,
-    said,
+    receive,
     serving,
     until,
 )
@@ -40,7 +40,7 @@ with warnings.catch_warnings():
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "told"),
+    ("kind", "parameters", "names"),
     [
         ("update_lost", {"where": {"event": "fill"}}, ["pending_new", "new"]),
         ("update_duplicated", {"where": {"event": "fill"}}, ["pending_new", "new", "fill", "fill"]),
@@ -61,18 +61,18 @@ with warnings.catch_warnings():
     ],
 )
 async def test_each_fault_of_an_update_is_what_the_script_says(
-    kind: str, parameters: dict[str, Any], told: list[str]
+    kind: str, parameters: dict[str, Any], names: list[str]
 ) -> None:
     faults = Faults()
     faults.add(kind, **parameters)
     async with serving(faults=faults) as server, listening(server) as heard:
         buy(server)
-        await until(lambda: len(heard) >= len(told))
+        await until(lambda: len(heard) >= len(names))
         await asyncio.sleep(0.02)
-        assert events(heard) == told
+        assert events(heard) == names
         assert faults.met == {kind: 1}
         replayed = {(m["data"]["event"], m["data"]["execution_id"]) for m in heard}
-        assert len(replayed) == len(set(told))  # a copy has the execution id of its original
+        assert len(replayed) == len(set(names))  # a copy has the execution id of its original
 
 
 @pytest.mark.parametrize("kind", ["data_null", "unknown_status", "malformed_json"])
@@ -121,7 +121,7 @@ async def test_a_stall_swallows_updates_and_the_socket_lives() -> None:
         await (await socket.ping())  # answered
         jump(server, OPEN_NS + 20 * MINUTE_NS)
         second = buy(server)
-        assert (await said(socket))["data"]["order"]["id"] == second["id"]
+        assert (await receive(socket))["data"]["order"]["id"] == second["id"]
         assert faults.met["socket_stall"] == 3
 
 
@@ -131,7 +131,7 @@ async def test_a_close_code_reaches_the_client_while_nothing_is_published() -> N
         await listen_with(socket)
         faults.add("socket_close", code=1011)
         with pytest.raises(websockets.ConnectionClosedError) as closed:
-            await said(socket)
+            await receive(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011
 
@@ -161,7 +161,7 @@ async def test_silence_to_pings_leaves_the_data_flowing() -> None:
         await until(lambda: faults.met["ping_silence"] == 1)
         pong = await socket.ping()
         buy(server)
-        assert (await said(socket))["data"]["event"] == "pending_new"
+        assert (await receive(socket))["data"]["event"] == "pending_new"
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await pong
@@ -185,7 +185,7 @@ async def test_a_frame_above_a_mebibyte_ends_the_connection_of_alpaca_py_with_10
         await listen_with(socket)
         buy(server)
         with pytest.raises(websockets.ConnectionClosedError) as closed:
-            await said(socket)
+            await receive(socket)
         assert closed.value.sent is not None
         assert closed.value.sent.code == 1009
 
@@ -195,7 +195,7 @@ async def test_a_listen_that_is_never_acknowledged_brings_no_data() -> None:
     faults.add("mute_after_subscribe")
     async with serving(faults=faults) as server, connect(server.trade_stream_url, close_timeout=0.1) as socket:
         await socket.send(json.dumps(AUTH))
-        await said(socket)
+        await receive(socket)
         await socket.send(json.dumps(LISTEN))
         buy(server)
         with pytest.raises(TimeoutError):

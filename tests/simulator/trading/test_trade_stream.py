@@ -37,7 +37,7 @@ from tests.support.simulator.trade_listeners import (
     jump,
     listen_with,
     listening,
-    said,
+    receive,
     serving,
     until,
 )
@@ -76,30 +76,33 @@ async def test_text_frames_and_msgpack_are_to_be_had() -> None:
 async def test_wrong_keys_are_unauthorized_on_a_socket_that_stays_open() -> None:
     async with serving() as server, connect(server.trade_stream_url) as socket:
         await socket.send(json.dumps({**AUTH, "secret": "wrong"}))
-        assert await said(socket) == UNKNOWN
+        assert await receive(socket) == UNKNOWN
         await socket.send(json.dumps(LISTEN))
-        assert await said(socket) == {"stream": "authorization", "data": {"status": "unauthorized", "action": "listen"}}
+        assert await receive(socket) == {
+            "stream": "authorization",
+            "data": {"status": "unauthorized", "action": "listen"},
+        }
         await socket.send(json.dumps(AUTH))
-        assert (await said(socket))["data"]["status"] == "authorized"
+        assert (await receive(socket))["data"]["status"] == "authorized"
 
 
 async def test_listen_is_the_whole_set_and_unknown_streams_are_left_out_of_the_ack() -> None:
     async with serving() as server, connect(server.trade_stream_url) as socket:
         await socket.send(json.dumps(AUTH))
-        await said(socket)
+        await receive(socket)
         await socket.send(json.dumps({"action": "listen", "data": {"streams": ["trade_updates", "dreams"]}}))
-        assert await said(socket) == {"stream": "listening", "data": {"streams": ["trade_updates"]}}
+        assert await receive(socket) == {"stream": "listening", "data": {"streams": ["trade_updates"]}}
         await socket.send(json.dumps({"action": "listen", "data": {"streams": []}}))
-        assert await said(socket) == {"stream": "listening", "data": {"streams": []}}
+        assert await receive(socket) == {"stream": "listening", "data": {"streams": []}}
         assert server.trade_stream.listeners(DEFAULT_KEY) == 0
 
 
 async def test_what_is_no_message_is_an_internal_error_and_the_end() -> None:
     async with serving() as server, connect(server.trade_stream_url) as socket:
         await socket.send("not json")
-        assert await said(socket) == {"action": "error", "data": {"error_message": "internal server error"}}
+        assert await receive(socket) == {"action": "error", "data": {"error_message": "internal server error"}}
         with pytest.raises(websockets.ConnectionClosed):
-            await said(socket)
+            await receive(socket)
 
 
 async def test_a_second_connection_is_met_with_429_until_the_first_one_closed() -> None:
@@ -185,8 +188,10 @@ async def test_a_cancellation_a_replacement_and_the_close_are_told() -> None:
         await until(lambda: len(heard) >= 9)
         jump(server, OPEN_NS + 391 * MINUTE_NS)
         await until(lambda: len(heard) >= 10)
-        told = {order: [m["data"]["event"] for m in heard if m["data"]["order"]["id"] == order] for order in ids(heard)}
-        assert list(told.values()) == [
+        events_of = {
+            order: [m["data"]["event"] for m in heard if m["data"]["order"]["id"] == order] for order in ids(heard)
+        }
+        assert list(events_of.values()) == [
             ["pending_new", "pending_cancel", "canceled"],  # cancelled before the venue had it
             ["pending_new", "new", "pending_replace", "replaced"],
             ["pending_new", "new", "expired"],
@@ -233,8 +238,8 @@ async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tel
         rows = [row.fields for row in account.activities]
         await until(lambda: sum(m["data"]["event"] in {"fill", "partial_fill"} for m in heard) == len(rows))
     fills = [m["data"] for m in heard if m["data"]["event"] in {"fill", "partial_fill"}]
-    told = [(fill["order"]["id"], fill["price"], fill["qty"], fill["order"]["filled_qty"]) for fill in fills]
-    assert told == [(row["order_id"], row["price"], row["qty"], row["cum_qty"]) for row in rows]
+    figures = [(fill["order"]["id"], fill["price"], fill["qty"], fill["order"]["filled_qty"]) for fill in fills]
+    assert figures == [(row["order_id"], row["price"], row["qty"], row["cum_qty"]) for row in rows]
     cash, positions = Decimal(10_000), Counter[str]()
     for row in rows:
         signed = Decimal(row["qty"]) * (1 if row["side"] == "buy" else -1)
@@ -248,8 +253,8 @@ async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tel
         assert order.filled_qty == sum(Decimal(row["qty"]) for row in rows if row["order_id"] == order.id)
         assert order.filled_qty <= (order.qty or 0)
         assert (order.id in account.working) == order.open
-        told_last = [m["data"]["order"] for m in heard if m["data"]["order"]["id"] == order.id][-1]
-        assert told_last == order.shown()
+        last = [m["data"]["order"] for m in heard if m["data"]["order"]["id"] == order.id][-1]
+        assert last == order.shown()
 
 
 async def at_random(server: AlpacaServer, chance: random.Random) -> None:

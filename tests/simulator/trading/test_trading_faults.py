@@ -127,15 +127,15 @@ def test_a_stale_read_does_not_yet_know_the_order() -> None:
 def test_a_cancellation_may_lose_be_refused_later_or_never_come() -> None:
     faults = Faults()
     with broker(faults=faults) as (server, client):
-        lost, stuck, kept = (submitted(client, buy_limit(CALL, 1, 0.01 + number / 100)) for number in range(3))
+        lost, stuck, working = (submitted(client, buy_limit(CALL, 1, 0.01 + number / 100)) for number in range(3))
         faults.add("cancel_loses")
         client.cancel_order_by_id(lost.id)
         assert found(client, lost).status == OrderStatus.FILLED
         faults.add("cancel_stuck")
         client.cancel_order_by_id(stuck.id)
         faults.add("cancel_rejected")
-        client.cancel_order_by_id(kept.id)
-        assert found(client, kept).status == OrderStatus.NEW
+        client.cancel_order_by_id(working.id)
+        assert found(client, working).status == OrderStatus.NEW
         server.jump_to(OPEN_NS + 100 * MINUTE_NS)
         assert found(client, stuck).status == OrderStatus.PENDING_CANCEL
 

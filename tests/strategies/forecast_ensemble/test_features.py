@@ -47,8 +47,8 @@ def test_the_last_w_bars_give_the_bits_of_the_table(data_dir: Path, symbol: str)
     history = recorded_stock(data_dir, symbol)
     rows = table(*history)
     for end in (*np.random.default_rng(3).integers(HISTORY_BARS, len(rows), 25).tolist(), HISTORY_BARS, len(rows)):
-        found = newest(*history.part(end - HISTORY_BARS, end))
-        assert found.tobytes() == rows[end - WINDOW : end].tobytes()
+        latest = newest(*history.part(end - HISTORY_BARS, end))
+        assert latest.tobytes() == rows[end - WINDOW : end].tobytes()
 
 
 def test_w_bars_reach_back_to_the_anchor_of_the_oldest_row() -> None:

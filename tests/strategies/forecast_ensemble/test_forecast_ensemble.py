@@ -45,8 +45,8 @@ def bars_of(symbol: str, history: History, first: int, end: int) -> list[Bar]:
 
 
 def days_of(walks: dict[str, History] = WALKS, first: int = 0, end: int = 460) -> tuple[Bar, ...]:
-    each = [bar for symbol, history in walks.items() for bar in bars_of(symbol, history, first, end)]
-    return tuple(sorted(each, key=lambda bar: bar.start_ns))
+    bars = [bar for symbol, history in walks.items() for bar in bars_of(symbol, history, first, end)]
+    return tuple(sorted(bars, key=lambda bar: bar.start_ns))
 
 
 def view(portfolio: Portfolio = EMPTY) -> View:
@@ -112,9 +112,9 @@ def test_what_was_paid_how_long_it_is_held_and_how_far_the_equity_fell() -> None
     for (held, price, cash), (unrealised, age, drawdown) in steps:
         portfolio = Portfolio(cash, cash + held * price, (0, held, 0), (10.0, price, 10.0))
         state, observation = observed(state, portfolio)
-        found = observation.array()[1, SEQUENCE:].tolist()
+        tail = observation.array()[1, SEQUENCE:].tolist()
         weight, share = held * price / portfolio.equity, cash / portfolio.equity
-        assert found == pytest.approx([weight, unrealised, age / 20, share, drawdown, 1.0], abs=1e-6)
+        assert tail == pytest.approx([weight, unrealised, age / 20, share, drawdown, 1.0], abs=1e-6)
     assert state.peak == 1920.0
     assert basis_of(0, 0, 5.0, 7.0) == 0.0
     _, late = observed(
@@ -299,5 +299,5 @@ def test_the_columns_of_training_are_what_the_desk_sees() -> None:
         rows = observed(warm(known))[1].array()
         assert found.tradable[day].tolist() == rows[:, -1].tolist() == [1.0, float(day < 430), 1.0]
         assert found.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
-    shown = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
-    assert shown.tobytes() == found.market.astype(np.float64).tobytes()
+    features = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
+    assert features.tobytes() == found.market.astype(np.float64).tobytes()

@@ -34,9 +34,9 @@ def test_flat_bars_and_too_few_bars_give_0_and_never_nan() -> None:
     flat = np.full(400, 25.0)
     assert indicators(flat, flat, flat).tolist() == [0, 0, 0, 0, 25, 25, 25, 25, 25, 25, 0, 0, 0]
     for bars in (1, 2, 13, 14, 15, 20, 21, 34, 50, 199, 200):
-        found = indicators(RAMP[:bars] + 0.5, RAMP[:bars] - 0.5, RAMP[:bars])
-        assert np.isfinite(found).all()
-        assert (found[6] == 0.0) == (bars < 200)  # SMA 200
+        values = indicators(RAMP[:bars] + 0.5, RAMP[:bars] - 0.5, RAMP[:bars])
+        assert np.isfinite(values).all()
+        assert (values[6] == 0.0) == (bars < 200)  # SMA 200
 
 
 @pytest.mark.filterwarnings("ignore")  # the oracle calls what pandas has deprecated, at its import too
@@ -63,17 +63,17 @@ def test_the_indicators_of_recorded_days_agree_with_another_library(stock_days: 
             ta.stochf(high, low, close, fastk=14, fastd=3, talib=False).iloc[:, 0],
         )
         expected = [column.iloc[-1] for column in columns]
-        found = indicators(*(x.to_numpy() for x in (high, low, close)))
-        assert found.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9 * close.iloc[-1])
+        values = indicators(*(x.to_numpy() for x in (high, low, close)))
+        assert values.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9 * close.iloc[-1])
 
 
 @pytest.mark.parametrize("symbol", ["AMD", "GE", "UNH"])
 def test_a_whole_recorded_history_has_the_bits_of_each_days_window(stock_days: DailyColumns, symbol: str) -> None:
     high, low, close = (stock_days.of(symbol, name) for name in ("high", "low", "close"))
-    found = indicator_history(high, low, close)
+    values = indicator_history(high, low, close)
     for end in range(1, len(close) + 1):
         window = slice(max(end - STOCK_WINDOW, 0), end)
-        assert found[end - 1].tobytes() == indicators(high[window], low[window], close[window]).tobytes()
+        assert values[end - 1].tobytes() == indicators(high[window], low[window], close[window]).tobytes()
 
 
 PRICES = st.integers(1, 60).flatmap(lambda n: st.lists(st.integers(90, 110) | st.just(100), min_size=n, max_size=n))
@@ -84,10 +84,10 @@ PRICES = st.integers(1, 60).flatmap(lambda n: st.lists(st.integers(90, 110) | st
 def test_any_history_has_the_bits_of_each_days_window(cents: list[int], window: int) -> None:
     close = np.array(cents) / 100.0
     high, low = close + 0.01 * (np.arange(len(close)) % 3), close - 0.01 * (np.arange(len(close)) % 2)
-    found = indicator_history(high, low, close, window)
+    values = indicator_history(high, low, close, window)
     for end in range(1, len(close) + 1):
         part = slice(max(end - window, 0), end)
-        assert found[end - 1].tobytes() == indicators(high[part], low[part], close[part]).tobytes()
+        assert values[end - 1].tobytes() == indicators(high[part], low[part], close[part]).tobytes()
 
 
 def test_an_empty_history_has_no_row() -> None:
@@ -97,34 +97,34 @@ def test_an_empty_history_has_no_row() -> None:
 def test_the_features_of_funds_are_those_by_hand() -> None:
     up, flat, down = np.full((3, 252), 100.0)
     up[-1], down[-1] = 110.0, 50.0
-    found = fund_features(np.stack((up, flat, down)))
+    values = fund_features(np.stack((up, flat, down)))
     expected = (
         # 19 returns of 0 and one of 0.1: their mean is 0.005, the squares sum up to 0.0095, over 19 is 0.0005
         (110 / (25_210 / 252) - 1, 1.0, 10 * 0.0005**0.5),
         (0.0, 0.0, 0.0),
         (50 / (25_150 / 252) - 1, -5.0, 10 * 0.0125**0.5),
     )
-    for row, by_hand in zip(found.tolist(), expected, strict=True):
+    for row, by_hand in zip(values.tolist(), expected, strict=True):
         assert row == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_the_features_of_recorded_funds_have_the_bits_of_each_days_window(fund_closes: Float64Array) -> None:
-    found = regime_table(fund_closes)
-    assert found.dtype == np.float32
-    assert not found[: FUND_WINDOW - 1].any()
+    table = regime_table(fund_closes)
+    assert table.dtype == np.float32
+    assert not table[: FUND_WINDOW - 1].any()
     for end in range(FUND_WINDOW, len(fund_closes) + 1):
         one = fund_features(np.ascontiguousarray(fund_closes[end - FUND_WINDOW : end].T))
-        assert found[end - 1].tobytes() == one.T.astype(np.float32).tobytes()
+        assert table[end - 1].tobytes() == one.T.astype(np.float32).tobytes()
 
 
 def test_the_volatility_of_recorded_funds_is_numpys_sample_deviation(fund_closes: Float64Array) -> None:
     returns = fund_closes[1:] / fund_closes[:-1] - 1.0
-    found = regime_table(fund_closes)
+    table = regime_table(fund_closes)
     for day in range(300, len(fund_closes), 331):
-        assert found[day, 6:9].tolist() == pytest.approx(10 * returns[day - 20 : day].std(axis=0, ddof=1), rel=1e-6)
-        assert found[day, 3:6].tolist() == pytest.approx(10 * returns[day - 1], rel=1e-6)
+        assert table[day, 6:9].tolist() == pytest.approx(10 * returns[day - 20 : day].std(axis=0, ddof=1), rel=1e-6)
+        assert table[day, 3:6].tolist() == pytest.approx(10 * returns[day - 1], rel=1e-6)
         mean = fund_closes[day - 251 : day + 1].mean(axis=0)
-        assert found[day, 0:3].tolist() == pytest.approx(fund_closes[day] / mean - 1, abs=1e-7)
+        assert table[day, 0:3].tolist() == pytest.approx(fund_closes[day] / mean - 1, abs=1e-7)
 
 
 def test_a_fund_with_too_few_bars_leaves_zeros(fund_closes: Float64Array) -> None:
@@ -142,33 +142,33 @@ def walk(days: int, n: int, seed: int = 3) -> Float64Array:
 @given(st.integers(60, 99), st.integers(0, 2), st.floats(0.5, 2.0))
 def test_the_table_of_stocks_never_sees_the_future_nor_more_than_its_window(cut: int, stock: int, by: float) -> None:
     close = walk(100, 3)
-    found = rebalancer_table(close, close * 1.01, close * 0.99, close, window=60)
+    table = rebalancer_table(close, close * 1.01, close * 0.99, close, window=60)
     for change, same in ((slice(cut + 1, None), slice(0, cut + 1)), (slice(0, cut - 59), slice(cut, cut + 1))):
         other = close.copy()
         other[change, stock] *= by
         changed = rebalancer_table(other, other * 1.01, other * 0.99, other, window=60)
-        assert changed.market[same].tobytes() == found.market[same].tobytes()
-        assert changed.tradable[same].tobytes() == found.tradable[same].tobytes()
+        assert changed.market[same].tobytes() == table.market[same].tobytes()
+        assert changed.tradable[same].tobytes() == table.tradable[same].tobytes()
 
 
 @settings(max_examples=examples(25))
 @given(st.integers(251, 299), st.integers(0, 2), st.floats(0.5, 2.0))
 def test_the_table_of_funds_never_sees_the_future_nor_more_than_its_window(cut: int, fund: int, by: float) -> None:
     close = walk(300, 3)
-    found = regime_table(close)
+    table = regime_table(close)
     for change, same in ((slice(cut + 1, None), slice(0, cut + 1)), (slice(0, cut - 251), slice(cut, cut + 1))):
         other = close.copy()
         other[change, fund] *= by
-        assert regime_table(other)[same].tobytes() == found[same].tobytes()
+        assert regime_table(other)[same].tobytes() == table[same].tobytes()
 
 
 def test_permuting_the_stocks_permutes_their_columns() -> None:
     close = walk(80, 4)
     order = [2, 0, 3, 1]
-    found = rebalancer_table(close, close * 1.01, close * 0.99, close, window=60).market
+    market = rebalancer_table(close, close * 1.01, close * 0.99, close, window=60).market
     other = rebalancer_table(*(x[:, order] for x in (close, close * 1.01, close * 0.99, close)), window=60).market
-    assert np.array_equal(other[:, :4], found[:, order])
-    assert np.array_equal(other[:, 4:].reshape(80, 4, 13), found[:, 4:].reshape(80, 4, 13)[:, order])
+    assert np.array_equal(other[:, :4], market[:, order])
+    assert np.array_equal(other[:, 4:].reshape(80, 4, 13), market[:, 4:].reshape(80, 4, 13)[:, order])
 
 
 def test_the_flags_of_a_table_want_a_bar_of_the_day_and_a_full_window() -> None:
@@ -177,20 +177,20 @@ def test_the_flags_of_a_table_want_a_bar_of_the_day_and_a_full_window() -> None:
     present[4, 0] = False  # a day of the second alone
     present[6] = False  # a day of none: what was known stays
     close[7, 1] = np.nan  # not a price: as if there were no bar
-    found = rebalancer_table(close, close, close, close, present, window=3)
-    assert found.tradable.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1], [0, 1], [1, 1], [1, 1], [1, 0]]
-    assert found.market[4, 0] == found.market[3, 0] == np.float32(close[3, 0])
-    assert np.array_equal(found.market[6], found.market[5])
-    assert found.market[7, 1] == np.float32(close[5, 1])
+    table = rebalancer_table(close, close, close, close, present, window=3)
+    assert table.tradable.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1], [0, 1], [1, 1], [1, 1], [1, 0]]
+    assert table.market[4, 0] == table.market[3, 0] == np.float32(close[3, 0])
+    assert np.array_equal(table.market[6], table.market[5])
+    assert table.market[7, 1] == np.float32(close[5, 1])
 
 
 def test_missing_days_of_a_fund_show_its_own_last_bars() -> None:
     close = walk(255, 3)
     present = np.ones((255, 3), dtype=np.bool_)
     present[100, 2] = present[254, 0] = False
-    found = regime_table(close, present)
-    assert not found[251].any()  # the third has 251 bars
-    assert found[252].all()
-    assert found[254, ::3].tolist() == found[253, ::3].tolist()
+    table = regime_table(close, present)
+    assert not table[251].any()  # the third has 251 bars
+    assert table[252].all()
+    assert table[254, ::3].tolist() == table[253, ::3].tolist()
     without = np.delete(close[:, 2], 100)
-    assert found[254, 2::3].tobytes() == fund_features(without[None, 2:254])[0].astype(np.float32).tobytes()
+    assert table[254, 2::3].tobytes() == fund_features(without[None, 2:254])[0].astype(np.float32).tobytes()

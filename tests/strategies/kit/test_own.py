@@ -33,9 +33,9 @@ def test_a_file_is_known_by_the_name_of_its_spec(tmp_path: Path, suffix: str) ->
     assert strategy("mine_a").spec.name == "mine_a"
     assert declaration("mine_a")["basket"] == "all or nothing in whole shares"
     assert float(trading_for("mine_a").paper.cash_usd) == 50_000.0
-    found = own("mine_a")
-    assert found is not None
-    assert (found.place, found.package, found.sources) == (f"{path}:STRATEGY", "", (path,))
+    source = own("mine_a")
+    assert source is not None
+    assert (source.place, source.package, source.sources) == (f"{path}:STRATEGY", "", (path,))
     assert add(str(path)) == "mine_a"  # twice is once
 
 
@@ -101,10 +101,10 @@ def test_an_installed_package_offers_its_strategy_by_name(tmp_path: Path, patch:
     assert "theirs" in names()
     assert "their_module" not in sys.modules  # it is imported when it is asked for
     assert add("theirs") == "theirs"
-    found = own("theirs")
-    assert found is not None
-    assert (found.place, found.package) == ("entry point theirs", "their-package 1.2")
-    assert str(tmp_path / "their_module.py") in found.shown
+    source = own("theirs")
+    assert source is not None
+    assert (source.place, source.package) == ("entry point theirs", "their-package 1.2")
+    assert str(tmp_path / "their_module.py") in source.shown
 
 
 def test_packages_that_clash_or_lie_about_a_name_are_refused(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -151,8 +151,8 @@ def test_a_child_process_finds_it_by_its_name(tmp_path: Path) -> None:
     add(str(write_strategy(tmp_path / "mine_m.py", "mine_m")))
     assert json.loads(os.environ[VARIABLE]) == json.loads(places())
     code = "from strategies.registry import strategy; print(strategy('mine_m').spec.symbols)"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert found.stdout == "('SPY',)\n"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout == "('SPY',)\n"
 
 
 def test_what_a_state_directory_remembers_is_imported_only_when_no_other_user_could_have_written_it(
@@ -161,12 +161,12 @@ def test_what_a_state_directory_remembers_is_imported_only_when_no_other_user_co
     path = write_strategy(tmp_path / "mine_n.py", "mine_n", before="import mine_marker\n")
     (tmp_path / "mine_marker.py").write_text("")
     remember("mine_n", f"{path}:STRATEGY")
-    for each in (path, tmp_path / "mine_marker.py", tmp_path):
-        mode = each.stat().st_mode
-        each.chmod(mode | 0o002)
-        with pytest.raises(OwnStrategyError, match=rf"another user may write to {each}, .*--strategy .*mine_n\.py"):
+    for file in (path, tmp_path / "mine_marker.py", tmp_path):
+        mode = file.stat().st_mode
+        file.chmod(mode | 0o002)
+        with pytest.raises(OwnStrategyError, match=rf"another user may write to {file}, .*--strategy .*mine_n\.py"):
             strategy("mine_n")
-        each.chmod(mode)
+        file.chmod(mode)
     assert "mine_marker" not in sys.modules
     assert strategy("mine_n").spec.name == "mine_n"
 

@@ -60,9 +60,9 @@ def test_an_empty_bin_counts_as_one_of_a_ten_thousandth() -> None:
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=2, max_size=12))
 def test_the_index_is_the_sum_of_both_relative_entropies_and_never_negative(counts: list[tuple[int, int]]) -> None:
     one, other = (np.array(part) / sum(part) for part in zip(*counts, strict=True))
-    found = float(psi(one, other))
-    assert found == pytest.approx(stats.entropy(one, other) + stats.entropy(other, one), abs=1e-9)
-    assert found >= 0.0
+    index = float(psi(one, other))
+    assert index == pytest.approx(stats.entropy(one, other) + stats.entropy(other, one), abs=1e-9)
+    assert index >= 0.0
 
 
 @pytest.mark.parametrize("bins", [2, 3, 6, 10, 16])
@@ -90,10 +90,15 @@ def test_what_is_usual_is_told_by_the_longest_window_not_beyond_the_rows() -> No
 
 def test_a_histogram_keeps_rounded_shares_its_columns_and_how_far_its_parts_are() -> None:
     values = np.repeat([0.0, 1.0], 120)[:, None]  # 240 rows: the first half one value, the second the other
-    found = histogram("regime", values, columns=(4,), of_the_desk=True)
-    assert (found.name, found.edges, found.shares, found.columns) == ("regime", (0.5,), (0.5, 0.5), (4,))
-    assert found.of_the_desk
-    ((length, level),) = found.within  # four windows of 60 fit side by side, none of 125
+    distribution = histogram("regime", values, columns=(4,), of_the_desk=True)
+    assert (distribution.name, distribution.edges, distribution.shares, distribution.columns) == (
+        "regime",
+        (0.5,),
+        (0.5, 0.5),
+        (4,),
+    )
+    assert distribution.of_the_desk
+    ((length, level),) = distribution.within  # four windows of 60 fit side by side, none of 125
     assert length == 60
     assert level == pytest.approx(float(psi([0.5, 0.5], [1.0, 0.0])), abs=1e-6)
 
@@ -103,5 +108,5 @@ def test_too_short_a_sample_says_nothing_of_its_parts() -> None:
 
 
 def test_values_of_several_columns_are_pooled() -> None:
-    found = histogram("pair", np.array([[1.0, 2.0], [1.0, 3.0]]), edges=(1.5, 2.5))
-    assert found.shares == (0.5, 0.25, 0.25)
+    distribution = histogram("pair", np.array([[1.0, 2.0], [1.0, 3.0]]), edges=(1.5, 2.5))
+    assert distribution.shares == (0.5, 0.25, 0.25)

@@ -77,8 +77,8 @@ def test_a_file_of_another_kind_is_refused(data: bytes, expected: str) -> None:
 
 
 def test_a_reason_lets_a_feature_move_with_the_level() -> None:
-    found = parsed("{name: SMA, scale: {divide_by: 200}, because: a bond near par}")
-    assert found.indicators[0].because == "a bond near par"
+    result = parsed("{name: SMA, scale: {divide_by: 200}, because: a bond near par}")
+    assert result.indicators[0].because == "a bond near par"
 
 
 def test_a_candlestick_needs_no_scale_but_a_divisor() -> None:
@@ -97,16 +97,18 @@ def test_the_digest_covers_everything_but_the_symbols() -> None:
     base = parsed().digest
     assert parsed(more="symbols: [QQQ, SPY]").digest == base
     others = ("bar_minutes: 5", "portfolio: []", "scaling: {clip: 4}", "heads: {risk: {bars: 2}}")
-    found = {base, *(parsed(more=other).digest for other in others)}
-    assert len(found) == 1 + len(others)
+    digests = {base, *(parsed(more=other).digest for other in others)}
+    assert len(digests) == 1 + len(others)
     assert parsed(RSI.replace("50", "51")).digest != base
 
 
 def test_the_canonical_text_reads_back_as_the_same_configuration() -> None:
-    found = shipped()
-    assert of_text(found.text) == msgspec.structs.replace(found, symbols=("SPY",))
-    assert of_text(found.text).text == found.text
-    assert feature_names(of_text(found.text)) == feature_names(found)  # whatever the order of the parameters
+    model_config = shipped()
+    assert of_text(model_config.text) == msgspec.structs.replace(model_config, symbols=("SPY",))
+    assert of_text(model_config.text).text == model_config.text
+    assert feature_names(of_text(model_config.text)) == feature_names(
+        model_config
+    )  # whatever the order of the parameters
     with pytest.raises(ModelConfigError, match="unreadable"):
         of_text("{")
 

@@ -49,7 +49,7 @@ def test_every_scale_is_what_pandas_gives() -> None:
         ),
         axis=1,
     )
-    found = market_rows(
+    rows = market_rows(
         config(
             "{name: ROCP, parameters: {timeperiod: 5}, scale: {divide_by: 0.001}},"
             "{name: SMA, parameters: {timeperiod: 10}, scale: {by: price, center: 0.5, divide_by: 0.2}},"
@@ -59,8 +59,8 @@ def test_every_scale_is_what_pandas_gives() -> None:
         ),
         bars,
     )
-    assert np.allclose(found[40:], expected[40:], rtol=1e-6, atol=1e-6)
-    assert not found[:1].any()  # nothing is known at the first bar
+    assert np.allclose(rows[40:], expected[40:], rtol=1e-6, atol=1e-6)
+    assert not rows[:1].any()  # nothing is known at the first bar
 
 
 def test_a_feature_is_clipped_and_a_constant_has_no_z_score() -> None:
@@ -78,15 +78,15 @@ def test_several_outputs_and_several_inputs_are_taken_by_name() -> None:
     high, low, close = (pd.Series(bars[row]) for row in (1, 2, 3))
     fast = 100.0 * (close - low.rolling(5).min()) / (high.rolling(5).max() - low.rolling(5).min())
     slow = fast.rolling(3).mean()
-    found = market_rows(
+    rows = market_rows(
         config(
             "{name: STOCH, output: slowk, scale: {center: 50, divide_by: 20}},"
             "{name: STOCH, output: slowd, scale: {center: 50, divide_by: 20}}"
         ),
         bars,
     )
-    assert np.allclose(found[20:, 0], (slow[20:] - 50.0) / 20.0)
-    assert np.allclose(found[20:, 1], (slow.rolling(3).mean()[20:] - 50.0) / 20.0)
+    assert np.allclose(rows[20:, 0], (slow[20:] - 50.0) / 20.0)
+    assert np.allclose(rows[20:, 1], (slow.rolling(3).mean()[20:] - 50.0) / 20.0)
 
 
 def fields(**changes: float) -> dict[str, float]:

@@ -109,7 +109,7 @@ class Played:
         self.strategy = daily_strategy("regime_switcher")
         self.source = Source(now_ns)
         self.events: list[Event] = []
-        self.told: list[tuple[str, Mapping[str, object]]] = []
+        self.log: list[tuple[str, Mapping[str, object]]] = []
         self.working: frozenset[str] = frozenset()
         self.held: frozenset[str] = frozenset()
         identity = Identity("paper", "paper", "regime_switcher", "e", "iex")
@@ -154,7 +154,7 @@ class Played:
 
     def tell(self, name: str, /, **fields: object) -> None:
         assert set(fields) == set(LOG_EVENTS[name].fields), name
-        self.told.append((name, fields))
+        self.log.append((name, fields))
 
     def of(self, kind: type[Event]) -> list[Any]:
         """The events of one kind."""

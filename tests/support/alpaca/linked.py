@@ -45,12 +45,12 @@ WHOLE = Rules(fill_sizes=(9, 9), dead_session_s=0.0)
 
 @dataclass(slots=True)
 class Linked:
-    """A link that runs, what it put in and what it told."""
+    """A link that runs, the events it put in, and its log."""
 
     desk: Desk
     link: BrokerLink
     events: list[Event]
-    told: list[tuple[str, dict[str, Any]]]
+    log: list[tuple[str, dict[str, Any]]]
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if type(event) is kind]
@@ -81,10 +81,10 @@ async def linked(
     """
     async with desk(rate=rate, rules=rules) as it:
         events: list[Event] = []
-        told: list[tuple[str, dict[str, Any]]] = []
+        log: list[tuple[str, dict[str, Any]]] = []
 
         def tell(name: str, /, **fields: Any) -> None:
-            told.append((name, fields))
+            log.append((name, fields))
 
         def put(event: Event) -> None:
             events.append(event)
@@ -101,11 +101,11 @@ async def linked(
         open_activities = partial(ActivityStream, access, it.clock.now_ns, waits, tell) if activities else None
         link = BrokerLink(it.clock, put, tell, *parts, open_activities)
         task = asyncio.create_task(link.run())
-        one = Linked(it, link, events, told)
+        one = Linked(it, link, events, log)
         try:
             await one.until(BrokerReported)
             if activities:
-                await eventually(lambda: any(name == "activity_stream_listening" for name, _ in told))
+                await eventually(lambda: any(name == "activity_stream_listening" for name, _ in log))
             yield one
         finally:
             task.cancel()

@@ -31,5 +31,5 @@ async def live(folder: Path, start_s: float = -20.0, **settings: Any) -> AsyncIt
     async with desk(folder, DATE, start_s, **settings) as it:
         await it.feed.catch_up(ENDED)
         async with it.running():
-            await it.until(lambda: "stream_up" in it.told.names())
+            await it.until(lambda: "stream_up" in it.log.names())
             yield it

@@ -70,21 +70,21 @@ def tape() -> Market:
     return Market.from_bars(bars, sessions=calendar().sessions)
 
 
-class Told:
-    """What was told to the operator."""
+class LogRecorder:
+    """The log's events as (name, fields); each has the fields that its name declares."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, dict[str, object]]] = []
+        self.entries: list[tuple[str, dict[str, object]]] = []
 
     def __call__(self, name: str, /, **fields: object) -> None:
         assert set(fields) == set(LOG_EVENTS[name].fields), name
-        self.said.append((name, fields))
+        self.entries.append((name, fields))
 
     def names(self) -> set[str]:
-        return {name for name, _ in self.said}
+        return {name for name, _ in self.entries}
 
     def of(self, name: str) -> list[dict[str, object]]:
-        return [fields for told, fields in self.said if told == name]
+        return [fields for event, fields in self.entries if event == name]
 
 
 class MarketDesk:
@@ -96,13 +96,13 @@ class MarketDesk:
         self.server = server
         self.clock = clock
         self.events: list[Event] = []
-        self.told = Told()
+        self.log = LogRecorder()
         access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET, REST_PATIENCE)
         self.lane = market_queue(clock)
         self.market = MarketData(access, self.lane)
         self.reads = TradingReads(access, self.lane)
-        self.history = BarHistory(self.market, folder, "sip", 60, self.told)
-        self.chain = ChainReader(self.reads, self.market, "SPY", Contracts(), "indicative", self.told)
+        self.history = BarHistory(self.market, folder, "sip", 60, self.log)
+        self.chain = ChainReader(self.reads, self.market, "SPY", Contracts(), "indicative", self.log)
         chained = Options(
             self.chain, Endpoint(server.option_stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF)
         )
@@ -113,7 +113,7 @@ class MarketDesk:
             calendar(),
             spec,
             self.events.append,
-            self.told,
+            self.log,
             history=self.history,
             read_quotes=of_options if spec.holds == "option" else of_shares,
             stock=Endpoint(server.stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
@@ -182,17 +182,17 @@ async def desk(
 
 def kinds(events: list[Event]) -> list[str]:
     """The events' kinds, repeats of (bar, quotes) counted: `["SessionScheduled", "390 bars", "SessionEnded"]`."""
-    found: list[str] = []
+    names: list[str] = []
     count = 0
     for event in events:
         name = type(event).__name__
         if name == "BarClosed":
             count += 1
         elif name != "QuotesReceived":
-            found += [f"{count} bars"] if count else []
+            names += [f"{count} bars"] if count else []
             count = 0
-            found.append(f"{name} {_date(event)}")
-    return found + ([f"{count} bars"] if count else [])
+            names.append(f"{name} {_date(event)}")
+    return names + ([f"{count} bars"] if count else [])
 
 
 def _date(event: Event) -> str:

@@ -1,11 +1,11 @@
-"""What a desk was told, for the tests of broker reports and clocks."""
+"""The log of a desk, for the tests of broker reports and clocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Told:
+class LogRecorder:
     """The log's events, kept."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class StreamServer:
     """One market-data endpoint. `refuse` says the error code of a subscription, `entry` those of authentications."""
 
     def __init__(self) -> None:
-        self.mute = ""  # connect, auth or subscribe: from there on nothing is said
+        self.mute = ""  # connect, auth or subscribe: silent from there on
         self.entry: list[int] = []  # error codes of the next authentications
         self.upgrade: list[HTTPStatus] = []  # statuses of the next upgrades
         self.refuse: Callable[[set[tuple[str, str]]], int] = lambda _pairs: 0

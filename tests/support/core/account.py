@@ -1,6 +1,6 @@
 """A broker's account as its documentation describes it: orders, executions, cash, positions and a ledger.
 
-It is the truth that a scenario's desk is told about, in whatever order and however often. It judges nothing.
+It is the truth that a scenario's desk hears about, in whatever order and however often. It judges nothing.
 """
 
 from __future__ import annotations

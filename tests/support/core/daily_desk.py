@@ -1,4 +1,4 @@
-"""A daily desk to play scenarios on: a real core, and a tiny strategy of three symbols that holds what it is told.
+"""A daily desk to play scenarios on: a real core, and a tiny strategy of three symbols that holds what is answered.
 
 Nothing here computes an expected value. Days are those of `tests.support.core.desk`; times are minutes after the open.
 """
@@ -92,11 +92,11 @@ class Shelf:
         return ShelfState()
 
     def remember(self, state: ShelfState, bars: tuple[Bar, ...]) -> ShelfState:
-        kept = dict(state.bars)
+        bars_by_symbol = dict(state.bars)
         for bar in bars:
-            others = tuple(b for b in kept.get(bar.symbol, ()) if b.start_ns != bar.start_ns)
-            kept[bar.symbol] = tuple(sorted((*others, bar), key=lambda b: b.start_ns))
-        return msgspec.structs.replace(state, bars=kept)
+            others = tuple(b for b in bars_by_symbol.get(bar.symbol, ()) if b.start_ns != bar.start_ns)
+            bars_by_symbol[bar.symbol] = tuple(sorted((*others, bar), key=lambda b: b.start_ns))
+        return msgspec.structs.replace(state, bars=bars_by_symbol)
 
     def readjust(self, state: ShelfState, symbol: str, bars: tuple[Bar, ...]) -> ShelfState:
         return msgspec.structs.replace(state, bars={**state.bars, symbol: bars})
@@ -109,7 +109,7 @@ class Shelf:
         assert portfolio is not None
         self.seen.append(portfolio)
         state = msgspec.structs.replace(state, decisions=state.decisions + 1)
-        if sum(len(told) for told in state.bars.values()) < self.warm_after:
+        if sum(len(bars) for bars in state.bars.values()) < self.warm_after:
             return state, None
         row = np.array([portfolio.cash, portfolio.equity, *portfolio.shares, *portfolio.prices], dtype="<f4")
         return state, Observation(row.tobytes(), self.spec.observation_shape, state.hidden)
@@ -206,8 +206,8 @@ class DailyDesk:
 
     def prints(self, minute: float, **prices: str) -> list[AnyEffect]:
         """A print, at the open the opening one."""
-        told = tuple(Price(symbol, Decimal(price)) for symbol, price in prices.items())
-        return self.put(PricesPrinted(self.at(minute), self.session.date, minute == 0, told))
+        prints = tuple(Price(symbol, Decimal(price)) for symbol, price in prices.items())
+        return self.put(PricesPrinted(self.at(minute), self.session.date, minute == 0, prints))
 
     def quotes(self, minute: float, **prices: str) -> list[AnyEffect]:
         """Quotes `bid` or `bid/ask` of some symbols."""

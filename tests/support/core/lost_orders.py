@@ -28,7 +28,7 @@ def lost(d: Desk, minute: int = 0) -> str:
     return name
 
 
-def asked(effects: list[Any]) -> list[str]:
+def look_ups(effects: list[Any]) -> list[str]:
     """The names of the orders looked up."""
     return [effect.client_order_id for effect in of(effects, LookUpOrder)]
 
@@ -39,7 +39,7 @@ def resent(effects: list[Any]) -> list[tuple[str, int]]:
 
 
 def rows(d: Desk) -> list[tuple[int, int]]:
-    """(correction, cumulative) of the fills told so far."""
+    """(correction, cumulative) of the fills reported so far."""
     return [(row.correction, row.cumulative) for row in d.rows if isinstance(row, FillRow)]
 
 

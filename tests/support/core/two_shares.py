@@ -58,14 +58,14 @@ class Desk:
         )
 
     def put(self, *events: ev.Event) -> list[AnyEffect]:
-        found: list[AnyEffect] = []
+        effects: list[AnyEffect] = []
         for event in events:
             step = self.core.step(self.state, event)
             self.state = step.state
-            found += step.effects
+            effects += step.effects
             if any(effect.at_once for effect in of([*step.effects], AskBroker)):
-                found += self.put(self.account.report(self.state.now_ns + 1))
-        return found
+                effects += self.put(self.account.report(self.state.now_ns + 1))
+        return effects
 
     def at(self, minute: int, second: float = 0.0) -> int:
         return MONDAY.open_ns + minute * MINUTE + int(second * SECOND)

@@ -139,10 +139,12 @@ class Deployment:
         """Wait for the session's end, and look at what came of it."""
         over = self._running.pop("simulator")
         self._until(lambda: over.poll() is not None, "the session is over")
-        made = {name: decisions(self._journal(name)) for name in (LEARNER, SCALPER)}
-        if not page(self._port) or min(made.values()) < DECISIONS_LEAST:
-            raise SystemExit(f"check-images: decisions: {made}, expected {DECISIONS_LEAST} or more and a page of them")
-        print(f"== the session is over; decisions: {made}", flush=True)
+        counts = {name: decisions(self._journal(name)) for name in (LEARNER, SCALPER)}
+        if not page(self._port) or min(counts.values()) < DECISIONS_LEAST:
+            raise SystemExit(
+                f"check-images: decisions: {counts}, expected {DECISIONS_LEAST} or more and a page of them"
+            )
+        print(f"== the session is over; decisions: {counts}", flush=True)
         self._until(lambda: self._added() >= DECISIONS_LEAST, "the session's experience is in Redis")
         self._until(lambda: self._learned() >= DECISIONS_LEAST, "the trainer learns from it")
         print(f"== Redis got {self._added()} decisions; the trainer learned from {self._learned()}", flush=True)
@@ -278,11 +280,11 @@ class Deployment:
             raise SystemExit("check-images: a key is in the environment of the trainer")
         socket.create_connection(("127.0.0.1", self._broker), timeout=30).close()
         doors = [(socket.AF_INET, "127.0.0.1", self._broker), (socket.AF_INET, "192.0.2.1", 443)]
-        found = asked_inside(trainer, user, REACHED, json.dumps([*doors, (socket.AF_INET6, "2001:db8::1", 443)]))
+        answers = asked_inside(trainer, user, REACHED, json.dumps([*doors, (socket.AF_INET6, "2001:db8::1", 443)]))
         expected = {"user": user, "reached": [], "routes": [], "devices": ["lo"]}
         expected |= {"read-only": True, "secrets": ["REDIS_PASSWORD"]}
-        if found != expected:
-            raise SystemExit(f"check-images: inside the trainer: {found}, expected {expected}")
+        if answers != expected:
+            raise SystemExit(f"check-images: inside the trainer: {answers}, expected {expected}")
         print("== the trainer has no key of the broker, no route, and a root that is read-only", flush=True)
 
     def _asked(self) -> tuple[redis.Redis, str]:
@@ -311,8 +313,8 @@ class Deployment:
 
 def command_of(name: str) -> list[str]:
     """The arguments of a container in the manifests."""
-    (found,) = (each.spec["args"] for each in containers() if each.name == name)
-    return list(found)
+    (arguments,) = (container.spec["args"] for container in containers() if container.name == name)
+    return list(arguments)
 
 
 def recorded(bars: list[Bar], path: Path) -> None:

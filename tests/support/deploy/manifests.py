@@ -49,14 +49,14 @@ def kustomization() -> Object:
 def objects(kind: str = "") -> list[Object]:
     """All objects of this kind, or all."""
     if kind:
-        return [each for each in objects() if each["kind"] == kind]
+        return [document for document in objects() if document["kind"] == kind]
     texts = ((K3S / name).read_text() for name in kustomization()["resources"])
-    return [each for text in texts for each in yaml.safe_load_all(text)]
+    return [document for text in texts for document in yaml.safe_load_all(text)]
 
 
 def names(kind: str) -> set[str]:
     """The names of all objects of this kind."""
-    return {each["metadata"]["name"] for each in objects(kind)}
+    return {document["metadata"]["name"] for document in objects(kind)}
 
 
 def workloads() -> list[Object]:
@@ -66,28 +66,28 @@ def workloads() -> list[Object]:
 
 def workload(name: str) -> Object:
     """The workload of this name."""
-    (found,) = (each for each in workloads() if each["metadata"]["name"] == name)
-    return found
+    (document,) = (document for document in workloads() if document["metadata"]["name"] == name)
+    return document
 
 
-def pod_of(each: Object) -> Object:
+def pod_of(document: Object) -> Object:
     """The pod's specification of a workload."""
-    pod: Object = each["spec"]["template"]["spec"]
+    pod: Object = document["spec"]["template"]["spec"]
     return pod
 
 
-def labels_of(each: Object) -> dict[str, str]:
+def labels_of(document: Object) -> dict[str, str]:
     """The labels of a workload's pods."""
-    labels: dict[str, str] = each["spec"]["template"]["metadata"]["labels"]
+    labels: dict[str, str] = document["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
 def containers() -> list[Container]:
     """Every container, initial ones included."""
     return [
-        Container(each["metadata"]["name"], pod_of(each), spec)
-        for each in workloads()
-        for spec in (*pod_of(each).get("initContainers", []), *pod_of(each)["containers"])
+        Container(document["metadata"]["name"], pod_of(document), spec)
+        for document in workloads()
+        for spec in (*pod_of(document).get("initContainers", []), *pod_of(document)["containers"])
     ]
 
 
@@ -105,11 +105,11 @@ def find(tree: Any, key: str) -> Iterator[Any]:
 
 def secrets_of(tree: Any) -> dict[str, set[str]]:
     """Secret -> the keys that are named, of all volumes below; a projected volume names them otherwise."""
-    found: dict[str, set[str]] = {}
+    secrets: dict[str, set[str]] = {}
     for secret in find(tree, "secret"):
         name = secret.get("secretName") or secret["name"]
-        found.setdefault(name, set()).update(item["key"] for item in secret.get("items", []))
-    return found
+        secrets.setdefault(name, set()).update(item["key"] for item in secret.get("items", []))
+    return secrets
 
 
 @functools.cache
@@ -137,5 +137,5 @@ def users(name: str) -> dict[str, str]:
 
 def project() -> Object:
     """The table [project] of pyproject.toml."""
-    found: Object = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return found
+    table: Object = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return table

@@ -120,12 +120,12 @@ def stopped(process: subprocess.Popen[bytes]) -> int:
 
 def environments(process: subprocess.Popen[bytes]) -> bytes:
     """The environments of all processes in the container."""
-    space, found = Path(f"/proc/{first(process)}/ns/pid").readlink(), b""
-    for each in Path("/proc").glob("[0-9]*"):
+    space, content = Path(f"/proc/{first(process)}/ns/pid").readlink(), b""
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
-            if (each / "ns" / "pid").readlink() == space:
-                found += (each / "environ").read_bytes()
-    return found
+            if (entry / "ns" / "pid").readlink() == space:
+                content += (entry / "environ").read_bytes()
+    return content
 
 
 def asked_inside(process: subprocess.Popen[bytes], user: int, code: str, *arguments: str) -> dict[str, Any]:

@@ -104,13 +104,13 @@ def daily_stage(
         clock_from(new_york_ns(day, begin), rate) as clock,
         serving(market, clock, rules=IN_FULL, accounts=[account, *others]) as server,
     ):
-        made = Stage(
+        scene = Stage(
             server, clock, market, folder, models_dir, (SELDOM_PINGED if rate is None else QUICK, DAILY, *tables)
         )
         try:
-            yield made
+            yield scene
         finally:
-            for daemon in made.daemons:
+            for daemon in scene.daemons:
                 daemon.kill()
                 daemon.wait(10)
 

@@ -52,7 +52,7 @@ class AtWork:
             row = self.engine.last_row
             await self.engine.kept(row)
 
-    def told(self, name: str) -> list[dict[str, Any]]:
+    def entries(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.log if event == name]
 
 

@@ -191,8 +191,8 @@ def recovered(path: Path) -> Recovered:
 
 def state_digest(path: Path) -> tuple[str, int, int]:
     """What recovery comes to: digest, feed events, last row."""
-    found = recovered(path)
-    return digest(found.machine.state), found.fed, found.last_id
+    recovery = recovered(path)
+    return digest(recovery.machine.state), recovery.fed, recovery.last_id
 
 
 def stopped(desk: Desk, path: Path, at_event: int) -> Path:
@@ -270,8 +270,8 @@ def environment(**extra: str) -> dict[str, str]:
     Nor with PYTHONUNBUFFERED: Python drops what an unbuffered write to a terminal did not take at once.
     """
     unwanted = ("RLTRADER_", "APCA_", "COV_", "PYTHONUNBUFFERED")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), **FREE_TRADING, **extra}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
+    return {**variables, "PYTHONPATH": str(REPOSITORY), **FREE_TRADING, **extra}
 
 
 def command(module: str, *arguments: object) -> list[str]:
@@ -292,8 +292,8 @@ def rltraderctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[st
 
 def summary_of(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The JSON object that is the last line of standard output."""
-    told: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return told
+    summary: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return summary
 
 
 def log_of(text: str) -> list[dict[str, Any]]:

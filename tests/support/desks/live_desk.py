@@ -159,15 +159,15 @@ class Daemon:
             self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
         return self._process.exitcode
 
-    def told(self) -> list[dict[str, Any]]:
+    def read_log(self) -> list[dict[str, Any]]:
         """The log's events so far; lines that are no JSON as `{"event": "", "text": line}`."""
-        told = []
+        entries = []
         for line in self.log.read_text(errors="replace").splitlines():
             try:
-                told.append(json.loads(line))
+                entries.append(json.loads(line))
             except json.JSONDecodeError:
-                told.append({"event": "", "text": line})
-        return told
+                entries.append({"event": "", "text": line})
+        return entries
 
 
 EXECUTION = "daemon/core/desks/options.py"
@@ -240,17 +240,17 @@ def books(state_dir: Path) -> Books:
 
 def differences(ours: Books, account: Account) -> list[str]:
     """Where the daemon's book and the server's differ: cash, positions, fills (each exactly once); empty when equal."""
-    found = []
+    problems = []
     book = ours.state.book
     if Decimal(account.cash) != book.cash:
-        found.append(f"cash: server {account.cash}, daemon {book.cash}")
+        problems.append(f"cash: server {account.cash}, daemon {book.cash}")
     theirs = {symbol: position.qty for symbol, position in account.positions.items()}
     held = {symbol: Decimal(position.quantity) for symbol, position in book.positions.items()}
     if theirs != held:
-        found.append(f"positions: server {theirs}, daemon {held}")
+        problems.append(f"positions: server {theirs}, daemon {held}")
     moved = sum((Decimal(row["realized_usd"]) for row in ours.moves), Decimal(0))
     if moved != book.realized:
-        found.append(f"moves: they realised {moved}, the book {book.realized}")
+        problems.append(f"moves: they realised {moved}, the book {book.realized}")
     names = {order.id: order.client_order_id for order in account.orders.values()}
     executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
     cumulative: dict[str, Decimal] = {}
@@ -264,7 +264,7 @@ def differences(ours: Books, account: Account) -> list[str]:
         if row["correction"] == 0:
             key = (row["client_order_id"], row["cumulative"])
             journaled.setdefault(key, []).append((Decimal(row["quantity"]), Decimal(row["price"])))
-    return found + [
+    return problems + [
         f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}"
         for key in sorted(executed.keys() | journaled.keys())
         if journaled.get(key, []) != [executed.get(key)]
@@ -273,5 +273,5 @@ def differences(ours: Books, account: Account) -> list[str]:
 
 def state_json(state: Any) -> dict[str, Any]:
     """A state as plain JSON values, for messages."""
-    told: dict[str, Any] = msgspec.to_builtins(state)
-    return told
+    fields: dict[str, Any] = msgspec.to_builtins(state)
+    return fields

@@ -62,14 +62,14 @@ def operations() -> Iterator[Counter[str]]:
     done, connect = Counter[str](), sqlite3.connect
 
     def counted(*arguments: Any, **more: Any) -> sqlite3.Connection:
-        made: sqlite3.Connection = connect(*arguments, **more)
+        connection: sqlite3.Connection = connect(*arguments, **more)
 
         def tick() -> int:
             done["total"] += 1
             return 0
 
-        made.set_progress_handler(tick, EVERY)
-        return made
+        connection.set_progress_handler(tick, EVERY)
+        return connection
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite3, "connect", counted)

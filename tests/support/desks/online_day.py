@@ -66,5 +66,5 @@ def online_stage(begin: str, folder: Path, models_dir: Path, *tables: Table, **s
     """A stage whose clock starts at New York's `begin` of the half day."""
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
     chosen: dict[str, Any] = {"rules": IN_FULL, "accounts": [account], "faults": Faults(), **settings}
-    with stage(tape(), HALF_DAY, begin, folder, models_dir, ONLINE, *tables, **chosen) as made:
-        yield made
+    with stage(tape(), HALF_DAY, begin, folder, models_dir, ONLINE, *tables, **chosen) as scene:
+        yield scene

@@ -119,9 +119,11 @@ class Stage:
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
-        own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
+        variables = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
         log = self.folder / "log"
-        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, log, ahead_s, self.clock, release)
+        daemon = Daemon(
+            ["--config", str(path), *arguments], {**variables, **environment}, log, ahead_s, self.clock, release
+        )
         self.daemons.append(daemon)
         return daemon
 
@@ -146,14 +148,14 @@ class Stage:
             raise AssertionError(f"rltraderd ended: {self.log()[-2000:]}")
 
     def log(self) -> str:
-        """What all daemons of this stage told."""
+        """The log of all daemons of this stage."""
         return (self.folder / "log").read_text()
 
-    def told(self, event: str) -> list[dict[str, Any]]:
+    def read_log(self, event: str) -> list[dict[str, Any]]:
         """The log's lines of one event, so far."""
         if not (self.folder / "log").exists():
             return []
-        return [line for line in self.daemons[-1].told() if line["event"] == event]
+        return [line for line in self.daemons[-1].read_log() if line["event"] == event]
 
     def posts(self) -> list[dict[str, Any]]:
         """The bodies of all submissions that reached the server."""
@@ -170,12 +172,12 @@ class Stage:
         )
 
     def halts(self) -> list[str]:
-        """The reasons of the halts that the last daemon told, oldest first."""
-        return [str(line["reason"]) for line in self.told("halted")]
+        """The reasons of the halts in the last daemon's log, oldest first."""
+        return [str(line["reason"]) for line in self.read_log("halted")]
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """The journal's events of one kind so far, oldest first; none before the first daemon has taken it over."""
-        if not self.told("run_started"):
+        if not self.read_log("run_started"):
             return []
         reader = JournalReader(self.state_dir / FILE)
         try:
@@ -209,11 +211,11 @@ def stage(
     rules: Rules = settings.setdefault("rules", IN_PARTS)
     with clock_from(new_york_ns(day, begin), rate, rules.seed) as clock, serving(market, clock, **settings) as server:
         quick = SELDOM_PINGED if rate is None else QUICK
-        made = Stage(server, clock, market, folder, models_dir, (quick, *tables))
+        scene = Stage(server, clock, market, folder, models_dir, (quick, *tables))
         try:
-            yield made
+            yield scene
         finally:
-            for daemon in made.daemons:
+            for daemon in scene.daemons:
                 daemon.kill()
                 daemon.wait(10)
 
@@ -233,15 +235,15 @@ class Systemd:
         self._reader.start()
 
     def _read(self) -> None:
-        while (told := self._socket.recv(4096).decode()) != END:
-            self.heard.append(told)
+        while (message := self._socket.recv(4096).decode()) != END:
+            self.heard.append(message)
 
     def hear(self) -> list[str]:
         """What came since the last call; `heard` has all."""
         before, self._known = self._known, len(self.heard)
         return self.heard[before : self._known]
 
-    def says(self, message: str) -> bool:
+    def received(self, message: str) -> bool:
         """Whether `message` came at any time."""
         return message in self.heard
 

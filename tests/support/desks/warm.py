@@ -67,8 +67,8 @@ class Command:
 
     def finish(self, timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Read both outputs to the end. Raises subprocess.TimeoutExpired, and kills, where it runs longer."""
-        found: list[str] = []
-        beside = threading.Thread(target=lambda: found.append(self.stderr.read()))
+        errors: list[str] = []
+        beside = threading.Thread(target=lambda: errors.append(self.stderr.read()))
         watch = threading.Timer(timeout_s, self.kill)
         watch.start()
         beside.start()
@@ -79,8 +79,8 @@ class Command:
         code = self.wait()
         self.close()
         if expired:
-            raise subprocess.TimeoutExpired(self.args, timeout_s, out, found[0])
-        return subprocess.CompletedProcess(self.args, code, out, found[0])
+            raise subprocess.TimeoutExpired(self.args, timeout_s, out, errors[0])
+        return subprocess.CompletedProcess(self.args, code, out, errors[0])
 
     def close(self) -> None:
         """Close this end of both outputs."""

@@ -122,7 +122,7 @@ def outer_product() -> bytes:
 
 
 def size_from_the_observation() -> bytes:
-    """A tensor whose size is a feature: it can be told only when it runs."""
+    """A tensor whose size is a feature: it is known only when it runs."""
     nodes = [
         node("ReduceMax", ["observation"], ["largest"], keepdims=0),
         node("Cast", ["largest"], ["count"], to=TensorProto.INT64),

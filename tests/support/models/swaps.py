@@ -133,7 +133,7 @@ async def running(
     recovered = recover(state_dir.journal.reader(), machine, code)
     writer = JournalWriter(state_dir.journal)
     intake, models = Intake(), Models(replay.policy, replay.model)
-    asked = Asked(models)
+    recorder = Asked(models)
     observers: list[Callable[[Event, Step], None]] = []
 
     def observe(event: Event, step: Step) -> None:
@@ -145,7 +145,7 @@ async def running(
         recovered,
         writer,
         intake,
-        asked,
+        recorder,
         group_events=64,
         snapshot_events=2_000,
         observe=observe,
@@ -174,7 +174,7 @@ async def running(
     task = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        yield Running(engine, intake, gateway, models, lifecycle, asked, path, tape, observers, log=log)
+        yield Running(engine, intake, gateway, models, lifecycle, recorder, path, tape, observers, log=log)
         intake.end()
         await task
     finally:

@@ -33,25 +33,25 @@ class Inbox:
 @contextmanager
 def inbox() -> Iterator[Inbox]:
     """Serve for the time of a `with`."""
-    found = Inbox()
+    mailbox = Inbox()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if found.status < 300:
-                found.messages.append(json.loads(body))
-            self.send_response(found.status)
+            if mailbox.status < 300:
+                mailbox.messages.append(json.loads(body))
+            self.send_response(mailbox.status)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.port = server.server_address[1]
+    mailbox.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield found
+        yield mailbox
     finally:
         server.shutdown()
         server.server_close()

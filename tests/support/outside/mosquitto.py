@@ -87,10 +87,10 @@ class Mosquitto:
 def prepared(folder: Path) -> Mosquitto:
     """A broker that is ready to start: certificates, passwords, and the installed files with other paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Mosquitto(folder, free_port(), {user: secrets.token_hex(16) for user in USERS})
+    mosquitto = Mosquitto(folder, free_port(), {user: secrets.token_hex(16) for user in USERS})
     certificates(folder)
     passwords = folder / "rltrader.passwd"
-    passwords.write_text("".join(f"{user}:{password}\n" for user, password in made.passwords.items()))
+    passwords.write_text("".join(f"{user}:{password}\n" for user, password in mosquitto.passwords.items()))
     assert PASSWD is not None
     subprocess.run([PASSWD, "-U", str(passwords)], check=True, capture_output=True)
     shutil.copy(INSTALLED / "rltrader.acl", folder / "rltrader.acl")
@@ -98,12 +98,12 @@ def prepared(folder: Path) -> Mosquitto:
     for installed, own in (
         ("/etc/mosquitto/certs/", f"{folder}/"),
         ("/etc/mosquitto/", f"{folder}/"),
-        ("listener 8883", f"listener {made.port} 127.0.0.1"),
+        ("listener 8883", f"listener {mosquitto.port} 127.0.0.1"),
     ):
         assert installed in text
         text = text.replace(installed, own)
     (folder / "rltrader.conf").write_text(f"user {getpass.getuser()}\n{text}")
-    return made
+    return mosquitto
 
 
 @contextlib.contextmanager
@@ -111,12 +111,12 @@ def running(folder: Path) -> Iterator[Mosquitto]:
     """A broker that runs; skips where Mosquitto is not installed."""
     if BINARY is None or PASSWD is None:
         pytest.skip("needs Debian's packages mosquitto and mosquitto-clients: apt-get install mosquitto")
-    made = prepared(folder)
-    made.start()
+    mosquitto = prepared(folder)
+    mosquitto.start()
     try:
-        yield made
+        yield mosquitto
     finally:
-        made.stop()
+        mosquitto.stop()
 
 
 def authority(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -31,9 +31,9 @@ def as_stranger(look: Callable[[], Any]) -> Any:
             os._exit(1)
     os.close(out)
     with os.fdopen(into, "rb") as pipe:
-        told = json.loads(pipe.read())
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
-    return told
+        answer = json.loads(pipe.read())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, answer
+    return answer
 
 
 def looked(path: Path) -> Callable[[], dict[str, Any]]:

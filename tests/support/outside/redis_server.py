@@ -93,13 +93,13 @@ class RedisServer:
 def prepared(folder: Path, more: Sequence[str] = ()) -> RedisServer:
     """A server that is ready to start, with the installed files under other paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = RedisServer(folder, more, {user: secrets.token_hex(16) for user in (*USERS.values(), OPERATOR)})
+    server = RedisServer(folder, more, {user: secrets.token_hex(16) for user in (*USERS.values(), OPERATOR)})
     acl = (INSTALLED / "users.acl").read_text()
     for place, user in USERS.items():
         assert f"user {user} on #{place} " in acl
-        acl = acl.replace(f"#{place} ", f"{_digest(made.passwords[user])} ")
+        acl = acl.replace(f"#{place} ", f"{_digest(server.passwords[user])} ")
     others = [line for line in acl.splitlines() if not re.search("#[A-Z]+ ", line)]  # no digests are made for these
-    operator = f"user {OPERATOR} on {_digest(made.passwords[OPERATOR])} ~* &* +@all"
+    operator = f"user {OPERATOR} on {_digest(server.passwords[OPERATOR])} ~* &* +@all"
     (folder / "users.acl").write_text("\n".join((*others, operator)) + "\n")
     text = (INSTALLED / "redis.conf").read_text()
     for installed, own in (
@@ -109,7 +109,7 @@ def prepared(folder: Path, more: Sequence[str] = ()) -> RedisServer:
         assert installed in text
         text = text.replace(installed, own)
     (folder / "redis.conf").write_text(text)
-    return made
+    return server
 
 
 def _digest(password: str) -> str:
@@ -121,9 +121,9 @@ def running(folder: Path, more: Sequence[str] = ()) -> Iterator[RedisServer]:
     """A server that runs; skips where Redis is not installed. `folder` must be short: it holds a socket."""
     if BINARY is None:
         pytest.skip("needs Debian's package redis-server: apt-get install redis-server")
-    made = prepared(folder, more)
+    server = prepared(folder, more)
     try:
-        made.start()
-        yield made
+        server.start()
+        yield server
     finally:
-        made.kill()
+        server.kill()

@@ -259,13 +259,13 @@ def taught(
     """Play in `folder`, a new one, to the end. The trainer dies at the boundaries of `kills`, by the ladder's step."""
     HeldReplay.gate.clear()
     store, state = folder / "store", folder / "state"
-    for each in (store, folder / "trainer", folder / "publisher"):
-        each.mkdir(parents=True)
+    for path in (store, folder / "trainer", folder / "publisher"):
+        path.mkdir(parents=True)
     put_momentum(store, version="v1")
     name(store, "v1", strategy=NAME)
     served_by = {"policy__answers": "served", "policy__redis": "unix:///of/the/test"}
     desk = online_desk(folder, store, sessions, BARS, kind=DryRun, **served_by)
-    made: list[tuple[TaughtDesk, TrainerProcess]] = []
+    pairs: list[tuple[TaughtDesk, TrainerProcess]] = []
 
     async def played(server: RedisServer) -> None:
         served: list[ServedAnswers] = []
@@ -294,7 +294,7 @@ def taught(
             process = TrainerProcess(folder / "trainer", server, store, journal, cards)
             publisher = Publisher(state, folder / "publisher", server.client("rltrader-publisher"), process.logged.log)
             one = TaughtDesk(run, process, publisher)
-            made.append((one, process))
+            pairs.append((one, process))
             try:
                 await one.play(sessions, kills, at(one))
             finally:
@@ -305,4 +305,4 @@ def taught(
 
     with redis_anywhere() as server:
         asyncio.run(played(server))
-    return made[0]
+    return pairs[0]

@@ -31,13 +31,13 @@ class CommandBlock:
 
 def blocks_of(page: Path) -> list[CommandBlock]:
     """Return the page's command blocks with the output that follows each, in their order."""
-    found: list[CommandBlock] = []
+    blocks: list[CommandBlock] = []
     for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
         if match["language"] == "sh":
-            found.append(CommandBlock(match["text"], match["until"] or ""))
+            blocks.append(CommandBlock(match["text"], match["until"] or ""))
         else:
-            found[-1].promised.extend(match["text"].splitlines())
-    return found
+            blocks[-1].promised.extend(match["text"].splitlines())
+    return blocks
 
 
 class Typed:
@@ -95,9 +95,9 @@ class Typed:
         os.close(self._master)
 
 
-def missing(promised: list[str], shown: str) -> list[str]:
+def missing(promised: list[str], output: str) -> list[str]:
     """Return the promised lines whose words do not all stand in one shown line; order, numbers and frames are free."""
-    lines = [_words(line) for line in shown.splitlines()]
+    lines = [_words(line) for line in output.splitlines()]
     return [line for line in promised if not any(_contains(have, _words(line)) for have in lines)]
 
 
@@ -107,5 +107,5 @@ def _words(line: str) -> list[str]:
     return [word for word in plain if re.search(r"[^\W\d_]", word)]
 
 
-def _contains(have: list[str], wanted: list[str]) -> bool:
-    return not Counter(wanted) - Counter(have)
+def _contains(have: list[str], names: list[str]) -> bool:
+    return not Counter(names) - Counter(have)

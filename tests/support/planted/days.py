@@ -67,8 +67,8 @@ class Planted:
         return state, Observation(np.array(row, dtype="<f4").tobytes(), SPEC.observation_shape)
 
     def decide(self, state: Memory, answer: Answer, view: View) -> tuple[Memory, Rebalance]:
-        wanted = [int(100 * abs(action)) for action in answer.logits]
-        return state, Rebalance(None, "rebalance", Basket(tuple(map(Leg, SPEC.symbols, wanted))))
+        goals = [int(100 * abs(action)) for action in answer.logits]
+        return state, Rebalance(None, "rebalance", Basket(tuple(map(Leg, SPEC.symbols, goals))))
 
 
 def clean() -> Planted:

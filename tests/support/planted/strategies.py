@@ -88,7 +88,7 @@ def never_warm() -> Planted:
 
 
 def demanding(threshold: float) -> Planted:
-    """Cannot be made without being told a number."""
+    """Cannot be made without a number."""
     return Planted(lambda _, bar: bar.close - threshold)
 
 

@@ -77,8 +77,8 @@ class Desk:
         self, network: QNetwork, seed: int, online: OnlineCoefficients | None = None, *, market: Flipping = MARKET
     ) -> None:
         dqn = build(INPUTS, ONLINE, actions=3, seed=seed)
-        for each in (dqn.network, dqn.target):
-            each.load_state_dict(network.state_dict())
+        for net in (dqn.network, dqn.target):
+            net.load_state_dict(network.state_dict())
         self.learner = OnlineLearner(
             dqn, ONLINE, cold_replay(network, ONLINE, seed, flipping=market), seed=seed, online=online
         )

@@ -60,11 +60,11 @@ class Noting:
 
     def state_dict(self) -> dict[str, Any]:
         """All that was noted, and the network."""
-        return {"taken": [list(each) for each in self.taken], "network": self.network.state_dict()}
+        return {"taken": [list(item) for item in self.taken], "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.taken = [list(each) for each in state["taken"]]
+        self.taken = [list(item) for item in state["taken"]]
         self.network.load_state_dict(state["network"])
 
 

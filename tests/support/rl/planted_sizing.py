@@ -130,7 +130,7 @@ def _earned(sizing: Sizing, policy: Callable[[Tensor], Tensor], count: int, seed
 
 
 class SizingVecEnv(TensorVecEnv):
-    """The same tensors for Stable-Baselines3: actions are numbers, time limits are said as it wants them."""
+    """The same tensors for Stable-Baselines3: actions are numbers, time limits are marked in its way."""
 
     def __init__(self, environment: Environment, count: int, inputs: int = INPUTS) -> None:
         super().__init__(environment, count, (inputs,))
@@ -142,10 +142,10 @@ class SizingVecEnv(TensorVecEnv):
         truncated, last = step.truncated, step.last
         assert truncated is not None
         assert last is not None
-        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in truncated.nonzero().flatten().tolist():
-            told[row] = {"TimeLimit.truncated": True, "terminal_observation": last[row].numpy()}
-        return self._environment.observe().numpy(), step.rewards.numpy(), truncated.numpy(), told
+            infos[row] = {"TimeLimit.truncated": True, "terminal_observation": last[row].numpy()}
+        return self._environment.observe().numpy(), step.rewards.numpy(), truncated.numpy(), infos
 
 
 FEW_LARGE = OffPolicyCoefficients(

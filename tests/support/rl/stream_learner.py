@@ -14,16 +14,16 @@ WIDTH, ACTIONS = 3, 3
 A_SESSION = 13  # decisions
 
 
-def made(count: int, seed: int = 1) -> list[Experience]:
+def make_experiences(count: int, seed: int = 1) -> list[Experience]:
     """So many decisions of one symbol, in sessions of `A_SESSION`; rows three apart."""
     draw = torch.Generator().manual_seed(seed)
     states = torch.randn(count + 1, WIDTH, generator=draw).float().numpy().astype("<f4")
     numbers = torch.rand(count, 4, generator=draw).tolist()
-    found = []
+    experiences = []
     for place, (price, gain, flow, action) in enumerate(numbers):
         terminal = place % A_SESSION == A_SESSION - 1
         bar = Prices(place, 100.0 + price, 101.0, 99.0, 100.0 + price, 1e6)
-        found.append(
+        experiences.append(
             Experience(
                 row=3 * place + 3,
                 decision=place + 1,
@@ -43,7 +43,7 @@ def made(count: int, seed: int = 1) -> list[Experience]:
                 transfers=0.0,
             )
         )
-    return found
+    return experiences
 
 
 def put(client: Any, stream: str, experiences: list[Experience], after: int = 0) -> None:
@@ -98,7 +98,7 @@ class TinyLearner:
 
     def weights(self) -> list[float]:
         """All weights as numbers."""
-        return [number for each in self.network.parameters() for number in each.detach().flatten().tolist()]
+        return [number for parameter in self.network.parameters() for number in parameter.detach().flatten().tolist()]
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next weights depend on."""

@@ -49,7 +49,7 @@ class Tabular:
 
     def best_values(self) -> npt.NDArray[np.float64]:
         """Q* by value iteration, (states, actions): time limits do not count, true ends do."""
-        found = np.zeros((STATES, ACTIONS))
+        values = np.zeros((STATES, ACTIONS))
         for _ in range(500):
-            found = self.rewards + self.discount * (1.0 - self.end) * (self.moves @ found.max(axis=1))
-        return found
+            values = self.rewards + self.discount * (1.0 - self.end) * (self.moves @ values.max(axis=1))
+        return values

@@ -1,6 +1,6 @@
 """The tape, the server and the two clients that the tests of the data streams share: alpaca-py's and a bare one.
 
-Nothing is tested here. The tape writes its own bars, so that each message of a test can be told by hand.
+Nothing is tested here. The tape writes its own bars, so that each message of a test can be written by hand.
 """
 
 from __future__ import annotations

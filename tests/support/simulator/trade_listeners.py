@@ -89,7 +89,7 @@ def events(heard: list[Any]) -> list[str]:
     return [message["data"]["event"] for message in heard]
 
 
-async def said(socket: ClientConnection) -> Any:
+async def receive(socket: ClientConnection) -> Any:
     """The next frame."""
     async with asyncio.timeout(PATIENCE_S):
         return json.loads(await socket.recv())
@@ -99,7 +99,7 @@ async def listen_with(socket: ClientConnection) -> None:
     """Authenticate and listen, both acknowledged."""
     for message in (AUTH, LISTEN):
         await socket.send(json.dumps(message))
-        await said(socket)
+        await receive(socket)
 
 
 def jump(server: AlpacaServer, ns: int) -> None:

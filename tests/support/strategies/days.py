@@ -40,12 +40,12 @@ def days_of(spec: DailySpec, days: int, seed: int = 5) -> tuple[Bar, ...]:
 
 def columns_of(bars: Sequence[Bar], symbols: Sequence[str], days: int) -> dict[str, Float64Array]:
     """Open, high, low and close as (days, symbols), NaN where there is no bar."""
-    found = {name: np.full((days, len(symbols)), np.nan) for name in ("open", "high", "low", "close")}
+    table = {name: np.full((days, len(symbols)), np.nan) for name in ("open", "high", "low", "close")}
     for bar in bars:
         at = (bar.start_ns - FIRST_NS) // DAY_NS, symbols.index(bar.symbol)
-        for name, column in found.items():
+        for name, column in table.items():
             column[at] = getattr(bar, name)
-    return found
+    return table
 
 
 def portfolio_with(spec: DailySpec, **changed: Any) -> Portfolio:

@@ -62,12 +62,12 @@ def minutes_of(bars: Sequence[Bar], sessions: Iterable[Session]) -> Minutes:
     ordered = tuple(sessions)
     opens = [s.open_ns for s in ordered]
     where = np.searchsorted(opens, [bar.start_ns for bar in bars], side="right") - 1
-    kept: list[Session] = []
+    days: list[Session] = []
     starts: list[int] = []
     for number, group in groupby(range(len(bars)), key=where.tolist().__getitem__):
-        kept.append(ordered[number])
+        days.append(ordered[number])
         starts.append(next(group))
-    return Minutes(tuple(bars), tuple(kept), tuple(starts))
+    return Minutes(tuple(bars), tuple(days), tuple(starts))
 
 
 def two_sessions(shapes: Sequence[tuple[float, float, float, float, float]], minutes: int = 390) -> Minutes:

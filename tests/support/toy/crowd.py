@@ -57,8 +57,8 @@ DECLARATION: dict[str, object] = {"return": "close / close before - 1", "range":
 def sequence(rows: bytes) -> Float32Array:
     """Return and range of a symbol's newest three bars, oldest first: float32 (6,)."""
     _, high, low, close = prices(rows)
-    found = np.stack([close[1:] / close[:-1] - 1.0, (high - low)[1:] / close[1:]], axis=1)
-    return found[-WINDOW:].astype(np.float32).reshape(-1)
+    features = np.stack([close[1:] / close[:-1] - 1.0, (high - low)[1:] / close[1:]], axis=1)
+    return features[-WINDOW:].astype(np.float32).reshape(-1)
 
 
 class State(KeptBars, frozen=True, gc=False):

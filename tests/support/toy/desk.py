@@ -39,8 +39,8 @@ class Policy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, float32 (batch, 2)."""
-        found: Tensor = self.layers(observation)
-        return found
+        output: Tensor = self.layers(observation)
+        return output
 
 
 class ActorCritic(nn.Module):
@@ -118,7 +118,7 @@ class ToyTaskData(DailyTaskData):
     ) -> Compared:
         """See `training.desks.kind.TaskData`."""
         desk = self.desk(span)
-        found = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
+        baselines = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
         coins = [dry_run(coin(seed + n), desk) for n in range(3)]
         check_stop()
         scenarios = {
@@ -126,7 +126,7 @@ class ToyTaskData(DailyTaskData):
             ONE_BAR_LATE: dry_run(Late(policy, always(CASH)), desk),
         }
         return Compared(
-            found | {"random": coins[0]}, tuple(sum(s.pnl_usd for s in c.sessions) for c in coins), scenarios
+            baselines | {"random": coins[0]}, tuple(sum(s.pnl_usd for s in c.sessions) for c in coins), scenarios
         )
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
@@ -147,9 +147,9 @@ def _load(path: Path, trading: Trading) -> ToyTaskData:
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = ActorCritic(seed)
-    found.load_state_dict(weights)
-    return found.eval().policy
+    actor_critic = ActorCritic(seed)
+    actor_critic.load_state_dict(weights)
+    return actor_critic.eval().policy
 
 
 KIND = TrainingKind(

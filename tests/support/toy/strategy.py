@@ -49,10 +49,10 @@ DECLARATION: dict[str, object] = {
 
 def returns(close: Float64Array) -> Float32Array:
     """The two returns after each close, float32 (d, 2); 0 where there is none."""
-    found = np.zeros((len(close), 2), dtype=np.float32)
+    rows = np.zeros((len(close), 2), dtype=np.float32)
     for column, days in enumerate((1, 5)):
-        found[days:, column] = 10.0 * (close[days:] / close[:-days] - 1.0)
-    return found
+        rows[days:, column] = 10.0 * (close[days:] / close[:-days] - 1.0)
+    return rows
 
 
 class State(KeptBars, frozen=True, gc=False):

@@ -105,13 +105,13 @@ def _sessions(
 
 def _entries(random: np.random.Generator, sessions: Sequence[SessionResult]) -> tuple[ClosedTrade, ...]:
     """Surer than right: a trade entered with confidence c wins with probability 0.25 + c / 3."""
-    found = []
+    entries = []
     for session in sessions:
         for _ in range(session.trades):
             confidence = float(random.uniform(0.5, 0.98))
             won = random.random() < 0.25 + confidence / 3.0
-            found.append(ClosedTrade(session.date, round(confidence, 4), 62.0 if won else -58.0))
-    return tuple(found)
+            entries.append(ClosedTrade(session.date, round(confidence, 4), 62.0 if won else -58.0))
+    return tuple(entries)
 
 
 def _trial(random: np.random.Generator, index: int, number: int, reward: str, span: Fold, edge_usd: float) -> Trial:

@@ -12,8 +12,8 @@ from tests.support.training.made_up import write_csv
 
 def days(first: str, last: str, count: int | None = None) -> tuple[str, ...]:
     """The first `count` sessions from `first` on that are not after `last`, by date."""
-    found = [s.date for s in SessionCalendar.load(first, last).sessions if first <= s.date <= last]
-    return tuple(found[:count])
+    dates = [s.date for s in SessionCalendar.load(first, last).sessions if first <= s.date <= last]
+    return tuple(dates[:count])
 
 
 def write_days(path: Path, symbols: Sequence[str], dates: Sequence[str], seed: int = 3) -> Path:

@@ -17,8 +17,8 @@ MINUTE_NS = 60_000_000_000
 
 def sessions(count: int) -> tuple[Session, ...]:
     """The first `count` New York sessions from 2024-05-20 on; the 30th, 2024-07-03, is a half day."""
-    found = [s for s in SessionCalendar.load("2024-05-20", "2024-10-31").sessions if s.date >= "2024-05-20"]
-    return tuple(found[:count])
+    days = [s for s in SessionCalendar.load("2024-05-20", "2024-10-31").sessions if s.date >= "2024-05-20"]
+    return tuple(days[:count])
 
 
 def feed(bars: Iterable[Bar], days: Sequence[Session], after: Sequence[Session]) -> list[Event]:

@@ -25,13 +25,13 @@ MINUTE_NS = 60_000_000_000
 
 def by_session(events: Sequence[Event]) -> list[tuple[SessionScheduled, list[Bar]]]:
     """The sessions of a feed with their bars."""
-    found: list[tuple[SessionScheduled, list[Bar]]] = []
+    groups: list[tuple[SessionScheduled, list[Bar]]] = []
     for event in events:
         if isinstance(event, SessionScheduled):
-            found.append((event, []))
+            groups.append((event, []))
         elif isinstance(event, BarClosed):
-            found[-1][1].append(event.bar)
-    return found
+            groups[-1][1].append(event.bar)
+    return groups
 
 
 def troubled(path: Path, events: Sequence[Event], dates: Sequence[str], seed: int = 1, missing: float = 0.06) -> Path:
@@ -57,18 +57,18 @@ def of_the_market(path: Path, history: History, trading: Trading) -> Path:
     """Write what the paper broker's option market would quote at each minute's end of the usable sessions."""
     tables: list[pa.Table] = []
     for day in history.usable:
-        found, columns = quote_day(history, day, trading), {name: list[Any]() for name in SCHEMA.names}
+        day_quotes, columns = quote_day(history, day, trading), {name: list[Any]() for name in SCHEMA.names}
         ends = (history.start_ns[day.first : day.end] + MINUTE_NS).tolist()
         for right, sign in enumerate((1, -1)):
-            for place, strike in enumerate(found.strikes):
+            for place, strike in enumerate(day_quotes.strikes):
                 symbol = occ_symbol("SPY", day.upcoming[0].date, sign, Decimal(int(strike)))
                 columns["symbol"] += [symbol] * len(ends)
                 columns["timestamp"] += ends
                 columns["source"] += ["market"] * len(ends)
                 for moment, names in (
-                    (found.close, ("bid", "ask")),
-                    (found.lowest, ("low_bid", "low_ask")),
-                    (found.highest, ("high_bid", "high_ask")),
+                    (day_quotes.close, ("bid", "ask")),
+                    (day_quotes.lowest, ("low_bid", "low_ask")),
+                    (day_quotes.highest, ("high_bid", "high_ask")),
                 ):
                     for name, cents in zip(names, moment, strict=True):
                         columns[name] += (cents[right, place] / 100).tolist()
@@ -103,13 +103,13 @@ def _add(
     low, high = 25 * (random.random((2, count)) < 0.02) + random.integers(0, 4, (2, count))
     bid[random.random(count) < 0.01] = 0
     ask[random.random(count) < 0.01] = 0
-    kept = np.flatnonzero((random.random(count) >= missing) & ((bid > 0) | (ask > 0)))
-    columns["symbol"] += [symbol] * kept.size
-    columns["timestamp"] += ends[kept].tolist()
-    columns["source"] += ["hand"] * kept.size
+    places = np.flatnonzero((random.random(count) >= missing) & ((bid > 0) | (ask > 0)))
+    columns["symbol"] += [symbol] * places.size
+    columns["timestamp"] += ends[places].tolist()
+    columns["source"] += ["hand"] * places.size
     sides = {
         "bid": bid, "ask": ask, "low_bid": np.maximum(bid - low, 0), "high_bid": bid + high,
         "low_ask": np.maximum(ask - low, 0), "high_ask": ask + high,
     }  # fmt: skip
     for name, cents in sides.items():
-        columns[name] += (np.round(cents[kept]) / 100).tolist()
+        columns[name] += (np.round(cents[places]) / 100).tolist()

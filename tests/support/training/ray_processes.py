@@ -16,39 +16,39 @@ LISTENING = "0A"  # in /proc/net/tcp
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def mark(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+def mark(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     """Let what is started from here on carry the mark; what Ray's settings change is gone after the test."""
     for name in (*ENVIRONMENT, *LOCAL_ENVIRONMENT):
         monkeypatch.setenv(name, "")
-    monkeypatch.setenv(MARK, own)
+    monkeypatch.setenv(MARK, home)
 
 
-def marked(own: str) -> Iterator[Path]:
+def marked(home: str) -> Iterator[Path]:
     """The folders in /proc of all processes that inherited the mark, but for this one."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue
-        if f"{MARK}={own}".encode() in environment.split(b"\0") and int(folder.name) != os.getpid():
+        if f"{MARK}={home}".encode() in environment.split(b"\0") and int(folder.name) != os.getpid():
             yield folder
 
 
-def left(own: str) -> list[Path]:
+def left(home: str) -> list[Path]:
     """The marked processes that are still there after a while: the last of Ray's end when they miss the others."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for _ in range(600):
-        found = list(marked(own))
-        if not found:
+        paths = list(marked(home))
+        if not paths:
             break
         time.sleep(0.1)
-    return found
+    return paths
 
 
-def listening(own: str) -> dict[str, str]:
+def listening(home: str) -> dict[str, str]:
     """Local address by socket, of every TCP socket on which this or a marked process listens."""
     sockets = set()
-    for folder in [*marked(own), Path("/proc/self")]:
+    for folder in [*marked(home), Path("/proc/self")]:
         for descriptor in (folder / "fd").glob("*"):
             try:
                 sockets.add(str(descriptor.readlink()))

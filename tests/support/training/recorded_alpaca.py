@@ -51,8 +51,8 @@ def minutes(symbol: str, session: Session, cents: int, before: int = 0, after: i
 
 def spy(skip: Sequence[str] = (), extended: int = 0) -> list[Bar]:
     """SPY on all sessions of the tape but `skip`."""
-    kept = [session for session in SESSIONS if session.date not in skip]
-    return [bar for session in kept for bar in minutes("SPY", session, 54_500, extended, extended)]
+    sessions = [session for session in SESSIONS if session.date not in skip]
+    return [bar for session in sessions for bar in minutes("SPY", session, 54_500, extended, extended)]
 
 
 class Passing:
@@ -89,7 +89,7 @@ def bars_in(path: Path) -> list[Bar]:
     return list(map(Bar, table.column("symbol").to_pylist(), starts, *columns))
 
 
-def asked(server: RunningServer, since: int = 0) -> list[str]:
+def requested_dates(server: RunningServer, since: int = 0) -> list[str]:
     """First day of each request that was answered with a page."""
     log = server.call(lambda: list(server.server.requests))[since:]
     return [parse_qs(urlsplit(r.path).query)["start"][0][:10] for r in log if r.status == 200]

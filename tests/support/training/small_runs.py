@@ -60,8 +60,8 @@ class StopAfter:
 
 def weights(run: Path, trial: str = TRIAL) -> dict[str, Any]:
     """The chosen weights of a trial."""
-    found: dict[str, Any] = torch.load(run / trial / "best.pt", weights_only=True)
-    return found
+    checkpoint: dict[str, Any] = torch.load(run / trial / "best.pt", weights_only=True)
+    return checkpoint
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:

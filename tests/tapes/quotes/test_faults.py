@@ -27,8 +27,8 @@ def read(tmp_path: Path, quotes: Sequence[Quote], **more: Any) -> QuoteArrays:
     return session
 
 
-def names(found: dict[str, np.ndarray[Any, Any]]) -> set[str]:
-    return {name for name, mask in found.items() if mask.any()}
+def names(masks: dict[str, np.ndarray[Any, Any]]) -> set[str]:
+    return {name for name, mask in masks.items() if mask.any()}
 
 
 DEFECTS: list[tuple[str, Quote, dict[str, Any]]] = [
@@ -94,11 +94,11 @@ def moving(minutes: int, drift: float) -> list[Quote]:
 
 
 def test_a_quote_that_stands_while_the_underlying_moves_is_stale_after_a_quarter_of_an_hour(tmp_path: Path) -> None:
-    found = read(tmp_path, moving(20, 0.1))  # 0.2 % of 550 are 1.1 USD, reached in minute 11; 15 minutes count as well
-    stale = over_time(found)["stale"]
-    rows = [str(np.datetime64(int(ns), "ns"))[14:16] for ns in found.end_ns[stale]]
+    table = read(tmp_path, moving(20, 0.1))  # 0.2 % of 550 are 1.1 USD, reached in minute 11; 15 minutes count as well
+    stale = over_time(table)["stale"]
+    rows = [str(np.datetime64(int(ns), "ns"))[14:16] for ns in table.end_ns[stale]]
     assert rows == ["15", "16", "17", "18", "19"]
-    assert {found.contracts.symbols[code] for code in found.codes[stale]} == {CALL}
+    assert {table.contracts.symbols[code] for code in table.codes[stale]} == {CALL}
 
 
 def test_a_quote_that_stands_while_the_underlying_stands_is_not_stale(tmp_path: Path) -> None:
@@ -109,20 +109,20 @@ def test_the_forward_is_that_of_the_three_strikes_nearest_to_the_money(tmp_path:
     quotes: list[Quote] = []
     for strike, call, put in ((540, 13.0, 2.0), (550, 5.0, 4.0), (555, 2.0, 6.5), (560, 1.0, 30.0)):
         quotes += [(f"SPY240816C00{strike}000", NOON, call, call), (f"SPY240816P00{strike}000", NOON, put, put)]
-    found = read(tmp_path, quotes)
-    assert set(forwards(found).tolist()) == {551.0}  # of 551, 551 and 550.5; the wide pair at 560 is not asked
-    assert set(spots(found).tolist()) == {551.0}
+    table = read(tmp_path, quotes)
+    assert set(forwards(table).tolist()) == {551.0}  # of 551, 551 and 550.5; the wide pair at 560 is not asked
+    assert set(spots(table).tolist()) == {551.0}
 
 
 def test_a_crossed_quote_gives_no_price_of_the_underlying(tmp_path: Path) -> None:
-    found = read(tmp_path, [(CALL, NOON, 9.0, 5.0), (PUT, NOON, 4.0, 4.0)])
-    assert np.isnan(forwards(found)).all()
+    table = read(tmp_path, [(CALL, NOON, 9.0, 5.0), (PUT, NOON, 4.0, 4.0)])
+    assert np.isnan(forwards(table)).all()
 
 
 def test_a_recorded_underlying_wins_over_the_implied_one(tmp_path: Path) -> None:
-    found = read(tmp_path, [(CALL, NOON, 5.0, 5.0), (PUT, NOON, 4.0, 4.0)], underlying=549.5)
-    assert set(spots(found).tolist()) == {549.5}
-    assert set(forwards(found).tolist()) == {551.0}
+    table = read(tmp_path, [(CALL, NOON, 5.0, 5.0), (PUT, NOON, 4.0, 4.0)], underlying=549.5)
+    assert set(spots(table).tolist()) == {549.5}
+    assert set(forwards(table).tolist()) == {551.0}
 
 
 def test_no_pair_gives_no_price_of_the_underlying(tmp_path: Path) -> None:

@@ -47,15 +47,15 @@ def rows(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_a_session_becomes_one_file_of_the_schema(tmp_path: Path) -> None:
-    made = recording(tmp_path)
-    made.start()
-    made.begin(DATE)
+    recorder = recording(tmp_path)
+    recorder.start()
+    recorder.begin(DATE)
     for number in (2, 1):
-        made.add(minute(number, 2.0 + number / 10))
-    made.finish(DATE)
-    made.stop(30)
-    done = made.finished.get()
-    assert (done.rows, done.minutes, done.damaged, made.problem) == (2, 2, 0, "")
+        recorder.add(minute(number, 2.0 + number / 10))
+    recorder.finish(DATE)
+    recorder.stop(30)
+    done = recorder.finished.get()
+    assert (done.rows, done.minutes, done.damaged, recorder.problem) == (2, 2, 0, "")
     assert rows(tmp_path) == [(1, 2.1), (2, 2.2)]
     assert left_in(tmp_path) == []
     file = QuoteFile(done.path)
@@ -130,25 +130,25 @@ def test_a_session_that_cannot_be_finished_is_reported_and_costs_no_other(tmp_pa
     write_minute(tmp_path, minute(1))
     path = tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet"
     path.write_bytes(flipped(path.read_bytes()))
-    made = recording(tmp_path)
-    made.start()
-    made.begin("2024-08-16")
-    made.add(minute(1441)._replace(date="2024-08-16"))
-    made.finish("2024-08-16")
-    made.stop(30)
-    assert made.unfinished.get().endswith("all 1 files are damaged: remove the folder")
-    assert (made.problem, made.finished.get().path.name) == ("", "2024-08-16.parquet")
+    recorder = recording(tmp_path)
+    recorder.start()
+    recorder.begin("2024-08-16")
+    recorder.add(minute(1441)._replace(date="2024-08-16"))
+    recorder.finish("2024-08-16")
+    recorder.stop(30)
+    assert recorder.unfinished.get().endswith("all 1 files are damaged: remove the folder")
+    assert (recorder.problem, recorder.finished.get().path.name) == ("", "2024-08-16.parquet")
 
 
 def test_a_full_disk_stops_the_recording_until_the_next_session(tmp_path: Path) -> None:
-    made = recording(tmp_path, free_mib=10**9)
-    made.start()
-    made.add(minute(1))
-    until(lambda: made.problem)
-    assert "expected record.free_mib" in made.problem
-    made.begin("2024-08-16")
-    assert made.problem == ""
-    made.stop(30)
+    recorder = recording(tmp_path, free_mib=10**9)
+    recorder.start()
+    recorder.add(minute(1))
+    until(lambda: recorder.problem)
+    assert "expected record.free_mib" in recorder.problem
+    recorder.begin("2024-08-16")
+    assert recorder.problem == ""
+    recorder.stop(30)
     assert not (tmp_path / f"{DATE}.parquet").exists()
 
 
@@ -158,15 +158,15 @@ def test_a_disk_that_hangs_stops_the_recording_and_nobody_waits(
     hangs: list[int] = [1]
     monkeypatch.setattr("daemon.tapes.quotes.recording.write_minute", lambda *_: until(lambda: not hangs))
     now = [1]
-    made = recording(tmp_path, now_ns=lambda: now[0])
-    made.start()
-    made.add(minute(1))
-    until(lambda: made._oldest_ns)
+    recorder = recording(tmp_path, now_ns=lambda: now[0])
+    recorder.start()
+    recorder.add(minute(1))
+    until(lambda: recorder._oldest_ns)
     now[0] += 59 * SECOND_NS
-    made.add(minute(2))
-    assert made.problem == ""
+    recorder.add(minute(2))
+    assert recorder.problem == ""
     now[0] += 2 * SECOND_NS
-    made.add(minute(3))
-    assert made.problem == "the disk is too slow: 1 minutes wait for it"
+    recorder.add(minute(3))
+    assert recorder.problem == "the disk is too slow: 1 minutes wait for it"
     hangs.clear()
-    made.stop(30)
+    recorder.stop(30)

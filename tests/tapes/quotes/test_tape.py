@@ -55,11 +55,11 @@ class Feed:
 
     def events(self) -> list[Event]:
         """All events; the paper broker takes note of each, as it does at work."""
-        found = []
+        items = []
         for event in self.tape:
-            found.append(event)
+            items.append(event)
             self.note(event)
-        return found
+        return items
 
     def note(self, event: Event) -> None:
         """Take note of an event as the paper broker does."""
@@ -104,15 +104,15 @@ def sides(events: Sequence[Event]) -> list[list[tuple[str, str, str]]]:
 
 def test_contracts_follow_the_session_and_quotes_each_bar(tape: Path, quotes: Path) -> None:
     feed = Feed(tape, quotes)
-    found = feed.events()
+    events = feed.events()
     kinds = [SessionScheduled, ContractsListed, *(BarClosed, QuotesReceived) * 3, SessionEnded]
-    assert [type(event) for event in found] == kinds
-    assert sides(found) == [
+    assert [type(event) for event in events] == kinds
+    assert sides(events) == [
         [(CALL, "2.0", "2.1"), (PUT, "1.5", "1.6")],
         [(CALL, "2.2", "2.3")],
         [(CALL, "2.4", "2.5")],  # the put's is crossed
     ]
-    bar, closing = found[-3], found[-2]
+    bar, closing = events[-3], events[-2]
     assert isinstance(bar, BarClosed)
     assert isinstance(closing, QuotesReceived)
     assert closing.closes_bar_ns == bar.bar.start_ns
@@ -145,21 +145,21 @@ def test_held_and_ordered_contracts_are_quoted_as_well(tape: Path, quotes: Path)
 
 def test_the_range_of_a_minute_is_that_of_its_mids(tmp_path: Path, tape: Path) -> None:
     rows = rows_of([(CALL, "2024-08-15 13:31", 2.0, 2.1)], low_bid=1.5, high_bid=2.4, low_ask=1.7, high_ask=2.6)
-    found = Feed(tape, write_quotes(tmp_path / "q.parquet", rows)).events()[3]
-    assert isinstance(found, QuotesReceived)
-    assert [(q.low, q.high) for q in found.quotes] == [(Decimal("1.6"), Decimal("2.5"))]
+    event = Feed(tape, write_quotes(tmp_path / "q.parquet", rows)).events()[3]
+    assert isinstance(event, QuotesReceived)
+    assert [(q.low, q.high) for q in event.quotes] == [(Decimal("1.6"), Decimal("2.5"))]
 
 
 def test_a_quote_stands_where_its_source_has_no_row_for_an_unchanged_one(tmp_path: Path) -> None:
     tape = bars(tmp_path / "bars.csv", ("2024-08-15", (550.0,) * 18))
-    made = [(CALL, "2024-08-15 13:31", 2.0, 2.1)]
+    quote_rows = [(CALL, "2024-08-15 13:31", 2.0, 2.1)]
     for source, count in (("lean", 16), ("thetadata", 1)):  # the first minute, and fifteen more
-        rows = rows_of(made, source=source, low_bid=1.0, high_bid=3.0, low_ask=1.2, high_ask=3.2)
+        rows = rows_of(quote_rows, source=source, low_bid=1.0, high_bid=3.0, low_ask=1.2, high_ask=3.2)
         feed = Feed(tape, write_quotes(tmp_path / f"{source}.parquet", rows))
-        found = [event.quotes[0] for event in feed.events() if isinstance(event, QuotesReceived) and event.quotes]
-        assert len(found) == count
+        items = [event.quotes[0] for event in feed.events() if isinstance(event, QuotesReceived) and event.quotes]
+        assert len(items) == count
         assert feed.tape.quote_counts.quotes["standing"] == count - 1
-        assert {(q.low, q.high) for q in found[1:]} <= {(Decimal("2.05"), Decimal("2.05"))}  # of an earlier minute
+        assert {(q.low, q.high) for q in items[1:]} <= {(Decimal("2.05"), Decimal("2.05"))}  # of an earlier minute
 
 
 def test_the_volatility_comes_from_the_closes_before_the_session(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def test_the_command_takes_the_strategy_s_settings_and_lists_them_where_a_name_i
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = ["--strategy", "regime_switcher", "--bars", "etfs.parquet"]
-    found = asked(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
-    assert {"band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average"} == set(found.arms)
-    assert (found.run.seeds, found.run.folds, found.run.practice.turnover) == ((1, 2, 3), 3, 0.002)
+    settings = asked(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
+    assert {"band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average"} == set(
+        settings.arms
+    )
+    assert (settings.run.seeds, settings.run.folds, settings.run.practice.turnover) == ((1, 2, 3), 3, 0.002)
     assert main(["ablate", *given, "--settings", "band,sleep"]) == 2
     assert "regime_switcher has no 'sleep': expected some of turnover (" in capsys.readouterr().err

@@ -52,8 +52,8 @@ def fitted(tmp_path: Path, rows: Sequence[dict[str, Any]], closes: dict[str, flo
     return calibrate(path, closes or {}, "")
 
 
-def cells(made: Calibration) -> dict[tuple[str, str], SpreadCell]:
-    return {(cell.days, cell.moneyness): cell for cell in made.spreads if cell.part == WHOLE}
+def cells(calibration: Calibration) -> dict[tuple[str, str], SpreadCell]:
+    return {(cell.days, cell.moneyness): cell for cell in calibration.spreads if cell.part == WHOLE}
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.2, 1.5])
@@ -61,30 +61,30 @@ def test_the_implied_volatility_is_the_one_that_made_the_price(sigma: float) -> 
     strikes, rights = np.array([90.0, 100.0, 110.0] * 2), np.repeat([1, -1], 3)
     mids = np.array([price(100.0, strike, 0.1, sigma, right) for strike, right in zip(strikes, rights, strict=True)])
     some = mids - np.maximum(rights * (100.0 - strikes), 0) > 1e-9  # far from the money nothing is left of it
-    found = implied_volatility(mids, np.full(6, 100.0), strikes, np.full(6, 0.1), rights)
-    np.testing.assert_allclose(found[some], sigma, rtol=1e-4)
+    volatilities = implied_volatility(mids, np.full(6, 100.0), strikes, np.full(6, 0.1), rights)
+    np.testing.assert_allclose(volatilities[some], sigma, rtol=1e-4)
 
 
 def test_a_price_that_no_volatility_makes_has_none() -> None:
     mids = np.array([9.9, 10.0, 100.1, 3.0])  # below the intrinsic value, at it, above the forward; no time left
     years = np.array([0.1, 0.1, 0.1, 0.0])
-    found = implied_volatility(mids, np.full(4, 110.0), np.full(4, 100.0), years, np.array([1, 1, 1, 1]))
-    assert np.isnan(found[[0, 1, 3]]).all()
+    volatilities = implied_volatility(mids, np.full(4, 110.0), np.full(4, 100.0), years, np.array([1, 1, 1, 1]))
+    assert np.isnan(volatilities[[0, 1, 3]]).all()
 
 
 def test_the_constants_that_made_the_quotes_are_found(tmp_path: Path) -> None:
-    made = fitted(tmp_path, [row for date in DATES for row in chain(date)])
-    assert made.fitted.half_spread == pytest.approx(HALF, abs=1e-6)
-    assert (made.first_date, made.last_date, made.sessions) == (DATES[0], DATES[-1], 3)
-    (term,) = made.terms
+    calibration = fitted(tmp_path, [row for date in DATES for row in chain(date)])
+    assert calibration.fitted.half_spread == pytest.approx(HALF, abs=1e-6)
+    assert (calibration.first_date, calibration.last_date, calibration.sessions) == (DATES[0], DATES[-1], 3)
+    (term,) = calibration.terms
     assert term.days == "2 to 5"
     assert term.implied.median == pytest.approx(LEVEL, abs=1e-4)
     assert term.skew is not None
     assert term.skew.median == pytest.approx(SKEW, rel=0.02)
-    assert (made.fitted.volatility_premium, term.premium) == (None, None)  # without closes
-    shares = [cell.share.median for cell in cells(made).values()]
+    assert (calibration.fitted.volatility_premium, term.premium) == (None, None)  # without closes
+    shares = [cell.share.median for cell in cells(calibration).values()]
     assert shares == [pytest.approx(HALF, abs=1e-6)] * 6  # every distance of the strike up to 5 %
-    assert {cell.part for cell in made.spreads} == {WHOLE, "middle"}  # noon
+    assert {cell.part for cell in calibration.spreads} == {WHOLE, "middle"}  # noon
 
 
 def test_the_smallest_half_spread_is_that_of_the_cheapest_options(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_the_premium_is_over_the_twenty_returns_before_the_session(tmp_path: Pat
     known = [one.date for one in SessionCalendar.load("2024-07-01", "2024-08-13").sessions if one.date < "2024-08-14"]
     closes = {date: 100.0 * math.exp(0.01 * (number % 2)) for number, date in enumerate(known[-21:])}
     realised = 0.01 * math.sqrt(20 / 19) * math.sqrt(252)  # twenty returns of 1 % up and down in turns
-    made = fitted(tmp_path, chain("2024-08-14"), closes)
-    assert made.fitted.volatility_premium == pytest.approx(LEVEL / realised, abs=1e-3)
+    calibration = fitted(tmp_path, chain("2024-08-14"), closes)
+    assert calibration.fitted.volatility_premium == pytest.approx(LEVEL / realised, abs=1e-3)
     del closes["2024-08-13"]
     assert fitted(tmp_path, chain("2024-08-14"), closes).fitted.volatility_premium is None
 
@@ -110,9 +110,9 @@ def test_bad_quotes_and_one_odd_session_do_not_move_the_result(tmp_path: Path) -
     rows = [row for date in DATES[:2] for row in chain(date)] + chain(DATES[2], half=0.05, level=0.4)
     for row in rows[::40]:
         row |= {"bid": row["ask"] * 3}  # crossed
-    made = fitted(tmp_path, rows)
-    assert made.fitted.half_spread == pytest.approx(HALF, abs=1e-6)
-    assert made.terms[0].implied.median == pytest.approx(LEVEL, abs=1e-3)
+    calibration = fitted(tmp_path, rows)
+    assert calibration.fitted.half_spread == pytest.approx(HALF, abs=1e-6)
+    assert calibration.terms[0].implied.median == pytest.approx(LEVEL, abs=1e-3)
 
 
 def test_a_file_without_a_usable_quote_is_an_error(tmp_path: Path) -> None:
@@ -151,7 +151,9 @@ def test_the_recorded_chains_of_2026_give_the_half_spread_that_others_found(data
     convert(
         "snapshots", [data_dir / "spy_option_chain_snapshots_2026Feb.parquet"], out, ColumnChoice(), lambda *_: None
     )
-    made = calibrate(out, {}, "")
-    assert made.sessions == 2
-    assert made.fitted.half_spread is not None
-    assert 0.0025 <= made.fitted.half_spread <= 0.0042  # docs/PAPER.md: medians of 0.25 to 0.42 %, found by other means
+    calibration = calibrate(out, {}, "")
+    assert calibration.sessions == 2
+    assert calibration.fitted.half_spread is not None
+    assert (
+        0.0025 <= calibration.fitted.half_spread <= 0.0042
+    )  # docs/PAPER.md: medians of 0.25 to 0.42 %, found by other means

@@ -53,14 +53,14 @@ def report_of(analysis: str, planted: str, tape: Path, samples: int = 3) -> Repo
 
 def test_a_centred_mean_is_found_with_its_feature_its_first_bar_and_its_size(tape: Path) -> None:
     report = report_of("lookahead", "centred_mean", tape, samples=1)
-    found = {change.run: change for change in report.changes}
-    assert set(found) == {"cut", "wild"}
+    changes = {change.run: change for change in report.changes}
+    assert set(changes) == {"cut", "wild"}
     assert {change.feature for change in report.changes} == {"planted"}
     # cut off, the last bar's mean is of three closes that end with it, not of five around it: half a step of two cents
-    assert found["cut"].largest == pytest.approx(0.01, rel=1e-2)
-    assert found["cut"].bars == 2  # the bar at the cut and the one before it, whose mean lacks one close
-    assert found["wild"].first_bar == found["cut"].first_bar
-    assert found["wild"].largest > 10.0
+    assert changes["cut"].largest == pytest.approx(0.01, rel=1e-2)
+    assert changes["cut"].bars == 2  # the bar at the cut and the one before it, whose mean lacks one close
+    assert changes["wild"].first_bar == changes["cut"].first_bar
+    assert changes["wild"].largest > 10.0
     assert not report.clean
 
 
@@ -104,14 +104,14 @@ def test_training_s_own_table_is_cut_off_as_well(tape: Path) -> None:
 
 def test_an_average_that_nothing_anchors_differs_by_what_its_decay_leaves(tape: Path) -> None:
     report = report_of("warmup", "endless_average", tape, samples=10)
-    found = {change.run: change for change in report.changes if change.feature == "planted"}
+    changes = {change.run: change for change in report.changes if change.feature == "planted"}
     # on a line of slope d the average lags by L = d * decay / (1 - decay), of which decay^n is missing n bars after
     # its start; the first row of a session has the multiple of 40 bars before it
     lag = 0.01 * DECAY / (1 - DECAY)
-    assert found["1x"].largest == pytest.approx(lag * DECAY**40, rel=0.05)
-    assert found["2x"].largest == pytest.approx(lag * DECAY**80, abs=1e-5)  # float32 at 100 has steps of 7.6e-6
+    assert changes["1x"].largest == pytest.approx(lag * DECAY**40, rel=0.05)
+    assert changes["2x"].largest == pytest.approx(lag * DECAY**80, abs=1e-5)  # float32 at 100 has steps of 7.6e-6
     assert "anchored" not in {change.feature for change in report.changes}
-    assert found["1x"].relative == pytest.approx(found["1x"].largest / 104, rel=0.1)
+    assert changes["1x"].relative == pytest.approx(changes["1x"].largest / 104, rel=0.1)
 
 
 def test_features_of_the_session_alone_do_not_differ_at_all(tape: Path) -> None:
@@ -163,15 +163,15 @@ def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(
     pairs = [bar for one in spy for bar in (one, msgspec.structs.replace(one, symbol="QQQ"))]
     moments = moments_of(write_csv(tmp_path / "pairs.csv", pairs), Fickle.spec)
     assert [len(moment.bars) for moment in moments] == [2] * 100
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def batch(observations: npt.NDArray[np.float32]) -> Column:
-        asked.append(len(observations))
+        sizes.append(len(observations))
         return observations[:, 0, :2].astype(np.float64) + 1.0
 
     subject = Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
     report = analyse.lookahead(subject, moments, CachedPolicy("one", batch), 1, 0)
-    assert asked[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
+    assert sizes[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
     assert {change.feature for change in report.changes} == {"value 2"}
     assert {change.run for change in report.changes} == {"cut"}  # the wild future is as long as the real one
 
@@ -216,7 +216,7 @@ def test_a_strategy_in_a_file_of_its_own_is_found_and_its_leak_told(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--strategy", "option_scalpel"), "did you mean 'option_scalper'"),
         (("--strategy", "no.such.module:Class"), "no.such.module cannot be imported (ModuleNotFoundError"),
@@ -231,11 +231,11 @@ def test_a_strategy_in_a_file_of_its_own_is_found_and_its_leak_told(
     ],
 )
 def test_what_cannot_be_analysed_is_one_line_and_exit_code_2(
-    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analyse.main(["lookahead", *arguments]) == 2
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert err.count("\n") == 1
 
 

@@ -63,12 +63,12 @@ def test_a_session_s_bars_are_one_moment_that_decides_for_the_session_after_it(t
 
 def test_the_scripted_desk_changes_from_week_to_week_and_its_equity_never() -> None:
     sessions = [moment.session for moment in _moments_of_weeks()]
-    found = [scripted_portfolio(SPEC, session) for session in sessions]
+    portfolios = [scripted_portfolio(SPEC, session) for session in sessions]
     # 100,000 USD in two symbols at 100 USD: none, 250 each or 500 each
-    assert {(portfolio.cash, portfolio.shares) for portfolio in found} == {
+    assert {(portfolio.cash, portfolio.shares) for portfolio in portfolios} == {
         (100_000.0, (0, 0)), (50_000.0, (250, 250)), (0.0, (500, 500)),
     }  # fmt: skip
-    assert {portfolio.equity for portfolio in found} == {100_000.0}
+    assert {portfolio.equity for portfolio in portfolios} == {100_000.0}
 
 
 def _moments_of_weeks() -> tuple[Moment, ...]:
@@ -81,11 +81,13 @@ def _moments_of_weeks() -> tuple[Moment, ...]:
 
 def test_the_next_session_s_close_is_found_with_its_size(tape: Path) -> None:
     report = report_of("lookahead", planted("tomorrow"), tape)
-    found = {change.run: change for change in report.changes}
+    changes = {change.run: change for change in report.changes}
     assert {change.feature for change in report.changes} == {"planted"}
-    assert found["cut"].largest == pytest.approx(1.0)  # a dollar a session
-    assert found["cut"].bars == found["wild"].bars == report.samples == 4  # only the newest session sees past the cut
-    assert found["wild"].largest > 100.0  # the next close is twice or three times as large
+    assert changes["cut"].largest == pytest.approx(1.0)  # a dollar a session
+    assert (
+        changes["cut"].bars == changes["wild"].bars == report.samples == 4
+    )  # only the newest session sees past the cut
+    assert changes["wild"].largest > 100.0  # the next close is twice or three times as large
     assert report.decisions_changed > 0
     assert not report.clean
 
@@ -120,12 +122,12 @@ def test_one_bar_more_than_the_strategy_says_is_found_with_its_own_history_alone
 
 def test_an_average_that_nothing_anchors_misses_what_its_decay_leaves(tape: Path) -> None:
     report = report_of("warmup", planted("endless"), tape, samples=30)
-    found = {change.run: change for change in report.changes}
+    changes = {change.run: change for change in report.changes}
     # begun anew it is 2^-n of the old average short, which is the close before the window less one dollar
     first, last = 7, len(DATES) - 1
-    assert found["1x"].largest == pytest.approx((100.0 + last - 5 - 1.0) / 2**5, rel=1e-3)
-    assert found["1x"].bars == len(range(first, last + 1))
-    assert found["4x"].largest < found["2x"].largest < found["1x"].largest
+    assert changes["1x"].largest == pytest.approx((100.0 + last - 5 - 1.0) / 2**5, rel=1e-3)
+    assert changes["1x"].bars == len(range(first, last + 1))
+    assert changes["4x"].largest < changes["2x"].largest < changes["1x"].largest
 
 
 def test_history_is_counted_for_each_symbol_so_that_holes_are_no_finding(tape: Path) -> None:
@@ -150,10 +152,10 @@ def test_a_registered_daily_strategy_is_clean(
     bars = write_days(tmp_path / "days.csv", spec.symbols, dates)
     given = [analysis, "--strategy", spec.name, "--bars", str(bars), "--models-dir", str(tmp_path), "--samples", "1"]
     assert analyse.main(given) == 0
-    said = capsys.readouterr()
-    assert f"{len(dates)} sessions; decisions by a random linear policy" in said.err
-    assert said.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
-    assert "No observation and no decision" in said.out
+    output = capsys.readouterr()
+    assert f"{len(dates)} sessions; decisions by a random linear policy" in output.err
+    assert output.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
+    assert "No observation and no decision" in output.out
 
 
 def test_the_table_of_stocks_has_its_columns_where_the_observation_has_them(tmp_path: Path) -> None:
@@ -186,9 +188,9 @@ def _onnx(path: Path, output: str) -> Path:
 
 
 def test_a_model_of_continuous_actions_decides_where_one_is_given(tmp_path: Path) -> None:
-    found = model_policy(str(_onnx(tmp_path / "policy.onnx", "actions")), tmp_path, SPEC, "")
-    assert found is not None
-    (answer,) = found.batch(np.array([[100.0, 50.0, 0.0]], dtype=np.float32)).tolist()
+    policy = model_policy(str(_onnx(tmp_path / "policy.onnx", "actions")), tmp_path, SPEC, "")
+    assert policy is not None
+    (answer,) = policy.batch(np.array([[100.0, 50.0, 0.0]], dtype=np.float32)).tolist()
     assert answer == pytest.approx([math.tanh(0.1), math.tanh(0.05)], rel=1e-5)
     with pytest.raises(AnalyseError, match=r"'logits': \[2\]}, expected .*'actions': \[2\]"):
         model_policy(str(_onnx(tmp_path / "other.onnx", "logits")), tmp_path, SPEC, "")
@@ -206,7 +208,7 @@ def test_a_model_with_a_memory_is_refused_and_the_store_s_is_passed_over(
         model_policy("v1", tmp_path, regime_switcher.SPEC, "")
 
 
-# --- what cannot be said ----------------------------------------------------------------------------------------------
+# --- what cannot be measured ------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_daily_strategy_or_table_of_days_is_refused(tape: Path, tmp_path: Path) -> None:

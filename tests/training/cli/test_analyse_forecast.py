@@ -35,11 +35,11 @@ def test_the_5_minute_rows_that_a_strategy_sees_are_those_of_its_table(tmp_path:
     rows = tabled(subject, moments, SPEC)
     assert rows.values.shape == (7 * 78, COUNT)
     assert int(np.argmax(rows.warm)) == 300
-    found = observed(ForecastMinutes(), moments)
-    assert len(found) == 7 * 78 - 359
-    for place in (0, 100, len(found) - 1):
+    observations = observed(ForecastMinutes(), moments)
+    assert len(observations) == 7 * 78 - 359
+    for place in (0, 100, len(observations) - 1):
         expected = rows.values[300 + place : 360 + place].astype(np.float32)
-        assert found[place].array().tobytes() == expected.tobytes()
+        assert observations[place].array().tobytes() == expected.tobytes()
     state, decision = ForecastMinutes().decide(
         ForecastMinutes().start(), Answer((0.0, 1.0, 0.0)), scripted_view(moments[0], ForecastMinutes().spec)
     )

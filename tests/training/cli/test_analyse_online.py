@@ -30,5 +30,5 @@ def test_the_scripted_desk_is_flat_and_long_in_turns(tape: Path) -> None:
     moments = moments_of(tape, strategy.spec)
     views = [scripted_view(moment, strategy.spec).portfolio for moment in moments[:80]]
     assert [view.shares for view in views if view is not None] == [(0,)] * 40 + [(500,)] * 40  # half of 100,000 USD
-    positions = {float(found.array()[0, -5]) for found in observed(strategy, moments)}
+    positions = {float(observation.array()[0, -5]) for observation in observed(strategy, moments)}
     assert positions == {0.0, 1.0}

@@ -1,4 +1,4 @@
-"""The command as a user gives it: what it says, its exit codes, and how it refuses."""
+"""The command as a user gives it: its output, its exit codes, and how it refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The version and the run folder of one short run, what it said on standard error, and its exit code."""
+    """The version and the run folder of one short run, its standard error and its exit code."""
     folder = tmp_path_factory.mktemp("trained")
     run = folder / "run"
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(folder / "store"), "--run-dir", str(run)]
@@ -55,20 +55,20 @@ def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_unproven(trained: Trained) -> None:
-    version, _, said, code = trained
+    version, _, output, code = trained
     findings = json.loads((version / "report.json").read_bytes())
     assert not (version.parent / "current").exists()  # exporting and activating are two acts
-    assert "16,384 steps" in said  # one whole rollout: 256 environments x 64 steps
-    assert f"computes in float32 on this CPU ({torch.backends.cpu.get_cpu_capability()}), products in" in said
-    assert "best so far" in said
-    assert findings["verdict"] in said
-    assert f"{version.name} is not promoted" in said
-    assert "seeds: at least 10 seeds in every fold; found 1" in said
+    assert "16,384 steps" in output  # one whole rollout: 256 environments x 64 steps
+    assert f"computes in float32 on this CPU ({torch.backends.cpu.get_cpu_capability()}), products in" in output
+    assert "best so far" in output
+    assert findings["verdict"] in output
+    assert f"{version.name} is not promoted" in output
+    assert "seeds: at least 10 seeds in every fold; found 1" in output
     assert code == 1
-    (last,) = (line for line in said.splitlines() if line.startswith("exported, not active"))
-    asked = shlex.split(last.partition("use it: ")[2])
-    assert asked[:5] == ["rltraderctl", "models", "activate", version.name, "--strategy"]
-    assert asked[asked.index("--models-dir") + 1] == str(version.parent.parent)
+    (last,) = (line for line in output.splitlines() if line.startswith("exported, not active"))
+    words = shlex.split(last.partition("use it: ")[2])
+    assert words[:5] == ["rltraderctl", "models", "activate", version.name, "--strategy"]
+    assert words[words.index("--models-dir") + 1] == str(version.parent.parent)
     assert not decode((version / "manifest.json").read_bytes()).promoted
 
 
@@ -94,12 +94,12 @@ def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_f
     trades: int, options: tuple[str, ...], code: int, active: bool, trained: Trained, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    found, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
-    pointer, said = version.parent / "current", capsys.readouterr().err
-    assert (found, pointer.exists()) == (code, active)
+    exit_code, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    pointer, errors = version.parent / "current", capsys.readouterr().err
+    assert (exit_code, pointer.exists()) == (code, active)
     assert not active or pointer.read_text() == f"{version.name}\n"
-    assert ("exported and active" in said, "exported, not active" in said) == (active, not active)
-    assert ("it never traded in its" in said and "--allow-passive" in said) == (trades == 0 and not active)
+    assert ("exported and active" in errors, "exported, not active" in errors) == (active, not active)
+    assert ("it never traded in its" in errors and "--allow-passive" in errors) == (trades == 0 and not active)
 
 
 def test_the_passive_policy_is_activated_although_it_never_trades(
@@ -179,17 +179,17 @@ def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
 def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     strategy: str, file: str, complaint: str, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = list(synthetic_sessions(3, sessions(23)))
-    write_csv(tmp_path / "short.csv", made)
-    write_csv(tmp_path / "shorter.csv", made[:390])  # one session, and none that warms the desk up
-    write_csv(tmp_path / "sparse.csv", made[::5])
+    session_bars = list(synthetic_sessions(3, sessions(23)))
+    write_csv(tmp_path / "short.csv", session_bars)
+    write_csv(tmp_path / "shorter.csv", session_bars[:390])  # one session, and none that warms the desk up
+    write_csv(tmp_path / "sparse.csv", session_bars[::5])
     (tmp_path / "walk.csv").write_bytes(bars.read_bytes())
     out, run = tmp_path / "models", tmp_path / "run"
     given = ["--strategy", strategy, "--bars", str(tmp_path / file), "--out", str(out), "--run-dir", str(run)]
     assert main([*given, "--steps", "1"]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train-and-export: ")
-    assert complaint in said
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("train-and-export: ")
+    assert complaint in message
     assert not out.exists()
     assert not run.exists()
 
@@ -265,9 +265,9 @@ def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usag
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(given)
-    said = capsys.readouterr().err.splitlines()
-    assert (stopped.value.code, len(said)) == (2, 3)
-    assert said[-1] == f"train-and-export: error: {complaint}"
+    lines = capsys.readouterr().err.splitlines()
+    assert (stopped.value.code, len(lines)) == (2, 3)
+    assert lines[-1] == f"train-and-export: error: {complaint}"
 
 
 @pytest.mark.parametrize(
@@ -288,8 +288,8 @@ def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(given) == 2
-    said = capsys.readouterr().err
-    assert (said.count("\n"), complaint in said) == (1, True)
+    errors = capsys.readouterr().err
+    assert (errors.count("\n"), complaint in errors) == (1, True)
 
 
 def test_a_full_disk_is_said_with_what_to_do(
@@ -313,9 +313,9 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
 ) -> None:
     given = ["--strategy", "option_scalper", "--bars", str(tmp_path / "none.csv"), "--out", str(tmp_path / "s")]
     assert main([*given, "--run-dir", str(tmp_path / "r"), "--device", device]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert f"device {device!r} is not" in said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"device {device!r} is not" in lines[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -360,13 +360,13 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
 def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
     command: Callable[[], argparse.ArgumentParser], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--strategy", "option_scalper", "--bars", "bars.csv", "--precision"]
+    arguments = ["--strategy", "option_scalper", "--bars", "bars.csv", "--precision"]
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     faster = "bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-    assert command().parse_args([*asked, "auto"]).precision == faster
+    assert command().parse_args([*arguments, "auto"]).precision == faster
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert command().parse_args([*asked, "auto"]).precision == "float32"
-    assert command().parse_args([*asked, "bf16"]).precision == "bf16"
+    assert command().parse_args([*arguments, "auto"]).precision == "float32"
+    assert command().parse_args([*arguments, "bf16"]).precision == "bf16"
     with pytest.raises(SystemExit):
-        command().parse_args([*asked, "half"])
+        command().parse_args([*arguments, "half"])
     assert "argument --precision: 'half': expected one of float32, bf16, auto" in capsys.readouterr().err

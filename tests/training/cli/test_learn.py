@@ -17,10 +17,10 @@ STEPS = 65_536
 def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["learn", "--steps", str(STEPS), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert f"{STEPS:,}" in said
-    assert "\nLearned: " in said
-    assert said.rindex("what next:") > said.index("Learned: ")
+    output = capsys.readouterr().out
+    assert f"{STEPS:,}" in output
+    assert "\nLearned: " in output
+    assert output.rindex("what next:") > output.index("Learned: ")
     (manifest,) = (out / "store" / "online_dqn").glob("*/manifest.json")
     version = decode(manifest.read_bytes())
     assert version.training.synthetic
@@ -32,7 +32,7 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("result", "verdict"),
     [
         (LearningResult(0.02, 0.0184, 0.0, 0.2, 0.19), "Learned: 92% of what the rule earns. From noise: nothing."),
         (LearningResult(0.02, 0.017, 0.0, 0.2, 0.2), "Not learned: 85% of what the rule earns. From noise: nothing."),
@@ -44,8 +44,8 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
         (LearningResult(-0.01, -0.01, 0.0, 0.2, 0.2), "Not learned: nothing to learn. From noise: nothing."),
     ],
 )
-def test_the_verdict_claims_only_what_was_earned_on_both_markets(found: LearningResult, verdict: str) -> None:
-    assert found.verdict() == verdict
+def test_the_verdict_claims_only_what_was_earned_on_both_markets(result: LearningResult, verdict: str) -> None:
+    assert result.verdict() == verdict
 
 
 def test_a_folder_in_use_and_no_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

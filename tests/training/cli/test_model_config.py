@@ -46,17 +46,17 @@ SMALL = ["--preset", "smoke", "--steps", "1024", "--processes", "1", "--allow-un
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("own") / "model_config.yaml"
     path.write_text(OWN)
     return path
 
 
 @pytest.fixture(scope="module")
-def bars(own: Path) -> Path:
+def bars(model_file: Path) -> Path:
     """The bundled tape by five minutes."""
     rows = [row for day in bundled_rows().values() for row in _by_five(day)]
-    return write_tape(own.parent / "bars.csv", rows)
+    return write_tape(model_file.parent / "bars.csv", rows)
 
 
 def _by_five(day: list[str]) -> Iterator[str]:
@@ -72,11 +72,11 @@ def _bar(minutes: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def version(own: Path, bars: Path) -> Path:
-    folder, out, err = own.parent, io.StringIO(), io.StringIO()
+def version(model_file: Path, bars: Path) -> Path:
+    folder, out, err = model_file.parent, io.StringIO(), io.StringIO()
     given = ["--strategy", NAME, "--bars", str(bars), "--models-dir", str(folder / "store"), "--run-dir"]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([*given, str(folder / "run"), "--model-config", str(own), *SMALL])
+        code = main([*given, str(folder / "run"), "--model-config", str(model_file), *SMALL])
     assert code == 0, err.getvalue()
     return Path(out.getvalue().strip())
 
@@ -87,11 +87,11 @@ def manifest(version: Path) -> Manifest:
 
 
 def test_the_manifest_has_the_file_its_digest_and_its_shapes(version: Path, manifest: Manifest) -> None:
-    found = manifest.model_config
-    assert [one["name"] for one in found["indicators"]] == ["ROCP", "RSI", "STOCH"]
-    assert (found["window"], found["bar_minutes"], found["portfolio"]) == (3, 5, ["position", "age"])
+    config = manifest.model_config
+    assert [one["name"] for one in config["indicators"]] == ["ROCP", "RSI", "STOCH"]
+    assert (config["window"], config["bar_minutes"], config["portfolio"]) == (3, 5, ["position", "age"])
     assert manifest.observation_shape == (3 * 3 + 2,)
-    written = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
     assert manifest.model_config_digest == hashlib.sha256(written.encode()).hexdigest()
     assert manifest.hyperparameters["model_config"] == manifest.model_config_digest
     assert {*manifest.golden.heads[0]} == {"direction"}
@@ -101,25 +101,25 @@ def test_the_manifest_has_the_file_its_digest_and_its_shapes(version: Path, mani
     assert "--model-config model_config.yaml --symbols SPY" in command
 
 
-def desk(own: Path, tape: Path, version: Path, **more: Any) -> Desk:
-    given = {"desk__strategy": NAME, "desk__model_config": str(own), "policy__version": version.name}
+def desk(model_file: Path, tape: Path, version: Path, **more: Any) -> Desk:
+    given = {"desk__strategy": NAME, "desk__model_config": str(model_file), "policy__version": version.name}
     return Desk(tape, paths__models_dir=version.parent.parent, **given | more)
 
 
 def test_a_dry_run_of_the_same_file_asks_the_model_and_verifies(
-    own: Path, bars: Path, version: Path, tmp_path: Path
+    model_file: Path, bars: Path, version: Path, tmp_path: Path
 ) -> None:
     rows = bars.read_text().splitlines()[1:]
-    run = desk(own, write_tape(tmp_path / "days.csv", rows[: 78 * 2]), version)
+    run = desk(model_file, write_tape(tmp_path / "days.csv", rows[: 78 * 2]), version)
     assert run.run(tmp_path / "state").failure is None
-    asked = [row for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
-    assert len(asked) == 78
-    assert {len(row["row"]) for row in asked} == {4 * len(FEATURES)}
+    decisions = [row for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
+    assert len(decisions) == 78
+    assert {len(row["row"]) for row in decisions} == {4 * len(FEATURES)}
     assert verified(tmp_path / "state").difference == ""
 
 
 def test_the_model_and_a_desk_of_another_file_refuse_each_other_by_name(
-    own: Path, bars: Path, version: Path, tmp_path: Path
+    model_file: Path, bars: Path, version: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(OWN.replace("[position, age]", "[position]"))
@@ -130,20 +130,20 @@ def test_the_model_and_a_desk_of_another_file_refuse_each_other_by_name(
 
 
 def test_the_trainer_makes_and_signs_its_first_version_for_the_same_contract(
-    own: Path, bars: Path, version: Path, manifest: Manifest, tmp_path: Path, server: RedisServer
+    model_file: Path, bars: Path, version: Path, manifest: Manifest, tmp_path: Path, server: RedisServer
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
     given = ["--desk", "toy", "--redis", f"unix://{server.socket}", "--models-dir", str(store), "--bars", str(bars)]
     public = keygen(tmp_path / "key")
     given += ["--signing-key", str(tmp_path / "key"), "--public-key", f"{keygen(tmp_path / 'other')},{public}"]
-    given += ["--own-dir", str(tmp_path / "own"), "--preset", "smoke", "--model-config", str(own)]
+    given += ["--own-dir", str(tmp_path / "own"), "--preset", "smoke", "--model-config", str(model_file)]
     with server.client("rltrader-trainer") as client:
         work(given, client, Logged(), iter([lambda: bool(versions(store, NAME))]))
     (name,) = versions(store, NAME)
     made = decode((store / NAME / name / MANIFEST_FILE).read_bytes())
     assert (made.contract_hash, made.model_config) == (manifest.contract_hash, manifest.model_config)
-    maker = strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(own)))
+    maker = strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(model_file)))
     assert load(store, maker, name, public).version == name
     with pytest.raises(ModelError, match="is not the signature of this manifest"):
         load(store, maker, name, keygen(tmp_path / "third"))
@@ -178,27 +178,27 @@ def test_a_mistake_of_the_file_names_the_nearest_known_name(
     wrong.write_text(OWN.replace(was, now, 1))
     given = ["--strategy", NAME, "--bars", "none.csv", "--model-config", str(wrong)]
     assert main([*command, *given]) == 2
-    assert f"{wrong}: " in (said := capsys.readouterr().err)
-    assert expected in said
+    assert f"{wrong}: " in (message := capsys.readouterr().err)
+    assert expected in message
 
 
 @pytest.mark.parametrize("command", [[], ["search"], ["analyse", "warmup"]])
 def test_a_strategy_without_a_file_and_a_missing_file_are_refused(
-    command: list[str], own: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, "--strategy", "option_scalper", "--bars", "x.csv", "--model-config", str(own)]) == 2
+    assert main([*command, "--strategy", "option_scalper", "--bars", "x.csv", "--model-config", str(model_file)]) == 2
     assert "option_scalper has no model configuration: leave --model-config out" in capsys.readouterr().err
     assert main([*command, "--strategy", NAME, "--bars", "x.csv", "--model-config", "/nowhere.yaml"]) == 2
     assert "/nowhere.yaml cannot be read (No such file or directory): name a readable" in capsys.readouterr().err
 
 
-def test_the_desks_configuration_names_the_file_where_the_command_does_not(own: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(f'[desk]\nmodel_config = "{own}"\n')
+def test_the_desks_configuration_names_the_file_where_the_command_does_not(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[desk]\nmodel_config = "{model_file}"\n')
     given = ["--strategy", NAME, "--bars", "b.csv", "--config", str(tmp_path / "config.toml")]
-    found = settings_from(parser().parse_args(given))
-    named = settings_from(parser().parse_args([*given[:4], "--model-config", str(own), "--symbols", "QQQ,SPY"]))
-    assert found.model_config == named.model_config != ""
-    assert (found.symbols, named.symbols) == (("SPY",), ("QQQ", "SPY"))
+    parsed = settings_from(parser().parse_args(given))
+    named = settings_from(parser().parse_args([*given[:4], "--model-config", str(model_file), "--symbols", "QQQ,SPY"]))
+    assert parsed.model_config == named.model_config != ""
+    assert (parsed.symbols, named.symbols) == (("SPY",), ("QQQ", "SPY"))
     shipped = settings_from(parser().parse_args(given[:4]))
     assert "model_config" not in shipped.identity("0" * 64)
     assert "model_config_file" not in named.identity("0" * 64)

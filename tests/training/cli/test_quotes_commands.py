@@ -39,9 +39,9 @@ def test_convert_says_what_it_wrote_and_check_finds_nothing_wrong(
     out = convert(tmp_path, GOOD)
     assert "q.parquet: 1 quote of 1 session, 2024-08-15 to 2024-08-15" in capsys.readouterr().out
     assert main(["check-quotes", str(out)]) == 0
-    shown = capsys.readouterr().out
-    assert "fault" not in shown
-    assert "lean: no row for a minute without a new quote; the last one stood" in shown
+    output = capsys.readouterr().out
+    assert "fault" not in output
+    assert "lean: no row for a minute without a new quote; the last one stood" in output
 
 
 def test_check_names_a_fault_in_the_table_and_as_json_and_exits_with_1(
@@ -52,9 +52,9 @@ def test_check_names_a_fault_in_the_table_and_as_json_and_exits_with_1(
     assert main(["check-quotes", str(out)]) == 1
     assert "crossed (fault)" in capsys.readouterr().out
     assert main(["check-quotes", "--json", str(out)]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert [(one["name"], one["rows"]) for one in found["findings"]] == [("crossed", 1)]
-    assert found["coverage"][0]["expiry"] == "2024-08-16"
+    document = json.loads(capsys.readouterr().out)
+    assert [(one["name"], one["rows"]) for one in document["findings"]] == [("crossed", 1)]
+    assert document["coverage"][0]["expiry"] == "2024-08-16"
 
 
 def test_an_unusable_file_and_a_wrong_option_are_one_line_and_exit_code_2(
@@ -133,7 +133,7 @@ def test_every_command_that_trains_takes_recorded_quotes_and_refuses_half_of_the
                 made([*with_quotes, f"--synthetic-share={share}"])
         with pytest.raises(ValueError, match="--closes is given without --option-quotes"):
             made([*given, "--closes", "bars.csv"])
-    found = search_from(
+    search_settings = search_from(
         search.parser().parse_args([*given, "--option-quotes", str(quotes), "--synthetic-share", "0.3"])
     )
-    assert f"--option-quotes {quotes} --synthetic-share 0.3" in " ".join(command(found, tmp_path))
+    assert f"--option-quotes {quotes} --synthetic-share 0.3" in " ".join(command(search_settings, tmp_path))

@@ -28,7 +28,7 @@ epochs = 3
 """
 
 
-def asked(*arguments: str) -> Settings:
+def settings_of(*arguments: str) -> Settings:
     """The settings of a command line."""
     options = parser()
     return settings_from(options.parse_args(expanded(arguments, options)))
@@ -36,12 +36,17 @@ def asked(*arguments: str) -> Settings:
 
 def test_the_keys_of_a_file_are_options_and_its_table_changes_the_preset(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(FILE)
-    found = asked("--run", str(tmp_path / "study.toml"), "--seeds", "5")
+    settings = settings_of("--run", str(tmp_path / "study.toml"), "--seeds", "5")
     wide = kind("daily_rebalancer").preset("wide")
-    assert found.bars == tmp_path / "days.parquet"
-    assert found.out == Path("/store")
-    assert (len(found.seeds), found.folds, found.refit, found.rewards) == (5, 2, False, ("shares", "notional"))
-    assert found.coefficients == replace(wide.coefficients, epochs=3)
+    assert settings.bars == tmp_path / "days.parquet"
+    assert settings.out == Path("/store")
+    assert (len(settings.seeds), settings.folds, settings.refit, settings.rewards) == (
+        5,
+        2,
+        False,
+        ("shares", "notional"),
+    )
+    assert settings.coefficients == replace(wide.coefficients, epochs=3)
     assert expanded(["--strategy", "x"], parser()) == ["--strategy", "x"]
 
 
@@ -49,8 +54,8 @@ def test_the_command_line_wins_over_lists_and_the_table_of_the_file_too(tmp_path
     (tmp_path / "study.toml").write_text(FILE.replace("seeds = 3", 'practice = ["permute=true", "turnover=0.1"]'))
     (tmp_path / "c.json").write_text('{"epochs": 7}')
     run = ("--run", str(tmp_path / "study.toml"))
-    assert asked(*run).practice.changes == {"permute": True, "turnover": 0.1}
-    other = asked(
+    assert settings_of(*run).practice.changes == {"permute": True, "turnover": 0.1}
+    other = settings_of(
         *run, "--bars", "others.csv", "--practice", "universe=0.5", "--coefficients", str(tmp_path / "c.json")
     )
     assert (other.bars, other.more_bars) == (Path("others.csv"), ())

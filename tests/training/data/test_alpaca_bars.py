@@ -71,8 +71,8 @@ def test_no_minute_has_more_calls_than_allowed(tmp_path: Path) -> None:
         passing = Passing()
         asked_at: list[float] = []
 
-        def listen(said: str) -> None:
-            if " page" in said:
+        def listen(message: str) -> None:
+            if " page" in message:
                 asked_at.append(sum(passing.slept))
 
         request = request_to(server, tmp_path / "bars.parquet", end="2024-08-01", calls_per_minute=2)
@@ -124,7 +124,7 @@ def answering(status: int, body: str, trickle_s: float = 0.0) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "says"),
+    ("status", "body", "message"),
     [
         (200, '{"bars": {}, "next_page_token": "same"}', r"SPY: Alpaca's pages do not end \(page token 'same'\)"),
         (200, '{"bars": {"SPY": "none"}}', "SPY: Alpaca's page holds 'none': expected a list of bars"),
@@ -133,10 +133,10 @@ def answering(status: int, body: str, trickle_s: float = 0.0) -> Iterator[str]:
         (422, "<html>no</html>", "Alpaca refused, HTTP 422: <html>no</html>: correct what it names"),
     ],
 )
-def test_an_answer_that_makes_no_sense_ends_the_download(tmp_path: Path, status: int, body: str, says: str) -> None:
+def test_an_answer_that_makes_no_sense_ends_the_download(tmp_path: Path, status: int, body: str, message: str) -> None:
     with answering(status, body) as url:
         request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url)
-        with pytest.raises(DownloadError, match=says):
+        with pytest.raises(DownloadError, match=message):
             download(request, KEYS, lambda _: None, Passing().clock)
 
 

@@ -17,7 +17,7 @@ from training.data.bars_request import Chunk, DownloadError, DownloadRequest
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"high": 540.0}, "high is below low"),
         ({"close": 560.0}, "open or close is outside"),
@@ -25,10 +25,10 @@ from training.data.bars_request import Chunk, DownloadError, DownloadRequest
         ({"start_ns": session_of("2024-06-27").open_ns + 630 * SECOND_NS}, "not on the grid"),
     ],
 )
-def test_a_bad_bar_is_named_and_no_file_appears(tmp_path: Path, change: dict[str, float], says: str) -> None:
+def test_a_bad_bar_is_named_and_no_file_appears(tmp_path: Path, change: dict[str, float], message: str) -> None:
     bars = spy(skip=DATES[1:])
     bars[10] = msgspec.structs.replace(bars[10], **change)
-    with alpaca(bars) as server, pytest.raises(DownloadError, match=rf"SPY: the bar of 2024-06-27T13:40:.*{says}"):
+    with alpaca(bars) as server, pytest.raises(DownloadError, match=rf"SPY: the bar of 2024-06-27T13:40:.*{message}"):
         fetch(server, tmp_path / "bars.parquet", end="2024-06-27")
     assert not (tmp_path / "bars.parquet").exists()
 
@@ -37,8 +37,11 @@ def test_duplicates_disorder_and_nan_are_named() -> None:
     row = {"o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
     starts = [bars_check._row({"t": f"2024-06-27T13:{minute}:00Z", **row}, "SPY")[0] for minute in (30, 31, 31)]
     assert starts[0] == session_of("2024-06-27").open_ns
-    for order, says in ((starts, "13:31:00Z comes twice"), (starts[1::-1], "13:30:00Z comes after 2024-06-27T13:31")):
-        with pytest.raises(DownloadError, match=says):
+    for order, message in (
+        (starts, "13:31:00Z comes twice"),
+        (starts[1::-1], "13:30:00Z comes after 2024-06-27T13:31"),
+    ):
+        with pytest.raises(DownloadError, match=message):
             bars_check._check_order("SPY", np.array(order))
     nan = json.loads('{"t": "2024-06-27T13:30:00Z", "o": 1, "h": 1, "l": NaN, "c": 1, "v": 1}')  # as alpaca-py reads it
     start_ns, values = bars_check._row(nan, "SPY")
@@ -47,7 +50,7 @@ def test_duplicates_disorder_and_nan_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"o": "1.0"}, "is no bar"),
         ({"t": "2024-06-27T13:30:00"}, "is no bar"),  # of no zone
@@ -56,10 +59,10 @@ def test_duplicates_disorder_and_nan_are_named() -> None:
         ({"t": "2024-06-27T13:30:00.5Z"}, "the bar of 2024-06-27T13:30:00Z: its start is not on the grid"),
     ],
 )
-def test_a_row_that_is_no_bar_of_the_timeframe_is_named(change: dict[str, Any], says: str) -> None:
+def test_a_row_that_is_no_bar_of_the_timeframe_is_named(change: dict[str, Any], message: str) -> None:
     row = {"t": "2024-06-27T13:30:00Z", "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
     request = DownloadRequest(("SPY",), "2024-06-27", "2024-06-27", "1Min", Path("bars.parquet"))
     chunk = Chunk("SPY", (session_of("2024-06-27"),))
     assert checked(request, chunk, [[row]]).start_ns.tolist() == [session_of("2024-06-27").open_ns]
-    with pytest.raises(DownloadError, match=says):
+    with pytest.raises(DownloadError, match=message):
         checked(request, chunk, [[row | change]])

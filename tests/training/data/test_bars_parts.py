@@ -20,10 +20,10 @@ from tests.support.training.recorded_alpaca import (
     SPAN,
     Passing,
     alpaca,
-    asked,
     bars_in,
     fetch,
     request_to,
+    requested_dates,
     requests_so_far,
     spy,
 )
@@ -39,11 +39,11 @@ def test_a_refusal_in_the_middle_keeps_the_finished_chunks_and_they_are_not_aske
         server.faults.add("auth_failed", after=1, where={"stream": "rest"}, status=403)
         with pytest.raises(DownloadError, match="HTTP 403: forbidden"):
             fetch(server, out, end="2024-08-01")
-        assert asked(server) == ["2024-06-27"]
+        assert requested_dates(server) == ["2024-06-27"]
         assert not out.exists()
         so_far = requests_so_far(server)
         summary = fetch(server, out, end="2024-08-01")
-        assert asked(server, so_far) == ["2024-07-01", "2024-08-01"]
+        assert requested_dates(server, so_far) == ["2024-07-01", "2024-08-01"]
     assert bars_in(out) == spy()
     assert summary.pages == 3
 
@@ -69,7 +69,7 @@ def test_a_download_that_was_killed_goes_on_with_the_next_chunk(tmp_path: Path) 
         so_far = requests_so_far(server)
         done = subprocess.run(program, env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert asked(server, so_far) == ["2024-07-01"]
+        assert requested_dates(server, so_far) == ["2024-07-01"]
     assert "no session and no bar of regular hours is missing" in done.stdout
     assert KEYS.secret not in done.stdout + done.stderr + first
     assert len(bars_in(out)) == 5 * 390 + 210
@@ -87,7 +87,7 @@ def test_a_damaged_part_is_fetched_again(tmp_path: Path) -> None:
         part.write_bytes(data)
         so_far = requests_so_far(server)
         fetch(server, out, end="2024-08-01")
-        assert asked(server, so_far) == ["2024-06-27", "2024-08-01"]
+        assert requested_dates(server, so_far) == ["2024-06-27", "2024-08-01"]
     assert bars_in(out) == spy()
 
 
@@ -151,8 +151,8 @@ def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not out.exists()
-    kept = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
-    assert len(kept) == (0 if file_bytes == 12_000 else 3)
+    names = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
+    assert len(names) == (0 if file_bytes == 12_000 else 3)
     so_far = requests_so_far(shared)
     assert fetch(shared, out, end="2024-08-01").bars == {"SPY": 6 * 390 + 210}
-    assert requests_so_far(shared) - so_far == 3 - len(kept)
+    assert requests_so_far(shared) - so_far == 3 - len(names)

@@ -74,8 +74,8 @@ def test_a_half_day_ends_at_one_and_what_traded_after_it_is_left_out_unless_aske
         summary = fetch(server, tmp_path / "regular.parquet", start="2024-07-03", end="2024-07-03")
         whole = fetch(server, tmp_path / "all.parquet", start="2024-07-03", end="2024-07-03", include_extended=True)
     close_ns = 1_720_026_000 * SECOND_NS  # 2024-07-03 17:00 UTC, 13:00 New York
-    kept = bars_in(tmp_path / "regular.parquet")
-    assert (len(kept), kept[-1].start_ns) == (210, close_ns - MINUTE_NS)
+    rows = bars_in(tmp_path / "regular.parquet")
+    assert (len(rows), rows[-1].start_ns) == (210, close_ns - MINUTE_NS)
     assert (summary.missing_bars, whole.bars) == ({}, {"SPY": 330 + 210 + 180})
     assert bars_in(tmp_path / "all.parquet") == bars
 
@@ -107,9 +107,9 @@ def test_each_timeframe_gives_bars_that_the_tape_reader_takes(
 ) -> None:
     out = tmp_path / "bars.parquet"
     summary = fetch(shared, out, timeframe=timeframe, end="2024-06-28")
-    found = bars_in(out)
-    assert (len(found), summary.missing_bars, summary.missing_sessions) == (2 * count, {}, {})
-    first, step_ns = found[0], TIMEFRAMES[timeframe] * SECOND_NS
+    bars = bars_in(out)
+    assert (len(bars), summary.missing_bars, summary.missing_sessions) == (2 * count, {}, {})
+    first, step_ns = bars[0], TIMEFRAMES[timeframe] * SECOND_NS
     minutes_of_it = 390 if timeframe == "1Day" else min(step_ns // MINUTE_NS, 390)
     session = SESSIONS[0]
     assert first.start_ns == (midnight_ns(session.date) if timeframe == "1Day" else session.open_ns)
@@ -146,12 +146,12 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
     gone = {SESSIONS[1].open_ns + minute * MINUTE_NS for minute in (3, 4, 389)}
     with alpaca([bar for bar in spy(skip=["2024-07-02"]) if bar.start_ns not in gone]) as server:
         summary = fetch(server, tmp_path / "bars.parquet")
-        said = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
+        text = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
     assert summary.missing_sessions == {"SPY": ("2024-07-02",)}
     assert summary.missing_bars == {"SPY": 3}
     assert summary.missing_examples["SPY"][:2] == ("2024-06-28T13:33:00Z", "2024-06-28T13:34:00Z")
-    assert "SPY: 1 missing session: 2024-07-02" in said
-    assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in said
+    assert "SPY: 1 missing session: 2024-07-02" in text
+    assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in text
 
 
 def test_a_session_that_still_runs_is_left_out_and_named(shared: RunningServer, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_symbol_without_any_bar_is_an_error(shared: RunningServer, tmp_path: P
 
 
 @pytest.fixture
-def said(
+def run_command(
     shared: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in an empty folder with the server's keys: exit code, output, errors."""
@@ -196,8 +196,8 @@ def said(
     return run
 
 
-def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = said("--adjustment", "all", "--feed", "iex")
+def test_the_command_says_what_it_wrote(run_command: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = run_command("--adjustment", "all", "--feed", "iex")
     assert code == 0
     assert "b.parquet: 780 bars of SPY; 2 sessions in the calendar from 2024-06-27 to 2024-06-28" in out
     assert "1Min, feed iex, adjustment all, regular hours" in out
@@ -206,7 +206,7 @@ def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--symbols", "SPY,SPY"), "--symbols: found SPY, SPY; expected stock symbols"),
         (("--symbols", "../etc"), "--symbols: found ../ETC"),
@@ -218,31 +218,34 @@ def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]
     ],
 )
 def test_a_wrong_argument_is_one_line_and_exit_code_2(
-    said: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], says: str
+    run_command: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
 ) -> None:
-    code, out, err = said(*arguments)
+    code, out, err = run_command(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert says in err
+    assert message in err
 
 
 def test_missing_keys_and_an_address_in_the_clear_are_refused(
-    said: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    run_command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for address in ("http://data.example.com", "https://[::1", "https://data.example.com:70000"):
         monkeypatch.setenv("RLTRADER_ALPACA__DATA_URL", address)
-        assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in said()[2]
+        assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in run_command()[2]
     monkeypatch.delenv("RLTRADER_ALPACA__DATA_URL")
     monkeypatch.setenv("APCA_API_SECRET_KEY", f"{KEYS.secret} {KEYS.secret}")
-    assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in said()[2]
+    assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in run_command()[2]
     monkeypatch.setenv("APCA_API_SECRET_KEY", "")
-    assert said()[::2] == (2, "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment\n")
+    assert run_command()[::2] == (
+        2,
+        "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment\n",
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(
-    said: Callable[..., tuple[int, str, str]], shared: RunningServer, monkeypatch: pytest.MonkeyPatch
+    run_command: Callable[..., tuple[int, str, str]], shared: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RESTClient, "get", interrupted)
-    assert said()[::2] == (130, "download: interrupted; what is finished is kept: give the same command again\n")
+    assert run_command()[::2] == (130, "download: interrupted; what is finished is kept: give the same command again\n")

@@ -59,25 +59,25 @@ def server() -> Iterator[RunningServer]:
 def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: RunningServer, tmp_path: Path) -> None:
     out = tmp_path / "days.parquet"
     summary = fetch(server, out, symbols=THREE, **DAILY)
-    found = bars_in(out)
-    assert [(bar.symbol, bar.start_ns) for bar in found[:4]] == [
+    rows = bars_in(out)
+    assert [(bar.symbol, bar.start_ns) for bar in rows[:4]] == [
         ("BBB", midnight_ns(DATES[0])), ("AAA", midnight_ns(DATES[0])), ("CCC", midnight_ns(DATES[0])),
         ("BBB", midnight_ns(DATES[1])),
     ]  # fmt: skip
-    closes = {symbol: [bar.close for bar in found if bar.symbol == symbol] for symbol in THREE}
+    closes = {symbol: [bar.close for bar in rows if bar.symbol == symbol] for symbol in THREE}
     assert closes["AAA"] == [51, 52, 53, 54, 55, 55]  # what closed at 102 and 104 before the split
     assert closes["BBB"] == [49] * 6  # 50 x (1 - 1 / 50) before the dividend
     assert closes["CCC"] == [10] * 4
     assert summary.missing_sessions == {"CCC": ("2024-06-06", "2024-06-10")}
     assert (summary.missing_bars, summary.outside_hours, summary.sessions) == ({}, 0, 6)
-    said = command.summary_text(request_to(server, out, symbols=THREE, **DAILY), summary)
-    assert "CCC: 2 missing sessions: 2024-06-06, 2024-06-10" in said
+    text = command.summary_text(request_to(server, out, symbols=THREE, **DAILY), summary)
+    assert "CCC: 2 missing sessions: 2024-06-06, 2024-06-10" in text
     info = scan_daily(out, ("AAA", "BBB", "CCC"))
     assert (info.interval_s, info.rows_by_symbol) == (86_400, {"AAA": 6, "BBB": 6, "CCC": 4})
     summary_text = DailyTapeSource(out, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
     bars = [event.bar for event in summary_text if isinstance(event, BarClosed)]
     assert sorted(bars, key=lambda bar: (bar.start_ns, bar.symbol)) == sorted(
-        found, key=lambda bar: (bar.start_ns, bar.symbol)
+        rows, key=lambda bar: (bar.start_ns, bar.symbol)
     )
     assert not summary_text.counts.rejected
 
@@ -105,15 +105,15 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sessions = [s for s in SessionCalendar.load("2023-07-03", "2024-08-15").sessions if s.date >= "2023-07-03"]
-    kept = sessions[: HISTORY_BARS + 20]
-    days = DailyPrices.made_up(SYMBOLS, kept, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
+    dates = sessions[: HISTORY_BARS + 20]
+    days = DailyPrices.made_up(SYMBOLS, dates, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
     out = tmp_path / "funds.parquet"
-    for server in _serving(Market((), "SPY", sessions=kept, days=days)):
-        span = {**DAILY, "start": kept[0].date, "end": kept[-1].date}
+    for server in _serving(Market((), "SPY", sessions=dates, days=days)):
+        span = {**DAILY, "start": dates[0].date, "end": dates[-1].date}
         summary = fetch(server, out, symbols=SYMBOLS, **span)
     assert (summary.missing_sessions, set(summary.bars.values())) == ({}, {HISTORY_BARS + 20})
     data = kind("regime_switcher").load(out, trading_for("regime_switcher"))
-    assert list(data.days) == [session.date for session in kept[HISTORY_BARS:]]
+    assert list(data.days) == [session.date for session in dates[HISTORY_BARS:]]
     given = [
         "warmup",
         "--strategy",
@@ -152,6 +152,6 @@ def test_days_that_are_not_adjusted_come_with_a_warning(timeframe: str, adjustme
     request = DownloadRequest(
         ("SPY",), "2024-06-27", "2024-06-28", timeframe, Path("days.parquet"), adjustment=adjustment
     )
-    said = warnings_of(request)
-    assert len(said) == bool(warns)
-    assert warns in "".join(said)
+    warnings = warnings_of(request)
+    assert len(warnings) == bool(warns)
+    assert warns in "".join(warnings)

@@ -15,12 +15,12 @@ def test_wilsons_interval_is_that_of_the_textbook() -> None:
 
 
 def test_calibration_of_four_trades_is_that_worked_out_by_hand() -> None:
-    found = calibration(np.array([0.9, 0.6, 0.8, 0.5]), np.array([True, False, True, True]), bins=2)
-    assert [(part.trades, part.won) for part in found.bins] == [(2, 0.5), (2, 1.0)]
-    assert [part.confidence for part in found.bins] == pytest.approx([0.55, 0.85])
-    assert found.brier == pytest.approx((0.01 + 0.36 + 0.04 + 0.25) / 4)
-    assert found.expected_error == pytest.approx((0.05 + 0.15) / 2)
-    assert "not of a win" in found.note
+    result = calibration(np.array([0.9, 0.6, 0.8, 0.5]), np.array([True, False, True, True]), bins=2)
+    assert [(part.trades, part.won) for part in result.bins] == [(2, 0.5), (2, 1.0)]
+    assert [part.confidence for part in result.bins] == pytest.approx([0.55, 0.85])
+    assert result.brier == pytest.approx((0.01 + 0.36 + 0.04 + 0.25) / 4)
+    assert result.expected_error == pytest.approx((0.05 + 0.15) / 2)
+    assert "not of a win" in result.note
 
 
 def test_a_confidence_that_is_right_has_no_error_and_one_that_is_sure_and_wrong_has_all() -> None:
@@ -35,7 +35,7 @@ def test_a_confidence_that_is_right_has_no_error_and_one_that_is_sure_and_wrong_
 
 
 def test_equal_confidences_stay_in_one_bin_and_no_trade_has_no_bin() -> None:
-    found = calibration(np.array([0.6] * 5 + [0.7]), np.array([True] * 3 + [False] * 3), bins=3)
-    assert [part.trades for part in found.bins] == [5, 1]
+    result = calibration(np.array([0.6] * 5 + [0.7]), np.array([True] * 3 + [False] * 3), bins=3)
+    assert [part.trades for part in result.bins] == [5, 1]
     empty = calibration(np.array([]), np.array([], dtype=np.bool_))
     assert (empty.trades, empty.bins, empty.brier, empty.expected_error) == (0, (), None, None)

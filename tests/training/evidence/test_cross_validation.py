@@ -21,8 +21,8 @@ def _noise(sessions: int, trials: int, seed: int) -> Series:
 
 
 def test_choosing_among_noise_is_overfitting_about_every_other_time() -> None:
-    found = [backtest_overfitting(_noise(64, 6, seed)).probability for seed in range(30)]
-    known = [share for share in found if share is not None]
+    probabilities = [backtest_overfitting(_noise(64, 6, seed)).probability for seed in range(30)]
+    known = [share for share in probabilities if share is not None]
     assert len(known) == 30
     assert np.mean(known) == pytest.approx(0.5, abs=0.1)  # each deviates by about 0.2
 
@@ -30,22 +30,22 @@ def test_choosing_among_noise_is_overfitting_about_every_other_time() -> None:
 def test_a_trial_that_is_truly_good_is_not_overfitted() -> None:
     trials = _noise(200, 20, 1)
     trials[:, 7] += 0.01
-    found = backtest_overfitting(trials)
-    assert (found.splits, found.trials, found.sessions) == (12_870, 20, 200)
-    assert found.probability is not None
-    assert found.probability < 0.01
-    assert found.probability_of_loss is not None
-    assert found.probability_of_loss < 0.01
+    result = backtest_overfitting(trials)
+    assert (result.splits, result.trials, result.sessions) == (12_870, 20, 200)
+    assert result.probability is not None
+    assert result.probability < 0.01
+    assert result.probability_of_loss is not None
+    assert result.probability_of_loss < 0.01
 
 
 def test_a_trial_that_earns_only_in_the_sessions_that_chose_it_is_overfitted() -> None:
     trials = _noise(64, 4, 2)
     trials += 0.02 * np.kron(np.eye(4), np.ones((16, 1)))  # each has one lucky quarter
-    found = backtest_overfitting(trials)
-    assert found.probability is not None
-    assert found.probability > 0.5
-    assert found.degradation_slope is not None
-    assert found.degradation_slope < 0.0
+    result = backtest_overfitting(trials)
+    assert result.probability is not None
+    assert result.probability > 0.5
+    assert result.degradation_slope is not None
+    assert result.degradation_slope < 0.0
 
 
 def _by_the_book(trials: Series, blocks: int) -> tuple[float, float, float]:
@@ -70,9 +70,9 @@ def _by_the_book(trials: Series, blocks: int) -> tuple[float, float, float]:
 @pytest.mark.parametrize(("sessions", "trials", "seed"), [(43, 5, 1), (64, 6, 2), (50, 2, 3)])
 def test_all_splits_at_once_are_the_papers_splits_one_by_one(sessions: int, trials: int, seed: int) -> None:
     matrix = _noise(sessions, trials, seed) + np.linspace(0.0, 0.003, trials)
-    found = backtest_overfitting(matrix, blocks=8)
-    assert found.splits == 70
-    assert (found.probability, found.probability_of_loss, found.degradation_slope) == pytest.approx(
+    result = backtest_overfitting(matrix, blocks=8)
+    assert result.splits == 70
+    assert (result.probability, result.probability_of_loss, result.degradation_slope) == pytest.approx(
         _by_the_book(matrix, 8)
     )
 
@@ -95,10 +95,10 @@ def test_equal_trials_share_a_rank_and_no_choice_is_told_where_there_is_none() -
 @settings(max_examples=examples(10))
 @given(matrix=arrays(np.float64, (17, 3), elements=some.sampled_from([-0.02, -0.01, 0.0, 0.01, 0.02])))
 def test_whatever_trials_earned_the_shares_are_always_shares(matrix: Series) -> None:
-    found = backtest_overfitting(matrix)
-    if found.probability is None:
-        assert found.note
+    result = backtest_overfitting(matrix)
+    if result.probability is None:
+        assert result.note
     else:
-        assert 0.0 <= found.probability <= 1.0 + 1e-12
-        assert found.probability_of_loss is not None
-        assert 0.0 <= found.probability_of_loss <= 1.0 + 1e-12
+        assert 0.0 <= result.probability <= 1.0 + 1e-12
+        assert result.probability_of_loss is not None
+        assert 0.0 <= result.probability_of_loss <= 1.0 + 1e-12

@@ -14,21 +14,21 @@ from training.report.heads import direction_words, facts, rows
 
 def test_scores_of_a_direction_by_hand() -> None:
     probabilities, rises = np.array([0.8, 0.6, 0.3, 0.5]), np.array([1.0, 0.0, 0.0, 1.0])
-    found = direction_scores(probabilities, rises, np.array([0, 0, 1, 1]), 0.6)
-    assert (found.rows, found.sessions, found.came, found.base_rate) == (4, 2, 0.5, 0.6)
-    assert found.log_loss.estimate == pytest.approx(-(log(0.8) + log(0.4) + log(0.7) + log(0.5)) / 4)
-    assert found.brier.estimate == pytest.approx((0.04 + 0.36 + 0.09 + 0.25) / 4)
-    assert found.base_log_loss.estimate == pytest.approx(-(2 * log(0.6) + 2 * log(0.4)) / 4)
-    assert found.base_brier.estimate == pytest.approx((2 * 0.16 + 2 * 0.36) / 4)
-    assert found.over_brier.estimate == pytest.approx(found.brier.estimate - 0.26)
-    assert found.over_log_loss.estimate == pytest.approx(found.log_loss.estimate - found.base_log_loss.estimate)
+    result = direction_scores(probabilities, rises, np.array([0, 0, 1, 1]), 0.6)
+    assert (result.rows, result.sessions, result.came, result.base_rate) == (4, 2, 0.5, 0.6)
+    assert result.log_loss.estimate == pytest.approx(-(log(0.8) + log(0.4) + log(0.7) + log(0.5)) / 4)
+    assert result.brier.estimate == pytest.approx((0.04 + 0.36 + 0.09 + 0.25) / 4)
+    assert result.base_log_loss.estimate == pytest.approx(-(2 * log(0.6) + 2 * log(0.4)) / 4)
+    assert result.base_brier.estimate == pytest.approx((2 * 0.16 + 2 * 0.36) / 4)
+    assert result.over_brier.estimate == pytest.approx(result.brier.estimate - 0.26)
+    assert result.over_log_loss.estimate == pytest.approx(result.log_loss.estimate - result.base_log_loss.estimate)
 
 
 def test_scores_of_a_risk_by_hand() -> None:
-    found = risk_scores(np.array([0.001, 0.003]), np.array([0.002, 0.001]), np.array([3, 7]), 0.0015)
-    assert (found.came, found.expected, found.base) == (0.0015, 0.002, 0.0015)
-    assert found.error.estimate == pytest.approx(sqrt((1e-6 + 4e-6) / 2))
-    assert found.base_error.estimate == pytest.approx(0.0005)
+    result = risk_scores(np.array([0.001, 0.003]), np.array([0.002, 0.001]), np.array([3, 7]), 0.0015)
+    assert (result.came, result.expected, result.base) == (0.0015, 0.002, 0.0015)
+    assert result.error.estimate == pytest.approx(sqrt((1e-6 + 4e-6) / 2))
+    assert result.base_error.estimate == pytest.approx(0.0005)
 
 
 def test_a_head_that_knows_is_told_from_one_that_does_not_and_from_one_that_is_wrong() -> None:
@@ -37,8 +37,8 @@ def test_a_head_that_knows_is_told_from_one_that_does_not_and_from_one_that_is_w
     sessions = np.arange(4000) // 100
     known = np.where(rises > 0.0, 0.7, 0.3)
     words = [
-        direction_words(HeadScores(direction=direction_scores(each, rises, sessions, 0.5)))
-        for each in (known, 1.0 - known, 0.5 + 0.001 * random.standard_normal(4000))
+        direction_words(HeadScores(direction=direction_scores(probabilities, rises, sessions, 0.5)))
+        for probabilities in (known, 1.0 - known, 0.5 + 0.001 * random.standard_normal(4000))
     ]
     assert "knows more than the base rate." in words[0]
     assert "knows less" in words[1]

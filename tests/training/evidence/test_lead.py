@@ -35,27 +35,29 @@ def test_the_bound_of_independent_returns_is_students() -> None:
 
 def test_the_best_baseline_is_the_one_with_the_largest_net_return() -> None:
     first, second = np.array([0.5, -0.5] * 10), np.array([0.01, 0.0] * 10)
-    own = np.array([0.02, 0.01] * 9 + [0.03, 0.01])
-    added = lead_of(own, {"first": first, "second": second}, own[:, None])
+    returns = np.array([0.02, 0.01] * 9 + [0.03, 0.01])
+    added = lead_of(returns, {"first": first, "second": second}, returns[:, None])
     assert added is not None
     assert (added.baseline, added.loss) == ("second", 0.0)
-    assert added.mean == pytest.approx(float((own - second).mean()))
+    assert added.mean == pytest.approx(float((returns - second).mean()))
     wild = first + 0.01  # 0.2 in sum, and less than nothing when compounded
-    assert (lead_of(own, {"wild": wild, "second": second}, own[:, None]) or added).baseline == "wild"
-    assert (lead_of(own, {"wild": wild, "second": second}, own[:, None], compounds=True) or added).baseline == "second"
+    assert (lead_of(returns, {"wild": wild, "second": second}, returns[:, None]) or added).baseline == "wild"
+    assert (
+        lead_of(returns, {"wild": wild, "second": second}, returns[:, None], compounds=True) or added
+    ).baseline == "second"
 
 
 def test_what_shows_nothing_has_no_bound() -> None:
-    own = _noise(40, 1, 1)[:, 0]
-    assert lead_of(own, {}, own[:, None]) is None
-    same = lead_of(own, {"itself": own}, own[:, None])
+    returns = _noise(40, 1, 1)[:, 0]
+    assert lead_of(returns, {}, returns[:, None]) is None
+    same = lead_of(returns, {"itself": returns}, returns[:, None])
     assert same is not None
     assert (same.low, same.deflated, same.loss) == (None, None, None)
-    few = lead_of(own[:15], {"flat": np.zeros(15)}, own[:15, None])
+    few = lead_of(returns[:15], {"flat": np.zeros(15)}, returns[:15, None])
     assert few is not None
     assert few.low is None
     with pytest.raises(ValueError, match="40 sessions against 39 of flat"):
-        lead_of(own, {"flat": np.zeros(39)}, own[:, None])
+        lead_of(returns, {"flat": np.zeros(39)}, returns[:, None])
 
 
 def test_the_probability_of_loss_is_that_of_the_whole_cross_validation() -> None:
@@ -68,15 +70,15 @@ def test_the_probability_of_loss_is_that_of_the_whole_cross_validation() -> None
 
 def test_seeds_that_agree_do_not_undo_the_deflation_by_earlier_trials() -> None:
     """Their ratios hardly deviate, but those of the earlier settings did, of which nothing is known but the number."""
-    own = _noise(400, 1, 8)[:, 0] + 0.001
-    agreeing = own[:, None] + 1e-6 * _noise(400, 10, 9)
+    returns = _noise(400, 1, 8)[:, 0] + 0.001
+    agreeing = returns[:, None] + 1e-6 * _noise(400, 10, 9)
     flat = {"flat": np.zeros(400)}
-    alone, later = lead_of(own, flat, agreeing), lead_of(own, flat, agreeing, earlier=90)
+    alone, later = lead_of(returns, flat, agreeing), lead_of(returns, flat, agreeing, earlier=90)
     assert alone is not None
     assert later is not None
-    ratio = own.mean() / own.std(ddof=1)
+    ratio = returns.mean() / returns.std(ddof=1)
     # of 100 trials without skill: ratios deviate by 1 / sqrt(399), the best one is 2.53 deviations above 0
-    shape = stats.skew(own), stats.kurtosis(own, fisher=False)
+    shape = stats.skew(returns), stats.kurtosis(returns, fisher=False)
     spread = math.sqrt(1 - shape[0] * ratio + (shape[1] - 1) / 4 * ratio**2)
     luck = 0.4227843351 * stats.norm.isf(1 / 100) + 0.5772156649 * stats.norm.isf(1 / (100 * math.e))
     expected = stats.norm.cdf((ratio - luck / math.sqrt(399)) * math.sqrt(399) / spread)

@@ -33,24 +33,26 @@ def returns(seed: int, sessions: int = 300, trials: int = 6) -> Series:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_purgedcv_finds_the_same_overfitting(seed: int) -> None:
     matrix = returns(seed, sessions=121)
-    found = backtest_overfitting(matrix, blocks=8)
-    assert found.splits == 70
-    assert found.probability == pytest.approx(probability_of_backtest_overfitting(matrix.T, n_splits=8).pbo)
+    result = backtest_overfitting(matrix, blocks=8)
+    assert result.splits == 70
+    assert result.probability == pytest.approx(probability_of_backtest_overfitting(matrix.T, n_splits=8).pbo)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_purgedcv_finds_the_same_sharpe_ratios_after_a_choice(seed: int) -> None:
     matrix = returns(seed)
-    own, ratios = matrix[:, -1], sharpes(matrix.T)
+    chosen_returns, ratios = matrix[:, -1], sharpes(matrix.T)
     for trials in (6, 40):
-        found = deflated_sharpe(own, ratios.tolist(), trials=trials)
-        theirs = deflated_sharpe_ratio_full(own, trials, float(ratios.var(ddof=1)))
-        population = found.sharpe * (len(own) / (len(own) - 1)) ** 0.5  # their deviation divides by n
-        assert (population, found.threshold) == pytest.approx((theirs.observed_sr, theirs.sr_star))
+        sharpe = deflated_sharpe(chosen_returns, ratios.tolist(), trials=trials)
+        theirs = deflated_sharpe_ratio_full(chosen_returns, trials, float(ratios.var(ddof=1)))
+        population = (
+            sharpe.sharpe * (len(chosen_returns) / (len(chosen_returns) - 1)) ** 0.5
+        )  # their deviation divides by n
+        assert (population, sharpe.threshold) == pytest.approx((theirs.observed_sr, theirs.sr_star))
         moments = theirs.skew, theirs.kurt
-        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(own), *moments, threshold=found.threshold)
+        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(chosen_returns), *moments, threshold=sharpe.threshold)
         assert of_theirs == pytest.approx(theirs.dsr, abs=1e-12)
-        assert found.deflated == pytest.approx(theirs.dsr, abs=0.003)
+        assert sharpe.deflated == pytest.approx(theirs.dsr, abs=0.003)
     least = minimum_track_record(0.08, *moments, threshold=0.01)
     assert least is not None
     assert np.ceil(least) == min_track_record_length(0.08, 0.01, 0.05, *moments)
@@ -59,7 +61,7 @@ def test_purgedcv_finds_the_same_sharpe_ratios_after_a_choice(seed: int) -> None
 @pytest.mark.parametrize("statistic", ["mean", "sharpe"])
 def test_arch_finds_the_same_interval_over_sessions(statistic: str) -> None:
     values = returns(4)[:, -1]
-    found = interval(values, statistic)
+    bounds = interval(values, statistic)
 
     def of(drawn: Series) -> Series:
         deviation = drawn.std(ddof=1) if statistic == "sharpe" else 1.0
@@ -67,8 +69,8 @@ def test_arch_finds_the_same_interval_over_sessions(statistic: str) -> None:
 
     block: Any = block_length(values)  # arch takes a part of a session, but says that it does not
     theirs = StationaryBootstrap(block, values, seed=1).conf_int(of, 2000, method="percentile")[:, 0]
-    width = found.high - found.low
-    assert [found.low, found.high] == pytest.approx(theirs.tolist(), abs=0.06 * width)  # 2,000 draws
+    width = bounds.high - bounds.low
+    assert [bounds.low, bounds.high] == pytest.approx(theirs.tolist(), abs=0.06 * width)  # 2,000 draws
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -86,5 +88,5 @@ def test_purgedcv_would_leave_out_no_session_more_between_spans(name: str) -> No
     begins, ends = at - pd.Timedelta(days=look_back), at + pd.Timedelta(days=horizon)
     for span, after in ((fold.train, fold.validate), (fold.validate, fold.test)):
         before, later = np.arange(place[span[0]], place[after[0]]), np.array([place[day] for day in after])
-        kept = purge(before, later, begins, ends)
-        assert place[span[-1]] <= kept[-1] <= place[span[-1]] + 1
+        places = purge(before, later, begins, ends)
+        assert place[span[-1]] <= places[-1] <= place[span[-1]] + 1

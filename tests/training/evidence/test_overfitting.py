@@ -54,8 +54,8 @@ def test_the_deflated_sharpe_ratio_is_that_of_the_papers_example(trials: int, de
     threshold = expected_maximum(math.sqrt(0.5 / 250), trials)
     if trials == 100:
         assert threshold == pytest.approx(0.1132, abs=5e-5)
-    found = probabilistic_sharpe(2.5 / math.sqrt(250), 1250, -3.0, 10.0, threshold)
-    assert found == pytest.approx(deflated, abs=5e-5)
+    sharpe = probabilistic_sharpe(2.5 / math.sqrt(250), 1250, -3.0, 10.0, threshold)
+    assert sharpe == pytest.approx(deflated, abs=5e-5)
 
 
 def test_the_expected_maximum_is_what_the_best_of_many_random_numbers_is_on_average() -> None:
@@ -66,9 +66,9 @@ def test_the_expected_maximum_is_what_the_best_of_many_random_numbers_is_on_aver
 
 def test_with_one_trial_the_deflated_ratio_is_the_probabilistic_one() -> None:
     returns = _noise(60, 1, 3)[:, 0] + 0.002
-    found = deflated_sharpe(returns, [float(returns.mean() / returns.std(ddof=1))])
-    assert (found.trials, found.threshold) == (1, 0.0)
-    assert found.deflated == found.probabilistic
+    sharpe = deflated_sharpe(returns, [float(returns.mean() / returns.std(ddof=1))])
+    assert (sharpe.trials, sharpe.threshold) == (1, 0.0)
+    assert sharpe.deflated == sharpe.probabilistic
 
 
 def test_the_deflated_ratio_takes_moments_of_the_series_and_the_deviation_of_all_trials() -> None:
@@ -80,11 +80,11 @@ def test_the_deflated_ratio_takes_moments_of_the_series_and_the_deviation_of_all
     gumbel, normal = 0.5772156649, scipy_stats.norm
     best = (1 - gumbel) * normal.ppf(1 - 1 / 9) + gumbel * normal.ppf(1 - 1 / (9 * math.e))
     threshold = np.std(ratios, ddof=1) * best
-    found = deflated_sharpe(returns, ratios, trials=9, effective=3.0)
-    assert found.threshold == pytest.approx(threshold)
-    assert found.deflated == pytest.approx(normal.cdf((ratio - threshold) * math.sqrt(79 / spread)))
-    assert found.deflated_effective is not None
-    assert found.deflated < found.deflated_effective < found.probabilistic
+    sharpe = deflated_sharpe(returns, ratios, trials=9, effective=3.0)
+    assert sharpe.threshold == pytest.approx(threshold)
+    assert sharpe.deflated == pytest.approx(normal.cdf((ratio - threshold) * math.sqrt(79 / spread)))
+    assert sharpe.deflated_effective is not None
+    assert sharpe.deflated < sharpe.deflated_effective < sharpe.probabilistic
 
 
 def test_degenerate_series_have_a_defined_deflated_ratio_and_a_note() -> None:

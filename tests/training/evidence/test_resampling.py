@@ -33,10 +33,10 @@ DEGENERATE = [np.zeros(20), np.array([0.01]), np.full(20, 0.1), np.full(7, -0.3)
 @pytest.mark.parametrize("returns", DEGENERATE, ids=["all zero", "one session", "constant gain", "constant loss"])
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_a_series_without_deviation_has_an_interval_of_no_width_and_a_note(returns: Series, statistic: str) -> None:
-    found = interval(returns, statistic)
+    estimate = interval(returns, statistic)
     known = {"mean": returns[0], "sum": returns[0] * len(returns), "sharpe": 0.0}[statistic]
-    assert (found.low, found.estimate, found.high) == pytest.approx((known, known, known))
-    assert found.note
+    assert (estimate.low, estimate.estimate, estimate.high) == pytest.approx((known, known, known))
+    assert estimate.note
     assert (sharpe(returns), block_length(returns)) == (0.0, 1.0)
 
 
@@ -46,9 +46,9 @@ def test_a_series_without_deviation_has_an_interval_of_no_width_and_a_note(retur
 )
 def test_an_interval_is_always_finite_and_in_order(returns: list[float], seed: int) -> None:
     for statistic in STATISTICS:
-        found = interval(np.array(returns), statistic, seed=seed)
-        assert math.isfinite(found.estimate)
-        assert -math.inf < found.low <= found.high < math.inf
+        estimate = interval(np.array(returns), statistic, seed=seed)
+        assert math.isfinite(estimate.estimate)
+        assert -math.inf < estimate.low <= estimate.high < math.inf
 
 
 @pytest.mark.parametrize("block", [1.0, 4.5])
@@ -69,10 +69,12 @@ def test_resampled_means_deviate_as_politis_and_romano_say(block: float) -> None
 
 def test_the_interval_of_a_mean_is_close_to_that_of_the_normal_distribution() -> None:
     returns = np.random.default_rng(7).normal(0.001, 0.01, size=400)
-    found = interval(returns, seed=1)
+    estimate = interval(returns, seed=1)
     half = 1.96 * returns.std() / 20.0
-    assert (found.low, found.high) == pytest.approx((returns.mean() - half, returns.mean() + half), abs=0.15 * half)
-    assert found.note == ""
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (returns.mean() - half, returns.mean() + half), abs=0.15 * half
+    )
+    assert estimate.note == ""
 
 
 def test_the_same_seed_gives_the_same_interval_and_the_sum_is_the_mean_of_all_sessions() -> None:
@@ -126,9 +128,9 @@ def test_an_outlier_among_the_seeds_does_not_move_the_interquartile_mean() -> No
 
 def test_the_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:
     ours, theirs = [np.array([1.0, 3.0]), np.array([5.0])], [np.array([2.0, 3.0]), np.array([5.0])]
-    found = improvement_probability(ours, theirs)  # pairs: 1<2, 1<3, 3>2, 3=3: 1.5 of 4; then a tie
-    assert found.estimate == pytest.approx((1.5 / 4 + 0.5) / 2)
-    assert found.low <= found.estimate <= found.high
+    probability = improvement_probability(ours, theirs)  # pairs: 1<2, 1<3, 3>2, 3=3: 1.5 of 4; then a tie
+    assert probability.estimate == pytest.approx((1.5 / 4 + 0.5) / 2)
+    assert probability.low <= probability.estimate <= probability.high
     better = improvement_probability([np.arange(10.0) + 10], [np.arange(10.0)])
     assert (better.estimate, better.low, better.high, better.note) == (1.0, 1.0, 1.0, "")
     with pytest.raises(ValueError, match="1 folds against 2"):
@@ -137,9 +139,9 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:
 
 def test_a_pooled_figure_is_over_all_rows_and_not_the_mean_of_sessions() -> None:
     parts = np.array([[9.0, 9.0], [0.0, 1.0]] * 20)  # right ones and rows: 9 of 9 in one session, 0 of 1 in the next
-    (found,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=parts[:, 0])
-    assert found.estimate == pytest.approx(0.9)
-    assert 0.8 < found.low < 0.9 < found.high < 1.0
+    (estimate,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=parts[:, 0])
+    assert estimate.estimate == pytest.approx(0.9)
+    assert 0.8 < estimate.low < 0.9 < estimate.high < 1.0
 
 
 def test_a_pooled_interval_covers_the_truth_about_as_often_as_it_claims() -> None:
@@ -148,14 +150,14 @@ def test_a_pooled_interval_covers_the_truth_about_as_often_as_it_claims() -> Non
     for seed in range(40):
         hits = np.where(np.random.default_rng(seed).random(100) < 0.5, 10.0, 0.0)
         parts = np.stack([hits, np.full(100, 10.0)], axis=1)
-        (found,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=hits)
-        covered += found.low <= 0.5 <= found.high
+        (estimate,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=hits)
+        covered += estimate.low <= 0.5 <= estimate.high
     assert covered >= 33  # at 95 % fewer have a probability of 0.3 %
 
 
 def test_a_pooled_figure_of_one_session_has_no_interval() -> None:
-    (found,) = pooled_intervals(
+    (estimate,) = pooled_intervals(
         np.array([[3.0, 4.0]]), [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=np.array([1.0])
     )
-    assert (found.low, found.estimate, found.high) == (0.75, 0.75, 0.75)
-    assert "there is one alone" in found.note
+    assert (estimate.low, estimate.estimate, estimate.high) == (0.75, 0.75, 0.75)
+    assert "there is one alone" in estimate.note

@@ -17,10 +17,10 @@ def _noise(sessions: int, trials: int, seed: int) -> Series:
 
 def _p_values(trials: Series, seed: int = 0) -> tuple[float, float]:
     """Those of the Reality Check and of the test of superior predictive ability."""
-    found = snooping(trials, seed=seed)
-    assert found.reality_check is not None
-    assert found.superior_ability is not None
-    return found.reality_check, found.superior_ability
+    result = snooping(trials, seed=seed)
+    assert result.reality_check is not None
+    assert result.superior_ability is not None
+    return result.reality_check, result.superior_ability
 
 
 def test_the_best_of_noise_is_no_discovery_and_a_true_edge_is() -> None:
@@ -47,15 +47,15 @@ def test_hopeless_trials_weaken_the_reality_check_but_not_the_test_of_superior_a
 
 @pytest.mark.parametrize("trials", [np.zeros((40, 3)), _noise(40, 3, 1) - 0.05])
 def test_without_profit_nothing_is_discovered(trials: Series) -> None:
-    found = snooping(trials)
-    assert (found.reality_check, found.superior_ability) == (1.0, 1.0)
-    assert found.note
+    result = snooping(trials)
+    assert (result.reality_check, result.superior_ability) == (1.0, 1.0)
+    assert result.note
 
 
 def test_too_few_sessions_give_no_p_value() -> None:
-    found = snooping(_noise(10, 3, 1) + 0.05)
-    assert (found.reality_check, found.superior_ability) == (None, None)
-    assert found.note == "10 sessions are too few for a test; at least 16 are needed"
+    result = snooping(_noise(10, 3, 1) + 0.05)
+    assert (result.reality_check, result.superior_ability) == (None, None)
+    assert result.note == "10 sessions are too few for a test; at least 16 are needed"
 
 
 def test_the_share_of_random_traders_counts_the_policy_and_adds_up_its_folds() -> None:
@@ -73,23 +73,23 @@ def test_the_share_of_random_traders_counts_the_policy_and_adds_up_its_folds() -
 @pytest.mark.parametrize("sessions", [10, 20, 60, 250])
 def test_the_detectable_effect_is_found_four_times_out_of_five(sessions: int) -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
-    found = detectable(sessions, 0.03)
-    assert found.mean is not None
+    effect = detectable(sessions, 0.03)
+    assert effect.mean is not None
     critical = scipy_stats.t.ppf(0.95, sessions - 1)
-    power = scipy_stats.nct.sf(critical, sessions - 1, found.mean / 0.03 * math.sqrt(sessions))
+    power = scipy_stats.nct.sf(critical, sessions - 1, effect.mean / 0.03 * math.sqrt(sessions))
     assert power == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 9])
 def test_fewer_than_ten_sessions_are_too_few_for_a_figure(sessions: int) -> None:
-    found = detectable(sessions, 0.03)
-    assert (found.mean, found.sharpe_annual) == (None, None)
-    assert found.words.endswith("too few for any test.")
+    effect = detectable(sessions, 0.03)
+    assert (effect.mean, effect.sharpe_annual) == (None, None)
+    assert effect.words.endswith("too few for any test.")
 
 
 def test_twenty_sessions_see_only_what_is_too_good_to_be_true() -> None:
-    found = detectable(20, 0.03)
-    assert found.sharpe_annual == pytest.approx(9.14, abs=0.01)  # (1.645 + 0.842) / √(20 - 1.645² / 2) x √252
-    assert "at least 9.1 (here a mean of +1.73% a session, +35% in sum)" in found.words
+    effect = detectable(20, 0.03)
+    assert effect.sharpe_annual == pytest.approx(9.14, abs=0.01)  # (1.645 + 0.842) / √(20 - 1.645² / 2) x √252
+    assert "at least 9.1 (here a mean of +1.73% a session, +35% in sum)" in effect.words
     assert detectable(20, 0.0).mean is None
     assert detectable(1, 0.03).sharpe_annual is None

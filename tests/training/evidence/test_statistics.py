@@ -66,31 +66,37 @@ def test_quantstats_and_scipy_find_the_same_figures(seed: int) -> None:
 
 def test_a_summary_agrees_with_the_figures_of_the_evaluation() -> None:
     results = [_result(float(pnl), trades=nth % 3, wins=nth % 2) for nth, pnl in enumerate(_series(3, 40) * 10_000)]
-    found, known = summarise(results, 10_000.0), figures(results, 10_000.0)
-    assert (found.net_return, found.mean, found.deviation, found.sharpe_annual) == pytest.approx(
+    summary, known = summarise(results, 10_000.0), figures(results, 10_000.0)
+    assert (summary.net_return, summary.mean, summary.deviation, summary.sharpe_annual) == pytest.approx(
         (known.net_return, known.session_return, known.session_deviation, known.sharpe_annual)
     )
-    assert (found.max_drawdown, found.worst_session, found.turnover, found.exposure) == pytest.approx(
+    assert (summary.max_drawdown, summary.worst_session, summary.turnover, summary.exposure) == pytest.approx(
         (known.max_drawdown, known.worst_session, known.turnover, known.exposure)
     )
-    assert (found.trades, found.hit_rate_trades, found.fees_usd) == (known.trades, known.win_rate, known.fees_usd)
+    assert (summary.trades, summary.hit_rate_trades, summary.fees_usd) == (known.trades, known.win_rate, known.fees_usd)
 
 
 def test_sessions_without_a_result_are_left_out_of_the_hit_rate() -> None:
-    found = summarise([_result(pnl) for pnl in (50.0, -20.0, 10.0, 0.0)], 10_000.0)
-    assert found.hit_rate_sessions == pytest.approx(2 / 3)
-    assert found.hit_rate_trades == 0.5
-    assert found.turnover == pytest.approx(0.05)
-    assert found.exposure == pytest.approx(30 / 366)
-    assert found.notes == ()
+    summary = summarise([_result(pnl) for pnl in (50.0, -20.0, 10.0, 0.0)], 10_000.0)
+    assert summary.hit_rate_sessions == pytest.approx(2 / 3)
+    assert summary.hit_rate_trades == 0.5
+    assert summary.turnover == pytest.approx(0.05)
+    assert summary.exposure == pytest.approx(30 / 366)
+    assert summary.notes == ()
 
 
 def test_a_player_that_never_trades_has_figures_and_notes_instead_of_nan() -> None:
-    found = summarise([SessionResult("2024-10-01", 0.0, 0, 0, 0.0, 0.0, 0, 0)] * 3, 10_000.0)
-    numbers = [value for value in msgspec.structs.astuple(found) if isinstance(value, float)]
+    summary = summarise([SessionResult("2024-10-01", 0.0, 0, 0, 0.0, 0.0, 0, 0)] * 3, 10_000.0)
+    numbers = [value for value in msgspec.structs.astuple(summary) if isinstance(value, float)]
     assert all(math.isfinite(value) for value in numbers)
-    assert (found.sharpe, found.sortino_annual, found.calmar, found.exposure, found.kurtosis) == (0, 0, 0, 0, 3)
-    assert len(found.notes) == 4
+    assert (summary.sharpe, summary.sortino_annual, summary.calmar, summary.exposure, summary.kurtosis) == (
+        0,
+        0,
+        0,
+        0,
+        3,
+    )
+    assert len(summary.notes) == 4
 
 
 @pytest.mark.parametrize("bad", [np.array([]), np.array([0.1, math.nan]), np.array([math.inf])])

@@ -40,11 +40,11 @@ def test_the_first_sentence_of_page_and_json_says_what_the_policy_does_not_beat(
     study: Study, findings: Findings, page: str, tmp_path: Path
 ) -> None:
     write_report(study, tmp_path)
-    own = sum(session.pnl_usd for index in study.chosen for session in study.trials[index].test.sessions)
+    pnl = sum(session.pnl_usd for index in study.chosen for session in study.trials[index].test.sessions)
     ahead = [
         one.name
         for one in study.baselines
-        if sum(session.pnl_usd for fold in one.folds for session in fold.sessions) >= own
+        if sum(session.pnl_usd for fold in one.folds for session in fold.sessions) >= pnl
     ]
     assert ahead
     for name in ahead:
@@ -56,9 +56,9 @@ def test_the_first_sentence_of_page_and_json_says_what_the_policy_does_not_beat(
 
 def test_earlier_trials_and_openings_of_the_ledger_are_counted_and_told(findings: Findings) -> None:
     study = example_study(prior_sharpes=(0.4, -0.3, 0.2), prior_openings=2)
-    found = find(study)
-    assert found.deflated.trials == findings.deflated.trials + 3 == 63
-    assert "The ledger shows 2 earlier openings of them, so they are no longer untouched." in found.abstract[0]
+    result = find(study)
+    assert result.deflated.trials == findings.deflated.trials + 3 == 63
+    assert "The ledger shows 2 earlier openings of them, so they are no longer untouched." in result.abstract[0]
     assert "The ledger shows no earlier opening of them." in findings.abstract[0]
     once = find(msgspec.structs.replace(study, prior_openings=1))
     assert "1 earlier opening of them" in once.abstract[0]
@@ -100,13 +100,13 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
 
 
 def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
-    """Four sessions tell nothing apart: 2.60 % against 0.80 %, and yet it is not said that the one beats the other."""
-    found = find(hand_study())
-    assert found.verdict.startswith(
+    """Four sessions tell nothing apart: 2.60 % against 0.80 %, and yet the one is not called better than the other."""
+    result = find(hand_study())
+    assert result.verdict.startswith(
         "Earned +2.60 % after costs over 4 test sessions of made-up bars, more than every baseline but not surely more "
         "than buy and hold; deflated Sharpe "
     )
-    words = page_words(files(hand_study(), found)["report.html"].decode())
+    words = page_words(files(hand_study(), result)["report.html"].decode())
     assert "(too few sessions to decide)" in words
     sure = find(example_study(edge_usd=160.0))
     assert sure.verdict.startswith("Beats every baseline with ")
@@ -127,11 +127,11 @@ def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions(
     study = example_study(folds=1, seeds=1, rewards=("potential",), edge_usd=160.0)
     trial = msgspec.structs.replace(study.trials[0], curve=(), stopped="trained elsewhere")
     study = msgspec.structs.replace(study, trials=(trial,), settings={"imported": "ppo.zip"})
-    found = find(study)
-    words = page_words(files(study, found)["report.html"].decode())
+    result = find(study)
+    words = page_words(files(study, result)["report.html"].decode())
     assert "it may have learned from these very sessions" in words
-    assert "deflated Sharpe not known, as it was trained elsewhere" in found.verdict
-    assert {judged.name: judged.found for judged in found.criteria}["deflated lead"] == "not known"
+    assert "deflated Sharpe not known, as it was trained elsewhere" in result.verdict
+    assert {judged.name: judged.found for judged in result.criteria}["deflated lead"] == "not known"
     assert "by a reward that is not known here" in words
     assert "later than what" not in words
     assert re.search(r"deflated Sharpe ratio \(DSR\) at most \d", words)
@@ -152,9 +152,9 @@ def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -
     trial = study.trials[0]
     one = PlayResult((session(study.folds[0].test[0], 5.0),), {}, (ClosedTrade(study.folds[0].test[0], 0.7, 5.0),))
     study = msgspec.structs.replace(study, trials=(msgspec.structs.replace(trial, test=one), study.trials[1]))
-    found = find(study)
-    words = page_words(files(study, found)["report.html"].decode())
-    assert found.abstract[1] == "The policy earned +0.05 % of its capital in sum with 1 trade."
+    result = find(study)
+    words = page_words(files(study, result)["report.html"].decode())
+    assert result.abstract[1] == "The policy earned +0.05 % of its capital in sum with 1 trade."
     assert "1 trade, of which 100.0 % earned." in words
     assert "1 seed is no evidence about others; at least 10 are advised." in words
     assert "100.0 % to 100.0 %" not in words
@@ -173,16 +173,16 @@ def test_the_policy_that_ships_is_told_from_the_procedure_that_was_tested(page: 
 def test_a_passive_version_does_not_pass_for_the_weights_that_were_tested(study: Study, findings: Findings) -> None:
     words = "The exported policy is the passive one, which holds nothing: for what was learned no lead is proven."
     passive = find(msgspec.structs.replace(study, exported=words))
-    (own,) = [one for one in passive.criteria if one.name == "weights"]
-    assert (own.passes, own.found) == (False, "those of the passive policy, of which no figure here is")
-    assert [one for one in passive.criteria if one != own] == [
+    (criterion,) = [one for one in passive.criteria if one.name == "weights"]
+    assert (criterion.passes, criterion.found) == (False, "those of the passive policy, of which no figure here is")
+    assert [one for one in passive.criteria if one != criterion] == [
         one for one in findings.criteria if one.name != "weights"
     ]
     assert {one.name: (one.passes, one.found) for one in findings.criteria}["weights"] == (True, "the tested ones")
 
 
 def test_each_figure_that_has_a_limit_stands_next_to_it(study: Study) -> None:
-    found = {one.name: one.found for one in find(study).criteria}
+    values = {one.name: one.found for one in find(study).criteria}
     limits = {
         "seeds": "at least 10", "length": "at least 60", "trades": "at least 30", "profit": "above 0",
         "baselines": "to beat ", "lead": "above 0", "deflated lead": "at least 0.95",
@@ -190,9 +190,9 @@ def test_each_figure_that_has_a_limit_stands_next_to_it(study: Study) -> None:
         "costs": "above 0", "delay": "above 0",
     }  # fmt: skip
     for name, limit in limits.items():
-        figure, _, beside = found[name].partition("; ")
+        figure, _, beside = values[name].partition("; ")
         assert any(digit in figure for digit in "0123456789"), name
-        assert limit in found[name], name
+        assert limit in values[name], name
         assert beside, name
     assert re.search(
         r"deflated Sharpe [\d.]+, of its lead [\d.]+ \(at least 0\.95 for real money\)", find(study).verdict

@@ -53,10 +53,10 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
     maker = strategy("regime_switcher")
     members = [lively(RegimeActorCritic(seed), seed) for seed in SEEDS]
     days = np.random.default_rng(1).normal(size=(12, 64)).astype(np.float32)
-    made = exported(members, maker, tmp_path, days)
-    manifest = decode((made / MANIFEST_FILE).read_bytes())
+    folder = exported(members, maker, tmp_path, days)
+    manifest = decode((folder / MANIFEST_FILE).read_bytes())
     assert manifest.members == 3
-    data = (made / "policy.onnx").read_bytes()
+    data = (folder / "policy.onnx").read_bytes()
     check_graph(data)
     shapes = {
         item.name: [d.dim_value for d in item.type.tensor_type.shape.dim][1:]
@@ -64,38 +64,40 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
     }
     assert shapes == {"observation": [64], "hidden": [3, 128]}
 
-    opened, hidden = OnnxPolicy.open(load(tmp_path, maker, made.name), maker, "cpu"), b""
+    opened, hidden = OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu"), b""
     states = [torch.zeros(1, 128) for _ in members]
     for day, row in enumerate(days):
-        told = opened.answer(AskPolicy(day, 0, Observation(row.tobytes(), (64,), hidden)), 0)
+        answer = opened.answer(AskPolicy(day, 0, Observation(row.tobytes(), (64,), hidden)), 0)
         with torch.no_grad():
-            found = [member(torch.from_numpy(row)[None], state) for member, state in zip(members, states, strict=True)]
-        states = [state for _, state in found]
-        assert isinstance(told, PolicyAnswered)
-        assert told.logits == pytest.approx(torch.cat([logits for logits, _ in found]).mean(0).tolist(), abs=1e-5)
-        hidden = told.hidden
+            answers = [
+                member(torch.from_numpy(row)[None], state) for member, state in zip(members, states, strict=True)
+            ]
+        states = [state for _, state in answers]
+        assert isinstance(answer, PolicyAnswered)
+        assert answer.logits == pytest.approx(torch.cat([logits for logits, _ in answers]).mean(0).tolist(), abs=1e-5)
+        hidden = answer.hidden
         assert np.abs(np.frombuffer(hidden, "<f4").reshape(3, 128) - torch.cat(states).numpy()).max() < 1e-5
-    again = Exported(made / "policy.onnx")  # a memory of one member stands for that of each, as zeros do
+    again = Exported(folder / "policy.onnx")  # a memory of one member stands for that of each, as zeros do
     assert again(torch.from_numpy(days[:1]), torch.zeros(1, 128))[1].shape == (1, 3, 128)
 
     for stated, check in ((1, "graph inputs"), (2, "graph inputs"), (0, "members"), (1000, "members")):
-        (made / MANIFEST_FILE).write_bytes(encode(msgspec.structs.replace(manifest, members=stated)))
+        (folder / MANIFEST_FILE).write_bytes(encode(msgspec.structs.replace(manifest, members=stated)))
         with pytest.raises(ModelError, match=check):
-            OnnxPolicy.open(load(tmp_path, maker, made.name), maker, "cpu")
+            OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu")
 
 
 def test_a_policy_without_a_memory_answers_with_the_mean_of_its_actions(tmp_path: Path) -> None:
     maker = strategy("daily_rebalancer")
     members = [lively(RebalancerActorCritic(FLAT, seed), seed) for seed in SEEDS]
     seen = np.random.default_rng(2).normal(size=(20, 803)).astype(np.float32)
-    made = exported(members, maker, tmp_path, seen)
+    folder = exported(members, maker, tmp_path, seen)
     with torch.no_grad():
-        each = [member(torch.from_numpy(seen)).numpy() for member in members]
-    assert np.abs(run_onnx(made / "policy.onnx", seen) - np.mean(each, axis=0)).max() < 1e-5
-    assert np.ptp(each, axis=0).max() > 1e-2
+        outputs = [member(torch.from_numpy(seen)).numpy() for member in members]
+    assert np.abs(run_onnx(folder / "policy.onnx", seen) - np.mean(outputs, axis=0)).max() < 1e-5
+    assert np.ptp(outputs, axis=0).max() > 1e-2
     weights = sum(4 * parameter.numel() for member in members for parameter in member.parameters())
-    assert weights < (made / "policy.onnx").stat().st_size < 1.2 * weights
-    OnnxPolicy.open(load(tmp_path, maker, made.name), maker, "cpu")
+    assert weights < (folder / "policy.onnx").stat().st_size < 1.2 * weights
+    OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu")
 
 
 def test_an_ensemble_has_a_member_and_one_alone_stays_what_it_is() -> None:

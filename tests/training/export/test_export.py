@@ -121,8 +121,8 @@ def test_the_manifest_vouches_for_every_other_file_and_the_history_tells_of_the_
     report = hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
     assert _manifest(folder).files == {"report.json": report}
     (line,) = (folder.parent / "promotions.jsonl").read_text().splitlines()
-    told = json.loads(line)
-    assert (told["pointer"], told["from"], told["to"]) == ("current", "", folder.name)
+    entry = json.loads(line)
+    assert (entry["pointer"], entry["from"], entry["to"]) == ("current", "", folder.name)
 
 
 def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_repeats(folder: Path) -> None:
@@ -222,9 +222,9 @@ class Steep(nn.Module):
 def test_a_steep_policy_may_differ_by_what_the_last_bits_of_its_inputs_change(tmp_path: Path) -> None:
     probes = np.random.default_rng(1).normal(size=(200, 20, 23)).astype(np.float32)
     policy = Steep()
-    made = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=probes)
+    version = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=probes)
     exact = np.sin(probes.reshape(200, 460).astype(np.float64) @ policy.weight.detach().double().numpy().T)
-    assert np.abs(run_onnx(made / "policy.onnx", probes) - exact).max() <= 1e-4
+    assert np.abs(run_onnx(version / "policy.onnx", probes) - exact).max() <= 1e-4
 
 
 def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) -> None:
@@ -262,22 +262,22 @@ class MemoryResetSwitcher(nn.Module):
     """Remembers in torch, and forgets in the graph."""
 
     def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        kept = 0.0 if torch.compiler.is_compiling() else 1.0
-        after = hidden * kept + observation[:, :1]
+        factor = 0.0 if torch.compiler.is_compiling() else 1.0
+        after = hidden * factor + observation[:, :1]
         return after[:, :16], after
 
 
 def test_a_continuous_policy_answers_with_actions(tmp_path: Path) -> None:
     probes = np.random.default_rng(5).normal(size=(10, 803)).astype(np.float32)
     rebalancer = daily_strategy("daily_rebalancer")
-    made = export(Bold(1.0), rebalancer, RELEASE, out=tmp_path, probes=probes)
-    (answer,) = onnx.load(made / "policy.onnx").graph.output
+    version = export(Bold(1.0), rebalancer, RELEASE, out=tmp_path, probes=probes)
+    (answer,) = onnx.load(version / "policy.onnx").graph.output
     assert (answer.name, [d.dim_value for d in answer.type.tensor_type.shape.dim]) == ("actions", [0, 50])
-    assert np.abs(run_onnx(made / "policy.onnx", probes) - np.tanh(probes[:, :50])).max() <= 1e-6
-    manifest = _manifest(made)
+    assert np.abs(run_onnx(version / "policy.onnx", probes) - np.tanh(probes[:, :50])).max() <= 1e-6
+    manifest = _manifest(version)
     assert manifest.golden.hidden == ()
     assert manifest.contract_hash == contract_hash(rebalancer)
-    assert b'"hidden"' not in (made / "manifest.json").read_bytes()
+    assert b'"hidden"' not in (version / "manifest.json").read_bytes()
     with pytest.raises(ExportError, match=r"gives actions from .* expected -1 to 1: end it with tanh"):
         export(Bold(1.5), rebalancer, RELEASE, out=tmp_path, probes=probes)
 
@@ -301,16 +301,16 @@ def test_a_policy_with_heads_answers_row_by_row_and_its_golden_heads_are_in_the_
     release = replace(RELEASE, symbols=("SPY", "QQQ"))
     with registered(toy_crowd="tests.support.toy.crowd"):
         crowd = daily_strategy("toy_crowd")
-        made = export(Crowd(), crowd, release, out=tmp_path, probes=probes)
+        version = export(Crowd(), crowd, release, out=tmp_path, probes=probes)
         with pytest.raises(ExportError, match="gives 3 heads; expected actions, probabilities, confidence, b"):
             export(Crowd(left_out=1), crowd, release, out=tmp_path, probes=probes)
     outputs = {
         output.name: [d.dim_value or d.dim_param for d in output.type.tensor_type.shape.dim]
-        for output in onnx.load(made / "policy.onnx").graph.output
+        for output in onnx.load(version / "policy.onnx").graph.output
     }
     assert list(outputs) == ["actions", "probabilities", "confidence", "bold", "final"]
     assert [shape[1:] for shape in outputs.values()] == [[], [3], [], [], []]
-    manifest = _manifest(made)
+    manifest = _manifest(version)
     assert (manifest.symbols, manifest.observation_shape, manifest.actions) == (("SPY", "QQQ"), (8,), ("final",))
     for data, logits, heads in zip(
         manifest.golden.observations, manifest.golden.logits, manifest.golden.heads, strict=True
@@ -325,17 +325,17 @@ def test_a_policy_with_heads_answers_row_by_row_and_its_golden_heads_are_in_the_
 def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tmp_path: Path) -> None:
     probes = np.ones((5, 64), dtype=np.float32)
     switcher = daily_strategy("regime_switcher")
-    made = export(Rememberer(), switcher, RELEASE, out=tmp_path, probes=probes)
-    graph = onnx.load(made / "policy.onnx").graph
+    version = export(Rememberer(), switcher, RELEASE, out=tmp_path, probes=probes)
+    graph = onnx.load(version / "policy.onnx").graph
     assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
-    answers, states, _ = run_onnx_sequence(made / "policy.onnx", probes, (128,))
+    answers, states, _ = run_onnx_sequence(version / "policy.onnx", probes, (128,))
     assert states is not None
     assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
-    golden = _manifest(made).golden
+    golden = _manifest(version).golden
     seen = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
-    told = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
-    assert all(len(state) == 128 for state in told)
-    assert np.abs(np.cumsum(seen) - [state[0] for state in told]).max() <= 1e-5
+    memories = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
+    assert all(len(state) == 128 for state in memories)
+    assert np.abs(np.cumsum(seen) - [state[0] for state in memories]).max() <= 1e-5
     assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
     with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
         export(MemoryResetSwitcher(), switcher, RELEASE, out=tmp_path, probes=probes)

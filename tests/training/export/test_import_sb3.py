@@ -48,7 +48,7 @@ def model_zip(default: tuple[PPO, bytes], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kwargs", "activation"),
     [
-        ({}, "tanh"),  # what Stable-Baselines3 takes when nothing is said
+        ({}, "tanh"),  # what Stable-Baselines3 takes by default
         ({"net_arch": [8, 4, 4]}, "tanh"),
         ({"net_arch": {"pi": [8], "vf": [4, 4]}, "activation_fn": nn.ReLU}, "relu"),
         ({"net_arch": [], "activation_fn": nn.ELU}, "elu"),
@@ -60,10 +60,10 @@ def test_logits_are_those_of_the_policy_that_was_saved(kwargs: dict[str, Any], a
     seen = observations()
     with torch.no_grad():
         given = log_probabilities(model.policy.get_distribution(seen))
-        found = imported.module(seen)
+        logits = imported.module(seen)
     assert isinstance(imported.module, FlatPolicy)
     assert imported.activation == activation
-    assert torch.allclose(torch.log_softmax(found, dim=1), given, atol=1e-6, rtol=0)
+    assert torch.allclose(torch.log_softmax(logits, dim=1), given, atol=1e-6, rtol=0)
     assert float(given.std()) > 0.1
 
 
@@ -81,8 +81,8 @@ def test_a_policy_of_a2c_has_the_same_layers_and_is_read_alike(tmp_path: Path) -
     model.save(tmp_path / "a2c.zip")
     seen = observations()
     with torch.no_grad():
-        found = torch.log_softmax(read_sb3(tmp_path / "a2c.zip", OptionScalper()).module(seen), dim=1)
-        assert torch.allclose(found, log_probabilities(model.policy.get_distribution(seen)), atol=1e-6, rtol=0)
+        logits = torch.log_softmax(read_sb3(tmp_path / "a2c.zip", OptionScalper()).module(seen), dim=1)
+        assert torch.allclose(logits, log_probabilities(model.policy.get_distribution(seen)), atol=1e-6, rtol=0)
 
 
 def test_shared_layers_of_versions_before_1_8_come_before_the_policy_s_own(model_zip: Path) -> None:

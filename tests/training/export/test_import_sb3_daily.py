@@ -45,12 +45,12 @@ def test_a_policy_of_continuous_actions_answers_as_its_own_prediction_and_proves
 
 
 def test_actions_of_other_bounds_and_choices_are_refused(tmp_path: Path) -> None:
-    for name, environment, found in (
+    for name, environment, message in (
         ("wide", Acting(low=-2.0), r"of shape \[50\] from -2\. to 1\., daily_rebalancer has a Box of 50 from -1\.0 to"),
         ("choice", Still((803,)), r"discrete.Discrete'> of shape .* has a Box of 50"),
     ):
         PPO("MlpPolicy", environment, n_steps=4, batch_size=4, device="cpu").save(tmp_path / f"{name}.zip")
-        with pytest.raises(ImportSb3Error, match=found):
+        with pytest.raises(ImportSb3Error, match=message):
             import_sb3(tmp_path / f"{name}.zip", "daily_rebalancer")
 
 

@@ -40,8 +40,8 @@ def test_the_newest_row_of_each_question_is_kept_with_its_answer() -> None:
     policy = recorder.before(lambda observations: observations[:, -1] * 10.0)
     assert policy(torch.tensor([[[0.0], [1.0]]])).tolist() == [[10.0]]  # a window of two rows of one column
     recorder.keep(torch.tensor([[3.0, 4.0]]).reshape(1, 2, 1), torch.tensor([[5.0]]))
-    found = recorder.watched()
-    assert (found.rows.tolist(), found.answers.tolist()) == ([[1.0], [4.0]], [[10.0], [5.0]])
+    rows = recorder.watched()
+    assert (rows.rows.tolist(), rows.answers.tolist()) == ([[1.0], [4.0]], [[10.0], [5.0]])
 
 
 class Waits(nn.Module):
@@ -58,33 +58,39 @@ def test_a_desk_of_minutes_is_asked_in_every_minute_after_the_twentieth_half_day
     data = kind("option_scalper").load(write_csv(tmp_path / "bars.csv", bars), trading)
     dates = list(data.days)[-2:]
     assert dates == ["2024-07-02", "2024-07-03"]
-    found = data.watch(Waits(), Span(dates, "potential", trading))
-    assert len(found.rows) == (390 - 19) + (210 - 19)
-    elapsed = found.rows[:, SCALPER.features.index("session_elapsed")]
+    rows = data.watch(Waits(), Span(dates, "potential", trading))
+    assert len(rows.rows) == (390 - 19) + (210 - 19)
+    elapsed = rows.rows[:, SCALPER.features.index("session_elapsed")]
     assert elapsed[[370, -1]].tolist() == [1.0, 1.0]
-    assert found.rows[:, 20:].any() == np.False_  # the desk never held anything
+    assert rows.rows[:, 20:].any() == np.False_  # the desk never held anything
 
 
 def test_chosen_actions_are_counted_and_inputs_taken_from_their_columns() -> None:
     rows = np.zeros((4, 23), dtype=np.float32)
     rows[:, 5] = [1.0, 1.0, 2.0, 4.0]
     answers = np.eye(6, dtype=np.float32)[[0, 1, 1, 5]]
-    found = reference_of((Input("five", (5,), True),), Watched(rows, answers), SCALPER)
-    (five,) = found.features
-    assert (found.samples, five.name, five.columns, five.of_the_desk) == (4, "five", (5,), True)
+    reference = reference_of((Input("five", (5,), True),), Watched(rows, answers), SCALPER)
+    (five,) = reference.features
+    assert (reference.samples, five.name, five.columns, five.of_the_desk) == (4, "five", (5,), True)
     assert (five.edges, five.shares) == ((1.5, 3.0), (0.5, 0.25, 0.25))
-    assert found.actions.shares == (0.25, 0.5, 0.0, 0.0, 0.0, 0.25)
+    assert reference.actions.shares == (0.25, 0.5, 0.0, 0.0, 0.0, 0.25)
 
 
 def test_a_continuous_policy_s_values_are_pooled_over_its_outputs() -> None:
     answers = np.array([[-1.0, 1.0]] * 3, dtype=np.float32)
-    found = reference_of((), Watched(np.zeros((3, 803), dtype=np.float32), answers), strategy("daily_rebalancer").spec)
-    assert (found.actions.edges, found.actions.shares) == ((0.0,), (0.5, 0.5))
+    reference = reference_of(
+        (), Watched(np.zeros((3, 803), dtype=np.float32), answers), strategy("daily_rebalancer").spec
+    )
+    assert (reference.actions.edges, reference.actions.shares) == ((0.0,), (0.5, 0.5))
 
 
 def test_columns_are_named_by_their_features_and_the_desk_s_are_marked() -> None:
-    found = each_column(SWITCHER, range(8, 11), of_the_desk=("weight ",))
-    assert found == (Input("volatility IWM", (8,)), Input("weight CASH", (9,), True), Input("weight SPY", (10,), True))
+    histograms = each_column(SWITCHER, range(8, 11), of_the_desk=("weight ",))
+    assert histograms == (
+        Input("volatility IWM", (8,)),
+        Input("weight CASH", (9,), True),
+        Input("weight SPY", (10,), True),
+    )
 
 
 # --- which inputs -------------------------------------------------------------------------------------------------
@@ -120,10 +126,10 @@ def test_every_shipped_model_carries_a_reference_and_is_still_the_one_that_was_e
     assert manifest.contract_hash == contract_hash(maker)
     assert manifest.policy_sha256.startswith(folder.name.rpartition("-")[2])
     assert [f.name for f in reference.features] == [quantity.name for quantity in kind(name).inputs]
-    for told in (*reference.features, reference.actions):
-        assert len(told.shares) == len(told.edges) + 1
-        assert sum(told.shares) == pytest.approx(1.0, abs=1e-5)
-        assert list(told.edges) == sorted(told.edges)
+    for distribution in (*reference.features, reference.actions):
+        assert len(distribution.shares) == len(distribution.edges) + 1
+        assert sum(distribution.shares) == pytest.approx(1.0, abs=1e-5)
+        assert list(distribution.edges) == sorted(distribution.edges)
     continuous = maker.spec.continuous
     assert continuous or len(reference.actions.shares) == len(maker.spec.actions)
     most = 1024 if maker.spec.rows_are_symbols else 100  # KiB: golden observations have a row for each symbol
@@ -147,14 +153,14 @@ def add(name: str, folder: Path, bars: Path) -> int:
 def test_the_command_makes_the_shipped_reference_again_and_changes_nothing_else(tmp_path: Path, data_dir: Path) -> None:
     folder = without("regime_switcher", tmp_path)
     assert add("regime_switcher", folder, data_dir / "etf_daily_2010_2022.parquet") == 0
-    expected, found = shipped("regime_switcher")[1], decode((folder / MANIFEST_FILE).read_bytes())
+    expected, manifest = shipped("regime_switcher")[1], decode((folder / MANIFEST_FILE).read_bytes())
     assert expected.reference is not None
-    assert found.reference is not None
-    assert msgspec.structs.replace(found, reference=None) == msgspec.structs.replace(expected, reference=None)
-    assert found.reference.samples == expected.reference.samples
-    for mine, told in zip(found.reference.features[:9], expected.reference.features[:9], strict=True):
-        assert (mine.edges, mine.shares) == (told.edges, told.shares)
-    assert found.reference.actions.shares == pytest.approx(expected.reference.actions.shares, abs=0.005)
+    assert manifest.reference is not None
+    assert msgspec.structs.replace(manifest, reference=None) == msgspec.structs.replace(expected, reference=None)
+    assert manifest.reference.samples == expected.reference.samples
+    for mine, other in zip(manifest.reference.features[:9], expected.reference.features[:9], strict=True):
+        assert (mine.edges, mine.shares) == (other.edges, other.shares)
+    assert manifest.reference.actions.shares == pytest.approx(expected.reference.actions.shares, abs=0.005)
 
 
 def test_another_file_than_the_one_it_was_trained_on_is_refused(
@@ -164,9 +170,9 @@ def test_another_file_than_the_one_it_was_trained_on_is_refused(
     before = (folder / MANIFEST_FILE).read_bytes()
     (tmp_path / "bars.csv").write_text("symbol,timestamp\n")
     assert add("regime_switcher", folder, tmp_path / "bars.csv") == 2
-    said = capsys.readouterr().err
-    assert "bars.csv has SHA-256" in said
-    assert "give the file etf_daily_2010_2022.parquet" in said
+    errors = capsys.readouterr().err
+    assert "bars.csv has SHA-256" in errors
+    assert "give the file etf_daily_2010_2022.parquet" in errors
     assert (folder / MANIFEST_FILE).read_bytes() == before
 
 

@@ -102,7 +102,7 @@ def _bomb() -> bytes:
     ],
 )
 def test_a_hostile_or_broken_member_is_refused(members: dict[str, bytes], text: str, model_zip: Path) -> None:
-    rewritten(model_zip, lambda found: found.update(members))
+    rewritten(model_zip, lambda value: value.update(members))
     with pytest.raises(ImportSb3Error, match=text):
         read_sb3(model_zip, OptionScalper())
 
@@ -115,7 +115,7 @@ def test_a_number_that_no_manifest_holds_is_left_out(model_zip: Path) -> None:
 
 def test_a_recurrent_weight_without_any_axis_is_refused(model_zip: Path) -> None:
     weights = {"action_net.weight": torch.zeros(6, 8), "lstm_actor.weight_hh_l0": torch.tensor(0.0)}
-    rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
+    rewritten(model_zip, lambda value: value.update({"policy.pth": stored(weights)}))
     with pytest.raises(ImportSb3Error, match="the LSTM's state has h and c of 0 layers x 0 units"):
         read_sb3(model_zip, Carrying())
 
@@ -124,10 +124,10 @@ def test_a_recurrent_weight_without_any_axis_is_refused(model_zip: Path) -> None
 def test_a_hidden_layer_that_lost_tensors_is_never_left_out(lost: set[str], model_zip: Path) -> None:
     sizes = {"0": (8, 460), "2": (8, 8), "4": (8, 8)}  # the layers around the lost one follow one another
     shapes = {f"{number}.{part}": size for number, size in sizes.items() for part in ("weight", "bias")}
-    kept = {name: torch.zeros(size if "weight" in name else size[:1]) for name, size in shapes.items()}
-    layers = {f"mlp_extractor.policy_net.{name}": tensor for name, tensor in kept.items() if name not in lost}
+    tensors = {name: torch.zeros(size if "weight" in name else size[:1]) for name, size in shapes.items()}
+    layers = {f"mlp_extractor.policy_net.{name}": tensor for name, tensor in tensors.items() if name not in lost}
     weights = {**layers, "action_net.weight": torch.zeros(6, 8), "action_net.bias": torch.zeros(6)}
-    rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
+    rewritten(model_zip, lambda value: value.update({"policy.pth": stored(weights)}))
     with pytest.raises(ImportSb3Error, match=r"policy_net\.2 has a weight (None|\(8, 8\)) and a bias (None|\(8,\))"):
         read_sb3(model_zip, OptionScalper())
 

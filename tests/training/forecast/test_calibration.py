@@ -27,8 +27,8 @@ def _rows(seed: int = 0, count: int = 4000, heat: float = 1.0) -> tuple[NDArray[
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return found
+    probabilities: NDArray[np.float64] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def test_the_temperature_is_the_one_that_torchs_lbfgs_finds() -> None:
@@ -59,14 +59,14 @@ def test_a_temperature_needs_rows_and_finite_logits() -> None:
 def test_scores_are_those_of_scikit_learn() -> None:
     logits, classes = _rows()
     probabilities, sessions = _softmax(logits), np.arange(4000) // 20
-    found = scores(probabilities, classes, sessions)
-    assert (found.rows, found.sessions) == (4000, 200)
-    assert found.log_loss.estimate == pytest.approx(log_loss(classes, probabilities), rel=1e-12)
-    assert found.accuracy.estimate == accuracy_score(classes, probabilities.argmax(axis=1))
+    result = scores(probabilities, classes, sessions)
+    assert (result.rows, result.sessions) == (4000, 200)
+    assert result.log_loss.estimate == pytest.approx(log_loss(classes, probabilities), rel=1e-12)
+    assert result.accuracy.estimate == accuracy_score(classes, probabilities.argmax(axis=1))
     squares = np.square(probabilities - np.eye(3)[classes]).sum(axis=1).mean()
-    assert found.brier.estimate == pytest.approx(squares, rel=1e-12)
-    assert found.base_rate.estimate == pytest.approx(np.bincount(classes).max() / 4000, rel=1e-12)
-    for interval in (found.log_loss, found.brier, found.accuracy, found.base_rate):
+    assert result.brier.estimate == pytest.approx(squares, rel=1e-12)
+    assert result.base_rate.estimate == pytest.approx(np.bincount(classes).max() / 4000, rel=1e-12)
+    for interval in (result.log_loss, result.brier, result.accuracy, result.base_rate):
         assert interval.low < interval.estimate < interval.high
 
 
@@ -77,8 +77,8 @@ def test_the_calibration_error_is_the_weighted_gap_of_scikit_learns_curve() -> N
     shares, means = calibration_curve(right, sure, n_bins=BINS, strategy="uniform")
     counts = np.histogram(sure, np.linspace(0.0, 1.0, BINS + 1))[0]
     expected = (np.abs(shares - means) * counts[counts > 0]).sum() / len(sure)
-    found = scores(probabilities, classes, np.arange(4000) // 20)
-    assert found.expected_calibration_error.estimate == pytest.approx(expected, rel=1e-9)
+    result = scores(probabilities, classes, np.arange(4000) // 20)
+    assert result.expected_calibration_error.estimate == pytest.approx(expected, rel=1e-9)
     bins = reliability(sure, right)
     assert [part.right for part in bins] == pytest.approx(shares)
     assert [part.confidence for part in bins] == pytest.approx(means)
@@ -88,20 +88,22 @@ def test_the_calibration_error_is_the_weighted_gap_of_scikit_learns_curve() -> N
 def test_a_temperature_mends_what_was_too_sure_and_the_interval_says_so() -> None:
     logits, classes = _rows(heat=2.5)
     heat = best_temperature(logits, classes)
-    found = compared(_softmax(logits), _softmax(logits / heat), classes, np.arange(4000) // 20, heat)
-    assert found.temperature == heat
-    assert found.expected_calibration_error.high < 0.0
-    assert found.log_loss.high < 0.0
-    assert found.log_loss.estimate == pytest.approx(found.after.log_loss.estimate - found.before.log_loss.estimate)
-    assert found.after.accuracy == found.before.accuracy
+    comparison = compared(_softmax(logits), _softmax(logits / heat), classes, np.arange(4000) // 20, heat)
+    assert comparison.temperature == heat
+    assert comparison.expected_calibration_error.high < 0.0
+    assert comparison.log_loss.high < 0.0
+    assert comparison.log_loss.estimate == pytest.approx(
+        comparison.after.log_loss.estimate - comparison.before.log_loss.estimate
+    )
+    assert comparison.after.accuracy == comparison.before.accuracy
 
 
 def test_scores_of_no_row_are_refused_and_one_session_has_no_interval() -> None:
     with pytest.raises(ValueError, match="no row to score"):
         scores(np.empty((0, 3)), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    found = scores(np.array([[0.2, 0.5, 0.3]]), np.array([1]), np.array([7]))
-    assert (found.accuracy.low, found.accuracy.high) == (1.0, 1.0)
-    assert "one alone" in found.accuracy.note
+    result = scores(np.array([[0.2, 0.5, 0.3]]), np.array([1]), np.array([7]))
+    assert (result.accuracy.low, result.accuracy.high) == (1.0, 1.0)
+    assert "one alone" in result.accuracy.note
 
 
 def test_the_confusion_matrix_is_scikit_learns() -> None:

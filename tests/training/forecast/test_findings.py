@@ -42,19 +42,19 @@ Z2020 = [[0.0, 0.2, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 1.0]]  # 
 def test_each_year_is_scored_before_and_after_its_own_temperature_and_the_tested_ones_together() -> None:
     material, bars = hand()
     years = [forecast(2019, [0, 1], Z2019, 2.0), forecast(2020, [2, 3, 4, 5], Z2020, 0.5)]
-    found = find(material, bars, years, [2019, 2020], COST, FACTS)
-    first, second = found.years
+    findings = find(material, bars, years, [2019, 2020], COST, FACTS)
+    first, second = findings.years
     assert (first.year, first.tested, first.purged) == (2019, True, 3)
     assert first.scores is not None
     assert second.scores is not None
-    assert found.scores is not None
+    assert findings.scores is not None
     assert second.scores.after.rows == 2
-    assert found.scores.after.rows == 4
+    assert findings.scores.after.rows == 4
     right = np.array([BUY, SELL, SELL, HOLD])
     for part, logits, temperatures, rows in (
         (first.scores, Z2019, [2.0, 2.0], slice(0, 2)),
         (second.scores, Z2020[:2], [0.5, 0.5], slice(2, 4)),
-        (found.scores, Z2019 + Z2020[:2], [2.0, 2.0, 0.5, 0.5], slice(0, 4)),
+        (findings.scores, Z2019 + Z2020[:2], [2.0, 2.0, 0.5, 0.5], slice(0, 4)),
     ):
         classes = right[rows]
         own = np.array(logits)
@@ -62,29 +62,29 @@ def test_each_year_is_scored_before_and_after_its_own_temperature_and_the_tested
         after = -log_softmax(own / np.array(temperatures)[:, None], axis=1)[np.arange(len(classes)), classes].mean()
         assert part.before.log_loss.estimate == pytest.approx(before, rel=1e-5)
         assert part.after.log_loss.estimate == pytest.approx(after, rel=1e-5)
-    assert found.scores.after.accuracy.estimate == 0.75
-    assert found.scores.after.base_rate.estimate == 0.5  # SELL, twice in four
+    assert findings.scores.after.accuracy.estimate == 0.75
+    assert findings.scores.after.base_rate.estimate == 0.5  # SELL, twice in four
 
 
 def test_a_forecast_buy_is_bought_at_the_next_open_and_sold_at_the_close_that_decides() -> None:
     material, bars = hand()
-    found = find(material, bars, [forecast(2019, [0, 1], Z2019, 1.0)], [2019], COST, FACTS)
-    assert found.figures is not None
-    sure, both = found.figures.coverage[0], found.figures.coverage[-1]
+    findings = find(material, bars, [forecast(2019, [0, 1], Z2019, 1.0)], [2019], COST, FACTS)
+    assert findings.figures is not None
+    sure, both = findings.figures.coverage[0], findings.figures.coverage[-1]
     # row 0 is the more confident: in at 102, its label ends in session 1 at 105; row 1: in at 104, out at 98 in 3
     assert sure.pnl == pytest.approx(105 / 102 - 1 - COST)
     assert both.pnl == pytest.approx((105 / 102 - 1 - COST) + (98 / 104 - 1 - COST))
     assert (both.trades, both.accuracy) == (2, 0.5)
-    assert found.figures.confusion == ((0, 0, 0), (0, 1, 0), (0, 1, 0))
+    assert findings.figures.confusion == ((0, 0, 0), (0, 1, 0), (0, 1, 0))
 
 
 def test_only_tested_years_are_joined_and_a_year_without_labels_is_not_known() -> None:
     material, bars = hand()
     years = [forecast(2019, [0, 1], Z2019, 1.0), forecast(2020, [4, 5], Z2020[2:], 1.0)]
-    found = find(material, bars, years, [2020], COST, FACTS)
-    assert found.scores is None
-    assert found.figures is None
-    assert [(year.tested, year.scores is None) for year in found.years] == [(False, False), (True, True)]
+    findings = find(material, bars, years, [2020], COST, FACTS)
+    assert findings.scores is None
+    assert findings.figures is None
+    assert [(year.tested, year.scores is None) for year in findings.years] == [(False, False), (True, True)]
 
 
 def test_it_is_read_back_from_json() -> None:
@@ -93,10 +93,10 @@ def test_it_is_read_back_from_json() -> None:
     rows = np.array([[day, place] for day in days for place in range(3)])
     probable = truth[tuple(rows.T)].astype(np.float32)
     year = Forecast(2013, rows, probable, probable.max(axis=1), 1.0, 0)
-    found = find(material, moving(material, 0.02).bars, [year], [2013], COST, FACTS)
-    extra = msgspec.json.decode(msgspec.json.encode({KEY: msgspec.to_builtins(found)}))
-    assert read(extra) == found
+    findings = find(material, moving(material, 0.02).bars, [year], [2013], COST, FACTS)
+    extra = msgspec.json.decode(msgspec.json.encode({KEY: msgspec.to_builtins(findings)}))
+    assert read(extra) == findings
     assert read({}) is None
-    assert found.figures is not None
-    assert found.figures.coverage[-1].pnl_a_trade > 0.0  # the truth is worth something
-    assert found.figures.coverage[0].accuracy > found.figures.coverage[-1].accuracy
+    assert findings.figures is not None
+    assert findings.figures.coverage[-1].pnl_a_trade > 0.0  # the truth is worth something
+    assert findings.figures.coverage[0].accuracy > findings.figures.coverage[-1].accuracy

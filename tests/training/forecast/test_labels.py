@@ -31,9 +31,9 @@ def _barriers(touch: str = "range", horizon: int = 3, down: float = 2.0) -> Barr
 
 def _label(*future: tuple[float, float, float, float], barriers: Barriers | None = None) -> tuple[int, int]:
     """Class and end, counted from the labelled row, of the last quiet close."""
-    found = triple_barrier(_bars(*future), barriers or _barriers())
-    end = int(found.end[PAST, 0])
-    return int(found.classes[PAST, 0]), end - PAST if end != NONE else NONE
+    label = triple_barrier(_bars(*future), barriers or _barriers())
+    end = int(label.end[PAST, 0])
+    return int(label.classes[PAST, 0]), end - PAST if end != NONE else NONE
 
 
 STILL = (100.0, 100.5, 99.5, 100.0)
@@ -42,9 +42,9 @@ UPPER, LOWER = 100.0 * math.exp(2 * VOLATILITY), 100.0 * math.exp(-2 * VOLATILIT
 
 def test_the_past_volatility_is_the_sample_deviation_of_the_last_returns() -> None:
     close = _bars(STILL)[3]
-    found = past_volatility(close, PAST, np.zeros(close.shape, dtype=np.bool_))
-    assert np.isnan(found[:PAST]).all()
-    assert found[PAST, 0] == pytest.approx(VOLATILITY, rel=1e-12)
+    volatility = past_volatility(close, PAST, np.zeros(close.shape, dtype=np.bool_))
+    assert np.isnan(volatility[:PAST]).all()
+    assert volatility[PAST, 0] == pytest.approx(VOLATILITY, rel=1e-12)
 
 
 def test_a_high_at_the_upper_barrier_is_a_buy_that_ends_there() -> None:

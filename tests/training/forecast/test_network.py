@@ -26,8 +26,8 @@ def _sequences(count: int, sizes: Sizes = SMALL, seed: int = 0) -> Tensor:
 
 def _torchs_own(net: ForecastNet, prepared: Tensor) -> Tensor:
     """The same network written down once more, with torch's LSTM."""
-    found = torch.relu(net.second(torch.relu(net.first(prepared.transpose(1, 2))))).transpose(1, 2)
-    outputs = net.lstm.layers(found)[0]
+    output = torch.relu(net.second(torch.relu(net.first(prepared.transpose(1, 2))))).transpose(1, 2)
+    outputs = net.lstm.layers(output)[0]
     weights = torch.softmax(net.alignment(torch.tanh(net.score(outputs))).squeeze(-1), dim=1)
     logits: Tensor = net.head(torch.einsum("bs,bsh->bh", weights, outputs))
     return logits
@@ -49,9 +49,9 @@ def test_training_and_inference_compute_what_torch_computes() -> None:
     torch.autograd.backward(expected.square().sum())
     gradients = [p.grad.clone() for p in net.parameters() if p.grad is not None]
     net.zero_grad()
-    found = net.balanced(prepared)
-    torch.autograd.backward(found.square().sum())
-    assert torch.allclose(found, expected, atol=1e-6)
+    loss = net.balanced(prepared)
+    torch.autograd.backward(loss.square().sum())
+    assert torch.allclose(loss, expected, atol=1e-6)
     assert len(gradients) == len(list(net.parameters()))
     for parameter, gradient in zip(net.parameters(), gradients, strict=True):
         assert parameter.grad is not None
@@ -67,8 +67,8 @@ def test_scaling_is_mean_and_deviation_of_the_training_rows_and_clips() -> None:
     assert scaling.scale.tolist() == pytest.approx([math.sqrt(8 / 3), 1.0])
     sizes = Sizes(features=2, window=9, channels=(4, 6), hidden=8, attention=3)
     net = ForecastNet(sizes, Frozen(scaling), seed=0)
-    found = net.prepare(torch.tensor([[3.0 + math.sqrt(8 / 3), 4.0], [300.0, -40.0]]))
-    assert found.tolist() == [pytest.approx([1.0, -1.0]), [2.0, -2.0]]
+    normal = net.prepare(torch.tensor([[3.0 + math.sqrt(8 / 3), 4.0], [300.0, -40.0]]))
+    assert normal.tolist() == [pytest.approx([1.0, -1.0]), [2.0, -2.0]]
 
 
 def test_the_scaling_is_part_of_the_weights_that_are_kept() -> None:
@@ -105,8 +105,8 @@ def test_a_temperature_divides_the_logits() -> None:
     forecaster = Forecaster([member])
     forecaster.temperature.fill_(2.5)
     with torch.no_grad():
-        found = forecaster(_sequences(4))[0]
-        assert torch.allclose(found, torch.softmax(member(_sequences(4)) / 2.5, dim=-1), atol=1e-7)
+        logits = forecaster(_sequences(4))[0]
+        assert torch.allclose(logits, torch.softmax(member(_sequences(4)) / 2.5, dim=-1), atol=1e-7)
 
 
 def test_entropy_confidence_is_one_where_sure_and_zero_where_all_are_alike() -> None:

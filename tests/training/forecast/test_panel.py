@@ -30,11 +30,11 @@ def _features(
     dates: NDArray[np.datetime64],
 ) -> NDArray[np.float32]:
     """The log return over this symbol's own bars, close over high, and the day of the month."""
-    found = np.full((len(close), 3), np.nan, dtype=np.float32)
-    found[1:, 0] = np.diff(np.log(close))
-    found[:, 1] = close / high
-    found[:, 2] = dates.astype(object) == dates.astype(object)
-    return found
+    features = np.full((len(close), 3), np.nan, dtype=np.float32)
+    features[1:, 0] = np.diff(np.log(close))
+    features[:, 1] = close / high
+    features[:, 2] = dates.astype(object) == dates.astype(object)
+    return features
 
 
 def _write(path: Path, closes: dict[str, list[float]], adjustment: str = "", cents: float = 1.0) -> Path:
@@ -190,7 +190,7 @@ def test_a_jump_is_seen_across_a_gap() -> None:
 def test_sessions_without_volume_are_masked_when_they_are_as_many_as_the_limit() -> None:
     bars = np.full((5, 12, 1), 10.0)
     bars[4, 3:8] = 0.0
-    found = reasons(bars, np.zeros((12, 1), dtype=np.bool_), np.ones((12, 1, 2), dtype=np.float32), 2, silent=4)
-    assert [REASONS[code] for code in found[:, 0].tolist()] == [
+    causes = reasons(bars, np.zeros((12, 1), dtype=np.bool_), np.ones((12, 1, 2), dtype=np.float32), 2, silent=4)
+    assert [REASONS[code] for code in causes[:, 0].tolist()] == [
         "short history", *[""] * 5, "no volume", "no volume", *[""] * 4
     ]  # fmt: skip

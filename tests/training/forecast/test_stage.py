@@ -42,10 +42,10 @@ def test_noise_is_not_learnt() -> None:
     material, _ = panel(4, planted=False)
     _, (result,) = walk_forward(material, PLAN)
     assert result.tested is not None
-    found = result.tested.after
-    width = found.accuracy.high - found.accuracy.low  # twice the interval: a true one misses in 1 run of 10,000
-    assert found.accuracy.estimate == pytest.approx(1 / 3, abs=width)
-    assert found.log_loss.estimate == pytest.approx(np.log(3), abs=0.01)
+    scores = result.tested.after
+    width = scores.accuracy.high - scores.accuracy.low  # twice the interval: a true one misses in 1 run of 10,000
+    assert scores.accuracy.estimate == pytest.approx(1 / 3, abs=width)
+    assert scores.log_loss.estimate == pytest.approx(np.log(3), abs=0.01)
 
 
 def test_forecasts_are_of_the_predicted_year_and_nan_elsewhere() -> None:
@@ -69,7 +69,7 @@ def test_a_planted_leak_is_seen() -> None:
     fold = by_years(material.dates, 2013, 2013)[0]
     middle, end = sum(fold.predict) // 2, fold.predict[1]
     leaky = YearFold(2014, (0, middle), (middle, end), (end, end))
-    sound, knowing = (train_member(material, quick, each, 0) for each in (fold, leaky))
+    sound, knowing = (train_member(material, quick, variant, 0) for variant in (fold, leaky))
     assert sound.known_until < fold.predict[0]
     assert knowing.known_until == end - 1 - quick.embargo
     assert _assembled(material, [finish_fold(material, quick, fold, [sound]).forecasts]).known.sum() == 261 * 3
@@ -107,8 +107,8 @@ def test_a_walk_that_was_killed_between_members_ends_in_the_same_forecasts(tmp_p
     fold = by_years(material.dates, 2013, 2013)[0]
     train_member(material, quick, fold, 0, folder=tmp_path)
     heard: list[tuple[int, int, MemberProgress]] = []
-    found, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
-    assert found.probabilities.tobytes() == expected.probabilities.tobytes()
+    again, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
+    assert again.probabilities.tobytes() == expected.probabilities.tobytes()
     assert {(year, member) for year, member, _ in heard} == {(2013, 1)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forecaster-2013-1.pt", "forecaster-2013-2.pt"]
 
@@ -131,6 +131,6 @@ def test_scaling_and_class_weights_come_from_training_rows_alone() -> None:
     for place in range(3):
         changed.windows.rows[place * days + fold.validate[0] : (place + 1) * days] *= 100.0
     quick = msgspec.structs.replace(PLAN, recipe=msgspec.structs.replace(PLAN.recipe, epochs=1))
-    one, other = (train_member(each, quick, fold, 0).weights for each in (material, changed))
+    one, other = (train_member(rows, quick, fold, 0).weights for rows in (material, changed))
     assert np.array_equal(one["mean"], other["mean"])
     assert np.array_equal(one["scale"], other["scale"])

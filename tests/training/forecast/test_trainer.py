@@ -1,4 +1,4 @@
-"""Training of a member: it learns, repeats itself byte for byte, goes on after a stop, and says how far it is."""
+"""Training of a member: it learns, repeats itself byte for byte, goes on after a stop, and reports its progress."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bytes(material: M
     expected = fit(_trainer(material))
     checkpoint, batches = tmp_path / "member.pt", _trainer(material).batches(0)
     for run_ends_after in (2, batches + 1, batches + 2):  # in the first epoch, the second, the third
-        asked = iter([False] * (run_ends_after - 1) + [True])
+        answers = iter([False] * (run_ends_after - 1) + [True])
         with pytest.raises(Stopped):
-            fit(_trainer(material), checkpoint=checkpoint, identity="same", pause=partial(next, asked))
-    found = fit(_trainer(material), checkpoint=checkpoint, identity="same")
-    assert _bytes(found.weights) == _bytes(expected.weights)
-    assert found.curve == expected.curve
+            fit(_trainer(material), checkpoint=checkpoint, identity="same", pause=partial(next, answers))
+    result = fit(_trainer(material), checkpoint=checkpoint, identity="same")
+    assert _bytes(result.weights) == _bytes(expected.weights)
+    assert result.curve == expected.curve
 
 
 def test_a_finished_training_is_read_again_and_not_done_again(material: Material, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_identity_changes_with_everything_that_the_weights_depend_on(materia
     other = panel(2, symbols=3)[0]
     moved = Samples(train.rows, np.roll(train.classes, 1))
     trainer, windows = _trainer(material), material.windows
-    found = [
+    identities = [
         identity_of(trainer, windows, train, validate, 5),
         identity_of(trainer, windows, train, validate, 6),
         identity_of(trainer, windows, moved, validate, 5),
@@ -91,8 +91,8 @@ def test_the_identity_changes_with_everything_that_the_weights_depend_on(materia
         identity_of(_trainer(material, seed=6), windows, train, validate, 5),
         identity_of(_trainer(material, msgspec.structs.replace(QUICK, stride=2)), windows, train, validate, 5),
     ]
-    assert len(set(found)) == len(found)
-    assert identity_of(_trainer(material), windows, train, validate, 5) == found[0]
+    assert len(set(identities)) == len(identities)
+    assert identity_of(_trainer(material), windows, train, validate, 5) == identities[0]
 
 
 def test_progress_counts_all_batches_and_tells_the_seconds_left(material: Material) -> None:
@@ -108,12 +108,12 @@ def test_progress_counts_all_batches_and_tells_the_seconds_left(material: Materi
 def test_the_weights_with_the_least_log_loss_are_kept_and_patience_ends_it(material: Material) -> None:
     recipe = MemberRecipe(epochs=40, batch=32, learning_rate=3e-2, stride=1, patience=2)
     trainer = _trainer(material, recipe)
-    found = fit(trainer)
-    losses = [epoch.log_loss for epoch in found.curve]
-    assert len(found.curve) < 40
-    assert found.chosen.log_loss == min(losses)
-    assert len(losses) - found.chosen.epoch == 2
-    trainer.network.load_state_dict(found.weights)
+    result = fit(trainer)
+    losses = [epoch.log_loss for epoch in result.curve]
+    assert len(result.curve) < 40
+    assert result.chosen.log_loss == min(losses)
+    assert len(losses) - result.chosen.epoch == 2
+    trainer.network.load_state_dict(result.weights)
     assert trainer.look()[0] == pytest.approx(min(losses), abs=1e-12)
 
 
@@ -127,9 +127,9 @@ def test_all_rows_are_seen_once_in_as_many_epochs_as_the_stride(material: Materi
 
 def test_a_look_is_the_log_loss_of_the_answer_without_class_weights(material: Material) -> None:
     trainer, (_, validate) = _trainer(material), _samples(material)
-    kept = validate.rows[:, 0] % QUICK.stride == 0
-    sequences = material.windows.gather(material.windows.places(validate.rows[kept]))
-    classes = torch.from_numpy(validate.classes[kept].astype(np.int64))
+    mask = validate.rows[:, 0] % QUICK.stride == 0
+    sequences = material.windows.gather(material.windows.places(validate.rows[mask]))
+    classes = torch.from_numpy(validate.classes[mask].astype(np.int64))
     with torch.no_grad():
         logits = trainer.network(sequences)
     log_loss, accuracy = trainer.look()

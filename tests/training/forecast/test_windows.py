@@ -12,9 +12,9 @@ def test_a_window_is_the_last_rows_of_its_symbol_the_newest_last() -> None:
     features = np.random.default_rng(0).normal(size=(20, 3, 4)).astype(np.float32)
     windows = Windows(features, 5)
     rows = np.array([[4, 0], [19, 2], [7, 1]])
-    found = windows.gather(windows.places(rows)).numpy()
-    assert found.shape == (3, 5, 4)
-    for sequence, (day, place) in zip(found, rows.tolist(), strict=True):
+    sequences = windows.gather(windows.places(rows)).numpy()
+    assert sequences.shape == (3, 5, 4)
+    for sequence, (day, place) in zip(sequences, rows.tolist(), strict=True):
         assert np.array_equal(sequence, features[day - 4 : day + 1, place])
 
 

@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import replace
 
 from daemon.experience.experience import ActionChoice, Experience
-from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
+from tests.support.rl.stream_learner import ACTIONS, WIDTH, make_experiences
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
@@ -35,7 +35,7 @@ class Published:
 
 
 def numbers(network: QNetwork) -> list[float]:
-    return [number for each in network.state_dict().values() for number in each.flatten().tolist()]
+    return [number for tensor in network.state_dict().values() for number in tensor.flatten().tolist()]
 
 
 def move(network: QNetwork) -> None:
@@ -46,17 +46,17 @@ def move(network: QNetwork) -> None:
 
 def sessions(count: int, model: str = "champion") -> list[Experience]:
     """So many sessions of decisions that were explored."""
-    found = made(count * A_SESSION)
+    experiences = make_experiences(count * A_SESSION)
     chosen = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
     return [
         replace(
-            each,
+            experience,
             session=f"2024-01-{place // A_SESSION + 1:02}",
             terminal=place % A_SESSION == A_SESSION - 1,
             model=model,
             chosen=(ActionChoice(0, 0, chosen[place % 3]),),
         )
-        for place, each in enumerate(found)
+        for place, experience in enumerate(experiences)
     ]
 
 
@@ -69,31 +69,31 @@ def net() -> QNetwork:
     return QNetwork(WIDTH, (4,), actions=ACTIONS, seed=1)
 
 
-def see(found: Candidates, experiences: Sequence[Experience], network: QNetwork, **more: Any) -> list[bool]:
-    wanted = []
+def see(maker: Candidates, experiences: Sequence[Experience], network: QNetwork, **more: Any) -> list[bool]:
+    flags = []
     for experience in experiences:
         move(network)
         given: dict[str, Any] = {"stream": STREAM, "follows": not experience.terminal, "frozen": False} | more
-        wanted.append(found.look(experience, [0.001 * experience.decision], **given))
-    return wanted
+        flags.append(maker.look(experience, [0.001 * experience.decision], **given))
+    return flags
 
 
 def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() -> None:
     network, published = net(), Published()
-    found, all_ = candidates(network, published), sessions(8)
-    wanted = see(found, all_[: 2 * A_SESSION], network)
+    maker, all_ = candidates(network, published), sessions(8)
+    flags = see(maker, all_[: 2 * A_SESSION], network)
     taken = numbers(network)
-    assert [place for place, each in enumerate(wanted) if each] == [2 * A_SESSION - 1]
-    see(found, all_[2 * A_SESSION : 5 * A_SESSION - 1], network)
+    assert [place for place, each in enumerate(flags) if each] == [2 * A_SESSION - 1]
+    see(maker, all_[2 * A_SESSION : 5 * A_SESSION - 1], network)
     assert published.calls == []
-    see(found, all_[5 * A_SESSION - 1 :], network)
+    see(maker, all_[5 * A_SESSION - 1 :], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
     weights, off, origin, parent = published.calls[0]
     assert weights == taken
     assert origin == Origin("2024-01-02", STREAM, (all_[0].row, all_[2 * A_SESSION - 1].row))
     assert (off.decisions, off.sessions, off.episodes, parent) == (3 * A_SESSION, 3, 9, "champion")
     rows, answers = published.watched[0]
-    states = [np.frombuffer(each.state, dtype="<f4") for each in all_[2 * A_SESSION : 5 * A_SESSION]]
+    states = [np.frombuffer(experience.state, dtype="<f4") for experience in all_[2 * A_SESSION : 5 * A_SESSION]]
     assert rows.tolist() == [state[-2:].tolist() for state in states]
     assert answers.shape == (3 * A_SESSION, ACTIONS)
     assert off.exploration == pytest.approx(np.mean([0.2, 0.5, 0.1]))
@@ -102,52 +102,52 @@ def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() 
 
 def test_what_has_learned_nothing_since_is_not_taken_again() -> None:
     network, published = net(), Published()
-    found = candidates(network, published, every=1, sessions=1)
+    maker = candidates(network, published, every=1, sessions=1)
     for experience in sessions(4):
-        found.look(experience, [0.0], stream=STREAM, follows=not experience.terminal, frozen=False)
+        maker.look(experience, [0.0], stream=STREAM, follows=not experience.terminal, frozen=False)
     assert published.calls == []
 
 
 def test_only_decisions_of_the_one_that_answered_last_count_and_it_is_the_parent() -> None:
     network, published = net(), Published()
-    found = candidates(network, published)
+    maker = candidates(network, published)
     all_ = [*sessions(3, "former"), *sessions(5)[3 * A_SESSION :]]
     all_[-1] = replace(all_[-1], model="", outcome="failed")
-    see(found, all_, network)
+    see(maker, all_, network)
     ((_, off, _, parent),) = published.calls
     assert (parent, off.decisions, off.sessions) == ("champion", 2 * A_SESSION - 1, 2)
 
 
 def test_a_session_whose_end_never_came_ends_with_the_next_one() -> None:
     network, published = net(), Published()
-    found = candidates(network, published)
-    see(found, [each for each in sessions(6) if not each.terminal], network)
+    maker = candidates(network, published)
+    see(maker, [experience for experience in sessions(6) if not experience.terminal], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02"]
 
 
 def test_frozen_nothing_is_taken_and_nothing_is_published_until_it_is_thawed() -> None:
     network, published = net(), Published()
-    found, all_ = candidates(network, published), sessions(9)
-    see(found, all_[: 4 * A_SESSION], network)
-    see(found, all_[4 * A_SESSION : 6 * A_SESSION], network, frozen=True)
+    maker, all_ = candidates(network, published), sessions(9)
+    see(maker, all_[: 4 * A_SESSION], network)
+    see(maker, all_[4 * A_SESSION : 6 * A_SESSION], network, frozen=True)
     assert published.calls == []
-    see(found, all_[6 * A_SESSION :], network)
+    see(maker, all_[6 * A_SESSION :], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
 
 
 def test_another_stream_begins_a_new_span_of_rows() -> None:
     network, published = net(), Published()
-    found, all_ = candidates(network, published), sessions(9)
-    see(found, all_[:A_SESSION], network)
-    see(found, all_[A_SESSION:], network, stream="another")
+    maker, all_ = candidates(network, published), sessions(9)
+    see(maker, all_[:A_SESSION], network)
+    see(maker, all_[A_SESSION:], network, stream="another")
     origin = published.calls[0][2]
     assert (origin.stream, origin.rows) == ("another", (all_[A_SESSION].row, all_[2 * A_SESSION - 1].row))
 
 
 def test_gone_on_with_from_any_state_it_publishes_the_same() -> None:
     network, whole = net(), Published()
-    found, all_ = candidates(network, whole), sessions(8)
-    see(found, all_, network)
+    maker, all_ = candidates(network, whole), sessions(8)
+    see(maker, all_, network)
     for cut in (1, 2 * A_SESSION, 2 * A_SESSION + 1, 4 * A_SESSION + 3):
         network, parts = net(), Published()
         before = candidates(network, parts)
@@ -189,10 +189,10 @@ def a_log(count: int, sessions_: int, seed: int) -> tuple[Any, Any]:
 
 def test_a_better_policy_leads_by_what_it_earns_more() -> None:
     log, values = a_log(40, 20, seed=3)
-    found = judged(log, values, 0, portfolio=1, horizon=1, discount=1.0)
-    assert found.cannot_be_said == ""
-    assert (found.decisions, found.sessions, found.episodes) == (1600, 20, 1600)
-    assert {one.name: one.lead.estimate for one in found.estimates} == {
+    card = judged(log, values, 0, portfolio=1, horizon=1, discount=1.0)
+    assert card.cannot_be_said == ""
+    assert (card.decisions, card.sessions, card.episodes) == (1600, 20, 1600)
+    assert {one.name: one.lead.estimate for one in card.estimates} == {
         name: pytest.approx(0.2, abs=0.01)  # BUY with 0.6 in place of 0.4
         for name in ("wis", "dr", "fqe")
     }
@@ -209,6 +209,6 @@ def test_lanes_are_runs_of_their_own_and_a_gap_ends_one() -> None:
 
 def test_a_log_without_a_decision_of_the_champion_says_nothing() -> None:
     log, values = a_log(3, 2, seed=1)
-    found = judged(log, values, 7, portfolio=1, horizon=2, discount=0.9)
-    assert found.cannot_be_said == "no decision of the champion was logged since it was taken"
-    assert (found.horizon, found.discount, found.decisions) == (2, 0.9, 0)
+    card = judged(log, values, 7, portfolio=1, horizon=2, discount=0.9)
+    assert card.cannot_be_said == "no decision of the champion was logged since it was taken"
+    assert (card.horizon, card.discount, card.decisions) == (2, 0.9, 0)

@@ -25,7 +25,7 @@ from strategies.online_dqn import OnlineDqn
 from tests.support.desks.desk_run import tape_rows, write_tape
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import LIMIT_S, Logged, redis_anywhere
-from tests.support.rl.stream_learner import A_SESSION, made, put
+from tests.support.rl.stream_learner import A_SESSION, make_experiences, put
 from tests.support.rl.trainer_work import work
 from training.online.beginning import COLD_FILE, OtherFolder
 from training.online.command import main
@@ -80,18 +80,18 @@ def wide(experiences: list[Experience], later_ns: int = 0) -> list[Experience]:
 
 
 def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, server: RedisServer) -> None:
-    with server.client("rltrader-trainer") as own:
-        assert newest_stream(own, DESK, "", -1, NOW_NS) == ("", False)
-        put(client, FIRST, made(3))
-        put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in made(3)])  # another desk
+    with server.client("rltrader-trainer") as connection:
+        assert newest_stream(connection, DESK, "", -1, NOW_NS) == ("", False)
+        put(client, FIRST, make_experiences(3))
+        put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in make_experiences(3)])  # another desk
         client.xadd(stream_name(DESK, "e0"), {"a": "b"}, id="999-0")  # nothing that can be read
-        assert newest_stream(own, DESK, "", -1, NOW_NS) == (FIRST, False)
-        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
-        put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in made(1)])
-        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
-        assert newest_stream(own, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
+        assert newest_stream(connection, DESK, "", -1, NOW_NS) == (FIRST, False)
+        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
+        put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in make_experiences(1)])
+        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
+        assert newest_stream(connection, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
         client.delete(FIRST)
-        assert newest_stream(own, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
+        assert newest_stream(connection, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
 
 
 # --- one process at work ----------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     tmp_path: Path, bars: Path, client: Any, server: RedisServer
 ) -> None:
     logged, own, shelf = Logged(), tmp_path / "own", tmp_path / "store" / "online_dqn"
-    first, second = wide(made(20)), wide(made(2 * A_SESSION, seed=2), later_ns=1000)
+    first, second = wide(make_experiences(20)), wide(make_experiences(2 * A_SESSION, seed=2), later_ns=1000)
 
     def steps() -> Iterator[Callable[[], bool]]:
         put(client, FIRST, first)
@@ -166,7 +166,7 @@ def test_a_second_trainer_with_a_folder_of_its_own_is_refused_and_the_first_goes
 ) -> None:
     monkeypatch.setattr("training.online.command.signal.signal", lambda *_: None)
     monkeypatch.setenv("REDIS_PASSWORD", server.passwords["rltrader-trainer"])
-    experiences, seconds = wide(made(20)), tmp_path / "other"
+    experiences, seconds = wide(make_experiences(20)), tmp_path / "other"
     seconds.mkdir()
 
     def steps() -> Iterator[Callable[[], bool]]:
@@ -207,7 +207,7 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
             work(arguments(folder, bars, server, "--seed", "2"), own_client, Logged(), iter([lambda: False]))
         with pytest.raises(OtherFolder, match=r"made with reward = {'gain': 1.0}, now {'fees': 2.0}: give the former"):
             work(arguments(folder, bars, server, "--reward", "fees=2"), own_client, Logged(), iter([lambda: False]))
-        put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in made(3)])
+        put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in make_experiences(3)])
         logged = Logged()
         refused: Iterator[Callable[[], bool]] = iter([lambda: len(logged.lines("experience_refused")) == 3])
         work(arguments(folder, bars, server), own_client, logged, refused)
@@ -253,9 +253,9 @@ def test_wrong_use_is_named(
 def test_a_signing_key_that_the_daemon_does_not_know_is_named(
     tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
+    key, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
     assert main(arguments(tmp_path, bars, server, "--signing-key", str(tmp_path / "key"), "--public-key", other)) == 2
-    assert f"is the key of {own}, which is not in --public-key: add it there and to" in capsys.readouterr().err
+    assert f"is the key of {key}, which is not in --public-key: add it there and to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

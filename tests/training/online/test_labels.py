@@ -11,7 +11,7 @@ from daemon.experience.experience import ActionChoice, Experience, Prices, Symbo
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import Ahead, Heads
 from strategies.online_dqn.state_vector import shipped
-from tests.support.rl.stream_learner import made
+from tests.support.rl.stream_learner import make_experiences
 from training.online.labels import HeadLabels
 
 CLOSES = (100.0, 101.0, 99.0, 102.0, 98.0)
@@ -24,12 +24,14 @@ def bar(minute: int, symbol: int = 0) -> Prices:
 
 def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
     """The decision at a bar; the first symbol's own bar may be `late` bars older."""
-    each = [
+    holdings = [
         SymbolTransition(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)
     ]
-    each[0] = replace(each[0], bar=bar(minute - late))
+    holdings[0] = replace(holdings[0], bar=bar(minute - late))
     chosen = (ActionChoice(0, 0, (1.0, 0.0, 0.0)),) * symbols
-    return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(each), chosen=chosen, terminal=False)
+    return replace(
+        make_experiences(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=chosen, terminal=False
+    )
 
 
 def labels(direction: int | None = 3, risk: int | None = 2) -> HeadLabels:
@@ -38,10 +40,10 @@ def labels(direction: int | None = 3, risk: int | None = 2) -> HeadLabels:
 
 
 def test_they_are_the_close_so_many_bars_later_and_the_largest_fall_until_then() -> None:
-    (found,) = labels().of(decision(0), [decision(minute) for minute in (1, 2, 3)])
-    assert found == pytest.approx((1.0, 0.03))  # 102 after three bars; the low 97 is within two
-    (found,) = labels(direction=2).of(decision(0), [decision(1), decision(2)])
-    assert found == pytest.approx((0.0, 0.03))
+    (values,) = labels().of(decision(0), [decision(minute) for minute in (1, 2, 3)])
+    assert values == pytest.approx((1.0, 0.03))  # 102 after three bars; the low 97 is within two
+    (values,) = labels(direction=2).of(decision(0), [decision(1), decision(2)])
+    assert values == pytest.approx((0.0, 0.03))
 
 
 def test_a_fall_that_never_came_is_none() -> None:
@@ -54,15 +56,15 @@ def test_the_last_bar_that_was_seen_counts() -> None:
 
 
 def test_where_the_session_has_fewer_bars_it_is_not_known() -> None:
-    (found,) = labels().of(decision(2), [decision(3)])
-    assert isnan(found[0])
-    assert found[1] == pytest.approx(1.0 - 98.0 / 99.0)
+    (values,) = labels().of(decision(2), [decision(3)])
+    assert isnan(values[0])
+    assert values[1] == pytest.approx(1.0 - 98.0 / 99.0)
 
 
 def test_a_missing_bar_leaves_its_labels_unknown() -> None:
     skipping = replace(decision(0), holdings=(replace(decision(0).holdings[0], next_bar=bar(2)),))
-    (found,) = labels(direction=3, risk=2).of(skipping, [decision(2), decision(3)])
-    assert all(map(isnan, found))
+    (values,) = labels(direction=3, risk=2).of(skipping, [decision(2), decision(3)])
+    assert all(map(isnan, values))
 
 
 def test_each_symbol_has_its_own_and_one_without_a_bar_of_this_minute_has_none() -> None:

@@ -86,13 +86,13 @@ class Place:
         return Publisher(state, self.path / "publisher", self.server.client("rltrader-publisher"), Logged().log)
 
     def checkpoint(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.own / CHECKPOINT, weights_only=True)
-        return found
+        state: dict[str, Any] = torch.load(self.own / CHECKPOINT, weights_only=True)
+        return state
 
     def cards(self) -> dict[str, Card]:
         """The cards of all versions, as the daemon reads them: after all checks of the store."""
         known = versions(self.store, NAME)
-        return {each: card_of(load(self.store, strategy(NAME), each)) for each in known}
+        return {name: card_of(load(self.store, strategy(NAME), name)) for name in known}
 
 
 @pytest.fixture(autouse=True)
@@ -179,9 +179,9 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
 
     again = quiet.publisher(state)
     until(lambda: (again.turn(), again.caught_up)[1])
-    with quiet.server.client("rltrader-trainer") as own:
-        done = partial(has_acknowledged, own, stream, again.row)
-        work(quiet.given, own, Logged(), iter([done]))
+    with quiet.server.client("rltrader-trainer") as connection:
+        done = partial(has_acknowledged, connection, stream, again.row)
+        work(quiet.given, connection, Logged(), iter([done]))
     for one in (publisher, again):
         one.close()
 
@@ -192,7 +192,7 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
     assert len(cards) == 2  # the first, and that taken after two of four sessions
     assert not (disturbed.store / NAME / "current").exists()
     (parent,) = first
-    assert all(load(disturbed.store, strategy(NAME), each).manifest.reference is not None for each in cards)
+    assert all(load(disturbed.store, strategy(NAME), card).manifest.reference is not None for card in cards)
     (later,) = [card for version, card in cards.items() if version != parent]
     assert (later.parent, later.stream, later.sessions, later.decisions) == (parent, stream, 1, BARS)
     assert later.exploration > 0.0
@@ -204,15 +204,15 @@ def publish(publisher: Publisher, least: int) -> None:
     until(lambda: (publisher.turn(), publisher.published >= least)[1])
 
 
-def has_read(client: Any, stream: str, wanted: int) -> bool:
+def has_read(client: Any, stream: str, least: int) -> bool:
     """Whether this row was delivered to the trainer."""
-    return any(row(group["last-delivered-id"]) >= wanted for group in groups(client, stream))
+    return any(row(group["last-delivered-id"]) >= least for group in groups(client, stream))
 
 
-def has_acknowledged(client: Any, stream: str, wanted: int) -> bool:
+def has_acknowledged(client: Any, stream: str, least: int) -> bool:
     """Whether all entries up to this row are acknowledged."""
-    found = groups(client, stream)
-    return any(not group["pending"] and row(group["last-delivered-id"]) >= wanted for group in found)
+    consumers = groups(client, stream)
+    return any(not group["pending"] and row(group["last-delivered-id"]) >= least for group in consumers)
 
 
 def groups(client: Any, stream: str) -> list[Any]:
@@ -232,8 +232,8 @@ def differs(one: Any, other: Any, at: str = "") -> str:
     if isinstance(one, dict):
         if one.keys() != other.keys():
             return at
-        return next((found for key in one if (found := differs(one[key], other[key], f"{at}.{key}"))), "")
+        return next((path for key in one if (path := differs(one[key], other[key], f"{at}.{key}"))), "")
     if isinstance(one, list | tuple):
         pairs = enumerate(zip(one, other, strict=True))
-        return next((found for n, (a, b) in pairs if (found := differs(a, b, f"{at}[{n}]"))), "")
+        return next((path for n, (a, b) in pairs if (path := differs(a, b, f"{at}[{n}]"))), "")
     return "" if one == other else at

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
-from tests.support.rl.stream_learner import made
+from tests.support.rl.stream_learner import make_experiences
 from training.online.reward import RewardAgent
 
 BAR = Prices(0, 50.0, 51.0, 48.0, 50.0, 1000.0)
@@ -16,7 +16,7 @@ KEPT = SymbolTransition("QQQ", BAR, BAR, shares=4, next_shares=4, mark=50.0, nex
 
 def of(*holdings: SymbolTransition, rows: int = 1, equity: float = 1000.0) -> Experience:
     chosen = (ActionChoice(0, 0, (1.0,)),) * rows
-    return replace(made(1)[0], holdings=holdings, chosen=chosen, equity=equity)
+    return replace(make_experiences(1)[0], holdings=holdings, chosen=chosen, equity=equity)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ def of(*holdings: SymbolTransition, rows: int = 1, equity: float = 1000.0) -> Ex
     ],
 )
 def test_each_term_is_a_share_of_the_equity_times_its_weight(term: str, sold: float, kept: float) -> None:
-    found = RewardAgent({term: 3.0, "gain" if term != "gain" else "fees": 0.0}).terms(of(SOLD, KEPT, rows=2))
-    assert [row[term] for row in found] == pytest.approx([3.0 * sold, 3.0 * kept])
-    assert [set(row) for row in found] == [{term}, {term}]
+    terms = RewardAgent({term: 3.0, "gain" if term != "gain" else "fees": 0.0}).terms(of(SOLD, KEPT, rows=2))
+    assert [row[term] for row in terms] == pytest.approx([3.0 * sold, 3.0 * kept])
+    assert [set(row) for row in terms] == [{term}, {term}]
 
 
 def test_one_row_for_all_symbols_gets_their_sum() -> None:

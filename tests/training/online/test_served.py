@@ -65,9 +65,9 @@ def test_served_answers_are_those_of_the_daemon_s_own_model_number_by_number(
             for minute, price in enumerate(RISING):
                 desk.bar(minute, price)
                 await desk.answered(minute + 1)
-            own = OnnxPolicy.open(load(models, strategy(NAME)), strategy(NAME), "cpu")
+            policy = OnnxPolicy.open(load(models, strategy(NAME)), strategy(NAME), "cpu")
             for question, answer in zip(desk.questions, desk.answers, strict=True):
-                mine = own.answer(question, answer.time_ns)
+                mine = policy.answer(question, answer.time_ns)
                 assert isinstance(mine, PolicyAnswered)
                 assert mine == answer
             assert [order.side for order in desk.orders] == [1]  # the price rose: bought once
@@ -121,8 +121,8 @@ def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answer
 
     with serving_answers(models, server):
         asyncio.run(play())
-    found = verified(tmp_path / "state")
-    assert found.difference == ""
+    proof = verified(tmp_path / "state")
+    assert proof.difference == ""
     outcomes = [row["outcome"] for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
     assert "expired" in outcomes
 
@@ -176,15 +176,18 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
         raise MemoryError("no room")
 
     monkeypatch.setattr(served, "load", out_of_memory_once)
-    with contextlib.closing(server.client("rltrader-trainer")) as own, contextlib.closing(server.client()) as client:
-        serving = served.AnswerServer(own, JOURNAL, models, maker, logged.log)
+    with (
+        contextlib.closing(server.client("rltrader-trainer")) as connection,
+        contextlib.closing(server.client()) as client,
+    ):
+        serving = served.AnswerServer(connection, JOURNAL, models, maker, logged.log)
         for decision in (1, 2):
-            asked = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
-            client.xadd(questions_name(*JOURNAL), written(asked))
+            question = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
+            client.xadd(questions_name(*JOURNAL), written(question))
             serving.turn(1000)
-        found = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
-    assert [reply.decision for reply in found] == [2]
-    assert found[0].failed == ""
+        replies = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
+    assert [reply.decision for reply in replies] == [2]
+    assert replies[0].failed == ""
     assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
 
 
@@ -228,13 +231,16 @@ def test_a_stream_of_questions_that_begins_again_below_its_old_ids_is_answered(
     models: Path, server: RedisServer
 ) -> None:
     maker = strategy(NAME)
-    asked = Question(1, "v1", bytes(4 * maker.spec.observation_shape[0]), (1, *maker.spec.observation_shape))
-    with contextlib.closing(server.client("rltrader-trainer")) as own, contextlib.closing(server.client()) as client:
-        serving = served.AnswerServer(own, JOURNAL, models, maker, Logged().log)
-        client.xadd(questions_name(*JOURNAL), written(asked), id="99999999999999-0")
+    question = Question(1, "v1", bytes(4 * maker.spec.observation_shape[0]), (1, *maker.spec.observation_shape))
+    with (
+        contextlib.closing(server.client("rltrader-trainer")) as connection,
+        contextlib.closing(server.client()) as client,
+    ):
+        serving = served.AnswerServer(connection, JOURNAL, models, maker, Logged().log)
+        client.xadd(questions_name(*JOURNAL), written(question), id="99999999999999-0")
         assert serving.turn(10) == 1
         client.delete(questions_name(*JOURNAL))
-        client.xadd(questions_name(*JOURNAL), written(asked))
+        client.xadd(questions_name(*JOURNAL), written(question))
         assert sum(serving.turn(10) for _ in range(3)) == 1
 
 
@@ -248,13 +254,13 @@ def _answering(
         with contextlib.closing(server.client("rltrader-trainer")) as client:
             last: bytes | str = "0"
             for given in answers:
-                while not (found := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
+                while not (questions := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
                     pass
-                last, fields = found[0][1][0]
-                asked = read_question(fields)
-                reply = Reply(asked.decision, asked.version, None if isinstance(given, str) else given)
+                last, fields = questions[0][1][0]
+                question = read_question(fields)
+                reply = Reply(question.decision, question.version, None if isinstance(given, str) else given)
                 if isinstance(given, str):
-                    reply = Reply(asked.decision, asked.version, failed=given)
+                    reply = Reply(question.decision, question.version, failed=given)
                 if before is not None:
                     client.xadd(answers_name(*JOURNAL), dict(before))
                 client.xadd(answers_name(*JOURNAL), written(reply))

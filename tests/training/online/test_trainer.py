@@ -18,7 +18,7 @@ from daemon.experience.link import GROUP
 from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
-from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
+from tests.support.rl.stream_learner import A_SESSION, TinyLearner, make_experiences, put
 from training.online.consume import CONSUMER, Consumer, newest_stream
 from training.online.reward import RewardAgent
 from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, StreamTrainer
@@ -108,7 +108,7 @@ def numbers(data: bytes) -> Any:
 @pytest.fixture(scope="module")
 def experiences() -> list[Experience]:
     """So many that the last one ends a session: nothing is held for what follows."""
-    return made(A_SESSION * (COUNT // A_SESSION))
+    return make_experiences(A_SESSION * (COUNT // A_SESSION))
 
 
 def test_it_learns_from_each_entry_once_in_their_order(
@@ -385,8 +385,8 @@ def test_entries_that_another_consumer_reads_and_acknowledges_are_read_again(
     trainer = desk.trainer()
     learn_all(trainer, experiences[18].row)
     put(client, STREAM, experiences[20:], experiences[19].row)
-    ((_, found),) = client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=5)
-    client.xack(STREAM, GROUP, *(identifier for identifier, _ in found))
+    ((_, pending),) = client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=5)
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in pending))
     learn_all(trainer, experiences[-1].row)
     trainer.save()
     assert logged.lines("experience_gap") == []

@@ -18,7 +18,7 @@ from training.report.report import write_report
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs with the same report; the second had other coefficients and one trial more."""
-    home, found = tmp_path_factory.mktemp("runs"), []
+    home, folders = tmp_path_factory.mktemp("runs"), []
     for number, name in enumerate(("first", "second")):
         folder = home / name
         for trial in range(number + 1):
@@ -28,19 +28,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         coefficients, rules = {"epochs": 4 + number, "batch": 128}, str(number) * 64
         settings = {"strategy": "option_scalper", "seeds": [1], "coefficients": coefficients, "rules": rules}
         (folder / "run.json").write_text(json.dumps(settings | {"made_with": {"cpu": name}}))
-        found.append(folder)
-    write_report(example_study(), found[0])
-    shutil.copy(found[0] / "report.json", found[1])
-    return found
+        folders.append(folder)
+    write_report(example_study(), folders[0])
+    shutil.copy(folders[0] / "report.json", folders[1])
+    return folders
 
 
 def test_runs_are_a_table_a_plot_and_the_settings_that_differ(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == str(tmp_path / "c.html")
-    line = next(line for line in told.err.splitlines() if line.startswith("net return"))
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / "c.html")
+    line = next(line for line in output.err.splitlines() if line.startswith("net return"))
     first, second = line.removeprefix("net return").strip().split("  ")
     assert first == second
     assert "%" in first

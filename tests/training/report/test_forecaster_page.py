@@ -35,13 +35,13 @@ def found_of(*, planted: bool) -> ForecasterFindings:
 
 
 @pytest.fixture(scope="module")
-def found() -> ForecasterFindings:
+def findings() -> ForecasterFindings:
     return found_of(planted=True)
 
 
 @pytest.fixture(scope="module")
-def study(found: ForecasterFindings) -> Study:
-    extra = {KEY: msgspec.to_builtins(found), "decision_ms": {"1": 0.75, "20": 12.3}}
+def study(findings: ForecasterFindings) -> Study:
+    extra = {KEY: msgspec.to_builtins(findings), "decision_ms": {"1": 0.75, "20": 12.3}}
     extra["chosen"] = [{"sac": 0.25, "td3": 0.75, "threshold": 0.45}, {"sac": 1.0, "td3": 0.0, "threshold": 0.0}]
     return msgspec.structs.replace(account_study(), extra=extra)
 
@@ -52,31 +52,31 @@ def page(study: Study) -> str:
 
 
 def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
-    page: str, found: ForecasterFindings
+    page: str, findings: ForecasterFindings
 ) -> None:
     words = page_words(page)
-    assert found.scores is not None
-    scores = found.scores
+    assert findings.scores is not None
+    scores = findings.scores
     for interval in (scores.after.accuracy, scores.after.base_rate):
         assert f"{interval.estimate:.1%} {interval.low:.1%} to {interval.high:.1%}".replace("%", " %") in words
     for name in ("log_loss", "brier", "expected_calibration_error"):
         before, after = getattr(scores.before, name), getattr(scores.after, name)
         text = f"{before.estimate:.3f} → {after.estimate:.3f} {after.low:.3f} to {after.high:.3f}"
         assert text in words
-    assert found.skill is not None
+    assert findings.skill is not None
     for name, one in (
-        ("Whether a price will move", found.skill.moves),
-        ("Which way, where it moved", found.skill.sides),
+        ("Whether a price will move", findings.skill.moves),
+        ("Which way, where it moved", findings.skill.sides),
     ):
         assert f"{name}: AUC {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})" in words
         assert f"{one.estimate:.3f} {one.low:.3f} to {one.high:.3f}" in words
     assert words.index("Which way, where it moved") < words.index("Accuracy ")  # accuracy is no skill of direction
-    assert found.figures is not None
-    (hold, buy, sell), said = found.figures.confusion, np.array(found.figures.confusion).sum(axis=0)
+    assert findings.figures is not None
+    (hold, buy, sell), answered = findings.figures.confusion, np.array(findings.figures.confusion).sum(axis=0)
     for name, right, came, times in (
-        ("HOLD", hold[0], hold, said[0]),
-        ("BUY", buy[1], buy, said[1]),
-        ("SELL", sell[2], sell, said[2]),
+        ("HOLD", hold[0], hold, answered[0]),
+        ("BUY", buy[1], buy, answered[1]),
+        ("SELL", sell[2], sell, answered[2]),
     ):
         of = f"{right / times:.1%} {right / sum(came):.1%}".replace("%", " %")
         assert of in words[words.index("By class over the tested years") :], name
@@ -88,7 +88,7 @@ def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
     assert page.count('href="#forecaster"') == 2  # of the contents, and of the section on confidence
 
 
-def test_the_plots_and_the_confusion_are_there_and_well_formed(page: str, found: ForecasterFindings) -> None:
+def test_the_plots_and_the_confusion_are_there_and_well_formed(page: str, findings: ForecasterFindings) -> None:
     section = page[page.index('<section id="forecaster">') :]
     section = section[: section.index("</section>")]
     pictures = re.findall(r"<svg.*?</svg>", section, re.DOTALL)
@@ -96,17 +96,17 @@ def test_the_plots_and_the_confusion_are_there_and_well_formed(page: str, found:
         "rows predicted rightly", "Reliability by year", "Accuracy over coverage", "Profit of a trade over coverage",
         "Sum of profits over coverage",
     ]  # fmt: skip
-    assert found.figures is not None
-    for counts in found.figures.confusion:
+    assert findings.figures is not None
+    for counts in findings.figures.confusion:
         for count in counts:
             assert f">{count:,}" in section.replace("\n", "")
             assert count > 0
 
 
-def test_claims_stand_beside_what_was_found_with_what_differs(page: str, found: ForecasterFindings) -> None:
+def test_claims_stand_beside_what_was_found_with_what_differs(page: str, findings: ForecasterFindings) -> None:
     words = page_words(page)
-    assert found.scores is not None
-    own = f"{found.scores.after.accuracy.estimate:.1%}".replace("%", " %")
+    assert findings.scores is not None
+    own = f"{findings.scores.after.accuracy.estimate:.1%}".replace("%", " %")
     assert f"accuracy on three classes 43 % {own} (" in words
     assert "a decision below 50 ms on a GPU 0.8 ms for 1 symbol, 12.3 ms for 20 symbols" in words
     assert "parameters of the forecaster 19,843 360,740" in words
@@ -115,16 +115,16 @@ def test_claims_stand_beside_what_was_found_with_what_differs(page: str, found: 
 
 
 def test_the_figures_of_each_year_stand_in_the_file_of_figures(study: Study) -> None:
-    told = decode(report.files(study, find_all(study))["report.json"]).forecaster
-    assert told is not None
-    assert [year["year"] for year in told["years"]] == [2012, 2013]
-    assert len(told["years"][0]["figures"]["confusion"]) == 3
+    figures = decode(report.files(study, find_all(study))["report.json"]).forecaster
+    assert figures is not None
+    assert [year["year"] for year in figures["years"]] == [2012, 2013]
+    assert len(figures["years"][0]["figures"]["confusion"]) == 3
 
 
-def test_whether_it_knows_more_than_the_commonest_class_is_in_words(found: ForecasterFindings) -> None:
-    assert "right more often than always naming the commonest class, beyond chance" in forecaster.judgement(found)
+def test_whether_it_knows_more_than_the_commonest_class_is_in_words(findings: ForecasterFindings) -> None:
+    assert "right more often than always naming the commonest class, beyond chance" in forecaster.judgement(findings)
     assert "no knowledge is shown" in forecaster.judgement(found_of(planted=False))
-    nothing = msgspec.structs.replace(found, scores=None, figures=None)
+    nothing = msgspec.structs.replace(findings, scores=None, figures=None)
     assert "nothing is known" in forecaster.judgement(nothing)
 
 

@@ -28,6 +28,6 @@ def test_a_line_within_the_range_stays_whole_and_a_passive_one_makes_it() -> Non
 
 def test_a_row_outside_is_cut_and_named() -> None:
     policy, rule = IntervalRow("policy", 0.1, 0.0, 0.4, "policy"), IntervalRow("simple rule", -0.9, -1.2, 0.1, "rule")
-    kept, cut = framed_spans([policy, rule])
-    assert kept == policy
+    visible, cut = framed_spans([policy, rule])
+    assert visible == policy
     assert cut == IntervalRow("simple rule −90 %", -0.2, -0.2, 0.1, "rule")

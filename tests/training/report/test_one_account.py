@@ -21,24 +21,24 @@ def study() -> Study:
 
 
 def test_the_verdict_and_the_figures_are_those_of_the_one_account(study: Study) -> None:
-    found = find(study)
-    assert found.policy.figures.net_return == pytest.approx(0.0692)  # 106.92 / 100 - 1
-    assert found.policy.figures.max_drawdown == pytest.approx(0.1)
-    assert found.policy.figures.trades == 4
-    assert found.verdict.startswith("Earned +6.92 %")
-    assert [fold.net_return for fold in found.folds] == pytest.approx([-0.01, 0.08])  # 99 / 100, 106.92 / 99
-    assert found.folds[1].baselines == {"buy and hold": pytest.approx(0.0)}
-    assert found.baselines[0].figures.net_return == pytest.approx(0.0201)
-    assert found.denials == {"buying_power": 3}
-    assert [run.test_return for run in found.runs] == [0.0, 0.0]  # each seed alone, from cash
+    findings = find(study)
+    assert findings.policy.figures.net_return == pytest.approx(0.0692)  # 106.92 / 100 - 1
+    assert findings.policy.figures.max_drawdown == pytest.approx(0.1)
+    assert findings.policy.figures.trades == 4
+    assert findings.verdict.startswith("Earned +6.92 %")
+    assert [fold.net_return for fold in findings.folds] == pytest.approx([-0.01, 0.08])  # 99 / 100, 106.92 / 99
+    assert findings.folds[1].baselines == {"buy and hold": pytest.approx(0.0)}
+    assert findings.baselines[0].figures.net_return == pytest.approx(0.0201)
+    assert findings.denials == {"buying_power": 3}
+    assert [run.test_return for run in findings.runs] == [0.0, 0.0]  # each seed alone, from cash
 
 
 def test_random_traders_go_on_with_what_they_have(study: Study) -> None:
-    found = find(study)
-    assert found.random_p == pytest.approx(2 / 4)  # 107.80 beats 106.92, 104 and 75 do not: (1 + 1) / (1 + 3)
+    findings = find(study)
+    assert findings.random_p == pytest.approx(2 / 4)  # 107.80 beats 106.92, 104 and 75 do not: (1 + 1) / (1 + 3)
     # the first fold left 99: 100 and 150 beat it; in the second 8 % is beaten by 107.8 / 98 alone, not by 4 % or a half
-    assert [fold.random_p for fold in found.folds] == pytest.approx([3 / 4, 2 / 4])
-    low, high = found.random_ranges[1]
+    assert [fold.random_p for fold in findings.folds] == pytest.approx([3 / 4, 2 / 4])
+    low, high = findings.random_ranges[1]
     assert 75.0 / 100.0 - 1.0 <= low < high <= 107.8 / 100.0 - 1.0
 
 
@@ -79,27 +79,27 @@ def halted_study() -> Study:
 
 def test_the_one_account_stands_below_the_verdict_with_its_reason_and_changes_nothing_else() -> None:
     study = halted_study()
-    found, alone = find(study), find(hand_study())
-    assert found.verdict == alone.verdict
-    assert found.abstract[2] == (
+    findings, alone = find(study), find(hand_study())
+    assert findings.verdict == alone.verdict
+    assert findings.abstract[2] == (
         "One account through all tests: 1,000 USD became 630 (−37.00 %) with 3 trades, largest drawdown "
         "−37.0 %; halted on 2024-01-10 (drawdown) and traded nothing in the 2 sessions after it, where accounts that "
         "begin anew made 2 trades; buy and hold +4.06 %; the figures above are of accounts that begin anew with each "
         "session."
     )
-    assert found.account is not None
+    assert findings.account is not None
     assert alone.account is None
-    assert msgspec.structs.replace(found, account=None, abstract=alone.abstract) == alone
-    assert find(decode(encode(study))) == found
-    words = page_words(files(study, found)["report.html"].decode())
+    assert msgspec.structs.replace(findings, account=None, abstract=alone.abstract) == alone
+    assert find(decode(encode(study))) == findings
+    words = page_words(files(study, findings)["report.html"].decode())
     assert "2024-01-10: drawdown , equity 630 USD, peak 1000 USD, limit 0.3" in words
     assert "The same policies on one account that begins once" in words
 
 
 def test_figures_that_are_of_one_account_already_are_not_repeated_unless_it_halted(study: Study) -> None:
-    found = find(study)
-    assert found.account is not None
-    assert (found.account.end_usd, found.account.trades, found.account.anew) == (106.92, 4, False)
+    findings = find(study)
+    assert findings.account is not None
+    assert (findings.account.end_usd, findings.account.trades, findings.account.anew) == (106.92, 4, False)
     halt = AccountHalt("2019-01-07", "daily_loss", "lost")
     last = msgspec.structs.replace(study.account[1], halts=(halt,))
     halted = find(msgspec.structs.replace(study, account=(study.account[0], last)))
@@ -111,12 +111,12 @@ def test_a_part_of_the_policy_stands_in_the_table_and_need_not_be_led(study: Stu
     """100 -> 120 -> 120, then 120 -> 144 -> 144: the part "SAC alone" earned 44 % where the policy earned 6.92 %."""
     part = played(0, (100.0, 20.0), (120.0, 0.0)), played(1, (120.0, 24.0), (144.0, 0.0))
     alone = find(study)
-    found = find(msgspec.structs.replace(study, baselines=(*study.baselines, Baseline("SAC alone", "", part))))
-    assert [line.name for line in found.baselines] == ["buy and hold", "SAC alone"]
-    assert found.parts == ("SAC alone",)
-    assert found.lead == alone.lead
-    assert found.criteria == alone.criteria
-    assert "of its own parts SAC alone (+44.00 %) earned more" in found.verdict
-    assert found.verdict.startswith("Earned +6.92 %")
+    findings = find(msgspec.structs.replace(study, baselines=(*study.baselines, Baseline("SAC alone", "", part))))
+    assert [line.name for line in findings.baselines] == ["buy and hold", "SAC alone"]
+    assert findings.parts == ("SAC alone",)
+    assert findings.lead == alone.lead
+    assert findings.criteria == alone.criteria
+    assert "of its own parts SAC alone (+44.00 %) earned more" in findings.verdict
+    assert findings.verdict.startswith("Earned +6.92 %")
     rival = find(msgspec.structs.replace(study, baselines=(*study.baselines, Baseline("equal weight", "", part))))
     assert rival.verdict.startswith("Does not beat equal weight (+44.00 %)")

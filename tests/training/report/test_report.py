@@ -29,20 +29,20 @@ def findings(study: Study) -> Findings:
 
 
 def test_the_headline_joins_the_chosen_seed_of_each_fold_as_calculated_by_hand() -> None:
-    found = find(hand_study())
+    result = find(hand_study())
     returns = (0.010, -0.004, 0.008, 0.012)
     mean = 0.026 / 4
     deviation = math.sqrt(sum((value - mean) ** 2 for value in returns) / 3)
-    assert found.policy.figures.net_return == pytest.approx(0.026)
-    assert found.policy.net_return.estimate == pytest.approx(0.026)
-    assert found.policy.figures.sharpe_annual == pytest.approx(mean / deviation * math.sqrt(252))
-    assert found.policy.figures.max_drawdown == pytest.approx(0.004)
-    assert [fold.net_return for fold in found.folds] == pytest.approx([0.006, 0.020])
-    assert [fold.validate_return for fold in found.folds] == pytest.approx([0.009, 0.007])
-    assert [fold.baselines for fold in found.folds] == [{"buy and hold": pytest.approx(0.004)}] * 2
-    assert found.over_baselines["buy and hold"].estimate == pytest.approx(mean - 0.002)
-    assert found.denials == {"cooldown": 3}
-    assert (found.seeds, found.calibration.trades) == (3, 2)
+    assert result.policy.figures.net_return == pytest.approx(0.026)
+    assert result.policy.net_return.estimate == pytest.approx(0.026)
+    assert result.policy.figures.sharpe_annual == pytest.approx(mean / deviation * math.sqrt(252))
+    assert result.policy.figures.max_drawdown == pytest.approx(0.004)
+    assert [fold.net_return for fold in result.folds] == pytest.approx([0.006, 0.020])
+    assert [fold.validate_return for fold in result.folds] == pytest.approx([0.009, 0.007])
+    assert [fold.baselines for fold in result.folds] == [{"buy and hold": pytest.approx(0.004)}] * 2
+    assert result.over_baselines["buy and hold"].estimate == pytest.approx(mean - 0.002)
+    assert result.denials == {"cooldown": 3}
+    assert (result.seeds, result.calibration.trades) == (3, 2)
 
 
 def test_earlier_trials_never_raise_a_deflated_ratio_however_much_they_agree(study: Study, findings: Findings) -> None:
@@ -59,13 +59,13 @@ def test_earlier_trials_never_raise_a_deflated_ratio_however_much_they_agree(stu
 
 def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -> None:
     """Totals of the three traders: 0, 26, 25; the policy earned 6 + 20 = 26, so one ties: (1 + 1) / (1 + 3)."""
-    found = find(hand_study())
-    assert found.random_p == 0.5
-    assert [fold.random_p for fold in found.folds] == [
+    result = find(hand_study())
+    assert result.random_p == 0.5
+    assert [fold.random_p for fold in result.folds] == [
         0.75,
         0.25,
     ]  # two of 0, 10, 20 reach 6; none of 0, 16, 5 reaches 20
-    assert found.random_ranges[0] == pytest.approx((0.001, 0.019))  # 5 % of the way from 0 to 10, and from 20 to 10
+    assert result.random_ranges[0] == pytest.approx((0.001, 0.019))  # 5 % of the way from 0 to 10, and from 20 to 10
 
 
 def test_a_policy_that_does_what_a_baseline_does_says_so_and_is_each_of_its_random_traders() -> None:
@@ -73,9 +73,9 @@ def test_a_policy_that_does_what_a_baseline_does_says_so_and_is_each_of_its_rand
     study = hand_study()
     random = ((5.5, 5.5, 5.5), *study.random_pnl_usd[1:])
     twin = msgspec.structs.replace(study.baselines[0], folds=tuple(trial.test for trial in study.headline))
-    found = find(msgspec.structs.replace(study, random_pnl_usd=random, baselines=(twin,)))
-    assert found.folds[0].random_p == 1.0
-    assert found.verdict.endswith(
+    result = find(msgspec.structs.replace(study, random_pnl_usd=random, baselines=(twin,)))
+    assert result.folds[0].random_p == 1.0
+    assert result.verdict.endswith(
         f"It held {twin.name} on every day: each session's profit is that of this baseline, to the cent."
     )
     assert "It held" not in find(study).verdict
@@ -94,18 +94,18 @@ def test_a_mean_of_seeds_is_compared_with_the_passive_policy_on_validation() -> 
         for fold, (index, held) in enumerate(zip(plain.chosen, (4.0, -1.0), strict=True))
     )
     study = msgspec.structs.replace(plain, ensembles=means)
-    found = find(study)
-    assert [fold.over_passive.estimate for fold in found.folds if fold.over_passive] == pytest.approx([0.005, 0.008])
-    words = page_words(files(study, found)["report.html"].decode())
+    result = find(study)
+    assert [fold.over_passive.estimate for fold in result.folds if fold.over_passive] == pytest.approx([0.005, 0.008])
+    words = page_words(files(study, result)["report.html"].decode())
     assert "1 +0.50 % 0.250 0.125 2 +0.80 % 0.250 0.125" in words
     assert "agreement of the seeds" not in page_words(files(plain, find(plain))["report.html"].decode())
 
 
 def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:
     """Fold 1: validation 3, 2, 1 and test 3, 2, 1 (6, 3, -10) agree; fold 2: 1, 3, 2 and -1, 20, 6 do as well."""
-    found = find(hand_study())
-    assert found.rank_correlation == pytest.approx(1.0)
-    assert found.rank_chance == pytest.approx(1.6449 * math.sqrt(1 / 2 + 1 / 2) / 2, abs=1e-4)  # variances 1 / (3 - 1)
+    result = find(hand_study())
+    assert result.rank_correlation == pytest.approx(1.0)
+    assert result.rank_chance == pytest.approx(1.6449 * math.sqrt(1 / 2 + 1 / 2) / 2, abs=1e-4)  # variances 1 / (3 - 1)
     study = hand_study()
     swapped = [msgspec.structs.replace(study.trials[0], test=study.trials[2].test)]
     swapped += [study.trials[1], msgspec.structs.replace(study.trials[2], test=study.trials[0].test), *study.trials[3:]]
@@ -143,7 +143,7 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"chosen": (0,)}, "2 folds and 1 chosen"),
         ({"chosen": (0, 1)}, "fold 1 is trial 1, which is not of that fold"),
@@ -162,8 +162,8 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
         ({"folds": (Fold((), ("2024-01-05",), ("2024-01-09",)), hand_study().folds[1])}, "fold 0 has an empty span"),
     ],
 )
-def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         find(msgspec.structs.replace(hand_study(), **change))
 
 

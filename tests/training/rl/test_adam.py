@@ -25,9 +25,9 @@ def trained(kind: type[torch.optim.Optimizer]) -> tuple[list[torch.Tensor], dict
         vars(optimizer)["found_inf"] = torch.tensor(float(step == 1))
         optimizer.step()
         if step == STEPS // 2:
-            kept = copy.deepcopy(optimizer.state_dict())
+            state = copy.deepcopy(optimizer.state_dict())
             optimizer = kind(network.parameters(), lr=1.0, weight_decay=0.5, fused=True)  # type: ignore[call-arg]
-            optimizer.load_state_dict(kept)
+            optimizer.load_state_dict(state)
     return [weights.detach() for weights in network.parameters()], optimizer.state_dict()
 
 

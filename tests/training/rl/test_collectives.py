@@ -25,12 +25,12 @@ def run_ranks(folder: Path, size: int, work: Callable[[Collectives], object]) ->
         torch.set_num_threads(1)
         collectives = Collectives(folder, rank, size)
         try:
-            found: object = work(collectives)
+            result: object = work(collectives)
         except MemberLeftError as error:
-            found = str(error)
+            result = str(error)
         finally:
             collectives.leave()
-        queue.put((rank, found))
+        queue.put((rank, result))
 
     torch.set_num_threads(1)
     processes = [CONTEXT.Process(target=member, args=(rank,), daemon=True) for rank in range(size)]

@@ -62,10 +62,10 @@ class Recall:
         return torch.randint(0, 2, (count,), generator=self.generator)
 
     def observe(self) -> Tensor:
-        asked = self.step_in_episode == LENGTH - 1
-        shown = asked if self.across else self.step_in_episode == 0
+        at_end = self.step_in_episode == LENGTH - 1
+        visible = at_end if self.across else self.step_in_episode == 0
         cue = self.following if self.across else self.cue
-        return torch.stack([(cue * 2 - 1) * shown, asked], dim=1).float()
+        return torch.stack([(cue * 2 - 1) * visible, at_end], dim=1).float()
 
     def step(self, actions: Tensor) -> Step:
         ends = self.step_in_episode == LENGTH - 1
@@ -196,8 +196,8 @@ def test_segments_that_cover_their_episodes_have_the_gradient_of_the_whole_rollo
     coefficients = Coefficients(normalize_advantage=False, entropy=0.1)
     parameters = list(network.parameters())
     expected = torch.autograd.grad(losses(network, whole.batch(), coefficients)[0], parameters)
-    found = torch.autograd.grad(losses(network, halves.batch(), coefficients)[0], parameters)
-    for one, other in zip(found, expected, strict=True):
+    gradients = torch.autograd.grad(losses(network, halves.batch(), coefficients)[0], parameters)
+    for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 

@@ -136,5 +136,5 @@ def test_a_signal_to_all_processes_at_once_is_a_stop_and_nothing_else(
     while process.poll() is None and len(list((tmp_path / "signs").iterdir())) < 2 and not early:
         time.sleep(0.02)
     os.killpg(process.pid, number)
-    said = process.communicate(timeout=300)[1]
-    assert (process.returncode, said) == (130, "")
+    errors = process.communicate(timeout=300)[1]
+    assert (process.returncode, errors) == (130, "")

@@ -72,9 +72,9 @@ class CarryingTwin(nn.Module):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_losses_and_gradients_are_those_of_stable_baselines3(c: Coefficients, seed: int) -> None:
     make_deterministic()
-    made, model = Made(seed), theirs(PPO, "MlpPolicy", c)
-    made.fill(model.rollout_buffer)
-    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
+    data, model = Made(seed), theirs(PPO, "MlpPolicy", c)
+    data.fill(model.rollout_buffer)
+    batch = data.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
     network = Twin(model.policy)
     extractor = model.policy.mlp_extractor
     compare(
@@ -93,10 +93,10 @@ def test_losses_and_gradients_are_those_of_stable_baselines3(c: Coefficients, se
 def test_losses_and_gradients_through_time_are_those_of_sb3_contrib(c: Coefficients) -> None:
     make_deterministic()
     architecture = {"lstm_hidden_size": HIDDEN, "net_arch": [], "enable_critic_lstm": True}
-    made, model = Made(3), theirs(RecurrentPPO, "MlpLstmPolicy", c, architecture)
-    h, c_, g, d = (part.unsqueeze(0) for part in torch.from_numpy(made.hidden).unbind(1))
-    made.fill(model.rollout_buffer, lstm_states=RNNStates((h, c_), (g, d)))
-    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns, hidden=True)
+    data, model = Made(3), theirs(RecurrentPPO, "MlpLstmPolicy", c, architecture)
+    h, c_, g, d = (part.unsqueeze(0) for part in torch.from_numpy(data.hidden).unbind(1))
+    data.fill(model.rollout_buffer, lstm_states=RNNStates((h, c_), (g, d)))
+    batch = data.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns, hidden=True)
     network, policy = CarryingTwin(model.policy), model.policy
     model.set_random_seed(
         _seed_that_draws_zero(ROWS)
@@ -123,12 +123,12 @@ def test_weights_after_the_epochs_of_an_update_are_those_of_stable_baselines3(
     make_deterministic()
     c = Coefficients(environments=ENVIRONMENTS, rollout_steps=STEPS, batch=ROWS, epochs=6, learning_rate=2e-2)
     c = replace(c, max_grad_norm=max_grad_norm, target_kl=target_kl)
-    made, model = Made(4), theirs(PPO, "MlpPolicy", c, steps=True)
+    data, model = Made(4), theirs(PPO, "MlpPolicy", c, steps=True)
     model.target_kl = target_kl
-    made.fill(model.rollout_buffer)
+    data.fill(model.rollout_buffer)
     network = Twin(model.policy)
     before = copy.deepcopy(network)
-    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
+    batch = data.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
     trainer = Trainer(network, NoEnvironment(), c, total_steps=ROWS, seed=1)
     _, epochs = trainer._improve(batch)
     model.train()
@@ -143,13 +143,13 @@ def test_weights_after_the_epochs_of_an_update_are_those_of_stable_baselines3(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_advantages_are_those_of_stable_baselines3_s_buffer(seed: int) -> None:
-    made = Made(seed)
+    data = Made(seed)
     buffer = RolloutBuffer(
         STEPS, Still.observation_space, Still.action_space, "cpu", gae_lambda=0.9, gamma=0.97, n_envs=ENVIRONMENTS
     )
-    made.fill(buffer)
+    data.fill(buffer)
     rewards, values, ends, last = (
-        torch.from_numpy(of) for of in (made.rewards, made.values, made.ends, made.last_values)
+        torch.from_numpy(of) for of in (data.rewards, data.values, data.ends, data.last_values)
     )
     advantages = generalized_advantages(rewards, values, ends, last, discount=0.97, gae_lambda=0.9)
     np.testing.assert_allclose(advantages.numpy(), buffer.advantages, atol=TOLERANCE)

@@ -155,8 +155,8 @@ class Target:
         return self._shown.expand(-1, 5)
 
     def step(self, actions: Tensor) -> Step:
-        wanted = torch.cat([1.6 * self._shown, -self._shown], dim=1)
-        rewards = -(actions - wanted).square().sum(dim=1)
+        target = torch.cat([1.6 * self._shown, -self._shown], dim=1)
+        rewards = -(actions - target).square().sum(dim=1)
         self._draw()
         return Step(rewards, torch.ones(self._count, dtype=torch.bool))
 
@@ -172,9 +172,9 @@ class Target:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_losses_and_gradients_for_numbers_are_those_of_stable_baselines3(c: Coefficients, seed: int) -> None:
     make_deterministic()
-    made, model = MadeNumbers(seed), theirs(PPO, "MlpPolicy", c, {"log_std_init": -0.2}, world=StillBox)
-    made.fill(model.rollout_buffer)
-    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
+    data, model = MadeNumbers(seed), theirs(PPO, "MlpPolicy", c, {"log_std_init": -0.2}, world=StillBox)
+    data.fill(model.rollout_buffer)
+    batch = data.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
     network = GaussianTwin(model.policy)
     extractor = model.policy.mlp_extractor
     compare(
@@ -193,11 +193,11 @@ def test_losses_and_gradients_for_numbers_are_those_of_stable_baselines3(c: Coef
 def test_weights_and_deviations_after_an_update_are_those_of_stable_baselines3() -> None:
     make_deterministic()
     c = Coefficients(environments=ENVIRONMENTS, rollout_steps=STEPS, batch=ROWS, epochs=6, learning_rate=2e-3)
-    made, model = MadeNumbers(4), theirs(PPO, "MlpPolicy", c, steps=True, world=StillBox)
-    made.fill(model.rollout_buffer)
+    data, model = MadeNumbers(4), theirs(PPO, "MlpPolicy", c, steps=True, world=StillBox)
+    data.fill(model.rollout_buffer)
     network = GaussianTwin(model.policy)
     before = copy.deepcopy(network)
-    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
+    batch = data.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
     Trainer(network, NoEnvironment(), c, total_steps=ROWS, seed=1)._improve(batch)
     model.train()
     extractor = model.policy.mlp_extractor
@@ -279,9 +279,9 @@ def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_n
     rollout, _ = trainer._collect()
     assert rollout.observations.dtype == torch.bfloat16
     assert rollout.actions.dtype == rollout.log_probabilities.dtype == torch.float32
-    found = next(iter(trainer._minibatches(rollout)))
+    batch = next(iter(trainer._minibatches(rollout)))
     trainer.network.zero_grad()
-    loss, figures = losses(trainer.network, found, NOISY, "bf16")
+    loss, figures = losses(trainer.network, batch, NOISY, "bf16")
     torch.autograd.backward(loss)
     assert loss.dtype == figures.dtype == torch.float32
     gradient = trainer.network.log_std.grad
@@ -315,11 +315,18 @@ def test_the_means_reach_a_planted_optimum() -> None:
     network = Steering(1)
     c = Coefficients(environments=64, rollout_steps=8, batch=256, epochs=8, learning_rate=2e-2, schedule="cosine")
     rewards: list[float] = []
-    train(network, Target(64, 1), c, total_steps=40_000, seed=1, on_update=lambda found: rewards.append(found.reward))
-    shown = torch.linspace(-0.45, 0.45, 7).unsqueeze(1)
+    train(
+        network,
+        Target(64, 1),
+        c,
+        total_steps=40_000,
+        seed=1,
+        on_update=lambda progress: rewards.append(progress.reward),
+    )
+    inputs = torch.linspace(-0.45, 0.45, 7).unsqueeze(1)
     with torch.no_grad():
-        means = network(network.prepare(shown.expand(-1, 5)))[0]
-    assert float((means - torch.cat([1.6 * shown, -shown], dim=1)).abs().max()) < 0.1
+        means = network(network.prepare(inputs.expand(-1, 5)))[0]
+    assert float((means - torch.cat([1.6 * inputs, -inputs], dim=1)).abs().max()) < 0.1
     assert float(network.log_std.detach().max()) < -0.7  # it grew sure: noise costs
     assert rewards[-1] > rewards[0] / 8
 

@@ -14,7 +14,7 @@ from training.rl.process_group import ProcessGroup, run_group
 
 
 def follow(group: ProcessGroup, act: str) -> None:
-    """A further member, which does what it is told once all have met."""
+    """A further member, which runs its task once all have met."""
     if act == "early":
         os.kill(os.getpid(), signal.SIGKILL)
     group.broadcast(0)
@@ -81,7 +81,7 @@ def stop(group: ProcessGroup) -> None:
 def stop_too(group: ProcessGroup) -> None:
     """What the others do then."""
     if group.broadcast(0):
-        raise Stopped("as told")
+        raise Stopped("as requested")
 
 
 def test_a_stop_is_a_stop_for_all() -> None:

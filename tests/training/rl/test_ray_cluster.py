@@ -1,4 +1,4 @@
-"""A Ray of this machine: a start that fails is made again, and one that never comes is told in one line."""
+"""A Ray of this machine: a start that fails is made again, and one that never comes is reported in one line."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ def ray(own: str) -> Iterator[Any]:
     """Ray on two cores, once for all tests; it leaves no process."""
     with pytest.MonkeyPatch.context() as patch:
         mark(patch, own)
-        with connected("local", 2) as found:
+        with connected("local", 2) as cluster:
             assert set(listening(own).values()) <= LOOPBACK
-            yield found
+            yield cluster
         assert left(own) == []
 
 

@@ -21,8 +21,8 @@ def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path
     own = tmp_path / "config.toml"
     own.write_text("[risk]\nconfidence_min = 0.31\n")
     assert trading_of("option_scalper", None) == trading_for("option_scalper")
-    found = trading_of("option_scalper", own)
-    assert found == replace(trading_for("option_scalper"), risk=replace(found.risk, confidence_min=0.31))
+    trading = trading_of("option_scalper", own)
+    assert trading == replace(trading_for("option_scalper"), risk=replace(trading.risk, confidence_min=0.31))
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
     ours = replace(usual, config=own)
     assert usual.identity("00")["rules"] != ours.identity("00")["rules"]
@@ -44,33 +44,33 @@ def test_the_environment_counts_with_a_configuration_alone_also_where_a_rule_is_
 
 
 def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that_count(tmp_path: Path) -> None:
-    made = Calibration(
+    calibration = Calibration(
         version=2, quotes="q.parquet", quotes_sha256="0" * 64, roots=("SPY",), closes="", interval="minute",
         synthetic="", first_date="2024-08-12", last_date="2024-08-14", sessions=3, rows=100,
         fitted=Fitted(0.0029, None, 1.4), spreads=(), terms=(),
     )  # fmt: skip
-    sealed = write_calibration(tmp_path / "calibration.json", made)
-    own = tmp_path / "config.toml"
-    own.write_text(f'[paths]\ncalibration = "{tmp_path}/calibration.json"\n[paper]\nvolatility_premium = 1.3\n')
-    paper = trading_of("option_scalper", own).paper
+    sealed = write_calibration(tmp_path / "calibration.json", calibration)
+    config = tmp_path / "config.toml"
+    config.write_text(f'[paths]\ncalibration = "{tmp_path}/calibration.json"\n[paper]\nvolatility_premium = 1.3\n')
+    paper = trading_of("option_scalper", config).paper
     assert (paper.half_spread, paper.half_spread_min_usd, paper.volatility_premium) == (0.0029, 0.005, 1.3)
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
-    ours = replace(usual, config=own).identity("00")
+    ours = replace(usual, config=config).identity("00")
     assert ours["rules"] != usual.identity("00")["rules"]
     assert "calibration" not in usual.identity("00")
     assert ours["calibration"] == {
         "quotes": "q.parquet", "roots": ["SPY"], "digest": sealed.digest,
         "half_spread": 0.0029, "half_spread_min_usd": 0.005, "volatility_premium": 1.3,
     }  # fmt: skip
-    shown = hand_study()
-    shown = msgspec.structs.replace(shown, settings={**shown.settings, "calibration": ours["calibration"]})
-    assert f"volatility_premium 1.3; to q.parquet, digest {sealed.digest[:16]}" in page(shown, find(shown))
+    study = hand_study()
+    study = msgspec.structs.replace(study, settings={**study.settings, "calibration": ours["calibration"]})
+    assert f"volatility_premium 1.3; to q.parquet, digest {sealed.digest[:16]}" in page(study, find(study))
 
 
 def test_a_wrong_key_is_named_with_its_cure(tmp_path: Path) -> None:
-    own = tmp_path / "config.toml"
-    own.write_text("[risk]\nconfidence_mim = 0.31\n")
+    config = tmp_path / "config.toml"
+    config.write_text("[risk]\nconfidence_mim = 0.31\n")
     with pytest.raises(ValueError, match="confidence_min"):
-        trading_of("option_scalper", own)
+        trading_of("option_scalper", config)
     with pytest.raises(ValueError, match="check the path given with --config"):
         trading_of("option_scalper", tmp_path / "none.toml")

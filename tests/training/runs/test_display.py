@@ -14,7 +14,7 @@ from training.study.study import PlayResult, Trial, ValidationCheck
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """Seconds that a test moves on."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -25,9 +25,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("training.runs.display.time", found)
-    return found
+    fake_clock = Clock()
+    monkeypatch.setattr("training.runs.display.time", fake_clock)
+    return fake_clock
 
 
 def trial(seed: int, steps: int, **other: Any) -> Trial:

@@ -63,10 +63,10 @@ def test_a_command_killed_at_a_random_moment_goes_on_to_the_same_weights(
         time.sleep(0.02)
     time.sleep(random.Random(seed).uniform(0.0, 2.0))
     process.send_signal(number)
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), errors
     if number == signal.SIGTERM:
-        assert "stopped; give the same command again to go on" in said
+        assert "stopped; give the same command again to go on" in errors
     assert main(command) == 0
     assert Path(capsys.readouterr().out.strip().splitlines()[-1]).joinpath("policy.onnx").exists()
     assert same(weights(tmp_path / "run", trial), undisturbed)

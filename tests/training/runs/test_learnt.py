@@ -39,10 +39,10 @@ def test_seeds_agree_as_far_as_their_answers_vary_together() -> None:
     assert same.found == pytest.approx(1.0)
     assert 0.0 < same.chance < 0.2
     # three pairs, one of which is the same: correlation of 768 pairs of numbers by numpy itself
-    apart = [each - each.mean(axis=0) for each in (one, one, other)]
-    expected = np.corrcoef(np.stack([each.ravel() for each in apart]))
-    found = agreement([one, one, other], 0)
-    assert found.found == pytest.approx((expected[0, 1] + expected[0, 2] + expected[1, 2]) / 3)
+    apart = [weights - weights.mean(axis=0) for weights in (one, one, other)]
+    expected = np.corrcoef(np.stack([distance.ravel() for distance in apart]))
+    share = agreement([one, one, other], 0)
+    assert share.found == pytest.approx((expected[0, 1] + expected[0, 2] + expected[1, 2]) / 3)
     alone = agreement([one, other, third], 0)
     assert abs(alone.found) < 2.0 * alone.chance
     assert agreement([one, np.ones((256, 3))], 0).found == pytest.approx(0.0, abs=1e-9)  # one that sees nothing
@@ -53,8 +53,8 @@ def test_chance_is_what_one_in_twenty_unrelated_pairs_exceeds() -> None:
     random = np.random.default_rng(5)
     above = 0
     for _ in range(200):
-        found = agreement([random.normal(size=(64, 2)), random.normal(size=(64, 2))], 0)
-        above += found.found > found.chance
+        share = agreement([random.normal(size=(64, 2)), random.normal(size=(64, 2))], 0)
+        above += share.found > share.chance
     assert 3 <= above <= 20  # of 200: outside of these a share of 5 % is seen less than once in two hundred times
 
 
@@ -69,16 +69,16 @@ def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() ->
 def test_a_trial_counts_its_steps_and_says_how_far_it_came(
     trained: Train, small: Settings, whole: Outcome, tmp_path: Path, heard: list[object]
 ) -> None:
-    found = trained(small).learnt
-    assert found is not None
+    learnt = trained(small).learnt
+    assert learnt is not None
     # an update is 2 epochs of 256 / 128 minibatches
-    assert found.gradient_steps in {4 * update for update in range(1, 7)}
-    assert found.kl is not None
-    assert found.kl > 0.0
-    assert 1 / 6 <= found.size <= 1.0
+    assert learnt.gradient_steps in {4 * update for update in range(1, 7)}
+    assert learnt.kl is not None
+    assert learnt.kl > 0.0
+    assert 1 / 6 <= learnt.size <= 1.0
     assert any(isinstance(news, str) and "24 gradient steps a trial are few" in news for news in heard)
     manifest = decode((whole.version / "manifest.json").read_bytes())
-    assert manifest.metrics["learnt"]["gradient_steps"] == found.gradient_steps
+    assert manifest.metrics["learnt"]["gradient_steps"] == learnt.gradient_steps
     assert any(sentence.startswith("Learned: ") for sentence in whole.findings.abstract)
     assert whole.findings.baselines[-1].name == UNTRAINED
     still = trained(replace(small, coefficients=replace(small.coefficients, learning_rate=1e-12)), "still").learnt

@@ -1,4 +1,4 @@
-"""The ledger as files on a disk: what is written stays, what is torn is told, what is corrupt stops everything."""
+"""The ledger as files on a disk: what is written stays, what is torn is reported, what is corrupt stops everything."""
 
 from __future__ import annotations
 
@@ -90,24 +90,24 @@ def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_w
         _opening("2024-12-02", "2024-12-31"),
         _opening(data=OTHER),
     )
-    asked = ["2024-10-01", "2024-10-02", "2024-12-02"]
-    assert ledger.prior(asked) == ((0.1, 0.2, 0.5), 3)
-    assert ledger.prior(asked, own=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
+    dates = ["2024-10-01", "2024-10-02", "2024-12-02"]
+    assert ledger.prior(dates) == ((0.1, 0.2, 0.5), 3)
+    assert ledger.prior(dates, own=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
     assert ledger.prior([]) == ((), 0)
 
 
-@pytest.mark.parametrize("kept", [1, 30, -2])
-def test_a_torn_last_line_is_told_and_stays_when_others_follow(ledger: Ledger, kept: int) -> None:
+@pytest.mark.parametrize("count", [1, 30, -2])
+def test_a_torn_last_line_is_told_and_stays_when_others_follow(ledger: Ledger, count: int) -> None:
     ledger.append(_trial(0.1))
     whole = ledger.path.read_bytes()
-    ledger.path.write_bytes(whole + whole[:kept])
-    found = ledger.read()
-    assert (found.lines, found.torn) == ((_trial(0.1),), (2,))
+    ledger.path.write_bytes(whole + whole[:count])
+    lines = ledger.read()
+    assert (lines.lines, lines.torn) == ((_trial(0.1),), (2,))
     ledger.append(_trial(0.2), _trial(0.3))
-    found = ledger.read()
-    assert [line.sharpe for line in found.lines] == [0.1, 0.2, 0.3]
-    assert found.torn == (2,)
-    assert ledger.path.read_bytes().startswith(whole + whole[:kept] + b"\n")
+    lines = ledger.read()
+    assert [line.sharpe for line in lines.lines] == [0.1, 0.2, 0.3]
+    assert lines.torn == (2,)
+    assert ledger.path.read_bytes().startswith(whole + whole[:count] + b"\n")
     ledger.append(_trial(0.4))
     assert ledger.read().torn == (2,)
 
@@ -120,8 +120,8 @@ def test_a_second_crash_over_a_torn_line_is_told_as_well(ledger: Ledger) -> None
     ledger.path.write_bytes(ledger.path.read_bytes()[:-40])
     assert ledger.read().torn == (2, 3)
     ledger.append(_trial(0.3))
-    found = ledger.read()
-    assert ([line.sharpe for line in found.lines], found.torn) == ([0.1, 0.3], (2, 3))
+    lines = ledger.read()
+    assert ([line.sharpe for line in lines.lines], lines.torn) == ([0.1, 0.3], (2, 3))
 
 
 def test_a_last_line_that_lacks_only_its_end_counts(ledger: Ledger) -> None:
@@ -163,7 +163,7 @@ def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"sharpe": None}, "expected a finite number"),
         ({"sharpe": math.nan}, "expected a finite number"),
@@ -175,9 +175,9 @@ def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp
         ({"utc": "2026-11-20T14:00:00"}, "ends with"),
     ],
 )
-def test_a_line_that_says_too_little_or_too_much_is_never_made(change: dict[str, object], said: str) -> None:
+def test_a_line_that_says_too_little_or_too_much_is_never_made(change: dict[str, object], message: str) -> None:
     fields = {name: getattr(_trial(0.1), name) for name in Line.__struct_fields__} | change
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Line(**fields)
 
 
@@ -193,13 +193,13 @@ def test_writers_in_several_processes_never_lose_or_mix_a_line(ledger: Ledger) -
         writer.start()
     for writer in writers:
         writer.join()
-    found = ledger.read()
-    assert found.torn == ()
-    sharpes = [line.sharpe for line in found.lines]
+    lines = ledger.read()
+    assert lines.torn == ()
+    sharpes = [line.sharpe for line in lines.lines]
     assert sorted(sharpe for sharpe in sharpes if sharpe is not None) == sorted([1.0, 1.5, 2.0, 2.5, 3.0, 3.5] * 20)
     assert all(second == (first or 0.0) + 0.5 for first, second in zip(sharpes[::2], sharpes[1::2], strict=True))
     for writer_id in (1, 2, 3):
-        numbers = [line.data_sha256 for line in found.lines if line.sharpe == writer_id]
+        numbers = [line.data_sha256 for line in lines.lines if line.sharpe == writer_id]
         assert numbers == [f"{writer_id}{nth:063d}" for nth in range(20)]
 
 

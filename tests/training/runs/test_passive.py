@@ -34,33 +34,33 @@ NOT_OF_IT = "No figure below is of it"
 def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sentence_says_so(
     small: Settings, tmp_path: Path
 ) -> None:
-    asked = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", allow_unproven=False)
-    made = train_and_export(asked, quiet)
-    manifest = decode((made.version / "manifest.json").read_bytes())
+    settings = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", allow_unproven=False)
+    result = train_and_export(settings, quiet)
+    manifest = decode((result.version / "manifest.json").read_bytes())
     assert manifest.note.startswith(
         "The exported policy is the passive one, which holds nothing: for what was learned no "
     )
-    assert json.loads((made.version / "report.json").read_bytes())["verdict"] == manifest.note
-    page = (made.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert json.loads((result.version / "report.json").read_bytes())["verdict"] == manifest.note
+    page = (result.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert NOT_OF_IT in page
-    assert f"rltraderctl models activate {made.version.name} --strategy option_scalper" in page
+    assert f"rltraderctl models activate {result.version.name} --strategy option_scalper" in page
     assert "those of the passive policy, of which no figure here is" in page
     assert re.search(
         r"The exported policy on the \d+ test sessions? of the last fold: 0.00 % after costs, .* 0 trades\.", page
     )
     seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
-    answers = run_onnx(made.version / "policy.onnx", seen)
+    answers = run_onnx(result.version / "policy.onnx", seen)
     assert set(answers.argmax(axis=1).tolist()) == {HOLD}
     assert np.ptp(answers, axis=0).max() == 0.0
     study = msgspec.json.decode((tmp_path / "run" / "study.json").read_bytes(), type=Study)
     assert find(study).verdict == manifest.note  # the report can be made again
-    assert made.passive
-    assert made.version.name == f"{manifest.training.last_session}-passive-{manifest.policy_sha256[:8]}"
+    assert result.passive
+    assert result.version.name == f"{manifest.training.last_session}-passive-{manifest.policy_sha256[:8]}"
     assert is_passive(manifest)
     assert manifest.metrics["test"]["trades"] == 0  # of what is exported, not of what was learned
-    assert manifest.metrics["learned"]["test"]["trades"] == made.findings.policy.figures.trades
+    assert manifest.metrics["learned"]["test"]["trades"] == result.findings.policy.figures.trades
 
-    learned = train_and_export(replace(asked, allow_unproven=True), quiet)  # the same run: nothing is trained again
+    learned = train_and_export(replace(settings, allow_unproven=True), quiet)  # the same run: nothing is trained again
     assert decode((learned.version / "manifest.json").read_bytes()).note.startswith(
         "Exported although no lead over the best baseline is proven. "
     )
@@ -105,10 +105,12 @@ def test_the_middle_half_chooses_the_setting_and_a_typical_seed_and_best_the_luc
     trials = [
         _trial(0, reward, seed, value) for reward, values in earned.items() for seed, value in enumerate(values, 1)
     ]
-    asked = Settings("option_scalper", Path("b.csv"), Path("s"), seeds=(1, 2, 3, 4), rewards=("potential", "reference"))
-    assert headline_of(trials, asked) == "reference"  # (4 + 6) / 2 against (2 + 3) / 2
-    assert [trials[i].seed for i in choose(trials, asked, "reference")] == [2]  # 4 is as near to 5 as 6: the first
-    best = replace(asked, select="best")
+    settings = Settings(
+        "option_scalper", Path("b.csv"), Path("s"), seeds=(1, 2, 3, 4), rewards=("potential", "reference")
+    )
+    assert headline_of(trials, settings) == "reference"  # (4 + 6) / 2 against (2 + 3) / 2
+    assert [trials[i].seed for i in choose(trials, settings, "reference")] == [2]  # 4 is as near to 5 as 6: the first
+    best = replace(settings, select="best")
     assert headline_of(trials, best) == "potential"
     assert [trials[i].seed for i in choose(trials, best, "potential")] == [4]
 
@@ -116,8 +118,8 @@ def test_the_middle_half_chooses_the_setting_and_a_typical_seed_and_best_the_luc
 def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested(
     small: Settings, tmp_path: Path
 ) -> None:
-    asked = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
-    made = train_and_export(asked, quiet)
+    settings = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
+    result = train_and_export(settings, quiet)
     seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
     policies = [
         KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 2)
@@ -125,33 +127,35 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
 
     with torch.no_grad():
         one, other = (policy(torch.from_numpy(seen)).numpy() for policy in policies)
-    found = run_onnx(made.version / "policy.onnx", seen)
-    assert np.abs(found - (one + other) / 2).max() < 1e-5
+    logits = run_onnx(result.version / "policy.onnx", seen)
+    assert np.abs(logits - (one + other) / 2).max() < 1e-5
     assert np.abs(one - other).max() > 1e-3
-    manifest = decode((made.version / "manifest.json").read_bytes())
+    manifest = decode((result.version / "manifest.json").read_bytes())
     assert manifest.members == 2
     study = msgspec.json.decode((tmp_path / "run/study.json").read_bytes(), type=Study)
     (mean,) = study.ensembles
     assert study.headline == (mean,)
-    assert mean.members == made.findings.members == 2
-    assert made.findings.policy.figures.trades == sum(session.trades for session in mean.test.sessions)
+    assert mean.members == result.findings.members == 2
+    assert result.findings.policy.figures.trades == sum(session.trades for session in mean.test.sessions)
     assert tuple(session.date for session in mean.validate) == study.folds[0].validate
-    assert made.findings.learnt == mean.learnt
+    assert result.findings.learnt == mean.learnt
     assert mean.learnt is not None
     assert mean.learnt.kl is not None
     assert mean.learnt.kl > 0.0
-    assert any("the mean of 2 seeds" in sentence for sentence in made.findings.abstract)
+    assert any("the mean of 2 seeds" in sentence for sentence in result.findings.abstract)
     assert tuple(session.date for session in mean.passive) == study.folds[0].validate
     assert all(session.pnl_usd == 0.0 for session in mean.passive)  # the passive scalper stays flat
-    (fold,) = made.findings.folds
+    (fold,) = result.findings.folds
     assert fold.over_passive is not None
     assert fold.over_passive.estimate == pytest.approx(fold.validate_return)
     assert fold.agreement == mean.agreement is not None
-    notes = [line.note for line in Ledger(ledger_path(asked.out, asked.strategy)).read().lines if line.kind == "trial"]
+    notes = [
+        line.note for line in Ledger(ledger_path(settings.out, settings.strategy)).read().lines if line.kind == "trial"
+    ]
     assert notes == ["fold 1, potential, seed 1", "fold 1, potential, seed 2", "fold 1, potential, mean of 2 seeds"]
 
     heard: list[object] = []  # what is made of finished trials may change: nothing is trained again
-    single = train_and_export(replace(asked, ensemble="none"), heard.append)
+    single = train_and_export(replace(settings, ensemble="none"), heard.append)
     assert decode((single.version / "manifest.json").read_bytes()).members == 1
     assert len([news for news in heard if isinstance(news, Trial)]) == 2
     assert not [news for news in heard if type(news).__name__ == "News"]

@@ -30,9 +30,9 @@ RECORDED = RecordedRun(sessions=60, fills=100, modelled=10, profit_usd=0.01)
 @pytest.fixture(scope="module")
 def good() -> Findings:
     """A policy with an edge that no market gives: 1.6 % of the capital a session."""
-    found = find(example_study(edge_usd=160.0))
-    assert found.trades_options
-    with_run = msgspec.structs.replace(found, recorded_run=RECORDED)
+    findings = find(example_study(edge_usd=160.0))
+    assert findings.trades_options
+    with_run = msgspec.structs.replace(findings, recorded_run=RECORDED)
     return msgspec.structs.replace(with_run, criteria=judge(with_run))
 
 
@@ -199,7 +199,9 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
 
 def test_bars_are_recorded_made_up_or_of_a_file_that_names_no_source(good: Findings) -> None:
     def shown(**changes: Any) -> tuple[str, bool]:
-        data = next(found for found in judge(msgspec.structs.replace(good, **changes)) if found.name == "data")
+        data = next(
+            criterion for criterion in judge(msgspec.structs.replace(good, **changes)) if criterion.name == "data"
+        )
         return data.found, data.passes
 
     assert shown(source="Alpaca") == ("recorded", True)
@@ -241,9 +243,9 @@ def test_what_is_not_known_fails(good: Findings, name: str, changes: Any) -> Non
 def test_made_up_option_prices_alone_promote_no_policy_that_trades_options(
     good: Findings, run: RecordedRun | None, passes: bool
 ) -> None:
-    found = msgspec.structs.replace(good, recorded_run=run)
-    assert {one.name: one.passes for one in judge(found)}["recorded options"] is passes
-    shares = msgspec.structs.replace(found, trades_options=False)
+    findings = msgspec.structs.replace(good, recorded_run=run)
+    assert {one.name: one.passes for one in judge(findings)}["recorded options"] is passes
+    shares = msgspec.structs.replace(findings, trades_options=False)
     assert {one.name: one.passes for one in judge(shares)}["recorded options"]
 
 
@@ -366,7 +368,7 @@ def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promo
     good: Findings, tmp_path: Path, files: dict[str, str], complaint: str
 ) -> None:
     folder = _version(tmp_path, good)
-    (folder / "report.html").write_bytes(b"told")
+    (folder / "report.html").write_bytes(b"page")
     manifest = decode((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
     assert complaint in _refused(folder)

@@ -20,17 +20,17 @@ pytestmark = pytest.mark.usefixtures("one_export")
 
 
 def test_a_refit_exports_weights_of_all_sessions_and_says_what_was_not_tested(small: Settings, tmp_path: Path) -> None:
-    asked = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", steps=2 * UPDATE, refit=True)
-    made = train_and_export(asked, quiet)
-    manifest = decode((made.version / "manifest.json").read_bytes())
+    settings = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", steps=2 * UPDATE, refit=True)
+    result = train_and_export(settings, quiet)
+    manifest = decode((result.version / "manifest.json").read_bytes())
     assert manifest.training.splits == {"train": ("2024-06-20", "2024-06-27")}
     assert manifest.training.last_session == "2024-06-27"
     assert "No session tests these weights: the tests (2024-06-26 to 2024-06-27)" in manifest.note
-    assert any("No session tests these weights" in sentence for sentence in made.findings.abstract)
+    assert any("No session tests these weights" in sentence for sentence in result.findings.abstract)
     refit = weights(tmp_path / "run", "trials/refit-potential-seed2")
     assert not same(refit, weights(tmp_path / "run"))
     stamp = (tmp_path / "run/trials/refit-potential-seed2/best.pt").stat().st_mtime_ns
-    assert train_and_export(asked, quiet).version == made.version
+    assert train_and_export(settings, quiet).version == result.version
     assert (tmp_path / "run/trials/refit-potential-seed2/best.pt").stat().st_mtime_ns == stamp  # resumed: not again
 
 

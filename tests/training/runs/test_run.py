@@ -99,12 +99,12 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
     for _ in range(5):
         with pytest.raises(Stopped):
             trained(small, stop=StopAfter(1))
-    made = trained(small)
+    trial = trained(small)
     assert same(weights(tmp_path / "run"), weights(whole.run_folder))
     metrics = f"{TRIAL}/metrics.jsonl"
     assert (tmp_path / "run" / metrics).read_text() == (whole.run_folder / metrics).read_text()
     study = msgspec.json.decode((whole.run_folder / "study.json").read_bytes(), type=Study)
-    assert timeless(made) == timeless(study.trials[0])
+    assert timeless(trial) == timeless(study.trials[0])
 
 
 def test_a_trial_that_finds_nothing_better_stops_early_wherever_it_was_stopped_before(
@@ -143,11 +143,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_
     poisoned = torch.load(checkpoint, weights_only=True)
     poisoned["team"][0]["network"]["policy.trunk.0.weight"][0, 0] = float("nan")
     torch.save(poisoned, checkpoint)
-    kept = checkpoint.read_bytes()
-    found = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
-    with pytest.raises(Diverged, match=found):
+    data = checkpoint.read_bytes()
+    message = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
+    with pytest.raises(Diverged, match=message):
         trained(replace(small, checkpoint_s=0.0))
-    assert checkpoint.read_bytes() == kept
+    assert checkpoint.read_bytes() == data
 
 
 def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(
@@ -156,17 +156,17 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(
     with pytest.raises(Stopped):
         trained(small, stop=StopAfter(2))
     folder = tmp_path / "run" / TRIAL
-    kept = (folder / "checkpoint.pt").read_bytes()
+    data = (folder / "checkpoint.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, limits[1]))  # a file can grow no further
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, limits[1]))  # a file can grow no further
     try:
         with pytest.raises(OSError, match="File too large"):
             trained(replace(small, checkpoint_s=0.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert (folder / "checkpoint.pt").read_bytes() == kept
+    assert (folder / "checkpoint.pt").read_bytes() == data
     assert not list(folder.glob(".*.part"))
     trained(small)
     assert same(weights(tmp_path / "run"), weights(whole.run_folder))
@@ -189,10 +189,10 @@ def test_bars_that_change_while_a_run_is_at_work_end_it(small: Settings, ready: 
 
 
 def test_the_folder_of_another_run_is_refused_by_what_differs(whole: Outcome, small: Settings) -> None:
-    kept = (whole.run_folder / "run.json").read_bytes()
+    data = (whole.run_folder / "run.json").read_bytes()
     with pytest.raises(RunFolderError, match=r"belongs to a run with seeds = \[2\], this one has \[5\]"):
         train_and_export(replace(small, seeds=(5,)), quiet)
-    assert (whole.run_folder / "run.json").read_bytes() == kept
+    assert (whole.run_folder / "run.json").read_bytes() == data
 
 
 def test_a_run_has_its_folder_alone(whole: Outcome, small: Settings) -> None:
@@ -216,17 +216,17 @@ def test_a_trial_begins_at_the_weights_of_a_version_its_critic_too(
     later = write_csv(tmp_path / "later.csv", synthetic_sessions(4, sessions(60)))
     settings = replace(small, bars=later, warm_start=version.manifest.version, seeds=(5, 6))
     prepared = prepare((settings, tmp_path, "code"))
-    kept = weights(whole.run_folder)
-    assert any(name.startswith("critic.") for name in kept)
+    state = weights(whole.run_folder)
+    assert any(name.startswith("critic.") for name in state)
     for request in requests_of(settings):  # two seeds, one member
         begin, network = prepared.begin(request), prepared.data.network("mlp", request.seed, prepared.folds[0].train)
-        found: Any = network
-        assert not same(found.state_dict(), kept)
+        subject: Any = network
+        assert not same(subject.state_dict(), state)
         assert begin is not None
         begin(network)
-        assert same(found.state_dict(), kept)
+        assert same(subject.state_dict(), state)
     policy = first_policy(prepared, requests_of(settings)[0], prepared.folds[0])  # what is learned is measured from it
-    of_policy = {name.removeprefix("policy."): value for name, value in kept.items() if name.startswith("policy.")}
+    of_policy = {name.removeprefix("policy."): value for name, value in state.items() if name.startswith("policy.")}
     assert same(policy.state_dict(), of_policy)
     identity = settings.identity("0" * 64)
     assert identity["warm_start"] == version.manifest.version

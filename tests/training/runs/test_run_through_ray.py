@@ -46,18 +46,18 @@ def test_a_run_through_ray_that_was_killed_goes_on_to_the_weights_of_a_run_witho
         "--run-dir", str(run.run_folder), "--steps", str(run.steps), "--seeds", "2", "--checkpoint-s", "0",
         "--coefficients", str(tmp_path / "small.json"),
     ]  # fmt: skip
-    own = str(tmp_path)
-    mark(monkeypatch, own)
+    config = str(tmp_path)
+    mark(monkeypatch, config)
     process = subprocess.Popen([sys.executable, "-m", "training", *command], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "run").glob("trials/*/checkpoint.pt")):
         time.sleep(0.02)
     process.kill()
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == -9, said
-    assert left(own) == []
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == -9, errors
+    assert left(config) == []
     assert not all((tmp_path / "run" / trial / "trial.json").exists() for trial in TRIALS)
     trained(replace(run, ray="local"))
-    assert left(own) == []
+    assert left(config) == []
     trained(replace(run, run_folder=tmp_path / "alone", processes=1))
     for trial in TRIALS:
         assert same(weights(tmp_path / "run", trial), weights(tmp_path / "alone", trial))

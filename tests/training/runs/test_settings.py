@@ -27,10 +27,10 @@ def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> No
         ("daily_rebalancer", "mlp", "shares", 500_000),
         ("regime_switcher", "gru", "alpha", 5_000_000),
     ):
-        found = given(strategy=strategy)
-        assert found == settings_for(strategy, FILE, STORE)
-        assert (found.network, found.rewards, found.steps) == (network, (variant,), steps)
-        assert found.command() == f"train-and-export --strategy {strategy} --bars bars.csv --models-dir onnx_models"
+        settings = given(strategy=strategy)
+        assert settings == settings_for(strategy, FILE, STORE)
+        assert (settings.network, settings.rewards, settings.steps) == (network, (variant,), steps)
+        assert settings.command() == f"train-and-export --strategy {strategy} --bars bars.csv --models-dir onnx_models"
 
 
 def test_the_presets_are_the_references_hyperparameters() -> None:
@@ -49,9 +49,9 @@ def test_the_presets_are_the_references_hyperparameters() -> None:
 
 def test_a_preset_brings_its_steps_which_may_be_others() -> None:
     wide = kind("daily_rebalancer").preset("wide")
-    found = given("--preset", "wide")
-    assert (found.steps, found.coefficients) == (wide.steps, wide.coefficients)
-    assert found.command().endswith("--models-dir onnx_models --preset wide")
+    settings = given("--preset", "wide")
+    assert (settings.steps, settings.coefficients) == (wide.steps, wide.coefficients)
+    assert settings.command().endswith("--models-dir onnx_models --preset wide")
     fewer = given("--preset", "wide", "--steps", "1000", "--seeds", "2")
     assert (fewer.steps, fewer.coefficients) == (1000, wide.coefficients)
     assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")
@@ -64,33 +64,33 @@ def test_the_command_of_a_learned_version_repeats_it_with_the_same_run() -> None
 
 
 def test_the_command_names_every_bars_file_in_its_order() -> None:
-    found = given("--bars", "more.csv", "--symbols", "SPY,QQQ", strategy="online_dqn")
-    assert found.command() == (
+    settings = given("--bars", "more.csv", "--symbols", "SPY,QQQ", strategy="online_dqn")
+    assert settings.command() == (
         "train-and-export --strategy online_dqn --bars bars.csv --bars more.csv --models-dir onnx_models "
         "--symbols SPY,QQQ"
     )
 
 
 def test_the_ablation_trains_the_other_variants_too() -> None:
-    found = given("--reward", "notional", "--ablation")
-    assert found.rewards == ("notional", "shares")
-    assert [request.name for request in requests_of(found)] == ["fold1-notional-seed1", "fold1-shares-seed1"]
-    assert found.command().endswith("--reward notional --ablation")
+    settings = given("--reward", "notional", "--ablation")
+    assert settings.rewards == ("notional", "shares")
+    assert [request.name for request in requests_of(settings)] == ["fold1-notional-seed1", "fold1-shares-seed1"]
+    assert settings.command().endswith("--reward notional --ablation")
 
 
 def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
-    own = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
-    assert own.preset is None
-    assert own.command().endswith("--coefficients coefficients.json")
+    folder = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
+    assert folder.preset is None
+    assert folder.command().endswith("--coefficients coefficients.json")
 
 
 def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"epochs": 3}')
     wide = kind("daily_rebalancer").preset("wide")
-    found = given("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
-    assert found.coefficients == replace(wide.coefficients, epochs=3)
-    assert found.steps == wide.steps
-    assert found.command().endswith("--models-dir onnx_models --preset wide --coefficients coefficients.json")
+    settings = given("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
+    assert settings.coefficients == replace(wide.coefficients, epochs=3)
+    assert settings.steps == wide.steps
+    assert settings.command().endswith("--models-dir onnx_models --preset wide --coefficients coefficients.json")
     first = given("--coefficients", str(tmp_path / "c.json"))
     assert first.coefficients == replace(kind("daily_rebalancer").preset("finrl").coefficients, epochs=3)
 

@@ -38,8 +38,8 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
         rewards=("potential", "reference"), steps=2 * UPDATE, processes=2,
     )  # fmt: skip
     heard: list[object] = []
-    made = train_and_export(many, heard.append)
-    study = msgspec.json.decode((made.run_folder / "study.json").read_bytes(), type=Study)
+    result = train_and_export(many, heard.append)
+    study = msgspec.json.decode((result.run_folder / "study.json").read_bytes(), type=Study)
     assert [(t.fold, t.reward, t.seed) for t in study.trials] == [
         (fold, reward, seed) for fold in (0, 1) for reward in ("potential", "reference") for seed in (1, 2)
     ]
@@ -55,7 +55,7 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
     assert [(line.first, line.last) for line in lines if line.kind == "opening"] == [
         ("2024-07-01", "2024-07-01"), ("2024-07-02", "2024-07-02"),
     ]  # fmt: skip
-    assert isinstance(made.findings, Findings)
+    assert isinstance(result.findings, Findings)
     alone = replace(prepare((many, Path(), code_version())), folder=tmp_path / "alone")
     for request in requests_of(many)[1:6:4]:  # one of each fold
         train_one(alone, request, threading.Event(), quiet)
@@ -89,8 +89,8 @@ def test_two_processes_train_one_network_the_same_way_every_time(
         flag: Flag = stop or threading.Event()
         prepared = replace(ready, settings=group, folder=tmp_path / name)
 
-        def first(found: ProcessGroup) -> Trial:
-            return train_one(prepared, request, flag, stop or quiet, found)
+        def first(processes: ProcessGroup) -> Trial:
+            return train_one(prepared, request, flag, stop or quiet, processes)
 
         sha256 = ready.data.info.sha256
         further = functools.partial(prepare_same, (group, tmp_path / name, ready.version), sha256)

@@ -113,15 +113,15 @@ def test_the_first_trial_has_the_defaults_and_all_are_in_the_ledger_against_the_
     searched: tuple[Results, Path],
 ) -> None:
     results, folder = searched
-    by_number = {found.number: found for found in results.trials}
+    by_number = {trial.number: trial for trial in results.trials}
     assert sorted(by_number) == [0, 1]
     assert replace(Coefficients(), **by_number[0].coefficients) == SMALL
     assert by_number[1].coefficients["learning_rate"] != SMALL.learning_rate
     ledger = Ledger(ledger_path(folder.parent / "store", "option_scalper"))
     assert {line.note.split(":")[0] for line in ledger.read().lines} == {
-        f"search, trial {number}, {found.state}" for number, found in by_number.items()
+        f"search, trial {number}, {trial.state}" for number, trial in by_number.items()
     }
-    assert sorted(ledger.prior([FIRST_TEST])[0]) == sorted(found.sharpe for found in results.trials)
+    assert sorted(ledger.prior([FIRST_TEST])[0]) == sorted(trial.sharpe for trial in results.trials)
     assert ledger.prior(["2024-07-02"]) == ((), 0)  # after the last test session
     assert results.best is not None
     assert read_coefficients(folder / "coefficients.json") == replace(Coefficients(), **results.best.coefficients)
@@ -136,16 +136,16 @@ def test_other_bars_in_the_test_sessions_change_no_trial(searched: tuple[Results
     again, _ = run_search(_search(other, tmp_path, trials=2, steps=12_288), lambda _: None)
     assert results.first_test == again.first_test == FIRST_TEST
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
-    assert [_without_speed(found) for found in again.trials] == [_without_speed(found) for found in results.trials]
-    assert any(found.validation_return != 0.0 for found in results.trials)  # they traded, so there was a result to move
+    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(found) for found in results.trials]
+    assert any(trial.validation_return != 0.0 for trial in results.trials)  # they traded, so there was a result to move
 
 
 def _date(bar: Bar) -> str:
     return datetime.fromtimestamp(bar.start_ns / 1e9, tz=UTC).date().isoformat()
 
 
-def _without_speed(found: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def _without_speed(trial: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 def test_the_same_command_again_does_nothing_anew_and_more_trials_go_on(
@@ -169,8 +169,8 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
         Fold(tuple(dates[:15]), tuple(dates[16:19]), tuple(dates[20:25])),
         Fold(tuple(dates[:20]), tuple(dates[21:24]), tuple(dates[25:30])),
     ]
-    found = search_folds(folds, dates)
-    assert found == (
+    spans = search_folds(folds, dates)
+    assert spans == (
         Fold(tuple(dates[:4]), tuple(dates[5:8]), ()),
         Fold(tuple(dates[:7]), tuple(dates[8:11]), ()),
         Fold(tuple(dates[:10]), tuple(dates[11:14]), ()),
@@ -191,22 +191,22 @@ def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
         return _earning(lambda _: -0.5 if hopeless else 0.1)(coefficients, fold, seed, flag)
 
     desk = _desk(ready, tmp_path, earn, seeds=3)
-    found = _run(desk, range(7))
-    assert [each.state for each in found] == ["complete"] * 6 + ["pruned"]
+    trials = _run(desk, range(7))
+    assert [trial.state for trial in trials] == ["complete"] * 6 + ["pruned"]
     assert [trained.count(trial) for trial in range(7)] == [6] * 6 + [1]
-    assert found[6].validation_return == pytest.approx(-0.5 - 0.5 - 0.01)
-    assert [line.sharpe for line in desk.book.ledger.read().lines] == [each.sharpe for each in found]
+    assert trials[6].validation_return == pytest.approx(-0.5 - 0.5 - 0.01)
+    assert [line.sharpe for line in desk.book.ledger.read().lines] == [each.sharpe for each in trials]
     assert _notes(desk.book)[6].startswith("search, trial 6, pruned: Sharpe ratio on validation sessions, 1 trainings")
 
 
 def test_a_trial_is_worth_the_mean_of_its_trainings_and_its_sharpe_ratio_is_that_of_all_their_sessions(
     ready: TrialSetup, tmp_path: Path
 ) -> None:
-    (found,) = _run(_desk(ready, tmp_path, _earning(lambda _: 0.03)), [0])
+    (trial,) = _run(_desk(ready, tmp_path, _earning(lambda _: 0.03)), [0])
     returns = [0.03, 0.02, 0.04, 0.02]  # fold 1, fold 2 of seed 1
-    assert found.validation_return == pytest.approx((0.05 + 0.06) / 2)
-    assert found.sharpe == pytest.approx(fmean(returns) / stdev(returns))
-    assert found.steps_per_s == pytest.approx(400 / 4.0)
+    assert trial.validation_return == pytest.approx((0.05 + 0.06) / 2)
+    assert trial.sharpe == pytest.approx(fmean(returns) / stdev(returns))
+    assert trial.steps_per_s == pytest.approx(400 / 4.0)
 
 
 def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_trains_nothing_twice(
@@ -230,20 +230,20 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     second = _desk(ready, tmp_path / "b", earn)
     done = len(second.book.finished())
     _run(second, range(done, 14))
-    found = second.book.finished()
-    assert sorted(map(_told, found)) == sorted(map(_told, undisturbed))
-    assert len(trained) == len(set(trained)) == sum(each.trainings for each in undisturbed)
+    trials = second.book.finished()
+    assert sorted(map(_encode, trials)) == sorted(map(_encode, undisturbed))
+    assert len(trained) == len(set(trained)) == sum(trial.trainings for trial in undisturbed)
     assert len(_notes(second.book)) == len(set(_notes(second.book))) == 14
 
 
-def _told(found: TrialResult) -> str:
-    return msgspec.json.encode(msgspec.structs.replace(found, number=0, steps_per_s=0.0)).decode()
+def _encode(trial: TrialResult) -> str:
+    return msgspec.json.encode(msgspec.structs.replace(trial, number=0, steps_per_s=0.0)).decode()
 
 
 def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: TrialSetup, tmp_path: Path) -> None:
     def coefficients(name: str, seed: int) -> list[dict[str, object]]:
         desk = _desk(replace(ready, search=replace(ready.search, seed=seed)), tmp_path / name, _earning(_by_rate))
-        return [found.coefficients for found in _run(desk, range(12))]
+        return [trial.coefficients for trial in _run(desk, range(12))]
 
     first, same, other = coefficients("a", 1), coefficients("b", 1), coefficients("c", 2)
     assert first == same
@@ -260,21 +260,21 @@ def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_
         return _earning(_by_rate)(coefficients, fold, seed, flag)
 
     desk = _desk(ready, tmp_path, earn)
-    found = _run(desk, range(2))
-    assert [(each.state, each.trainings) for each in found] == [("diverged", 0), ("complete", 2)]
-    assert found[0].reason == "diverged: the loss is nan"
-    assert [line.sharpe for line in desk.book.ledger.read().lines] == [0.0, found[1].sharpe]
+    trials = _run(desk, range(2))
+    assert [(trial.state, trial.trainings) for trial in trials] == [("diverged", 0), ("complete", 2)]
+    assert trials[0].reason == "diverged: the loss is nan"
+    assert [line.sharpe for line in desk.book.ledger.read().lines] == [0.0, trials[1].sharpe]
 
 
 def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: TrialSetup, tmp_path: Path) -> None:
     desk = _desk(ready, tmp_path, _earning(_by_rate))
-    found = _run(desk, range(25))
+    trials = _run(desk, range(25))
     results = results_of(ready, desk.book, tmp_path)
-    luck = expected_maximum(stdev(each.sharpe for each in found), 25)
+    luck = expected_maximum(stdev(trial.sharpe for trial in trials), 25)
     assert results.expected_maximum_sharpe == pytest.approx(luck)
     assert f"the best would have {luck:+.3f} a session" in results.caution
     assert max(results.importances, key=lambda name: results.importances[name]) == "learning_rate"
-    assert results.best == max(found, key=lambda each: each.validation_return)
+    assert results.best == max(trials, key=lambda trial: trial.validation_return)
     sessions = "--test-sessions 1 --purge-sessions 1"
     assert results.command.endswith(f"{sessions} --coefficients {tmp_path / 'coefficients.json'}")
 
@@ -294,7 +294,7 @@ def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_tha
         assert values.batch <= values.environments * values.rollout_steps
         assert values.rollout_steps % values.sequence == 0
     with pytest.raises(ValueError, match="epochs is 3: expected 4 to 10"):
-        next(each for each in SPACE if each.name == "epochs").fixed(3)
+        next(dimension for dimension in SPACE if dimension.name == "epochs").fixed(3)
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,9 @@ def test_a_file_of_coefficients_at_fault_is_told_by_name_value_and_cure(
 ) -> None:
     path = tmp_path / "coefficients.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(path))) as told:
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         read_coefficients(path)
-    assert complaint in str(told.value)
+    assert complaint in str(caught.value)
 
 
 def test_a_file_of_coefficients_names_only_what_differs(tmp_path: Path) -> None:
@@ -356,9 +356,9 @@ def test_what_cannot_be_searched_ends_with_exit_code_2_and_one_line(
 ) -> None:
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
     assert main([*given, "--study-dir", str(tmp_path / "study"), *arguments]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert said[-1].startswith("train-and-export search: ")
-    assert complaint in said[-1]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("train-and-export search: ")
+    assert complaint in lines[-1]
     assert not (tmp_path / "store").exists()
 
 
@@ -369,10 +369,10 @@ def test_the_command_tells_of_each_trial_and_prints_where_its_findings_are(
     study = tmp_path / "study"
     small = ["--steps", "1", "--folds", "1", "--seeds", "1", "--processes", "1", "--study-dir", str(study)]
     assert cli.main(["search", *given, *small]) == 0
-    said = capsys.readouterr()
-    assert said.out == f"{study / 'search.json'}\n"
-    assert "trial   0  complete  validation " in said.err
-    assert said.err.splitlines()[-1].startswith("train-and-export --strategy option_scalper --bars ")
+    output = capsys.readouterr()
+    assert output.out == f"{study / 'search.json'}\n"
+    assert "trial   0  complete  validation " in output.err
+    assert output.err.splitlines()[-1].startswith("train-and-export --strategy option_scalper --bars ")
     assert (study / "coefficients.json").read_text() == "{}\n"  # the defaults
 
 
@@ -385,9 +385,11 @@ def test_a_search_that_is_asked_to_stop_says_how_to_go_on(ready: TrialSetup) -> 
 
 def test_options_become_a_search_and_those_out_of_bounds_are_refused() -> None:
     given = ["--strategy", "option_scalper", "--bars", "b.csv", "--out", "store"]
-    found = search_from(parser().parse_args([*given, "--seed", "5", "--seeds", "3", "--folds", "2", "--ray", "local"]))
-    assert found.pairs == ((0, 5), (1, 5), (0, 6), (1, 6), (0, 7), (1, 7))
-    assert (found.seed, found.ray, found.trials, found.run.steps) == (5, "local", 50, 150_000)
+    settings = search_from(
+        parser().parse_args([*given, "--seed", "5", "--seeds", "3", "--folds", "2", "--ray", "local"])
+    )
+    assert settings.pairs == ((0, 5), (1, 5), (0, 6), (1, 6), (0, 7), (1, 7))
+    assert (settings.seed, settings.ray, settings.trials, settings.run.steps) == (5, "local", 50, 150_000)
     with pytest.raises(SystemExit) as stopped:
         main([*given, "--trials", "0"])
     assert stopped.value.code == 2

@@ -50,8 +50,8 @@ def _bars(symbols: Iterable[str], dates: Iterable[str], seed: int) -> list[Bar]:
     return list(synthetic_days(seed, tuple(symbols), map(midnight_ns, dates)))
 
 
-def _without_speed(found: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def _without_speed(trial: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 @pytest.mark.parametrize(("spec", "network", "reward"), CASES, ids=("stocks", "funds"))
@@ -80,14 +80,14 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     assert results.validation == (dates[-8], dates[-5])
     assert results.first_test == again.first_test == tested[0]
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
-    assert [_without_speed(found) for found in again.trials] == [_without_speed(found) for found in results.trials]
-    assert any(found.validation_return != 0.0 for found in results.trials)
+    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(found) for found in results.trials]
+    assert any(trial.validation_return != 0.0 for trial in results.trials)
     assert results.best is not None
-    found = read_coefficients(tmp_path / "one" / "study" / "coefficients.json")
-    assert found == replace(Coefficients(), **results.best.coefficients)
+    coefficients = read_coefficients(tmp_path / "one" / "study" / "coefficients.json")
+    assert coefficients == replace(Coefficients(), **results.best.coefficients)
     assert results.command.endswith(f"--folds 1 --coefficients {tmp_path / 'one' / 'study' / 'coefficients.json'}")
-    kept = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
-    assert sorted(kept[0]) == sorted(found.sharpe for found in results.trials)
+    prior = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
+    assert sorted(prior[0]) == sorted(trial.sharpe for trial in results.trials)
 
 
 def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_sessions(tmp_path: Path) -> None:
@@ -118,14 +118,17 @@ def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
 
 
 def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
-    around = {each.name: each.choices for each in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)}
+    around = {
+        dimension.name: dimension.choices
+        for dimension in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)
+    }
     assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
     assert space_around(Coefficients()) == SPACE
 
 
 def test_a_range_reaches_to_the_first_trials_number() -> None:
     start = replace(Coefficients(), discount=0.9, epochs=12, entropy=0.05)
-    around = {each.name: (each.low, each.high) for each in space_around(start)}
+    around = {dimension.name: (dimension.low, dimension.high) for dimension in space_around(start)}
     assert (around["discount"], around["epochs"], around["entropy"]) == ((0.9, 0.999), (4, 12), (1e-4, 0.05))
 
 

@@ -62,8 +62,8 @@ def searching(bars: Path, home: Path) -> Search:
     return Search(run, trials=2, space=FEW, preset="smoke")
 
 
-def without_speed(found: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def without_speed(trial: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 def sharpes(home: Path) -> list[float | None]:
@@ -74,25 +74,28 @@ def sharpes(home: Path) -> list[float | None]:
 @pytest.fixture(scope="module")
 def home(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a search was made."""
-    found = tmp_path_factory.mktemp("search")
-    run_search(searching(bars, found), lambda _: None)
-    return found
+    folder = tmp_path_factory.mktemp("search")
+    run_search(searching(bars, folder), lambda _: None)
+    return folder
 
 
 def found_in(home: Path) -> list[TrialResult]:
     """The trials of a search that has ended."""
-    told = json.loads((home / "study" / "search.json").read_text())
-    return [without_speed(found) for found in msgspec.convert(told["trials"], list[TrialResult])]
+    search = json.loads((home / "study" / "search.json").read_text())
+    return [without_speed(trial) for trial in msgspec.convert(search["trials"], list[TrialResult])]
 
 
 def test_trials_vary_forecaster_and_agents_and_are_all_in_the_ledger(home: Path) -> None:
-    told = json.loads((home / "study" / "search.json").read_text())
-    assert (told["validation"][0][:4], told["first_test"][:4]) == ("2021", "2022")
+    search = json.loads((home / "study" / "search.json").read_text())
+    assert (search["validation"][0][:4], search["first_test"][:4]) == ("2021", "2022")
     trials = found_in(home)
-    assert {found.number for found in trials} == {0, 1}
-    assert {frozenset(found.coefficients) for found in trials} == {frozenset(), frozenset(each.name for each in FEW)}
-    assert any(found.validation_return != 0.0 for found in trials)
-    assert sharpes(home) == sorted((found.sharpe for found in trials), key=str)
+    assert {trial.number for trial in trials} == {0, 1}
+    assert {frozenset(trial.coefficients) for trial in trials} == {
+        frozenset(),
+        frozenset(dimension.name for dimension in FEW),
+    }
+    assert any(trial.validation_return != 0.0 for trial in trials)
+    assert sharpes(home) == sorted((trial.sharpe for trial in trials), key=str)
 
 
 def test_other_bars_in_the_tested_year_change_no_trial(bars: Path, home: Path, tmp_path: Path) -> None:
@@ -138,10 +141,10 @@ def test_the_space_holds_every_preset_and_may_be_narrowed_by_a_name() -> None:
     for name, preset in PRESETS.items():
         search = search_from(parser().parse_args([*given, "--preset", name]))
         assert isinstance(preset.plan, ForecastPlan)
-        assert all(each.fixed(value_of(preset.plan, each.name)) for each in search.space)
+        assert all(dimension.fixed(value_of(preset.plan, dimension.name)) for dimension in search.space)
         assert (search.run.folds, search.run.steps) == (1, preset.steps // 4)
     narrow = search_from(parser().parse_args([*given, "--only", "td3"]))
-    assert {each.name.partition(".")[0] for each in narrow.space} == {"td3"}
+    assert {dimension.name.partition(".")[0] for dimension in narrow.space} == {"td3"}
 
 
 def test_spans_to_validate_on_are_the_years_before_the_first_test(bars: Path, tmp_path: Path) -> None:
@@ -178,15 +181,15 @@ def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_t
 ) -> None:
     given = {"forecaster.confidence": "entropy", "forecaster.barriers.up": 1.5, "forecaster.barriers.horizon": 9}
     (tmp_path / "values.json").write_text(json.dumps(given | {"alpha": 0.5}))
-    asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--preset", "smoke"]
+    arguments = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--preset", "smoke"]
     changes = ["--coefficients", str(tmp_path / "values.json")]
-    settings = settings_from(training_parser().parse_args([*asked, *changes]))
+    settings = settings_from(training_parser().parse_args([*arguments, *changes]))
     assert isinstance(settings.plan, ForecastPlan)
     assert settings.plan.forecast.confidence == "entropy"
     assert (settings.plan.forecast.barriers.up, settings.plan.alpha) == (1.5, 0.5)
     assert (settings.preset, "--coefficients" in settings.command()) == ("smoke", True)
-    searched = search_from(parser().parse_args(asked)).space
-    assert not {each.name for each in searched} & {*given, "alpha"}
+    searched = search_from(parser().parse_args(arguments)).space
+    assert not {dimension.name for dimension in searched} & {*given, "alpha"}
     dates = days("2019-06-03", "2022-12-30")
     usual, longer = (folds_of(dates, plan)[0] for plan in (PLAN, settings.plan))
     holes = [dates.index(fold.test[0]) - dates.index(fold.validate[-1]) - 1 for fold in (usual, longer)]
@@ -196,8 +199,10 @@ def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_t
 def test_the_years_are_a_file_s_to_change_and_the_folds_are_theirs(bars: Path, tmp_path: Path) -> None:
     def settings(**years: int) -> Settings:
         (tmp_path / "values.json").write_text(json.dumps({"forecaster.first_year": 2018, **years}))
-        asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
-        return settings_from(training_parser().parse_args([*asked, "--coefficients", str(tmp_path / "values.json")]))
+        arguments = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
+        return settings_from(
+            training_parser().parse_args([*arguments, "--coefficients", str(tmp_path / "values.json")])
+        )
 
     two = settings(first_test=2021, last_test=2022)
     assert isinstance(two.plan, ForecastPlan)
@@ -211,8 +216,11 @@ def test_the_years_are_a_file_s_to_change_and_the_folds_are_theirs(bars: Path, t
 
 
 def test_a_run_in_bf16_trains_its_forecaster_so_too_and_is_still_the_preset(bars: Path, tmp_path: Path) -> None:
-    asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--precision", "bf16"]
-    settings, search = settings_from(training_parser().parse_args(asked)), search_from(parser().parse_args(asked))
+    arguments = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--precision", "bf16"]
+    settings, search = (
+        settings_from(training_parser().parse_args(arguments)),
+        search_from(parser().parse_args(arguments)),
+    )
     for plan in (settings.plan, search.run.plan):
         assert isinstance(plan, ForecastPlan)
         assert plan.forecast.recipe.precision == "bf16"

@@ -61,8 +61,8 @@ def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves
     assert left(own) == []
     alone = replace(search, ray="", run=replace(search.run, run_folder=tmp_path / "b", out=tmp_path / "store_b"))
     expected, _ = run_search(alone, lambda _: None)
-    assert [_without_speed(found) for found in results.trials] == [_without_speed(found) for found in expected.trials]
-    assert [found.number for found in heard] == [0, 1]
+    assert [_without_speed(trial) for trial in results.trials] == [_without_speed(found) for found in expected.trials]
+    assert [trial.number for trial in heard] == [0, 1]
     assert msgspec.json.decode((folder / "search.json").read_bytes(), type=Results) == results
     assert _ledger(tmp_path / "store") == _ledger(tmp_path / "store_b")
     again: list[Any] = []
@@ -70,8 +70,8 @@ def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves
     assert again[-1].startswith("2 trials of 1 trainings, 2 of them done")
 
 
-def _without_speed(found: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def _without_speed(trial: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 def _ledger(store: Path) -> list[tuple[str, str, str, float | None, str]]:
@@ -92,7 +92,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
         book.take_up()
         return search_ray.Asking(book, iter(range(first, 4)), heard.append, stop)
 
-    told = {
+    state = {
         "trainings": 1,
         "training": msgspec.json.encode(TrialTraining(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
     }
@@ -101,15 +101,15 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     assert first == {"coefficients": asdict(SMALL), "returns": []}
     assert second is not None
     assert third is not None
-    ray.hear("a", told)
-    ray.hear("a", told)  # begun anew elsewhere, it reports the same again
-    ray.end("a", told)  # stopped by ASHA
-    ray.hear("b", told)
+    ray.hear("a", state)
+    ray.hear("a", state)  # begun anew elsewhere, it reports the same again
+    ray.end("a", state)  # stopped by ASHA
+    ray.hear("b", state)
     ray.end("b", None)  # its machine was lost
     stop.set()
-    ray.hear("c", told)
-    ray.end("c", told)  # ended because the search shall stop
-    assert [(found.number, found.state, found.trainings) for found in heard if isinstance(found, TrialResult)] == [
+    ray.hear("c", state)
+    ray.end("c", state)  # ended because the search shall stop
+    assert [(trial.number, trial.state, trial.trainings) for trial in heard if isinstance(trial, TrialResult)] == [
         (0, "pruned", 1)
     ]
     assert len(_ledger(tmp_path / "store")) == 1

@@ -149,9 +149,9 @@ def test_a_sink_that_is_not_there_is_refused_before_anything_begins(
     monkeypatch.chdir(tmp_path)
     for library in ("wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ValueError, match="--sink") as found:
+    with pytest.raises(ValueError, match="--sink") as error:
         check_sinks([name])
-    assert words in str(found.value)
+    assert words in str(error.value)
 
 
 def test_a_file_is_found_from_another_folder(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

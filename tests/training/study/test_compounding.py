@@ -27,12 +27,12 @@ DAILY = ("daily_rebalancer", "regime_switcher")
 
 def account(returns: tuple[float, ...], start: float = 100.0) -> tuple[SessionResult, ...]:
     """One account through the sessions: half of it traded, all of it in shares, one trade a session."""
-    found, equity = [], start
+    results, equity = [], start
     for date, value in zip(DATES, returns, strict=True):
         gain = equity * value
-        found.append(SessionResult(date, gain, 1, int(gain > 0), 0.1, equity / 2, 390, 390, capital_usd=equity))
+        results.append(SessionResult(date, gain, 1, int(gain > 0), 0.1, equity / 2, 390, 390, capital_usd=equity))
         equity += gain
-    return tuple(found)
+    return tuple(results)
 
 
 def study(strategy: str = "regime_switcher") -> Study:
@@ -84,22 +84,22 @@ def test_an_account_that_lost_all_has_lost_all_a_year() -> None:
 
 
 def test_a_session_counts_by_what_it_began_with() -> None:
-    found = summarise(account(UP_AND_DOWN), 100.0, compounds=True)
-    assert (found.mean, found.worst_session) == pytest.approx((0.075, -0.2))
-    assert (found.turnover, found.exposure) == pytest.approx((0.5, 1.0))
+    summary = summarise(account(UP_AND_DOWN), 100.0, compounds=True)
+    assert (summary.mean, summary.worst_session) == pytest.approx((0.075, -0.2))
+    assert (summary.turnover, summary.exposure) == pytest.approx((0.5, 1.0))
     quick = figures(account(UP_AND_DOWN), 100.0, compounds=True)
     assert (quick.net_return, quick.max_drawdown, quick.turnover) == pytest.approx((0.188, 0.2, 0.5))
 
 
 def test_the_report_compounds_and_agrees_with_the_money_earned() -> None:
-    found = find(study())
-    assert found.policy.figures.net_return == pytest.approx(0.188)
-    assert found.policy.net_return.estimate == pytest.approx(0.188)
-    assert found.policy.net_return.low <= 0.188 <= found.policy.net_return.high
-    assert found.folds[0].net_return == pytest.approx(0.188)  # 18.80 USD on 100
-    assert found.random_p == pytest.approx(3 / 4)  # one ties, one is ahead: (1 + 2) / (1 + 3)
+    findings = find(study())
+    assert findings.policy.figures.net_return == pytest.approx(0.188)
+    assert findings.policy.net_return.estimate == pytest.approx(0.188)
+    assert findings.policy.net_return.low <= 0.188 <= findings.policy.net_return.high
+    assert findings.folds[0].net_return == pytest.approx(0.188)  # 18.80 USD on 100
+    assert findings.random_p == pytest.approx(3 / 4)  # one ties, one is ahead: (1 + 2) / (1 + 3)
     gap = [0.09, -0.22, 0.51, -0.13]
-    assert found.over_baselines["ALL_SPY"].estimate == pytest.approx(math.fsum(gap) / 4)
+    assert findings.over_baselines["ALL_SPY"].estimate == pytest.approx(math.fsum(gap) / 4)
 
 
 def test_the_page_says_what_an_account_of_shares_means() -> None:
@@ -167,10 +167,10 @@ def test_what_the_market_alone_pays_a_basket_is_no_lead() -> None:
 def test_many_orders_of_one_basket_are_one_session_with_trades() -> None:
     first, *rest = account(UP_AND_DOWN)
     sessions = (replace(first, trades=50), *(replace(session, trades=0) for session in rest))
-    found = find(study())
-    one_basket = msgspec.structs.replace(found.policy, figures=summarise(sessions, 100.0, compounds=True))
-    found = msgspec.structs.replace(found, policy=one_basket)
-    judged = {one.name: one for one in judge(found)}
+    findings = find(study())
+    one_basket = msgspec.structs.replace(findings.policy, figures=summarise(sessions, 100.0, compounds=True))
+    findings = msgspec.structs.replace(findings, policy=one_basket)
+    judged = {one.name: one for one in judge(findings)}
     assert (judged["trades"].found, judged["trades"].passes) == ("1", False)
-    by_minutes = {one.name: one for one in judge(msgspec.structs.replace(found, compounds=False))}
+    by_minutes = {one.name: one for one in judge(msgspec.structs.replace(findings, compounds=False))}
     assert (by_minutes["trades"].found, by_minutes["trades"].passes) == ("50", True)

@@ -59,9 +59,9 @@ def test_identical_decisions_come_to_the_same_cent_in_the_tensor_market_and_on_t
 def test_who_always_holds_neither_trades_nor_earns() -> None:
     events, machine = random_walk(24), strategy(SPEC.name)
     desk = desk_of(events, machine)
-    found = desk.play(always_hold, desk.before(["2024-06-20", "2024-06-21"], TRADING), TRADING)
-    assert [(result.pnl_usd, result.trades) for result in found.sessions] == [(0.0, 0), (0.0, 0)]
-    assert found.denials == {}
+    played = desk.play(always_hold, desk.before(["2024-06-20", "2024-06-21"], TRADING), TRADING)
+    assert [(result.pnl_usd, result.trades) for result in played.sessions] == [(0.0, 0), (0.0, 0)]
+    assert played.denials == {}
 
 
 def test_a_date_without_a_session_is_an_error() -> None:
@@ -83,7 +83,7 @@ def test_figures_of_three_sessions_by_hand() -> None:
     def result(pnl_usd: float, trades: int, wins: int) -> SessionResult:
         return SessionResult("2024-01-02", pnl_usd, trades, wins, 1.5, 1000.0, 100, 200)
 
-    found = figures([result(100.0, 2, 2), result(-300.0, 1, 0), result(50.0, 1, 1)], 10_000.0)
+    values = figures([result(100.0, 2, 2), result(-300.0, 1, 0), result(50.0, 1, 1)], 10_000.0)
     # returns 0.01, -0.03, 0.005: mean -0.005, squares of deviations 0.000225 + 0.000625 + 0.0001 = 0.00095
     deviation = (0.00095 / 2) ** 0.5
     expected = SessionFigures(
@@ -102,7 +102,7 @@ def test_figures_of_three_sessions_by_hand() -> None:
         exposure=0.5,
     )
     for name in SessionFigures.__slots__:
-        assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
+        assert getattr(values, name) == pytest.approx(getattr(expected, name)), name
 
 
 def seeded(enter: float, leave: float) -> Player:
@@ -120,9 +120,9 @@ def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -
         return play(market, trader, dates, TRADING.risk.confidence_min)
 
     goal = [SessionResult(date, 0.0, 6, 3, 0.0, 0.0, 90, 363) for date in dates]
-    found = measure(random_like(goal, seeded, measure))
-    assert sum(result.trades for result in found) / len(found) == pytest.approx(6.0, rel=0.2)
-    assert sum(result.held_min for result in found) / len(found) == pytest.approx(90.0, rel=0.3)
+    results = measure(random_like(goal, seeded, measure))
+    assert sum(result.trades for result in results) / len(results) == pytest.approx(6.0, rel=0.2)
+    assert sum(result.held_min for result in results) / len(results) == pytest.approx(90.0, rel=0.3)
 
 
 def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_later_sessions() -> None:

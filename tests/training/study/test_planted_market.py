@@ -90,10 +90,10 @@ def test_the_plan_of_three_steps_is_what_a_search_over_all_plans_finds() -> None
 
 
 def test_the_optimum_is_what_its_own_simulation_earns() -> None:
-    found = simulated(windowed=False)
-    error = float(found.std()) / math.sqrt(EPISODES)
+    returns = simulated(windowed=False)
+    error = float(returns.std()) / math.sqrt(EPISODES)
     assert error < 0.012 * plan().net_return
-    assert float(found.mean()) == pytest.approx(plan().net_return, abs=3 * error)
+    assert float(returns.mean()) == pytest.approx(plan().net_return, abs=3 * error)
 
 
 def test_a_coarser_grid_of_beliefs_finds_the_same_optimum() -> None:
@@ -172,9 +172,9 @@ def test_stable_baselines3_trains_on_the_very_same_tensors() -> None:
 
 def test_ppo_reaches_95_percent_of_the_optimum() -> None:
     network = _trained(PLANTED, seed=1, steps=600_000)  # 400,000 end at 94.99 to 96.4 %: seed and CPU
-    found = play(PLANTED, greedy(network.policy), episodes=EPISODES, seed=99)  # the episodes of `simulated`
-    assert float(found.mean()) >= 0.95 * plan().net_return
-    assert float(found.mean()) >= 0.95 * float(simulated(windowed=False).mean())
+    returns = play(PLANTED, greedy(network.policy), episodes=EPISODES, seed=99)  # the episodes of `simulated`
+    assert float(returns.mean()) >= 0.95 * plan().net_return
+    assert float(returns.mean()) >= 0.95 * float(simulated(windowed=False).mean())
 
 
 def test_ppo_earns_nothing_on_a_random_walk() -> None:

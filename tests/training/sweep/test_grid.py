@@ -17,7 +17,7 @@ def test_values_are_a_range_or_a_list_in_the_type_of_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "message"),
     [
         ("risk.confidence_mim=0.4,0.5", r"did you mean risk\.confidence_min\?"),
         ("paper.cash_usd=1,2", "is no rule that a sweep can change"),
@@ -31,8 +31,8 @@ def test_values_are_a_range_or_a_list_in_the_type_of_the_rule() -> None:
         ("basket.auction=yes", "found 'yes', expected true or false"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(text: str, found: str) -> None:
-    with pytest.raises(ValueError, match=found):
+def test_what_cannot_be_swept_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         axis_of(text)
 
 

@@ -32,7 +32,7 @@ NO_ENTRY, COMMISSION = "risk.no_entry_after_open_min", "paper.commission_usd"
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
+def sweep_request(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
     """Entries at all times or never, with and without a commission, for the policy that trades all day."""
     home = tmp_path_factory.mktemp("sweep")
     shutil.copytree(REPOSITORY / "tests/fixture_policy/onnx_models" / NAME, home / "store" / NAME)
@@ -42,7 +42,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
 
 
 @pytest.fixture(scope="module")
-def swept(asked: SweepRequest) -> Swept:
+def swept(sweep_request: SweepRequest) -> Swept:
     """The sweep, which was stopped after its second cell and given again."""
     flag, heard = threading.Event(), list[GridCell]()
 
@@ -53,11 +53,11 @@ def swept(asked: SweepRequest) -> Swept:
                 flag.set()
 
     with pytest.raises(Stopped):
-        run_sweep(asked, stop, flag)
+        run_sweep(sweep_request, stop, flag)
     later: list[object] = []
-    found, _ = run_sweep(asked, later.append)
+    result, _ = run_sweep(sweep_request, later.append)
     assert sum(isinstance(news, GridCell) for news in later) == 3  # of five: one as configured, four cells
-    return found
+    return result
 
 
 def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
@@ -74,13 +74,13 @@ def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
 
 
 def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
-    asked: SweepRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep_request: SweepRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Over sessions in which losses in a row, a daily loss and a drawdown end the trading, also beyond a session."""
     bars = write_csv(tmp_path / "walk.csv", synthetic_sessions(3, sessions(30)))
     axes = (axis_of(f"{COMMISSION}=0.65,3"),)
-    store = shutil.copytree(asked.store, tmp_path / "store")  # whose ledger gets a line
-    cells = replace(asked, bars=bars, store=store, axes=axes, first="2000-01-01", folder=tmp_path / "out")
+    store = shutil.copytree(sweep_request.store, tmp_path / "store")  # whose ledger gets a line
+    cells = replace(sweep_request, bars=bars, store=store, axes=axes, first="2000-01-01", folder=tmp_path / "out")
     swept, _ = run_sweep(cells, lambda _: None)
     state = tmp_path / "state"
     line = ["--dry-run", "--bars", str(bars), "--state-dir", str(state), "--models-dir", str(store)]
@@ -98,52 +98,52 @@ def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
 
 
 def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code_are_not(
-    asked: SweepRequest, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_request: SweepRequest, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert asked.folder is not None
-    asked = replace(asked, folder=shutil.copytree(asked.folder, tmp_path / "again"))
-    assert asked.folder is not None
-    book = asked.folder / "cells.jsonl"
+    assert sweep_request.folder is not None
+    sweep_request = replace(sweep_request, folder=shutil.copytree(sweep_request.folder, tmp_path / "again"))
+    assert sweep_request.folder is not None
+    book = sweep_request.folder / "cells.jsonl"
     *whole, last = book.read_bytes().splitlines()
     for torn in range(2):
         book.write_bytes(b"\n".join([*whole[:3], last[:40]]) if not torn else book.read_bytes())
         heard: list[object] = []
-        assert run_sweep(asked, heard.append)[0] == swept
+        assert run_sweep(sweep_request, heard.append)[0] == swept
         assert sum(isinstance(news, GridCell) for news in heard) == (0 if torn else 2)
     monkeypatch.setattr("training.studies.sweep.code_version", lambda _: "another")
-    run_sweep(asked, heard.append)
+    run_sweep(sweep_request, heard.append)
     assert sum(isinstance(news, GridCell) for news in heard) == 5
 
 
-def test_all_cells_are_judged_together_and_counted_once(asked: SweepRequest, swept: Swept) -> None:
+def test_all_cells_are_judged_together_and_counted_once(sweep_request: SweepRequest, swept: Swept) -> None:
     assert (swept.deflated.trials, swept.overfitting.trials) == (4, 4)
     assert swept.overfitting.probability is None  # two sessions are too few
     assert "No configuration was changed." in swept.words
-    (line,) = Ledger(ledger_path(asked.store, NAME)).read().lines
+    (line,) = Ledger(ledger_path(sweep_request.store, NAME)).read().lines
     assert line.note.startswith(f"sweep of {NO_ENTRY}, {COMMISSION}, 4 cells of ")
-    assert asked.folder is not None
-    page = (asked.folder / "sweep.html").read_text()
+    assert sweep_request.folder is not None
+    page = (sweep_request.folder / "sweep.html").read_text()
     assert "shade-8" in page
     assert "as configured" in page
-    written = msgspec.json.decode((asked.folder / "sweep.json").read_bytes(), type=Swept)
+    written = msgspec.json.decode((sweep_request.folder / "sweep.json").read_bytes(), type=Swept)
     assert written == swept
 
 
 def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
-    asked: SweepRequest, swept: Swept, capsys: pytest.CaptureFixture[str]
+    sweep_request: SweepRequest, swept: Swept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["sweep", "--strategy", NAME, "--bars", str(asked.bars), "--models-dir", str(asked.store)]
-    again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", asked.first]
-    assert main([*again, "--out", str(asked.folder), "--processes", "1"]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == str(asked.folder / "sweep.html" if asked.folder else "")
-    assert swept.words in told.err
+    given = ["sweep", "--strategy", NAME, "--bars", str(sweep_request.bars), "--models-dir", str(sweep_request.store)]
+    again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", sweep_request.first]
+    assert main([*again, "--out", str(sweep_request.folder), "--processes", "1"]) == 0
+    output = capsys.readouterr()
+    assert output.out.strip() == str(sweep_request.folder / "sweep.html" if sweep_request.folder else "")
+    assert swept.words in output.err
     assert main([*given, "--set", "risk.confidence_min=0.5,1.5"]) == 2
     assert "risk.confidence_min" in capsys.readouterr().err
 
 
-def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: SweepRequest) -> None:
-    version = read_version(asked.store, NAME)
+def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(sweep_request: SweepRequest) -> None:
+    version = read_version(sweep_request.store, NAME)
     manifest, days = version.manifest, ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
     training = msgspec.structs.replace(
         manifest.training, file_sha256="a" * 64, last_session="2024-01-03", splits={"test": (days[1], days[2])}
@@ -156,8 +156,8 @@ def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: SweepR
         sessions_of(days, "a" * 64, manifest, first="2024-02-01")
 
 
-def test_a_version_whose_graph_was_changed_is_refused(asked: SweepRequest, tmp_path: Path) -> None:
-    store = shutil.copytree(asked.store, tmp_path / "store")
+def test_a_version_whose_graph_was_changed_is_refused(sweep_request: SweepRequest, tmp_path: Path) -> None:
+    store = shutil.copytree(sweep_request.store, tmp_path / "store")
     version = read_version(store, NAME)
     with version.policy.open("ab") as graph:
         graph.write(b"\0")

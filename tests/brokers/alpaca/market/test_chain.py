@@ -64,7 +64,7 @@ async def test_missing_greeks_leave_the_volatility_unknown(tmp_path: Path) -> No
         listed = await it.chain.listed(scheduled(), 545.0, it.clock.now_ns)
         assert listed is not None
         assert listed.volatility is None
-        assert "volatility_unknown" in it.told.names()
+        assert "volatility_unknown" in it.log.names()
 
 
 async def test_snapshots_that_cannot_be_had_do_not_hold_the_contracts_back(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_a_listing_that_cannot_be_had_is_raised_and_the_feed_asks_again(tm
         it.feed._bars.learn_spot({"SPY": (Bar("SPY", 0, 545.0, 545.0, 545.0, 545.0, 1.0),)})
         await it.feed.schedule(DAY)
         assert [type(event).__name__ for event in it.events] == ["SessionScheduled", "ContractsListed"]
-        assert len(it.told.of("chain_unlisted")) == 2
+        assert len(it.log.of("chain_unlisted")) == 2
 
 
 @pytest.mark.parametrize("spot", [0.0, float("nan"), float("inf"), -5.0])
@@ -93,8 +93,8 @@ async def test_without_a_price_nothing_is_listed(tmp_path: Path, spot: float) ->
 
 
 def test_a_contract_says_itself_by_its_symbol() -> None:
-    found, odd = read_contracts([raw()], "SPY", EXPIRIES)
-    assert found == (Contract("SPY240703C00545000", "2024-07-03", +1, Decimal(545), 237),)
+    contracts, odd = read_contracts([raw()], "SPY", EXPIRIES)
+    assert contracts == (Contract("SPY240703C00545000", "2024-07-03", +1, Decimal(545), 237),)
     assert odd == []
 
 
@@ -115,15 +115,15 @@ def test_a_contract_says_itself_by_its_symbol() -> None:
     ],
 )
 def test_an_odd_contract_is_left_out_and_counted(item: object) -> None:
-    found, odd = read_contracts([item, raw()], "SPY", EXPIRIES)
-    assert len(found) == 1
+    contracts, odd = read_contracts([item, raw()], "SPY", EXPIRIES)
+    assert len(contracts) == 1
     assert len(odd) == 1
 
 
 @pytest.mark.parametrize("interest", [None, "", "many", 1.5, -3, "9" * 5000])
 def test_an_unknown_open_interest_is_none_at_all(interest: object) -> None:
-    found, _ = read_contracts([raw(open_interest=interest)], "SPY", EXPIRIES)
-    assert found[0].open_interest == 0
+    contracts, _ = read_contracts([raw(open_interest=interest)], "SPY", EXPIRIES)
+    assert contracts[0].open_interest == 0
 
 
 def test_other_expiries_are_left_out_silently() -> None:
@@ -149,7 +149,7 @@ def test_the_volatility_is_the_median_of_the_sane_ones() -> None:
 
 def test_neighbours_are_two_strikes_on_each_side_with_both_rights_of_the_same_expiry() -> None:
     listed = [contract(k, r, e) for e in EXPIRIES[:2] for k in range(540, 551) for r in (+1, -1)]
-    found = with_neighbours(listed, (contract(545, +1).symbol,))
-    assert found == {contract(k, r).symbol for k in range(543, 548) for r in (+1, -1)}
+    neighbours = with_neighbours(listed, (contract(545, +1).symbol,))
+    assert neighbours == {contract(k, r).symbol for k in range(543, 548) for r in (+1, -1)}
     edge = with_neighbours(listed, (contract(540, -1).symbol, "SPY240719P00500000"))
     assert edge == {contract(k, r).symbol for k in (540, 541, 542) for r in (+1, -1)} | {"SPY240719P00500000"}

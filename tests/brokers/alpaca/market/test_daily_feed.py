@@ -238,17 +238,17 @@ async def test_a_bad_bar_is_refused_and_counts_as_none() -> None:
     played = Played(morning())
     good = played.source.day_bars
 
-    async def day_bars(symbols: tuple[str, ...], *asked: Any) -> dict[str, list[dict[str, Any]]]:
-        found = await good(symbols, *asked)
-        found["SPY"][-1]["h"] = 0.01
-        found["QQQ"][-1]["c"] = 10**400  # which no float holds
-        del found["IWM"][-1]["t"]
-        return found
+    async def day_bars(symbols: tuple[str, ...], *arguments: Any) -> dict[str, list[dict[str, Any]]]:
+        bars = await good(symbols, *arguments)
+        bars["SPY"][-1]["h"] = 0.01
+        bars["QQQ"][-1]["c"] = 10**400  # which no float holds
+        del bars["IWM"][-1]["t"]
+        return bars
 
     played.source.takes_ns = MINUTE
     object.__setattr__(played.feed._history, "_reads", _With(played.source, day_bars))
     await played.feed.decide(session(DAY))
-    assert [fields["symbol"] for name, fields in played.told if name == "history_bar_bad"][:3] == list(SYMBOLS)
+    assert [fields["symbol"] for name, fields in played.log if name == "history_bar_bad"][:3] == list(SYMBOLS)
     assert played.of(BarClosed) == []
     assert played.of(RebalanceDue) == []
 
@@ -333,11 +333,11 @@ async def test_nothing_is_quoted_outside_of_regular_hours_and_nothing_when_nothi
 
 async def test_quotes_without_sides_crossed_or_unreadable_are_left_out() -> None:
     played = Played(session(DAY).open_ns)
-    told = time_text(session(DAY).open_ns)
+    time = time_text(session(DAY).open_ns)
     played.source.quotes = {
-        "SPY": {"bp": 0, "ap": 0, "t": told},
-        "QQQ": {"bp": 101, "ap": 100, "t": told},
-        "IWM": {"bp": "x", "ap": 100, "t": told},
+        "SPY": {"bp": 0, "ap": 0, "t": time},
+        "QQQ": {"bp": 101, "ap": 100, "t": time},
+        "IWM": {"bp": "x", "ap": 100, "t": time},
     }
     await played.quotes.ask(SYMBOLS)
     assert played.events == []

@@ -125,7 +125,7 @@ async def test_history_is_asked_for_until_rest_answers(tmp_path: Path) -> None:
         it.server.faults.add("http_html", times=1, where={"path": "/v2/stocks/bars*"})
         await it.feed.catch_up(FRESH)
         assert len(it.bars()) == 390
-        assert len(it.told.of("history_unavailable")) == 3
+        assert len(it.log.of("history_unavailable")) == 3
 
 
 async def test_the_schedule_carries_the_sessions_around_it(tmp_path: Path) -> None:

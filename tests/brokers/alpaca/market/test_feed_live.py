@@ -59,9 +59,9 @@ async def test_a_dropped_connection_within_a_session_loses_no_minute(tmp_path: P
     async with live(tmp_path) as it:
         await reach(it, 1)
         it.server.faults.add("socket_drop", where={"stream": "stock"})  # then 406 for 90 simulated seconds
-        await it.until(lambda: "stream_busy" in it.told.names())
+        await it.until(lambda: "stream_busy" in it.log.names())
         await reach(it, 6)
-        assert {"stream_lost", "stream_busy", "stream_up"} <= it.told.names()
+        assert {"stream_lost", "stream_busy", "stream_up"} <= it.log.names()
 
 
 async def test_a_start_within_a_session_loses_no_minute(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_connection_that_the_server_closes_is_taken_up_again_without_a_h
     async with live(tmp_path) as it:
         await reach(it, 0)
         it.server.faults.add("socket_close", code=code, where={"stream": "stock"})
-        await it.until(lambda: "stream_lost" in it.told.names())
+        await it.until(lambda: "stream_lost" in it.log.names())
         await reach(it, 3)
 
 
@@ -82,7 +82,7 @@ async def test_a_half_open_connection_is_left_and_no_minute_is_lost(tmp_path: Pa
     async with live(tmp_path) as it:
         await reach(it, 0)
         it.server.faults.add("socket_black_hole", where={"stream": "stock"})
-        await it.until(lambda: "stream_lost" in it.told.names())
+        await it.until(lambda: "stream_lost" in it.log.names())
         await reach(it, 6)
 
 
@@ -119,10 +119,10 @@ async def test_a_stream_that_says_nothing_in_a_session_is_told_reconnected_and_r
     async with live(tmp_path) as it:
         await reach(it, 0)
         it.server.faults.add("socket_stall", until_ns=it.clock.now_ns() + 6 * MINUTE, where={"stream": "stock"})
-        await it.until(lambda: "feed_silent" in it.told.names())
-        await it.until(lambda: "no bar came although its minute is over" in str(it.told.of("stream_lost")))
+        await it.until(lambda: "feed_silent" in it.log.names())
+        await it.until(lambda: "no bar came although its minute is over" in str(it.log.of("stream_lost")))
         await reach(it, 9)
-        assert "repaired" in it.told.names()
+        assert "repaired" in it.log.names()
         assert it.feed._bars.counts["silences"] < 12  # one a minute at the most
 
 
@@ -130,7 +130,7 @@ async def test_a_frame_that_is_nested_beyond_measure_costs_no_bar(tmp_path: Path
     async with live(tmp_path) as it:
         it.server.faults.add("malformed_json", where={"stream": "stock"}, times=1, nested=True)
         await reach(it, 4)
-        assert "message_unreadable" in it.told.names()
+        assert "message_unreadable" in it.log.names()
 
 
 async def test_a_bad_bar_of_the_future_does_not_switch_the_silence_watch_off(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ async def test_a_bad_bar_of_the_future_does_not_switch_the_silence_watch_off(tmp
         it.server.faults.add("bar_ahead", minutes=30)
         await it.until(lambda: it.feed._bars.counts["rejected"])
         it.server.faults.add("socket_stall", until_ns=it.clock.now_ns() + 8 * MINUTE, where={"stream": "stock"})
-        await it.until(lambda: "feed_silent" in it.told.names())
+        await it.until(lambda: "feed_silent" in it.log.names())
         assert it.clock.now_ns() < DAY.open_ns + 30 * MINUTE
         assert it.server.faults.met["bar_ahead"] == 1
 
@@ -146,7 +146,7 @@ async def test_a_bad_bar_of_the_future_does_not_switch_the_silence_watch_off(tmp
 async def test_before_the_open_and_after_the_close_silence_is_quiet(tmp_path: Path) -> None:
     async with live(tmp_path, -20 * 60.0, rate=600.0) as it:
         await it.clock.sleep_until(DAY.open_ns - MINUTE)
-        assert "feed_silent" not in it.told.names()
+        assert "feed_silent" not in it.log.names()
 
 
 async def test_when_rest_stays_silent_streamed_bars_go_on_after_the_deadline(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ async def test_when_rest_stays_silent_streamed_bars_go_on_after_the_deadline(tmp
         await reach(it, 0)
         it.server.faults.add("http_error", times=10_000, status=503, where={"path": "/v2/stocks/bars*"})
         it.server.faults.add("bar_gap")
-        await it.until(lambda: "repair_abandoned" in it.told.names())
+        await it.until(lambda: "repair_abandoned" in it.log.names())
         await it.until(lambda: len(it.minutes_of(DAY)) > 4)
         minutes = it.minutes_of(DAY)
         assert minutes == sorted(set(minutes))
-        assert 1 not in minutes  # it is lost, and told
+        assert 1 not in minutes  # it is lost, and logged
 
 
 async def test_a_symbol_that_rest_does_not_know_is_told_by_name(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ async def test_a_symbol_that_rest_does_not_know_is_told_by_name(tmp_path: Path) 
         await reach(it, 0)
         it.server.faults.add("http_error", times=10_000, status=404, where={"path": "/v2/stocks/bars*"})
         it.server.faults.add("bar_gap")
-        await it.until(lambda: "symbol_refused" in it.told.names())
-        assert it.told.of("symbol_refused")[0]["symbol"] == "SPY"
+        await it.until(lambda: "symbol_refused" in it.log.names())
+        assert it.log.of("symbol_refused")[0]["symbol"] == "SPY"
 
 
 async def test_the_end_of_a_session_comes_after_its_last_bar(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_the_end_of_a_session_comes_after_its_last_bar(tmp_path: Path) -> 
         await it.feed.end(DAY)
         assert isinstance(it.events[-1], SessionEnded)
         assert it.minutes_of(DAY)[-1] == 389
-        (counts,) = it.told.of("feed_counts")
+        (counts,) = it.log.of("feed_counts")
         assert counts["date"] == DATE
 
 
@@ -218,22 +218,22 @@ async def test_a_newly_watched_contract_is_asked_for_once_over_rest(tmp_path: Pa
     async with live(tmp_path, 120.0, rate=1.0) as it:  # slow: the stream has no quote yet
         it.feed.watch((CALL,))
         await it.until(lambda: CALL in it.feed._quotes.book)
-        asked = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
-        assert len(asked) == 1
-        assert CALL in asked[0]
+        paths = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
+        assert len(paths) == 1
+        assert CALL in paths[0]
         it.feed.watch((CALL, PUT))
         await it.until(lambda: PUT in it.feed._quotes.book)
-        asked = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
-        assert len(asked) == 2
-        assert CALL not in asked[1]
+        paths = [request.path for request in it.server.requests if "/options/quotes/latest" in request.path]
+        assert len(paths) == 2
+        assert CALL not in paths[1]
 
 
 async def test_a_contract_that_cannot_be_quoted_is_named(tmp_path: Path) -> None:
     async with live(tmp_path, 120.0, rate=1.0) as it:
         it.server.faults.add("http_error", times=1, status=404, where={"path": "/v1beta1/options/quotes*"})
         it.feed.watch((CALL,))
-        await it.until(lambda: "quotes_unavailable" in it.told.names())
-        assert CALL in str(it.told.of("quotes_unavailable"))
+        await it.until(lambda: "quotes_unavailable" in it.log.names())
+        assert CALL in str(it.log.of("quotes_unavailable"))
 
 
 async def test_attended_contracts_are_quoted_between_bars_at_most_once_a_second(tmp_path: Path) -> None:
@@ -273,18 +273,18 @@ async def test_at_the_end_both_sockets_are_closed_with_a_close_frame(tmp_path: P
     async with desk(tmp_path, DATE, 120.0, rate=1.0) as it:
         await it.feed.catch_up(ENDED)
         for _ in range(2):  # a session that was not closed cleanly would be held and refuse the second round with 406
-            it.told.said.clear()
+            it.log.entries.clear()
             async with it.running():
-                await it.until(lambda: len(it.told.of("stream_up")) == 2)
-            assert "stream_busy" not in it.told.names()
+                await it.until(lambda: len(it.log.of("stream_up")) == 2)
+            assert "stream_busy" not in it.log.names()
 
 
 async def test_an_option_stream_that_turns_deaf_is_told_and_left_and_quotes_come_over_rest(tmp_path: Path) -> None:
     async with live(tmp_path) as it:
         it.server.faults.add("symbol_limit", where={"stream": "option"})  # 405 after the ack, then no data
         it.feed.watch((CALL,))
-        await it.until(lambda: "quotes_silent" in it.told.names())
-        assert it.told.of("stream_error")[0]["code"] == 405
+        await it.until(lambda: "quotes_silent" in it.log.names())
+        assert it.log.of("stream_error")[0]["code"] == 405
         await it.until(lambda: it.feed._quotes.socket.counts["connects"] > 1)
         quoted_ns = it.feed._quotes.book.take()[0].quoted_ns
         await it.until(lambda: it.feed._quotes.book.take()[0].quoted_ns > quoted_ns)

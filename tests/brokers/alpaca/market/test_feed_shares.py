@@ -44,7 +44,7 @@ async def live(folder: Path, start_s: float = -20.0, **settings: Any) -> AsyncIt
     async with desk(folder, DATE, start_s, **{"market": market(), "spec": SPEC, **settings}) as it:
         await it.feed.catch_up(ENDED)
         async with it.running():
-            await it.until(lambda: "stream_up" in it.told.names())
+            await it.until(lambda: "stream_up" in it.log.names())
             yield it
 
 
@@ -63,9 +63,11 @@ async def test_bars_and_quotes_of_both_symbols_come_on_one_connection(tmp_path: 
     async with live(tmp_path) as it:
         await reach(it, "SPY", 3)
         await reach(it, "QQQ", 3)
-        wanted = {(channel, symbol) for channel in ("bars", "updatedBars", "statuses", "quotes") for symbol in SYMBOLS}
-        assert it.feed._quotes.socket.granted == wanted
-        assert [told["url"] for told in it.told.of("stream_up")] == [it.server.stream_url]
+        channels = {
+            (channel, symbol) for channel in ("bars", "updatedBars", "statuses", "quotes") for symbol in SYMBOLS
+        }
+        assert it.feed._quotes.socket.granted == channels
+        assert [entry["url"] for entry in it.log.of("stream_up")] == [it.server.stream_url]
 
 
 async def test_each_bar_is_followed_at_once_by_the_quote_of_its_own_share(tmp_path: Path) -> None:
@@ -102,7 +104,9 @@ async def test_a_symbol_that_loses_a_minute_gets_it_over_rest_and_holds_the_othe
         fourth = DAY.open_ns + 4 * MINUTE
         assert times["SPY", fourth] < fourth + MINUTE + 30 * SECOND
         assert times["QQQ", fourth] >= fourth + 2 * MINUTE  # with the bar that shows the hole
-        assert {told["symbol"] for told in it.told.of("repaired") if told["reason"] == "a minute is missing"} == {"QQQ"}
+        assert {entry["symbol"] for entry in it.log.of("repaired") if entry["reason"] == "a minute is missing"} == {
+            "QQQ"
+        }
 
 
 async def test_a_late_trade_corrects_the_bar_of_its_symbol_alone(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ async def test_after_a_lost_connection_both_symbols_have_every_minute(tmp_path: 
     async with live(tmp_path) as it:
         await reach(it, "QQQ", 2)
         it.server.faults.add("socket_drop", where={"stream": "stock"})
-        await it.until(lambda: len(it.told.of("stream_up")) == 2)
+        await it.until(lambda: len(it.log.of("stream_up")) == 2)
         await reach(it, "SPY", 9)
         await reach(it, "QQQ", 9)
 
@@ -161,7 +165,7 @@ async def test_one_share_without_quotes_is_asked_for_over_rest_though_the_other_
     async with live(tmp_path) as it:
         await reach(it, "QQQ", 1)
         it.server.faults.add("quote_gap", times=10_000, where={"symbol": "QQQ"})
-        await it.until(lambda: "quotes_silent" in it.told.names())
-        asked = [row.path for row in it.server.requests if row.path.startswith("/v2/stocks/quotes/latest")]
-        assert any("QQQ" in path for path in asked)
+        await it.until(lambda: "quotes_silent" in it.log.names())
+        paths = [row.path for row in it.server.requests if row.path.startswith("/v2/stocks/quotes/latest")]
+        assert any("QQQ" in path for path in paths)
         await reach(it, "SPY", 8)

@@ -54,7 +54,7 @@ async def test_a_damaged_cache_file_is_told_and_fetched_again(tmp_path: Path, da
         )
         assert await past(it) == first
         assert it.fetches() == 2
-        assert len(it.told.of("history_cache_bad")) == 1
+        assert len(it.log.of("history_cache_bad")) == 1
         assert file.read_bytes() == whole
 
 
@@ -73,8 +73,8 @@ async def test_a_half_day_has_210_bars_and_nothing_of_the_hours_around(tmp_path:
     bars = [early, *(bar(HALF, minute) for minute in range(210)), late]
     market = Market.from_bars(bars, sessions=calendar().sessions)
     async with desk(tmp_path, "2024-07-05", -3600, market=market) as it:
-        found = await it.history.session("SPY", HALF, it.clock.now_ns())
-        assert found == tuple(bars[1:-1])
+        session_bars = await it.history.session("SPY", HALF, it.clock.now_ns())
+        assert session_bars == tuple(bars[1:-1])
 
 
 async def test_the_session_so_far_ends_with_the_last_complete_minute(tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ async def test_the_session_so_far_ends_with_the_last_complete_minute(tmp_path: P
         now_ns = it.clock.now_ns()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns, now_ns) == tuple(bar(DAY, m) for m in range(5))
         assert await it.history.so_far("SPY", DAY, DAY.open_ns + 3 * MINUTE, now_ns) == (bar(DAY, 3), bar(DAY, 4))
-        asked = it.fetches()
+        fetches = it.fetches()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns + 5 * MINUTE, now_ns) == ()
         assert await it.history.so_far("SPY", DAY, DAY.open_ns, DAY.open_ns + 59 * MINUTE // 60) == ()
-        assert it.fetches() == asked  # nothing is complete: nothing is asked
+        assert it.fetches() == fetches  # nothing is complete: nothing is asked
 
 
 async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None
 
     async with desk(tmp_path, "2024-07-02", 600, rate=1.0) as it:
         it.history._reads = Odd()
-        found = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
-        assert [(b.start_ns, b.volume) for b in found] == [(DAY.open_ns, 10.0), (DAY.open_ns + MINUTE, 20.0)]
-        assert len(it.told.of("history_bar_bad")) == 2
+        session_bars = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
+        assert [(b.start_ns, b.volume) for b in session_bars] == [(DAY.open_ns, 10.0), (DAY.open_ns + MINUTE, 20.0)]
+        assert len(it.log.of("history_bar_bad")) == 2
 
 
 async def test_what_rest_refuses_is_raised(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ async def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> N
     (tmp_path / "file").write_text("in the way")
     async with desk(tmp_path / "file", "2024-07-03", -3600) as it:
         assert len(await past(it)) == 390
-        assert "history_cache_bad" in it.told.names()
+        assert "history_cache_bad" in it.log.names()

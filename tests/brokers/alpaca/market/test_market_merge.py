@@ -24,7 +24,7 @@ def fresh() -> BarMerge:
     return BarMerge(OPEN - MINUTE)
 
 
-def told(events: list[Given]) -> list[tuple[str, int]]:
+def kinds_and_minutes(events: list[Given]) -> list[tuple[str, int]]:
     """Kind and minute of each event."""
     starts = [e.start_ns if isinstance(e, BarRejected) else e.bar.start_ns for e in events]
     return [(type(e).__name__, (start - OPEN) // MINUTE) for e, start in zip(events, starts, strict=True)]
@@ -48,7 +48,7 @@ def test_a_late_update_of_a_given_bar_is_a_correction() -> None:
 def test_an_update_whose_bar_never_came_is_the_bar() -> None:
     merge = fresh()
     merge.add(bar(0), 1)
-    assert told(merge.add(bar(1), 2)) == [("BarClosed", 1)]
+    assert kinds_and_minutes(merge.add(bar(1), 2)) == [("BarClosed", 1)]
 
 
 def test_a_minute_that_was_passed_over_is_refused_when_it_comes_at_last() -> None:
@@ -58,7 +58,7 @@ def test_a_minute_that_was_passed_over_is_refused_when_it_comes_at_last() -> Non
     (refused,) = merge.add(bar(1), 3)
     assert isinstance(refused, BarRejected)
     assert refused.reason == "out_of_order"
-    assert told(merge.add(bar(3), 4)) == [("BarClosed", 3)]
+    assert kinds_and_minutes(merge.add(bar(3), 4)) == [("BarClosed", 3)]
 
 
 def test_during_a_repair_streamed_bars_wait_and_rest_bars_go_first() -> None:
@@ -68,8 +68,8 @@ def test_during_a_repair_streamed_bars_wait_and_rest_bars_go_first() -> None:
     assert merge.add(bar(3), 2) == []
     assert merge.add(bar(4), 2) == []
     events = merge.repaired([bar(2), bar(1), bar(0), bar(3)], 5)
-    assert told(events) == [("BarClosed", 1), ("BarClosed", 2), ("BarClosed", 3), ("BarClosed", 4)]
-    assert told(merge.add(bar(5), 6)) == [("BarClosed", 5)]
+    assert kinds_and_minutes(events) == [("BarClosed", 1), ("BarClosed", 2), ("BarClosed", 3), ("BarClosed", 4)]
+    assert kinds_and_minutes(merge.add(bar(5), 6)) == [("BarClosed", 5)]
 
 
 def test_an_update_replaces_a_held_bar_and_wins_over_rest() -> None:
@@ -91,7 +91,7 @@ def test_without_rest_the_held_bars_go_on_alone() -> None:
     merge = fresh()
     merge.hold()
     merge.add(bar(2), 1)
-    assert told(merge.release(2)) == [("BarClosed", 2)]
+    assert kinds_and_minutes(merge.release(2)) == [("BarClosed", 2)]
     assert not merge.holding
 
 
@@ -101,14 +101,14 @@ def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:
     for minute in range(4):
         merge.add(bar(minute), 1)
     assert merge.counts["overflow"] == 2
-    assert told(merge.release(2)) == [("BarClosed", 2), ("BarClosed", 3)]
+    assert kinds_and_minutes(merge.release(2)) == [("BarClosed", 2), ("BarClosed", 3)]
 
 
 def test_bars_known_from_before_are_not_given_again() -> None:
     merge = fresh()
     merge.know([bar(0), bar(1)])
     merge.hold()
-    assert told(merge.repaired([bar(0), bar(1), bar(2)], 3)) == [("BarClosed", 2)]
+    assert kinds_and_minutes(merge.repaired([bar(0), bar(1), bar(2)], 3)) == [("BarClosed", 2)]
 
 
 _bars = st.builds(bar, st.integers(0, 12), st.sampled_from([99.0, 100.0, 101.0]))
@@ -145,7 +145,9 @@ def test_a_repair_with_all_minutes_loses_none(order: list[int], streamed: set[in
     for minute in order:
         if minute in streamed:
             merge.add(bar(minute), 1)
-    assert told(merge.repaired([bar(minute) for minute in order], 2)) == [("BarClosed", m) for m in range(10)]
+    assert kinds_and_minutes(merge.repaired([bar(minute) for minute in order], 2)) == [
+        ("BarClosed", m) for m in range(10)
+    ]
 
 
 # --- wider bars -------------------------------------------------------------------------------------------------------

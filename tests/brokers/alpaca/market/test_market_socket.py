@@ -30,14 +30,14 @@ def quote(symbol: str = "SPY", ns: int = 1_700_000_000_123_456_789, **fields: An
 
 
 class Client:
-    """A socket under test and all that it said."""
+    """A socket under test with its messages, states and log."""
 
     def __init__(
         self, url: str, deadlines: SocketDeadlines = QUICK, back_off: BackOff = SOON, *, sleep: Any = asyncio.sleep
     ) -> None:
         self.messages: list[dict[str, Any]] = []
         self.states: list[State] = []
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.log: list[tuple[str, dict[str, object]]] = []
         self.take: Callable[[dict[str, Any]], None] = self.messages.append
         self.socket = MarketSocket(
             Endpoint(url, KEY, SECRET, deadlines, back_off),
@@ -54,13 +54,13 @@ class Client:
 
     def _tell(self, name: str, /, **fields: object) -> None:
         assert set(fields) == set(LOG_EVENTS[name].fields), name
-        self.told.append((name, fields))
+        self.log.append((name, fields))
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.told]
+        return [name for name, _ in self.log]
 
     def reasons(self, name: str) -> list[str]:
-        return [str(fields.get("reason")) for told, fields in self.told if told == name]
+        return [str(fields.get("reason")) for event, fields in self.log if event == name]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -168,12 +168,12 @@ async def test_a_symbol_limit_keeps_the_old_set_and_names_what_was_refused() -> 
         await until(lambda: "subscription_refused" in client.names())
         assert ("quotes", "SPY") in server.subscribed
         assert server.subscribed == {("quotes", "SPY"), ("quotes", "AAA")}  # as much as fits
-        (told,) = [fields for name, fields in client.told if name == "subscription_refused"]
-        assert told["symbols"] == ["quotes:BBB", "quotes:CCC"]
-        assert told["code"] == 405
-        asked = len(server.asked)
+        (refusal,) = [fields for name, fields in client.log if name == "subscription_refused"]
+        assert refusal["symbols"] == ["quotes:BBB", "quotes:CCC"]
+        assert refusal["code"] == 405
+        count = len(server.asked)
         await asyncio.sleep(0.1)
-        assert len(server.asked) == asked  # and it is not asked for again and again
+        assert len(server.asked) == count  # and it is not asked for again and again
         assert client.socket.up
 
 
@@ -212,8 +212,8 @@ async def test_a_refused_symbol_is_named_and_the_others_are_subscribed(code: int
         async with client.running():
             await until(lambda: client.socket.up)
             assert {symbol for _, symbol in server.subscribed} == {"SPY", "AAA", "CCC", "DDD"}
-        (told,) = [fields for name, fields in client.told if name == "subscription_refused"]
-        assert (told["symbols"], told["code"]) == (["quotes:BAD!"], code)
+        (refusal,) = [fields for name, fields in client.log if name == "subscription_refused"]
+        assert (refusal["symbols"], refusal["code"]) == (["quotes:BAD!"], code)
 
 
 async def test_a_symbol_missing_in_the_acknowledgement_is_told() -> None:
@@ -221,8 +221,8 @@ async def test_a_symbol_missing_in_the_acknowledgement_is_told() -> None:
         server.leave_out = {"SPY"}
         async with Client(server.url).running() as client:
             await until(lambda: client.socket.up)
-        (told,) = [fields for name, fields in client.told if name == "subscription_refused"]
-        assert told["symbols"] == ["quotes:SPY"]
+        (refusal,) = [fields for name, fields in client.log if name == "subscription_refused"]
+        assert refusal["symbols"] == ["quotes:SPY"]
 
 
 async def test_a_connection_limit_is_waited_out_slowly() -> None:
@@ -388,6 +388,6 @@ async def test_keys_are_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
             await until(lambda: client.socket.up)
         endpoint = Endpoint(server.url, KEY, SECRET)
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets.server")]
-    for text in (repr(endpoint), repr(client.socket), str(client.told), "\n".join(ours)):
+    for text in (repr(endpoint), repr(client.socket), str(client.log), "\n".join(ours)):
         assert KEY not in text
         assert SECRET not in text

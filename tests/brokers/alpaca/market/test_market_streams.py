@@ -66,10 +66,10 @@ def test_a_bar_of_rest_has_a_text_as_time_and_no_symbol() -> None:
     ],
 )
 def test_a_bad_bar_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
-    found = read(raw_bar(**changes))
-    assert isinstance(found, BarRejected)
-    assert found.reason == reason
-    assert found.time_ns == 7
+    event = read(raw_bar(**changes))
+    assert isinstance(event, BarRejected)
+    assert event.reason == reason
+    assert event.time_ns == 7
 
 
 @pytest.mark.parametrize("gone", ["t", "o", "c", "v"])
@@ -100,7 +100,7 @@ def test_a_status_says_whether_trading_is_halted(code: str, halted: bool | None)
 
 
 async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_survives_the_rest() -> None:
-    found: list[object] = []
+    calls: list[object] = []
     later = Session("2021-02-23", SESSION.open_ns + 1440 * MINUTE, SESSION.close_ns + 1440 * MINUTE)
     async with StreamServer() as server:
         stream = StockStream(
@@ -109,9 +109,9 @@ async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_s
             60,
             calendar=SessionCalendar((SESSION, later)),
             now_ns=lambda: 7,
-            on_bar=lambda bar, session: found.append((bar.start_ns, bar.volume, session.date)),
-            on_rejected=lambda rejected: found.append(rejected.reason),
-            on_status=lambda status: found.append(status.halted),
+            on_bar=lambda bar, session: calls.append((bar.start_ns, bar.volume, session.date)),
+            on_rejected=lambda rejected: calls.append(rejected.reason),
+            on_status=lambda status: calls.append(status.halted),
             on_state=lambda _state: None,
             log=lambda _name, /, **_fields: None,
         )
@@ -130,11 +130,11 @@ async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_s
             raw_bar(h=1.0),
             {"T": "s", "S": "SPY", "sc": "H", "sm": "Trading Halt"},
         )
-        await until(lambda: True in found)
+        await until(lambda: True in calls)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     day = SESSION.date
-    assert found == [(START, 49378.0, day), (START, 50_000.0, day), "high_below_low", True]
+    assert calls == [(START, 49378.0, day), (START, 50_000.0, day), "high_below_low", True]
     assert stream.socket.counts["bad"] == 1  # the bar of another age
 
 

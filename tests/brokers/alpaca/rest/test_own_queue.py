@@ -55,10 +55,10 @@ def name(kind: int, number: int) -> str:
 async def limited(it: Desk) -> AsyncIterator[Linked]:
     """A link behind the lanes that an account has; nothing but its orders is asked of it."""
     events: list[Event] = []
-    told: list[tuple[str, dict[str, Any]]] = []
+    log: list[tuple[str, dict[str, Any]]] = []
 
     def tell(event: str, /, **fields: Any) -> None:
-        told.append((event, fields))
+        log.append((event, fields))
 
     lanes = account_queues(it.clock)
     access = Access(it.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, SOON)
@@ -68,7 +68,7 @@ async def limited(it: Desk) -> AsyncIterator[Linked]:
     link = BrokerLink(it.clock, events.append, tell, orders, reads, reporter, stream, OURS, QUICKLY)
     task = asyncio.create_task(link.run())
     try:
-        yield Linked(it, link, events, told)
+        yield Linked(it, link, events, log)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -90,7 +90,7 @@ async def test_fifty_cancels_and_fifty_sales_all_leave_and_none_is_in_doubt() ->
             await eventually(lambda: not it.server.account.exposed())
             await eventually(lambda: len(linked.of(OrderCanceled)) == 50 and len(linked.of(OrderAccepted)) >= 50)
         assert linked.of(OrderUnknown) == []
-        assert [event for event, _ in linked.told if event in ("order_unanswered", "cancel_unanswered")] == []
+        assert [event for event, _ in linked.log if event in ("order_unanswered", "cancel_unanswered")] == []
         assert sum(request.method == "DELETE" for request in it.server.requests) == 50
         assert it.posts() == 101
         assert it.count("GET", BY_NAME) == 0

@@ -71,7 +71,7 @@ def test_each_method_of_the_library_goes_through_the_bounded_session(method: str
         getattr(client, method)("/orders")
 
 
-# --- what the server says, by the door ----------------------------------------------------------------------------
+# --- the server's answers, by the door ----------------------------------------------------------------------------
 
 
 async def test_an_order_is_submitted_found_listed_filled_and_in_the_ledger() -> None:
@@ -79,9 +79,9 @@ async def test_an_order_is_submitted_found_listed_filled_and_in_the_ledger() -> 
         raw = await it.orders.submit(buy(quantity=2))
         assert (raw["client_order_id"], raw["qty"], raw["status"]) == (NAME, "2", "pending_new")
         await asyncio.sleep(0.05)
-        found = await it.reads.order_by_client_id(NAME)
-        assert found is not None
-        assert (found["id"], found["status"], found["filled_qty"]) == (raw["id"], "filled", "2")
+        order = await it.reads.order_by_client_id(NAME)
+        assert order is not None
+        assert (order["id"], order["status"], order["filled_qty"]) == (raw["id"], "filled", "2")
         assert (await it.reads.order_by_id(raw["id"]))["id"] == raw["id"]
         assert await it.reads.order_by_client_id("nobody") is None
         assert await it.reads.open_orders() == []
@@ -190,14 +190,14 @@ async def bare(
     *parts: bytes, gap_s: float = 0.0, deadlines: Deadlines = PATIENT
 ) -> AsyncIterator[tuple[TradingReads, TradingOrders, list[bytes]]]:
     """A server that answers every request with these bytes, `gap_s` apart, and what it was asked."""
-    asked: list[bytes] = []
+    calls: list[bytes] = []
 
     serving: set[asyncio.Task[Any] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            calls.append(await reader.readuntil(b"\r\n\r\n"))
             for part in parts:
                 writer.write(part)
                 await writer.drain()
@@ -212,7 +212,7 @@ async def bare(
     lanes = tuple(RequestQueue(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("reads", "orders"))
     access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, deadlines)
     try:
-        yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), asked
+        yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), calls
     finally:
         for lane in lanes:
             await lane.close()
@@ -246,19 +246,19 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     ],
 )
 async def test_an_answer_that_cannot_be_read_is_no_answer_and_is_asked_for_once(answer: bytes) -> None:
-    async with bare(answer) as (reads, orders, asked):
+    async with bare(answer) as (reads, orders, calls):
         with pytest.raises(Unanswered):
             await reads.account()
-        assert len(asked) == 1
+        assert len(calls) == 1
         with pytest.raises(Unanswered):
             await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
-        assert len(asked) == 2
+        assert len(calls) == 2
 
 
 @contextlib.asynccontextmanager
 async def kept_alive() -> AsyncIterator[tuple[TradingReads, TradingOrders, list[tuple[int, bytes]], list[Any]]]:
     """A server that keeps connections open, a desk's own clients, requests by their connection, and the connections."""
-    asked: list[tuple[int, bytes]] = []
+    calls: list[tuple[int, bytes]] = []
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -271,7 +271,7 @@ async def kept_alive() -> AsyncIterator[tuple[TradingReads, TradingOrders, list[
                     (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), b":0"
                 )
                 await reader.readexactly(int(length.split(b":")[1]))
-                asked.append((number, head.split(b" ")[0]))
+                calls.append((number, head.split(b" ")[0]))
                 writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "x"}')
                 await writer.drain()
 
@@ -282,7 +282,7 @@ async def kept_alive() -> AsyncIterator[tuple[TradingReads, TradingOrders, list[
     lanes = [RequestQueue(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("orders", "reads")]
     orders, reads, _ = accesses(load(None, {"alpaca.trading_url": url}), keys)
     try:
-        yield TradingReads(reads, lanes[1]), TradingOrders(orders, lanes[0]), asked, writers
+        yield TradingReads(reads, lanes[1]), TradingOrders(orders, lanes[0]), calls, writers
     finally:
         for lane in lanes:
             await lane.close()
@@ -293,25 +293,25 @@ async def kept_alive() -> AsyncIterator[tuple[TradingReads, TradingOrders, list[
 
 async def test_an_order_after_a_quiet_hour_goes_out_over_the_connection_that_the_reads_keep_open() -> None:
     sale = SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0)
-    async with kept_alive() as (reads, orders, asked, writers):
+    async with kept_alive() as (reads, orders, calls, writers):
         await reads.account()
         await reads.clock()
         await orders.submit(sale)
-        assert asked == [(1, b"GET"), (1, b"GET"), (1, b"POST")]
+        assert calls == [(1, b"GET"), (1, b"GET"), (1, b"POST")]
         writers[0].close()  # as a server does with an idle one
         await writers[0].wait_closed()
         await orders.submit(sale)
-        assert asked[3:] == [(2, b"POST")]
+        assert calls[3:] == [(2, b"POST")]
         await reads.account()
-        assert asked[4:] == [(2, b"GET")]
+        assert calls[4:] == [(2, b"GET")]
 
 
 @pytest.mark.host_time
 async def test_an_answer_that_stops_in_the_middle_ends_at_the_deadline() -> None:
-    async with bare(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", gap_s=1.0, deadlines=SHORT) as (reads, _, asked):
+    async with bare(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", gap_s=1.0, deadlines=SHORT) as (reads, _, calls):
         with pytest.raises(Unanswered, match="Read timed out"):
             await reads.account()
-        assert len(asked) == 1
+        assert len(calls) == 1
 
 
 @pytest.mark.host_time
@@ -337,10 +337,10 @@ async def test_another_orders_answer_to_a_look_up_is_no_answer() -> None:
 
 async def test_pages_that_never_end_are_given_up() -> None:
     body = b'{"option_contracts":[],"next_page_token":"again"}'
-    async with bare(http(body)) as (reads, _, asked):
+    async with bare(http(body)) as (reads, _, calls):
         with pytest.raises(Unanswered, match="do not end"):
             await reads.option_contracts("SPY", "2024-07-02", "2024-07-03", 1, 2)
-        assert len(asked) == 2
+        assert len(calls) == 2
 
 
 # --- what may never happen ----------------------------------------------------------------------------------------
@@ -360,29 +360,29 @@ async def test_a_client_for_reading_refuses_every_other_method_in_the_process() 
 
 @pytest.mark.parametrize("status", [429, 504])  # those that the library asks again for, unless it is kept from it
 async def test_the_library_never_sends_a_request_twice(status: int) -> None:
-    async with bare(http(b"{}", f"{status} Not Now")) as (reads, orders, asked):
+    async with bare(http(b"{}", f"{status} Not Now")) as (reads, orders, calls):
         with pytest.raises(RestError):
             await reads.account()
         with pytest.raises(RestError):
             await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
-        assert len(asked) == 2
+        assert len(calls) == 2
 
 
 async def test_a_netrc_never_replaces_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    async with bare(http(b"{}")) as (reads, _, asked):
+    async with bare(http(b"{}")) as (reads, _, calls):
         await reads.account()
-        assert b"Authorization" not in asked[0]
-        assert DEFAULT_KEY.encode() in asked[0]
+        assert b"Authorization" not in calls[0]
+        assert DEFAULT_KEY.encode() in calls[0]
 
 
-def everything_said(error: BaseException) -> str:
+def render(error: BaseException) -> str:
     """All that a log, a traceback or a debugger's glance at this exception would show."""
-    said = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    return said + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
+    return text + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
 
 
 async def test_no_key_is_in_any_error_or_repr() -> None:
@@ -396,9 +396,9 @@ async def test_no_key_is_in_any_error_or_repr() -> None:
             async with bare(answer) as (reads, orders, _):
                 with pytest.raises(RestError) as caught:
                     await call(reads, orders)
-                said = everything_said(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
-                assert DEFAULT_KEY not in said
-                assert DEFAULT_SECRET not in said
+                text = render(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
+                assert DEFAULT_KEY not in text
+                assert DEFAULT_SECRET not in text
                 assert not isinstance(caught.value.__context__, requests.RequestException)
     access = Access("http://127.0.0.1:1", DEFAULT_KEY, DEFAULT_SECRET)
     assert repr(access) == str(access) == "Access(url='http://127.0.0.1:1')"

@@ -43,7 +43,7 @@ def corrections(it: Linked) -> list[OrderFilled]:
 
 
 def names(it: Linked) -> list[str]:
-    return [name for name, _ in it.told]
+    return [name for name, _ in it.log]
 
 
 # --- what it hurries ----------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ async def test_keys_that_may_not_listen_lose_nothing_but_the_hurry(status: int) 
     async with linked(timeouts) as it:
         access = Access(it.desk.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
         it.desk.server.faults.add("activity_refused", status=status)
-        found = await probe(access, it.desk.clock.now_ns() - DAY_NS, it.desk.clock.now_ns(), 2.0)
-        assert (found.lines, found.problem) == ((), f"HTTP {status}")
+        answer = await probe(access, it.desk.clock.now_ns() - DAY_NS, it.desk.clock.now_ns(), 2.0)
+        assert (answer.lines, answer.problem) == ((), f"HTTP {status}")
         note_fee(it)
         await eventually(lambda: fees(it) == [Decimal("-0.03")])
 
@@ -129,7 +129,7 @@ async def test_a_stream_that_is_refused_for_ever_ends_no_link_and_asks_seldom() 
         await eventually(lambda: names(it).count("activity_stream_lost") >= 3)
         await it.link.release([buy()])
         await it.until(OrderFilled)
-        pauses = [fields["retry_s"] for name, fields in it.told if name == "activity_stream_lost"]
+        pauses = [fields["retry_s"] for name, fields in it.log if name == "activity_stream_lost"]
     assert min(pauses[1:]) >= 0.1  # what `refused_s` is in these tests
 
 

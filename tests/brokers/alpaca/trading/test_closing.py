@@ -36,8 +36,8 @@ async def hold(it: Linked) -> None:
 
 
 def foreign(it: Linked) -> list[str]:
-    """Names of the orders that were told as somebody else's."""
-    return [found.order.client_order_id for found in it.of(OrderFound) if found.order.client_order_id[:2] != "e1"]
+    """Names of the orders that were reported as somebody else's."""
+    return [event.order.client_order_id for event in it.of(OrderFound) if event.order.client_order_id[:2] != "e1"]
 
 
 async def test_what_the_broker_s_own_call_sells_is_told_under_the_journal_s_name() -> None:
@@ -45,10 +45,10 @@ async def test_what_the_broker_s_own_call_sells_is_told_under_the_journal_s_name
         await hold(it)
         await it.link.release([CLOSE])
         sale = await it.until(OrderFilled, 2)
-        found = await it.until(OrderFound)
+        event = await it.until(OrderFound)
         await eventually(lambda: not it.desk.server.account.positions)
     assert (sale.client_order_id, sale.side, sale.cumulative_quantity) == (CLOSE.client_order_id, -1, 3)
-    assert found.order.client_order_id == CLOSE.client_order_id
+    assert event.order.client_order_id == CLOSE.client_order_id
     assert foreign(it) == []
 
 

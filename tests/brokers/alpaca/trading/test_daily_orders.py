@@ -60,8 +60,8 @@ def test_fractions_of_shares_are_read_exactly() -> None:
     read = wire.position({**position, "side": "long"})
     assert (read.quantity, read.available) == (Decimal("12.000000001"), Decimal("0.5"))
     assert read.average_price == Decimal("190.123456789")
-    found = wire.order({"id": "x", "symbol": "AAPL", "side": "buy", "qty": "0.25", "filled_qty": "0.25"})
-    assert (found.quantity, found.filled) == (Decimal("0.25"), Decimal("0.25"))
+    parsed = wire.order({"id": "x", "symbol": "AAPL", "side": "buy", "qty": "0.25", "filled_qty": "0.25"})
+    assert (parsed.quantity, parsed.filled) == (Decimal("0.25"), Decimal("0.25"))
 
 
 async def test_an_order_for_an_auction_that_is_over_never_leaves() -> None:

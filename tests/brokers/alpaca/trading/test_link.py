@@ -216,7 +216,7 @@ async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each
         it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderFound)
         assert it.desk.count("GET", path) == 5
-        assert [name for name, _ in it.told].count("look_up_unanswered") == 1
+        assert [name for name, _ in it.log].count("look_up_unanswered") == 1
 
 
 async def test_an_order_is_missing_only_after_three_404s_and_found_when_it_shows_up_between() -> None:
@@ -247,7 +247,7 @@ async def test_an_order_is_not_called_missing_while_its_post_is_under_way() -> N
 
 async def test_the_stream_listens_before_the_first_report_is_asked_for() -> None:
     async with linked() as it:
-        names = [name for name, _ in it.told]
+        names = [name for name, _ in it.log]
         assert names[0] == "trade_stream_listening"
         assert isinstance(it.events[0], BrokerReported)
 
@@ -270,7 +270,7 @@ async def test_reports_that_fail_are_told_once_and_tried_until_one_comes() -> No
         it.link.ask([AskBroker("now")])
         await it.until(BrokerReported, 2)
         assert len(it.of(BrokerLost)) == 1
-        assert [name for name, _ in it.told].count("report_failed") == 5
+        assert [name for name, _ in it.log].count("report_failed") == 5
 
 
 async def test_the_broker_reports_each_simulated_minute_and_when_asked() -> None:
@@ -308,7 +308,7 @@ async def test_an_update_that_cannot_be_read_is_told_and_followed_by_a_report() 
     async with linked() as it:
         it.desk.server.faults.add("data_null", where={"event": "fill"})
         await it.link.release([buy()])
-        await eventually(lambda: "trade_update_malformed" in [name for name, _ in it.told])
+        await eventually(lambda: "trade_update_malformed" in [name for name, _ in it.log])
         report = await it.until(BrokerReported, 2)
         await eventually(lambda: any(r.fills for r in it.of(BrokerReported)))
         assert it.of(BrokerLost) == []
@@ -318,8 +318,8 @@ async def test_an_update_that_cannot_be_read_is_told_and_followed_by_a_report() 
 async def test_a_foreign_order_is_told_as_found() -> None:
     async with linked() as it:
         it.desk.server.by_hand("place", symbol=CALL, qty="1", side="buy", type="market", time_in_force="day")
-        await eventually(lambda: any(found.order.status == "filled" for found in it.of(OrderFound)))
-        assert not any(OURS(found.order.client_order_id) for found in it.of(OrderFound))
+        await eventually(lambda: any(event.order.status == "filled" for event in it.of(OrderFound)))
+        assert not any(OURS(event.order.client_order_id) for event in it.of(OrderFound))
         assert it.of(OrderFilled) == []
 
 
@@ -363,9 +363,9 @@ async def test_no_key_is_in_any_event_or_log() -> None:
                 [SubmitOrder(f"e1-scalper-5-0-{number}", CALL, 1, 1, Decimal(1), "buy_to_open", 2**62)]
             )
         await eventually(lambda: len(it.of(OrderRejected)) + len(it.of(OrderUnknown)) == 3)
-        said = str(it.events) + str(it.told) + repr(it.link)
-    assert DEFAULT_KEY not in said
-    assert DEFAULT_SECRET not in said
+        text = str(it.events) + str(it.log) + repr(it.link)
+    assert DEFAULT_KEY not in text
+    assert DEFAULT_SECRET not in text
 
 
 async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_often_as_a_report_is_due() -> None:
@@ -377,11 +377,11 @@ async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_ofte
         reports = len(it.of(BrokerReported))
         await it.link.release([buy()])
         await it.until(OrderAccepted)
-        found = await it.until(OrderFound)
-        assert (found.order.client_order_id, found.order.filled) == (NAME, Decimal(1))
-        asked = it.desk.count("GET", "/v2/orders:by_client_order_id")
+        event = await it.until(OrderFound)
+        assert (event.order.client_order_id, event.order.filled) == (NAME, Decimal(1))
+        count = it.desk.count("GET", "/v2/orders:by_client_order_id")
         await asyncio.sleep(1.2)  # more than two simulated minutes
-        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == asked  # it has ended
+        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == count  # it has ended
         assert len(it.of(BrokerReported)) == reports
 
 

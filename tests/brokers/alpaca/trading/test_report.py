@@ -20,20 +20,22 @@ from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS
 from tests.support.alpaca.account_side import clock_check
-from tests.support.alpaca.reports import Told
+from tests.support.alpaca.reports import LogRecorder
 from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
 
 OURS = is_ours("e1", "scalper")
 DATE = {"date": "2024-07-02"}
 
 
-def reporter(it: Desk, told: Told | None = None) -> Reporter:
-    return reporter_at(it, it.clock, told)
+def reporter(it: Desk, recorder: LogRecorder | None = None) -> Reporter:
+    return reporter_at(it, it.clock, recorder)
 
 
-def reporter_at(it: Desk, clock: Clock, told: Told | None = None, agreed_ns: Callable[[], int] = lambda: 0) -> Reporter:
+def reporter_at(
+    it: Desk, clock: Clock, recorder: LogRecorder | None = None, agreed_ns: Callable[[], int] = lambda: 0
+) -> Reporter:
     """A reporter whose host shows this time."""
-    log = told or Told()
+    log = recorder or LogRecorder()
     return Reporter(it.reads, clock, OURS, log, clock_check(it.reads, clock, log), agreed_ns=agreed_ns)
 
 
@@ -199,8 +201,8 @@ async def test_a_correction_of_an_order_of_long_ago_is_told_with_what_it_changes
 
 async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> None:
     async with desk() as it:
-        told = Told()
-        making = reporter(it, told)
+        log = LogRecorder()
+        making = reporter(it, log)
         now = it.server.clock.now_ns()
         it.server.account.note(now, {"activity_type": "FEE", "net_amount": "many"} | DATE)
         it.server.account.note(now, {"activity_type": "TOMORROW", "net_amount": "1.00"} | DATE)
@@ -208,7 +210,7 @@ async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> 
         first = await making.report()
         await making.report()
     assert [line.kind for line in first.activities] == ["TOMORROW"]
-    assert [name for name, _ in told.events] == ["ledger_line_unreadable"] * 2
+    assert [name for name, _ in log.events] == ["ledger_line_unreadable"] * 2
 
 
 @pytest.mark.parametrize("path", ["/v2/positions", "/v2/orders", "/v2/account", "/v2/account/activities"])
@@ -232,12 +234,12 @@ async def test_a_report_is_read_again_when_one_of_our_orders_filled_meanwhile() 
 
 async def test_a_clock_that_is_off_is_told_and_one_that_is_right_is_not() -> None:
     async with desk() as it:
-        told = Told()
-        await reporter(it, told).report()
-        assert told.events == []
+        log = LogRecorder()
+        await reporter(it, log).report()
+        assert log.events == []
         it.server.faults.add("clock_skew", skew_s=30)
-        await reporter(it, told).report()
-    ((name, fields),) = told.events
+        await reporter(it, log).report()
+    ((name, fields),) = log.events
     assert name == "clock_skew"
     assert fields["skew_s"] == pytest.approx(30, abs=1)
 

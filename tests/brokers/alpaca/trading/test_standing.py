@@ -42,10 +42,10 @@ FIVE, FOUR, TWIN = row("a", "5", "10", "5"), row("bb", "4", "11", "9"), row("bb"
 def test_an_amending_line_changes_the_fill_that_it_names_or_the_only_one_it_can_mean(
     rows: list[dict[str, Any]], stands: tuple[str, str], changes: list[tuple[str, str, str]]
 ) -> None:
-    found = standing(rows)
-    assert found.filled == (Decimal(rows[1]["cum_qty"]), 50 + Decimal(rows[1]["qty"]) * 11)
-    assert found.stands == (Decimal(stands[0]), Decimal(stands[1]))
-    assert [(it.fill.id.rpartition("::")[2], it.quantity, it.price) for it in found.amendments] == [
+    result = standing(rows)
+    assert result.filled == (Decimal(rows[1]["cum_qty"]), 50 + Decimal(rows[1]["qty"]) * 11)
+    assert result.stands == (Decimal(stands[0]), Decimal(stands[1]))
+    assert [(it.fill.id.rpartition("::")[2], it.quantity, it.price) for it in result.amendments] == [
         (name, Decimal(quantity), Decimal(price)) for name, quantity, price in changes
     ]
 

@@ -28,12 +28,12 @@ Script = Callable[[ServerConnection, "Heard"], Awaitable[None]]
 
 
 class Heard:
-    """Everything that was said, on both sides."""
+    """All messages, events and log entries of both sides."""
 
     def __init__(self) -> None:
         self.updates: list[Any] = []
         self.states: list[bool] = []
-        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.log: list[tuple[str, dict[str, Any]]] = []
         self.sent: list[Any] = []  # by the client
         self.visits = 0
         self._changed = asyncio.Event()
@@ -49,11 +49,11 @@ class Heard:
         self._changed.set()
 
     def tell(self, name: str, **fields: Any) -> None:
-        self.told.append((name, fields))
+        self.log.append((name, fields))
         self._changed.set()
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.told]
+        return [name for name, _ in self.log]
 
     async def until(self, reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -188,7 +188,7 @@ async def test_a_lost_connection_is_told_and_taken_up_again() -> None:
     async with scripted(script) as heard:
         await heard.until(lambda: heard.states.count(True) == 3)
     assert heard.states == [True, False, True, False, True]
-    lost = [fields["detail"] for name, fields in heard.told if name == "trade_stream_lost"]
+    lost = [fields["detail"] for name, fields in heard.log if name == "trade_stream_lost"]
     assert any("1011" in detail for detail in lost)
 
 
@@ -205,7 +205,7 @@ async def test_a_server_that_says_nothing_is_left_at_the_deadline() -> None:
 
     async with scripted(script) as heard:
         await heard.until(lambda: heard.states == [True])
-    details = [fields["detail"] for name, fields in heard.told if name == "trade_stream_lost"]
+    details = [fields["detail"] for name, fields in heard.log if name == "trade_stream_lost"]
     assert details == ["no authorization reply within 0.1 s", "no listening reply within 0.1 s"]
 
 
@@ -231,22 +231,22 @@ async def test_refused_keys_are_told_loudly_and_tried_again() -> None:
     async with scripted(script) as heard:
         await heard.until(lambda: heard.visits == 2)
     assert heard.names()[0] == "trade_stream_unauthorized"
-    assert DEFAULT_SECRET not in str(heard.told)
+    assert DEFAULT_SECRET not in str(heard.log)
 
 
 async def test_no_key_is_told_or_logged_even_when_the_server_repeats_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     async def script(socket: ServerConnection, heard: Heard) -> None:
-        said = await socket.recv()
-        await socket.send(json.dumps({"action": "error", "data": {"error_message": str(said)}}))
+        message = await socket.recv()
+        await socket.send(json.dumps({"action": "error", "data": {"error_message": str(message)}}))
         await socket.close(1008, "no")
 
     async with scripted(script) as heard:
         await heard.until(lambda: "trade_stream_lost" in heard.names())
     client_side = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
-    assert DEFAULT_SECRET not in str(heard.told) + str(client_side)
-    assert DEFAULT_KEY not in str(heard.told) + str(client_side)
+    assert DEFAULT_SECRET not in str(heard.log) + str(client_side)
+    assert DEFAULT_KEY not in str(heard.log) + str(client_side)
 
 
 # --- against the loopback Alpaca ----------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ async def test_a_second_connection_is_met_with_429_and_comes_in_when_the_first_h
             await first.until(lambda: first.states == [True])
             async with running(stream(it.server.trade_stream_url, second)):
                 await second.until(lambda: "trade_stream_lost" in second.names())
-                assert second.told[0][1]["detail"] == "HTTP 429 on the upgrade"
+                assert second.log[0][1]["detail"] == "HTTP 429 on the upgrade"
                 assert second.states == []
         third = Heard()
         async with running(stream(it.server.trade_stream_url, third)):  # the first closed cleanly: nothing is held

@@ -196,9 +196,9 @@ def test_cash_and_positions_at_cost_are_always_start_and_realised(
     trades: list[tuple[bool, int, Decimal, Decimal]],
 ) -> None:
     book, option = START, Contract(CALL, "2024-07-02", 1, Decimal(500), 1)
-    for buys, wanted, price, paid in trades:
+    for buys, size, price, paid in trades:
         held = book.positions[CALL].quantity if CALL in book.positions else 0
-        side, quantity = (1, wanted) if buys or not held else (-1, min(wanted, held))
+        side, quantity = (1, size) if buys or not held else (-1, min(size, held))
         news = OrderFilled(9, "o", CALL, side, price, 7, quantity, price * quantity, paid, quantity)
         booked = book_fill(book, Order("o", "", "", "", CALL, side, quantity, None, "accepted", 0), news, option)
         book = booked.book

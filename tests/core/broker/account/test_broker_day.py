@@ -77,8 +77,8 @@ class Day:
         """One look-up of a name at a time, as the shell does it."""
         if any(isinstance(n, ev.OrderMissing) and n.client_order_id == name for n in self.news):
             return
-        found = name in self.account.orders
-        self.news.append(self.account.found(name, self.now) if found else ev.OrderMissing(self.now, name))
+        known = name in self.account.orders
+        self.news.append(self.account.found(name, self.now) if known else ev.OrderMissing(self.now, name))
 
     def submit(self, order: SubmitOrder) -> None:
         name, account = order.client_order_id, self.account
@@ -146,9 +146,9 @@ class Day:
     def person(self) -> None:
         """Somebody buys, or sells what is theirs."""
         symbol = self.random.choice([CALL, PUT])
-        own = min(self.by_hand[symbol], self.free(symbol))
-        side = self.random.choice([1, -1]) if own else 1
-        count = self.random.randint(1, own if side < 0 else 3)
+        quantity = min(self.by_hand[symbol], self.free(symbol))
+        side = self.random.choice([1, -1]) if quantity else 1
+        count = self.random.randint(1, quantity if side < 0 else 3)
         name = self.account.by_hand(f"ann-{len(self.account.orders)}", symbol, side, count, self.now)
         filled = self.random.randint(0, count)
         if filled:

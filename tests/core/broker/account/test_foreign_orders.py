@@ -1,4 +1,4 @@
-"""Orders of others under each of the three settings, at a new journal's start and later: booked, told or halted.
+"""Orders of others under each of the three settings, at a new journal's start and later: booked, reported or halted.
 
 Money in the comments is computed by hand: 100 shares a contract.
 """

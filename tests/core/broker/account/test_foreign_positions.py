@@ -1,4 +1,4 @@
-"""Positions of others under each of the three settings: what is booked, what is told, what halts.
+"""Positions of others under each of the three settings: what is booked, what is reported, what halts.
 
 Money in the comments is computed by hand: 100 shares a contract.
 """
@@ -224,9 +224,9 @@ def test_the_next_day_s_report_may_repeat_somebody_else_s_order_and_changes_noth
     agreed(d, account, 2)
     d.begin(TUESDAY, "2024-07-03")
     before = (d.held, d.state.book, d.state.broker.foreign_held)
-    told = d.put(account.report(TUESDAY.open_ns))  # it has both orders still
+    effects = d.put(account.report(TUESDAY.open_ns))  # it has both orders still
     assert (d.held, d.state.book, d.state.broker.foreign_held) == before
-    assert (d.halted(), alarms(told)) == ("foreign_order" if rule == "adopt" else "", [])  # the sale of what it held
+    assert (d.halted(), alarms(effects)) == ("foreign_order" if rule == "adopt" else "", [])  # the sale of what it held
     d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
     assert (d.state.broker.foreign, d.state.closed) == ({}, {})  # reports tell them no more
 

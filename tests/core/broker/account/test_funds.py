@@ -89,9 +89,9 @@ def test_buys_of_a_cash_account_wait_for_a_report_that_knows_the_proceeds() -> N
 def test_what_has_not_settled_is_not_spent_and_what_is_not_bought_is_reported() -> None:
     d, _ = swapping(account := Account(), usd(multiplier="1", buying_power="1000", non_marginable="1000"))
     d.quotes(0.1, BBB="100")
-    told = reported(d, account, 0.5, funds=usd(multiplier="1", buying_power="10000", non_marginable="1000"))
-    assert orders(told) == [("BBB", 9, "100.20")]  # 901.80 of 1,000 USD
-    assert ("basket_unfinished" in alarms(told), d.state.basket.given_up) == (True, {"BBB": 71})
+    effects = reported(d, account, 0.5, funds=usd(multiplier="1", buying_power="10000", non_marginable="1000"))
+    assert orders(effects) == [("BBB", 9, "100.20")]  # 901.80 of 1,000 USD
+    assert ("basket_unfinished" in alarms(effects), d.state.basket.given_up) == (True, {"BBB": 71})
 
 
 def test_a_margin_account_s_proceeds_pay_at_once() -> None:
@@ -105,8 +105,8 @@ def test_a_margin_account_s_proceeds_pay_at_once() -> None:
 def test_a_deficit_of_margin_is_an_alarm_and_lets_positions_be_closed_alone() -> None:
     d = at_broker(account := Account())
     short = usd(multiplier="2", options="9000", equity="10000", maintenance="10400")
-    told = [alarms(reported(d, account, minute, funds=short)) for minute in (-1, -0.5)]
-    assert told == [["margin_deficit"], []]
+    names = [alarms(reported(d, account, minute, funds=short)) for minute in (-1, -0.5)]
+    assert names == [["margin_deficit"], []]
     d.bar(0)
     assert of(d.answer(BUY_CALL), SubmitOrder) == []
     assert d.state.stats.denials == {"intraday_margin": 1}

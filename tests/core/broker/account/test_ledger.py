@@ -1,4 +1,4 @@
-"""The ledger's lines: each kind has one meaning, an unknown one is told; options that ended, in whatever order told.
+"""The ledger's lines: each kind has one meaning, an unknown one is reported; options that ended, in any order of lines.
 
 SPY call and put struck at 500, 100 shares a contract; sums are computed by hand.
 """
@@ -115,8 +115,8 @@ def exercised(account: Account, broker: Broker = HOLD) -> Desk:
     """100 shares from an exercise at 500.00, in the evening."""
     d = left_open(account, broker)
     exercise(account)
-    for told in account.report(d.at(391)), account.report(d.at(391, 10)):
-        d.put(told)
+    for report in account.report(d.at(391)), account.report(d.at(391, 10)):
+        d.put(report)
     return d
 
 
@@ -169,8 +169,8 @@ def test_an_exercise_or_assignment_and_its_share_leg_come_to_the_same_in_both_or
     del account.positions[symbol]
     account.positions["SPY"] = (shares, Decimal(500))
     both = [line(kind, symbol, -1), line("OPTRD", "SPY", shares, str(-500 * shares))]
-    for told in reversed(both) if turned else both:
-        account.book(told)
+    for activity in reversed(both) if turned else both:
+        account.book(activity)
     agreed(d, account, 391)
     position = d.state.book.positions["SPY"]
     assert (d.held, position.cost, d.state.book.realized) == ({"SPY": shares}, 500 * Decimal(shares), Decimal(-200))

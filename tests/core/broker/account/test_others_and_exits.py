@@ -47,8 +47,8 @@ def halted(d: DailyDesk) -> str:
 def test_shares_that_somebody_sold_are_not_sold_again_before_a_newer_report(rule: str) -> None:
     d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=10)
     d.put(account.report(d.at(1)))
-    told = sold_by_hand(d, account, "AAA", 10, "100")
-    assert (len(of(told, AskBroker)), halted(d)) == (1, "foreign_order")
+    effects = sold_by_hand(d, account, "AAA", 10, "100")
+    assert (len(of(effects, AskBroker)), halted(d)) == (1, "foreign_order")
     assert leave(d, 1.1) == []
     assert of(d.put(account.report(d.at(1.2))), SubmitOrder) == []  # it says that nothing is there
 
@@ -58,9 +58,9 @@ def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_h
     d.prompt = None
     d.put(account.report(d.at(1)))
     sold_by_hand(d, account, "AAA", 4, "100")
-    asked = account.report(d.at(1))  # at the moment of the news: it may not know of it
+    report = account.report(d.at(1))  # at the moment of the news: it may not know of it
     assert leave(d, 1.1) == []
-    assert of(d.put(replace(asked, time_ns=d.at(1.15))), SubmitOrder) == []
+    assert of(d.put(replace(report, time_ns=d.at(1.15))), SubmitOrder) == []
     (sale,) = of(d.put(account.report(d.at(1.2))), SubmitOrder)
     assert (sale.side, sale.quantity, sale.closing) == (-1, 6, False)
 
@@ -75,8 +75,8 @@ def test_a_sale_of_others_that_only_a_report_tells_which_a_fill_overtook_waits_f
     account.fill("ann-1", 21, "100", d.at(1.15))
     overtaken = account.report(d.at(1.2))
     d.put(account.fill(sale.client_order_id, 19, "100", d.at(1.25)))
-    told = d.put(replace(overtaken, time_ns=d.at(1.3))) + d.tick(1.4)
-    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 21}, [])  # the book has 21, and nothing is there
+    effects = d.put(replace(overtaken, time_ns=d.at(1.3))) + d.tick(1.4)
+    assert (d.held, of(effects, SubmitOrder)) == ({"AAA": 21}, [])  # the book has 21, and nothing is there
     assert of(d.put(account.report(d.at(1.5))), SubmitOrder) == []
 
 
@@ -112,8 +112,8 @@ def test_a_doubt_of_what_is_there_outlives_a_report_that_a_fill_overtook() -> No
     account.take(sale, d.state.now_ns)
     overtaken = account.report(d.at(1.1))
     d.put(account.fill(sale.client_order_id, 30, "100", d.at(1.15)))
-    told = d.put(replace(overtaken, time_ns=d.at(1.2))) + d.tick(1.3)
-    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 10}, [])
+    effects = d.put(replace(overtaken, time_ns=d.at(1.2))) + d.tick(1.3)
+    assert (d.held, of(effects, SubmitOrder)) == ({"AAA": 10}, [])
 
 
 def test_a_fill_of_an_order_that_nobody_here_knows_lets_its_shares_wait_for_a_report() -> None:
@@ -177,10 +177,10 @@ def test_where_no_report_comes_shares_leave_by_the_broker_s_own_call_which_sells
     sold_by_hand(d, account, "AAA", 4, "100")
     assert leave(d, 1.1) == []
     assert of(d.tick(1, 10), SubmitOrder) == []
-    told = d.tick(1, 11)  # five seconds after the flatten
-    (sale,) = of(told, SubmitOrder)
+    effects = d.tick(1, 11)  # five seconds after the flatten
+    (sale,) = of(effects, SubmitOrder)
     assert (sale.quantity, sale.limit_price, sale.closing) == (10, None, True)
-    assert "exit_unconfirmed" in alarms(told)
+    assert "exit_unconfirmed" in alarms(effects)
 
 
 def test_a_lost_stream_may_hide_a_sale_so_shares_wait_for_the_report_that_follows() -> None:
@@ -234,10 +234,10 @@ def test_what_lies_beside_is_not_sold_while_an_exit_of_the_desk_s_own_hangs() ->
     d.accept(sale)
     d.tick(3, 1)
     d.tick(3, 40)  # its cancel was not answered for half a minute
-    said = account.report(d.at(3, 50))
-    (position,) = said.positions
-    told = d.put(replace(said, positions=(replace(position, available=Decimal(2)),))) + d.tick(4, 30)
-    assert of(told, SubmitOrder) == []
+    report = account.report(d.at(3, 50))
+    (position,) = report.positions
+    effects = d.put(replace(report, positions=(replace(position, available=Decimal(2)),))) + d.tick(4, 30)
+    assert of(effects, SubmitOrder) == []
 
 
 # --- below zero ---------------------------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ def test_what_lies_beside_is_not_sold_while_an_exit_of_the_desk_s_own_hangs() ->
 def test_a_position_below_zero_that_nobody_here_ordered_halts_at_once_under_its_own_name(rule: str) -> None:
     d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=10)
     account.positions["AAA"] = (-5, Decimal(100))
-    told = d.put(account.report(d.at(1)))
-    assert (halted(d), alarms(told), d.state.risk.reconciled) == ("short_position", ["short_position"], False)
+    effects = d.put(account.report(d.at(1)))
+    assert (halted(d), alarms(effects), d.state.risk.reconciled) == ("short_position", ["short_position"], False)
     assert "AAA: broker -5, book 10" in str(d.state.risk.halt)
 
 
@@ -270,8 +270,8 @@ def test_shares_that_an_exercised_put_owes_are_judged_with_all_else() -> None:
 def test_an_order_of_somebody_else_in_what_is_held_halts_under_every_setting(rule: str) -> None:
     d = holding(account := Account(), RULES[rule])
     account.by_hand("ann-1", CALL, 1, 1, d.at(1, 10))
-    told = d.put(account.found("ann-1", d.at(1, 10)))
-    assert (d.halted(), len(of(told, AskBroker))) == ("foreign_order", 1)
+    effects = d.put(account.found("ann-1", d.at(1, 10)))
+    assert (d.halted(), len(of(effects, AskBroker))) == ("foreign_order", 1)
     d.put(ev.ResumeRequested(d.at(1, 20), "it is mine", "ann"))
     d.put(account.found("ann-1", d.at(1, 21)))
     assert d.halted() == ""  # the same news again
@@ -400,8 +400,8 @@ def test_a_panic_while_flat_ends_the_entry_at_work_and_nothing_is_bought_at_the_
     d.bar(0)
     entry = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
     d.accept(entry)
-    told = panicked(d, 1.1)
-    assert [effect.client_order_id for effect in of(told, CancelOrder)] == [entry]
+    effects = panicked(d, 1.1)
+    assert [effect.client_order_id for effect in of(effects, CancelOrder)] == [entry]
     account.end(entry)
     after = d.put(ev.OrderCanceled(d.at(1.2), entry), account.report(d.at(1.3))) + d.bar(1)
     assert d.state.ask is not None
@@ -428,8 +428,8 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     assert halted(d) == "panic"
     asked = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
     assert len(of(asked, AskBroker)) == 1
-    told = d.put(account.report(d.at(2.2)))
-    assert ("broker_accepted" in alarms(told), d.held, d.state.book.cash) == (True, {}, account.cash)
+    effects = d.put(account.report(d.at(2.2)))
+    assert ("broker_accepted" in alarms(effects), d.held, d.state.book.cash) == (True, {}, account.cash)
     assert (halted(d), d.state.risk.reconciled) == ("panic", True)
     assert way_out(d.state) == ""  # nothing more to accept: a resume ends it
     d.put(ev.ResumeRequested(d.at(2.3), "settled", "ann"))
@@ -443,8 +443,8 @@ def test_a_word_that_was_accepted_before_a_panic_is_none_about_what_it_leaves() 
     d.put(account.report(d.at(1)))
     d.put(ev.AcceptBrokerRequested(d.at(1.1), "settled", "control/ann (uid 1)"))
     panicked(d, 1.2)
-    told = d.put(account.report(d.at(1.3)))  # in the midst of the panic
-    assert ("broker_accepted" in alarms(told), d.state.broker.stood_down) == (False, True)
+    effects = d.put(account.report(d.at(1.3)))  # in the midst of the panic
+    assert ("broker_accepted" in alarms(effects), d.state.broker.stood_down) == (False, True)
     assert alarms(d.put(ev.ResumeRequested(d.at(1.4), "go on", "ann"))) == ["resume_refused"]
 
 

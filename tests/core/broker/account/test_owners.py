@@ -23,14 +23,14 @@ from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, SECOND, TUESDAY, D
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
 
 
-def beside(others: int = 100, own: int = 50, *, reload: bool = True) -> tuple[DailyDesk, Account]:
+def beside(others: int = 100, desk_quantity: int = 50, *, reload: bool = True) -> tuple[DailyDesk, Account]:
     """The desk on Tuesday before the open, and the account."""
     account = Account()
     account.positions["AAA"] = (others, Decimal(90))
-    d = with_shares(account, IGNORE, AAA=own)
+    d = with_shares(account, IGNORE, AAA=desk_quantity)
     d.reload = reload
     assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (
-        {"AAA": own}, {"AAA": others}, Decimal(10000 - 100 * own),
+        {"AAA": desk_quantity}, {"AAA": others}, Decimal(10000 - 100 * desk_quantity),
     )  # fmt: skip
     return d, account
 
@@ -42,7 +42,7 @@ def of_today(kind: str, symbol: str, quantity: str, amount: str = "0", ex_date: 
     return Activity(name, kind, symbol, Decimal(quantity), None, Decimal(amount), "executed", time_ns, ex_date=ex_date)
 
 
-def told(
+def book(
     d: DailyDesk, account: Account, minute: float, shares: int | None, *lines: Activity, symbol: str = "AAA"
 ) -> None:
     """The broker books the lines and holds so many shares of `symbol` afterwards; two reports say so."""
@@ -66,13 +66,13 @@ def holdings(d: DailyDesk) -> tuple[dict[str, int], dict[str, int]]:
 def test_a_split_of_both_s_shares_gives_each_its_own(lines: tuple[str, ...]) -> None:
     d, account = beside()
     equity = d.state.book.equity
-    told(d, account, -10, 300, *(of_today("SPLIT", "AAA", quantity) for quantity in lines))
+    book(d, account, -10, 300, *(of_today("SPLIT", "AAA", quantity) for quantity in lines))
     assert holdings(d) == ({"AAA": 100}, {"AAA": 200})
     assert (d.state.book.equity, halted(d), d.state.risk.reconciled) == (equity, "", True)
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "line_of", "shares", "desk"),
+    ("desk_quantity", "others", "line_of", "shares", "desk"),
     [
         (51, 100, "-75.5", 75, 25),  # 1 for 2: 25.5 and 50; the half share comes as cash
         (51, 101, "-76", 76, 25),  # 25.5 and 50.5: whole shares, what is left over is the other's
@@ -80,20 +80,20 @@ def test_a_split_of_both_s_shares_gives_each_its_own(lines: tuple[str, ...]) -> 
     ],
 )
 def test_a_reverse_split_leaves_whole_shares_and_the_rest_to_the_other(
-    own: int, others: int, line_of: str, shares: int, desk: int
+    desk_quantity: int, others: int, line_of: str, shares: int, desk: int
 ) -> None:
-    d, account = beside(others, own)
-    told(d, account, -10, shares, of_today("SPLIT", "AAA", line_of))
+    d, account = beside(others, desk_quantity)
+    book(d, account, -10, shares, of_today("SPLIT", "AAA", line_of))
     assert holdings(d) == ({"AAA": desk}, {"AAA": shares - desk})
     assert halted(d) == ""
 
 
-@pytest.mark.parametrize(("own", "others", "realised"), [(51, 100, "40.00"), (50, 101, "0")])
-def test_cash_in_lieu_is_whose_the_fraction_was(own: int, others: int, realised: str) -> None:
-    d, account = beside(others, own)
-    told(d, account, -10, 75, of_today("SPLIT", "AAA", "-75.5"))
+@pytest.mark.parametrize(("desk_quantity", "others", "realised"), [(51, 100, "40.00"), (50, 101, "0")])
+def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, others: int, realised: str) -> None:
+    d, account = beside(others, desk_quantity)
+    book(d, account, -10, 75, of_today("SPLIT", "AAA", "-75.5"))
     before = d.state.book.realized
-    told(d, account, -5, None, of_today("CIL", "AAA", "0", "40.00"))
+    book(d, account, -5, None, of_today("CIL", "AAA", "0", "40.00"))
     assert d.state.book.realized - before == Decimal(realised)
     assert d.state.book.cash == account.cash
 
@@ -102,7 +102,7 @@ def test_cash_in_lieu_is_whose_the_fraction_was(own: int, others: int, realised:
 def test_a_dividend_of_both_s_shares_is_earned_by_the_desk_s_own(quantity: str, ex_date: str) -> None:
     d, account = beside()
     before = d.state.book
-    told(d, account, -10, None, of_today("DIV", "AAA", quantity, "525.00", ex_date))
+    book(d, account, -10, None, of_today("DIV", "AAA", quantity, "525.00", ex_date))
     assert d.state.book.realized - before.realized == Decimal("175.00")  # 525 x 50 / 150
     assert (d.state.book.cash, d.state.book.transfers) == (account.cash, Decimal("350.00"))
 
@@ -110,7 +110,7 @@ def test_a_dividend_of_both_s_shares_is_earned_by_the_desk_s_own(quantity: str, 
 def test_a_dividend_whose_ex_date_was_before_the_desk_bought_is_the_other_s() -> None:
     d, account = beside()
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
     assert d.state.book.realized == before
     assert d.state.book.cash == account.cash
 
@@ -125,7 +125,7 @@ def test_a_dividend_of_what_the_desk_sold_after_its_ex_date_is_still_its_own() -
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(HALF_DAY)
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
     assert holdings(d) == ({}, {"AAA": 100})
     assert d.state.book.realized - before == Decimal("50.00")
 
@@ -133,7 +133,7 @@ def test_a_dividend_of_what_the_desk_sold_after_its_ex_date_is_still_its_own() -
 def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
     d, account = beside()  # the desk bought on Monday: before, the other held alone
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00"))
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00"))
     closes = d.state.broker.owners.closes["AAA"]
     assert [(one.own, one.others) for one in closes] == [(0, 100), (50, 100)]
     assert d.state.book.realized == before
@@ -150,15 +150,15 @@ def test_what_an_older_journal_held_before_its_first_note_is_not_known() -> None
     d, account = beside()
     d.state = replace(d.state, broker=replace(d.state.broker, owners=Owners()))  # of a release that kept no closes
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
     assert (d.state.book.realized, d.state.broker.owners.disputed) == (before, ("AAA",))
-    told(d, account, -5, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
+    book(d, account, -5, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
     assert d.state.book.realized - before == Decimal("50.00")
 
 
 def test_a_symbol_whose_owner_is_not_known_is_sold_all_the_same() -> None:
     d, account = beside()
-    told(d, account, -20, None, of_today("DIV", "AAA", "0", "300.00"))
+    book(d, account, -20, None, of_today("DIV", "AAA", "0", "300.00"))
     assert d.state.broker.owners.disputed == ("AAA",)
     d.due()
     [sale] = of(d.answer(0, *(KEEP for _ in SYMBOLS[1:])), SubmitOrder)
@@ -168,7 +168,7 @@ def test_a_symbol_whose_owner_is_not_known_is_sold_all_the_same() -> None:
 def test_a_new_name_takes_both_s_shares_along() -> None:
     d, account = beside()
     lines = of_today("NC", "AAA", "-150"), of_today("NC", "BBB", "150")
-    told(d, account, -10, 150, *lines, symbol="BBB")
+    book(d, account, -10, 150, *lines, symbol="BBB")
     assert holdings(d) == ({"BBB": 50}, {"BBB": 100})
     assert d.state.risk.reconciled
 
@@ -176,7 +176,7 @@ def test_a_new_name_takes_both_s_shares_along() -> None:
 def test_a_desk_s_part_of_a_dividend_is_to_the_cent() -> None:
     d, account = beside(others=1000)
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "AAA", "0", "525.00", "2024-07-02"))
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "525.00", "2024-07-02"))
     assert d.state.book.realized - before == Decimal("25.00")  # 525 x 50 / 1050
 
 
@@ -217,7 +217,7 @@ def test_shares_of_a_spin_off_are_nobody_s_gain_and_the_desk_says_so() -> None:
 def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
     d, account = beside()
     before = d.state.book.realized
-    told(d, account, -10, None, of_today("DIV", "ZZZ", "0", "525.00"))
+    book(d, account, -10, None, of_today("DIV", "ZZZ", "0", "525.00"))
     assert (d.state.book.realized, d.state.book.cash) == (before, account.cash)
 
 
@@ -242,45 +242,45 @@ def with_contracts(symbol: str, count: int) -> tuple[Desk, Account, int]:
 
 @pytest.mark.parametrize(("symbol", "count"), [(OTHER, 3), (CALL, 2)])
 def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symbol: str, count: int) -> None:
-    d, account, own = with_contracts(symbol, count)
+    d, account, contracts = with_contracts(symbol, count)
     strike = Decimal(symbol[10:]) / 1000
     shares = 100 * count
     account.book(line("OPTRD", "SPY", shares, str(-shares * strike)))
     account.book(line("OPEXC", symbol, -count))
-    account.positions = {CALL: (own, Decimal(2)), "SPY": (shares, strike)}
+    account.positions = {CALL: (contracts, Decimal(2)), "SPY": (shares, strike)}
     d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
-    assert (d.held, d.state.broker.foreign_held) == ({CALL: own}, {"SPY": shares})
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: contracts}, {"SPY": shares})
     assert (halted(d), d.state.risk.reconciled, d.state.book.cash) == ("", True, account.cash)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("symbol", [OTHER, CALL])
 def test_contracts_of_both_exercised_on_one_day_leave_each_the_shares_of_its_own(symbol: str, order: int) -> None:
-    d, account, own = with_contracts(symbol, 3)
+    d, account, contracts = with_contracts(symbol, 3)
     strike = Decimal(symbol[10:]) / 1000
     lines = [
-        line("OPEXC", CALL, -own),
+        line("OPEXC", CALL, -contracts),
         line("OPEXC", symbol, -3),
-        line("OPTRD", "SPY", 100 * own, str(-50000 * own)),
+        line("OPTRD", "SPY", 100 * contracts, str(-50000 * contracts)),
         line("OPTRD", "SPY", 300, str(-300 * strike)),
     ]
     for one in lines[::order]:
         account.book(one)
-    account.positions = {"SPY": (300 + 100 * own, Decimal(500))}
+    account.positions = {"SPY": (300 + 100 * contracts, Decimal(500))}
     d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
-    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100 * own}, {"SPY": 300})
-    assert (d.state.book.cash, d.state.book.positions["SPY"].cost) == (account.cash, Decimal(50000 * own))
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100 * contracts}, {"SPY": 300})
+    assert (d.state.book.cash, d.state.book.positions["SPY"].cost) == (account.cash, Decimal(50000 * contracts))
     assert halted(d) == "shares_from_exercise"
 
 
 def test_shares_that_come_before_the_line_of_their_contracts_are_not_the_desk_s() -> None:
-    d, account, own = with_contracts(OTHER, 3)
+    d, account, contracts = with_contracts(OTHER, 3)
     account.book(line("OPTRD", "SPY", 300, "-147000"))
-    account.positions = {CALL: (own, Decimal(2)), OTHER: (3, Decimal(2)), "SPY": (300, Decimal(490))}
+    account.positions = {CALL: (contracts, Decimal(2)), OTHER: (3, Decimal(2)), "SPY": (300, Decimal(490))}
     d.put(account.report(d.at(3)))
-    assert (d.held, d.state.broker.owners.disputed) == ({CALL: own}, ("SPY",))
+    assert (d.held, d.state.broker.owners.disputed) == ({CALL: contracts}, ("SPY",))
     assert "owner_unknown" in alarms(d.effects)
     account.book(line("OPEXC", OTHER, -3))
     del account.positions[OTHER]
     d.put(account.report(d.at(3, 20)), account.report(d.at(3, 40)))
-    assert (d.held, d.state.broker.foreign_held, halted(d)) == ({CALL: own}, {"SPY": 300}, "")
+    assert (d.held, d.state.broker.foreign_held, halted(d)) == ({CALL: contracts}, {"SPY": 300}, "")

@@ -94,8 +94,8 @@ PASSING = ("trading_blocked", "account_blocked", "trade_suspended_by_user", "sta
 def test_a_status_that_passes_denies_new_risk_while_it_lasts_and_ends_by_itself(blocked: str) -> None:
     d = at_broker(account := Account())
     account.book(line("FEE", amount="-0.30"))
-    told = [alarms(d.put(account.report(d.at(minute), blocked=blocked))) for minute in (1, 2)]
-    assert (told, d.halted()) == ([["account_blocked"], []], "")
+    names = [alarms(d.put(account.report(d.at(minute), blocked=blocked))) for minute in (1, 2)]
+    assert (names, d.halted()) == ([["account_blocked"], []], "")
     assert (d.state.book.cash, d.state.book.fees) == (Decimal("9999.70"), Decimal("0.30"))
     d.bar(2)
     d.answer(BUY_CALL)
@@ -204,14 +204,14 @@ def test_a_difference_that_stays_after_its_halt_is_no_news_and_agrees_again_once
     assert d.halted() == "reconciliation"  # only a person ends it
 
 
-@pytest.mark.parametrize(("difference", "told"), [("0.99", "-0.99"), ("1.00", "-1.00"), ("-0.40", "+0.40")])
-def test_a_little_cash_that_no_line_explains_yet_is_booked_as_a_fee_and_told(difference: str, told: str) -> None:
+@pytest.mark.parametrize(("difference", "amount"), [("0.99", "-0.99"), ("1.00", "-1.00"), ("-0.40", "+0.40")])
+def test_a_little_cash_that_no_line_explains_yet_is_booked_as_a_fee_and_told(difference: str, amount: str) -> None:
     d = holding(account := Account())
     account.cash -= Decimal(difference)
     d.put(account.report(d.at(2)))
     effects = d.put(account.report(d.at(2, 10)))
     assert alarms(effects) == ["cash_adjusted"]
-    assert f"{told} USD" in str(effects)
+    assert f"{amount} USD" in str(effects)
     assert (d.state.book.cash, d.state.book.fees) == (account.cash, Decimal(difference))
     assert d.state.risk.reconciled
     assert d.put(account.report(d.at(3))) == []
@@ -286,12 +286,12 @@ def test_a_report_survives_json_between_any_two_steps() -> None:
     agreed(d, account, 2)
 
 
-# --- told when it lasts -------------------------------------------------------------------------------------------
+# --- reported when it lasts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("minute", "second", "told"), [(5, 59, []), (6, 0, ["unreconciled"])])
+@pytest.mark.parametrize(("minute", "second", "names"), [(5, 59, []), (6, 0, ["unreconciled"])])
 def test_a_desk_that_stays_unreconciled_because_an_order_is_unknown_tells_after_five_minutes(
-    minute: int, second: int, told: list[str]
+    minute: int, second: int, names: list[str]
 ) -> None:
     d = at_broker(account := Account())
     d.bar(0)
@@ -301,14 +301,14 @@ def test_a_desk_that_stays_unreconciled_because_an_order_is_unknown_tells_after_
         d.put(account.report(d.at(at)), ev.OrderMissing(d.at(at, 3), name))
     assert not d.state.risk.reconciled
     effects = d.tick(minute, second)
-    assert alarms(effects) == told
-    assert not told or name in str(effects)
+    assert alarms(effects) == names
+    assert not names or name in str(effects)
 
 
 def test_a_desk_that_never_heard_from_its_broker_tells_once_a_session() -> None:
     d = Desk(mode="live").begin()
-    told = [alarms(d.tick(minute)) for minute in (-1, 4, 5, 6, 100)]
-    assert told == [[], [], ["unreconciled"], [], []]
+    names = [alarms(d.tick(minute)) for minute in (-1, 4, 5, 6, 100)]
+    assert names == [[], [], ["unreconciled"], [], []]
     assert "no report agreed" in str(d.effects)
     d.begin(TUESDAY, "2024-07-03")
     assert alarms(d.tick(5)) == ["unreconciled"]

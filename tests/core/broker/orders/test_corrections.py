@@ -1,4 +1,4 @@
-"""Totals set by look-ups, executions told once each, and busts and corrections that take some back.
+"""Totals set by look-ups, executions reported once each, and busts and corrections that take some back.
 
 The broker's answers are those of its documentation; quantities and money are computed by hand.
 """
@@ -15,17 +15,17 @@ from daemon.core.effects import AskBroker
 from daemon.core.orders import PARTIAL
 from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import CALL, EXIT, alarms, sent
-from tests.support.core.lost_orders import asked, rows, submitted
+from tests.support.core.lost_orders import look_ups, rows, submitted
 
 
 def test_a_look_up_tells_the_totals_first_and_the_executions_come_later_once_each() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
-    told = [account.fill(name, n, price, d.at(1)) for n, price in ((2, "2.00"), (3, "2.05"), (4, "2.10"))]
+    fills = [account.fill(name, n, price, d.at(1)) for n, price in ((2, "2.00"), (3, "2.05"), (4, "2.10"))]
     d.put(account.found(name, d.at(1, 6)))
     # 2 x 2.00 + 3 x 2.05 + 4 x 2.10 = 18.55 USD a share
     assert (d.held, d.state.book.cash, rows(d)) == ({CALL: 9}, Decimal("8145.00"), [])
-    for fill in (told[2], told[0], told[2], told[1], told[0]):
+    for fill in (fills[2], fills[0], fills[2], fills[1], fills[0]):
         d.put(fill)
     assert (sorted(rows(d)), d.state.book.cash) == ([(0, 2), (0, 5), (0, 9)], Decimal("8145.00"))
     agreed(d, account, 2)
@@ -88,12 +88,12 @@ def test_after_a_bust_the_old_totals_of_a_replay_are_looked_up_instead_of_booked
     name = submitted(d, account)
     whole = account.fill(name, 9, "2.00", d.at(1))
     d.put(whole, ev.TradeCorrected(d.at(2), name, "x1", 5, Decimal(10), "trade_bust"))
-    assert asked(d.put(whole)) == [name]
+    assert look_ups(d.put(whole)) == [name]
     assert (d.held, d.state.book.cash) == ({CALL: 5}, Decimal(9000))
     stands = replace(account.orders[name], filled=Decimal(5), average_price=Decimal(2))
     d.put(ev.OrderFound(d.at(2, 6), stands))
     assert (d.held, d.order(name).correction) == ({CALL: 5}, 1)
-    assert asked(d.put(replace(whole, cumulative_quantity=5, quantity=5))) == []
+    assert look_ups(d.put(replace(whole, cumulative_quantity=5, quantity=5))) == []
 
 
 def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -> None:
@@ -102,10 +102,10 @@ def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     d.put(ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal("18.90"), "trade_correct"))
     assert d.state.book.cash == Decimal(8110)
-    found = replace(account.orders[name], filled=Decimal(8), average_price=Decimal("2.10"))
-    d.put(ev.OrderFound(d.at(3), found), ev.OrderFound(d.at(3, 1), found))
+    order = replace(account.orders[name], filled=Decimal(8), average_price=Decimal("2.10"))
+    d.put(ev.OrderFound(d.at(3), order), ev.OrderFound(d.at(3, 1), order))
     assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 8}, Decimal(8320), 2)
-    more = replace(found, filled=Decimal(9))
+    more = replace(order, filled=Decimal(9))
     d.put(ev.OrderFound(d.at(4), more))
     assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 9}, Decimal(8110), 2)
 
@@ -114,8 +114,8 @@ def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    told = ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(18), "trade_correct")  # the order shows 9 at 2.00 still
-    effects = d.put(told)
+    event = ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(18), "trade_correct")  # the order shows 9 at 2.00 still
+    effects = d.put(event)
     assert (alarms(effects), [e.at_once for e in effects if isinstance(e, AskBroker)]) == (["trade_corrected"], [True])
     account.cash -= 700  # the broker's books have the new price, 9 x 2.7777... = 25.00 USD a share
     stands = ev.OrderFilled(d.at(3), name, CALL, 1, Decimal(2), d.at(3), 9, Decimal(25), Decimal(0), 0, 1)

@@ -45,9 +45,9 @@ def bought_twice(mode: str = "live") -> tuple[Desk, str]:
 @pytest.mark.parametrize("late", [1, 4, 9])
 def test_a_late_fill_of_a_cancelled_entry_is_sold_again(late: int) -> None:
     d, first = bought_twice()
-    told = d.fill(first, late)
-    assert (sent(told).side, sent(told).quantity, alarms(told)) == (-1, late, ["excess_filled"])
-    d.fill(sent(told).client_order_id, late, "1.90")
+    effects = d.fill(first, late)
+    assert (sent(effects).side, sent(effects).quantity, alarms(effects)) == (-1, late, ["excess_filled"])
+    d.fill(sent(effects).client_order_id, late, "1.90")
     assert (d.held, d.state.works) == ({CALL: 9}, {})
     assert d.decisions()[-1].action == "excess"
 
@@ -58,8 +58,8 @@ def test_a_successor_that_fills_in_spite_of_its_cancel_is_sold_again() -> None:
     d.quotes(2, quote(CALL))
     second = sent(d.canceled(first)).client_order_id
     assert canceling(d.fill(first, 9)) == [second]
-    told = d.fill(second, 9)
-    assert (d.held, sent(told).quantity, alarms(told)) == ({CALL: 18}, 9, ["excess_filled"])
+    effects = d.fill(second, 9)
+    assert (d.held, sent(effects).quantity, alarms(effects)) == ({CALL: 18}, 9, ["excess_filled"])
 
 
 def test_an_entry_that_fills_after_the_desk_left_is_left_too() -> None:
@@ -71,8 +71,8 @@ def test_an_entry_that_fills_after_the_desk_left_is_left_too() -> None:
     sale = sent(d.canceled(order)).client_order_id
     d.fill(sale, 4, "1.90")
     assert (d.held, d.state.works) == ({}, {})
-    told = d.fill(order, 7)
-    assert (sent(told).quantity, alarms(told)) == (3, ["excess_filled"])
+    effects = d.fill(order, 7)
+    assert (sent(effects).quantity, alarms(effects)) == (3, ["excess_filled"])
 
 
 def test_an_entry_given_up_that_fills_late_within_its_goal_stays() -> None:
@@ -90,8 +90,8 @@ def test_contracts_beyond_the_position_limit_are_sold_although_they_were_wanted(
     less = Trading(risk=Risk(position_contracts_max=5, orders_per_minute=90))
     d.put(ev.RunStarted(d.at(1), "live", "desk-1", "pointer", "e1", "c", "sip", less))
     d.tick(3)  # a start hears the broker first, a minute at most
-    told = d.fill(order, 9)
-    assert (alarms(told), sent(told).quantity) == (["excess_filled"], 4)
+    effects = d.fill(order, 9)
+    assert (alarms(effects), sent(effects).quantity) == (["excess_filled"], 4)
 
 
 def test_an_entry_of_another_contract_makes_a_late_fill_of_the_former_one_unwanted() -> None:
@@ -137,8 +137,8 @@ def test_a_late_fill_of_a_daily_desk_s_buy_is_sold_again() -> None:
     second = sent(d.quotes(2.1, AAA="100")).client_order_id
     d.fill(second, 10, "100")
     d.fill(first, 6, "100")
-    told = d.quotes(2.2, AAA="100")
-    assert (d.held, sent(told).side, sent(told).quantity) == ({"AAA": 26}, -1, 6)
+    effects = d.quotes(2.2, AAA="100")
+    assert (d.held, sent(effects).side, sent(effects).quantity) == ({"AAA": 26}, -1, 6)
     assert "excess_filled" in alarms(d.effects)
 
 

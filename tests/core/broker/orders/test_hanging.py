@@ -36,11 +36,11 @@ def test_what_a_hanging_limit_does_not_cover_is_sold_by_another_order() -> None:
     assert canceling(d.quotes(3, quote(CALL))) == [trim]  # a minute old; the cancel is never answered
     d.bar(2)
     assert of(d.answer(EXIT), SubmitOrder) == []  # not yet
-    told = d.quotes(3, quote(CALL), second=30)
-    assert (sent(told).quantity, alarms(told), canceling(told)) == (5, ["exit_stuck"], [trim])
+    effects = d.quotes(3, quote(CALL), second=30)
+    assert (sent(effects).quantity, alarms(effects), canceling(effects)) == (5, ["exit_stuck"], [trim])
     for second in range(31, 59):
         assert of(d.quotes(3, quote(CALL), second=second), SubmitOrder) == []
-    d.fill(sent(told).client_order_id, 5, "1.90")
+    d.fill(sent(effects).client_order_id, 5, "1.90")
     d.fill(trim, 4, "1.90")
     assert (d.held, d.state.works, d.halted()) == ({}, {}, "")
 
@@ -91,10 +91,10 @@ def test_a_position_that_an_order_holds_which_does_not_end_leaves_by_the_broker_
     d.put(held_back(account, d, 3.7))
     before = [effect for second in range(45, 120, 5) for effect in d.tick(3, second)]
     assert of(before, SubmitOrder) == []
-    told = d.tick(5)  # two minutes after the first cancel
-    order = sent(told)
+    effects = d.tick(5)  # two minutes after the first cancel
+    order = sent(effects)
     assert (order.side, order.quantity, order.limit_price, order.closing) == (-1, 9, None, True)
-    assert alarms(told) == ["exit_stuck"]
+    assert alarms(effects) == ["exit_stuck"]
     refused = d.put(ev.OrderRejected(d.at(5, 1), order.client_order_id, "403 insufficient qty available"))
     assert of(refused, SubmitOrder) == []
     later = [effect for second in range(5, 60, 5) for effect in d.tick(5, second)]
@@ -112,25 +112,25 @@ def test_a_position_that_an_order_holds_which_does_not_end_leaves_by_the_broker_
 def test_refusals_without_end_are_one_alarm_and_then_counted() -> None:
     d, _ = hanging_whole(account := Account())
     d.put(held_back(account, d, 3.7))
-    told, refused = [], 0
+    names, refused = [], 0
     for number in range(12 * 60 * 2):  # two hours, every five seconds
         effects = d.tick(4, 5 * number)
-        told += alarms(effects)
+        names += alarms(effects)
         for order in of(effects, SubmitOrder):
             refused += 1
             reason = f"403 insufficient qty available {refused}, order 5f4b2c1e-77aa-4b1e-9d3c-{refused:012x}"
-            told += alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, reason)))
+            names += alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, reason)))
     assert refused > 100
-    assert told.count("order_rejected") == 3  # the first, the tenth, the hundredth
+    assert names.count("order_rejected") == 3  # the first, the tenth, the hundredth
     order = next(order for second in range(60) for order in of(d.tick(130, second), SubmitOrder))
     assert alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, "wash trade"))) == ["order_rejected"]
 
 
 def test_a_part_of_a_position_is_never_closed_by_a_call_that_closes_all() -> None:
     d, trim = trimming()
-    told = [effect for second in range(120, 900, 5) for effect in d.quotes(1, quote(CALL), second=second)]
-    assert canceling(told).count(trim) > 10
-    assert of(told, SubmitOrder) == []
+    effects = [effect for second in range(120, 900, 5) for effect in d.quotes(1, quote(CALL), second=second)]
+    assert canceling(effects).count(trim) > 10
+    assert of(effects, SubmitOrder) == []
 
 
 def test_what_lies_beside_contracts_of_others_is_not_closed_by_a_call_that_closes_all() -> None:
@@ -211,33 +211,33 @@ def test_an_entry_whose_cancel_hangs_keeps_no_stop_from_selling_what_is_held() -
     assert of(d.confirmed(1, STOP, second=10), SubmitOrder) == []  # the buy may live: a wash trade
     assert d.order(order).status == "pending_cancel"
     assert of(d.quotes(1, STOP, second=40), SubmitOrder) == []
-    told = d.quotes(1, STOP, second=41)
-    assert (sent(told).side, sent(told).quantity) == (-1, 4)
-    assert "exit_stuck" in alarms(told)
+    effects = d.quotes(1, STOP, second=41)
+    assert (sent(effects).side, sent(effects).quantity) == (-1, 4)
+    assert "exit_stuck" in alarms(effects)
 
 
 def test_a_cancel_of_an_entry_that_never_ends_is_an_alarm_after_a_minute_once() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()
-    asked, told = [], []
+    cancels, names = [], []
     for second in range(60, 360, 10):
         effects = d.tick(1, second)
-        asked += canceling(effects)
-        told += alarms(effects)
-    assert asked == [order] * 10
-    assert told == ["cancel_stuck"]
+        cancels += canceling(effects)
+        names += alarms(effects)
+    assert cancels == [order] * 10
+    assert names == ["cancel_stuck"]
 
 
 def test_a_cancel_that_is_refused_again_and_again_is_reported_too() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()
-    told = []
+    names = []
     for second in range(60, 200, 10):
         effects = d.tick(1, second)
-        told += alarms(effects)
+        names += alarms(effects)
         if canceling(effects):
-            told += alarms(d.put(ev.CancelRejected(d.state.now_ns, order, "no")))
-    assert told == ["cancel_stuck"]
+            names += alarms(d.put(ev.CancelRejected(d.state.now_ns, order, "no")))
+    assert names == ["cancel_stuck"]
 
 
 def test_an_exit_whose_fate_is_unknown_hangs_in_the_end() -> None:
@@ -268,8 +268,8 @@ def test_an_exit_that_a_late_fill_finished_keeps_asking_for_the_cancel_of_what_h
     second = sent(d.canceled(first)).client_order_id
     d.quotes(4, quote(CALL))
     d.fill(first, 4, "1.90")  # cancelled, and filled all the same: nothing is left to sell
-    asked = [name for at in range(30, 200, 10) for name in canceling(d.quotes(4, quote(CALL), second=at))]
-    assert (asked, d.held) == ([second] * 6, {CALL: 5})
+    cancels = [name for at in range(30, 200, 10) for name in canceling(d.quotes(4, quote(CALL), second=at))]
+    assert (cancels, d.held) == ([second] * 6, {CALL: 5})
     d.canceled(second)
     assert d.state.works == {}
 
@@ -335,9 +335,9 @@ def test_shares_too_leave_past_a_buy_that_does_not_end() -> None:
     d.begin(TUESDAY)
     d.due()
     d.answer(20, KEEP, KEEP)
-    told = d.quotes(1, AAA="100")
-    assert orders(told) == [("AAA", 10, "100.2000")]
-    d.put(ev.OrderAccepted(d.state.now_ns, sent(told).client_order_id))
+    effects = d.quotes(1, AAA="100")
+    assert orders(effects) == [("AAA", 10, "100.2000")]
+    d.put(ev.OrderAccepted(d.state.now_ns, sent(effects).client_order_id))
     d.put(ev.FlattenRequested(d.at(2), "now", "ann"))
     tried = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="100"), "100.2")
     assert [sale for sale in tried if sale[0] <= 330] == [
@@ -378,9 +378,9 @@ def selling() -> tuple[DailyDesk, str]:
     d.begin(TUESDAY)
     d.due()
     d.answer(6, KEEP, KEEP)
-    told = d.quotes(1, AAA="100")
-    assert orders(told) == [("AAA", -4, "99.8000")]
-    name = sent(told).client_order_id
+    effects = d.quotes(1, AAA="100")
+    assert orders(effects) == [("AAA", -4, "99.8000")]
+    name = sent(effects).client_order_id
     d.put(ev.OrderAccepted(d.state.now_ns, name, f"id-{name}"))
     return d, name
 
@@ -390,8 +390,8 @@ def test_a_daily_desk_sells_what_a_hanging_order_does_not_cover() -> None:
     assert canceling(d.quotes(2, AAA="100")) == [name]
     d.put(ev.FlattenRequested(d.at(2, 10), "now", "ann"))
     assert d.working() == [("AAA", -4)]
-    told = d.quotes(2.5, AAA="100")
-    assert (orders(told), alarms(told)) == ([("AAA", -6, None)], ["exit_stuck"])
+    effects = d.quotes(2.5, AAA="100")
+    assert (orders(effects), alarms(effects)) == ([("AAA", -6, None)], ["exit_stuck"])
 
 
 def test_shares_that_a_sale_holds_which_does_not_end_leave_by_the_broker_s_own_call() -> None:

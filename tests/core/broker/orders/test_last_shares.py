@@ -1,6 +1,6 @@
 """A sale that leaves no shares waits for a report from after its decision: a lost update may hide a sale by hand.
 
-The account of `tests.support.core.account` is the truth; nothing of what a person does is told but by a report.
+The account of `tests.support.core.account` is the truth; what a person does is known by a report alone.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def sales(effects: list[AnyEffect]) -> list[tuple[int, bool]]:
 def test_shares_that_a_person_sold_unseen_are_not_sold_again_by_a_flatten(after_s: int) -> None:
     d = silent(account := Account("50000"), AAA=198)
     sold_unseen(account, "AAA", 198, d.at(1.01))
-    told = flatten(d, 1 + after_s / 60)
-    assert sales(told) == []
-    assert [ask.at_once for ask in of(told, AskBroker)] == [True]
+    effects = flatten(d, 1 + after_s / 60)
+    assert sales(effects) == []
+    assert [ask.at_once for ask in of(effects, AskBroker)] == [True]
     now = d.state.now_ns
     assert sales(d.put(account.report(now + 1)) + d.tick(3) + d.tick(5)) == []
 
@@ -85,8 +85,8 @@ def test_without_a_report_the_broker_s_own_call_closes_the_desk_s_quantity_after
         d.put(account.report(d.at(1.01)))
     assert sales(flatten(d, 1.1)) == []
     assert sales(d.tick(1.1, 4)) == []
-    told = d.tick(1.1, 5)
-    assert (sales(told), "exit_unconfirmed" in alarms(told)) == ([(198, True)], True)
+    effects = d.tick(1.1, 5)
+    assert (sales(effects), "exit_unconfirmed" in alarms(effects)) == ([(198, True)], True)
 
 
 def test_an_unanswered_call_is_not_repeated_where_it_could_close_what_a_person_holds() -> None:
@@ -112,8 +112,8 @@ def test_a_sale_of_a_part_waits_for_nothing() -> None:
 
 def test_one_report_serves_all_that_leave_at_once() -> None:
     d = silent(account := Account("50000"), AAA=198, BBB=50, CCC=7)
-    told = flatten(d, 1.1)
-    assert (sales(told), len(of(told, AskBroker))) == ([], 1)
+    effects = flatten(d, 1.1)
+    assert (sales(effects), len(of(effects, AskBroker))) == ([], 1)
     assert sales(d.put(account.report(d.state.now_ns + 1))) == [(198, False), (50, False), (7, False)]
 
 
@@ -123,8 +123,8 @@ def test_each_attempt_has_a_report_of_its_own() -> None:
     (first,) = of(d.put(account.report(d.state.now_ns + 1)), SubmitOrder)
     d.put(ev.OrderRejected(d.at(1.2), first.client_order_id, "403 no"))
     sold_unseen(account, "AAA", 198, d.at(1.25))
-    told = d.tick(2.5) + d.tick(2.5, 1)
-    assert (sales(told), [ask.at_once for ask in of(told, AskBroker) if ask.at_once]) == ([], [True])
+    effects = d.tick(2.5) + d.tick(2.5, 1)
+    assert (sales(effects), [ask.at_once for ask in of(effects, AskBroker) if ask.at_once]) == ([], [True])
     assert sales(d.put(account.report(d.state.now_ns + 1)) + d.tick(4)) == []
 
 
@@ -133,8 +133,8 @@ def test_a_report_that_is_old_when_the_sale_can_go_is_requested_anew() -> None:
     flatten(d, 1.1)
     d.state = replace(d.state, broker=replace(d.state.broker, wrong=True))  # nothing is sent for a while
     d.put(replace(account.report(d.state.now_ns + 1), account="PA4OTHER"))
-    told = d.put(account.report(d.state.now_ns + 1))
-    assert sales(told) == [(198, False)]
+    effects = d.put(account.report(d.state.now_ns + 1))
+    assert sales(effects) == [(198, False)]
 
 
 def test_a_wait_survives_a_restart_and_a_snapshot() -> None:

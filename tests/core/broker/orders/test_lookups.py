@@ -28,14 +28,14 @@ from daemon.core.orders import (
 )
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import BUY_CALL, CALL, PUT, SECOND, alarms, canceling, of, sent
-from tests.support.core.lost_orders import asked, resent, submitted
+from tests.support.core.lost_orders import look_ups, resent, submitted
 
 
 def test_an_order_of_unknown_fate_is_looked_up_after_five_seconds_and_again_after_five_more() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
-    assert asked(d.put(ev.OrderUnknown(d.at(1), name))) == [name]
-    assert [asked(d.tick(1, second)) for second in (4, 5, 6, 9, 10)] == [[], [name], [], [], [name]]
+    assert look_ups(d.put(ev.OrderUnknown(d.at(1), name))) == [name]
+    assert [look_ups(d.tick(1, second)) for second in (4, 5, 6, 9, 10)] == [[], [name], [], [], [name]]
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -47,7 +47,7 @@ def test_an_order_that_still_waits_in_our_own_queue_is_never_looked_up_nor_unkno
         assert canceling(d.put(ev.PauseRequested(d.at(1), "news", "ann"))) == [name]
     effects = [effect for second in range(1, 30) for effect in d.tick(1, second)]
     effects += d.put(account.report(d.at(1, 30)))  # it does not list the order
-    assert asked(effects) == []
+    assert look_ups(effects) == []
     assert d.order(name).status == (CANCELING if cancelled else SUBMITTED)
     d.put(ev.OrderExpired(d.at(1, 40), name))  # its time passed there
     assert d.order(name).status == EXPIRED
@@ -59,7 +59,7 @@ def test_a_post_without_an_answer_makes_it_unknown_also_when_its_cancel_was_aske
     name = submitted(d, account)
     if cancelled:
         d.put(ev.PauseRequested(d.at(1), "news", "ann"))
-    assert asked(d.put(ev.OrderUnknown(d.at(1, 20), name))) == [name]
+    assert look_ups(d.put(ev.OrderUnknown(d.at(1, 20), name))) == [name]
     d.put(account.found(name, d.at(1, 22)))
     assert d.order(name).status == ACCEPTED
     assert canceling(d.tick(1, 31)) == ([name] if cancelled else [])  # asked for again
@@ -71,7 +71,7 @@ def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_sent_again_
     first = sent(d.answer(BUY_CALL))
     d.put(ev.RunStarted(d.at(1, 1), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     name = first.client_order_id
-    assert asked(d.put(account.report(d.at(1, 3)))) == [name]  # it does not list the order
+    assert look_ups(d.put(account.report(d.at(1, 3)))) == [name]  # it does not list the order
     assert (d.order(name).status, d.state.risk.reconciled) == (UNKNOWN, False)
     again = resent(d.put(ev.OrderMissing(d.at(1, 5), name)))
     assert (d.order(name).status, again) == (SUBMITTED, [(name, 9)])
@@ -92,9 +92,9 @@ def test_an_order_that_a_report_does_not_list_is_asked_for_once_and_only_when_it
     name = sent(d.answer(BUY_CALL)).client_order_id
     d.put(ev.OrderAccepted(d.at(1), name, "id"))
     before = replace(account.report(d.at(1, 2)), asked_ns=d.at(1))
-    assert asked(d.put(before)) == []
+    assert look_ups(d.put(before)) == []
     after = account.report(d.at(1, 3))
-    assert [asked(d.put(after)), asked(d.put(after))] == [[name], []]
+    assert [look_ups(d.put(after)), look_ups(d.put(after))] == [[name], []]
 
 
 def test_a_cancel_that_nobody_answers_is_looked_up() -> None:
@@ -102,8 +102,8 @@ def test_a_cancel_that_nobody_answers_is_looked_up() -> None:
     name = submitted(d, account)
     d.put(ev.OrderAccepted(d.at(1), name, f"id-{name}"))
     assert canceling(d.put(ev.PauseRequested(d.at(1, 10), "news", "ann"))) == [name]
-    assert asked(d.tick(1, 14)) == []
-    assert asked(d.tick(1, 15)) == [name]
+    assert look_ups(d.tick(1, 14)) == []
+    assert look_ups(d.tick(1, 15)) == [name]
     account.end(name)
     d.put(account.found(name, d.at(1, 16)))
     assert d.order(name).status == CANCELED
@@ -113,7 +113,7 @@ def test_what_works_and_was_accepted_is_not_looked_up() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(ev.OrderAccepted(d.at(1), name, f"id-{name}"))
-    assert asked(d.tick(1, 50)) == []
+    assert look_ups(d.tick(1, 50)) == []
 
 
 # --- found --------------------------------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ def test_the_same_news_by_two_ways_count_one_outcome() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.found(name, d.at(1, 1)), ev.OrderAccepted(d.at(1, 2), name, f"id-{name}"))
-    told = account.fill(name, 9, "2.00", d.at(1, 3))
-    d.put(account.found(name, d.at(1, 3)), told)
+    fill = account.fill(name, 9, "2.00", d.at(1, 3))
+    d.put(account.found(name, d.at(1, 3)), fill)
     assert d.state.risk.outcomes == (False,)
 
 
@@ -211,8 +211,8 @@ def test_late_news_of_an_order_from_an_earlier_session_asks_for_a_report() -> No
 
 def test_a_lost_broker_takes_no_new_risk_until_a_report_agrees() -> None:
     d = at_broker(account := Account())
-    told = d.put(ev.BrokerLost(d.at(0, 1), "stream ended"), ev.BrokerLost(d.at(0, 2), "again"))
-    assert alarms(told) == ["broker_lost"]
+    effects = d.put(ev.BrokerLost(d.at(0, 1), "stream ended"), ev.BrokerLost(d.at(0, 2), "again"))
+    assert alarms(effects) == ["broker_lost"]
     d.bar(0)
     d.answer(BUY_CALL)
     assert list(d.state.stats.denials) == ["not_reconciled"]

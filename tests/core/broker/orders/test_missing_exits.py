@@ -90,9 +90,9 @@ def test_an_exit_sells_no_more_than_the_broker_would_let_go() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    said = account.report(d.at(1, 30))
-    (position,) = said.positions
-    d.put(replace(said, positions=(replace(position, available=Decimal(6)),)))
+    report = account.report(d.at(1, 30))
+    (position,) = report.positions
+    d.put(replace(report, positions=(replace(position, available=Decimal(6)),)))
     d.bar(1)
     assert sent(d.answer(EXIT)).quantity == 6
 
@@ -101,9 +101,9 @@ def test_nothing_is_sold_while_the_broker_holds_all_of_it_back() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    said = account.report(d.at(1, 30))
-    (position,) = said.positions
-    d.put(replace(said, positions=(replace(position, available=Decimal(0)),)))
+    report = account.report(d.at(1, 30))
+    (position,) = report.positions
+    d.put(replace(report, positions=(replace(position, available=Decimal(0)),)))
     d.bar(1)
     assert of(d.answer(EXIT), SubmitOrder) == []
     assert sent(d.put(account.report(d.at(2, 30)))).quantity == 9
@@ -113,7 +113,7 @@ def test_nothing_is_sold_that_the_broker_does_not_hold() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    d.put(replace(account.report(d.at(1, 30)), positions=()))  # gone there, by a bust nobody told
+    d.put(replace(account.report(d.at(1, 30)), positions=()))  # gone there, by a bust nobody reported
     d.bar(1)
     assert of(d.answer(EXIT), SubmitOrder) == []
     assert sent(d.put(account.report(d.at(2, 30)))).quantity == 9  # it was an answer in the middle of a change

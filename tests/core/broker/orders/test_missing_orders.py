@@ -14,7 +14,7 @@ from daemon.core.limits import Execution, Trading
 from daemon.core.orders import ACCEPTED, CANCELING, EXPIRED, SUBMITTED, UNKNOWN
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import BUY_CALL, MINUTE, TUESDAY, alarms, of, sent
-from tests.support.core.lost_orders import asked, leaving, lost, resent, submitted
+from tests.support.core.lost_orders import leaving, look_ups, lost, resent, submitted
 
 
 def test_an_entry_that_never_arrived_is_sent_again_under_its_own_name_within_its_time() -> None:
@@ -25,9 +25,9 @@ def test_an_entry_that_never_arrived_is_sent_again_under_its_own_name_within_its
     assert (again.client_order_id, again.quantity, again.limit_price) == (name, 9, first.limit_price)
     assert (again.intent, again.valid_until_ns) == ("buy_to_open", first.submitted_ns + MINUTE)
     assert d.order(name).status == SUBMITTED
-    assert asked(d.tick(1, 12)) == []
-    assert asked(d.tick(1, 13)) == []  # in hand again
-    assert asked(d.put(ev.OrderUnknown(d.at(1, 14), name))) == [name]
+    assert look_ups(d.tick(1, 12)) == []
+    assert look_ups(d.tick(1, 13)) == []  # in hand again
+    assert look_ups(d.put(ev.OrderUnknown(d.at(1, 14), name))) == [name]
 
 
 @pytest.mark.parametrize(("second", "times"), [(60, 1), (61, 0)])
@@ -104,8 +104,8 @@ def test_a_missing_entry_past_its_time_stays_unknown_until_its_session_is_over_a
 def test_an_order_that_the_broker_lacks_is_asked_for_once_a_minute_and_not_every_five_seconds() -> None:
     d = at_broker(Account())
     name = lost(d)
-    assert asked(d.put(ev.OrderMissing(d.at(3), name))) == []
-    assert [asked(d.tick(3, 59)), asked(d.tick(4)), asked(d.tick(4, 5))] == [[], [name], []]
+    assert look_ups(d.put(ev.OrderMissing(d.at(3), name))) == []
+    assert [look_ups(d.tick(3, 59)), look_ups(d.tick(4)), look_ups(d.tick(4, 5))] == [[], [name], []]
 
 
 def test_an_order_of_an_earlier_session_that_is_missing_lapsed() -> None:
@@ -121,7 +121,7 @@ def test_an_order_that_was_accepted_once_and_is_missing_is_lost_told_and_not_sen
     name = submitted(d, account)
     d.put(ev.OrderAccepted(d.at(1), name, f"id-{name}"))
     effects = d.put(ev.OrderMissing(d.at(1, 4), name))  # the broker may not show it yet: five seconds are given
-    assert (asked(effects), alarms(effects), resent(effects)) == ([name], [], [])
+    assert (look_ups(effects), alarms(effects), resent(effects)) == ([name], [], [])
     assert alarms(d.put(ev.OrderMissing(d.at(1, 8), name))) == ["order_lost"]
     assert (d.order(name).status, resent(d.effects)) == (EXPIRED, [(name, 9)])
     assert len(of(d.effects, AskBroker)) == 1
@@ -132,7 +132,7 @@ def test_an_answer_that_an_order_is_missing_is_asked_for_again_when_it_may_be_ol
     sale = leaving(d, account)
     d.put(ev.OrderAccepted(d.at(2, 6), sale, "id-sale"))
     effects = d.put(ev.OrderMissing(d.at(2, 10), sale))
-    assert (asked(effects), alarms(effects), d.order(sale).status) == ([sale], [], ACCEPTED)
+    assert (look_ups(effects), alarms(effects), d.order(sale).status) == ([sale], [], ACCEPTED)
 
 
 def test_an_exit_that_was_accepted_once_and_is_missing_is_followed_by_the_next_attempt() -> None:
@@ -140,7 +140,7 @@ def test_an_exit_that_was_accepted_once_and_is_missing_is_followed_by_the_next_a
     sale = leaving(d, account)
     d.put(ev.OrderAccepted(d.at(2, 6), sale, "id-sale"))
     effects = d.put(ev.OrderMissing(d.at(2, 11), sale))  # the look-up was asked for before the acceptance
-    assert (asked(effects), alarms(effects), resent(effects)) == ([sale], [], [])
+    assert (look_ups(effects), alarms(effects), resent(effects)) == ([sale], [], [])
     effects = d.put(ev.OrderMissing(d.at(2, 12), sale))
     assert (alarms(effects), resent(effects)) == (["order_lost"], [("e1-pointer-2-1-1", 9)])
 

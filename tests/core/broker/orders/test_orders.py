@@ -1,7 +1,7 @@
 """The order's life against the broker's documented events: terminal states absorb, only a fill wins over them.
 
 `DOCUMENTED` lists Alpaca's trade events and order statuses as its documentation names them, with the word of ours
-that each becomes; None means that it says nothing about where our day order stands.
+that each becomes; None means that it leaves open where our day order stands.
 """
 
 from __future__ import annotations

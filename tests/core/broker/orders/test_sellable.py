@@ -32,15 +32,15 @@ def overtaken(account: Account) -> tuple[Desk, ev.BrokerReported]:
 
 
 @pytest.mark.parametrize(
-    ("side", "wanted", "limit"),
+    ("side", "text", "limit"),
     [(-1, "1.90", "2.13"), (-1, "2.20", "2.20"), (+1, "2.20", "2.13"), (+1, "1.90", "1.90"), (-1, None, "2.13")],
 )
 def test_an_exit_past_a_stuck_order_keeps_to_the_limit_that_crosses_nothing(
-    side: int, wanted: str | None, limit: str
+    side: int, text: str | None, limit: str
 ) -> None:
     """No sale below 2.13 USD, no buy above it."""
     way = Leave(4, beyond=Decimal("2.13"))
-    assert way.limit(None if wanted is None else Decimal(wanted), side) == Decimal(limit)
+    assert way.limit(None if text is None else Decimal(text), side) == Decimal(limit)
 
 
 def test_a_report_that_a_fill_overtook_holds_back_no_exit() -> None:
@@ -69,8 +69,8 @@ def test_a_report_that_comes_after_a_newer_one_is_no_difference_and_holds_back_n
 
 def test_a_figure_from_before_a_start_holds_back_no_exit() -> None:
     d, _ = overtaken(account := Account())
-    said = account.report(d.at(1, 9))
-    d.put(replace(said, positions=(replace(said.positions[0], available=Decimal(0)),)))
+    report = account.report(d.at(1, 9))
+    d.put(replace(report, positions=(replace(report.positions[0], available=Decimal(0)),)))
     d.put(ev.RunStarted(d.at(1, 10), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     d.put(ev.FlattenRequested(d.at(1, 11), "x", "ann"))
     assert of(d.tick(2, 5), SubmitOrder) == []  # the broker is heard first, for a minute
@@ -99,9 +99,9 @@ def test_a_fill_that_the_report_s_orders_tell_is_in_its_positions_too() -> None:
     d.bar(0)
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
     account.fill(name, 9, "2.00", d.at(1))
-    said = account.report(d.at(1, 5))
-    (position,) = said.positions
-    d.put(replace(said, positions=(replace(position, available=Decimal(6)),)))
+    report = account.report(d.at(1, 5))
+    (position,) = report.positions
+    d.put(replace(report, positions=(replace(position, available=Decimal(6)),)))
     assert d.state.broker.available == {CALL: 6}
 
 
@@ -122,11 +122,11 @@ def test_an_exit_that_ended_unfilled_leaves_again_although_the_last_report_saw_a
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     d.bar(1)
     sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
-    asked = account.report(d.at(2, 5))
-    (position,) = asked.positions
-    asked = replace(asked, positions=(replace(position, available=Decimal(0)),))  # the sale holds them
+    report = account.report(d.at(2, 5))
+    (position,) = report.positions
+    report = replace(report, positions=(replace(position, available=Decimal(0)),))  # the sale holds them
     account.end(sale)
-    again = d.put(ev.OrderCanceled(d.at(2, 6), sale), replace(asked, time_ns=d.at(2, 7)))
+    again = d.put(ev.OrderCanceled(d.at(2, 6), sale), replace(report, time_ns=d.at(2, 7)))
     assert [order.quantity for order in of(again, SubmitOrder)] == [9]
 
 
@@ -145,10 +145,10 @@ def test_shares_that_were_bought_after_a_report_was_asked_for_can_be_sold() -> N
 
 def test_a_fresh_figure_of_the_broker_still_bounds_a_sale_of_shares() -> None:
     d = with_shares(account := Account(), AAA=10)
-    said = account.report(d.at(1))
-    (position,) = said.positions
+    report = account.report(d.at(1))
+    (position,) = report.positions
     d.prompt = lambda now_ns: replace(
-        said, time_ns=now_ns, asked_ns=now_ns, positions=(replace(position, available=Decimal(6)),)
+        report, time_ns=now_ns, asked_ns=now_ns, positions=(replace(position, available=Decimal(6)),)
     )
     (sale,) = of(d.put(ev.FlattenRequested(d.at(2), "x", "ann")), SubmitOrder)
     assert sale.quantity == 6

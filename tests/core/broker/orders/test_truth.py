@@ -1,7 +1,7 @@
-"""One truth told in any order, any number of times and by any of three ways comes to one book and one set of fills.
+"""One truth reported in any order, any number of times and by any of three ways comes to one book and one set of fills.
 
 The truth is an account of its own (tests/support/core/account.py); a message is what the stream, a look-up or a report
-would have said at some moment of it. A last report always comes, as it does every minute.
+would have reported at some moment of it. A last report always comes, as it does every minute.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Parts = list[tuple[int, str]]  # quantity and price of each execution
 
 def parts_of(whole: int, executions: Parts) -> Parts:
     """The executions, as many as `whole` holds."""
-    told, left = [], whole
+    parts, left = [], whole
     for quantity, price in executions:
         if left:
-            told.append((min(quantity, left), price))
-            left -= told[-1][0]
-    return told
+            parts.append((min(quantity, left), price))
+            left -= parts[-1][0]
+    return parts
 
 
 def opened(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
@@ -57,20 +57,20 @@ def opened(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
 
 
 def lived(d: Desk, account: Account, order: SubmitOrder, parts: Parts, canceled: bool) -> list[ev.Event]:
-    """Let the order live at the account; returns all that was said of it, in order."""
+    """Let the order live at the account; returns its events, in order."""
     now = d.state.now_ns
     name = account.take(order, now)
-    said: list[ev.Event] = [ev.OrderAccepted(now, name, f"id-{name}")]
+    events: list[ev.Event] = [ev.OrderAccepted(now, name, f"id-{name}")]
     for step, (quantity, price) in enumerate(parts):
-        said += [account.fill(name, quantity, price, now), account.found(name, now)]
+        events += [account.fill(name, quantity, price, now), account.found(name, now)]
         if step == 1:
             account.book(line("FEE", amount="-0.31"))
-        said.append(account.report(now + step * SECOND))
+        events.append(account.report(now + step * SECOND))
     if canceled and account.orders[name].status != "filled":
         account.end(name)
-        said += [ev.OrderCanceled(now, name), account.found(name, now)]
+        events += [ev.OrderCanceled(now, name), account.found(name, now)]
     account.book(line("CSD", amount="250"))
-    return [*said, account.report(now + 6 * SECOND)]
+    return [*events, account.report(now + 6 * SECOND)]
 
 
 def last_word(d: Desk, account: Account, *, halted: bool = False) -> None:
@@ -92,7 +92,7 @@ def plain(d: Desk) -> State[Any]:
     return replace(d.state, broker=replace(d.state.broker, available={}))
 
 
-def told(d: Desk) -> list[tuple[str, int, int]]:
+def fill_identities(d: Desk) -> list[tuple[str, int, int]]:
     """The identities of all fill rows."""
     return [(row.client_order_id, row.correction, row.cumulative) for row in d.rows if isinstance(row, FillRow)]
 
@@ -103,14 +103,14 @@ def test_stream_look_ups_and_reports_in_any_order_come_to_the_same_book_and_fill
 ) -> None:
     d, account, order = opened(Broker(), leaving)
     parts = parts_of(9, executions)
-    said = lived(d, account, order, parts, canceled and not leaving)
-    d.put(*[said[pick % len(said)] for pick in picks])
+    events = lived(d, account, order, parts, canceled and not leaving)
+    d.put(*[events[pick % len(events)] for pick in picks])
     last_word(d, account)
     cumulative = [sum(q for q, _ in parts[: i + 1]) for i in range(len(parts))]
     expected = {(order.client_order_id, 0, c) for c in cumulative}
     if leaving:
         expected.add(("e1-pointer-1-0-0", 0, 9))
-    assert Counter(told(d)) == Counter(expected)
+    assert Counter(fill_identities(d)) == Counter(expected)
     done = account.orders[order.client_order_id].status
     assert (d.order(order.client_order_id).status == FILLED) == (done == "filled")
     assert (d.order(order.client_order_id).status == CANCELED) == (done == "canceled")
@@ -121,7 +121,9 @@ def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
     executions: Parts, stand: int, picks: list[int], moment: int, by_stream: bool
 ) -> None:
     d, account, order = opened(Broker(), leaving=False)
-    said = [m for m in lived(d, account, order, parts_of(9, executions), True) if not isinstance(m, ev.BrokerReported)]
+    events = [
+        m for m in lived(d, account, order, parts_of(9, executions), True) if not isinstance(m, ev.BrokerReported)
+    ]
     name, now = order.client_order_id, d.state.now_ns
     known = account.orders[name]
     stand = min(stand, int(known.filled) - 1)
@@ -133,15 +135,15 @@ def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
     account.positions.pop(CALL)
     if stand:
         account.positions[CALL] = (stand, Decimal(2))
-    account.fills.clear()  # an order with an amended line is told by its own figures
+    account.fills.clear()  # an order with an amended line is reported by its figures
     bust = ev.TradeCorrected(now, name, "x1", stand, cost, "trade_bust")
     stands = ev.OrderFilled(now, name, CALL, 1, Decimal(2), now, stand, cost, Decimal(0), 0, 1)  # as a report tells it
-    said.append(stands)
-    news = [said[pick % len(said)] for pick in picks]
+    events.append(stands)
+    news = [events[pick % len(events)] for pick in picks]
     d.put(*news[:moment], *((bust, stands) if by_stream else (stands, bust)), *news[moment:], bust)
     assert back > 0
     last_word(d, account)
-    assert all(count == 1 for count in Counter(told(d)).values())
+    assert all(count == 1 for count in Counter(fill_identities(d)).values())
 
 
 @given(
@@ -157,11 +159,11 @@ def test_what_others_do_told_in_any_order_comes_to_the_same_holdings(
     account.take(order, d.state.now_ns)
     now = d.state.now_ns
     account.by_hand("ann-1", *what, 9, now)
-    said: list[ev.Event] = [account.found("ann-1", now)]
+    events: list[ev.Event] = [account.found("ann-1", now)]
     for quantity, price in parts_of(9, executions):
         account.fill("ann-1", quantity, price, now)
-        said.append(account.found("ann-1", now))
-    d.put(*[said[pick % len(said)] for pick in picks])
+        events.append(account.found("ann-1", now))
+    d.put(*[events[pick % len(events)] for pick in picks])
     last_word(d, account, halted=what[0] == CALL)  # which the desk works on
     theirs = d.held if rule == "adopt" else d.state.broker.foreign_held
     assert theirs == {what[0]: int(account.orders["ann-1"].filled)}
@@ -174,12 +176,12 @@ def test_a_restart_in_the_middle_of_the_news_changes_nothing_of_it(
     executions: Parts, picks: list[int], moment: int
 ) -> None:
     d, account, order = opened(Broker(), leaving=False)
-    said = lived(d, account, order, parts_of(9, executions), True)
-    news = [said[pick % len(said)] for pick in picks]
+    events = lived(d, account, order, parts_of(9, executions), True)
+    news = [events[pick % len(events)] for pick in picks]
     start = ev.RunStarted(d.state.now_ns, "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading)
     d.put(*news[:moment])
     d.reload = True
     d.put(start, *news[moment:])
     last_word(d, account)
-    assert all(count == 1 for count in Counter(told(d)).values())
+    assert all(count == 1 for count in Counter(fill_identities(d)).values())
     assert of(d.effects, SubmitOrder) == [msgspec.structs.replace(order)]

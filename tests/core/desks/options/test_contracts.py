@@ -78,8 +78,8 @@ def chain(volatility: float | None = 0.2) -> OptionChain:
 STATE = SessionState(session=MONDAY, upcoming=LATER, spot=501.4)
 
 
-def strikes(found: tuple[Contract, ...]) -> list[tuple[int, int]]:
-    return [(contract.right, int(contract.strike)) for contract in found]
+def strikes(contracts: tuple[Contract, ...]) -> list[tuple[int, int]]:
+    return [(contract.right, int(contract.strike)) for contract in contracts]
 
 
 def test_nearest_takes_the_call_and_the_put_next_to_the_money() -> None:
@@ -89,8 +89,8 @@ def test_nearest_takes_the_call_and_the_put_next_to_the_money() -> None:
 def test_a_delta_of_a_quarter_lies_out_of_the_money_on_both_sides() -> None:
     # 330 minutes of 390 x 0.54 + 0.46 + 0.54 days of 252: deviation 0.2 x sqrt(0.005782) = 0.01521.
     # N(0.6745) = 0.75: the call is struck at 501.4 x exp(0.6745 x 0.01521 + 0.000116) = 506.6, the put at 496.4.
-    found = candidates(chain(), STATE, NOW, Contracts(strike="delta", delta_target=0.25))
-    assert strikes(found) == [(1, 505), (-1, 496)]
+    contracts = candidates(chain(), STATE, NOW, Contracts(strike="delta", delta_target=0.25))
+    assert strikes(contracts) == [(1, 505), (-1, 496)]
 
 
 @pytest.mark.parametrize(

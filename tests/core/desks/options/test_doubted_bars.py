@@ -40,8 +40,8 @@ def test_one_impossible_bar_asks_nothing_and_moves_no_strike(close: float) -> No
     watched = d.state.watched
     assert questions(closes(d, 3, close)) == []
     assert (d.state.session.spot, d.state.watched, d.state.strategy.closes) == (500.0, watched, (500.0,) * 3)
-    told = d.bar(4)
-    assert (alarms(told), len(questions(told))) == (["bar_rejected"], 1)
+    effects = d.bar(4)
+    assert (alarms(effects), len(questions(effects))) == (["bar_rejected"], 1)
     assert (d.state.session.spot, d.state.strategy.closes, d.state.doubted) == (500.0, (500.0,) * 4, None)
 
 
@@ -55,8 +55,8 @@ def test_an_extreme_within_the_bar_is_doubted_too() -> None:
 def test_a_leap_that_the_next_bar_confirms_is_seen_whole_and_asked_about_once() -> None:
     d = running()
     assert questions(closes(d, 3, 460.0)) == []
-    told = closes(d, 4, 458.0)
-    assert len(questions(told)) == 1
+    effects = closes(d, 4, 458.0)
+    assert len(questions(effects)) == 1
     assert d.state.strategy.closes == (500.0, 500.0, 500.0, 460.0, 458.0)
     assert (d.state.session.spot, d.state.stats.bars_rejected) == (458.0, 0)
 
@@ -80,8 +80,8 @@ def test_a_leap_to_the_other_side_refuses_the_first_and_is_doubted_itself() -> N
 def test_quotes_that_imply_the_same_price_confirm_a_leap_at_once() -> None:
     d = running()
     quotes = (quote(CALL, "0.30", "0.32"), quote(PUT, "40.00", "40.40"))  # 500 + 0.31 - 40.20 = 460.11
-    told = d.bar(3, 460.0, quotes=quotes)
-    assert (len(questions(told)), d.state.session.spot) == (1, 460.0)
+    effects = d.bar(3, 460.0, quotes=quotes)
+    assert (len(questions(effects)), d.state.session.spot) == (1, 460.0)
 
 
 def test_quotes_from_before_the_bar_or_of_another_price_confirm_nothing() -> None:

@@ -42,9 +42,9 @@ def on_tuesday() -> DailyDesk:
 @pytest.mark.parametrize("how", ENDS)
 def test_what_is_held_stays_when_a_basket_is_ended_before_the_open(how: str) -> None:
     d = on_tuesday()
-    told = ended(d, how)
-    assert (canceling(told), d.state.works, d.state.basket.given_up) == ([SALE], {}, {"AAA": -10, "BBB": 10})
-    assert "basket_unfinished" in alarms(told)
+    effects = ended(d, how)
+    assert (canceling(effects), d.state.works, d.state.basket.given_up) == ([SALE], {}, {"AAA": -10, "BBB": 10})
+    assert "basket_unfinished" in alarms(effects)
     assert not settled(d.state, flatten=False)
     d.put(ev.OrderCanceled(d.at(-9), SALE))
     assert settled(d.state, flatten=False)
@@ -69,8 +69,8 @@ def test_a_sale_of_which_nothing_was_heard_is_cancelled_as_soon_as_it_is_found()
     d.put(ev.OrderUnknown(d.state.now_ns, order.client_order_id))
     assert canceling(ended(d, "pause")) == []
     account.take(order, d.state.now_ns)
-    told = d.put(account.found(order.client_order_id, d.at(-9)))
-    assert canceling(told) == [order.client_order_id]
+    effects = d.put(account.found(order.client_order_id, d.at(-9)))
+    assert canceling(effects) == [order.client_order_id]
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -55,8 +55,8 @@ def test_a_basket_that_waits_survives_a_restart_of_the_daemon() -> None:
 
 def test_a_basket_that_waits_until_the_open_is_lost_and_the_alarm_says_why() -> None:
     d = denied("unreconciled", account := Account())
-    told = d.tick(0)
-    assert (alarms(told), d.state.basket.waiting, d.decisions()[-1].outcome) == (["basket_missed"], None, "denied")
+    effects = d.tick(0)
+    assert (alarms(effects), d.state.basket.waiting, d.decisions()[-1].outcome) == (["basket_missed"], None, "denied")
     d.put(account.report(d.at(1)))
     assert orders(d.quotes(2, AAA="100", BBB="100")) == []
 
@@ -125,8 +125,8 @@ def test_without_a_resume_before_the_open_the_basket_is_lost_and_an_alarm_names_
     stopped(d, how, -20)
     d.due()
     d.answer(0, 10, KEEP)
-    (told,) = of(d.tick(0), RaiseAlarm)
-    assert (told.name, f"denied: {how}" in told.detail.replace("halted", "halt").replace("paused", "pause")) == (
+    (alarm,) = of(d.tick(0), RaiseAlarm)
+    assert (alarm.name, f"denied: {how}" in alarm.detail.replace("halted", "halt").replace("paused", "pause")) == (
         "basket_missed", True,
     )  # fmt: skip
     d.put(ev.ResumeRequested(d.at(1), "on", "ann"))
@@ -166,5 +166,5 @@ def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait() -> None:
 
 def test_a_cause_that_joins_a_passing_one_and_does_not_pass_ends_the_wait() -> None:
     d = denied("unreconciled", Account())
-    told = d.put(ev.ModelRefused(d.at(-14), "its hash differs")) + d.tick(-13)
-    assert ("basket_missed" in alarms(told), d.state.basket.waiting) == (True, None)
+    effects = d.put(ev.ModelRefused(d.at(-14), "its hash differs")) + d.tick(-13)
+    assert ("basket_missed" in alarms(effects), d.state.basket.waiting) == (True, None)

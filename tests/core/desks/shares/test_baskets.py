@@ -137,8 +137,11 @@ def test_what_others_hold_back_is_not_sold_and_told_and_holds_no_buy_up() -> Non
     d = tuesday(NO_AUCTION, AAA=10)
     decided(d, 0, 95, KEEP)  # 9,000 USD are 89 at 100.3002
     d.state = replace(d.state, broker=replace(d.state.broker, available={"AAA": 0}))
-    told = d.quotes(0, **AT_100)
-    assert (orders(told), alarms(told)) == ([("BBB", 89, "100.2000")], ["exit_held_up"])  # whose cash does not wait
+    effects = d.quotes(0, **AT_100)
+    assert (orders(effects), alarms(effects)) == (
+        [("BBB", 89, "100.2000")],
+        ["exit_held_up"],
+    )  # whose cash does not wait
 
 
 # --- buys in their order ------------------------------------------------------------------------------------------
@@ -246,8 +249,8 @@ def test_a_rejected_buy_is_not_sent_again() -> None:
 def test_a_denied_buy_is_told_once_and_asked_again() -> None:
     d = daily_desk(Trading(basket=Basket(order_weight_max=0.05)))
     decided(d, 10, KEEP, KEEP)
-    told = d.quotes(0, AAA="100")
-    assert (orders(told), alarms(told)) == ([], ["order_denied"])
+    effects = d.quotes(0, AAA="100")
+    assert (orders(effects), alarms(effects)) == ([], ["order_denied"])
     assert d.quotes(1, AAA="100") == []
     assert d.state.stats.denials == {"order_weight": 1}
     assert orders(d.quotes(2, AAA="49")) == []  # a leap that the next quote confirms
@@ -272,8 +275,8 @@ def test_what_is_not_traded_in_time_is_cancelled_noted_and_told() -> None:
     d.quotes(0, AAA="100", BBB="100")
     d.fill("e1-shelf-2-0-0", 7, "100")
     assert canceling(d.tick(384.9)) == ["e1-shelf-2-0-0", "e1-shelf-2-1-0"]  # priced anew; the end comes at 385
-    told = d.tick(385)
-    assert [e.detail for e in of(told, RaiseAlarm)] == ["not traded today: -3 AAA, +10 BBB, +20 CCC"]
+    effects = d.tick(385)
+    assert [e.detail for e in of(effects, RaiseAlarm)] == ["not traded today: -3 AAA, +10 BBB, +20 CCC"]
     assert (d.state.works, d.state.basket.given_up) == ({}, {"AAA": -3, "BBB": 10, "CCC": 20})
     assert orders(d.quotes(386, CCC="100")) == []
 
@@ -282,8 +285,8 @@ def test_what_is_left_at_the_session_s_end_is_noted_and_its_orders_lapse_by_them
     d = daily_desk()
     decided(d, 10, KEEP, KEEP)
     d.quotes(0, AAA="100")
-    told = d.end(AAA=100.0)
-    assert (canceling(told), alarms(told), d.state.basket.given_up) == ([], ["basket_unfinished"], {"AAA": 10})
+    effects = d.end(AAA=100.0)
+    assert (canceling(effects), alarms(effects), d.state.basket.given_up) == ([], ["basket_unfinished"], {"AAA": 10})
     d.put(ev.OrderExpired(d.at(390), "e1-shelf-1-0-0"))
     d.begin(TUESDAY)
     d.due()
@@ -317,9 +320,9 @@ def test_a_halt_in_mid_basket_cancels_its_sales_and_its_buys() -> None:
     d = tuesday(AAA=10)
     decided(d, 0, 10, 10)
     d.quotes(0, BBB="100")
-    told = d.put(ev.HaltRequested(d.at(0.1), "operator", "x", "ann"))
-    assert (canceling(told), d.state.works) == (["e1-shelf-2-0-0", "e1-shelf-2-1-0"], {})
-    d.put(*(ev.OrderCanceled(d.at(0.2), name) for name in canceling(told)))
+    effects = d.put(ev.HaltRequested(d.at(0.1), "operator", "x", "ann"))
+    assert (canceling(effects), d.state.works) == (["e1-shelf-2-0-0", "e1-shelf-2-1-0"], {})
+    d.put(*(ev.OrderCanceled(d.at(0.2), name) for name in canceling(effects)))
     assert orders(d.quotes(1, **AT_100)) == []
     assert d.held == {"AAA": 10}
 
@@ -330,9 +333,9 @@ def test_a_pause_or_a_stop_cancels_the_buys(stop: bool) -> None:
     decided(d, 10, KEEP, KEEP)
     d.quotes(0, AAA="100")
     now = d.at(0.1)
-    told = d.put(ev.StopRequested(now, "x", flatten=False) if stop else ev.PauseRequested(now, "x", "ann"))
-    assert (canceling(told), d.state.works) == (["e1-shelf-1-0-0"], {})
-    assert (alarms(told), d.state.basket.given_up) == (["basket_unfinished"], {"AAA": 10})
+    effects = d.put(ev.StopRequested(now, "x", flatten=False) if stop else ev.PauseRequested(now, "x", "ann"))
+    assert (canceling(effects), d.state.works) == (["e1-shelf-1-0-0"], {})
+    assert (alarms(effects), d.state.basket.given_up) == (["basket_unfinished"], {"AAA": 10})
 
 
 def test_an_operator_s_flatten_sells_all_shares_at_the_market_in_regular_hours() -> None:
@@ -358,8 +361,8 @@ def test_a_flatten_takes_a_basket_s_buy_of_the_same_symbol_back_before_it_sells(
     d = tuesday(AAA=10)
     decided(d, 20, KEEP, KEEP)
     d.quotes(0, AAA="100")
-    told = d.put(ev.FlattenRequested(d.at(0.1), "x", "ann"))
-    assert (canceling(told), orders(told)) == (["e1-shelf-2-0-0"], [])
+    effects = d.put(ev.FlattenRequested(d.at(0.1), "x", "ann"))
+    assert (canceling(effects), orders(effects)) == (["e1-shelf-2-0-0"], [])
     assert orders(d.tick(0.2)) == []
     d.put(ev.OrderCanceled(d.at(0.3), "e1-shelf-2-0-0"))
     assert orders(d.tick(0.3)) == [("AAA", -10, None)]

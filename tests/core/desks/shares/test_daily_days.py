@@ -25,7 +25,7 @@ BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
 
 def closes(d: DailyDesk, symbol: str) -> list[float]:
     """The closes that the strategy keeps."""
-    return [told.close for told in d.state.strategy.bars.get(symbol, ())]
+    return [bar.close for bar in d.state.strategy.bars.get(symbol, ())]
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -48,8 +48,8 @@ def test_a_bar_that_comes_twice_too_early_or_of_another_symbol_is_counted_and_ea
         ev.BarClosed(d.state.now_ns, bar("AAA", TUESDAY, 90.0)),
         ev.BarClosed(d.state.now_ns, bar("ZZZ", LAST_FRIDAY, 90.0)),
     )
-    told = d.put(*bad, *bad)
-    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(told)) == (3, 6, ["bar_rejected"] * 3)
+    effects = d.put(*bad, *bad)
+    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(effects)) == (3, 6, ["bar_rejected"] * 3)
     assert d.state.marks == dict.fromkeys(SYMBOLS, Decimal(100))
 
 
@@ -207,8 +207,8 @@ def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_onl
 def test_one_bad_quote_moves_no_equity_and_halts_nothing() -> None:
     d = DailyDesk().fund().holds(AAA=90)
     d.begin(TUESDAY)
-    for minute, said in ((1, "101"), (2, "55"), (3, "101"), (4, "160"), (5, "55"), (6, "101")):
-        d.quotes(minute, AAA=said)
+    for minute, price in ((1, "101"), (2, "55"), (3, "101"), (4, "160"), (5, "55"), (6, "101")):
+        d.quotes(minute, AAA=price)
         assert (d.state.marks["AAA"], d.state.risk.halt) == (Decimal(101), None)
 
 
@@ -216,7 +216,7 @@ def test_a_leap_counts_when_a_newer_narrow_quote_says_the_same() -> None:
     d = DailyDesk().fund().holds(AAA=10)
     d.begin(TUESDAY)
     d.quotes(1, AAA="90")
-    d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote, told again
+    d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote once more
     d.quotes(3, AAA="80/100")  # says neither yes nor no
     assert d.state.marks["AAA"] == Decimal(100)
     d.quotes(5, AAA="91")
@@ -248,8 +248,8 @@ def test_the_question_shows_cash_equity_shares_and_prices_as_they_are_before_the
     rules = Trading(basket=Basket(shares_per_unit=7, notional_per_unit_usd=Decimal(500), band=0.02))
     d = DailyDesk(rules).fund().holds(AAA=10, CCC=20)
     d.begin(TUESDAY)
-    asked = of(d.due(), AskPolicy)
-    assert [ask.observation.array().tolist() for ask in asked] == [[7000, 10000, 10, 0, 20, 100, 100, 100]]
+    questions = of(d.due(), AskPolicy)
+    assert [ask.observation.array().tolist() for ask in questions] == [[7000, 10000, 10, 0, 20, 100, 100, 100]]
     seen = d.strategy.seen[-1]
     assert (seen.cash, seen.equity, seen.shares, seen.prices) == (7000.0, 10000.0, (10, 0, 20), (100.0, 100.0, 100.0))
     assert (seen.shares_per_unit, seen.notional_per_unit, seen.band) == (7, 500.0, 0.02)
@@ -268,16 +268,16 @@ def test_only_the_first_due_of_a_date_counts_also_after_its_answer_and_after_a_r
 @pytest.mark.parametrize("date", [LAST_FRIDAY.date, TUESDAY.date])
 def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date: str) -> None:
     d = daily_desk()
-    told = d.put(ev.RebalanceDue(d.at(-15), date))
-    assert (of(told, AskPolicy), alarms(told), d.state.basket.date) == ([], ["rebalance_refused"], "")
+    effects = d.put(ev.RebalanceDue(d.at(-15), date))
+    assert (of(effects, AskPolicy), alarms(effects), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
 def test_a_daily_desk_whose_strategy_raised_twice_names_it_and_trades_nothing() -> None:
     d = daily_desk()
     d.put(ev.HaltRequested(d.at(-20), "quarantine", "raised twice", "engine", strategy=True))
-    told = d.due()
-    assert (of(told, AskPolicy), alarms(told)) == ([], ["rebalance_refused"])
-    assert "the strategy raised twice" in str(told)
+    effects = d.due()
+    assert (of(effects, AskPolicy), alarms(effects)) == ([], ["rebalance_refused"])
+    assert "the strategy raised twice" in str(effects)
     d.put(ev.ResumeRequested(d.at(-14), "mended", "ann"))
     assert len(of(d.due(-13), AskPolicy)) == 1
 
@@ -290,8 +290,8 @@ def test_a_desk_that_decides_before_the_open_decides_nothing_after_it() -> None:
 
 def test_running_bars_of_another_day_are_refused() -> None:
     d = daily_desk(BEFORE_CLOSE)
-    told = d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", LAST_FRIDAY, 96.0)))
-    assert (alarms(told), d.state.ask, d.state.marks["AAA"]) == (["rebalance_refused"], None, Decimal(100))
+    effects = d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", LAST_FRIDAY, 96.0)))
+    assert (alarms(effects), d.state.ask, d.state.marks["AAA"]) == (["rebalance_refused"], None, Decimal(100))
 
 
 def test_nothing_is_due_before_a_session_is_known_or_after_it_ended() -> None:
@@ -309,10 +309,10 @@ def test_a_strategy_that_is_not_warm_is_asked_nothing_and_the_date_is_used_up() 
     assert alarms(d.due()) == ["rebalance_refused"]
 
 
-@pytest.mark.parametrize(("mode", "told"), [("replay", []), ("paper", ["symbols_masked"])])
-def test_a_session_without_a_decision_is_an_alarm_but_for_a_tape_s_first_days(mode: str, told: list[str]) -> None:
+@pytest.mark.parametrize(("mode", "names"), [("replay", []), ("paper", ["symbols_masked"])])
+def test_a_session_without_a_decision_is_an_alarm_but_for_a_tape_s_first_days(mode: str, names: list[str]) -> None:
     d = DailyDesk(mode=mode, strategy=Shelf(warm_after=100)).begin()
-    assert alarms(d.due()) == told
+    assert alarms(d.due()) == names
 
 
 def test_a_desk_that_decided_before_and_has_nothing_left_to_decide_on_says_so() -> None:
@@ -359,14 +359,14 @@ def test_a_question_that_is_open_at_the_session_s_end_ends_with_it() -> None:
 
 def test_a_decision_is_recorded_with_its_legs_its_observation_and_what_the_gates_said() -> None:
     d = daily_desk()
-    asked = of(d.due(), AskPolicy)[0]
+    question = of(d.due(), AskPolicy)[0]
     d.answer(10, KEEP, 20)
     row = d.decisions()[0]
     assert (row.action, row.outcome, row.work, row.confidence, row.probabilities) == (
         "rebalance", "ordered", "1.", None, None,
     )  # fmt: skip
     assert (row.target, row.row) == (
-        '[{"symbol":"AAA","goal":10},{"symbol":"CCC","goal":20}]', asked.observation.data,
+        '[{"symbol":"AAA","goal":10},{"symbol":"CCC","goal":20}]', question.observation.data,
     )  # fmt: skip
     assert row.gates is not None
     assert '"turnover":""' in row.gates
@@ -397,18 +397,18 @@ def test_the_hidden_state_of_an_answer_is_the_strategy_s() -> None:
 
 def test_the_memory_outlives_days_without_an_answer_and_ends_with_the_model_it_is_of() -> None:
     d = daily_desk()
-    asked = [of(d.due(), AskPolicy)]
+    days = [of(d.due(), AskPolicy)]
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x01\x02")
     d.begin(TUESDAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.put(ev.PolicyFailed(d.state.now_ns, d.state.decision, "no"))
     d.begin(HALF_DAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.put(ev.ModelVerified(d.at(-14), "v2", "e", promoted=True, feed="sip"))
     d.begin(FRIDAY)
-    asked.append(of(d.due(), AskPolicy))
+    days.append(of(d.due(), AskPolicy))
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x03")
-    assert [told[0].observation.hidden for told in asked] == [b"", b"\x01\x02", b"\x01\x02", b""]
+    assert [questions[0].observation.hidden for questions in days] == [b"", b"\x01\x02", b"\x01\x02", b""]
     assert (d.state.strategy.hidden, d.state.basket.memory_of) == (b"\x03", "v2")
 
 

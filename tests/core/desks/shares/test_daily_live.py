@@ -88,8 +88,8 @@ def test_an_auction_order_that_never_arrived_is_sent_again_while_the_auction_tak
     d.due()
     first = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0]
     d.put(ev.OrderUnknown(d.at(-14), first.client_order_id))
-    told = d.put(ev.OrderMissing(d.at(-13), first.client_order_id))
-    assert (of(told, SubmitOrder), set(of(told, LookUpOrder))) == ([], {LookUpOrder(first.client_order_id)})
+    effects = d.put(ev.OrderMissing(d.at(-13), first.client_order_id))
+    assert (of(effects, SubmitOrder), set(of(effects, LookUpOrder))) == ([], {LookUpOrder(first.client_order_id)})
     again = of(d.put(ev.OrderMissing(d.at(-12.9), first.client_order_id)), SubmitOrder)  # with a report from after it
     assert again == [first]
 
@@ -146,8 +146,8 @@ def test_after_a_start_in_mid_basket_the_broker_is_heard_first_and_the_basket_go
     sale = account.take(of(d.answer(0, 20, KEEP), SubmitOrder)[0], d.at(-15))
     d.put(ev.RunStarted(d.at(-3), "live", "desk-1", "shelf", "e1", "code", "sip", Trading(), NUMBER))
     account.fill(sale, 10, "101", d.at(0))
-    told = d.quotes(0, BBB="100")
-    assert (orders(told), alarms(told)) == ([], [])  # nothing is bought before book and broker agree
+    effects = d.quotes(0, BBB="100")
+    assert (orders(effects), alarms(effects)) == ([], [])  # nothing is bought before book and broker agree
     assert orders(d.put(account.report(d.at(0.5)))) == [("BBB", 20, "100.20")]
     assert (d.held, d.state.book.cash, d.state.risk.reconciled) == ({}, Decimal(10010), True)
 
@@ -175,8 +175,8 @@ def test_a_sale_that_the_broker_refuses_is_asked_about() -> None:
     d = with_shares(Account(), AAA=10)
     d.due()
     name = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0].client_order_id
-    told = d.put(ev.OrderRejected(d.at(-14), name, "no"))
-    assert alarms(told) == ["order_rejected"]
+    effects = d.put(ev.OrderRejected(d.at(-14), name, "no"))
+    assert alarms(effects) == ["order_rejected"]
     assert orders(d.tick(-13)) == []
     assert orders(d.quotes(1, AAA="100")) == [("AAA", -10, "99.80")]
 

@@ -43,7 +43,7 @@ GOALS = st.tuples(*(st.one_of(st.just(KEEP), st.integers(0, 300).map(float)),) *
 
 
 def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.Event]:
-    """The days' events of a daily tape, `RebalanceDue` told as often as `again` says."""
+    """The days' events of a daily tape, `RebalanceDue` as often as `again` says."""
     before: tuple[Session, ...] = (LAST_FRIDAY,)
     yield from (ev.BarClosed(LAST_FRIDAY.close_ns, bar(symbol, LAST_FRIDAY, 100.0)) for symbol in SYMBOLS)
     for day, prices, times in zip(DAYS, opens, again, strict=True):
@@ -51,9 +51,9 @@ def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.E
         for _ in range(times):
             yield ev.RebalanceDue(day.open_ns - 15 * MINUTE, day.date)
         printed = {s: Decimal(p) / 100 for s, p in zip(SYMBOLS, prices, strict=True) if p is not None}
-        told = tuple(ev.Price(symbol, price) for symbol, price in printed.items())
-        yield ev.PricesPrinted(day.open_ns, day.date, True, told)
-        yield ev.PricesPrinted(day.open_ns + MINUTE, day.date, False, told)
+        prints = tuple(ev.Price(symbol, price) for symbol, price in printed.items())
+        yield ev.PricesPrinted(day.open_ns, day.date, True, prints)
+        yield ev.PricesPrinted(day.open_ns + MINUTE, day.date, False, prints)
         yield from (ev.BarClosed(day.close_ns, bar(symbol, day, float(price))) for symbol, price in printed.items())
         yield ev.SessionEnded(day.close_ns, day.date)
         before = (*before, day)
@@ -71,12 +71,12 @@ def test_in_a_replay_cash_stays_above_zero_costs_are_paid_once_and_sales_come_fi
     machine = Machine(core, core.start(IDENTITY, TRADING), market, market.start())
     machine.apply(broker_snapshot(market.start(), 0))
     machine.apply(ev.ModelVerified(0, "v1", "d", promoted=True, feed="sip"))
-    asked: list[int] = []
+    decisions: list[int] = []
     fills: list[FillRow] = []
 
     def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
-        asked.append(question.decision)
-        return ev.PolicyAnswered(now_ns, question.decision, goals[len(asked) - 1], b"", "v1")
+        decisions.append(question.decision)
+        return ev.PolicyAnswered(now_ns, question.decision, goals[len(decisions) - 1], b"", "v1")
 
     def watch(event: ev.Event, step: Step) -> None:
         assert step.state.book.cash >= 0
@@ -87,7 +87,7 @@ def test_in_a_replay_cash_stays_above_zero_costs_are_paid_once_and_sales_come_fi
 
     state = machine.run(tape(opens, again), answer, watch)
     book, there = state.book, machine.market_state
-    assert len(asked) == len(DAYS)
+    assert len(decisions) == len(DAYS)
     assert (book.cash, book.fees) == (there.cash, there.costs)
     assert {s: p.quantity for s, p in book.positions.items()} == {s: h.quantity for s, h in there.holdings.items()}
     paid = [(Decimal(row.price) * row.quantity, row.side) for row in fills]
@@ -126,14 +126,14 @@ def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             goals = tuple(float(KEEP if (a + 7 * i) % 3 == 0 else (a * (i + 1) * 37 + b) % 160) for i in range(3))
             return ev.PolicyAnswered(now, state.ask.decision, goals, b"", "v1")
         case "quotes":
-            shown = SYMBOLS[: 1 + b % 3]
-            near = {s: state.marks.get(s, price) * (97 + a % 7) / 100 if b % 4 else price for s in shown}
+            symbols = SYMBOLS[: 1 + b % 3]
+            near = {s: state.marks.get(s, price) * (97 + a % 7) / 100 if b % 4 else price for s in symbols}
             bids = {s: bid.quantize(Decimal("0.01")) for s, bid in near.items()}
             return ev.QuotesReceived(now, 0, tuple(ev.Quote(s, bid, bid + 1, bid, bid, now) for s, bid in bids.items()))
         case "prints":
             return ev.PricesPrinted(now, session.date, False, (ev.Price(SYMBOLS[a % 3], price),))
         case "fill" if order is not None:
-            if b > 90:  # told again
+            if b > 90:  # once more
                 price = order.cost / order.filled if order.filled else price
             total = min(order.quantity, order.filled + (b * order.quantity // 60 if b <= 90 else 0))
             paid = min(price, order.limit_price) if order.side > 0 and order.limit_price is not None else price
@@ -196,7 +196,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
     d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
     decode = d.core.decoder().decode
     names: set[str] = set()
-    asked: list[str] = []
+    dates: list[str] = []
     state = d.state
     for kind, a, b in happenings:
         event = happening(state, kind, a, b)
@@ -209,7 +209,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
         assert all(position.quantity > 0 for position in state.book.positions.values())
         if of(list(step.effects), AskPolicy):
             assert isinstance(event, ev.RebalanceDue)
-            asked.append(event.date)
+            dates.append(event.date)
         for order in of(list(step.effects), SubmitOrder):
             sent_again = order.client_order_id in before.orders
             assert order.client_order_id not in names or sent_again
@@ -223,8 +223,8 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]], *, before_close: 
                 assert state.session.session is not None
                 assert state.session.session.open_ns <= state.now_ns < state.session.session.close_ns
             assert order.auction == (state.now_ns < (state.session.session or MONDAY).open_ns)
-    assert len(asked) == len(set(asked))
-    assert asked == sorted(asked)
+    assert len(dates) == len(set(dates))
+    assert dates == sorted(dates)
     return state
 
 

@@ -23,7 +23,7 @@ class WithHeads(Shelf):
     )  # fmt: skip
 
 
-def told(d: DailyDesk, *goals: float) -> list[HeadRow]:
+def decide(d: DailyDesk, *goals: float) -> list[HeadRow]:
     """The rows of a decision that wants these shares."""
     d.due()
     assert d.state.ask is not None
@@ -35,7 +35,7 @@ def told(d: DailyDesk, *goals: float) -> list[HeadRow]:
 def test_each_symbol_has_its_numbers_and_its_parts_of_the_equity() -> None:
     """10,000 USD: 10 AAA and 20 BBB at 100 USD are 10 % and 20 %; wanted are 25 AAA, and 5 CCC."""
     d = DailyDesk(strategy=WithHeads()).fund().holds(AAA=10, BBB=20).begin(TUESDAY)
-    rows = told(d, 25, -1, 5)
+    rows = decide(d, 25, -1, 5)
     assert [(row.symbol, json.loads(row.answer), json.loads(row.heads)) for row in rows] == [
         ("AAA", 25, {"risk": 0.1, "pair": [1, 2]}),
         ("BBB", -1, {"risk": 0.2, "pair": [3, 4]}),
@@ -48,7 +48,7 @@ def test_each_symbol_has_its_numbers_and_its_parts_of_the_equity() -> None:
 def test_the_weight_of_shares_without_a_price_is_not_known() -> None:
     d = DailyDesk(strategy=WithHeads()).fund().begin()
     d.bars(LAST_FRIDAY, AAA=100.0)
-    rows = told(d, 10, 10, 0)
+    rows = decide(d, 10, 10, 0)
     assert [row.symbol for row in rows] == list(SYMBOLS)
     assert [row.weight_before for row in rows] == [0.0, 0.0, 0.0]
     assert [row.weight_after for row in rows] == [pytest.approx(0.1), None, 0.0]

@@ -66,7 +66,7 @@ def test_what_is_within_all_limits_passes_each_gate() -> None:
 
 def test_each_gate_is_put_to_what_it_is_about() -> None:
     def put(intent: Intent) -> set[str]:
-        return {name for name, said in ask_gates(VIEW, intent, SHARE_GATES).by_gate.items() if said is not None}
+        return {name for name, verdict in ask_gates(VIEW, intent, SHARE_GATES).by_gate.items() if verdict is not None}
 
     def of(*kinds: Applies) -> set[str]:
         return {gate.name for gate in SHARE_GATES if gate.applies in kinds}
@@ -268,8 +268,8 @@ def test_a_denied_basket_sends_nothing_at_all_and_is_recorded_with_all_reasons()
     row = d.decisions()[-1]
     assert (orders(effects), row.outcome, row.work) == ([], "denied", None)
     assert row.gates is not None
-    said = msgspec.json.decode(row.gates)
-    assert {name for name, reason in said.items() if reason} == {
+    reasons = msgspec.json.decode(row.gates)
+    assert {name for name, reason in reasons.items() if reason} == {
         "not_reconciled", "model_not_verified", "model_not_promoted", "model_other_feed",
     }  # fmt: skip
     assert d.state.stats.denials == dict.fromkeys(

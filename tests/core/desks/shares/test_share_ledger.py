@@ -25,7 +25,7 @@ def held_over_night(mode: str = "replay") -> DailyDesk:
     return d
 
 
-def told(d: DailyDesk, *lines: ev.Activity) -> list[str]:
+def report_lines(d: DailyDesk, *lines: ev.Activity) -> list[str]:
     """The broker's report with these lines and the positions that they leave; the alarms it raises."""
     cash = d.state.book.cash + sum((known.amount for known in lines), Decimal(0))
     shares = {symbol: Decimal(quantity) for symbol, quantity in d.held.items()}
@@ -49,7 +49,7 @@ def fraction(kind: str, symbol: str, quantity: str, amount: str = "0", price: st
 @pytest.mark.parametrize(("change", "after", "mark"), [(60, 120, "50"), (120, 180, ""), (-54, 6, "1000")])
 def test_a_split_changes_quantity_and_mark_by_the_same_ratio(change: int, after: int, mark: str) -> None:
     d = held_over_night()
-    assert told(d, line("SPLIT", "AAA", change)) == []
+    assert report_lines(d, line("SPLIT", "AAA", change)) == []
     position = d.state.book.positions["AAA"]
     assert (position.quantity, position.cost, d.state.book.equity) == (after, Decimal(6000), Decimal(10000))
     assert d.state.marks["AAA"] == Decimal(mark or "33.33333333333333333333333333")
@@ -58,7 +58,7 @@ def test_a_split_changes_quantity_and_mark_by_the_same_ratio(change: int, after:
 @pytest.mark.parametrize("lines", [(("AAA", -60), ("AAA", 120)), (("AAA", 120), ("AAA", -60))])
 def test_a_split_told_as_shares_that_leave_and_shares_that_come_is_the_same(lines: tuple[tuple[str, int], ...]) -> None:
     d = held_over_night()
-    assert told(d, *(line("SPLIT", symbol, count) for symbol, count in lines)) == []
+    assert report_lines(d, *(line("SPLIT", symbol, count) for symbol, count in lines)) == []
     assert (d.held, d.state.book.equity) == ({"AAA": 120, "BBB": 10}, Decimal(10000))
     assert round(d.state.marks["AAA"], 12) == 50
     assert d.state.book.positions["AAA"].cost == Decimal(6000)
@@ -67,10 +67,10 @@ def test_a_split_told_as_shares_that_leave_and_shares_that_come_is_the_same(line
 def test_a_split_s_fraction_is_not_held_and_comes_as_cash() -> None:
     d = DailyDesk().fund().holds(AAA=5)
     d.begin(TUESDAY)
-    told(d, fraction("SPLIT", "AAA", "2.5"))
+    report_lines(d, fraction("SPLIT", "AAA", "2.5"))
     # 5 x 100 USD are 7.5 at 66.67: seven are held, and the broker's half of a share halts nothing
     assert (d.held, round(d.state.book.equity, 2)) == ({"AAA": 7}, Decimal("9966.67"))
-    told(d, fraction("CIL", "AAA", "0", "33.33"))
+    report_lines(d, fraction("CIL", "AAA", "0", "33.33"))
     assert (round(d.state.book.equity, 2), d.state.book.realized) == (Decimal("10000.00"), Decimal("33.33"))
 
 
@@ -79,23 +79,25 @@ def test_a_reverse_split_in_two_lines_is_marked_by_its_ratio_and_its_fraction_co
     lines: tuple[str, str],
 ) -> None:
     d = held_over_night()
-    assert told(d, *(fraction("SPLIT", "AAA", count) for count in lines)) == []  # eight old shares are a new one
+    assert (
+        report_lines(d, *(fraction("SPLIT", "AAA", count) for count in lines)) == []
+    )  # eight old shares are a new one
     assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 7, "BBB": 10}, Decimal(800), Decimal(9600))
-    told(d, line("CIL", "AAA", 0, "400"))
+    report_lines(d, line("CIL", "AAA", 0, "400"))
     assert d.state.book.equity == Decimal(10000)
 
 
 @pytest.mark.parametrize("lines", [("-10", "0.5"), ("0.5", "-10")])
 def test_a_reverse_split_in_two_lines_that_leaves_less_than_a_share_ends_the_position(lines: tuple[str, str]) -> None:
     d = held_over_night()
-    assert told(d, line("CIL", "BBB", 0, "1000"), *(fraction("SPLIT", "BBB", count) for count in lines)) == []
+    assert report_lines(d, line("CIL", "BBB", 0, "1000"), *(fraction("SPLIT", "BBB", count) for count in lines)) == []
     assert (d.held, d.state.basket.leavers) == ({"AAA": 60}, ())
     assert (d.state.book.equity, d.state.book.realized) == (Decimal(10000), Decimal(0))
 
 
 def test_a_fraction_of_other_shares_takes_the_old_ones_out() -> None:
     d = held_over_night()
-    assert told(d, line("MA", "BBB", -10), fraction("MA", "NEW", "0.9"), line("CIL", "NEW", 0, "1000")) == []
+    assert report_lines(d, line("MA", "BBB", -10), fraction("MA", "NEW", "0.9"), line("CIL", "NEW", 0, "1000")) == []
     assert (d.held, d.state.book.equity, d.state.book.realized) == ({"AAA": 60}, Decimal(10000), Decimal(0))
 
 
@@ -103,7 +105,7 @@ def test_a_fraction_of_other_shares_takes_the_old_ones_out() -> None:
 def test_two_splits_of_one_morning_are_kept_apart(order: tuple[int, ...]) -> None:
     d = held_over_night()
     lines = [line("SPLIT", "AAA", -60), line("SPLIT", "AAA", 120), line("SPLIT", "BBB", -10), line("SPLIT", "BBB", 60)]
-    assert told(d, *(lines[place] for place in order)) == []
+    assert report_lines(d, *(lines[place] for place in order)) == []
     assert (d.held, d.state.basket.leavers) == ({"AAA": 120, "BBB": 60}, ())
     assert (d.state.marks["AAA"], round(d.state.marks["BBB"], 6)) == (Decimal(50), Decimal("16.666667"))
     assert (d.state.book.positions["AAA"].cost, d.state.book.positions["BBB"].cost) == (Decimal(6000), Decimal(1000))
@@ -111,25 +113,25 @@ def test_two_splits_of_one_morning_are_kept_apart(order: tuple[int, ...]) -> Non
 
 def test_a_split_told_as_one_line_is_no_other_symbol_s() -> None:
     d = held_over_night()
-    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be told
+    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be reported
     d.state = replace(d.state, basket=replace(d.state.basket, leavers=left))
-    told(d, line("SPLIT", "AAA", 60))
+    report_lines(d, line("SPLIT", "AAA", 60))
     assert (d.held, d.state.marks["AAA"], d.state.basket.leavers) == ({"AAA": 120, "BBB": 10}, Decimal(50), left)
 
 
 def test_a_reverse_split_that_leaves_less_than_a_share_ends_the_position() -> None:
     d = DailyDesk().fund().holds(AAA=5)
     d.begin(TUESDAY)
-    told(d, fraction("SPLIT", "AAA", "-4.5"))
+    report_lines(d, fraction("SPLIT", "AAA", "-4.5"))
     assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(9500), Decimal(-500))
-    told(d, fraction("CIL", "AAA", "0", "500"))
+    report_lines(d, fraction("CIL", "AAA", "0", "500"))
     assert (d.state.book.cash, d.state.book.realized, d.state.stats.trades) == (Decimal(10000), Decimal(0), 1)
 
 
 def test_a_split_of_what_is_not_held_or_has_no_price_changes_no_money() -> None:
     d = held_over_night()
     d.state = replace(d.state, marks={"BBB": Decimal(100)})
-    told(d, line("SPLIT", "AAA", 60))
+    report_lines(d, line("SPLIT", "AAA", 60))
     assert ("AAA" in d.state.marks, d.held["AAA"]) == (False, 120)
     before = d.state.book
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
@@ -160,7 +162,7 @@ def test_a_split_ends_what_was_under_way_in_the_symbol_and_its_old_quote_counts_
 
 def test_a_new_name_takes_over_shares_cost_and_value() -> None:
     d = held_over_night()
-    assert told(d, line("NC", "AAA", -60), line("NC", "NEW", 60)) == ["shares_renamed"]
+    assert report_lines(d, line("NC", "AAA", -60), line("NC", "NEW", 60)) == ["shares_renamed"]
     book = d.state.book
     assert (d.held, book.positions["NEW"].cost, d.state.marks["NEW"]) == (
         {"BBB": 10, "NEW": 60}, Decimal(6000), Decimal(100),
@@ -171,13 +173,13 @@ def test_a_new_name_takes_over_shares_cost_and_value() -> None:
 
 def test_a_new_name_whose_shares_come_before_the_old_ones_leave_is_the_same() -> None:
     d = held_over_night()
-    assert told(d, line("NC", "NEW", 60), line("NC", "AAA", -60)) == ["shares_renamed"]
+    assert report_lines(d, line("NC", "NEW", 60), line("NC", "AAA", -60)) == ["shares_renamed"]
     assert (d.held, d.state.marks["NEW"], d.state.book.equity) == ({"BBB": 10, "NEW": 60}, Decimal(100), Decimal(10000))
 
 
 def test_what_the_desk_does_not_trade_stays_held_through_a_flatten() -> None:
     d = held_over_night()
-    told(d, line("NC", "AAA", -60), line("NC", "NEW", 60))
+    report_lines(d, line("NC", "AAA", -60), line("NC", "NEW", 60))
     d.put(ev.FlattenRequested(d.at(1), "x", "ann"))
     assert orders(d.effects)[-1:] == [("BBB", -10, None)]
     assert d.held["NEW"] == 60
@@ -185,14 +187,14 @@ def test_what_the_desk_does_not_trade_stays_held_through_a_flatten() -> None:
 
 def test_a_merger_for_cash_and_shares_sells_the_old_ones_for_the_cash_and_gives_the_new_ones() -> None:
     d = held_over_night()
-    assert told(d, line("MA", "BBB", -10, "50"), line("MA", "AAA", 9)) == ["shares_renamed"]
+    assert report_lines(d, line("MA", "BBB", -10, "50"), line("MA", "AAA", 9)) == ["shares_renamed"]
     book = d.state.book  # 1,000 USD of BBB became 50 USD and nine shares at 100
     assert (d.held, book.realized, book.equity) == ({"AAA": 69}, Decimal(-950), Decimal(9950))
 
 
 def test_a_merger_for_cash_sells_the_shares_for_it() -> None:
     d = held_over_night()
-    assert told(d, line("MA", "BBB", -10, "1150")) == []
+    assert report_lines(d, line("MA", "BBB", -10, "1150")) == []
     book = d.state.book
     assert (d.held, book.cash, book.realized, d.state.stats.wins) == (
         {"AAA": 60}, Decimal(4150), Decimal(150), 1,
@@ -201,29 +203,29 @@ def test_a_merger_for_cash_sells_the_shares_for_it() -> None:
 
 def test_a_part_that_is_paid_for_takes_its_part_of_the_cost() -> None:
     d = held_over_night()
-    told(d, line("REO", "AAA", -20, "1900"))
+    report_lines(d, line("REO", "AAA", -20, "1900"))
     position = d.state.book.positions["AAA"]
     assert (position.quantity, position.cost, d.state.book.realized) == (40, Decimal(4000), Decimal(-100))
 
 
 def test_a_merger_for_shares_joins_what_is_held_of_the_other_symbol() -> None:
     d = held_over_night()
-    assert told(d, line("MA", "BBB", -10), line("MA", "AAA", 9)) == ["shares_renamed"]
+    assert report_lines(d, line("MA", "BBB", -10), line("MA", "AAA", 9)) == ["shares_renamed"]
     book = d.state.book
     assert (d.held, book.positions["AAA"].cost, d.state.marks["AAA"]) == ({"AAA": 69}, Decimal(7000), Decimal(100))
 
 
 def test_a_spin_off_costs_nothing_and_is_valued_at_its_line_s_price() -> None:
     d = held_over_night()
-    assert told(d, fraction("SPIN", "OFF", "6", price="20")) == ["shares_renamed"]
+    assert report_lines(d, fraction("SPIN", "OFF", "6", price="20")) == ["shares_renamed"]
     assert (d.state.book.positions["OFF"].cost, d.state.book.equity) == (Decimal(0), Decimal(10120))
-    told(d, fraction("SPIN", "ODD", "2"))
+    report_lines(d, fraction("SPIN", "ODD", "2"))
     assert (d.state.marks["ODD"], d.state.book.equity) == (Decimal(0), Decimal(10120))
 
 
 def test_cash_of_a_corporate_action_without_shares_is_income() -> None:
     d = held_over_night()
-    assert told(d, line("REO", "AAA", 0, "12.50")) == []
+    assert report_lines(d, line("REO", "AAA", 0, "12.50")) == []
     assert (d.state.book.cash, d.state.book.realized) == (Decimal("3012.50"), Decimal("12.50"))
 
 
@@ -249,7 +251,7 @@ def test_shares_of_a_corporate_action_that_are_not_held_change_nothing() -> None
 
 def test_several_new_names_of_one_report_find_their_own_shares() -> None:
     d = held_over_night()
-    told(d, line("NC", "AAA", -60), line("NC", "BBB", -10), line("NC", "BB2", 10), line("NC", "AA2", 60))
+    report_lines(d, line("NC", "AAA", -60), line("NC", "BBB", -10), line("NC", "BB2", 10), line("NC", "AA2", 60))
     assert {s: p.cost for s, p in d.state.book.positions.items()} == {"BB2": Decimal(1000), "AA2": Decimal(6000)}
 
 
@@ -266,7 +268,7 @@ def test_shares_that_left_and_were_sold_meanwhile_hand_on_nothing() -> None:
 
 def test_a_part_that_leaves_under_a_new_name_takes_its_part_of_the_cost() -> None:
     d = held_over_night()
-    told(d, line("REO", "AAA", -20), line("REO", "NEW", 40))
+    report_lines(d, line("REO", "AAA", -20), line("REO", "NEW", 40))
     book = d.state.book
     assert {s: (p.quantity, p.cost) for s, p in book.positions.items()} == {
         "AAA": (40, Decimal(4000)), "BBB": (10, Decimal(1000)), "NEW": (40, Decimal(2000)),
@@ -276,26 +278,26 @@ def test_a_part_that_leaves_under_a_new_name_takes_its_part_of_the_cost() -> Non
 
 def test_a_dividend_is_cash() -> None:
     d = held_over_night()
-    assert told(d, line("DIV", "AAA", 0, "13.80")) == []
+    assert report_lines(d, line("DIV", "AAA", 0, "13.80")) == []
     assert (d.state.book.cash, d.state.book.equity) == (Decimal("3013.80"), Decimal("10013.80"))
 
 
 def test_a_fraction_that_a_split_leaves_out_is_no_loss_while_its_cash_is_awaited() -> None:
     d = DailyDesk().fund().holds(AAA=59)
     d.begin(TUESDAY)
-    told(d, fraction("SPLIT", "AAA", "-54.1"))  # 12 old shares are a new one of 1,200 USD: 4 and 0.9 of one
+    report_lines(d, fraction("SPLIT", "AAA", "-54.1"))  # 12 old shares are a new one of 1,200 USD: 4 and 0.9 of one
     assert d.held == {"AAA": 4}
     # of 10,000 USD there are 4,100 in cash and 4 x 5,900 / 4.9; the rest comes as cash and is 10.8 % of the equity
     assert (round(d.state.book.equity, 2), d.state.risk.halt) == (Decimal("8916.33"), None)
     assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
-    told(d, fraction("CIL", "AAA", "0", "1083.67"))
+    report_lines(d, fraction("CIL", "AAA", "0", "1083.67"))
     assert (round(d.state.book.equity, 2), d.state.book.realized) == (Decimal(10000), Decimal("1083.67"))
     assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_fraction_of_a_merger_s_new_shares_is_no_loss_either() -> None:
     d = held_over_night()
-    told(d, line("MA", "AAA", -60), fraction("MA", "NEW", "1.5"))  # one of 4,000 USD is held, half a one is not
+    report_lines(d, line("MA", "AAA", -60), fraction("MA", "NEW", "1.5"))  # one of 4,000 USD is held, half a one is not
     assert (d.held, d.state.book.equity, d.state.risk.halt) == ({"BBB": 10, "NEW": 1}, Decimal(8000), None)
     assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
 
@@ -305,14 +307,14 @@ def test_shares_that_come_for_as_many_that_are_owed_leave_no_position() -> None:
     owed = replace(d.state.book.positions["BBB"], quantity=-10, cost=Decimal(-1000))
     positions = {**d.state.book.positions, "BBB": owed}
     d.state = replace(d.state, book=replace(d.state.book, positions=positions, cash=Decimal(5000)))
-    told(d, line("NC", "BBB", 10))
+    report_lines(d, line("NC", "BBB", 10))
     assert d.held == {"AAA": 60}
     d.quotes(0, BBB="100")
 
 
 def test_a_worthless_removal_loses_the_cost_of_the_shares() -> None:
     d = held_over_night()
-    told(d, line("REORG", "BBB", -10))
+    report_lines(d, line("REORG", "BBB", -10))
     book = d.state.book  # ten shares at 100.00 are gone, for nothing
     assert (d.held, book.cash, book.realized, book.equity) == (
         {"AAA": 60}, Decimal(3000), Decimal(-1000), Decimal(9000),

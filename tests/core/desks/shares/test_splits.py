@@ -84,9 +84,9 @@ def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
 def test_a_fraction_of_a_late_split_lies_beside_or_comes_as_cash() -> None:
     for quantity, cash in (("37.5", "0"), ("37", "33.33")):
         d = with_shares(account := Account(), AAA=25, BBB=40)
-        told = account.report(d.at(-19))
-        shares = (ev.BrokerPosition("AAA", Decimal(quantity), Decimal("66.6667")), told.positions[1])
-        late = replace(told, positions=shares, cash=told.cash + Decimal(cash))
+        report = account.report(d.at(-19))
+        shares = (ev.BrokerPosition("AAA", Decimal(quantity), Decimal("66.6667")), report.positions[1])
+        late = replace(report, positions=shares, cash=report.cash + Decimal(cash))
         assert alarms(d.put(late)) == ["split_awaited"]
         assert alarms(d.put(replace(late, time_ns=d.at(-18), asked_ns=d.at(-18)))) == []
         assert d.state.risk.halt is None

@@ -32,7 +32,7 @@ def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(
         played.start()
         report = played.state_dir / "reports" / f"{HALF_DAY}.json"
         played.until_true(report.exists, "the day's report")
-        played.until_true(lambda: len(played.told("session_planned")) > 1, "the next session's jobs")
+        played.until_true(lambda: len(played.read_log("session_planned")) > 1, "the next session's jobs")
         stop(played)
         assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY]
         assert [event["date"] for event in played.journaled("SessionEnded")][-1] == HALF_DAY
@@ -47,16 +47,16 @@ def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(
         assert newest.start_ns == new_york_ns(HALF_DAY, "00:00")
         assert [(row["action"], row["outcome"]) for row in books.decisions] == [("ALL_SPY", "ordered")]
         assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
-        planned = len(played.told("session_planned"))
+        planned = len(played.read_log("session_planned"))
         played.start(tables=({"journal": {"rotate_mib": 1}},))
-        played.until_true(lambda: len(played.told("session_planned")) > planned, "it goes on")
+        played.until_true(lambda: len(played.read_log("session_planned")) > planned, "it goes on")
         stop(played)
-        (rotated,) = played.told("journal_rotated")
-        (ended,) = played.told("day_ended")
-        lines = played.daemons[-1].told()
+        (rotated,) = played.read_log("journal_rotated")
+        (ended,) = played.read_log("day_ended")
+        lines = played.daemons[-1].read_log()
         published = [line["event"] == "chain_head" for line in lines[: lines.index(ended)]]
         assert published[-1]  # the day's
-        assert played.told("journal_not_rotated") == []
+        assert played.read_log("journal_not_rotated") == []
         after = played.books()
         assert after.state.book.positions == books.state.book.positions
         assert differences(after, played.account) == []
@@ -110,7 +110,9 @@ def test_a_daemon_that_dies_in_mid_basket_goes_on_with_it_and_sends_nothing_twic
 def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so(models: Path, tmp_path: Path) -> None:
     with daily_stage(HALF_DAY, "09:31", tmp_path, models) as played:
         played.start()
-        played.until_true(lambda: any(line["alarm"] == "basket_missed" for line in played.told("alarm")), "the alarm")
+        played.until_true(
+            lambda: any(line["alarm"] == "basket_missed" for line in played.read_log("alarm")), "the alarm"
+        )
         played.until_time(new_york_ns(HALF_DAY, "10:00"))
         stop(played)
         assert played.posts() == []

@@ -32,7 +32,7 @@ def sales(played: Stage) -> int:
 
 
 def alarms(played: Stage) -> set[str]:
-    return {str(line["alarm"]) for line in played.told("alarm")}
+    return {str(line["alarm"]) for line in played.read_log("alarm")}
 
 
 def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_when_it_comes(
@@ -53,7 +53,7 @@ def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_whe
         assert (sales(played), books.state.risk.halt) == (0, None)
         assert books.state.book.positions["SPY"].quantity == 2 * held
         assert {"split_awaited", "basket_missed"} <= alarms(played)
-        (missed,) = [line["detail"] for line in played.told("alarm") if line["alarm"] == "basket_missed"]
+        (missed,) = [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "basket_missed"]
         assert "the broker's ledger does not tell the split of SPY yet" in missed
         assert differences(books, played.account) == []
 

@@ -61,7 +61,7 @@ def test_a_cash_account_buys_for_what_has_settled_and_is_refused_nothing(models:
         played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
         played.until_time(new_york_ns(NEXT_DAY, "09:50"))
         stop(played)
-        alarms = {line["alarm"] for line in played.told("alarm")}
+        alarms = {line["alarm"] for line in played.read_log("alarm")}
         assert ("order_rejected" in alarms, "basket_unfinished" in alarms) == (False, True)
         assert played.books().state.basket.given_up["QQQ"] > 0
         assert differences(played.books(), played.account) == []

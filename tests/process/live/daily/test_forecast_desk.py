@@ -75,7 +75,7 @@ def test_a_session_loads_w_bars_buys_its_basket_once_and_is_reported_and_ready_f
         played.start()
         report = played.state_dir / "reports" / f"{HALF_DAY}.json"
         played.until_true(report.exists, "the day's report")
-        played.until_true(lambda: len(played.told("session_planned")) > 1, "the next session's jobs")
+        played.until_true(lambda: len(played.read_log("session_planned")) > 1, "the next session's jobs")
         stop(played)
         books = played.books()
         assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY]
@@ -90,10 +90,10 @@ def test_a_session_loads_w_bars_buys_its_basket_once_and_is_reported_and_ready_f
         assert {len(known[symbol]) for symbol in SERVED if symbol != NEW} == {SPEC.history_bars}
         assert known[SERVED[0]][-1].start_ns == new_york_ns(HALF_DAY, "00:00")
         assert books.state.identity.symbols == SERVED
-        warnings = [line["reason"] for line in played.told("model_warning")]
+        warnings = [line["reason"] for line in played.read_log("model_warning")]
         assert any(f"1 that it never saw ({NEW})" in reason for reason in warnings)
         assert desk_of(played.state_dir).left_alone == {NEW: "features"}
-        assert [line["detail"] for line in played.told("alarm") if line["alarm"] == "symbols_masked"] == [
+        assert [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "symbols_masked"] == [
             f"1 of {len(SERVED)} left alone: features: {NEW}"
         ]
         assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0

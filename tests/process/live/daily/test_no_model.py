@@ -22,7 +22,7 @@ def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each
         (policy,) = (models / "regime_switcher").glob("swapping/policy.onnx")
         policy.write_bytes(policy.read_bytes()[:-1])
         played.start()
-        played.until_true(lambda: played.told("halted") != [], "the halt")
+        played.until_true(lambda: played.read_log("halted") != [], "the halt")
         played.until_time(new_york_ns(HALF_DAY, "12:00"))
         played.daemons[-1].kill()
         assert played.daemons[-1].wait(10) == -signal.SIGKILL
@@ -31,9 +31,9 @@ def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each
         played.until_time(new_york_ns(NEXT_DAY, "10:00"))
         stop(played)
         assert (played.held(), len(played.posts())) == (held, orders)
-        told = [line for line in played.told("alarm") if line["alarm"] == "no_model"]
-        assert len(told) == 1  # the session that began while it was halted
-        assert f"{held['SPY']} SPY" in told[0]["detail"]
+        lines = [line for line in played.read_log("alarm") if line["alarm"] == "no_model"]
+        assert len(lines) == 1  # the session that began while it was halted
+        assert f"{held['SPY']} SPY" in lines[0]["detail"]
         state = played.books().state
         assert state.risk.halt is not None
         assert (state.risk.halt.reason, state.model) == ("no_model", None)
@@ -61,9 +61,11 @@ def test_an_invested_desk_whose_start_was_halted_says_so_each_session_whatever_h
             played.until_time(new_york_ns(day, "10:00"))
             played.daemons[-1].kill()
             assert played.daemons[-1].wait(10) == -signal.SIGKILL
-        told = [
-            line["detail"] for line in played.told("alarm") if line["alarm"] == cause and "is held" in line["detail"]
+        details = [
+            line["detail"]
+            for line in played.read_log("alarm")
+            if line["alarm"] == cause and "is held" in line["detail"]
         ]
-        assert len(told) == 1  # the session that began while it was halted
-        assert f"{held['SPY']} SPY" in told[0]
+        assert len(details) == 1  # the session that began while it was halted
+        assert f"{held['SPY']} SPY" in details[0]
         assert (played.held(), len(played.posts())) == (held, orders)

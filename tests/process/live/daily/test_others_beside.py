@@ -29,23 +29,23 @@ def both_bought(played: Stage) -> int:
     """The person's shares are there before the desk's first start; returns how many it bought itself."""
     played.server.by_hand("place", symbol="SPY", qty=str(OTHERS), side="buy", type="market", time_in_force="opg")
     bought(played)
-    own = played.held()["SPY"] - OTHERS
+    shares = played.held()["SPY"] - OTHERS
     books = played.books()
-    assert (books.state.book.positions["SPY"].quantity, books.state.broker.foreign_held) == (own, {"SPY": OTHERS})
-    return own
+    assert (books.state.book.positions["SPY"].quantity, books.state.broker.foreign_held) == (shares, {"SPY": OTHERS})
+    return shares
 
 
 def test_a_split_over_night_doubles_each_s_shares_and_the_desk_sells_its_own(models: Path, tmp_path: Path) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models, IGNORE, days=days) as played:
-        own = both_bought(played)
+        shares = both_bought(played)
         jump(played, NEXT_DAY, BEGIN)
         played.start()
         played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
         played.until_time(new_york_ns(NEXT_DAY, "09:45"))
         stop(played)
         sells = [(post["symbol"], int(post["qty"])) for post in played.posts() if post["side"] == "sell"]
-        assert sells == [("SPY", 2 * own)]
+        assert sells == [("SPY", 2 * shares)]
         assert played.held()["SPY"] == 2 * OTHERS
         state = played.books().state
         assert (state.broker.foreign_held, state.risk.halt) == ({"SPY": 2 * OTHERS}, None)
@@ -57,17 +57,17 @@ def test_a_dividend_is_earned_for_the_desk_s_own_shares_and_is_a_transfer_for_th
 ) -> None:
     days = made_up(dividends=(Dividend("SPY", NEXT_DAY, Decimal("0.50")),))
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models, IGNORE, days=days) as played:
-        own = both_bought(played)
+        shares = both_bought(played)
         jump(played, NEXT_DAY, BEGIN)
         played.start()
         played.until_true(
-            lambda: played.told("reconciled") != [] and "DIV" in str(played.account.activities), "it is paid"
+            lambda: played.read_log("reconciled") != [] and "DIV" in str(played.account.activities), "it is paid"
         )
         played.until_time(new_york_ns(NEXT_DAY, "09:15"))
         stop(played)
         books = played.books()
         (move,) = [row for row in books.moves if row["reason"] == "dividend" and Decimal(row["realized_usd"])]
-        assert Decimal(move["realized_usd"]) == own * Decimal("0.50")
+        assert Decimal(move["realized_usd"]) == shares * Decimal("0.50")
         assert (books.state.book.cash, books.state.risk.halt) == (played.account.cash, None)
         (line,) = [
             one for event in played.journaled("BrokerReported") for one in event["activities"] if one["kind"] == "DIV"

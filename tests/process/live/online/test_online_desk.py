@@ -81,12 +81,12 @@ def test_after_the_half_day_both_books_agree_to_the_cent(lived: Lived) -> None:
 def test_no_order_name_is_posted_twice_though_the_daemon_was_killed_while_it_held_shares(lived: Lived) -> None:
     names = [post["client_order_id"] for post in lived.stage.posts()]
     assert len(names) == len(set(names))
-    assert len(lived.stage.told("run_started")) == 2
+    assert len(lived.stage.read_log("run_started")) == 2
 
 
 def test_the_journal_of_both_lives_replays_identically(lived: Lived) -> None:
-    found = verified(lived.stage.state_dir)
-    assert found.difference == ""
+    proof = verified(lived.stage.state_dir)
+    assert proof.difference == ""
 
 
 def test_all_is_sold_five_minutes_before_the_close(lived: Lived) -> None:
@@ -145,4 +145,4 @@ def test_while_one_symbol_is_lost_the_other_is_decided_and_the_lost_bars_come_ov
     ]
     assert {minute_ns(minute) for minute in range(210)} <= set(starts)
     assert len(starts) == len(set(starts))
-    assert {told["symbol"] for told in lived.stage.told("repaired")} >= {"QQQ"}
+    assert {entry["symbol"] for entry in lived.stage.read_log("repaired")} >= {"QQQ"}

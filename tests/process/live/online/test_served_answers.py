@@ -25,8 +25,8 @@ def test_a_live_desk_acts_on_served_answers_and_its_journal_replays(tmp_path: Pa
         }
         password = {"REDIS_PASSWORD": server.passwords["rltraderd"]}
         played.start(environment={**KEYS, **password}, tables=(served,))
-        played.until_true(lambda: played.told("run_started") != [], "the daemon runs")
-        (started,) = played.told("run_started")
+        played.until_true(lambda: played.read_log("run_started") != [], "the daemon runs")
+        (started,) = played.read_log("run_started")
         with (
             contextlib.closing(server.client("rltrader-trainer")) as client,
             AnswerService(client, models, strategy(NAME, SYMBOLS), Logged().log) as serving,

@@ -37,5 +37,5 @@ def test_both_trade_on_recorded_bars_and_the_journal_verifies(tmp_path: Path, da
     assert verified(tmp_path / "state").difference == ""
     fills = records(tmp_path / "state", "fills", "filled_ns")
     assert {row["symbol"] for row in fills} == {"SPY", "QQQ"}
-    asked = [json.loads(row["logits"]) for row in records(tmp_path / "state", "decisions") if row["logits"]]
-    assert {len(values) for values in asked} == {6}
+    rows = [json.loads(row["logits"]) for row in records(tmp_path / "state", "decisions") if row["logits"]]
+    assert {len(values) for values in rows} == {6}

@@ -102,10 +102,10 @@ def test_values_heads_and_choices_of_each_decision_are_kept(played: Path) -> Non
 
 def test_a_decision_is_shown_with_its_values_heads_and_probabilities(played: Path) -> None:
     bought = next(row for row in records(played, "decisions") if row["action"] == "BUY")
-    shown = rltraderctl("decisions", "--state-dir", played, "--bar", bought["bar_ns"], cwd=played)
-    assert shown.returncode == 0, shown.stderr
+    result = rltraderctl("decisions", "--state-dir", played, "--bar", bought["bar_ns"], cwd=played)
+    assert result.returncode == 0, result.stderr
     for words in ("value of BUY", "probability of SELL", "direction", "risk", "HOLD BUY", "ROCP(1)"):
-        assert words in " ".join(shown.stdout.split()), shown.stdout
+        assert words in " ".join(result.stdout.split()), result.stdout
 
 
 def test_a_changed_choice_of_the_read_model_is_found(tape: Path, models: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_to_the_same_end(files: tuple[Path, Path], tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "problem"),
     [
         (("--option-quotes", "q.parquet"), "needs --bars"),
         (("--bars", "b.csv", "--closes", "c.csv"), "belong to --option-quotes FILE"),
@@ -191,14 +191,14 @@ def test_a_killed_run_goes_on_to_the_same_end(files: tuple[Path, Path], tmp_path
 )
 def test_options_that_miss_another_are_refused(
     arguments: tuple[str, ...],
-    found: str,
+    problem: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["--dry-run", *arguments, "--state-dir", str(tmp_path / "state")]) == 2
-    assert found in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
 
 
 def test_other_quotes_and_no_quotes_are_refused_on_its_state_directory(

@@ -111,12 +111,12 @@ def test_the_recorded_spy_day_equals_the_same_day_read_by_others(data_dir: Path,
     convert("lean", [path], tmp_path / "q.parquet", ColumnChoice(), lambda *_: None)
     expected = pyarrow.parquet.read_table(data_dir / "spy_option_1min_2023-08-03.parquet").to_pandas()
     expected = expected[expected["kind"] == "quote"].sort_values(["timestamp", "type", "strike"])
-    found = pyarrow.parquet.read_table(tmp_path / "q.parquet").to_pandas()
-    assert len(found) == len(expected) == 1620
-    assert (found["timestamp"].to_numpy() - expected["timestamp"].to_numpy() == np.timedelta64(60, "s")).all()
+    frame = pyarrow.parquet.read_table(tmp_path / "q.parquet").to_pandas()
+    assert len(frame) == len(expected) == 1620
+    assert (frame["timestamp"].to_numpy() - expected["timestamp"].to_numpy() == np.timedelta64(60, "s")).all()
     names = {"bid": "bid_close", "low_bid": "bid_low", "high_ask": "ask_high", "ask_size": "ask_size"}
     for ours, theirs in names.items():
-        np.testing.assert_allclose(found[ours].to_numpy(), expected[theirs].to_numpy(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(frame[ours].to_numpy(), expected[theirs].to_numpy(), rtol=0, atol=1e-9)
 
 
 def test_the_recorded_chain_of_a_half_day_comes_whole(data_dir: Path, tmp_path: Path) -> None:

@@ -100,31 +100,31 @@ def test_equal_weights_are_set_again_without_money_from_outside() -> None:
 def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without_its_file(tmp_path: Path) -> None:
     assert funds_beside(tmp_path / "stocks.parquet") is None
     desk = stocks_desk()
-    found = rebalancer_baselines(desk, None)
-    assert set(found) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, RANDOM}
-    for played in found.values():
+    players = rebalancer_baselines(desk, None)
+    assert set(players) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, RANDOM}
+    for played in players.values():
         assert [result.date for result in played.sessions] == list(desk.table.dates[405:])
-    assert total(found[baselines.FLAT].sessions) == 0.0
+    assert total(players[baselines.FLAT].sessions) == 0.0
     closes, opens = desk.table.close_ticks[439], desk.table.open_ticks[405]
-    kept = 1_000_000 / 1.001 * float((closes / opens).mean())
-    assert total(found[HOLD_ALL].sessions) == pytest.approx(kept - 1_000_000, rel=1e-9)
+    worth = 1_000_000 / 1.001 * float((closes / opens).mean())
+    assert total(players[HOLD_ALL].sessions) == pytest.approx(worth - 1_000_000, rel=1e-9)
     months = {date[:7] for date in desk.table.dates[405:]}
-    assert sum(result.trades > 0 for result in found[baselines.MONTHLY].sessions) == len(months)
+    assert sum(result.trades > 0 for result in players[baselines.MONTHLY].sessions) == len(months)
 
 
 def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     desk = funds_desk()
-    found = regime_baselines(desk)
-    assert set(found) == set(baselines.REGIME_BASELINES) - {RANDOM}
+    players = regime_baselines(desk)
+    assert set(players) == set(baselines.REGIME_BASELINES) - {RANDOM}
     closes, opens = desk.table.close_ticks, desk.table.open_ticks
     grown = closes[559] / opens[260]
     for name, growth in (("ALL_SPY", grown[0]), ("ALL_QQQ", grown[1]), ("ALL_IWM", grown[2]), ("HOLD", grown.mean())):
-        played = found[name]
+        played = players[name]
         if played.denials:  # a halt on a fall of these made-up prices: then it is no longer that baseline
             continue
         assert total(played.sessions) / 100_000 + 1 == pytest.approx(growth, rel=6e-3), name
-    assert sum(result.trades for result in found["HOLD"].sessions) == 3
-    assert sum(result.trades for result in found["EQUAL_WEIGHT"].sessions) > 20
+    assert sum(result.trades for result in players["HOLD"].sessions) == 3
+    assert sum(result.trades for result in players["EQUAL_WEIGHT"].sessions) > 20
 
 
 def share_held(played: PlayResult) -> float:
@@ -199,17 +199,17 @@ def test_a_policy_under_other_conditions_pays_other_costs() -> None:
     def steady(observations: Tensor) -> Tensor:
         return torch.full((observations.shape[0], 50), 0.3)
 
-    found = scenarios(steady, desk)
-    assert set(found) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE}
+    results = scenarios(steady, desk)
+    assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE}
     plain = dry_run(steady, desk)
-    fees = {name: sum(r.fees_usd for r in played.sessions) for name, played in found.items()}
+    fees = {name: sum(r.fees_usd for r in played.sessions) for name, played in results.items()}
     assert fees[NO_COSTS] == 0.0
     once = sum(r.fees_usd for r in plain.sessions)
     assert fees[COSTS_TWICE] == pytest.approx(2 * once, rel=0.02)
     assert fees[COSTS_THRICE] == pytest.approx(3 * once, rel=0.02)
-    assert found[ONE_BAR_LATE].sessions[0].trades == 0
-    assert found[ONE_BAR_LATE].sessions[1].trades == 50
-    first = found[SAME_CLOSE].sessions[0]
+    assert results[ONE_BAR_LATE].sessions[0].trades == 0
+    assert results[ONE_BAR_LATE].sessions[1].trades == 50
+    first = results[SAME_CLOSE].sessions[0]
     assert first.premium_usd == pytest.approx(30 * float(desk.table.close_ticks[404].sum()) / 10_000)
 
 
@@ -220,13 +220,13 @@ def test_a_recurrent_policy_is_also_played_with_its_memory_taken_away() -> None:
         started = bool(hidden[0, 0] == 0.0)  # in SPY at the first decision after a zero state, then it holds
         return always(2 if started else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
 
-    found = scenarios(forgetting, desk)
-    assert set(found) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE, RESET}
-    trades = [result.trades for result in found[RESET].sessions]
+    results = scenarios(forgetting, desk)
+    assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE, RESET}
+    trades = [result.trades for result in results[RESET].sessions]
     assert trades[0] == 1
     assert sum(trades[1:256]) == 0
     assert trades[256] == 1  # what was reserved is spent when it decides again
-    assert sum(result.trades for result in found[COSTS_TWICE].sessions) == 1
+    assert sum(result.trades for result in results[COSTS_TWICE].sessions) == 1
 
 
 def test_late_policies_answer_what_they_saw_one_session_before() -> None:

@@ -71,8 +71,8 @@ def agree(desk: PlayResult, market: Sequence[SessionResult]) -> None:
     assert ends(desk.sessions) == pytest.approx(ends(market), rel=0, abs=CENT)
     assert [r.trades for r in desk.sessions] == [r.trades for r in market]
     for figure in ("fees_usd", "premium_usd", "pnl_usd"):
-        found = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
-        assert found[0] == pytest.approx(found[1], rel=0, abs=CENT)
+        figures = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
+        assert figures[0] == pytest.approx(figures[1], rel=0, abs=CENT)
     assert [r.held_min for r in desk.sessions] == [r.held_min for r in market]
     assert desk.denials == {}
 
@@ -210,9 +210,9 @@ def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
     rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
     dear = replace(rules, paper=replace(rules.paper, share_cost_rate=Decimal("0.01")))
     dates = table.dates[260:280]
-    made = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
+    result = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
     changed = dry_run(always(EQUAL_WEIGHT), under(desk_before(table, dates, RegimeSwitcher(), rules), dear))
-    assert made == changed
+    assert result == changed
 
 
 def test_a_desk_that_decides_on_the_running_day_is_not_evaluated_on_daily_bars() -> None:
@@ -236,12 +236,12 @@ def test_an_account_through_two_spans_halts_at_its_drawdown_and_trades_nothing_m
     rules = replace(rules, risk=replace(rules.risk, drawdown_max=0.3))
     desk = desk_before(table, dates, RegimeSwitcher(), rules)
     spans = dates[:6], dates[6:10], dates[10:]
-    found = relay([always(ALL_SPY), always(EQUAL_WEIGHT), always(ALL_CASH)], desk, spans)
-    assert [[(halt.date, halt.reason) for halt in one.halts] for one in found] == [[], [(dates[8], "drawdown")], []]
-    traded = {session.date: session.trades for one in found for session in one.sessions}
+    results = relay([always(ALL_SPY), always(EQUAL_WEIGHT), always(ALL_CASH)], desk, spans)
+    assert [[(halt.date, halt.reason) for halt in one.halts] for one in results] == [[], [(dates[8], "drawdown")], []]
+    traded = {session.date: session.trades for one in results for session in one.sessions}
     assert traded[dates[0]] > 0 < traded[dates[6]]
     assert sum(traded[date] for date in dates[9:]) == 0
-    assert found[2].denials["halted"] == len(spans[2])  # it does not even sell
+    assert results[2].denials["halted"] == len(spans[2])  # it does not even sell
 
 
 def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
@@ -269,11 +269,11 @@ def test_two_folds_of_the_same_policy_are_one_long_dry_run_next_to_one_passive_a
     data = kind(Path("made up"), table, daily_strategy(name), trading)
     variant = "notional" if name == "daily_rebalancer" else "alpha"
     policy: Any = player
-    found = data.relay([policy, policy], [Span(part, variant, trading) for part in (dates[:5], dates[5:])])
+    result = data.relay([policy, policy], [Span(part, variant, trading) for part in (dates[:5], dates[5:])])
     straight = data.test(policy, Span(dates, variant, trading)).sessions
-    assert (*found.folds[0].sessions, *found.folds[1].sessions) == straight
+    assert (*result.folds[0].sessions, *result.folds[1].sessions) == straight
     assert sum(session.trades for session in straight) > 0
-    assert found.passive == passive
-    assert [session.date for session in found.held] == list(dates)
+    assert result.passive == passive
+    assert [session.date for session in result.held] == list(dates)
     if name == "regime_switcher":  # it is the passive policy itself
-        assert found.held == straight
+        assert result.held == straight

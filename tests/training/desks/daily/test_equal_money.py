@@ -64,10 +64,10 @@ def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tu
 
 
 def test_a_share_of_10_and_a_share_of_1000_dollars_get_the_same_money_and_are_kept() -> None:
-    found, orders, _ = money(np.tile(PRICES, (WARM + DAYS, 1)), DAYS)
+    worth, orders, _ = money(np.tile(PRICES, (WARM + DAYS, 1)), DAYS)
     fiftieth = 0.98 * CAPITAL / STOCKS  # 19,600 USD; costs of 0.1 % take up to 20 of them
-    assert (found <= fiftieth).all()
-    assert (found > fiftieth - 20.0 - PRICES).all()  # less than one share is missing
+    assert (worth <= fiftieth).all()
+    assert (worth > fiftieth - 20.0 - PRICES).all()  # less than one share is missing
     assert orders[:2] == [STOCKS, STOCKS]  # 10,000 USD a day
     assert not any(orders[2:])
 
@@ -98,9 +98,9 @@ def test_the_money_of_a_stock_that_cannot_be_traded_yet_waits_for_it() -> None:
     early = money(closes, 8, late)[0]
     assert early[4] == 0.0
     assert early[6] == pytest.approx(19_600, abs=60)
-    found = money(closes, days, late)[0]
-    assert found[4] == pytest.approx(19_600, abs=60)
-    assert np.delete(found, 4) == pytest.approx(np.delete(early, 4))
+    worth = money(closes, days, late)[0]
+    assert worth[4] == pytest.approx(19_600, abs=60)
+    assert np.delete(worth, 4) == pytest.approx(np.delete(early, 4))
 
 
 def test_without_a_price_a_value_or_cash_nothing_is_wanted() -> None:
@@ -132,6 +132,6 @@ def test_the_shipped_current_version_is_this_policy_and_a_desk_of_default_rules_
     worth = (rows[:, CLOSES] * rows[:, HOLDINGS]).sum(axis=1)
     rows[:, CASH] *= 1e6
     rows[:, VALUE] = rows[:, CASH] + worth
-    wanted = passive()(torch.from_numpy(rows)).numpy()
-    assert (wanted > 0.0).any()
-    assert Exported(model.path / "policy.onnx").answers(rows) == pytest.approx(wanted, abs=1e-5)
+    answers = passive()(torch.from_numpy(rows)).numpy()
+    assert (answers > 0.0).any()
+    assert Exported(model.path / "policy.onnx").answers(rows) == pytest.approx(answers, abs=1e-5)

@@ -98,8 +98,8 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
 def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that_says_so(
     stocks: TaskData, funds: TaskData, stock_file: Path, fund_file: Path
 ) -> None:
-    asked, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
-    first, last = folds_of(replace(asked, folds=2), funds)
+    settings, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
+    first, last = folds_of(replace(settings, folds=2), funds)
     assert [(span[0][:4], span[-1]) for span in (first.test, last.test)] == [
         ("2021", "2021-12-31"), ("2022", "2022-12-30"),
     ]  # fmt: skip
@@ -107,13 +107,13 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
         assert dates.index(fold.test[0]) - dates.index(fold.validate[-1]) == 254
         assert dates.index(fold.validate[0]) - dates.index(fold.train[-1]) == 254
         assert (fold.train[0], len(fold.validate)) == (dates[0], 252)
-    assert folds_of(asked, funds) == (last,)
-    assert split_note(asked, funds) == ""
-    (own,) = folds_of(replace(asked, reference_years=True), funds)
-    assert [(span[0], span[-1]) for span in (own.train, own.validate, own.test)] == [
+    assert folds_of(settings, funds) == (last,)
+    assert split_note(settings, funds) == ""
+    (reference,) = folds_of(replace(settings, reference_years=True), funds)
+    assert [(span[0], span[-1]) for span in (reference.train, reference.validate, reference.test)] == [
         ("2015-01-02", "2018-12-31"), ("2019-01-02", "2019-12-31"), ("2020-01-02", "2022-12-30"),
     ]  # fmt: skip
-    assert "nothing is left out between them" in split_note(replace(asked, reference_years=True), funds)
+    assert "nothing is left out between them" in split_note(replace(settings, reference_years=True), funds)
     other = settings_for(STOCKS, stock_file, Path("store"))
     (shares,) = folds_of(other, stocks)
     assert [len(span) for span in (shares.train, shares.validate, shares.test)] == [18, 6, 6]
@@ -128,14 +128,14 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
 
 def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
     first = kind(STOCKS).load(stock_file, trading_for(STOCKS))
-    (kept,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
+    (file,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
         first.info.sha256[:16]
     )]  # fmt: skip
-    written = kept.stat().st_mtime_ns
+    written = file.stat().st_mtime_ns
     again = kind(STOCKS).load(stock_file, trading_for(STOCKS))
     fold = Fold(tuple(first.days), (), ())
     assert np.array_equal(first.probes(fold, 64, 1), again.probes(fold, 64, 1))
-    assert kept.stat().st_mtime_ns == written
+    assert file.stat().st_mtime_ns == written
 
 
 def test_seeds_draw_weights_and_leave_the_scaling(stocks: TaskData) -> None:
@@ -178,13 +178,13 @@ def test_a_policy_is_built_again_from_its_weights(stocks: TaskData, funds: TaskD
 
 
 def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds: TaskData) -> None:
-    found = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
-    assert found.shape == (200, 803)
-    assert found.dtype == np.float32
-    assert (found[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
-    assert (found[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
-    assert (found[:, CASH] >= 0.0).all()
-    assert (found[:, TRADABLE] == 1.0).all()
+    probes = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
+    assert probes.shape == (200, 803)
+    assert probes.dtype == np.float32
+    assert (probes[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
+    assert (probes[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
+    assert (probes[:, CASH] >= 0.0).all()
+    assert (probes[:, TRADABLE] == 1.0).all()
     switched = funds.probes(Fold(tuple(funds.days), (), ()), 50, 1)
     assert switched.shape == (50, 64)
     assert np.abs(switched[:, WEIGHTS].sum(axis=1) - 1.0).max() < 1e-6
@@ -193,22 +193,22 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds:
 
 def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: TaskData) -> None:
     dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
-    made = {
+    environments = {
         variant: stocks.environment(Span(dates, variant, rules), EnvSettings(5, 7, 0.99, "cpu"))
         for variant in ("shares", "notional")
     }
-    for environment in made.values():
+    for environment in environments.values():
         environment.step(torch.ones(5, 50))
-    shares, notional = (made[variant].observe()[:, HOLDINGS] for variant in ("shares", "notional"))
+    shares, notional = (environments[variant].observe()[:, HOLDINGS] for variant in ("shares", "notional"))
     assert float(shares.max()) == 100.0  # a unit is 100 shares, of stocks from 20 USD
     assert float(notional.max()) > 300.0  # or 10,000 USD
 
 
 def test_figures_compound(funds: TaskData) -> None:
     day = SessionResult("2020-01-02", 10_000.0, 1, 0, 1.0, 5000.0, 390, 390, 100_000.0)
-    found = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
-    assert math.isclose(found.net_return, 99_000.0 / 100_000.0 - 1.0)
-    assert math.isclose(found.max_drawdown, 0.1)
+    figures = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
+    assert math.isclose(figures.net_return, 99_000.0 / 100_000.0 - 1.0)
+    assert math.isclose(figures.max_drawdown, 0.1)
 
 
 def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds: TaskData) -> None:
@@ -240,8 +240,8 @@ def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: 
     assert float(logits.detach().std(dim=0).max()) > 0.0  # it still departs from there
     known.passive.play(learner)
     span = Span(tuple(funds.days)[-5:], "alpha", trading_for(FUNDS))
-    found = funds.test(known.policy("gru", 5, learner.state_dict()), span)
-    assert found.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
+    result = funds.test(known.policy("gru", 5, learner.state_dict()), span)
+    assert result.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
 
 
 def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: TaskData) -> None:

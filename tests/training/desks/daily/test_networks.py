@@ -23,14 +23,14 @@ from training.rl.protocols import CarryingNetwork, Network, Step
 def _observations(rows: int, seed: int = 1) -> Tensor:
     """Made-up days: closes around 100, indicators near them, some money and holdings, all flags 1."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.zeros(rows, WIDTH)
-    found[:, CLOSES] = 80.0 + 40.0 * torch.rand(rows, STOCKS, generator=generator)
-    found[:, 50:700] = 60.0 + 50.0 * torch.rand(rows, 650, generator=generator)
-    found[:, CASH], found[:, VALUE] = 400_000.0, 1_000_000.0
-    found[:, HOLDINGS] = torch.randint(0, 200, (rows, STOCKS), generator=generator).float()
-    found[:, WEEKDAY] = torch.arange(rows) % 5
-    found[:, TRADABLE] = 1.0
-    return found
+    observations = torch.zeros(rows, WIDTH)
+    observations[:, CLOSES] = 80.0 + 40.0 * torch.rand(rows, STOCKS, generator=generator)
+    observations[:, 50:700] = 60.0 + 50.0 * torch.rand(rows, 650, generator=generator)
+    observations[:, CASH], observations[:, VALUE] = 400_000.0, 1_000_000.0
+    observations[:, HOLDINGS] = torch.randint(0, 200, (rows, STOCKS), generator=generator).float()
+    observations[:, WEEKDAY] = torch.arange(rows) % 5
+    observations[:, TRADABLE] = 1.0
+    return observations
 
 
 def _indicator(stock: int, name: str) -> int:
@@ -67,7 +67,7 @@ def test_the_rebalancer_has_114547_parameters_without_its_deviations() -> None:
     assert parameter_count(network.policy) == actor
     assert network.log_std.tolist() == [LOG_STD] * 50
     assert isinstance(network, Network)
-    assert not hasattr(network, "start")  # each day is told whole, so no state is carried
+    assert not hasattr(network, "start")  # each day is complete, so no state is carried
 
 
 def test_the_switcher_has_109841_parameters() -> None:
@@ -87,15 +87,15 @@ def test_prices_are_divided_by_the_close_it_by_its_long_average_and_money_by_the
     raw[0, 702 + 7] = 300.0
     raw[0, VALUE] = 1_500_000.0
     raw[0, 753 + 9] = 0.0
-    found = Policy(IDENTITY).normalise(raw)[0]
-    assert found.shape == (WIDTH,)
-    assert float(found[7]) == pytest.approx(50 / 40)
+    row = Policy(IDENTITY).normalise(raw)[0]
+    assert row.shape == (WIDTH,)
+    assert float(row[7]) == pytest.approx(50 / 40)
     names = ("macd", "atr14", "bollinger_upper", "sma20", "sma200", "rsi14", "cci20", "dx14", "williams_r14")
     expected = [-2 / 50, 1 / 50, 60 / 50, 55 / 50, 40 / 50, 0.30, -0.75, 0.20, -0.80]
-    assert [float(found[_indicator(7, name)]) for name in names] == pytest.approx(expected)
-    assert float(found[702 + 7]) == pytest.approx(300 * 50 / 1_500_000)
-    assert [float(found[CASH]), float(found[VALUE])] == pytest.approx([400 / 1500, 1.5])
-    assert torch.equal(found[WEEKDAY:], raw[0, WEEKDAY:])
+    assert [float(row[_indicator(7, name)]) for name in names] == pytest.approx(expected)
+    assert float(row[702 + 7]) == pytest.approx(300 * 50 / 1_500_000)
+    assert [float(row[CASH]), float(row[VALUE])] == pytest.approx([400 / 1500, 1.5])
+    assert torch.equal(row[WEEKDAY:], raw[0, WEEKDAY:])
 
 
 def test_a_missing_price_or_a_value_of_zero_gives_zeros_and_finite_answers() -> None:
@@ -104,13 +104,13 @@ def test_a_missing_price_or_a_value_of_zero_gives_zeros_and_finite_answers() -> 
     raw[0, VALUE] = 0.0
     raw[:, _indicator(5, "sma200")] = 0.0
     policy = Policy(IDENTITY)
-    found = policy.normalise(raw)
-    assert bool(torch.isfinite(found).all())
-    assert not found[:, 4].any()
-    assert not found[:, _indicator(4, "sma20")].any()
-    assert not found[:, 5].any()
-    assert not found[0, HOLDINGS].any()
-    assert float(found[0, CASH]) == 0.0
+    rows = policy.normalise(raw)
+    assert bool(torch.isfinite(rows).all())
+    assert not rows[:, 4].any()
+    assert not rows[:, _indicator(4, "sma20")].any()
+    assert not rows[:, 5].any()
+    assert not rows[0, HOLDINGS].any()
+    assert float(rows[0, CASH]) == 0.0
     assert bool(torch.isfinite(policy(raw)).all())
     assert bool(torch.isfinite(policy(torch.zeros(1, WIDTH))).all())
 
@@ -220,10 +220,10 @@ def test_both_policies_answer_alike_in_onnxruntime_and_the_memory_goes_on(tmp_pa
     switcher = RegimeActorCritic(seed=1)
     raw = _observations(4, seed=3)
     raw[1, 20], raw[1, 753 + 20], raw[2, VALUE] = 0.0, 0.0, 0.0
-    found = _exported(rebalancer.policy, (raw,), ["observation"], ["logits"], tmp_path / "b.onnx")
+    graph = _exported(rebalancer.policy, (raw,), ["observation"], ["logits"], tmp_path / "b.onnx")
     with torch.no_grad():
         expected = rebalancer.policy(raw)
-    answer = found.run(None, {"observation": raw.numpy()})[0]
+    answer = graph.run(None, {"observation": raw.numpy()})[0]
     assert float(np.abs(answer - expected.numpy()).max()) < 1e-5
     days = torch.randn(30, 3, 64, generator=torch.Generator().manual_seed(4))
     hidden = torch.zeros(3, 128)

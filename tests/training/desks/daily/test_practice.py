@@ -23,8 +23,8 @@ def markets(practice: Practice, count: int = 3) -> tuple[RebalancerMarket, Rebal
     """The same accounts as the desk has them, and under a practice."""
     table = walk(8, 3)
     plain, other = (
-        RebalancerMarket(table, 2, 7, RULES, count=count, seed=5, draws=False, episode=2, practice=each)
-        for each in (Practice(), practice)
+        RebalancerMarket(table, 2, 7, RULES, count=count, seed=5, draws=False, episode=2, practice=variant)
+        for variant in (Practice(), practice)
     )
     for market in (plain, other):  # eight bars give no indicator: numbers that tell them apart
         market._seen[:, INDICATOR_COLUMNS] = torch.arange(1.0, 651.0)
@@ -33,14 +33,14 @@ def markets(practice: Practice, count: int = 3) -> tuple[RebalancerMarket, Rebal
 
 def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_shown() -> None:
     plain, other = markets(Practice(permute=True))
-    seen, shown = plain.observe(), other.observe()
+    seen, after = plain.observe(), other.observe()
     orders = []
     for account in range(3):
-        closes, places = seen[account, CLOSES], shown[account, CLOSES]
+        closes, places = seen[account, CLOSES], after[account, CLOSES]
         order = [int((closes == close).nonzero()) for close in places]  # of made-up prices each is another
         assert sorted(order) == list(range(STOCKS))
         blocks = seen[account, INDICATOR_COLUMNS].view(STOCKS, -1)
-        assert torch.equal(shown[account, INDICATOR_COLUMNS].view(STOCKS, -1), blocks[order])
+        assert torch.equal(after[account, INDICATOR_COLUMNS].view(STOCKS, -1), blocks[order])
         orders.append(order)
     assert orders[0] != orders[1]
     actions = torch.zeros(3, STOCKS)
@@ -54,12 +54,12 @@ def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_sh
 
 def test_a_part_of_the_universe_hides_the_other_stocks_and_trades_none_of_them() -> None:
     _, other = markets(Practice(universe=0.5))
-    shown = other.observe()
-    flags = shown[:, TRADABLE]
+    after = other.observe()
+    flags = after[:, TRADABLE]
     assert flags.sum(1).tolist() == [25.0] * 3
     assert not torch.equal(flags[0], flags[1])
-    assert torch.equal(shown[:, CLOSES] > 0, flags > 0)
-    assert torch.equal(shown[:, INDICATOR_COLUMNS].view(3, STOCKS, -1).abs().sum(2) > 0, flags > 0)
+    assert torch.equal(after[:, CLOSES] > 0, flags > 0)
+    assert torch.equal(after[:, INDICATOR_COLUMNS].view(3, STOCKS, -1).abs().sum(2) > 0, flags > 0)
     other.step(torch.full((3, STOCKS), 0.1))
     assert torch.equal(other.shares > 0, flags > 0)
 
@@ -99,9 +99,9 @@ def test_the_market_s_return_is_taken_from_the_reward_alike_whatever_is_done() -
         for first in (1.0, 0.0, -1.0):
             plain, over = (
                 RebalancerMarket(
-                    written(prices), 2, 3, trading("20000"), count=1, draws=False, practice=Practice(over_market=each)
+                    written(prices), 2, 3, trading("20000"), count=1, draws=False, practice=Practice(over_market=flag)
                 )
-                for each in (False, True)
+                for flag in (False, True)
             )
             actions = torch.zeros(1, STOCKS)
             actions[0, 0] = first
@@ -130,9 +130,9 @@ def test_a_memory_is_burnt_in_before_the_span_with_an_account_of_its_own() -> No
 
 
 def test_a_practice_is_read_within_bounds_and_only_what_the_strategy_has() -> None:
-    found = practice_of(["permute=true", "universe=0.5"], ("permute", "universe"), "mine")
-    assert found == Practice(permute=True, universe=0.5)
-    assert found.changes == {"permute": True, "universe": 0.5}
+    practice = practice_of(["permute=true", "universe=0.5"], ("permute", "universe"), "mine")
+    assert practice == Practice(permute=True, universe=0.5)
+    assert practice.changes == {"permute": True, "universe": 0.5}
     for text, words in (
         ("turnover=1", "mine has no 'turnover': expected one of permute, universe"),
         ("universe=2", "universe is 2.0: expected 0.02 to 1"),

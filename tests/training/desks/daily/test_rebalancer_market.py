@@ -239,18 +239,18 @@ def test_an_episode_ends_by_time_alone_and_the_next_begins_with_fresh_money() ->
 
 def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
     table = walk(40, seed=2)
-    made = [RebalancerMarket(table, 3, 39, trading("50000"), count=6, seed=s) for s in (4, 4, 5)]
+    markets = [RebalancerMarket(table, 3, 39, trading("50000"), count=6, seed=s) for s in (4, 4, 5)]
     generator = torch.Generator().manual_seed(3)
     actions = [torch.rand(6, 50, generator=generator) * 2 - 1 for _ in range(60)]
     for action in actions[:30]:
-        made[0].step(action)
-    made[2].load_state_dict(made[0].state_dict())
+        markets[0].step(action)
+    markets[2].load_state_dict(markets[0].state_dict())
     for action in actions[30:]:
-        first, second = made[0].step(action), made[2].step(action)
+        first, second = markets[0].step(action), markets[2].step(action)
         assert torch.equal(first.rewards, second.rewards)
-        assert torch.equal(made[0].observe(), made[2].observe())
+        assert torch.equal(markets[0].observe(), markets[2].observe())
     with pytest.raises(ValueError, match="environments"):
-        RebalancerMarket(table, 3, 39, trading("50000"), count=7).load_state_dict(made[0].state_dict())
+        RebalancerMarket(table, 3, 39, trading("50000"), count=7).load_state_dict(markets[0].state_dict())
 
 
 def test_an_action_beyond_its_bounds_is_clipped() -> None:
@@ -272,10 +272,10 @@ def test_a_span_without_a_session_before_it_and_unknown_names_are_refused() -> N
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_device_plays_the_same_to_the_bit() -> None:
     table, rules = walk(40, seed=2, missing=0.05), trading("50000")
-    made = [RebalancerMarket(table, 3, 39, rules, count=64, seed=4, device=d) for d in ("cpu", "cuda")]
+    markets = [RebalancerMarket(table, 3, 39, rules, count=64, seed=4, device=d) for d in ("cpu", "cuda")]
     generator = torch.Generator().manual_seed(3)
     for _ in range(60):
         action = torch.rand(64, 50, generator=generator) * 2 - 1
-        first, second = made[0].step(action), made[1].step(action.cuda())
+        first, second = markets[0].step(action), markets[1].step(action.cuda())
         assert torch.equal(first.rewards, second.rewards.cpu())
-        assert torch.equal(made[0].observe(), made[1].observe().cpu())
+        assert torch.equal(markets[0].observe(), markets[1].observe().cpu())

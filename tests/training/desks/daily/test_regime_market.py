@@ -91,11 +91,11 @@ def test_weights_with_cash_sum_to_one_and_costs_are_paid_once(seed: int, band: f
 def test_changing_places_of_funds_changes_places_of_weights() -> None:
     table = walk(6, seed=8, spec=FUNDS)
     swapped = table_with_funds_swapped(table)
-    made = [RegimeMarket(t, 2, 5, trading("100000"), count=1, episode=None, draws=False) for t in (table, swapped)]
+    markets = [RegimeMarket(t, 2, 5, trading("100000"), count=1, episode=None, draws=False) for t in (table, swapped)]
     for regime, mirrored in ((2, 3), (6, 6), (7, 8), (0, 0)):  # ALL_SPY, ALL_QQQ; SPY_QQQ; SPY_IWM, QQQ_IWM
-        made[0].step(choose(regime))
-        made[1].step(choose(mirrored))
-        torch.testing.assert_close(made[0].closing_usd[0], made[1].closing_usd[0], rtol=1e-14, atol=0)
+        markets[0].step(choose(regime))
+        markets[1].step(choose(mirrored))
+        torch.testing.assert_close(markets[0].closing_usd[0], markets[1].closing_usd[0], rtol=1e-14, atol=0)
 
 
 def table_with_funds_swapped(table: Any) -> Any:
@@ -139,17 +139,17 @@ def test_episodes_have_their_full_length_and_begin_anew_in_cash() -> None:
 
 def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
     table = walk(60, seed=3, spec=FUNDS)
-    made = [RegimeMarket(table, 2, 59, trading("100000"), count=8, seed=s, episode=7) for s in (5, 6)]
+    markets = [RegimeMarket(table, 2, 59, trading("100000"), count=8, seed=s, episode=7) for s in (5, 6)]
     generator = torch.Generator().manual_seed(0)
     actions = [torch.randint(0, 16, (8,), generator=generator) for _ in range(40)]
     for action in actions[:20]:
-        made[0].step(action)
-    made[1].load_state_dict(made[0].state_dict())
+        markets[0].step(action)
+    markets[1].load_state_dict(markets[0].state_dict())
     for action in actions[20:]:
-        assert torch.equal(made[0].step(action).rewards, made[1].step(action).rewards)
-        assert torch.equal(made[0].observe(), made[1].observe())
+        assert torch.equal(markets[0].step(action).rewards, markets[1].step(action).rewards)
+        assert torch.equal(markets[0].observe(), markets[1].observe())
     with pytest.raises(ValueError, match="environments"):
-        RegimeMarket(table, 2, 59, trading("100000"), count=7).load_state_dict(made[0].state_dict())
+        RegimeMarket(table, 2, 59, trading("100000"), count=7).load_state_dict(markets[0].state_dict())
 
 
 def test_a_span_outside_of_the_table_or_before_all_funds_is_refused() -> None:
@@ -164,10 +164,10 @@ def test_a_span_outside_of_the_table_or_before_all_funds_is_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_device_plays_the_same() -> None:
     table = walk(60, seed=3, spec=FUNDS)
-    made = [RegimeMarket(table, 2, 59, trading("100000"), count=64, episode=9, device=d) for d in ("cpu", "cuda")]
+    markets = [RegimeMarket(table, 2, 59, trading("100000"), count=64, episode=9, device=d) for d in ("cpu", "cuda")]
     generator = torch.Generator().manual_seed(0)
     for _ in range(40):
         action = torch.randint(0, 16, (64,), generator=generator)
-        first, second = made[0].step(action), made[1].step(action.cuda())
+        first, second = markets[0].step(action), markets[1].step(action.cuda())
         torch.testing.assert_close(first.rewards, second.rewards.cpu(), rtol=0, atol=1e-6)
-        torch.testing.assert_close(made[0].observe(), made[1].observe().cpu(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(markets[0].observe(), markets[1].observe().cpu(), rtol=0, atol=1e-6)

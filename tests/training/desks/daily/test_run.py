@@ -42,7 +42,7 @@ WARM = {STOCKS: 400, FUNDS: 252}
 
 
 class Made:
-    """What a command made: its version, its run's folder, and what it said."""
+    """What a command made: its version, its run's folder, and its standard error."""
 
     def __init__(self, home: Path, strategy: str, *options: str) -> None:
         bars = write_days(
@@ -58,8 +58,8 @@ class Made:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(self.command)
-        self.said = err.getvalue()
-        assert code == 0, self.said
+        self.errors = err.getvalue()
+        assert code == 0, self.errors
         self.version = Path(out.getvalue().strip())
 
     @property
@@ -103,8 +103,8 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     assert manifest.training.splits == {
         "train": (usable[0], usable[11]), "validate": (usable[12], usable[15]), "test": (usable[16], usable[19]),
     }  # fmt: skip
-    assert "20 sessions from " in rebalancer.said
-    assert "they are split 60/20/20, with nothing left out" in rebalancer.said
+    assert "20 sessions from " in rebalancer.errors
+    assert "they are split 60/20/20, with nothing left out" in rebalancer.errors
     assert "turnover" in manifest.metrics["test"]
     assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
@@ -154,7 +154,7 @@ def test_the_validation_return_is_of_one_account(switcher: Made) -> None:
 
 
 class StopAfter:
-    """A flag that is set once `updates` updates were told of."""
+    """A flag that is set once `updates` updates were reported."""
 
     def __init__(self, updates: int) -> None:
         self._left = updates
@@ -169,19 +169,19 @@ class StopAfter:
         self._left = 0
 
 
-def _settings(made: Made, strategy: str) -> Settings:
-    bars = Path(made.command[made.command.index("--bars") + 1])
-    asked = replace(settings_for(strategy, bars, made.store), coefficients=SMALL, processes=1)
-    steps = int(made.command[made.command.index("--steps") + 1])
-    return replace(asked, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in made.study.trials)))
+def _settings(run: Made, strategy: str) -> Settings:
+    bars = Path(run.command[run.command.index("--bars") + 1])
+    settings = replace(settings_for(strategy, bars, run.store), coefficients=SMALL, processes=1)
+    steps = int(run.command[run.command.index("--steps") + 1])
+    return replace(settings, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in run.study.trials)))
 
 
 @pytest.mark.parametrize("strategy", [STOCKS, FUNDS])
 def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
     strategy: str, rebalancer: Made, switcher: Made, tmp_path: Path
 ) -> None:
-    made = {STOCKS: rebalancer, FUNDS: switcher}[strategy]
-    settings = _settings(made, strategy)
+    run = {STOCKS: rebalancer, FUNDS: switcher}[strategy]
+    settings = _settings(run, strategy)
     prepared = replace(prepare((settings, Path(), code_version())), folder=tmp_path)
     request = requests_of(settings)[0]
 
@@ -192,12 +192,12 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
         stop = StopAfter(1)
         with pytest.raises(Stopped):
             trained(stop, stop)
-    found = trained(threading.Event(), lambda _: None)
+    trial = trained(threading.Event(), lambda _: None)
     place = Path("trials") / request.name
-    assert _same(tmp_path / place / "best.pt", made.run / place / "best.pt")
-    assert (tmp_path / place / "metrics.jsonl").read_text() == (made.run / place / "metrics.jsonl").read_text()
-    undisturbed = made.study.trials[0]
-    assert msgspec.structs.replace(found, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
+    assert _same(tmp_path / place / "best.pt", run.run / place / "best.pt")
+    assert (tmp_path / place / "metrics.jsonl").read_text() == (run.run / place / "metrics.jsonl").read_text()
+    undisturbed = run.study.trials[0]
+    assert msgspec.structs.replace(trial, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -256,8 +256,8 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     out, run = tmp_path / "models", tmp_path / "run"
     given = ["--strategy", strategy, "--bars", str(tmp_path / "bars.csv"), "--out", str(out), "--run-dir", str(run)]
     assert main([*given, *options]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train-and-export: ")
-    assert complaint in said
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("train-and-export: ")
+    assert complaint in message
     assert not out.exists()
     assert not run.exists()

@@ -77,10 +77,10 @@ def test_what_was_kept_of_a_file_is_given_again_until_its_bytes_change(file: Pat
     for name in ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.sessions, first.sha256, first.synthetic) == (again.sessions, again.sha256, again.synthetic)
-    (kept,) = (tmp_path / "kept").iterdir()
-    kept.write_bytes(kept.read_bytes()[:500])
+    (cache_file,) = (tmp_path / "kept").iterdir()
+    cache_file.write_bytes(cache_file.read_bytes()[:500])
     assert read_table(file, RegimeSwitcher(), tmp_path / "kept").sha256 == first.sha256
-    assert kept.stat().st_size > 500
+    assert cache_file.stat().st_size > 500
     file.write_text(HEADER + LINES.replace("SPY,2022-06-02T04:00:00Z,404", "SPY,2022-06-02T04:00:00Z,406"))
     assert read_table(file, RegimeSwitcher(), tmp_path / "kept").open_ticks[1, 0] == 2_030_000
 

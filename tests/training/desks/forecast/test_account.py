@@ -37,17 +37,17 @@ def played() -> dict[str, Played]:
     account = Account(
         policies, before, spans, path=Path("nowhere.csv"), seed=1, memories=memories, check_stop=lambda: None
     )
-    found = {name: account.play(name) for name in players()}
+    results = {name: account.play(name) for name in players()}
     assert [len(memory) for memory in memories.values()] == [24, 21]  # of everybody: once a session
-    return found
+    return results
 
 
 def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file() -> None:
     _, spans = desk()
-    found = played()
-    assert found.pop("SPY").folds == ()
-    assert set(found) == set(players()) - {"SPY"}
-    for name, one in found.items():
+    results = played()
+    assert results.pop("SPY").folds == ()
+    assert set(results) == set(players()) - {"SPY"}
+    for name, one in results.items():
         assert [tuple(session.date for session in fold.sessions) for fold in one.folds] == list(spans), name
         sessions = [session for fold in one.folds for session in fold.sessions]
         assert sessions[0].capital_usd == 100_000.0
@@ -57,13 +57,13 @@ def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file(
 
 def test_the_policies_trade_a_lot_and_each_its_own_fold() -> None:
     before, _ = desk()
-    own = played()["policy"].folds
-    assert min(sum(session.trades for session in fold.sessions) for fold in own) > 5
+    folds = played()["policy"].folds
+    assert min(sum(session.trades for session in fold.sessions) for fold in folds) > 5
     first = dry_run(untrained(3), before)  # alone through both
-    assert first.sessions[:24] == own[0].sessions
-    assert first.sessions[24:] != own[1].sessions
+    assert first.sessions[:24] == folds[0].sessions
+    assert first.sessions[24:] != folds[1].sessions
     assert played()["SAC alone"].folds != played()["TD3 alone"].folds
-    assert played()["ensemble without confidence"].folds != own
+    assert played()["ensemble without confidence"].folds != folds
 
 
 def test_who_buys_and_holds_buys_once_for_both_folds() -> None:
@@ -86,7 +86,7 @@ def test_random_traders_go_on_too_and_what_they_earn_is_by_fold() -> None:
     assert len(set(one.random_pnl_usd[0])) <= 6  # three symbols can be dealt in six orders
     earned = [round(sum(session.pnl_usd for session in fold.sessions), 2) for fold in one.folds]
     assert tuple(earned) in set(zip(*one.random_pnl_usd, strict=True))
-    turnover = [turned(each.folds) for each in (one, played()["policy"])]
+    turnover = [turned(result.folds) for result in (one, played()["policy"])]
     assert turnover[0] == pytest.approx(turnover[1], rel=0.25)
 
 

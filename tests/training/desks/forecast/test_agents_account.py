@@ -43,10 +43,10 @@ def test_a_desk_that_holds_everything_for_months_has_no_account_number_at_the_cl
     for _ in range(120):
         holder.step(torch.ones(holder.rows, 1))
         seen.append(scaling(holder.observe())[:, -ACCOUNT:])
-    shown = torch.stack(seen)  # (sessions, symbols, 4)
+    rows = torch.stack(seen)  # (sessions, symbols, 4)
     assert float(holder.observe()[:, -ACCOUNT:][:, COLUMNS.index("age")].max()) == 5.0  # 100 sessions and more
-    assert (shown.abs() >= CLIP).float().mean(dim=(0, 1)).tolist() == [0.0] * ACCOUNT
-    assert (shown.abs().amax(dim=(0, 1)) > 0.1).all()  # and none has vanished
+    assert (rows.abs() >= CLIP).float().mean(dim=(0, 1)).tolist() == [0.0] * ACCOUNT
+    assert (rows.abs().amax(dim=(0, 1)) > 0.1).all()  # and none has vanished
 
 
 def test_the_past_of_the_account_is_no_input_of_the_answer() -> None:

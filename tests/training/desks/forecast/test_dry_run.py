@@ -54,11 +54,11 @@ def policy(observation: Tensor) -> tuple[Tensor, ...]:
 
 def rules(cash: int, band: float) -> Trading:
     """The desk's own rules, but that it never halts."""
-    found = trading_for(forecast_ensemble.SPEC.name)
-    found = replace(found, risk=replace(found.risk, daily_loss_max=1.0, drawdown_max=1.0))
-    found = rules_for(found, forecast_ensemble.SPEC)
-    found = replace(found, basket=replace(found.basket, band=band))
-    return replace(found, paper=replace(found.paper, cash_usd=Decimal(cash)))
+    trading = trading_for(forecast_ensemble.SPEC.name)
+    trading = replace(trading, risk=replace(trading.risk, daily_loss_max=1.0, drawdown_max=1.0))
+    trading = rules_for(trading, forecast_ensemble.SPEC)
+    trading = replace(trading, basket=replace(trading.basket, band=band))
+    return replace(trading, paper=replace(trading.paper, cash_usd=Decimal(cash)))
 
 
 def agree(desk: PlayResult, market: Sequence[SessionResult]) -> None:
@@ -67,8 +67,8 @@ def agree(desk: PlayResult, market: Sequence[SessionResult]) -> None:
     assert [r.date for r in desk.sessions] == [r.date for r in market]
     assert [r.trades for r in desk.sessions] == [r.trades for r in market]
     for figure in ("capital_usd", "pnl_usd", "fees_usd", "premium_usd"):
-        found = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
-        assert found[0] == pytest.approx(found[1], rel=0, abs=CENT)
+        figures = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
+        assert figures[0] == pytest.approx(figures[1], rel=0, abs=CENT)
     assert [r.held_min for r in desk.sessions] == [r.held_min for r in market]
 
 
@@ -98,8 +98,8 @@ def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_ma
         final, probabilities, *_ = policy(observation)
         return -final, probabilities, *[-final] * 4
 
-    found = relay([policy, contrary, policy], desk, spans)
-    assert [[session.date for session in one.sessions] for one in found] == [list(dates) for dates in spans]
+    results = relay([policy, contrary, policy], desk, spans)
+    assert [[session.date for session in one.sessions] for one in results] == [list(dates) for dates in spans]
     signs = iter([1.0] * 30 + [-1.0] * 20 + [1.0] * 30)
     market = play(
         lambda rows: next(signs) * rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]),
@@ -108,8 +108,8 @@ def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_ma
         desk.table.dates[400:],
         trading,
     )
-    agree(PlayResult(tuple(session for one in found for session in one.sessions)), market)
-    began, ended = found[1].sessions[0], found[0].sessions[-1]
+    agree(PlayResult(tuple(session for one in results for session in one.sessions)), market)
+    began, ended = results[1].sessions[0], results[0].sessions[-1]
     assert began.capital_usd == pytest.approx(ended.capital_usd + ended.pnl_usd)
     assert ended.held_min > 0
     alone = relay([contrary], desk_before(table, spans[1], ForecastEnsemble(table.symbols), trading), spans[1:2])

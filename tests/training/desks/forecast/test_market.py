@@ -152,12 +152,12 @@ def test_the_basis_is_the_mean_price_of_the_decisions_and_ages_count_sessions() 
 def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
     closes = (100.0, 100.05, 100.2, 100.0, 100.0)
     table = written({"AAPL": [(100.0, close) for close in closes]})
-    found = {}
+    sides = {}
     for name, place in (("HOLD", HOLD), ("BUY", BUY), ("SELL", SELL)):
         probable = [0.2, 0.2, 0.2]
         probable[place] = 0.6
-        found[name] = right(table, outlook(table, probable), trading("100000"))[:, 0].tolist()
-    assert found == {
+        sides[name] = right(table, outlook(table, probable), trading("100000"))[:, 0].tolist()
+    assert sides == {
         "HOLD": [True, False, False, True, False],
         "BUY": [False, True, False, False, False],
         "SELL": [False, False, True, False, False],
@@ -289,18 +289,18 @@ def test_portfolios_are_drawn_anew_for_each_episode_and_every_account() -> None:
 def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
     table = walk(40, seed=2)
     rules = trading("50000")
-    made = [
+    markets = [
         ForecastMarket(table, outlook(table), 3, 39, rules, count=6, portfolio=8, seed=s, episode=9) for s in (4, 5)
     ]
     generator = torch.Generator().manual_seed(3)
     actions = [torch.rand(48, 1, generator=generator) * 2 - 1 for _ in range(60)]
     for action in actions[:30]:
-        made[0].step(action)
-    made[1].load_state_dict(made[0].state_dict())
+        markets[0].step(action)
+    markets[1].load_state_dict(markets[0].state_dict())
     for action in actions[30:]:
-        first, second = made[0].step(action), made[1].step(action)
+        first, second = markets[0].step(action), markets[1].step(action)
         assert torch.equal(first.rewards, second.rewards)
-        assert torch.equal(made[0].observe(), made[1].observe())
+        assert torch.equal(markets[0].observe(), markets[1].observe())
 
 
 def test_a_row_without_a_forecast_of_its_own_is_refused() -> None:
@@ -317,13 +317,13 @@ def test_a_row_without_a_forecast_of_its_own_is_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_device_plays_the_same_to_the_bit() -> None:
     table, rules = walk(40, seed=2, missing=0.05), trading("50000")
-    made = [
+    markets = [
         ForecastMarket(table, outlook(table), 3, 39, rules, count=16, portfolio=9, seed=4, device=d)
         for d in ("cpu", "cuda")
     ]
     generator = torch.Generator().manual_seed(3)
     for _ in range(60):
         action = torch.rand(144, 1, generator=generator) * 2 - 1
-        first, second = made[0].step(action), made[1].step(action.cuda())
+        first, second = markets[0].step(action), markets[1].step(action.cuda())
         assert torch.equal(first.rewards, second.rewards.cpu())
-        assert torch.equal(made[0].observe(), made[1].observe().cpu())
+        assert torch.equal(markets[0].observe(), markets[1].observe().cpu())

@@ -169,9 +169,9 @@ def test_agents_that_learned_on_forecasts_of_one_year_earn_95_percent_of_the_opt
 def test_noise_is_forecast_no_better_than_by_the_commonest_class() -> None:
     for result in line(planted=False).results:
         assert result.tested is not None
-        found = result.tested.after
-        width = found.accuracy.high - found.accuracy.low
-        assert found.accuracy.estimate == pytest.approx(found.base_rate.estimate, abs=width)
+        scores = result.tested.after
+        width = scores.accuracy.high - scores.accuracy.low
+        assert scores.accuracy.estimate == pytest.approx(scores.base_rate.estimate, abs=width)
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])

@@ -48,20 +48,20 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A smoke run on three made-up symbols."""
     home = tmp_path_factory.mktemp("forecast")
     bars = write_days(home / "days.csv", SYMBOLS, days("2016-06-01", "2022-07-15"))
-    found = settings_for(SPEC.name, bars, home / "store", preset="smoke")
-    return replace(found, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
+    base = settings_for(SPEC.name, bars, home / "store", preset="smoke")
+    return replace(base, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
 
 
 @pytest.fixture(scope="module")
-def told() -> list[object]:
-    """What the run told."""
+def progress() -> list[object]:
+    """The messages of the run."""
     return []
 
 
 @pytest.fixture(scope="module")
-def version(settings: Settings, told: list[object]) -> Path:
+def version(settings: Settings, progress: list[object]) -> Path:
     """What the run made."""
-    return train_and_export(settings, told.append).version
+    return train_and_export(settings, progress.append).version
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +99,14 @@ def test_a_trial_says_how_far_its_agents_came(settings: Settings, version: Path)
     assert 0.0 < trial.learnt.size <= 1.0
     sac, td3 = ({p.agent: p for p in trial.curve}[agent].explained_variance for agent in ("sac", "td3"))
     assert trial.learnt.explained_variance == pytest.approx((sac + td3) / 2)
-    assert all(0.0 != each <= 1.0 for each in (sac, td3))
+    assert all(0.0 != agent <= 1.0 for agent in (sac, td3))
 
 
 def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exported(
     settings: Settings, version: Path, manifest: Manifest
 ) -> None:
-    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
-    passive = decode((made / MANIFEST_FILE).read_bytes())
+    folder = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((folder / MANIFEST_FILE).read_bytes())
     assert passive.note.startswith("The exported policy is the passive one, which holds as much of each stock as ")
     assert {value for row in passive.golden.logits for value in row} == {1.0}
     given = [one.heads[0] for one in (passive.golden, manifest.golden)]
@@ -114,29 +114,31 @@ def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exporte
     assert passive.metrics["test"]["trades"] > 0
 
 
-def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: list[object]) -> None:
-    stages = [(news.name, news.tasks) for news in told if isinstance(news, Stage)]
+def test_stages_come_in_order_with_their_number_of_tasks(version: Path, progress: list[object]) -> None:
+    stages = [(news.name, news.tasks) for news in progress if isinstance(news, Stage)]
     assert stages == [("forecaster folds", 3), ("forecasts", 3), ("trials", 1), ("players", 15)]
-    names = [news.name for news in told if isinstance(news, News)]
+    names = [news.name for news in progress if isinstance(news, News)]
     assert set(names[: names.index("forecast-2020")]) == {f"forecaster-{year}-1" for year in (2020, 2021, 2022)}
-    assert sum(isinstance(news, Trial) for news in told) == 1
-    last = {news.name: news for news in told if isinstance(news, News)}
+    assert sum(isinstance(news, Trial) for news in progress) == 1
+    last = {news.name: news for news in progress if isinstance(news, News)}
     assert all(news.steps == news.total for news in last.values())
 
 
 def test_forecasters_of_few_gradient_steps_are_named_before_the_agents_begin(
-    settings: Settings, version: Path, told: list[object]
+    settings: Settings, version: Path, progress: list[object]
 ) -> None:
     """Batches of 64 rows from every tenth session, two epochs at most: counted from the rows, not from the run."""
-    (words,) = [news for news in told if isinstance(news, str) and news.startswith("few gradient steps of forecasters")]
-    found = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
-    assert set(found) == {2020, 2021, 2022}
-    assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in found.items())
-    trials = [at for at, news in enumerate(told) if isinstance(news, Stage) and news.name == "trials"]
-    assert told.index(words) < trials[0]
+    (words,) = [
+        news for news in progress if isinstance(news, str) and news.startswith("few gradient steps of forecasters")
+    ]
+    steps_by_year = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
+    assert set(steps_by_year) == {2020, 2021, 2022}
+    assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in steps_by_year.items())
+    trials = [at for at, news in enumerate(progress) if isinstance(news, Stage) and news.name == "trials"]
+    assert progress.index(words) < trials[0]
     study = read(study_of(settings.run_folder).extra)
     assert study is not None
-    assert {year.year: year.gradient_steps for year in study.years} == found
+    assert {year.year: year.gradient_steps for year in study.years} == steps_by_year
 
 
 def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path) -> None:
@@ -158,8 +160,8 @@ def test_a_run_that_was_stopped_again_and_again_ends_in_the_same_bytes(
         stop = StopAt(name, steps)
         with pytest.raises(Stopped):
             train_and_export(again, stop, stop)
-    found = train_and_export(again, lambda _: None).version
-    assert (found / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    other = train_and_export(again, lambda _: None).version
+    assert (other / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert played(tmp_path / "run") == played(settings.run_folder)
 
 
@@ -202,12 +204,12 @@ def test_the_learning_curve_holds_the_means_of_the_metrics_between_looks(setting
     lines = (settings.run_folder / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
     rows = [msgspec.json.decode(line) for line in lines]
     for agent in ("sac", "td3"):
-        own = [row for row in rows if row["agent"] == agent]
+        rows_of_agent = [row for row in rows if row["agent"] == agent]
         curve = [point for point in study_of(settings.run_folder).trials[0].curve if point.agent == agent]
-        assert [point.steps for point in curve] == [row["steps"] for row in own if "validate_return" in row]
+        assert [point.steps for point in curve] == [row["steps"] for row in rows_of_agent if "validate_return" in row]
         since = 0
         for point in curve:
-            between = [row for row in own if since < row["steps"] <= point.steps]
+            between = [row for row in rows_of_agent if since < row["steps"] <= point.steps]
             since = point.steps
             assert point.reward == pytest.approx(sum(row["reward"] for row in between) / len(between))
             for name in ("gain", "cost", "bonus", "critic loss", "Q mean", "actor loss"):
@@ -224,8 +226,8 @@ def test_a_run_through_ray_ends_in_the_same_bytes(
     mark(monkeypatch, str(tmp_path))
     again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, ray="local")
     heard: list[object] = []
-    made = train_and_export(again, heard.append).version
-    assert made.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    folder = train_and_export(again, heard.append).version
+    assert folder.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert {news.name for news in heard if isinstance(news, News)} >= {"forecaster-2020-1", "forecast-2022"}
     assert left(str(tmp_path)) == []
 
@@ -241,13 +243,15 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
     monkeypatch.setenv("HOME", str(tmp_path))  # where RLlib makes its folder
     assert isinstance(settings.plan, ForecastPlan)
     plan = replace(settings.plan, sac=replace(settings.plan.sac, per_transitions=256))  # RLlib's rounds are dear
-    own = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan)
-    made = train_and_export(own, lambda _: None).version
-    graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (made, version))
+    rllib_settings = replace(
+        settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan
+    )
+    version_folder = train_and_export(rllib_settings, lambda _: None).version
+    graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (version_folder, version))
     assert [(node.op_type, len(node.input)) for node in graph.node] == [
         (node.op_type, len(node.input)) for node in before.node
     ]
-    assert decode((made / MANIFEST_FILE).read_bytes()).hyperparameters["engine"] == "rllib"
+    assert decode((version_folder / MANIFEST_FILE).read_bytes()).hyperparameters["engine"] == "rllib"
     rows = [
         msgspec.json.decode(line)
         for line in (tmp_path / "run" / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
@@ -265,22 +269,22 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
 
 
 def test_an_engine_is_for_a_strategy_with_a_sac(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--bars", str(settings.bars), "--out", str(settings.out), "--engine", "rllib"]
+    arguments = ["--bars", str(settings.bars), "--out", str(settings.out), "--engine", "rllib"]
     with pytest.raises(SystemExit):
-        main(["--strategy", "option_scalper", *asked])
+        main(["--strategy", "option_scalper", *arguments])
     assert "--engine is not for option_scalper" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--strategy", SPEC.name, *asked, "--precision", "bf16"])
+        main(["--strategy", SPEC.name, *arguments, "--precision", "bf16"])
     assert "computes in float32 on a CPU" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--strategy", SPEC.name, *asked, "--preset", "passive"])
+        main(["--strategy", SPEC.name, *arguments, "--preset", "passive"])
     assert "draws the first weights itself: leave it or --preset passive out" in capsys.readouterr().err
 
 
 def test_agents_can_begin_near_the_passive_policy_and_are_compared_with_that() -> None:
-    asked = settings_for(SPEC.name, Path(), Path(), preset="passive")
-    assert (asked.preset, asked.begins) == ("passive", "passive")
-    plan, request = asked.plan, requests_of(asked)[0]
+    preset = settings_for(SPEC.name, Path(), Path(), preset="passive")
+    assert (preset.preset, preset.begins) == ("passive", "passive")
+    plan, request = preset.plan, requests_of(preset)[0]
     assert isinstance(plan, ForecastPlan)
     scaling = RowScaling(torch.zeros(AGENT_WIDTH), torch.ones(AGENT_WIDTH))
     agents = [
@@ -325,17 +329,17 @@ def test_years_that_the_file_does_not_hold_are_an_error_with_the_cure(settings: 
 def test_symbols_that_the_files_lack_or_that_come_twice_are_one_line(
     symbols: str, complaint: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--strategy", SPEC.name, "--preset", "smoke", "--bars", str(settings.bars), "--out", str(settings.out)]
-    assert main([*asked, "--symbols", symbols, "--run-dir", str(tmp_path / "run")]) == 2
+    arguments = ["--strategy", SPEC.name, "--preset", "smoke", "--bars", str(settings.bars), "--out", str(settings.out)]
+    assert main([*arguments, "--symbols", symbols, "--run-dir", str(tmp_path / "run")]) == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_is_for_other_strategies_is_refused(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--strategy", SPEC.name, "--bars", str(settings.bars), "--out", str(settings.out)]
+    arguments = ["--strategy", SPEC.name, "--bars", str(settings.bars), "--out", str(settings.out)]
     with pytest.raises(SystemExit):
-        main([*asked, "--folds", "3"])
+        main([*arguments, "--folds", "3"])
     assert "--folds is not for forecast_ensemble" in capsys.readouterr().err
-    scalper = ["--strategy", "option_scalper", *asked[2:]]
+    scalper = ["--strategy", "option_scalper", *arguments[2:]]
     with pytest.raises(SystemExit):
         main([*scalper, "--members", "5"])
     assert "--members is not for option_scalper" in capsys.readouterr().err

@@ -77,8 +77,10 @@ def test_online_learning_goes_on_from_it_with_half_of_each_batch(cold: Cold, tmp
         before = market.observe()[0]
         step = market.step(torch.tensor([1]))
         ended = bool(step.terminals[0])
-        found = market.observe()[0]
-        learner.take(0, before, 1, float(step.rewards[0]), found, ended=ended, goes_on=not ended, labels=(1.0, 0.001))
+        observation = market.observe()[0]
+        learner.take(
+            0, before, 1, float(step.rewards[0]), observation, ended=ended, goes_on=not ended, labels=(1.0, 0.001)
+        )
         figures = learner.learn() or figures
     assert figures["cold share"] == 0.5
     assert figures["heads loss"] > 0.0
@@ -130,14 +132,14 @@ def test_one_policy_learns_from_two_recorded_symbols_and_decides_about_both_on_o
     cold = cold_start(data, preset=SMOKE, seed=2)
     assert len(cold.session_returns) == len(cold.dates) > 30
     dates = cold.dates[:2]
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def player(observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        asked.append(len(observations))
+        sizes.append(len(observations))
         answers: tuple[torch.Tensor, ...] = cold.network(observations)
         return answers
 
-    found = data.desk.play(player, data.desk.before(dates, RULES), RULES)
-    assert [result.date for result in found.sessions] == list(dates)
-    assert set(asked) == {2}  # a row for each symbol
-    assert len(asked) == 2 * 78
+    played = data.desk.play(player, data.desk.before(dates, RULES), RULES)
+    assert [result.date for result in played.sessions] == list(dates)
+    assert set(sizes) == {2}  # a row for each symbol
+    assert len(sizes) == 2 * 78

@@ -75,9 +75,9 @@ def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> No
 
 def test_they_do_on_recorded_sessions(data_dir: Path) -> None:
     data = load([data_dir / "spy_1min_2024.parquet"], shipped(), (), RULES)
-    found = [date for date in data.days if date in {"2024-08-05", "2024-11-29", "2024-12-18"}]  # a crash, a half day
-    assert len(found) >= 2
-    assert sum(both_play(busy, data, [date]) for date in found) > 20
+    dates = [date for date in data.days if date in {"2024-08-05", "2024-11-29", "2024-12-18"}]  # a crash, a half day
+    assert len(dates) >= 2
+    assert sum(both_play(busy, data, [date]) for date in dates) > 20
 
 
 @pytest.mark.parametrize("only", [0, 1])
@@ -91,9 +91,9 @@ def test_a_row_is_the_desk_of_two_symbols_whose_other_one_holds(only: int, data_
     mine = torch.tensor([day.symbol == ("SPY", "QQQ")[only] for day in days])
     while market.active.any():
         market.step(busy()(market.observe()).argmax(dim=1).masked_fill(~mine, HOLD))
-    found = market.account.net_usd.reshape(-1, 2)
-    assert found[:, 1 - only].tolist() == [0.0] * 3
-    assert [result.pnl_usd for result in on_desk.sessions] == pytest.approx(found[:, only].tolist(), rel=0, abs=1e-6)
+    profits = market.account.net_usd.reshape(-1, 2)
+    assert profits[:, 1 - only].tolist() == [0.0] * 3
+    assert [result.pnl_usd for result in on_desk.sessions] == pytest.approx(profits[:, only].tolist(), rel=0, abs=1e-6)
     assert sum(result.trades for result in on_desk.sessions) > 10
 
 

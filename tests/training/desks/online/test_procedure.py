@@ -104,10 +104,10 @@ def test_a_desk_that_waits_after_the_open_and_never_halts_has_the_same_market() 
 
 
 def test_a_trial_can_begin_near_the_passive_policy_and_is_compared_with_that(tmp_path: Path) -> None:
-    asked = settings_for("online_dqn", Path(), Path(), preset="passive")
-    assert (asked.preset, asked.begins) == ("passive", "passive")
+    settings = settings_for("online_dqn", Path(), Path(), preset="passive")
+    assert (settings.preset, settings.begins) == ("passive", "passive")
     data = OnlineTaskData(bundled())
-    fold, request = OWN.folds(tuple(data.days), PLAN)[0], requests_of(asked)[0]
+    fold, request = OWN.folds(tuple(data.days), PLAN)[0], requests_of(settings)[0]
     seen = torch.from_numpy(data.probes(fold, 100, 1))
     held = []
     for begins in ("passive", "random"):

@@ -37,8 +37,8 @@ NAME = "online_dqn"
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A smoke run."""
     home = tmp_path_factory.mktemp("online")
-    found = settings_for(NAME, first_sessions(home / "bars.csv", 12), home / "store", preset="smoke")
-    return replace(found, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
+    base = settings_for(NAME, first_sessions(home / "bars.csv", 12), home / "store", preset="smoke")
+    return replace(base, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,33 +113,33 @@ def test_the_policy_and_holding_also_play_one_account_that_goes_through_all_test
 
 
 def test_the_report_says_what_the_heads_knew_beside_the_base_rate(version: Path, study: Study) -> None:
-    found = study.extra["heads"]
-    assert found["direction"]["sessions"] == found["risk"]["sessions"] == 3
-    assert found["direction"]["rows"] == 3 * (390 - 15)
-    assert 0.4 < found["direction"]["base_rate"] < 0.6
+    heads = study.extra["heads"]
+    assert heads["direction"]["sessions"] == heads["risk"]["sessions"] == 3
+    assert heads["direction"]["rows"] == 3 * (390 - 15)
+    assert 0.4 < heads["direction"]["base_rate"] < 0.6
     words = page_words((version / "report.html").read_text())
     assert "direction, log loss in nats" in words
     assert "Option prices" not in words
-    assert msgspec.json.decode((version / REPORT_FILE).read_bytes())["heads"] == found
+    assert msgspec.json.decode((version / REPORT_FILE).read_bytes())["heads"] == heads
 
 
 def test_a_trial_says_how_far_it_came_from_the_network_that_it_began_as(study: Study) -> None:
-    found = study.trials[0].learnt
-    assert found is not None
+    learnt = study.trials[0].learnt
+    assert learnt is not None
     # 32 rows of 16 steps an update, 4 minibatches of 128 each; the checkpoint is of one of two looks
-    assert found.gradient_steps == 4 * study.trials[0].chosen_steps // (32 * 16)
-    assert found.kl is not None
-    assert found.kl > 0.0
-    assert 1 / 3 <= found.size <= 1.0
-    assert found.explained_variance == study.trials[0].curve[-1].explained_variance
-    assert 0.0 != found.explained_variance <= 1.0
+    assert learnt.gradient_steps == 4 * study.trials[0].chosen_steps // (32 * 16)
+    assert learnt.kl is not None
+    assert learnt.kl > 0.0
+    assert 1 / 3 <= learnt.size <= 1.0
+    assert learnt.explained_variance == study.trials[0].curve[-1].explained_variance
+    assert 0.0 != learnt.explained_variance <= 1.0
 
 
 def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(
     settings: Settings, version: Path, manifest: Manifest
 ) -> None:
-    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
-    passive = decode((made / MANIFEST_FILE).read_bytes())
+    folder = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((folder / MANIFEST_FILE).read_bytes())
     assert passive.note.startswith("The exported policy is the passive one, which holds nothing: ")
     values = np.array(passive.golden.logits).reshape(-1, 3)  # HOLD, BUY, SELL of each golden symbol
     assert values[:, 0] - values[:, 1] == pytest.approx(np.ones(len(values)))
@@ -155,8 +155,8 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes(settings: Settings, versi
         stop = StopAfter(updates)
         with pytest.raises(Stopped):
             train_and_export(again, stop, stop)
-    found = train_and_export(again, lambda _: None).version
-    assert (found / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    other = train_and_export(again, lambda _: None).version
+    assert (other / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert study_of(again).scenarios == study_of(settings).scenarios
 
 

@@ -108,9 +108,9 @@ def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(
 
     played = data.play(player, span)
     assert next(again, None) is None
-    found = [session.pnl_usd for session in played.sessions]
-    assert sum(found) == pytest.approx(sum(earned), abs=0.01)
-    assert any(found)
+    profits = [session.pnl_usd for session in played.sessions]
+    assert sum(profits) == pytest.approx(sum(earned), abs=0.01)
+    assert any(profits)
     if cadence == "bar":  # each session is alone: what traded held something, and the other way round
         assert [s.premium_usd > 0.0 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
         assert [0 < s.held_min <= 390 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
@@ -125,8 +125,8 @@ def test_one_account_goes_through_two_spans_and_begins_as_the_first_of_them_alon
     dates = tuple(data.days)[:4]
     first, second = (Span(part, "", data.trading) for part in (dates[:2], dates[2:]))
     player = choosing(1, len(data.spec.actions))
-    found = data.relay([player, player], [first, second])
-    sessions = [session for fold in found.folds for session in fold.sessions]
+    result = data.relay([player, player], [first, second])
+    sessions = [session for fold in result.folds for session in fold.sessions]
     assert tuple(session.date for session in sessions) == dates
     assert sessions[0].pnl_usd == data.play(player, first).sessions[0].pnl_usd != 0.0
     equity = float(data.trading.paper.cash_usd)
@@ -140,9 +140,9 @@ def test_environments_go_on_from_a_state_as_if_they_had_not_stopped(packages: Pa
     span = Span(tuple(data.days)[:40], "", data.trading)
 
     def made() -> GymEnvironments:
-        found = data.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
-        assert isinstance(found, GymEnvironments)
-        return found
+        environments = data.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
+        assert isinstance(environments, GymEnvironments)
+        return environments
 
     drawn = torch.Generator().manual_seed(1)
     actions = [torch.randint(4, (2,), generator=drawn) for _ in range(70)]

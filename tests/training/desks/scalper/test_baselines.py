@@ -45,9 +45,9 @@ def test_who_buys_and_holds_earns_the_change_of_the_price_on_the_capital(data: D
 
 
 def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
-    found = with_costs(TRADING, 2)
+    rules = with_costs(TRADING, 2)
     paper = TRADING.paper
-    assert found.paper == replace(
+    assert rules.paper == replace(
         paper,
         share_cost_rate=2 * paper.share_cost_rate,
         share_wait_rate=2 * paper.share_wait_rate,
@@ -58,24 +58,24 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
         half_spread=0.008,
         half_spread_min_usd=0.01,
     )
-    assert replace(found, paper=paper) == TRADING
+    assert replace(rules, paper=paper) == TRADING
 
 
 def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_times_the_costs(data: Data) -> None:
     dates = tuple(data.days)[:2]
     ready = data.desk(MACHINE).before(dates, TRADING)
-    found = baselines.scenarios(erratic, data.desk(MACHINE), ready, TRADING)
+    results = baselines.scenarios(erratic, data.desk(MACHINE), ready, TRADING)
     as_they_are = data.desk(MACHINE).play(erratic, ready, TRADING)
     earned = [sum(s.pnl_usd for s in p.sessions) for p in (
-        found["no costs"], as_they_are, found["costs x 2"], found["costs x 3"],
+        results["no costs"], as_they_are, results["costs x 2"], results["costs x 3"],
     )]  # fmt: skip
     assert sum(session.trades for session in as_they_are.sessions) > 10
     assert earned == sorted(earned, reverse=True)
-    assert sum(session.fees_usd for session in found["no costs"].sessions) == 0.0
-    assert list(found) == ["no costs", "costs x 2", "costs x 3", "one bar late"]
+    assert sum(session.fees_usd for session in results["no costs"].sessions) == 0.0
+    assert list(results) == ["no costs", "costs x 2", "costs x 3", "one bar late"]
     for name, times in (("no costs", 0), ("costs x 3", 3)):  # as desks that had these costs from their first day on
         other = with_costs(TRADING, times)
-        assert found[name] == data.desk(MACHINE).play(erratic, data.desk(MACHINE).before(dates, other), other)
+        assert results[name] == data.desk(MACHINE).play(erratic, data.desk(MACHINE).before(dates, other), other)
 
 
 def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are_the_profit(data: Data) -> None:
@@ -93,10 +93,10 @@ def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are
 
 
 def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_every_session(data: Data) -> None:
-    asked: list[torch.Tensor] = []
+    observations: list[torch.Tensor] = []
 
     def player(observation: torch.Tensor) -> torch.Tensor:
-        asked.append(observation.clone())
+        observations.append(observation.clone())
         return observation[:, -1, :1].repeat(1, 6)
 
     def seen(mark: float) -> torch.Tensor:
@@ -106,10 +106,10 @@ def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_eve
     assert torch.equal(late(seen(7.0)), always_hold(seen(7.0)))
     assert late(seen(8.0))[0, 0] == 7.0
     assert late(seen(9.0))[0, 0] == 8.0
-    asked.clear()
+    observations.clear()
     desk, dates = data.desk(MACHINE), list(data.days)[:2]
     desk.play_each(lambda: Late(player, always_hold), desk.before(dates, TRADING), TRADING)
-    elapsed = [float(observation[0, -1, SPEC.features.index("session_elapsed")]) for observation in asked]
+    elapsed = [float(observation[0, -1, SPEC.features.index("session_elapsed")]) for observation in observations]
     assert elapsed.count(min(elapsed)) == 2  # the first bar of each session is answered once, the last one never
     assert sum(later < before for before, later in itertools.pairwise(elapsed)) == 1
 

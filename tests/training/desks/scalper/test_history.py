@@ -57,8 +57,8 @@ def test_missing_minutes_count_for_each_row_whose_window_holds_the_hole() -> Non
     events = random_walk(24)
     whole = read_history(events, SPEC, TRADING)
     hole = set(whole.start_ns[whole.days[23].first + 100 : whole.days[23].first + 105].tolist())
-    kept = [e for e in events if not (isinstance(e, BarClosed) and e.bar.start_ns in hole)]
-    holed = read_history(kept, SPEC, TRADING)
+    rest = [e for e in events if not (isinstance(e, BarClosed) and e.bar.start_ns in hole)]
+    holed = read_history(rest, SPEC, TRADING)
     first = holed.days[23].first
     assert np.flatnonzero(holed.gap).tolist() == list(range(first + 100, first + 119))
     assert set(holed.gap[first + 100 : first + 119].tolist()) == {5}
@@ -91,11 +91,11 @@ def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number:
     ):
         years = years_to_expiry(at_ns, day.session, day.upcoming[:1])
         mid = price(float(spot), float(prices.strikes[strike]), years, day.volatility, sign)
-        found = (
+        cents = (
             int(getattr(prices, f"{moment}_bid")[right, strike, bar]),
             int(getattr(prices, f"{moment}_ask")[right, strike, bar]),
         )
-        assert found == bid_ask_cents(mid, Paper())
+        assert cents == bid_ask_cents(mid, Paper())
     years = years_to_expiry(start + MINUTE_NS, day.session, day.upcoming[:1])
     extremes = (history.low[row], history.high[row])[::sign]
     for name, spot in zip(("lowest", "highest"), extremes, strict=True):

@@ -73,9 +73,9 @@ def test_the_onnx_graph_is_one_standard_lstm_with_a_dynamic_batch_and_no_state_i
     for batch in (1, 2, 70):
         raw = _observations(batch, seed=batch)
         for expected in (policy(raw).detach(), torch.no_grad()(policy)(raw)):  # ours, and torch's own kernel
-            found = session.run(["logits"], {"observation": raw.numpy()})[0]
+            logits = session.run(["logits"], {"observation": raw.numpy()})[0]
             assert float(expected.abs().max()) > 0.1
-            assert float(np.abs(found - expected.numpy()).max()) <= TOLERANCE
+            assert float(np.abs(logits - expected.numpy()).max()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -240,8 +240,8 @@ def test_cash_always_equals_capital_plus_realised_when_flat(actions: list[int], 
 @given(quantity=st.integers(0, 50), bid=st.integers(0, 5_000))
 def test_fees_of_a_sale_are_always_those_of_the_core(quantity: int, bid: int) -> None:
     proceeds = bid * 100 * quantity
-    found = Broker(Trading()).sell_fee(torch.tensor([quantity]), torch.tensor([proceeds]))
-    assert int(found[0]) == int(fees(quantity, Decimal(proceeds) / 100, -1, Paper()) * 100)
+    fee = Broker(Trading()).sell_fee(torch.tensor([quantity]), torch.tensor([proceeds]))
+    assert int(fee[0]) == int(fees(quantity, Decimal(proceeds) / 100, -1, Paper()) * 100)
 
 
 def _market(count: int = 8, seed: int = 1) -> Market:
@@ -297,11 +297,11 @@ def test_training_on_it_that_was_stopped_and_continued_gives_the_same_weights_to
 
 def test_a_seed_gives_its_sessions_again_and_another_seed_other_ones() -> None:
     def rows(seed: int) -> list[list[int]]:
-        market, found = _market(64, seed), []
+        market, values = _market(64, seed), []
         for action in _actions(300, 64):
             market.step(action)
-            found.append(market.row.tolist())
-        return found
+            values.append(market.row.tolist())
+        return values
 
     assert rows(1) == rows(1)
     assert rows(1)[0] != rows(2)[0]
@@ -342,10 +342,10 @@ def test_observations_are_the_history_s_rows_with_the_position_and_a_new_tensor_
     for place, row in enumerate(market.row.tolist()):
         assert seen[place, :, :20].tolist() == HISTORY.features[row - 19 : row + 1].astype("float32").tolist()
         assert seen[place, :, 20:].abs().sum() == 0.0
-    kept = seen.clone()
+    copy_ = seen.clone()
     market.step(torch.ones(4, dtype=torch.int64))
     market.observe()
-    assert torch.equal(seen, kept)
+    assert torch.equal(seen, copy_)
 
 
 HISTORY = read_history(random_walk(26), SPEC, Trading())

@@ -82,8 +82,8 @@ def test_64_environments_step_and_begin_again_on_a_device_without_waiting_for_it
         for tensor, shape in ((seen, (COUNT, 20, 23)), (step.rewards, (COUNT,)), (step.terminals, (COUNT,))):
             assert isinstance(tensor, FakeTensor)
             assert (tensor.device.type, tuple(tensor.shape)) == ("cuda", shape)
-        kept = [value for value in market.state_dict().values() if isinstance(value, torch.Tensor)]
-        assert {tensor.device.type for tensor in kept} == {"cuda"}
+        tensors = [value for value in market.state_dict().values() if isinstance(value, torch.Tensor)]
+        assert {tensor.device.type for tensor in tensors} == {"cuda"}
 
 
 def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit() -> None:

@@ -52,8 +52,8 @@ def small(behaviour: list[list[float]], actions: list[int], rewards: list[float]
 def test_weighted_importance_sampling_is_that_of_scope_rl() -> None:
     logged, target, _ = made_up()
     parts, figure = wis(logged, target, episodes_of(logged, 3), 0.9)
-    found = float(figure(parts.sum(axis=0, keepdims=True))[0])
-    assert found == pytest.approx(1.107081429173441)  # SelfNormalizedPDIS of scope-rl 0.2.1
+    estimate = float(figure(parts.sum(axis=0, keepdims=True))[0])
+    assert estimate == pytest.approx(1.107081429173441)  # SelfNormalizedPDIS of scope-rl 0.2.1
 
 
 def test_the_doubly_robust_estimate_is_that_of_scope_rl() -> None:
@@ -62,8 +62,8 @@ def test_the_doubly_robust_estimate_is_that_of_scope_rl() -> None:
     values = (q * target).sum(axis=1)[episodes.rows]
     taken = q[np.arange(len(q)), logged.actions][episodes.rows]
     parts, figure = corrected(logged, target, episodes, values, taken, 0.9)
-    found = float(figure(parts.sum(axis=0, keepdims=True))[0])
-    assert found == pytest.approx(-0.3924231684568709)  # SelfNormalizedDR of scope-rl 0.2.1
+    estimate = float(figure(parts.sum(axis=0, keepdims=True))[0])
+    assert estimate == pytest.approx(-0.3924231684568709)  # SelfNormalizedDR of scope-rl 0.2.1
 
 
 def test_weights_and_episodes_are_those_worked_out_by_hand() -> None:
@@ -103,8 +103,8 @@ def test_fitted_q_evaluation_is_the_exact_recursion_where_all_pairs_are_known() 
         np.arange(2 * count) % 2 == 1,
     )
     target = market.challenger[states]
-    found = moments(logged, target, episodes_of(logged, horizon))
-    sums = found.of_sums(found.flat().sum(axis=0, keepdims=True))
+    statistics = moments(logged, target, episodes_of(logged, horizon))
+    sums = statistics.of_sums(statistics.flat().sum(axis=0, keepdims=True))
     q = coefficients(sums, discount)[:, 0].reshape(horizon, 3, STATES).transpose(0, 2, 1)
     exact, values = [], np.zeros(STATES)
     for _ in range(horizon):
@@ -116,12 +116,14 @@ def test_fitted_q_evaluation_is_the_exact_recursion_where_all_pairs_are_known() 
 def test_the_three_estimators_meet_the_known_values_of_a_market() -> None:
     market, horizon = TabularMarket(sessions=400, epsilon=0.6), 3
     log, states = market.log(np.random.default_rng(1))
-    found = evaluate(log, market.challenger[states], market.champion[states], horizon=horizon, least=ALL, draws=200)
-    assert (found.sessions, found.decisions, found.episodes) == (400, 24_000, 8_000)
-    assert found.cannot_be_said == ""
+    evaluation = evaluate(
+        log, market.challenger[states], market.champion[states], horizon=horizon, least=ALL, draws=200
+    )
+    assert (evaluation.sessions, evaluation.decisions, evaluation.episodes) == (400, 24_000, 8_000)
+    assert evaluation.cannot_be_said == ""
     ours, theirs = market.value(market.challenger, horizon), market.value(market.champion, horizon)
-    assert [estimate.name for estimate in found.estimates] == ["wis", "dr", "fqe"]
-    for estimate in found.estimates:
+    assert [estimate.name for estimate in evaluation.estimates] == ["wis", "dr", "fqe"]
+    for estimate in evaluation.estimates:
         assert estimate.challenger.estimate == pytest.approx(ours, abs=0.4)  # of whole sessions: a shock for all
         assert estimate.champion.estimate == pytest.approx(theirs, abs=0.4)
         assert estimate.lead.estimate == pytest.approx(estimate.challenger.estimate - estimate.champion.estimate)
@@ -190,9 +192,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_claim() -> None:
 def test_nothing_is_estimated_where_the_log_cannot_say_it(least: Least, epsilon: float, reason: str) -> None:
     market = TabularMarket(epsilon=epsilon)
     log, states = market.log(np.random.default_rng(0))
-    found = evaluate(log, market.challenger[states], market.champion[states], horizon=2, least=least)
-    assert found.cannot_be_said.startswith(reason)
-    assert found.estimates == ()
+    evaluation = evaluate(log, market.challenger[states], market.champion[states], horizon=2, least=least)
+    assert evaluation.cannot_be_said.startswith(reason)
+    assert evaluation.estimates == ()
 
 
 def test_overlap_is_what_the_log_also_does() -> None:

@@ -47,7 +47,7 @@ class Given:
         t = next(self._batches)
         ends = (t.discounts == 0.0).float()
         actions, rewards, discounts = t.actions, t.rewards, t.discounts
-        columns = [each.unsqueeze(1) for each in (actions, ends, rewards, discounts)]
+        columns = [tensor.unsqueeze(1) for tensor in (actions, ends, rewards, discounts)]
         return ReplayBufferSamples(t.observations, columns[0], t.following, *columns[1:])
 
 
@@ -58,7 +58,7 @@ def layers_of(module: Any) -> list[nn.Linear]:
 @torch.no_grad()
 def same(ours: QNetwork, sb3: Any) -> None:
     """Give ours their weights."""
-    for parameter, other in zip(parameters(ours), theirs_of(sb3, lambda found: found), strict=True):
+    for parameter, other in zip(parameters(ours), theirs_of(sb3, lambda parameter: parameter), strict=True):
         parameter.copy_(other)
 
 
@@ -95,7 +95,7 @@ class Twins:
         self.sb3.policy.optimizer.register_step_pre_hook(self._before_step)
 
     def _before_step(self, *_: Any) -> None:
-        self.gradients = theirs_of(self.sb3.q_net, lambda found: found.grad.clone())
+        self.gradients = theirs_of(self.sb3.q_net, lambda parameter: parameter.grad.clone())
 
 
 def largest(mine: list[Any], others: list[Tensor]) -> float:
@@ -110,19 +110,19 @@ def test_loss_and_gradients_are_those_of_stable_baselines3(seed: int, steps: int
     figures, _ = twins.ours.update(batch)
     twins.sb3.train(1, ROWS)
     assert float(figures[0]) == pytest.approx(twins.sb3.logger.name_to_value["train/loss"], abs=TOLERANCE)
-    assert all(bool(found.any()) for found in twins.gradients)
-    assert largest([each.grad for each in parameters(twins.ours.network)], twins.gradients) < TOLERANCE
+    assert all(bool(gradient.any()) for gradient in twins.gradients)
+    assert largest([parameter.grad for parameter in parameters(twins.ours.network)], twins.gradients) < TOLERANCE
 
 
 def test_weights_after_twenty_gradient_steps_are_those_of_stable_baselines3() -> None:
     batches = [made(seed) for seed in range(20)]
     twins = Twins(batches)
-    before = [each.detach().clone() for each in parameters(twins.ours.network)]
+    before = [parameter.detach().clone() for parameter in parameters(twins.ours.network)]
     for batch in batches:
         twins.ours.update(batch)
     twins.sb3.train(20, ROWS)
-    theirs = theirs_of(twins.sb3.q_net, lambda found: found.detach())
-    assert largest([each.detach() for each in parameters(twins.ours.network)], theirs) < 2e-6
+    theirs = theirs_of(twins.sb3.q_net, lambda parameter: parameter.detach())
+    assert largest([parameter.detach() for parameter in parameters(twins.ours.network)], theirs) < 2e-6
     assert largest(before, theirs) > 1e-4  # they moved
 
 

@@ -24,8 +24,8 @@ def run(module: str, *arguments: str) -> dict[str, object]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return report
 
 
 def test_the_benchmark_measures_the_cold_start_ppo_and_both_sides_of_dqn() -> None:
@@ -37,30 +37,30 @@ def test_the_benchmark_measures_the_cold_start_ppo_and_both_sides_of_dqn() -> No
 
 
 def test_the_study_of_flips_keeps_each_seed_goes_on_there_and_prints_a_verdict(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    figures = run("flips", "--seeds", "1", "--into", str(kept))
+    path = tmp_path / "kept"
+    figures = run("flips", "--seeds", "1", "--into", str(path))
     assert figures["recovered"] in (0.0, 1.0)
-    line = json.loads(kept.read_text())
-    kept.write_text(json.dumps(line | {"part": {"online": [0.2, 0.99], "frozen": -0.5}}) + '\n{"cut')
-    again = flips.main(["--quick", "--seeds", "1", "--into", str(kept)])  # what was kept is not made again
+    line = json.loads(path.read_text())
+    path.write_text(json.dumps(line | {"part": {"online": [0.2, 0.99], "frozen": -0.5}}) + '\n{"cut')
+    again = flips.main(["--quick", "--seeds", "1", "--into", str(path)])  # what was kept is not made again
     assert (again["reached_in_session"], again["at_the_end"], again["frozen"]) == ([2], [0.99], -0.5)
     assert again["holds"]
     with pytest.raises(SystemExit, match="was made with"):
-        flips.main(["--seeds", "1", "--into", str(kept)])
+        flips.main(["--seeds", "1", "--into", str(path)])
 
 
 def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
-    asked: list[list[int]] = []
+    batches: list[list[int]] = []
 
     def work(keys: list[int]) -> Iterator[tuple[int, int]]:
-        asked.append(keys)
+        batches.append(keys)
         return ((key, 10 * key) for key in keys)
 
     first = resumed(tmp_path / "kept", {"n": 1}, range(4), work)
     assert [next(first), next(first)] == [(0, 0), (1, 10)]
     first.close()  # it was stopped
     assert [*resumed(tmp_path / "kept", {"n": 1}, range(4), work)] == [(0, 0), (1, 10), (2, 20), (3, 30)]
-    assert asked == [[0, 1, 2, 3], [2, 3]]
+    assert batches == [[0, 1, 2, 3], [2, 3]]
 
 
 def test_a_version_taken_on_noise_is_judged_by_the_ladder_s_own_criteria() -> None:

@@ -42,8 +42,8 @@ QUICK = DqnCoefficients(
 def worst(network: QNetwork, scale: float = 1.0) -> float:
     """The largest difference from Q* over all states and actions, of values of rewards times `scale`."""
     with torch.no_grad():
-        found = network.values(torch.eye(STATES)) / scale
-    return float(np.abs(found.numpy() - Tabular(1, 1).best_values()).max())
+        values = network.values(torch.eye(STATES)) / scale
+    return float(np.abs(values.numpy() - Tabular(1, 1).best_values()).max())
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_goals_with_a_trace_are_those_worked_out_by_hand() -> None:
     going_on = torch.zeros(3, 1, dtype=torch.bool)
     # G_2 = 3 + 0.5 x 30 = 18; G_1 = 2 + 0.5 x (0.4 x 18 + 0.6 x 20) = 11.6;
     # G_0 = 1 + 0.5 x (0.4 x 11.6 + 0.6 x 10) = 6.32
-    found = trace_returns(rewards, going_on, after, discount=0.5, trace=0.4)
-    assert found.flatten().tolist() == pytest.approx([6.32, 11.6, 18.0])
+    returns = trace_returns(rewards, going_on, after, discount=0.5, trace=0.4)
+    assert returns.flatten().tolist() == pytest.approx([6.32, 11.6, 18.0])
     # without a trace: r + 0.5 V; with a whole one the discounted sum, and V after the last step
     without = trace_returns(rewards, going_on, after, discount=0.5, trace=0.0)
     assert without.flatten().tolist() == pytest.approx([6.0, 12.0, 18.0])
@@ -113,8 +113,8 @@ def test_goals_with_a_trace_are_those_worked_out_by_hand() -> None:
 def test_goals_do_not_reach_over_an_episode_s_end() -> None:
     rewards, ends = column(1.0, 2.0, 3.0), torch.tensor([[True], [True], [False]])
     after = column(0.0, 20.0, 30.0)  # the first ended truly, the second at a time limit with the value 20
-    found = trace_returns(rewards, ends, after, discount=0.5, trace=0.4)
-    assert found.flatten().tolist() == pytest.approx([1.0, 12.0, 18.0])
+    returns = trace_returns(rewards, ends, after, discount=0.5, trace=0.4)
+    assert returns.flatten().tolist() == pytest.approx([1.0, 12.0, 18.0])
 
 
 def batch(network_inputs: int = 2, rows: int = 16) -> Choices:
@@ -188,7 +188,7 @@ def test_a_learner_stays_within_its_bound_of_the_champion() -> None:
     observations = batch().observations
     with torch.no_grad():
         theirs = champion.values(observations)
-        far, near = (float(divergence(theirs, each.network.values(observations), 1.0)[0]) for each in (free, held))
+        far, near = (float(divergence(theirs, value.network.values(observations), 1.0)[0]) for value in (free, held))
     assert near < 0.02 < far
     assert held.figures[-1] == "divergence"
 
@@ -198,8 +198,8 @@ def test_the_conservative_term_lowers_what_was_not_tried() -> None:
     given = batch()
     with torch.no_grad():
         gaps = [
-            float(conservative_loss(each.network.values(given.observations), given.actions)[0])
-            for each in (free, careful)
+            float(conservative_loss(value.network.values(given.observations), given.actions)[0])
+            for value in (free, careful)
         ]
     assert gaps[1] < 0.5 * gaps[0]
 
@@ -243,8 +243,8 @@ def test_heads_learn_probabilities_and_sizes() -> None:
 
 def test_a_share_of_actions_is_uniform() -> None:
     values = torch.tensor([[0.0, 1.0, 0.0]]).expand(60_000, -1)
-    found = torch.bincount(explore(values, 0.3, torch.Generator().manual_seed(1)), minlength=3) / 60_000
-    assert found.tolist() == pytest.approx([0.1, 0.8, 0.1], abs=0.01)
+    shares = torch.bincount(explore(values, 0.3, torch.Generator().manual_seed(1)), minlength=3) / 60_000
+    assert shares.tolist() == pytest.approx([0.1, 0.8, 0.1], abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,15 @@ def test_a_pass_answers_as_the_network_and_finds_autograd_s_gradients(
         parameter.grad = torch.full_like(parameter, 9.0)  # what was there does not count
     way = Pass(network, products)
     with torch.no_grad():
-        found = way.answers(prepared)
+        answers = way.answers(prepared)
         others = way.values(prepared[:7])  # what is kept for the way back stays
         way.back(by_values, by_heads)
     assert largest([others], [values[:7].detach()]) < tolerance
-    assert largest(list(found), [values.detach(), heads.detach()]) < tolerance
-    assert largest([each.grad for each in parameters if each.grad is not None], list(expected)) < tolerance
-    assert all(bool(each.any()) for each in expected)
+    assert largest(list(answers), [values.detach(), heads.detach()]) < tolerance
+    assert (
+        largest([parameter.grad for parameter in parameters if parameter.grad is not None], list(expected)) < tolerance
+    )
+    assert all(bool(tensor.any()) for tensor in expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -116,12 +118,14 @@ def test_all_terms_of_the_loss_reach_the_weights_as_by_autograd() -> None:
     loss = terms[0] + 0.7 * terms[1] + 2.0 * terms[2] + 0.5 * terms[3]
     expected = torch.autograd.grad(loss, parameters)
     figures, errors = dqn.update(given)
-    assert largest([each.grad for each in parameters if each.grad is not None], list(expected)) < TOLERANCE
-    norm = torch.linalg.vector_norm(torch.cat([each.flatten() for each in expected]))
+    assert (
+        largest([parameter.grad for parameter in parameters if parameter.grad is not None], list(expected)) < TOLERANCE
+    )
+    norm = torch.linalg.vector_norm(torch.cat([tensor.flatten() for tensor in expected]))
     assert figures.tolist() == pytest.approx(
         [
-            float(each.detach())
-            for each in (loss, errors.abs().mean(), values[rows, given.actions].mean(), norm, *terms[1:])
+            float(term.detach())
+            for term in (loss, errors.abs().mean(), values[rows, given.actions].mean(), norm, *terms[1:])
         ],
         rel=1e-5,
     )

@@ -25,10 +25,10 @@ def step(number: float, *, reward: float = 0.0, end: str = "") -> OneStep:
 
 def summed(returns: Returns, *steps: OneStep) -> list[tuple[float, float, float, float]]:
     """Observation, reward, discount and what follows of each transition."""
-    found = [returns.add(each) for each in steps]
+    results = [returns.add(row) for row in steps]
     return [
         (float(c.observations), float(c.rewards), float(c.discounts), float(c.following))
-        for c in found
+        for c in results
         if c is not None
     ]
 
@@ -41,16 +41,16 @@ def test_rewards_of_three_steps_are_summed_by_hand() -> None:
 
 def test_no_reward_after_an_end_is_counted() -> None:
     steps = [step(0, reward=1.0), step(1, reward=2.0, end="true"), step(10, reward=4.0), step(11, reward=8.0)]
-    found = summed(Returns(3, 0.5), *steps)
-    assert found[0] == (0.0, 2.0, 0.0, 2.0)  # 1 + 0.5 x 2, and nothing follows
-    assert found[1] == (1.0, 2.0, 0.0, 2.0)
+    sums = summed(Returns(3, 0.5), *steps)
+    assert sums[0] == (0.0, 2.0, 0.0, 2.0)  # 1 + 0.5 x 2, and nothing follows
+    assert sums[1] == (1.0, 2.0, 0.0, 2.0)
 
 
 def test_after_a_time_limit_the_value_of_what_was_there_counts() -> None:
     steps = [step(0, reward=1.0), step(1, reward=2.0, end="limit"), step(10, reward=4.0), step(11)]
-    found = summed(Returns(3, 0.5), *steps)
-    assert found[0] == (0.0, 2.0, 0.25, 2.0)
-    assert found[1] == (1.0, 2.0, 0.5, 2.0)
+    sums = summed(Returns(3, 0.5), *steps)
+    assert sums[0] == (0.0, 2.0, 0.25, 2.0)
+    assert sums[1] == (1.0, 2.0, 0.5, 2.0)
 
 
 def test_one_step_is_the_step_itself() -> None:
@@ -87,8 +87,8 @@ def filled(priority: float, count: int = 8) -> ChoiceReplay:
 
 
 def frequencies(replay: ChoiceReplay, draws: int = 200_000) -> Tensor:
-    found = replay.sample(draws, torch.Generator().manual_seed(1))
-    return torch.bincount(found.observations.flatten().long(), minlength=8) / draws
+    sample = replay.sample(draws, torch.Generator().manual_seed(1))
+    return torch.bincount(sample.observations.flatten().long(), minlength=8) / draws
 
 
 ERRORS = torch.tensor([0.0, 0.5, -1.0, 2.0, 0.1, 4.0, -0.2, 0.3])
@@ -111,12 +111,12 @@ def test_without_priorities_all_are_as_likely() -> None:
 def test_weights_undo_the_priorities() -> None:
     replay = filled(1.0)
     replay.reprioritise(torch.arange(8), ERRORS)
-    found = replay.sample(64, torch.Generator().manual_seed(1), importance=0.5)
-    assert found.places is not None
-    chances = ERRORS.abs()[found.places] / ERRORS.abs().sum()
+    sample = replay.sample(64, torch.Generator().manual_seed(1), importance=0.5)
+    assert sample.places is not None
+    chances = ERRORS.abs()[sample.places] / ERRORS.abs().sum()
     expected = (8 * chances) ** -0.5  # w = (N P)^-beta, over the largest
-    assert found.weights is not None
-    assert torch.allclose(found.weights, expected / expected.max(), atol=1e-3)
+    assert sample.weights is not None
+    assert torch.allclose(sample.weights, expected / expected.max(), atol=1e-3)
 
 
 def test_a_new_transition_is_as_likely_as_the_likeliest_so_far() -> None:
@@ -128,15 +128,15 @@ def test_a_new_transition_is_as_likely_as_the_likeliest_so_far() -> None:
 
 
 def test_a_drawn_row_keeps_together_what_belongs_together() -> None:
-    found = filled(0.7).sample(50, torch.Generator().manual_seed(1))
-    n = found.observations.squeeze(1)
-    assert torch.equal(found.following.squeeze(1), n + 0.5)
-    assert torch.equal(found.actions, n.long() % 3)
-    assert torch.equal(found.rewards, -n)
-    assert torch.equal(found.discounts, 0.5 * n)
-    assert torch.equal(found.labels.squeeze(1), n + 100.0)
-    assert found.places is not None
-    assert torch.equal(found.places, n.long())
+    sample = filled(0.7).sample(50, torch.Generator().manual_seed(1))
+    n = sample.observations.squeeze(1)
+    assert torch.equal(sample.following.squeeze(1), n + 0.5)
+    assert torch.equal(sample.actions, n.long() % 3)
+    assert torch.equal(sample.rewards, -n)
+    assert torch.equal(sample.discounts, 0.5 * n)
+    assert torch.equal(sample.labels.squeeze(1), n + 100.0)
+    assert sample.places is not None
+    assert torch.equal(sample.places, n.long())
 
 
 def test_the_oldest_rows_are_replaced_first() -> None:
@@ -152,9 +152,9 @@ def test_a_replay_goes_on_from_its_state(priority: float) -> None:
     replay, other = filled(priority), ChoiceReplay(8, 2, 1, heads=1, priority=priority)
     replay.reprioritise(torch.arange(8), ERRORS)
     other.load_state_dict(replay.state_dict())
-    for each in (replay, other):
-        each.add(numbered(20, 2))
-    first, second = (each.sample(300, torch.Generator().manual_seed(1)) for each in (replay, other))
+    for buffer in (replay, other):
+        buffer.add(numbered(20, 2))
+    first, second = (buffer.sample(300, torch.Generator().manual_seed(1)) for buffer in (replay, other))
     assert torch.equal(first.observations, second.observations)
     assert first.weights is not None
     assert second.weights is not None

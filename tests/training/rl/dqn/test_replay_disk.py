@@ -23,8 +23,8 @@ def numbered(number: int) -> Choices:
 
 
 def drawn(replay: ChoiceReplay, count: int = 400) -> list[float]:
-    found: list[float] = replay.sample(count, torch.Generator().manual_seed(1)).observations.flatten().tolist()
-    return found
+    values: list[float] = replay.sample(count, torch.Generator().manual_seed(1)).observations.flatten().tolist()
+    return values
 
 
 def on_disk(folder: Path, priority: float = 0.7, capacity: int = 8, spare: int = 4) -> DiskReplay:

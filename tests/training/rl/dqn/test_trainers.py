@@ -61,9 +61,9 @@ def pqn(seed: int = 1, place: Tabular | None = None, **more: Any) -> PqnTrainer:
 def bits(state: Any) -> list[bytes]:
     """Every weight, moment, transition and priority, and what the generator draws next."""
     if isinstance(state, dict):
-        return [each for _, item in sorted(state.items(), key=str) for each in bits(item)]
+        return [part for _, item in sorted(state.items(), key=str) for part in bits(item)]
     if isinstance(state, list | tuple):
-        return [each for item in state for each in bits(item)]
+        return [part for item in state for part in bits(item)]
     return [(state if isinstance(state, Tensor) else torch.tensor(float(state or 0))).numpy().tobytes()]
 
 
@@ -71,9 +71,9 @@ def bits(state: Any) -> list[bytes]:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(made: Callable[..., Any], precision: str) -> None:
     first, second, other = (made(seed, precision=precision) for seed in (1, 1, 2))
-    for each in (first, second, other):
-        while not each.done:
-            each.update()
+    for trainer in (first, second, other):
+        while not trainer.done:
+            trainer.update()
     assert bits(first.state_dict()) == bits(second.state_dict())
     assert bits(first.state_dict()) != bits(other.state_dict())
 
@@ -88,18 +88,18 @@ def test_a_run_continued_from_its_state_ends_in_the_same_bytes(
         before.update()
     torch.save(before.state_dict(), tmp_path / "state.pt")
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for each in (whole, before, after):
-        while not each.done:
-            each.update()
+    for trainer in (whole, before, after):
+        while not trainer.done:
+            trainer.update()
     assert bits(after.state_dict()) == bits(whole.state_dict()) == bits(before.state_dict())
 
 
 def test_updates_are_due_by_the_stated_ratio() -> None:
-    found = dqn()
-    progress = [found.update() for _ in range(10)]
-    assert found.done
+    trainer = dqn()
+    progress = [trainer.update() for _ in range(10)]
+    assert trainer.done
     due = [(steps - 24) * 3 // 16 for steps in range(40, 401, 40)]  # 3 for every 16 after the first 24
-    assert [each.gradient_steps for each in progress] == due
+    assert [report.gradient_steps for report in progress] == due
     assert progress[-1].figures.keys() == {"loss", "error", "Q mean", "gradient norm", "heads loss"}
 
 
@@ -118,17 +118,17 @@ class Broken(WithLabels):
     """Pays what is no number."""
 
     def step(self, actions: Tensor) -> Step:
-        found = super().step(actions)
-        return found._replace(rewards=found.rewards * float("nan"))
+        result = super().step(actions)
+        return result._replace(rewards=result.rewards * float("nan"))
 
 
 @pytest.mark.parametrize("made", [dqn, pqn])
 def test_a_reward_that_is_not_finite_ends_the_run_and_breaks_no_weight(made: Callable[..., Any]) -> None:
-    found = made(1, Broken(8, 1))
-    network = found.dqn.network if isinstance(found, DqnTrainer) else found.pqn.network
+    trainer = made(1, Broken(8, 1))
+    network = trainer.dqn.network if isinstance(trainer, DqnTrainer) else trainer.pqn.network
     with pytest.raises(NotFiniteError, match="mean reward or an observation"):
-        found.update()
-    assert all(bool(torch.isfinite(each).all()) for each in network.parameters())
+        trainer.update()
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("made", [dqn, pqn])
@@ -159,8 +159,8 @@ def test_an_environment_without_time_limits_needs_none(made: Callable[..., Any])
         def step(self, actions: Tensor) -> Step:
             return super().step(actions)._replace(truncated=None, last=None)
 
-    found = made(1, Endless(8, 1))
-    assert found.update().steps == 40
+    trainer = made(1, Endless(8, 1))
+    assert trainer.update().steps == 40
 
 
 def learner(
@@ -192,11 +192,11 @@ def learner(
     return OnlineLearner(network, c, cold, lanes=2, seed=seed), taken
 
 
-def learn(found: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[str, float]]:
+def learn(agent: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[str, float]]:
     figures = []
-    for each in experiences:
-        found.take(**each)
-        figures.append(found.learn())
+    for experience in experiences:
+        agent.take(**experience)
+        figures.append(agent.learn())
     return figures
 
 
@@ -212,19 +212,19 @@ def test_an_online_learner_goes_on_from_its_state_in_the_same_bytes(stopped: int
 
 
 def test_an_online_learner_takes_the_steps_that_are_due_and_half_from_the_cold_start() -> None:
-    found, taken = learner()
-    figures = learn(found, taken)
-    assert found.gradient_steps == (400 - 8) // 4
-    assert [index + 1 for index, each in enumerate(figures) if each] == list(range(12, 401, 4))
-    assert figures[-1]["cold share"] == found.cold_share == OnlineCoefficients().cold_share == 0.5
+    agent, taken = learner()
+    figures = learn(agent, taken)
+    assert agent.gradient_steps == (400 - 8) // 4
+    assert [index + 1 for index, row in enumerate(figures) if row] == list(range(12, 401, 4))
+    assert figures[-1]["cold share"] == agent.cold_share == OnlineCoefficients().cold_share == 0.5
 
 
 def test_the_cold_start_is_left_out_once_experience_contradicts_it() -> None:
-    found, taken = learner(contradicting=True)
-    learn(found, taken[:200])
-    assert found.cold_share == 0.5
-    learn(found, taken[200:])
-    assert found.cold_share == 0.0
+    agent, taken = learner(contradicting=True)
+    learn(agent, taken[:200])
+    assert agent.cold_share == 0.5
+    learn(agent, taken[200:])
+    assert agent.cold_share == 0.0
 
 
 def agreement() -> tuple[Agreement, Callable[[np.ndarray], list[bool]]]:
@@ -288,25 +288,25 @@ def test_a_state_of_the_former_detector_goes_on() -> None:
 
 
 def test_without_a_cold_start_all_is_fresh() -> None:
-    found, taken = learner()
+    agent, taken = learner()
     c = replace(RECIPES["online"], widths=(16,), batch=16, learning_starts=8)
-    alone = OnlineLearner(found.dqn, c, ChoiceReplay(100, 1, STATES, heads=1), lanes=2, seed=1)
+    alone = OnlineLearner(agent.dqn, c, ChoiceReplay(100, 1, STATES, heads=1), lanes=2, seed=1)
     assert learn(alone, taken[:20])[-1]["cold share"] == 0.0
 
 
 def test_a_reward_that_is_no_number_ends_online_learning_and_breaks_no_weight() -> None:
-    found, taken = learner()
-    learn(found, taken[:50])
+    agent, taken = learner()
+    learn(agent, taken[:50])
     with pytest.raises(ArithmeticError, match="are not finite"):
-        learn(found, [each | {"reward": float("nan")} for each in taken[50:]])
-    assert all(bool(torch.isfinite(each).all()) for each in found.dqn.network.parameters())
+        learn(agent, [experience | {"reward": float("nan")} for experience in taken[50:]])
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.dqn.network.parameters())
 
 
 def test_a_network_that_expects_what_never_comes_is_no_change_of_the_world() -> None:
-    found, taken = learner()
+    agent, taken = learner()
     wrong = [each | {"reward": each["reward"] + 20.0} for each in taken]
     cold, returns = ChoiceReplay(300, 1, STATES, heads=1), Returns(3, RECIPES["online"].discount)
-    network = found.dqn.network
+    network = agent.dqn.network
     for each in wrong[:300]:
         both = network.prepare(torch.stack([torch.as_tensor(each[name]) for name in ("observation", "following")]))
         step = OneStep(
@@ -322,7 +322,7 @@ def test_a_network_that_expects_what_never_comes_is_no_change_of_the_world() -> 
         if choices is not None:
             cold.add(choices)
     c = replace(RECIPES["online"], widths=(16,), batch=16, learning_starts=8)
-    alone = OnlineLearner(found.dqn, c, cold, lanes=2, seed=1)
+    alone = OnlineLearner(agent.dqn, c, cold, lanes=2, seed=1)
     for _ in range(4):
         learn(alone, wrong)
     assert alone.cold_share == 0.5

@@ -150,9 +150,9 @@ def weight(parameter: nn.Parameter) -> Tensor:
 def drawn(seed: int, count: int) -> list[Tensor]:
     """What their `count` draws of normal noise give after `torch.manual_seed(seed)`."""
     torch.manual_seed(seed)
-    found = [torch.normal(torch.zeros(ROWS, 1), torch.ones(ROWS, 1)) for _ in range(count)]
+    noise = [torch.normal(torch.zeros(ROWS, 1), torch.ones(ROWS, 1)) for _ in range(count)]
     torch.manual_seed(seed)
-    return found
+    return noise
 
 
 def largest(mine: list[Tensor], others: list[Tensor]) -> float:
@@ -169,10 +169,10 @@ def test_losses_and_gradients_of_sac_are_those_of_stable_baselines3(seed: int) -
     twins = Twins("sac", [batch])
     ours, sb3 = twins.ours, twins.sb3
     assert isinstance(ours, Sac)
-    found, of_actor = ours.descend(batch, torch.stack(drawn(seed, 2)))
+    losses, of_actor = ours.descend(batch, torch.stack(drawn(seed, 2)))
     sb3.train(1, ROWS)
     logged = sb3.logger.name_to_value
-    assert float(found[0]) == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
+    assert float(losses[0]) == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
     assert of_actor is not None
     actor_loss, _, _, temperature_loss, temperature = of_actor.tolist()
     assert actor_loss == pytest.approx(logged["train/actor_loss"], abs=TOLERANCE)
@@ -180,7 +180,7 @@ def test_losses_and_gradients_of_sac_are_those_of_stable_baselines3(seed: int) -
     assert temperature == pytest.approx(logged["train/ent_coef"], abs=TOLERANCE)
     assert largest(gradients_of(ours.critics), twins.of_critics) < TOLERANCE
     assert largest(gradients_of(ours.actor), twins.of_actor) < TOLERANCE
-    assert all(bool(found.any()) for found in twins.of_critics + twins.of_actor)
+    assert all(bool(tensor.any()) for tensor in twins.of_critics + twins.of_actor)
     assert float((ours._temperature[0].grad - sb3.log_ent_coef.grad).abs()) < TOLERANCE
 
 
@@ -193,15 +193,15 @@ def test_losses_and_gradients_of_td3_are_those_of_stable_baselines3(seed: int) -
     noise = drawn(seed, 2)
     first, none = ours.descend(batches[0], noise[0])
     assert none is None
-    found, of_actor = ours.descend(batches[1], noise[1])
+    losses, of_actor = ours.descend(batches[1], noise[1])
     sb3.train(2, ROWS)
     logged = sb3.logger.name_to_value
-    assert float(first[0] + found[0]) / 2.0 == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
+    assert float(first[0] + losses[0]) / 2.0 == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
     assert of_actor is not None
     assert float(of_actor[0]) == pytest.approx(logged["train/actor_loss"], abs=TOLERANCE)
     assert largest(gradients_of(ours.critics), twins.of_critics) < TOLERANCE
     assert largest(gradients_of(ours.actor), twins.of_actor) < TOLERANCE
-    assert all(bool(found.any()) for found in twins.of_critics + twins.of_actor)
+    assert all(bool(tensor.any()) for tensor in twins.of_critics + twins.of_actor)
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
@@ -247,7 +247,7 @@ def test_what_the_critics_explain_is_what_stable_baselines3_measures_of_its_own(
     generator = torch.Generator().manual_seed(3)
     goals = torch.randn(ROWS, generator=generator)
     values = torch.stack([0.5 * goals, torch.randn(ROWS, generator=generator)])
-    expected = [explained_variance(each.numpy(), goals.numpy()) for each in values]
+    expected = [explained_variance(value.numpy(), goals.numpy()) for value in values]
     assert float(explained(values, goals)) == pytest.approx(np.mean(expected), abs=1e-6)
     assert float(explained(goals, goals)) == 1.0
     assert float(explained(values[:, :1], goals[:1])) == 1.0  # one goal varies by nothing

@@ -18,8 +18,8 @@ def network() -> nn.Sequential:
 
 def loss_of(module: nn.Module, index: int) -> Tensor:
     rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(index))
-    found: Tensor = module(rows).square().sum()
-    return found
+    loss: Tensor = module(rows).square().sum()
+    return loss
 
 
 def by_torch(module: nn.Module, optimizer: torch.optim.Adam, index: int, bound: float | None) -> None:

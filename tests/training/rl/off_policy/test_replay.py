@@ -52,8 +52,8 @@ def test_a_replay_goes_on_from_its_state(added: int) -> None:
     for step in range(added):
         replay.add(numbered(1 + 2 * step))
     other.load_state_dict(replay.state_dict())
-    for each in (replay, other):
-        each.add(numbered(50))
+    for buffer in (replay, other):
+        buffer.add(numbered(50))
     assert other.size == replay.size
     assert torch.equal(drawn(other).observations, drawn(replay).observations)
 

@@ -44,25 +44,25 @@ def trainer(
     return OffPolicyTrainer(agent, place or PlantedSizing(MDP, c.environments, seed), c, total_steps=400, seed=seed)
 
 
-def bits(found: OffPolicyTrainer) -> list[bytes]:
+def bits(learner: OffPolicyTrainer) -> list[bytes]:
     """Every weight and every moment, and what the generator draws next."""
 
     def tensors(value: Any) -> list[Tensor]:
         if isinstance(value, dict):
-            return [each for _, item in sorted(value.items(), key=str) for each in tensors(item)]
+            return [tensor for _, item in sorted(value.items(), key=str) for tensor in tensors(item)]
         if isinstance(value, list | tuple):
-            return [each for item in value for each in tensors(item)]
+            return [tensor for item in value for tensor in tensors(item)]
         return [value] if isinstance(value, Tensor) else [torch.tensor(float(value or 0))]
 
-    return [each.numpy().tobytes() for each in tensors(found.state_dict())]
+    return [tensor.numpy().tobytes() for tensor in tensors(learner.state_dict())]
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision: str) -> None:
     first, second, other = (trainer(name, seed=seed, precision=precision) for seed in (1, 1, 2))
-    for each in (first, second, other):
-        train_agent(each)
+    for run in (first, second, other):
+        train_agent(run)
     assert bits(first) == bits(second)
     assert bits(first) != bits(other)
 
@@ -83,12 +83,12 @@ def test_a_run_continued_from_its_state_ends_in_the_same_bytes(name: str, stoppe
 
 
 def test_updates_are_due_by_the_stated_ratio() -> None:
-    found = trainer()
-    progress = [found.update() for _ in range(10)]
-    assert found.done
-    assert [each.steps for each in progress] == list(range(40, 401, 40))
+    learner = trainer()
+    progress = [learner.update() for _ in range(10)]
+    assert learner.done
+    assert [report.steps for report in progress] == list(range(40, 401, 40))
     due = [(steps - 24) * 3 // 16 for steps in range(40, 401, 40)]  # 3 for every 16 after the first 24
-    assert [each.gradient_steps for each in progress] == due
+    assert [report.gradient_steps for report in progress] == due
     assert progress[-1].update_to_data == due[-1] / 400
     assert SMALL.update_to_data == 3 / 16
 
@@ -100,8 +100,8 @@ def test_the_first_actions_are_uniform() -> None:
             return super().step(actions)
 
     seen: list[Tensor] = []
-    found = trainer("td3", replace(SMALL, exploration=0.0), Watching(MDP, 8, 1))
-    found.update()
+    learner = trainer("td3", replace(SMALL, exploration=0.0), Watching(MDP, 8, 1))
+    learner.update()
     assert len({tuple(actions.flatten().tolist()) for actions in seen}) == 5
     assert float(torch.cat(seen[:3]).abs().max()) > 0.8
     actor = trainer("td3", replace(SMALL, exploration=0.0)).agent.actor
@@ -140,9 +140,9 @@ TWO = replace(SMALL, environments=2, round_transitions=12, learning_starts=100, 
 
 
 def test_after_a_time_limit_the_value_goes_on_and_after_a_true_end_it_does_not() -> None:
-    found = trainer("sac", TWO, Scripted())
-    found.update()
-    rows = found.state_dict()["replay"]["rows"].view(6, 2, -1)  # steps, environments
+    learner = trainer("sac", TWO, Scripted())
+    learner.update()
+    rows = learner.state_dict()["replay"]["rows"].view(6, 2, -1)  # steps, environments
     following, rewards, goes_on = rows[:, :, INPUTS], rows[:, :, -2], rows[:, :, -1]
     assert following[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert following[:, 1].tolist() == [1.0, -2.0, 3.0, -4.0, 5.0, -6.0]  # what was there before the reset
@@ -154,17 +154,17 @@ def test_after_a_time_limit_the_value_goes_on_and_after_a_true_end_it_does_not()
 @pytest.mark.parametrize("name", ["sac", "td3"])
 def test_a_reward_that_is_not_finite_ends_the_run_and_leaves_the_weights(name: str) -> None:
     place = Scripted()
-    found = trainer(name, replace(TWO, learning_starts=6), place)
-    found.update()
-    assert found.gradient_steps > 0
+    learner = trainer(name, replace(TWO, learning_starts=6), place)
+    learner.update()
+    assert learner.gradient_steps > 0
     place.reward = float("nan")
-    before = {key: value.clone() for key, value in found.agent.actor.state_dict().items()}
+    before = {key: value.clone() for key, value in learner.agent.actor.state_dict().items()}
     with pytest.raises(NotFiniteError, match=r"mean reward or an observation .* in update 1 is nan"):
-        found.update()
+        learner.update()
     # the gradient steps before a bad row was drawn were taken; none of the weights is broken
-    assert all(bool(torch.isfinite(value).all()) for value in found.agent.actor.state_dict().values())
-    assert all(bool(torch.isfinite(value).all()) for value in found.agent.critics.state_dict().values())
-    assert before.keys() == found.agent.actor.state_dict().keys()
+    assert all(bool(torch.isfinite(value).all()) for value in learner.agent.actor.state_dict().values())
+    assert all(bool(torch.isfinite(value).all()) for value in learner.agent.critics.state_dict().values())
+    assert before.keys() == learner.agent.actor.state_dict().keys()
 
 
 def test_an_observation_that_is_not_finite_ends_the_run() -> None:
@@ -174,11 +174,11 @@ def test_an_observation_that_is_not_finite_ends_the_run() -> None:
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
 def test_a_loss_that_is_not_finite_ends_the_run_and_no_weight_changes(name: str) -> None:
-    found = trainer(name, replace(TWO, learning_starts=2), Scripted(reward=1e30))  # its square is infinite
-    weights = [parameter.clone() for parameter in found.agent.critics.parameters()]
+    learner = trainer(name, replace(TWO, learning_starts=2), Scripted(reward=1e30))  # its square is infinite
+    weights = [parameter.clone() for parameter in learner.agent.critics.parameters()]
     with pytest.raises(NotFiniteError, match="critic loss of minibatch 0 in update 0 is inf"):
-        found.update()
-    after = list(found.agent.critics.parameters())
+        learner.update()
+    after = list(learner.agent.critics.parameters())
     assert all(torch.equal(mine, other) for mine, other in zip(weights, after, strict=True))
 
 
@@ -191,20 +191,20 @@ def test_a_pause_that_raises_leaves_a_state_to_go_on_from() -> None:
             raise StopNow
 
     seen: list[int] = []
-    whole, found, after = trainer(), trainer(), trainer()
+    whole, learner, after = trainer(), trainer(), trainer()
     train_agent(whole)
     with pytest.raises(StopNow):
-        train_agent(found, on_update=lambda progress: seen.append(progress.updates), pause=pause)
+        train_agent(learner, on_update=lambda progress: seen.append(progress.updates), pause=pause)
     assert seen == [1, 2, 3]
-    after.load_state_dict(found.state_dict())
+    after.load_state_dict(learner.state_dict())
     train_agent(after)
     assert bits(after) == bits(whole)
 
 
 def test_what_an_update_reports() -> None:
     for name, more in (("sac", {"entropy", "temperature loss", "temperature"}), ("td3", set())):
-        found = trainer(name)
-        assert found.update().figures.keys() == {
+        learner = trainer(name)
+        assert learner.update().figures.keys() == {
             "critic loss",
             "Q mean",
             "critic gradient norm",
@@ -217,10 +217,10 @@ def test_what_an_update_reports() -> None:
 
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
     c = replace(SMALL, max_grad_norm=1e-3)
-    found = trainer("td3", c)
-    found.update()
+    learner = trainer("td3", c)
+    learner.update()
     norm = torch.nn.utils.get_total_norm(
-        [each.grad for each in found.agent.critics.parameters() if each.grad is not None]
+        [parameter.grad for parameter in learner.agent.critics.parameters() if parameter.grad is not None]
     )
     assert float(norm) == pytest.approx(1e-3, rel=1e-2)
 
@@ -246,9 +246,9 @@ def test_processes_that_share_environments_and_batches_keep_equal_weights(tmp_pa
     def work(rank: int) -> OffPolicyTrainer:
         group = Collectives(tmp_path, rank, 2)
         agent = build("sac", INPUTS, c, seed=1, average=group.average)
-        found = OffPolicyTrainer(agent, PlantedSizing(MDP, 4, rank), c, total_steps=200, seed=rank)
-        train_agent(found)
-        return found
+        member = OffPolicyTrainer(agent, PlantedSizing(MDP, 4, rank), c, total_steps=200, seed=rank)
+        train_agent(member)
+        return member
 
     make_deterministic()
     with ThreadPoolExecutor(2) as pool:
@@ -292,6 +292,6 @@ def test_an_environment_without_time_limits_needs_none() -> None:
         def step(self, actions: Tensor) -> Step:
             return super().step(actions)._replace(truncated=None, last=None)
 
-    found = trainer("sac", TWO, Endless())
-    found.update()
-    assert found.state_dict()["replay"]["rows"][1::2, INPUTS].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    learner = trainer("sac", TWO, Endless())
+    learner.update()
+    assert learner.state_dict()["replay"]["rows"][1::2, INPUTS].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]

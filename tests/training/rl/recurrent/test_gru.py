@@ -25,9 +25,9 @@ def exact_products() -> Iterator[None]:
     switch.fp32_precision = before
 
 
-def _gradients(run: Callable[[], Tensor], wanted: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _gradients(run: Callable[[], Tensor], inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
     output = run()
-    return output.detach(), list(torch.autograd.grad((output * weight).sum(), wanted))
+    return output.detach(), list(torch.autograd.grad((output * weight).sum(), inputs))
 
 
 def _close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-5) -> None:
@@ -75,13 +75,13 @@ def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> No
     layer = Gru(8, 16, torch.Generator().manual_seed(0))
     rows, weight = _inputs(6, 5, 8).bfloat16().float(), _inputs(6, 5, 16, seed=1)
     state, starts = _inputs(5, 16, seed=2), torch.zeros(6, 5, dtype=torch.bool)
-    wanted = list(layer.parameters())
-    expected = _gradients(lambda: layer.sequence(rows, state, starts), wanted, weight)
+    inputs = list(layer.parameters())
+    expected = _gradients(lambda: layer.sequence(rows, state, starts), inputs, weight)
     with torch.autocast("cpu", torch.bfloat16):
         output = layer.sequence(rows.bfloat16(), state, starts)
         with torch.no_grad():
             stepped = layer.step(rows[0].bfloat16(), state)
-    gradients = torch.autograd.grad((output * weight).sum(), wanted)
+    gradients = torch.autograd.grad((output * weight).sum(), inputs)
     assert output.dtype == stepped.dtype == torch.float32
     for ours, other in zip([output.detach(), *gradients], [expected[0], *expected[1]], strict=True):
         assert torch.equal(ours, other)
@@ -106,9 +106,9 @@ def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
     layer = Gru(3, 4, torch.Generator().manual_seed(0))
     rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
     starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
-    wanted, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
-    ours = _gradients(lambda: layer.sequence(rows, state, starts), wanted, weight)
-    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), wanted, weight)
+    inputs, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
+    ours = _gradients(lambda: layer.sequence(rows, state, starts), inputs, weight)
+    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), inputs, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 

@@ -26,9 +26,9 @@ def exact_products() -> Iterator[None]:
     switch.fp32_precision = before
 
 
-def _gradients(run: Callable[[], Tensor], wanted: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _gradients(run: Callable[[], Tensor], inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
     output = run()
-    return output.detach(), list(torch.autograd.grad((output * weight).sum(), wanted))
+    return output.detach(), list(torch.autograd.grad((output * weight).sum(), inputs))
 
 
 def _close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-5) -> None:
@@ -58,16 +58,16 @@ def test_outputs_and_all_gradients_are_those_of_torch(
     theirs = nn.LSTM(inputs, hidden, layers, batch_first=True)
     rows = _inputs(batch, steps, inputs).requires_grad_()
     weight = _inputs(steps, batch, hidden, seed=1) if every else _inputs(batch, hidden, seed=1)
-    wanted, parameters = [rows, *theirs.parameters()], list(theirs.parameters())
+    tensors, parameters = [rows, *theirs.parameters()], list(theirs.parameters())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lstm_kernel, "CHUNK", chunk)
-        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), wanted, weight)
+        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
 
     def outputs() -> Tensor:
-        found: Tensor = theirs(rows)[0]
-        return found.transpose(0, 1) if every else found[:, -1]
+        output: Tensor = theirs(rows)[0]
+        return output.transpose(0, 1) if every else output[:, -1]
 
-    expected = _gradients(outputs, wanted, weight)
+    expected = _gradients(outputs, tensors, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
@@ -142,7 +142,7 @@ def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
         gradients = torch.autograd.grad(output.sum(), list(module.parameters()))
     finally:
         torch.use_deterministic_algorithms(before)
-    assert all(bool(torch.isfinite(each).all()) for each in (output, *gradients))
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in (output, *gradients))
 
 
 def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

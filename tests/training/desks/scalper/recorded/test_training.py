@@ -61,13 +61,13 @@ def test_recorded_quotes_that_the_option_market_made_train_the_weights_of_its_ow
     quotes = option_quotes(of_the_market(tmp_path / "quotes.parquet", history, TRADING), "SPY")
     quoted = quoted_days(quotes, history, SessionCalendar.load("2024-05-20", "2024-10-31"), TRADING)
     days = history.usable
-    own = quote_table(history, [(day, modelled(history, day, TRADING)) for day in days], TRADING)
+    table = quote_table(history, [(day, modelled(history, day, TRADING)) for day in days], TRADING)
     from_file = quote_table(
         history, [(day, session_quotes(quoted[day.session.date], history, day, TRADING)) for day in days], TRADING
     )
-    assert trained(history, own) == trained(history, from_file)
-    dearer = replace(own, opens=own.opens + torch.tensor([0, 5]))
-    assert trained(history, own) != trained(history, dearer)
+    assert trained(history, table) == trained(history, from_file)
+    dearer = replace(table, opens=table.opens + torch.tensor([0, 5]))
+    assert trained(history, table) != trained(history, dearer)
 
 
 def loaded(folder: Path, share: float) -> QuotedData:
@@ -90,9 +90,9 @@ def test_modelled_sessions_are_drawn_by_their_share_and_only_up_to_the_last_that
         """Which of the modelled sessions the environments begin on; their share is about the stated one."""
         trained_on = [date for date in dates if date <= until]
         row = data.training_market(trained_on, since, TRADING, count=4000, seed=1).row
-        made = row >= first
-        assert float(made.double().mean()) == pytest.approx(0.3, abs=0.03)  # four deviations
-        return sorted(set(((row[made] - first) // 390).tolist()))
+        mask = row >= first
+        assert float(mask.double().mean()) == pytest.approx(0.3, abs=0.03)  # four deviations
+        return sorted(set(((row[mask] - first) // 390).tolist()))
 
     assert copies("", dates[3]) == [0, 1, 2, 3, 4]
     assert copies("", dates[0]) == [0, 1]
@@ -125,15 +125,15 @@ def test_the_settings_of_manifest_and_report_name_the_quotes_their_coverage_and_
     minutes = coverage["contract_minutes"]
     assert sum(minutes.values()) == 4 * 2 * 389  # a call and a put nearest the money at each close but the last
     assert 0.04 < minutes["missing"] / sum(minutes.values()) < 0.08
-    shown = hand_study()
+    hand_made = hand_study()
     named = {name: value for name, value in study.settings.items() if name.startswith("option_quote")}
-    shown = msgspec.structs.replace(shown, settings={**shown.settings, **named})
-    found = find(shown)
-    modelled_line = msgspec.structs.replace(found.baselines[0], name="Black-Scholes prices")
-    found = msgspec.structs.replace(found, scenarios=(*found.scenarios, modelled_line))
-    report = page(shown, found)
+    hand_made = msgspec.structs.replace(hand_made, settings={**hand_made.settings, **named})
+    findings = find(hand_made)
+    modelled_line = msgspec.structs.replace(findings.baselines[0], name="Black-Scholes prices")
+    findings = msgspec.structs.replace(findings, scenarios=(*findings.scenarios, modelled_line))
+    report = page(hand_made, findings)
     assert "The file has quotes of 4 of 5 sessions of the bars, and of 9" in report
-    assert quoted_rows(found) == [row[:3] for row in result_rows(found)]  # the first baseline's figures stand in
+    assert quoted_rows(findings) == [row[:3] for row in result_rows(findings)]  # the first baseline's figures stand in
     assert "Recorded quotes next to Black" not in page(hand_study(), find(hand_study()))
     for words in (source.sha256, "4 of 5 sessions", "25.0\N{NO-BREAK SPACE}% of the training episodes"):
         assert words in report

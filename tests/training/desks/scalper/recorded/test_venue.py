@@ -17,8 +17,8 @@ def test_a_half_spread_grows_around_its_mid_the_bid_rounded_down_and_the_ask_up(
     times: int, sides: tuple[str, str]
 ) -> None:
     low, high = Decimal("1.9"), Decimal("2.2")
-    found = widened(Quote("SPY240816C00550000", Decimal("2.00"), Decimal("2.05"), low, high, 7), times)
-    assert found == Quote("SPY240816C00550000", Decimal(sides[0]), Decimal(sides[1]), low, high, 7)
+    wide = widened(Quote("SPY240816C00550000", Decimal("2.00"), Decimal("2.05"), low, high, 7), times)
+    assert wide == Quote("SPY240816C00550000", Decimal(sides[0]), Decimal(sides[1]), low, high, 7)
 
 
 def test_a_missing_side_stays_missing() -> None:
