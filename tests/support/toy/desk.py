@@ -18,6 +18,7 @@ from training.desks.daily.desk import Desk, dry_run, under
 from training.desks.daily.table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
+from training.desks.ppo import Ppo
 from training.evaluate.players import Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column
@@ -141,7 +142,7 @@ def _dearer(desk: Desk) -> Desk:
     return under(desk, with_costs(desk.trading, 2))
 
 
-def _load(path: Path, trading: Trading) -> ToyTaskData:
+def _read(path: Path, trading: Trading) -> ToyTaskData:
     strategy = daily_strategy(SPEC.name)
     return ToyTaskData(path, read_table(path, strategy), strategy, trading)
 
@@ -158,7 +159,7 @@ KIND = TrainingKind(
     variants=("gain",),
     presets={"smoke": Preset("a few updates", 512, Coefficients(environments=8, rollout_steps=16, batch=64, epochs=2))},
     baselines=BASELINES,
-    load=_load,
+    procedure=Ppo(_read),
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("weight",)),
     walk=Walk(train=60, validate=20, test=20, purge=SPEC.history_bars + 1),

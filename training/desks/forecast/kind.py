@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.forecast_ensemble.features import COUNT
 from training.desks.forecast.baselines import BASELINES, PARTS
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import passive_of, policy_of
-from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan
+from training.desks.forecast.plan import PRESETS, WALK
 from training.desks.forecast.procedure import WalkByYears
-from training.desks.forecast.task_data import load
-from training.desks.kind import Passive, Sources, Span, TrainingKind
+from training.desks.kind import Passive, Span, TrainingKind
 from training.export.reference import each_column
-
-
-def _load(path: Path, trading: Trading) -> Any:
-    return load(path, trading, Sources(), ForecastPlan())
 
 
 def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -41,7 +34,7 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=BASELINES,
     parts=PARTS,
-    load=_load,
+    procedure=WalkByYears(),
     policy=_policy,
     inputs=each_column(SPEC, range(COUNT)),
     walk=WALK,
@@ -49,6 +42,5 @@ KIND = TrainingKind(
     compounds=True,
     reference=REFERENCE,
     rules=_rules,
-    procedure=WalkByYears(),
     passive=Passive("holds as much of each stock as one may weigh, whatever is forecast", of=passive_of),
 )

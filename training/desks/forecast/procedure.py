@@ -1,22 +1,23 @@
-"""What a run of `forecast_ensemble` has for the report and the manifest: its forecasts and what validation chose."""
+"""How `forecast_ensemble` is trained: a forecaster for each year, then agents that learn on its forecasts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
+import torch
 from torch import nn
 
 from daemon.core.limits import Trading
 from training.desks.forecast import graph
 from training.desks.forecast.agents import Work, first_agents
-from training.desks.forecast.baselines import players
+from training.desks.forecast.baselines import PLAYERS
 from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
 from training.desks.forecast.market import BONUS
-from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds, settable_of, space_of
+from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds
 from training.desks.forecast.task_data import ForecastTaskData, load
 from training.desks.forecast.years import (
     MEMBER_TASK,
@@ -28,67 +29,14 @@ from training.desks.forecast.years import (
     milliseconds,
     year_task,
 )
-from training.desks.kind import Keeper, Played, Sources, Span
-from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
+from training.desks.kind import OWN_FOLDS, Done, Played, Procedure, Sources, Span, Start, Task
+from training.desks.trial import RLLIB, News, Request, Trained
 from training.forecast.findings import KEY, find
 from training.forecast.folds import by_years
-from training.rl.dimensions import Dimension
-from training.rl.presets import Plan
+from training.study.folds import Cut
 from training.study.study import Fold
 
-# What a run of `forecast_ensemble` has for the report and the manifest: its forecasts and what validation chose.
-
 ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
-
-
-def for_report(
-    own: ForecastPlan,
-    policies: Sequence[nn.Module],
-    data: ForecastTaskData,
-    done: Callable[[str], Mapping[str, Any]],
-) -> dict[str, Any]:
-    """See `Procedure.for_report`: how good the forecasts of all years were, and how long a decision takes."""
-    paper = data.rules.paper
-    cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
-    of_folds = [cast("Policy", policy) for policy in policies]
-    net = of_folds[-1].forecaster
-    facts = {
-        "parameters": sum(one.numel() for one in net.members[0].parameters()),
-        "members": len(net.members),
-        "confidence": net.confidence,
-    }
-    years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in own.years]
-    found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
-    sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
-    chosen = [_shares(each.state_dict()) | {"threshold": float(each.threshold)} for each in of_folds]
-    return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
-
-
-def figures(
-    own: ForecastPlan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """See `Procedure.figures`: what validation chose, and how good each year's forecasts were, calibrated or not."""
-    state = weights["state"]
-    years = {year: done(YEAR_TASK.format(year=year)) for year in own.years}
-    return {
-        "chosen": {
-            "alpha": own.alpha,
-            "alpha_is": ALPHA_IS,
-            "bonus": BONUS,
-            "shares": _shares(state),
-            "threshold": float(state["threshold"]),
-        },
-        "forecaster": {
-            str(year): {"purged": found["purged"]}
-            | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
-            for year, found in years.items()
-        },
-    }
-
-
-def _shares(state: Mapping[str, Any]) -> dict[str, float]:
-    """The weight of each agent in a policy's state."""
-    return dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True))
 
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
@@ -97,54 +45,59 @@ FEW_FORECASTER_STEPS = (
 )
 
 
-class WalkByYears:
+class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
     """See `training.desks.kind.Procedure`."""
 
-    def load(self, path: Path, trading: Trading, sources: Sources, plan: Plan) -> ForecastTaskData:
-        """See `Procedure`."""
-        return load(path, trading, sources, _own(plan))
+    players = PLAYERS
 
-    def folds(self, dates: Sequence[str], plan: Plan) -> tuple[Fold, ...]:
+    def lacks(self) -> Mapping[str, str]:
         """See `Procedure`."""
-        return folds_of(dates, _own(plan))
+        return OWN_FOLDS | {"option_quotes": "it trades no options"}
 
-    def count(self, plan: Plan) -> int:
+    def load(self, path: Path, trading: Trading, sources: Sources, plan: ForecastPlan, /) -> ForecastTaskData:
         """See `Procedure`."""
-        return len(_own(plan).tests)
+        return load(path, trading, sources, plan)
 
-    def stages(self, plan: Plan) -> Mapping[str, Sequence[str]]:
+    def folds(self, dates: Sequence[str], plan: ForecastPlan, _: Cut, /) -> tuple[Fold, ...]:
         """See `Procedure`."""
-        own = _own(plan)
-        members = [MEMBER_TASK.format(year=y, member=m) for y in own.years for m in range(1, own.members + 1)]
-        return {MEMBERS: members, FORECASTS: [YEAR_TASK.format(year=year) for year in own.years]}
+        return folds_of(dates, plan)
 
-    def prior(
-        self,
-        task: str,
-        request: Request,
-        data: ForecastTaskData,
-        keeper: Keeper,
-        done: Callable[[str], Mapping[str, Any]],
-        control: Control,
-        listen: Listener,
-    ) -> None:
+    def search_folds(
+        self, dates: Sequence[str], plan: ForecastPlan, _: Sequence[Fold], count: int, /
+    ) -> tuple[Fold, ...]:
+        """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
+        return search_folds(dates, plan, count)
+
+    def stages(self, plan: ForecastPlan, /) -> Mapping[str, Sequence[str]]:
         """See `Procedure`."""
-        kept = keeper.checkpoint()
+        members = [MEMBER_TASK.format(year=y, member=m) for y in plan.years for m in range(1, plan.members + 1)]
+        return {MEMBERS: members, FORECASTS: [YEAR_TASK.format(year=year) for year in plan.years]}
+
+    def needed(self, plan: ForecastPlan, fold: Fold, /) -> Sequence[str]:
+        """See `Procedure`: the forecasts up to the validation year."""
+        last = int(fold.validate[-1][:4])
+        tasks = (task for stage in self.stages(plan).values() for task in stage)
+        return [task for task in tasks if int(task.split("-")[1]) <= last]
+
+    def prior(self, name: str, task: Task[ForecastTaskData, ForecastPlan], /) -> None:
+        """See `Procedure`."""
+        kept = task.keeper.checkpoint()
         if kept is not None:
-            listen(News(task, kept["steps"], kept["steps"], began=kept["steps"]))
+            task.listen(News(name, kept["steps"], kept["steps"], began=kept["steps"]))
             return
-        plan = _own(request.plan)
-        kind, year, *member = task.split("-")
+        plan, data = task.plan, task.data
+        kind, year, *member = name.split("-")
         fold = {fold.year: fold for fold in by_years(data.panel.dates, plan.years[0], plan.last_test)}[int(year)]
         if kind == "forecaster":
-            keeper.save(member_task(task, plan, fold, int(member[0]) - 1, data, keeper, control, listen))
+            number = int(member[0]) - 1
+            task.keeper.save(member_task(name, plan, fold, number, data, task.keeper, task.control, task.listen))
         else:
-            keeper.save(year_task(plan, fold, data, done) | {"steps": 1})
-            listen(News(task, 1, 1))
+            task.keeper.save(year_task(plan, fold, data, task.done) | {"steps": 1})
+            task.listen(News(name, 1, 1))
 
-    def concerns(self, plan: Plan, done: Callable[[str], Mapping[str, Any]]) -> Sequence[str]:
+    def concerns(self, _: Request, plan: ForecastPlan, done: Done, /) -> Sequence[str]:
         """See `Procedure`: forecasters that hardly moved from their first weights."""
-        few = {year: done(YEAR_TASK.format(year=year))["gradient_steps"] for year in _own(plan).years}
+        few = {year: done(YEAR_TASK.format(year=year))["gradient_steps"] for year in plan.years}
         few = {year: steps for year, steps in few.items() if steps < FEW_FORECASTER_STEPS}
         if not few:
             return ()
@@ -156,22 +109,13 @@ class WalkByYears:
         )
         return (words,)
 
-    def trial(
-        self,
-        request: Request,
-        data: ForecastTaskData,
-        fold: Fold,
-        keeper: Keeper,
-        done: Callable[[str], Mapping[str, Any]],
-        control: Control,
-        listen: Listener,
-    ) -> Trained:
+    def trial(self, task: Task[ForecastTaskData, ForecastPlan], fold: Fold, /) -> Trained:
         """See `Procedure`."""
-        plan = _own(request.plan)
+        plan, data, done = task.plan, task.data, task.done
         last = int(fold.validate[-1][:4])
         forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
-        work = Work(request, data, data.outlook(forecasts), fold, keeper, plan)
-        work.run(control, listen)
+        work = Work(task.request, data, data.outlook(forecasts), fold, task.keeper, plan)
+        work.run(task.control, task.listen)
         chosen = work.choose()
         weights: dict[str, Any] = {}
         if fold.test:
@@ -190,20 +134,17 @@ class WalkByYears:
         )
 
     def start(
-        self, request: Request, _: ForecastTaskData, __: Fold, trained: nn.Module
-    ) -> tuple[nn.Module, float] | None:
+        self, task: Task[ForecastTaskData, ForecastPlan], _: Fold, policy: nn.Module, __: Mapping[str, Any], /
+    ) -> Start | None:
         """See `Procedure`: the agents as they are drawn, on the forecasts of the trained policy.
 
         Their actions explore by TD3's noise. RLlib draws the weights of its SAC itself.
         """
-        if request.engine == RLLIB:
+        if task.request.engine == RLLIB:
             return None
-        plan, policy = _own(request.plan), cast("Policy", trained)
-        return Policy(policy.forecaster, first_agents(plan, request, policy.agents)).eval(), plan.td3.exploration
-
-    def players(self, _: Plan) -> Sequence[str]:
-        """See `Procedure`."""
-        return players()
+        trained = of_agents(policy)
+        begun = Policy(trained.forecaster, first_agents(task.plan, task.request, trained.agents)).eval()
+        return Start(begun, torch.tensor(task.plan.td3.exploration))
 
     def play(
         self,
@@ -213,48 +154,62 @@ class WalkByYears:
         spans: Sequence[Span],
         seed: int,
         check_stop: Callable[[], None],
+        /,
     ) -> Played:
         """See `Procedure`."""
         return data.account(policies, spans, seed, check_stop).play(player)
 
     def for_report(
         self,
-        plan: Plan,
+        plan: ForecastPlan,
         policies: Sequence[nn.Module],
         data: ForecastTaskData,
-        done: Callable[[str], Mapping[str, Any]],
+        _: Sequence[Fold],
+        done: Done,
+        /,
     ) -> dict[str, Any]:
         """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
-        return for_report(_own(plan), policies, data, done)
+        paper = data.rules.paper
+        cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
+        of_folds = list(map(of_agents, policies))
+        net = of_folds[-1].forecaster
+        facts = {
+            "parameters": sum(one.numel() for one in net.members[0].parameters()),
+            "members": len(net.members),
+            "confidence": net.confidence,
+        }
+        years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in plan.years]
+        found = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
+        sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
+        chosen = [_shares(each) | {"threshold": float(each.threshold)} for each in of_folds]
+        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
 
-    def searched(self, plan: Plan) -> tuple[Dimension, ...]:
-        """See `Procedure`."""
-        return space_of(_own(plan))
-
-    def settable(self, plan: Plan) -> tuple[Dimension, ...]:
-        """See `Procedure`."""
-        return settable_of(_own(plan))
-
-    def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
-        """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
-        return search_folds(dates, _own(plan), count)
-
-    def needed(self, plan: Plan, fold: Fold) -> Sequence[str]:
-        """See `Procedure`: the forecasts up to the validation year."""
-        last = int(fold.validate[-1][:4])
-        tasks = (task for stage in self.stages(plan).values() for task in stage)
-        return [task for task in tasks if int(task.split("-")[1]) <= last]
-
-    def common(self, plan: Plan) -> Any:
-        """See `Procedure`: the forecaster, whatever the agents."""
-        return msgspec.to_builtins(_own(plan).forecast)
-
-    def figures(
-        self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
+    def figures(self, plan: ForecastPlan, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
         """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
-        return figures(_own(plan), weights, done)
+        last, years = of_agents(policy), {year: done(YEAR_TASK.format(year=year)) for year in plan.years}
+        return {
+            "chosen": {
+                "alpha": plan.alpha,
+                "alpha_is": ALPHA_IS,
+                "bonus": BONUS,
+                "shares": _shares(last),
+                "threshold": float(last.threshold),
+            },
+            "forecaster": {
+                str(year): {"purged": found["purged"]}
+                | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
+                for year, found in years.items()
+            },
+        }
 
 
-def _own(plan: Plan | None) -> ForecastPlan:
-    return cast("ForecastPlan", plan)
+def of_agents(policy: nn.Module) -> Policy:
+    """The policy as one of forecaster and agents. Raises TypeError for any other."""
+    if not isinstance(policy, Policy):
+        raise TypeError(f"the policy is a {type(policy).__name__}: expected one of forecaster and agents")
+    return policy
+
+
+def _shares(policy: Policy) -> dict[str, float]:
+    """The weight of each agent in a policy."""
+    return dict(zip(graph.MEMBERS, policy.state_dict()["agents.weights"].tolist(), strict=True))

@@ -32,9 +32,8 @@ BASELINES: Mapping[str, str] = {
 }
 
 
-def players() -> tuple[str, ...]:
-    """All names that `play_one` knows, the policy's first."""
-    return POLICY, *BASELINES, *COSTS, ONE_BAR_LATE
+PLAYERS = (POLICY, *BASELINES, *COSTS, ONE_BAR_LATE)
+"""All names that `play_one` knows, the policy's first."""
 
 
 def play_one(
@@ -45,7 +44,7 @@ def play_one(
     seed: int,
     check_stop: Callable[[], None],
 ) -> Played:
-    """One of `players()` on the sessions of each fold; every session has its own account."""
+    """One of `PLAYERS` on the sessions of each fold; every session has its own account."""
     found, random = [], []
     for policy, dates in zip(policies, spans, strict=True):
         check_stop()

@@ -7,16 +7,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from training.desks.online.network import COLD_PRESETS, ColdPreset
-from training.rl.dimensions import Dimension
-from training.rl.presets import PASSIVE, Plan, Preset
+from training.rl.dimensions import Dimension, Plan
+from training.rl.presets import PASSIVE, Preset
 
 
 @dataclass(frozen=True, slots=True)
 class OnlinePlan(Plan):
     """The cold start, looked at on validation sessions; the steps of a trial take the place of the preset's."""
 
+    members: int = 1  # it is one network: named in a run's settings alone
     cold: ColdPreset = field(default_factory=lambda: COLD_PRESETS["cold"])
     looks: int = 20  # at the validation sessions
+
+    @property
+    def searched(self) -> tuple[Dimension, ...]:
+        """See `Plan`."""
+        return SPACE
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

@@ -13,10 +13,10 @@ from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
-from training.desks.kind import Span
+from training.desks.kind import Evaluator, Span
 from training.desks.online.data import OnlineData
 from training.desks.online.market.bars import Bars
-from training.desks.online.play import FROM_OPEN, hold_from_open, values_of
+from training.desks.online.play import FROM_OPEN, hold_from_open, play, values_of
 from training.evaluate.bars import SessionStart, under
 from training.evaluate.machine import Player
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
@@ -41,6 +41,10 @@ class OnlineTaskData:
     def days(self) -> Mapping[str, int]:
         """The usable sessions by date, ascending."""
         return self.data.days
+
+    def evaluator(self, span: Span, _device: str) -> Evaluator:
+        """See `TaskData`."""
+        return lambda policy: play(policy, self.data, span.dates, span.trading)
 
     def figures(self, results: Sequence[SessionResult]) -> Figures:
         """See `TaskData`; every session begins with the same capital, so returns add up."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from training.desks.kind import Keeper
+from training.desks.kind import Task
 from training.desks.online.cold_start import trainer_of
-from training.desks.online.data import OnlineData
 from training.desks.online.network import begin_passive, network_of
 from training.desks.online.plan import OnlinePlan
 from training.desks.online.play import play
-from training.desks.trial import Control, Diverged, Listener, News, Request, Trained
+from training.desks.online.task_data import OnlineTaskData
+from training.desks.trial import Diverged, News, Trained
 from training.rl.coefficients import NotFiniteError
 from training.rl.off_policy.learner import EXPLAINED
 from training.rl.pool import Stopped
@@ -32,9 +32,10 @@ from training.study.study import Fold, Point
 class Course:
     """A trial under way."""
 
-    def __init__(self, request: Request, data: OnlineData, fold: Fold, keeper: Keeper, plan: OnlinePlan) -> None:
+    def __init__(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold) -> None:
         """Prepare, or go on from the keeper's checkpoint."""
-        self._request, self._data, self._fold, self._keeper = request, data, fold, keeper
+        request, data, plan, keeper = task.request, task.data.data, task.plan, task.keeper
+        self._task, self._request, self._data, self._fold, self._keeper = task, request, data, fold, keeper
         self._network = network_of(data.config, plan.cold, request.seed)
         if request.begins == PASSIVE:
             begin_passive(self._network)
@@ -52,9 +53,9 @@ class Course:
         if kept is not None:
             self._load(kept)
 
-    def run(self, control: Control, listen: Listener) -> Trained:
+    def run(self) -> Trained:
         """Train what is left. Raises `Stopped` after a checkpoint, `Diverged` for a loss that is not finite."""
-        trainer, request = self._trainer, self._request
+        trainer, request, control = self._trainer, self._request, self._task.control
         began, earlier, gone, stopped = time.monotonic(), self._seconds, trainer.steps, ""
         with self._keeper.metrics(trainer.updates) as journal:
             while not trainer.done:
@@ -66,7 +67,7 @@ class Course:
                 self._seconds = earlier + time.monotonic() - began
                 total = trainer.total_updates * (trainer.steps // trainer.updates)
                 best = point is not None and self._without == 0
-                listen(News(request.name, trainer.steps, total, point, best, gone))
+                self._task.listen(News(request.name, trainer.steps, total, point, best, gone))
                 if control.stop() or control.checkpoint_due():
                     self._keeper.save(self._state())
                     if control.stop() and not trainer.done:

@@ -21,6 +21,7 @@ from training.desks.own.data import RANDOM, Hooks, OwnData, constant_players, le
 from training.desks.own.days import OwnDays
 from training.desks.own.environment import Outcome, gain
 from training.desks.own.minutes import OwnMinutes
+from training.desks.ppo import Ppo
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
@@ -82,7 +83,7 @@ def own_kind(
         variants=("own" if reward is not gain else "gain",),
         presets=presets or {"quick": QUICK},
         baselines=found | {RANDOM: "Draws each action."},
-        load=lambda path, trading: load(spec.name, path, trading, hooks),
+        procedure=Ppo(lambda path, trading: load(spec.name, path, trading, hooks)),
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
         walk=walk_of(spec),

@@ -12,6 +12,7 @@ from daemon.core.limits import Trading
 from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
 from training.desks.kind import Passive, QuoteSource, TrainingKind
+from training.desks.ppo import Ppo
 from training.desks.scalper import baselines
 from training.desks.scalper.data import load
 from training.desks.scalper.network import IDENTITY, NETWORKS, build
@@ -27,7 +28,7 @@ BIAS = 3.0  # of a logit: four in five of the first decisions hold
 PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
 
 
-def _load(path: Path, trading: Trading) -> ScalperTaskData:
+def _read(path: Path, trading: Trading) -> ScalperTaskData:
     machine = registered(SPEC.name)
     return ScalperTaskData(load(path, machine, trading), machine, float(trading.paper.cash_usd))
 
@@ -52,8 +53,7 @@ KIND = TrainingKind(
         "passive": Preset("the same, from a network that holds nothing", 2_000_000, Coefficients(), PASSIVE),
     },
     baselines=baselines.DESCRIPTIONS,
-    load=_load,
-    quoted=_quoted,
+    procedure=Ppo(_read, _quoted),
     facts=lambda data: data.data.facts,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
