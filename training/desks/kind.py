@@ -101,7 +101,7 @@ class Played:
 
 
 class TaskData(Protocol):
-    """A bars file made ready for one strategy. Dates are those of New York sessions."""
+    """A bars file made ready for one strategy: what every procedure needs. Dates are those of New York sessions."""
 
     @property
     def info(self) -> Info:
@@ -322,7 +322,7 @@ class Procedure(ABC, Generic[D, P]):
     def players(self) -> Sequence[str]:
         """Who plays the account of all tests: `POLICY`, the baselines, then the policy's scenarios.
 
-        None where each fold is compared alone, by `compare`.
+        Nobody where each fold is compared alone, by `compare`.
         """
         return ()
 

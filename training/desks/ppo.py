@@ -53,8 +53,6 @@ CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them
 GO, SAVE, STOP = 0, 1, 2
 ALL_BUT_LOST = -1.0 + 1e-9  # of which a logarithm exists
-
-
 FEW_GRADIENT_STEPS = 2_000
 TENSORBOARD_FOLDER = "tensorboard"
 GENERAL: Mapping[str, Arm] = {
@@ -65,7 +63,7 @@ GENERAL: Mapping[str, Arm] = {
 
 
 class PpoData(TaskData, Protocol):
-    """A bars file made ready for a strategy that is trained by PPO."""
+    """Bars made ready for a strategy that is trained by PPO: what it says beside `TaskData`."""
 
     def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
         """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
@@ -152,7 +150,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
             Diverged: a loss or a gradient was not finite; the last checkpoint stays as it is.
             OSError: a checkpoint could not be written; the one before it stays.
         """
-        return _run(task, fold, (task.request.starts or self.starts) if fold.validate else 1)
+        return _trained(task, fold, (task.request.starts or self.starts) if fold.validate else 1)
 
     def learner(self, data: PpoData, network: str, seed: int, train: Sequence[str], /) -> Learner:
         """See `Procedure`."""
@@ -216,7 +214,7 @@ def spans_before(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...
     return tuple(Fold(first.train[: train - s], tuple(dates[begin - s : begin - s + size]), ()) for s in shifts)
 
 
-def _run(task: Task[PpoData, Coefficients], fold: Fold, starts: int) -> Trained:
+def _trained(task: Task[PpoData, Coefficients], fold: Fold, starts: int) -> Trained:
     began = time.monotonic()
     group, request, control = task.group, task.request, task.control
     run = _TrialRun(task, fold, starts)

@@ -107,17 +107,17 @@ class ToyTaskData(DailyTaskData):
     """Daily bars of SPY made ready."""
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         return ActorCritic(seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> Accounts:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         return Accounts(self.table, *self.table.span(span.dates), settings.count, settings.seed)
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         desk = self.desk(span)
         found = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
         coins = [dry_run(coin(seed + n), desk) for n in range(3)]

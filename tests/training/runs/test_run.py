@@ -218,7 +218,8 @@ def test_a_trial_begins_at_the_weights_of_a_version_its_critic_too(
     kept = weights(whole.run_folder)
     assert any(name.startswith("critic.") for name in kept)
     for request in requests_of(settings):  # two seeds, one member
-        begin, network = prepared.begin(request), prepared.data.network("mlp", request.seed, prepared.folds[0].train)
+        begin, train = prepared.begin(request), prepared.folds[0].train
+        network = prepared.kind.procedure.learner(prepared.data, "mlp", request.seed, train)
         found: Any = network
         assert not same(found.state_dict(), kept)
         assert begin is not None

@@ -38,16 +38,16 @@ NETWORKS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerAc
 
 
 class RebalancerTaskData(DailyTaskData):
-    """Daily bars of 50 stocks made ready; see `training.desks.kind.TaskData`. Variants: what one unit of action is."""
+    """Daily bars of 50 stocks made ready; see `training.desks.ppo.PpoData`. Variants: what one unit of action is."""
 
     held = staticmethod(baselines.rebalancer_held)
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
-        """See `TaskData`; the scaling is that of accounts which trade at random on the training sessions."""
+        """See `PpoData`; the scaling is that of accounts which trade at random on the training sessions."""
         return NETWORKS[name](fit_scaling(torch.from_numpy(self._seen(train, SCALING_ROWS, SCALING_SEED))), seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> RebalancerMarket:
-        """See `TaskData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
+        """See `PpoData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
         first, last = self.table.span(span.dates)
         return RebalancerMarket(
             self.table,
@@ -73,7 +73,7 @@ class RebalancerTaskData(DailyTaskData):
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
+        """See `PpoData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)

@@ -34,16 +34,16 @@ NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCri
 
 
 class RegimeTaskData(DailyTaskData):
-    """Daily bars of three funds made ready; see `training.desks.kind.TaskData`."""
+    """Daily bars of three funds made ready; see `training.desks.ppo.PpoData`."""
 
     held = staticmethod(baselines.regime_held)
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `TaskData`; nothing is scaled, as the features have one size already."""
+        """See `PpoData`; nothing is scaled, as the features have one size already."""
         return NETWORKS[name](seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> RegimeMarket:
-        """See `TaskData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
+        """See `PpoData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
         first, last = self.table.span(span.dates)
         return RegimeMarket(
             self.table, first, last, span.trading, count=settings.count, seed=settings.seed, device=settings.device,
@@ -59,7 +59,7 @@ class RegimeTaskData(DailyTaskData):
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`."""
+        """See `PpoData`."""
         desk = self.desk(span)
         found = baselines.regime_baselines(desk, check_stop)
         traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)

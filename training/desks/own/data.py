@@ -80,7 +80,7 @@ class Hooks(NamedTuple):
 
 
 class OwnData(Protocol):
-    """Bars made ready; see `training.desks.kind.TaskData`."""
+    """Bars made ready; see `training.desks.ppo.PpoData`."""
 
     hooks: Hooks
 
@@ -111,11 +111,11 @@ class Common:
         return DeskEnv(self.spec, lambda number: self.episode(span, number), len(span.dates), self.hooks.reward)
 
     def network(self: OwnData, _name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `TaskData`."""
+        """See `PpoData`."""
         return learner(self.spec, seed, self.hooks)
 
     def environment(self, span: Span, settings: EnvSettings) -> Environment:
-        """See `TaskData`."""
+        """See `PpoData`."""
         own: Any = self
         make = own.hooks.environment
         one = (lambda: own.desk_env(span)) if make is None else (lambda: make(own, span))
@@ -155,7 +155,7 @@ class Common:
     def compare(
         self: OwnData, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`: each action without end, random players, twice the costs, and one decision late."""
+        """See `PpoData`: each action without end, random players, twice the costs, and one decision late."""
         found: dict[str, PlayResult] = {}
         for name, player in constant_players(self.spec).items():
             found[name] = self.play(player, span)

@@ -26,7 +26,7 @@ from training.study.study import Fold, OneAccount, PlayResult
 
 @dataclass(frozen=True, slots=True)
 class ScalperTaskData:
-    """Minute bars made ready; see `training.desks.kind.TaskData`."""
+    """Minute bars made ready; see `training.desks.ppo.PpoData`."""
 
     data: Data
     machine: AnyStrategy
@@ -49,11 +49,11 @@ class ScalperTaskData:
         return self.data.days
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
-        """See `TaskData`; the scaling is that of the market features."""
+        """See `PpoData`; the scaling is that of the market features."""
         return build(name, fit_scaling(torch.from_numpy(self.data.rows(train))), seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> Market:
-        """See `TaskData`; the variant is the reward."""
+        """See `PpoData`; the variant is the reward."""
         return self.data.training_market(
             span.dates,
             settings.practice.from_date,
@@ -82,7 +82,7 @@ class ScalperTaskData:
     def compare(
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`."""
+        """See `PpoData`."""
         with phase("the test sessions are made ready"):
             ready = self._desks(span)
         desk, data, dates, trading = self.desk, self.data, span.dates, span.trading
