@@ -34,8 +34,8 @@ from strategies.online_dqn.state_vector import read_file
 from training.cli.learn.lesson import MODEL, RULES
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan
+from training.desks.online.kind import OnlinePlan
 from training.desks.online.network import COLD_PRESETS
-from training.desks.online.plan import OnlinePlan
 from training.evidence.findings import Findings
 from training.rl.dimensions import with_values
 from training.rl.presets import Practice

@@ -1,21 +1,221 @@
-"""How `forecast_ensemble` is trained and compared: what the pipeline asks of a strategy."""
+"""How `forecast_ensemble` is trained: a forecaster for each year, then agents that learn on its forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import torch
 from torch import nn
 
+from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.forecast_ensemble.features import COUNT
-from training.desks.forecast.baselines import BASELINES, PARTS
-from training.desks.forecast.claims import REFERENCE
-from training.desks.forecast.graph import passive_of, policy_of
-from training.desks.forecast.plan import PRESETS, WALK
-from training.desks.forecast.procedure import WalkByYears
-from training.desks.kind import Passive, Span, TrainingKind
+from training.desks.forecast import graph
+from training.desks.forecast.agents import Work, first_agents
+from training.desks.forecast.baselines import BASELINES, PARTS, PLAYERS
+from training.desks.forecast.claims import DECISION_MS, REFERENCE
+from training.desks.forecast.graph import Policy, made_weights, passive_of, policy_of
+from training.desks.forecast.market import BONUS
+from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan, folds_of, search_folds
+from training.desks.forecast.task_data import ForecastTaskData, load
+from training.desks.forecast.years import (
+    MEMBER_TASK,
+    YEAR_TASK,
+    forecast_of,
+    forecaster_of,
+    joined,
+    member_task,
+    milliseconds,
+    year_task,
+)
+from training.desks.kind import OWN_FOLDS, Done, Passive, Played, Procedure, Sources, Span, Start, Task, TrainingKind
+from training.desks.trial import RLLIB, News, Request, Trained
 from training.export.reference import each_column
+from training.forecast.findings import KEY, find
+from training.forecast.folds import by_years
+from training.study.folds import Cut
+from training.study.study import Fold
+
+ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
+
+
+MEMBERS, FORECASTS = "forecaster folds", "forecasts"
+FEW_FORECASTER_STEPS = (
+    200  # Adam moves a weight by its rate at most: 200 x 0.001, where those of the LSTM begin within 1/16
+)
+
+
+class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
+    """See `training.desks.kind.Procedure`."""
+
+    players = PLAYERS
+
+    def lacks(self) -> Mapping[str, str]:
+        """See `Procedure`."""
+        return OWN_FOLDS | {"option_quotes": "it trades no options"}
+
+    def load(self, path: Path, trading: Trading, sources: Sources, plan: ForecastPlan, /) -> ForecastTaskData:
+        """See `Procedure`."""
+        return load(path, trading, sources, plan)
+
+    def folds(self, dates: Sequence[str], plan: ForecastPlan, _: Cut, /) -> tuple[Fold, ...]:
+        """See `Procedure`."""
+        return folds_of(dates, plan)
+
+    def search_folds(
+        self, dates: Sequence[str], plan: ForecastPlan, _: Sequence[Fold], count: int, /
+    ) -> tuple[Fold, ...]:
+        """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
+        return search_folds(dates, plan, count)
+
+    def stages(self, plan: ForecastPlan, /) -> Mapping[str, Sequence[str]]:
+        """See `Procedure`."""
+        members = [MEMBER_TASK.format(year=y, member=m) for y in plan.years for m in range(1, plan.members + 1)]
+        return {MEMBERS: members, FORECASTS: [YEAR_TASK.format(year=year) for year in plan.years]}
+
+    def needed(self, plan: ForecastPlan, fold: Fold, /) -> Sequence[str]:
+        """See `Procedure`: the forecasts up to the validation year."""
+        last = int(fold.validate[-1][:4])
+        tasks = (task for stage in self.stages(plan).values() for task in stage)
+        return [task for task in tasks if int(task.split("-")[1]) <= last]
+
+    def prior(self, name: str, task: Task[ForecastTaskData, ForecastPlan], /) -> None:
+        """See `Procedure`."""
+        kept = task.keeper.checkpoint()
+        if kept is not None:
+            task.listen(News(name, kept["steps"], kept["steps"], began=kept["steps"]))
+            return
+        plan, data = task.plan, task.data
+        kind, year, *member = name.split("-")
+        fold = {fold.year: fold for fold in by_years(data.panel.dates, plan.years[0], plan.last_test)}[int(year)]
+        if kind == "forecaster":
+            number = int(member[0]) - 1
+            task.keeper.save(member_task(name, plan, fold, number, data, task.keeper, task.control, task.listen))
+        else:
+            task.keeper.save(year_task(plan, fold, data, task.done) | {"steps": 1})
+            task.listen(News(name, 1, 1))
+
+    def concerns(self, _: Request, plan: ForecastPlan, done: Done, /) -> Sequence[str]:
+        """See `Procedure`: forecasters that hardly moved from their first weights."""
+        few = {year: done(YEAR_TASK.format(year=year))["gradient_steps"] for year in plan.years}
+        few = {year: steps for year, steps in few.items() if steps < FEW_FORECASTER_STEPS}
+        if not few:
+            return ()
+        years = ", ".join(f"{year}: {steps:,}" for year, steps in few.items())
+        least = f"below {FEW_FORECASTER_STEPS:,}"
+        words = (
+            f"few gradient steps of forecasters to their chosen epoch ({least}): {years}; they may forecast little "
+            "more than how often each class comes; more epochs, smaller batches, a smaller stride or more symbols help"
+        )
+        return (words,)
+
+    def trial(self, task: Task[ForecastTaskData, ForecastPlan], fold: Fold, /) -> Trained:
+        """See `Procedure`."""
+        plan, data, done = task.plan, task.data, task.done
+        last = int(fold.validate[-1][:4])
+        forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
+        work = Work(task.request, data, data.outlook(forecasts), fold, task.keeper, plan)
+        work.run(task.control, task.listen)
+        chosen = work.choose()
+        weights: dict[str, Any] = {}
+        if fold.test:
+            year = done(YEAR_TASK.format(year=int(fold.test[0][:4])))
+            policy = Policy(forecaster_of(plan, year), chosen.agents, chosen.threshold)
+            weights = made_weights(policy)
+        return Trained(
+            weights=weights,
+            validate=chosen.validate,
+            chosen_steps=chosen.chosen_steps,
+            steps=chosen.steps,
+            seconds=work.seconds,
+            stopped="",
+            curve=chosen.curve,
+            gradient_steps=chosen.gradient_steps,
+        )
+
+    def start(
+        self, task: Task[ForecastTaskData, ForecastPlan], _: Fold, policy: nn.Module, __: Mapping[str, Any], /
+    ) -> Start | None:
+        """See `Procedure`: the agents as they are drawn, on the forecasts of the trained policy.
+
+        Their actions explore by TD3's noise. RLlib draws the weights of its SAC itself.
+        """
+        if task.request.engine == RLLIB:
+            return None
+        trained = of_agents(policy)
+        begun = Policy(trained.forecaster, first_agents(task.plan, task.request, trained.agents)).eval()
+        return Start(begun, torch.tensor(task.plan.td3.exploration))
+
+    def play(
+        self,
+        player: str,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        spans: Sequence[Span],
+        seed: int,
+        check_stop: Callable[[], None],
+        /,
+    ) -> Played:
+        """See `Procedure`."""
+        return data.account(policies, spans, seed, check_stop).play(player)
+
+    def for_report(
+        self,
+        plan: ForecastPlan,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        _: Sequence[Fold],
+        done: Done,
+        /,
+    ) -> dict[str, Any]:
+        """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
+        paper = data.rules.paper
+        cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
+        of_folds = list(map(of_agents, policies))
+        net = of_folds[-1].forecaster
+        facts = {
+            "parameters": sum(one.numel() for one in net.members[0].parameters()),
+            "members": len(net.members),
+            "confidence": net.confidence,
+        }
+        years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in plan.years]
+        found = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
+        sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
+        chosen = [_shares(each) | {"threshold": float(each.threshold)} for each in of_folds]
+        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
+
+    def figures(self, plan: ForecastPlan, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
+        """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
+        last, years = of_agents(policy), {year: done(YEAR_TASK.format(year=year)) for year in plan.years}
+        return {
+            "chosen": {
+                "alpha": plan.alpha,
+                "alpha_is": ALPHA_IS,
+                "bonus": BONUS,
+                "shares": _shares(last),
+                "threshold": float(last.threshold),
+            },
+            "forecaster": {
+                str(year): {"purged": found["purged"]}
+                | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
+                for year, found in years.items()
+            },
+        }
+
+
+def of_agents(policy: nn.Module) -> Policy:
+    """The policy as one of forecaster and agents. Raises TypeError for any other."""
+    if not isinstance(policy, Policy):
+        raise TypeError(f"the policy is a {type(policy).__name__}: expected one of forecaster and agents")
+    return policy
+
+
+def _shares(policy: Policy) -> dict[str, float]:
+    """The weight of each agent in a policy."""
+    return dict(zip(graph.MEMBERS, policy.state_dict()["agents.weights"].tolist(), strict=True))
 
 
 def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
