@@ -10,8 +10,7 @@ import gymnasium
 from daemon.core.strategy_rules import trading_for
 from strategies.registry import add
 from training.desks.kind import Span
-from training.desks.own.days import OwnDays
-from training.desks.own.minutes import OwnMinutes
+from training.desks.own.data import OwnDays, OwnMinutes
 from training.desks.registry import kind
 from training.study.folds import single
 

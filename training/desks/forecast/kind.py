@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,23 +24,136 @@ from training.desks.forecast.graph import Policy, made_weights, passive_of, poli
 from training.desks.forecast.market import BONUS
 from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan, folds_of, search_folds
 from training.desks.forecast.task_data import ForecastTaskData, load
-from training.desks.forecast.years import (
-    MEMBER_TASK,
-    YEAR_TASK,
-    forecast_of,
-    forecaster_of,
-    joined,
-    member_task,
-    milliseconds,
-    year_task,
+from training.desks.kind import (
+    OWN_FOLDS,
+    Done,
+    Keeper,
+    Passive,
+    Played,
+    Procedure,
+    Sources,
+    Span,
+    Start,
+    Task,
+    TrainingKind,
 )
-from training.desks.kind import OWN_FOLDS, Done, Passive, Played, Procedure, Sources, Span, Start, Task, TrainingKind
-from training.desks.trial import RLLIB, News, Request, Trained
+from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
 from training.export.reference import each_column
-from training.forecast.findings import KEY, find
-from training.forecast.folds import by_years
+from training.forecast.findings import KEY, Forecast, find
+from training.forecast.folds import YearFold, by_years
+from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
+from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling
+from training.forecast.recipe import Epoch, Progress
+from training.forecast.stage import finish_fold, train_member
+from training.forecast.trainer import Fitted
 from training.study.folds import Cut
 from training.study.study import Fold
+
+DECISIONS = 30  # that are timed
+MEMBER_TASK, YEAR_TASK = "forecaster-{year}-{member}", "forecast-{year}"
+
+
+def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Forecasts:
+    """The forecasts of these years, each of which its fold could not have learnt from. Raises LeakError."""
+    days, symbols = data.panel.valid.shape
+    folds = [
+        FoldForecasts(
+            year["year"],
+            year["known_until"],
+            year["rows"].numpy(),
+            year["probabilities"].numpy(),
+            year["confidence"].numpy(),
+        )
+        for year in years
+    ]
+    return assemble(days, symbols, folds)
+
+
+def forecast_of(year: Mapping[str, Any]) -> Forecast:
+    """The forecasts of this year's task, for the report."""
+    return Forecast(
+        year["year"],
+        year["rows"].numpy(),
+        year["probabilities"].numpy(),
+        year["confidence"].numpy(),
+        float(year["forecaster"]["temperature"]),
+        year["purged"],
+        year["gradient_steps"],
+    )
+
+
+@torch.no_grad()
+def milliseconds(policy: nn.Module, symbols: int) -> float:
+    """The median of the graph's answers to so many symbols."""
+    rows, times = torch.zeros(symbols, graph.SEQUENCE + 6), []
+    for _ in range(DECISIONS):
+        began = time.perf_counter()
+        policy(rows)
+        times.append(time.perf_counter() - began)
+    return round(1000.0 * statistics.median(times), 3)
+
+
+def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
+    """The forecaster that this year's task ended with."""
+    sizes = plan.forecast.sizes
+    nets = [ForecastNet(sizes, Frozen(Scaling.none(sizes.features)), 0) for _ in range(plan.members)]
+    found = Forecaster(nets, plan.forecast.confidence)
+    found.load_state_dict(year["forecaster"])
+    return found.eval()
+
+
+def member_task(
+    task: str,
+    plan: ForecastPlan,
+    fold: YearFold,
+    member: int,
+    data: ForecastTaskData,
+    keeper: Keeper,
+    control: Control,
+    listen: Listener,
+) -> dict[str, Any]:
+    """Train one network of a year, or go on with it."""
+
+    steps = 1
+
+    def tell(_year: int, _member: int, progress: Progress) -> None:
+        nonlocal steps
+        steps = max(progress.batches, 1)
+        listen(News(task, progress.batches, progress.total))
+
+    fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
+    listen(News(task, steps, steps))  # it may have stopped early
+    curve = msgspec.json.encode(fitted.curve).decode()
+    return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until} | {
+        "steps": steps,
+        "gradient_steps": fitted.gradient_steps,
+    }
+
+
+def year_task(
+    plan: ForecastPlan, fold: YearFold, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Average and calibrate the members of a year, and forecast it."""
+    kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
+    members = [
+        Fitted(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
+        for one in kept
+    ]
+    result = finish_fold(data.material, plan.forecast, fold, members)
+    found = result.forecasts
+    return {
+        "year": fold.year,
+        "known_until": found.known_until,
+        "rows": torch.from_numpy(np.ascontiguousarray(found.rows)),
+        "probabilities": torch.from_numpy(found.probabilities),
+        "confidence": torch.from_numpy(found.confidence),
+        "forecaster": result.forecaster.cpu().state_dict(),
+        "validated": msgspec.json.encode(result.validated).decode(),
+        "tested": msgspec.json.encode(result.tested).decode(),
+        "purged": result.purged,
+        "gradient_steps": min(one["gradient_steps"] for one in kept),
+    }
+
 
 ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from training.desks.kind import POLICY, Played
-from training.desks.online.play import FROM_OPEN, flat, hold_from_open, play, random_trader
-from training.desks.online.task_data import OnlineTaskData
+from training.desks.online.data import FROM_OPEN, OnlineTaskData, flat, hold_from_open, play, random_trader
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, RandomTrader, median_of, random_like, with_costs
 from training.evidence.criteria import ONE_BAR_LATE

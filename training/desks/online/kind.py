@@ -26,7 +26,7 @@ from strategies.online_dqn.state_vector import history_bars, shipped
 from training.desks.kind import OWN_FOLDS, Done, Passive, Played, Procedure, Sources, Span, Start, Task, TrainingKind
 from training.desks.online.baselines import BASELINES, PLAYERS, play_one
 from training.desks.online.cold_start import trainer_of
-from training.desks.online.data import load
+from training.desks.online.data import OnlineTaskData, load, play
 from training.desks.online.network import (
     COLD_PRESETS,
     ColdPreset,
@@ -35,8 +35,6 @@ from training.desks.online.network import (
     network_of_weights,
     passive_of,
 )
-from training.desks.online.play import play
-from training.desks.online.task_data import OnlineTaskData
 from training.desks.trial import Diverged, News, Trained
 from training.export.reference import each_column
 from training.rl.coefficients import NotFiniteError

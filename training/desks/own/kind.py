@@ -17,10 +17,8 @@ from strategies.registry import strategy as registered
 from training.data.sessions import calendar_of
 from training.desks.daily.table import read_table
 from training.desks.kind import Span, TrainingKind
-from training.desks.own.data import RANDOM, Hooks, OwnData, constant_players, learner
-from training.desks.own.days import OwnDays
+from training.desks.own.data import RANDOM, Hooks, OwnData, OwnDays, OwnMinutes, constant_players, learner
 from training.desks.own.environment import Outcome, gain
-from training.desks.own.minutes import OwnMinutes
 from training.desks.ppo import Ppo
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients

@@ -13,11 +13,10 @@ from strategies.online_dqn import HOLD
 from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
 from training.desks.kind import Task
-from training.desks.online.data import load
+from training.desks.online.data import OnlineTaskData, load
 from training.desks.online.kind import KIND, PRESETS, Course, FromHistory, OnlinePlan
 from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
-from training.desks.online.task_data import OnlineTaskData
 from training.runs.folder import TrialFolder
 from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of, settings_for
