@@ -34,9 +34,10 @@ from strategies.online_dqn.state_vector import read_file
 from training.cli.learn.lesson import MODEL, RULES
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan
+from training.desks.online.kind import OnlinePlan
 from training.desks.online.network import COLD_PRESETS
-from training.desks.online.plan import OnlinePlan
 from training.evidence.findings import Findings
+from training.rl.dimensions import with_values
 from training.rl.presets import Practice
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
@@ -70,9 +71,9 @@ def _rebalancer(bars: Path, store: Path) -> Settings:
 
 def _switcher(bars: Path, store: Path) -> Settings:
     asked = settings_for("regime_switcher", bars, store)
-    coefficients = replace(asked.coefficients, environments=64, batch=512, learning_rate=2e-3, entropy=0.002)
+    changes = {"environments": 64, "batch": 512, "learning_rate": 2e-3, "entropy": 0.002}
     return replace(
-        asked, steps=500_000, coefficients=coefficients, train_sessions=2000, validate_sessions=252,
+        asked, steps=500_000, plan=with_values(asked.plan, changes), train_sessions=2000, validate_sessions=252,
         test_sessions=504, purge_sessions=5,
     )  # fmt: skip
 

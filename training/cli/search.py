@@ -12,17 +12,16 @@ from strategies.registry import STRATEGIES, add
 from training.cli.commands import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.desks.registry import kind
+from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
 from training.studies.search.book import TrialResult
 from training.studies.search.search import SEARCH_FILE, run_search
-from training.studies.search.space import Search, space_around
+from training.studies.search.space import Search
 
 SHOWN = 10  # trials in the table
-STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
-PART = 4  # or this part of the preset's, for a strategy with a procedure of its own
-FOLDS = 3  # of a strategy that is not tested by years
+FOLDS = 3  # of a strategy that is not tested by years, and has no folds of its own
 
 
 def row(found: TrialResult) -> str:
@@ -50,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     add_model_config(found)
     add_option_quotes(found)
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
-    found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
+    steps = f"transitions of each training ({SEARCH_STEPS:,}, or {SEARCH_ROLLOUTS} rollouts)"
+    found.add_argument("--steps", type=int, help=steps)
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
     found.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
     found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
@@ -85,19 +85,19 @@ def search_from(chosen: argparse.Namespace) -> Search:
         kind(chosen.strategy),
         settings_for(chosen.strategy, chosen.bars, chosen.models_dir, preset=chosen.preset),
     )
-    start, own, plan = usual.coefficients, known.procedure, usual.plan
-    rollouts = UPDATES * start.environments * start.rollout_steps
+    plan = usual.plan.at(chosen.precision)
+    several = not known.walk.years and "folds" not in known.procedure.lacks()
     run = replace(
         usual,
-        steps=chosen.steps or (-(-usual.steps // PART) if plan is not None else max(STEPS, rollouts)),
+        steps=chosen.steps or plan.search_steps(usual.steps),
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
         rewards=(chosen.reward or usual.rewards[0],),
         network=chosen.network or usual.network,
         precision=chosen.precision,
-        plan=None if plan is None else plan.at(chosen.precision),
+        plan=plan,
         device=chosen.device,
         config=chosen.config,
-        folds=chosen.folds or (FOLDS if not known.walk.years and plan is None else 1),
+        folds=chosen.folds or (FOLDS if several else 1),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
@@ -108,8 +108,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         quotes=quote_source(chosen),
     )
     run = with_model_config(run, chosen.model_config)
-    space = space_around(start) if own is None or plan is None else own.searched(plan)
-    space = tuple(dimension for dimension in space if dimension.name.startswith(chosen.only))
+    space = tuple(dimension for dimension in plan.searched if dimension.name.startswith(chosen.only))
     if not space:
         raise ValueError(f"--only is {chosen.only!r}: no coefficient of {chosen.strategy} begins like that")
     return Search(run, trials=chosen.trials, seed=chosen.seed, space=space, ray=chosen.ray, preset=chosen.preset or "")

@@ -24,9 +24,10 @@ from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
 from training.desks.registry import kind
-from training.desks.trial import ENGINES, OWN, RLLIB
+from training.desks.trial import ENGINES, RLLIB
 from training.export.import_sb3 import ACTIVATIONS
 from training.export.version import activate, read_version
+from training.rl.dimensions import with_values
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
@@ -34,8 +35,8 @@ from training.runs.display import Display
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
 from training.runs.run import train_and_export
-from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
-from training.studies.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
+from training.runs.settings import ENSEMBLES, IQM, NONE, SEEDS, SELECTS, Settings, requests_of, settings_for
+from training.studies.search.coefficients_file import read_plan
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
@@ -186,17 +187,11 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
             field and cure. Or the strategy is unknown.
     """
     usual = settings_for(chosen.strategy, chosen.bars[0], chosen.models_dir, preset=chosen.preset)
-    own, plan, coefficients = kind(chosen.strategy).procedure, usual.plan, usual.coefficients
-    changes = json.loads(chosen.changes)
-    if own is not None and plan is not None:
-        plan = replace(plan, members=chosen.members or plan.members)
-        plan = changed_plan(plan, own.settable(plan), changes, "[coefficients]")
-        plan = read_plan(chosen.coefficients, plan, own.settable(plan)) if chosen.coefficients else plan
-        plan = plan.at(chosen.precision)
-    else:  # the command line's file comes after the table of `--run`
-        coefficients = changed(coefficients, changes, "[coefficients]")
-        if chosen.coefficients:
-            coefficients = read_coefficients(chosen.coefficients, coefficients)
+    plan = usual.plan if chosen.members is None else with_values(usual.plan, {"members": chosen.members})
+    plan = plan.changed(json.loads(chosen.changes), "[coefficients]")
+    if chosen.coefficients:  # the command line's file comes after the table of `--run`
+        plan = read_plan(chosen.coefficients, plan)
+    plan = plan.at(chosen.precision)
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     found = replace(
@@ -208,7 +203,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         precision=chosen.precision,
         device=chosen.device,
         feed=chosen.feed,
-        folds=chosen.folds or (usual.folds if own is None or plan is None else own.count(plan)),
+        folds=chosen.folds or plan.folds,
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
@@ -223,8 +218,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         sinks=tuple(chosen.sink),
         quotes=quote_source(chosen),
         warm_start=_version(chosen),
-        practice=practice_of(chosen.practice, kind(chosen.strategy).practised, chosen.strategy),
-        coefficients=coefficients,
+        practice=practice_of(chosen.practice, kind(chosen.strategy).procedure.practised, chosen.strategy),
         plan=plan,
         base=chosen.preset or "",
         more_bars=tuple(chosen.bars[1:]),
@@ -268,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
     ):  # fmt: skip
         if getattr(chosen, name) is not None and getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
-    if fault := _foreign(chosen, known) or _contradiction(chosen, known):
+    if fault := _foreign(chosen, known) or _contradiction(chosen, known, options):
         options.error(fault)
     try:
         settings = settings_from(chosen)
@@ -309,34 +303,21 @@ def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
     return ""
 
 
-def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
+def _contradiction(chosen: argparse.Namespace, known: TrainingKind, options: argparse.ArgumentParser) -> str:
     """Return why these options contradict each other although each is in bounds; "" when they do not."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
-    sizes = ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions")
-    if known.procedure is not None:
-        for name in ("folds", *sizes, "reference_years"):
-            value = getattr(chosen, name)
-            if value is not None and value is not False:
-                return f"--{name.replace('_', '-')} is not for {chosen.strategy}: its procedure has its own folds"
-        if chosen.ensemble == SEEDS:
-            return f"--ensemble is not for {chosen.strategy}: its procedure joins what it trains"
-        if chosen.refit:
-            return f"--refit is not for {chosen.strategy}: its procedure trains for each fold"
-        if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
-            return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
-        if chosen.engine == RLLIB and chosen.preset and known.preset(chosen.preset).begins == PASSIVE:
-            return f"--engine rllib draws the first weights itself: leave it or --preset {chosen.preset} out"
-    elif chosen.engine != OWN:
-        return f"--engine is not for {chosen.strategy}: no SAC is trained for it"
-    elif chosen.members is not None:
-        return f"--members is not for {chosen.strategy}: it is one network"
+    given = [name for name in known.procedure.lacks() if getattr(chosen, name) not in (options.get_default(name), NONE)]
+    if problem := known.refusal(given):
+        return problem
+    if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
+        return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
+    if chosen.engine == RLLIB and chosen.preset and known.preset(chosen.preset).begins == PASSIVE:
+        return f"--engine rllib draws the first weights itself: leave it or --preset {chosen.preset} out"
     if chosen.reference_years:
-        for name in ("folds", *sizes):
+        for name in ("folds", "train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
             if getattr(chosen, name) is not None:
                 return f"--reference-years is one fold of given years: leave --{name.replace('_', '-')} out"
-        if known.split is None:
-            return f"--reference-years is not for {chosen.strategy}: its reference names no years"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
@@ -348,8 +329,6 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
         return f"{brought} brings in a policy, and nothing is trained: leave --warm-start out"
     if chosen.refit and any(text.startswith("from_date=") for text in chosen.practice):
         return "--refit trains on all sessions: leave --practice from_date out"
-    if chosen.warm_start and known.procedure is not None:
-        return f"--warm-start is not for {chosen.strategy}: its procedure has its own beginning"
     alone = (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) == (1, 1, False, False)
     if brought and not alone:
         return f"{brought} brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"

@@ -1,18 +1,19 @@
-"""The interface of a trainable strategy: `TrainingKind` before a bars file is read, `TaskData` after.
+"""The interface of a trainable strategy: `TrainingKind`, its `Procedure`, and `TaskData`, which that makes of bars.
 
-The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `training.desks.registry` is
-the one place that knows them all.
+The pipeline (settings, trials, runs, export) knows these alone, and no strategy. `training.desks.registry` is the one
+place that knows them all. Most strategies are trained by one procedure, `training.desks.ppo.Ppo`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
@@ -20,12 +21,13 @@ from strategies.kit.manifest import Training
 from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import StrategyClaims
 from training.export.reference import Input, Watched
-from training.rl.dimensions import Dimension
-from training.rl.presets import AS_THE_DESK, EVERYWHERE, PASSIVE, Plan, Practice, Preset
-from training.rl.protocols import CarryingNetwork, Environment, Network
+from training.rl.dimensions import Plan
+from training.rl.presets import AS_THE_DESK, PASSIVE, Practice, Preset
+from training.rl.process_group import ProcessGroup
+from training.rl.protocols import CarryingNetwork, Network
 from training.sinks.sink import MetricsFile
 from training.study.evaluation import SessionFigures, SessionResult
-from training.study.folds import Walk, YearSplit
+from training.study.folds import Cut, Walk, YearSplit
 from training.study.study import Fold, OneAccount, PlayResult
 
 
@@ -99,7 +101,7 @@ class Played:
 
 
 class TaskData(Protocol):
-    """A bars file made ready for one strategy. Dates are those of New York sessions."""
+    """A bars file made ready for one strategy: what every procedure needs. Dates are those of New York sessions."""
 
     @property
     def info(self) -> Info:
@@ -109,14 +111,8 @@ class TaskData(Protocol):
     def days(self) -> Collection[str]:
         """The sessions that can be decided on, ascending."""
 
-    def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
-        """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
-
-    def environment(self, span: Span, settings: EnvSettings) -> Environment:
-        """The environments that train on these sessions."""
-
     def evaluator(self, span: Span, device: str) -> Evaluator:
-        """Where a trial looks at its validation sessions, on the tensor market."""
+        """Where a policy is looked at on validation sessions, on the tensor market."""
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """The figures of a player's sessions; `net_return` is what models are chosen by."""
@@ -124,15 +120,10 @@ class TaskData(Protocol):
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
         """What a policy does on these sessions through the dry run."""
 
-    def compare(
-        self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None], /
-    ) -> Compared:
-        """Baselines and scenarios for a policy that did `played`. `pause` is called now and then and may raise."""
-
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span], /) -> OneAccount:
         """What policies do on one account through spans that follow one another, each in its own, by the dry run.
 
-        Nobody resumes the desk after a halt. Not asked of a procedure whose `play` is of one account already.
+        Nobody resumes the desk after a halt. Not asked where the players of the procedure have one account already.
         """
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
@@ -161,10 +152,11 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a strategy with an open universe is trained on, apart from the first bars file."""
+    """What a strategy is trained on, apart from the first bars file; a universe where it is open."""
 
     files: tuple[Path, ...] = ()  # further ones, of the same adjustment
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
+    quotes: QuoteSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,112 +182,191 @@ SYNTHETIC = "Black-Scholes prices"  # the scenario of a policy that was tested o
 POLICY = "policy"  # the chosen ones, among the players
 
 
-class Procedure(Protocol):
-    """How a strategy is trained that is not one network under PPO; its preset has a `Plan`.
+D = TypeVar("D")
+P = TypeVar("P", bound=Plan)
+Done = Callable[[str], Mapping[str, Any]]
+"""The checkpoint that a task before the trials ended with, by the task's name."""
 
-    `control` is asked after every piece of work: on a stop, save and raise `Stopped`. The same call goes on, and ends
-    in the same bytes.
+
+OWN_FOLDS = {
+    **dict.fromkeys(
+        ("folds", "train_sessions", "validate_sessions", "test_sessions", "purge_sessions", "reference_years"),
+        "its procedure has its own folds",
+    ),
+    "ensemble": "its procedure joins what it trains",
+    "refit": "its procedure trains for each fold",
+    "warm_start": "its procedure has its own beginning",
+}
+"""What a procedure lacks (`Procedure.lacks`) that knows its folds, and where a trial begins."""
+
+
+class Never:
+    """The control of work that nobody stops and that needs no checkpoint."""
+
+    def stop(self) -> bool:
+        """Never."""
+        return False
+
+    def checkpoint_due(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[D, P]):
+    """One task of a run, as a process does it: what is asked for, of which data, and where its files go."""
+
+    request: Request
+    plan: P
+    data: D
+    trading: Trading
+    keeper: Keeper
+    done: Done
+    begin: Callable[[Any], None] | None = None  # what is done to a network as it is drawn
+    control: Control = field(default_factory=Never)
+    listen: Listener = lambda _: None
+    group: ProcessGroup = field(default_factory=ProcessGroup)  # that shares one trial
+
+
+class Start(NamedTuple):
+    """The policy that a trial began as, and how far its actions explored."""
+
+    policy: nn.Module
+    deviations: Tensor | None  # (actions,), or one for all; None for a policy that answers with logits or values
+
+
+class Procedure(ABC, Generic[D, P]):
+    """How a strategy is trained: what a run asks, of data `D` by a plan `P`, in this order.
+
+    `Task.control` is asked after every piece of work: on a stop, save and raise `Stopped`. The same call goes on, and
+    ends in the same bytes.
     """
 
-    def load(self, path: Path, trading: Trading, sources: Sources, plan: Plan, /) -> Any:
+    def lacks(self) -> Mapping[str, str]:
+        """The options of the command line that it does not have, by their names (`_` for `-`), each with the reason."""
+        return {}
+
+    @property
+    def practised(self) -> Sequence[str]:
+        """The fields of `Practice` that can be asked for."""
+        return ()
+
+    @property
+    def arms(self) -> Mapping[str, Arm]:
+        """Settings worth comparing with a run as it is asked for, by name."""
+        return {}
+
+    @property
+    def starts(self) -> int:
+        """How many accounts look at a validation span, the later ones each a part of it later."""
+        return 1
+
+    @property
+    def split(self) -> YearSplit | None:
+        """The years of the strategy's reference, which `--reference-years` asks for."""
+        return None
+
+    @abstractmethod
+    def load(self, path: Path, trading: Trading, sources: Sources, plan: P, /) -> D:
         """The bars made ready, a `TaskData`."""
 
-    def folds(self, dates: Sequence[str], plan: Plan, /) -> tuple[Fold, ...]:
+    @abstractmethod
+    def folds(self, dates: Sequence[str], plan: P, cut: Cut, /) -> tuple[Fold, ...]:
         """The folds of a run. Raises HistoryError when the sessions do not suffice."""
 
-    def count(self, plan: Plan, /) -> int:
-        """How many folds these are."""
-
-    def stages(self, plan: Plan, /) -> Mapping[str, Sequence[str]]:
-        """What all trials need first: the names of the tasks of each stage, in order; those of one run in any order."""
-
-    def prior(
-        self,
-        task: str,
-        request: Request,
-        data: Any,
-        keeper: Keeper,
-        done: Callable[[str], Mapping[str, Any]],
-        control: Control,
-        listen: Listener,
-        /,
-    ) -> None:
-        """Do one task of a stage, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
-
-    def concerns(self, plan: Plan, done: Callable[[str], Mapping[str, Any]], /) -> Sequence[str]:
-        """Warnings about what the tasks before the trials came to, in words; none where all is well."""
-
-    def trial(
-        self,
-        request: Request,
-        data: Any,
-        fold: Fold,
-        keeper: Keeper,
-        done: Callable[[str], Mapping[str, Any]],
-        control: Control,
-        listen: Listener,
-        /,
-    ) -> Trained:
-        """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data.
-
-        On a fold without a test no module is made, and the weights are empty.
-        """
-
-    def searched(self, plan: Plan, /) -> tuple[Dimension, ...]:
-        """The fields of the plan, by their dotted names, that a search may vary."""
-
-    def settable(self, plan: Plan, /) -> tuple[Dimension, ...]:
-        """The fields that `--coefficients` may change: what is searched, and others."""
-
-    def search_folds(self, dates: Sequence[str], plan: Plan, count: int, /) -> tuple[Fold, ...]:
+    @abstractmethod
+    def search_folds(self, dates: Sequence[str], plan: P, folds: Sequence[Fold], count: int, /) -> tuple[Fold, ...]:
         """`count` folds without a test, all before the first test session of `folds`. Raises HistoryError."""
 
-    def needed(self, plan: Plan, fold: Fold, /) -> Sequence[str]:
+    def stages(self, plan: P, /) -> Mapping[str, Sequence[str]]:
+        """What all trials need first: the names of the tasks of each stage, in order; those of one run in any order."""
+        del plan
+        return {}
+
+    def needed(self, plan: P, fold: Fold, /) -> Sequence[str]:
         """The tasks that a trial on such a fold needs first, in order."""
+        del plan, fold
+        return ()
 
-    def common(self, plan: Plan, /) -> Any:
-        """What of a plan decides the outcome of the tasks before the trials, as JSON."""
+    def prior(self, name: str, task: Task[D, P], /) -> None:
+        """Do the task of this name, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
+        raise ValueError(f"there is no task {name!r} for {task.request.name}: nothing comes before the trials")
 
-    def start(
-        self, request: Request, data: Any, fold: Fold, trained: nn.Module, /
-    ) -> tuple[nn.Module, float | None] | None:
-        """The policy that a trial began as, given what it ended as, and how far its actions explore.
+    def concerns(self, request: Request, plan: P, done: Done, /) -> Sequence[str]:
+        """Warnings before the trials, in words; none where all is well."""
+        del request, plan, done
+        return ()
 
-        That is their deviation; None for a policy that answers with values of actions. None where the engine that
-        trained it draws the first weights.
+    def shared(self, plan: P, processes: int, /) -> bool:
+        """Whether so many processes train one trial together. Raises ValueError where they cannot have equal parts."""
+        del plan, processes
+        return False
+
+    @abstractmethod
+    def trial(self, task: Task[D, P], fold: Fold, /) -> Trained:
+        """Train one trial. On a fold without a test the weights may be empty."""
+
+    def learner(self, data: D, network: str, seed: int, train: Sequence[str], /) -> Learner | None:
+        """The network that a trial trains, as it is drawn; None where a policy is made of several."""
+        del data, network, seed, train
+        return None
+
+    @abstractmethod
+    def start(self, task: Task[D, P], fold: Fold, policy: nn.Module, weights: Mapping[str, Any], /) -> Start | None:
+        """What a trial began as that ended as this policy with these weights.
+
+        None where the engine that trained it draws the first weights.
         """
 
-    def players(self, plan: Plan, /) -> Sequence[str]:
-        """Who plays the account of all tests: `POLICY`, the kind's baselines, then the policy's scenarios."""
+    @property
+    def players(self) -> Sequence[str]:
+        """Who plays the account of all tests: `POLICY`, the baselines, then the policy's scenarios.
+
+        Nobody where each fold is compared alone, by `compare`.
+        """
+        return ()
 
     def play(
         self,
         player: str,
         policies: Sequence[nn.Module],
-        data: Any,
+        data: D,
         spans: Sequence[Span],
         seed: int,
         check_stop: Callable[[], None],
+        /,
     ) -> Played:
-        """Play one account through the tests of all folds, each with its own chosen policy. May take long."""
+        """Play one account through the tests of all folds, each with its own chosen policy. May take long.
+
+        Calls `check_stop` now and then; it raises `Stopped`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no players")
+
+    def compare(
+        self, policy: nn.Module, played: PlayResult, data: D, span: Span, seed: int, check_stop: Callable[[], None], /
+    ) -> Compared:
+        """Baselines and scenarios for the policy of one fold, which did `played`. As `play`."""
+        raise NotImplementedError(f"{type(self).__name__} compares by its players")
 
     def for_report(
-        self, plan: Plan, policies: Sequence[nn.Module], data: Any, done: Callable[[str], Mapping[str, Any]], /
+        self, plan: P, policies: Sequence[nn.Module], data: D, folds: Sequence[Fold], done: Done, /
     ) -> dict[str, Any]:
         """What the stages found, as JSON, for the pages of the report; `policies` are the chosen ones of all folds."""
+        del plan, policies, data, folds, done
+        return {}
 
-    def figures(
-        self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]], /
-    ) -> Mapping[str, Any]:
-        """What the stages and the trial with these chosen weights found, as JSON, for the manifest."""
+    def figures(self, plan: P, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
+        """What the stages and the last fold's policy found, as JSON, for the manifest."""
+        del plan, policy, done
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Passive:
     """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer.
 
-    Where no constant answer plays it, a `rule` does, and the biases are only where training begins. A strategy with a
-    procedure of its own makes it `of` a trained policy, with the same outputs.
+    Where no constant answer plays it, a `rule` does, and the biases are only where training begins. A policy of
+    several networks makes it `of` a trained one, with the same outputs, and its procedure knows how to begin there.
     """
 
     words: str  # what it does
@@ -338,39 +409,42 @@ class TrainingKind:
     variants: tuple[str, ...]  # rewards, or sizes of an action: the headline's, and those to compare it with
     presets: Mapping[str, Preset]
     baselines: Mapping[str, str]  # name -> description, in the report's order
-    load: Callable[[Path, Trading], TaskData]
+    procedure: Procedure[Any, Any]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
     inputs: tuple[Input, ...]  # whose distributions live ones are compared with
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     walk: Walk  # how its sessions are cut into folds
-    split: YearSplit | None = None  # the years of its reference, which `--reference-years` asks for
-    starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     compounds: bool = False  # one account through all sessions of a span
     parts: frozenset[str] = frozenset()  # of the baselines: parts of the policy itself, which it need not lead
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: StrategyClaims | None = None  # what others claim for it, for the report
-    procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
     with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
-    practices: tuple[str, ...] = ()  # the fields of `Practice` that its environments have
-    ablations: Mapping[str, Arm] = field(default_factory=dict)  # settings worth comparing, by name
-    quoted: Callable[[Path, Trading, QuoteSource], TaskData] | None = None  # `load` with recorded option quotes
     facts: Callable[[Any], Mapping[str, Any]] = lambda _: {}  # of the data, as JSON, for manifest and report
     passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned
 
-    @property
-    def practised(self) -> tuple[str, ...]:
-        """The fields of `Practice` that can be asked for; none of a procedure of its own."""
-        return (*self.practices, *EVERYWHERE) if self.procedure is None else ()
+    def load(self, path: Path, trading: Trading, sources: Sources | None = None) -> Any:
+        """The bars made ready by the first preset, a `TaskData`. Raises what the procedure's `load` raises."""
+        usual = next(iter(self.presets.values())).plan
+        return self.procedure.load(path, trading, sources or Sources(), usual)
+
+    def refusal(self, given: Collection[str]) -> str:
+        """Why one of the given options of the command line is not for the strategy; "" where all are."""
+        lacks = self.procedure.lacks()
+        found = next((name for name in given if name in lacks), "")
+        return f"--{found.replace('_', '-')} is not for {self.strategy}: {lacks[found]}" if found else ""
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""
         return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]
 
     def beginning(self, begins: str) -> Callable[[Any], None] | None:
-        """What is done to a network that begins there. Raises `ValueError` where no passive policy is named."""
-        if begins != PASSIVE:
+        """What is done to a network that begins there; None for nothing, or where the procedure does it.
+
+        Raises `ValueError` where no passive policy is named.
+        """
+        if begins != PASSIVE or (self.passive is not None and self.passive.of is not None):
             return None
         if self.passive is None or not self.passive.layer:
             raise ValueError(f"{self.strategy} names no passive policy to begin at")

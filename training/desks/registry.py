@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
 
 from strategies.kit.entry import OwnStrategyError
-from strategies.kit.own.load import OwnStrategy, training_of
+from strategies.kit.own.load import training_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.kind import TrainingKind
 from training.evidence.claims import StrategyClaims
@@ -38,19 +37,12 @@ def _named(name: str) -> TrainingKind:
             f'training="{name}_training:KIND" (docs/ADD_A_STRATEGY.md)'
         )
     found = own(name)
-    if found is not None:
-        return _of_own(found)
     module, _, attribute = training.partition(":")
-    return cast("TrainingKind", getattr(import_module(module), attribute))
-
-
-def _of_own(found: OwnStrategy) -> TrainingKind:
-    """The training object of a strategy that is not shipped. Raises OwnStrategyError."""
-    made = training_of(found)
-    if not isinstance(made, TrainingKind) or made.strategy != found.name:
+    made = training_of(found) if found is not None else getattr(import_module(module), attribute)
+    if not isinstance(made, TrainingKind) or made.strategy != name:
         raise OwnStrategyError(
-            f"{found.file}: training={found.entry.training!r} names {made!r:.80}, expected a TrainingKind of "
-            f"{found.name}: correct one of them"
+            f"{module if found is None else found.file}: training={training!r} names {made!r:.80}, expected a "
+            f"TrainingKind of {name}: correct one of them"
         )
     return made
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from training.rl.coefficients import Coefficients
-from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
+from training.rl.dimensions import Plan
+from training.rl.presets import AS_THE_DESK, RANDOM, Practice
 from training.study.evaluation import SessionResult
 from training.study.study import ValidationCheck
 
@@ -31,13 +31,13 @@ class Request:
     precision: str
     device: str
     patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
-    coefficients: Coefficients
-    plan: Plan | None = None  # of a strategy with a procedure of its own: then nothing asks the coefficients
+    plan: Plan
     engine: str = OWN
     runners: int = 1  # of RLlib, each of which steps its part of the environments
     begins: str = RANDOM
     practice: Practice = AS_THE_DESK
     burn_in: int = 0  # sessions before a look that a memory goes through
+    starts: int = 0  # accounts that look at the validation span; 0: the strategy's
     refit: bool = False  # on all sessions, without validation and test
 
     @property

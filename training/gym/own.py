@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 
 from daemon.core.strategy_rules import trading_for
 from strategies.registry import add
 from training.desks.kind import Span
-from training.desks.own.days import OwnDays
-from training.desks.own.minutes import OwnMinutes
+from training.desks.own.data import OwnDays, OwnMinutes
 from training.desks.registry import kind
 from training.study.folds import single
 
@@ -36,7 +35,7 @@ def own_env(strategy: str, bars: Path | str, split: str = "train") -> gymnasium.
     if not made_here:
         raise ValueError(f"{name} has a training object of its own kind: expected one of own_kind")
     (fold,) = single(tuple(data.days))
-    span = Span(cast("tuple[str, ...]", getattr(fold, split)), "", data.trading)
+    span = Span({"train": fold.train, "validate": fold.validate, "test": fold.test}[split], "", data.trading)
     own = data.hooks.environment
     found: gymnasium.Env[Any, Any] = data.desk_env(span) if own is None else own(data, span)
     return found

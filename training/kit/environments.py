@@ -13,7 +13,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from daemon.core.strategy_rules import trading_for
 from strategies.registry import STRATEGIES, add
-from training.desks.registry import kind
 from training.gym import REGISTERED
 from training.gym.own import own_env
 from training.kit.names import bars_of
@@ -120,4 +119,4 @@ def folds(name: str, bars: Path | str | None = None, count: int = 1) -> tuple[Fo
     name = add(name)
     usual = settings_for(name, bars_of(name, bars), Path())
     settings = replace(usual, folds=max(count, usual.folds))
-    return folds_of(settings, loaded(kind(name), settings, trading_for(name)))
+    return folds_of(settings, loaded(settings, trading_for(name)))

@@ -23,10 +23,9 @@ from strategies.kit.manifest import Training
 from strategies.online_dqn.model_config import ModelConfig
 from training.desks.kind import Span
 from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, dates_apart, returns_apart
-from training.desks.online.data import OnlineData, load
+from training.desks.online.data import OnlineData, OnlineTaskData, load
 from training.desks.online.export import PROBES, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.task_data import OnlineTaskData
 from training.evidence.statistics import Series
 from training.export.reference import Watched
 from training.online.labels import HeadLabels

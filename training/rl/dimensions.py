@@ -1,15 +1,14 @@
-"""What a search may vary: a field of coefficients or, by its dotted name, of a plan."""
+"""What a training is asked for, as a plan of plain values, and which of its fields may vary and within which bounds."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import msgspec
-
-from training.rl.coefficients import Coefficients
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -28,7 +27,8 @@ class Dimension:
     log: bool = False
     whole: bool = False
     choices: tuple[str | int | float, ...] = ()
-    optional: bool = False  # may also be switched off: 0 or None, as in the defaults
+    optional: bool = False  # may also be switched off
+    off: float | None = None  # its value then
 
     @property
     def switch(self) -> str:
@@ -38,7 +38,7 @@ class Dimension:
     def suggest(self, trial: BaseTrial) -> Any:
         """The value that this trial is to have."""
         if self.optional and not trial.suggest_categorical(self.switch, (False, True)):
-            return getattr(Coefficients(), self.name)
+            return self.off
         if self.choices:
             return trial.suggest_categorical(self.name, self.choices)
         if self.whole:
@@ -47,7 +47,7 @@ class Dimension:
 
     def fixed(self, value: Any) -> dict[str, Any]:
         """What makes `suggest` answer `value`. Raises `ValueError` for a value outside."""
-        if self.optional and value == getattr(Coefficients(), self.name):
+        if self.optional and value == self.off:
             return {self.switch: False}
         within = value in self.choices if self.choices else self.low <= value <= self.high
         broken = within and self.whole and value != int(value)
@@ -77,3 +77,81 @@ def _changed(found: Any, name: str, value: Any) -> Any:
     if isinstance(found, msgspec.Struct):
         return msgspec.structs.replace(found, **{first: inner})
     return dataclasses.replace(found, **{first: inner})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a procedure is asked for: the class of a procedure adds the fields, plain values only."""
+
+    setting: ClassVar[str] = "plan"
+    """Its name among the settings of a run."""
+
+    @property
+    def members(self) -> int:
+        """Networks of a deep ensemble; 1 for a procedure that has none."""
+        return 1
+
+    @property
+    def folds(self) -> int:
+        """How many folds a run has that is not asked for another number."""
+        return 1
+
+    @property
+    def searched(self) -> tuple[Dimension, ...]:
+        """The fields, by their dotted names, that a search may vary."""
+        return ()
+
+    @property
+    def settable(self) -> tuple[Dimension, ...]:
+        """The fields that `--coefficients` may change: what is searched, and others."""
+        return self.searched
+
+    @property
+    def common(self) -> Any:
+        """What decides the outcome of the tasks before the trials, as JSON; None where there are none."""
+        return None
+
+    def at(self, _precision: str, /) -> Self:
+        """The same plan in a run of this precision, where it holds one of its own."""
+        return self
+
+    def gradient_steps(self, _steps: int, /) -> int | None:
+        """How many steps of the optimizer a training of so many transitions takes; None where that is not known."""
+        return None
+
+    def search_steps(self, steps: int, /) -> int:
+        """Transitions of each training of a search, where a run takes so many."""
+        return -(-steps // SEARCH_PART)
+
+    def changed(self, values: Mapping[str, Any], origin: str) -> Self:
+        """The plan with these values in place of its own; `origin` names where they are from.
+
+        Raises:
+            ValueError: a field is unknown, of the wrong type or out of bounds.
+        """
+        known = {dimension.name: dimension for dimension in self.settable}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"{origin}: {unknown(name, known)}")
+            try:
+                known[name].fixed(None if isinstance(value, bool) else value)
+            except ValueError as error:
+                raise ValueError(f"{origin}: {error}") from error
+            except TypeError as error:
+                raise ValueError(f"{origin}: {name} is {value!r}: {error}") from error
+        return with_values(self, values)
+
+    def differences(self, usual: Self) -> dict[str, Any]:
+        """The settable fields that differ from those of the usual plan, by name."""
+        values = {dimension.name: value_of(self, dimension.name) for dimension in self.settable}
+        return {name: value for name, value in values.items() if value != value_of(usual, name)}
+
+
+SEARCH_PART = 4  # of a run's transitions
+
+
+def unknown(name: str, known: Mapping[str, Any]) -> str:
+    """What is wrong with a field of this name that no plan has, and the nearest one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(known)}"
+    return f"unknown coefficient {name!r}: {hint}"

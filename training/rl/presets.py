@@ -1,14 +1,15 @@
-"""Named settings: how many steps, and which coefficients of PPO, or the plan of a procedure that is not PPO's."""
+"""Named settings: how many steps, and which plan, such as the coefficients of PPO."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import Plan
 
 RANDOM, PASSIVE = "random", "passive"
 """Where training begins: at weights that are drawn, or near the strategy's passive policy."""
@@ -18,7 +19,7 @@ RANDOM, PASSIVE = "random", "passive"
 class Practice:
     """What the environments that train do otherwise than the desk. Validation, tests and export are the desk's own.
 
-    A strategy has some of these: see `training.desks.kind.TrainingKind.practices`.
+    A strategy has some of these: see `training.desks.kind.Procedure.practised`.
     """
 
     permute: bool = False  # each episode shows the symbols in an order of its own
@@ -36,18 +37,7 @@ class Practice:
 
 
 AS_THE_DESK = Practice()
-EVERYWHERE = ("from_date",)  # what every strategy without a procedure of its own has
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a procedure of its own is asked for: a strategy's class adds the fields, plain values only."""
-
-    members: int = 1  # of a deep ensemble
-
-    def at(self, _precision: str, /) -> Self:
-        """The same plan in a run of this precision, where it holds one of its own."""
-        return self
+EVERYWHERE = ("from_date",)  # what every strategy has that trains by PPO
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +46,13 @@ class Preset:
 
     why: str
     steps: int  # transitions of each trial
-    coefficients: Coefficients = field(default_factory=Coefficients)
+    plan: Plan = field(default_factory=Coefficients)
     begins: str = RANDOM
-    plan: Plan | None = None  # of a strategy with a procedure of its own, instead of coefficients
 
     @property
     def gradient_steps(self) -> int | None:
-        """How many steps of the optimizer a trial takes; None where a procedure of its own takes them."""
-        return self.coefficients.gradient_steps(self.steps) if self.plan is None else None
+        """How many steps of the optimizer a trial takes; None where that is not known."""
+        return self.plan.gradient_steps(self.steps)
 
 
 BOUNDS = {"universe": (0.02, 1.0), "turnover": (0.0, 1.0)}

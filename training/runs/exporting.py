@@ -58,7 +58,7 @@ def exported(
         findings = judge_again(study, findings, p.folder)
     refit = None if instead is not None else refit
 
-    held = _of_passive(record, study, instead) if instead is not None else None
+    held = _of_passive(record, study, instead, policy) if instead is not None else None
 
     def write_files(folder: Path, digest: str, version: str) -> None:
         shown = None if held is None else held["test"]
@@ -70,7 +70,7 @@ def exported(
     trial = study.headline[-1]
     learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
     span = p.span if instead is None else p.passive_span
-    policy = instead or refit or policy
+    learned, policy = policy, instead or refit or policy
     with phase("distributions of the training sessions"):
         watched = p.data.watch(policy, span(learnt, study.reward))
     rules = p.kind.rules(span(p.folds[-1].test, study.reward))
@@ -79,7 +79,7 @@ def exported(
         if refit is None
         else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ()), study.data.source),
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-        metrics=held if held is not None else _learned(record, study, unproven=bool(words)),
+        metrics=held if held is not None else _learned(record, study, learned, unproven=bool(words)),
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",
@@ -93,7 +93,7 @@ def exported(
     return Outcome(version, p.folder, findings, passive=instead is not None)
 
 
-def _learned(record: RunRecord, study: Study, *, unproven: bool = False) -> dict[str, Any]:
+def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
     """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
     return {
@@ -103,11 +103,11 @@ def _learned(record: RunRecord, study: Study, *, unproven: bool = False) -> dict
         "validate": record.metrics(trial.validate),
         **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
         **({"account": record.metrics(joined(study.account))} if study.account else {}),
-        **record.found(study.chosen[-1]),
+        **record.found(policy),
     }
 
 
-def _of_passive(record: RunRecord, study: Study, policy: nn.Module) -> dict[str, Any]:
+def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.Module) -> dict[str, Any]:
     """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
     p = record.prepared
     tested = p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
@@ -115,7 +115,7 @@ def _of_passive(record: RunRecord, study: Study, policy: nn.Module) -> dict[str,
         "exported": "passive",
         "test": record.metrics(tested.sessions),
         "test_denials": dict(tested.denials),
-        "learned": _learned(record, study),
+        "learned": _learned(record, study, learned),
     }
 
 

@@ -36,7 +36,7 @@ from training.study.study import Trial
 MADE_WITH = "made_with"
 RUN_FILE, STUDY_FILE = "run.json", "study.json"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
-TENSORBOARD_FOLDER, TRIALS_FOLDER, LOCK_FILE = "tensorboard", "trials", ".lock"
+TRIALS_FOLDER, LOCK_FILE = "trials", ".lock"
 OURS = frozenset(
     {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, LOCK_FILE, "report.html", "report.json"}
     | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}

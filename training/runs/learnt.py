@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from training.desks.trial import Request, Trained
 from training.export.ensemble import together
-from training.rl.coefficients import Coefficients
 from training.runs.prepared import Prepared
 from training.study.study import Fold, NetworkChange, SeedAgreement, Trial
 
 OBSERVATIONS = 256
 SHUFFLES = 200
 TINY = 1e-12  # of answers whose deviations are rounding
-FEW_GRADIENT_STEPS = 2_000
 FEWEST_VALUES = 2  # of answers that have a deviation
 
 
@@ -29,17 +27,10 @@ def learnt_by(
     prepared: Prepared, request: Request, trained: Trained, fold: Fold, policy: nn.Module
 ) -> NetworkChange | None:
     """What the chosen checkpoint learned; None where another engine drew the weights that it began with."""
-    own = prepared.kind.procedure
-    if own is None:
-        start: nn.Module = first_policy(prepared, request, fold)
-        deviations = deviations_of(prepared, trained.weights)
-    else:
-        begun = own.start(request, prepared.data, fold, policy)
-        if begun is None:
-            return None
-        start, explored = begun
-        deviations = None if explored is None else torch.tensor(explored)
-    kl, size, variation = compared(prepared, fold, request.seed, start, policy, deviations)
+    start = prepared.kind.procedure.start(prepared.task(request), fold, policy, trained.weights)
+    if start is None:
+        return None
+    kl, size, variation = compared(prepared, fold, request.seed, start.policy, policy, start.deviations)
     last = {point.agent: point.explained_variance for point in trained.curve}  # of the critics of each agent
     explained = math.fsum(last.values()) / len(last) if last else 0.0
     return NetworkChange(trained.gradient_steps, kl, size, variation, explained)
@@ -52,16 +43,20 @@ def learnt_together(
     weights: Sequence[Mapping[str, Any]],
     policy: nn.Module,
 ) -> NetworkChange | None:
-    """What the mean of trials of PPO learned, against the mean of what they began as; steps are the fewest of one."""
+    """What the mean of trials learned, against the mean of what they began as; steps are the fewest of one."""
     fold, learnt = prepared.folds[requests[0].fold], [trial.learnt for trial in trials]
     known = [one for one in learnt if one is not None]
     if len(known) < len(learnt):
         return None
-    starts = [first_policy(prepared, request, fold) for request in requests]
-    start = together(starts, prepared.machine.spec.recurrent_shape)
-    found = [deviations_of(prepared, each) for each in weights]
-    known_deviations = [each for each in found if each is not None]
-    deviations = torch.stack(known_deviations).mean(dim=0) if known_deviations else None
+    procedure = prepared.kind.procedure
+    begun = [
+        procedure.start(prepared.task(request), fold, policy, one)
+        for request, one in zip(requests, weights, strict=True)
+    ]
+    starts = [start for start in begun if start is not None]
+    start = together([one.policy for one in starts], prepared.machine.spec.recurrent_shape)
+    explored = [one.deviations for one in starts if one.deviations is not None]
+    deviations = torch.stack(explored).mean(dim=0) if explored else None
     kl, size, variation = compared(prepared, fold, requests[0].seed, start, policy, deviations)
     steps = min(one.gradient_steps for one in known)
     explained = math.fsum(one.explained_variance for one in known) / len(known)
@@ -105,23 +100,6 @@ def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> SeedAgreemen
     return SeedAgreement(mean(shuffled=False), float(np.quantile(by_chance, 0.95)))
 
 
-def first_policy(prepared: Prepared, request: Request, fold: Fold) -> nn.Module:
-    """The policy that a trial of PPO began as."""
-    start: Any = prepared.data.network(request.network, request.seed, fold.train)
-    if (begin := prepared.begin(request)) is not None:
-        begin(start)
-    found: nn.Module = start.policy
-    return found
-
-
-def deviations_of(prepared: Prepared, weights: Mapping[str, Any]) -> Tensor | None:
-    """Deviations, (actions,), of the actions that a network of PPO draws; None for one that answers with logits."""
-    if not prepared.machine.spec.continuous:
-        return None
-    logs = next((found for name, found in weights.items() if name.endswith("log_std")), torch.zeros(()))
-    return logs.float().exp().cpu()
-
-
 def compared(
     prepared: Prepared, fold: Fold, seed: int, start: nn.Module, policy: nn.Module, deviations: Tensor | None
 ) -> tuple[float, float, float]:
@@ -155,14 +133,3 @@ def _answers(policy: nn.Module, seen: Tensor, prepared: Prepared) -> Tensor:
     found = policy(seen, torch.zeros(len(seen), *hidden)) if hidden else policy(seen)
     answers: Tensor = found[0] if isinstance(found, tuple) else found
     return answers.float().reshape(len(seen), -1)  # of a row for each symbol a single action
-
-
-def few_words(coefficients: Coefficients, steps: int) -> str:
-    """A warning for a training that takes few steps of the optimizer; "" for others."""
-    planned = coefficients.gradient_steps(steps)
-    if planned >= FEW_GRADIENT_STEPS:
-        return ""
-    return (
-        f"{planned:,} gradient steps a trial are few (below {FEW_GRADIENT_STEPS:,}): the policy may stay close to the "
-        "network that it began as; more --steps, more epochs or smaller minibatches take more"
-    )

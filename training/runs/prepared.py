@@ -15,7 +15,7 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import strategy as registered
-from training.desks.kind import Sources, Span, TaskData, TrainingKind
+from training.desks.kind import Sources, Span, Task, TaskData, TrainingKind
 from training.desks.trial import Request
 from training.export.ensemble import together
 from training.export.weights import Weights, warm_start
@@ -71,15 +71,15 @@ class Prepared:
             return lambda network: network.load_state_dict(weights)
         return self.kind.beginning(request.begins)
 
-    def untrained(self, network: str, seed: int, train: Sequence[str]) -> nn.Module:
-        """The policy of a network as it is drawn, scaled by these sessions."""
-        learner: Any = self.data.network(network, seed, train)
-        return self.kind.policy(network, seed, learner.state_dict())
+    def untrained(self, network: str, seed: int, train: Sequence[str]) -> nn.Module | None:
+        """The policy of a network as it is drawn, scaled by these sessions; None where it is not of one network."""
+        learner: Any = self.kind.procedure.learner(self.data, network, seed, train)
+        return None if learner is None else self.kind.policy(network, seed, learner.state_dict())
 
     def passive(self, network: str, train: Sequence[str], trained: nn.Module | None = None) -> nn.Module | None:
         """The kind's passive policy under the same contract, scaled by these sessions; None where it names none.
 
-        That of a strategy with a procedure of its own is made of a `trained` one.
+        That of a policy of several networks is made of a `trained` one.
         """
         if self.kind.passive is None:
             return None
@@ -87,9 +87,21 @@ class Prepared:
             return None if trained is None else self.kind.passive.of(trained)
         if self.kind.passive.rule is not None:
             return self.kind.passive.rule(self.trading)
-        learner: Any = self.data.network(network, 0, train)
+        learner: Any = self.kind.procedure.learner(self.data, network, 0, train)
         self.kind.passive.play(learner)
         return self.kind.policy(network, 0, learner.state_dict())
+
+    def task(self, request: Request, name: str = "") -> Task[Any, Any]:
+        """What a task of this request works with; its files are the trial's, or those of this name."""
+        return Task(
+            request,
+            request.plan,
+            self.data,
+            self.trading,
+            self.task_folder(name or request.name),
+            self.done,
+            self.begin(request),
+        )
 
     def trial_folder(self, request: Request, name: str = "") -> TrialFolder:
         """The files of this trial, or of what several are together, by its name."""
@@ -128,14 +140,14 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     make_deterministic()
     use_fast_float32()
     known = settings.kind
+    if problem := known.refusal(settings.given):
+        raise ValueError(problem)
     known.check(settings.rewards, settings.network)
     if twice := sorted({symbol for symbol in settings.symbols if settings.symbols.count(symbol) > 1}):
         raise ValueError(f"--symbols names {', '.join(twice)} twice: expected each symbol once")
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
     trading = trading_of(settings.strategy, settings.config)
-    data = loaded(known, settings, trading)
-    if settings.warm_start and settings.plan is not None:
-        raise ValueError(f"--warm-start is not for {settings.strategy}: its procedure has its own beginning")
+    data = loaded(settings, trading)
     folds = folds_of(settings, data)
     warm = (
         warm_start(settings.out, settings.warm_start, strategy, settings.network, folds) if settings.warm_start else ()
@@ -143,19 +155,11 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     return Prepared(settings, known, strategy, trading, data, folds, folder, version, warm)
 
 
-def loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
-    """The bars made ready. Raises `ValueError` for what only a strategy with an open universe is asked."""
-    if settings.quotes is not None and known.quoted is None:
-        raise ValueError(f"--option-quotes is not for {settings.strategy}: it trades no options: leave it out")
-    if known.procedure is not None and settings.plan is not None:
-        sources = Sources(settings.more_bars, settings.symbols)
-        found: TaskData = known.procedure.load(settings.bars, trading, sources, settings.plan)
-        return found
-    if settings.more_bars or settings.symbols:
-        raise ValueError(f"{settings.strategy} has its own symbols, all in one file: give --bars once and no --symbols")
-    if settings.quotes is not None and known.quoted is not None:
-        return known.quoted(settings.bars, trading, settings.quotes)
-    return known.load(settings.bars, trading)
+def loaded(settings: Settings, trading: Trading) -> TaskData:
+    """The bars made ready. Raises what the procedure's `load` raises."""
+    sources = Sources(settings.more_bars, settings.symbols, settings.quotes)
+    found: TaskData = settings.kind.procedure.load(settings.bars, trading, sources, settings.plan)
+    return found
 
 
 def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:

@@ -15,7 +15,6 @@ from training.desks.kind import Compared, described
 from training.runs.folder import STUDY_FILE, machine
 from training.runs.ledger import Ledger, Line, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
-from training.runs.settings import requests_of
 from training.study.evaluation import SessionResult, as_metrics
 from training.study.study import Baseline, Fold, OneAccount, PlayResult, Study, Trial, encode
 
@@ -116,19 +115,13 @@ class RunRecord:
         write_whole(self.prepared.folder / STUDY_FILE, encode(study))
 
     def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:
-        """What a procedure of the strategy's own has for the pages of the report."""
+        """What the procedure has for the pages of the report."""
         p = self.prepared
-        if p.kind.procedure is None or p.settings.plan is None:
-            return {}
-        return p.kind.procedure.for_report(p.settings.plan, policies, p.data, p.done)
+        return p.kind.procedure.for_report(p.settings.plan, policies, p.data, p.folds, p.done)
 
-    def found(self, chosen: int) -> Mapping[str, Any]:
-        """What a procedure of the strategy's own has to say of its stages and the chosen trial."""
-        p = self.prepared
-        if p.kind.procedure is None or p.settings.plan is None:
-            return {}
-        weights = p.trial_folder(requests_of(p.settings)[chosen]).weights()
-        return p.kind.procedure.figures(p.settings.plan, weights, p.done)
+    def found(self, policy: nn.Module) -> Mapping[str, Any]:
+        """What the procedure found in its stages, and about the last fold's policy."""
+        return self.prepared.kind.procedure.figures(self.prepared.settings.plan, policy, self.prepared.done)
 
     def metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""

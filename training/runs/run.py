@@ -30,7 +30,6 @@ from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.exporting import Outcome, exported
 from training.runs.folder import code_version, held, machine, open_run
-from training.runs.learnt import few_words
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import RunRecord
@@ -50,7 +49,6 @@ from training.runs.tasks import (
     train_group,
     train_one,
 )
-from training.runs.trial import check_shares
 from training.sinks.sink import check_sinks
 from training.study.progress import PhaseProgress, phase, reported
 from training.study.study import OneAccount, PlayResult, Trial
@@ -126,8 +124,6 @@ class Run:
         self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
         if self._settings.engine != RLLIB:
             self._listen(how_computed(self._settings.precision, self._settings.device))
-        if p.kind.procedure is None and (few := few_words(self._settings.coefficients, self._settings.steps)):
-            self._listen(few)
         if p.warm:
             self._listen(f"begins at the weights of {self._settings.warm_start}, critics included")
         self._ledger.record(*self._record.openings())
@@ -141,7 +137,7 @@ class Run:
         if self._settings.averages:
             self._listen(f"testing the mean of {len(self._settings.seeds)} seeds")
             means = self._through(mean_one, groups)
-        kept: tuple[Weights, ...] = () if p.kind.procedure is not None else tuple(weights[-1])
+        kept: tuple[Weights, ...] = () if "warm_start" in p.kind.procedure.lacks() else tuple(weights[-1])
         refit, kept = self._refit(groups[-1]) if self._settings.refit else (None, kept)
         return self._told(trials, chosen, policies, means, refit, kept)
 
@@ -214,14 +210,14 @@ class Run:
     ) -> tuple[tuple[PlayResult, ...], Sequence[Compared]]:
         """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
         p = self._prepared
-        if p.kind.procedure is None or p.settings.plan is None:
+        names = p.kind.procedure.players
+        if not names:
             network = self._settings.network if self._trains else ""
             picked = zip(tested, policies, strict=True)
             return (), self._through(
                 compare,
                 [Chosen(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
             )
-        names = p.kind.procedure.players(p.settings.plan)
         self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
@@ -231,7 +227,7 @@ class Run:
     def _one_account(self, tested: Sequence[Trial], policies: Sequence[nn.Module]) -> OneAccount | None:
         """What the policies do on one account through all tests; None where the figures are of one already."""
         p = self._prepared
-        if p.kind.compounds and (p.kind.procedure is not None or len(p.folds) == 1):
+        if p.kind.compounds and (p.kind.procedure.players or len(p.folds) == 1):
             return None
         return self._through(relay_one, [Relay(tuple(policies), tested[-1].reward)])[0]
 
@@ -242,26 +238,25 @@ class Run:
         self._told_of(news)
 
     def _prior(self) -> None:
-        """What a strategy's own procedure needs before its trials, stage by stage."""
-        p = self._prepared
-        if p.kind.procedure is None or p.settings.plan is None:
-            return
-        for stage, tasks in p.kind.procedure.stages(p.settings.plan).items():
+        """What the procedure needs before its trials, stage by stage."""
+        p, requests = self._prepared, requests_of(self._settings)
+        stages = p.kind.procedure.stages(p.settings.plan)
+        for stage, tasks in stages.items():
             self._listen(Stage(stage, len(tasks)))
             self._through(prior_one, tasks)
-        for words in p.kind.procedure.concerns(p.settings.plan, p.done):
+        for words in p.kind.procedure.concerns(requests[0], p.settings.plan, p.done):
             self._listen(words)
-        self._listen(Stage(TRIALS, len(requests_of(p.settings)), p.settings.steps))
+        if stages:
+            self._listen(Stage(TRIALS, len(requests), p.settings.steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
         if self._cluster is not None and self._settings.engine == RLLIB:  # its runners share each trial
             self._cluster.release()
             return tuple(self._here(train_one, requests))
-        if len(requests) > 1 or self._settings.plan is not None:
+        processes = self._settings.processes
+        if len(requests) > 1 or not self._prepared.kind.procedure.shared(self._settings.plan, processes):
             return tuple(self._through(train_one, requests))
-        if self._settings.processes > 1:
-            check_shares(self._settings.coefficients, self._settings.processes)
-        return tuple(self._through(train_group, requests, self._settings.processes))
+        return tuple(self._through(train_group, requests, processes))
 
     def _through(self, work: Callable[..., T], tasks: Sequence[Any], cores: int = 1) -> list[T]:
         """Do these tasks of `cores` cores each: in Ray, in processes of this machine, or here where that is one."""

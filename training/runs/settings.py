@@ -21,14 +21,15 @@ from training.desks.registry import kind
 from training.desks.trial import OWN, Request
 from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
-from training.rl.dimensions import value_of, with_values
-from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
+from training.rl.dimensions import Plan, with_values
+from training.rl.presets import AS_THE_DESK, RANDOM, Practice
 from training.runs.desk_rules import calibration_of, trading_of
 from training.sinks.sink import anywhere
-from training.study.folds import Walk, by_years, is_short, last_fold, trained_from, walk
+from training.study.folds import Cut, Walk, is_short, trained_from
 from training.study.study import Fold, Trial
 
 PROCESSES = 2
+CPU = "cpu"
 IQM, BEST = SELECTS = ("iqm", "best")
 SEEDS, NONE = ENSEMBLES = ("seeds", "none")
 """What a fold ends with: the mean of its seeds, or the seed that validation chose."""
@@ -46,7 +47,7 @@ class Settings:
     rewards: tuple[str, ...] = ("potential",)  # variants: the first is the headline's, the others are the ablation
     network: str = "mlp"
     precision: str = "float32"
-    device: str = "cpu"
+    device: str = CPU
     feed: str = "sip"  # whose bars the file holds; it goes into the manifest
     folds: int = 1  # the last ones of the walk
     train_sessions: int | None = None  # the fewest that a fold trains on; None: the strategy's, as in the next three
@@ -59,8 +60,7 @@ class Settings:
     ensemble: str = SEEDS
     refit: bool = False  # train the last fold's choice once more, on all sessions, and export that
     patience: int = 0
-    coefficients: Coefficients = field(default_factory=Coefficients)
-    plan: Plan | None = None  # of a strategy with a procedure of its own, which nothing asks for coefficients
+    plan: Plan = field(default_factory=Coefficients)
     more_bars: tuple[Path, ...] = ()  # further files, for an open universe
     symbols: tuple[str, ...] = ()  # the universe, where it is open; none: the strategy's own
     model_config: str = ""  # canonical text of the file that describes the state vector; "": the shipped one
@@ -86,16 +86,16 @@ class Settings:
 
     @property
     def preset(self) -> str | None:
-        """The preset that has these coefficients; None when they are no preset's. A plan may have searched values."""
-        known, plan = self.kind, self.plan
-        for name, preset in known.presets.items():
-            own = preset.plan
-            if own is not None and plan is not None and known.procedure is not None:
-                fields = [dimension.name for dimension in known.procedure.settable(own)]
-                own = with_values(own, {each: value_of(plan, each) for each in (*fields, "members")})
-            if (preset.coefficients, preset.begins, own) == (self.coefficients, self.begins, plan):
+        """The preset that has this plan, members and precision left out; None when it is no preset's."""
+        for name, preset in self.kind.presets.items():
+            if (preset.begins, self._usual(preset.plan)) == (self.begins, self.plan):
                 return name
         return None
+
+    def _usual(self, plan: Plan) -> Plan:
+        """A preset's plan in a run of this precision, with as many members."""
+        usual = plan.at(self.precision)
+        return usual if usual.members == self.plan.members else with_values(usual, {"members": self.plan.members})
 
     @property
     def walk(self) -> Walk:
@@ -112,13 +112,33 @@ class Settings:
     @property
     def averages(self) -> bool:
         """Whether each fold ends with the mean of its seeds."""
-        return self.ensemble == SEEDS and len(self.seeds) > 1 and self.plan is None
+        return self.ensemble == SEEDS and len(self.seeds) > 1 and "ensemble" not in self.kind.procedure.lacks()
 
     @property
     def strict(self) -> bool:
         """Whether the folds are stated, so that a file that is too short for them is refused."""
         sizes = (self.train_sessions, self.validate_sessions, self.test_sessions, self.purge_sessions)
         return self.folds > 1 or sizes != (None,) * len(sizes)
+
+    @property
+    def cut(self) -> Cut:
+        """How the sessions of the file are cut into folds."""
+        return Cut(self.walk, self.folds, self.strict, self.reference_years, self.kind.before)
+
+    @property
+    def given(self) -> list[str]:
+        """The options that not every procedure has and that are given here; folds and ensemble have other defaults."""
+        values = {
+            "symbols": self.symbols,
+            "option_quotes": self.quotes,
+            "warm_start": self.warm_start,
+            "reference_years": self.reference_years,
+            "refit": self.refit,
+            "members": self.plan.members > 1,
+            "engine": self.engine != OWN,
+            "device": self.device != CPU,
+        }
+        return [name for name, value in values.items() if value]
 
     def anywhere(self) -> Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""
@@ -134,17 +154,13 @@ class Settings:
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
-        kept = asdict(self)
+        kept = {self.plan.setting if name == "plan" else name: value for name, value in asdict(self).items()}
+        kept[self.plan.setting] = msgspec.to_builtins(self.plan)
         for name in (
             "out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config", "ensemble",
             "base", "sinks",
         ):  # fmt: skip
             del kept[name]
-        if self.plan is None:
-            del kept["plan"]
-        else:
-            del kept["coefficients"]
-            kept["plan"] = msgspec.to_builtins(self.plan)
         del kept["model_config_file"], kept["quotes"]
         kept |= {"option_quotes": self.quotes.identity} if self.quotes is not None else {}
         kept |= {"calibration": found} if (found := calibration_of(self.strategy, self.config)) else {}
@@ -174,7 +190,7 @@ class Settings:
 
     def command(self) -> str:
         """The command line that repeats the run, with the options that are not the defaults; files by their names."""
-        preset = self.preset
+        preset, lacks = self.preset, self.kind.procedure.lacks()
         default = settings_for(self.strategy, Path(), Path(), preset=preset or self.base or None)
         usual = next(iter(kind(self.strategy).presets))
         options = {
@@ -189,8 +205,8 @@ class Settings:
             "warm_start": self.warm_start or None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "allow_unproven": "" if self.allow_unproven else None,
-            "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
-            "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,
+            "coefficients": "coefficients.json" if preset is None else None,
+            "members": self.plan.members if self.plan.members > 1 else None,
             "model_config": self.model_config_file or None,
             "symbols": ",".join(self.symbols) or None,
         }
@@ -206,7 +222,7 @@ class Settings:
             "validate_sessions", "test_sessions", "purge_sessions", "patience",
         ):  # fmt: skip
             value = getattr(self, name)
-            options[name] = value if value != getattr(default, name) else None
+            options[name] = value if value != getattr(default, name) and name not in lacks else None
         if len(self.seeds) * len(self.rewards) * self.folds == 1 and self.processes != PROCESSES:
             options["processes"] = self.processes
         given = " ".join(
@@ -216,12 +232,6 @@ class Settings:
         what = f"--strategy {self.strategy} {bars} --models-dir onnx_models"
         practice = " ".join(f"--practice {key}={str(value).lower()}" for key, value in self.practice.changes.items())
         return " ".join(filter(None, (f"train-and-export {what}", given, practice)))
-
-    def _tuned(self, usual: Plan | None) -> bool:
-        """Whether a plan has other values than its preset's."""
-        if self.plan is None or usual is None:
-            return False
-        return replace(usual.at(self.precision), members=self.plan.members) != self.plan
 
 
 def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:
@@ -234,40 +244,21 @@ def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = N
     chosen = known.preset(preset or next(iter(known.presets)))
     return Settings(
         strategy, bars, out, steps=chosen.steps, rewards=known.variants[:1], network=known.networks[0],
-        coefficients=chosen.coefficients, begins=chosen.begins, plan=chosen.plan,
-        folds=_folds_of_plan(known, chosen.plan),
+        plan=chosen.plan, begins=chosen.begins, folds=chosen.plan.folds,
     )  # fmt: skip
-
-
-def _folds_of_plan(known: TrainingKind, plan: Plan | None) -> int:
-    """How many folds a run has that is not asked for another number."""
-    return known.procedure.count(plan) if known.procedure is not None and plan is not None else 1
 
 
 def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
-    return trained_from(_folds(settings, data), settings.practice.from_date)
-
-
-def _folds(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
-    dates = tuple(data.days)
-    known = settings.kind
-    if known.procedure is not None and settings.plan is not None:
-        return known.procedure.folds(dates, settings.plan)
-    if settings.reference_years:
-        if known.split is None:
-            raise ValueError(f"the reference of {settings.strategy} names no years: leave --reference-years out")
-        return (by_years(dates, known.split),)
-    if settings.strict:
-        return walk(dates, settings.walk, settings.folds)
-    return (last_fold(dates, settings.walk, known.before),)
+    folds = settings.kind.procedure.folds(tuple(data.days), settings.plan, settings.cut)
+    return trained_from(folds, settings.practice.from_date)
 
 
 def split_note(settings: Settings, data: TaskData) -> str:
     """A line on what is not purged: a file too short for the strategy's folds, or a reference's years; "" else."""
     dates = tuple(data.days)
     if settings.reference_years:
-        return f"the years are the reference's ({kind(settings.strategy).split}): nothing is left out between them"
+        return f"the years are the reference's ({settings.kind.procedure.split}): nothing is left out between them"
     if settings.strict or not is_short(dates, settings.walk):
         return ""
     return (
@@ -281,8 +272,8 @@ def requests_of(settings: Settings) -> list[Request]:
     return [
         Request(
             fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
-            settings.patience, settings.coefficients, settings.plan, settings.engine, settings.processes,
-            settings.begins, settings.practice,
+            settings.patience, settings.plan, settings.engine, settings.processes, settings.begins,
+            settings.practice,
         )
         for fold in range(settings.folds)
         for reward in settings.rewards

@@ -9,7 +9,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from torch import nn
@@ -22,7 +22,6 @@ from training.runs.folder import TrialFolder
 from training.runs.learnt import agreement_of, learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
-from training.runs.trial import run_trial
 from training.sinks.sink import Started, TrialSinks
 from training.study.progress import phase, reported
 from training.study.study import Fold, OneAccount, PlayResult, Trial
@@ -30,12 +29,9 @@ from training.study.study import Fold, OneAccount, PlayResult, Trial
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
     """Do a task that comes before all trials, or go on with it."""
-    own = prepared.kind.procedure
-    assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
-    request = requests_of(prepared.settings)[0]
+    work = prepared.task(requests_of(prepared.settings)[0], task)
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    folder = prepared.task_folder(task)
-    own.prior(task, request, prepared.data, folder, prepared.done, control, emit)
+    prepared.kind.procedure.prior(task, replace(work, control=control, listen=emit))
 
 
 def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:
@@ -51,20 +47,13 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
         emit(f"{request.name} begins anew: what is there was made by other code")
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
-    own = prepared.kind.procedure
+    task = replace(prepared.task(request), keeper=folder, control=control, listen=emit, group=group)
     with reported(request.name, emit):
-        if own is None:
-            starts = prepared.kind.starts
-            trained = run_trial(
-                group, request, prepared.data, fold, prepared.trading, folder, control, emit, starts=starts,
-                begin=prepared.begin(request),
-            )  # fmt: skip
-        else:
-            trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
+        trained = prepared.kind.procedure.trial(task, fold)
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
-    held = _passive_validation(prepared, request, fold) if own is None else PlayResult(())
+    held = _passive_validation(prepared, request, fold)
     lead = _validate_lead(prepared, trained, held) if held.sessions else None
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
@@ -94,7 +83,7 @@ def _watched(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
 
 
 def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> PlayResult:
-    """What the passive policy does on the fold's validation sessions; nothing where none is named."""
+    """What the passive policy does on the fold's validation sessions; nothing without one of its own."""
     passive = prepared.passive(request.network, fold.train)
     if passive is None:
         return PlayResult(())
@@ -113,10 +102,8 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
     if folder.finished() is not None:
         return
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    begin = prepared.begin(request)
-    trained = run_trial(
-        ProcessGroup(), request, prepared.data, every, prepared.trading, folder, control, emit, begin=begin
-    )
+    task = replace(prepared.task(request), keeper=folder, control=control, listen=emit)
+    trained = prepared.kind.procedure.trial(task, every)
     folder.save_weights(trained.weights)
     folder.finish(_trial(request, trained, PlayResult(())))
 
@@ -181,11 +168,11 @@ class CheckpointTimer:
         self._last = time.monotonic()
 
     def stop(self) -> bool:
-        """See `training.runs.trial.Control`."""
+        """See `training.desks.trial.Control`."""
         return self._flag.is_set()
 
     def checkpoint_due(self) -> bool:
-        """See `training.runs.trial.Control`."""
+        """See `training.desks.trial.Control`."""
         now = time.monotonic()
         due = now - self._last >= self._every_s
         self._last = now if due else self._last
@@ -212,9 +199,12 @@ def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compa
     check_stop()
     tested = prepared.span(prepared.folds[chosen.fold].test, chosen.reward)
     with reported(name, emit, check_stop):
-        found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
-    if chosen.network:
-        untrained = prepared.untrained(chosen.network, chosen.seed, prepared.folds[chosen.fold].train)
+        found = prepared.kind.procedure.compare(
+            chosen.policy, chosen.played, prepared.data, tested, chosen.seed, check_stop
+        )
+    train = prepared.folds[chosen.fold].train
+    untrained = prepared.untrained(chosen.network, chosen.seed, train) if chosen.network else None
+    if untrained is not None:
         found.baselines[UNTRAINED] = prepared.data.test(untrained, tested)
     emit(f"compared {name}")
     return found
@@ -244,8 +234,7 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     """Let one player go through the tests of all folds; what is done already is read. Raises `Stopped`."""
 
     check_stop = functools.partial(_check_stop, flag, player.task)
-    own, folder = prepared.kind.procedure, prepared.task_folder(player.task)
-    assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
+    procedure, folder = prepared.kind.procedure, prepared.task_folder(player.task)
     kept = folder.checkpoint()
     if kept is not None:
         emit(News(player.task, 1, 1, began=1))
@@ -253,7 +242,7 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]
     with reported(player.task, emit, check_stop), phase(player.name):
-        played = own.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
+        played = procedure.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
     folder.save({"played": msgspec.json.encode(played).decode()})
     emit(News(player.task, 1, 1))
     return played

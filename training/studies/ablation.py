@@ -17,19 +17,18 @@ import msgspec
 import numpy as np
 
 from training.desks.kind import Arm, Span
+from training.desks.ppo import later_starts, mean_growth
 from training.desks.trial import Request
 from training.evidence.resampling import FEWEST, Interval, paired_difference, seeds_interval
 from training.evidence.statistics import sharpe
 from training.rl.pool import Emit, Flag
 from training.rl.presets import checked
-from training.rl.process_group import ProcessGroup
 from training.runs.desk_rules import trading_of
 from training.runs.folder import TRIALS_FOLDER, TrialFolder, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.settings import Settings
 from training.runs.tasks import CheckpointTimer
-from training.runs.trial import later_starts, mean_growth, run_trial
 from training.studies.runner import (
     RUNS,
     Cells,
@@ -42,17 +41,10 @@ from training.studies.runner import (
     trial_line,
     write_result,
 )
-from training.studies.search.coefficients_file import changed
-from training.studies.search.trainings import search_folds
 from training.study.folds import trained_from
 from training.study.study import Fold
 
 BASE = "as asked"
-GENERAL: Mapping[str, Arm] = {
-    "target_kl": Arm("an update ends once it has moved 0.02 nats", {"target_kl": 0.02}),
-    "weight_average": Arm("plays the running mean of its weights, decay 0.99", {"weight_average": 0.99}),
-}
-"""For every strategy that trains by PPO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +78,17 @@ class AblationSetup:
     @property
     def judged_by(self) -> int:
         """How many accounts a policy is judged by."""
-        return STARTS if self.prepared.kind.starts > 1 else 1
+        return STARTS if self.prepared.kind.procedure.starts > 1 else 1
 
 
 def make_ready(arguments: tuple[Ablation, Path, str]) -> AblationSetup:
-    """Read everything. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
+    """Read everything. Raises what `training.runs.prepared.prepare` and the procedure's `search_folds` do."""
     ablation, folder, version = arguments
     prepared = prepare((ablation.run, folder, version))
-    return AblationSetup(ablation, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
+    run, days = ablation.run, tuple(prepared.data.days)
+    return AblationSetup(
+        ablation, prepared, prepared.kind.procedure.search_folds(days, run.plan, prepared.folds, run.folds)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +127,13 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
     practice = checked({**run.practice.changes, **arm.practice})
     request = Request(
         cell.fold, cell.seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience,
-        changed(run.coefficients, arm.coefficients, cell.arm), begins=run.begins, practice=practice,
-        burn_in=arm.burn_in,
+        run.plan.changed(arm.coefficients, cell.arm), begins=run.begins, practice=practice, burn_in=arm.burn_in,
+        starts=arm.starts,
     )  # fmt: skip
     (fold,) = trained_from((ready.folds[cell.fold],), practice.from_date)
     trading, control = trading_of(run.strategy, run.config, arm.rules), CheckpointTimer(flag, run.checkpoint_s)
-    trained = run_trial(
-        ProcessGroup(), request, p.data, fold, trading, keeper, control, emit, starts=arm.starts or p.kind.starts,
-        begin=p.begin(request),
-    )  # fmt: skip
+    task = replace(p.task(request), trading=trading, keeper=keeper, control=control, listen=emit)
+    trained = p.kind.procedure.trial(task, fold)
     policy, growth = p.policy(request, trained.weights), []
     returns: tuple[float, ...] = ()
     for dates in (fold.validate, *later_starts(fold.validate, ready.judged_by)):

@@ -161,14 +161,11 @@ def make_ready(asked: SweepRequest) -> SweepSetup:
     for axis in asked.axes:
         if axis.key in fixed:
             raise ValueError(f"--set {axis.key}: the model {version.folder.name} was trained with one value of it")
-    settings = dataclasses.replace(
-        settings_for(asked.strategy, asked.bars, asked.store),
-        symbols=version.manifest.symbols or (),
-        model_config=config_text(version.manifest),
-    )
-    if settings.plan is None:
-        settings = dataclasses.replace(settings, symbols=())
-    data = loaded(settings.kind, settings, trading)
+    settings = settings_for(asked.strategy, asked.bars, asked.store)
+    settings = dataclasses.replace(settings, model_config=config_text(version.manifest))
+    if "symbols" not in settings.kind.procedure.lacks():
+        settings = dataclasses.replace(settings, symbols=version.manifest.symbols or ())
+    data = loaded(settings, trading)
     dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
     return SweepSetup(asked, version, data, dates, trading)
 

@@ -38,6 +38,16 @@ class Walk(NamedTuple):
         )
 
 
+class Cut(NamedTuple):
+    """How a run asks for the sessions of its file to be cut into folds."""
+
+    rule: Walk
+    folds: int
+    stated: bool  # so a file that is too short for them is refused
+    reference_years: bool  # one fold of the years that the strategy's reference has, in place of the walk
+    before: str  # which sessions of a file cannot be decided on, for an error
+
+
 def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
     """The last `count` folds of a file, in the order of time; the last test ends with the last session.
 

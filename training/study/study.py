@@ -166,7 +166,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: dict[
         str, tuple[PlayResult, ...]
     ]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
-    extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
+    extra: dict[str, Any] = {}  # what the procedure found, as JSON: its pages read it
     ensembles: tuple[Trial, ...] = ()  # for each fold the mean of its seeds, which then is the headline
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
     one_account: OneAccount | None = None  # where the figures are not of one account: the same policies on one

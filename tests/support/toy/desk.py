@@ -18,6 +18,7 @@ from training.desks.daily.desk import Desk, dry_run, under
 from training.desks.daily.table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
+from training.desks.ppo import Ppo
 from training.evaluate.players import Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column
@@ -106,17 +107,17 @@ class ToyTaskData(DailyTaskData):
     """Daily bars of SPY made ready."""
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         return ActorCritic(seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> Accounts:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         return Accounts(self.table, *self.table.span(span.dates), settings.count, settings.seed)
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `training.desks.kind.TaskData`."""
+        """See `training.desks.ppo.PpoData`."""
         desk = self.desk(span)
         baselines = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
         coins = [dry_run(coin(seed + n), desk) for n in range(3)]
@@ -141,7 +142,7 @@ def _dearer(desk: Desk) -> Desk:
     return under(desk, with_costs(desk.trading, 2))
 
 
-def _load(path: Path, trading: Trading) -> ToyTaskData:
+def _read(path: Path, trading: Trading) -> ToyTaskData:
     strategy = daily_strategy(SPEC.name)
     return ToyTaskData(path, read_table(path, strategy), strategy, trading)
 
@@ -158,7 +159,7 @@ KIND = TrainingKind(
     variants=("gain",),
     presets={"smoke": Preset("a few updates", 512, Coefficients(environments=8, rollout_steps=16, batch=64, epochs=2))},
     baselines=BASELINES,
-    load=_load,
+    procedure=Ppo(_read),
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("weight",)),
     walk=Walk(train=60, validate=20, test=20, purge=SPEC.history_bars + 1),

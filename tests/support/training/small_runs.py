@@ -30,7 +30,7 @@ def small_settings(home: Path) -> Settings:
     """Six updates on 27 sessions of a random walk, of which six can be traded; all files are in `home`."""
     bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
     return Settings(
-        "option_scalper", bars, home / "store", steps=6 * UPDATE, seeds=(2,), coefficients=SMALL, processes=1,
+        "option_scalper", bars, home / "store", steps=6 * UPDATE, seeds=(2,), plan=SMALL, processes=1,
         run_folder=home / "run", allow_unproven=True,
     )  # fmt: skip
 

@@ -25,10 +25,12 @@ from stable_baselines3 import PPO
 
 from strategies.kit.manifest import decode, encode
 from strategies.kit.synthetic import synthetic_sessions
+from strategies.registry import STRATEGIES
 from tests.support.training.made_up import sessions, write_csv
 from training.cli import search
 from training.cli.main import main
 from training.cli.train import parser, settings_from
+from training.desks.registry import kind
 from training.evidence.findings import decode as decode_findings
 from training.gym import OptionScalperEnv
 from training.runs.exporting import Outcome
@@ -224,6 +226,17 @@ def test_no_size_of_a_fold_is_taken_for_a_strategy_whose_procedure_has_its_own(
         main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "0"])
     assert stopped.value.code == 2
     assert "--purge-sessions is not for online_dqn: its procedure has its own folds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_option_that_a_procedure_lacks_is_one_and_is_refused_with_the_reason(strategy: str) -> None:
+    known, options = kind(strategy), {action.dest for action in parser()._actions}
+    lacks = known.procedure.lacks()
+    assert lacks
+    assert lacks.keys() <= options
+    for name, reason in lacks.items():
+        assert known.refusal(["bars", name]) == f"--{name.replace('_', '-')} is not for {strategy}: {reason}"
+    assert known.refusal(["bars"]) == ""
 
 
 @pytest.mark.parametrize(

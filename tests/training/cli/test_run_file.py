@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from training.cli.main import main
 from training.cli.studies.run_file import REPEATED, expanded
 from training.cli.train import parser, settings_from
 from training.desks.registry import kind
+from training.rl.dimensions import with_values
 from training.runs.settings import Settings
 
 FILE = """
@@ -46,7 +46,7 @@ def test_the_keys_of_a_file_are_options_and_its_table_changes_the_preset(tmp_pat
         False,
         ("shares", "notional"),
     )
-    assert settings.coefficients == replace(wide.coefficients, epochs=3)
+    assert settings.plan == with_values(wide.plan, {"epochs": 3})
     assert expanded(["--strategy", "x"], parser()) == ["--strategy", "x"]
 
 
@@ -60,7 +60,7 @@ def test_the_command_line_wins_over_lists_and_the_table_of_the_file_too(tmp_path
     )
     assert (other.bars, other.more_bars) == (Path("others.csv"), ())
     assert other.practice.changes == {"universe": 0.5}
-    assert other.coefficients == replace(kind("daily_rebalancer").preset("wide").coefficients, epochs=7)
+    assert other.plan == with_values(kind("daily_rebalancer").preset("wide").plan, {"epochs": 7})
 
 
 def test_every_path_of_a_file_is_relative_to_it_and_so_is_code_of_one_s_own(tmp_path: Path) -> None:

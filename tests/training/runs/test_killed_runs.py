@@ -22,7 +22,7 @@ from training.runs.folder import code_version
 from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
-from training.studies.search.coefficients_file import write_coefficients
+from training.studies.search.coefficients_file import write_plan
 
 pytestmark = pytest.mark.usefixtures("one_export")
 QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)
@@ -32,7 +32,7 @@ QUICK_STEPS = 15 * 64 * 32  # seconds of training, and seconds of comparison aft
 @pytest.fixture
 def command(small: Settings, tmp_path: Path) -> list[str]:
     """The command of a run, of 15 quick updates, as a user gives it."""
-    write_coefficients(tmp_path / "quick.json", QUICK)
+    write_plan(tmp_path / "quick.json", QUICK, Coefficients())
     return [
         "--strategy", small.strategy, "--bars", str(small.bars), "--out", str(tmp_path / "store"), "--run-dir",
         str(tmp_path / "run"), "--steps", str(QUICK_STEPS), "--checkpoint-s", "0", "--processes", "1",
@@ -44,7 +44,7 @@ def command(small: Settings, tmp_path: Path) -> list[str]:
 def undisturbed(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The weights of `command` in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    settings = replace(small, steps=QUICK_STEPS, seeds=(1,), coefficients=QUICK)
+    settings = replace(small, steps=QUICK_STEPS, seeds=(1,), plan=QUICK)
     prepared = replace(prepare((settings, Path(), code_version())), folder=folder)
     train_one(prepared, requests_of(settings)[0], threading.Event(), quiet)
     return weights(folder, "trials/fold1-potential-seed1")

@@ -12,9 +12,12 @@ import torch
 
 from strategies.kit.manifest import decode
 from tests.support.training.small_runs import Train
+from training.desks.ppo import few_words
 from training.desks.registry import kind
+from training.rl.coefficients import Coefficients
+from training.rl.dimensions import with_values
 from training.runs.exporting import Outcome
-from training.runs.learnt import agreement, few_words, moved
+from training.runs.learnt import agreement, moved
 from training.runs.prepared import UNTRAINED
 from training.runs.settings import Settings
 
@@ -61,9 +64,11 @@ def test_chance_is_what_one_in_twenty_unrelated_pairs_exceeds() -> None:
 def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() -> None:
     wide = kind("daily_rebalancer").presets["wide"]
     assert wide.gradient_steps == 31 * 4 * 4  # 500,000 / (256 x 64), 16,384 / 4,096
-    assert few_words(wide.coefficients, wide.steps).startswith("496 gradient steps a trial are few (below 2,000)")
     finrl = kind("daily_rebalancer").presets["finrl"]
-    assert few_words(finrl.coefficients, finrl.steps) == ""
+    assert isinstance(wide.plan, Coefficients)
+    assert isinstance(finrl.plan, Coefficients)
+    assert few_words(wide.plan, wide.steps).startswith("496 gradient steps a trial are few (below 2,000)")
+    assert few_words(finrl.plan, finrl.steps) == ""
 
 
 def test_a_trial_counts_its_steps_and_says_how_far_it_came(
@@ -81,6 +86,6 @@ def test_a_trial_counts_its_steps_and_says_how_far_it_came(
     assert manifest.metrics["learnt"]["gradient_steps"] == learnt.gradient_steps
     assert any(sentence.startswith("Learned: ") for sentence in whole.findings.abstract)
     assert whole.findings.baselines[-1].name == UNTRAINED
-    still = trained(replace(small, coefficients=replace(small.coefficients, learning_rate=1e-12)), "still").learnt
+    still = trained(replace(small, plan=with_values(small.plan, {"learning_rate": 1e-12})), "still").learnt
     assert still is not None
     assert still.kl == pytest.approx(0.0, abs=1e-9)

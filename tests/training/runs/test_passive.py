@@ -22,6 +22,7 @@ from training.desks.registry import kind
 from training.desks.scalper.kind import KIND
 from training.export.answers import run_onnx
 from training.report.find import find
+from training.rl.dimensions import with_values
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, choose, headline_of, settings_for
@@ -81,7 +82,7 @@ def test_a_preset_begins_at_the_passive_policy(small: Settings, tmp_path: Path) 
     assert passive.command().endswith("--preset passive")
     begun = replace(
         small, begins=passive.begins, run_folder=tmp_path / "run", out=tmp_path / "store", steps=1,
-        coefficients=replace(small.coefficients, learning_rate=1e-9),
+        plan=with_values(small.plan, {"learning_rate": 1e-9}),
     )  # fmt: skip
     train_and_export(begun, quiet)
     bias = weights(tmp_path / "run")["policy.actor.2.bias"]

@@ -11,10 +11,10 @@ import pytest
 
 from strategies.kit.manifest import decode
 from tests.support.training.small_runs import UPDATE, quiet, same, weights
+from training.desks.ppo import later_starts, mean_growth
 from training.runs.folder import RunFolderError, open_run
 from training.runs.run import train_and_export
 from training.runs.settings import Settings
-from training.runs.trial import later_starts, mean_growth
 
 pytestmark = pytest.mark.usefixtures("one_export")
 

@@ -30,7 +30,6 @@ from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
 from training.runs.exporting import Outcome
 from training.runs.folder import RunFolderError, code_version, held
-from training.runs.learnt import first_policy
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.run import train_and_export
@@ -219,15 +218,18 @@ def test_a_trial_begins_at_the_weights_of_a_version_its_critic_too(
     state = weights(whole.run_folder)
     assert any(name.startswith("critic.") for name in state)
     for request in requests_of(settings):  # two seeds, one member
-        begin, network = prepared.begin(request), prepared.data.network("mlp", request.seed, prepared.folds[0].train)
+        begin, train = prepared.begin(request), prepared.folds[0].train
+        network = prepared.kind.procedure.learner(prepared.data, "mlp", request.seed, train)
         subject: Any = network
         assert not same(subject.state_dict(), state)
         assert begin is not None
         begin(network)
         assert same(subject.state_dict(), state)
-    policy = first_policy(prepared, requests_of(settings)[0], prepared.folds[0])  # what is learned is measured from it
+    task, fold = prepared.task(requests_of(settings)[0]), prepared.folds[0]
+    start = prepared.kind.procedure.start(task, fold, torch.nn.Identity(), {})  # what is learned is measured from it
+    assert start is not None
     of_policy = {name.removeprefix("policy."): value for name, value in state.items() if name.startswith("policy.")}
-    assert same(policy.state_dict(), of_policy)
+    assert same(start.policy.state_dict(), of_policy)
     identity = settings.identity("0" * 64)
     assert identity["warm_start"] == version.manifest.version
     assert "warm_start" not in small.identity("0" * 64)

@@ -10,6 +10,7 @@ import pytest
 from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import with_values
 from training.runs.settings import Settings, requests_of, settings_for
 
 FILE, STORE = Path("bars.csv"), Path("onnx_models")
@@ -34,12 +35,14 @@ def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> No
 
 
 def test_the_presets_are_the_references_hyperparameters() -> None:
-    finrl = kind("daily_rebalancer").preset("finrl").coefficients
+    finrl = kind("daily_rebalancer").preset("finrl").plan
+    assert isinstance(finrl, Coefficients)
     assert finrl.environments * finrl.rollout_steps == 2048
     assert (finrl.learning_rate, finrl.schedule, finrl.batch, finrl.epochs) == (3e-4, "constant", 64, 10)
     assert (finrl.discount, finrl.gae_lambda, finrl.clip) == (0.99, 0.95, 0.2)
     assert (finrl.entropy, finrl.value, finrl.max_grad_norm) == (0.0, 0.5, 0.5)
-    regime = kind("regime_switcher").preset("regime").coefficients
+    regime = kind("regime_switcher").preset("regime").plan
+    assert isinstance(regime, Coefficients)
     assert (regime.environments, regime.rollout_steps, regime.epochs) == (2048, 256, 4)
     assert (regime.batch // regime.sequence, regime.sequence) == (64, 32)
     assert (regime.learning_rate, regime.schedule, regime.entropy) == (3e-4, "cosine", 0.01)
@@ -50,10 +53,10 @@ def test_the_presets_are_the_references_hyperparameters() -> None:
 def test_a_preset_brings_its_steps_which_may_be_others() -> None:
     wide = kind("daily_rebalancer").preset("wide")
     settings = given("--preset", "wide")
-    assert (settings.steps, settings.coefficients) == (wide.steps, wide.coefficients)
+    assert (settings.steps, settings.plan) == (wide.steps, wide.plan)
     assert settings.command().endswith("--models-dir onnx_models --preset wide")
     fewer = given("--preset", "wide", "--steps", "1000", "--seeds", "2")
-    assert (fewer.steps, fewer.coefficients) == (1000, wide.coefficients)
+    assert (fewer.steps, fewer.plan) == (1000, wide.plan)
     assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")
 
 
@@ -79,7 +82,7 @@ def test_the_ablation_trains_the_other_variants_too() -> None:
 
 
 def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
-    folder = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
+    folder = replace(settings_for("daily_rebalancer", FILE, STORE), plan=Coefficients(epochs=3))
     assert folder.preset is None
     assert folder.command().endswith("--coefficients coefficients.json")
 
@@ -88,11 +91,11 @@ def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: P
     (tmp_path / "c.json").write_text('{"epochs": 3}')
     wide = kind("daily_rebalancer").preset("wide")
     settings = given("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
-    assert settings.coefficients == replace(wide.coefficients, epochs=3)
+    assert settings.plan == with_values(wide.plan, {"epochs": 3})
     assert settings.steps == wide.steps
     assert settings.command().endswith("--models-dir onnx_models --preset wide --coefficients coefficients.json")
     first = given("--coefficients", str(tmp_path / "c.json"))
-    assert first.coefficients == replace(kind("daily_rebalancer").preset("finrl").coefficients, epochs=3)
+    assert first.plan == with_values(kind("daily_rebalancer").preset("finrl").plan, {"epochs": 3})
 
 
 def test_what_a_strategy_does_not_have_is_refused_with_what_it_has() -> None:

@@ -22,20 +22,21 @@ from strategies.kit.contract import Bar
 from tests.support.training.made_up import drifting, write_csv
 from training.cli import main as cli
 from training.cli.search import main, parser, search_from
+from training.desks.ppo import spans_before
 from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
-from training.rl.coefficients import Coefficients
-from training.rl.dimensions import Dimension
+from training.rl.coefficients import SPACE, Coefficients
+from training.rl.dimensions import Dimension, Plan
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search.book import TrialBook, TrialResult, open_book
-from training.studies.search.coefficients_file import read_coefficients, write_coefficients
+from training.studies.search.coefficients_file import read_plan, write_plan
 from training.studies.search.results import Results, results_of
 from training.studies.search.search import SearchProcess, one_trial, run_search
-from training.studies.search.space import SPACE, Recipe, Search
-from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready, search_folds
+from training.studies.search.space import Search
+from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 from training.study.folds import HistoryError
 from training.study.study import Fold
 
@@ -46,7 +47,7 @@ FEW = (
     Dimension("epochs", "", 4, 5, whole=True),
 )
 FIRST_TEST = "2024-06-28"  # of eight usable sessions from 2024-06-20 on: 3 train, a gap, 1 validates, a gap
-Earn = Callable[[Recipe, int, int, Flag], TrialTraining]
+Earn = Callable[[Plan, int, int, Flag], TrialTraining]
 
 
 def _bars(seed: int) -> list[Bar]:
@@ -61,7 +62,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _search(bars: Path, folder: Path, *, trials: int, steps: int = 1, folds: int = 2) -> Search:
     run = Settings(
         "option_scalper", bars, folder / "store", steps=steps, folds=folds, train_sessions=3, validate_sessions=1,
-        test_sessions=1, purge_sessions=1, coefficients=SMALL, processes=1, run_folder=folder / "study",
+        test_sessions=1, purge_sessions=1, plan=SMALL, processes=1, run_folder=folder / "study",
     )  # fmt: skip
     return Search(run, trials=trials, space=FEW)
 
@@ -82,7 +83,7 @@ def _desk(ready: TrialSetup, folder: Path, earn: Earn, *, seeds: int = 1) -> Sea
 
 
 def _earning(worth: Callable[[Coefficients], float]) -> Earn:
-    def earn(coefficients: Recipe, fold: int, seed: int, _: Flag) -> TrialTraining:
+    def earn(coefficients: Plan, fold: int, seed: int, _: Flag) -> TrialTraining:
         assert isinstance(coefficients, Coefficients)
         value = worth(coefficients)
         returns = (value + 0.01 * fold, value - 0.01 * seed)
@@ -124,7 +125,9 @@ def test_the_first_trial_has_the_defaults_and_all_are_in_the_ledger_against_the_
     assert sorted(ledger.prior([FIRST_TEST])[0]) == sorted(trial.sharpe for trial in results.trials)
     assert ledger.prior(["2024-07-02"]) == ((), 0)  # after the last test session
     assert results.best is not None
-    assert read_coefficients(folder / "coefficients.json") == replace(Coefficients(), **results.best.coefficients)
+    assert read_plan(folder / "coefficients.json", Coefficients()) == replace(
+        Coefficients(), **results.best.coefficients
+    )
     assert msgspec.json.decode((folder / "search.json").read_bytes(), type=Results) == results
 
 
@@ -169,7 +172,7 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
         Fold(tuple(dates[:15]), tuple(dates[16:19]), tuple(dates[20:25])),
         Fold(tuple(dates[:20]), tuple(dates[21:24]), tuple(dates[25:30])),
     ]
-    spans = search_folds(folds, dates)
+    spans = spans_before(folds, dates)
     assert spans == (
         Fold(tuple(dates[:4]), tuple(dates[5:8]), ()),
         Fold(tuple(dates[:7]), tuple(dates[8:11]), ()),
@@ -177,7 +180,7 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
     )
     short = [msgspec.structs.replace(fold, train=fold.train[:6]) for fold in folds]
     with pytest.raises(HistoryError, match="3 spans of 3 to validate on needs 7"):
-        search_folds(short, dates)
+        spans_before(short, dates)
 
 
 def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
@@ -185,7 +188,7 @@ def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
 ) -> None:
     trained: list[int] = []
 
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
+    def earn(coefficients: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
         trained.append(len(desk.book.finished()))
         hopeless = len(desk.book.finished()) == 6
         return _earning(lambda _: -0.5 if hopeless else 0.1)(coefficients, fold, seed, flag)
@@ -216,7 +219,7 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     trained: list[tuple[float, int]] = []
     stops = iter([False] * 7 + [True] + [False] * 50)
 
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
+    def earn(coefficients: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
         if next(stops):
             raise Stopped("asked to")
         assert isinstance(coefficients, Coefficients)
@@ -254,7 +257,7 @@ def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: TrialSet
 def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_goes_on(
     ready: TrialSetup, tmp_path: Path
 ) -> None:
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
+    def earn(coefficients: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
         if not desk.book.finished():
             raise Diverged("the loss is nan")
         return _earning(_by_rate)(coefficients, fold, seed, flag)
@@ -289,8 +292,8 @@ def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_tha
     for index in range(50):
         trial = study.ask()
         values = replace(Coefficients(), **{dimension.name: dimension.suggest(trial) for dimension in SPACE})
-        write_coefficients(tmp_path / f"{index}.json", values)
-        assert read_coefficients(tmp_path / f"{index}.json") == values
+        write_plan(tmp_path / f"{index}.json", values, Coefficients())
+        assert read_plan(tmp_path / f"{index}.json", Coefficients()) == values
         assert values.batch <= values.environments * values.rollout_steps
         assert values.rollout_steps % values.sequence == 0
     with pytest.raises(ValueError, match="epochs is 3: expected 4 to 10"):
@@ -320,15 +323,15 @@ def test_a_file_of_coefficients_at_fault_is_told_by_name_value_and_cure(
     path = tmp_path / "coefficients.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
-        read_coefficients(path)
+        read_plan(path, Coefficients())
     assert complaint in str(caught.value)
 
 
 def test_a_file_of_coefficients_names_only_what_differs(tmp_path: Path) -> None:
-    write_coefficients(tmp_path / "c.json", replace(Coefficients(), epochs=4, target_kl=0.02))
+    write_plan(tmp_path / "c.json", replace(Coefficients(), epochs=4, target_kl=0.02), Coefficients())
     assert json.loads((tmp_path / "c.json").read_text()) == {"epochs": 4, "target_kl": 0.02}
     (tmp_path / "d.json").write_text('{"value_clip": null, "clip": 1}')
-    assert read_coefficients(tmp_path / "d.json") == replace(Coefficients(), clip=1.0)
+    assert read_plan(tmp_path / "d.json", Coefficients()) == replace(Coefficients(), clip=1.0)
 
 
 def test_two_searches_in_one_folder_and_a_journal_that_was_cut_off(bars: Path, tmp_path: Path) -> None:

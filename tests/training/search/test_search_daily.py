@@ -19,15 +19,15 @@ from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
 from training.cli.search import main, parser, search_from
 from training.desks.registry import kind
-from training.rl.coefficients import Coefficients
+from training.rl.coefficients import SPACE, Coefficients
 from training.rl.dimensions import Dimension
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search.book import TrialResult
-from training.studies.search.coefficients_file import read_coefficients
+from training.studies.search.coefficients_file import read_plan
 from training.studies.search.results import Results
 from training.studies.search.search import run_search
-from training.studies.search.space import SPACE, Search, space_around
+from training.studies.search.space import Search
 from training.studies.search.trainings import make_ready
 
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
@@ -50,8 +50,8 @@ def _bars(symbols: Iterable[str], dates: Iterable[str], seed: int) -> list[Bar]:
     return list(synthetic_days(seed, tuple(symbols), map(midnight_ns, dates)))
 
 
-def _without_speed(trial: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(trial, steps_per_s=0.0)
+def _without_speed(found: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(found, steps_per_s=0.0)
 
 
 @pytest.mark.parametrize(("spec", "network", "reward"), CASES, ids=("stocks", "funds"))
@@ -71,7 +71,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
         folder.mkdir()
         run = Settings(
             spec.name, write_csv(folder / "days.csv", bars), folder / "store", steps=512, rewards=(reward,),
-            network=network, coefficients=SMALL, processes=1, run_folder=folder / "study",
+            network=network, plan=SMALL, processes=1, run_folder=folder / "study",
         )  # fmt: skip
         return run_search(Search(run, trials=2, space=FEW), heard.append)[0]
 
@@ -83,8 +83,8 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     assert [_without_speed(trial) for trial in again.trials] == [_without_speed(found) for found in results.trials]
     assert any(trial.validation_return != 0.0 for trial in results.trials)
     assert results.best is not None
-    coefficients = read_coefficients(tmp_path / "one" / "study" / "coefficients.json")
-    assert coefficients == replace(Coefficients(), **results.best.coefficients)
+    found = read_plan(tmp_path / "one" / "study" / "coefficients.json", Coefficients())
+    assert found == replace(Coefficients(), **results.best.coefficients)
     assert results.command.endswith(f"--folds 1 --coefficients {tmp_path / 'one' / 'study' / 'coefficients.json'}")
     prior = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
     assert sorted(prior[0]) == sorted(trial.sharpe for trial in results.trials)
@@ -95,8 +95,8 @@ def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_se
     dates = days("2021-01-04", "2023-12-29", spec.history_bars + DECIDED)
     path = write_csv(tmp_path / "days.csv", _bars(spec.symbols, dates, 3))
     run = Settings(
-        spec.name, path, tmp_path / "store", steps=256, rewards=("alpha",), network="gru", coefficients=SMALL,
-        processes=1,
+        spec.name, path, tmp_path / "store", steps=256, rewards=("alpha",), network="gru", plan=SMALL,
+        processes=1, run_folder=tmp_path / "study",
     )  # fmt: skip
     training = make_ready(Search(run, space=FEW), "").train(SMALL, 0, 1, threading.Event())
     assert len(training.returns) == 4
@@ -106,9 +106,9 @@ def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_se
 PRESETS = (preset for name in ("daily_rebalancer", "regime_switcher") for preset in kind(name).presets.values())
 
 
-@pytest.mark.parametrize("start", [*(preset.coefficients for preset in PRESETS), Coefficients()])
+@pytest.mark.parametrize("start", [*(preset.plan for preset in PRESETS), Coefficients()])
 def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
-    for dimension in space_around(start):
+    for dimension in start.searched:
         fixed = dimension.fixed(getattr(start, dimension.name))
         assert fixed.get(dimension.name, getattr(start, dimension.name)) == getattr(start, dimension.name)
         if dimension.name == "rollout_steps":
@@ -118,26 +118,23 @@ def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
 
 
 def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
-    around = {
-        dimension.name: dimension.choices
-        for dimension in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)
-    }
+    around = {each.name: each.choices for each in kind("daily_rebalancer").presets["finrl"].plan.searched}
     assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
-    assert space_around(Coefficients()) == SPACE
+    assert Coefficients().searched == SPACE
 
 
 def test_a_range_reaches_to_the_first_trials_number() -> None:
     start = replace(Coefficients(), discount=0.9, epochs=12, entropy=0.05)
-    around = {dimension.name: (dimension.low, dimension.high) for dimension in space_around(start)}
+    around = {each.name: (each.low, each.high) for each in start.searched}
     assert (around["discount"], around["epochs"], around["entropy"]) == ((0.9, 0.999), (4, 12), (1e-4, 0.05))
 
 
 def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() -> None:
     given = ["--bars", "b.csv", "--out", "store", "--strategy"]
-    wide = kind("daily_rebalancer").presets["wide"].coefficients
+    wide = kind("daily_rebalancer").presets["wide"].plan
     rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
     assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("shares",), 1)
-    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (150_000, wide)
+    assert (rebalancer.run.steps, rebalancer.run.plan) == (150_000, wide)
     regime = search_from(parser().parse_args([*given, "regime_switcher"]))
     assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
     assert regime.run.steps == 4 * 2048 * 256  # four rollouts

@@ -132,7 +132,7 @@ def test_what_was_found_is_trained_with_by_the_printed_command(home: Path, bars:
     best = found_in(home)[0]
     expected = with_values(PRESETS["smoke"].plan, best.coefficients)
     assert settings.plan == expected
-    assert settings.preset == "smoke"
+    assert (settings.preset or settings.base) == "smoke"
     assert ("--coefficients" in settings.command()) == bool(best.coefficients)
 
 
@@ -187,7 +187,7 @@ def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_t
     assert isinstance(settings.plan, ForecastPlan)
     assert settings.plan.forecast.confidence == "entropy"
     assert (settings.plan.forecast.barriers.up, settings.plan.alpha) == (1.5, 0.5)
-    assert (settings.preset, "--coefficients" in settings.command()) == ("smoke", True)
+    assert (settings.preset, settings.base, "--coefficients" in settings.command()) == (None, "smoke", True)
     searched = search_from(parser().parse_args(arguments)).space
     assert not {dimension.name for dimension in searched} & {*given, "alpha"}
     dates = days("2019-06-03", "2022-12-30")

@@ -36,7 +36,7 @@ def search(tmp_path: Path) -> Search:
     bars = write_csv(tmp_path / "drift.csv", [event.bar for event in drifting(29) if isinstance(event, BarClosed)])
     run = Settings(
         "option_scalper", bars, tmp_path / "store", steps=12_288, train_sessions=3, validate_sessions=1,
-        test_sessions=1, purge_sessions=1, coefficients=SMALL, processes=1, run_folder=tmp_path / "study",
+        test_sessions=1, purge_sessions=1, plan=SMALL, processes=1, run_folder=tmp_path / "study",
     )  # fmt: skip
     return Search(run, trials=2, space=FEW, ray="local")
 

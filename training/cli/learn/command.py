@@ -32,8 +32,7 @@ from training.cli.learn.lesson import (
     write_config,
     write_market,
 )
-from training.desks.online.data import OnlineData
-from training.desks.online.play import play, random_trader
+from training.desks.online.data import OnlineData, play, random_trader
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.runs.desk_rules import trading_of

@@ -19,10 +19,9 @@ from simulator.online import prices
 from strategies.kit.contract import Session
 from strategies.online_dqn.state_vector import parse
 from training.desks.online.cold_start import trainer_of
-from training.desks.online.data import OnlineData, load
+from training.desks.online.data import OnlineData, load, one_hot_values, play
 from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.play import one_hot_values, play
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader
 from training.export.version import activate

@@ -18,7 +18,7 @@ from training.evidence.resampling import Interval
 from training.rl.pool import Stopped
 from training.rl.presets import practice_of
 from training.runs.settings import settings_for
-from training.studies.ablation import GENERAL, RESULT_FILE, Ablation, AblationResult, ArmVerdict, run_ablation
+from training.studies.ablation import RESULT_FILE, Ablation, AblationResult, ArmVerdict, run_ablation
 
 HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
 
@@ -71,8 +71,9 @@ def asked(chosen: argparse.Namespace) -> Ablation:
     """
     strategy = add(chosen.strategy)
     known = kind(strategy)
-    if known.procedure is not None:
-        raise ValueError(f"ablate is not for {strategy}: its procedure is not one network under PPO")
+    arms = known.procedure.arms
+    if not arms:
+        raise ValueError(f"ablate is not for {strategy}: its procedure names no settings to compare")
     usual = settings_for(strategy, chosen.bars.absolute(), chosen.models_dir.absolute(), preset=chosen.preset)
     run = replace(
         usual,
@@ -81,14 +82,14 @@ def asked(chosen: argparse.Namespace) -> Ablation:
         folds=chosen.folds,
         rewards=(chosen.reward or usual.rewards[0],),
         network=chosen.network or usual.network,
-        practice=practice_of(chosen.practice, known.practised, strategy),
+        practice=practice_of(chosen.practice, known.procedure.practised, strategy),
         config=chosen.config.absolute() if chosen.config is not None else None,
         processes=chosen.processes,
         run_folder=chosen.out,
         base=chosen.preset or "",
         quotes=quote_source(chosen),
     )
-    return Ablation(run, _named(chosen.settings, {**known.ablations, **GENERAL}, strategy))
+    return Ablation(run, _named(chosen.settings, arms, strategy))
 
 
 def _named(text: str, known: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:

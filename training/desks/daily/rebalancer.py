@@ -17,6 +17,7 @@ from training.desks.daily.networks.rebalancer import IDENTITY, EqualMoney, Rebal
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
@@ -37,16 +38,16 @@ NETWORKS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerAc
 
 
 class RebalancerTaskData(DailyTaskData):
-    """Daily bars of 50 stocks made ready; see `training.desks.kind.TaskData`. Variants: what one unit of action is."""
+    """Daily bars of 50 stocks made ready; see `training.desks.ppo.PpoData`. Variants: what one unit of action is."""
 
     held = staticmethod(baselines.rebalancer_held)
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
-        """See `TaskData`; the scaling is that of accounts which trade at random on the training sessions."""
+        """See `PpoData`; the scaling is that of accounts which trade at random on the training sessions."""
         return NETWORKS[name](fit_scaling(torch.from_numpy(self._seen(train, SCALING_ROWS, SCALING_SEED))), seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> RebalancerMarket:
-        """See `TaskData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
+        """See `PpoData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
         first, last = self.table.span(span.dates)
         return RebalancerMarket(
             self.table,
@@ -72,7 +73,7 @@ class RebalancerTaskData(DailyTaskData):
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
+        """See `PpoData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
@@ -162,12 +163,24 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=baselines.REBALANCER_BASELINES,
     reference=claims.REBALANCER,
-    load=lambda path, trading: RebalancerTaskData.read(daily_rebalancer.SPEC.name, path, trading),
+    procedure=Ppo(
+        lambda path, trading: RebalancerTaskData.read(daily_rebalancer.SPEC.name, path, trading),
+        starts=STARTS,
+        split=YearSplit((2010, 2019), (2020, 2020), (2021, 2022)),
+        practices=("permute", "universe", "fixed_start", "turnover", "over_market"),
+        ablations={
+            "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
+            "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
+            "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
+            "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
+            "band": Arm("a change worth less than 0.2 % of the equity is not traded", rules={"basket.band": "0.002"}),
+            "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
+        },
+    ),
     policy=_policy,
     inputs=tuple(map(_pooled, STATIONARY)),
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
-    starts=STARTS,
     passive=Passive(
         "buys each of the 50 stocks for the same money, and holds them",
         "policy.actor.4",
@@ -175,17 +188,7 @@ KIND = TrainingKind(
         rule=lambda trading: EqualMoney(float(unit_usd(trading, NOTIONAL))),
         variant=NOTIONAL,
     ),
-    split=YearSplit((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
     imports=True,
     rules=_unit_of_action,
-    practices=("permute", "universe", "fixed_start", "turnover", "over_market"),
-    ablations={
-        "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
-        "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
-        "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
-        "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
-        "band": Arm("a change worth less than 0.2 % of the equity is not traded", rules={"basket.band": "0.002"}),
-        "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
-    },
 )

@@ -18,6 +18,7 @@ from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
@@ -33,16 +34,16 @@ NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCri
 
 
 class RegimeTaskData(DailyTaskData):
-    """Daily bars of three funds made ready; see `training.desks.kind.TaskData`."""
+    """Daily bars of three funds made ready; see `training.desks.ppo.PpoData`."""
 
     held = staticmethod(baselines.regime_held)
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `TaskData`; nothing is scaled, as the features have one size already."""
+        """See `PpoData`; nothing is scaled, as the features have one size already."""
         return NETWORKS[name](seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> RegimeMarket:
-        """See `TaskData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
+        """See `PpoData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
         first, last = self.table.span(span.dates)
         return RegimeMarket(
             self.table, first, last, span.trading, count=settings.count, seed=settings.seed, device=settings.device,
@@ -58,7 +59,7 @@ class RegimeTaskData(DailyTaskData):
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`."""
+        """See `PpoData`."""
         desk = self.desk(span)
         found = baselines.regime_baselines(desk, check_stop)
         traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
@@ -115,7 +116,19 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=baselines.REGIME_BASELINES,
     reference=claims.REGIME,
-    load=lambda path, trading: RegimeTaskData.read(regime_switcher.SPEC.name, path, trading),
+    procedure=Ppo(
+        lambda path, trading: RegimeTaskData.read(regime_switcher.SPEC.name, path, trading),
+        starts=STARTS,
+        split=YearSplit((2015, 2018), (2019, 2019), (2020, 2022)),
+        practices=("turnover",),
+        ablations={
+            "turnover": Arm("0.1 % more of the turnover taken from the reward", practice={"turnover": 0.001}),
+            "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
+            "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
+            "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
+            "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
+        },
+    ),
     policy=_policy,
     inputs=each_column(
         regime_switcher.SPEC,
@@ -124,21 +137,11 @@ KIND = TrainingKind(
     ),
     before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
-    starts=STARTS,
     passive=Passive(
         "takes EQUAL_WEIGHT every day",
         "policy.actor",
         tuple(BIAS if name == baselines.EQUAL_WEIGHT else 0.0 for name in regime_switcher.SPEC.actions),
     ),
-    split=YearSplit((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
     imports=True,
-    practices=("turnover",),
-    ablations={
-        "turnover": Arm("0.1 % more of the turnover taken from the reward", practice={"turnover": 0.001}),
-        "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
-        "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
-        "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
-        "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
-    },
 )

@@ -110,9 +110,8 @@ class _Noted:
         return self.answers[-1]
 
 
-def players() -> tuple[str, ...]:
-    """All names that `Account.play` knows, the policy's first."""
-    return POLICY, *BASELINES, *COSTS, ONE_BAR_LATE, daily.SAME_CLOSE
+PLAYERS = (POLICY, *BASELINES, *COSTS, ONE_BAR_LATE, daily.SAME_CLOSE)
+"""All names that `Account.play` knows, the policy's first."""
 
 
 class Account:
@@ -143,7 +142,7 @@ class Account:
         self._dates = [date for dates in spans for date in dates]
 
     def play(self, player: str) -> Played:
-        """One of `players()`."""
+        """One of `PLAYERS`."""
         if player in COSTS:
             return Played(self._relay(_final, under(self._desk, with_costs(self._desk.trading, COSTS[player]))))
         if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):

@@ -1,28 +1,337 @@
-"""How `forecast_ensemble` is trained and compared: what the pipeline asks of a strategy."""
+"""How `forecast_ensemble` is trained: a forecaster for each year, then agents that learn on its forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+import torch
 from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.forecast_ensemble.features import COUNT
-from training.desks.forecast.baselines import BASELINES, PARTS
-from training.desks.forecast.claims import REFERENCE
-from training.desks.forecast.graph import passive_of, policy_of
-from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan
-from training.desks.forecast.procedure import WalkByYears
-from training.desks.forecast.task_data import load
-from training.desks.kind import Passive, Sources, Span, TrainingKind
+from training.desks.forecast import graph
+from training.desks.forecast.agents import Work, first_agents
+from training.desks.forecast.baselines import BASELINES, PARTS, PLAYERS
+from training.desks.forecast.claims import DECISION_MS, REFERENCE
+from training.desks.forecast.graph import Policy, made_weights, passive_of, policy_of
+from training.desks.forecast.market import BONUS
+from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan, folds_of, search_folds
+from training.desks.forecast.task_data import ForecastTaskData, load
+from training.desks.kind import (
+    OWN_FOLDS,
+    Done,
+    Keeper,
+    Passive,
+    Played,
+    Procedure,
+    Sources,
+    Span,
+    Start,
+    Task,
+    TrainingKind,
+)
+from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
 from training.export.reference import each_column
+from training.forecast.findings import KEY, Forecast, find
+from training.forecast.folds import YearFold, by_years
+from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen
+from training.forecast.recipe import Epoch, MemberProgress
+from training.forecast.stage import finish_fold, train_member
+from training.forecast.trainer import FittedWeights
+from training.study.folds import Cut
+from training.study.study import Fold
+
+DECISIONS = 30  # that are timed
+MEMBER_TASK, YEAR_TASK = "forecaster-{year}-{member}", "forecast-{year}"
 
 
-def _load(path: Path, trading: Trading) -> Any:
-    return load(path, trading, Sources(), ForecastPlan())
+def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Forecasts:
+    """The forecasts of these years, each of which its fold could not have learnt from. Raises LeakError."""
+    days, symbols = data.panel.valid.shape
+    folds = [
+        FoldForecasts(
+            year["year"],
+            year["known_until"],
+            year["rows"].numpy(),
+            year["probabilities"].numpy(),
+            year["confidence"].numpy(),
+        )
+        for year in years
+    ]
+    return assemble(days, symbols, folds)
+
+
+def forecast_of(year: Mapping[str, Any]) -> Forecast:
+    """The forecasts of this year's task, for the report."""
+    return Forecast(
+        year["year"],
+        year["rows"].numpy(),
+        year["probabilities"].numpy(),
+        year["confidence"].numpy(),
+        float(year["forecaster"]["temperature"]),
+        year["purged"],
+        year["gradient_steps"],
+    )
+
+
+@torch.no_grad()
+def milliseconds(policy: nn.Module, symbols: int) -> float:
+    """The median of the graph's answers to so many symbols."""
+    rows, times = torch.zeros(symbols, graph.SEQUENCE + 6), []
+    for _ in range(DECISIONS):
+        began = time.perf_counter()
+        policy(rows)
+        times.append(time.perf_counter() - began)
+    return round(1000.0 * statistics.median(times), 3)
+
+
+def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
+    """The forecaster that this year's task ended with."""
+    sizes = plan.forecast.sizes
+    nets = [ForecastNet(sizes, Frozen(FeatureScaling.none(sizes.features)), 0) for _ in range(plan.members)]
+    found = Forecaster(nets, plan.forecast.confidence)
+    found.load_state_dict(year["forecaster"])
+    return found.eval()
+
+
+def member_task(
+    task: str,
+    plan: ForecastPlan,
+    fold: YearFold,
+    member: int,
+    data: ForecastTaskData,
+    keeper: Keeper,
+    control: Control,
+    listen: Listener,
+) -> dict[str, Any]:
+    """Train one network of a year, or go on with it."""
+
+    steps = 1
+
+    def tell(_year: int, _member: int, progress: MemberProgress) -> None:
+        nonlocal steps
+        steps = max(progress.batches, 1)
+        listen(News(task, progress.batches, progress.total))
+
+    fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
+    listen(News(task, steps, steps))  # it may have stopped early
+    curve = msgspec.json.encode(fitted.curve).decode()
+    return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until} | {
+        "steps": steps,
+        "gradient_steps": fitted.gradient_steps,
+    }
+
+
+def year_task(
+    plan: ForecastPlan, fold: YearFold, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Average and calibrate the members of a year, and forecast it."""
+    kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
+    members = [
+        FittedWeights(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
+        for one in kept
+    ]
+    result = finish_fold(data.material, plan.forecast, fold, members)
+    found = result.forecasts
+    return {
+        "year": fold.year,
+        "known_until": found.known_until,
+        "rows": torch.from_numpy(np.ascontiguousarray(found.rows)),
+        "probabilities": torch.from_numpy(found.probabilities),
+        "confidence": torch.from_numpy(found.confidence),
+        "forecaster": result.forecaster.cpu().state_dict(),
+        "validated": msgspec.json.encode(result.validated).decode(),
+        "tested": msgspec.json.encode(result.tested).decode(),
+        "purged": result.purged,
+        "gradient_steps": min(one["gradient_steps"] for one in kept),
+    }
+
+
+ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
+
+
+MEMBERS, FORECASTS = "forecaster folds", "forecasts"
+FEW_FORECASTER_STEPS = (
+    200  # Adam moves a weight by its rate at most: 200 x 0.001, where those of the LSTM begin within 1/16
+)
+
+
+class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
+    """See `training.desks.kind.Procedure`."""
+
+    players = PLAYERS
+
+    def lacks(self) -> Mapping[str, str]:
+        """See `Procedure`."""
+        return OWN_FOLDS | {"option_quotes": "it trades no options"}
+
+    def load(self, path: Path, trading: Trading, sources: Sources, plan: ForecastPlan, /) -> ForecastTaskData:
+        """See `Procedure`."""
+        return load(path, trading, sources, plan)
+
+    def folds(self, dates: Sequence[str], plan: ForecastPlan, _: Cut, /) -> tuple[Fold, ...]:
+        """See `Procedure`."""
+        return folds_of(dates, plan)
+
+    def search_folds(
+        self, dates: Sequence[str], plan: ForecastPlan, _: Sequence[Fold], count: int, /
+    ) -> tuple[Fold, ...]:
+        """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
+        return search_folds(dates, plan, count)
+
+    def stages(self, plan: ForecastPlan, /) -> Mapping[str, Sequence[str]]:
+        """See `Procedure`."""
+        members = [MEMBER_TASK.format(year=y, member=m) for y in plan.years for m in range(1, plan.members + 1)]
+        return {MEMBERS: members, FORECASTS: [YEAR_TASK.format(year=year) for year in plan.years]}
+
+    def needed(self, plan: ForecastPlan, fold: Fold, /) -> Sequence[str]:
+        """See `Procedure`: the forecasts up to the validation year."""
+        last = int(fold.validate[-1][:4])
+        tasks = (task for stage in self.stages(plan).values() for task in stage)
+        return [task for task in tasks if int(task.split("-")[1]) <= last]
+
+    def prior(self, name: str, task: Task[ForecastTaskData, ForecastPlan], /) -> None:
+        """See `Procedure`."""
+        kept = task.keeper.checkpoint()
+        if kept is not None:
+            task.listen(News(name, kept["steps"], kept["steps"], began=kept["steps"]))
+            return
+        plan, data = task.plan, task.data
+        kind, year, *member = name.split("-")
+        fold = {fold.year: fold for fold in by_years(data.panel.dates, plan.years[0], plan.last_test)}[int(year)]
+        if kind == "forecaster":
+            number = int(member[0]) - 1
+            task.keeper.save(member_task(name, plan, fold, number, data, task.keeper, task.control, task.listen))
+        else:
+            task.keeper.save(year_task(plan, fold, data, task.done) | {"steps": 1})
+            task.listen(News(name, 1, 1))
+
+    def concerns(self, _: Request, plan: ForecastPlan, done: Done, /) -> Sequence[str]:
+        """See `Procedure`: forecasters that hardly moved from their first weights."""
+        few = {year: done(YEAR_TASK.format(year=year))["gradient_steps"] for year in plan.years}
+        few = {year: steps for year, steps in few.items() if steps < FEW_FORECASTER_STEPS}
+        if not few:
+            return ()
+        years = ", ".join(f"{year}: {steps:,}" for year, steps in few.items())
+        least = f"below {FEW_FORECASTER_STEPS:,}"
+        words = (
+            f"few gradient steps of forecasters to their chosen epoch ({least}): {years}; they may forecast little "
+            "more than how often each class comes; more epochs, smaller batches, a smaller stride or more symbols help"
+        )
+        return (words,)
+
+    def trial(self, task: Task[ForecastTaskData, ForecastPlan], fold: Fold, /) -> Trained:
+        """See `Procedure`."""
+        plan, data, done = task.plan, task.data, task.done
+        last = int(fold.validate[-1][:4])
+        forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
+        work = Work(task.request, data, data.outlook(forecasts), fold, task.keeper, plan)
+        work.run(task.control, task.listen)
+        chosen = work.choose()
+        weights: dict[str, Any] = {}
+        if fold.test:
+            year = done(YEAR_TASK.format(year=int(fold.test[0][:4])))
+            policy = Policy(forecaster_of(plan, year), chosen.agents, chosen.threshold)
+            weights = made_weights(policy)
+        return Trained(
+            weights=weights,
+            validate=chosen.validate,
+            chosen_steps=chosen.chosen_steps,
+            steps=chosen.steps,
+            seconds=work.seconds,
+            stopped="",
+            curve=chosen.curve,
+            gradient_steps=chosen.gradient_steps,
+        )
+
+    def start(
+        self, task: Task[ForecastTaskData, ForecastPlan], _: Fold, policy: nn.Module, __: Mapping[str, Any], /
+    ) -> Start | None:
+        """See `Procedure`: the agents as they are drawn, on the forecasts of the trained policy.
+
+        Their actions explore by TD3's noise. RLlib draws the weights of its SAC itself.
+        """
+        if task.request.engine == RLLIB:
+            return None
+        trained = of_agents(policy)
+        begun = Policy(trained.forecaster, first_agents(task.plan, task.request, trained.agents)).eval()
+        return Start(begun, torch.tensor(task.plan.td3.exploration))
+
+    def play(
+        self,
+        player: str,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        spans: Sequence[Span],
+        seed: int,
+        check_stop: Callable[[], None],
+        /,
+    ) -> Played:
+        """See `Procedure`."""
+        return data.account(policies, spans, seed, check_stop).play(player)
+
+    def for_report(
+        self,
+        plan: ForecastPlan,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        _: Sequence[Fold],
+        done: Done,
+        /,
+    ) -> dict[str, Any]:
+        """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
+        paper = data.rules.paper
+        cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
+        of_folds = list(map(of_agents, policies))
+        net = of_folds[-1].forecaster
+        facts = {
+            "parameters": sum(one.numel() for one in net.members[0].parameters()),
+            "members": len(net.members),
+            "confidence": net.confidence,
+        }
+        years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in plan.years]
+        found = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
+        sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
+        chosen = [_shares(each) | {"threshold": float(each.threshold)} for each in of_folds]
+        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
+
+    def figures(self, plan: ForecastPlan, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
+        """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
+        last, years = of_agents(policy), {year: done(YEAR_TASK.format(year=year)) for year in plan.years}
+        return {
+            "chosen": {
+                "alpha": plan.alpha,
+                "alpha_is": ALPHA_IS,
+                "bonus": BONUS,
+                "shares": _shares(last),
+                "threshold": float(last.threshold),
+            },
+            "forecaster": {
+                str(year): {"purged": found["purged"]}
+                | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
+                for year, found in years.items()
+            },
+        }
+
+
+def of_agents(policy: nn.Module) -> Policy:
+    """The policy as one of forecaster and agents. Raises TypeError for any other."""
+    if not isinstance(policy, Policy):
+        raise TypeError(f"the policy is a {type(policy).__name__}: expected one of forecaster and agents")
+    return policy
+
+
+def _shares(policy: Policy) -> dict[str, float]:
+    """The weight of each agent in a policy."""
+    return dict(zip(graph.MEMBERS, policy.state_dict()["agents.weights"].tolist(), strict=True))
 
 
 def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -41,7 +350,7 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=BASELINES,
     parts=PARTS,
-    load=_load,
+    procedure=WalkByYears(),
     policy=_policy,
     inputs=each_column(SPEC, range(COUNT)),
     walk=WALK,
@@ -49,6 +358,5 @@ KIND = TrainingKind(
     compounds=True,
     reference=REFERENCE,
     rules=_rules,
-    procedure=WalkByYears(),
     passive=Passive("holds as much of each stock as one may weigh, whatever is forecast", of=passive_of),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -13,10 +13,10 @@ from training.forecast.network import CONFIDENCES, Sizes, confidence_at
 from training.forecast.recipe import MemberRecipe
 from training.forecast.stage import ForecasterSettings as ForecasterPlan
 from training.rl.coefficients import PRECISIONS
-from training.rl.dimensions import Dimension, with_values
+from training.rl.dimensions import Dimension, Plan, with_values
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
-from training.rl.presets import PASSIVE, Plan, Preset
+from training.rl.presets import PASSIVE, Preset
 from training.study.folds import SESSIONS_A_YEAR, HistoryError, Walk, walk
 from training.study.study import Fold
 
@@ -38,6 +38,7 @@ class ForecastPlan(Plan):
     the spans (`WALK`): no forecast they see is of a session that its forecaster has learnt from.
     """
 
+    members: int = 1  # of a deep ensemble
     forecaster: ForecasterPlan = field(default_factory=ForecasterPlan)
     first_test: int = 2017
     last_test: int = 2022
@@ -74,6 +75,67 @@ class ForecastPlan(Plan):
     def tests(self) -> range:
         """The years that are tested, a fold each."""
         return range(self.first_test, self.last_test + 1)
+
+    @property
+    def folds(self) -> int:
+        """See `ForecasterSettings`: one for each tested year."""
+        return len(self.tests)
+
+    @property
+    def searched(self) -> tuple[Dimension, ...]:
+        """See `ForecasterSettings`: of the forecaster, and of each agent."""
+        batch = self.forecaster.recipe.batch
+        found = [
+            Dimension("forecaster.recipe.learning_rate", "the one that matters most", 2e-4, 5e-3, log=True),
+            Dimension("forecaster.recipe.weight_decay", "against learning by heart", 1e-6, 1e-2, log=True),
+            Dimension("forecaster.recipe.batch", "noise of a gradient", choices=(batch // 2, batch, batch * 2)),
+        ]
+        for agent in ("sac", "td3"):
+            own = self.coefficients(agent)
+            steps = tuple(sorted({1, 2, 4, own.gradient_steps}))
+            found += [
+                Dimension(f"{agent}.learning_rate", "the one that matters most", 1e-4, 1e-2, log=True),
+                Dimension(f"{agent}.discount", "0.9 looks 10 sessions ahead, 0.995 two hundred", 0.9, 0.995),
+                Dimension(f"{agent}.smoothing", "how fast targets follow", 2e-3, 0.1, log=True),
+                Dimension(f"{agent}.gradient_steps", "how much is learnt from what was seen", choices=steps),
+            ]
+        return (*found, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
+
+    @property
+    def settable(self) -> tuple[Dimension, ...]:
+        """See `ForecasterSettings`: what is searched, and what no search chooses."""
+        return (
+            *self.searched,
+            Dimension("forecaster.confidence", "of the predicted class, or of all three", choices=CONFIDENCES),
+            Dimension("forecaster.barriers.up", "width of the upper barrier, in deviations", 0.1, 10.0),
+            Dimension("forecaster.barriers.down", "width of the lower barrier", 0.1, 10.0),
+            Dimension("forecaster.barriers.horizon", "sessions until a label is HOLD", 1, 60, whole=True),
+            Dimension("forecaster.barriers.volatility_rows", "of the deviation", 5, 250, whole=True),
+            Dimension("forecaster.barriers.touch", "what touches a barrier", choices=TOUCHES),
+            Dimension("forecaster.embargo", "sessions after a label", 0, 60, whole=True),
+            Dimension("forecaster.recipe.epochs", "at most", 1, 1000, whole=True),
+            Dimension("forecaster.recipe.patience", "epochs without a better one; 0 never stops", 0, 1000, whole=True),
+            Dimension("forecaster.recipe.stride", "sessions between the rows of an epoch", 1, 60, whole=True),
+            Dimension("forecaster.recipe.precision", "of products, whatever --precision says", choices=PRECISIONS),
+            Dimension("forecaster.seed", "of the forecaster's weights: --seed is the agents'", 0, 2**31, whole=True),
+            *(
+                Dimension(name, why, 1990, 2100, whole=True)
+                for name, why in (
+                    ("forecaster.first_year", "that is forecast: two years before the first test"),
+                    ("first_test", "the first tested year"),
+                    ("last_test", "the last tested year"),
+                )
+            ),
+            Dimension("alpha", "of the bonus, which no action changes", 0.0, 100.0),
+            Dimension("portfolio", "symbols of an account while agents learn", 1, 500, whole=True),
+            Dimension("episode", "sessions of such an account", 5, 2520, whole=True),
+            Dimension("looks", "at the validation sessions, by each agent", 1, 1000, whole=True),
+        )
+
+    @property
+    def common(self) -> Any:
+        """See `ForecasterSettings`: the forecaster, whatever the agents."""
+        return msgspec.to_builtins(self.forecast)
 
     def coefficients(self, agent: str) -> OffPolicyCoefficients:
         """Those of "sac" or "td3"."""
@@ -126,57 +188,6 @@ def search_folds(dates: Sequence[str], plan: ForecastPlan, count: int) -> tuple[
         fold = folds_of(dates, replace(plan, first_test=test, last_test=test))[0]
         found.append(Fold(fold.train, fold.validate, ()))
     return tuple(found)
-
-
-def space_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
-    """What a search may vary of a plan: of the forecaster, and of each agent."""
-    batch = plan.forecaster.recipe.batch
-    found = [
-        Dimension("forecaster.recipe.learning_rate", "the one that matters most", 2e-4, 5e-3, log=True),
-        Dimension("forecaster.recipe.weight_decay", "against learning by heart", 1e-6, 1e-2, log=True),
-        Dimension("forecaster.recipe.batch", "noise of a gradient", choices=(batch // 2, batch, batch * 2)),
-    ]
-    for agent in ("sac", "td3"):
-        own = plan.coefficients(agent)
-        steps = tuple(sorted({1, 2, 4, own.gradient_steps}))
-        found += [
-            Dimension(f"{agent}.learning_rate", "the one that matters most", 1e-4, 1e-2, log=True),
-            Dimension(f"{agent}.discount", "0.9 looks 10 sessions ahead, 0.995 two hundred", 0.9, 0.995),
-            Dimension(f"{agent}.smoothing", "how fast targets follow", 2e-3, 0.1, log=True),
-            Dimension(f"{agent}.gradient_steps", "how much is learnt from what was seen", choices=steps),
-        ]
-    return (*found, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
-
-
-def settable_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
-    """What `--coefficients` may change of a plan: what is searched, and what no search chooses."""
-    return (
-        *space_of(plan),
-        Dimension("forecaster.confidence", "of the predicted class, or of all three", choices=CONFIDENCES),
-        Dimension("forecaster.barriers.up", "width of the upper barrier, in deviations", 0.1, 10.0),
-        Dimension("forecaster.barriers.down", "width of the lower barrier", 0.1, 10.0),
-        Dimension("forecaster.barriers.horizon", "sessions until a label is HOLD", 1, 60, whole=True),
-        Dimension("forecaster.barriers.volatility_rows", "of the deviation", 5, 250, whole=True),
-        Dimension("forecaster.barriers.touch", "what touches a barrier", choices=TOUCHES),
-        Dimension("forecaster.embargo", "sessions after a label", 0, 60, whole=True),
-        Dimension("forecaster.recipe.epochs", "at most", 1, 1000, whole=True),
-        Dimension("forecaster.recipe.patience", "epochs without a better one; 0 never stops", 0, 1000, whole=True),
-        Dimension("forecaster.recipe.stride", "sessions between the rows of an epoch", 1, 60, whole=True),
-        Dimension("forecaster.recipe.precision", "of products, whatever --precision says", choices=PRECISIONS),
-        Dimension("forecaster.seed", "of the forecaster's weights: --seed is the agents'", 0, 2**31, whole=True),
-        *(
-            Dimension(name, why, 1990, 2100, whole=True)
-            for name, why in (
-                ("forecaster.first_year", "that is forecast: two years before the first test"),
-                ("first_test", "the first tested year"),
-                ("last_test", "the last tested year"),
-            )
-        ),
-        Dimension("alpha", "of the bonus, which no action changes", 0.0, 100.0),
-        Dimension("portfolio", "symbols of an account while agents learn", 1, 500, whole=True),
-        Dimension("episode", "sessions of such an account", 5, 2520, whole=True),
-        Dimension("looks", "at the validation sessions, by each agent", 1, 1000, whole=True),
-    )
 
 
 def _smoke() -> ForecastPlan:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from training.desks.kind import POLICY, Played
-from training.desks.online.play import FROM_OPEN, flat, hold_from_open, play, random_trader
-from training.desks.online.task_data import OnlineTaskData
+from training.desks.online.data import FROM_OPEN, OnlineTaskData, flat, hold_from_open, play, random_trader
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, RandomTrader, median_of, random_like, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
@@ -32,9 +31,8 @@ BASELINES: Mapping[str, str] = {
 }
 
 
-def players() -> tuple[str, ...]:
-    """All names that `play_one` knows, the policy's first."""
-    return POLICY, *BASELINES, *COSTS, ONE_BAR_LATE
+PLAYERS = (POLICY, *BASELINES, *COSTS, ONE_BAR_LATE)
+"""All names that `play_one` knows, the policy's first."""
 
 
 def play_one(
@@ -45,7 +43,7 @@ def play_one(
     seed: int,
     check_stop: Callable[[], None],
 ) -> Played:
-    """One of `players()` on the sessions of each fold; every session has its own account."""
+    """One of `PLAYERS` on the sessions of each fold; every session has its own account."""
     found, random = [], []
     for policy, dates in zip(policies, spans, strict=True):
         check_stop()

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.desks.online.data import OnlineData
+from training.desks.online.data import OnlineData, play
 from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, ColdPreset, network_of
-from training.desks.online.play import play
 from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.pqn import Pqn, PqnTrainer
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns

@@ -1,25 +1,39 @@
-"""Files of bars made ready for `online_dqn`. Nothing here depends on how the sessions are split."""
+"""Bars made ready for `online_dqn`, players on its market, and what the pipeline asks of a strategy's data.
+
+A player maps observations to values of the actions. The figures of a report come from `training.evaluate.bars`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from daemon.core.events import Event
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array, ShareSpec
-from strategies.online_dqn import ACTIONS, HOLD, OnlineDqn
+from strategies.online_dqn import ACTIONS, BUY, HOLD, SELL, OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import portfolio_fields
+from training.desks.kind import Evaluator, Span
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
 from training.desks.online.market.history import History, TradingDay, history_of
+from training.desks.online.market.money import MICRO
 from training.desks.online.market.online_market import OnlineMarket
-from training.evaluate.bars import BarDesk
-from training.evaluate.players import choosing
+from training.evaluate.bars import BarDesk, SessionStart, under
+from training.evaluate.machine import Player
+from training.evaluate.players import RandomTrader, choosing, one_hot
+from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
+from training.export.reference import Watched
+from training.study.evaluation import SessionFigures, SessionResult, figures
+from training.study.study import Fold, OneAccount, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +123,150 @@ def load(paths: Sequence[Path], config: ModelConfig, symbols: tuple[str, ...], t
     strategy = OnlineDqn(config, symbols)
     bars = read_bars(paths, strategy.spec)
     return OnlineData(bars, history_of(bars, strategy.spec, config, trading), config, strategy, trading)
+
+
+FROM_OPEN = "hold from the open"  # what the report calls that player
+
+
+def values_of(answer: Any) -> Tensor:
+    """The values of the actions in a player's answer."""
+    values: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    return values
+
+
+def one_hot_values(actions: Tensor) -> Tensor:
+    """Values, float32 (rows, 3): 1 for these actions, 0 for the others."""
+    return one_hot(actions, len(ACTIONS), 1.0)
+
+
+flat: Player = choosing(HOLD, len(ACTIONS), 1.0)
+"""The player that never trades."""
+hold_from_open: Player = choosing(BUY, len(ACTIONS), 1.0)
+"""The player that buys as soon as it may and keeps what it bought; it buys again after a stop or a target."""
+
+
+def random_trader(enter: float, leave: float, seed: int, bar_min: int) -> RandomTrader:
+    """Enters with one chance a minute while flat and leaves with another while holding. Seeded."""
+    return RandomTrader(enter * bar_min, leave * bar_min, seed, entries=(BUY,), leaves_by=SELL, holds_by=HOLD)
+
+
+@torch.no_grad()
+def play(
+    player: Player | RandomTrader, data: OnlineData, dates: Sequence[str], trading: Trading, draws: int = 1
+) -> tuple[SessionResult, ...]:
+    """One episode of each session and symbol, `draws` times; sessions in their order, draw after draw.
+
+    With several symbols each one has a part of the account, and a session's result is their sum.
+    """
+    days = data.on(dates)
+    market = data.market(dates, trading, count=draws * len(days), auto_reset=False)
+    market.begin(np.arange(draws * len(days)) % len(days))
+    while market.active.any():
+        if isinstance(player, RandomTrader):
+            market.step(player.actions(torch.from_numpy(market.account.held > 0)))
+        else:
+            market.step(values_of(player(market.observe())).argmax(dim=1))
+    a = market.account
+    table = np.stack([a.closed, a.wins, a.held_min]).reshape(3, draws, -1)
+    money = np.stack([a.net_usd, a.costs / MICRO, a.traded / MICRO]).reshape(3, draws, -1)
+    each = len(data.spec.symbols)
+    found: list[SessionResult] = []
+    for draw in range(draws):
+        for place, date in enumerate(dates):
+            part = slice(place * each, (place + 1) * each)
+            trades, wins = table[:2, draw, part].sum(axis=1).tolist()
+            pnl, costs, traded = money[:, draw, part].sum(axis=1).tolist()
+            held, minutes = int(table[2, draw, part].max()), data.minutes(date)
+            found.append(SessionResult(date, pnl, trades, wins, costs, traded, held, minutes))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineTaskData:
+    """See `training.desks.kind.TaskData`."""
+
+    data: OnlineData
+    ready: dict[tuple[str, ...], tuple[SessionStart, ...]] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def info(self) -> Bars:
+        """The file."""
+        return self.data.bars
+
+    @property
+    def days(self) -> Mapping[str, int]:
+        """The usable sessions by date, ascending."""
+        return self.data.days
+
+    def evaluator(self, span: Span, _device: str) -> Evaluator:
+        """See `TaskData`."""
+        return lambda policy: play(policy, self.data, span.dates, span.trading)
+
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
+        """See `TaskData`; every session begins with the same capital, so returns add up."""
+        return figures(results, float(self.data.trading.paper.cash_usd))
+
+    def test(self, policy: nn.Module, span: Span) -> PlayResult:
+        """See `TaskData`."""
+        return self.dry_run(lambda: policy, tuple(span.dates), span.trading)
+
+    def dry_run(
+        self,
+        make: Callable[[], Player],
+        dates: tuple[str, ...],
+        trading: Trading,
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> PlayResult:
+        """What players, a new one for each session, do on the desk under these rules."""
+        if dates not in self.ready:
+            self.ready[dates] = self.data.desk.before(dates, self.data.trading)
+        played = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
+        return msgspec.structs.replace(played, halts=())  # of accounts of one session each
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it one that holds from the open."""
+        data, trading, dates = self.data, spans[0].trading, [tuple(span.dates) for span in spans]
+        held = data.desk.relay([hold_from_open] * len(dates), dates, trading)
+        sessions = tuple(session for each in held for session in each.sessions)
+        return OneAccount(data.desk.relay(policies, dates, trading), FROM_OPEN, sessions)
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """See `TaskData`; the portfolios in them are drawn."""
+        return self.data.probes((*fold.train, *fold.validate, *fold.test), count, seed)
+
+    @torch.no_grad()
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`; on the market, which ends a session at the desk's last exit."""
+        dates = tuple(span.dates)
+        market = self.data.market(dates, self.data.trading, auto_reset=False)
+        days, width = len(self.data.on(dates)), len(self.data.spec.features)
+        market.begin(np.arange(days))
+        rows, answers, active = [], [], []
+        while market.active.any():
+            active.append(market.active)
+            observations = market.observe()
+            values = values_of(policy(observations))
+            rows.append(observations[:, -width:].numpy().copy())
+            answers.append(values.numpy())
+            market.step(values.argmax(dim=1))
+        played = np.stack(active, axis=1)
+        return Watched(np.stack(rows, axis=1)[played], np.stack(answers, axis=1)[played])
+
+    @torch.no_grad()
+    def heads_for_report(self, policy: nn.Module, fold: Fold) -> dict[str, Any]:
+        """The scores of the heads as the report takes them; empty without heads."""
+        return {KEY: msgspec.to_builtins(self.heads(policy, fold))} if self.data.spec.heads else {}
+
+    def heads(self, policy: nn.Module, fold: Fold) -> HeadScores:
+        """How good the heads are on the fold's test sessions while nothing is held; their base is of the training."""
+        data, labels = self.data, self.data.history.labels
+        (rows, sessions), (learnt, _) = data.rows(fold.test), data.rows(fold.train)
+        answers = [answer.numpy() for answer in policy(torch.from_numpy(data.flat_observations(rows)))][1:]
+        found: dict[str, Any] = {}
+        for place, head in enumerate(data.spec.heads):
+            score = {"direction": direction_scores, "risk": risk_scores}[head.name]
+            base = float(np.nanmean(labels[learnt, place].astype(np.float64)))
+            known = ~np.isnan(labels[rows, place])
+            given, came = (values[known].astype(np.float64) for values in (answers[place], labels[rows, place]))
+            found[head.name] = score(given, came, sessions[known], base)
+        return HeadScores(**found)

@@ -1,31 +1,284 @@
-"""How `online_dqn` is trained and compared: what the pipeline asks of a strategy."""
+"""How `online_dqn` is trained: what a run is asked for, one trial of PQN, one fold as in the trainer's cold start.
+
+A trial learns on the training sessions and looks at the validation sessions now and then; the weights with the best net
+return there are kept, the earliest on a tie. Invariant: stopped or killed any number of times, it ends in the same
+bytes (CPU).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.online_dqn import spec_of
 from strategies.online_dqn.model_config import PORTFOLIO, ModelConfig, of_text
-from strategies.online_dqn.state_vector import shipped
-from training.desks.kind import Passive, Sources, TrainingKind
-from training.desks.online.baselines import BASELINES
-from training.desks.online.network import network_of_weights, passive_of
-from training.desks.online.plan import PRESETS, OnlinePlan
-from training.desks.online.procedure import BEFORE, FromHistory
+from strategies.online_dqn.state_vector import history_bars, shipped
+from training.desks.kind import OWN_FOLDS, Done, Passive, Played, Procedure, Sources, Span, Start, Task, TrainingKind
+from training.desks.online.baselines import BASELINES, PLAYERS, play_one
+from training.desks.online.cold_start import trainer_of
+from training.desks.online.data import OnlineTaskData, load, play
+from training.desks.online.network import (
+    COLD_PRESETS,
+    ColdPreset,
+    begin_passive,
+    network_of,
+    network_of_weights,
+    passive_of,
+)
+from training.desks.trial import Diverged, News, Trained
 from training.export.reference import each_column
+from training.rl.coefficients import NotFiniteError
+from training.rl.dimensions import Dimension, Plan
+from training.rl.off_policy.learner import EXPLAINED
+from training.rl.pool import Stopped
+from training.rl.presets import PASSIVE, Preset
+from training.study.evaluation import SessionResult, figures
+from training.study.folds import Cut, Walk, last_fold, walk
+from training.study.study import Fold, ValidationCheck
+
+
+@dataclass(frozen=True, slots=True)
+class OnlinePlan(Plan):
+    """The cold start, looked at on validation sessions; the steps of a trial take the place of the preset's."""
+
+    members: int = 1  # it is one network: named in a run's settings alone
+    cold: ColdPreset = field(default_factory=lambda: COLD_PRESETS["cold"])
+    looks: int = 20  # at the validation sessions
+
+    @property
+    def searched(self) -> tuple[Dimension, ...]:
+        """See `Plan`."""
+        return SPACE
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "cold": Preset("Q(lambda) on history, as the trainer's cold start", 1_000_000, plan=OnlinePlan()),
+        "passive": Preset(
+            "the same, from a network that mostly holds nothing", 1_000_000, begins=PASSIVE, plan=OnlinePlan()
+        ),
+        "smoke": Preset("does it run? A tiny network", 8192, plan=OnlinePlan(cold=COLD_PRESETS["smoke"], looks=2)),
+    }
+)
+
+SPACE = (
+    Dimension("cold.pqn.learning_rate", "the one that matters most", 1e-4, 3e-3, log=True),
+    Dimension("cold.pqn.discount", "0.9 looks 10 bars ahead, 0.995 two hundred", 0.9, 0.995),
+    Dimension("cold.pqn.trace", "how much of what followed counts instead of its value", 0.3, 0.95),
+    Dimension("cold.pqn.epochs", "how much is learnt from what was seen", choices=(1, 2, 4)),
+)
+
+
+class Course:
+    """A trial under way."""
+
+    def __init__(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold) -> None:
+        """Prepare, or go on from the keeper's checkpoint."""
+        request, data, plan, keeper = task.request, task.data.data, task.plan, task.keeper
+        self._task, self._request, self._data, self._fold, self._keeper = task, request, data, fold, keeper
+        self._network = network_of(data.config, plan.cold, request.seed)
+        if request.begins == PASSIVE:
+            begin_passive(self._network)
+        self._trainer = trainer_of(
+            self._network, data, fold.train, plan.cold, request.seed, request.steps, request.precision
+        )
+        self._every = max(1, self._trainer.total_updates // plan.looks)
+        self._weights: dict[str, Any] = {}
+        self._validate: tuple[SessionResult, ...] = ()
+        self._curve: list[ValidationCheck] = []
+        self._seen: list[dict[str, float]] = []  # figures of each update since the last look
+        self._chosen_steps, self._earned, self._without, self._seconds = 0, -math.inf, 0, 0.0
+        self._gradient_steps = 0  # until the chosen checkpoint
+        kept = keeper.checkpoint()
+        if kept is not None:
+            self._load(kept)
+
+    def run(self) -> Trained:
+        """Train what is left. Raises `Stopped` after a checkpoint, `Diverged` for a loss that is not finite."""
+        trainer, request, control = self._trainer, self._request, self._task.control
+        began, earlier, gone, stopped = time.monotonic(), self._seconds, trainer.steps, ""
+        with self._keeper.metrics(trainer.updates) as journal:
+            while not trainer.done:
+                if 0 < request.patience <= self._without:
+                    stopped = f"no better validation in {request.patience} looks"
+                    break
+                line, point = self._update()
+                journal.write(line)
+                self._seconds = earlier + time.monotonic() - began
+                total = trainer.total_updates * (trainer.steps // trainer.updates)
+                best = point is not None and self._without == 0
+                self._task.listen(News(request.name, trainer.steps, total, point, best, gone))
+                if control.stop() or control.checkpoint_due():
+                    self._keeper.save(self._state())
+                    if control.stop() and not trainer.done:
+                        raise Stopped(request.name)
+        return Trained(
+            weights=self._weights,
+            validate=self._validate,
+            chosen_steps=self._chosen_steps,
+            steps=trainer.steps,
+            seconds=self._seconds,
+            stopped=stopped,
+            curve=tuple(self._curve),
+            gradient_steps=self._gradient_steps,
+        )
+
+    def _update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
+        """One update; what it did, and what a look found where it was time."""
+        trainer = self._trainer
+        try:
+            progress = trainer.update()
+        except NotFiniteError as error:
+            raise Diverged(f"{self._request.name} stopped after step {trainer.steps:,}: {error}") from error
+        found = {"reward": progress.reward, "update_to_data": progress.update_to_data, **progress.figures}
+        self._seen.append(found)
+        looked = trainer.updates % self._every == 0 or trainer.done
+        point = self._look() if looked else None
+        line: dict[str, Any] = {"agent": "pqn", "steps": progress.steps, **found}
+        if point is not None:
+            line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
+        return line, point
+
+    def _look(self) -> ValidationCheck:
+        data = self._data
+        results = play(self._network, data, self._fold.validate, data.trading)
+        earned = figures(results, float(data.trading.paper.cash_usd)).net_return
+        means = _means(self._seen)
+        point = ValidationCheck(
+            steps=self._trainer.steps,
+            reward=means.pop("reward"),
+            entropy=0.0,
+            kl=0.0,
+            clip_fraction=0.0,
+            explained_variance=means.pop(EXPLAINED, 0.0),
+            validate_return=earned,
+            validate_trades=sum(result.trades for result in results),
+            agent="pqn",
+            figures=means,
+        )
+        self._seen.clear()
+        self._curve.append(point)
+        self._without += 1
+        if earned > self._earned:
+            self._weights = copy.deepcopy(self._network.state_dict())
+            self._validate, self._chosen_steps, self._earned, self._without = results, self._trainer.steps, earned, 0
+            self._gradient_steps = self._trainer.gradient_steps
+        return point
+
+    def _state(self) -> dict[str, Any]:
+        """All that the next updates depend on."""
+        plain = (self._validate, self._curve, self._seen, self._chosen_steps, self._without, self._seconds)
+        return {
+            "trainer": self._trainer.state_dict(),
+            "weights": self._weights,
+            "earned": self._earned,
+            "gradient_steps": self._gradient_steps,
+            "plain": msgspec.json.encode(plain).decode(),
+        }
+
+    def _load(self, kept: dict[str, Any]) -> None:
+        self._trainer.load_state_dict(kept["trainer"])
+        self._weights, self._earned, self._gradient_steps = kept["weights"], kept["earned"], kept["gradient_steps"]
+        plain = tuple[tuple[SessionResult, ...], list[ValidationCheck], list[dict[str, float]], int, int, float]
+        self._validate, self._curve, self._seen, self._chosen_steps, self._without, self._seconds = msgspec.json.decode(
+            kept["plain"], type=plain
+        )
+
+
+def _means(lines: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]}
+
+
+BEFORE = "that warm the indicators up"
+SPAN = 10  # sessions by which each validation span of a search is later than the one before it
+SESSION_MINUTES = 390
+
+
+@dataclass(frozen=True, slots=True)
+class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
+    """See `training.desks.kind.Procedure`. Of one model configuration."""
+
+    config: ModelConfig = field(default_factory=shipped)
+
+    def lacks(self) -> Mapping[str, str]:
+        """See `Procedure`."""
+        return OWN_FOLDS | {
+            "device": "its market is numpy on the CPU",
+            "engine": "no SAC is trained for it",
+            "members": "it is one network",
+            "option_quotes": "it trades no options",
+        }
+
+    @property
+    def walk(self) -> Walk:
+        """How sessions are cut: purged are those that the look-back covers, and the session of an episode."""
+        looked_back = -(-history_bars(self.config) * self.config.bar_minutes // SESSION_MINUTES)
+        return Walk(train=60, validate=20, test=40, purge=looked_back + 1)
+
+    def load(self, path: Path, trading: Trading, sources: Sources, _: OnlinePlan, /) -> OnlineTaskData:
+        """See `Procedure`; several files hold one symbol each, in the order of the symbols."""
+        return OnlineTaskData(load((path, *sources.files), self.config, sources.symbols, trading))
+
+    def folds(self, dates: Sequence[str], _: OnlinePlan, cut: Cut, /) -> tuple[Fold, ...]:
+        """See `Procedure`: one."""
+        return (last_fold(dates, cut.rule, cut.before),)
+
+    def search_folds(self, _: Sequence[str], __: OnlinePlan, folds: Sequence[Fold], count: int, /) -> tuple[Fold, ...]:
+        """See `Procedure`: the fold without its test, or parts of what lies before the test."""
+        before = (*folds[0].train, *folds[0].validate)
+        spans = Walk(train=1, validate=SPAN, test=SPAN, purge=self.walk.purge)
+        found = folds if count == 1 else walk(before, spans, count)
+        return tuple(Fold(one.train, one.validate, ()) for one in found)
+
+    def trial(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold, /) -> Trained:
+        """See `Procedure`."""
+        return Course(task, fold).run()
+
+    def start(self, task: Task[OnlineTaskData, OnlinePlan], _: Fold, __: nn.Module, ___: Mapping[str, Any], /) -> Start:
+        """See `Procedure`: the network that the trial began as, which answers with values."""
+        network = network_of(task.data.data.config, task.plan.cold, task.request.seed)
+        if task.request.begins == PASSIVE:
+            begin_passive(network)
+        return Start(network.eval(), None)
+
+    @property
+    def players(self) -> Sequence[str]:
+        """See `Procedure`."""
+        return PLAYERS
+
+    def play(
+        self,
+        player: str,
+        policies: Sequence[nn.Module],
+        data: OnlineTaskData,
+        spans: Sequence[Span],
+        seed: int,
+        check_stop: Callable[[], None],
+        /,
+    ) -> Played:
+        """See `Procedure`; every session has an account of its own."""
+        return play_one(player, policies, data, [tuple(span.dates) for span in spans], seed, check_stop)
+
+    def for_report(
+        self, _: OnlinePlan, policies: Sequence[nn.Module], data: OnlineTaskData, folds: Sequence[Fold], __: Done, /
+    ) -> dict[str, Any]:
+        """See `Procedure`: how good the heads are on the test sessions."""
+        return data.heads_for_report(policies[-1], folds[-1])
 
 
 def kind_of(config: ModelConfig) -> TrainingKind:
     """The training object for one model configuration: it fixes network, bars, inputs and folds."""
     spec, own = spec_of(config), FromHistory(config)
-
-    def load(path: Path, trading: Trading) -> Any:
-        return own.load(path, trading, Sources(), OnlinePlan())
 
     def policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
         return network_of_weights(config, weights)
@@ -36,12 +289,11 @@ def kind_of(config: ModelConfig) -> TrainingKind:
         variants=("gain",),
         presets=PRESETS,
         baselines=BASELINES,
-        load=load,
+        procedure=own,
         policy=policy,
         inputs=each_column(spec, range(len(spec.features)), of_the_desk=PORTFOLIO),
         before=BEFORE,
         walk=own.walk,
-        procedure=own,
         passive=Passive("holds nothing", of=passive_of),
         with_config=lambda text: kind_of(of_text(text)),
     )

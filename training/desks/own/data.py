@@ -1,14 +1,15 @@
-"""What every kind of bars made ready for a strategy of one's own has: episodes to train on, dry runs to judge it by.
+"""Bars made ready for a strategy of one's own: episodes to train on, dry runs to judge it by, of days or of minutes.
 
-Days (`own.days`) and minutes (`own.minutes`) differ in how their desks are made. Every figure comes from the desk;
-nothing here knows what the actions of the strategy mean: the first one is what a desk does before a span begins.
+Days and minutes differ in how their desks are made. Every figure comes from the desk; nothing here knows what the
+actions of the strategy mean: the first one is what a desk does before a span begins.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -16,17 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strategies.kit.contract import Float32Array, Spec
+from daemon.core.events import Event
+from daemon.core.limits import Trading
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.step import Core, Machine
+from daemon.tapes.minutes import TapeInfo
+from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
+from training.desks.daily import desk as daily
+from training.desks.daily.desk import dry_run, relay
+from training.desks.daily.table import DailyTable
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
+from training.evaluate.bars import BarDesk, SessionStart
 from training.evaluate.machine import Player
 from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
-from training.study.study import Fold, PlayResult
-
-# The usual network of a strategy of one's own: a small feed-forward policy with a critic.
+from training.study.evaluation import SessionFigures, SessionResult, figures
+from training.study.study import Fold, OneAccount, PlayResult
 
 
 class SmallPolicy(nn.Module):
@@ -80,7 +89,7 @@ class Hooks(NamedTuple):
 
 
 class OwnData(Protocol):
-    """Bars made ready; see `training.desks.kind.TaskData`."""
+    """Bars made ready; see `training.desks.ppo.PpoData`."""
 
     hooks: Hooks
 
@@ -111,11 +120,11 @@ class Common:
         return DeskEnv(self.spec, lambda number: self.episode(span, number), len(span.dates), self.hooks.reward)
 
     def network(self: OwnData, _name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `TaskData`."""
+        """See `PpoData`."""
         return learner(self.spec, seed, self.hooks)
 
     def environment(self, span: Span, settings: EnvSettings) -> Environment:
-        """See `TaskData`."""
+        """See `PpoData`."""
         own: Any = self
         make = own.hooks.environment
         one = (lambda: own.desk_env(span)) if make is None else (lambda: make(own, span))
@@ -155,7 +164,7 @@ class Common:
     def compare(
         self: OwnData, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`: each action without end, random players, twice the costs, and one decision late."""
+        """See `PpoData`: each action without end, random players, twice the costs, and one decision late."""
         found: dict[str, PlayResult] = {}
         for name, player in constant_players(self.spec).items():
             found[name] = self.play(player, span)
@@ -213,3 +222,120 @@ def random_player(spec: Spec, seed: int) -> Player:
         return answers
 
     return draw
+
+
+EPISODE_SESSIONS = 60  # of a daily desk
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDays(Common):
+    """Daily bars; one account goes through all sessions."""
+
+    table: DailyTable
+    strategy: DailyStrategy
+    trading: Trading
+    hooks: Hooks
+    ready: dict[tuple[str, str, Trading], daily.Desk] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def spec(self) -> DailySpec:
+        """The strategy's."""
+        return self.strategy.spec
+
+    @property
+    def info(self) -> DailyTable:
+        """The file."""
+        return self.table
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions before whose open the strategy is warm, ascending."""
+        return self.table.dates[self.table.first_decision :]
+
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
+        """See `TaskData`; of one account, so returns compound."""
+        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
+
+    def play(self, player: Player, span: Span) -> PlayResult:
+        """See `OwnData`."""
+        check_answer(player, self.spec)
+        return dry_run(player, self._desk(span.dates, span.trading))
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`."""
+        dates = [span.dates for span in spans]
+        desk = self._desk([date for each in dates for date in each], spans[0].trading)
+        return OneAccount(relay(policies, desk, dates))
+
+    def episode(self, span: Span, number: int) -> Episode:
+        """See `OwnData`: so many sessions from this one on."""
+        desk = self._desk(span.dates[number : number + EPISODE_SESSIONS], span.trading)
+        market = SharePaperBroker(desk.trading, self.spec.symbols)
+        machine = Machine(Core(self.strategy), desk.state, market, desk.market_state)
+        days = range(desk.first, desk.last + 1)
+        return Episode(machine, chain.from_iterable(daily.feed(self.table, day, desk.trading) for day in days))
+
+    def _desk(self, dates: Sequence[str], trading: Trading) -> daily.Desk:
+        key = (dates[0], dates[-1], trading)
+        if key not in self.ready:
+            rules = daily.rules_for(trading, self.spec)
+            self.ready[key] = daily.desk_before(self.table, dates, self.strategy, rules)
+        return self.ready[key]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMinutes(Common):
+    """Bars within sessions; each session begins on an account of its own."""
+
+    tape: TapeInfo
+    source: Iterable[Event]
+    dates: tuple[str, ...]
+    before: int  # sessions that warm the desk up
+    strategy: AnyStrategy
+    trading: Trading
+    hooks: Hooks
+    ready: dict[Trading, dict[str, SessionStart]] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def spec(self) -> Spec:
+        """The strategy's."""
+        return self.strategy.spec
+
+    @property
+    def info(self) -> TapeInfo:
+        """The file."""
+        return self.tape
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions that follow those which warm the desk up, ascending."""
+        return self.dates[self.before :]
+
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
+        """See `TaskData`; every session begins with the same capital, so returns add up."""
+        return figures(results, float(self.trading.paper.cash_usd))
+
+    @property
+    def desk(self) -> BarDesk:
+        """Where figures come from: it has watched all sessions before, by the first action."""
+        return BarDesk(self.strategy, lambda _date, _trading: (self.source, len(self.dates)), first_action(self.spec))
+
+    def play(self, player: Player, span: Span) -> PlayResult:
+        """See `OwnData`."""
+        check_answer(player, self.spec)
+        return self.desk.play(player, [self._start(date, span.trading) for date in span.dates], span.trading)
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`."""
+        return OneAccount(self.desk.relay(policies, [span.dates for span in spans], spans[0].trading))
+
+    def episode(self, span: Span, number: int) -> Episode:
+        """See `OwnData`: one session."""
+        start = self._start(span.dates[number], span.trading)
+        return Episode(self.desk.machine(start, span.trading), start.feed)
+
+    def _start(self, date: str, trading: Trading) -> SessionStart:
+        if trading not in self.ready:
+            starts = self.desk.before(tuple(self.days), trading)
+            self.ready[trading] = {start.date: start for start in starts}
+        return self.ready[trading][date]

@@ -17,10 +17,9 @@ from strategies.registry import strategy as registered
 from training.data.sessions import calendar_of
 from training.desks.daily.table import read_table
 from training.desks.kind import Span, TrainingKind
-from training.desks.own.data import RANDOM, Hooks, OwnData, constant_players, learner
-from training.desks.own.days import OwnDays
+from training.desks.own.data import RANDOM, Hooks, OwnData, OwnDays, OwnMinutes, constant_players, learner
 from training.desks.own.environment import Outcome, gain
-from training.desks.own.minutes import OwnMinutes
+from training.desks.ppo import Ppo
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
@@ -82,7 +81,7 @@ def own_kind(
         variants=("own" if reward is not gain else "gain",),
         presets=presets or {"quick": QUICK},
         baselines=found | {RANDOM: "Draws each action."},
-        load=lambda path, trading: load(spec.name, path, trading, hooks),
+        procedure=Ppo(lambda path, trading: load(spec.name, path, trading, hooks)),
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
         walk=walk_of(spec),

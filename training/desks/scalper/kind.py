@@ -2,32 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from daemon.core.limits import Trading
+from daemon.tapes.minutes import TapeInfo
+from strategies.kit.contract import AnyStrategy, Float32Array
 from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import Passive, QuoteSource, TrainingKind
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, QuoteSource, Span, TrainingKind
+from training.desks.ppo import Ppo
 from training.desks.scalper import baselines
-from training.desks.scalper.data import load
-from training.desks.scalper.network import IDENTITY, NETWORKS, build
+from training.desks.scalper.data import Data, load, observations
+from training.desks.scalper.history import TradingDay
+from training.desks.scalper.market import Market
+from training.desks.scalper.network import IDENTITY, NETWORKS, build, fit_scaling
+from training.desks.scalper.play import play
 from training.desks.scalper.recorded.data import load_quoted
 from training.desks.scalper.reward import REWARDS
-from training.desks.scalper.task_data import ScalperTaskData
-from training.export.reference import each_column
+from training.evaluate.bars import BarDesk, SessionStart
+from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.folds import Walk
+from training.study.progress import phase
+from training.study.study import Fold, OneAccount, PlayResult
+
+
+@dataclass(frozen=True, slots=True)
+class ScalperTaskData:
+    """Minute bars made ready; see `training.desks.ppo.PpoData`."""
+
+    data: Data
+    machine: AnyStrategy
+    capital_usd: float
+    ready: dict[tuple[str, ...], tuple[SessionStart, ...]] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def info(self) -> TapeInfo:
+        """The file."""
+        return self.data.info
+
+    @property
+    def desk(self) -> BarDesk:
+        """Where figures come from."""
+        return self.data.desk(self.machine)
+
+    @property
+    def days(self) -> Mapping[str, TradingDay]:
+        """The usable sessions by date, ascending."""
+        return self.data.days
+
+    def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
+        """See `PpoData`; the scaling is that of the market features."""
+        return build(name, fit_scaling(torch.from_numpy(self.data.rows(train))), seed)
+
+    def environment(self, span: Span, settings: EnvSettings) -> Market:
+        """See `PpoData`; the variant is the reward."""
+        return self.data.training_market(
+            span.dates,
+            settings.practice.from_date,
+            span.trading,
+            count=settings.count,
+            reward_name=span.variant,
+            discount=settings.discount,
+            seed=settings.seed,
+            device=settings.device,
+        )
+
+    def evaluator(self, span: Span, device: str) -> Evaluator:
+        """See `TaskData`."""
+        days, data = self.data.on(span.dates), self.data
+        market = data.market(days, span.trading, count=len(days), auto_reset=False, device=device)
+        return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
+
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
+        """See `TaskData`; every session begins with the same capital, so returns add up."""
+        return figures(results, self.capital_usd)
+
+    def test(self, policy: nn.Module, span: Span) -> PlayResult:
+        """See `TaskData`."""
+        return self.desk.play(policy, self._desks(span), span.trading)
+
+    def compare(
+        self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `PpoData`."""
+        with phase("the test sessions are made ready"):
+            ready = self._desks(span)
+        desk, data, dates, trading = self.desk, self.data, span.dates, span.trading
+        found = baselines.standard(desk, ready, data, dates, trading)
+        with phase("a random trader like the policy"):
+            trader = baselines.trader_like(played, data, dates, trading, seed)
+        with phase("random traders, dry run"):
+            found[baselines.RANDOM] = baselines.random_on_desk(trader, desk, ready, trading)
+        with phase("random traders, all"):
+            totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
+        check_stop()
+        others = baselines.scenarios(policy, desk, ready, trading)
+        others |= baselines.elsewhere(policy, desk, data, dates, trading)
+        return Compared(found, tuple(totals), others)
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it the shares of the underlying."""
+        dates, data, trading = [span.dates for span in spans], self.data, spans[0].trading
+        folds = self.desk.relay(policies, dates, trading)
+        held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
+        return OneAccount(folds, baselines.HOLD_SHARES, held)
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """See `TaskData`; the positions in them are drawn."""
+        return observations(self.data, fold, count, seed)
+
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
+        recorder = AnswerRecorder()
+        self.desk.play(recorder.before(policy), self._desks(span), span.trading)
+        return recorder.watched()
+
+    def _desks(self, span: Span) -> tuple[SessionStart, ...]:
+        """The desks before these sessions."""
+        dates = tuple(span.dates)
+        if dates not in self.ready:
+            self.ready[dates] = self.desk.before(dates, span.trading)
+        return self.ready[dates]
+
 
 BIAS = 3.0  # of a logit: four in five of the first decisions hold
 PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
 
 
-def _load(path: Path, trading: Trading) -> ScalperTaskData:
+def _read(path: Path, trading: Trading) -> ScalperTaskData:
     machine = registered(SPEC.name)
     return ScalperTaskData(load(path, machine, trading), machine, float(trading.paper.cash_usd))
 
@@ -52,8 +163,7 @@ KIND = TrainingKind(
         "passive": Preset("the same, from a network that holds nothing", 2_000_000, Coefficients(), PASSIVE),
     },
     baselines=baselines.DESCRIPTIONS,
-    load=_load,
-    quoted=_quoted,
+    procedure=Ppo(_read, _quoted),
     facts=lambda data: data.data.facts,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),

@@ -17,10 +17,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from training.evidence.statistics import sharpe
-from training.rl.dimensions import value_of
+from training.rl.dimensions import Plan, value_of
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.studies.runner import trial_line
-from training.studies.search.space import Recipe, Search
+from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining
 
 STUDY_LOG = "study.log"
@@ -49,7 +49,7 @@ class TrialBook:
     ledger: Ledger
     line: Line  # of a trial in the ledger, without its own figures
 
-    def ask(self, position: int) -> tuple[optuna.Trial, Recipe]:
+    def ask(self, position: int) -> tuple[optuna.Trial, Plan]:
         """The next trial, which is the `position`-th: with one process the seed and the position decide it."""
         state = np.random.SeedSequence([self.search.seed, position]).generate_state(1)
         self.study.sampler = optuna.samplers.TPESampler(seed=int(state[0]))
@@ -66,7 +66,7 @@ class TrialBook:
         trial.report(_running(done)[-1], len(done))
         return len(done) < len(self.search.pairs) and trial.should_prune()
 
-    def close(self, trial: optuna.Trial, recipe: Recipe, reason: str = "") -> TrialResult:
+    def close(self, trial: optuna.Trial, recipe: Plan, reason: str = "") -> TrialResult:
         """The trial has ended: first into the ledger, then the study, so that none is missing there."""
         trial.set_user_attr("coefficients", self.search.described(recipe))
         trial.set_user_attr("reason", reason)

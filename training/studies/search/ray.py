@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from training.desks.trial import Diverged
+from training.rl.dimensions import Plan
 from training.rl.pool import Flag, Stopped
 from training.rl.ray_cluster import LOCAL, connected
 from training.studies.search.book import TrialBook, TrialResult, trainings_of
-from training.studies.search.space import Recipe, Search
+from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
     """One trial in a process of Ray: every training is reported as it ends, as JSON in `training`."""
     tune: Any = importlib.import_module("ray.tune")
     ready = _ready(search, version)
-    recipe = search.decoded(config["coefficients"])
+    recipe = search.recipe(config["coefficients"])
     done = list(config["returns"])
     never = threading.Event()
     for fold, seed in search.pairs[len(done) :]:
@@ -127,7 +128,7 @@ class Asking:
         self.stop = stop
         self._positions = positions
         self._listen = listen
-        self._open: dict[str, tuple[optuna.Trial, Recipe]] = {}
+        self._open: dict[str, tuple[optuna.Trial, Plan]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray keeps copies of what it calls, to go on from; here the book is gone on from, and copies hold nothing."""

@@ -11,7 +11,6 @@ import msgspec
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from training.desks.registry import kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.runs.settings import Settings
@@ -80,23 +79,25 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 def command(search: Search, folder: Path) -> list[str]:
     """Trains with what was found, on the folds whose tests were kept from the search."""
     run = search.run
+    preset = ["--preset", search.preset] if search.preset else []
     config = ["--config", str(run.config)] if run.config is not None else []
-    if run.plan is not None:
-        return [
-            "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
-            "--preset", search.preset or next(iter(kind(run.strategy).presets)),
-            *config, "--coefficients", str(folder / COEFFICIENTS_FILE),
-            *(("--model-config", run.model_config_file) if run.model_config_file else ()),
-        ]  # fmt: skip
-    sizes, preset = [], ["--preset", search.preset] if search.preset else []
+    described = ["--model-config", run.model_config_file] if run.model_config_file else []
+    return [
+        "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
+        *preset, *config, *_quotes(run), *_folds(run), "--coefficients", str(folder / COEFFICIENTS_FILE), *described,
+    ]  # fmt: skip
+
+
+def _folds(run: Settings) -> list[str]:
+    """The options of what is trained on the folds of the search; none where the procedure has its own."""
+    if "folds" in run.kind.procedure.lacks():
+        return []
+    sizes = []
     for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
         if (size := getattr(run, name)) is not None:
             sizes += [f"--{name.replace('_', '-')}", str(size)]
-    return [
-        "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
-        *preset, *config, *_quotes(run), "--network", run.network, "--reward", run.rewards[0],
-        "--steps", str(run.steps), "--folds", str(run.folds), *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
-    ]  # fmt: skip
+    trained = ("--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps))
+    return [*trained, "--folds", str(run.folds), *sizes]
 
 
 def _quotes(run: Settings) -> list[str]:

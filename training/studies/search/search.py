@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.desks.trial import Diverged
+from training.rl.dimensions import Plan
 from training.rl.pool import Emit, Flag, Stopped
 from training.runs.folder import code_version
 from training.runs.settings import split_note
@@ -21,7 +22,7 @@ from training.studies.runner import RUNS, Cells, locked, opened, stoppable, writ
 from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
 from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
 from training.studies.search.results import Results, results_of
-from training.studies.search.space import Recipe, Search
+from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
 SEARCH_FILE = "search.json"
@@ -33,7 +34,7 @@ class SearchProcess:
 
     ready: TrialSetup
     book: TrialBook
-    train: Callable[[Recipe, int, int, Flag], TrialTraining] = field(repr=False)
+    train: Callable[[Plan, int, int, Flag], TrialTraining] = field(repr=False)
 
 
 def make_desk(arguments: tuple[Search, Path, str]) -> SearchProcess:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from training.desks.trial import Control, Request, Trained
-from training.rl.coefficients import Coefficients
+from training.rl.dimensions import Plan
 from training.rl.pool import Flag
-from training.rl.presets import Plan
-from training.rl.process_group import ProcessGroup
 from training.runs.folder import LOCK_FILE, TRIALS_FOLDER, TrialFolder, alone
 from training.runs.ledger import settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.tasks import CheckpointTimer
-from training.runs.trial import run_trial
-from training.studies.search.space import Recipe, Search
-from training.study.folds import HistoryError
+from training.studies.search.space import Search
 from training.study.study import Fold
 
 
@@ -37,24 +32,6 @@ class TrialTraining(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def search_folds(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...]:
-    """As many spans to validate on as `folds`, one after the other, all before the first test session of any fold.
-
-    The last is the first fold's own; each earlier one ends where the next begins, and trains on as many sessions less.
-    They have no test sessions. Raises `HistoryError` where nothing is left to train on.
-    """
-    first = folds[0]
-    size, train, begin = len(first.validate), len(first.train), dates.index(first.validate[0])
-    least = (len(folds) - 1) * size + 1
-    if train < least:
-        raise HistoryError(
-            f"too little history: {train} sessions to train on before the first fold's validation; a search with "
-            f"{len(folds)} spans of {size} to validate on needs {least}: give a longer file, or fewer or shorter spans"
-        )
-    shifts = [index * size for index in reversed(range(len(folds)))]
-    return tuple(Fold(first.train[: train - s], tuple(dates[begin - s : begin - s + size]), ()) for s in shifts)
-
-
 @dataclass(frozen=True, slots=True)
 class TrialSetup:
     """What a process needs to train a trial."""
@@ -64,22 +41,14 @@ class TrialSetup:
     folds: tuple[Fold, ...]
     folder: Path = Path()  # of the search
 
-    def train(self, recipe: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
+    def train(self, recipe: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
         """One training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
         run, p = self.search.run, self.prepared
-        coefficients, plan = (recipe, None) if isinstance(recipe, Coefficients) else (run.coefficients, recipe)
         request = Request(
-            fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, coefficients,
-            plan, begins=run.begins,
+            fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, recipe,
+            begins=run.begins,
         )  # fmt: skip
-        control, span = CheckpointTimer(flag, math.inf), self.folds[fold]
-        if plan is None:
-            trained = run_trial(
-                ProcessGroup(), request, p.data, span, p.trading, None, control, lambda _: None, starts=p.kind.starts,
-                begin=p.begin(request),
-            )  # fmt: skip
-        else:
-            trained = self._staged(request, plan, span, control)
+        trained = self._trained(request, self.folds[fold], CheckpointTimer(flag, math.inf))
         capital = float(p.trading.paper.cash_usd)
         returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
         earned = p.data.figures(trained.validate).net_return
@@ -87,21 +56,21 @@ class TrialSetup:
             fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3)
         )
 
-    def _staged(self, request: Request, plan: Plan, span: Fold, control: Control) -> Trained:
-        """One training by a procedure of the strategy's own; what trials have in common is done once."""
-        own, data = self.prepared.kind.procedure, self.prepared.data
-        assert own is not None, "settings with a plan are of such a strategy"
-        common = own.common(plan)
+    def _trained(self, request: Request, span: Fold, control: Control) -> Trained:
+        """One training; what trials have in common is done once."""
+        procedure, plan = self.prepared.kind.procedure, request.plan
 
         def done(task: str) -> dict[str, Any]:
-            return self._kept(task, common).checkpoint() or {}
+            return self._kept(task, plan.common).checkpoint() or {}
 
-        for task in own.needed(plan, span):
-            keeper = self._kept(task, common)
-            with alone(keeper.path / LOCK_FILE):
-                own.prior(task, request, data, keeper, done, control, lambda _: None)
         decided = [msgspec.to_builtins(plan), request.steps, request.precision, span.validate[0]]
-        return own.trial(request, data, span, self._kept(request.name, decided), done, control, lambda _: None)
+        keeper = self._kept(request.name, decided)
+        task = replace(self.prepared.task(request), keeper=keeper, done=done, control=control)
+        for name in procedure.needed(plan, span):
+            kept = self._kept(name, plan.common)
+            with alone(kept.path / LOCK_FILE):
+                procedure.prior(name, replace(task, keeper=kept))
+        return procedure.trial(task, span)
 
     def _kept(self, task: str, decided: Any) -> TrialFolder:
         """The files of a task whose outcome `decided` (JSON) decides, with the bars and the code."""
@@ -112,10 +81,8 @@ class TrialSetup:
 
 
 def make_ready(search: Search, version: str) -> TrialSetup:
-    """Read the bars. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
+    """Read the bars. Raises what `training.runs.prepared.prepare` and the procedure's `search_folds` do."""
     prepared = prepare((search.run, Path(), version))
-    run, days, own = search.run, tuple(prepared.data.days), prepared.kind.procedure
-    folder = run.run_folder or Path()
-    if own is not None and run.plan is not None:
-        return TrialSetup(search, prepared, own.search_folds(days, run.plan, run.folds), folder)
-    return TrialSetup(search, prepared, search_folds(prepared.folds, days), folder)
+    run, days = search.run, tuple(prepared.data.days)
+    folds = prepared.kind.procedure.search_folds(days, run.plan, prepared.folds, run.folds)
+    return TrialSetup(search, prepared, folds, run.run_folder or Path())

@@ -21,7 +21,8 @@ from training.desks.daily.baselines import regime_baselines
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.table import table_of
 from training.desks.daily.task_data import DailyTaskData
-from training.desks.kind import EnvSettings, Span, TaskData, described
+from training.desks.kind import EnvSettings, Span, described
+from training.desks.ppo import PpoData
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
@@ -56,13 +57,15 @@ def fund_file(home: Path) -> Path:
 
 
 @pytest.fixture
-def stocks(stock_file: Path) -> TaskData:
-    return kind(STOCKS).load(stock_file, trading_for(STOCKS))
+def stocks(stock_file: Path) -> PpoData:
+    found: PpoData = kind(STOCKS).load(stock_file, trading_for(STOCKS))
+    return found
 
 
 @pytest.fixture
-def funds(fund_file: Path) -> TaskData:
-    return kind(FUNDS).load(fund_file, trading_for(FUNDS))
+def funds(fund_file: Path) -> PpoData:
+    found: PpoData = kind(FUNDS).load(fund_file, trading_for(FUNDS))
+    return found
 
 
 class Constant(nn.Module):
@@ -88,7 +91,7 @@ class Always(nn.Module):
 
 
 def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
-    stocks: TaskData, funds: TaskData, stock_file: Path
+    stocks: PpoData, funds: PpoData, stock_file: Path
 ) -> None:
     assert list(stocks.days) == list(days("2020-01-02", "2021-12-31", 430))[400:]
     assert next(iter(funds.days)) == days("2013-01-02", "2022-12-30")[252]
@@ -96,7 +99,7 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
 
 
 def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that_says_so(
-    stocks: TaskData, funds: TaskData, stock_file: Path, fund_file: Path
+    stocks: PpoData, funds: PpoData, stock_file: Path, fund_file: Path
 ) -> None:
     settings, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
     first, last = folds_of(replace(settings, folds=2), funds)
@@ -138,7 +141,7 @@ def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
     assert file.stat().st_mtime_ns == written
 
 
-def test_seeds_draw_weights_and_leave_the_scaling(stocks: TaskData) -> None:
+def test_seeds_draw_weights_and_leave_the_scaling(stocks: PpoData) -> None:
     train = list(stocks.days)[:18]
     one, other = (stocks.network("mlp", seed, train).policy.state_dict() for seed in (1, 2))
     again = stocks.network("mlp", 1, train).policy.state_dict()
@@ -148,7 +151,7 @@ def test_seeds_draw_weights_and_leave_the_scaling(stocks: TaskData) -> None:
     assert not different & {"mean", "scale", "clip"}
 
 
-def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: TaskData) -> None:
+def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: PpoData) -> None:
     assert isinstance(stocks, RebalancerTaskData)
     train, table = list(stocks.days)[:18], stocks.table
     after = np.arange(len(table.sessions)) > table.dates.index(train[-1])
@@ -159,7 +162,7 @@ def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: Tas
     assert all(torch.equal(one[name], same[name]) for name in one)
 
 
-def test_a_policy_is_built_again_from_its_weights(stocks: TaskData, funds: TaskData) -> None:
+def test_a_policy_is_built_again_from_its_weights(stocks: PpoData, funds: PpoData) -> None:
     seen = torch.from_numpy(stocks.probes(Fold(tuple(stocks.days), (), ()), 10, 1))
     network = stocks.network("mlp", 3, list(stocks.days)[:18])
     assert isinstance(network, nn.Module)
@@ -177,7 +180,7 @@ def test_a_policy_is_built_again_from_its_weights(stocks: TaskData, funds: TaskD
             assert torch.equal(mine, theirs)
 
 
-def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds: TaskData) -> None:
+def test_probes_are_observations_of_accounts_that_trade(stocks: PpoData, funds: PpoData) -> None:
     probes = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
     assert probes.shape == (200, 803)
     assert probes.dtype == np.float32
@@ -191,7 +194,7 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds:
     assert len(np.unique(switched[:, WEIGHTS], axis=0)) > 10
 
 
-def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: TaskData) -> None:
+def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: PpoData) -> None:
     dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
     environments = {
         variant: stocks.environment(Span(dates, variant, rules), EnvSettings(5, 7, 0.99, "cpu"))
@@ -204,14 +207,14 @@ def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(
     assert float(notional.max()) > 300.0  # or 10,000 USD
 
 
-def test_figures_compound(funds: TaskData) -> None:
+def test_figures_compound(funds: PpoData) -> None:
     day = SessionResult("2020-01-02", 10_000.0, 1, 0, 1.0, 5000.0, 390, 390, 100_000.0)
     figures = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
     assert math.isclose(figures.net_return, 99_000.0 / 100_000.0 - 1.0)
     assert math.isclose(figures.max_drawdown, 0.1)
 
 
-def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds: TaskData) -> None:
+def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: PpoData, funds: PpoData) -> None:
     dates, rules = list(stocks.days)[:6], trading_for(STOCKS)
     for variant in ("shares", "notional"):
         span = Span(dates, variant, rules)
@@ -228,7 +231,7 @@ def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds
         assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.005 * 100_000.0
 
 
-def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: TaskData) -> None:
+def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: PpoData) -> None:
     known = kind(FUNDS)
     assert known.passive is not None
     assert isinstance(funds, DailyTaskData)
@@ -244,7 +247,7 @@ def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: 
     assert result.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
 
 
-def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: TaskData) -> None:
+def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: PpoData) -> None:
     known = kind(STOCKS)
     assert known.passive is not None
     train = tuple(stocks.days)[:18]

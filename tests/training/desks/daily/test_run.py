@@ -31,7 +31,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import UNTRAINED, prepare
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import train_one
-from training.studies.search.coefficients_file import write_coefficients
+from training.studies.search.coefficients_file import write_plan
 from training.study.study import Study, Trial
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
@@ -49,7 +49,7 @@ class Made:
             home / f"{strategy}.csv", SYMBOLS[strategy], days("2020-01-02", "2022-06-30", WARM[strategy] + 20)
         )
         changes = home / f"{strategy}.json"
-        write_coefficients(changes, SMALL, settings_for(strategy, bars, home).coefficients)
+        write_plan(changes, SMALL, settings_for(strategy, bars, home).plan)
         self.run, self.store = home / f"run-{strategy}", home / "store"
         self.command = [
             "--strategy", strategy, "--bars", str(bars), "--out", str(self.store), "--run-dir", str(self.run),
@@ -171,7 +171,7 @@ class StopAfter:
 
 def _settings(run: Made, strategy: str) -> Settings:
     bars = Path(run.command[run.command.index("--bars") + 1])
-    settings = replace(settings_for(strategy, bars, run.store), coefficients=SMALL, processes=1)
+    settings = replace(settings_for(strategy, bars, run.store), plan=SMALL, processes=1)
     steps = int(run.command[run.command.index("--steps") + 1])
     return replace(settings, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in run.study.trials)))
 

@@ -14,7 +14,7 @@ from tests.support.training.made_up_days import walk
 from tests.support.training.untrained_ensemble import untrained
 from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for
 from training.desks.forecast import baselines
-from training.desks.forecast.baselines import Account, players
+from training.desks.forecast.baselines import PLAYERS, Account
 from training.desks.kind import Played
 from training.study.study import PlayResult
 
@@ -37,7 +37,7 @@ def played() -> dict[str, Played]:
     account = Account(
         policies, before, spans, path=Path("nowhere.csv"), seed=1, memories=memories, check_stop=lambda: None
     )
-    results = {name: account.play(name) for name in players()}
+    results = {name: account.play(name) for name in PLAYERS}
     assert [len(memory) for memory in memories.values()] == [24, 21]  # of everybody: once a session
     return results
 
@@ -46,7 +46,7 @@ def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file(
     _, spans = desk()
     results = played()
     assert results.pop("SPY").folds == ()
-    assert set(results) == set(players()) - {"SPY"}
+    assert set(results) == set(PLAYERS) - {"SPY"}
     for name, one in results.items():
         assert [tuple(session.date for session in fold.sessions) for fold in one.folds] == list(spans), name
         sessions = [session for fold in one.folds for session in fold.sessions]

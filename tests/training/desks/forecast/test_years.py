@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from tests.support.planted.panels import PLAN, panel
+from training.desks.forecast.kind import joined, member_task, year_task
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.task_data import ForecastTaskData
-from training.desks.forecast.years import joined, member_task, year_task
 from training.desks.kind import Keeper
 from training.desks.trial import Control
 from training.forecast.folds import YearFold, by_years

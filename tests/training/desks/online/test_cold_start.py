@@ -16,9 +16,9 @@ from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
 from tests.support.training.online_bars import RULES, bundled, five_minutes_of_two
 from training.desks.online.cold_start import REPLAY_FILE, Cold, cold_replay, cold_start
+from training.desks.online.data import play
 from training.desks.online.export import export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.play import play
 from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.online import OnlineLearner
 from training.study.folds import HistoryError

@@ -18,8 +18,7 @@ from daemon.tapes.minutes import TapeSource, scan
 from strategies.online_dqn import BUY, HOLD, SELL
 from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, busy, five_minutes_of_two, of_bars, wild
-from training.desks.online.data import OnlineData, load
-from training.desks.online.play import hold_from_open, play
+from training.desks.online.data import OnlineData, hold_from_open, load, play
 from training.evaluate.machine import Player
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,59 +12,53 @@ from daemon.core.limits import Trading
 from strategies.online_dqn import HOLD
 from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
-from training.desks.kind import Sources
-from training.desks.online.data import load
-from training.desks.online.kind import KIND
+from training.desks.kind import Task
+from training.desks.online.data import OnlineTaskData, load
+from training.desks.online.kind import KIND, PRESETS, Course, FromHistory, OnlinePlan
 from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
-from training.desks.online.plan import PRESETS, OnlinePlan
-from training.desks.online.procedure import FromHistory
-from training.desks.online.task_data import OnlineTaskData
-from training.desks.online.trial import Course
 from training.runs.folder import TrialFolder
-from training.runs.settings import requests_of, settings_for
-from training.runs.tasks import CheckpointTimer
-from training.study.folds import HistoryError
+from training.runs.prepared import prepare
+from training.runs.settings import Settings, requests_of, settings_for
+from training.study.folds import Cut, HistoryError
 
 OWN = FromHistory()
 PLAN = OnlinePlan()
+CUT = Cut(KIND.walk, 1, stated=False, reference_years=False, before=KIND.before)
+
+
+def task_of(asked: Settings, data: OnlineTaskData, folder: Path) -> Task[OnlineTaskData, OnlinePlan]:
+    """The first trial of a run, with files of its own."""
+    return Task(requests_of(asked)[0], PLAN, data, RULES, TrialFolder(folder, ""), lambda _: {})
 
 
 @pytest.mark.parametrize(("device", "engine"), [("cuda", "own"), ("cpu", "rllib")])
 def test_another_device_and_another_engine_are_refused(device: str, engine: str, tmp_path: Path) -> None:
-    data = OnlineTaskData(bundled())
-    request = requests_of(settings_for("online_dqn", Path(), Path(), preset="smoke"))[0]
-    request = replace(request, device=device, engine=engine)
-    fold = OWN.folds(tuple(data.days), PLAN)[0]
-    with pytest.raises(ValueError, match="leave --device and --engine out"):
-        OWN.trial(
-            request,
-            data,
-            fold,
-            TrialFolder(tmp_path, ""),
-            lambda _: {},
-            CheckpointTimer(threading.Event(), 1.0),
-            lambda _: None,
-        )
+    asked = settings_for("online_dqn", tmp_path / "none.csv", tmp_path, preset="smoke")
+    option = "device" if device != "cpu" else "engine"
+    with pytest.raises(ValueError, match=f"--{option} is not for online_dqn: "):
+        prepare((replace(asked, device=device, engine=engine), tmp_path, ""))
 
 
 def test_several_members_and_a_task_before_the_trials_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="leave --members out"):
-        OWN.load(tmp_path / "bars.csv", RULES, Sources(), replace(PLAN, members=5))
-    with pytest.raises(ValueError, match="has none before its trials"):
-        OWN.prior("forecast-2020")
+    asked = settings_for("online_dqn", tmp_path / "none.csv", tmp_path)
+    with pytest.raises(ValueError, match="--members is not for online_dqn: it is one network"):
+        prepare((replace(asked, plan=replace(PLAN, members=5)), tmp_path, ""))
+    with pytest.raises(ValueError, match="nothing comes before the trials"):
+        OWN.prior("forecast-2020", task_of(asked, OnlineTaskData(bundled()), tmp_path))
     assert OWN.stages(PLAN) == {}
-    assert OWN.needed(PLAN, OWN.folds([str(day) for day in range(20)], PLAN)[0]) == ()
+    assert OWN.needed(PLAN, OWN.folds([str(day) for day in range(20)], PLAN, CUT)[0]) == ()
 
 
 def test_a_search_sees_no_test_session() -> None:
     dates = tuple(f"{day:03d}" for day in range(100))
-    (one,) = OWN.search_folds(dates, PLAN, 1)
+    folds = OWN.folds(dates, PLAN, CUT)
+    (one,) = OWN.search_folds(dates, PLAN, folds, 1)
     assert (one.train, one.validate, one.test) == (dates[:60], dates[60:80], ())
-    several = OWN.search_folds(dates, PLAN, 2)
+    several = OWN.search_folds(dates, PLAN, folds, 2)
     assert len(several) == 2
     assert max(fold.validate[-1] for fold in several) < "080"
-    assert {dimension.name for dimension in OWN.searched(PLAN)} >= {"cold.pqn.learning_rate"}
+    assert {dimension.name for dimension in PLAN.searched} >= {"cold.pqn.learning_rate"}
 
 
 def test_weights_give_the_network_that_they_are_of() -> None:
@@ -107,13 +100,13 @@ def test_a_trial_can_begin_near_the_passive_policy_and_is_compared_with_that(tmp
     settings = settings_for("online_dqn", Path(), Path(), preset="passive")
     assert (settings.preset, settings.begins) == ("passive", "passive")
     data = OnlineTaskData(bundled())
-    fold, request = OWN.folds(tuple(data.days), PLAN)[0], requests_of(settings)[0]
+    fold = OWN.folds(tuple(data.days), PLAN, CUT)[0]
     seen = torch.from_numpy(data.probes(fold, 100, 1))
     held = []
     for begins in ("passive", "random"):
-        own = replace(request, begins=begins)
-        start = OWN.start(own, data, fold, torch.nn.Identity())[0]
-        under_way = Course(own, data.data, fold, TrialFolder(tmp_path / begins, ""), PLAN)
+        task = task_of(replace(settings, begins=begins), data, tmp_path / begins)
+        start = OWN.start(task, fold, torch.nn.Identity(), {}).policy
+        under_way = Course(task, fold)
         begun = under_way._network.state_dict()
         assert all(torch.equal(begun[name], value) for name, value in start.state_dict().items())
         with torch.no_grad():

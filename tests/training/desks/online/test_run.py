@@ -19,7 +19,7 @@ from tests.support.training.online_bars import first_sessions
 from tests.support.training.page_words import page_words
 from tests.support.training.small_runs import StopAfter
 from training.desks.online.baselines import BASELINES
-from training.desks.online.play import flat, one_hot_values
+from training.desks.online.data import flat, one_hot_values
 from training.evaluate.players import Late
 from training.evidence.findings import REPORT_FILE
 from training.rl.pool import Stopped
