@@ -16,7 +16,7 @@ from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.moves import Cause
-from daemon.core.orders import Work, advance
+from daemon.core.orders import Order, Work, advance
 from daemon.core.records import ShadowRow
 from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
@@ -159,7 +159,7 @@ def on_nothing(_: Draft, __: ev.Event) -> None:
 
 NO_MODEL = "no_model"
 UNANSWERED = frozenset((NO_MODEL, "configuration"))  # halts of a start
-FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days after a start: remember longer
+REPORTED_AGAIN_NS = 4 * DAY_NS  # after a start a report has the orders of two days before: remember longer
 
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
@@ -178,11 +178,11 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         previous=event.previous[-1].date if event.previous else former.date if former is not None else "",
     )
     last = {work.order_id for work in draft.works.values()}
-    old_ns = draft.now_ns - FOREIGN_DAYS_NS
+    old_ns = draft.now_ns - REPORTED_AGAIN_NS
     draft.closed = {
         name: order
         for name, order in draft.closed.items()
-        if name in last or (order.purpose == "foreign" and order.submitted_ns > old_ns)
+        if name in last or (_named_otherwise(order) and order.submitted_ns > old_ns)
     }
     if draft.broker.foreign:
         foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
@@ -193,6 +193,11 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     draft.chain = None
     used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
     draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
+
+
+def _named_otherwise(order: Order) -> bool:
+    """Return whether a report names an order by a name that tells nothing of whose it is: the state alone knows."""
+    return order.closing or order.purpose == "foreign"
 
 
 def _name_unanswered(draft: Draft) -> None:

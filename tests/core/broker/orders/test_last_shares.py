@@ -14,10 +14,11 @@ from daemon.core.desks.shares.rebalance import drive_shares
 from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.limits import Trading
+from strategies.kit.contract import Session
 from tests.support.core.account import Account, agreed
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import CALL, Desk, alarms, of
+from tests.support.core.desk import CALL, DAY, MINUTE, OPEN, TUESDAY, Desk, alarms, of
 from tests.support.core.others import RULES, holding
 
 IGNORE = Trading(broker=RULES["ignore"])
@@ -200,3 +201,25 @@ def test_contracts_beside_a_person_s_leave_by_the_broker_s_own_call_where_no_rep
     assert sales(flatten(d, 1.6)) == []
     (order,) = of(d.tick(1.6, 5), SubmitOrder)
     assert (order.quantity, order.closing, order.limit_price) == (9, True, None)
+
+
+def test_the_next_days_know_by_the_broker_s_name_what_its_own_call_sold() -> None:
+    """Reports after a start repeat orders of the days before; the call's order has a name that only the state knows."""
+    d = holding(account := Account(), RULES["ignore"])
+    d.prompt = None
+    account.by_hand("ann-1", CALL, 1, 2, d.at(1, 10))
+    account.fill("ann-1", 2, "2.00", d.at(1, 10))
+    agreed(d, account, 1, 30)
+    flatten(d, 1.6)
+    (order,) = of(d.tick(1.6, 5), SubmitOrder)
+    assert order.closing
+    account.take(order, d.at(1.7))
+    found = account.found(order.client_order_id, d.at(1.7))
+    d.put(found, account.fill(order.client_order_id, order.quantity, "2.00", d.at(1.8)))
+    agreed(d, account, 2)
+    assert d.held == {}
+    d.begin(TUESDAY, "2024-07-03")
+    names = [(kept.client_order_id, kept.order_id) for kept in d.state.closed.values() if kept.purpose != "foreign"]
+    assert names == [(order.client_order_id, found.order.order_id)]
+    d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
+    assert d.state.closed == {}
