@@ -1,4 +1,4 @@
-"""One persistent connection to a market-data stream: handshake, subscriptions, keep-alive, back-off. Knows no bars.
+"""One persistent connection to a market-data stream (handshake, subscriptions, keep-alive, back-off), and its bars.
 
 The wanted set of (channel, symbol) is subscribed after every connect and every change, and compared with the server's
 acknowledgement. Each wait has a deadline in real seconds; keys stay inside and are never logged.
