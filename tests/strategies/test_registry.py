@@ -24,7 +24,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
 def test_a_name_near_to_none_is_answered_with_all() -> None:
     with pytest.raises(
         ValueError,
-        match=r"strategy is 'zzz', expected one of: daily_\w+, forecast_\w+, online_\w+, option_\w+, regime_\w+; ",
+        match=f"strategy is 'zzz', expected one of: {', '.join(sorted(STRATEGIES))}; ",
     ):
         declaration("zzz")
 

@@ -165,27 +165,38 @@ def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolA
 # --- the same policy under other conditions -----------------------------------------------------------------------
 
 
-def scenarios(policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
-    """The same policy without costs, at twice and three times the costs, one session late, and filled where it decided.
+def scenarios(
+    policy: Player, desk: Desk, idle: Player, check_stop: Callable[[], None] = never_stop
+) -> dict[str, PlayResult]:
+    """The same policy without costs, at twice and three times the costs, and one session late, through the dry run.
 
-    A recurrent policy also with its hidden state zero again every 256 decisions. All but the fill at the close of the
-    decision go through the dry run; that one cannot be traded, so it is played on the tensor market.
+    `idle` answers where the late one has no answer yet. It serves any strategy that decides once a session.
     """
-    recurrent = desk.strategy.spec.recurrent_shape is not None
     found: dict[str, PlayResult] = {}
     for name, times in COSTS.items():
         with phase(name):
             found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         check_stop()
     with phase(ONE_BAR_LATE):
-        found[ONE_BAR_LATE] = dry_run(Late(policy, always(REGIME[HOLD]) if recurrent else flat), desk)
+        found[ONE_BAR_LATE] = dry_run(Late(policy, idle), desk)
     check_stop()
-    table, dates, rules = desk.table, desk.dates, desk.trading
-    if recurrent:
-        found[SAME_CLOSE] = PlayResult(play_regime(policy, table, dates, rules, fill="same_close"))
-        with phase(RESET):
-            found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
-    else:
-        variant = variant_of(rules)
-        found[SAME_CLOSE] = PlayResult(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))
+    return found
+
+
+def rebalancer_scenarios(
+    policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop
+) -> dict[str, PlayResult]:
+    """Those of `scenarios`, and filled at the close it decided on: that cannot be traded, so it plays on tensors."""
+    found, rules = scenarios(policy, desk, flat, check_stop), desk.trading
+    close = play_rebalancer(policy, desk.table, desk.dates, rules, variant=variant_of(rules), fill="same_close")
+    return {**found, SAME_CLOSE: PlayResult(close)}
+
+
+def regime_scenarios(policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
+    """As `rebalancer_scenarios`, and with the hidden state zero again every 256 decisions."""
+    found = scenarios(policy, desk, always(REGIME[HOLD]), check_stop)
+    close = play_regime(policy, desk.table, desk.dates, desk.trading, fill="same_close")
+    found[SAME_CLOSE] = PlayResult(close)
+    with phase(RESET):
+        found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
     return found

@@ -78,7 +78,7 @@ class RebalancerTaskData(DailyTaskData):
         found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         found[random_traders.RANDOM], totals = traders
-        return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
+        return Compared(found, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; they are seen by accounts that trade at random from the first training session on."""

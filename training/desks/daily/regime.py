@@ -64,7 +64,7 @@ class RegimeTaskData(DailyTaskData):
         found = baselines.regime_baselines(desk, check_stop)
         traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         found[random_traders.RANDOM], totals = traders
-        return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
+        return Compared(found, totals, baselines.regime_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: one account that switches at random from the first training session on, in sequence."""

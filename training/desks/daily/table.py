@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from zipfile import BadZipFile
@@ -18,6 +19,7 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
+import strategies
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import midnight_ns
@@ -91,8 +93,18 @@ def table_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrader" / "tables"
 
 
-def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -> DailyTable:
-    """Read a bars file as a replay is fed from it, or what `cache` keeps for the same bytes and contract.
+@cache
+def sources() -> str:
+    """Eight hex digits over what makes a table out of bars: all files of `strategies`, and this one."""
+    digest = hashlib.sha256()
+    for root in map(Path, strategies.__path__):
+        for path in (*sorted(root.rglob("*.py")), Path(__file__)):
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:8]
+
+
+def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -> DailyTable:
+    """Read a bars file as a replay is fed from it, or what `store` keeps of the same bytes, contract and code.
 
     Raises:
         TapeError: the file cannot be read, or has no bar of the strategy's symbols.
@@ -102,7 +114,7 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
     info = scan_daily(path, spec.symbols)
     universe = ",".join(configured(spec)).encode()  # which the contract leaves out where it is open
     contract = contract_hash(strategy)[:16] + (hashlib.sha256(universe).hexdigest()[:8] if universe else "")
-    kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract}.npz"
+    kept = None if store is None else store / f"{info.sha256[:16]}-{contract}-{sources()}.npz"
     table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
     if table is not None:
         return table

@@ -26,7 +26,7 @@ from training.study.study import OneAccount, PlayResult
 class DailyTaskData:
     """Daily bars made ready, and what every desk that decides once a session has in common; see `TaskData`.
 
-    A strategy adds `network`, `environment` and `compare`; the other answers go through the dry run.
+    A strategy adds `network`, `environment`, `compare` and `probes`; the other answers go through the dry run.
     """
 
     path: Path

@@ -23,8 +23,9 @@ from training.desks.daily.baselines import (
     SAME_CLOSE,
     owned,
     rebalancer_baselines,
+    rebalancer_scenarios,
     regime_baselines,
-    scenarios,
+    regime_scenarios,
 )
 from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for, variant_of
 from training.desks.daily.play import (
@@ -199,7 +200,7 @@ def test_a_policy_under_other_conditions_pays_other_costs() -> None:
     def steady(observations: Tensor) -> Tensor:
         return torch.full((observations.shape[0], 50), 0.3)
 
-    results = scenarios(steady, desk)
+    results = rebalancer_scenarios(steady, desk)
     assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE}
     plain = dry_run(steady, desk)
     fees = {name: sum(r.fees_usd for r in played.sessions) for name, played in results.items()}
@@ -220,7 +221,7 @@ def test_a_recurrent_policy_is_also_played_with_its_memory_taken_away() -> None:
         started = bool(hidden[0, 0] == 0.0)  # in SPY at the first decision after a zero state, then it holds
         return always(2 if started else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
 
-    results = scenarios(forgetting, desk)
+    results = regime_scenarios(forgetting, desk)
     assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE, RESET}
     trades = [result.trades for result in results[RESET].sessions]
     assert trades[0] == 1

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import strategies
 from daemon.core.events import SessionScheduled
 from daemon.core.limits import Basket, Trading
 from daemon.host.time.calendar import SessionCalendar
@@ -17,6 +18,7 @@ from daemon.tapes.files import TapeError
 from strategies import regime_switcher
 from strategies.regime_switcher import RegimeSwitcher
 from tests.support.training.made_up_days import SHORT, walk, written
+from training.desks.daily import table
 from training.desks.daily.desk import feed
 from training.desks.daily.table import read_table, ticks
 
@@ -124,3 +126,18 @@ def test_a_later_bar_changes_no_earlier_row() -> None:
     longer = written({"AAPL": [*prices["AAPL"], (99.0, 5.0)]})
     np.testing.assert_array_equal(longer.features[:3], short.features)
     np.testing.assert_array_equal(longer.tradable[:3], short.tradable)
+
+
+def test_a_kept_table_is_of_this_code_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_table(file, RegimeSwitcher(), tmp_path / "tables")
+    monkeypatch.setattr(table, "sources", lambda: "0badc0de")
+    read_table(file, RegimeSwitcher(), tmp_path / "tables")
+    assert len(list((tmp_path / "tables").iterdir())) == 2
+    package = tmp_path / "strategies"
+    package.mkdir()
+    (package / "features.py").write_text("WINDOW = 20\n")
+    monkeypatch.undo()
+    monkeypatch.setattr(strategies, "__path__", [str(package)])
+    before = table.sources.__wrapped__()
+    (package / "features.py").write_text("WINDOW = 21\n")
+    assert table.sources.__wrapped__() != before
