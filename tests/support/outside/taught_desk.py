@@ -248,7 +248,7 @@ def _quote(bar: Bar, at_ns: int) -> Quote:
 
 def without_children(patch: pytest.MonkeyPatch) -> None:
     """Leave out the child processes of trial and replay, which have tests of their own."""
-    patch.setattr("daemon.models.lifecycle.Trial.run", lambda *_: None)
+    patch.setattr("daemon.models.lifecycle.TrialProcess.run", lambda *_: None)
     patch.setattr("daemon.models.ladder.replay_child.try_model", lambda *_: None)
     patch.setattr("daemon.models.ladder.replay_gate.ReplayProcess", HeldReplay)
 
