@@ -172,7 +172,7 @@ def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:
     assert code_digest() == digest.hexdigest()[:12]
 
 
-@pytest.mark.parametrize("changed", ["step.py", "desks/shares/rebalance.py", "desks/options/decide.py"])
+@pytest.mark.parametrize("changed", ["step.py", "desks/shares/rebalance.py", "desks/options.py"])
 def test_one_byte_in_any_folder_changes_the_code_version(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
