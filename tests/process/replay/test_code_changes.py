@@ -150,7 +150,7 @@ def libraries_of_another_host(release: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(release, folder, dirs_exist_ok=True)
     source = folder / "daemon" / "engine" / "recover.py"
     text = source.read_text()
-    digest, versions = "    return found.hexdigest()[:12]\n", '    return ", ".join('
+    digest, versions = "    return digest.hexdigest()[:12]\n", '    return ", ".join('
     assert (text.count(digest), text.count(versions)) == (1, 1)
     text = text.replace(digest, f'    return "{code_digest()}"\n')
     source.write_text(text.replace(versions, '    return "numpy 0.1"\n    return ", ".join('))
