@@ -191,7 +191,7 @@ def test_a_file_in_another_folder_is_other_code(tmp_path: Path, monkeypatch: pyt
     shutil.copytree(daemon.core.__path__[0], copy)
     before = code_digest()
     monkeypatch.setattr(daemon.core, "__path__", [str(copy)])
-    (copy / "desks" / "shares" / "rebalance.py").rename(copy / "desks" / "options" / "rebalance.py")
+    (copy / "desks" / "shares" / "rebalance.py").rename(copy / "broker" / "rebalance.py")
     assert code_digest() != before
 
 
