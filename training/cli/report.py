@@ -10,8 +10,7 @@ from pathlib import Path
 from strategies.registry import add, entry
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.report.report import write_report
-from training.runs.folder import STUDY_FILE
-from training.study.study import decode
+from training.study.study import STUDY_FILE, decode
 
 
 def main(arguments: Sequence[str]) -> int:

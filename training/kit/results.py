@@ -13,10 +13,9 @@ from training.evidence.findings import REPORT_FILE, Findings
 from training.report.compare import RUN_FILE, read_runs, updates_of
 from training.runs.ledger import LEDGER_FILE, Ledger, LedgerError, Line
 from training.study import study
-from training.study.study import Study
+from training.study.study import STUDY_FILE, Study
 
 T = TypeVar("T")
-STUDY_FILE = "study.json"  # as in `training.runs.folder`, which loads torch
 
 
 def load_report(path: Path | str) -> Findings:

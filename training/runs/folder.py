@@ -31,10 +31,10 @@ from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
 from training.sinks.sink import MetricsFile, TrialSinks
-from training.study.study import Trial
+from training.study.study import STUDY_FILE, Trial
 
 MADE_WITH = "made_with"
-RUN_FILE, STUDY_FILE = "run.json", "study.json"
+RUN_FILE = "run.json"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
 TRIALS_FOLDER, LOCK_FILE = "trials", ".lock"
 OURS = frozenset(

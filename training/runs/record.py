@@ -12,11 +12,11 @@ from torch import nn
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
 from training.desks.kind import Compared, described
-from training.runs.folder import STUDY_FILE, machine
+from training.runs.folder import machine
 from training.runs.ledger import Ledger, Line, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.study.evaluation import SessionResult, as_metrics
-from training.study.study import Baseline, Fold, OneAccount, PlayResult, Study, Trial, encode
+from training.study.study import STUDY_FILE, Baseline, Fold, OneAccount, PlayResult, Study, Trial, encode
 
 
 @dataclass(frozen=True, slots=True)

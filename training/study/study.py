@@ -15,6 +15,7 @@ from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
 
 FORMAT = 1
+STUDY_FILE = "study.json"  # in the folder of a run
 PASSIVE_WORDS = "The exported policy is the passive one, which "
 """How `Study.exported` begins where what was learned is not what is exported."""
 

@@ -32,11 +32,10 @@ from training.forecast.findings import read
 from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.presets import build
 from training.rl.pool import Stopped
-from training.runs.folder import STUDY_FILE
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
 from training.study.folds import HistoryError
-from training.study.study import Study, Trial
+from training.study.study import STUDY_FILE, Study, Trial
 from training.study.study import decode as decode_study
 
 pytestmark = pytest.mark.usefixtures("one_export")

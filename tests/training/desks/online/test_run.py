@@ -23,10 +23,9 @@ from training.desks.online.data import flat, one_hot_values
 from training.evaluate.players import Late
 from training.evidence.findings import REPORT_FILE
 from training.rl.pool import Stopped
-from training.runs.folder import STUDY_FILE
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
-from training.study.study import Study
+from training.study.study import STUDY_FILE, Study
 from training.study.study import decode as decode_study
 
 pytestmark = pytest.mark.usefixtures("one_export")
