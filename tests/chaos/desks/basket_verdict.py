@@ -19,6 +19,7 @@ from tests.support.desks.live_desk import Books
 
 IN_TRADES = frozenset({"FILL", "CIL", "SPLIT", "NC"})  # rows whose cash a trade has booked, or that move none
 CENT = Decimal("0.01")
+CALL_NS = 60 * 1_000_000_000  # from an order to the answer of the call that made it, a hanging one too
 
 
 def baskets(books: Books) -> dict[str, str]:
@@ -94,16 +95,20 @@ def strangers(
 ) -> list[str]:
     """Orders in an account that are not its desk's, by name or symbol, and requests with names of other desks.
 
-    What a person placed by hand is the account's own trouble: it is no order of another desk.
+    What a person placed by hand is the account's own trouble: it is no order of another desk. An order that the
+    broker's call to close made has the broker's own name: it is the desk's whose key asked for it.
     `accounts`: by desk its account, the epoch of its journal, and the symbols that it may trade (empty: any).
     """
     problems = []
+    requests = list(requests)
     by_key = {account.key: (desk, epoch) for desk, (account, epoch, _) in accounts.items()}
     for desk, (account, epoch, symbols) in accounts.items():
+        closings = [it for it in requests if it.method == "DELETE" and it.key == account.key]
         for order in account.orders.values():
             if order.id in account.by_hand:
                 continue
-            if not order.client_order_id.startswith(f"{epoch}-{desk}"):
+            named = order.client_order_id.startswith(f"{epoch}-{desk}")
+            if not named and not any(_closed_by(order, it) for it in closings):
                 problems.append(f"{desk}: order {order.client_order_id} in its account is not its own")
             if symbols and order.symbol not in symbols:
                 problems.append(f"{desk}: order of {order.symbol}, which it does not trade")
@@ -114,6 +119,12 @@ def strangers(
             if not name.startswith(f"{epoch}-"):
                 problems.append(f"{desk}: a request for {name} with its key")
     return problems
+
+
+def _closed_by(order: AlpacaOrder, request: LoggedRequest) -> bool:
+    """Whether this call to close a position made the order: it came before the call was answered."""
+    place = request.path.partition("?")[0]
+    return place == f"/v2/positions/{order.symbol}" and 0 <= request.time_ns - order.created_ns <= CALL_NS
 
 
 def names_twice(accounts: Iterable[Account]) -> list[str]:

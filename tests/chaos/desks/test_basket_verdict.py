@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -132,6 +133,18 @@ def test_an_order_of_another_desk_or_symbol_and_a_request_with_a_wrong_key_are_t
     assert len(basket_verdict.strangers(owners, [])) == 4
     scene.account.by_hand.add(by_hand.id)
     assert len(basket_verdict.strangers(owners, [])) == 2
+
+
+def test_an_order_of_the_brokers_call_to_close_is_the_desks_whose_key_asked() -> None:
+    scene = Scene()
+    owners = {"daily_rebalancer": (scene.account, "e1", frozenset({"KO"}))}
+    sale = scene.order("1-0-0", "sell", 1, "10.00", 11)
+    sale.client_order_id = "f7213187-b9ee-454a-8616-8636167a535d"  # the broker's
+    assert len(basket_verdict.strangers(owners, [])) == 1
+    call = LoggedRequest(sale.created_ns, "DELETE", "/v2/positions/KO?qty=1", "", 200, scene.account.key)
+    assert basket_verdict.strangers(owners, [call]) == []
+    for other in ({"key": "another"}, {"path": "/v2/positions/PEP?qty=1"}, {"time_ns": sale.created_ns - 1}):
+        assert len(basket_verdict.strangers(owners, [replace(call, **other)])) == 1
 
 
 def test_a_name_in_two_accounts_is_told() -> None:
