@@ -29,6 +29,7 @@ ADDRESSES = {
 """The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
 ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
+REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -96,6 +97,13 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+    blind_s = max(60 * settings.broker.blind_min, REPORTS_S)
+    if 2 * settings.alpaca.report_every_s > blind_s:
+        expected = (
+            f"at most {blind_s // 2}: a desk that holds something counts as blind when broker.blind_min "
+            f"({settings.broker.blind_min}) minutes bring no report, so two must fit: lower this or raise blind_min"
+        )
+        yield "alpaca.report_every_s", settings.alpaca.report_every_s, expected
     for key in ("flat_before_close_min", "expiry_day_flat_min"):
         if getattr(execution, key) + execution.flatten_lead_min == 0:
             expected = "1 or more, or a flatten_lead_min of 1 or more: else no exit is sent before the close"

@@ -287,6 +287,14 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "execution.flat_before_close_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
         ),
         (
+            "[alpaca]\nreport_every_s = 151\n",
+            "alpaca.report_every_s is 151 (from {file}): expected at most 150: a desk that holds something counts as",
+        ),
+        (
+            "[alpaca]\nreport_every_s = 61\n[broker]\nblind_min = 1\n",
+            "alpaca.report_every_s is 61 (from {file}): expected at most 60: a desk that holds something counts as",
+        ),
+        (
             "[execution]\nexpiry_day_flat_min = 0\nflatten_lead_min = 0\n",
             "execution.expiry_day_flat_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
         ),
@@ -456,7 +464,7 @@ def test_a_fraction_is_within_its_bounds_or_refused_by_name(value: float) -> Non
         ("alpaca.ping_s", (0.1, 3600), (0, 3601)),
         ("alpaca.backoff_max_s", (0.1, 3600), (0, 3601)),
         ("alpaca.clock_skew_max_s", (0.1, 3600), (0, 3601)),
-        ("alpaca.report_every_s", (1, 86_400), (0, 1.5)),
+        ("alpaca.report_every_s", (1, 150), (0, 1.5)),
         ("service.stop_deadline_s", (0.1, 3600), (0, 3601)),
         ("service.end_of_day_min", (1,), (0,)),
         ("service.archives", (0, 1, 365), (-1, 1.5)),
