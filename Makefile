@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 # Many tests wait for a daemon or a server, so four processes keep two cores busy. A file's tests stay together; the
 # longest files come first (tests/conftest.py), where pytest-xdist alone would begin with the files of most tests.
 TEST_PROCESSES ?= 4
+LIFE_ARGS ?= --orders 2 --faults 3
 CHAOS_ARGS ?= --sessions 500 --parallel 3
 DESKS_ARGS ?= --sessions 20
 ONLINE_ARGS ?=
@@ -19,7 +20,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks order-life years install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -32,6 +33,8 @@ help:
 	@echo "make lint      the static checks alone; make format fixes what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
+	@echo "make years YEARS=1 SEED=1  whole desks in one process each, in virtual time, from one seed; kept in years.jsonl and gone on with"
+	@echo "make order-life  all that can happen to two orders under three faults, state by state; hours (LIFE_ARGS=\"--minutes 8\" ends it)"
 	@echo "make bench     the daemon's benchmarks, as JSON"
 	@echo "make mutants   500 small changes of core, gates, reconcile and journal: how many do the tests see? (kept and gone on with)"
 	@echo "make bench-nautilus  replays against NautilusTrader's backtest of the same bars, in alternation, as JSON"
@@ -203,6 +206,12 @@ chaos: .venv/.installed-tests
 
 chaos-desks: .venv/.installed-tests
 	.venv/bin/python -m tests.chaos.desks $(DESKS_ARGS)
+
+years: .venv/.installed-tests
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --years $(or $(YEARS),1) --seed $(or $(SEED),1) $(YEARS_ARGS)
+
+order-life: .venv/.installed-tests
+	.venv/bin/python -m tests.years.order_life $(LIFE_ARGS)
 
 # On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
 PREFIX ?= /opt/rltrader

@@ -13,11 +13,11 @@ import shutil
 import stat
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from daemon.host.passing import LOCKED_S, busy, may_pass
-from daemon.host.time.virtual_time import time_waits_for
+from daemon.host.time.virtual_time import one_thread, time_waits_for
 from daemon.journal.journal import Journal
 from daemon.journal.rows import CommitBatch, JournalBusy, JournalError, WriteFailed
 
@@ -33,7 +33,7 @@ class JournalWriter:
         self.pressed = False
         self._broken: WriteFailed | None = None
         self._ballast = journal.path.with_name(BALLAST_FILE)
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-writer")
+        self._pool = one_thread("journal-writer")
         self._pending: deque[Future[None]] = deque()
         if ballast_mib:
             _make_ballast(self._ballast, ballast_mib)

@@ -60,8 +60,12 @@ class Live(CheckedDesk):
         return self.identity(self.mode, self.settings.desk.account) | ({QUOTES_MADE_UP: made_up} if made_up else {})
 
 
-def prepare_live(settings: DeskSettings, credentials: Credentials, *, dry_run: bool) -> Live:
+def prepare_live(
+    settings: DeskSettings, credentials: Credentials, *, dry_run: bool, clock: Clock | None = None
+) -> Live:
     """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
+
+    `clock` takes the place of the one that `[clock]` names.
 
     If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
     check; `refused` is the reason. Where none can be loaded, a desk that is exposed starts without a model; a fresh
@@ -70,7 +74,7 @@ def prepare_live(settings: DeskSettings, credentials: Credentials, *, dry_run: b
     strategy = strategy_of(settings)
     prepare_types()
     broker = broker_of(settings)
-    clock = clock_of(settings)
+    clock = clock_of(settings) if clock is None else clock
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
     model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)

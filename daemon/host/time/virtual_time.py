@@ -42,6 +42,8 @@ class Participant:
     time in its first word; each participant has a word of its own with the turn in which it is quiet, 0 while it works.
     """
 
+    look_s = LOOK_S
+
     def __init__(self, path: str, name: str) -> None:
         """Join the clock at `path`. Raises OSError without one."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -149,7 +151,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time: sleeps, timeouts and timers. Time waits for the work of its threads."""
 
     def __init__(self, participant: Participant) -> None:
-        self._participant = participant
+        self.participant = participant
         self._began_ns = participant.now_ns()
         super().__init__(_Selector(participant))
         self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -157,11 +159,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
-        return (self._participant.now_ns() - self._began_ns) / SECOND_NS
+        return (self.participant.now_ns() - self._began_ns) / SECOND_NS
 
     def now_ns(self) -> int:
         """Return the virtual time, nanoseconds since 1970 UTC."""
-        return self._participant.now_ns()
+        return self.participant.now_ns()
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         """Run as any loop does; time waits for it."""
@@ -170,7 +172,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._count(work)  # after the answer's own callback: the answer is there before time may pass
         return answer
 
-    def wait_for(self, pool: ThreadPoolExecutor) -> None:
+    def wait_for(self, pool: Executor) -> None:
         """Let time wait until the one thread of `pool` has done its work and its waiters are notified."""
         self._count(pool.submit(int))
 
@@ -179,7 +181,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._count(work)
 
     def _count(self, work: Future[Any]) -> None:
-        self._participant.outside += 1
+        self.participant.outside += 1
 
         def ended(_work: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed before
@@ -188,7 +190,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         work.add_done_callback(ended)
 
     def _fewer(self) -> None:
-        self._participant.outside -= 1
+        self.participant.outside -= 1
 
 
 def look_s(real_s: float) -> float:
@@ -196,14 +198,23 @@ def look_s(real_s: float) -> float:
 
     In virtual time each poll stops the clock. So they are rarer there, and those of all processes are at one time.
     """
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, VirtualLoop):
+    joined: Participant | None = getattr(asyncio.get_running_loop(), "participant", None)
+    if joined is None:
         return real_s
-    step_ns = int(max(real_s, LOOK_S) * SECOND_NS)
-    return (step_ns - loop.now_ns() % step_ns) / SECOND_NS
+    step_ns = int(max(real_s, joined.look_s) * SECOND_NS)
+    return (step_ns - joined.now_ns() % step_ns) / SECOND_NS
 
 
-def time_waits_for(pool: ThreadPoolExecutor) -> None:
+def one_thread(name: str) -> Executor:
+    """Return an executor of one thread; a loop without threads gives its own (`one_thread`)."""
+    try:
+        make: Callable[[str], Executor] | None = getattr(asyncio.get_running_loop(), "one_thread", None)
+    except RuntimeError:
+        make = None
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) if make is None else make(name)
+
+
+def time_waits_for(pool: Executor) -> None:
     """Let virtual time, if the running loop has it, wait until the one thread of `pool` has done its work."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, VirtualLoop):

@@ -1,0 +1,1 @@
+"""Whole desks in one process, in virtual time, from one seed."""

@@ -1,0 +1,249 @@
+"""`python -m tests.years`: whole desks in one process each, for years of virtual time, from one seed.
+
+--years 100 --seed 1     live so many desk-years, in equal shares of the five strategies
+--run DESK SEED          one run, with its story
+--shrink DESK SEED       make a failing run shorter, and print it as a test
+--digests 10             the digests of the first runs, to be compared between machines
+--never                  what no run of the file of results has met
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.desks.plan import DESKS
+from tests.years.met import never, universe
+from tests.years.run import Outcome, live
+from tests.years.schedule import Schedule, draw
+from tests.years.shrink import as_test, shrunk, story
+
+YEAR = 252  # sessions
+LIMIT_S = 1800.0  # real seconds for one run: it hangs
+TALK = "years.jsonl"
+
+
+def folder_of(number: int) -> Path:
+    """Where a run may write: in memory where there is such a file system."""
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+    return base / f"rltrader-years-{os.getpid()}-{number}"
+
+
+def _child(schedule: Schedule, sender: Any) -> None:
+    """Live one run in this process, and say what became of it."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        began = os.times()
+        outcome = live(schedule, folder_of(0))
+        ended = os.times()
+        sender.send((outcome, ended.user + ended.system - began.user - began.system))
+    except BaseException:  # noqa: BLE001 (the run failed, whatever it raised)
+        sender.send((traceback.format_exc(), 0.0))
+    sender.close()
+    os._exit(0)
+
+
+class Running:
+    """A run in a process of its own."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        context: Any = multiprocessing.get_context("fork" if threading.active_count() == 1 else "spawn")
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_child, args=(schedule, sender), daemon=True)
+        self.process.start()
+        sender.close()
+        self.began = time.monotonic()
+
+    def result(self) -> tuple[Outcome | str, float]:
+        """The outcome, or why there is none; and the processor's seconds."""
+        try:
+            answer: tuple[Outcome | str, float] = self.receiver.recv()
+        except EOFError:
+            answer = (f"the run's process ended with {self.process.exitcode}", 0.0)
+        self.process.join()
+        return answer
+
+
+def lived(schedule: Schedule) -> Outcome:
+    """Live one run in a process of its own. Raises RuntimeError where the run itself failed."""
+    outcome, _ = Running(schedule).result()
+    if isinstance(outcome, str):
+        raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
+    return outcome
+
+
+def live_all(
+    schedules: Iterator[Schedule], parallel: int, take: Callable[[Schedule, Outcome | str, float], bool]
+) -> None:
+    """Live runs, so many at a time, until there are no more or `take` returns False."""
+    running: list[Running] = []
+    going = True
+    while going or running:
+        while going and len(running) < parallel:
+            schedule = next(schedules, None)
+            if schedule is None:
+                going = False
+                break
+            running.append(Running(schedule))
+        if not running:
+            return
+        ready = wait([it.receiver for it in running], timeout=10.0)
+        for it in list(running):
+            if it.receiver in ready:
+                running.remove(it)
+                outcome, cpu_s = it.result()
+                going &= take(it.schedule, outcome, cpu_s)
+            elif time.monotonic() - it.began > LIMIT_S:
+                running.remove(it)
+                it.process.kill()
+                going &= take(it.schedule, f"no end after {LIMIT_S} s", LIMIT_S)
+
+
+def row_of(schedule: Schedule, outcome: Outcome | str, cpu_s: float) -> dict[str, Any]:
+    """The row of a run in the file of results."""
+    row: dict[str, Any] = {"desk": schedule.desk, "seed": schedule.seed, "sessions": schedule.days, "cpu_s": cpu_s}
+    if isinstance(outcome, str):
+        return row | {"failed": outcome[-2000:]}
+    problems = [f"{problem.rule}: {problem.text}" for problem in outcome.problems]
+    return row | {
+        "problems": problems,
+        "digest": outcome.digest,
+        "orders": outcome.orders,
+        "fills": outcome.fills,
+        "lives": outcome.lives,
+        "turns": outcome.turns,
+        "met": outcome.met,
+    }
+
+
+def _years(options: argparse.Namespace) -> int:
+    done: list[dict[str, Any]] = []
+    if options.file.exists():
+        done = [json.loads(line) for line in options.file.read_text().splitlines()]
+    sessions = Counter[str]()
+    for row in done:
+        sessions[row["desk"]] += row["sessions"]
+    seeds = {desk: max((r["seed"] + 1 for r in done if r["desk"] == desk), default=options.seed) for desk in DESKS}
+    desks = [options.desk] if options.desk else list(DESKS)
+    wanted = options.years * YEAR / len(desks)
+    began, cpu = time.monotonic(), Counter[str]()
+    bad = 0
+
+    def schedules() -> Iterator[Schedule]:
+        while open_ones := [desk for desk in desks if sessions[desk] < wanted]:
+            desk = min(open_ones, key=lambda name: sessions[name])
+            schedule = draw(desk, seeds[desk])
+            seeds[desk] += 1
+            sessions[desk] += schedule.days
+            yield schedule
+
+    with options.file.open("a") as file:
+
+        def take(schedule: Schedule, outcome: Outcome | str, cpu_s: float) -> bool:
+            nonlocal bad
+            row = row_of(schedule, outcome, cpu_s)
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            done.append(row)
+            cpu[schedule.desk] += int(1000 * cpu_s)
+            for problem in row.get("problems", [row.get("failed", "")]):
+                bad += 1
+                print(f"{schedule.desk} {schedule.seed}: {problem[:400]}", flush=True)
+            return bool(time.monotonic() - began < options.seconds)
+
+        live_all(schedules(), options.parallel, take)
+    _print_rates(done, time.monotonic() - began, options.parallel)
+    if options.never:
+        _print_never(done)
+    return 1 if bad else 0
+
+
+def _print_rates(done: list[dict[str, Any]], took_s: float, parallel: int) -> None:
+    """Desk-years and their rates, by strategy."""
+    for desk in DESKS:
+        rows = [row for row in done if row["desk"] == desk]
+        days, cpu_s = sum(row["sessions"] for row in rows), sum(row["cpu_s"] for row in rows)
+        if days:
+            orders, lives = (sum(row.get(name, 0) for row in rows) for name in ("orders", "lives"))
+            rate = days / YEAR / cpu_s * 3600 if cpu_s else 0.0
+            print(
+                f"{desk}: {days / YEAR:.2f} desk-years in {len(rows)} runs, {orders} orders, {lives} lives; "
+                f"{rate:.1f} desk-years an hour of one core"
+            )
+    days, cpu_s = sum(row["sessions"] for row in done), sum(row["cpu_s"] for row in done)
+    failed = sum(bool(row.get("problems") or row.get("failed")) for row in done)
+    rate = days / YEAR / cpu_s * 3600 * 2 if cpu_s else 0.0
+    print(
+        f"all: {days / YEAR:.2f} desk-years, {len(done)} runs, {failed} with problems; "
+        f"{rate:.1f} an hour on two cores; this call took {took_s / 60:.1f} minutes, {parallel} at a time"
+    )
+
+
+def _print_never(done: list[dict[str, Any]]) -> None:
+    met: Counter[str] = Counter()
+    for row in done:
+        met.update(row.get("met", {}))
+    names = universe()
+    missing = never(met, names)
+    print(f"met: {len(names) - len(missing)} of {len(names)}; never:")
+    for name in missing:
+        print(f"  {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.years", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--years", type=float, default=0.0, help="desk-years to live in all, with those in the file")
+    parser.add_argument("--seed", type=int, default=1, help="of the first run of each strategy (%(default)s)")
+    parser.add_argument("--desk", choices=DESKS, help="one strategy alone")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop beginning runs after so many real seconds")
+    parser.add_argument("--file", type=Path, default=Path(TALK), help="results, kept and gone on with (%(default)s)")
+    parser.add_argument("--run", nargs=2, metavar=("DESK", "SEED"), help="one run, with its story")
+    parser.add_argument("--shrink", nargs=2, metavar=("DESK", "SEED"), help="make a failing run shorter")
+    parser.add_argument("--digests", type=int, default=0, metavar="N", help="print the digests of N runs")
+    parser.add_argument("--never", action="store_true", help="list what was never met")
+    options = parser.parse_args(arguments)
+    if options.run:
+        outcome = lived(draw(options.run[0], int(options.run[1])))
+        print("\n".join(story(outcome)))
+        for problem in outcome.problems:
+            print(f"{problem.rule}: {problem.text}")
+        print(f"digest {outcome.digest}")
+        return 1 if outcome.problems else 0
+    if options.shrink:
+        schedule = draw(options.shrink[0], int(options.shrink[1]))
+        first = lived(schedule)
+        if not first.problems:
+            print("this run breaks no rule")
+            return 0
+        rule = first.problems[0].rule
+        best, outcome = shrunk(schedule, rule, lived)
+        print("\n".join(story(outcome)))
+        print(as_test(best, rule))
+        return 1
+    if options.digests:
+        for number in range(options.digests):
+            desk = DESKS[number % len(DESKS)]
+            print(desk, options.seed + number, lived(draw(desk, options.seed + number)).digest, flush=True)
+        return 0
+    return _years(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The five desks of the years: what each one's world needs, and what befalls the companies that it trades.
+
+Drawn: splits, dividends, new names, halts, removals and days without a print. Limits and waits are the daemon's
+defaults, but for what a lively policy meets by itself and for polls that find nothing here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+from daemon.host.time.calendar import SessionCalendar
+from simulator.prices.corporate_actions import Dividend, Rename, Split, as_traded
+from simulator.prices.day_prices import DailyPrices
+from simulator.prices.market import Market
+from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
+from strategies.forecast_ensemble.features import HISTORY_BARS as FORECAST_BARS
+from strategies.kit.contract import Bar, Session
+from tests.support.desks.live_desk import LOOSE
+from tests.support.paths import FIXTURE_MODELS
+from tests.years.models import BY_MINUTE, FIVE_MINUTES, STORE
+
+SCALPER = option_scalper.SPEC.name
+REBALANCER, SWITCHER, FORECAST = DAILY = tuple(
+    module.SPEC.name for module in (daily_rebalancer, regime_switcher, forecast_ensemble)
+)
+ONLINE = "online_dqn"
+DESKS = (SCALPER, *DAILY, ONLINE)
+SYMBOLS: Mapping[str, tuple[str, ...]] = {
+    SCALPER: ("SPY",),
+    REBALANCER: daily_rebalancer.SYMBOLS,
+    SWITCHER: regime_switcher.SYMBOLS,
+    FORECAST: forecast_ensemble.SYMBOLS,
+    ONLINE: BY_MINUTE,
+}
+UNDERLYING = "SPY"
+CASH_USD = {SCALPER: 30_000, REBALANCER: 150_000, SWITCHER: 100_000, FORECAST: 100_000, ONLINE: 100_000}
+HISTORY = {SCALPER: 25, REBALANCER: 430, SWITCHER: 280, FORECAST: FORECAST_BARS + 30, ONLINE: 25}
+"""Sessions of the market before the first that is lived through."""
+CALENDAR_FROM = "2018-02-01"
+REPORT_S = 150  # seconds: every second report may fail before the desk counts as blind (`broker.blind_min`)
+AFTER = 14  # sessions of the market after the last: expiries, and what the daemon wants to know ahead
+WALKS = 2  # histories of prices for each year
+LEVELS = {"SPY": 480.0, "QQQ": 400.0, "IWM": 200.0}  # USD, at the year's first session
+
+RATES = {"split": 0.1, "dividend": 0.15, "halted": 0.08, "no print": 0.08, "delisted": 0.02, "renamed": 0.02}
+"""What befalls one of many stocks, in a session; one of a few funds meets the first four, at a fifth of that."""
+OF_FUNDS = ("split", "dividend", "halted", "no print")
+FUNDS = 0.2
+RATIOS = ("2", "3", "10", "0.1", "1.5")  # of splits
+AMOUNTS = ("0.25", "1.11", "0.03")  # of dividends, USD a share
+
+Table = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What befalls one share on one date, one of `RATES`."""
+
+    kind: str
+    symbol: str
+    date: str
+
+
+@dataclass(frozen=True)
+class DeskPlan:
+    """What a world of one desk needs. `symbols` are those that it may trade, none for any contract of `UNDERLYING`."""
+
+    name: str
+    market: Market
+    sessions: tuple[Session, ...]  # those lived through
+    models_dir: Path
+    tables: Table  # settings beside the world's own
+    cash: Decimal  # USD
+    symbols: frozenset[str]
+    happenings: tuple[Happening, ...] = ()
+
+
+def desk_of(name: str, seed: int, sessions_first: str, count: int, folder: Path, chance: random.Random) -> DeskPlan:
+    """What the desk of this strategy lives with for `count` sessions from the first one at or after `sessions_first`.
+
+    `chance` draws what befalls its shares, `seed` their minutes. Raises ValueError where too few sessions are known.
+    """
+    known = calendar()
+    place = next((i for i, session in enumerate(known) if session.date >= sessions_first), len(known))
+    if place + count + AFTER > len(known) or place < HISTORY[name]:
+        raise ValueError(f"{count} sessions from {sessions_first} are not all known: the last is {known[-1].date}")
+    live = known[place : place + count]
+    around = known[place - HISTORY[name] : place + count + AFTER]
+    happenings = drawn(SYMBOLS[name], [session.date for session in live], chance)
+    symbols = tuple(sorted({*SYMBOLS[name], UNDERLYING}))
+    days = _prices(symbols, around, int(live[0].date[:4]), seed, happenings, chance)
+    market = Market((), UNDERLYING, sessions=around, days=days, seed=seed)
+    models_dir = FIXTURE_MODELS if name == SCALPER else STORE
+    return DeskPlan(
+        name,
+        market,
+        tuple(live),
+        models_dir,
+        tables(name, models_dir),
+        Decimal(CASH_USD[name]),
+        frozenset() if name == SCALPER else frozenset(SYMBOLS[name]),
+        tuple(happenings),
+    )
+
+
+@cache
+def calendar() -> tuple[Session, ...]:
+    """All sessions that are known."""
+    return SessionCalendar.to_horizon(CALENDAR_FROM).sessions
+
+
+# --- what befalls the companies -----------------------------------------------------------------------------------
+
+
+def drawn(symbols: Sequence[str], dates: Sequence[str], chance: random.Random) -> list[Happening]:
+    """What befalls whom, in the order of dates; no share meets two things on one date, and none after it has left."""
+    few = len(symbols) <= len(LEVELS)
+    kinds = OF_FUNDS if few else tuple(RATES)
+    result: list[Happening] = []
+    gone: set[str] = set()
+    leave_max = len(symbols) // 4
+    for date in dates:
+        met: set[str] = set()
+        for kind in kinds:
+            if chance.random() >= RATES[kind] * (FUNDS if few else 1.0):
+                continue
+            symbol = chance.choice(symbols)
+            if symbol in gone or symbol in met or date == dates[0]:
+                continue
+            if kind in ("delisted", "renamed"):
+                if len(gone) >= leave_max:
+                    continue
+                gone.add(symbol)
+            met.add(symbol)
+            result.append(Happening(kind, symbol, date))
+    return result
+
+
+def _prices(
+    symbols: tuple[str, ...],
+    around: Sequence[Session],
+    year: int,
+    seed: int,
+    happenings: Sequence[Happening],
+    chance: random.Random,
+) -> DailyPrices:
+    """Daily prices of the market: walks of the year, and what happenings make of those that they befall."""
+    walks = walks_of(symbols, year, seed % WALKS)
+    met = {it.symbol for it in happenings}
+    splits = [
+        Split(it.symbol, it.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.3)
+        for it in happenings
+        if it.kind == "split"
+    ]
+    dividends = [
+        Dividend(it.symbol, it.date, Decimal(chance.choice(AMOUNTS))) for it in happenings if it.kind == "dividend"
+    ]
+    bars: list[Bar] = []
+    for symbol in sorted(met):
+        split, paid = [it for it in splits if it.symbol == symbol], [it for it in dividends if it.symbol == symbol]
+        bars += as_traded(walks[symbol], split, paid).values()
+    days = DailyPrices(
+        bars,
+        around,
+        splits=splits,
+        dividends=dividends,
+        renames=[Rename(it.symbol, it.date, new_name(it.symbol)) for it in happenings if it.kind == "renamed"],
+        halts={s: {it.date for it in happenings if (it.kind, it.symbol) == ("halted", s)} for s in met},
+        delisted={it.symbol: it.date for it in happenings if it.kind == "delisted"},
+        seed=seed,
+    )
+    for it in happenings:
+        if it.kind == "no print":
+            days.bars[it.symbol].pop(it.date, None)
+    for symbol in symbols:
+        if symbol not in met:
+            days.bars[symbol] = walks[symbol]
+    return days
+
+
+def new_name(symbol: str) -> str:
+    """What a renamed share is called."""
+    return f"{symbol.replace('.', '')[:3]}X"
+
+
+@cache
+def walks_of(symbols: tuple[str, ...], year: int, number: int) -> dict[str, dict[str, Bar]]:
+    """Seeded walks of these shares from what a desk needs before the year to the end of the next one, on the grid."""
+    known = calendar()
+    place = next(i for i, session in enumerate(known) if session.date >= f"{year}-01-01")
+    around = [s for s in known[max(0, place - max(HISTORY.values())) :] if s.date < f"{year + 2}-03-01"]
+    closes = {symbol: (known[place].date, level) for symbol, level in LEVELS.items() if symbol in symbols}
+    return DailyPrices.made_up(symbols, around, seed=100 * year + number, closes=closes).bars
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def tables(name: str, models_dir: Path) -> Table:
+    """The desk's settings: defaults, but for limits that its lively policy meets by itself."""
+    sections: dict[str, dict[str, object]] = {key: dict(values) for key, values in LOOSE.items()}
+    sections |= {
+        "desk": {"name": name, "strategy": name},
+        "paths": {"models_dir": str(models_dir)},
+        "journal": {"ballast_mib": 1},
+        "alpaca": {"report_every_s": REPORT_S, "ping_s": 60},
+        "policy": {"poll_s": 300},
+    }
+    if name == ONLINE:
+        sections["desk"] |= {"symbols": list(BY_MINUTE), "model_config": str(FIVE_MINUTES)}
+    return sections

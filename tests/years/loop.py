@@ -1,0 +1,391 @@
+"""One event loop for a whole world: virtual time, one seed, no threads, and processes that can be killed.
+
+Time moves to the next event when nothing is ready. What a real loop leaves open is drawn from the seed: when a packet
+comes, when a thread is done, and in which order the loop sees what is due. The order that asyncio promises (callbacks
+first come first served, bytes of one connection in their order) is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+from greenlet import getcurrent, greenlet
+
+from daemon.host.time.virtual_time import Participant
+from strategies.kit.units import SECOND_NS
+
+GRID_NS = 1_000  # timers end on it
+LEAST_S = 2e-6  # of a wait
+WORK_US = (20, 2_000)  # of a thread: how long its work takes
+LATER = 0.3  # of what is due: the loop sees it one turn later
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class Killed(BaseException):
+    """The process was killed inside this call. It must not be caught: nothing of that process goes on."""
+
+
+class StandsStill(AssertionError):
+    """Nothing is left to happen, and somebody waits."""
+
+
+class Process:
+    """A process of this world. What its callbacks begin belongs to it; once it is dead none of that runs again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.turns = 0  # callbacks that ran
+        self.kill_at = 0  # the turn before which it dies; 0: none
+        self.on_death: list[Callable[[], None]] = []  # what its kernel does
+        self.when_killed: Callable[[], None] = lambda: None
+        self.threads: list[LoopThread] = []
+        self.signals: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
+
+    def die(self) -> None:
+        """SIGKILL."""
+        if self.alive:
+            self.end()
+            self.when_killed()
+
+    def end(self) -> None:
+        """It is over: its kernel closes what it left open."""
+        self.alive = False
+        for happen in self.on_death:
+            happen()
+
+
+OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("owner", default=None)
+
+
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set does not depend on its address."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number = next(self._numbers)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Future(asyncio.Future[Any]):
+    """The same for a future."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number = next(self._numbers)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class LoopTime(Participant):
+    """The loop's time, as a process that has joined a virtual clock sees it."""
+
+    look_s = 60.0
+
+    def __init__(self, loop: YearsLoop) -> None:
+        self._loop = loop
+        self.outside = 0
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970 UTC."""
+        return self._loop.now_ns
+
+
+class YearsLoop(asyncio.BaseEventLoop):
+    """The loop. `outside` is how the world reaches it; `chance` draws all that a real machine decides."""
+
+    def __init__(self, start_ns: int, seed: object) -> None:
+        super().__init__()
+        self.now_ns = self._began_ns = start_ns
+        self.chance = random.Random(f"loop {seed}")
+        self.turns = 0
+        self.graveyard: list[object] = []  # what died must not be collected: a dead process closes nothing
+        self._came: list[tuple[int, float, int, asyncio.Handle]] = []
+        self._number = itertools.count()
+        self._clock_resolution = 1e-6
+        self.participant = LoopTime(self)
+        self.ahead_ns = 0  # of the desk's host's wall clock
+        self.listeners: dict[int, Any] = {}  # by port
+        self.create_connection = self._no_network  # type: ignore[method-assign]
+        self.set_task_factory(cast("Any", self._new_task))
+
+    def _no_network(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise OSError("no network was laid in this world")
+
+    def _new_task(self, _loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        return _Task(coroutine, loop=self, **kwargs)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future whose place in a set is the seed's."""
+        return _Future(loop=self)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Seconds since the world began."""
+        return (self.now_ns - self._began_ns) / SECOND_NS
+
+    def outside(
+        self,
+        delay_ns: int,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """Let the world call the loop after `delay_ns`: a packet, a thread that is done, a person."""
+        handle = asyncio.Handle(callback, args, self, context)
+        due_ns = self.now_ns + max(delay_ns, 0)
+        heapq.heappush(self._came, (due_ns, self.chance.random(), next(self._number), handle))
+
+    def _run_once(self) -> None:
+        """One turn: what came from outside, the timers that are due, then all that is ready."""
+        ready, came, timers = self._ready, self._came, self._scheduled  # type: ignore[attr-defined]
+        while timers and timers[0]._cancelled:
+            timer = heapq.heappop(timers)
+            timer._scheduled = False
+        if not ready:
+            self._advance(timers, came)
+        now_ns, chance = self.now_ns, self.chance
+        if came and came[0][0] <= now_ns:
+            later: list[tuple[int, float, int, asyncio.Handle]] = []
+            while came and came[0][0] <= now_ns:
+                entry = heapq.heappop(came)
+                if (ready or later) and chance.random() < LATER:
+                    later.append((entry[0], chance.random(), entry[2], entry[3]))
+                else:
+                    ready.append(entry[3])
+            for entry in later:
+                heapq.heappush(came, entry)
+        while timers and self._due_ns(timers[0]) <= now_ns:
+            timer = heapq.heappop(timers)
+            timer._scheduled = False
+            if not timer._cancelled:
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            owner = handle._context.get(OWNER)
+            if owner is not None:
+                if not owner.alive:
+                    self.graveyard.append(handle)
+                    continue
+                owner.turns += 1
+                if owner.turns == owner.kill_at:
+                    owner.die()
+                    self.graveyard.append(handle)
+                    continue
+            self.turns += 1
+            handle._run()
+
+    def _due_ns(self, timer: Any) -> int:
+        """When a timer ends: on the grid, never before its time."""
+        due_ns = self._began_ns + int(timer._when * SECOND_NS)
+        return due_ns + -due_ns % GRID_NS
+
+    def call_soon(
+        self,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """As asyncio's, without its checks."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's. A wait ends later than it began, however short: who waits for a moment nears it."""
+        return super().call_later(max(delay, LEAST_S) if delay > 0 else delay, callback, *args, context=context)
+
+    def _advance(self, timers: list[Any], came: list[Any]) -> None:
+        """Go to the next event."""
+        next_ns = came[0][0] if came else None
+        if timers:
+            timer_ns = self._due_ns(timers[0])
+            next_ns = timer_ns if next_ns is None else min(next_ns, timer_ns)
+        if next_ns is None:
+            if self._stopping:  # type: ignore[attr-defined]
+                return
+            raise StandsStill("nothing is left to happen")
+        self.now_ns = max(self.now_ns, next_ns)
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps in this loop."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """No files are watched."""
+
+    # --- threads ------------------------------------------------------------------------------------------------------
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+        """Run `func` as a thread would, some time later; it may wait (`wait_in_work`)."""
+        answer: asyncio.Future[T] = self.create_future()
+        context = contextvars.copy_context()
+
+        def done(task: asyncio.Task[T]) -> None:
+            if answer.cancelled():
+                task.exception()
+            elif (error := task.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(task.result())
+
+        def begin() -> None:
+            work = greenlet(func)
+            work.gr_context = contextvars.copy_context()
+            try:
+                came = work.switch(*args)
+            except Exception as error:  # noqa: BLE001  # it goes to who waits
+                if not answer.done():
+                    answer.set_exception(error)
+                return
+            if not work.dead:
+                self.create_task(_driven(work, came), context=context).add_done_callback(done, context=context)
+            elif not answer.done():
+                answer.set_result(came)
+
+        self.outside(self.chance.randint(*WORK_US) * 1_000, begin, context=context)
+        return answer
+
+    def one_thread(self, name: str) -> LoopThread:
+        """A thread of one process, as an executor: its work runs on this loop, one after the other."""
+        return LoopThread(self, name)
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Keep the handler with the process that sets it."""
+        owner = OWNER.get()
+        if owner is not None:
+            owner.signals[sig] = (callback, args)
+
+    def spawn(self, process: Process, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as the main work of a process."""
+        context = contextvars.copy_context()
+        context.run(OWNER.set, process)
+        return self.create_task(coroutine, name=process.name, context=context)
+
+    def signal(self, process: Process, number: int) -> None:
+        """Send a signal; one without a handler kills."""
+        if not process.alive:
+            return
+        if number not in process.signals:
+            process.die()
+            return
+        callback, args = process.signals[number]
+        context = contextvars.copy_context()
+        context.run(OWNER.set, process)
+        self.outside(0, callback, *args, context=context)
+
+
+async def _driven(work: Any, answer: Any) -> Any:
+    """Run the rest of a blocking function that waits for `answer`; whenever it waits, await in its place."""
+    while not work.dead:
+        try:
+            came = await answer
+        except BaseException as error:  # noqa: BLE001 (the work gets it)
+            answer = work.throw(error)
+        else:
+            answer = work.switch(came)
+    return answer
+
+
+def wait_in_work(awaitable: Awaitable[T]) -> T:
+    """Wait for something within work of a thread. Raises what it raises."""
+    parent = getcurrent().parent
+    if parent is None:
+        raise RuntimeError("this waits, and it is no work of a thread")
+    return cast("T", parent.switch(awaitable))
+
+
+class LoopThread(Executor):
+    """An executor of one thread whose work the loop runs. Work that waits longer than others comes later."""
+
+    def __init__(self, loop: YearsLoop, name: str) -> None:
+        self._loop, self.name = loop, name
+        self._free_ns = 0
+        self._closed = False
+        self._context = contextvars.copy_context()
+        self._waiting: deque[Callable[[], None]] = deque()
+        owner = OWNER.get()
+        if owner is not None:
+            owner.threads.append(self)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Queue work."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        work: Future[T] = Future()
+        loop = self._loop
+        self._free_ns = max(self._free_ns, loop.now_ns) + loop.chance.randint(*WORK_US) * 1_000
+
+        def run() -> None:
+            if not work.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except Killed:
+                raise
+            except BaseException as error:  # noqa: BLE001 (as an executor does)
+                work.set_exception(error)
+            else:
+                work.set_result(result)
+
+        self._waiting.append(run)
+        loop.outside(self._free_ns - loop.now_ns, self._in_turn, context=self._context)
+        return work
+
+    def _in_turn(self) -> None:
+        """Run the oldest: what the loop sees later is not done out of order."""
+        if self._waiting:
+            self._waiting.popleft()()
+
+    def do_one(self) -> bool:
+        """Do the oldest work that waits, now; False for none. For a process that is dead: it was at it."""
+        waits = bool(self._waiting)
+        self._in_turn()
+        return waits
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Finish what waits, at once."""
+        self._closed = True
+        if cancel_futures:
+            self._waiting.clear()
+        while wait and self._waiting:
+            self._waiting.popleft()()
+
+
+@contextmanager
+def running(loop: YearsLoop) -> Iterator[YearsLoop]:
+    """Make the loop the current one; close it in the end without closing what is dead."""
+    asyncio.set_event_loop(loop)
+    try:
+        yield loop
+    finally:
+        asyncio.set_event_loop(None)

@@ -1,0 +1,164 @@
+"""A shorter way for REST: request and answer go from client to server without a byte of HTTP, while no fault spoils it.
+
+The same virtual time passes, the server's own routes answer, and a killed process never hears of its answer. Where a
+fault of HTTP waits or the network is down, everything goes the long way: connections, bytes and parsers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from aiohttp import HttpVersion11, web
+from aiohttp.http_parser import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from requests.structures import CaseInsensitiveDict
+from yarl import URL
+
+from daemon.brokers.alpaca.rest.client import BoundSession
+from simulator.server import HTTP_FAULTS, AlpacaServer
+from tests.years.loop import OWNER, YearsLoop, wait_in_work
+from tests.years.wires import WAY_US, Network
+
+PEER = ("127.0.0.1", 0)
+LONG_WAY = requests.Session.send
+LONG_REQUEST = requests.Session.request
+
+
+class _Asked(SimpleNamespace):
+    """A request on the short way: what `requests` would make a PreparedRequest of."""
+
+    method: str
+    url: str
+    options: dict[str, Any]
+
+
+class ShortWay:
+    """The way of one world."""
+
+    def __init__(self, loop: YearsLoop, network: Network, server: AlpacaServer) -> None:
+        self._loop, self._network, self._server = loop, network, server
+        self._nobody = contextvars.copy_context()
+        self._nobody.run(OWNER.set, None)
+
+    def open(self) -> bool:
+        """Whether nothing spoils it."""
+        spoilt = self._loop.now_ns < self._network.spoilt_until_ns
+        return not self._network.down and not spoilt and not self._server.faults.waiting(*HTTP_FAULTS)
+
+    def send(self, asked: _Asked) -> requests.Response | None:
+        """Send, and wait within work of a thread; None where the way has closed before the server heard of it."""
+        loop = self._loop
+        answer: asyncio.Future[web.Response | None] = loop.create_future()
+        back = contextvars.copy_context()
+
+        def answered(task: asyncio.Task[web.Response | None]) -> None:
+            loop.outside(self._way_ns(), heard, task.result(), context=back)
+
+        def heard(reply: web.Response | None) -> None:
+            if not answer.done():
+                answer.set_result(reply)
+
+        def arrive() -> None:
+            loop.create_task(self._handled(asked), context=self._nobody).add_done_callback(
+                answered, context=self._nobody
+            )
+
+        loop.outside(self._way_ns(), arrive, context=self._nobody)
+        reply = wait_in_work(answer)
+        return None if reply is None else _response(asked, reply)
+
+    def _way_ns(self) -> int:
+        return self._loop.chance.randint(*WAY_US) * 1_000
+
+    async def _handled(self, asked: _Asked) -> web.Response | None:
+        runner = self._server._runner
+        if not self.open() or runner is None or runner.app is None:
+            return None
+        reply = await runner.app._handle(_request(asked, self._loop))
+        assert isinstance(reply, web.Response)
+        return reply
+
+
+def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
+    """The request as the server's routes see it."""
+    parts = urlsplit(asked.url)
+    target = parts.path or "/"
+    query = requests.PreparedRequest._encode_params(asked.options.get("params") or {})
+    if query := "&".join(filter(None, (parts.query, query))):
+        target = f"{target}?{query}"
+    headers = CIMultiDict({"Host": parts.netloc, **asked.options.get("headers", {})})
+    body = b""
+    if asked.options.get("json") is not None:
+        body = json.dumps(asked.options["json"], allow_nan=False).encode()
+        headers["Content-Type"] = "application/json"
+    message = RawRequestMessage(
+        asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False,
+        URL(target, encoded=True),
+    )  # fmt: skip
+    protocol: Any = SimpleNamespace(transport=None, ssl_context=None, peername=PEER, sockname=PEER)
+    nothing: Any = None
+    request = web.Request(message, nothing, protocol, nothing, nothing, loop, client_max_size=2**24)
+    request._read_bytes = body
+    return request
+
+
+def _response(asked: _Asked, reply: web.Response) -> requests.Response:
+    """The answer as `requests` gives it, with its body still to be read."""
+    response = requests.Response()
+    body = reply.body
+    assert body is None or isinstance(body, bytes | bytearray)
+    response.status_code = reply.status
+    response.headers = CaseInsensitiveDict(reply.headers)
+    response.encoding = "utf-8"
+    response.url = asked.url
+    response.reason = reply.reason
+    response.raw = _Body(bytes(body or b""))
+    return response
+
+
+class _Body(io.BytesIO):
+    """A body as urllib3 lets one read it."""
+
+    def read1(self, size: int | None = -1, *, decode_content: bool = True) -> bytes:
+        """The next part."""
+        del decode_content
+        return super().read1(-1 if size is None else size)
+
+    def release_conn(self) -> None:
+        """There is no connection."""
+
+
+def lay_short_way(loop: YearsLoop, network: Network, server: AlpacaServer) -> None:
+    """Let the daemon's REST clients of this process take the short way to `server`."""
+    way = ShortWay(loop, network, server)
+
+    def request(self: BoundSession, method: str, url: str, **options: Any) -> requests.Response:
+        if not way.open():
+            return LONG_REQUEST(self, method, url, **options)
+        options.pop("allow_redirects", None)
+        asked: Any = _Asked(method=method.upper(), url=url, options=options)
+        return self.send(asked)
+
+    def send(self: requests.Session, asked: Any, **settings: Any) -> requests.Response:
+        if not isinstance(asked, _Asked):
+            return LONG_WAY(self, asked, **settings)
+        response = way.send(asked)
+        if response is not None:
+            return response
+        made = requests.Request(asked.method, asked.url, **_of(asked.options))
+        return LONG_WAY(self, self.prepare_request(made), **settings)
+
+    BoundSession.request = request  # type: ignore[method-assign,assignment]
+    requests.Session.send = send  # type: ignore[method-assign,assignment]
+
+
+def _of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key in ("headers", "params", "json")}

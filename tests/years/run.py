@@ -1,0 +1,452 @@
+"""One run of a schedule: its world, its watch, what happens, calm at the end, and the verdict.
+
+A run is a function of its schedule: it must be the only one of its process, whose clocks and sockets it replaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from daemon.app.live.desk import LiveDesk
+from daemon.engine.recover import code_digest
+from daemon.engine.verify import verify
+from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalError
+from simulator.faults import Faults
+from simulator.trading.account import Account
+from simulator.trading.venue import Rules
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.registry import strategy as strategy_named
+from tests.chaos import verdict
+from tests.support.desks.live_desk import books
+from tests.years import acts, watch
+from tests.years.desks import desk_of
+from tests.years.loop import OWNER, Process, StandsStill, running
+from tests.years.met import count_lives
+from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
+from tests.years.watch import Problem, Watch
+from tests.years.world import World
+
+LOOK_S = 15.0
+AFTER_MIN = 35  # after the close the host goes off
+MORNING_MIN = 100  # before the open it is on again
+LONG_NS = 40 * 3600 * SECOND_NS
+BEFORE_MIN = 100  # the world begins so long before the first open
+SETTLE_S = 5400.0
+SECRET = "years-secret-0000000000000000000000000000"
+BY_BAR = frozenset(("option_scalper", "online_dqn"))
+BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
+EXPLAINED: dict[str, frozenset[str]] = {
+    "process": frozenset(("flatten",)),
+    "person": frozenset(("foreign_order", "reconciliation", "short_position", "fill_mismatch", "flatten")),
+    "persons' shares": frozenset(("foreign_order", "reconciliation")),
+    "command": frozenset(("operator", "flatten", "accept_broker")),
+    "panic": frozenset(("panic", "foreign_order", "flatten", "accept_broker")),
+    "model": frozenset(("no_model",)),
+    "configuration": frozenset(("configuration",)),
+    "disk": frozenset(("journal_damaged", "accept_broker")),
+    "ledger": frozenset(("cash_difference",)),
+}
+"""Halts that what the runner does explains, by family; a server's fault has those of its kind, and an outage's."""
+OUTAGE = frozenset(("blind", "blind_hold", "history_missing"))
+OUTAGES = frozenset(("network", "clock", "process"))  # families after which the desk may be blind for a while
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run. `digest` is the same on every machine."""
+
+    schedule: Schedule
+    problems: tuple[Problem, ...]
+    digest: str
+    met: dict[str, int]
+    bars: int
+    orders: int
+    fills: int
+    lives: int
+    turns: int
+    story: tuple[tuple[int, str, str], ...]
+
+
+class Run:
+    """A run under way: what acts and watch need of it."""
+
+    def __init__(self, schedule: Schedule, folder: Path) -> None:
+        self.schedule = schedule
+        chance = random.Random(f"world {schedule.desk} {schedule.seed}")
+        self.plan = desk_of(schedule.desk, schedule.seed, schedule.first, schedule.days, folder, chance)
+        self.sessions = self.plan.sessions
+        self.models = Path(shutil.copytree(self.plan.models_dir, folder / "models"))
+        self.faults = Faults(schedule.seed)
+        self.met: Counter[str] = Counter()
+        self.problems: list[Problem] = []
+        self.persons = 0
+        self.by_hand_ns = 0
+        self.split: set[str] = set()
+        self.short_by_hand: set[str] = set()
+        self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
+        self.off = False  # its host is
+        self.panic_failed_ns = 0
+        self.calm_ns = 0  # from then on no trouble is under way
+        self.stop_loss = 0.3 if schedule.desk == "option_scalper" else 0.0
+        self.explained: set[str] = set()
+        account = Account("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
+        start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
+        rules = Rules(seed=schedule.seed, fill_sizes=(1, 4))
+        self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
+        self.watch = Watch(self)
+        self._alive_ns = 0  # since when this life is up
+        self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
+        self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
+        for section, key, value in schedule.tables:
+            self.tables.setdefault(section, {})[key] = value
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    @property
+    def desk(self) -> Any:
+        """The desk with its lives."""
+        return self.world.desk
+
+    @property
+    def config(self) -> Path:
+        """The desk's configuration."""
+        return self.world.folder / "config.toml"
+
+    @property
+    def shares(self) -> frozenset[str]:
+        """Symbols of shares in this world."""
+        return frozenset(self.plan.market.bars)
+
+    @property
+    def adopts(self) -> bool:
+        """Whether the desk takes others' holdings over."""
+        return bool(self.tables.get("broker", {}).get("foreign_orders") == "adopt")
+
+    def now_ns(self) -> int:
+        """The time."""
+        return self.world.loop.now_ns
+
+    def problem(self, rule: str, text: str) -> None:
+        """Note a broken rule, once for the same text."""
+        if all((it.rule, it.text) != (rule, text) for it in self.problems):
+            self.problems.append(Problem(rule, self.now_ns(), text))
+            self.world.story.note("problem", {"rule": rule, "text": text})
+
+    def trouble_until(self, seconds: int) -> None:
+        """Trouble is under way for so long, and for a while after it."""
+        self.calm_ns = max(self.calm_ns, self.now_ns() + (seconds + 600) * SECOND_NS)
+
+    def only_quotes(self) -> bool:
+        """Whether of all faults only wide quotes are under way."""
+        return all(fault.kind.startswith("quote_wide") for fault in self.faults.waiting())
+
+    def willing(self) -> bool:
+        """Whether nothing is armed against the desk."""
+        return not self.faults.waiting() and self.now_ns() > self.calm_ns
+
+    def stands(self) -> bool:
+        """Whether the desk stands down, or its account is not to be traded."""
+        live = self.desk.live
+        if live is None or not self.desk.running:
+            return True
+        broker = live.engine.machine.state.broker
+        return bool(broker.stood_down or broker.blocked or broker.wrong or broker.closed)
+
+    def alive_since(self, ns: int) -> bool:
+        """Whether one life has gone on since then, and was up two minutes before."""
+        return bool(self.desk.running and self._alive_ns and self._alive_ns + 120 * SECOND_NS < ns)
+
+    def holds(self) -> bool:
+        """Whether the account holds or works anything."""
+        return self.world.account.exposed()
+
+    def exposed(self) -> bool:
+        """Whether the desk holds or works something, by its own state."""
+        live = self.desk.live
+        return live is not None and self.desk.running and bool(live.engine.machine.state.exposed)
+
+    def holds_own(self) -> bool:
+        """Whether the server has something of the desk's, by its last life."""
+        live, account = self.desk.live, self.world.account
+        if live is None:
+            return False
+        state = live.engine.machine.state
+        names = [order.client_order_id for order in state.orders.values()]
+        at_work = any(account.orders[order].client_order_id in names for order in account.working)
+        return at_work or any(symbol in account.positions for symbol in state.book.positions)
+
+    def own(self) -> dict[str, int]:
+        """What the desk holds by its own book, and the server knows of."""
+        live = self.desk.live
+        if live is None or not self.desk.running:
+            return {}
+        state = live.engine.machine.state
+        held = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+        return {symbol: quantity for symbol, quantity in held.items() if symbol in self.world.account.positions}
+
+    def epoch(self) -> str:
+        """The journal's epoch, "" before there is one."""
+        live = self.desk.live
+        return "" if live is None else str(live.engine.machine.state.identity.epoch)
+
+    def is_closing(self, order_id: str) -> bool:
+        """Whether the desk sent this order by the broker's own call to close."""
+        live = self.desk.live
+        if live is None:
+            return False
+        state = live.engine.machine.state
+        return any(it.order_id == order_id for it in (*state.orders.values(), *state.closed.values()) if it.closing)
+
+    def moved(self, symbol: str) -> bool:
+        """Whether a corporate action moved shares of it in this run."""
+        return any(it.symbol == symbol for it in self.plan.happenings)
+
+    def equity(self) -> Decimal | None:
+        """The account's equity by the market's middle prices; None where one is not known."""
+        account, market, now_ns = self.world.account, self.world.market, self.now_ns()
+        total = Decimal(account.cash)
+        for symbol, position in account.positions.items():
+            quote = market.quote(symbol, now_ns)
+            if quote is None:
+                return None
+            total += position.qty * (quote[0] + quote[1]) / 2 * (100 if len(symbol) > 6 else 1)
+        return total
+
+    def halted(self, reason: str, detail: str) -> None:
+        """The desk halted: by a limit of the market's own way, or by what happened before."""
+        self.world.story.note("halted", {"reason": reason, "detail": detail})
+        if reason not in BY_LIMIT | self._explained():
+            self.problem("halt", f"{reason}: {detail}"[:300])
+
+    def _explained(self) -> set[str]:
+        """The halts that what happened so far explains."""
+        reasons: set[str] = set()
+        for it in self.schedule.happenings:
+            if self._at(it) > self.now_ns():
+                break
+            kind = kind_of(it.what)
+            if kind is not None:
+                reasons |= kind.halts | OUTAGE | {"reject_rate", "reconciliation", "cash_difference"}
+                continue
+            family = next(name for name, acts_of in FAMILIES.items() if it.what in acts_of)
+            reasons |= EXPLAINED.get(family, frozenset()) | (OUTAGE if family in OUTAGES else frozenset())
+        return reasons
+
+    def commanded(self, name: str, before: Any, refused: str) -> None:
+        """An operator's command was carried out."""
+        halt, session = before.risk.halt, before.session.session
+        if name == "resume" and not refused and halt is not None and halt.reason in BY_LIMIT:
+            today = session is not None and session.open_ns <= halt.since_ns and self.now_ns() < session.close_ns
+            if today:
+                self.problem("resume", f"resumed after a halt by {halt.reason} in its own session")
+        if name in ("resume-reset-limits", "accept-broker") and not refused:
+            self.reset_limits = True
+
+    # --- lives --------------------------------------------------------------------------------------------------------
+
+    async def away(self, seconds: float) -> None:
+        """Leave the desk down for a while."""
+        await asyncio.sleep(seconds)
+        if not self.desk.running and not self.off:
+            self.desk.start()
+
+    async def restart(self) -> None:
+        """A clean stop, and the next life."""
+        if self.desk.running:
+            self.desk.stop()
+            for _ in range(60):
+                await asyncio.sleep(2.0)
+                if not self.desk.running:
+                    break
+            else:
+                self.problem("stuck", "a clean stop does not end")
+                self.desk.kill(again=False)
+        if not self.desk.running:
+            self.desk.start()
+
+    def _life(self, live: LiveDesk) -> None:
+        self.desk.live = live
+        self.watch.began()
+        self._alive_ns = self.now_ns()
+
+    def _over(self, code: int) -> None:
+        """A life ended by itself or was stopped."""
+        if self.desk.wanted and code != 0 and not self.bad_file and not (self.damaged and code == 1):
+            self.problem("ended", f"the daemon ended by itself with code {code}")
+        if code == 2 and self.desk.wanted and not self.bad_file:
+            self.world.loop.outside(60 * SECOND_NS, self.desk._start_again, self.desk.lives)
+
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    async def _all(self) -> None:
+        async with self.world.open(self.tables):
+            self.desk.on_over = self._over
+            self.desk.start()
+            looking = asyncio.ensure_future(self._look())
+            nights = asyncio.ensure_future(self._nights())
+            doing: list[asyncio.Task[None]] = []
+            for it in self.schedule.happenings:
+                await self.world.until(self._at(it))
+                if self.off:
+                    continue
+                self.world.story.note("happens", {"what": it.what})
+                doing.append(asyncio.ensure_future(acts.happen(self, it)))
+            await self.world.until(self.sessions[-1].close_ns + 5 * MINUTE_NS)
+            for task in doing:
+                if task.done() and not task.cancelled() and task.exception() is not None:
+                    raise task.exception()  # type: ignore[misc]
+            await asyncio.wait_for(asyncio.gather(*doing), 6 * 3600.0)
+            await self._settle()
+            looking.cancel()
+            nights.cancel()
+            self.desk.stop()
+            for _ in range(120):
+                await asyncio.sleep(2.0)
+                if not self.desk.running:
+                    break
+            if self.desk.ended != 0:
+                self.problem("ended", f"the last stop ended with {self.desk.ended}")
+
+    async def _nights(self) -> None:
+        """Switch the host off over the nights that are not lived through, and over weekends."""
+        for number, (session, following) in enumerate(itertools.pairwise(self.sessions), 1):
+            long = following.open_ns - session.close_ns > LONG_NS
+            if not long and self.schedule.nights[number : number + 1] == (True,):
+                continue
+            await self.world.until(session.close_ns + AFTER_MIN * MINUTE_NS)
+            if self.desk.running:
+                self.desk.stop()
+                await asyncio.sleep(60.0)
+                if self.desk.running:
+                    self.desk.kill(again=False)
+            self.off = True
+            await self.world.until(following.open_ns - MORNING_MIN * MINUTE_NS)
+            self.off = False
+            if not self.desk.running:
+                self.desk.start()
+
+    def _at(self, it: Happening) -> int:
+        return self.sessions[it.day].open_ns + int(it.minute * 60 * SECOND_NS)
+
+    async def _look(self) -> None:
+        closes = [session.close_ns + 2 * MINUTE_NS for session in self.sessions]
+        while True:
+            self.watch.look()
+            await asyncio.sleep(LOOK_S if self.world.market.session_at(self.now_ns()) else 240.0)
+            while closes and closes[0] <= self.now_ns():
+                closes.pop(0)
+                if self.schedule.desk in BY_BAR:
+                    watch.at_the_close(self)
+
+    async def _settle(self) -> None:
+        """Take all trouble away; a person accepts the broker's word and resumes, until book and broker agree."""
+        self.faults.clear()
+        self.world.network.down = False
+        self.world.loop.ahead_ns = 0
+        if not self.desk.running:
+            self.desk.start()
+        until_ns = self.now_ns() + int(SETTLE_S * SECOND_NS)
+        apart = ["not up"]
+        accepted = False
+        while self.now_ns() < until_ns:
+            await asyncio.sleep(60.0)
+            if not self.desk.running or self.desk.live is None:
+                if not self.desk.running and self.desk.ended is not None:
+                    self.desk.start()
+                continue
+            state = self.desk.live.engine.machine.state
+            apart = self._apart()
+            if state.risk.reconciled and not apart:
+                return
+            minutes_left = (until_ns - self.now_ns()) / MINUTE_NS
+            if not accepted and minutes_left < 45 and (state.risk.halt is not None or apart):
+                accepted = await acts.command(self, "accept-broker")
+        self.problem("apart", "; ".join(apart)[:800] or "not reconciled")
+
+    def _apart(self) -> list[str]:
+        """Where the books differ, by the running state."""
+        state, account = self.desk.live.engine.machine.state, self.world.account
+        differences = []
+        if Decimal(account.cash) != state.book.cash and not self.persons:
+            differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
+        theirs = {symbol: int(position.qty) for symbol, position in account.positions.items() if int(position.qty)}
+        held: Counter[str] = Counter(dict(state.broker.foreign_held))
+        for symbol, position in state.book.positions.items():
+            held[symbol] += position.quantity
+        mine = {symbol: quantity for symbol, quantity in held.items() if quantity}
+        if theirs != mine:
+            differences.append(f"positions: server {theirs}, daemon {mine}")
+        return differences
+
+    def live(self) -> Outcome:
+        """Run it all."""
+        loop = self.world.loop
+        count_lives(self.met)
+        before = LiveDesk.__init__
+        observe = LiveDesk._observe
+
+        def made(desk: LiveDesk, *args: Any, **kwargs: Any) -> None:
+            before(desk, *args, **kwargs)
+            owner = OWNER.get()
+            if isinstance(owner, Process) and owner is self.desk.process:
+                self._life(desk)
+
+        def observed(desk: LiveDesk, event: Any, step: Any) -> None:
+            observe(desk, event, step)
+            if desk is self.desk.live:
+                self.watch.stepped(event, step)
+
+        LiveDesk.__init__, LiveDesk._observe = made, observed  # type: ignore[method-assign,assignment]
+        with running(loop):
+            try:
+                loop.run_until_complete(self._all())
+            except StandsStill as error:
+                self.problem("stuck", str(error))
+        self._judge()
+        return Outcome(
+            self.schedule,
+            tuple(self.problems),
+            self.world.story.digest(),
+            dict(self.met),
+            self.world.story.log_counts.get("bar", 0),
+            len(self.world.account.orders),
+            len(self.world.account.trades),
+            self.desk.lives,
+            loop.turns,
+            tuple(self.world.story.lines),
+        )
+
+    def _judge(self) -> None:
+        with contextlib.suppress(JournalError, IndexError, KeyError):
+            watch.in_the_end(self, books(self.desk.state_dir))
+        if not self.damaged:
+            try:
+                different = verify(self.desk.state_dir / FILE, code_digest(), strategy_named).difference
+            except JournalError as error:
+                different = str(error)
+            if different:
+                self.problem("replay", different[:500])
+        for leak in verdict.leaks(self.world.folder, [SECRET]):
+            self.problem("leak", leak)
+
+
+def live(schedule: Schedule, folder: Path) -> Outcome:
+    """Run a schedule in `folder`, which is emptied before and removed after. For a process of its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["HOME"] = str(folder)
+    try:
+        return Run(schedule, folder).live()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,146 @@
+"""What shall happen in one run, drawn from its seed: a plain list, so that a failing one can be made shorter.
+
+By swarm: each run has its own subset of families of trouble, and its own rates. Nothing here happens; `acts` does it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.chaos.desks.plan import DAILY, OWN, SCALPER, SHARES, shared_kinds
+from tests.chaos.kinds import Kind
+
+FIRST_YEAR, LAST_YEAR = 2022, 2024
+DAYS = (3, 8)  # sessions of a run
+RULES = ("halt", "ignore", "adopt")
+NIGHT_MIN = -900.0  # before the open
+DAY_MIN = 389.0
+NIGHTS = 0.2  # of them are lived through; over the others, and over weekends, the host is off
+OFTEN = (0.2, 3.0)  # happenings a session of a run, at least and at most
+COMMANDS = ("pause", "resume", "halt", "flatten", "accept-broker", "resume-reset-limits", "reload-model", "status")
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "process": ("kill", "kill at a turn", "kill in the step", "kill twice", "power", "restart", "restart flat", "away"),
+    "person": ("buys", "buys beside", "sells", "closes", "cancels", "closes unheard, flatten"),
+    "persons' shares": ("split beside", "dividend beside"),
+    "command": tuple(f"command {name}" for name in COMMANDS),
+    "panic": ("panic", "panic that fails"),
+    "model": ("model flipped", "model cut", "model gone"),
+    "configuration": ("typo in risk", "typo in execution", "typo in journal", "typo in feed"),
+    "clock": ("clock ahead", "clock behind"),
+    "network": ("network down", "half open"),
+    "disk": ("snapshot flipped", "row flipped"),
+    "ledger": ("fee late", "half a share"),
+}
+"""What the runner itself does, by family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """`what` happens in session `day` (from 0) at `minute` from its open; `number` draws its details."""
+
+    day: int
+    minute: float
+    what: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One run: the desk, its world's seed, where it begins, how many sessions, its settings, and what happens."""
+
+    desk: str
+    seed: int
+    first: str
+    days: int
+    tables: tuple[tuple[str, str, Any], ...]
+    happenings: tuple[Happening, ...]
+    nights: tuple[bool, ...] = ()  # before each session: whether the host is on
+
+    @property
+    def happenings_change_cash(self) -> bool:
+        """Whether something in it moves money that no trade moves."""
+        words = ("ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share")
+        return any(word in it.what for it in self.happenings for word in words)
+
+    def without(self, gone: set[int]) -> Schedule:
+        """The same without the happenings of these places."""
+        left = tuple(it for place, it in enumerate(self.happenings) if place not in gone)
+        return replace(self, happenings=left)
+
+
+def draw(desk: str, seed: int) -> Schedule:
+    """The run of this seed."""
+    chance = random.Random(f"schedule {desk} {seed}")
+    days = chance.randint(*DAYS)
+    month = f"{chance.randint(FIRST_YEAR, LAST_YEAR)}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}"
+    families = [name for name in FAMILIES if chance.random() < 0.35]
+    own = [what for name in families for what in FAMILIES[name]]
+    kinds = list(_kinds(desk))
+    chance.shuffle(kinds)
+    kinds = kinds[: int(len(kinds) * chance.random() ** 2)]
+    pool: list[Callable[[], str]] = []
+    if own:
+        pool.append(lambda: chance.choice(own))
+    if kinds:
+        pool += [lambda: chance.choice(kinds)] * 2
+    happenings = []
+    if pool:
+        for day in range(days):
+            for _ in range(_count(chance, chance.uniform(*OFTEN))):
+                night = chance.random() < (0.35 if desk in DAILY else 0.15)
+                minute = chance.uniform(NIGHT_MIN, 0.0) if night else chance.uniform(0.0, DAY_MIN)
+                happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
+    happenings.sort(key=lambda it: (it.day, it.minute))
+    nights = tuple(chance.random() < NIGHTS for _ in range(days))
+    return Schedule(desk, seed, month, days, _tables(chance), tuple(happenings), nights)
+
+
+def _count(chance: random.Random, rate: float) -> int:
+    return int(rate) + (chance.random() < rate % 1)
+
+
+def _kinds(desk: str) -> tuple[str, ...]:
+    """The campaign's kinds that the server does, for this desk."""
+    names = [kind.name for kind in shared_kinds(desk) if not kind.act]
+    if desk in DAILY:
+        names += [name for name, own in OWN.items() if not own.kind.act]
+    elif desk != SCALPER:
+        names += list(SHARES)
+    return tuple(sorted(names))
+
+
+def kind_of(name: str) -> Kind | None:
+    """The campaign's kind of this name; None for what the runner does."""
+    from tests.chaos.kinds import KINDS
+
+    if name in KINDS:
+        return KINDS[name]
+    for table in (OWN, SHARES):
+        if name in table:
+            return table[name].kind
+    return None
+
+
+def _tables(chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
+    """Settings of a run: what others may do, and now and then limits that are met."""
+    rows: list[tuple[str, str, Any]] = [
+        ("broker", "foreign_orders", chance.choice(RULES)),
+        ("broker", "on_stop", chance.choice(("keep", "keep", "flatten"))),
+        ("journal", "snapshot_events", chance.choice((100, 500, 2000))),
+        ("alpaca", "report_every_s", chance.choice((60, 120, 150))),
+    ]
+    if chance.random() < 0.3:
+        rows.append(("alpaca", "activity_stream", True))
+    if chance.random() < 0.4:
+        rows.append(("risk", "daily_loss_max", chance.choice((0.005, 0.01, 0.03))))
+    if chance.random() < 0.2:
+        rows.append(("risk", "drawdown_max", chance.choice((0.01, 0.05))))
+    if chance.random() < 0.2:
+        rows.append(("risk", "orders_per_day", chance.choice((4, 12))))
+    if chance.random() < 0.2:
+        rows.append(("execution", "exit_start", "mid"))
+    return tuple(rows)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import REPOSITORY
+from tests.years.__main__ import lived
+from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, desk_of
+from tests.years.models import FIVE_MINUTES, STORE
+from tests.years.models.policies import make
+from tests.years.schedule import Happening, Schedule
+
+FIRST = "2024-07-02"  # a half day after it
+
+
+@pytest.mark.parametrize("name", DESKS)
+def test_a_desk_lives_through_two_sessions_and_is_killed(name: str) -> None:
+    killed = (Happening(0, 5.0, "kill at a turn", 1), Happening(1, 100.0, "kill in the step", 2))
+    outcome = lived(Schedule(name, 7, FIRST, 2, (), killed))
+    assert outcome.problems == ()
+    assert outcome.fills > 0
+    assert outcome.lives >= 3
+
+
+def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
+    digests = set()
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-m", "tests.years", "--run", ONLINE, "3"]
+        told = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, stdout=subprocess.PIPE, text=True)
+        digests.add(told.stdout.splitlines()[-1])
+    assert len(digests) == 1
+    assert digests.pop().startswith("digest ")
+
+
+def test_the_committed_policies_are_those_that_the_command_makes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the command builds graphs with it")
+    make(tmp_path / "store", tmp_path / FIVE_MINUTES.name)
+    made = {str(path.relative_to(tmp_path / "store")): path for path in sorted((tmp_path / "store").rglob("*.*"))}
+    kept = {str(path.relative_to(STORE)): path for path in sorted(STORE.rglob("*.*"))}
+    assert made.keys() == kept.keys()
+    assert all(made[name].read_bytes() == kept[name].read_bytes() for name in made)
+    assert (tmp_path / FIVE_MINUTES.name).read_bytes() == FIVE_MINUTES.read_bytes()
+
+
+def test_a_plan_depends_on_its_seed_alone_and_all_that_may_happen_does(tmp_path: Path) -> None:
+    plans = [desk_of(REBALANCER, seed, "2022-03-01", 60, tmp_path, random.Random(seed)) for seed in (1, 1, 2, 3)]
+    assert plans[0].happenings == plans[1].happenings != plans[2].happenings
+    assert {it.kind for plan in plans for it in plan.happenings} == set(RATES)
+
+
+def test_early_closes_and_changes_of_the_clock_are_lived_through(tmp_path: Path) -> None:
+    sessions = desk_of(SCALPER, 1, "2024-10-28", 30, tmp_path, random.Random(1)).sessions
+    lengths_min = {(session.close_ns - session.open_ns) // 60_000_000_000 for session in sessions}
+    assert lengths_min == {390, 210}
+    assert {session.open_ns // 3_600_000_000_000 % 24 for session in sessions} == {13, 14}

@@ -1,0 +1,325 @@
+"""What must hold in every run: watched at each step of the desk, at each trade of the server, and at the run's end.
+
+Each rule is a promise of docs/SAFETY.md. What is expected comes from the server's books, the market and the schedule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from daemon.core.effects import RaiseAlarm, SubmitOrder
+from daemon.core.events import Event
+from daemon.core.step import Step
+from daemon.operator.status import status_of
+from daemon.operator.urgency import Urgency, urgency_of
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+from tests.chaos import verdict
+from tests.support.desks.live_desk import Books
+
+if TYPE_CHECKING:
+    from tests.years.run import Run
+
+RULES: dict[str, str] = {
+    "new_risk": "an entry leaves while the desk is halted, paused, stood down, stopping or not reconciled",
+    "short": "the desk's own sale makes a position negative",
+    "owner": "the desk sells more of a symbol than it bought",
+    "size": "an order is above a limit of its size, or the day has too many orders",
+    "day_loss": "an entry leaves although the day's loss is beyond its limit",
+    "loss_limit": "the day's loss is beyond its limit at the market's own prices, and the desk does not halt",
+    "status": "the session's profit that is shown is not the one that was made",
+    "resume": "a plain resume goes on after a halt for a loss in the same session",
+    "wide": "quotes are far too wide for long while something is held, and nobody is told",
+    "flood": "the same alarm again and again in one session",
+    "stop": "a position stays although its price has been below its stop for a while, and the broker is willing",
+    "not_flat": "a position that must be left by the close is still there, although the broker was willing",
+    "alarm": "a grave alarm did not reach the operator's program",
+    "silent_halt": "a halt without its alarm",
+    "no_start": "a desk that holds something does not start for want of a model or of a configuration",
+    "ended": "the daemon ended by itself",
+    "stuck": "the daemon does not move",
+    "panic": "what a failed panic left is still there",
+    "apart": "after all trouble book and broker do not agree",
+    "fills": "a fill is not exactly once in the journal",
+    "posts": "an order was accepted twice",
+    "intent": "more was filled than a decision meant to hold",
+    "replay": "the journal does not replay",
+    "halt": "a halt that nothing in the schedule explains",
+    "leak": "a key stands in a file",
+}
+"""Every rule by its name."""
+
+ZERO = Decimal(0)
+EXCUSED_NS = 15 * SECOND_NS  # a person's trade this shortly before: no report could have it
+STOP_S = 240  # the price is below the stop for so long
+STOP_WIDE_S = 900  # the same while the stream's quotes are not to be trusted
+FLOOD = 40  # alarms of one name in a session
+LOSS_S = 600  # beyond the limit for so long
+WIDE_S = 900  # quotes too wide for so long
+TOLD_S = 900  # within which a grave alarm reaches the program
+PANIC_S = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A rule that was broken, when (nanoseconds UTC) and how."""
+
+    rule: str
+    at_ns: int
+    text: str
+
+
+class Watch:
+    """The rules that hold at every event. Made anew for each run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._state: Any = None
+        self._trades = 0
+        self._own: dict[str, Decimal] = {}
+        self._below_ns: dict[str, int] = {}
+        self._grave: list[tuple[int, str]] = []
+        self._halt_ns = 0
+        self._equity: tuple[str, Decimal] = ("", ZERO)
+        self._cash_at_open = ZERO
+        self._lost_ns = self._wide_ns = 0
+        self._raised: Counter[str] = Counter()  # alarms of this session, by name
+
+    # --- each step ----------------------------------------------------------------------------------------------------
+
+    def stepped(self, event: Event, step: Step) -> None:
+        """See one step of the desk."""
+        before, after = self._state, step.state
+        self._state = after
+        run = self._run
+        if before is None:
+            before = after
+        for effect in step.effects:
+            if type(effect) is SubmitOrder:
+                self._submitted(before, after, effect)
+            elif type(effect) is RaiseAlarm:
+                run.met[f"alarm {effect.name}"] += 1
+                self._raised[effect.name] += 1
+                if self._raised[effect.name] == FLOOD:
+                    run.problem("flood", f"{effect.name} was raised {FLOOD} times in this session")
+                halt = after.risk.halt
+                halts = halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
+                if urgency_of(effect.name, halts=halts) is Urgency.GRAVE:
+                    self._grave.append((run.now_ns(), effect.name))
+        halt = after.risk.halt
+        if halt is not None and before.risk.halt is None:
+            run.met[f"halt {halt.reason}"] += 1
+            run.halted(halt.reason, halt.detail)
+            if not any(type(effect) is RaiseAlarm for effect in step.effects):
+                run.problem("silent_halt", f"halted by {halt.reason} without an alarm")
+        if after.stats.denials is not before.stats.denials:
+            for name, count in after.stats.denials.items():
+                if count > before.stats.denials.get(name, 0):
+                    run.met[f"gate {name}"] += 1
+
+    def began(self) -> None:
+        """A new life: its state is what it recovers."""
+        self._state = None
+
+    def _submitted(self, before: Any, after: Any, effect: SubmitOrder) -> None:
+        run, order = self._run, after.orders.get(effect.client_order_id)
+        if order is None or order.purpose != "entry" or effect.client_order_id in before.orders:
+            return
+        for what, of in (
+            ("halted", lambda state: state.risk.halt is not None),
+            ("paused", lambda state: state.risk.pause is not None),
+            ("not reconciled", lambda state: not state.risk.reconciled),
+            ("stood down", lambda state: state.broker.stood_down),
+            ("stopping", lambda state: bool(state.risk.stopping)),
+        ):
+            if of(before) and of(after):
+                run.problem("new_risk", f"{effect.client_order_id} {effect.symbol} leaves while {what}")
+        self._size(after, effect)
+        self._loss(after, effect)
+
+    def _size(self, state: Any, effect: SubmitOrder) -> None:
+        risk = state.trading.risk
+        option = len(effect.symbol) > 6
+        if option and effect.quantity > risk.order_contracts_max:
+            self._run.problem("size", f"{effect.quantity} contracts, limit {risk.order_contracts_max}")
+        session = state.session.session
+        if session is not None and option:
+            account = self._run.world.account
+            epoch = f"{state.identity.epoch}-"
+            today = sum(
+                order.created_ns >= session.open_ns and order.client_order_id.startswith(epoch)
+                for order in list(account.orders.values())[-300:]
+            )
+            if today >= risk.orders_per_day:
+                self._run.problem("size", f"{today} orders before it today, limit {risk.orders_per_day}")
+
+    def _loss(self, state: Any, effect: SubmitOrder) -> None:
+        limit = state.trading.risk.daily_loss_max
+        date, start = self._equity
+        if limit >= 1 or start <= 0 or self._run.reset_limits or self._run.persons or self._run.money_moved:
+            return
+        now = self._run.equity()
+        session = state.session.session
+        if session is None or session.date != date or now is None:
+            return
+        if (start - now) / start > Decimal(str(limit)) + Decimal("0.004"):
+            text = f"{effect.client_order_id} leaves at a loss of {start - now:.2f} of {start:.2f} USD today"
+            self._run.problem("day_loss", text)
+
+    # --- each look ----------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See the server's books, and what should have happened by now."""
+        self._trade_rules()
+        self._alarms_told()
+        self._stops()
+        run = self._run
+        session = run.world.market.session_at(run.now_ns())
+        if session is not None and session.date != self._equity[0]:
+            equity = run.equity()
+            self._raised.clear()
+            if equity is not None:
+                self._equity = session.date, equity
+                self._cash_at_open = Decimal(run.world.account.cash) if not run.world.account.positions else ZERO
+        if session is not None and self._state is not None:
+            self._loss_is_met()
+            self._wide_is_told()
+            self._status_is_true(session.date)
+        failed_ns = run.panic_failed_ns
+        if failed_ns and run.now_ns() > max(failed_ns, run.calm_ns) + PANIC_S * SECOND_NS and run.willing():
+            run.panic_failed_ns = 0
+            held = run.own()
+            if held and run.alive_since(failed_ns):
+                run.problem("panic", f"{held} are held {PANIC_S} s after a panic that failed")
+
+    def _undisturbed(self) -> bool:
+        """Whether the account's money is the desk's alone."""
+        return not (self._run.persons or self._run.money_moved or self._run.split or self._run.plan.happenings)
+
+    def _loss_is_met(self) -> None:
+        run, state = self._run, self._state
+        limit, (_, start), now_ns = state.trading.risk.daily_loss_max, self._equity, run.now_ns()
+        equity = run.equity() if limit < 1 and start > 0 and self._undisturbed() else None
+        equity = start if equity is None else equity
+        beyond = start > 0 and (start - equity) / start > Decimal(str(limit)) + Decimal("0.01")
+        if not beyond or state.risk.halt is not None or run.reset_limits or run.stands():
+            self._lost_ns = 0
+            return
+        self._lost_ns = self._lost_ns or now_ns
+        calm = run.calm_ns <= self._lost_ns or run.only_quotes()
+        if now_ns - self._lost_ns > LOSS_S * SECOND_NS and calm and run.alive_since(self._lost_ns):
+            run.problem("loss_limit", f"{start - equity:.2f} of {start:.2f} USD lost for {LOSS_S} s, limit {limit}")
+            self._lost_ns = now_ns
+
+    def _wide_is_told(self) -> None:
+        run, now_ns = self._run, self._run.now_ns()
+        waiting = run.faults.waiting()
+        wide = bool(waiting) and run.only_quotes() and any(it.right for it in self._state.book.positions.values())
+        if not wide or run.stands():
+            self._wide_ns = 0
+            return
+        self._wide_ns = self._wide_ns or now_ns
+        if now_ns - self._wide_ns > WIDE_S * SECOND_NS and run.alive_since(self._wide_ns) and not self._raised["blind"]:
+            run.problem("wide", f"quotes have been too wide for {WIDE_S} s, and there is no alarm blind")
+            self._wide_ns = now_ns
+
+    def _status_is_true(self, date: str) -> None:
+        """Of a desk that began the session with cash alone and is flat: what is shown is what the cash gained."""
+        run, state = self._run, self._state
+        session = state.session.session
+        flat = not (run.world.account.positions or state.book.positions or state.orders)
+        if not (flat and self._cash_at_open and self._undisturbed() and state.risk.reconciled and run.willing()):
+            return
+        if session is None or session.date != date or run.schedule.happenings_change_cash:
+            return
+        shown, made = status_of(state, "d").day_usd, Decimal(run.world.account.cash) - self._cash_at_open
+        if Decimal(str(shown)) != made:
+            run.problem("status", f"{shown} USD are shown for the session, {made} were made")
+
+    def _trade_rules(self) -> None:
+        run, account = self._run, self._run.world.account
+        epoch = run.epoch()
+        for trade in account.trades[self._trades :]:
+            order = account.orders.get(trade.order_id) if trade.order_id else None
+            ours = order is not None and bool(epoch) and order.client_order_id.startswith(f"{epoch}-")
+            ours = ours or (order is not None and run.is_closing(order.id))
+            own = self._own.get(trade.symbol, ZERO)
+            if ours:
+                self._own[trade.symbol] = own + trade.quantity
+                excused = trade.symbol in run.split or run.moved(trade.symbol) or run.adopts
+                if self._own[trade.symbol] < 0 and not excused:
+                    run.problem("owner", f"{trade.symbol}: sold {-self._own[trade.symbol]} more than it bought")
+            position = account.positions.get(trade.symbol)
+            late = trade.time_ns - run.by_hand_ns > EXCUSED_NS
+            if ours and trade.quantity < 0 and position is not None and position.qty < 0 and late:
+                if trade.symbol not in run.short_by_hand:
+                    run.problem("short", f"{trade.symbol}: {position.qty} after a sale of {-trade.quantity}")
+            elif not ours and position is not None and position.qty < 0:
+                run.short_by_hand.add(trade.symbol)
+        self._trades = len(account.trades)
+
+    def _alarms_told(self) -> None:
+        run = self._run
+        if not self._grave:
+            return
+        told = {line.alarm for line in run.desk.alarms}
+        left = []
+        for at_ns, name in self._grave:
+            if name in told:
+                continue
+            if run.now_ns() - at_ns > TOLD_S * SECOND_NS and run.alive_since(at_ns):
+                run.problem("alarm", f"{name} was raised {TOLD_S} s ago, and the program was not run")
+            elif run.alive_since(at_ns):
+                left.append((at_ns, name))
+        self._grave = left
+
+    def _stops(self) -> None:
+        """Option positions whose market price is below their stop, while nothing keeps the desk from knowing it."""
+        run, state = self._run, self._state
+        if state is None or run.stop_loss <= 0:
+            return
+        now_ns = run.now_ns()
+        session = run.world.market.session_at(now_ns)
+        for symbol, position in state.book.positions.items():
+            if session is None or not position.right or not position.quantity:
+                self._below_ns.pop(symbol, None)
+                continue
+            quote = run.world.market.quote(symbol, now_ns)
+            paid = position.cost / position.quantity / position.multiplier
+            if quote is None or quote[0] > paid * Decimal(str(1 - run.stop_loss)) * Decimal("0.9") or run.stands():
+                self._below_ns.pop(symbol, None)
+                continue
+            since_ns = self._below_ns.setdefault(symbol, now_ns)
+            calm = run.calm_ns <= since_ns
+            limit_s = STOP_S if calm else STOP_WIDE_S
+            if now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns) and (calm or run.only_quotes()):
+                leaving = any(order.symbol == symbol and order.side < 0 for order in state.orders.values())
+                if not leaving:
+                    text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
+                    run.problem("stop", text)
+                    self._below_ns.pop(symbol, None)
+
+
+def at_the_close(run: Run) -> None:
+    """A desk by the bar holds nothing of its own after the close, where the broker was willing."""
+    if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
+        return
+    held = run.own()
+    if held and not run.stands() and not run.persons:
+        run.problem("not_flat", f"{held} after the close")
+
+
+def in_the_end(run: Run, books: Books) -> None:
+    """What server and journal say of each other."""
+    account, requests = run.world.account, run.world.server.requests
+    rows: Mapping[str, list[str]] = {
+        "fills": verdict.fills_apart(books, account, whole=False),
+        "posts": verdict.posts_apart(requests, account),
+        "intent": [] if run.persons or run.split else verdict.intents_exceeded(books, account),
+    }
+    for rule, texts in rows.items():
+        for text in texts:
+            run.problem(rule, text)
