@@ -252,6 +252,8 @@ class Run:
                 self.problem("resume", f"resumed after a halt by {halt.reason} in its own session")
         if name in ("resume-reset-limits", "accept-broker") and not refused:
             self.reset_limits = True
+        if name == "accept-broker" and not refused:
+            self.panic_failed_ns = 0  # what is there is what the desk holds from now on
 
     # --- lives --------------------------------------------------------------------------------------------------------
 

@@ -189,7 +189,9 @@ class Watch:
             self._wide_is_told()
             self._status_is_true(session.date)
         failed_ns = run.panic_failed_ns
-        if failed_ns and run.now_ns() > max(failed_ns, run.calm_ns) + PANIC_S * SECOND_NS and run.willing():
+        opened_ns = 0 if session is None else session.open_ns  # nothing leaves before an open
+        begun_ns = max(failed_ns, run.calm_ns, opened_ns)
+        if failed_ns and session is not None and run.now_ns() > begun_ns + PANIC_S * SECOND_NS and run.willing():
             run.panic_failed_ns = 0
             held = run.own()
             if held and run.alive_since(failed_ns):
