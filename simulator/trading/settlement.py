@@ -197,10 +197,10 @@ def take_faults(matching: Matching, account: Account, now_ns: int) -> None:
 def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None:
     match fault.kind:
         case "trade_bust":
-            _amend_last_fill(matching, account, None, now_ns, order_kept=bool(fault.get("order_kept")))
+            amend_fill(matching, account, _last_fill(account), None, now_ns, order_kept=bool(fault.get("order_kept")))
         case "trade_correct":
             shift = Decimal(str(fault.get("shift", "-0.01")))
-            _amend_last_fill(matching, account, shift, now_ns, order_kept=bool(fault.get("order_kept")))
+            amend_fill(matching, account, _last_fill(account), shift, now_ns, order_kept=bool(fault.get("order_kept")))
         case "manual_order":
             fields = {name: value for name, value in fault.parameters.items() if name != "action"}
             with contextlib.suppress(Refusal):
@@ -344,14 +344,23 @@ def _assign(matching: Matching, account: Account, fault: Fault, at_ns: int) -> N
             return
 
 
-def _amend_last_fill(
-    matching: Matching, account: Account, shift: Decimal | None, now_ns: int, *, order_kept: bool = False
+def _last_fill(account: Account) -> PositionChange:
+    return next(trade for trade in reversed(account.trades) if trade.execution_id)
+
+
+def amend_fill(
+    matching: Matching,
+    account: Account,
+    old: PositionChange,
+    shift: Decimal | None,
+    now_ns: int,
+    *,
+    order_kept: bool = False,
 ) -> None:
-    """Bust the last fill (None), or correct its price by `shift` USD; book, rows and stream show it.
+    """Bust this fill (None), or correct its price by `shift` USD; book, rows and stream show it.
 
     So does the order, unless `order_kept`: whether Alpaca's orders follow is not documented.
     """
-    old = next(trade for trade in reversed(account.trades) if trade.execution_id)
     order: AlpacaOrder = account.orders[old.order_id]
     quantity = abs(old.quantity)
     new = None if shift is None else dataclasses.replace(old, price=old.price + shift)

@@ -218,7 +218,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shrink", nargs=2, metavar=("DESK", "SEED"), help="make a failing run shorter")
     parser.add_argument("--digests", type=int, default=0, metavar="N", help="print the digests of N runs")
     parser.add_argument("--never", action="store_true", help="list what was never met")
+    parser.add_argument("--find", nargs="*", metavar="NAME", help="look for defects that were mended: these, or all")
+    parser.add_argument("--focused", action="store_true", help="with --find: by the shortest life that meets each")
+    parser.add_argument("--every", action="store_true", help="with --find: live also the runs that cannot meet it")
+    parser.add_argument(
+        "--shorter", action="store_true", dest="shrink_finds", help="with --find: shrink what was found"
+    )
+    parser.add_argument("--tries", type=int, default=60, help="with --shorter: runs at most (%(default)s)")
+    parser.add_argument("--finds", type=Path, default=Path("finds.jsonl"), help="results of --find (%(default)s)")
     options = parser.parse_args(arguments)
+    if options.find is not None:
+        from tests.years import find
+
+        return find.main(options)
     if options.run:
         outcome = lived(draw(options.run[0], int(options.run[1])))
         print("\n".join(story(outcome)))

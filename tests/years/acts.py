@@ -40,6 +40,8 @@ async def happen(run: Run, it: Happening) -> None:
     if kind is not None:
         await _arm(run, it, chance)
         return
+    from tests.years.together import TOGETHER
+
     name, _, rest = it.what.partition(" ")
     if name == "command":
         await command(run, rest)
@@ -48,7 +50,7 @@ async def happen(run: Run, it: Happening) -> None:
     elif name == "model":
         await _bad_file(run, chance, "model", rest)
     else:
-        await ACTS[it.what](run, chance)
+        await (ACTS.get(it.what) or TOGETHER[it.what])(run, chance)
     run.met[f"did {it.what}"] += 1
 
 
@@ -173,7 +175,7 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
     """Killed, and a file that the next life needs is bad for a while; then it is whole, and a person resumes."""
     exposed = run.exposed()
     run.desk.kill(again=False)
-    file = run.config if what == "configuration" else _policy(run)
+    file = run.config if what == "configuration" else policy_file(run)
     whole = file.read_bytes()
     if what == "configuration":
         file.write_text(whole.decode().replace(f"[{how}]\n", f"[{how}]\ntypo = 1\n"))
@@ -200,7 +202,8 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
     await command(run, "resume")
 
 
-def _policy(run: Run) -> Path:
+def policy_file(run: Run) -> Path:
+    """The policy of the desk's model."""
     return next(iter(sorted((run.models / run.schedule.desk).rglob("policy.onnx"))))
 
 
@@ -237,11 +240,14 @@ async def _flip_row(run: Run, chance: random.Random) -> None:
 # --- a person ---------------------------------------------------------------------------------------------------------
 
 
-def _by_hand(run: Run, action: str, **fields: Any) -> None:
+def by_hand(run: Run, action: str, **fields: Any) -> bool:
+    """What a person does on the broker's page; False where the broker refuses it."""
     with contextlib.suppress(Refusal, KeyError, ValueError):
         run.persons += 1
         run.world.server.by_hand(action, **fields)
         run.by_hand_ns = run.now_ns()
+        return True
+    return False
 
 
 def _one_held(run: Run, chance: random.Random) -> str:
@@ -252,30 +258,30 @@ def _one_held(run: Run, chance: random.Random) -> str:
 async def _buys(run: Run, chance: random.Random) -> None:
     """What the desk holds."""
     if symbol := _one_held(run, chance):
-        _by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
+        by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
 
 
 async def _buys_beside(run: Run, chance: random.Random) -> None:
     """What the desk does not hold."""
     symbol = chance.choice(sorted(run.shares))
-    _by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
+    by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
 
 
 async def _sells(run: Run, chance: random.Random) -> None:
     """A part of what is held."""
     if symbol := _one_held(run, chance):
         quantity = max(1, int(run.world.account.positions[symbol].qty) // 2)
-        _by_hand(run, "place", symbol=symbol, qty=str(quantity), side="sell")
+        by_hand(run, "place", symbol=symbol, qty=str(quantity), side="sell")
 
 
 async def _closes(run: Run, chance: random.Random) -> None:
     if symbol := _one_held(run, chance):
-        _by_hand(run, "close", symbol=symbol)
+        by_hand(run, "close", symbol=symbol)
 
 
 async def _cancels(run: Run, _: random.Random) -> None:
     for order_id in list(run.world.account.working):
-        _by_hand(run, "cancel", order_id=order_id)
+        by_hand(run, "cancel", order_id=order_id)
 
 
 async def _closes_unheard(run: Run, chance: random.Random) -> None:
@@ -283,7 +289,7 @@ async def _closes_unheard(run: Run, chance: random.Random) -> None:
     run.faults.add("update_lost", until_ns=run.now_ns() + 60 * SECOND_NS, where={"key": run.world.account.key})
     run.trouble_until(60)
     for symbol in sorted(run.world.account.positions):
-        _by_hand(run, "close", symbol=symbol)
+        by_hand(run, "close", symbol=symbol)
     await asyncio.sleep(chance.uniform(0.0, 45.0))
     await command(run, "flatten")
 
@@ -294,7 +300,7 @@ def _beside(action: str) -> Callable[[Run, random.Random], Awaitable[None]]:
         shares = sorted(run.shares)
         symbol = _one_held(run, chance) if chance.random() < 0.7 else ""
         symbol = symbol if symbol in shares else chance.choice(shares)
-        _by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 90)), side="buy")
+        by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 90)), side="buy")
         await asyncio.sleep(chance.uniform(30.0, 300.0))
         more: dict[str, Any] = {"ratio": chance.choice((2, 3))} if action == "split" else {}
         run.split |= {symbol} if action == "split" else set()
@@ -347,11 +353,11 @@ async def _panic(run: Run, _: random.Random) -> None:
             await _cancels(run, random.Random(0))
             await asyncio.sleep(2.0)
             for symbol in sorted(run.world.account.positions):
-                _by_hand(run, "close", symbol=symbol)
+                by_hand(run, "close", symbol=symbol)
             if not run.world.account.exposed():
                 break
         marker.end(FLAT if not run.world.account.exposed() else "not flat")
-    await _after_panic(run)
+    await after_panic(run)
 
 
 async def _panic_that_fails(run: Run, chance: random.Random) -> None:
@@ -362,10 +368,11 @@ async def _panic_that_fails(run: Run, chance: random.Random) -> None:
         marker.end("not flat")
         run.panic_failed_ns = run.now_ns()
     await asyncio.sleep(1800.0)
-    await _after_panic(run)
+    await after_panic(run)
 
 
-async def _after_panic(run: Run) -> None:
+async def after_panic(run: Run) -> None:
+    """A person accepts what the broker has, and resumes."""
     await asyncio.sleep(60.0)
     await command(run, "accept-broker")
     await asyncio.sleep(120.0)
@@ -381,7 +388,7 @@ async def _fee_late(run: Run, chance: random.Random) -> None:
 
 
 async def _half_a_share(run: Run, chance: random.Random) -> None:
-    _by_hand(run, "place", symbol=chance.choice(sorted(run.shares)), qty="0.5", side="buy")
+    by_hand(run, "place", symbol=chance.choice(sorted(run.shares)), qty="0.5", side="buy")
 
 
 async def _restart_flat(run: Run, _: random.Random) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from daemon.host.time.calendar import SessionCalendar
 from simulator.prices.corporate_actions import Dividend, Rename, Split, as_traded
 from simulator.prices.day_prices import DailyPrices
-from simulator.prices.market import Market
 from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from strategies.forecast_ensemble.features import HISTORY_BARS as FORECAST_BARS
 from strategies.kit.contract import Bar, Session
 from tests.support.desks.live_desk import LOOSE
 from tests.support.paths import FIXTURE_MODELS
+from tests.years.market import MovedMarket
 from tests.years.models import BY_MINUTE, FIVE_MINUTES, STORE
 
 SCALPER = option_scalper.SPEC.name
@@ -71,7 +71,7 @@ class DeskPlan:
     """What a world of one desk needs. `symbols` are those that it may trade, none for any contract of `UNDERLYING`."""
 
     name: str
-    market: Market
+    market: MovedMarket
     sessions: tuple[Session, ...]  # those lived through
     models_dir: Path
     tables: Table  # settings beside the world's own
@@ -94,7 +94,7 @@ def desk_of(name: str, seed: int, sessions_first: str, count: int, folder: Path,
     happenings = drawn(SYMBOLS[name], [session.date for session in live], chance)
     symbols = tuple(sorted({*SYMBOLS[name], UNDERLYING}))
     days = _prices(symbols, around, int(live[0].date[:4]), seed, happenings, chance)
-    market = Market((), UNDERLYING, sessions=around, days=days, seed=seed)
+    market = MovedMarket((), UNDERLYING, sessions=around, days=days, seed=seed)
     models_dir = FIXTURE_MODELS if name == SCALPER else STORE
     return DeskPlan(
         name,

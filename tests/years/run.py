@@ -23,16 +23,17 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
-from simulator.trading.account import Account
+from simulator.trading.account import Account, PositionChange
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named
 from tests.chaos import verdict
 from tests.support.desks.live_desk import books
 from tests.years import acts, watch
-from tests.years.desks import desk_of
+from tests.years.desks import ONLINE, SCALPER, desk_of
 from tests.years.loop import OWNER, Process, StandsStill, running
 from tests.years.met import count_lives
+from tests.years.models import BY_MINUTE, STORE
 from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
 from tests.years.watch import Problem, Watch
 from tests.years.world import World
@@ -43,6 +44,7 @@ MORNING_MIN = 100  # before the open it is on again
 LONG_NS = 40 * 3600 * SECOND_NS
 BEFORE_MIN = 100  # the world begins so long before the first open
 SETTLE_S = 5400.0
+ENDS_MOST = 20  # of lives by themselves; then nobody starts it again
 SECRET = "years-secret-0000000000000000000000000000"
 BY_BAR = frozenset(("option_scalper", "online_dqn"))
 BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
@@ -56,6 +58,16 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "configuration": frozenset(("configuration",)),
     "disk": frozenset(("journal_damaged", "accept_broker")),
     "ledger": frozenset(("cash_difference",)),
+    "prices": frozenset(("flatten", "operator", "accept_broker", "blind", "blind_hold", "shares_from_exercise")),
+    "shares of both": frozenset(("foreign_order", "reconciliation")),
+    "no report": frozenset(("flatten", "blind", "blind_hold")),
+    "no report beside": frozenset(("foreign_order",)),
+    "panic that leaves": frozenset(("panic", "foreign_order", "flatten", "accept_broker")),
+    "start": frozenset(("no_model", "configuration")),
+    "strategy": frozenset(("quarantine",)),
+    "alarms": frozenset(("foreign_order", "reconciliation", "flatten", "reject_rate")),
+    "account": frozenset(("foreign_order", "reconciliation", "short_position")),
+    "basket": frozenset(("operator", "blind", "blind_hold")),
 }
 """Halts that what the runner does explains, by family; a server's fault has those of its kind, and an outage's."""
 OUTAGE = frozenset(("blind", "blind_hold", "history_missing"))
@@ -86,7 +98,8 @@ class Run:
         chance = random.Random(f"world {schedule.desk} {schedule.seed}")
         self.plan = desk_of(schedule.desk, schedule.seed, schedule.first, schedule.days, folder, chance)
         self.sessions = self.plan.sessions
-        self.models = Path(shutil.copytree(self.plan.models_dir, folder / "models"))
+        patient = ("years", "patient", True) in schedule.tables and schedule.desk == SCALPER
+        self.models = Path(shutil.copytree(STORE if patient else self.plan.models_dir, folder / "models"))
         self.faults = Faults(schedule.seed)
         self.met: Counter[str] = Counter()
         self.problems: list[Problem] = []
@@ -94,12 +107,17 @@ class Run:
         self.by_hand_ns = 0
         self.split: set[str] = set()
         self.short_by_hand: set[str] = set()
-        self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
+        self.accepted = self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
         self.off = False  # its host is
         self.panic_failed_ns = 0
         self.calm_ns = 0  # from then on no trouble is under way
         self.stop_loss = 0.3 if schedule.desk == "option_scalper" else 0.0
-        self.explained: set[str] = set()
+        self.befallen: set[str] = set()  # symbols whose company acts
+        self.others_changes: set[PositionChange] = set()  # of the account without an order, which are no desk's
+        self.leapt_ns = 0
+        self.raising = False  # its strategy does
+        self.raised_ends = self.ends = 0  # by itself
+        self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
         account = Account("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = Rules(seed=schedule.seed, fill_sizes=(1, 4))
@@ -109,7 +127,10 @@ class Run:
         self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
         for section, key, value in schedule.tables:
-            self.tables.setdefault(section, {})[key] = value
+            if section != "years":
+                self.tables.setdefault(section, {})[key] = value
+        self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
+        self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -208,16 +229,31 @@ class Run:
         state = live.engine.machine.state
         return any(it.order_id == order_id for it in (*state.orders.values(), *state.closed.values()) if it.closing)
 
+    def is_own(self, order_id: str) -> bool:
+        """Whether the desk sent this order of the server."""
+        order, epoch = self.world.account.orders.get(order_id), self.epoch()
+        if order is None:
+            return False
+        return (bool(epoch) and order.client_order_id.startswith(f"{epoch}-")) or self.is_closing(order_id)
+
+    def is_invested(self) -> bool:
+        """Whether most of the desk's equity is in what it holds."""
+        live = self.desk.live
+        if live is None or not self.desk.running:
+            return False
+        book = live.engine.machine.state.book
+        return bool(book.cash < book.equity / 3)
+
     def moved(self, symbol: str) -> bool:
         """Whether a corporate action moved shares of it in this run."""
-        return any(it.symbol == symbol for it in self.plan.happenings)
+        return symbol in self.befallen or any(it.symbol == symbol for it in self.plan.happenings)
 
     def equity(self) -> Decimal | None:
         """The account's equity by the market's middle prices; None where one is not known."""
         account, market, now_ns = self.world.account, self.world.market, self.now_ns()
         total = Decimal(account.cash)
         for symbol, position in account.positions.items():
-            quote = market.quote(symbol, now_ns)
+            quote = market.fair(symbol, now_ns)
             if quote is None:
                 return None
             total += position.qty * (quote[0] + quote[1]) / 2 * (100 if len(symbol) > 6 else 1)
@@ -240,6 +276,7 @@ class Run:
                 reasons |= kind.halts | OUTAGE | {"reject_rate", "reconciliation", "cash_difference"}
                 continue
             family = next(name for name, acts_of in FAMILIES.items() if it.what in acts_of)
+            reasons |= EXPLAINED["no report beside"] if it.what.endswith("beside") else frozenset()
             reasons |= EXPLAINED.get(family, frozenset()) | (OUTAGE if family in OUTAGES else frozenset())
         return reasons
 
@@ -250,8 +287,10 @@ class Run:
             today = session is not None and session.open_ns <= halt.since_ns and self.now_ns() < session.close_ns
             if today:
                 self.problem("resume", f"resumed after a halt by {halt.reason} in its own session")
-        if name in ("resume-reset-limits", "accept-broker") and not refused:
+        if name == "resume-reset-limits" and not refused:
             self.reset_limits = True
+        if name == "accept-broker" and not refused:
+            self.accepted = True
         if name == "accept-broker" and not refused:
             self.panic_failed_ns = 0  # what is there is what the desk holds from now on
 
@@ -284,8 +323,13 @@ class Run:
 
     def _over(self, code: int) -> None:
         """A life ended by itself or was stopped."""
+        if self.raising and code == 1:
+            self.raised_ends += 1
+            return
         if self.desk.wanted and code != 0 and not self.bad_file and not (self.damaged and code == 1):
             self.problem("ended", f"the daemon ended by itself with code {code}")
+            self.ends += 1
+            self.desk.wanted &= self.ends < ENDS_MOST
         if code == 2 and self.desk.wanted and not self.bad_file:
             self.world.loop.outside(60 * SECOND_NS, self.desk._start_again, self.desk.lives)
 
@@ -389,12 +433,17 @@ class Run:
         mine = {symbol: quantity for symbol, quantity in held.items() if quantity}
         if theirs != mine:
             differences.append(f"positions: server {theirs}, daemon {mine}")
+        working = {order.client_order_id for order in account.working.values()} | set(account.working)
+        ended = [name for name, it in state.orders.items() if name not in working and it.order_id not in working]
+        if ended:
+            differences.append(f"orders that ended at the server work in the book: {ended}")
         return differences
 
     def live(self) -> Outcome:
         """Run it all."""
         loop = self.world.loop
         count_lives(self.met)
+        _let_it_raise(self)
         before = LiveDesk.__init__
         observe = LiveDesk._observe
 
@@ -441,6 +490,19 @@ class Run:
                 self.problem("replay", different[:500])
         for leak in verdict.leaks(self.world.folder, [SECRET]):
             self.problem("leak", leak)
+
+
+def _let_it_raise(run: Run) -> None:
+    """Let the desk's strategy raise while the run has it so."""
+    kind: Any = type(strategy_named(run.schedule.desk, BY_MINUTE if run.schedule.desk == ONLINE else ()))
+    observe = kind.observe
+
+    def observed(self: Any, *args: Any) -> Any:
+        if run.raising:
+            raise RuntimeError("the world has it so")
+        return observe(self, *args)
+
+    kind.observe = observed
 
 
 def live(schedule: Schedule, folder: Path) -> Outcome:

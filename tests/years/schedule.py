@@ -34,7 +34,23 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "network": ("network down", "half open"),
     "disk": ("snapshot flipped", "row flipped"),
     "ledger": ("fee late", "half a share"),
-}
+    "prices": (
+        "falls behind wide quotes", "wide quotes stay", "wide market, flatten", "falls", "falls at the close",
+        "exits of zero minutes",
+    ),
+    "shares of both": (
+        "split of both", "dividend of both", "new name of both", "dividend nobody announced", "exercise beside",
+    ),
+    "no report": ("no report, flatten", "no report, flatten beside"),
+    "panic that leaves": ("panic killed", "panic, flatten", "panic unheard"),
+    "start": ("ballast is a folder", "model gone for days"),
+    "strategy": ("strategy raises",),
+    "alarms": ("many small and a grave", "exits refused"),
+    "account": ("sells more", "blocked"),
+    "basket": ("split line late", "halted at the decision", "paused at the decision", "quotes gone"),
+    "amended": ("bust unheard", "correction unheard", "older correction", "older bust"),
+    "lines": ("unknown line", "worthless", "activity garbage"),
+}  # fmt: skip
 """What the runner itself does, by family."""
 
 
@@ -63,7 +79,18 @@ class Schedule:
     @property
     def happenings_change_cash(self) -> bool:
         """Whether something in it moves money that no trade moves."""
-        words = ("ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share")
+        words = (
+            "ledger",
+            "transfer",
+            "dividend",
+            "split",
+            "fee",
+            "bust",
+            "correct",
+            "half a share",
+            "unknown line",
+            "worthless",
+        )
         return any(word in it.what for it in self.happenings for word in words)
 
     def without(self, gone: set[int]) -> Schedule:

@@ -5,20 +5,24 @@ Each rule is a promise of docs/SAFETY.md. What is expected comes from the server
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any
 
 from daemon.core.effects import RaiseAlarm, SubmitOrder
-from daemon.core.events import Event
+from daemon.core.events import BrokerReported, Event
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.step import Step
 from daemon.operator.status import status_of
 from daemon.operator.urgency import Urgency, urgency_of
+from simulator.trading.account import PositionChange
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from tests.chaos import verdict
 from tests.support.desks.live_desk import Books
+from tests.years.market import is_option
 
 if TYPE_CHECKING:
     from tests.years.run import Run
@@ -26,7 +30,16 @@ if TYPE_CHECKING:
 RULES: dict[str, str] = {
     "new_risk": "an entry leaves while the desk is halted, paused, stood down, stopping or not reconciled",
     "short": "the desk's own sale makes a position negative",
-    "owner": "the desk sells more of a symbol than it bought",
+    "owner": "the desk sells more of a symbol than it bought, or its book holds more",
+    "gain": "the desk earns what is paid on others' shares",
+    "cheap": "an option is sold far below its worth because its quotes are wide",
+    "not_left": "shares that must leave wait for a report that does not come",
+    "expired": "the desk held a contract through its last close",
+    "command": "a command that does nothing is taken as done",
+    "unnamed": "what stays is not named in a later session, or by another cause",
+    "refusals": "the same refusal is an alarm again and again",
+    "order_ended": "an order that ended at the broker works in the book",
+    "basket": "a basket that waited for a resume is not traded",
     "size": "an order is above a limit of its size, or the day has too many orders",
     "day_loss": "an entry leaves although the day's loss is beyond its limit",
     "loss_limit": "the day's loss is beyond its limit at the market's own prices, and the desk does not halt",
@@ -55,12 +68,17 @@ RULES: dict[str, str] = {
 ZERO = Decimal(0)
 EXCUSED_NS = 15 * SECOND_NS  # a person's trade this shortly before: no report could have it
 STOP_S = 240  # the price is below the stop for so long
-STOP_WIDE_S = 900  # the same while the stream's quotes are not to be trusted
+STOP_WIDE_S = 300  # the same while the stream's quotes are not to be trusted
 FLOOD = 40  # alarms of one name in a session
 LOSS_S = 600  # beyond the limit for so long
 WIDE_S = 900  # quotes too wide for so long
 TOLD_S = 900  # within which a grave alarm reaches the program
 PANIC_S = 1500
+ENDED_S = 900
+REFUSALS = 3  # alarms of one refusal in a session: the first, the tenth, the hundredth
+SETTLED_NS = 400 * SECOND_NS  # after its last trade a book is compared
+PAID = frozenset(("DIV", "SPIN", "CGD"))
+CHEAP = Decimal("0.9")  # of the least that the rules allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +96,19 @@ class Watch:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._state: Any = None
-        self._trades = 0
-        self._own: dict[str, Decimal] = {}
+        self._trades = self._heard = 0
+        self._own: dict[str, Decimal] = {}  # of each symbol, what the desk has by the server's trades
+        self._total: dict[str, Decimal] = {}
+        self._disturbed: set[str] = set()  # a person sold of the desk's
+        self._changed_ns = 0
+        self._seen: tuple[int, int] = (0, 0)
+        self._at_close: dict[str, tuple[dict[str, Decimal], dict[str, Decimal]]] = {}  # own and all, by date
+        self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
+        self._paid: set[str] = set()  # lines of the ledger that were booked
+        self._ended: dict[str, int] = {}  # orders that ended at the server and work in the book, and since when
+        self._refused: Counter[str] = Counter()
         self._below_ns: dict[str, int] = {}
-        self._grave: list[tuple[int, str]] = []
+        self._grave: list[tuple[int, str, str]] = []
         self._halt_ns = 0
         self._equity: tuple[str, Decimal] = ("", ZERO)
         self._cash_at_open = ZERO
@@ -103,22 +130,147 @@ class Watch:
             elif type(effect) is RaiseAlarm:
                 run.met[f"alarm {effect.name}"] += 1
                 self._raised[effect.name] += 1
+                self._worded(effect)
                 if self._raised[effect.name] == FLOOD:
                     run.problem("flood", f"{effect.name} was raised {FLOOD} times in this session")
                 halt = after.risk.halt
                 halts = halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
                 if urgency_of(effect.name, halts=halts) is Urgency.GRAVE:
-                    self._grave.append((run.now_ns(), effect.name))
+                    self._grave.append((run.now_ns(), effect.name, effect.detail))
         halt = after.risk.halt
         if halt is not None and before.risk.halt is None:
             run.met[f"halt {halt.reason}"] += 1
             run.halted(halt.reason, halt.detail)
             if not any(type(effect) is RaiseAlarm for effect in step.effects):
                 run.problem("silent_halt", f"halted by {halt.reason} without an alarm")
+        if type(event) is BrokerReported:
+            self._gained(event, before, after)
         if after.stats.denials is not before.stats.denials:
             for name, count in after.stats.denials.items():
                 if count > before.stats.denials.get(name, 0):
                     run.met[f"gate {name}"] += 1
+
+    def _worded(self, alarm: RaiseAlarm) -> None:
+        """An alarm of a refusal, or of a basket that was missed."""
+        run = self._run
+        if alarm.name == "order_rejected":
+            wording = re.sub(r"[0-9a-f]{6,}\S*|\d+", "#", alarm.detail.partition(": ")[2].partition(" (")[0])
+            order = run.world.account.by_client_id.get(alarm.detail.partition(":")[0])
+            state = self._state
+            known = state.closed.get(alarm.detail.partition(":")[0]) if state is not None else None
+            symbol = order.symbol if order is not None else known.symbol if known is not None else ""
+            if symbol:
+                self._refused[f"{symbol} {wording}"] += 1
+                if self._refused[f"{symbol} {wording}"] == REFUSALS + 1:
+                    run.problem("refusals", f"{REFUSALS + 1} alarms in a session: {alarm.detail[:200]}")
+
+    def missed(self, detail: str) -> None:
+        """The day has no basket: where the ledger owes the line of a split, the alarm says so."""
+        run = self._run
+        owed = [symbol for symbol, until_ns in run.split_owed.items() if run.now_ns() < until_ns]
+        if any(run.own().get(symbol) for symbol in owed) and "split" not in detail:
+            run.problem("unnamed", f"the ledger owes the split of {owed}, and the alarm says: {detail[:200]}")
+
+    def _gained(self, event: BrokerReported, before: Any, after: Any) -> None:
+        """What lines about shares gave the desk is its own part of them."""
+        run = self._run
+        new = [line for line in event.activities if line.id not in self._paid]
+        self._paid |= {line.id for line in new}
+        if not new or run.adopts or run.accepted or before.book.positions != after.book.positions or not run.persons:
+            return
+        if any(line.kind not in PAID or line.amount <= 0 for line in new):
+            return
+        most = ZERO
+        for line in new:
+            closes = [date for date in self._at_close if line.ex_date and date < line.ex_date]
+            if closes:
+                own, all_ = (books.get(line.symbol, ZERO) for books in self._at_close[max(closes)])
+            elif not line.ex_date and line.symbol in self._due:
+                own, all_ = self._due[line.symbol]
+            else:
+                return
+            if line.symbol in self._disturbed or all_ <= 0:
+                return
+            most += line.amount * own / all_
+        gained = after.book.realized - before.book.realized
+        if gained > most + Decimal("0.02"):
+            lines = ", ".join(f"{line.kind} {line.symbol} {line.amount}" for line in new)
+            run.problem("gain", f"{gained} USD of {lines} are booked as gain, {most:.2f} are the desk's")
+
+    # --- what a person has beside -------------------------------------------------------------------------------------
+
+    def own(self) -> dict[str, int]:
+        """What the desk has by the server's trades."""
+        self._count()
+        return {symbol: int(quantity) for symbol, quantity in self._own.items() if int(quantity)}
+
+    def others(self, symbol: str) -> int:
+        """What others have of it, by the server's trades."""
+        self._count()
+        return int(self._total.get(symbol, ZERO) - self._own.get(symbol, ZERO))
+
+    def pays(self, symbol: str) -> None:
+        """Something is paid on who holds the symbol now."""
+        self._count()
+        self._due[symbol] = self._own.get(symbol, ZERO), self._total.get(symbol, ZERO)
+
+    def raised(self, name: str) -> int:
+        """How often this alarm was raised in this session."""
+        return self._raised[name]
+
+    def _count(self) -> None:
+        """Fold the server's trades: orders of the desk, orders of others, and what came without an order."""
+        run, account = self._run, self._run.world.account
+        mark = len(account.trades), account.past_positions[-1][0]
+        if mark == self._seen:
+            return
+        self._seen = mark
+        own: dict[str, Decimal] = {}
+        total: dict[str, Decimal] = {}
+        moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
+        self._disturbed.clear()
+        for place, trade in enumerate(account.trades):
+            symbol, all_, mine = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
+            if run.is_own(trade.order_id):
+                mine += trade.quantity
+            elif trade.order_id:
+                if trade.quantity < 0 and mine > 0:
+                    self._disturbed.add(symbol)
+            elif trade in run.others_changes:
+                pass
+            elif trade.quantity == -all_ and self._renames(place):
+                moving, mine = (all_, mine), ZERO
+            elif moving is not None and trade.quantity == moving[0]:
+                mine, moving = mine + moving[1], None
+            elif all_:
+                mine = mine * (all_ + trade.quantity) / all_
+                mine = mine if all_ == own.get(symbol) else mine.to_integral_value(ROUND_FLOOR)
+            elif trade.price:
+                mine += trade.quantity  # shares for a contract
+            own[symbol], total[symbol] = mine, all_ + trade.quantity
+        if own != self._own:
+            self._changed_ns = run.now_ns()
+        self._own, self._total = own, total
+
+    def _renames(self, place: int) -> bool:
+        """Whether the trade at this place and the next one are a new name."""
+        pair = self._run.world.account.trades[place : place + 2]
+        return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
+
+    def _book_is_own(self) -> None:
+        """After a while without news the book has no more than what is the desk's."""
+        run, state = self._run, self._state
+        calm = run.willing() and state.risk.reconciled and not run.world.account.working and not state.orders
+        if not calm or run.adopts or run.accepted or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < SETTLED_NS:
+            return
+        if not run.alive_since(self._changed_ns) and not run.alive_since(run.now_ns() - SETTLED_NS):
+            return
+        for symbol, position in state.book.positions.items():
+            there = run.world.account.quantity(symbol)
+            known = symbol not in self._disturbed and there == self._total.get(symbol, ZERO)
+            if known and position.quantity > self._own.get(symbol, ZERO) + 1 and symbol not in run.split:
+                text = f"{symbol}: the book holds {position.quantity}, {self._own.get(symbol, ZERO)} are the desk's"
+                run.problem("owner", text)
 
     def began(self) -> None:
         """A new life: its state is what it recovers."""
@@ -175,15 +327,26 @@ class Watch:
         """See the server's books, and what should have happened by now."""
         self._trade_rules()
         self._alarms_told()
+        for line in self._run.desk.alarms[self._heard :]:
+            if line.alarm == "basket_missed":
+                self.missed(line.detail)
+        self._heard = len(self._run.desk.alarms)
         self._stops()
+        self._orders_end()
         run = self._run
         session = run.world.market.session_at(run.now_ns())
         if session is not None and session.date != self._equity[0]:
             equity = run.equity()
             self._raised.clear()
+            self._refused.clear()
             if equity is not None:
                 self._equity = session.date, equity
                 self._cash_at_open = Decimal(run.world.account.cash) if not run.world.account.positions else ZERO
+        if session is None and self._equity[0] not in self._at_close:
+            self._count()
+            self._at_close[self._equity[0]] = dict(self._own), dict(self._total)
+        if self._state is not None and run.persons:
+            self._book_is_own()
         if session is not None and self._state is not None:
             self._loss_is_met()
             self._wide_is_told()
@@ -196,6 +359,19 @@ class Watch:
             held = run.own()
             if held and run.alive_since(failed_ns):
                 run.problem("panic", f"{held} are held {PANIC_S} s after a panic that failed")
+
+    def _orders_end(self) -> None:
+        """An order that ended at the server does not work in the book for long."""
+        run, state, now_ns = self._run, self._state, self._run.now_ns()
+        if state is None or not run.willing() or not state.orders:
+            self._ended.clear()
+            return
+        account = run.world.account
+        ended = {n for n in state.orders if (it := account.by_client_id.get(n)) is not None and it.id not in account.working}
+        self._ended = {name: self._ended.get(name, now_ns) for name in ended}
+        for name, since_ns in self._ended.items():
+            if now_ns - since_ns > ENDED_S * SECOND_NS and run.alive_since(since_ns):
+                run.problem("order_ended", f"{name} ended at the broker {ENDED_S} s ago and works in the book")
 
     def _undisturbed(self) -> bool:
         """Whether the account's money is the desk's alone."""
@@ -243,17 +419,15 @@ class Watch:
 
     def _trade_rules(self) -> None:
         run, account = self._run, self._run.world.account
-        epoch = run.epoch()
+        self._count()
+        sold: dict[str, Decimal] = {}
         for trade in account.trades[self._trades :]:
-            order = account.orders.get(trade.order_id) if trade.order_id else None
-            ours = order is not None and bool(epoch) and order.client_order_id.startswith(f"{epoch}-")
-            ours = ours or (order is not None and run.is_closing(order.id))
-            own = self._own.get(trade.symbol, ZERO)
+            ours = run.is_own(trade.order_id)
             if ours:
-                self._own[trade.symbol] = own + trade.quantity
-                excused = trade.symbol in run.split or run.moved(trade.symbol) or run.adopts
-                if self._own[trade.symbol] < 0 and not excused:
-                    run.problem("owner", f"{trade.symbol}: sold {-self._own[trade.symbol]} more than it bought")
+                sold[trade.symbol] = self._own.get(trade.symbol, ZERO)
+                self._cheap(trade)
+            elif not trade.order_id and is_option(trade.symbol) and trade not in run.others_changes:
+                self._lapsed(trade)
             position = account.positions.get(trade.symbol)
             late = trade.time_ns - run.by_hand_ns > EXCUSED_NS
             if ours and trade.quantity < 0 and position is not None and position.qty < 0 and late:
@@ -261,21 +435,52 @@ class Watch:
                     run.problem("short", f"{trade.symbol}: {position.qty} after a sale of {-trade.quantity}")
             elif not ours and position is not None and position.qty < 0:
                 run.short_by_hand.add(trade.symbol)
+        for symbol, own in sold.items():
+            excused = symbol in run.split or run.adopts or run.accepted or symbol in self._disturbed
+            if own < 0 and not excused:
+                run.problem("owner", f"{symbol}: sold {-own} more than it bought")
         self._trades = len(account.trades)
+
+    def _cheap(self, trade: PositionChange) -> None:
+        """A sale far below the worth while everybody quotes wide, and the underlying stands still."""
+        run, market = self._run, self._run.world.market
+        contract = parse_occ(trade.symbol)
+        wide = [it for it in market.widths if it.from_ns <= trade.time_ns < it.until_ns]
+        state, fair = self._state, market.fair(trade.symbol, trade.time_ns)
+        if not wide or contract is None or trade.quantity > 0 or state is None or fair is None:
+            return
+        session = market.session_at(trade.time_ns)
+        if session is None or contract.expiry == session.date or run.leapt_ns:
+            return
+        order = run.world.account.orders[trade.order_id]
+        least = (fair[0] + fair[1]) / 2 * (1 - Decimal(str(state.trading.risk.price_collar))) * CHEAP
+        if trade.price < least and order.created_ns > wide[0].from_ns + 60 * SECOND_NS:
+            run.problem("cheap", f"{trade.symbol} is sold at {trade.price}, it is worth {sum(fair) / 2:.2f}")
+
+    def _lapsed(self, trade: PositionChange) -> None:
+        """A contract ended at its close: the desk had none of it, where the broker was willing."""
+        run = self._run
+        calm = run.calm_ns < trade.time_ns - 25 * MINUTE_NS and run.alive_since(trade.time_ns - 25 * MINUTE_NS)
+        own = sum(
+            (it.quantity for it in run.world.account.trades if it.symbol == trade.symbol and run.is_own(it.order_id)),
+            ZERO,
+        )
+        if own > 0 and calm and not run.persons and not run.stands():
+            run.problem("expired", f"{own} {trade.symbol} were held through their last close")
 
     def _alarms_told(self) -> None:
         run = self._run
         if not self._grave:
             return
-        told = {line.alarm for line in run.desk.alarms}
+        told = {(line.alarm, line.detail) for line in run.desk.alarms}
         left = []
-        for at_ns, name in self._grave:
-            if name in told:
+        for at_ns, name, detail in self._grave:
+            if (name, detail) in told:
                 continue
             if run.now_ns() - at_ns > TOLD_S * SECOND_NS and run.alive_since(at_ns):
                 run.problem("alarm", f"{name} was raised {TOLD_S} s ago, and the program was not run")
             elif run.alive_since(at_ns):
-                left.append((at_ns, name))
+                left.append((at_ns, name, detail))
         self._grave = left
 
     def _stops(self) -> None:
@@ -289,7 +494,7 @@ class Watch:
             if session is None or not position.right or not position.quantity:
                 self._below_ns.pop(symbol, None)
                 continue
-            quote = run.world.market.quote(symbol, now_ns)
+            quote = run.world.market.fair(symbol, now_ns)
             paid = position.cost / position.quantity / position.multiplier
             if quote is None or quote[0] > paid * Decimal(str(1 - run.stop_loss)) * Decimal("0.9") or run.stands():
                 self._below_ns.pop(symbol, None)

@@ -14,13 +14,13 @@ from typing import Any
 
 from simulator.clock import SimClock
 from simulator.faults import Faults
-from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.years.desk import DeskLives, take_the_place_of_threads
 from tests.years.loop import YearsLoop
+from tests.years.market import MovedMarket
 from tests.years.rest import lay_short_way
 from tests.years.wires import lay
 
@@ -83,7 +83,14 @@ class World:
     """The parts of one run."""
 
     def __init__(
-        self, folder: Path, seed: object, start_ns: int, market: Market, account: Account, rules: Rules, faults: Faults
+        self,
+        folder: Path,
+        seed: object,
+        start_ns: int,
+        market: MovedMarket,
+        account: Account,
+        rules: Rules,
+        faults: Faults,
     ) -> None:
         self.folder, self.seed, self.market, self.account = folder, seed, market, account
         self.loop = YearsLoop(start_ns, seed)
@@ -93,17 +100,25 @@ class World:
         self.server = AlpacaServer(market, self.clock, faults=faults, accounts=[account], rules=rules)
         lay_short_way(self.loop, self.network, self.server)
         self.desk: DeskLives
+        self._tables: dict[str, dict[str, object]] = {}
 
     @contextlib.asynccontextmanager
     async def open(self, tables: Mapping[str, Mapping[str, object]]) -> AsyncIterator[World]:
         """Serve, and write the desk's configuration."""
         async with self.server as server:
             config = self.folder / "config.toml"
-            config.write_text(_toml(_merged(server, self.folder, tables)))
+            self._tables = _merged(server, self.folder, tables)
+            config.write_text(_toml(self._tables))
             keys = (self.account.key, self.account.secret)
             self.desk = DeskLives(self.loop, self.network, self.folder, config, keys, self.story.note)
             take_the_place_of_threads(self._told)
             yield self
+
+    def config_with(self, tables: Mapping[str, Mapping[str, object]]) -> str:
+        """The desk's configuration with these tables."""
+        return _toml(
+            {**self._tables, **{name: {**self._tables.get(name, {}), **keys} for name, keys in tables.items()}}
+        )
 
     def _told(self, line: Any) -> str:
         self.desk.alarms.append(line)

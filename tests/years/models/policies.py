@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
+from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from strategies.golden import golden_observations
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import Golden, output_shapes
@@ -40,6 +40,13 @@ PLAN = (
 WISH, HELD = 0.8, 1e-4  # what forecast_ensemble wants of a stock that rose; a part of the equity that counts as nothing
 LEAP = 2.0  # online_dqn acts on a bar that moved by more, in its own unit: half a thousandth of the price
 
+HOURS = (
+    (0.12, option_scalper.BUY_CALL), (0.38, option_scalper.EXIT), (0.45, option_scalper.BUY_PUT),
+    (0.70, option_scalper.EXIT), (0.74, option_scalper.BUY_CALL),
+)  # fmt: skip
+"""What option_scalper does, and from which part of the session on; it holds for hours, and the last one to the close."""
+SLOT = 0.008  # of the session: so long it wants that
+
 Constants = dict[str, npt.NDArray[Any]]
 
 
@@ -54,6 +61,8 @@ def make(store: Path, five_minutes: Path) -> None:
     online = strategy("online_dqn", BY_MINUTE, config.text)
     changes = {"model_config": msgspec.json.decode(online.spec.config)}
     _put(store, online, _leaps(online), {}, online.spec.symbols, **changes)
+
+    _put(store, strategy(option_scalper.SPEC.name), _patient(), {})
 
 
 def _put(
@@ -152,6 +161,41 @@ def _plan() -> bytes:
         {"logits": ("batch", len(REGIMES)), "next_hidden": ("batch", HIDDEN)},
         constants,
     )
+
+
+def _patient() -> bytes:
+    """The action of the hour, of `HOURS`; else hold."""
+    spec = option_scalper.SPEC
+    starts = np.array([[start for start, _ in HOURS]], np.float32)
+    chosen = np.zeros((len(HOURS), len(spec.actions)), np.float32)
+    chosen[np.arange(len(HOURS)), [action for _, action in HOURS]] = SURE
+    hold = np.zeros((1, len(spec.actions)), np.float32)
+    hold[0, option_scalper.HOLD] = SURE
+    constants: Constants = {
+        "row": np.array(-1),
+        "column": np.array([spec.features.index("session_elapsed")]),
+        "starts": starts,
+        "ends": starts + np.float32(SLOT),
+        "chosen": chosen,
+        "hold": hold,
+        "one": _number(1.0),
+        "axis": np.array([1]),
+    }
+    nodes = [
+        _node("Gather", ["observation", "row"], ["newest"], axis=1),
+        _node("Gather", ["newest", "column"], ["elapsed"], axis=1),
+        _node("GreaterOrEqual", ["elapsed", "starts"], ["begun"]),
+        _node("Less", ["elapsed", "ends"], ["unended"]),
+        _node("And", ["begun", "unended"], ["here"]),
+        _node("Cast", ["here"], ["mask"], to=1),
+        _node("ReduceSum", ["mask", "axis"], ["any"], keepdims=1),
+        _node("Sub", ["one", "any"], ["otherwise"]),
+        _node("MatMul", ["mask", "chosen"], ["wanted"]),
+        _node("Mul", ["otherwise", "hold"], ["kept"]),
+        _node("Add", ["wanted", "kept"], ["logits"]),
+    ]
+    inputs: dict[str, tuple[str | int, ...]] = {"observation": ("batch", *spec.observation_shape)}
+    return graph(nodes, inputs, {"logits": ("batch", len(spec.actions))}, constants)
 
 
 def _relay() -> bytes:

@@ -1,0 +1,635 @@
+"""Troubles that have to come together to do harm: what mended defects needed, each as one act that waits for its moment.
+
+An act takes its details from its own draw. What it may expect afterwards of the desk it says to the run (`problem`), by
+the server's books and the market alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Awaitable, Callable
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from daemon.core.instruments.option_market import parse_occ
+from daemon.host.panic_marker import leave
+from simulator.prices.corporate_actions import Dividend, Rename, Split
+from simulator.trading.account import PositionChange
+from simulator.trading.orders import text
+from simulator.trading.settlement import _deliver, amend_fill, cash_row
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+from tests.chaos.desks.plan import DAILY, QUOTES, REBALANCER
+from tests.years import acts
+from tests.years.desks import UNDERLYING, new_name
+from tests.years.market import Width, is_option
+
+if TYPE_CHECKING:
+    from tests.years.run import Run
+
+DUE_S = 4 * 3600.0  # how long an act waits for its moment
+LOOK_S = 5.0
+READS = ("/v2/positions", "/v2/account", "/v2/orders")
+CALL_S = 90  # five seconds without a report, and the broker's own call with what it waits for
+
+
+async def until(run: Run, due: Callable[[], Any], within_s: float = DUE_S) -> Any:
+    """Wait for something that is true, and return it; None where it did not come."""
+    until_ns = run.now_ns() + int(within_s * SECOND_NS)
+    while run.now_ns() < until_ns:
+        if found := due():
+            return found
+        await asyncio.sleep(LOOK_S)
+    return None
+
+
+def _open(run: Run) -> bool:
+    return run.world.market.session_at(run.now_ns()) is not None
+
+
+def _left_min(run: Run) -> float:
+    """Minutes of the running session that are left; 0 outside of one."""
+    session = run.world.market.session_at(run.now_ns())
+    return 0.0 if session is None else (session.close_ns - run.now_ns()) / MINUTE_NS
+
+
+def _option(run: Run) -> str:
+    """A contract that the desk holds, with no order at work; "" for none."""
+    own = [symbol for symbol in sorted(run.own()) if is_option(symbol)]
+    return own[0] if own and _open(run) and not run.world.account.working else ""
+
+
+def _share(run: Run, chance: random.Random) -> str:
+    own = [
+        symbol
+        for symbol in sorted(run.own())
+        if not is_option(symbol) and run.world.market.tradable(symbol, run.now_ns())
+    ]
+    return chance.choice(own) if own else ""
+
+
+def _leap(run: Run, symbol: str, part: float, minutes: int, lasts_min: int = 0) -> None:
+    """The underlying moves against the contract, or the share falls, by this part."""
+    falls = not is_option(symbol) or symbol[-9] == "C"
+    of = UNDERLYING if is_option(symbol) else symbol
+    run.world.market.leap(of, 1 - part if falls else 1 + part, minutes, run.now_ns(), lasts_min)
+    run.leapt_ns = run.now_ns()
+
+
+def _next_date(run: Run) -> str:
+    """The next session's date, "" where the run ends before it."""
+    now_ns = run.now_ns()
+    later = [session for session in run.sessions if session.open_ns > now_ns]
+    return later[0].date if later else ""
+
+
+# --- prices that are too wide, or fall -------------------------------------------------------------------------------
+
+
+def _wide_for(run: Run, chance: random.Random, minutes: int) -> None:
+    bid, ask = chance.choice(((0.3, 3.0), (0.15, 4.0), (0.5, 3.5)))
+    until_ns = run.now_ns() + minutes * MINUTE_NS
+    run.faults.add("quote_wide", until_ns=until_ns, where={"stream": "option"}, bid=bid, ask=ask)
+    run.trouble_until(60 * minutes)
+
+
+async def _falls_behind_wide_quotes(run: Run, chance: random.Random) -> None:
+    """The underlying goes against a held contract while its quotes are too wide to be a price."""
+    if symbol := await until(run, lambda: _option(run)):
+        await asyncio.sleep(chance.uniform(20.0, 60.0))
+        _wide_for(run, chance, 45)
+        await asyncio.sleep(chance.uniform(30.0, 90.0))
+        _leap(run, symbol, chance.uniform(0.006, 0.01), chance.randint(1, 4))
+
+
+async def _wide_quotes_stay(run: Run, chance: random.Random) -> None:
+    if await until(run, lambda: _option(run)):
+        _wide_for(run, chance, 30)
+
+
+async def _wide_market(run: Run, chance: random.Random) -> None:
+    """Everybody quotes wide while the underlying stands still; meanwhile a person flattens, or the close comes."""
+    if not await until(run, lambda: _option(run)):
+        return
+    bid, ask = chance.choice((("0.3", "0.8"), ("0.4", "1.1")))
+    begin_ns = run.now_ns() + 20 * SECOND_NS
+    run.world.market.widths.append(Width(begin_ns, begin_ns + 25 * MINUTE_NS, Decimal(bid), Decimal(ask)))
+    run.trouble_until(25 * 60 + 300)
+    await asyncio.sleep(chance.uniform(90.0, 240.0))
+    await acts.command(run, "flatten")
+    await asyncio.sleep(40 * 60.0)
+    await acts.command(run, "resume")
+
+
+async def _falls(run: Run, chance: random.Random) -> None:
+    """What is held falls; where that halts, a person resumes in one of the ways."""
+    desks_own = lambda: _option(run) or (_open(run) and _share(run, chance))  # noqa: E731
+    if not (symbol := await until(run, desks_own)):
+        return
+    _leap(run, symbol, chance.uniform(0.006, 0.012) if is_option(symbol) else chance.uniform(0.03, 0.08), 5)
+    await asyncio.sleep(chance.uniform(900.0, 1500.0))
+    for word in chance.choice((("resume",), ("accept-broker", "resume"), ("resume-reset-limits",), ("halt", "resume"))):
+        await acts.command(run, word)
+        await asyncio.sleep(60.0)
+
+
+async def _falls_at_the_close(run: Run, chance: random.Random) -> None:
+    """In the session's last minute what is held falls far."""
+    if await until(run, lambda: 0 < _left_min(run) <= 2.2 and run.own(), 7 * 3600.0):
+        for symbol in sorted(run.own()):
+            _leap(run, symbol, chance.uniform(0.012, 0.02), 1)
+            break
+
+
+async def _exits_of_zero_minutes(run: Run, _: random.Random) -> None:
+    """The desk is set to buy contracts of today, and no time before the close is left for their exits."""
+    changes = {
+        "contracts": {"min_days": 0, "max_days": 0},
+        "execution": {
+            "expiry_day_flat_min": 0, "flat_before_close_min": 0, "flatten_lead_min": 0, "expiry_day_no_entry_min": 1
+        },
+    }  # fmt: skip
+    run.desk.kill(again=False)
+    whole = run.config.read_text()
+    run.config.write_text(run.world.config_with(changes))
+    run.bad_file = True
+    run.desk.start()
+    await asyncio.sleep(60.0)
+    if run.desk.ended == 2:  # such a configuration is refused
+        run.config.write_text(whole)
+    run.bad_file = False
+    if not run.desk.running:
+        run.desk.start()
+
+
+# --- what a person holds beside -----------------------------------------------------------------------------------------
+
+
+async def _both_hold(run: Run, chance: random.Random) -> str:
+    """A person buys what the desk holds; returns the symbol, "" where the desk holds nothing till the close nears."""
+    symbol = await until(run, lambda: _open(run) and _left_min(run) > 5 and _share(run, chance), 8 * 3600.0)
+    if not symbol:
+        return ""
+    if run.world.account.quantity(symbol) <= run.own().get(symbol, 0):
+        acts.by_hand(run, "place", symbol=symbol, qty=str(chance.randint(5, 90)), side="buy")
+        await asyncio.sleep(120.0)
+    return str(symbol)
+
+
+def _in_both(kind: str) -> Callable[[Run, random.Random], Awaitable[None]]:
+    async def over_night(run: Run, chance: random.Random) -> None:
+        """A person has shares of what the desk holds over night; on the next morning their company acts."""
+        symbol, day = await _both_hold(run, chance), _next_date(run)
+        if not symbol or not day:
+            return
+        await asyncio.sleep(600.0)
+        await acts.command(run, "resume")  # the person's trade has halted it
+        action: Any = {
+            "split": Split(symbol, day, Decimal(chance.choice(("2", "3", "0.5"))), True),
+            "dividend": Dividend(symbol, day, Decimal(chance.choice(("0.50", "1.11")))),
+            "new name": Rename(symbol, day, new_name(symbol)),
+        }[kind]
+        run.befallen.add(symbol)
+        if kind == "new name":
+            run.befallen.add(new_name(symbol))
+        run.world.market.befall(run.world.server.back_office, action)
+        run.world.server.matching.changed.set()
+
+    return over_night
+
+
+async def _dividend_unannounced(run: Run, chance: random.Random) -> None:
+    """A dividend whose ex-date nobody announced, on shares of both, of which the person's were bought just now."""
+    symbol = await _both_hold(run, chance)
+    if not symbol:
+        return
+    await asyncio.sleep(chance.uniform(60.0, 600.0))
+    account, now_ns = run.world.account, run.now_ns()
+    shares, amount = account.quantity(symbol), Decimal(chance.choice(("0.75", "1.50")))
+    run.watch.pays(symbol)
+    more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
+    cash_row(account, "DIV", shares * amount, now_ns, "Dividend", **more)
+    run.trouble_until(60)
+
+
+async def _exercise_beside(run: Run, chance: random.Random) -> None:
+    """A person buys contracts, some of them the desk's, and exercises them."""
+    market, account = run.world.market, run.world.account
+    if not await until(run, lambda: _open(run) and _left_min(run) > 60):
+        return
+    spot = market.price(run.now_ns())
+    own = await until(run, lambda: _option(run), 1800.0) if chance.random() < 0.6 else ""
+    symbol = own or ""
+    if not symbol and spot is not None:
+        session = market.session_at(run.now_ns())
+        if session is None:
+            return
+        rows = market.listed(session.date)
+        fits = [r for r in rows if r["type"] == "call" and spot - 8 < Decimal(r["strike_price"]) < spot - 2]
+        symbol = str(chance.choice(fits)["symbol"]) if fits else ""
+    before = account.quantity(symbol)
+    if not symbol or not acts.by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 3)), side="buy"):
+        return
+    await asyncio.sleep(180.0)
+    await acts.command(run, "resume")
+    await asyncio.sleep(chance.uniform(30.0, 300.0))
+    quantity = run.watch.others(symbol)
+    position = account.positions.get(symbol)
+    if quantity <= 0 or position is None or quantity > account.available(symbol) or before < 0:
+        return
+    contract, count = parse_occ(symbol), len(account.trades)
+    assert contract is not None
+    _deliver(run.world.server.matching, account, position, contract, "OPEXC", Decimal(quantity), run.now_ns())
+    run.others_changes |= set(account.trades[count:])
+    run.persons += 1
+
+
+# --- no report ----------------------------------------------------------------------------------------------------------
+
+
+async def _no_report(run: Run, chance: random.Random, *, beside: bool) -> None:
+    """Reads of the account fail for minutes, orders are taken; and a person flattens the desk."""
+    symbol = await until(run, lambda: _open(run) and _left_min(run) > 15 and _share(run, chance), 8 * 3600.0)
+    if not symbol:
+        return
+    if beside and await _both_hold(run, chance):
+        await asyncio.sleep(400.0)
+        await acts.command(run, "resume")
+    seconds = chance.randint(240, 480)
+    for path in READS:
+        until_ns = run.now_ns() + seconds * SECOND_NS
+        run.faults.add("http_error", until_ns=until_ns, where={"method": "GET", "path": path}, status=503)
+    run.trouble_until(seconds)
+    await asyncio.sleep(chance.uniform(15.0, 60.0))
+    began_ns, up = run.now_ns(), run.alive_since(run.now_ns())
+    own = {one: q for one, q in run.watch.own().items() if q > 0 and not is_option(one)}
+    if not await acts.command(run, "flatten") or run.stands() or not up:
+        return
+    await asyncio.sleep(CALL_S)
+    market, account = run.world.market, run.world.account
+    sold = {order.symbol for order in account.orders.values() if order.sign < 0 and order.created_ns >= began_ns}
+    waits = [one for one in own if one not in sold and market.tradable(one, run.now_ns()) and one in account.positions]
+    if waits and run.alive_since(began_ns) and _open(run) and not run.world.network.down:
+        run.problem("not_left", f"{', '.join(waits)} wait {CALL_S} s for a report that does not come")
+    await asyncio.sleep(seconds + 300.0)
+    await acts.command(run, "resume")
+
+
+async def _no_report_flatten(run: Run, chance: random.Random) -> None:
+    await _no_report(run, chance, beside=False)
+
+
+async def _no_report_beside(run: Run, chance: random.Random) -> None:
+    await _no_report(run, chance, beside=True)
+
+
+# --- panics -------------------------------------------------------------------------------------------------------------
+
+
+async def _panic_killed(run: Run, chance: random.Random) -> None:
+    """A panic that was killed before it wrote its result."""
+    if not await until(run, lambda: _open(run) and run.own(), 4 * 3600.0):
+        return
+    marker = leave(run.desk.state_dir, "ann")
+    await asyncio.sleep(chance.uniform(0.0, 60.0))
+    if marker._file is not None:
+        os.close(marker._file)
+    run.panic_failed_ns = run.now_ns()
+    await asyncio.sleep(2100.0)
+    await acts.after_panic(run)
+
+
+async def _panic_and_flatten(run: Run, chance: random.Random) -> None:
+    """While the desk stands down after a panic that lives, a person flattens: that does nothing, and has to say so."""
+    await until(run, lambda: _open(run) and run.own(), 3600.0)
+    marker = leave(run.desk.state_dir, "ann")
+    await asyncio.sleep(chance.uniform(10.0, 60.0))
+    live = run.desk.live
+    if live is not None and run.desk.running and live.engine.machine.state.broker.stood_down:
+        if await acts.command(run, "flatten"):
+            run.problem("command", "a flatten while a panic lives is taken, and nothing is sent")
+    for symbol in sorted(run.world.account.positions):
+        acts.by_hand(run, "close", symbol=symbol)
+    await asyncio.sleep(60.0)
+    marker.end("flat" if not run.world.account.exposed() else "not flat")
+    await acts.after_panic(run)
+
+
+async def _panic_unheard(run: Run, _: random.Random) -> None:
+    """A panic lives on, closes nothing, and is never heard of again; a person comes in the middle of the next session."""
+    if not await until(run, lambda: _open(run) and run.own(), 7 * 3600.0):
+        return
+    marker = leave(run.desk.state_dir, "ann")
+    await asyncio.sleep(60.0)
+    if await _into_next_session(run, 75.0):
+        live = run.desk.live
+        if live is not None and run.alive_since(run.now_ns() - 60 * MINUTE_NS) and run.own():
+            named = run.watch.raised("panic_failed")
+            if live.engine.machine.state.broker.stood_down and not named:
+                run.problem("unnamed", f"{run.own()} are held after a panic, and this session has no alarm of it")
+    marker.end("not flat")
+    await asyncio.sleep(900.0)
+    await acts.after_panic(run)
+
+
+async def _into_next_session(run: Run, minutes: float) -> bool:
+    """Wait so far into the next session; False where there is none."""
+    later = [session for session in run.sessions if session.open_ns > run.now_ns()]
+    if not later:
+        return False
+    await run.world.until(later[0].open_ns + int(minutes * MINUTE_NS))
+    return True
+
+
+# --- starts -------------------------------------------------------------------------------------------------------------
+
+
+async def _ballast_is_a_folder(run: Run, _: random.Random) -> None:
+    """Killed while it holds something, and where its reserve for a full disk was there is a folder."""
+    if not await until(run, run.own):
+        return
+    run.desk.kill(again=False)
+    place = run.desk.state_dir / "ballast"
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    run.desk.start()
+    await asyncio.sleep(1200.0)
+    with contextlib.suppress(OSError):
+        place.rmdir()
+    await run.restart()
+
+
+async def _model_gone_for_days(run: Run, _: random.Random) -> None:
+    """Killed while it holds something; its model is gone until the middle of the next session."""
+    if not await until(run, run.own):
+        return
+    run.desk.kill(again=False)
+    file = acts.policy_file(run)
+    whole = file.read_bytes()
+    file.unlink()
+    run.bad_file = True
+    run.desk.start()
+    if await _into_next_session(run, 75.0):
+        held = run.own()
+        if held and run.desk.running and run.alive_since(run.now_ns() - 70 * MINUTE_NS):
+            if not run.watch.raised("no_model") and not run.watch.raised("configuration"):
+                run.problem("unnamed", f"{held} are held without a model, and this session has no alarm of it")
+    file.write_bytes(whole)
+    run.bad_file = False
+    if run.desk.running:
+        await run.restart()
+    else:
+        run.desk.start()
+    await asyncio.sleep(120.0)
+    await acts.command(run, "resume")
+
+
+# --- a strategy that raises ---------------------------------------------------------------------------------------------
+
+
+async def _strategy_raises(run: Run, chance: random.Random) -> None:
+    """The strategy raises at each bar for a while."""
+    if not await until(run, lambda: _open(run) and _left_min(run) > 30 and run.own()):
+        return
+    run.raising = True
+    await asyncio.sleep(chance.uniform(600.0, 1200.0))
+    if run.raised_ends > 2:
+        run.problem("ended", f"a strategy that raises ended the daemon {run.raised_ends} times")
+    run.raising = False
+    await asyncio.sleep(300.0)
+    await acts.command(run, "resume")
+
+
+# --- alarms -------------------------------------------------------------------------------------------------------------
+
+
+async def _many_small_and_a_grave(run: Run, chance: random.Random) -> None:
+    """Small troubles come in numbers, with a grave one among them."""
+    symbol = await until(run, lambda: _open(run) and run.own())
+    if not symbol:
+        return
+    account = run.world.account
+    for number in range(chance.randint(4, 9)):
+        cash_row(account, f"NEW{number}", Decimal("0.0"), run.now_ns(), "Something new")
+    await asyncio.sleep(chance.uniform(0.0, 100.0))
+    acts.by_hand(run, "close", symbol=sorted(run.own())[0]) if run.own() else None
+    await asyncio.sleep(chance.uniform(10.0, 100.0))
+    for number in range(9, 9 + chance.randint(4, 9)):
+        cash_row(account, f"NEW{number}", Decimal("0.0"), run.now_ns(), "Something new")
+    run.trouble_until(60)
+
+
+async def _exits_refused(run: Run, chance: random.Random) -> None:
+    """A position has to leave, and the broker refuses each attempt for long."""
+    if not await until(run, lambda: _open(run) and _left_min(run) > 60 and run.own()):
+        return
+    seconds = chance.randint(1500, 2700)
+    where = {"key": run.world.account.key, "side": "sell"}
+    until_ns = run.now_ns() + seconds * SECOND_NS
+    run.faults.add("order_refused", until_ns=until_ns, where=where, status=403, code=40310000, message="not now")
+    run.trouble_until(seconds)
+    await acts.command(run, "flatten")
+    await asyncio.sleep(seconds + 600.0)
+    await acts.command(run, "resume")
+
+
+# --- others' orders, and the account -----------------------------------------------------------------------------------
+
+
+async def _sells_more(run: Run, chance: random.Random) -> None:
+    """A person sells what nobody holds, and buys it back much later."""
+    account, symbols = run.world.account, sorted(run.plan.symbols or run.shares)
+    free = [symbol for symbol in symbols if not account.quantity(symbol)]
+    if not await until(run, lambda: _open(run)) or not free:
+        return
+    symbol, count = chance.choice(free), str(chance.randint(1, 9))
+    if acts.by_hand(run, "place", symbol=symbol, qty=count, side="sell"):
+        await asyncio.sleep(chance.uniform(1500.0, 3600.0))
+        if account.quantity(symbol) < 0:
+            acts.by_hand(run, "place", symbol=symbol, qty=count, side="buy")
+
+
+async def _blocked(run: Run, chance: random.Random) -> None:
+    """The account may not trade for a while in which positions have to leave."""
+    if not await until(run, lambda: _open(run) and _left_min(run) > 50 and run.own()):
+        return
+    seconds = chance.randint(1200, 2400)
+    run.faults.add("account_blocked", until_ns=run.now_ns() + seconds * SECOND_NS)
+    run.trouble_until(seconds)
+    if symbol := _option(run):
+        _leap(run, symbol, 0.008, 2)
+
+
+# --- a daily desk ------------------------------------------------------------------------------------------------------
+
+
+async def _split_line_late(run: Run, chance: random.Random) -> None:
+    """A split over night, whose line comes after the deadline of the next decision."""
+    symbol = await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
+    day = _next_date(run)
+    if not symbol or not day:
+        return
+    run.befallen.add(symbol)
+    run.world.market.befall(run.world.server.back_office, Split(symbol, day, Decimal(chance.choice(("2", "3"))), True))
+    run.world.server.matching.changed.set()
+    session = run.world.market.session_of(day)
+    assert session is not None
+    hidden_ns = session.close_ns + 20 * 3600 * SECOND_NS
+    where = {"key": run.world.account.key, "symbol": symbol}
+    run.faults.add("split_line_late", until_ns=hidden_ns, where=where)
+    run.split_owed[symbol] = hidden_ns
+
+
+def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
+    async def kept_back(run: Run, chance: random.Random) -> None:
+        """Halted or paused at the decision, and resumed before the open."""
+        session = next((s for s in run.sessions if s.close_ns > run.now_ns()), None)
+        if session is None or not _next_date(run):
+            return
+        await run.world.until(session.close_ns - 120 * SECOND_NS)
+        if not await acts.command(run, name):
+            return
+        following = next((s for s in run.sessions if s.open_ns > session.close_ns), None)
+        if following is None:
+            return
+        minutes = chance.randint(25, 60)
+        await run.world.until(following.open_ns - minutes * MINUTE_NS)
+        calm = run.alive_since(run.now_ns() - 20 * MINUTE_NS) and run.willing()
+        resumed = await acts.command(run, "resume")
+        await run.world.until(following.open_ns + 10 * MINUTE_NS)
+        orders = [
+            o for o in run.world.account.orders.values() if o.created_ns > following.open_ns - minutes * MINUTE_NS
+        ]
+        other = run.schedule.desk == REBALANCER and date.fromisoformat(session.date).weekday() > 0
+        if other and calm and resumed and not orders and run.alive_since(run.now_ns() - 25 * MINUTE_NS):
+            run.problem("basket", f"resumed {minutes} minutes before the open, and the day's basket was not traded")
+
+    return kept_back
+
+
+async def _quotes_gone(run: Run, chance: random.Random) -> None:
+    """No quotes over REST for most of a session; a desk that is invested says so."""
+    if not await until(run, lambda: _open(run) and run.own(), 7 * 3600.0):
+        return
+    if _left_min(run) < 150 and not await _into_next_session(run, chance.uniform(-5.0, 30.0)):
+        return
+    hours = chance.uniform(2.0, 5.0)
+    for path in (QUOTES["path"], "/v2/stocks/snapshots"):
+        until_ns = run.now_ns() + int(hours * 3600 * SECOND_NS)
+        run.faults.add("http_error", until_ns=until_ns, where={"method": "GET", "path": path}, status=503)
+    run.trouble_until(int(hours * 3600))
+    began_ns = run.now_ns()
+    await asyncio.sleep(100 * 60.0)
+    invested = run.own()
+    if invested and run.schedule.desk in DAILY and _open(run) and run.alive_since(began_ns) and run.is_invested():
+        if not run.watch.raised("blind") and not run.stands():
+            run.problem("unnamed", f"no quote of {len(invested)} holdings for 100 minutes, and no alarm blind")
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------------
+
+
+async def _unknown_line(run: Run, chance: random.Random) -> None:
+    """A line of a kind that nobody knows, with cash."""
+    await until(run, lambda: _open(run))
+    amount = Decimal(chance.choice(("-40", "40", "-7.35", "12.5")))
+    cash_row(run.world.account, "NEW", amount, run.now_ns(), "Something new")
+    run.money_moved = True
+
+
+async def _worthless(run: Run, chance: random.Random) -> None:
+    """Shares of the desk are removed as worthless."""
+    symbol = await until(run, lambda: _open(run) and _share(run, chance))
+    if not symbol or run.watch.others(symbol) or any(o.symbol == symbol for o in run.world.account.working.values()):
+        return
+    account, quantity = run.world.account, run.world.account.quantity(symbol)
+    account.trade(PositionChange(symbol, -quantity, Decimal(0), run.now_ns()))
+    cash_row(account, "REORG", Decimal(0), run.now_ns(), "Worthless removal", symbol=symbol, qty=text(-quantity))
+    run.money_moved = True
+    run.befallen.add(symbol)
+    run.world.market.days.delisted[symbol] = _next_date(run) or "9999"
+
+
+def _amended(*, bust: bool, older: bool) -> Callable[[Run, random.Random], Awaitable[None]]:
+    async def amended(run: Run, chance: random.Random) -> None:
+        """A fill is busted or corrected; neither its order nor an update shows it, only the ledger's line."""
+        account = run.world.account
+
+        def fitting() -> list[PositionChange]:
+            session = run.world.market.session_at(run.now_ns())
+            if session is None:
+                return []
+            by_desk = [t for t in account.trades if t.execution_id and run.is_own(t.order_id)]
+            then = [t for t in by_desk if (t.time_ns < session.open_ns) == older]
+            wanted = [t for t in then if not bust or (t.quantity > 0 and run.own().get(t.symbol, 0) >= t.quantity)]
+            return [t for t in wanted if not run.moved(t.symbol) and run.now_ns() - t.time_ns > 120 * SECOND_NS]
+
+        fills = await until(run, fitting)
+        if not fills:
+            return
+        fill = chance.choice(fills[-5:])
+        until_ns = run.now_ns() + 30 * SECOND_NS
+        word = "trade_bust" if bust else "trade_correct"
+        run.faults.add("update_lost", until_ns=until_ns, where={"key": account.key, "event": word})
+        each = Decimal("0.50") if abs(fill.quantity) * (100 if is_option(fill.symbol) else 1) > 10 else Decimal("2.00")
+        amend_fill(run.world.server.matching, account, fill, None if bust else each, run.now_ns(), order_kept=True)
+        run.money_moved = True
+        run.trouble_until(60)
+
+    return amended
+
+
+async def _activity_garbage(run: Run, chance: random.Random) -> None:
+    """The stream of activities misbehaves in every way."""
+    for kind in ("activity_garbage", "activity_dropped", "activity_doubled"):
+        run.faults.add(kind, times=chance.randint(1, 3), text=chance.choice(("{", "nonsense", "x" * 200_000)))
+    for _ in range(chance.randint(2, 5)):
+        cash_row(run.world.account, "FEE", Decimal("-0.10"), run.now_ns(), "Fee")
+        run.world.server.matching.changed.set()
+        await asyncio.sleep(chance.uniform(5.0, 60.0))
+    run.money_moved = True
+    await asyncio.sleep(120.0)
+    for fault in run.faults.waiting("activity_garbage", "activity_dropped", "activity_doubled"):
+        run.faults.remove(fault)
+
+
+TOGETHER: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
+    "falls behind wide quotes": _falls_behind_wide_quotes,
+    "wide quotes stay": _wide_quotes_stay,
+    "wide market, flatten": _wide_market,
+    "falls": _falls,
+    "falls at the close": _falls_at_the_close,
+    "exits of zero minutes": _exits_of_zero_minutes,
+    "split of both": _in_both("split"),
+    "dividend of both": _in_both("dividend"),
+    "new name of both": _in_both("new name"),
+    "dividend nobody announced": _dividend_unannounced,
+    "exercise beside": _exercise_beside,
+    "no report, flatten": _no_report_flatten,
+    "no report, flatten beside": _no_report_beside,
+    "panic killed": _panic_killed,
+    "panic, flatten": _panic_and_flatten,
+    "panic unheard": _panic_unheard,
+    "ballast is a folder": _ballast_is_a_folder,
+    "model gone for days": _model_gone_for_days,
+    "strategy raises": _strategy_raises,
+    "many small and a grave": _many_small_and_a_grave,
+    "exits refused": _exits_refused,
+    "sells more": _sells_more,
+    "blocked": _blocked,
+    "split line late": _split_line_late,
+    "halted at the decision": _kept_back("halt"),
+    "paused at the decision": _kept_back("pause"),
+    "quotes gone": _quotes_gone,
+    "unknown line": _unknown_line,
+    "worthless": _worthless,
+    "bust unheard": _amended(bust=True, older=False),
+    "correction unheard": _amended(bust=False, older=False),
+    "older correction": _amended(bust=False, older=True),
+    "older bust": _amended(bust=True, older=True),
+    "activity garbage": _activity_garbage,
+}
+"""Every act by its name in a schedule."""
