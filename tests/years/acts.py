@@ -43,14 +43,16 @@ async def happen(run: Run, it: Happening) -> None:
     from tests.years.together import TOGETHER
 
     name, _, rest = it.what.partition(" ")
-    if name == "command":
+    if it.what in TOGETHER:
+        await TOGETHER[it.what](run, chance)
+    elif name == "command":
         await command(run, rest)
     elif name == "typo":
         await _bad_file(run, chance, "configuration", rest.removeprefix("in "))
     elif name == "model":
         await _bad_file(run, chance, "model", rest)
     else:
-        await (ACTS.get(it.what) or TOGETHER[it.what])(run, chance)
+        await ACTS[it.what](run, chance)
     run.met[f"did {it.what}"] += 1
 
 
@@ -173,7 +175,7 @@ def _leap(by_s: float) -> Callable[[Run, random.Random], Awaitable[None]]:
 
 async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> None:
     """Killed, and a file that the next life needs is bad for a while; then it is whole, and a person resumes."""
-    exposed = run.exposed()
+    own = run.watch.own() if run.exposed() else {}
     run.desk.kill(again=False)
     file = run.config if what == "configuration" else policy_file(run)
     whole = file.read_bytes()
@@ -190,7 +192,7 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
     run.bad_file = True
     run.desk.start()
     await asyncio.sleep(chance.uniform(120.0, 1800.0))
-    if exposed and run.holds_own() and run.desk.ended == 2:
+    if run.desk.ended == 2 and any(run.world.account.quantity(symbol) for symbol in own):
         run.problem("no_start", f"a {what} ({how}) that is bad ended a desk that holds something with code 2")
     file.write_bytes(whole)
     run.bad_file = False

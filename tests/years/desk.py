@@ -22,8 +22,11 @@ from pydantic import SecretStr
 
 from daemon.app.live.desk import LiveDesk, run_live
 from daemon.app.live.prepare import prepare_live
+from daemon.app.live.settings_choice import settings_of_a_held_desk
 from daemon.cli.start.exits import TROUBLE, exit_code
 from daemon.config.load import Credentials, load
+from daemon.config.sources import ConfigError
+from daemon.config.tables import DeskSettings
 from daemon.host.hang import HangGuard
 from daemon.host.time.clock import Clock
 from daemon.journal.journal import FILE
@@ -89,7 +92,7 @@ class DeskLives:
         log = Log("info", "json", lines)
 
         def checked() -> Any:
-            settings = load(self.config, {})
+            settings = self._settings()
             clock = Clock.virtual(self.loop.participant)
             return prepare_live(settings, self._keys, dry_run=False, clock=clock)
 
@@ -115,6 +118,14 @@ class DeskLives:
             return TROUBLE if stopped_by == "disk_full" else 0
 
         return exit_code(log, work)
+
+    def _settings(self) -> DeskSettings:
+        """What `rltraderd` reads: where it has mistakes, a desk that holds something goes on with its exits."""
+        try:
+            return load(self.config, {})
+        except ConfigError as refused:
+            settings, mistakes = settings_of_a_held_desk(self.config, {}, refused)
+            return settings.in_place_of(mistakes)
 
     def _over(self, process: Process, task: asyncio.Task[int]) -> None:
         if self.process is not process or not process.alive:

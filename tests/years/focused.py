@@ -139,10 +139,10 @@ FOCUSED: Mapping[str, Schedule] = {
         SCALPER, 1, (0, 20.0, "exercise beside"), tables=(PATIENT, IGNORE)
     ),
     "shares_of_an_unknown_owner_are_the_desk_s": _life(
-        SWITCHER, 3, (1, 60.0, "buys"), (2, 60.0, "dividend nobody announced"), tables=(IGNORE,)
+        SWITCHER, 4, (1, 60.0, "dividend nobody announced"), tables=(IGNORE,)
     ),
     "flatten_without_a_report_sells_twice": _life(
-        SWITCHER, 2, (1, 60.0, "closes unheard, flatten", 3), tables=(IGNORE,)
+        SWITCHER, 2, (1, 60.3, "closes unheard, flatten", 1), tables=(IGNORE,)
     ),
     "broker_s_call_sells_a_person_s_shares": _life(
         SWITCHER, 2, (1, 30.0, "no report, flatten beside"), tables=(IGNORE,)
@@ -160,6 +160,7 @@ FOCUSED: Mapping[str, Schedule] = {
             PATIENT,
             ("execution", "flat_before_close_min", 0),
             ("execution", "flatten_lead_min", 1),
+            ("sizing", "max_contracts", 4),
         ),
     ),
     "resume_forgets_the_day": _life(

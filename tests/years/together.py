@@ -138,7 +138,7 @@ async def _falls(run: Run, chance: random.Random) -> None:
 
 async def _falls_at_the_close(run: Run, chance: random.Random) -> None:
     """In the session's last minute what is held falls far."""
-    if await until(run, lambda: 0 < _left_min(run) <= 2.2 and run.own(), 7 * 3600.0):
+    if await until(run, lambda: 0 < _left_min(run) <= 1.9 and run.own(), 7 * 3600.0):
         for symbol in sorted(run.own()):
             _leap(run, symbol, chance.uniform(0.012, 0.02), 1)
             break
@@ -202,9 +202,13 @@ def _in_both(kind: str) -> Callable[[Run, random.Random], Awaitable[None]]:
 
 
 async def _dividend_unannounced(run: Run, chance: random.Random) -> None:
-    """A dividend whose ex-date nobody announced, on shares of both, of which the person's were bought just now."""
+    """A dividend whose ex-date nobody announced, on shares of both, of which the person's were bought bit by bit."""
     symbol = await _both_hold(run, chance)
     if not symbol:
+        return
+    if await _into_next_session(run, 60.0) and symbol in run.own():
+        acts.by_hand(run, "place", symbol=symbol, qty=str(chance.randint(5, 90)), side="buy")
+    if not await _into_next_session(run, 60.0) or symbol not in run.own():
         return
     await asyncio.sleep(chance.uniform(60.0, 600.0))
     account, now_ns = run.world.account, run.now_ns()
@@ -454,7 +458,8 @@ async def _sells_more(run: Run, chance: random.Random) -> None:
 
 async def _blocked(run: Run, chance: random.Random) -> None:
     """The account may not trade for a while in which positions have to leave."""
-    if not await until(run, lambda: _open(run) and _left_min(run) > 50 and run.own()):
+    held = lambda: _option(run) or (_open(run) and not run.world.account.working and run.own())  # noqa: E731
+    if not await until(run, lambda: _left_min(run) > 50 and held()):
         return
     seconds = chance.randint(1200, 2400)
     run.faults.add("account_blocked", until_ns=run.now_ns() + seconds * SECOND_NS)
@@ -486,26 +491,23 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
 def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
     async def kept_back(run: Run, chance: random.Random) -> None:
         """Halted or paused at the decision, and resumed before the open."""
-        session = next((s for s in run.sessions if s.close_ns > run.now_ns()), None)
-        if session is None or not _next_date(run):
-            return
-        await run.world.until(session.close_ns - 120 * SECOND_NS)
-        if not await acts.command(run, name):
-            return
-        following = next((s for s in run.sessions if s.open_ns > session.close_ns), None)
+        following = next((s for s in run.sessions if s.open_ns > run.now_ns() + 30 * MINUTE_NS), None)
         if following is None:
             return
-        minutes = chance.randint(25, 60)
-        await run.world.until(following.open_ns - minutes * MINUTE_NS)
-        calm = run.alive_since(run.now_ns() - 20 * MINUTE_NS) and run.willing()
-        resumed = await acts.command(run, "resume")
+        await run.world.until(following.open_ns - chance.randint(17, 25) * MINUTE_NS)
+        calm = run.alive_since(run.now_ns() - 10 * MINUTE_NS) and run.willing()
+        live = run.desk.live
+        calm &= live is not None and live.engine.machine.state.risk.halt is None
+        if not await acts.command(run, name):
+            return
+        await run.world.until(following.open_ns - chance.randint(4, 12) * MINUTE_NS)
+        calm &= run.willing()
+        resumed, began_ns = await acts.command(run, "resume"), run.now_ns()
         await run.world.until(following.open_ns + 10 * MINUTE_NS)
-        orders = [
-            o for o in run.world.account.orders.values() if o.created_ns > following.open_ns - minutes * MINUTE_NS
-        ]
-        other = run.schedule.desk == REBALANCER and date.fromisoformat(session.date).weekday() > 0
-        if other and calm and resumed and not orders and run.alive_since(run.now_ns() - 25 * MINUTE_NS):
-            run.problem("basket", f"resumed {minutes} minutes before the open, and the day's basket was not traded")
+        other = run.schedule.desk == REBALANCER and date.fromisoformat(following.date).weekday() > 1
+        if other and calm and resumed and run.alive_since(began_ns) and run.willing():
+            if not any(order.created_ns > began_ns for order in run.world.account.orders.values()):
+                run.problem("basket", "resumed before the open, and the day's basket was not traded")
 
     return kept_back
 

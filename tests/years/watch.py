@@ -337,14 +337,14 @@ class Watch:
         session = run.world.market.session_at(run.now_ns())
         if session is not None and session.date != self._equity[0]:
             equity = run.equity()
-            self._raised.clear()
-            self._refused.clear()
             if equity is not None:
                 self._equity = session.date, equity
                 self._cash_at_open = Decimal(run.world.account.cash) if not run.world.account.positions else ZERO
         if session is None and self._equity[0] not in self._at_close:
             self._count()
             self._at_close[self._equity[0]] = dict(self._own), dict(self._total)
+            self._raised.clear()  # what is raised from now on is the next session's
+            self._refused.clear()
         if self._state is not None and run.persons:
             self._book_is_own()
         if session is not None and self._state is not None:
@@ -495,7 +495,7 @@ class Watch:
                 self._below_ns.pop(symbol, None)
                 continue
             quote = run.world.market.fair(symbol, now_ns)
-            paid = position.cost / position.quantity / position.multiplier
+            paid = position.cost / position.quantity
             if quote is None or quote[0] > paid * Decimal(str(1 - run.stop_loss)) * Decimal("0.9") or run.stands():
                 self._below_ns.pop(symbol, None)
                 continue
