@@ -18,7 +18,6 @@ BY_BAR = (SCALPER, ONLINE)
 FIRST = "2024-07-08"  # a Monday; no half day near it
 PATIENT = ("years", "patient", True)
 IGNORE = ("broker", "foreign_orders", "ignore")
-BOTH: Mapping[str, tuple[str, ...]] = {}
 
 Row = tuple[str, str, Any]
 
@@ -28,10 +27,9 @@ def _life(
     days: int,
     *happenings: tuple[int, float, str] | tuple[int, float, str, int],
     tables: tuple[Row, ...] = (),
-    seed: int = 7,
+    nights: tuple[bool, ...] = (),
 ) -> Schedule:
-    told = tuple(Happening(*it) for it in happenings)
-    return Schedule(desk, seed, FIRST, days, tables, told)
+    return Schedule(desk, 7, FIRST, days, tables, tuple(Happening(*it) for it in happenings), nights)
 
 
 DESKS_OF: Mapping[str, tuple[str, ...]] = {
@@ -87,7 +85,7 @@ LIKELY: Mapping[str, tuple[str, ...]] = {
     "renamed_shares_of_a_person_become_the_desk_s": ("new name of both",),
     "person_s_exercise_gives_the_desk_shares": ("exercise beside",),
     "shares_of_an_unknown_owner_are_the_desk_s": ("dividend nobody announced", "dividend beside"),
-    "flatten_without_a_report_sells_twice": ("closes unheard, flatten",),
+    "flatten_without_a_report_sells_twice": ("closes unheard, flatten", "closes unheard, then flatten"),
     "broker_s_call_sells_a_person_s_shares": ("no report, flatten beside",),
     "shares_wait_for_a_report_without_end": ("no report, flatten",),
     "broker_s_call_of_yesterday_is_a_stranger_s": ("no report, flatten", "no report, flatten beside"),
@@ -180,7 +178,9 @@ FOCUSED: Mapping[str, Schedule] = {
     "no_start_without_a_model": _life(SWITCHER, 2, (1, 60.0, "model gone")),
     "no_start_with_a_mistaken_table": _life(SWITCHER, 2, (1, 60.0, "typo in risk")),
     "no_start_without_its_ballast": _life(SWITCHER, 2, (1, 60.0, "ballast is a folder")),
-    "invested_desk_without_a_model_is_silent": _life(SWITCHER, 3, (1, 60.0, "model gone for days")),
+    "invested_desk_without_a_model_is_silent": _life(
+        SWITCHER, 3, (1, 60.0, "model gone for days"), nights=(False, False, True)
+    ),
     "strategy_that_raises_is_asked_again": _life(SCALPER, 1, (0, 20.0, "strategy raises"), tables=(PATIENT,)),
     "grave_alarms_wait_behind_trivial_ones": _life(
         SWITCHER, 2, (1, 60.0, "many small and a grave"), tables=(("alarms", "per_minute", 1),)

@@ -66,7 +66,7 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "start": frozenset(("no_model", "configuration")),
     "strategy": frozenset(("quarantine",)),
     "alarms": frozenset(("foreign_order", "reconciliation", "flatten", "reject_rate")),
-    "account": frozenset(("foreign_order", "reconciliation", "short_position")),
+    "account": frozenset(("foreign_order", "reconciliation", "short_position", "flatten", "accept_broker")),
     "basket": frozenset(("operator", "blind", "blind_hold")),
 }
 """Halts that what the runner does explains, by family; a server's fault has those of its kind, and an outage's."""
@@ -115,7 +115,7 @@ class Run:
         self.befallen: set[str] = set()  # symbols whose company acts
         self.others_changes: set[PositionChange] = set()  # of the account without an order, which are no desk's
         self.leapt_ns = 0
-        self.raising = False  # its strategy does
+        self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
         account = Account("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
@@ -313,7 +313,7 @@ class Run:
 
     def _over(self, code: int) -> None:
         """A life ended by itself or was stopped."""
-        if self.raising and code == 1:
+        if self.raises[0] and code == 1 and self.now_ns() < self.raises[1] + 600 * SECOND_NS:
             self.raised_ends += 1
             return
         if self.desk.wanted and code != 0 and not self.bad_file and not (self.damaged and code == 1):
@@ -471,7 +471,7 @@ class Run:
     def _judge(self) -> None:
         with contextlib.suppress(JournalError, IndexError, KeyError):
             watch.in_the_end(self, books(self.desk.state_dir))
-        if not self.damaged and not self.raised_ends:  # a replay asks a strategy that does not raise
+        if not self.damaged:
             try:
                 different = verify(self.desk.state_dir / FILE, code_digest(), strategy_named).difference
             except JournalError as error:
@@ -487,10 +487,11 @@ def _let_it_raise(run: Run) -> None:
     kind: Any = type(strategy_named(run.schedule.desk, BY_MINUTE if run.schedule.desk == ONLINE else ()))
     observe = kind.observe
 
-    def observed(self: Any, *args: Any) -> Any:
-        if run.raising:
+    def observed(self: Any, state: Any, bars: Any, view: Any) -> Any:
+        begin_ns, end_ns = run.raises
+        if bars and begin_ns <= bars[-1].start_ns < end_ns:  # whoever asks, and whenever: a replay too
             raise RuntimeError("the world has it so")
-        return observe(self, *args)
+        return observe(self, state, bars, view)
 
     kind.observe = observed
 

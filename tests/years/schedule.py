@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.chaos.desks.plan import DAILY, OWN, SCALPER, SHARES, shared_kinds
+from tests.chaos.desks.plan import DAILY, ONLINE, OWN, SCALPER, SHARES, shared_kinds
 from tests.chaos.kinds import Kind
 
 FIRST_YEAR, LAST_YEAR = 2022, 2024
@@ -21,6 +21,11 @@ DAY_MIN = 389.0
 NIGHTS = 0.2  # of them are lived through; over the others, and over weekends, the host is off
 OFTEN = (0.2, 3.0)  # happenings a session of a run, at least and at most
 COMMANDS = ("pause", "resume", "halt", "flatten", "accept-broker", "resume-reset-limits", "reload-model", "status")
+
+Row = tuple[str, str, Any]
+OF_SHARES = (*DAILY, ONLINE)
+EVERY = (SCALPER, *OF_SHARES)
+DENSE = 0.6  # of the runs have many happenings; the others are quiet enough to judge what comes together
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "process": ("kill", "kill at a turn", "kill in the step", "kill twice", "power", "restart", "restart flat", "away"),
@@ -34,24 +39,58 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "network": ("network down", "half open"),
     "disk": ("snapshot flipped", "row flipped"),
     "ledger": ("fee late", "half a share"),
-    "prices": (
-        "falls behind wide quotes", "wide quotes stay", "wide market, flatten", "falls", "falls at the close",
-        "exits of zero minutes",
-    ),
-    "shares of both": (
-        "split of both", "dividend of both", "new name of both", "dividend nobody announced", "exercise beside",
-    ),
-    "no report": ("no report, flatten", "no report, flatten beside"),
-    "panic that leaves": ("panic killed", "panic, flatten", "panic unheard"),
-    "start": ("ballast is a folder", "model gone for days"),
-    "strategy": ("strategy raises",),
-    "alarms": ("many small and a grave", "exits refused"),
-    "account": ("sells more", "blocked"),
-    "basket": ("split line late", "halted at the decision", "paused at the decision", "quotes gone"),
-    "amended": ("bust unheard", "correction unheard", "older correction", "older bust"),
-    "lines": ("unknown line", "worthless", "activity garbage"),
-}  # fmt: skip
+}
 """What the runner itself does, by family."""
+
+RICH: dict[str, dict[str, tuple[str, ...]]] = {
+    "prices": {
+        "falls behind wide quotes": (SCALPER,), "wide quotes stay": (SCALPER,), "wide market, flatten": (SCALPER,),
+        "falls": EVERY, "falls at the close": (SCALPER,), "exits of zero minutes": (SCALPER,),
+    },
+    "shares of both": {
+        "split of both": OF_SHARES, "dividend of both": OF_SHARES, "new name of both": (*DAILY,),
+        "dividend nobody announced": OF_SHARES, "exercise beside": (SCALPER,),
+    },
+    "no report": {"no report, flatten": OF_SHARES, "no report, flatten beside": OF_SHARES},
+    "panic that leaves": {"panic killed": EVERY, "panic, flatten": EVERY, "panic unheard": EVERY},
+    "start": {"ballast is a folder": EVERY, "model gone for days": EVERY},
+    "strategy": {"strategy raises": (SCALPER, ONLINE)},
+    "alarms": {"many small and a grave": EVERY, "exits refused": EVERY},
+    "account": {"sells more": OF_SHARES, "blocked": (SCALPER, ONLINE), "closes unheard, then flatten": OF_SHARES},
+    "basket": {
+        "split line late": DAILY, "halted at the decision": DAILY, "paused at the decision": DAILY,
+        "quotes gone": DAILY,
+    },
+    "amended": {
+        "bust unheard": EVERY, "correction unheard": EVERY, "older correction": EVERY, "older bust": EVERY,
+    },
+    "lines": {"unknown line": EVERY, "worthless": OF_SHARES, "activity garbage": EVERY},
+}  # fmt: skip
+"""Troubles that have to come together (`together.py`), by family, and the desks that can meet each."""
+
+UNDER: dict[str, Row] = {
+    "activity garbage": ("alpaca", "activity_stream", True),
+    "sells more": ("broker", "foreign_orders", "adopt"),
+    "split of both": ("broker", "foreign_orders", "ignore"),
+    "dividend of both": ("broker", "foreign_orders", "ignore"),
+    "new name of both": ("broker", "foreign_orders", "ignore"),
+    "dividend nobody announced": ("broker", "foreign_orders", "ignore"),
+    "exercise beside": ("broker", "foreign_orders", "ignore"),
+    "no report, flatten beside": ("broker", "foreign_orders", "ignore"),
+    "falls": ("risk", "daily_loss_max", 0.01),
+    "many small and a grave": ("alarms", "per_minute", 1),
+}
+"""What a trouble needs in the settings."""
+
+SCALPER_SETTINGS: tuple[tuple[Row, ...], ...] = (
+    (("sizing", "stop_loss", 0.95), ("risk", "daily_loss_max", 0.02)),
+    (
+        ("execution", "flat_before_close_min", 0), ("execution", "flatten_lead_min", 1), ("sizing", "max_contracts", 4),
+    ),
+)  # fmt: skip
+
+for _family, _whats in RICH.items():
+    FAMILIES[_family] = tuple(_whats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +111,7 @@ class Schedule:
     seed: int
     first: str
     days: int
-    tables: tuple[tuple[str, str, Any], ...]
+    tables: tuple[Row, ...]
     happenings: tuple[Happening, ...]
     nights: tuple[bool, ...] = ()  # before each session: whether the host is on
 
@@ -104,7 +143,7 @@ def draw(desk: str, seed: int) -> Schedule:
     chance = random.Random(f"schedule {desk} {seed}")
     days = chance.randint(*DAYS)
     month = f"{chance.randint(FIRST_YEAR, LAST_YEAR)}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}"
-    families = [name for name in FAMILIES if chance.random() < 0.35]
+    families = [name for name in FAMILIES if name not in RICH and chance.random() < 0.35]
     own = [what for name in families for what in FAMILIES[name]]
     kinds = list(_kinds(desk))
     chance.shuffle(kinds)
@@ -115,15 +154,43 @@ def draw(desk: str, seed: int) -> Schedule:
     if kinds:
         pool += [lambda: chance.choice(kinds)] * 2
     happenings = []
+    rate = chance.uniform(*OFTEN) if chance.random() < DENSE else chance.uniform(0.0, 0.3)
     if pool:
         for day in range(days):
-            for _ in range(_count(chance, chance.uniform(*OFTEN))):
+            for _ in range(_count(chance, rate)):
                 night = chance.random() < (0.35 if desk in DAILY else 0.15)
                 minute = chance.uniform(NIGHT_MIN, 0.0) if night else chance.uniform(0.0, DAY_MIN)
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
+    tables = list(_tables(chance))
+    nights = [chance.random() < NIGHTS for _ in range(days)]
+    _draw_rich(desk, days, chance, happenings, tables, nights)
     happenings.sort(key=lambda it: (it.day, it.minute))
-    nights = tuple(chance.random() < NIGHTS for _ in range(days))
-    return Schedule(desk, seed, month, days, _tables(chance), tuple(happenings), nights)
+    return Schedule(desk, seed, month, days, tuple(tables), tuple(happenings), tuple(nights))
+
+
+def _draw_rich(
+    desk: str, days: int, chance: random.Random, happenings: list[Happening], tables: list[Row], nights: list[bool]
+) -> None:
+    """Add a few troubles that have to come together, with the settings under which they may do harm."""
+    if desk == SCALPER and chance.random() < 0.6:
+        tables.append(("years", "patient", True))
+    if chance.random() < 0.3:
+        tables.append(("alarms", "per_minute", chance.choice((1, 2))))
+    if desk == SCALPER and chance.random() < 0.3:
+        tables += chance.choice(SCALPER_SETTINGS)
+    whats = [what for family in RICH for what, desks in RICH[family].items() if desk in desks]
+    day = 0
+    while day < days:
+        if chance.random() < 0.6 and whats:
+            what = chance.choice(whats)
+            happenings.append(Happening(day, round(chance.uniform(5.0, 240.0), 3), what, chance.randrange(10**6)))
+            if what == "model gone for days" and day + 1 < days:
+                nights[day + 1] = True
+            if what in UNDER:
+                tables[:] = [row for row in tables if row[:2] != UNDER[what][:2]] + [UNDER[what]]
+            day += chance.choice((1, 2, 3))
+        else:
+            day += 1
 
 
 def _count(chance: random.Random, rate: float) -> int:
@@ -152,9 +219,9 @@ def kind_of(name: str) -> Kind | None:
     return None
 
 
-def _tables(chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
+def _tables(chance: random.Random) -> tuple[Row, ...]:
     """Settings of a run: what others may do, and now and then limits that are met."""
-    rows: list[tuple[str, str, Any]] = [
+    rows: list[Row] = [
         ("broker", "foreign_orders", chance.choice(RULES)),
         ("broker", "on_stop", chance.choice(("keep", "keep", "flatten"))),
         ("journal", "snapshot_events", chance.choice((100, 500, 2000))),

@@ -214,8 +214,7 @@ async def _dividend_unannounced(run: Run, chance: random.Random) -> None:
     account, now_ns = run.world.account, run.now_ns()
     shares, amount = account.quantity(symbol), Decimal(chance.choice(("0.75", "1.50")))
     run.watch.pays(symbol)
-    more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
-    cash_row(account, "DIV", shares * amount, now_ns, "Dividend", **more)
+    cash_row(account, "DIV", shares * amount, now_ns, "Dividend", symbol=symbol)  # it does not say for how many
     run.trouble_until(60)
 
 
@@ -398,11 +397,12 @@ async def _strategy_raises(run: Run, chance: random.Random) -> None:
     """The strategy raises at each bar for a while."""
     if not await until(run, lambda: _open(run) and _left_min(run) > 30 and run.own()):
         return
-    run.raising = True
-    await asyncio.sleep(chance.uniform(600.0, 1200.0))
+    now_ns = run.now_ns()
+    begin_ns = now_ns - now_ns % MINUTE_NS
+    run.raises = begin_ns, begin_ns + chance.randint(8, 20) * MINUTE_NS
+    await asyncio.sleep(1500.0)
     if run.raised_ends > 2:
         run.problem("ended", f"a strategy that raises ended the daemon {run.raised_ends} times")
-    run.raising = False
     await asyncio.sleep(300.0)
     await acts.command(run, "resume")
 
@@ -466,6 +466,20 @@ async def _blocked(run: Run, chance: random.Random) -> None:
     run.trouble_until(seconds)
     if symbol := _option(run):
         _leap(run, symbol, 0.008, 2)
+
+
+async def _closes_unheard(run: Run, chance: random.Random) -> None:
+    """A person closes what the desk holds while its stream hears nothing; before the next report it flattens."""
+    if await until(run, lambda: _open(run) and _left_min(run) > 10 and _share(run, chance)):
+        run.faults.add("update_lost", until_ns=run.now_ns() + 90 * SECOND_NS, where={"key": run.world.account.key})
+        run.trouble_until(90)
+        for symbol in sorted(run.own()):
+            acts.by_hand(run, "close", symbol=symbol)
+        await asyncio.sleep(chance.uniform(16.0, 44.0))
+        await acts.command(run, "flatten")
+        await asyncio.sleep(900.0)
+        await acts.command(run, "accept-broker")
+        await acts.command(run, "resume")
 
 
 # --- a daily desk ------------------------------------------------------------------------------------------------------
@@ -622,6 +636,7 @@ TOGETHER: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "exits refused": _exits_refused,
     "sells more": _sells_more,
     "blocked": _blocked,
+    "closes unheard, then flatten": _closes_unheard,
     "split line late": _split_line_late,
     "halted at the decision": _kept_back("halt"),
     "paused at the decision": _kept_back("pause"),

@@ -367,7 +367,9 @@ class Watch:
             self._ended.clear()
             return
         account = run.world.account
-        ended = {n for n in state.orders if (it := account.by_client_id.get(n)) is not None and it.id not in account.working}
+        ended = {
+            n for n in state.orders if (it := account.by_client_id.get(n)) is not None and it.id not in account.working
+        }
         self._ended = {name: self._ended.get(name, now_ns) for name in ended}
         for name, since_ns in self._ended.items():
             if now_ns - since_ns > ENDED_S * SECOND_NS and run.alive_since(since_ns):
