@@ -34,9 +34,10 @@ MOST = 2 * YEAR  # sessions within which a defect has to be found
 class Tree:
     """A tree whose interpreter lives schedules: with a defect, or (no name) as it is."""
 
-    def __init__(self, defect: str = "") -> None:
+    def __init__(self, defect: str = "", folder: Path | None = None) -> None:
         self._defect = defect
-        self._folder = Path(tempfile.mkdtemp(prefix="rltrader-find-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="rltrader-find-", dir=folder))
+        self._known: dict[Schedule, Outcome | str] = {}
 
     def __enter__(self) -> Self:
         root = with_defect(self._defect, self._folder / "copy") if self._defect else REPOSITORY
@@ -55,9 +56,13 @@ class Tree:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def lived(self, schedule: Schedule) -> Outcome:
-        """Live it there. Raises RuntimeError where the run itself failed."""
-        self._ours.send(schedule)
-        outcome: Outcome | str = self._ours.recv()
+        """Live it there; without a defect once. Raises RuntimeError where the run itself failed."""
+        outcome = self._known.get(schedule)
+        if outcome is None:
+            self._ours.send(schedule)
+            outcome = self._ours.recv()
+            if not self._defect:
+                self._known[schedule] = outcome
         if isinstance(outcome, str):
             raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
         return outcome
@@ -95,7 +100,7 @@ def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> di
     lives: Iterator[tuple[Schedule, int]] = iter([(FOCUSED[name], FOCUSED[name].days)])
     runs = 0
     for schedule, sessions in lives if options.focused else schedules(name, options.seed):
-        if not options.focused and not options.every and not _likely(name, schedule):
+        if not options.focused and not options.every and not likely(name, schedule):
             continue
         runs += 1
         row |= {"sessions": sessions, "runs": runs, "desk": schedule.desk, "seed": schedule.seed}
@@ -124,7 +129,8 @@ def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> di
     return row
 
 
-def _likely(name: str, schedule: Schedule) -> bool:
+def likely(name: str, schedule: Schedule) -> bool:
+    """Whether something happens in it that may meet the defect."""
     return any(it.what in LIKELY[name] for it in schedule.happenings)
 
 

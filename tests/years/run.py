@@ -315,6 +315,7 @@ class Run:
         """A life ended by itself or was stopped."""
         if self.raises[0] and code == 1 and self.now_ns() < self.raises[1] + 600 * SECOND_NS:
             self.raised_ends += 1
+            self.desk.wanted &= self.raised_ends < ENDS_MOST
             return
         if self.desk.wanted and code != 0 and not self.bad_file and not (self.damaged and code == 1):
             self.problem("ended", f"the daemon ended by itself with code {code}")

@@ -1,4 +1,4 @@
-"""Troubles that have to come together to do harm: what mended defects needed, each as one act that waits for its moment.
+"""Troubles that have to come together to do harm: what mended defects needed, as acts that wait for their moment.
 
 An act takes its details from its own draw. What it may expect afterwards of the desk it says to the run (`problem`), by
 the server's books and the market alone.
@@ -86,7 +86,7 @@ def _next_date(run: Run) -> str:
     return later[0].date if later else ""
 
 
-# --- prices that are too wide, or fall -------------------------------------------------------------------------------
+# --- prices that are too wide, or fall --------------------------------------------------------------------------------
 
 
 def _wide_for(run: Run, chance: random.Random, minutes: int) -> None:
@@ -165,7 +165,7 @@ async def _exits_of_zero_minutes(run: Run, _: random.Random) -> None:
         run.desk.start()
 
 
-# --- what a person holds beside -----------------------------------------------------------------------------------------
+# --- what a person holds beside ---------------------------------------------------------------------------------------
 
 
 async def _both_hold(run: Run, chance: random.Random) -> str:
@@ -250,7 +250,7 @@ async def _exercise_beside(run: Run, chance: random.Random) -> None:
     run.persons += 1
 
 
-# --- no report ----------------------------------------------------------------------------------------------------------
+# --- no report --------------------------------------------------------------------------------------------------------
 
 
 async def _no_report(run: Run, chance: random.Random, *, beside: bool) -> None:
@@ -289,7 +289,7 @@ async def _no_report_beside(run: Run, chance: random.Random) -> None:
     await _no_report(run, chance, beside=True)
 
 
-# --- panics -------------------------------------------------------------------------------------------------------------
+# --- panics -----------------------------------------------------------------------------------------------------------
 
 
 async def _panic_killed(run: Run, chance: random.Random) -> None:
@@ -311,9 +311,9 @@ async def _panic_and_flatten(run: Run, chance: random.Random) -> None:
     marker = leave(run.desk.state_dir, "ann")
     await asyncio.sleep(chance.uniform(10.0, 60.0))
     live = run.desk.live
-    if live is not None and run.desk.running and live.engine.machine.state.broker.stood_down:
-        if await acts.command(run, "flatten"):
-            run.problem("command", "a flatten while a panic lives is taken, and nothing is sent")
+    down = live is not None and run.desk.running and live.engine.machine.state.broker.stood_down
+    if down and await acts.command(run, "flatten"):
+        run.problem("command", "a flatten while a panic lives is taken, and nothing is sent")
     for symbol in sorted(run.world.account.positions):
         acts.by_hand(run, "close", symbol=symbol)
     await asyncio.sleep(60.0)
@@ -322,7 +322,7 @@ async def _panic_and_flatten(run: Run, chance: random.Random) -> None:
 
 
 async def _panic_unheard(run: Run, _: random.Random) -> None:
-    """A panic lives on, closes nothing, and is never heard of again; a person comes in the middle of the next session."""
+    """A panic lives on, closes nothing, and is heard of no more; a person comes in the middle of the next session."""
     if not await until(run, lambda: _open(run) and run.own(), 7 * 3600.0):
         return
     marker = leave(run.desk.state_dir, "ann")
@@ -347,7 +347,7 @@ async def _into_next_session(run: Run, minutes: float) -> bool:
     return True
 
 
-# --- starts -------------------------------------------------------------------------------------------------------------
+# --- starts -----------------------------------------------------------------------------------------------------------
 
 
 async def _ballast_is_a_folder(run: Run, _: random.Random) -> None:
@@ -377,9 +377,9 @@ async def _model_gone_for_days(run: Run, _: random.Random) -> None:
     run.desk.start()
     if await _into_next_session(run, 75.0):
         held = run.own()
-        if held and run.desk.running and run.alive_since(run.now_ns() - 70 * MINUTE_NS):
-            if not run.watch.raised("no_model") and not run.watch.raised("configuration"):
-                run.problem("unnamed", f"{held} are held without a model, and this session has no alarm of it")
+        named = run.watch.raised("no_model") or run.watch.raised("configuration")
+        if held and not named and run.desk.running and run.alive_since(run.now_ns() - 70 * MINUTE_NS):
+            run.problem("unnamed", f"{held} are held without a model, and this session has no alarm of it")
     file.write_bytes(whole)
     run.bad_file = False
     if run.desk.running:
@@ -390,7 +390,7 @@ async def _model_gone_for_days(run: Run, _: random.Random) -> None:
     await acts.command(run, "resume")
 
 
-# --- a strategy that raises ---------------------------------------------------------------------------------------------
+# --- a strategy that raises -------------------------------------------------------------------------------------------
 
 
 async def _strategy_raises(run: Run, chance: random.Random) -> None:
@@ -407,7 +407,7 @@ async def _strategy_raises(run: Run, chance: random.Random) -> None:
     await acts.command(run, "resume")
 
 
-# --- alarms -------------------------------------------------------------------------------------------------------------
+# --- alarms -----------------------------------------------------------------------------------------------------------
 
 
 async def _many_small_and_a_grave(run: Run, chance: random.Random) -> None:
@@ -419,7 +419,8 @@ async def _many_small_and_a_grave(run: Run, chance: random.Random) -> None:
     for number in range(chance.randint(4, 9)):
         cash_row(account, f"NEW{number}", Decimal("0.0"), run.now_ns(), "Something new")
     await asyncio.sleep(chance.uniform(0.0, 100.0))
-    acts.by_hand(run, "close", symbol=sorted(run.own())[0]) if run.own() else None
+    if run.own():
+        acts.by_hand(run, "close", symbol=min(run.own()))
     await asyncio.sleep(chance.uniform(10.0, 100.0))
     for number in range(9, 9 + chance.randint(4, 9)):
         cash_row(account, f"NEW{number}", Decimal("0.0"), run.now_ns(), "Something new")
@@ -440,7 +441,7 @@ async def _exits_refused(run: Run, chance: random.Random) -> None:
     await acts.command(run, "resume")
 
 
-# --- others' orders, and the account -----------------------------------------------------------------------------------
+# --- others' orders, and the account ----------------------------------------------------------------------------------
 
 
 async def _sells_more(run: Run, chance: random.Random) -> None:
@@ -458,8 +459,13 @@ async def _sells_more(run: Run, chance: random.Random) -> None:
 
 async def _blocked(run: Run, chance: random.Random) -> None:
     """The account may not trade for a while in which positions have to leave."""
-    held = lambda: _option(run) or (_open(run) and not run.world.account.working and run.own())  # noqa: E731
-    if not await until(run, lambda: _left_min(run) > 50 and held()):
+
+    def due() -> Any:
+        if _left_min(run) <= 50 or run.world.account.working:
+            return False
+        return _option(run) or run.own()
+
+    if not await until(run, due):
         return
     seconds = chance.randint(1200, 2400)
     run.faults.add("account_blocked", until_ns=run.now_ns() + seconds * SECOND_NS)
@@ -482,7 +488,7 @@ async def _closes_unheard(run: Run, chance: random.Random) -> None:
         await acts.command(run, "resume")
 
 
-# --- a daily desk ------------------------------------------------------------------------------------------------------
+# --- a daily desk -----------------------------------------------------------------------------------------------------
 
 
 async def _split_line_late(run: Run, chance: random.Random) -> None:
@@ -519,9 +525,9 @@ def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
         resumed, began_ns = await acts.command(run, "resume"), run.now_ns()
         await run.world.until(following.open_ns + 10 * MINUTE_NS)
         other = run.schedule.desk == REBALANCER and date.fromisoformat(following.date).weekday() > 1
-        if other and calm and resumed and run.alive_since(began_ns) and run.willing():
-            if not any(order.created_ns > began_ns for order in run.world.account.orders.values()):
-                run.problem("basket", "resumed before the open, and the day's basket was not traded")
+        calm &= resumed and run.alive_since(began_ns) and run.willing()
+        if other and calm and not any(it.created_ns > began_ns for it in run.world.account.orders.values()):
+            run.problem("basket", "resumed before the open, and the day's basket was not traded")
 
     return kept_back
 
@@ -540,12 +546,12 @@ async def _quotes_gone(run: Run, chance: random.Random) -> None:
     began_ns = run.now_ns()
     await asyncio.sleep(100 * 60.0)
     invested = run.own()
-    if invested and run.schedule.desk in DAILY and _open(run) and run.alive_since(began_ns) and run.is_invested():
-        if not run.watch.raised("blind") and not run.stands():
-            run.problem("unnamed", f"no quote of {len(invested)} holdings for 100 minutes, and no alarm blind")
+    judged = invested and run.schedule.desk in DAILY and _open(run) and run.alive_since(began_ns) and run.is_invested()
+    if judged and not run.watch.raised("blind") and not run.stands():
+        run.problem("unnamed", f"no quote of {len(invested)} holdings for 100 minutes, and no alarm blind")
 
 
-# --- the ledger ---------------------------------------------------------------------------------------------------------
+# --- the ledger -------------------------------------------------------------------------------------------------------
 
 
 async def _unknown_line(run: Run, chance: random.Random) -> None:
@@ -566,7 +572,9 @@ async def _worthless(run: Run, chance: random.Random) -> None:
     cash_row(account, "REORG", Decimal(0), run.now_ns(), "Worthless removal", symbol=symbol, qty=text(-quantity))
     run.money_moved = True
     run.befallen.add(symbol)
-    run.world.market.days.delisted[symbol] = _next_date(run) or "9999"
+    days = run.world.market.days
+    assert days is not None
+    days.delisted[symbol] = _next_date(run) or "9999"
 
 
 def _amended(*, bust: bool, older: bool) -> Callable[[Run, random.Random], Awaitable[None]]:

@@ -44,7 +44,7 @@ HOURS = (
     (0.12, option_scalper.BUY_CALL), (0.38, option_scalper.EXIT), (0.45, option_scalper.BUY_PUT),
     (0.70, option_scalper.EXIT), (0.74, option_scalper.BUY_CALL),
 )  # fmt: skip
-"""What option_scalper does, and from which part of the session on; it holds for hours, and the last one to the close."""
+"""What option_scalper does, from which part of the session on; it holds for hours, the last one to the close."""
 SLOT = 0.008  # of the session: so long it wants that
 
 Constants = dict[str, npt.NDArray[Any]]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from tests.years.defects import defects
+from tests.years.desks import DESKS
+from tests.years.find import MOST, Tree, found, likely, schedules
+from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
+from tests.years.schedule import FAMILIES, RICH, kind_of
+from tests.years.together import TOGETHER
+
+SHORT = ("flatten_that_does_nothing_says_done", "unknown_ledger_kind_halts")  # one session of one desk each
+
+
+def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> None:
+    assert sorted(DESKS_OF) == sorted(LIKELY) == sorted(FOCUSED) == list(defects())
+    known = {what for family in FAMILIES.values() for what in family}
+    for name, schedule in FOCUSED.items():
+        assert schedule.desk in DESKS_OF[name]
+        assert schedule.days <= 4
+        assert likely(name, schedule)
+        assert all(what in known or kind_of(what) is not None for what in LIKELY[name])
+
+
+def test_all_that_comes_together_is_drawn_for_desks_that_there_are() -> None:
+    drawn = {what: desks for family in RICH.values() for what, desks in family.items()}
+    assert drawn.keys() == TOGETHER.keys()
+    assert {desk for desks in drawn.values() for desk in desks} <= set(DESKS)
+
+
+@pytest.mark.parametrize("name", defects())
+def test_two_years_draw_what_meets_it(name: str) -> None:
+    lived = list(schedules(name, 1))
+    assert MOST <= lived[-1][1] < MOST + 10
+    assert any(likely(name, schedule) for schedule, _ in lived)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path) -> None:
+    options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0)
+    with Tree(name, tmp_path) as tree, Tree() as whole:
+        row = found(name, tree, whole, options)
+    assert row["found"], row
+    assert "without" not in row
