@@ -29,7 +29,7 @@ def is_option(symbol: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """Prices of `symbol` go to `factor` of what they would be, within `minutes` from `from_ns`, and back at `until_ns`."""
+    """From `from_ns` prices of `symbol` go to `factor` of what they would be, within `minutes`; back at `until_ns`."""
 
     symbol: str
     from_ns: int
