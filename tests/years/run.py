@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
@@ -43,6 +44,9 @@ MORNING_MIN = 100  # before the open it is on again
 LONG_NS = 40 * 3600 * SECOND_NS
 BEFORE_MIN = 100  # the world begins so long before the first open
 SETTLE_S = 5400.0
+ON_CALL_MIN = (5.0, 120.0)  # until the person on call acts
+RESETS = 0.3  # of halts for a loss: the person takes the loss and starts anew; else waits for the next session
+STEPPED_AGAIN = 3  # one run in so many has its journal stepped again in the end, as `verify` does
 SECRET = "years-secret-0000000000000000000000000000"
 BY_BAR = frozenset(("option_scalper", "online_dqn"))
 BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
@@ -110,6 +114,9 @@ class Run:
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
         for section, key, value in schedule.tables:
             self.tables.setdefault(section, {})[key] = value
+        own = self.tables.pop("world", {})
+        self.attended = bool(own.get("attended", False))
+        live_desk.BUSY_TICK_NS = own.get("tick_s", 1) * SECOND_NS  # type: ignore[assignment]
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -297,6 +304,7 @@ class Run:
             self.desk.start()
             looking = asyncio.ensure_future(self._look())
             nights = asyncio.ensure_future(self._nights())
+            on_call = asyncio.ensure_future(self._on_call())
             doing: list[asyncio.Task[None]] = []
             for it in self.schedule.happenings:
                 await self.world.until(self._at(it))
@@ -309,6 +317,7 @@ class Run:
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     raise task.exception()  # type: ignore[misc]
             await asyncio.wait_for(asyncio.gather(*doing), 6 * 3600.0)
+            on_call.cancel()
             await self._settle()
             looking.cancel()
             nights.cancel()
@@ -350,6 +359,28 @@ class Run:
                 closes.pop(0)
                 if self.schedule.desk in BY_BAR:
                     watch.at_the_close(self)
+
+    async def _on_call(self) -> None:
+        """A person who leads a desk that stands out again, some time after it stood: so that it goes on trading."""
+        chance = random.Random(f"on call {self.schedule.desk} {self.schedule.seed}")
+        due_ns = 0
+        while self.attended:
+            await asyncio.sleep(LOOK_S * 8)
+            live = self.desk.live
+            if live is None or not self.desk.running:
+                continue
+            risk, broker = live.engine.machine.state.risk, live.engine.machine.state.broker
+            if risk.halt is None and risk.pause is None and risk.reconciled and not broker.stood_down:
+                due_ns = 0
+            elif not due_ns:
+                due_ns = self.now_ns() + int(chance.uniform(*ON_CALL_MIN) * MINUTE_NS)
+            elif self.now_ns() >= due_ns:
+                due_ns = 0
+                if not risk.reconciled or broker.stood_down:
+                    await acts.command(self, "accept-broker")
+                    await asyncio.sleep(60.0)
+                by_limit = risk.halt is not None and risk.halt.reason in BY_LIMIT
+                await acts.command(self, "resume-reset-limits" if by_limit and chance.random() < RESETS else "resume")
 
     async def _settle(self) -> None:
         """Take all trouble away; a person accepts the broker's word and resumes, until book and broker agree."""
@@ -432,7 +463,7 @@ class Run:
     def _judge(self) -> None:
         with contextlib.suppress(JournalError, IndexError, KeyError):
             watch.in_the_end(self, books(self.desk.state_dir))
-        if not self.damaged:
+        if not self.damaged and self.schedule.seed % STEPPED_AGAIN == 0:
             try:
                 different = verify(self.desk.state_dir / FILE, code_digest(), strategy_named).difference
             except JournalError as error:
