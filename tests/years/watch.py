@@ -102,6 +102,10 @@ class Watch:
                 self._submitted(before, after, effect)
             elif type(effect) is RaiseAlarm:
                 run.met[f"alarm {effect.name}"] += 1
+                if effect.name == "broker_accepted":  # what is there is the desk's from now on
+                    self._trade_rules()
+                    held = after.book.positions.values()
+                    self._own |= {position.symbol: Decimal(position.quantity) for position in held}
                 self._raised[effect.name] += 1
                 if self._raised[effect.name] == FLOOD:
                     run.problem("flood", f"{effect.name} was raised {FLOOD} times in this session")
