@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -24,13 +25,16 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from daemon.engine.recover import code_digest
 from tests.chaos.desks.plan import DESKS
+from tests.years.desks import warm
 from tests.years.met import never, universe
 from tests.years.run import Outcome, live
 from tests.years.schedule import Schedule, draw
 from tests.years.shrink import as_test, shrunk, story
 
 YEAR = 252  # sessions
+GARBAGE = (50_000, 20, 50)
 LIMIT_S = 1800.0  # real seconds for one run: it hangs
 TALK = "years.jsonl"
 
@@ -45,6 +49,8 @@ def _child(schedule: Schedule, sender: Any) -> None:
     """Live one run in this process, and say what became of it."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
         began = os.times()
         outcome = live(schedule, folder_of(0))
         ended = os.times()
@@ -60,6 +66,8 @@ class Running:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        code_digest()
+        warm(schedule.desk, schedule.seed, schedule.first)
         context: Any = multiprocessing.get_context("fork" if threading.active_count() == 1 else "spawn")
         self.receiver, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_child, args=(schedule, sender), daemon=True)

@@ -44,6 +44,7 @@ HISTORY = {SCALPER: 25, REBALANCER: 430, SWITCHER: 280, FORECAST: FORECAST_BARS 
 CALENDAR_FROM = "2018-02-01"
 REPORT_S = 150  # seconds: every second report may fail before the desk counts as blind (`broker.blind_min`)
 AFTER = 14  # sessions of the market after the last: expiries, and what the daemon wants to know ahead
+YEARS_BEFORE = 3  # of the calendar that a daemon asks for, at most
 WALKS = 2  # histories of prices for each year
 LEVELS = {"SPY": 480.0, "QQQ": 400.0, "IWM": 200.0}  # USD, at the year's first session
 
@@ -92,8 +93,7 @@ def desk_of(name: str, seed: int, sessions_first: str, count: int, folder: Path,
     live = known[place : place + count]
     around = known[place - HISTORY[name] : place + count + AFTER]
     happenings = drawn(SYMBOLS[name], [session.date for session in live], chance)
-    symbols = tuple(sorted({*SYMBOLS[name], UNDERLYING}))
-    days = _prices(symbols, around, int(live[0].date[:4]), seed, happenings, chance)
+    days = _prices(_symbols(name), around, int(live[0].date[:4]), seed, happenings, chance)
     market = MovedMarket((), UNDERLYING, sessions=around, days=days, seed=seed)
     models_dir = FIXTURE_MODELS if name == SCALPER else STORE
     return DeskPlan(
@@ -106,6 +106,19 @@ def desk_of(name: str, seed: int, sessions_first: str, count: int, folder: Path,
         frozenset() if name == SCALPER else frozenset(SYMBOLS[name]),
         tuple(happenings),
     )
+
+
+def warm(name: str, seed: int, sessions_first: str) -> None:
+    """Make once in this process what each run of a child would make anew: calendars and walks of prices."""
+    year = int(sessions_first[:4])
+    for before in range(YEARS_BEFORE + 1):
+        SessionCalendar.to_horizon(f"{year - before}-06-01")
+    first = next((session.date for session in calendar() if session.date >= sessions_first), sessions_first)
+    walks_of(_symbols(name), int(first[:4]), seed % WALKS)
+
+
+def _symbols(name: str) -> tuple[str, ...]:
+    return tuple(sorted({*SYMBOLS[name], UNDERLYING}))
 
 
 @cache

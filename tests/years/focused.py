@@ -16,7 +16,7 @@ DAILY = (REBALANCER, SWITCHER, FORECAST)
 SHARES = (*DAILY, ONLINE)
 BY_BAR = (SCALPER, ONLINE)
 FIRST = "2024-07-08"  # a Monday; no half day near it
-PATIENT = ("years", "patient", True)
+PATIENT = ("world", "patient", True)
 IGNORE = ("broker", "foreign_orders", "ignore")
 
 Row = tuple[str, str, Any]

@@ -15,8 +15,9 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
@@ -45,6 +46,9 @@ LONG_NS = 40 * 3600 * SECOND_NS
 BEFORE_MIN = 100  # the world begins so long before the first open
 SETTLE_S = 5400.0
 ENDS_MOST = 20  # of lives by themselves; then nobody starts it again
+ON_CALL_MIN = (5.0, 120.0)  # until the person on call acts
+RESETS = 0.3  # of halts for a loss: the person takes the loss and starts anew; else waits for the next session
+STEPPED_AGAIN = 3  # one run in so many has its journal stepped again in the end, as `verify` does
 SECRET = "years-secret-0000000000000000000000000000"
 BY_BAR = frozenset(("option_scalper", "online_dqn"))
 BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
@@ -98,7 +102,7 @@ class Run:
         chance = random.Random(f"world {schedule.desk} {schedule.seed}")
         self.plan = desk_of(schedule.desk, schedule.seed, schedule.first, schedule.days, folder, chance)
         self.sessions = self.plan.sessions
-        patient = ("years", "patient", True) in schedule.tables and schedule.desk == SCALPER
+        patient = ("world", "patient", True) in schedule.tables and schedule.desk == SCALPER
         self.models = Path(shutil.copytree(STORE if patient else self.plan.models_dir, folder / "models"))
         self.faults = Faults(schedule.seed)
         self.met: Counter[str] = Counter()
@@ -107,7 +111,7 @@ class Run:
         self.by_hand_ns = 0
         self.split: set[str] = set()
         self.short_by_hand: set[str] = set()
-        self.accepted = self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
+        self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
         self.off = False  # its host is
         self.panic_failed_ns = 0
         self.calm_ns = 0  # from then on no trouble is under way
@@ -127,8 +131,10 @@ class Run:
         self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
         for section, key, value in schedule.tables:
-            if section != "years":
-                self.tables.setdefault(section, {})[key] = value
+            self.tables.setdefault(section, {})[key] = value
+        own = self.tables.pop("world", {})
+        self.attended = bool(own.get("attended", False))
+        live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
         self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
 
@@ -280,8 +286,6 @@ class Run:
         if name == "resume-reset-limits" and not refused:
             self.reset_limits = True
         if name == "accept-broker" and not refused:
-            self.accepted = True
-        if name == "accept-broker" and not refused:
             self.panic_failed_ns = 0  # what is there is what the desk holds from now on
 
     # --- lives --------------------------------------------------------------------------------------------------------
@@ -332,6 +336,7 @@ class Run:
             self.desk.start()
             looking = asyncio.ensure_future(self._look())
             nights = asyncio.ensure_future(self._nights())
+            on_call = asyncio.ensure_future(self._on_call())
             doing: list[asyncio.Task[None]] = []
             for it in self.schedule.happenings:
                 await self.world.until(self._at(it))
@@ -344,6 +349,7 @@ class Run:
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     raise task.exception()  # type: ignore[misc]
             await asyncio.wait_for(asyncio.gather(*doing), 6 * 3600.0)
+            on_call.cancel()
             await self._settle()
             looking.cancel()
             nights.cancel()
@@ -385,6 +391,28 @@ class Run:
                 closes.pop(0)
                 if self.schedule.desk in BY_BAR:
                     watch.at_the_close(self)
+
+    async def _on_call(self) -> None:
+        """A person who leads a desk that stands out again, some time after it stood: so that it goes on trading."""
+        chance = random.Random(f"on call {self.schedule.desk} {self.schedule.seed}")
+        due_ns = 0
+        while self.attended:
+            await asyncio.sleep(LOOK_S * 8)
+            live = self.desk.live
+            if live is None or not self.desk.running:
+                continue
+            risk, broker = live.engine.machine.state.risk, live.engine.machine.state.broker
+            if risk.halt is None and risk.pause is None and risk.reconciled and not broker.stood_down:
+                due_ns = 0
+            elif not due_ns:
+                due_ns = self.now_ns() + int(chance.uniform(*ON_CALL_MIN) * MINUTE_NS)
+            elif self.now_ns() >= due_ns:
+                due_ns = 0
+                if not risk.reconciled or broker.stood_down:
+                    await acts.command(self, "accept-broker")
+                    await asyncio.sleep(60.0)
+                by_limit = risk.halt is not None and risk.halt.reason in BY_LIMIT
+                await acts.command(self, "resume-reset-limits" if by_limit and chance.random() < RESETS else "resume")
 
     async def _settle(self) -> None:
         """Take all trouble away; a person accepts the broker's word and resumes, until book and broker agree."""
@@ -472,7 +500,7 @@ class Run:
     def _judge(self) -> None:
         with contextlib.suppress(JournalError, IndexError, KeyError):
             watch.in_the_end(self, books(self.desk.state_dir))
-        if not self.damaged:
+        if not self.damaged and self.schedule.seed % STEPPED_AGAIN == 0:
             try:
                 different = verify(self.desk.state_dir / FILE, code_digest(), strategy_named).difference
             except JournalError as error:

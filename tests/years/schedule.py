@@ -16,6 +16,9 @@ from tests.chaos.kinds import Kind
 FIRST_YEAR, LAST_YEAR = 2022, 2024
 DAYS = (3, 8)  # sessions of a run
 RULES = ("halt", "ignore", "adopt")
+TICKS_S = (1, 5, 5)  # of a desk that waits for something: its own rhythm, or a slower one that the loop is quicker with
+ATTENDED = 0.8  # of the runs: a person is on call
+REPORTS = ((60, 5), (150, 5), (300, 10), (600, 20))  # seconds between two, and `blind_min` that allows it
 NIGHT_MIN = -900.0  # before the open
 DAY_MIN = 389.0
 NIGHTS = 0.2  # of them are lived through; over the others, and over weekends, the host is off
@@ -173,7 +176,7 @@ def _draw_rich(
 ) -> None:
     """Add a few troubles that have to come together, with the settings under which they may do harm."""
     if desk == SCALPER and chance.random() < 0.6:
-        tables.append(("years", "patient", True))
+        tables.append(("world", "patient", True))
     if chance.random() < 0.3:
         tables.append(("alarms", "per_minute", chance.choice((1, 2))))
     if desk == SCALPER and chance.random() < 0.3:
@@ -225,8 +228,11 @@ def _tables(chance: random.Random) -> tuple[Row, ...]:
         ("broker", "foreign_orders", chance.choice(RULES)),
         ("broker", "on_stop", chance.choice(("keep", "keep", "flatten"))),
         ("journal", "snapshot_events", chance.choice((100, 500, 2000))),
-        ("alpaca", "report_every_s", chance.choice((60, 120, 150))),
+        ("world", "tick_s", chance.choice(TICKS_S)),
+        ("world", "attended", chance.random() < ATTENDED),
     ]
+    report_s, blind_min = chance.choice(REPORTS)
+    rows += [("alpaca", "report_every_s", report_s), ("broker", "blind_min", blind_min)]
     if chance.random() < 0.3:
         rows.append(("alpaca", "activity_stream", True))
     if chance.random() < 0.4:

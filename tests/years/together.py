@@ -107,7 +107,7 @@ async def _falls_behind_wide_quotes(run: Run, chance: random.Random) -> None:
 
 async def _wide_quotes_stay(run: Run, chance: random.Random) -> None:
     if await until(run, lambda: _option(run)):
-        _wide_for(run, chance, 30)
+        _wide_for(run, chance, 45)
 
 
 async def _wide_market(run: Run, chance: random.Random) -> None:

@@ -71,7 +71,7 @@ STOP_S = 240  # the price is below the stop for so long
 STOP_WIDE_S = 300  # the same while the stream's quotes are not to be trusted
 FLOOD = 40  # alarms of one name in a session
 LOSS_S = 600  # beyond the limit for so long
-WIDE_S = 900  # quotes too wide for so long
+WIDE_S = 600  # quotes too wide for so long after they may blind
 TOLD_S = 900  # within which a grave alarm reaches the program
 PANIC_S = 1500
 ENDED_S = 900
@@ -101,6 +101,11 @@ class Watch:
         self._total: dict[str, Decimal] = {}
         self._disturbed: set[str] = set()  # a person sold of the desk's
         self._changed_ns = 0
+        self._base: tuple[int, dict[str, Decimal], dict[str, Decimal]] = (
+            0,
+            {},
+            {},
+        )  # trades folded so far, own and all
         self._seen: tuple[int, int] = (0, 0)
         self._at_close: dict[str, tuple[dict[str, Decimal], dict[str, Decimal]]] = {}  # own and all, by date
         self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
@@ -129,6 +134,8 @@ class Watch:
                 self._submitted(before, after, effect)
             elif type(effect) is RaiseAlarm:
                 run.met[f"alarm {effect.name}"] += 1
+                if effect.name == "broker_accepted":
+                    self._accepted(after)
                 self._raised[effect.name] += 1
                 self._worded(effect)
                 if self._raised[effect.name] == FLOOD:
@@ -149,6 +156,16 @@ class Watch:
             for name, count in after.stats.denials.items():
                 if count > before.stats.denials.get(name, 0):
                     run.met[f"gate {name}"] += 1
+
+    def _accepted(self, state: Any) -> None:
+        """What is there is the desk's from now on, as far as its book takes it."""
+        self._trade_rules()
+        account = self._run.world.account
+        self._total = {symbol: position.qty for symbol, position in account.positions.items()}
+        self._own = {it.symbol: Decimal(it.quantity) for it in state.book.positions.values()}
+        self._base = len(account.trades), dict(self._own), dict(self._total)
+        self._at_close.clear()
+        self._due.clear()
 
     def _worded(self, alarm: RaiseAlarm) -> None:
         """An alarm of a refusal, or of a basket that was missed."""
@@ -176,7 +193,7 @@ class Watch:
         run = self._run
         new = [line for line in event.activities if line.id not in self._paid]
         self._paid |= {line.id for line in new}
-        if not new or run.adopts or run.accepted or before.book.positions != after.book.positions or not run.persons:
+        if not new or run.adopts or before.book.positions != after.book.positions or not run.persons:
             return
         if any(line.kind not in PAID or line.amount <= 0 for line in new):
             return
@@ -225,11 +242,11 @@ class Watch:
         if mark == self._seen:
             return
         self._seen = mark
-        own: dict[str, Decimal] = {}
-        total: dict[str, Decimal] = {}
+        begun, base_own, base_total = self._base
+        own, total = dict(base_own), dict(base_total)
         moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
         self._disturbed.clear()
-        for place, trade in enumerate(account.trades):
+        for place, trade in enumerate(account.trades[begun:], begun):
             symbol, all_, mine = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
             if run.is_own(trade.order_id):
                 mine += trade.quantity
@@ -261,7 +278,7 @@ class Watch:
         """After a while without news the book has no more than what is the desk's."""
         run, state = self._run, self._state
         calm = run.willing() and state.risk.reconciled and not run.world.account.working and not state.orders
-        if not calm or run.adopts or run.accepted or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < SETTLED_NS:
+        if not calm or run.adopts or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < SETTLED_NS:
             return
         if not run.alive_since(self._changed_ns) and not run.alive_since(run.now_ns() - SETTLED_NS):
             return
@@ -397,13 +414,19 @@ class Watch:
     def _wide_is_told(self) -> None:
         run, now_ns = self._run, self._run.now_ns()
         waiting = run.faults.waiting()
-        wide = bool(waiting) and run.only_quotes() and any(it.right for it in self._state.book.positions.values())
+        state = self._state
+        wide = bool(waiting) and run.only_quotes() and any(it.right for it in state.book.positions.values())
         if not wide or run.stands():
             self._wide_ns = 0
             return
         self._wide_ns = self._wide_ns or now_ns
-        if now_ns - self._wide_ns > WIDE_S * SECOND_NS and run.alive_since(self._wide_ns) and not self._raised["blind"]:
-            run.problem("wide", f"quotes have been too wide for {WIDE_S} s, and there is no alarm blind")
+        limit_s = state.trading.broker.blind_min * 60 + WIDE_S
+        if (
+            now_ns - self._wide_ns > limit_s * SECOND_NS
+            and run.alive_since(self._wide_ns)
+            and not self._raised["blind"]
+        ):
+            run.problem("wide", f"quotes have been too wide for {limit_s} s, and there is no alarm blind")
             self._wide_ns = now_ns
 
     def _status_is_true(self, date: str) -> None:
@@ -438,7 +461,7 @@ class Watch:
             elif not ours and position is not None and position.qty < 0:
                 run.short_by_hand.add(trade.symbol)
         for symbol, own in sold.items():
-            excused = symbol in run.split or run.adopts or run.accepted or symbol in self._disturbed
+            excused = symbol in run.split or run.adopts or symbol in self._disturbed
             if own < 0 and not excused:
                 run.problem("owner", f"{symbol}: sold {-own} more than it bought")
         self._trades = len(account.trades)

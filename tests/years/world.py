@@ -55,8 +55,8 @@ class YearsClock(SimClock):
 class Story:
     """What happened, in order, and its digest: the same for the same seed on every machine."""
 
-    def __init__(self, loop: YearsLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: YearsLoop, folder: Path) -> None:
+        self._loop, self._folder = loop, str(folder)
         self.lines: list[tuple[int, str, str]] = []
         self._digest = hashlib.sha256()
         self.log_counts: dict[str, int] = {}
@@ -67,7 +67,7 @@ class Story:
             name = str(fields.get("event", ""))
             self.log_counts[name] = self.log_counts.get(name, 0) + 1
             fields = {key: value for key, value in fields.items() if key not in UNSTABLE}
-        text = json.dumps(fields, sort_keys=True, default=str)
+        text = json.dumps(fields, sort_keys=True, default=str).replace(self._folder, "FOLDER")
         self._digest.update(f"{self._loop.now_ns} {kind} {text}\n".encode())
         self.lines.append((self._loop.now_ns, kind, text))
 
@@ -95,7 +95,7 @@ class World:
         self.folder, self.seed, self.market, self.account = folder, seed, market, account
         self.loop = YearsLoop(start_ns, seed)
         self.network = lay(self.loop)
-        self.story = Story(self.loop)
+        self.story = Story(self.loop, folder)
         self.clock = YearsClock(self.loop)
         self.server = AlpacaServer(market, self.clock, faults=faults, accounts=[account], rules=rules)
         lay_short_way(self.loop, self.network, self.server)

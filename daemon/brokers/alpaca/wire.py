@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from daemon.brokers.api import BrokerUnreadable
@@ -35,6 +36,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
 )
+TEXTS, SHORT = 16_384, 64  # texts of times and numbers that are kept parsed, and their length at most
 _OCC = re.compile(r"[A-Z][A-Z0-9]{0,6}\d{6}[CP]\d{8}", re.ASCII)
 
 ACCEPTED = "accepted"  # OrderAccepted
@@ -118,17 +120,25 @@ def is_option(symbol: str) -> bool:
 
 def time_ns(value: object, key: str = "timestamp") -> int:
     """Parse RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) as nanoseconds UTC. Raises Malformed."""
-    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    ns = _instant_ns(value) if isinstance(value, str) and len(value) <= SHORT else None
+    if ns is None:
         raise Malformed(f"{key} is {shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
+    return ns
+
+
+@lru_cache(maxsize=TEXTS)  # each report repeats the orders of a day, a history of days its dates for each symbol
+def _instant_ns(text: str) -> int | None:
+    """Parse RFC 3339 text; None for any other, and for a time that there is not."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return None
     year, month, day, hour, minute, second, fraction, zulu, sign, off_hours, off_minutes = match.groups()
     offset = timedelta(0) if zulu else timedelta(hours=int(off_hours), minutes=int(off_minutes))
     try:
         zone = timezone(-offset if sign == "-" else offset)
-        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone)
-        since = moment - _EPOCH
+        since = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone) - _EPOCH
     except (ValueError, OverflowError):
-        raise Malformed(f"{key} is {shown(value)}: no such time") from None
+        return None
     nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
     return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
 
@@ -150,10 +160,18 @@ def decimal(value: object, key: str) -> Decimal:
     """Parse text or a JSON number as a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
     if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         with contextlib.suppress(InvalidOperation, ValueError):
-            number = Decimal(str(value))
-            if number.is_finite() and (not number or -18 <= number.adjusted() < 12):
-                return number or Decimal(0)
+            digits = str(value)
+            number = _number(digits) if len(digits) <= SHORT else _number.__wrapped__(digits)
+            if number is not None:
+                return number
     raise Malformed(f"{key} is {shown(value)}: expected a number below 10^12")
+
+
+@lru_cache(maxsize=TEXTS)
+def _number(text: str) -> Decimal | None:
+    number = Decimal(text)
+    in_range = number.is_finite() and (not number or -18 <= number.adjusted() < 12)
+    return (number or Decimal(0)) if in_range else None
 
 
 def text(value: object) -> str:

@@ -180,13 +180,13 @@ class DailyHistory:
         self._symbols = symbols
         self._log = log
 
-    async def fetched(self, sessions: Sequence[Session]) -> dict[str, Bars]:
+    async def fetched(self, sessions: Sequence[Session], symbols: tuple[str, ...]) -> dict[str, Bars]:
         """Return symbol -> its good bars of these sessions (oldest first, all final), without empty symbols."""
         starts = {midnight_ns(session.date): session for session in sessions}
         first, last = min(starts), max(starts)
-        raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
+        raw = await self._reads.day_bars(symbols, first, last, self._feed)
         history: dict[str, Bars] = {}
-        for symbol in self._symbols:
+        for symbol in symbols:
             judged = self._judged(raw.get(symbol, ()), symbol)
             good = {bar.start_ns: bar for bar in judged if bar.start_ns in starts}
             if good:
@@ -403,7 +403,7 @@ class DailyFeed:
         self._announce(session)
         before, due_ns = self._before(session), decision_ns(session, self._desk.basket)
         tries = 0
-        while not await self._update(before) or self._missing - self._named:
+        while not await self._update(before, again=tries > 0) or self._missing - self._named:
             if self._clock.now_ns() >= due_ns:
                 return
             await self._pause(tries)
@@ -445,7 +445,7 @@ class DailyFeed:
         until_ns = max(session.close_ns + SETTLED_NS + GRACE_NS, self._clock.now_ns())
         await self._clock.sleep_until(session.close_ns + SETTLED_NS)
         tries = 0
-        while not await self._update(session) or self._missing - self._named:
+        while not await self._update(session, again=tries > 0) or self._missing - self._named:
             if self._clock.now_ns() >= until_ns:
                 break
             await self._pause(tries)
@@ -499,15 +499,19 @@ class DailyFeed:
             alarm(self._notice, "symbols_missing", f"no bar of {session.date}: {names}: halted, delisted or not given")
         self._named = self._missing
 
-    async def _update(self, newest: Session, past: Sequence[Session] = ()) -> bool:
-        """Fetch the bars up to this session's and emit new ones; False when unavailable."""
+    async def _update(self, newest: Session, past: Sequence[Session] = (), *, again: bool = False) -> bool:
+        """Fetch the bars up to this session's and emit new ones; False when unavailable.
+
+        `again`: only those of the symbols whose bar of this session is missing, once the others have come.
+        """
         async with self._one:
             sessions = [s for s in self._final(self._clock.now_ns()) if s.date <= newest.date]
             sessions = sessions[-(self._keep + MARGIN) :]
             if not sessions or sessions[-1].date != newest.date:
                 return False
+            lacking = tuple(sorted(self._missing)) if again and self._complete_to == newest.date else ()
             try:
-                fetched = await self._history.fetched(sessions)
+                fetched = await self._history.fetched(sessions, lacking or self._symbols)
             except RestError as error:
                 many = f"{len(self._symbols)} symbols"
                 self._log("history_unavailable", symbol=many, date=newest.date, problem=str(error), wait_s=0.0)
@@ -516,7 +520,7 @@ class DailyFeed:
             self._emit_news(sessions, fetched, past)
             last_ns = midnight_ns(newest.date)
             have = {symbol for symbol, bars in fetched.items() if bars[-1].start_ns == last_ns}
-            self._missing = frozenset(self._symbols) - have
+            self._missing = frozenset(lacking or self._symbols) - have
             self._complete_to = newest.date
         return True
 
