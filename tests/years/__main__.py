@@ -233,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--shorter", action="store_true", dest="shrink_finds", help="with --find: shrink what was found"
     )
     parser.add_argument("--tries", type=int, default=60, help="with --shorter: runs at most (%(default)s)")
+    parser.add_argument("--most", type=int, default=1000, help="with --find: runs to live at most (%(default)s)")
     parser.add_argument("--finds", type=Path, default=Path("finds.jsonl"), help="results of --find (%(default)s)")
     options = parser.parse_args(arguments)
     if options.find is not None:

@@ -1,7 +1,7 @@
 """Whether the years find the defects that were mended once: each is put back in a copy of the tree, which then lives.
 
 A copy has an interpreter of its own, which lives what it is sent. A seed finds a defect if a run of it breaks a rule
-with the defect and none without it.
+with the defect and none without it; the sessions until then are those of all seeds up to it. Short runs go first.
 """
 
 from __future__ import annotations
@@ -97,11 +97,14 @@ def schedules(name: str, seed: int) -> Iterator[tuple[Schedule, int]]:
 def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> dict[str, Any]:
     """Look for the defect; the row says by which run, and which rule."""
     row: dict[str, Any] = {"defect": name, "focused": options.focused, "found": False}
-    lives: Iterator[tuple[Schedule, int]] = iter([(FOCUSED[name], FOCUSED[name].days)])
+    if options.focused:
+        lives = [(FOCUSED[name], FOCUSED[name].days)]
+    else:
+        lives = [life for life in schedules(name, options.seed) if options.every or likely(name, life[0])]
+        if not options.every:
+            lives.sort(key=lambda life: (life[0].days + len(life[0].happenings), life[1]))
     runs = 0
-    for schedule, sessions in lives if options.focused else schedules(name, options.seed):
-        if not options.focused and not options.every and not likely(name, schedule):
-            continue
+    for schedule, sessions in lives[: options.most]:
         runs += 1
         row |= {"sessions": sessions, "runs": runs, "desk": schedule.desk, "seed": schedule.seed}
         try:

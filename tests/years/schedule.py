@@ -28,6 +28,7 @@ COMMANDS = ("pause", "resume", "halt", "flatten", "accept-broker", "resume-reset
 Row = tuple[str, str, Any]
 OF_SHARES = (*DAILY, ONLINE)
 EVERY = (SCALPER, *OF_SHARES)
+RICHLY = 0.85  # of the sessions have a trouble of `RICH`, where none is under way
 DENSE = 0.6  # of the runs have many happenings; the others are quiet enough to judge what comes together
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -184,14 +185,14 @@ def _draw_rich(
     whats = [what for family in RICH for what, desks in RICH[family].items() if desk in desks]
     day = 0
     while day < days:
-        if chance.random() < 0.6 and whats:
+        if chance.random() < RICHLY:
             what = chance.choice(whats)
             happenings.append(Happening(day, round(chance.uniform(5.0, 240.0), 3), what, chance.randrange(10**6)))
             if what == "model gone for days" and day + 1 < days:
                 nights[day + 1] = True
             if what in UNDER:
                 tables[:] = [row for row in tables if row[:2] != UNDER[what][:2]] + [UNDER[what]]
-            day += chance.choice((1, 2, 3))
+            day += chance.choice((1, 1, 2))
         else:
             day += 1
 

@@ -40,7 +40,7 @@ def test_two_years_draw_what_meets_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path) -> None:
-    options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0)
+    options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0, most=1)
     with Tree(name, tmp_path) as tree, Tree() as whole:
         row = found(name, tree, whole, options)
     assert row["found"], row

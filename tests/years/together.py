@@ -129,7 +129,9 @@ async def _falls(run: Run, chance: random.Random) -> None:
     desks_own = lambda: _option(run) or (_open(run) and _share(run, chance))  # noqa: E731
     if not (symbol := await until(run, desks_own)):
         return
-    _leap(run, symbol, chance.uniform(0.006, 0.012) if is_option(symbol) else chance.uniform(0.03, 0.08), 5)
+    part = chance.uniform(0.006, 0.012) if is_option(symbol) else chance.uniform(0.03, 0.08)
+    for falling in (symbol,) if is_option(symbol) else sorted(run.own()):
+        _leap(run, falling, part, 5)
     await asyncio.sleep(chance.uniform(900.0, 1500.0))
     for word in chance.choice((("resume",), ("accept-broker", "resume"), ("resume-reset-limits",), ("halt", "resume"))):
         await acts.command(run, word)
