@@ -119,6 +119,7 @@ class Run:
         self.befallen: set[str] = set()  # symbols whose company acts
         self.others_changes: set[PositionChange] = set()  # of the account without an order, which are no desk's
         self.leapt_ns = 0
+        self.closings: set[str] = set()  # orders of the broker's own call to close, by the server's names
         self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
@@ -217,20 +218,20 @@ class Run:
         live = self.desk.live
         return "" if live is None else str(live.engine.machine.state.identity.epoch)
 
-    def is_closing(self, order_id: str) -> bool:
-        """Whether the desk sent this order by the broker's own call to close."""
+    def note_closings(self) -> None:
+        """Remember which orders the desk sent by the broker's own call to close, which bear the server's names."""
         live = self.desk.live
-        if live is None:
-            return False
-        state = live.engine.machine.state
-        return any(it.order_id == order_id for it in (*state.orders.values(), *state.closed.values()) if it.closing)
+        if live is not None:
+            state = live.engine.machine.state
+            own = (*state.orders.values(), *state.closed.values())
+            self.closings |= {it.order_id for it in own if it.closing and it.order_id}
 
     def is_own(self, order_id: str) -> bool:
         """Whether the desk sent this order of the server."""
         order, epoch = self.world.account.orders.get(order_id), self.epoch()
         if order is None:
             return False
-        return (bool(epoch) and order.client_order_id.startswith(f"{epoch}-")) or self.is_closing(order_id)
+        return (bool(epoch) and order.client_order_id.startswith(f"{epoch}-")) or order_id in self.closings
 
     def is_invested(self) -> bool:
         """Whether most of the desk's equity is in what it holds."""

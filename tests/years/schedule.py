@@ -83,6 +83,10 @@ UNDER: dict[str, Row] = {
     "no report, flatten beside": ("broker", "foreign_orders", "ignore"),
     "falls": ("risk", "daily_loss_max", 0.01),
     "many small and a grave": ("alarms", "per_minute", 1),
+    "panic unheard": ("world", "attended", False),
+    "model gone for days": ("world", "attended", False),
+    "halted at the decision": ("world", "attended", False),
+    "paused at the decision": ("world", "attended", False),
 }
 """What a trouble needs in the settings."""
 

@@ -106,7 +106,7 @@ class Watch:
             {},
             {},
         )  # trades folded so far, own and all
-        self._seen: tuple[int, int] = (0, 0)
+        self._seen: tuple[int, int, int] = (0, 0, 0)
         self._at_close: dict[str, tuple[dict[str, Decimal], dict[str, Decimal]]] = {}  # own and all, by date
         self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
         self._paid: set[str] = set()  # lines of the ledger that were booked
@@ -172,13 +172,12 @@ class Watch:
         run = self._run
         if alarm.name == "order_rejected":
             wording = re.sub(r"[0-9a-f]{6,}\S*|\d+", "#", alarm.detail.partition(": ")[2].partition(" (")[0])
-            order = run.world.account.by_client_id.get(alarm.detail.partition(":")[0])
-            state = self._state
-            known = state.closed.get(alarm.detail.partition(":")[0]) if state is not None else None
-            symbol = order.symbol if order is not None else known.symbol if known is not None else ""
-            if symbol:
-                self._refused[f"{symbol} {wording}"] += 1
-                if self._refused[f"{symbol} {wording}"] == REFUSALS + 1:
+            state, name = self._state, alarm.detail.partition(":")[0]
+            order = state.closed.get(name) or state.orders.get(name)
+            if order is not None:
+                case = f"{order.symbol} {order.side} {wording}"
+                self._refused[case] += 1
+                if self._refused[case] == REFUSALS + 1:
                     run.problem("refusals", f"{REFUSALS + 1} alarms in a session: {alarm.detail[:200]}")
 
     def missed(self, detail: str) -> None:
@@ -238,7 +237,8 @@ class Watch:
     def _count(self) -> None:
         """Fold the server's trades: orders of the desk, orders of others, and what came without an order."""
         run, account = self._run, self._run.world.account
-        mark = len(account.trades), account.past_positions[-1][0]
+        run.note_closings()
+        mark = len(account.trades), account.past_positions[-1][0], len(run.closings)
         if mark == self._seen:
             return
         self._seen = mark
