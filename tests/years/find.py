@@ -24,7 +24,7 @@ from tests.support.paths import REPOSITORY
 from tests.years.__main__ import YEAR, lived
 from tests.years.defects import defects, with_defect
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
-from tests.years.run import Outcome
+from tests.years.run import HASTY, Outcome
 from tests.years.schedule import Schedule, draw
 from tests.years.shrink import as_test, shrunk, story
 
@@ -44,6 +44,7 @@ class Tree:
         self._ours, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "tests.years.find", "--serve", str(theirs.fileno())]
+        command += ["--hasty"] if self._defect else []
         self._process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=(theirs.fileno(),))
         theirs.close()
         return self
@@ -168,4 +169,7 @@ def told(row: dict[str, Any]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", type=int)
-    serve(parser.parse_args().serve)
+    parser.add_argument("--hasty", action="store_true", help="end with the first broken rule")
+    served = parser.parse_args()
+    HASTY.on = served.hasty
+    serve(served.serve)

@@ -78,6 +78,16 @@ OUTAGE = frozenset(("blind", "blind_hold", "history_missing"))
 OUTAGES = frozenset(("network", "clock", "process"))  # families after which the desk may be blind for a while
 
 
+@dataclass(slots=True)
+class Hasty:
+    """Whether the runs of this process and its children end with the first broken rule."""
+
+    on: bool = False
+
+
+HASTY = Hasty()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a run. `digest` is the same on every machine."""
@@ -362,6 +372,14 @@ class Run:
             if self.desk.ended != 0:
                 self.problem("ended", f"the last stop ended with {self.desk.ended}")
 
+    async def _until_found(self) -> None:
+        """Run it, but for what follows the first broken rule."""
+        whole = asyncio.ensure_future(self._all())
+        while not whole.done() and not self.problems:
+            await asyncio.wait({whole}, timeout=LOOK_S)
+        if whole.done():
+            whole.result()
+
     async def _nights(self) -> None:
         """Switch the host off over the nights that are not lived through, and over weekends."""
         for number, (session, following) in enumerate(itertools.pairwise(self.sessions), 1):
@@ -481,10 +499,11 @@ class Run:
         LiveDesk.__init__, LiveDesk._observe = made, observed  # type: ignore[method-assign,assignment]
         with running(loop):
             try:
-                loop.run_until_complete(self._all())
+                loop.run_until_complete(self._until_found() if HASTY.on else self._all())
             except StandsStill as error:
                 self.problem("stuck", str(error))
-        self._judge()
+        if not (HASTY.on and self.problems):
+            self._judge()
         return Outcome(
             self.schedule,
             tuple(self.problems),
