@@ -516,7 +516,8 @@ class Watch:
         now_ns = run.now_ns()
         session = run.world.market.session_at(now_ns)
         for symbol, position in state.book.positions.items():
-            if session is None or not position.right or not position.quantity:
+            there = run.world.account.quantity(symbol) > 0  # else others have sold it
+            if session is None or not position.right or not position.quantity or not there:
                 self._below_ns.pop(symbol, None)
                 continue
             quote = run.world.market.fair(symbol, now_ns)
