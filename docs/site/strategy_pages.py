@@ -27,7 +27,7 @@ from training.desks.daily.networks.rebalancer import LOG_STD, RebalancerActorCri
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.forecast import graph, market
 from training.desks.online.network import COLD_PRESETS, SCALE, network_of
-from training.desks.scalper import reward
+from training.desks.scalper import market as options
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic, parameter_count
 from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.online.reward import DEFAULT
@@ -140,7 +140,7 @@ def _of_symbols() -> str:
         f"{forecast_features.WINDOW} rows of these {len(known)} features, oldest first, then {account}:\n\n"
         f"{_listed(known)}\n\nThe forecaster sees all rows. The agents see {graph.AGENT_WIDTH} numbers: of the newest "
         f"row {len(graph.SEEN)} features ({seen}), the three probabilities, the confidence, and the first "
-        f"{market.ACCOUNT} numbers of the account (weight, unrealised return, age, cash share)."
+        f"{options.ACCOUNT} numbers of the account (weight, unrealised return, age, cash share)."
     )
 
 
@@ -228,11 +228,11 @@ _NETWORKS: dict[str, Callable[[], list[tuple[str, int]]]] = {
 }
 _EARNS: dict[str, Callable[[], str]] = {
     "option_scalper": lambda: (
-        f"`{reward.REWARDS[0]}` (the default): {reward.PNL_WEIGHT:g} x change of equity / capital + discount x "
-        f"Φ(after) - Φ(before), Φ = {reward.SHARPE_WEIGHT:g} x Sharpe + {reward.WIN_RATE_WEIGHT:g} x win rate - "
-        f"{reward.DRAWDOWN_WEIGHT:g} x drawdown, 0 at the end. Sharpe and win rate are of the last {reward.TRADES} "
-        f"closed trades (Sharpe 0 below {reward.TRADES_MIN}, within ±{reward.SHARPE_MAX:g}). `{reward.REWARDS[1]}`: "
-        f"{reward.PNL_WEIGHT:g} x realised P&L / capital + Φ(after). Costs are in equity and P&L."
+        f"`{options.REWARDS[0]}` (the default): {options.PNL_WEIGHT:g} x change of equity / capital + discount x "
+        f"Φ(after) - Φ(before), Φ = {options.SHARPE_WEIGHT:g} x Sharpe + {options.WIN_RATE_WEIGHT:g} x win rate - "
+        f"{options.DRAWDOWN_WEIGHT:g} x drawdown, 0 at the end. Sharpe and win rate are of the last {options.TRADES} "
+        f"closed trades (Sharpe 0 below {options.TRADES_MIN}, within ±{options.SHARPE_MAX:g}). `{options.REWARDS[1]}`: "
+        f"{options.PNL_WEIGHT:g} x realised P&L / capital + Φ(after). Costs are in equity and P&L."
     ),
     "daily_rebalancer": lambda: (
         f"Change of the portfolio's value x {rebalancer.REWARD:g}. Costs leave the cash, so they are in that change, "
@@ -247,7 +247,7 @@ _EARNS: dict[str, Callable[[], str]] = {
     "forecast_ensemble": lambda: (
         "The forecaster: cross-entropy of triple-barrier labels with weights of the classes. The agents, of each "
         "symbol: action x market return - cost + alpha x confidence x bonus where the predicted class came, in parts "
-        f"of what one symbol may weigh; the bonus is {market.BONUS:g}, and no action changes it."
+        f"of what one symbol may weigh; the bonus is {options.BONUS:g}, and no action changes it."
     ),
     "online_dqn": lambda: (
         "The gain of a symbol after costs, as a share of the equity at the decision: "

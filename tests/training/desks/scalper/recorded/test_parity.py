@@ -21,9 +21,9 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import moody
 from tests.support.training.made_up import random_walk, write_csv
 from tests.support.training.option_quotes import troubled
-from training.desks.scalper.data import desk_of
+from training.desks.scalper.baselines import play
+from training.desks.scalper.data import always_hold, desk_of
 from training.desks.scalper.history import History, TradingDay, read_history
-from training.desks.scalper.play import always_hold, play
 from training.desks.scalper.recorded.data import Recorded
 from training.desks.scalper.recorded.days import QuotedDay, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
