@@ -140,7 +140,7 @@ def _of_symbols() -> str:
         f"{forecast_features.WINDOW} rows of these {len(known)} features, oldest first, then {account}:\n\n"
         f"{_listed(known)}\n\nThe forecaster sees all rows. The agents see {graph.AGENT_WIDTH} numbers: of the newest "
         f"row {len(graph.SEEN)} features ({seen}), the three probabilities, the confidence, and the first "
-        f"{options.ACCOUNT} numbers of the account (weight, unrealised return, age, cash share)."
+        f"{market.ACCOUNT} numbers of the account (weight, unrealised return, age, cash share)."
     )
 
 
@@ -247,7 +247,7 @@ _EARNS: dict[str, Callable[[], str]] = {
     "forecast_ensemble": lambda: (
         "The forecaster: cross-entropy of triple-barrier labels with weights of the classes. The agents, of each "
         "symbol: action x market return - cost + alpha x confidence x bonus where the predicted class came, in parts "
-        f"of what one symbol may weigh; the bonus is {options.BONUS:g}, and no action changes it."
+        f"of what one symbol may weigh; the bonus is {market.BONUS:g}, and no action changes it."
     ),
     "online_dqn": lambda: (
         "The gain of a symbol after costs, as a share of the equity at the decision: "

@@ -17,7 +17,7 @@ from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
 from strategies.registry import STRATEGIES, add, typed
-from training.cli.commands import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.main import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
@@ -31,8 +31,8 @@ from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
 from training.runs.display import Display
-from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
+from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, NONE, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.studies.search.coefficients_file import read_plan

@@ -14,8 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study
+from training.study.study import PlayResult, SessionResult, Study
 
 Series = NDArray[np.float64]
 """float64 (sessions,): one return per session, in the order of time."""

@@ -11,11 +11,10 @@ import numpy as np
 from strategies.registry import strategy
 from training.desks.registry import parts_of
 from training.evidence.calibration import calibration
-from training.evidence.cross_validation import Overfitting, backtest_overfitting
 from training.evidence.findings import Findings, PlayerLine
 from training.evidence.heads import KEY as HEADS
 from training.evidence.lead import BaselineLead, lead_of
-from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
 from training.evidence.resampling import Interval, paired_difference, typical
 from training.evidence.significance import Snooping, detectable, snooping
 from training.evidence.statistics import Series, deviations, headline, session_returns, sharpes, trial_matrix
@@ -35,9 +34,8 @@ from training.report.lines import (
     run_line,
     seeds_of,
 )
-from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
-from training.study.study import FORMAT, Fold, Study, Trial
+from training.study.study import FORMAT, Fold, SessionResult, Study, Trial
 
 
 def check(study: Study) -> None:

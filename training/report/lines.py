@@ -30,8 +30,7 @@ from training.evidence.statistics import (
     summarise,
     total,
 )
-from training.study.evaluation import SessionResult
-from training.study.study import NetworkChange, PlayResult, Study, Trial
+from training.study.study import NetworkChange, PlayResult, SessionResult, Study, Trial
 
 ALL_LOST_USD = 1e-4
 ALIKE_USD = 0.005

@@ -19,8 +19,7 @@ from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, fall, sharpe, with_interval
 from training.report.framing import framed_curves, framed_spans
 from training.report.lines import joined
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study
+from training.study.study import PlayResult, SessionResult, Study
 
 
 def result_rows(f: Findings) -> list[Row]:

@@ -23,7 +23,7 @@ from training.evaluate.machine import Player
 from training.evaluate.players import random_like
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import make_deterministic
-from training.study.evaluation import SessionFigures, SessionResult, figures
+from training.study.study import SessionFigures, SessionResult, figures
 
 TRADING = Trading()
 

@@ -31,9 +31,8 @@ from training.desks.daily.table import TICKS, DailyTable
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, never_stop, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
 from training.study.progress import phase
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 FLAT, HOLD_ALL, MONTHLY, SPY = "always flat", "buy and hold", "equal weight monthly", "SPY"
 ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"

@@ -38,9 +38,8 @@ from training.desks.daily.markets.rebalancer import unit_usd
 from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.table import DailyTable
 from training.evaluate.machine import FEED, MODEL, Player, PlayTally, answering, denied, halts_of, joined, started
-from training.study.evaluation import SessionResult
 from training.study.progress import counted
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 
 @dataclass(frozen=True, slots=True)

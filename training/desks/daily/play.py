@@ -20,7 +20,7 @@ from training.desks.daily.share_accounts import ShareAccounts
 from training.desks.daily.table import DailyTable
 from training.evaluate.machine import Player
 from training.evaluate.players import choosing, constant, one_hot
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
 SESSION_MIN = 390
 Rebalancer = Callable[[Tensor], Tensor]

@@ -18,8 +18,7 @@ from training.desks.daily.desk import Desk, desk_before, dry_run, relay, rules_f
 from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.kind import Evaluator, Span
 from training.export.reference import AnswerRecorder, Watched
-from training.study.evaluation import SessionFigures, SessionResult, figures
-from training.study.study import OneAccount, PlayResult
+from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 @dataclass(frozen=True, slots=True)

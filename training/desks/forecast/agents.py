@@ -36,8 +36,7 @@ from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
-from training.study.evaluation import SessionResult
-from training.study.study import Fold, ValidationCheck
+from training.study.study import Fold, SessionResult, ValidationCheck
 
 if TYPE_CHECKING:
     from training.rl.rllib.engine import RllibSac

@@ -28,8 +28,7 @@ from training.desks.kind import POLICY, Played
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
 TRUSTING = "ensemble without confidence"

@@ -34,8 +34,7 @@ from training.evaluate.players import CERTAIN, Late, choosing, constant, with_co
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
-from training.study.evaluation import SessionFigures, SessionResult, figures
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 class SmallPolicy(nn.Module):

@@ -21,9 +21,8 @@ from training.evaluate.bars import BarDesk, SessionStart, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, RandomTrader, median_of, one_hot, random_like, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 SIDE_COLUMN = SPEC.features.index("position_side")
 ELAPSED_COLUMN = SPEC.features.index("session_elapsed")

@@ -28,10 +28,9 @@ from training.evaluate.bars import BarDesk, SessionStart
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.folds import Walk
 from training.study.progress import phase
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 @dataclass(frozen=True, slots=True)

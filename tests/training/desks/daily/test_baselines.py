@@ -47,8 +47,7 @@ from training.desks.daily.task_data import funds_beside
 from training.evaluate.players import COSTS_THRICE, NO_COSTS, Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 
 @cache

@@ -31,8 +31,7 @@ from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData
 from training.desks.daily.table import DailyTable, read_table
 from training.desks.kind import Span
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 CENT = 0.01
 ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5

@@ -26,9 +26,8 @@ from training.desks.ppo import PpoData
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
-from training.study.evaluation import SessionResult
 from training.study.folds import HistoryError
-from training.study.study import Fold
+from training.study.study import Fold, SessionResult
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
 

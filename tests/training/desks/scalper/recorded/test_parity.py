@@ -29,7 +29,7 @@ from training.desks.scalper.recorded.days import QuotedDay, quoted_days, session
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import quote_table
 from training.evaluate.machine import MODEL, started
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
 TRADING = Trading()
 CALENDAR = SessionCalendar.load("2024-05-20", "2024-10-31")
