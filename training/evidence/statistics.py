@@ -59,6 +59,11 @@ def headline(study: Study) -> tuple[SessionResult, ...]:
     return tuple(result for one in chosen_results(study) for result in one.sessions)
 
 
+def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
+    """All sessions of a player, fold after fold."""
+    return tuple(session for one in folds for session in one.sessions)
+
+
 def chosen_results(study: Study) -> tuple[PlayResult, ...]:
     """What was chosen in each fold on its test sessions: on the account of all tests where there is one."""
     return study.account or tuple(trial.test for trial in study.headline)

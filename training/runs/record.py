@@ -16,10 +16,10 @@ from daemon.tapes.files import origin_of
 from strategies.kit.contract import configured
 from training.desks.kind import Compared, described
 from training.evidence.findings import Findings
+from training.evidence.statistics import joined
 from training.export.export import Release, export
 from training.export.reference import reference_of
 from training.export.weights import Weights, write_weights
-from training.report.lines import joined
 from training.report.report import files, judge_again, write_report
 from training.runs.folder import machine
 from training.runs.ledger import Ledger, Line, utc_now
