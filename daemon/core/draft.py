@@ -26,7 +26,7 @@ from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.records import DecisionRow, EquityRow, Row, order_row
+from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth, held_option
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -289,7 +289,7 @@ class Draft:
         else:
             self.orders = {key: other for key, other in self.orders.items() if key != name}
             self.closed = {**self.closed, name: order}
-        self.records.append(order_row(order, self.now_ns))
+        self.records.append(_order_row(order, self.now_ns))
 
     def note_moved(self, symbol: str) -> None:
         """Remember that an order in `symbol` changed now: a report requested earlier is old."""
@@ -573,3 +573,23 @@ class DeskKind:
         if mode not in PAPER_MODES:
             return None
         return self.holds.paper(trading, self.spec, mode, by_bar=not self.decides.rebalances)
+
+
+def _order_row(order: Order, now_ns: int) -> OrderRow:
+    """Return the row of an order as it is at `now_ns`."""
+    return OrderRow(
+        client_order_id=order.client_order_id,
+        work=order.work,
+        purpose=order.purpose,
+        reason=order.reason,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=None if order.limit_price is None else str(order.limit_price),
+        status=order.status,
+        filled=order.filled,
+        cost=str(order.cost),
+        fees_usd=str(order.fees),
+        submitted_ns=order.submitted_ns,
+        updated_ns=now_ns,
+    )
