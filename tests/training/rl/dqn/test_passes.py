@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from training.rl.dqn.coefficients import DqnCoefficients
-from training.rl.dqn.dqn import conservative_loss, difference_loss, divergence
+from training.rl.dqn.dqn import Pass, conservative_loss, difference_loss, divergence
 from training.rl.dqn.networks import Head, QNetwork, head_loss
-from training.rl.dqn.passes import Pass
 from training.rl.dqn.presets import build
 from training.rl.dqn.replay import Choices
 from training.rl.off_policy.networks import PRODUCTS
