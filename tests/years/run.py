@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
@@ -116,7 +116,7 @@ class Run:
             self.tables.setdefault(section, {})[key] = value
         own = self.tables.pop("world", {})
         self.attended = bool(own.get("attended", False))
-        live_desk.BUSY_TICK_NS = own.get("tick_s", 1) * SECOND_NS  # type: ignore[assignment]
+        live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
