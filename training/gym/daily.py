@@ -28,9 +28,9 @@ from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
+from training.data.daily_table import DailyTable, read_table, table_cache
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
-from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.registry import kind
 from training.study.folds import last_fold
 from training.study.study import Fold

@@ -20,7 +20,7 @@ import msgspec
 import torch
 
 from daemon.core.limits import Trading
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Ensemble, RowScaling, choose_weights
 from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
 from training.desks.forecast.plan import ForecastPlan
@@ -29,8 +29,7 @@ from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper
 from training.desks.trial import RLLIB, Control, Diverged, Listener, News, Request
 from training.rl.coefficients import NotFiniteError
-from training.rl.off_policy.learner import EXPLAINED
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import EXPLAINED, Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.pool import Stopped

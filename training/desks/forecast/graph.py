@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW
 from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import Actor
 
 
 class Ensemble(nn.Module):

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.networks import QNetwork, head_loss
 from training.rl.dqn.replay import Choices
-from training.rl.off_policy.learner import Average, Learner, follow, in_one_piece
-from training.rl.off_policy.networks import Layers
+from training.rl.off_policy.learner import Average, Layers, Learner, follow, in_one_piece
 
 EPSILON = 1e-5  # added to a variance in layer normalisation, as torch does
 _relu_backward: Any = torch.ops.aten.threshold_backward.grad_input

@@ -21,7 +21,7 @@ from daemon.core.risk.guards import TOUCH_USD
 from strategies.online_dqn import BUY, SELL, resolve
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import portfolio_fields
-from training.desks.daily.table import TICKS
+from training.data.daily_table import TICKS
 from training.desks.online.market.bars import Float64Array, Int64Array
 from training.desks.online.market.history import History, TradingDay
 from training.desks.online.market.money import MICRO, MICRO_A_HALF, MICRO_A_TICK, Money, price_usd, usd
