@@ -111,6 +111,14 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
             yield f"execution.{key}", 0, expected
 
 
+def _chooses_by_row(strategy: str) -> bool:
+    return is_known(strategy) and entry(strategy).make().spec.by_row
+
+
+def _trades_options(strategy: str) -> bool:
+    return is_known(strategy) and entry(strategy).make().spec.chained
+
+
 def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     """Yield rules of a resting stop for a desk without one of its own, and a stop that could never be reached."""
     rules, strategy, stop_loss = settings.protection, settings.desk.strategy, settings.sizing.stop_loss
@@ -137,14 +145,6 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     elif rules.distance * stop_loss >= 1:
         expected = f"less than {1 / stop_loss:.2f}: times sizing.stop_loss ({stop_loss}) it must leave a price"
         yield "protection.distance", rules.distance, expected
-
-
-def _chooses_by_row(strategy: str) -> bool:
-    return is_known(strategy) and entry(strategy).make().spec.by_row
-
-
-def _trades_options(strategy: str) -> bool:
-    return is_known(strategy) and entry(strategy).make().spec.chained
 
 
 def quotes_made_up_by(settings: DeskSettings) -> str:
