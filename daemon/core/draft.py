@@ -32,6 +32,7 @@ from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, Vie
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
+PROTECTION = "protection"  # purpose of a stop that rests at the broker
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
@@ -173,6 +174,10 @@ class Draft:
     def find_order(self, client_order_id: str) -> Order | None:
         """Return the order, working or ended in this session; None when unknown or older."""
         return self.orders.get(client_order_id) or self.closed.get(client_order_id)
+
+    def rests(self) -> bool:
+        """Return whether a stop rests at the broker."""
+        return any(order.purpose == PROTECTION for order in self.orders.values())
 
     def working(self, symbol: str, side: int) -> int:
         """Return the quantity of `symbol` that working orders on this side may still fill."""

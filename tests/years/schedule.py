@@ -13,6 +13,8 @@ from typing import Any
 from tests.chaos.desks.plan import DAILY, OWN, SCALPER, SHARES, shared_kinds
 from tests.chaos.kinds import Kind
 
+ONLINE = "online_dqn"
+
 FIRST_YEAR, LAST_YEAR = 2022, 2024
 DAYS = (3, 8)  # sessions of a run
 RULES = ("halt", "ignore", "adopt")
@@ -99,7 +101,23 @@ def draw(desk: str, seed: int) -> Schedule:
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
     happenings.sort(key=lambda it: (it.day, it.minute))
     nights = tuple(chance.random() < NIGHTS for _ in range(days))
-    return Schedule(desk, seed, month, days, _tables(chance), tuple(happenings), nights)
+    tables = (*_tables(chance), *_protection(desk, seed))
+    return Schedule(desk, seed, month, days, tables, tuple(happenings), nights)
+
+
+def _protection(desk: str, seed: int) -> tuple[tuple[str, str, Any], ...]:
+    """Rest stops in half of the runs, now and then as near as the desk's own."""
+    chance = random.Random(f"protection {desk} {seed}")
+    if chance.random() < 0.5:
+        return ()
+    if desk in DAILY:
+        part = chance.choice((0.02, 0.05, 0.2))
+        return ("protection", "rest_at_broker", True), ("protection", "disaster_stop", part)
+    return (
+        ("protection", "rest_at_broker", True),
+        ("protection", "distance", chance.choice((1.0, 1.5, 3.0))),
+        ("protection", "options", chance.choice(("stop", "stop_limit"))),
+    )
 
 
 def _count(chance: random.Random, rate: float) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UnsetType
+
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import Event
 from daemon.core.step import Step
@@ -35,6 +37,7 @@ RULES: dict[str, str] = {
     "wide": "quotes are far too wide for long while something is held, and nobody is told",
     "flood": "the same alarm again and again in one session",
     "stop": "a position stays although its price has been below its stop for a while, and the broker is willing",
+    "uncovered": "shares of a desk that rests stops have none at the broker, or a stop has no shares behind it",
     "not_flat": "a position that must be left by the close is still there, although the broker was willing",
     "alarm": "a grave alarm did not reach the operator's program",
     "silent_halt": "a halt without its alarm",
@@ -55,6 +58,8 @@ RULES: dict[str, str] = {
 ZERO = Decimal(0)
 EXCUSED_NS = 15 * SECOND_NS  # a person's trade this shortly before: no report could have it
 STOP_S = 240  # the price is below the stop for so long
+STOPS = ("stop", "stop_limit")
+UNCOVERED_S = 420  # without its stop for so long, whatever was tried
 STOP_WIDE_S = 900  # the same while the stream's quotes are not to be trusted
 FLOOD = 40  # alarms of one name in a session
 LOSS_S = 600  # beyond the limit for so long
@@ -81,6 +86,7 @@ class Watch:
         self._trades = 0
         self._own: dict[str, Decimal] = {}
         self._below_ns: dict[str, int] = {}
+        self._bare_ns: dict[str, int] = {}
         self._grave: list[tuple[int, str]] = []
         self._halt_ns = 0
         self._equity: tuple[str, Decimal] = ("", ZERO)
@@ -180,6 +186,7 @@ class Watch:
         self._trade_rules()
         self._alarms_told()
         self._stops()
+        self._covered()
         run = self._run
         session = run.world.market.session_at(run.now_ns())
         if session is not None and session.date != self._equity[0]:
@@ -308,12 +315,40 @@ class Watch:
                     run.problem("stop", text)
                     self._below_ns.pop(symbol, None)
 
+    def _covered(self) -> None:
+        """Shares that a stop should protect at the broker, and stops that protect nothing, while nothing keeps it."""
+        run, state = self._run, self._state
+        if state is None or isinstance(state.trading.protection, UnsetType):
+            return
+        account, now_ns = run.world.account, run.now_ns()
+        ours = [order for order in (account.orders[it] for it in account.working) if order.type in STOPS]
+        stopped = {order.symbol for order in ours if order.client_order_id.startswith(f"{run.epoch()}-")}
+        held = {symbol for symbol, position in state.book.positions.items() if position.quantity > 0}
+        leaving = {work.symbol for work in state.works.values()}
+        open_now = run.world.market.session_at(now_ns) is not None
+        calm = open_now and run.willing() and not run.stands()
+        for symbol in held | stopped:
+            apart = (symbol in held) != (symbol in stopped)
+            gone = symbol in held and symbol not in account.positions  # somebody else sold it
+            unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
+            if not (apart and calm) or symbol in leaving or gone or unsure:
+                self._bare_ns.pop(symbol, None)
+                continue
+            since_ns = self._bare_ns.setdefault(symbol, now_ns)
+            if now_ns - since_ns > UNCOVERED_S * SECOND_NS and run.alive_since(since_ns):
+                what = "no stop" if symbol in held else "a stop and no shares"
+                run.problem("uncovered", f"{symbol}: {what} for {UNCOVERED_S} s")
+                self._bare_ns[symbol] = now_ns
+
 
 def at_the_close(run: Run) -> None:
     """A desk by the bar holds nothing of its own after the close, where the broker was willing."""
     if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
         return
-    held = run.own()
+    account = run.world.account
+    orders = [account.orders[it] for it in account.working]
+    stuck = {order.symbol for order in orders if order.status == "pending_cancel"}  # it holds the shares
+    held = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
     if held and not run.stands() and not run.persons:
         run.problem("not_flat", f"{held} after the close")
 
