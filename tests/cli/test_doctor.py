@@ -216,9 +216,7 @@ def test_what_rests_at_the_broker_is_said_and_what_elects_an_option_s_stop_is_un
     desk.check(rests, code=0)
     verdict, text = desk.checks["protection"]
     assert verdict == "warn"
-    assert text.startswith(
-        "a stop_limit for the day rests 45% below the price paid; what elects an option's stop is unkno"
-    )
+    assert text.startswith("a stop_limit for the day rests 45% below the price paid; what elects an option's stop")
     desk.check(rests, code=0, dry_run=True)
     assert desk.checks["protection"][0] == "warn"
     desk.check(code=0)
