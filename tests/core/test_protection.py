@@ -256,6 +256,19 @@ def test_a_stop_whose_answer_is_unknown_is_looked_up_and_sent_again_under_its_na
     assert (again.client_order_id, again.stop_price) == (first.client_order_id, STOP)
 
 
+def test_a_stop_that_never_arrived_keeps_no_sale_back() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    first, _ = left(desk)
+    desk.put(ev.OrderUnknown(desk.at(1, 6), first.client_order_id))
+    desk.put(ev.FlattenRequested(desk.at(1, 7), "out", "ann"))
+    quotes = tuple(desk.quote(symbol, desk.at(1, 8)) for symbol in SYMBOLS)
+    sent = desk.put(ev.QuotesReceived(desk.at(1, 8), 0, quotes))
+    assert [order for order in sales(sent) if order.symbol == first.symbol] == []  # it may be there
+    sent = desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id)) + desk.tick(1, 13) + desk.tick(1, 14)
+    assert [(order.symbol, order.quantity) for order in sales(sent)] == [(first.symbol, 10)]
+
+
 def test_a_clean_stop_leaves_them_at_the_broker() -> None:
     desk, names = protected()
     sent = desk.put(ev.StopRequested(desk.at(2), "SIGTERM", flatten=False))

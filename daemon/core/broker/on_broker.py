@@ -223,6 +223,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
     needed = _needed(draft, order)
+    if order.purpose == PROTECTION and (draft.exit_of(order.symbol) or draft.held(order.symbol) < order.quantity):
+        draft.put_order(advance(order, "expired"))  # a report that lists it after all has it cancelled
+        return
     if order.purpose == "exit" and needed is not None:
         leave = _leave_of(draft, order, needed)
         if leave.waits:
