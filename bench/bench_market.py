@@ -25,9 +25,8 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.option_scalper import SPEC
 from strategies.option_scalper.features import feature_table
-from training.desks.scalper.history import History, read_history
+from training.desks.scalper.history import History, PriceTable, price_table, read_history
 from training.desks.scalper.market import Market
-from training.desks.scalper.prices import PriceTable, price_table
 from training.gym import OptionScalperEnv
 
 YEAR = 98_000  # one-minute bars

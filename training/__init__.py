@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from training.desks.kind import TrainingKind
     from training.desks.own.environment import Outcome
     from training.desks.own.kind import own_kind
-    from training.evidence.cross_validation import backtest_overfitting
     from training.evidence.findings import Findings
-    from training.evidence.overfitting import deflated_sharpe
+    from training.evidence.overfitting import backtest_overfitting, deflated_sharpe
     from training.export.export import ExportError
     from training.kit.bars import Bars, load_bars
     from training.kit.environments import folds, make_env, make_vec
@@ -111,7 +110,7 @@ _HOME = {
     "TapeError": "daemon.tapes.files",
     "TrainingKind": "training.desks.kind",
     "add_strategy": "training.kit.names",
-    "backtest_overfitting": "training.evidence.cross_validation",
+    "backtest_overfitting": "training.evidence.overfitting",
     "bundled_bars": "training.kit.names",
     "compare_runs": "training.kit.results",
     "deflated_sharpe": "training.evidence.overfitting",

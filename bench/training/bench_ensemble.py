@@ -24,9 +24,8 @@ from training.desks.daily.networks.rebalancer import IDENTITY as DAILY_IDENTITY
 from training.desks.daily.networks.rebalancer import RebalancerActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic
-from training.export.answers import session_of
 from training.export.ensemble import together
-from training.export.export import onnx_bytes
+from training.export.export import onnx_bytes, session_of
 
 NETWORKS = {
     "option_scalper mlp": ("option_scalper", lambda seed: ActorCritic(IDENTITY, seed)),

@@ -27,11 +27,11 @@ from strategies.regime_switcher import HIDDEN
 from strategies.regime_switcher import SPEC as SWITCHER
 from strategies.registry import daily_strategy
 from tests.support.planted.market import TensorVecEnv
+from training.data.daily_table import DailyTable, read_table
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.rebalancer import RebalancerActorCritic, fit_scaling
 from training.desks.daily.networks.regime import RegimeActorCritic
-from training.desks.daily.table import DailyTable, read_table
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import Trainer, make_deterministic

@@ -30,7 +30,7 @@ from bench.training.train_work import (
 )
 from tests.support.planted.market import greedy
 from tests.support.rl.carrying_gru import CarryingGru
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
 from training.desks.scalper.network import FEATURES, IDENTITY, WINDOW, build
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import keep_freed_memory, use_fast_float32

@@ -7,6 +7,7 @@ effect at the next start. `panic` needs neither.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import os
 import shlex
@@ -16,14 +17,37 @@ from pathlib import Path
 
 from rich.console import Console
 
+from daemon.brokers.api import BrokerError, alone
+from daemon.brokers.registry import broker_of
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
+from daemon.host.time.clock import Clock
 from daemon.operator.commands import RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
+
+
+def broker_now_ns(settings: DeskSettings, keys: Credentials) -> int:
+    """Return the broker's time, nanoseconds UTC. Raises NotFound if it does not answer."""
+    return asyncio.run(_broker_time(settings, keys))
+
+
+async def _broker_time(settings: DeskSettings, keys: Credentials) -> int:
+    broker = broker_of(settings)
+    connection = alone(broker, settings, keys, Clock.real())
+    try:
+        return (await connection.admin.clock()).now_ns
+    except BrokerError as error:
+        raise NotFound(
+            f"the broker's clock at {broker.service(settings)} cannot be asked: {error}: nothing was changed; "
+            f"try again when it answers"
+        ) from None
+    finally:
+        await connection.close()
+
 
 SENT_AS = {"reload": "reload-model"}
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
@@ -210,7 +234,7 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
 
 
 def _broker_ns(options: argparse.Namespace) -> int:
-    from daemon.cli.broker_clock import broker_now_ns
+    from daemon.cli.control import broker_now_ns
 
     return broker_now_ns(*_with_keys(options))
 

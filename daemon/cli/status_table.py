@@ -76,8 +76,10 @@ def _money_rows(grid: Table, desk: DeskStatus) -> None:
         given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in desk.given_up.items())
         grid.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")
     for order in desk.working:
-        text = f"{order.side:+d} x {order.quantity} {order.symbol} at {order.limit_usd or 'market'}"
-        grid.add_row("order", f"{order.client_order_id}: {text}, {order.status}")
+        price = f"{order.limit_usd or 'market'} once it is at {order.stop_usd}" if order.stop_usd else order.limit_usd
+        text = f"{order.side:+d} x {order.quantity} {order.symbol} at {price or 'market'}"
+        kind = "resting stop" if order.stop_usd else "order"
+        grid.add_row(kind, f"{order.client_order_id}: {text}, {order.status}")
 
 
 def fleet_table(fleet: Fleet) -> Table:

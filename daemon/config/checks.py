@@ -73,6 +73,7 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
         epsilon = settings.exploration.epsilon
         if epsilon > LIVE_EPSILON_MAX:
             yield "exploration.epsilon", epsilon, f'at most {LIVE_EPSILON_MAX} where desk.account is "live"'
+    yield from _wrong_protection(settings)
     policy = settings.policy
     if policy.answers == "served" and not _chooses_by_row(settings.desk.strategy):
         yield "policy.answers", policy.answers, f'"local": nothing serves the answers of {settings.desk.strategy}'
@@ -116,6 +117,34 @@ def _chooses_by_row(strategy: str) -> bool:
 
 def _trades_options(strategy: str) -> bool:
     return is_known(strategy) and entry(strategy).make().spec.chained
+
+
+def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield rules of a resting stop for a desk without one of its own, and a stop that could never be reached."""
+    rules, strategy, stop_loss = settings.protection, settings.desk.strategy, settings.sizing.stop_loss
+    if not rules.rest_at_broker or not is_known(strategy):
+        return
+    spec = entry(strategy).make().spec
+    if spec.decides == "session":
+        if not rules.disaster_stop:
+            expected = (
+                f"more than 0, such as 0.2: {strategy} has no stop of its own; or protection.rest_at_broker = false"
+            )
+            yield "protection.disaster_stop", rules.disaster_stop, expected
+    elif rules.disaster_stop:
+        expected = f"0: {strategy} has a stop of its own, which protection.distance follows"
+        yield "protection.disaster_stop", rules.disaster_stop, expected
+    elif not spec.shares_stopped and not spec.chained:
+        yield "protection.rest_at_broker", True, f"false: {strategy} has no stop of its own"
+    elif spec.chained and rules.options == "off":
+        expected = (
+            '"stop_limit" or "stop", where you accept that nobody says what elects an option\'s stop (by the bid, a '
+            "wide quote would sell); else protection.rest_at_broker = false"
+        )
+        yield "protection.options", rules.options, expected
+    elif rules.distance * stop_loss >= 1:
+        expected = f"less than {1 / stop_loss:.2f}: times sizing.stop_loss ({stop_loss}) it must leave a price"
+        yield "protection.distance", rules.distance, expected
 
 
 def quotes_made_up_by(settings: DeskSettings) -> str:

@@ -15,7 +15,19 @@ from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from daemon.core.limits import Basket, Broker, Contracts, Execution, Exploration, Paper, Risk, Served, Sizing, Trading
+from daemon.core.limits import (
+    Basket,
+    Broker,
+    Contracts,
+    Execution,
+    Exploration,
+    Paper,
+    Protection,
+    Risk,
+    Served,
+    Sizing,
+    Trading,
+)
 from daemon.host.state_place import STATE_DIR
 
 SYMBOLS_MAX = 500
@@ -267,6 +279,7 @@ class DeskSettings(BaseModel):
     execution: Execution = Field(default_factory=Execution)
     risk: Risk = Field(default_factory=Risk)
     broker: Broker = Field(default_factory=Broker)
+    protection: Protection = Field(default_factory=Protection)
     basket: Basket = Field(default_factory=Basket)
     paper: Paper = Field(default_factory=Paper)
     exploration: Exploration = Field(default_factory=Exploration)
@@ -315,6 +328,7 @@ class DeskSettings(BaseModel):
             paper=self.paper,
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
             served=self._served() if self.policy.answers == "served" else UNSET,
+            protection=self.protection if self.protection.rest_at_broker else UNSET,
         )
 
     def _served(self) -> Served:

@@ -26,12 +26,13 @@ from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.records import DecisionRow, EquityRow, Row, order_row
+from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth, held_option
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
+PROTECTION = "protection"  # purpose of a stop that rests at the broker
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
@@ -174,6 +175,10 @@ class Draft:
         """Return the order, working or ended in this session; None when unknown or older."""
         return self.orders.get(client_order_id) or self.closed.get(client_order_id)
 
+    def rests(self) -> bool:
+        """Return whether a stop rests at the broker."""
+        return any(order.purpose == PROTECTION for order in self.orders.values())
+
     def working(self, symbol: str, side: int) -> int:
         """Return the quantity of `symbol` that working orders on this side may still fill."""
         return sum(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
@@ -289,7 +294,7 @@ class Draft:
         else:
             self.orders = {key: other for key, other in self.orders.items() if key != name}
             self.closed = {**self.closed, name: order}
-        self.records.append(order_row(order, self.now_ns))
+        self.records.append(_order_row(order, self.now_ns))
 
     def note_moved(self, symbol: str) -> None:
         """Remember that an order in `symbol` changed now: a report requested earlier is old."""
@@ -573,3 +578,23 @@ class DeskKind:
         if mode not in PAPER_MODES:
             return None
         return self.holds.paper(trading, self.spec, mode, by_bar=not self.decides.rebalances)
+
+
+def _order_row(order: Order, now_ns: int) -> OrderRow:
+    """Return the row of an order as it is at `now_ns`."""
+    return OrderRow(
+        client_order_id=order.client_order_id,
+        work=order.work,
+        purpose=order.purpose,
+        reason=order.reason,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=None if order.limit_price is None else str(order.limit_price),
+        status=order.status,
+        filled=order.filled,
+        cost=str(order.cost),
+        fees_usd=str(order.fees),
+        submitted_ns=order.submitted_ns,
+        updated_ns=now_ns,
+    )

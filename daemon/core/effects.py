@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from strategies.kit.contract import Observation
 
@@ -36,7 +37,9 @@ class WatchContracts(Effect, frozen=True, tag=True):
 
 
 class SubmitOrder(Effect, frozen=True, tag=True):
-    """Send one day order. `limit_price` None is a market order; `intent` is the core's name for it.
+    """Send one order, for the day unless it is a stop.
+
+    `limit_price` None is a market order; `intent` is the core's name for it.
 
     The same name may be submitted again after the broker reported it as unknown: it is the same order.
     """
@@ -50,6 +53,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     valid_until_ns: int
     auction: bool = False  # into the opening auction instead of the day
     closing: bool = False  # by the broker's own call to close `quantity`: it never sells more than is there
+    stop_price: Decimal | UnsetType = UNSET  # USD; set: a stop, of shares until it is cancelled, of options for the day
 
 
 class CancelOrder(Effect, frozen=True, tag=True):

@@ -121,6 +121,18 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
+class Protection:
+    """Stops that rest at the broker below what the desk holds."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    rest_at_broker: bool = False  # for shares with a stop of their own (`sizing.stop_loss`), at a real broker
+    distance: Annotated[float, Ge(1), Le(20)] = 1.5  # times `sizing.stop_loss` below the price paid
+    disaster_stop: Annotated[float, Ge(0), Lt(1)] = 0.0  # below the last close, for a desk without a stop of its own
+    options: Literal["off", "stop_limit", "stop"] = "off"  # nobody says what elects an option's stop, trade or quote
+    floor: Annotated[float, Gt(0), Lt(1)] = 0.5  # a stop_limit sells no further below its stop than this part of it
+
+
+@dataclass(frozen=True, slots=True)
 class Basket:
     """When and how a daily desk rebalances its shares. Weights are parts of the equity."""
 
@@ -258,6 +270,7 @@ class Trading:
     paper: Paper = field(default_factory=Paper)
     exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
     served: Served | UnsetType = UNSET  # unset where the daemon's own model answers
+    protection: Protection | UnsetType = UNSET  # unset where no stop rests at the broker
 
     @property
     def exploring(self) -> Exploration:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 SUBMITTED = "submitted"  # this process has it in hand: it waits in the queue, or for the broker's answer
 UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
@@ -105,7 +106,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
     client_order_id: str
     work: str  # the work it serves: decision.leg
-    purpose: str  # entry or exit
+    purpose: str  # entry, exit or protection
     reason: str  # policy, or the rule that wanted it
     symbol: str
     side: int
@@ -129,6 +130,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     cancel_since_ns: int = 0  # when its cancel was first requested
     closing: bool = False  # sent by the broker's own call to close a position, under another name
     replaced: tuple[tuple[int, Decimal], ...] = ()  # totals that busts and corrections replaced: quantity, cost
+    stop_price: Decimal | UnsetType = UNSET  # USD; set: it rests until the price is there, whatever the day
 
     @property
     def working(self) -> bool:

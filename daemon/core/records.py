@@ -10,8 +10,6 @@ from typing import ClassVar
 
 import msgspec
 
-from daemon.core.orders import Order
-
 
 class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position.
@@ -246,23 +244,3 @@ ROW_TYPES: tuple[type[Row], ...] = (
     MoveRow,
     RoundTripRow,
 )
-
-
-def order_row(order: Order, now_ns: int) -> OrderRow:
-    """Return the row of an order as it is at `now_ns`."""
-    return OrderRow(
-        client_order_id=order.client_order_id,
-        work=order.work,
-        purpose=order.purpose,
-        reason=order.reason,
-        symbol=order.symbol,
-        side=order.side,
-        quantity=order.quantity,
-        limit_price=None if order.limit_price is None else str(order.limit_price),
-        status=order.status,
-        filled=order.filled,
-        cost=str(order.cost),
-        fees_usd=str(order.fees),
-        submitted_ns=order.submitted_ns,
-        updated_ns=now_ns,
-    )

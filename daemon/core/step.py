@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -28,9 +29,10 @@ from daemon.core.broker.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
+from daemon.core.broker.protection import protect
 from daemon.core.broker.reconcile import on_accept_broker, on_broker_reported, on_broker_snapshot
 from daemon.core.desks.registry import desk_of
-from daemon.core.draft import ENTRY, EXIT, DeskKind, Draft, Handler, PaperMarket, wording
+from daemon.core.draft import ENTRY, EXIT, PROTECTION, DeskKind, Draft, Handler, PaperMarket, wording
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
 from daemon.core.handlers import (
@@ -162,7 +164,7 @@ def _take_order(draft: Draft, sent: SubmitOrder) -> None:
     order = Order(
         client_order_id=sent.client_order_id,
         work=f"{decision}.{leg}",
-        purpose=ENTRY if opens else EXIT,
+        purpose=PROTECTION if sent.stop_price is not UNSET else ENTRY if opens else EXIT,
         reason="former code",
         symbol=sent.symbol,
         side=sent.side,
@@ -173,8 +175,12 @@ def _take_order(draft: Draft, sent: SubmitOrder) -> None:
         valid_until_ns=sent.valid_until_ns,
         auction=sent.auction,
         closing=sent.closing,
+        stop_price=sent.stop_price,
     )
     draft.put_order(order)
+    if order.purpose == PROTECTION:
+        draft.decision = max(draft.decision, decision)
+        return
     goal = draft.held(sent.symbol) + sent.side * sent.quantity
     draft.wanted = {**draft.wanted, sent.symbol: goal}  # it was wanted when it was sent: its fill is no excess
     draft.count_sent()
@@ -284,6 +290,8 @@ class Core:
             self._drive(draft)
             if draft.orders:
                 look_up_overdue(draft)
+        if kind not in _QUIET and (draft.trading.protection is not UNSET or draft.rests()):
+            protect(draft)
         if draft.facts is not None:
             take_facts(draft, draft.facts)
         if draft.moves or draft.book.positions:

@@ -40,7 +40,10 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class WorkingOrder(msgspec.Struct, frozen=True):
-    """An order that works at the broker. `limit_usd` is "" at the market; `side` +1 buys, -1 sells."""
+    """An order that works at the broker. `limit_usd` is "" at the market; `side` +1 buys, -1 sells.
+
+    `stop_usd` is set for a stop that rests: it sells once the price is there.
+    """
 
     client_order_id: str
     symbol: str
@@ -48,6 +51,7 @@ class WorkingOrder(msgspec.Struct, frozen=True):
     quantity: int
     limit_usd: str
     status: str
+    stop_usd: str = ""
 
 
 class Challenger(msgspec.Struct, frozen=True):
@@ -275,6 +279,7 @@ def _working(order: Order) -> WorkingOrder:
         quantity=order.quantity,
         limit_usd="" if order.limit_price is None else str(order.limit_price),
         status=order.status,
+        stop_usd="" if order.stop_price is UNSET else str(order.stop_price),
     )
 
 

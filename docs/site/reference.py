@@ -70,7 +70,7 @@ class Command(NamedTuple):
 def commands(program: str) -> Iterator[Command]:
     """Yield the program itself and each of its commands, outer ones first."""
     if program == "train-and-export":  # each of its commands is a module with a parser of its own
-        from training.cli.commands import COMMANDS
+        from training.cli.main import COMMANDS
 
         yield Command((), parse(program, [], really=False).parser)
         for name in COMMANDS:

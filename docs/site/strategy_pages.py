@@ -27,7 +27,7 @@ from training.desks.daily.networks.rebalancer import LOG_STD, RebalancerActorCri
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.forecast import graph, market
 from training.desks.online.network import COLD_PRESETS, SCALE, network_of
-from training.desks.scalper import reward
+from training.desks.scalper import market as options
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic, parameter_count
 from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.online.reward import DEFAULT
@@ -228,11 +228,11 @@ _NETWORKS: dict[str, Callable[[], list[tuple[str, int]]]] = {
 }
 _EARNS: dict[str, Callable[[], str]] = {
     "option_scalper": lambda: (
-        f"`{reward.REWARDS[0]}` (the default): {reward.PNL_WEIGHT:g} x change of equity / capital + discount x "
-        f"Φ(after) - Φ(before), Φ = {reward.SHARPE_WEIGHT:g} x Sharpe + {reward.WIN_RATE_WEIGHT:g} x win rate - "
-        f"{reward.DRAWDOWN_WEIGHT:g} x drawdown, 0 at the end. Sharpe and win rate are of the last {reward.TRADES} "
-        f"closed trades (Sharpe 0 below {reward.TRADES_MIN}, within ±{reward.SHARPE_MAX:g}). `{reward.REWARDS[1]}`: "
-        f"{reward.PNL_WEIGHT:g} x realised P&L / capital + Φ(after). Costs are in equity and P&L."
+        f"`{options.REWARDS[0]}` (the default): {options.PNL_WEIGHT:g} x change of equity / capital + discount x "
+        f"Φ(after) - Φ(before), Φ = {options.SHARPE_WEIGHT:g} x Sharpe + {options.WIN_RATE_WEIGHT:g} x win rate - "
+        f"{options.DRAWDOWN_WEIGHT:g} x drawdown, 0 at the end. Sharpe and win rate are of the last {options.TRADES} "
+        f"closed trades (Sharpe 0 below {options.TRADES_MIN}, within ±{options.SHARPE_MAX:g}). `{options.REWARDS[1]}`: "
+        f"{options.PNL_WEIGHT:g} x realised P&L / capital + Φ(after). Costs are in equity and P&L."
     ),
     "daily_rebalancer": lambda: (
         f"Change of the portfolio's value x {rebalancer.REWARD:g}. Costs leave the cash, so they are in that change, "

@@ -1,22 +1,166 @@
-"""Market-data REST: the routes, the newest quotes, trades and bars, snapshots, the option chain with its Greeks.
+"""Market-data REST: routes, pages of bars of any timeframe, newest quotes and trades, snapshots, chains with Greeks.
 
-Read only, as of the simulated time.
+Read only, as of the simulated time. A bar is there one second after its end, and as corrected once the correction is
+known. Adjustments are as of today.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from functools import lru_cache
 
 from aiohttp import web
 
 from simulator.data import contracts_rest
-from simulator.data.bar_history import day_bar, known_bars, stock_bars
-from simulator.data.fields import Fields, bar_row, quote_row, trade_row
-from simulator.data.queries import BadRequest, check_feed, limit_of, page_after, page_token, reply, symbols_of
+from simulator.data.fields import Fields, bar_row, merged, quote_row, trade_row
+from simulator.data.queries import (
+    BadRequest,
+    check_feed,
+    check_plan,
+    limit_of,
+    page_after,
+    page_token,
+    reply,
+    symbols_of,
+    time_of,
+)
+from simulator.prices.corporate_actions import ADJUSTMENTS, BackAdjustment, adjusted, effective_day
 from simulator.prices.market import BAR_DELAY_NS
+from simulator.prices.tape import midnight_ns, new_york_date
 from simulator.trading.venue import Brokerage
+from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
+
+Corrections = dict[tuple[str, int], tuple[int, Bar]]  # (symbol, start) -> (known from, the bar as corrected)
+
+BARS_LIMIT, BARS_LIMIT_MAX = 1_000, 10_000
+_TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
+
+
+def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
+    """GET /v2/stocks/bars: one page of the history. Raises BadRequest."""
+    now_ns = venue.clock.now_ns()
+    symbols = sorted(set(symbols_of(query)))
+    start_ns = time_of(query, "start", midnight_ns(new_york_date(now_ns)))
+    end_ns = time_of(query, "end", now_ns)
+    check_plan(venue, query, end_ns, now_ns)
+    limit = limit_of(query, BARS_LIMIT, BARS_LIMIT_MAX)
+    adjustment = query.get("adjustment") or "raw"
+    if adjustment not in ADJUSTMENTS:
+        raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
+    newest_first = query.get("sort", "asc") == "desc"
+    after = page_after(query)
+    bars: dict[str, list[Fields]] = {}
+    token: str | None = None
+    for symbol in symbols:
+        if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
+            continue
+        steps = _steps(venue, symbol, adjustment, now_ns)
+        rows = _aggregated(venue, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
+        if newest_first:
+            rows.reverse()
+        if after is not None and symbol == after[0]:
+            last = int(after[1])
+            rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
+        page = rows[:limit]
+        if page:
+            bars[symbol] = [bar_row(bar) for bar in page]
+            token = page_token(symbol, str(page[-1].start_ns))
+        limit -= len(page)
+        if len(page) < len(rows):
+            return {"bars": bars, "next_page_token": token}
+    return {"bars": bars, "next_page_token": None}
+
+
+def _known(venue: Brokerage, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
+    """Whether the share has this name on the query's `asof` (today); its history goes back through older names."""
+    days = venue.market.days
+    return days is None or symbol not in days.names or days.called(symbol, query.get("asof") or effective_day(now_ns))
+
+
+def _steps(venue: Brokerage, symbol: str, adjustment: str, now_ns: int) -> list[BackAdjustment]:
+    days, today = venue.market.days, effective_day(now_ns)
+    if days is None:
+        return []
+    steps = days.steps(symbol, adjustment, today)
+    before = [step for step in steps if step.date < today]
+    if len(before) < len(steps) and venue.faults.waiting("day_bars_unadjusted"):
+        where = {"stream": "rest", "symbol": symbol}
+        return before if venue.faults.take("day_bars_unadjusted", where) is not None else steps
+    return steps
+
+
+def _aggregated(
+    venue: Brokerage,
+    symbol: str,
+    timeframe: str,
+    start_ns: int,
+    end_ns: int,
+    now_ns: int,
+    steps: Sequence[BackAdjustment],
+) -> list[Bar]:
+    """The bars of a timeframe whose labels lie from `start_ns` to `end_ns`, of the minutes that are known by now."""
+    match = _TIMEFRAME.fullmatch(timeframe)
+    if match is None:
+        raise BadRequest(f"invalid timeframe: {timeframe!r}")
+    count, unit = int(match[1]), match[2]
+    groups: dict[int, list[Bar]] = {}
+    if unit in {"Min", "T", "Hour", "H"}:
+        width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
+        rows = list(known_bars(venue, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns))
+        if steps:
+            rows = [adjusted(bar, new_york_date(bar.start_ns), steps) for bar in rows]
+        if width == MINUTE_NS:
+            return rows
+        for bar in rows:
+            groups.setdefault(bar.start_ns // width * width, []).append(bar)
+    else:  # of regular hours
+        for session in venue.market.sessions:
+            label = _period_ns(session.date, unit, count)
+            if start_ns <= label <= end_ns and session.open_ns < now_ns:
+                day = day_bar(venue, symbol, session, now_ns)
+                groups.setdefault(label, []).extend([] if day is None else [adjusted(day, session.date, steps)])
+    bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
+    return [bar for bar in bars if bar is not None]
+
+
+@lru_cache(maxsize=4096)  # every symbol asks for the same days
+def _period_ns(day: str, unit: str, count: int) -> int:
+    first = date.fromisoformat(day)
+    if unit in {"Week", "W"}:
+        first -= timedelta(days=first.weekday())
+    elif unit in {"Month", "M"}:
+        first = first.replace(month=(first.month - 1) // count * count + 1, day=1)
+    return midnight_ns(first.isoformat())
+
+
+def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar | None:
+    """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
+    market = venue.market
+    late = {"stream": "rest", "symbol": symbol, "date": session.date}
+    if venue.faults.waiting("day_bar_missing") and venue.faults.take("day_bar_missing", late) is not None:
+        return None
+    ended = now_ns >= session.close_ns + BAR_DELAY_NS
+    taped = symbol in market.bars and symbol not in market.derived
+    if market.days is not None and ended and not (taped and market.session_bars(session.date, symbol)):
+        return market.days.bar(symbol, session.date)
+    return merged(known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
+
+
+def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
+    """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
+    starts = venue.market.starts.get(symbol, [])
+    newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)
+    rows = venue.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
+    changed = venue.corrections
+    if not changed:
+        return rows
+    late = ((bar, changed.get((symbol, bar.start_ns))) for bar in rows)
+    return [bar if new is None or now_ns < new[0] else new[1] for bar, new in late]
+
 
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000
 SYMBOLS_MAX = 100  # of one request for options

@@ -135,7 +135,8 @@ class Matching:
             return None
         bid, ask = quote
         if not order.triggered and order.type in {"stop", "stop_limit", "trailing_stop"}:
-            order.triggered = triggers(order, (bid + ask) / 2)
+            by_bid = self.venue.rules.stop_elects == "bid" and order.side == "sell" and multiplier(order.symbol) == 100
+            order.triggered = triggers(order, bid if by_bid else (bid + ask) / 2)
             if not order.triggered:
                 return None
         price = ask if order.side == "buy" else bid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Literal
 
 from simulator.clock import SimClock
 from simulator.faults import Faults
@@ -32,6 +33,7 @@ class Rules:
     fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
     free_plan: bool = False  # of market data: IEX and indicative option quotes alone
     venue_delay_s: float = 0.0  # between pending_new and new
+    stop_elects: Literal["print", "bid"] = "print"  # what touches an option's stop sale: trades are at the middle
 
 
 class Brokerage:

@@ -211,6 +211,18 @@ def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk
     assert desk.checks["shorting"][0] == "warn"
 
 
+def test_what_rests_at_the_broker_is_said_and_what_elects_an_option_s_stop_is_unknown(desk: Desk) -> None:
+    rests: Table = {"protection": {"rest_at_broker": True, "options": "stop_limit"}}
+    desk.check(rests, code=0)
+    verdict, text = desk.checks["protection"]
+    assert verdict == "warn"
+    assert text.startswith("a stop_limit for the day rests 45% below the price paid; what elects an option's stop")
+    desk.check(rests, code=0, dry_run=True)
+    assert desk.checks["protection"][0] == "warn"
+    desk.check(code=0)
+    assert "protection" not in desk.checks
+
+
 def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:
     desk.check(code=0, dry_run=True)
     assert (

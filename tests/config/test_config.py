@@ -295,6 +295,22 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "alpaca.report_every_s is 61 (from {file}): expected at most 60: a desk that holds something counts as",
         ),
         (
+            "[protection]\nrest_at_broker = true\n",
+            'protection.options is "off" (from default): expected "stop_limit" or "stop", where you accept that nobody',
+        ),
+        (
+            '[desk]\nstrategy = "daily_rebalancer"\n[protection]\nrest_at_broker = true\n',
+            "protection.disaster_stop is 0.0 (from default): expected more than 0, such as 0.2: daily_rebalancer",
+        ),
+        (
+            '[desk]\nstrategy = "online_dqn"\n[protection]\nrest_at_broker = true\ndisaster_stop = 0.2\n',
+            "protection.disaster_stop is 0.2 (from {file}): expected 0: online_dqn has a stop of its own, which",
+        ),
+        (
+            '[protection]\nrest_at_broker = true\noptions = "stop"\ndistance = 3.4\n',
+            "protection.distance is 3.4 (from {file}): expected less than 3.33: times sizing.stop_loss (0.3) it must",
+        ),
+        (
             "[execution]\nexpiry_day_flat_min = 0\nflatten_lead_min = 0\n",
             "execution.expiry_day_flat_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
         ),
@@ -474,6 +490,9 @@ def test_a_fraction_is_within_its_bounds_or_refused_by_name(value: float) -> Non
         ("broker.on_blind", ("flatten", "hold", "alarm"), ("", "halt")),
         ("broker.blind_min", (1,), (0,)),
         ("broker.look_up_s", (1,), (0,)),
+        ("protection.distance", (1.0, 1.5), (0.99, 21)),
+        ("protection.options", ("off", "stop", "stop_limit"), ("on",)),
+        ("protection.floor", (0.5,), (0, 1)),
         ("broker.on_stop", ("keep", "flatten"), ("", "sell")),
     ],
 )

@@ -54,7 +54,7 @@ from daemon.journal.trades import Wanted
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.status import rows, status_of
 from tests.support.core.desk import BUY_CALL, EXIT, desk, sent
-from training.desks.scalper.account import Broker
+from training.desks.scalper.market import Broker
 from training.desks.scalper.baselines import with_costs
 
 def printed(*words):

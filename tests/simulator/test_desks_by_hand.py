@@ -13,7 +13,7 @@ import pytest
 
 import simulator.desks_by_hand
 from simulator.clock import SimClock
-from simulator.data.bar_history import day_bar
+from simulator.data.rest import day_bar
 from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions

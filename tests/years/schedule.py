@@ -169,7 +169,7 @@ def draw(desk: str, seed: int) -> Schedule:
                 night = chance.random() < (0.35 if desk in DAILY else 0.15)
                 minute = chance.uniform(NIGHT_MIN, 0.0) if night else chance.uniform(0.0, DAY_MIN)
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
-    tables = list(_tables(chance))
+    tables = [*_tables(chance), *_protection(desk, seed)]
     nights = [chance.random() < NIGHTS for _ in range(days)]
     _draw_rich(desk, days, chance, happenings, tables, nights)
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -199,6 +199,21 @@ def _draw_rich(
             day += chance.choice((1, 1, 2))
         else:
             day += 1
+
+
+def _protection(desk: str, seed: int) -> tuple[tuple[str, str, Any], ...]:
+    """Rest stops in half of the runs, now and then as near as the desk's own."""
+    chance = random.Random(f"protection {desk} {seed}")
+    if chance.random() < 0.5:
+        return ()
+    if desk in DAILY:
+        part = chance.choice((0.02, 0.05, 0.2))
+        return ("protection", "rest_at_broker", True), ("protection", "disaster_stop", part)
+    return (
+        ("protection", "rest_at_broker", True),
+        ("protection", "distance", chance.choice((1.0, 1.5, 3.0))),
+        ("protection", "options", chance.choice(("stop", "stop_limit"))),
+    )
 
 
 def _count(chance: random.Random, rate: float) -> int:

@@ -56,10 +56,15 @@ def _left_min(run: Run) -> float:
     return 0.0 if session is None else (session.close_ns - run.now_ns()) / MINUTE_NS
 
 
+def _busy(run: Run) -> bool:
+    """Whether an order works that is no resting stop."""
+    return any(order.type not in ("stop", "stop_limit") for order in run.world.account.working.values())
+
+
 def _option(run: Run) -> str:
     """A contract that the desk holds, with no order at work; "" for none."""
     own = [symbol for symbol in sorted(run.own()) if is_option(symbol)]
-    return own[0] if own and _open(run) and not run.world.account.working else ""
+    return own[0] if own and _open(run) and not _busy(run) else ""
 
 
 def _share(run: Run, chance: random.Random) -> str:
@@ -463,7 +468,7 @@ async def _blocked(run: Run, chance: random.Random) -> None:
     """The account may not trade for a while in which positions have to leave."""
 
     def due() -> Any:
-        if _left_min(run) <= 50 or run.world.account.working:
+        if _left_min(run) <= 50 or _busy(run):
             return False
         return _option(run) or run.own()
 

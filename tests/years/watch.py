@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UnsetType
+
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
 from daemon.core.instruments.option_market import parse_occ
@@ -48,6 +50,7 @@ RULES: dict[str, str] = {
     "wide": "quotes are far too wide for long while something is held, and nobody is told",
     "flood": "the same alarm again and again in one session",
     "stop": "a position stays although its price has been below its stop for a while, and the broker is willing",
+    "uncovered": "shares of a desk that rests stops have none at the broker, or a stop has no shares behind it",
     "not_flat": "a position that must be left by the close is still there, although the broker was willing",
     "alarm": "a grave alarm did not reach the operator's program",
     "silent_halt": "a halt without its alarm",
@@ -68,6 +71,8 @@ RULES: dict[str, str] = {
 ZERO = Decimal(0)
 EXCUSED_NS = 15 * SECOND_NS  # a person's trade this shortly before: no report could have it
 STOP_S = 240  # the price is below the stop for so long
+STOPS = ("stop", "stop_limit")
+UNCOVERED_S = 420  # without its stop for so long, whatever was tried
 STOP_WIDE_S = 300  # the same while the stream's quotes are not to be trusted
 FLOOD = 40  # alarms of one name in a session
 LOSS_S = 600  # beyond the limit for so long
@@ -113,6 +118,7 @@ class Watch:
         self._ended: dict[str, int] = {}  # orders that ended at the server and work in the book, and since when
         self._refused: Counter[str] = Counter()
         self._below_ns: dict[str, int] = {}
+        self._bare_ns: dict[str, int] = {}
         self._grave: list[tuple[int, str, str]] = []
         self._halt_ns = 0
         self._equity: tuple[str, Decimal] = ("", ZERO)
@@ -274,10 +280,15 @@ class Watch:
         pair = self._run.world.account.trades[place : place + 2]
         return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
 
+    def _at_work(self, state: Any) -> list[Any]:
+        """The book's orders at work, but for stops that rest at the server."""
+        by_name = self._run.world.account.by_client_id
+        return [it for name, it in state.orders.items() if name not in by_name or by_name[name].type not in STOPS]
+
     def _book_is_own(self) -> None:
         """After a while without news the book has no more than what is the desk's."""
         run, state = self._run, self._state
-        calm = run.willing() and state.risk.reconciled and not run.world.account.working and not state.orders
+        calm = run.willing() and state.risk.reconciled and not self._at_work(state)
         if not calm or run.adopts or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < SETTLED_NS:
             return
         if not run.alive_since(self._changed_ns) and not run.alive_since(run.now_ns() - SETTLED_NS):
@@ -350,6 +361,7 @@ class Watch:
         self._heard = len(self._run.desk.alarms)
         self._stops()
         self._orders_end()
+        self._covered()
         run = self._run
         session = run.world.market.session_at(run.now_ns())
         if session is not None and session.date != self._equity[0]:
@@ -529,18 +541,46 @@ class Watch:
             calm = run.calm_ns <= since_ns
             limit_s = STOP_S if calm else STOP_WIDE_S
             if now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns) and (calm or run.only_quotes()):
-                leaving = any(order.symbol == symbol and order.side < 0 for order in state.orders.values())
+                leaving = any(order.symbol == symbol and order.side < 0 for order in self._at_work(state))
                 if not leaving:
                     text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
                     run.problem("stop", text)
                     self._below_ns.pop(symbol, None)
+
+    def _covered(self) -> None:
+        """Shares that a stop should protect at the broker, and stops that protect nothing, while nothing keeps it."""
+        run, state = self._run, self._state
+        if state is None or isinstance(state.trading.protection, UnsetType):
+            return
+        account, now_ns = run.world.account, run.now_ns()
+        ours = [order for order in (account.orders[it] for it in account.working) if order.type in STOPS]
+        stopped = {order.symbol for order in ours if order.client_order_id.startswith(f"{run.epoch()}-")}
+        held = {symbol for symbol, position in state.book.positions.items() if position.quantity > 0}
+        leaving = {work.symbol for work in state.works.values()}
+        open_now = run.world.market.session_at(now_ns) is not None
+        calm = open_now and run.willing() and not run.stands()
+        for symbol in held | stopped:
+            apart = (symbol in held) != (symbol in stopped)
+            gone = symbol in held and symbol not in account.positions  # somebody else sold it
+            unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
+            if not (apart and calm) or symbol in leaving or gone or unsure:
+                self._bare_ns.pop(symbol, None)
+                continue
+            since_ns = self._bare_ns.setdefault(symbol, now_ns)
+            if now_ns - since_ns > UNCOVERED_S * SECOND_NS and run.alive_since(since_ns):
+                what = "no stop" if symbol in held else "a stop and no shares"
+                run.problem("uncovered", f"{symbol}: {what} for {UNCOVERED_S} s")
+                self._bare_ns[symbol] = now_ns
 
 
 def at_the_close(run: Run) -> None:
     """A desk by the bar holds nothing of its own after the close, where the broker was willing."""
     if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
         return
-    held = run.own()
+    account = run.world.account
+    orders = [account.orders[it] for it in account.working]
+    stuck = {order.symbol for order in orders if order.status == "pending_cancel"}  # it holds the shares
+    held = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
     if held and not run.stands() and not run.persons:
         run.problem("not_flat", f"{held} after the close")
 

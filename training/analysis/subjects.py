@@ -218,7 +218,7 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedP
         raise AnalyseError(f"--model {model}: {problem}: choose a model that was exported for this strategy")
     if problem:
         return None
-    from training.export.answers import run_onnx  # torch comes with it
+    from training.export.export import run_onnx  # torch comes with it
 
     return CachedPolicy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
 

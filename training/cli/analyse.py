@@ -44,7 +44,7 @@ from training.analysis.subjects import (
     model_policy,
     subject_named,
 )
-from training.cli.commands import add_models_dir
+from training.cli.main import add_models_dir
 
 CLEAN, CHANGES, USAGE_ERROR = 0, 1, 2
 MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history there is

@@ -18,7 +18,7 @@ from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_ca
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.tape import closes_in
 from training.analysis.calibrate import DAYS, MONEYNESS, NEAR, PARTS, WHOLE, calibrate
-from training.cli.commands import COMMANDS, DONE, wrong
+from training.cli.main import COMMANDS, DONE, wrong
 from training.evidence.wording import UNKNOWN, counted
 
 

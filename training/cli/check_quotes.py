@@ -17,7 +17,7 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, Cover, QuoteReport, report_on
 from daemon.tapes.quotes.day import STANDING
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
-from training.cli.commands import COMMANDS, DONE, wrong
+from training.cli.main import COMMANDS, DONE, wrong
 from training.evidence.wording import counted, share
 
 FAULTY = 1

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
-from training.cli.commands import COMMANDS, DONE, wrong
+from training.cli.main import COMMANDS, DONE, wrong
 from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import Converted, convert
 from training.data.quotes.convert import Progress as Listen

@@ -14,8 +14,7 @@ from training.desks.kind import QuoteSource
 from training.desks.registry import kind
 from training.rl.coefficients import PRECISIONS
 from training.rl.kernels import fast_precision
-from training.runs.desk_rules import model_config_of
-from training.runs.settings import Settings
+from training.runs.settings import Settings, model_config_of
 
 
 def add_model_config(command: Any) -> None:

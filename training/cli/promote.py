@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strategies.kit.manifest import MANIFEST_FILE
-from training.cli.commands import COMMANDS, DONE, NOT_PROMOTED, wrong
+from training.cli.main import COMMANDS, DONE, NOT_PROMOTED, wrong
 from training.runs.promotion import PromotionError, promote
 
 EXAMPLE = "onnx_models/option_scalper/2024-12-31-0badcafe"

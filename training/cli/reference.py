@@ -19,12 +19,12 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import add, strategy
-from training.cli.commands import DONE, ERRORS, add_models_dir, wrong
+from training.cli.main import DONE, ERRORS, add_models_dir, wrong
 from training.desks.kind import Span, TaskData
 from training.desks.registry import kind
 from training.export.export import Exported
 from training.export.reference import reference_of
-from training.runs.desk_rules import trading_of
+from training.runs.settings import trading_of
 
 
 class NoReference(ValueError):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strategies.registry import add, entry
-from training.cli.commands import COMMANDS, DONE, wrong
+from training.cli.main import COMMANDS, DONE, wrong
 from training.report.report import write_report
 from training.study.study import STUDY_FILE, decode
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from strategies.registry import STRATEGIES, add
-from training.cli.commands import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
+from training.cli.main import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
 from strategies.registry import STRATEGIES, add, typed
-from training.cli.commands import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.main import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
@@ -32,8 +31,8 @@ from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
 from training.runs.display import Display
-from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
+from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, NONE, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.studies.search.coefficients_file import read_plan
@@ -43,18 +42,37 @@ FORMERLY = "--out"  # what --models-dir was called
 _NAMED = f"one of {', '.join(STRATEGIES)}, an installed one of yours, or its file: path/to/file.py"
 
 
-def parser() -> argparse.ArgumentParser:
+class _Options(argparse.ArgumentParser):
+    """The parser. Its help ends with what each strategy has, whose trainings are imported for that text alone."""
+
+    @property
+    def epilog(self) -> str:
+        """The strategies and the other commands."""
+        return (
+            "what each strategy has, its default first:\n"
+            + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
+            + "\n\nother commands (each with its own --help):\n"
+            + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items())
+        )
+
+    @epilog.setter
+    def epilog(self, _: str | None) -> None:
+        """Argparse sets what it was given: nothing."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each option as it is typed."""
+        return tuple(sorted(self._option_string_actions))
+
+
+def parser() -> _Options:
     """The options of training itself."""
     defaults = Settings("", Path(), Path())
-    found = argparse.ArgumentParser(
+    found = _Options(
         prog="train-and-export",
         usage="%(prog)s --strategy NAME --bars FILE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="what each strategy has, its default first:\n"
-        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
-        + "\n\nother commands (each with its own --help):\n"
-        + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
     add_version(found)
     what = found.add_argument_group("what to train on")
@@ -284,12 +302,11 @@ def main(arguments: Sequence[str]) -> int:
     return _ended(outcome, chosen)
 
 
-def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
+def _mistyped(arguments: Sequence[str], options: _Options) -> str:
     """Return the first unknown option with the nearest known one; it is reported before a missing option."""
-    known = sorted({*re.findall(r"--[a-z][a-z0-9-]*", options.format_help()), FORMERLY, CHANGES})
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
-        if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
-            near = difflib.get_close_matches(name, known, 1)
+        if not any(option.startswith(name) for option in options.names):  # argparse takes what is short for one
+            near = difflib.get_close_matches(name, options.names, 1)
             return f"there is no {name}: {f'did you mean {near[0]}?' if near else 'see --help'}"
     return ""
 

@@ -26,9 +26,8 @@ from training.rl.presets import AS_THE_DESK, PASSIVE, Practice, Preset
 from training.rl.process_group import ProcessGroup
 from training.rl.protocols import CarryingNetwork, Network
 from training.sinks.sink import MetricsFile
-from training.study.evaluation import SessionFigures, SessionResult
 from training.study.folds import Cut, Walk, YearSplit
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult
 
 
 class Info(Protocol):

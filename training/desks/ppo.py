@@ -44,10 +44,9 @@ from training.rl.pool import Stopped
 from training.rl.ppo import Trainer
 from training.rl.presets import EVERYWHERE
 from training.rl.protocols import Environment
-from training.study.evaluation import SessionResult
 from training.study.folds import Cut, HistoryError, YearSplit, by_years, last_fold, walk
 from training.study.progress import phase
-from training.study.study import Fold, PlayResult, ValidationCheck
+from training.study.study import Fold, PlayResult, SessionResult, ValidationCheck
 
 CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them

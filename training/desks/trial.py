@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 from training.rl.dimensions import Plan
 from training.rl.presets import AS_THE_DESK, RANDOM, Practice
-from training.study.evaluation import SessionResult
-from training.study.study import ValidationCheck
+from training.study.study import SessionResult, ValidationCheck
 
 OWN, RLLIB = ENGINES = ("own", "rllib")
 """What a SAC is trained by."""

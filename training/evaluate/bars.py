@@ -32,9 +32,8 @@ from training.evaluate.machine import (
     joined,
     started,
 )
-from training.study.evaluation import SessionResult
 from training.study.progress import counted, report_piece
-from training.study.study import ClosedTrade, PlayResult
+from training.study.study import ClosedTrade, PlayResult, SessionResult
 
 
 class Venue(Protocol):

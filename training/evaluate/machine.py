@@ -1,7 +1,7 @@
 """A desk's machine on recorded events: a player as its policy, and what a session came to.
 
 Core, gates, order life and paper broker are those of a dry run, in memory. `bars` plays desks that decide at each bar;
-`training.desks.daily.desk` those that decide once a session.
+`training.evaluate.days` those that decide once a session.
 """
 
 from __future__ import annotations

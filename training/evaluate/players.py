@@ -14,8 +14,8 @@ from daemon.core.limits import Trading
 from daemon.core.paper.fees import FEES
 from training.evaluate.machine import Player
 from training.evidence.criteria import COSTS_TWICE
-from training.study.evaluation import SessionResult
 from training.study.progress import counted
+from training.study.study import SessionResult
 
 CERTAIN = 50.0  # a logit that leaves the other actions nothing
 NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"

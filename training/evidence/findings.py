@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from training.evidence.calibration import ConfidenceCalibration
-from training.evidence.cross_validation import Overfitting
 from training.evidence.lead import BaselineLead
-from training.evidence.overfitting import Deflated
+from training.evidence.overfitting import Deflated, Overfitting
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import SessionStatistics

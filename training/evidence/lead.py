@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from training.evidence.cross_validation import loss_probability
-from training.evidence.overfitting import deflated_sharpe, unskilled
+from training.evidence.overfitting import deflated_sharpe, loss_probability, unskilled
 from training.evidence.resampling import FEWEST
 from training.evidence.statistics import Series, checked, deviations, sharpes, total
 

@@ -14,8 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study
+from training.study.study import PlayResult, SessionResult, Study
 
 Series = NDArray[np.float64]
 """float64 (sessions,): one return per session, in the order of time."""
@@ -58,6 +57,11 @@ def session_returns(results: Sequence[SessionResult], capital_usd: float) -> Ser
 def headline(study: Study) -> tuple[SessionResult, ...]:
     """What the procedure itself earned: the chosen trial of each fold on its test sessions, in the order of time."""
     return tuple(result for one in chosen_results(study) for result in one.sessions)
+
+
+def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
+    """All sessions of a player, fold after fold."""
+    return tuple(session for one in folds for session in one.sessions)
 
 
 def chosen_results(study: Study) -> tuple[PlayResult, ...]:

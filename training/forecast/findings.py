@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from training.forecast.figures import ForecasterPlots, figures
 from training.forecast.labels import Barriers, Float64Array
 from training.forecast.scores import Calibrated, Skill, compared, skill
-from training.forecast.stage import Material
+
+if TYPE_CHECKING:
+    from training.forecast.stage import Material
 
 SEVERAL = 0.0  # in place of a temperature where each year has its own
 SMALLEST = 1e-30  # a probability below it counts as this before its logarithm is taken

@@ -10,10 +10,10 @@ import msgspec
 
 from training.evidence import findings
 from training.evidence.findings import REPORT_FILE, Findings
-from training.report.compare import RUN_FILE, read_runs, updates_of
+from training.report.compare import read_runs, updates_of
 from training.runs.ledger import LEDGER_FILE, Ledger, LedgerError, Line
 from training.study import study
-from training.study.study import STUDY_FILE, Study
+from training.study.study import RUN_FILE, STUDY_FILE, Study
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from strategies.registry import add
 from training.runs.display import Display
-from training.runs.exporting import Outcome
+from training.runs.record import Outcome
 from training.runs.run import Listener, train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
 

@@ -16,15 +16,14 @@ from strategies.kit.contract import Float32Array, Spec, choose
 from strategies.registry import add, strategy
 from training.desks.kind import Span
 from training.desks.registry import kind
-from training.export.answers import session_of
-from training.export.export import Exported, onnx_bytes
+from training.export.export import Exported, onnx_bytes, session_of
 from training.export.version import Version, read_version
 from training.kit.names import bars_of
 from training.kit.training import settings_of, shown
-from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
+from training.runs.record import Outcome
 from training.studies.sweep import SweepRequest, make_ready
-from training.study.evaluation import SessionFigures, SessionResult
+from training.study.study import SessionFigures, SessionResult
 
 
 def load_version(models_dir: Path | str, name: str, version: str = "current") -> Version:

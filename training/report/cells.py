@@ -18,6 +18,8 @@ PLAYER_STYLES = {
     "forecaster alone": "rule",
 }
 """A player's class in the style sheet; any other's is `other`."""
+ACTIVE = frozenset(("random", "simple rule", "untrained network"))
+"""Baselines that trade at random or by a rule of their own: they may lie far outside."""
 Row = tuple[str, ...]
 
 

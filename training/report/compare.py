@@ -19,10 +19,10 @@ from daemon.page_kit.render import render
 from training.evidence.findings import REPORT_FILE, Findings, decode
 from training.evidence.wording import UNKNOWN, number, percent
 from training.report.cells import Row, fall, sharpe, with_interval
+from training.study.study import METRICS_FILE, RUN_FILE, TRIALS_FOLDER
 
 T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("compare.html")
-RUN_FILE, TRIALS_FOLDER, METRICS_FILE = "run.json", "trials", "metrics.jsonl"
 LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # of the settings that may differ
 DIGEST = re.compile("[0-9a-f]{64}")
 

@@ -1,43 +1,53 @@
-"""All figures of a study, checked and judged. What is not in the study is reported as unknown."""
+"""The figures of a report, found in a study: checks, lines of players, folds, trials and rewards, differences.
+
+Each figure comes from the study alone.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from strategies.registry import strategy
 from training.desks.registry import parts_of
 from training.evidence.calibration import calibration
-from training.evidence.cross_validation import Overfitting, backtest_overfitting
-from training.evidence.findings import Findings, PlayerLine
+from training.evidence.findings import AccountLine, Findings, FoldLine, PlayerLine, RewardLine, TrialLine
 from training.evidence.heads import KEY as HEADS
 from training.evidence.lead import BaselineLead, lead_of
-from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
-from training.evidence.resampling import Interval, paired_difference, typical
-from training.evidence.significance import Snooping, detectable, snooping
-from training.evidence.statistics import Series, deviations, headline, session_returns, sharpes, trial_matrix
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
+from training.evidence.resampling import (
+    Interval,
+    improvement_probability,
+    interval,
+    paired_difference,
+    seeds_interval,
+    typical,
+)
+from training.evidence.significance import Snooping, detectable, random_p_value, snooping
+from training.evidence.statistics import (
+    SESSIONS_A_YEAR,
+    Series,
+    chosen_results,
+    deviations,
+    headline,
+    joined,
+    max_drawdown,
+    session_returns,
+    sharpes,
+    summarise,
+    total,
+    trial_matrix,
+)
 from training.forecast.findings import KEY
 from training.report.judging import judged
-from training.report.lines import (
-    account_line,
-    denials,
-    fold_line,
-    joined,
-    least_learnt,
-    line_of,
-    random_p,
-    random_ranges,
-    rank_correlation,
-    reward_lines,
-    run_line,
-    seeds_of,
-)
-from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
-from training.study.study import FORMAT, Fold, Study, Trial
+from training.study.study import FORMAT, Fold, NetworkChange, SessionResult, Study, Trial
 
 
 def check(study: Study) -> None:
@@ -235,3 +245,250 @@ def _differences(study: Study, returns: Series) -> dict[str, Interval]:
         one.name: paired_difference(returns, session_returns(joined(one.folds), study.capital_usd))
         for one in counted(study.baselines, "baselines")
     }
+
+
+ALL_LOST_USD = 1e-4
+ALIKE_USD = 0.005
+ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
+
+
+def line_of(
+    name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
+) -> PlayerLine:
+    """One player over all its sessions, with intervals. `description` may be empty."""
+    returns = session_returns(results, capital_usd)
+    mean = interval(returns, "mean")
+    return PlayerLine(
+        name=name,
+        description=description,
+        figures=summarise(results, capital_usd, compounds=compounds),
+        net_return=_compounded(returns) if compounds else _times(mean, len(returns)),  # a sum is so many means
+        session_return=mean,
+        sharpe_annual=_times(interval(returns, "sharpe"), math.sqrt(SESSIONS_A_YEAR)),
+    )
+
+
+def account_line(study: Study) -> AccountLine | None:
+    """The account through all tests; None where none was played."""
+    one, alone = study.one_account, tuple(trial.test for trial in study.headline)
+    folds = one.folds if one is not None else study.account
+    if not folds and study.compounds and len(study.folds) == 1:
+        folds = alone
+    if not folds:
+        return None
+    sessions, halts = joined(folds), tuple(halt for part in folds for halt in part.halts)
+    returns, began = session_returns(sessions, study.capital_usd), sessions[0].capital_usd or study.capital_usd
+    after = {session.date: session.trades for session in sessions if halts and session.date > halts[0].date}
+    held = session_returns(one.held, study.capital_usd) if one is not None and one.held else None
+    return AccountLine(
+        anew=one is not None,
+        capital_usd=began,
+        end_usd=round(began + math.fsum(session.pnl_usd for session in sessions), 2),
+        net_return=total(returns, compounds=True),
+        max_drawdown=max_drawdown(returns, compounds=True),
+        trades=sum(session.trades for session in sessions),
+        halts=halts,
+        sessions_after=len(after),
+        trades_after=sum(after.values()),
+        trades_anew=sum(session.trades for session in joined(alone) if session.date in after),
+        passive=one.passive if one is not None and held is not None else "",
+        passive_return=0.0 if held is None else total(held, compounds=True),
+        passive_drawdown=0.0 if held is None else max_drawdown(held, compounds=True),
+    )
+
+
+def _compounded(returns: Series) -> Interval:
+    """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
+    growth, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
+    grown = {name: math.expm1(getattr(growth, name) * count) for name in ("estimate", "low", "high")}
+    return msgspec.structs.replace(growth, **grown)
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    return msgspec.structs.replace(
+        interval, estimate=interval.estimate * factor, low=interval.low * factor, high=interval.high * factor
+    )
+
+
+def _net(results: Sequence[SessionResult], capital_usd: float) -> float:
+    """What they earned, as a fraction of what the first one began with."""
+    began = results[0].capital_usd if results else 0.0
+    return math.fsum(result.pnl_usd for result in results) / (began or capital_usd)
+
+
+def seeds_of(study: Study, fold: int) -> set[int]:
+    """The seeds that were trained in a fold with the headline's reward."""
+    return {trial.seed for trial in study.trials if trial.fold == fold and trial.reward == study.reward}
+
+
+def fold_line(study: Study, index: int) -> FoldLine:
+    """What was chosen in a fold and what it earned there."""
+    fold, trial = study.folds[index], study.headline[index]
+    tested = chosen_results(study)[index].sessions
+    return FoldLine(
+        train=(fold.train[0], fold.train[-1], len(fold.train)),
+        validate=(fold.validate[0], fold.validate[-1], len(fold.validate)),
+        test=(fold.test[0], fold.test[-1], len(fold.test)),
+        weekdays_left_out=(_weekdays(fold.train[-1], fold.validate[0]), _weekdays(fold.validate[-1], fold.test[0])),
+        seed=trial.seed,
+        chosen_steps=trial.chosen_steps,
+        validate_return=_net(trial.validate, study.capital_usd),
+        net_return=_net(tested, study.capital_usd),
+        trades=sum(session.trades for session in tested),
+        baselines={one.name: _net(one.folds[index].sessions, study.capital_usd) for one in study.baselines},
+        random_p=random_p(study, [index]),
+        over_passive=_over_passive(trial, study.capital_usd),
+        agreement=trial.agreement,
+    )
+
+
+def _over_passive(trial: Trial, capital_usd: float) -> Interval | None:
+    """What validation sessions earned more than the passive policy on them, with an interval over sessions."""
+    if not trial.passive:
+        return None
+    own, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
+    return _times(paired_difference(own, theirs), len(own))
+
+
+def _weekdays(last: str, following: str) -> int:
+    """Mondays to Fridays strictly between two dates."""
+    return int(np.busday_count(np.datetime64(last) + 1, np.datetime64(following)))
+
+
+def run_line(study: Study, index: int) -> TrialLine:
+    """One trial in a line."""
+    trial = study.trials[index]
+    return TrialLine(
+        fold=trial.fold,
+        seed=trial.seed,
+        reward=trial.reward,
+        steps=trial.steps,
+        chosen_steps=trial.chosen_steps,
+        stopped=trial.stopped,
+        validate_return=_net(trial.validate, study.capital_usd),
+        test_return=_net(trial.test.sessions, study.capital_usd),
+        test_trades=sum(session.trades for session in trial.test.sessions),
+        chosen=index in study.chosen and not study.ensembles,
+    )
+
+
+def reward_lines(study: Study) -> tuple[RewardLine, ...]:
+    """One line for each reward, the headline's first."""
+    names = dict.fromkeys((study.reward, *(trial.reward for trial in study.trials)))
+    return tuple(_reward(study, name) for name in names)
+
+
+def _reward(study: Study, name: str) -> RewardLine:
+    trials = [trial for trial in study.trials if trial.reward == name]
+    sessions = [session for trial in trials for session in trial.test.sessions]
+    return RewardLine(
+        reward=name,
+        trials=len(trials),
+        net_return=seeds_interval([scores for scores in _scores(study, name) if len(scores)]),
+        profitable=sum(_net(trial.test.sessions, study.capital_usd) > 0.0 for trial in trials) / len(trials),
+        trades_per_session=sum(session.trades for session in sessions) / len(sessions),
+        headline_better=_better(study, name),
+    )
+
+
+def _better(study: Study, name: str) -> Interval | None:
+    """How often the headline's reward does better than `name`, over the folds that trained both."""
+    if name == study.reward:
+        return None
+    pairs = [
+        (a, b) for a, b in zip(_scores(study, study.reward), _scores(study, name), strict=True) if len(a) and len(b)
+    ]
+    return improvement_probability([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+
+
+def _scores(study: Study, reward: str) -> list[Series]:
+    """For each fold the net test return of each seed."""
+    of = [
+        [trial for trial in study.trials if trial.fold == fold and trial.reward == reward]
+        for fold in range(len(study.folds))
+    ]
+    return [
+        np.array([_net(trial.test.sessions, study.capital_usd) for trial in trials], dtype=np.float64) for trials in of
+    ]
+
+
+def random_p(study: Study, folds: Sequence[int]) -> float | None:
+    """The share of random traders that did as well over these folds together; None where some fold has none.
+
+    On one account through all folds, each one's growth over these folds is compared, else the sums in USD. Where a
+    fold's draws are all alike the policy held one portfolio there: it is each of them, whatever market played it.
+    """
+    draws = [study.random_pnl_usd[index] for index in folds if index < len(study.random_pnl_usd)]
+    if len(draws) < len(folds) or not all(draws):
+        return None
+    results = [chosen_results(study)[index].sessions for index in folds]
+    alike = [max(part) - min(part) < ALIKE_USD for part in draws]
+    if not study.account:
+        sums = [math.fsum(one.pnl_usd for one in sessions) for sessions in results]
+        return random_p_value(
+            [part[0] if same else mine for part, same, mine in zip(draws, alike, sums, strict=True)], draws
+        )
+    after = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
+    before = np.vstack([np.full(after.shape[1], study.capital_usd), after[:-1]])
+    grown = np.log(np.maximum(after, ALL_LOST_USD) / np.maximum(before, ALL_LOST_USD))[list(folds)]
+    sums = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
+    return random_p_value(
+        [part[0] if same else mine for part, same, mine in zip(grown, alike, sums, strict=True)], grown.tolist()
+    )
+
+
+def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
+    """Between which net returns nine of ten random traders are at each fold's end, added up or compounded."""
+    draws = study.random_pnl_usd
+    if len(draws) != len(study.folds) or not all(draws):
+        return ()
+    count = min(len(part) for part in draws)
+    parts = np.array([part[:count] for part in draws]) / study.capital_usd
+    anew = study.compounds and not study.account  # each fold begins with the same capital
+    sums = np.cumprod(1.0 + parts, axis=0) - 1.0 if anew else np.cumsum(parts, axis=0)
+    return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
+
+
+def rank_correlation(study: Study) -> tuple[float | None, float | None]:
+    """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs.
+
+    The second value is what one in twenty such means exceeds without any link: the variance of one of n runs is then
+    1 / (n - 1) (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
+    """
+    ranks, variances = [], []
+    for fold in range(len(study.folds)):
+        trials = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
+        validate, test = (
+            _ranks([trial.validate for trial in trials], study),
+            _ranks([trial.test.sessions for trial in trials], study),
+        )
+        if len(trials) >= 3 and np.ptp(validate) > 0.0 and np.ptp(test) > 0.0:
+            ranks.append(float(np.corrcoef(validate, test)[0, 1]))
+            variances.append(1.0 / (len(trials) - 1))
+    if not ranks:
+        return None, None
+    return math.fsum(ranks) / len(ranks), NormalDist().inv_cdf(0.95) * math.sqrt(math.fsum(variances)) / len(ranks)
+
+
+def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
+    """Ranks of the net returns; equal ones share the mean of their ranks."""
+    returns = np.array([_net(span, study.capital_usd) for span in spans], dtype=np.float64)
+    below = (returns[:, None] > returns).sum(axis=1)
+    ranks: Series = below + (returns[:, None] == returns).sum(axis=1) / 2.0
+    return ranks
+
+
+def least_learnt(study: Study) -> NetworkChange | None:
+    """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
+    changes = [trial.learnt for trial in study.headline]
+    measured = [one for one in changes if one is not None]
+    return min(measured, key=lambda one: one.kl or 0.0) if len(measured) == len(changes) else None
+
+
+def denials(study: Study) -> dict[str, int]:
+    """How many entries each gate denied the chosen trials on the test sessions, gates in order of their names."""
+    counts: dict[str, int] = {}
+    for tested in chosen_results(study):
+        for gate, count in tested.denials.items():
+            counts[gate] = counts.get(gate, 0) + count
+    return dict(sorted(counts.items()))

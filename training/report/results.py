@@ -1,26 +1,95 @@
-"""Tables and plots of the results: against the baselines, over time, by fold, at higher costs and with a delay.
+"""Tables and plots of the page: against baselines, over time, by fold, seed and reward, at other conditions, of heads.
 
-Every figure comes from the findings, every curve from the study. Missing values are named.
+Every figure comes from the findings, every curve from the study. Missing values are named. A plot's axis is made for
+the policy and the passive baselines: others are cut where they leave it, and named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from statistics import median
 
 from markupsafe import Markup
 
-from daemon.page_kit import plots
-from daemon.page_kit.svg import Point, millions
+from daemon.page_kit import plots, svg
+from daemon.page_kit.plots import Curve, IntervalRow
+from daemon.page_kit.svg import MINUS, Point, millions, plain
 from training.desks.kind import SYNTHETIC
-from training.evidence.findings import Findings, FoldLine, PlayerLine
-from training.evidence.statistics import chosen_results, running, session_returns
+from training.evidence.calibration import ConfidenceCalibration
+from training.evidence.findings import Findings, FoldLine, PlayerLine, TrialLine
+from training.evidence.heads import DirectionScores, HeadScores, RiskScores
+from training.evidence.resampling import Interval
+from training.evidence.statistics import chosen_results, joined, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
-from training.report.cells import PLAYER_STYLES, Row, fall, sharpe, with_interval
-from training.report.framing import framed_curves, framed_spans
-from training.report.lines import joined
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study
+from training.report.cells import ACTIVE, PLAYER_STYLES, Row, fall, sharpe, variant_word, with_interval, with_share
+from training.study.study import PlayResult, SessionResult, Study, ValidationCheck
+
+ROOM = 0.5  # of the range of all others, on each side of it
+
+Range = tuple[float, float]
+
+
+def framed_curves(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves, those of `ACTIVE` in pieces within the range; the label of a cut one has its last value."""
+    frame = _frame([value for curve in curves if curve.label not in ACTIVE for _, value in curve.points])
+    framed: list[Curve] = []
+    for curve in curves:
+        if curve.label not in ACTIVE or all(frame[0] <= value <= frame[1] for _, value in curve.points):
+            framed.append(curve)
+            continue
+        *others, last = _pieces(curve.points, frame)
+        framed += [Curve("", curve.style, points) for points in others]
+        framed.append(Curve(_with_value(curve.label, curve.points[-1][1]), curve.style, last))
+    return framed
+
+
+def framed_spans(spans: Sequence[IntervalRow]) -> list[IntervalRow]:
+    """Return the rows, those of `ACTIVE` cut to the range; the label of one whose value lies outside names that."""
+    others = [one for one in spans if one.label not in ACTIVE]
+    frame = _frame([value for one in others for value in (one.value, one.low, one.high) if value is not None])
+    return [one if one.label not in ACTIVE else _cut(one, frame) for one in spans]
+
+
+def _frame(values: Sequence[float]) -> Range:
+    low, high = min(*values, 0.0), max(*values, 0.0)
+    room = ROOM * ((high - low) or 0.1)
+    return low - room, high + room
+
+
+def _within(value: float, frame: Range) -> float:
+    return min(max(value, frame[0]), frame[1])
+
+
+def _with_value(label: str, value: float) -> str:
+    return f"{label} {value:+.0%}".replace("-", MINUS).replace("%", " %")
+
+
+def _cut(one: IntervalRow, frame: Range) -> IntervalRow:
+    inside = _within(one.value, frame) == one.value
+    return one._replace(
+        label=one.label if inside else _with_value(one.label, one.value),
+        value=_within(one.value, frame),
+        low=None if one.low is None else _within(one.low, frame),
+        high=None if one.high is None else _within(one.high, frame),
+    )
+
+
+def _pieces(points: Sequence[Point], frame: Range) -> list[list[Point]]:
+    """Return the parts of a line within the range, each up to its edge; a point at it where there is none."""
+    pieces: list[list[Point]] = [[]]
+    for index, (x, value) in enumerate(points):
+        inside = _within(value, frame) == value
+        if index and inside != (_within(points[index - 1][1], frame) == points[index - 1][1]):
+            before_x, before = points[index - 1]
+            edge = _within(before if inside else value, frame)
+            pieces[-1].append((before_x + (edge - before) / (value - before) * (x - before_x), edge))
+        if inside:
+            pieces[-1].append((x, value))
+        elif pieces[-1]:
+            pieces.append([])
+    x, value = points[-1]
+    return [piece for piece in pieces if piece] or [[(x, _within(value, frame))]]
 
 
 def result_rows(f: Findings) -> list[Row]:
@@ -215,3 +284,224 @@ def scenario_plot(f: Findings) -> Markup:
 
 def _scenarios(f: Findings) -> list[tuple[str, PlayerLine, str]]:
     return [("as reported", f.policy, "policy"), *((line.name, line, "rule") for line in f.scenarios)]
+
+
+def seeds_plot(f: Findings) -> Markup:
+    """What every seed of a fold earned."""
+    rows = []
+    for index, group in groupby(_runs(f), key=lambda run: run.fold):
+        runs = list(group)
+        chosen = next((place for place, run in enumerate(runs) if run.chosen), None)
+        rows.append(plots.Strip(f"fold {index + 1}", [run.test_return for run in runs], chosen, None))
+    line = next((line for line in f.rewards if line.reward == f.reward), None)
+    if line is not None:
+        interval = line.net_return
+        rows.append(plots.Strip("all: IQM", (), None, (interval.estimate, interval.low, interval.high)))
+    return plots.strips(rows, "net return on the fold's test sessions", "Test return of every seed")
+
+
+def choice_plot(f: Findings) -> Markup:
+    """Validation against test return of every seed."""
+    points = [(run.validate_return, run.test_return, run.chosen) for run in _runs(f)]
+    title = "Validation against test return of every seed"
+    return plots.scatter(points, "net return, validation", "net return, test", title)
+
+
+def _runs(f: Findings) -> list[TrialLine]:
+    return sorted((run for run in f.runs if run.reward == f.reward), key=lambda run: run.fold)
+
+
+def choice_words(f: Findings) -> str:
+    """Whether validation chooses well."""
+    if f.rank_correlation is None:
+        return "Too few runs to decide."
+    text = f"Rank correlation within folds: {number(f.rank_correlation)} over {len(_runs(f))} runs. "
+    if f.rank_chance is None or f.rank_correlation <= f.rank_chance:
+        return text + (
+            f"By chance alone one in twenty is above {number(f.rank_chance)}, so nothing shows that the validation "
+            "return predicts which seed does well on test."
+        )
+    strength = "weakly" if f.rank_correlation < 0.3 else "somewhat" if f.rank_correlation < 0.6 else "clearly"
+    return text + (
+        f"By chance alone only one in twenty is above {number(f.rank_chance)}, so the validation return {strength} "
+        "predicts which seed does well on test."
+    )
+
+
+def reward_rows(f: Findings) -> list[Row]:
+    """Each reward over all its seeds and folds."""
+    return [
+        (
+            line.reward,
+            str(line.trials),
+            with_interval(line.net_return),
+            share(line.profitable),
+            number(line.trades_per_session),
+            UNKNOWN if line.headline_better is None else with_share(line.headline_better),
+        )
+        for line in f.rewards
+    ]
+
+
+def reward_plot(f: Findings) -> Markup:
+    """The same as a plot."""
+    spans = [
+        plots.IntervalRow(
+            line.reward,
+            line.net_return.estimate,
+            line.net_return.low,
+            line.net_return.high,
+            "policy" if line.reward == f.reward else "rule",
+        )
+        for line in f.rewards
+    ]
+    title = f"{variant_word(f).capitalize()}s compared"
+    return plots.intervals(spans, "net return of a fold's test sessions, IQM", title)
+
+
+def luck_plot(f: Findings) -> Markup:
+    """How the best run of one half of the sessions ranks in the other; nothing where that is not known."""
+    if not f.overfitting.logits:
+        return Markup()
+    title = "logit of the best run's rank out of sample"
+    words = ("falls into the worse half", "stays in the better half")
+    bins = [plots.HistogramBin(*one) for one in f.overfitting.logits]
+    return plots.histogram(bins, 0.0, ("bad", "good"), title, title, words=words)
+
+
+def confidence_plot(f: Findings) -> Markup:
+    """Confidence at entry against trades that earned."""
+    rows = [(one.confidence, one.won, one.low, one.high) for one in f.calibration.bins]
+    return plots.reliability(rows, "confidence at entry, mean of the bin", "trades that earned")
+
+
+def share_won(c: ConfidenceCalibration) -> float:
+    """The share of all trades that earned."""
+    return sum(one.trades * one.won for one in c.bins) / c.trades
+
+
+def denials_plot(f: Findings) -> Markup:
+    """How often each gate denied what the policy wanted."""
+    rows = sorted(f.denials.items(), key=lambda item: (-item[1], item[0]))
+    named = [plots.BarRow(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
+    title = f"Denials by gate of an {'order' if f.compounds else 'entry'}"
+    return plots.bars(named, ("count",), "", title, "", plots.NARROW)
+
+
+def learning_plots(study: Study) -> list[tuple[Markup, str]]:
+    """What the metrics of training were over its steps, each plot with its caption."""
+    curves = [trial.curve for trial in study.trials if trial.reward == study.reward and trial.curve]
+    agents = list(dict.fromkeys(point.agent for curve in curves for point in curve))
+    curves_of = []
+    for name, show, label, title in (*_LEARNING, *(_OFF_POLICY if any(agents) else ())):
+        groups, count = [], 0
+        for agent, style in zip(agents, AGENT_STYLES, strict=False):
+            own = [[point for point in curve if point.agent == agent] for curve in curves]
+            thin = [line for line in (_line(points, name) for points in own) if line]
+            if thin:
+                groups.append(plots.Runs(agent.upper(), style, thin, _median(thin)))
+                count = max(count, len(thin))
+        if groups:
+            caption = f"{title}: {count} runs thin, their median thick." if count > 1 else f"{title}, one run."
+            curves_of.append((plots.runs(groups, show, label, title), caption))
+    return curves_of
+
+
+AGENT_STYLES = ("median", "second-median")
+_LEARNING = (
+    ("validate_return", svg.percent, "net return, validation", "Validation return over training"),
+    ("entropy", plain, "entropy, nats", "Entropy over training"),
+)
+_OFF_POLICY = (
+    ("gain", svg.percent, "a session", "Reward: action x market return"),
+    ("cost", svg.percent, "a session", "Reward: costs"),
+    ("bonus", svg.percent, "a session", "Reward: bonus for a right forecast"),
+    ("critic loss", plain, "loss of both critics", "Critic loss"),
+    ("Q mean", plain, "value of scaled rewards", "Mean of Q"),
+    ("actor loss", plain, "loss", "Loss of the policy"),
+    ("loss", plain, "half the mean squared error", "Loss of the values"),
+    ("heads loss", plain, "loss", "Loss of the heads"),
+    ("temperature", plain, "weight of the entropy", "Temperature (SAC alone)"),
+)
+
+
+def update_to_data(study: Study) -> str:
+    """How many gradient steps each agent took for a transition, in a sentence; "" where no agent has a replay."""
+    last = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
+    ratios = [
+        f"{agent.upper()} {number(point.figures['update_to_data'], 4)} (after {point.steps:,} steps)"
+        for agent, point in last.items()
+    ]
+    return f"Gradient steps of the critics for each transition: {', '.join(ratios)}." if ratios else ""
+
+
+def _line(points: Sequence[ValidationCheck], name: str) -> list[tuple[float, float]]:
+    """A field or a figure of one run over its steps, where it has it. TD3 has no entropy."""
+    if name == "entropy" and points and points[0].agent and "temperature" not in points[-1].figures:
+        return []
+    values = [(float(point.steps), point.figures.get(name, getattr(point, name, None))) for point in points]
+    return [(steps, float(value)) for steps, value in values if value is not None]
+
+
+def _median(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The median over the runs that reached each number of steps."""
+    at: dict[float, list[float]] = {}
+    for line in lines:
+        for steps, value in line:
+            at.setdefault(steps, []).append(value)
+    return [(steps, median(values)) for steps, values in sorted(at.items())]
+
+
+SCORES_HEAD = ("", "head", "base rate", "head less base rate")
+BASIS_POINTS = 10_000.0  # basis points
+
+
+def direction_words(scores: HeadScores) -> str:
+    """Whether the direction head knows more than the base rate, in a sentence; "" without one."""
+    if scores.direction is None:
+        return ""
+    gap = scores.direction.over_log_loss
+    if gap.high < 0.0:
+        return "The direction head knows more than the base rate."
+    if gap.low > 0.0:
+        return "The direction head knows less than the base rate: who names the base rate is nearer."
+    return "That the direction head knows more than the base rate is not shown."
+
+
+def score_rows(scores: HeadScores) -> list[Row]:
+    """A row for each score: of the head, of the base rate, and their difference; small figures are intervals."""
+    direction, risk = scores.direction, scores.risk
+    return [*(_direction(direction) if direction else ()), *(_risk(risk) if risk else ())]
+
+
+def scored(scores: HeadScores) -> str:
+    """What was scored, in a sentence for each head."""
+    texts = []
+    if scores.direction is not None:
+        one = scores.direction
+        texts.append(
+            f"direction: {one.rows:,} bars of {one.sessions} sessions, {share(one.came)} of them rose; base rate "
+            f"{share(one.base_rate)}, from the training sessions"
+        )
+    if scores.risk is not None:
+        two = scores.risk
+        came, expected, base = (number(value * BASIS_POINTS, 1) for value in (two.came, two.expected, two.base))
+        texts.append(f"risk: a mean fall of {came} basis points came, {expected} expected; base {base}")
+    return "; ".join(texts)
+
+
+def _direction(scores: DirectionScores) -> tuple[Row, Row]:
+    return (
+        ("direction, log loss in nats", *map(_cell, (scores.log_loss, scores.base_log_loss, scores.over_log_loss))),
+        ("direction, Brier score", *map(_cell, (scores.brier, scores.base_brier, scores.over_brier))),
+    )
+
+
+def _risk(scores: RiskScores) -> tuple[Row]:
+    errors = (scores.error, scores.base_error, scores.over_error)
+    return (("risk, error in basis points", *(_cell(error, BASIS_POINTS, 2) for error in errors)),)
+
+
+def _cell(interval: Interval, times: float = 1.0, digits: int = 4) -> str:
+    estimate, low, high = (number(value * times, digits) for value in (interval.estimate, interval.low, interval.high))
+    return f"{estimate}\n{low} to {high}"

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.desks.trial import TRIALS, News, Stage, trial_name
-from training.study.evaluation import SessionResult
 from training.study.progress import PhaseProgress
-from training.study.study import Trial, ValidationCheck
+from training.study.study import SessionResult, Trial, ValidationCheck
 
 LINE_EVERY_S = 30.0  # of a phase that takes long, where there is no bar
 SHORT_S = 1.0  # a phase that is over sooner leaves no line

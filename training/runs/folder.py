@@ -31,12 +31,11 @@ from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
 from training.sinks.sink import MetricsFile, TrialSinks
-from training.study.study import STUDY_FILE, Trial
+from training.study.study import METRICS_FILE, RUN_FILE, STUDY_FILE, TRIALS_FOLDER, Trial
 
 MADE_WITH = "made_with"
-RUN_FILE = "run.json"
-CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
-TRIALS_FOLDER, LOCK_FILE = "trials", ".lock"
+CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE = "checkpoint.pt", "best.pt", "trial.json"
+LOCK_FILE = ".lock"
 OURS = frozenset(
     {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, LOCK_FILE, "report.html", "report.json"}
     | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}

@@ -15,7 +15,7 @@ from training.desks.scalper.network import parameter_count
 from training.export.import_onnx import import_onnx
 from training.export.import_sb3 import import_sb3
 from training.rl.pool import stop_on_signals
-from training.runs.exporting import Outcome
+from training.runs.record import Outcome
 from training.runs.run import Listener, Run
 from training.runs.settings import Settings
 

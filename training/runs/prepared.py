@@ -21,10 +21,9 @@ from training.export.ensemble import together
 from training.export.weights import Weights, warm_start
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
-from training.runs.desk_rules import trading_of
-from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
-from training.runs.settings import Settings, folds_of
-from training.study.study import Fold
+from training.runs.folder import RunFolderError, TrialFolder
+from training.runs.settings import Settings, folds_of, trading_of
+from training.study.study import TRIALS_FOLDER, Fold
 
 UNTRAINED, UNTRAINED_WORDS = "untrained network", "the same network with the weights as they are drawn"
 

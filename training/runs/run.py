@@ -28,11 +28,10 @@ from training.rl.kernels import how_computed
 from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
-from training.runs.exporting import Outcome, exported
 from training.runs.folder import code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
-from training.runs.record import RunRecord
+from training.runs.record import Outcome, RunRecord, exported
 from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
 from training.runs.tasks import (
     Chosen,

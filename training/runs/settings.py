@@ -1,13 +1,13 @@
-"""The settings of a run, the folds and trials that follow from them, and which trials are chosen. Pure.
+"""The settings of a run, what it takes from a desk's configuration, its folds and trials, and which trials are chosen.
 
-Invariant: two runs with the same `identity` give the same weights (CPU).
+Pure but for the file of the configuration. Invariant: two runs with the same `identity` give the same weights (CPU).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from daemon.core.strategy_rules import rules_digest
+from daemon.config.load import ConfigError, DeskSettings, load
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import rules_digest, trading_for
+from daemon.tapes.quotes.calibration_file import read_calibration
 from training.desks.kind import QuoteSource, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
@@ -23,10 +26,50 @@ from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import Plan, with_values
 from training.rl.presets import AS_THE_DESK, RANDOM, Practice
-from training.runs.desk_rules import calibration_of, trading_of
 from training.sinks.sink import anywhere
 from training.study.folds import Cut, Walk, is_short, trained_from
 from training.study.study import Fold, Trial
+
+
+def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Trading:
+    """The rules of this strategy under `config` and the environment; None: its defaults. `changes` are by dotted keys.
+
+    Raises:
+        ValueError: the configuration cannot be read or is wrong; the text names each key, its value and the cure.
+    """
+    if config is None and not changes:
+        return trading_for(strategy)
+    return _settings(strategy, config, changes).trading()
+
+
+def calibration_of(strategy: str, config: Path | None) -> dict[str, object]:
+    """What `paths.calibration` of `config` gave the option market, with the values that count; {} without one.
+
+    Raises ValueError as above.
+    """
+    settings = None if config is None else _settings(strategy, config)
+    if settings is None or not settings.paths.calibration:
+        return {}
+    made, paper = read_calibration(Path(settings.paths.calibration)), settings.trading().paper
+    values = {key: getattr(paper, key) for key in made.fitted.__struct_fields__}
+    return {"quotes": made.quotes, "roots": made.roots, "digest": made.digest, **values}
+
+
+def model_config_of(strategy: str, config: Path | None) -> Path | None:
+    """The file that `config` names for the state vector; None where it names none. Raises ValueError as above."""
+    named = "" if config is None else _settings(strategy, config).desk.model_config
+    return Path(named) if named else None
+
+
+def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> DeskSettings:
+    environment: dict[str, str] | None = (
+        {} if config is None else None
+    )  # the strategy's defaults alone, or the process's
+    try:
+        return load(config, {"desk.strategy": strategy, **(changes or {})}, environment)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
 
 PROCESSES = 2
 CPU = "cpu"

@@ -23,11 +23,10 @@ from training.evidence.resampling import FEWEST, Interval, paired_difference, se
 from training.evidence.statistics import sharpe
 from training.rl.pool import Emit, Flag
 from training.rl.presets import checked
-from training.runs.desk_rules import trading_of
-from training.runs.folder import TRIALS_FOLDER, TrialFolder, code_version
+from training.runs.folder import TrialFolder, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import Prepared, prepare
-from training.runs.settings import Settings
+from training.runs.settings import Settings, trading_of
 from training.runs.tasks import CheckpointTimer
 from training.studies.runner import (
     RUNS,
@@ -42,7 +41,7 @@ from training.studies.runner import (
     write_result,
 )
 from training.study.folds import trained_from
-from training.study.study import Fold
+from training.study.study import TRIALS_FOLDER, Fold
 
 BASE = "as asked"
 

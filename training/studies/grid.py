@@ -15,8 +15,7 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import TABLES
-from training.evidence.cross_validation import Overfitting
-from training.evidence.overfitting import Deflated
+from training.evidence.overfitting import Deflated, Overfitting
 
 CELLS_MOST = 2_500
 LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it

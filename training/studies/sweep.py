@@ -24,19 +24,17 @@ from daemon.page_kit.render import render
 from strategies.kit.manifest import Manifest, config_text
 from training.desks.kind import Span, TaskData
 from training.desks.registry import kind
-from training.evidence.cross_validation import Overfitting, backtest_overfitting
-from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
 from training.evidence.statistics import deviations, session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
 from training.export.version import Version, read_version
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.ppo import make_deterministic
-from training.runs.desk_rules import trading_of
 from training.runs.folder import RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
-from training.runs.settings import settings_for
+from training.runs.settings import settings_for, trading_of
 from training.studies.grid import Axis, GridCell, Swept, Value, cells_of
 from training.studies.runner import (
     RUNS,
@@ -49,7 +47,7 @@ from training.studies.runner import (
     trial_line,
     write_result,
 )
-from training.study.evaluation import figures
+from training.study.study import figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHADES = 9  # of the heat map, from the worst cell to the best

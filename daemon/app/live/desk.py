@@ -204,7 +204,8 @@ class Ticks:
 def _tick_ns(state: State[Any], now_ns: int) -> int:
     """The interval of ticks in this state at this time."""
     waits = state.ask is not None or state.basket.waiting is not None or bool(state.pending_bars)
-    if state.orders or state.works or waits or state.risk.stopping:
+    at_work = any(order.purpose != "protection" for order in state.orders.values())
+    if at_work or state.works or waits or state.risk.stopping:
         return BUSY_TICK_NS
     session = state.session.session
     near = session is None or session.open_ns - AROUND_NS <= now_ns < session.close_ns + AROUND_NS
@@ -308,7 +309,7 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
             and not state.works
             and not any(position.right for position in state.book.positions.values())
         )
-    orders = [order for order in state.orders.values() if order.purpose != "foreign"]
+    orders = [order for order in state.orders.values() if order.purpose not in ("foreign", "protection")]
     return not any(order.purpose == "entry" or order.work not in state.works for order in orders)
 
 

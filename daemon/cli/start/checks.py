@@ -119,6 +119,26 @@ def _permissions(path: Path) -> CheckLine:
     return CheckLine("permissions", OK, "the state directory is closed to other users")
 
 
+def protection_findings(settings: DeskSettings, *, dry_run: bool) -> list[CheckLine]:
+    """Say what rests at the broker while the daemon is down, where something does."""
+    rules = settings.protection
+    if not rules.rest_at_broker:
+        return []
+    if dry_run:
+        return [
+            CheckLine("protection", WARN, "a dry run rests no stop: its fills show none of protection.rest_at_broker")
+        ]
+    if trades_shares(settings):
+        far = f"{rules.disaster_stop:.0%} below the last close" if rules.disaster_stop else _distance(settings)
+        return [CheckLine("protection", OK, f"a stop rests {far}, until it is cancelled")]
+    text = f"a {rules.options} for the day rests {_distance(settings)}; what elects an option's stop is unknown"
+    return [CheckLine("protection", WARN, f"{text}: by the bid a wide quote would sell")]
+
+
+def _distance(settings: DeskSettings) -> str:
+    return f"{settings.protection.distance * settings.sizing.stop_loss:.0%} below the price paid"
+
+
 def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
     lines, mqtt, command = [], settings.mqtt, settings.alarms.command

@@ -26,6 +26,7 @@ from daemon.cli.start.checks import (
     ledger_stream_findings,
     operator_findings,
     other_desk_findings,
+    protection_findings,
     state_dir_findings,
     trades_shares,
 )
@@ -91,6 +92,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     lines.append(CheckLine("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
     lines += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
+    lines += protection_findings(settings, dry_run=dry_run)
     lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     lines += [model, calendar_finding(clock), *state_dir_findings(settings, live)]

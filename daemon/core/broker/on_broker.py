@@ -20,7 +20,7 @@ from daemon.core.broker.fills import (
 )
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
-from daemon.core.draft import Draft, wording
+from daemon.core.draft import PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
@@ -223,6 +223,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
     needed = _needed(draft, order)
+    if order.purpose == PROTECTION and (draft.exit_of(order.symbol) or draft.held(order.symbol) < order.quantity):
+        draft.put_order(advance(order, "expired"))  # a report that lists it after all has it cancelled
+        return
     if order.purpose == "exit" and needed is not None:
         leave = _leave_of(draft, order, needed)
         if leave.waits:
@@ -241,6 +244,8 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 
 def _needed(draft: Draft, order: Order) -> int | None:
     """Return the quantity that the order's work still needs; None when it was given up or the market is closed."""
+    if order.purpose == PROTECTION:  # sent again under its name while all of it is held and nothing is to be sold
+        return draft.held(order.symbol) if may_send(draft) and draft.exit_of(order.symbol) is None else None
     work = draft.works.get(order.work)
     if work is None or not (order.auction or may_send(draft)):
         return None
@@ -264,8 +269,8 @@ def _allowed(draft: Draft, order: Order) -> bool:
     After a start or lost news such an order itself keeps the desk unreconciled; a later report in which all else agreed
     is enough. It keeps its name, so the broker cannot hold it twice.
     """
-    if order.purpose == "exit":
-        return True
+    if order.purpose in ("exit", PROTECTION):
+        return not (order.purpose == PROTECTION and order.cancel_asked_ns)
     risk, broker = draft.risk, draft.broker
     agrees = risk.reconciled or (broker.suspicion is None and broker.agreed_ns > max(broker.started_ns, broker.lost_ns))
     allowed = agrees and risk.halt is None and risk.pause is None and not risk.stopping

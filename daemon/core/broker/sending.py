@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, Draft
+from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, PROTECTION, Draft
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.gates import Intent
 from daemon.core.instruments.option_market import parse_occ
@@ -254,6 +254,7 @@ def submission_of(draft: Draft, order: Order) -> SubmitOrder:
         valid_until_ns=order.valid_until_ns,
         auction=order.auction,
         closing=order.closing,
+        stop_price=order.stop_price,
     )
 
 
@@ -284,6 +285,8 @@ def hangs(draft: Draft, order: Order) -> bool:
         return False
     if order.cancel_since_ns and draft.now_ns - order.cancel_since_ns >= HANGS_NS:
         return True
+    if order.purpose == PROTECTION:  # it rests
+        return False
     at_market = order.limit_price is None and not order.auction
     return worked_ns(draft, order) >= reprice_ns(draft) + (0 if at_market else HANGS_NS)
 

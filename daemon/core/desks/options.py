@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
 from daemon.core.broker.exits import exit_at_stop, exit_by_rule, exit_in_time, request_exit
+from daemon.core.broker.protection import lift, resting
 from daemon.core.broker.sending import (
     QUOTE_WAIT_NS,
     held_up,
@@ -175,19 +176,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
         return  # retried one re-price interval later
-    leave = sellable(draft, work, side, surplus, hanging)
-    quantity = leave.quantity
-    if quantity <= 0:
-        return
     # a short position is bought back at the market
     quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
     priced = None if quote is None else _priced_while_wide(draft, quote, work)
-    if quote is not None and quote.bid <= 0:
-        why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
-        draft.alarm("no_bid", why, once=True, about=work.symbol)
-        if priced is None:
-            return
-    if _quote_may_come(draft, work, quote):
+    if resting(draft, work.symbol) and (_cannot_leave(draft, work, quote, priced, surplus) or lift(draft, work)):
+        return  # the stop rests on until the sale could leave
+    leave = sellable(draft, work, side, surplus, [*hanging, *resting(draft, work.symbol)])
+    quantity = leave.quantity
+    if quantity <= 0 or _cannot_leave(draft, work, quote, priced, quantity):
         return
     price, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
     view = replace(risk_view(draft), orders=in_the_way(draft))
@@ -197,6 +193,16 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         if not ask_gates(view, intent, draft.desk.gates).denials:
             submit(draft, work, intent, rules.exit_reprice_s)
             return
+
+
+def _cannot_leave(draft: Draft, work: Work, quote: Quote | None, priced: Decimal | None, quantity: int) -> bool:
+    """Return True for an exit without a price to leave at: nobody bids (an alarm), or a quote may still come."""
+    if quote is not None and quote.bid <= 0:
+        why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
+        draft.alarm("no_bid", why, once=True, about=work.symbol)
+        if priced is None:
+            return True
+    return _quote_may_come(draft, work, quote)
 
 
 def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
@@ -542,7 +548,7 @@ class OneOption:
             drive(draft)
 
     def intent(self, side: int, purpose: str) -> str:
-        if purpose == EXIT:
+        if purpose != ENTRY:
             return "sell_to_close" if side < 0 else "buy_to_close"
         return "buy_to_open" if side > 0 else "sell_to_open"
 

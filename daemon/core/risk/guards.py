@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss
-from daemon.core.draft import LEAVING, Draft, wording
+from daemon.core.draft import LEAVING, PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
@@ -100,7 +100,7 @@ def note_fate(draft: Draft, before: Order) -> None:
     """
     order = draft.find_order(before.client_order_id)
     assert order is not None
-    if _has_fate(before) or not _has_fate(order) or order.purpose == "foreign" or order.closing:
+    if _has_fate(before) or not _has_fate(order) or order.purpose in ("foreign", PROTECTION) or order.closing:
         return
     note_outcome(draft, rejected=order.status == REJECTED)
 
@@ -273,7 +273,7 @@ def risk_view(draft: Draft) -> RiskView:
         risk=draft.risk,
         model=draft.model,
         book=draft.book,
-        orders=draft.orders,
+        orders=gated(draft),
         quotes=draft.quotes,
         basket=draft.trading.basket,
         symbols=draft.spec.symbols,
@@ -288,6 +288,13 @@ def risk_view(draft: Draft) -> RiskView:
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,
     )
+
+
+def gated(draft: Draft) -> dict[str, Order]:
+    """Return the orders that gates see: a stop that rests at the broker is taken away before anything is sent."""
+    if not draft.rests():
+        return draft.orders
+    return {name: order for name, order in draft.orders.items() if order.purpose != PROTECTION}
 
 
 def cost_rate(draft: Draft) -> Decimal:

@@ -493,7 +493,7 @@ def looks(monkeypatch: pytest.MonkeyPatch, *between: Callable[[], object]) -> No
             raise KeyboardInterrupt
         left.pop(0)()
 
-    monkeypatch.setattr("daemon.cli.watch.time.sleep", nap)
+    monkeypatch.setattr("daemon.cli.status.time.sleep", nap)
 
 
 def test_a_stopped_desk_can_be_watched_and_only_changes_are_told(

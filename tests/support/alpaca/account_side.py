@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from daemon.brokers.alpaca.admin import AlpacaAdmin
+from daemon.brokers.alpaca.assemble import AlpacaAdmin
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import EventLogger

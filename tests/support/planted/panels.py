@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from strategies.kit.contract import Session
-from training.desks.daily.table import DailyTable, ticks
+from training.data.daily_table import DailyTable, ticks
 from training.forecast.folds import by_years
 from training.forecast.forecasts import Forecasts, assemble
 from training.forecast.labels import BUY, SELL, Barriers, Labels

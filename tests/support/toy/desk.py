@@ -14,11 +14,11 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.registry import daily_strategy
 from tests.support.toy.strategy import CASH, SPEC, SPY
-from training.desks.daily.desk import Desk, dry_run, under
-from training.desks.daily.table import TICKS, DailyTable, read_table
+from training.data.daily_table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
 from training.desks.ppo import Ppo
+from training.evaluate.days import Desk, dry_run, under
 from training.evaluate.players import Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column

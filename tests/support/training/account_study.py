@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from strategies.kit.manifest import Training
-from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Fold, PlayResult, Study, Trial, ValidationCheck
+from training.study.study import Baseline, Fold, PlayResult, SessionResult, Study, Trial, ValidationCheck
 
 FOLDS = (
     Fold(("2018-12-28",), ("2018-12-31",), ("2019-01-02", "2019-01-03")),

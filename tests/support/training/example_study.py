@@ -11,8 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.manifest import Training
-from training.study.evaluation import SessionResult
-from training.study.study import Baseline, ClosedTrade, Fold, NetworkChange, PlayResult, Study, Trial, ValidationCheck
+from training.study.study import (
+    Baseline,
+    ClosedTrade,
+    Fold,
+    NetworkChange,
+    PlayResult,
+    SessionResult,
+    Study,
+    Trial,
+    ValidationCheck,
+)
 
 CAPITAL_USD = 10_000.0
 FEE_USD = 1.3  # a trade

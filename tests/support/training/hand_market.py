@@ -15,9 +15,8 @@ from torch import Tensor
 
 from daemon.core.limits import Paper, Trading
 from strategies.kit.contract import Session
-from training.desks.scalper.history import History, TradingDay
+from training.desks.scalper.history import History, TradingDay, packed
 from training.desks.scalper.market import Market
-from training.desks.scalper.prices import packed
 
 FEES = Paper(orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003"))
 """A contract costs 0.05 USD to buy, and 0.053 + 0.00003 of the proceeds to sell."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from strategies.kit.manifest import Training
-from training.study.evaluation import SessionResult
-from training.study.study import Baseline, ClosedTrade, Fold, PlayResult, Study, Trial
+from training.study.study import Baseline, ClosedTrade, Fold, PlayResult, SessionResult, Study, Trial
 
 
 def session(date: str, pnl_usd: float, trades: int = 1) -> SessionResult:

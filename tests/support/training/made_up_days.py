@@ -16,7 +16,7 @@ import numpy as np
 from daemon.core.limits import Trading
 from strategies import daily_rebalancer
 from strategies.kit.contract import DailySpec, Session
-from training.desks.daily.table import DailyTable, table_of
+from training.data.daily_table import DailyTable, table_of
 
 SHORT = msgspec.structs.replace(daily_rebalancer.SPEC, history_bars=2)
 """`daily_rebalancer` that is warm after two bars."""

@@ -17,8 +17,7 @@ from daemon.core.instruments.option_market import occ_symbol
 from daemon.core.limits import Trading
 from daemon.tapes.quotes.schema import SCHEMA
 from strategies.kit.contract import Bar
-from training.desks.scalper.history import History
-from training.desks.scalper.prices import quote_day
+from training.desks.scalper.history import History, quote_day
 
 MINUTE_NS = 60_000_000_000
 

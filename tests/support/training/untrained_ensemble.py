@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Policy, RowScaling
+from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Ensemble, Policy, RowScaling
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
-from training.rl.off_policy.ensemble import Ensemble
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import Actor
 
 TINY = Sizes(channels=(4, 4), hidden=8, attention=8)
 

@@ -33,7 +33,7 @@ from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 from training.evidence.findings import decode as decode_findings
 from training.gym import OptionScalperEnv
-from training.runs.exporting import Outcome
+from training.runs.record import Outcome
 
 Trained = tuple[Path, Path, str, int]
 

@@ -20,7 +20,7 @@ from training.cli.studies import ablate
 from training.cli.studies.ablate import asked
 from training.cli.train import settings_from
 from training.desks.kind import QuoteSource
-from training.studies.search.results import command
+from training.studies.search.search import command
 
 NAME = "20240815_spy_minute_quote_american_call_5500000_20240816.csv"
 GOOD = "34200000,10000,10000,10000,10000,1,11000,11000,11000,11000,1"

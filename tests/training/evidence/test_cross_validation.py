@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
 from tests.support.examples import examples
-from training.evidence.cross_validation import backtest_overfitting
+from training.evidence.overfitting import backtest_overfitting
 from training.evidence.statistics import Series
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from training.evidence.heads import HeadScores, direction_scores, read, risk_scores
 from training.evidence.resampling import Interval
-from training.report.heads import direction_words, facts, rows
+from training.report.results import direction_words, score_rows, scored
 
 
 def test_scores_of_a_direction_by_hand() -> None:
@@ -50,11 +50,11 @@ def test_tables_have_a_row_for_each_score_and_none_without_a_head() -> None:
     one = direction_scores(np.array([0.8, 0.4]), np.array([1.0, 0.0]), np.array([0, 1]), 0.5)
     other = risk_scores(np.array([0.001, 0.003]), np.array([0.002, 0.001]), np.array([3, 7]), 0.0015)
     both = HeadScores(direction=one, risk=other)
-    assert [row[0] for row in rows(both)] == [
+    assert [row[0] for row in score_rows(both)] == [
         "direction, log loss in nats", "direction, Brier score", "risk, error in basis points",
     ]  # fmt: skip
-    assert rows(both)[1][1].startswith("0.1000\n")  # (0.04 + 0.16) / 2
-    assert "a mean fall of 15.0 basis points came, 20.0 expected; base 15.0" in facts(both)
-    assert rows(HeadScores()) == []
+    assert score_rows(both)[1][1].startswith("0.1000\n")  # (0.04 + 0.16) / 2
+    assert "a mean fall of 15.0 basis points came, 20.0 expected; base 15.0" in scored(both)
+    assert score_rows(HeadScores()) == []
     assert read({}) is None
     assert isinstance(one.brier, Interval)

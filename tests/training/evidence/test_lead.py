@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.evidence.cross_validation import backtest_overfitting, loss_probability
 from training.evidence.lead import lead_of, lower_bound, resampled_deviation
+from training.evidence.overfitting import backtest_overfitting, loss_probability
 from training.evidence.resampling import resamples
 from training.evidence.statistics import Series
 

@@ -17,8 +17,12 @@ from purgedcv import (
 
 from strategies.registry import STRATEGIES, strategy
 from training.desks.registry import kind
-from training.evidence.cross_validation import backtest_overfitting
-from training.evidence.overfitting import deflated_sharpe, minimum_track_record, probabilistic_sharpe
+from training.evidence.overfitting import (
+    backtest_overfitting,
+    deflated_sharpe,
+    minimum_track_record,
+    probabilistic_sharpe,
+)
 from training.evidence.resampling import block_length, interval
 from training.evidence.statistics import Series, sharpes
 from training.study.folds import walk

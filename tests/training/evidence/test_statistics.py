@@ -25,8 +25,7 @@ from training.evidence.statistics import (
     summarise,
     trial_matrix,
 )
-from training.study.evaluation import SessionResult, figures
-from training.study.study import Fold, PlayResult, Study, Trial
+from training.study.study import Fold, PlayResult, SessionResult, Study, Trial, figures
 
 HAND = np.array([0.01, -0.02, 0.03, 0.0, -0.01])
 

@@ -16,8 +16,7 @@ from training.evidence.findings import Findings, told_apart
 from training.evidence.resampling import Interval
 from training.report.find import find
 from training.report.report import files, write_report
-from training.study.evaluation import SessionResult
-from training.study.study import ClosedTrade, PlayResult, Study
+from training.study.study import ClosedTrade, PlayResult, SessionResult, Study
 
 
 @pytest.fixture(scope="module")

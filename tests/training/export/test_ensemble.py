@@ -23,9 +23,8 @@ from strategies.registry import strategy
 from training.desks.daily.networks.rebalancer import RebalancerActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic
-from training.export.answers import run_onnx
 from training.export.ensemble import SeedEnsemble, together
-from training.export.export import Exported, Release, export
+from training.export.export import Exported, Release, export, run_onnx
 from training.rl.layers import Scaling as DailyScaling
 
 TRAINED = Training("bars.csv", "0" * 64, "sip", synthetic=True, sessions=1, first_session="2024-01-02",

@@ -18,7 +18,7 @@ from tests.fixture_policy.__main__ import STORE, VERSION, main
 from tests.fixture_policy.timetable import ELAPSED
 from tests.support.training.made_up import random_walk
 from training.desks.scalper.history import History, TradingDay, read_history
-from training.export.answers import run_onnx
+from training.export.export import run_onnx
 
 FOLDER = STORE / SPEC.name / VERSION
 

@@ -14,8 +14,7 @@ from daemon.models.graph_check import check_graph
 from strategies.kit.contract import Spec
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy
-from training.export.answers import session_of
-from training.export.export import onnx_bytes
+from training.export.export import onnx_bytes, session_of
 from training.export.import_onnx import ImportOnnxError, import_onnx
 
 WIDTH = 20 * 23

@@ -26,10 +26,15 @@ from tests.support.rl.saved_sb3 import (
     stored,
     with_data,
 )
-from training.export.answers import run_onnx
-from training.export.export import Release, export
-from training.export.import_sb3 import ImportSb3Error, check_golden, import_sb3, read_sb3
-from training.export.sb3_network import FlatPolicy, ImportedLstmPolicy
+from training.export.export import Release, export, run_onnx
+from training.export.import_sb3 import (
+    FlatPolicy,
+    ImportedLstmPolicy,
+    ImportSb3Error,
+    check_golden,
+    import_sb3,
+    read_sb3,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 
 from tests.support.rl.saved_sb3 import Still, log_probabilities, observations, stir
-from training.export.import_sb3 import ImportSb3Error, check_golden, import_sb3
-from training.export.sb3_network import FlatPolicy, ImportedLstmPolicy
+from training.export.import_sb3 import FlatPolicy, ImportedLstmPolicy, ImportSb3Error, check_golden, import_sb3
 
 
 class Acting(Still):

@@ -19,7 +19,7 @@ import training
 from strategies.registry import STRATEGIES
 from tests.support.paths import REPOSITORY
 from training.gym import OptionScalperEnv
-from training.study.evaluation import as_metrics
+from training.study.study import as_metrics
 
 STORE = REPOSITORY / "onnx_models"
 SCALPER = "2024-12-04-ef2af89f"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.page_kit.plots import Curve, IntervalRow
-from training.report.framing import framed_curves, framed_spans
+from training.report.results import framed_curves, framed_spans
 
 POLICY = Curve("policy", "policy", [(0, 0.0), (1, 0.2), (2, 0.4)])
 """With room for half of its range on each side: from -0.2 to 0.6."""

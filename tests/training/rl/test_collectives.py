@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.rl.collectives import Collectives, MemberLeftError
+from training.rl.process_group import Collectives, MemberLeftError
 
 CONTEXT = multiprocessing.get_context("fork")
 ROUNDS = 300

@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.training.small_runs import StopAfter, Train, quiet, small_settings
 from training.rl.pool import Flag
-from training.runs.exporting import Outcome
 from training.runs.folder import code_version
 from training.runs.prepared import Prepared, prepare
+from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one

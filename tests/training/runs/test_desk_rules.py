@@ -12,9 +12,8 @@ from daemon.core.strategy_rules import trading_for
 from daemon.tapes.quotes.calibration_file import Calibration, Fitted, write_calibration
 from tests.support.training.hand_study import hand_study
 from training.report.find import find
-from training.report.page import page
-from training.runs.desk_rules import trading_of
-from training.runs.settings import settings_for
+from training.report.report import page
+from training.runs.settings import settings_for, trading_of
 
 
 def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path) -> None:

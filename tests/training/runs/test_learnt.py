@@ -16,10 +16,10 @@ from training.desks.ppo import few_words
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import with_values
-from training.runs.exporting import Outcome
-from training.runs.learnt import agreement, moved
 from training.runs.prepared import UNTRAINED
+from training.runs.record import Outcome
 from training.runs.settings import Settings
+from training.runs.tasks import agreement, moved
 
 
 def test_answers_are_compared_as_what_is_drawn_from_them() -> None:

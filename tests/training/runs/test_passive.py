@@ -20,14 +20,13 @@ from training.cli.main import main
 from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 from training.desks.scalper.kind import KIND
-from training.export.answers import run_onnx
+from training.export.export import run_onnx
 from training.report.find import find
 from training.rl.dimensions import with_values
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, choose, headline_of, settings_for
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study, Trial
+from training.study.study import PlayResult, SessionResult, Study, Trial
 
 NOT_OF_IT = "No figure below is of it"
 

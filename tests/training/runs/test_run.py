@@ -28,10 +28,10 @@ from training.desks.trial import Diverged, News
 from training.export.version import Version, VersionError, read_version
 from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
-from training.runs.exporting import Outcome
 from training.runs.folder import RunFolderError, code_version, held
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
+from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import Relay, relay_one, train_one

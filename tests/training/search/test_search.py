@@ -33,8 +33,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search.book import TrialBook, TrialResult, open_book
 from training.studies.search.coefficients_file import read_plan, write_plan
-from training.studies.search.results import Results, results_of
-from training.studies.search.search import SearchProcess, one_trial, run_search
+from training.studies.search.search import Results, SearchProcess, one_trial, results_of, run_search
 from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 from training.study.folds import HistoryError

@@ -25,8 +25,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search.book import TrialResult
 from training.studies.search.coefficients_file import read_plan
-from training.studies.search.results import Results
-from training.studies.search.search import run_search
+from training.studies.search.search import Results, run_search
 from training.studies.search.space import Search
 from training.studies.search.trainings import make_ready
 

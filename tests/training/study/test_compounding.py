@@ -17,8 +17,7 @@ from training.evidence.lead import lead_of
 from training.evidence.statistics import annual_return, calmar, max_drawdown, running, summarise, total
 from training.report.find import find
 from training.report.report import files
-from training.study.evaluation import SessionResult, figures
-from training.study.study import Baseline, Fold, PlayResult, Study, Trial, ValidationCheck
+from training.study.study import Baseline, Fold, PlayResult, SessionResult, Study, Trial, ValidationCheck, figures
 
 DATES = ("2021-01-04", "2021-01-05", "2021-01-06", "2021-01-07")
 UP_AND_DOWN = (0.10, -0.20, 0.50, -0.10)  # 100 -> 110 -> 88 -> 132 -> 118.8

@@ -14,17 +14,16 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
 from tests.support.rl.trained import train
 from tests.support.training.made_up import drifting, random_walk
-from training.desks.scalper.data import desk_of
-from training.desks.scalper.history import read_history
+from training.desks.scalper.baselines import live_actions, play, random_trader
+from training.desks.scalper.data import always_hold, desk_of
+from training.desks.scalper.history import price_table, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import ActorCritic, fit_scaling
-from training.desks.scalper.play import always_hold, live_actions, play, random_trader
-from training.desks.scalper.prices import price_table
 from training.evaluate.machine import Player
 from training.evaluate.players import random_like
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import make_deterministic
-from training.study.evaluation import SessionFigures, SessionResult, figures
+from training.study.study import SessionFigures, SessionResult, figures
 
 TRADING = Trading()
 

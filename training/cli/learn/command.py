@@ -18,7 +18,6 @@ import torch
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.version import in_this_shell
 from simulator.online import prices
-from training.cli.commands import DONE, ERRORS, wrong
 from training.cli.learn.lesson import (
     STRATEGY,
     TEST,
@@ -32,11 +31,12 @@ from training.cli.learn.lesson import (
     write_config,
     write_market,
 )
+from training.cli.main import DONE, ERRORS, wrong
 from training.desks.online.data import OnlineData, play, random_trader
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
-from training.runs.desk_rules import trading_of
-from training.study.evaluation import SessionResult
+from training.runs.settings import trading_of
+from training.study.study import SessionResult
 
 WITH_RULE = prices.PlantedRule(
     noise=8e-4, move=1.5e-3, back=5e-4

@@ -25,7 +25,7 @@ from training.desks.online.network import COLD_PRESETS, network_of
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader
 from training.export.version import activate
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
 STRATEGY, SYMBOL = "online_dqn", "SPY"
 MODEL = Path(prices.__file__).with_name("model.yaml")

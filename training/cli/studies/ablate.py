@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from strategies.registry import STRATEGIES, add
-from training.cli.commands import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_option_quotes, quote_source
 from training.desks.kind import Arm
 from training.desks.registry import kind

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.host.whole_files import write_whole
-from training.cli.commands import COMMANDS, DONE, wrong
+from training.cli.main import COMMANDS, DONE, wrong
 from training.report.compare import page, read_runs, rows_of, updates_csv
 
 

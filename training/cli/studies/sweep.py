@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from strategies.registry import STRATEGIES, add
-from training.cli.commands import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
 from training.studies.grid import GridCell, Swept, axis_of
 from training.studies.sweep import PAGE_FILE, SweepRequest, head_of, rows_of, run_sweep

@@ -13,9 +13,9 @@ import numpy as np
 from daemon.core.limits import Trading
 from strategies.kit.entry import BoolArray, Float64Array
 from strategies.regime_switcher import EPISODE
-from training.desks.daily.desk import Desk, dry_run, under, variant_of
+from training.data.daily_table import TICKS, DailyTable
+from training.desks.daily.markets.rebalancer import variant_of
 from training.desks.daily.play import (
-    SESSION_MIN,
     MemoryResetSwitcher,
     StartingRegime,
     always,
@@ -27,13 +27,12 @@ from training.desks.daily.random_traders import (
     RANDOM,
     REGIME,
 )
-from training.desks.daily.table import TICKS, DailyTable
+from training.evaluate.days import SESSION_MIN, Desk, dry_run, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, never_stop, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
 from training.study.progress import phase
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 FLAT, HOLD_ALL, MONTHLY, SPY = "always flat", "buy and hold", "equal weight monthly", "SPY"
 ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"

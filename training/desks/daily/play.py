@@ -1,7 +1,7 @@
 """Play a policy on the tensor markets, session by session: the quick validation during training.
 
 One account goes through all sessions. Deterministic: the mean action of `daily_rebalancer`, the likeliest regime of
-`regime_switcher`, whose hidden state is carried. The figures of a report come from `training.desks.daily.desk`.
+`regime_switcher`, whose hidden state is carried. The figures of a report come from `training.evaluate.days`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies import daily_rebalancer
 from strategies.regime_switcher import HIDDEN, HOLD, SPEC
+from training.data.daily_table import DailyTable
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.share_accounts import ShareAccounts
-from training.desks.daily.table import DailyTable
+from training.evaluate.days import SESSION_MIN
 from training.evaluate.machine import Player
 from training.evaluate.players import choosing, constant, one_hot
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
-SESSION_MIN = 390
 Rebalancer = Callable[[Tensor], Tensor]
 """Observations, float32 (n, 803), to actions, float32 (n, 50), within [-1, 1]; it may remember what it was asked."""
 Switcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

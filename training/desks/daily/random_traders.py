@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from strategies.regime_switcher import REGIMES
-from training.desks.daily.desk import Desk, dry_run, variant_of
-from training.desks.daily.markets.rebalancer import RebalancerMarket
+from training.desks.daily.markets.rebalancer import RebalancerMarket, variant_of
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import (
     Rebalancer,
@@ -20,6 +19,7 @@ from training.desks.daily.play import (
     play_rebalancer,
     play_regime,
 )
+from training.evaluate.days import Desk, dry_run
 from training.evaluate.machine import Player
 from training.evaluate.players import never_stop
 from training.rl.protocols import Step

@@ -21,9 +21,8 @@ from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.evaluation import SessionResult
 from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
-from training.study.study import Fold, PlayResult
+from training.study.study import Fold, PlayResult, SessionResult
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
 SCALING_ROWS = 4096

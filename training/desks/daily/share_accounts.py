@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
-from training.desks.daily.table import TICKS, DailyTable
 
 MICRO = 1_000_000
 MICRO_A_TICK = MICRO // TICKS

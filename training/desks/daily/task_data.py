@@ -14,12 +14,12 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import DailyStrategy
 from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
-from training.desks.daily.desk import Desk, desk_before, dry_run, relay, rules_for
-from training.desks.daily.table import DailyTable, read_table, table_cache
+from training.data.daily_table import DailyTable, read_table, table_cache
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.kind import Evaluator, Span
+from training.evaluate.days import Desk, desk_before, dry_run, relay
 from training.export.reference import AnswerRecorder, Watched
-from training.study.evaluation import SessionFigures, SessionResult, figures
-from training.study.study import OneAccount, PlayResult
+from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 @dataclass(frozen=True, slots=True)

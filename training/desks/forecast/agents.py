@@ -20,8 +20,8 @@ import msgspec
 import torch
 
 from daemon.core.limits import Trading
-from training.desks.daily.table import DailyTable
-from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
+from training.data.daily_table import DailyTable
+from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Ensemble, RowScaling, choose_weights
 from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.play import play, rows_of, threshold_rule, wish_of
@@ -29,15 +29,12 @@ from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper
 from training.desks.trial import RLLIB, Control, Diverged, Listener, News, Request
 from training.rl.coefficients import NotFiniteError
-from training.rl.off_policy.ensemble import Ensemble, choose_weights
-from training.rl.off_policy.learner import EXPLAINED
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import EXPLAINED, Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
-from training.study.evaluation import SessionResult
-from training.study.study import Fold, ValidationCheck
+from training.study.study import Fold, SessionResult, ValidationCheck
 
 if TYPE_CHECKING:
     from training.rl.rllib.engine import RllibSac

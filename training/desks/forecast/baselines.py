@@ -19,17 +19,16 @@ from torch import Tensor, nn
 
 from training.desks.daily import baselines as daily
 from training.desks.daily import random_traders
-from training.desks.daily.desk import Desk, relay, under
 from training.desks.daily.task_data import funds_beside
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
 from training.desks.forecast.play import play, threshold_rule
 from training.desks.kind import POLICY, Played
+from training.evaluate.days import Desk, relay, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
 TRUSTING = "ensemble without confidence"

@@ -1,13 +1,15 @@
 """The one graph of `forecast_ensemble`: raw rows of symbols to probabilities, confidence, wishes and the final action.
 
 `Policy` is exactly what is exported: scaling, members, temperature, agents, their weights and what confidence takes are
-all inside. An agent's row is what `training.desks.forecast.market` shows, so it answers there as it does here. The
-drawdown of an observation is not read: it depends on when a desk began, not on what to hold.
+all inside; several actors are one there, by the weighted mean of their actions. An agent's row is what
+`training.desks.forecast.market` shows, so it answers there as it does here. The drawdown of an observation is not read:
+it depends on when a desk began, not on what to hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +18,55 @@ from torch import Tensor, nn
 from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW
 from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
-from training.rl.off_policy.ensemble import Ensemble
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import Actor
+
+
+class Ensemble(nn.Module):
+    """Raw observations to each member's action and to their weighted mean, all in [-1, 1]."""
+
+    weights: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
+        """Take any number of actors; without weights all count the same.
+
+        Raises:
+            ValueError: no member, or weights that are not as many, negative or all 0.
+        """
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        found = torch.tensor([1.0] * len(members) if weights is None else list(weights))
+        if not members or len(found) != len(members) or bool((found < 0.0).any()) or float(found.sum()) <= 0.0:
+            raise ValueError(
+                f"the weights of {len(members)} members are {found.tolist()}: expected one for each member, at least "
+                "one member, none below 0 and not all 0"
+            )
+        self.register_buffer("weights", found / found.sum())
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean (n, actions), and each member's actions (members, n, actions)."""
+        actions = torch.stack([member(observations) for member in self.members])
+        return (self.weights.view(-1, 1, 1) * actions).sum(dim=0), actions
+
+
+def simplex(members: int, parts: int) -> list[tuple[float, ...]]:
+    """All weights of `members` in steps of 1 / `parts`, equal or nearly equal ones first."""
+    splits = (counts for counts in itertools.product(range(parts + 1), repeat=members) if sum(counts) == parts)
+    ordered = sorted(splits, key=lambda counts: (sum(count * count for count in counts), counts))
+    return [tuple(count / parts for count in counts) for counts in ordered]
+
+
+def choose_weights(
+    score: Callable[[Sequence[float]], float], members: int, *, parts: int = 4
+) -> tuple[tuple[float, ...], float]:
+    """The weights with the highest score on validation, and that score; on a tie those nearest to equal ones.
+
+    Args:
+        score: what the ensemble earns on the validation span with these weights, by member.
+        parts: weights are tried in steps of 1 / `parts`, more of which fit the validation span better than the truth.
+    """
+    best = max(simplex(members, parts), key=score)
+    return best, score(best)
+
 
 SEEN = (
     "log_return_1", "log_return_5", "log_return_20", "gap", "close_location", "sma20_distance", "sma100_distance",

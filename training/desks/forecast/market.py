@@ -25,9 +25,9 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.entry import BoolArray
+from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
-from training.desks.daily.table import TICKS, DailyTable
 from training.rl.draws import uniform
 from training.rl.protocols import Step
 

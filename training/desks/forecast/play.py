@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
+from training.data.daily_table import DailyTable
 from training.desks.daily.play import session_result
-from training.desks.daily.table import DailyTable
 from training.desks.forecast.graph import SEEN, weighted
 from training.desks.forecast.market import ACCOUNT, BUY, SELL, ForecastMarket, Outlook
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
 PROBABILITIES = slice(len(SEEN), len(SEEN) + 3)
 CONFIDENCE = len(SEEN) + 3

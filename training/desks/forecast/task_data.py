@@ -16,15 +16,16 @@ from strategies import forecast_ensemble
 from strategies.forecast_ensemble import features
 from strategies.kit.contract import DailySpec, Float32Array
 from strategies.registry import daily_strategy
+from training.data.daily_table import DailyTable, read_table, table_cache, table_of
 from training.data.sessions import calendar_of
-from training.desks.daily.desk import dry_run, rules_for
-from training.desks.daily.table import DailyTable, read_table, table_cache, table_of
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.forecast import baselines
 from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy
 from training.desks.forecast.market import Outlook
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.kind import Sources, Span
+from training.evaluate.days import dry_run
 from training.export.reference import AnswerRecorder, Watched
 from training.forecast.forecasts import Forecasts
 from training.forecast.labels import triple_barrier

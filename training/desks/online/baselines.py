@@ -12,9 +12,8 @@ from training.desks.online.data import FROM_OPEN, OnlineTaskData, flat, hold_fro
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, RandomTrader, median_of, random_like, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
 RANDOM_RUNS = 5  # of them, whose median stands in the table of baselines

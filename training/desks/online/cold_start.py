@@ -20,8 +20,8 @@ from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.pqn import Pqn, PqnTrainer
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.dqn.replay_disk import DiskReplay
-from training.study.evaluation import SessionResult, as_metrics, figures
 from training.study.folds import HistoryError
+from training.study.study import SessionResult, as_metrics, figures
 
 REPLAY_FILE = "cold.replay"
 SPARE = 256  # transitions between two states of a replay on disk

@@ -32,8 +32,7 @@ from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader, choosing, one_hot
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
-from training.study.evaluation import SessionFigures, SessionResult, figures
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,8 @@ from training.rl.dimensions import Dimension, Plan
 from training.rl.off_policy.learner import EXPLAINED
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, Preset
-from training.study.evaluation import SessionResult, figures
 from training.study.folds import Cut, Walk, last_fold, walk
-from training.study.study import Fold, ValidationCheck
+from training.study.study import Fold, SessionResult, ValidationCheck, figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,19 +23,19 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core, Machine
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
-from training.desks.daily import desk as daily
-from training.desks.daily.desk import dry_run, relay
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
+from training.evaluate import days as daily
 from training.evaluate.bars import BarDesk, SessionStart
+from training.evaluate.days import dry_run, relay
 from training.evaluate.machine import Player
 from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
-from training.study.evaluation import SessionFigures, SessionResult, figures
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 class SmallPolicy(nn.Module):
@@ -278,7 +278,7 @@ class OwnDays(Common):
     def _desk(self, dates: Sequence[str], trading: Trading) -> daily.Desk:
         key = (dates[0], dates[-1], trading)
         if key not in self.ready:
-            rules = daily.rules_for(trading, self.spec)
+            rules = rules_for(trading, self.spec)
             self.ready[key] = daily.desk_before(self.table, dates, self.strategy, rules)
         return self.ready[key]
 

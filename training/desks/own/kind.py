@@ -14,8 +14,8 @@ from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import Spec
 from strategies.registry import strategy as registered
+from training.data.daily_table import read_table
 from training.data.sessions import calendar_of
-from training.desks.daily.table import read_table
 from training.desks.kind import Span, TrainingKind
 from training.desks.own.data import RANDOM, Hooks, OwnData, OwnDays, OwnMinutes, constant_players, learner
 from training.desks.own.environment import Outcome, gain

@@ -16,13 +16,18 @@ from daemon.core.events import Event
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import AnyStrategy, Float32Array
+from strategies.option_scalper import HOLD, SPEC
 from training.data.sessions import calendar_of
-from training.desks.scalper.history import History, TradingDay, read_history
+from training.desks.scalper.history import History, PriceTable, TradingDay, price_table, read_history
 from training.desks.scalper.market import Market
-from training.desks.scalper.play import always_hold
-from training.desks.scalper.prices import PriceTable, price_table
 from training.evaluate.bars import MODELLED, BarDesk, Venue
+from training.evaluate.machine import Player
+from training.evaluate.players import choosing
 from training.study.study import Fold
+
+COUNT = len(SPEC.actions)
+always_hold: Player = choosing(HOLD, COUNT)
+"""The player that never trades."""
 
 
 @dataclass(frozen=True, slots=True)

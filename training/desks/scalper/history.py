@@ -1,19 +1,25 @@
-"""A bars file as arrays: whole sessions with features, volatility and the rows at which the desk must be flat.
+"""A bars file as arrays: whole sessions with features and volatility, and the price of every option, computed once.
 
-Reads feed events, so the same files feed training, dry run and replay. Invariant: what is known of a session at its
-open comes from earlier sessions alone.
+Reads feed events, so the same files feed training, dry run and replay. Prices are integer cents for every session,
+right, strike and bar, by the functions that price the paper broker, so both agree to the cent. What is
+known of a session at its open comes from earlier sessions alone; nothing is priced while an episode runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from daemon.core.events import BarClosed, Event, SessionScheduled
-from daemon.core.instruments.option_market import session_volatility
+from daemon.core.instruments.option_market import bid_ask_cents_array, price_array, session_volatility, years_to_expiry
+from daemon.core.instruments.quotes import nearest
 from daemon.core.limits import Trading
 from daemon.core.session import LATER, flatten_from_ns
 from strategies.kit.contract import Session, Spec
@@ -155,3 +161,184 @@ def _gaps(start_ns: Int64Array, starts: Int64Array, spec: Spec) -> Int64Array:
     windows = np.lib.stride_tricks.sliding_window_view(padded, spec.window - 1)
     longest: Int64Array = windows.max(axis=1)
     return longest
+
+
+SHARES = 100  # of the underlying for one contract
+RIGHTS = (+1, -1)
+MOMENTS = ("open_bid", "open_ask", "close_bid", "close_ask", "lowest", "highest")
+MILLION = 10**6  # fractions of the limits are whole millionths, so that sizes are exact
+DENIED = 2**62  # a cost that no budget has
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """What the market gathers. The cell of a contract at history row r is its lane + r; a cell's figures lie together.
+
+    `lowest` and `highest` are the mids at the bar's extremes for that right: its range.
+    """
+
+    opens: Tensor  # int64 (cells, 2): bid and ask at the bar's open, cents a share
+    closes: Tensor  # int64 (cells, 2): bid, and bid + ask, at the bar's close, cents a share
+    mids: Tensor  # float64 (cells, 3): lowest, highest, and at the close, USD a share
+    costs: Tensor  # int64 (cells,): of a contract at its entry limit, millionths of a cent, or `DENIED`
+    lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same table on `device`; itself where it is there already."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class DayPrices:
+    """One session: int64 arrays (2 rights, strikes, bars) in cents, and the strike nearest the money at each close."""
+
+    strikes: tuple[int, ...]
+    open_bid: Int64Array
+    open_ask: Int64Array
+    close_bid: Int64Array
+    close_ask: Int64Array
+    lowest: Int64Array
+    highest: Int64Array
+    nearest: Int64Array  # (bars,) index into strikes
+
+
+@dataclass(frozen=True, slots=True)
+class DayQuoted:
+    """One session's contracts near the money with their bid and ask in cents at four moments of each bar.
+
+    Each of `open`, `close`, `lowest`, `highest` is (bid, ask), int64 arrays (2 rights, strikes, bars).
+    """
+
+    strikes: tuple[float, ...]
+    nearest: Int64Array  # (bars,) index into strikes at each close
+    open: tuple[Int64Array, Int64Array]
+    close: tuple[Int64Array, Int64Array]
+    lowest: tuple[Int64Array, Int64Array]
+    highest: tuple[Int64Array, Int64Array]
+
+
+def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
+    """Price every contract that could be entered on this session: the nearest expiry allowed, strikes near the money.
+
+    Raises HistoryError as `quote_day`.
+    """
+    found = quote_day(history, day, trading)
+    return DayPrices(
+        strikes=tuple(int(strike) for strike in found.strikes),
+        open_bid=found.open[0],
+        open_ask=found.open[1],
+        close_bid=found.close[0],
+        close_ask=found.close[1],
+        lowest=found.lowest[0] + found.lowest[1],
+        highest=found.highest[0] + found.highest[1],
+        nearest=found.nearest,
+    )
+
+
+def quote_day(history: History, day: TradingDay, trading: Trading) -> DayQuoted:
+    """Quote every contract that could be entered on this session, in the option market of the paper broker.
+
+    Calls are lowest at the bar's low, puts at its high; both at the bar's end, like its close.
+
+    Raises:
+        HistoryError: the configured contracts have no upcoming session, expire today, or go by delta.
+    """
+    rule = trading.contracts
+    check_contracts(day, trading)
+    if day.volatility is None:
+        raise HistoryError(f"session {day.session.date} has no volatility yet: skip it")
+    rows = slice(day.first, day.end)
+    close = history.close[rows]
+    centre = int(day.previous_close + 0.5)
+    each_side = trading.paper.strikes_each_side
+    listed = tuple(float(strike) for strike in range(max(centre - each_side, 1), centre + each_side + 1))
+    at_close = np.array([nearest(listed, level) for level in close.tolist()], dtype=np.int64)
+    lowest_index = int(at_close.min())
+    strikes = listed[lowest_index : int(at_close.max()) + 1]
+    after = day.upcoming[: rule.min_days]
+    begin = [years_to_expiry(start, day.session, after) for start in history.start_ns[rows].tolist()]
+    end = [years_to_expiry(start + MINUTE_NS, day.session, after) for start in history.start_ns[rows].tolist()]
+    rights = np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1)
+    grid = np.array(strikes).reshape(1, -1, 1)
+    low, high = history.low[rows], history.high[rows]
+    quoted = {}
+    for moment, spot, years in (
+        ("open", history.open[rows], begin),
+        ("close", close, end),
+        ("lowest", np.where(rights > 0, low, high), end),
+        ("highest", np.where(rights > 0, high, low), end),
+    ):
+        mids = price_array(spot, grid, np.array(years), day.volatility, rights)
+        quoted[moment] = bid_ask_cents_array(mids, trading.paper)
+    return DayQuoted(strikes, at_close - lowest_index, **quoted)
+
+
+def check_contracts(day: TradingDay, trading: Trading) -> None:
+    """Raise HistoryError where the rules choose contracts that training cannot price."""
+    rule = trading.contracts
+    if rule.min_days < 1 or rule.strike != "nearest" or len(day.upcoming) < rule.min_days:
+        raise HistoryError(
+            f"training prices the strike nearest the money, 1 or more sessions to expiry; found strike {rule.strike!r},"
+            f" min_days {rule.min_days} and {len(day.upcoming)} sessions after {day.session.date}: use the defaults"
+        )
+
+
+def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading) -> PriceTable:
+    """`price_day` for each of `days`, laid out in one row of cells. Rows of other sessions have lane 0."""
+    columns: dict[str, list[Int64Array]] = {name: [np.zeros(0, dtype=np.int64)] for name in MOMENTS}
+    lanes = np.zeros((len(history.close), 2), dtype=np.int64)
+    offset = 0
+    for day in days:
+        prices = price_day(history, day, trading)
+        for name, parts in columns.items():
+            parts.append(getattr(prices, name).ravel())
+        bars = day.end - day.first
+        for right in range(2):
+            lane = offset + (right * len(prices.strikes) + prices.nearest) * bars - day.first
+            lanes[day.first : day.end, right] = lane
+        offset += 2 * len(prices.strikes) * bars
+    joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
+    return packed(joined, torch.from_numpy(lanes), trading)
+
+
+def packed(columns: Mapping[str, Tensor], lanes: Tensor, trading: Trading) -> PriceTable:
+    """The table of `columns`: each of `MOMENTS`, int64 (cells,), as in `DayPrices`."""
+    bid, ask = columns["close_bid"], columns["close_ask"]
+    twice = [columns["lowest"], columns["highest"], bid + ask]
+    return PriceTable(
+        opens=torch.stack([columns["open_bid"], columns["open_ask"]], dim=1),
+        closes=torch.stack([bid, bid + ask], dim=1),
+        mids=torch.stack(twice, dim=1).double() / 200.0,
+        costs=entry_costs(bid, ask, trading),
+        lanes=lanes.contiguous(),
+    )
+
+
+def entry_costs(bid: Tensor, ask: Tensor, trading: Trading) -> Tensor:
+    """What one contract costs at its entry limit by the core's rule (`entry_limit`), in millionths of a cent, int64.
+
+    `DENIED` where there is no bid or the spread is wider than the gate lets pass. A premium budget in the same unit,
+    divided by it and rounded down, is the number of contracts (`contracts_for`).
+    """
+    limit = ask * millionths(1 + exact(trading.execution.entry_slack)) // MILLION
+    bound = (bid + ask) * millionths(1 + exact(trading.risk.price_collar)) // (2 * MILLION)
+    cost = torch.minimum(limit, bound).clamp(min=1) * SHARES * MILLION
+    narrow = (ask - bid) * 2 * MILLION <= (bid + ask) * millionths(exact(trading.risk.spread_max))
+    return torch.where(narrow & (bid > 0), cost, DENIED)
+
+
+def exact(value: float) -> Decimal:
+    """A configured fraction as it was written."""
+    return Decimal(str(value))
+
+
+def millionths(value: Decimal) -> int:
+    """The value in millionths, which must be whole.
+
+    Raises:
+        ValueError: the value has more than six decimals.
+    """
+    result = value * MILLION
+    if result != int(result):
+        raise ValueError(f"a limit of the desk is {value}; training counts in millionths: write at most six decimals")
+    return int(result)

@@ -18,21 +18,19 @@ from strategies.registry import strategy as registered
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, QuoteSource, Span, TrainingKind
 from training.desks.ppo import Ppo
 from training.desks.scalper import baselines
+from training.desks.scalper.baselines import play
 from training.desks.scalper.data import Data, load, observations
 from training.desks.scalper.history import TradingDay
-from training.desks.scalper.market import Market
+from training.desks.scalper.market import REWARDS, Market
 from training.desks.scalper.network import IDENTITY, NETWORKS, build, fit_scaling
-from training.desks.scalper.play import play
 from training.desks.scalper.recorded.data import load_quoted
-from training.desks.scalper.reward import REWARDS
 from training.evaluate.bars import BarDesk, SessionStart
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.folds import Walk
 from training.study.progress import phase
-from training.study.study import Fold, OneAccount, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,41 +1,229 @@
-"""Many option scalpers on one history, stepped together as tensors: one episode is one session on one account.
+"""Many option scalpers on one history, stepped together as tensors: their accounts, the two rewards, the market.
 
-Orders are whole and fill at the next bar's open, buys at the ask, sells at the bid; money is integer cents.
-Invariant: nothing is priced or estimated here; every number is gathered from tables made before the episode. Neither
-`observe` nor `step` waits for a device: what is rare is done for a few rows on the CPU, masked for all rows elsewhere.
+One episode is one session on one account. Orders are whole and fill at the next bar's open, buys at the ask, sells at
+the bid; money of accounts is integer cents, of rewards USD, time is in minutes from the session's open. Invariants:
+cash + the position at its entry price = capital + realised P&L, to the cent, because fees are exact integers; nothing
+is priced or estimated here, every number is gathered from tables made before the episode. Neither `observe` nor `step`
+waits for a device: what is rare is done for a few rows on the CPU, masked for all rows elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.limits import Trading
+from daemon.core.limits import ALL, PROCEEDS, SOLD, Trading
+from daemon.core.paper.fees import fees, rate
 from daemon.core.risk.guards import TOUCH_USD
-from strategies.option_scalper import SPEC, WINDOW
+from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, SPEC, WINDOW
 from strategies.option_scalper.features import MARKET_FEATURES
-from training.desks.scalper import reward
-from training.desks.scalper.account import (
-    COLUMNS,
-    FOREVER,
-    NEVER,
-    SHARES,
-    Account,
-    Booked,
-    Broker,
-    Fill,
-    account_of,
-    matrix_of,
-    meanings,
-)
-from training.desks.scalper.history import History, TradingDay, entry_rows
-from training.desks.scalper.prices import PriceTable, exact, millionths
+from training.desks.scalper.history import SHARES, History, PriceTable, TradingDay, entry_rows, exact, millionths
 from training.rl.draws import uniform
 from training.rl.protocols import Step
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+NEVER = -(10**6)  # a minute long before any session
+FOREVER = 10**6  # and one long after
+_FEE_UNIT = Decimal("0.0000001")  # USD: fee rates are whole multiples of it
+_UNITS_PER_CENT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account for each environment; all int64 (n,). Its fields are the rows of one matrix (`account_of`)."""
+
+    cash: Tensor
+    contracts: Tensor
+    side: Tensor  # +1 calls, -1 puts, 0 flat
+    entry: Tensor  # price paid, cents a share
+    opened: Tensor  # minute of the fill
+    trade_pnl: Tensor  # of the open position so far, after fees
+    trade_cost: Tensor  # premium paid for it
+    realised: Tensor  # after fees, since the episode began
+    rests_until: Tensor  # minute before which no entry is allowed: cooldowns, the pause after losses, a halt
+    losses: Tensor  # in a row
+    closed: Tensor  # trades
+    wins: Tensor
+    orders: Tensor
+    bought: Tensor  # contracts
+    premium: Tensor  # paid for all buys
+    fees: Tensor
+    held_min: Tensor  # minutes with a position
+
+
+COLUMNS = tuple(column.name for column in fields(Account))
+
+
+def account_of(matrix: Tensor) -> Account:
+    """The accounts whose columns are the rows of `matrix`, int64 (17, n), as views of it."""
+    return Account(*matrix.unbind(0))
+
+
+def matrix_of(account: Account) -> Tensor:
+    """A new matrix, int64 (17, n), with the account's columns as rows."""
+    return torch.stack([getattr(account, name) for name in COLUMNS])
+
+
+def meanings() -> list[list[int]]:
+    """By (side + 1) x 6 + action: whether it buys, which right (0 call, 1 put), what percent it sells."""
+    sold = {action: 100 - kept for action, kept in KEPT_PERCENT.items()} | {EXIT: 100}
+    resolved = [action for side in (-1, 0, 1) for action in RESOLUTION[side]]
+    return [[action in {BUY_CALL, BUY_PUT}, action == BUY_PUT, sold.get(action, 0)] for action in resolved]
+
+
+class Fill(NamedTuple):
+    """Whole orders of one moment, all int64 (n,): contracts, 0 where none; an account has at most one of the two."""
+
+    bought: Tensor
+    sold: Tensor
+    ask: Tensor  # cents a share
+    bid: Tensor
+    right: Tensor  # of what is bought: 0 calls, 1 puts
+    minute: Tensor  # at whose end the fill is known; it happens at its begin
+
+
+class Booked(NamedTuple):
+    """The accounts after a `Fill`; where a position was `ended` (bool) and what it returned on its premium, float64."""
+
+    account: Account
+    ended: Tensor
+    result: Tensor
+
+
+class Broker:
+    """Books whole fills on accounts by the fees and limits of one desk."""
+
+    def __init__(self, trading: Trading, device: torch.device | str = "cpu") -> None:
+        paper, risk = trading.paper, trading.risk
+        self._rest_trade = -(-risk.cooldown_trade_s // 60)  # minutes are whole, so a part of one is all of it
+        self._rest_longer = max(-(-risk.cooldown_loss_s // 60) - self._rest_trade, 0)  # after a loss
+        self._losses_max = risk.consecutive_losses_max
+        self._pause_min = risk.consecutive_losses_pause_min
+        most = trading.sizing.max_contracts
+        buying = [int(fees(number, Decimal(0), 1, paper) * 100) for number in range(most + 1)]
+        self._fee_buy = torch.tensor(buying, device=device)
+        per_contract, of_sales = rate(ALL, paper) + rate(SOLD, paper), rate(PROCEEDS, paper)
+        units, parts = per_contract / _FEE_UNIT, of_sales / _FEE_UNIT
+        if units != int(units) or parts != int(parts):
+            found = f"{per_contract} a contract and {of_sales} of sales"
+            raise ValueError(f"fee rates: found {found}; expected whole multiples of {_FEE_UNIT}: round them")
+        self._units, self._rate = int(units), int(parts)
+
+    def book(self, account: Account, fill: Fill) -> Booked:
+        """Carry the fill out: what is bought opens a position, what is sold leaves it or a part of it."""
+        bought, sold = fill.bought, fill.sold
+        opening = bought > 0
+        paid = fill.ask * SHARES * bought
+        proceeds = fill.bid * SHARES * sold
+        fee = self._fee_buy.index_select(0, bought) + self.sell_fee(sold, proceeds)
+        gain = proceeds - account.entry * SHARES * sold - fee
+        contracts = account.contracts + bought - sold
+        ended = (sold > 0) & (contracts == 0)
+        pnl = torch.where(opening, gain, account.trade_pnl + gain)
+        cost = torch.where(opening, paid, account.trade_cost)
+        side = torch.where(opening, 1 - 2 * fill.right, account.side)
+        lost = ended & (pnl < 0)
+        in_a_row = torch.where(ended, (account.losses + 1) * lost, account.losses)
+        pause = in_a_row >= self._losses_max
+        rest = fill.minute + self._rest_trade + lost * self._rest_longer
+        rest = torch.where(pause, torch.maximum(rest, fill.minute + self._pause_min), rest)
+        after = Account(
+            cash=account.cash + proceeds - paid - fee,
+            contracts=contracts,
+            side=side.masked_fill_(ended, 0),
+            entry=torch.where(opening, fill.ask, account.entry),
+            opened=torch.where(opening, fill.minute - 1, account.opened),
+            trade_pnl=pnl,
+            trade_cost=cost,
+            realised=account.realised + gain,
+            rests_until=torch.where(ended, torch.maximum(account.rests_until, rest), account.rests_until),
+            losses=in_a_row.masked_fill_(pause, 0),
+            closed=account.closed + ended,
+            wins=account.wins + (ended & (pnl > 0)),
+            orders=account.orders + (bought + sold > 0),
+            bought=account.bought + bought,
+            premium=account.premium + paid,
+            fees=account.fees + fee,
+            held_min=account.held_min,
+        )
+        return Booked(after, ended, pnl.double() / cost.clamp(min=1))
+
+    def sell_fee(self, quantity: Tensor, proceeds: Tensor) -> Tensor:
+        """Fees in cents of selling `quantity` contracts for `proceeds` cents, by `daemon.core.paper.fees`."""
+        nano_usd = quantity * self._units * 100 + proceeds * self._rate  # cents x 1e-7 = 1e-9 USD
+        cent = _UNITS_PER_CENT * 100
+        return (nano_usd + cent - 1) // cent
+
+
+# --- rewards: arithmetic over tensors; neither is used to choose a model ----------------------------------------------
+
+TRADES = 20  # closed trades that Sharpe and win rate look back on; the window starts anew with each episode
+TRADES_MIN = 5  # fewer closed trades have no Sharpe
+SHARPE_MAX = 2.0
+PNL_WEIGHT = 10.0
+SHARPE_WEIGHT = 0.1
+WIN_RATE_WEIGHT = 0.2
+DRAWDOWN_WEIGHT = 0.5
+REWARDS = ("potential", "reference")
+
+
+def skill(sharpe: Tensor, win_rate: Tensor) -> Tensor:
+    """0.1 x Sharpe + 0.2 x win rate: what changes only when a trade is closed."""
+    return sharpe * SHARPE_WEIGHT + win_rate * WIN_RATE_WEIGHT
+
+
+def standing(skilled: Tensor, drawdown: Tensor) -> Tensor:
+    """`skill` - 0.5 x drawdown: the terms that stand from step to step, and the potential."""
+    return skilled - drawdown * DRAWDOWN_WEIGHT
+
+
+def reference(realised_pnl: Tensor, capital: float, standing_after: Tensor) -> Tensor:
+    """10 x P&L realised in this step after fees / capital, plus the standing terms after the step."""
+    return realised_pnl / capital * PNL_WEIGHT + standing_after
+
+
+def potential(
+    equity_change: Tensor, capital: float, before: Tensor, after: Tensor, *, terminal: Tensor, discount: float
+) -> Tensor:
+    """10 x change of equity / capital + discount x potential after - potential before; 0 after a terminal step.
+
+    Shaping that leaves the best policy unchanged: Ng, Harada, Russell 1999, "Policy invariance under reward
+    transformations", theorem 1; the terminal state's potential must be 0. `before` and `after` are `standing` values.
+    """
+    following = torch.where(terminal, torch.zeros_like(after), after)
+    return equity_change / capital * PNL_WEIGHT + discount * following - before
+
+
+def trade_statistics(returns: Tensor, closed: Tensor) -> tuple[Tensor, Tensor]:
+    """Sharpe and win rate of each environment's last closed trades, float64 (n,) both.
+
+    Sharpe is mean / sample deviation of the returns (not annualised), 0 below five trades or without deviation, clipped
+    to +-2. Win rate is the part with a return above 0, and 0 without any trade.
+
+    Args:
+        returns: float64 (n, 20), a ring of net trade returns, 0 where none is yet.
+        closed: int64 (n,), trades closed in this episode.
+    """
+    count = closed.clamp(max=TRADES)
+    used = torch.arange(TRADES, device=returns.device).unsqueeze(0) < count.unsqueeze(1)
+    number = count.clamp(min=1).to(returns.dtype)
+    mean = (returns * used).sum(dim=1) / number
+    squares = ((returns - mean.unsqueeze(1)).square() * used).sum(dim=1)
+    deviation = (squares / (number - 1.0).clamp(min=1.0)).sqrt()
+    defined = (count >= TRADES_MIN) & (deviation > 0.0)
+    sharpe = torch.where(defined, mean / deviation.clamp(min=1e-300), torch.zeros_like(mean))
+    wins = ((returns > 0.0) & used).sum(dim=1).to(returns.dtype)
+    return sharpe.clamp(-SHARPE_MAX, SHARPE_MAX), wins / number
+
+
+# --- the market -------------------------------------------------------------------------------------------------------
 
 _OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
@@ -69,13 +257,13 @@ class Market:
         """Make the tables; with `auto_reset` also begin everywhere.
 
         Raises:
-            ValueError: `reward_name` is none of `training.desks.scalper.reward.REWARDS`, or there is no session to draw
+            ValueError: `reward_name` is none of `REWARDS`, or there is no session to draw
             from.
         """
-        if reward_name not in reward.REWARDS or (auto_reset and not days):
+        if reward_name not in REWARDS or (auto_reset and not days):
             raise ValueError(
                 f"reward_name is {reward_name!r} over {len(days)} sessions; expected one of "
-                f"{', '.join(reward.REWARDS)}, and at least one session: correct the name, or give a longer file"
+                f"{', '.join(REWARDS)}, and at least one session: correct the name, or give a longer file"
             )
         self.device = torch.device(device)
         self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
@@ -109,7 +297,7 @@ class Market:
         self._first_decision = torch.tensor([day.first + WINDOW - 1 for day in days], device=self.device)
         self._flatten_row = torch.tensor([day.flatten for day in days], device=self.device)
         self._everyone = torch.arange(self._count, device=self.device)
-        self._slots = torch.arange(reward.TRADES, device=self.device)
+        self._slots = torch.arange(TRADES, device=self.device)
 
     def _state(self, count: int) -> None:
         """The tensors that a step changes, always in place, so that `row`, `account` and the others stay views."""
@@ -129,7 +317,7 @@ class Market:
         self.active = torch.zeros(count, dtype=torch.bool, device=self.device)
         self._exit_due = torch.zeros(count, dtype=torch.bool, device=self.device)
         self._episode = torch.zeros(count, dtype=torch.int64, device=self.device)
-        self._returns = torch.zeros(count, reward.TRADES, dtype=torch.float64, device=self.device)
+        self._returns = torch.zeros(count, TRADES, dtype=torch.float64, device=self.device)
         self._positions = torch.zeros(count, WINDOW, 3, device=self.device)
 
     def begin(self, days: Tensor, which: Tensor | None = None) -> None:
@@ -166,14 +354,14 @@ class Market:
         self._mark()
         self._leave(terminal)
         drawdown = (self._peak - self._equity).double() / self._peak
-        self._standing.copy_(reward.standing(self._skill, drawdown))
+        self._standing.copy_(standing(self._skill, drawdown))
         capital = self._capital / 100.0
         if self._reward_name == "reference":
             realised = (account.realised - realised_before).double() / 100.0
-            paid = reward.reference(realised, capital, self._standing)
+            paid = reference(realised, capital, self._standing)
         else:
             change = (self._equity - equity_before).double() / 100.0
-            paid = reward.potential(
+            paid = potential(
                 change, capital, standing_before, self._standing, terminal=terminal, discount=self._discount
             )
         if self._auto_reset:
@@ -261,11 +449,11 @@ class Market:
             return
         rows, closed = rows.index_select(0, some), booked.account.closed.index_select(0, some)
         ended, result = booked.ended.index_select(0, some), booked.result.index_select(0, some)
-        newest = self._slots == ((closed - 1) % reward.TRADES).unsqueeze(1)
+        newest = self._slots == ((closed - 1) % TRADES).unsqueeze(1)
         ring = self._returns.index_select(0, rows)
         ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), ring)
         self._returns.index_copy_(0, rows, ring)
-        self._skill.index_copy_(0, rows, reward.skill(*reward.trade_statistics(ring, closed)))
+        self._skill.index_copy_(0, rows, skill(*trade_statistics(ring, closed)))
 
     def _mark(self) -> None:
         """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""

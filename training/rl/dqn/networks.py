@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.rl.off_policy.networks import Layers, activated
+from training.rl.off_policy.learner import Layers, activated
 
 KINDS = ("probability", "positive")
 

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from torch import nn
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, check_off_policy
-from training.rl.off_policy.learner import Agent, Average
-from training.rl.off_policy.networks import Actor, TwinCritics
+from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics
 from training.rl.off_policy.sac import Sac
 from training.rl.off_policy.td3 import Td3
 

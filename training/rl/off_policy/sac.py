@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from training.rl.distributions import LOG_ROOT_TWO_PI
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent, Average, explained, follow
-from training.rl.off_policy.networks import Actor, TwinCritics
+from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics, explained, follow
 from training.rl.off_policy.replay import Transitions
 
 EDGE = 1e-6

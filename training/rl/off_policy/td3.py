@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent, Average, explained, follow, in_one_piece
-from training.rl.off_policy.networks import Actor, TwinCritics
+from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics, explained, follow, in_one_piece
 from training.rl.off_policy.replay import Transitions
 
 

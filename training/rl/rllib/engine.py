@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from training.rl.coefficients import NotFiniteError
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress, check_off_policy
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import Actor
 from training.rl.protocols import Environment
 
 # An environment of ours as gymnasium's vector environment, as RLlib steps it.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.rl.off_policy.networks import Actor, TwinCritics
+from training.rl.off_policy.learner import Actor, TwinCritics
 
 _DEFAULT: Any = importlib.import_module("ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module")
 OBS, ACTIONS, ENCODED = "obs", "actions", "encoder_out"  # RLlib's names

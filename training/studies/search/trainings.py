@@ -12,12 +12,12 @@ import msgspec
 from training.desks.trial import Control, Request, Trained
 from training.rl.dimensions import Plan
 from training.rl.pool import Flag
-from training.runs.folder import LOCK_FILE, TRIALS_FOLDER, TrialFolder, alone
+from training.runs.folder import LOCK_FILE, TrialFolder, alone
 from training.runs.ledger import settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.tasks import CheckpointTimer
 from training.studies.search.space import Search
-from training.study.study import Fold
+from training.study.study import TRIALS_FOLDER, Fold
 
 
 class TrialTraining(msgspec.Struct, frozen=True):

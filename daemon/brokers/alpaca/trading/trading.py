@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from msgspec import UnsetType
+
 from daemon.brokers.alpaca.rest.client import (
     PAGES_MAX,
     READING,
@@ -220,6 +222,8 @@ def opens(order: SubmitOrder) -> bool:
 def submission(order: SubmitOrder) -> Raw:
     """Return the body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
 
+    A stop of shares stays until it is cancelled; one of options is for the day.
+
     The price is exact text; only options have an intent.
     """
     body: Raw = {
@@ -230,6 +234,10 @@ def submission(order: SubmitOrder) -> Raw:
         "time_in_force": "opg" if order.auction else "day",
         "client_order_id": order.client_order_id,
     }
+    if not isinstance(order.stop_price, UnsetType):
+        kind = "stop" if order.limit_price is None else "stop_limit"
+        until = "day" if is_option(order.symbol) else "gtc"
+        body |= {"type": kind, "time_in_force": until, "stop_price": format(order.stop_price, "f")}
     if order.limit_price is not None:
         body["limit_price"] = format(order.limit_price, "f")
     if is_option(order.symbol):

@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.broker.protection import lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
     QUOTE_WAIT_NS,
@@ -28,7 +29,7 @@ from daemon.core.broker.sending import (
     worked_ns,
 )
 from daemon.core.desks.guarded import head_rows
-from daemon.core.draft import Draft
+from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.gates import Intent, Verdicts, ask_gates
@@ -36,7 +37,7 @@ from daemon.core.limits import Basket
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.records import DecisionRow
 from daemon.core.risk import splits
-from daemon.core.risk.guards import cost_rate, proceeds_awaited, risk_view, spendable
+from daemon.core.risk.guards import cost_rate, gated, proceeds_awaited, risk_view, spendable
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Ask, Waiting
@@ -132,7 +133,7 @@ def drive_shares(draft: Draft) -> None:
     if _basket_is_over(draft):
         _give_up(draft)
     for name, order in draft.orders.items():
-        if order.purpose != "foreign" and order.work not in draft.works:
+        if order.purpose not in ("foreign", PROTECTION) and order.work not in draft.works:
             draft.cancel(name)
     selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):
@@ -221,12 +222,14 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
             draft.close_work(work)
         return False
     if _into_auction(draft, work):
+        if lift(draft, work):
+            return True
         return _sell(draft, work, surplus, None, auction=True)
     if not may_send(draft):
         return False
     if order is not None and order.status == REJECTED and not _old(draft, order):
         return True  # retried one re-price interval later
-    return held_up(draft, work.symbol, -1) or _sell_now(draft, work, surplus) or soon
+    return held_up(draft, work.symbol, -1) or lift(draft, work) or _sell_now(draft, work, surplus) or soon
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:
@@ -316,7 +319,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
             draft.close_work(work)
             return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
-    if _denied(draft, intent, draft.orders):
+    if _denied(draft, intent, gated(draft)) or lift(draft, work):
         return free
     goal = holding + missing
     submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)

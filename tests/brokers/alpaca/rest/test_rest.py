@@ -61,6 +61,27 @@ def test_a_submission_has_exactly_the_documented_keys_and_exact_numbers() -> Non
     assert submission(buy(limit="1E+1"))["limit_price"] == "10"
 
 
+def test_a_stop_of_shares_lasts_until_it_is_cancelled_and_one_of_options_for_the_day() -> None:
+    shares = submission(SubmitOrder(NAME, "SPY", -1, 100, None, "", 0, stop_price=Decimal("55.00")))
+    assert shares == {
+        "symbol": "SPY",
+        "qty": 100,
+        "side": "sell",
+        "type": "stop",
+        "time_in_force": "gtc",
+        "stop_price": "55.00",
+        "client_order_id": NAME,
+    }
+    stop = SubmitOrder(NAME, CALL, -1, 3, Decimal("0.55"), "sell_to_close", 0, stop_price=Decimal("1.10"))
+    calls = submission(stop)
+    assert (calls["type"], calls["time_in_force"], calls["stop_price"], calls["limit_price"]) == (
+        "stop_limit",
+        "day",
+        "1.10",
+        "0.55",
+    )
+
+
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
 def test_each_method_of_the_library_goes_through_the_bounded_session(method: str) -> None:
     """The session allows no method here, and the address takes no connection: nothing else of the library may send."""

@@ -159,7 +159,7 @@ def test_its_journal_verifies_without_the_files_and_status_counts_the_fills(
     status = msgspec.json.decode(capsys.readouterr().out)
     assert status["option_fills"] == {"recorded": used["fills_recorded"], "modelled": used["fills_modelled"]}
     with monkeypatch.context() as patch:
-        patch.setattr("daemon.cli.watch.time.sleep", _stopped)
+        patch.setattr("daemon.cli.status.time.sleep", _stopped)
         assert ctl(["status", "--watch", "--json", "--state-dir", str(state)]) == 0
     assert msgspec.json.decode(capsys.readouterr().out) == status
     assert ctl(["status", "--state-dir", str(state)]) == 0

@@ -27,7 +27,7 @@ from training.desks.daily.baselines import (
     regime_baselines,
     regime_scenarios,
 )
-from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for, variant_of
+from training.desks.daily.markets.rebalancer import rules_for, variant_of
 from training.desks.daily.play import (
     RandomRebalancer,
     always,
@@ -44,11 +44,11 @@ from training.desks.daily.random_traders import (
     random_switchers,
 )
 from training.desks.daily.task_data import funds_beside
+from training.evaluate.days import Desk, desk_before, dry_run
 from training.evaluate.players import COSTS_THRICE, NO_COSTS, Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
 
 
 @cache

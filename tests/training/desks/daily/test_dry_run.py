@@ -24,15 +24,15 @@ from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRe
 from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from strategies.registry import daily_strategy
 from tests.support.training.made_up_days import walk, written
+from training.data.daily_table import DailyTable, read_table
 from training.desks.daily import baselines
-from training.desks.daily.desk import desk_before, dry_run, relay, rules_for, under
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData
-from training.desks.daily.table import DailyTable, read_table
 from training.desks.kind import Span
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.evaluate.days import desk_before, dry_run, relay, under
+from training.study.study import PlayResult, SessionResult
 
 CENT = 0.01
 ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5

@@ -17,9 +17,10 @@ from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, TRADABLE, VALUE,
 from strategies.registry import strategy
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up_days import sessions
-from training.desks.daily.desk import desk_before, played, rules_for
-from training.desks.daily.table import DailyTable, table_of
+from training.data.daily_table import DailyTable, table_of
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.registry import kind
+from training.evaluate.days import desk_before, played
 from training.export.export import Exported
 
 Floats = npt.NDArray[np.float64]

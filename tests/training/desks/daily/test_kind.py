@@ -17,18 +17,17 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
 from strategies.regime_switcher import REGIMES, WEIGHTS
 from tests.support.training.made_files import days, write_days
+from training.data.daily_table import table_of
 from training.desks.daily.baselines import regime_baselines
 from training.desks.daily.rebalancer import RebalancerTaskData
-from training.desks.daily.table import table_of
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import EnvSettings, Span, described
 from training.desks.ppo import PpoData
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
-from training.study.evaluation import SessionResult
 from training.study.folds import HistoryError
-from training.study.study import Fold
+from training.study.study import Fold, SessionResult
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
 

@@ -16,8 +16,8 @@ from strategies.daily_rebalancer import SYMBOLS, WEEKDAY, basket_of, vector
 from strategies.kit.contract import Portfolio
 from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
+from training.data.daily_table import DailyTable
 from training.desks.daily.markets.rebalancer import RebalancerMarket
-from training.desks.daily.table import DailyTable
 
 GRID = Decimal("0.0001")
 MICRO = Decimal("0.000001")
@@ -216,7 +216,7 @@ def test_changing_places_of_stocks_changes_places_of_what_happens() -> None:
 def written_anew(table: DailyTable, order: np.ndarray[Any, Any]) -> DailyTable:
     """The same prices under other names."""
     from tests.support.training.made_up_days import SHORT
-    from training.desks.daily.table import table_of
+    from training.data.daily_table import table_of
 
     return table_of(table.bars[:, :, order], table.sessions, SHORT)
 

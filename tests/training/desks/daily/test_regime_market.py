@@ -100,7 +100,7 @@ def test_changing_places_of_funds_changes_places_of_weights() -> None:
 
 def table_with_funds_swapped(table: Any) -> Any:
     """SPY under the name of QQQ and the other way round."""
-    from training.desks.daily.table import table_of
+    from training.data.daily_table import table_of
 
     return table_of(table.bars[:, :, [1, 0, 2]], table.sessions, FUNDS)
 

@@ -12,10 +12,11 @@ from daemon.core.strategy_rules import trading_for
 from strategies.forecast_ensemble import ForecastEnsemble
 from tests.support.training.made_up_days import walk
 from tests.support.training.untrained_ensemble import untrained
-from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.forecast import baselines
 from training.desks.forecast.baselines import PLAYERS, Account
 from training.desks.kind import Played
+from training.evaluate.days import Desk, desk_before, dry_run
 from training.study.study import PlayResult
 
 

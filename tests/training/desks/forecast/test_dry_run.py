@@ -19,12 +19,12 @@ from strategies import forecast_ensemble
 from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
 from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
-from training.desks.daily.desk import desk_before, dry_run, relay, rules_for
-from training.desks.daily.table import DailyTable, read_table
+from training.data.daily_table import DailyTable, read_table
+from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play
-from training.study.evaluation import SessionResult
-from training.study.study import PlayResult
+from training.evaluate.days import desk_before, dry_run, relay
+from training.study.study import PlayResult, SessionResult
 
 CENT = 0.01
 SEEN = tuple(NAMES.index(name) for name in ("log_return_1", "log_return_20", "rsi14"))

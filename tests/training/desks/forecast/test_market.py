@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from daemon.core.limits import Trading
 from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
 from training.desks.forecast.market import BUY, HOLD, SELL, ForecastMarket, Outlook, right
 
 GRID = Decimal("0.0001")

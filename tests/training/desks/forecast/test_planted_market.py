@@ -25,7 +25,7 @@ from daemon.core.limits import Trading
 from tests.support.planted.panels import PLAN, moving, panel, walk_forward
 from tests.support.rl.trained import train_agent
 from tests.support.training.made_up_days import trading
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
 from training.desks.forecast.graph import RowScaling, weighted
 from training.desks.forecast.market import ForecastMarket, Outlook
 from training.forecast.labels import BUY, SELL

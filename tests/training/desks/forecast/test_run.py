@@ -25,11 +25,10 @@ from tests.support.training.small_runs import StopAfter
 from training.cli.main import main
 from training.desks.forecast.agents import first_agents, lift_of, seed_of
 from training.desks.forecast.baselines import BASELINES
-from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
+from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Ensemble, RowScaling
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.trial import News, Stage
 from training.forecast.findings import read
-from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.presets import build
 from training.rl.pool import Stopped
 from training.runs.run import train_and_export

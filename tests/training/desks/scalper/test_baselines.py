@@ -18,8 +18,8 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
 from tests.support.training.made_up import sessions, write_csv
 from training.desks.scalper import baselines
-from training.desks.scalper.data import Data, desk_of, load
-from training.desks.scalper.play import always_hold, moving_averages
+from training.desks.scalper.baselines import moving_averages
+from training.desks.scalper.data import Data, always_hold, desk_of, load
 from training.evaluate.players import Late, with_costs
 
 TRADING = Trading()

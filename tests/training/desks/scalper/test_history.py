@@ -17,8 +17,16 @@ from daemon.core.limits import Paper, Trading
 from strategies.option_scalper import SPEC
 from tests.support.examples import examples
 from tests.support.training.made_up import MINUTE_NS, random_walk
-from training.desks.scalper.history import History, read_history
-from training.desks.scalper.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
+from training.desks.scalper.history import (
+    DENIED,
+    MILLION,
+    History,
+    entry_costs,
+    exact,
+    millionths,
+    price_day,
+    read_history,
+)
 from training.study.folds import HistoryError
 
 TRADING = Trading()

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from strategies.option_scalper import SPEC
 from tests.support.rl.carrying_gru import CarryingGru
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, LstmActorCritic, LstmPolicy, build, parameter_count
-from training.export.answers import TOLERANCE
-from training.export.export import onnx_bytes
+from training.export.export import TOLERANCE, onnx_bytes
 from training.rl.layers import Scaling
 from training.rl.protocols import CarryingNetwork, Network
 

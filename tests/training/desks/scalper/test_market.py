@@ -30,11 +30,9 @@ from tests.support.training.hand_market import (
     play,
 )
 from tests.support.training.made_up import random_walk
-from training.desks.scalper.account import Broker
-from training.desks.scalper.history import read_history
-from training.desks.scalper.market import Market
+from training.desks.scalper.history import price_table, read_history
+from training.desks.scalper.market import Broker, Market
 from training.desks.scalper.network import IDENTITY, build
-from training.desks.scalper.prices import price_table
 from training.rl.coefficients import Coefficients
 from training.rl.draws import GAMMA, mixed
 from training.rl.ppo import Trainer, make_deterministic

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.desks.scalper.reward import potential, reference, skill, standing, trade_statistics
+from training.desks.scalper.market import potential, reference, skill, standing, trade_statistics
 
 
 def _of(*values: float) -> Tensor:

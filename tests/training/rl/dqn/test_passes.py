@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from training.rl.dqn.coefficients import DqnCoefficients
-from training.rl.dqn.dqn import conservative_loss, difference_loss, divergence
+from training.rl.dqn.dqn import Pass, conservative_loss, difference_loss, divergence
 from training.rl.dqn.networks import Head, QNetwork, head_loss
-from training.rl.dqn.passes import Pass
 from training.rl.dqn.presets import build
 from training.rl.dqn.replay import Choices
-from training.rl.off_policy.networks import PRODUCTS
+from training.rl.off_policy.learner import PRODUCTS
 
 ROWS, INPUTS, ACTIONS = 48, 5, 3
 HEADS = (Head("direction", "probability"), Head("risk", "positive", 0.5))

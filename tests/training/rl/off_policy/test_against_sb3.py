@@ -20,8 +20,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
 
-from training.rl.off_policy.learner import explained
-from training.rl.off_policy.networks import Actor, TwinCritics
+from training.rl.off_policy.learner import Actor, TwinCritics, explained
 from training.rl.off_policy.presets import RECIPES, build
 from training.rl.off_policy.replay import Transitions
 from training.rl.off_policy.sac import Sac

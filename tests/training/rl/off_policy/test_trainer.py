@@ -14,11 +14,11 @@ from torch import Tensor
 from tests.support.rl.planted_sizing import INPUTS, MDP, PlantedSizing
 from tests.support.rl.trained import train_agent
 from training.rl.coefficients import NotFiniteError
-from training.rl.collectives import Collectives
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, shared
 from training.rl.off_policy.presets import RECIPES, build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic
+from training.rl.process_group import Collectives
 from training.rl.protocols import Environment, Step
 
 SMALL = OffPolicyCoefficients(

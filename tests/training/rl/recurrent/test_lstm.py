@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.examples import examples
-from training.rl.recurrent import lstm_buffers, lstm_kernel
+from training.rl.recurrent import lstm_kernel
 from training.rl.recurrent.lstm import Lstm, recurrence
 
 
@@ -133,7 +133,7 @@ def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
     steps: int, batch: int, inputs: int, hidden: int, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = nn.LSTM(inputs, hidden, 2, batch_first=True)
-    monkeypatch.setattr(lstm_buffers, "_free", [])
+    monkeypatch.setattr(lstm_kernel, "_free", [])
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
     try:
@@ -153,7 +153,7 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
     between = recurrence(rows.transpose(0, 1) + 1.0, parameters).sum()  # takes the buffers that were given back
     torch.autograd.grad(between, parameters)
     second = torch.autograd.grad(loss, parameters)
-    monkeypatch.setattr(lstm_buffers, "KEPT_BYTES", 0)
+    monkeypatch.setattr(lstm_kernel, "KEPT_BYTES", 0)
     third = torch.autograd.grad(recurrence(rows.transpose(0, 1), parameters).square().sum(), parameters)
     for one, two, three in zip(first, second, third, strict=True):
         assert torch.equal(one, two)

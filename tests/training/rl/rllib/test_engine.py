@@ -12,7 +12,7 @@ import torch
 from tests.support.rl.planted_sizing import BANDIT, FEW_LARGE, place, share_of_optimum
 from tests.support.rl.trained import train_agent
 from tests.support.training.ray_processes import LOOPBACK, left, listening, mark
-from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.learner import Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic

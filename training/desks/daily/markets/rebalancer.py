@@ -6,6 +6,7 @@ Sells fill at the open, then buys, the largest action first, as far as the cash 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -26,9 +27,10 @@ from strategies.daily_rebalancer import (
     WEEKDAY,
     WIDTH,
 )
+from strategies.kit.contract import DailySpec
+from training.data.daily_table import DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
-from training.desks.daily.table import DailyTable
 from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
@@ -209,3 +211,15 @@ def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, 
 def unit_usd(trading: Trading, variant: str) -> Decimal:
     """USD of one unit of action: 0 in the variant `shares`, which counts shares."""
     return (trading.basket.notional_per_unit_usd or Decimal(UNIT_USD)) if variant == NOTIONAL else Decimal(0)
+
+
+def rules_for(trading: Trading, spec: DailySpec, variant: str = SHARES) -> Trading:
+    """The trading rules with the spec's capital as paper cash, and the variant's unit of action."""
+    paper = replace(trading.paper, cash_usd=Decimal(spec.capital_usd))
+    basket = replace(trading.basket, notional_per_unit_usd=unit_usd(trading, variant))
+    return replace(trading, paper=paper, basket=basket)
+
+
+def variant_of(trading: Trading) -> str:
+    """Which preset of `daily_rebalancer` the rules are of: "notional" where a unit of action is dollars."""
+    return NOTIONAL if trading.basket.notional_per_unit_usd else SHARES

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
+from training.data.daily_table import DailyTable
 from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
 from training.desks.daily.share_accounts import check_span
-from training.desks.daily.table import DailyTable
 from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it

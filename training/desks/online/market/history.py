@@ -19,7 +19,7 @@ from strategies.kit.contract import Session, ShareSpec
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import market_rows
-from training.desks.daily.table import TICKS, ticks
+from training.data.daily_table import TICKS, ticks
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, Series
 from training.study.folds import HistoryError
 

@@ -25,8 +25,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.quotes.day import DayQuotes, later_sessions, volatility_of
 from daemon.tapes.quotes.tape import OptionQuotes
 from strategies.kit.units import MINUTE_NS
-from training.desks.scalper.history import History, TradingDay
-from training.desks.scalper.prices import RIGHTS, check_contracts
+from training.desks.scalper.history import RIGHTS, History, TradingDay, check_contracts
 from training.desks.scalper.recorded.table import Int64Array, SessionQuotes
 from training.study.folds import HistoryError
 

@@ -19,10 +19,8 @@ from daemon.core.instruments.quotes import NARROW_USD, STEP_USD
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
 from strategies.kit.units import SECOND_NS
-from training.desks.scalper.account import FOREVER, SHARES, Account, Fill, account_of, matrix_of
-from training.desks.scalper.history import History, TradingDay
-from training.desks.scalper.market import Market
-from training.desks.scalper.prices import DENIED, MILLION, exact, millionths
+from training.desks.scalper.history import DENIED, MILLION, SHARES, History, TradingDay, exact, millionths
+from training.desks.scalper.market import FOREVER, Account, Fill, Market, account_of, matrix_of
 from training.desks.scalper.recorded.table import QuoteTable
 from training.rl.draws import uniform
 from training.study.folds import HistoryError

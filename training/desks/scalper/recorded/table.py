@@ -16,8 +16,7 @@ from torch import Tensor
 
 from daemon.core.desks.options import TIME_VALUE_MAX
 from daemon.core.limits import Trading
-from training.desks.scalper.history import History, TradingDay
-from training.desks.scalper.prices import DENIED, RIGHTS, PriceTable, entry_costs, quote_day
+from training.desks.scalper.history import DENIED, RIGHTS, History, PriceTable, TradingDay, entry_costs, quote_day
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]

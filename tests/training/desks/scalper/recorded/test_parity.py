@@ -21,15 +21,15 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import moody
 from tests.support.training.made_up import random_walk, write_csv
 from tests.support.training.option_quotes import troubled
-from training.desks.scalper.data import desk_of
+from training.desks.scalper.baselines import play
+from training.desks.scalper.data import always_hold, desk_of
 from training.desks.scalper.history import History, TradingDay, read_history
-from training.desks.scalper.play import always_hold, play
 from training.desks.scalper.recorded.data import Recorded
 from training.desks.scalper.recorded.days import QuotedDay, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import quote_table
 from training.evaluate.machine import MODEL, started
-from training.study.evaluation import SessionResult
+from training.study.study import SessionResult
 
 TRADING = Trading()
 CALENDAR = SessionCalendar.load("2024-05-20", "2024-10-31")

@@ -29,7 +29,7 @@ from training.desks.scalper.recorded.days import quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
 from training.report.find import find
-from training.report.page import page
+from training.report.report import page
 from training.report.results import quoted_rows, result_rows
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer, make_deterministic

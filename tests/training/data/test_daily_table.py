@@ -18,9 +18,9 @@ from daemon.tapes.files import TapeError
 from strategies import regime_switcher
 from strategies.regime_switcher import RegimeSwitcher
 from tests.support.training.made_up_days import SHORT, walk, written
-from training.desks.daily import table
-from training.desks.daily.desk import feed
-from training.desks.daily.table import read_table, ticks
+from training.data import daily_table as table
+from training.data.daily_table import read_table, ticks
+from training.evaluate.days import feed
 
 HEADER = "symbol,timestamp,open,high,low,close,volume,adj_close\n"
 LINES = (  # sorted by symbol; QQQ has no bar on the second day; SPY's adj_close is half its close

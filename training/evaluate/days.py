@@ -32,15 +32,14 @@ from daemon.core.state import Model, State
 from daemon.core.step import Core, Machine
 from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
-from strategies.kit.contract import DailySpec, DailyStrategy
+from strategies.kit.contract import DailyStrategy
 from strategies.kit.units import MINUTE_NS
-from training.desks.daily.markets.rebalancer import unit_usd
-from training.desks.daily.play import SESSION_MIN
-from training.desks.daily.table import DailyTable
+from training.data.daily_table import DailyTable
 from training.evaluate.machine import FEED, MODEL, Player, PlayTally, answering, denied, halts_of, joined, started
-from training.study.evaluation import SessionResult
 from training.study.progress import counted
-from training.study.study import PlayResult
+from training.study.study import PlayResult, SessionResult
+
+SESSION_MIN = 390
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,6 @@ class Desk:
     def dates(self) -> tuple[str, ...]:
         """New York dates of the sessions to come."""
         return self.table.dates[self.first : self.last + 1]
-
-
-def rules_for(trading: Trading, spec: DailySpec, variant: str = "shares") -> Trading:
-    """The trading rules with the spec's capital as paper cash, and the variant's unit of action."""
-    paper = replace(trading.paper, cash_usd=Decimal(spec.capital_usd))
-    basket = replace(trading.basket, notional_per_unit_usd=unit_usd(trading, variant))
-    return replace(trading, paper=paper, basket=basket)
 
 
 def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy, trading: Trading) -> Desk:
@@ -126,11 +118,6 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
 
 def _nobody(question: AskPolicy, _: int) -> PolicyAnswered:
     raise AssertionError(f"decision {question.decision} is asked for before the span begins")
-
-
-def variant_of(trading: Trading) -> str:
-    """Which preset of `daily_rebalancer` the rules are of: "notional" where a unit of action is dollars."""
-    return "notional" if trading.basket.notional_per_unit_usd else "shares"
 
 
 def dry_run(policy: Player, desk: Desk) -> PlayResult:

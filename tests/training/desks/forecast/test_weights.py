@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.rl.off_policy.ensemble import Ensemble, choose_weights, simplex
+from training.desks.forecast.graph import Ensemble, choose_weights, simplex
 
 
 class Always(nn.Module):

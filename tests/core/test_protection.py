@@ -1,0 +1,488 @@
+"""Stops that rest at the broker: one below all that is held, never in the way of a sale or a buy, never a short sale.
+
+The desk is `tests.support.core.two_shares`: it bought ten shares of each symbol at 100 USD. With its own stop at 30 %
+and a distance of 1.5 the broker's is 45 % below: 55 USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from msgspec import UNSET, structs
+
+from daemon.app.live.desk import settled
+from daemon.core import events as ev
+from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.limits import Protection, Sizing, Trading
+from daemon.core.orders import ACCEPTED, SUBMITTED
+from strategies.kit.contract import Answer, Basket, Leg, Rebalance, View
+from tests.support.core.account import Account, at_broker
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, DailyDesk
+from tests.support.core.daily_desk import bar as daily_bar
+from tests.support.core.daily_live import live
+from tests.support.core.desk import BUY_CALL, CALL, MONDAY, TUESDAY, of, quote
+from tests.support.core.desk import Desk as OptionDesk
+from tests.support.core.share_bars import ShareBarState
+from tests.support.core.two_shares import RULES, SYMBOLS, Desk, TwoShares
+
+RESTS = replace(RULES, protection=Protection(rest_at_broker=True))
+STOP = Decimal("55.00")
+
+
+def stops(effects: list[AnyEffect]) -> list[SubmitOrder]:
+    return [order for order in of(effects, SubmitOrder) if order.stop_price is not UNSET]
+
+
+def sales(effects: list[AnyEffect]) -> list[SubmitOrder]:
+    return [order for order in of(effects, SubmitOrder) if order.side < 0 and order.stop_price is UNSET]
+
+
+def alarms(effects: list[AnyEffect]) -> list[str]:
+    return [alarm.name for alarm in of(effects, RaiseAlarm)]
+
+
+def working_sells(desk: Desk, symbol: str) -> int:
+    """What the desk's orders may still sell of the symbol, by its own state."""
+    return sum(order.remaining for order in desk.state.orders.values() if order.symbol == symbol and order.side < 0)
+
+
+def protected(rules: Trading = RESTS) -> tuple[Desk, dict[str, str]]:
+    """A desk whose stops rest, and their names by symbol."""
+    desk = Desk(rules)
+    desk.holds()
+    sent = left(desk)
+    desk.take(list[AnyEffect](sent))
+    names = {order.symbol: order.client_order_id for order in sent}
+    assert set(names) == set(SYMBOLS)
+    return desk, names
+
+
+def left(desk: Desk) -> list[SubmitOrder]:
+    """The stops that the desk has sent and nobody has answered yet."""
+    return [
+        SubmitOrder(o.client_order_id, o.symbol, o.side, o.quantity, None, "", 0, stop_price=o.stop_price)
+        for o in desk.state.orders.values()
+        if o.stop_price is not UNSET and o.status == SUBMITTED
+    ]
+
+
+def test_a_stop_rests_below_all_that_is_held_until_it_is_cancelled() -> None:
+    desk = Desk(RESTS)
+    desk.minute(0)
+    sent = desk.answer(1.0, 1.0)
+    later: list[AnyEffect] = []
+    for order in of(sent, SubmitOrder):
+        desk.account.take(order, desk.state.now_ns)
+        later += desk.put(desk.account.fill(order.client_order_id, 10, "100", desk.state.now_ns))
+    later += desk.tick(1, 2)
+    rested = stops(later)
+    assert [(s.symbol, s.side, s.quantity, s.limit_price, s.stop_price) for s in rested] == [
+        (symbol, -1, 10, None, STOP) for symbol in SYMBOLS
+    ]
+    assert stops(desk.tick(1, 3) + desk.minute(1)) == []  # one is enough
+
+
+def test_without_the_rule_nothing_rests() -> None:
+    desk = Desk(RULES)
+    desk.holds()
+    assert left(desk) == stops(desk.tick(1, 5) + desk.minute(1)) == []
+
+
+def test_a_partly_filled_buy_is_covered_only_once_it_has_ended() -> None:
+    desk = Desk(RESTS)
+    desk.minute(0)
+    first, second = of(desk.answer(1.0, 1.0), SubmitOrder)
+    desk.account.take(first, desk.state.now_ns)
+    desk.account.take(second, desk.state.now_ns)
+    desk.put(desk.account.fill(first.client_order_id, 4, "100", desk.state.now_ns))
+    assert stops(desk.tick(1, 5)) == []  # the broker refuses a sale against a working buy
+    desk.put(desk.account.fill(first.client_order_id, 6, "100", desk.state.now_ns))
+    assert [(s.symbol, s.quantity) for s in stops(desk.tick(1, 10))] == [(first.symbol, 10)]
+
+
+def test_a_sale_takes_the_stop_away_and_waits_for_its_end() -> None:
+    desk, names = protected()
+    desk.minute(1)
+    sent = desk.answer(-1.0, 1.0)
+    assert [e.client_order_id for e in of(sent, CancelOrder)] == [names["SPY"]]
+    assert sales(sent + desk.tick(2, 3)) == []
+    desk.account.end(names["SPY"])
+    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
+    sent += desk.put(desk.account.report(desk.at(2, 4.5))) + desk.tick(2, 5)
+    assert [(order.symbol, order.quantity) for order in sales(sent)] == [("SPY", 10)]
+    assert working_sells(desk, "SPY") == 10
+    assert stops(sent) == []
+    assert names["QQQ"] in desk.state.orders  # the other one rests on
+
+
+def test_a_stop_that_sold_while_the_daemon_was_down_is_booked_at_its_price_and_named() -> None:
+    desk, names = protected()
+    cash = desk.state.book.cash
+    desk.account.fill(names["SPY"], 10, "54.50", desk.at(30))
+    desk.put(ev.RunStarted(desk.at(60), "live", "d", "share_bars", "e1", "c", "sip", RESTS))
+    report = desk.account.report(desk.at(60, 1))
+    step = desk.core.step(desk.state, report)
+    desk.state = step.state
+    assert "SPY" not in desk.state.book.positions
+    assert desk.state.book.cash == cash + 545
+    moves = [row for row in step.rows if type(row).__name__ == "MoveRow"]
+    assert [(row.reason, row.quantity) for row in moves] == [("resting_stop", -10)]  # type: ignore[union-attr]
+    assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
+    assert desk.state.orders[names["QQQ"]].status == ACCEPTED
+
+
+def test_a_stop_that_sells_while_its_cancel_is_on_its_way_leaves_nothing_to_sell() -> None:
+    desk, names = protected()
+    desk.minute(1)
+    desk.answer(-1.0, 1.0)
+    sent = desk.put(desk.account.fill(names["SPY"], 10, "55", desk.at(2, 3)))
+    sent += desk.put(ev.CancelRejected(desk.at(2, 4), names["SPY"], "already filled"))
+    sent += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 10) + desk.tick(3, 30)
+    assert sales(sent) == []
+    assert stops(sent) == []
+    assert "SPY" not in desk.state.book.positions
+    assert desk.state.works == {}
+
+
+def test_a_stop_that_sells_a_part_while_its_cancel_is_on_its_way_leaves_the_rest_to_the_sale() -> None:
+    desk, names = protected()
+    desk.minute(1)
+    desk.answer(-1.0, 1.0)
+    desk.put(desk.account.fill(names["SPY"], 4, "55", desk.at(2, 3)))
+    desk.account.end(names["SPY"])
+    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
+    sent += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 6)
+    assert [order.quantity for order in sales(sent)] == [6]
+
+
+def test_a_sale_that_is_refused_is_covered_again_and_comes_back_later() -> None:
+    desk, names = protected()
+    desk.minute(1)
+    desk.answer(-1.0, 1.0)
+    desk.account.end(names["SPY"])
+    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]), desk.account.report(desk.at(2, 4.5)))
+    (sale,) = sales(sent + desk.tick(2, 5))
+    rested: list[AnyEffect] = desk.put(ev.OrderRejected(desk.at(2, 6), sale.client_order_id, "not now"))
+    for second in range(7, 60, 5):
+        rested += desk.tick(2, second)
+    assert stops(rested) == []
+    for second in range(0, 60, 5):
+        again = desk.put(ev.QuotesReceived(desk.at(3, second), 0, (desk.quote("SPY", desk.at(3, second)),)))
+        again += desk.tick(3, second + 1)
+        rested += again
+        desk.take([*stops(again), *sales(again)])
+        assert working_sells(desk, "SPY") <= 10
+    assert [order.quantity for order in [*stops(rested), *sales(rested)]] == [10]
+
+
+def test_shares_that_are_gone_leave_no_stop_behind() -> None:
+    desk, names = protected()
+    desk.account.positions.pop("SPY")
+    moved = desk.put(
+        ev.AcceptBrokerRequested(desk.at(2), "sold by hand", "ann"), desk.account.report(desk.at(2, 1))
+    ) + desk.tick(2, 5)
+    assert "SPY" not in desk.state.book.positions
+    assert names["SPY"] in {effect.client_order_id for effect in of(moved, CancelOrder)}
+
+
+def test_a_stop_that_others_take_away_rests_again_and_the_third_time_halts() -> None:
+    desk, names = protected()
+    name = names["SPY"]
+    for round_ in range(3):
+        minute = 2 + 3 * round_
+        desk.account.end(name)
+        heard = desk.put(ev.OrderCanceled(desk.at(minute), name), desk.account.report(desk.at(minute, 1)))
+        assert ("stop_removed" in alarms(heard)) is (round_ < 2)
+        assert stops(desk.tick(minute, 30)) == []
+        if round_ < 2:
+            (again,) = stops(desk.minute(minute + 1))
+            assert again.client_order_id != name
+            (name,) = desk.take([again])
+    assert "foreign_order" in desk.halted()
+
+
+def test_a_stop_that_is_refused_is_tried_each_minute_and_counts_for_no_rate_of_rejections() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    outcomes = desk.state.risk.outcomes
+    names = {order.client_order_id for order in left(desk)}
+    assert len(names) == len(SYMBOLS)
+    for name in names:
+        desk.put(ev.OrderRejected(desk.at(1, 6), name, "stop price too near"))
+    assert stops(desk.tick(1, 30)) == []
+    quotes = tuple(desk.quote(symbol, desk.at(2, 6)) for symbol in SYMBOLS)
+    again = stops(desk.put(ev.QuotesReceived(desk.at(2, 7), 0, quotes)))
+    assert [order.symbol for order in again] == list(SYMBOLS)
+    assert names.isdisjoint(order.client_order_id for order in again)
+    assert desk.state.risk.outcomes == outcomes
+
+
+def test_a_price_at_the_stop_rests_none_and_says_so() -> None:
+    desk = Desk(RESTS)
+    desk.minute(0)
+    for order in of(desk.answer(1.0, 1.0), SubmitOrder):
+        desk.account.take(order, desk.state.now_ns)
+        desk.put(desk.account.fill(order.client_order_id, 10, "200", desk.state.now_ns))  # the market is at 100: 110
+    assert stops(desk.tick(1, 5)) == []
+    heard = [effect for minute in (2, 3, 4) for effect in desk.tick(minute, 5)]
+    assert stops(heard) == []
+    assert "unprotected" in alarms(heard) or desk.state.works  # unless the desk's own stop is leaving already
+
+
+def test_after_a_restart_the_same_stops_rest() -> None:
+    desk, names = protected()
+    desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RESTS))
+    sent = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5) + desk.minute(3)
+    assert (stops(sent), of(sent, CancelOrder)) == ([], [])
+    assert set(names.values()) == set(desk.state.orders)
+
+
+def test_where_the_rule_is_switched_off_they_end() -> None:
+    desk, names = protected()
+    desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RULES))
+    sent = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5)
+    assert {effect.client_order_id for effect in of(sent, CancelOrder)} == set(names.values())
+
+
+def test_a_stop_whose_answer_is_unknown_is_looked_up_and_sent_again_under_its_name() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    first, _ = left(desk)
+    desk.put(ev.OrderUnknown(desk.at(1, 6), first.client_order_id))
+    assert stops(desk.tick(1, 10)) == []  # none beside one that may rest
+    (again,) = stops(desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id)))
+    assert (again.client_order_id, again.stop_price) == (first.client_order_id, STOP)
+
+
+def test_a_stop_that_never_arrived_keeps_no_sale_back() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    first, _ = left(desk)
+    desk.put(ev.OrderUnknown(desk.at(1, 6), first.client_order_id))
+    desk.put(ev.FlattenRequested(desk.at(1, 7), "out", "ann"))
+    quotes = tuple(desk.quote(symbol, desk.at(1, 8)) for symbol in SYMBOLS)
+    sent = desk.put(ev.QuotesReceived(desk.at(1, 8), 0, quotes))
+    assert [order for order in sales(sent) if order.symbol == first.symbol] == []  # it may be there
+    sent = desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id)) + desk.tick(1, 13) + desk.tick(1, 14)
+    assert [(order.symbol, order.quantity) for order in sales(sent)] == [(first.symbol, 10)]
+
+
+def test_a_clean_stop_leaves_them_at_the_broker() -> None:
+    desk, names = protected()
+    sent = desk.put(ev.StopRequested(desk.at(2), "SIGTERM", flatten=False))
+    assert of(sent, CancelOrder) == []
+    assert settled(desk.state, flatten=False)
+    assert set(names.values()) == set(desk.state.orders)
+
+
+def test_a_cancel_that_never_ends_keeps_no_sale_back() -> None:
+    desk, names = protected()
+    desk.put(ev.FlattenRequested(desk.at(2), "out", "ann"))
+    leaving: list[SubmitOrder] = []
+    for second in range(1, 400, 3):
+        quotes = tuple(desk.quote(symbol, desk.at(2, second)) for symbol in SYMBOLS)
+        leaving += sales(desk.put(ev.QuotesReceived(desk.at(2, second), 0, quotes)))
+        leaving += sales(desk.put(desk.account.report(desk.at(2, second + 1))))
+    assert {(order.symbol, order.closing) for order in leaving} >= {(symbol, True) for symbol in SYMBOLS}
+    assert set(names.values()) <= set(desk.state.orders)
+
+
+class MoreShares(TwoShares):
+    """Holds as many shares of each symbol as its answer says."""
+
+    def decide(self, state: ShareBarState, answer: Answer, view: View) -> tuple[ShareBarState, Rebalance]:
+        legs = [Leg(symbol, int(wish)) for symbol, wish in zip(SYMBOLS, answer.logits, strict=True)]
+        return state, Rebalance(None, "as wished", Basket(tuple(legs)))
+
+
+def test_a_buy_of_more_takes_the_stop_away_and_one_for_all_rests_afterwards() -> None:
+    desk, names = protected()
+    desk.core = desk.core.__class__(MoreShares())
+    desk.minute(1)
+    sent = desk.answer(15.0, 10.0)
+    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [names["SPY"]]
+    assert of(sent, SubmitOrder) == []
+    desk.account.end(names["SPY"])
+    sent = desk.put(ev.OrderCanceled(desk.at(2, 3), names["SPY"])) + desk.tick(2, 4)
+    (buy,) = of(sent, SubmitOrder)
+    assert (buy.symbol, buy.side, buy.quantity) == ("SPY", 1, 5)
+    desk.take([buy])
+    desk.put(desk.account.fill(buy.client_order_id, 5, "100", desk.at(2, 5)))
+    rested = stops(desk.put(desk.account.report(desk.at(2, 6))) + desk.tick(2, 10))
+    assert [(order.symbol, order.quantity) for order in rested] == [("SPY", 15)]
+
+
+def test_a_buy_that_a_gate_denies_leaves_the_stop_where_it_is() -> None:
+    desk, names = protected()
+    desk.core = desk.core.__class__(MoreShares())
+    desk.minute(1)
+    desk.put(ev.PauseRequested(desk.state.now_ns, "lunch", "ann"))
+    assert desk.state.ask is None or of(desk.answer(15.0, 10.0), CancelOrder) == []
+    assert set(names.values()) == set(desk.state.orders)
+
+
+@pytest.mark.parametrize("held", [10, 4])
+def test_a_split_or_a_sale_by_hand_never_leaves_more_stops_than_shares(held: int) -> None:
+    desk, names = protected()
+    desk.account.positions["SPY"] = (held, Decimal(100))
+    if held < 10:
+        desk.account.cash += 600
+    sent = desk.put(ev.AcceptBrokerRequested(desk.at(2), "by hand", "ann"), desk.account.report(desk.at(2, 1)))
+    sent += desk.tick(2, 5)
+    cancelled = {effect.client_order_id for effect in of(sent, CancelOrder)}
+    assert names["SPY"] in cancelled  # accepted: all orders end
+    desk.account.end(names["SPY"])
+    desk.account.end(names["QQQ"])
+    later = desk.put(ev.OrderCanceled(desk.at(2, 6), names["SPY"]), ev.OrderCanceled(desk.at(2, 6), names["QQQ"]))
+    later += desk.put(desk.account.report(desk.at(2, 7)), desk.account.report(desk.at(2, 8)))
+    later += desk.tick(2, 20)
+    assert {(order.symbol, order.quantity) for order in stops(later)} == {("SPY", held), ("QQQ", 10)}
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+LIMITED = Protection(rest_at_broker=True, options="stop_limit")
+
+
+def holding_calls(protection: Protection) -> tuple[OptionDesk, Account]:
+    """Nine calls bought at 2.00; the desk's own stop is at 1.40."""
+    account = Account()
+    rules = Trading(protection=protection, sizing=Sizing(max_contracts=9, stop_loss=0.3, take_profit=9.0))
+    desk = at_broker(account, trading=rules)
+    desk.bar(0)
+    name = account.take(next(iter(of(desk.answer(BUY_CALL), SubmitOrder))), desk.state.now_ns)
+    desk.put(account.fill(name, 9, "2.00", desk.at(1)))
+    return desk, account
+
+
+def test_an_option_s_stop_is_a_limit_with_a_floor_and_comes_with_a_narrow_quote() -> None:
+    desk, _ = holding_calls(LIMITED)
+    desk.effects.clear()
+    desk.quotes(1, quote(CALL, "1.50", "2.60"), second=1)  # too wide for a price
+    assert stops(desk.effects) == []
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    (order,) = stops(desk.effects)
+    assert (order.symbol, order.side, order.quantity, order.intent) == (CALL, -1, 9, "sell_to_close")
+    assert (order.stop_price, order.limit_price) == (Decimal("1.10"), Decimal("0.55"))  # 45 % below, half of it
+
+
+def test_a_stop_by_choice_has_no_floor_and_off_means_none() -> None:
+    desk, _ = holding_calls(replace(LIMITED, options="stop"))
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    assert [order.limit_price for order in stops(desk.effects)] == [None]
+    desk, _ = holding_calls(replace(LIMITED, options="off"))
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    assert stops(desk.effects) == []
+
+
+def test_the_desk_s_own_stop_takes_the_broker_s_away_and_sells() -> None:
+    desk, account = holding_calls(LIMITED)
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    (stop,) = stops(desk.effects)
+    account.take(stop, desk.state.now_ns)
+    desk.accept(stop.client_order_id)
+    desk.effects.clear()
+    desk.confirmed(2, quote(CALL, "1.30", "1.32"))
+    assert [e.client_order_id for e in of(desk.effects, CancelOrder)] == [stop.client_order_id]
+    assert sales(desk.effects) == []
+    account.end(stop.client_order_id)
+    sent = desk.canceled(stop.client_order_id)
+    assert [(order.quantity, order.limit_price is not None) for order in sales(sent)] == [(9, True)]
+
+
+def test_the_stop_stays_until_the_sale_has_a_price_to_leave_at() -> None:
+    desk, account = holding_calls(LIMITED)
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    (stop,) = stops(desk.effects)
+    account.take(stop, desk.state.now_ns)
+    desk.accept(stop.client_order_id)
+    desk.effects.clear()
+    desk.quotes(2, quote(CALL, "2.98", "3.02"), second=1)  # a leap that a second quote has to confirm
+    desk.put(ev.FlattenRequested(desk.at(2, 2), "out", "ann"))
+    assert (of(desk.effects, CancelOrder), sales(desk.effects)) == ([], [])
+    desk.quotes(2, quote(CALL, "2.98", "3.02"), second=4)
+    assert [e.client_order_id for e in of(desk.effects, CancelOrder)] == [stop.client_order_id]
+
+
+def test_a_stop_that_other_code_sent_is_taken_over_as_one_and_goes_on_resting() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    desk.state = structs.replace(desk.state, orders={})
+    sent = SubmitOrder("e1-share_bars-7-2-0", "SPY", -1, 10, None, "", 0, stop_price=STOP)
+    desk.state = desk.core.take(desk.state, ev.ClockTicked(desk.at(1, 5)), (sent,)).state
+    order = desk.state.orders["e1-share_bars-7-2-0"]
+    assert (order.purpose, order.stop_price, desk.state.decision) == ("protection", STOP, 7)
+    later = desk.tick(1, 6)
+    assert (of(later, CancelOrder), [order.symbol for order in stops(later)]) == ([], ["QQQ"])
+
+
+# --- daily desks: below the last close, renewed daily -----------------------------------------------------------------
+
+DISASTER = Trading(protection=Protection(rest_at_broker=True, disaster_stop=0.2))
+FRIDAY_S, MONDAY_S = Decimal("80.00"), Decimal("88.00")  # 20 % below closes of 100 and 110
+
+
+def daily() -> tuple[DailyDesk, Account, str]:
+    """A daily desk that bought 10 AAA at 100 on Monday; its stop rests, by its name."""
+    account = Account()
+    d = live(account, DISASTER)
+    d.due()
+    d.answer(10, KEEP, KEEP)
+    (buy,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    d.put(account.fill(account.take(buy, d.state.now_ns), 10, "100", d.state.now_ns))
+    sent = d.put(account.report(d.at(1)))
+    rested = [order for order in d.state.orders.values() if order.purpose == "protection"]
+    assert [(order.symbol, order.quantity, order.stop_price) for order in rested] == [("AAA", 10, FRIDAY_S)]
+    (stop,) = stops(d.effects) or stops(sent)
+    account.take(stop, d.state.now_ns)
+    d.put(account.found(stop.client_order_id, d.state.now_ns))
+    return d, account, stop.client_order_id
+
+
+def test_a_daily_desk_s_stop_is_below_the_last_close_and_follows_it_each_session() -> None:
+    d, account, name = daily()
+    d.end(AAA=110.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    assert of(d.put(account.report(d.at(-20))), CancelOrder) == []  # it rests over the night
+    sent = d.quotes(0, AAA="110")
+    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [name]
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
+    assert [(order.symbol, order.quantity, order.stop_price) for order in stops(sent)] == [("AAA", 10, MONDAY_S)]
+
+
+def test_a_close_that_did_not_move_leaves_the_stop_where_it_is() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.2, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    sent = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="101") + d.quotes(1, AAA="90") + d.tick(2)
+    assert (of(sent, CancelOrder), stops(sent)) == ([], [])
+    assert list(d.state.orders) == [name]
+
+
+def test_a_sale_into_the_auction_takes_the_stop_away_before_it() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)))
+    d.due()
+    sent = d.answer(0, KEEP, KEEP)
+    assert ([e.client_order_id for e in of(sent, CancelOrder)], sales(sent)) == ([name], [])
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 10, True)]
+
+
+def test_bars_that_were_split_over_night_end_the_stop_before_the_open() -> None:
+    """A stop at 80 on shares that split to 50 would sell at the first trade, and the ledger's line may come later."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    sent = d.put(ev.HistoryAdjusted(d.at(-60), "AAA", halves))
+    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [name]
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(-59), name), account.report(d.at(-58))) + d.quotes(0, AAA="50")
+    assert stops(sent) == []  # not before the ledger has its line
