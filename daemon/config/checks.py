@@ -125,17 +125,13 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     if not rules.rest_at_broker or not is_known(strategy):
         return
     spec = entry(strategy).make().spec
-    if spec.decides == "session":
+    if not spec.shares_stopped and not spec.chained:
         if not rules.disaster_stop:
-            expected = (
-                f"more than 0, such as 0.2: {strategy} has no stop of its own; or protection.rest_at_broker = false"
-            )
+            expected = f"more than 0, such as 0.2: {strategy} has no stop of its own; else rest_at_broker = false"
             yield "protection.disaster_stop", rules.disaster_stop, expected
     elif rules.disaster_stop:
         expected = f"0: {strategy} has a stop of its own, which protection.distance follows"
         yield "protection.disaster_stop", rules.disaster_stop, expected
-    elif not spec.shares_stopped and not spec.chained:
-        yield "protection.rest_at_broker", True, f"false: {strategy} has no stop of its own"
     elif spec.chained and rules.options == "off":
         expected = (
             '"stop_limit" or "stop", where you accept that nobody says what elects an option\'s stop (by the bid, a '

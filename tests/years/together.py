@@ -275,7 +275,8 @@ async def _no_report(run: Run, chance: random.Random, *, beside: bool) -> None:
     run.trouble_until(seconds)
     await asyncio.sleep(chance.uniform(15.0, 60.0))
     began_ns, up = run.now_ns(), run.alive_since(run.now_ns())
-    own = {one: q for one, q in run.watch.own().items() if q > 0 and not is_option(one)}
+    traded = run.plan.symbols or run.shares  # what became of others is held at its last price
+    own = {one: q for one, q in run.watch.own().items() if q > 0 and one in traded}
     if not await acts.command(run, "flatten") or run.stands() or not up:
         return
     await asyncio.sleep(CALL_S)
