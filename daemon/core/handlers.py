@@ -203,13 +203,14 @@ def _named_otherwise(order: Order) -> bool:
 def _name_unanswered(draft: Draft) -> None:
     """Raise an alarm in each session for what is held while the start was halted, whatever had halted before it."""
     halted, risk = draft.risk.halt, draft.risk
-    without = draft.model is None and risk.strategy_off
-    if halted is None or not draft.book.positions or not (without or halted.reason in UNANSWERED):
+    without = draft.model is None and (risk.strategy_off or halted is None)
+    if not draft.book.positions or not (without or (halted is not None and halted.reason in UNANSWERED)):
         return
     held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
-    name = NO_MODEL if without else halted.reason
+    name = NO_MODEL if without or halted is None else halted.reason
     text = "no model answers" if without else "the start is halted"
-    draft.alarm(name, f"{text} while {held[:200]} is held: {halted.detail}")
+    why = "it was resumed without one" if halted is None else halted.detail
+    draft.alarm(name, f"{text} while {held[:200]} is held: {why}")
 
 
 T = TypeVar("T", bound=msgspec.Struct)

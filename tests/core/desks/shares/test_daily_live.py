@@ -14,9 +14,9 @@ from daemon.core import events as ev
 from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Trading
 from tests.support.core.account import NUMBER, Account
-from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
-from tests.support.core.desk import MONDAY, SECOND, TUESDAY, alarms, of
+from tests.support.core.desk import HALF_DAY, MONDAY, SECOND, TUESDAY, alarms, of
 
 
 def test_a_real_broker_s_limits_lie_on_cents_and_no_cost_is_kept_back() -> None:
@@ -220,3 +220,15 @@ def test_the_first_price_of_adopted_shares_is_compared_with_their_cost() -> None
     assert (d.state.risk.halt, d.state.book.equity, d.state.marks) == (None, Decimal(10000), {})
     d.quotes(1.1, AAA="100")
     assert d.state.marks == {"AAA": Decimal(100)}
+
+
+def test_a_desk_that_was_resumed_without_its_model_names_what_it_holds_each_session() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(ev.ModelRefused(d.at(1), "policy.onnx is gone"))
+    assert d.state.risk.halt is None
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    before = len(d.effects)
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    raised = {e.name: e.detail for e in of(d.effects[before:], RaiseAlarm)}
+    assert raised["no_model"] == "no model answers while 10 AAA is held: it was resumed without one"
