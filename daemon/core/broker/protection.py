@@ -18,7 +18,7 @@ from daemon.core.book import CENT
 from daemon.core.broker.sending import hangs, is_option, may_send, submission_of
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.instruments.quotes import is_wide, price_step
-from daemon.core.limits import Protection
+from daemon.core.limits import AUTO, Protection
 from daemon.core.orders import CANCELED, REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
@@ -35,13 +35,13 @@ REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before 
 
 
 def rules_of(draft: Draft) -> Protection | None:
-    """Return the rules where the desk rests stops: at a real broker, for what has a stop of its own."""
+    """Return the rules where the desk rests stops: for what has a stop of its own, or a `disaster_stop`."""
     rules, spec = draft.trading.protection, draft.spec
-    if isinstance(rules, UnsetType) or draft.identity.mode not in BROKER_MODES:
+    if isinstance(rules, UnsetType):
         return None
-    if spec.shares_stopped or draft.desk.decides.rebalances:
-        return rules
-    return rules if spec.chained and rules.options != "off" else None
+    if rules.rest_at_broker == AUTO and draft.identity.mode not in BROKER_MODES:
+        return None
+    return rules if rules.covers(spec) else None
 
 
 def resting(draft: Draft, symbol: str) -> list[Order]:
