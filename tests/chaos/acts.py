@@ -28,6 +28,7 @@ LOCKED_S = 5.0  # real: SQLite waits by the machine's clock
 SETTLED_LIMIT_S = 1200.0  # virtual seconds from a panic until the desk goes on
 ANSWER_S = 30.0  # real: virtual time stands still
 WHO = "ann"
+STOP_LIMIT_MIN = 5.0  # simulated minutes that a death waits for a stop
 FULL_LIMIT_S = 3600.0  # virtual seconds until a daemon without room for its journal has halted and ended
 
 
@@ -36,6 +37,35 @@ def kill(run: Run) -> None:
     run.clock.pass_s(run.chance.uniform(0.0, 10.0))
     run.desk.kill()
     run.start()
+
+
+def die(run: Run) -> None:
+    """SIGKILL once a stop rests, an hour and more without a daemon, and the next life."""
+    until = run.minute() + STOP_LIMIT_MIN
+    while run.minute() < until and not _stops(run):
+        run.nap(5.0)
+    run.desk.kill()
+    run.clock.pass_s(run.chance.uniform(3600.0, 5400.0))
+    run.start()
+
+
+def die_and_cancel(run: Run) -> None:
+    """As `die`, and a person cancels the stop meanwhile."""
+    until = run.minute() + STOP_LIMIT_MIN
+    while run.minute() < until and not _stops(run):
+        run.nap(5.0)
+    run.desk.kill()
+    run.clock.pass_s(run.chance.uniform(60.0, 1800.0))
+    for order_id in _stops(run):
+        with contextlib.suppress(Refusal):  # it filled meanwhile
+            run.served.by_hand("cancel", order_id=order_id)
+    run.clock.pass_s(3600.0)
+    run.start()
+
+
+def _stops(run: Run) -> list[str]:
+    """The ids of the stops that rest at the server."""
+    return [order.id for order in run.account.working.values() if order.type.startswith("stop")]
 
 
 def kill_twice(run: Run) -> None:
@@ -375,6 +405,8 @@ def _held(run: Run) -> str:
 
 
 ACTS: dict[str, Callable[[Run], None]] = {
+    "die": die,
+    "die_and_cancel": die_and_cancel,
     "kill": kill,
     "kill_twice": kill_twice,
     "flip_snapshot": flip_snapshot,

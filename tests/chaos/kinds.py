@@ -314,6 +314,27 @@ def _account() -> Iterator[Kind]:
         )
 
 
+DEAD = "dead for an hour"  # a family
+RESTING: dict[str, dict[str, object]] = {
+    "protection": {"rest_at_broker": True, "options": "stop", "distance": 1.0},
+    "sizing": {"stop_loss": 0.1},
+}
+"""A stop at the broker so near that an hour without the daemon often meets it."""
+
+
+def _deaths() -> Iterator[Kind]:
+    """Deaths of an hour and more with a position and its stop: it fills whole, in part, not at all, or is cancelled."""
+    partly = _fixed(_prepare("fill_partial", where={"side": "sell"}, times=2))
+    never = _fixed(_prepare("order_held_back", where={"side": "sell"}, times=1, seconds=7200))
+    for name, draw, act in (
+        ("dead for an hour", _fixed(), "die"),
+        ("dead for an hour, the stop fills in part", partly, "die"),
+        ("dead for an hour, the stop never fills", never, "die"),
+        ("dead for an hour, the stop is cancelled by hand", _fixed(), "die_and_cancel"),
+    ):
+        yield Kind(name, DEAD, draw, act=act, tables=RESTING)
+
+
 def _process() -> Iterator[Kind]:
     yield Kind("killed", "SIGKILL", act="kill")
     yield Kind("killed with an order at work", "SIGKILL", _fixed(HOLD), when=WORKING, act="kill")
@@ -322,6 +343,7 @@ def _process() -> Iterator[Kind]:
     for act, name in (("bad_model", "no model"), ("bad_configuration", "mistake in the configuration")):
         stays = frozenset({"no_model", "configuration"})  # where no report came by which it may be resumed
         yield Kind(f"{name} at a restart", name, act=act, halts=stays, alone=True)
+    yield from _deaths()
     yield Kind("killed while it stops", "SIGKILL at stop", act="kill_stopping")
     early: dict[str, dict[str, object]] = {"journal": {"snapshot_events": 100}}
     yield Kind("a bit of the newest snapshot flips", "snapshot damaged", act="flip_snapshot", tables=early)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.chaos.kinds import KINDS, Kind, Line
+from tests.chaos.kinds import DEAD, KINDS, Kind, Line
 
 FROM_DECK = 3  # kinds of a session that the deck gives; further ones are drawn
 MORE_MOST = 3
@@ -91,11 +91,22 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
         moment = round(chance.uniform(earliest, MIX_MIN), 2)
         troubles += [Trouble(kind, kind.draw(chance), moment)]
     tables = _settings(chance)
+    if only is None:
+        troubles = [*(trouble for trouble in troubles if trouble.kind.family != DEAD), *_death(name)]
     for trouble in troubles:
         for section, keys in trouble.kind.tables.items():
             tables[section] = {**tables.get(section, {}), **keys}
     day, start_min = chance.randint(21, 28), chance.randint(24, 150)
     return Plan(number, name, day, start_min, tuple(sorted(troubles, key=lambda t: t.from_min)), tables)
+
+
+def _death(name: str) -> list[Trouble]:
+    """In half of the sessions one long death, when what else comes had its moment. Drawn apart from all else."""
+    chance = random.Random(f"death {name}")
+    if chance.random() < 0.5:
+        return []
+    kind = chance.choice([kind for kind in KINDS.values() if kind.family == DEAD])
+    return [Trouble(kind, kind.draw(chance), round(chance.uniform(LATE_MIN, CALM_MIN - 10), 2))]
 
 
 def _dealt(seed: int, number: int, count: int) -> list[Kind]:

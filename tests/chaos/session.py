@@ -295,6 +295,7 @@ def examine(plan: Plan, books: Books | None, served: RunningServer, config: Path
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),
         *([] if by_hand else verdict.oversold(account)),
+        *verdict.stops_twice(account),
         *verdict.entered_while_halted(books, account),
         *verdict.limits_exceeded(books, account, market, limits, risk.quote_age_max_s),
     ]

@@ -172,13 +172,14 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
         if order.limit_price is None or premium > limits["order_notional_max_usd"]:
             problems.append(f"{about}: {premium} USD, limit {limits['order_notional_max_usd']}")
         day_ns = market.session_at(order.created_ns)
-        earlier = [other for other in orders if other.created_ns < order.created_ns]
+        earlier = [other for other in orders if other.created_ns < order.created_ns and not _rests(other)]
         today = sum(day_ns is not None and other.created_ns >= day_ns.open_ns for other in earlier)
         if today >= limits["orders_per_day"]:
             problems.append(f"{about}: {today} orders before it, limit {limits['orders_per_day']} a day")
         row = books.orders.get(about)
         decided_ns = row["submitted_ns"] if row is not None else order.created_ns
-        others = (books.orders[o.client_order_id]["submitted_ns"] for o in orders if o.client_order_id in books.orders)
+        sent = [o.client_order_id for o in orders if not _rests(o)]  # a resting stop counts for no limit
+        others = (books.orders[name]["submitted_ns"] for name in sent if name in books.orders)
         recent = sum(decided_ns - MINUTE_NS < moment < decided_ns for moment in others)
         if recent >= limits["orders_per_minute"]:
             problems.append(f"{about}: {recent} orders within a minute, limit {limits['orders_per_minute']}")
@@ -195,6 +196,23 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
         for ns, held in _contracts(account, {order.id for order in orders})
         if held > limits["position_contracts_max"] + surprise
     ]
+
+
+def _rests(order: AlpacaOrder) -> bool:
+    return order.type.startswith("stop")
+
+
+def stops_twice(account: Account) -> list[str]:
+    """Stops of one symbol that worked at the same time."""
+    problems = []
+    stops = sorted((order for order in account.orders.values() if _rests(order)), key=lambda order: order.created_ns)
+    for nth, order in enumerate(stops):
+        problems += [
+            f"{order.client_order_id}: sent while {other.client_order_id} rested"
+            for other in stops[:nth]
+            if other.symbol == order.symbol and _at(other, order.created_ns)[1]
+        ]
+    return problems
 
 
 def _contracts(account: Account, order_ids: set[str]) -> Iterator[tuple[int, Decimal]]:
