@@ -161,15 +161,15 @@ def _sells_at_once(draft: Draft, order: Order) -> bool:
 
 def _coverable(draft: Draft, position: Position) -> int:
     """Return how much of the position a stop may still cover: nothing sells it, or is about to, by book and broker."""
-    symbol, broker, held = position.symbol, draft.broker, position.quantity
-    work = draft.exit_of(symbol)
+    symbol, broker = position.symbol, draft.broker
+    rested, work = sum(order.remaining for order in resting(draft, symbol)), draft.exit_of(symbol)
+    free = position.quantity - draft.working(symbol, -1)
     if work is not None and _is_under_way(draft, work):
-        held = min(held, work.goal)
-    free = held - sum(o.remaining for o in draft.orders.values() if o.symbol == symbol and o.side < 0)
+        free = min(free, work.goal - rested)
     if symbol in broker.available:  # nothing of the symbol moved since
         others = max(broker.foreign_held.get(symbol, 0), 0)
         free = min(free, broker.available[symbol] - others - on_its_way(draft, symbol, -1))
-    elif resting(draft, symbol):
+    elif rested:
         return min(free, 0)  # the broker's figure has to say that there is more
     return free
 
@@ -189,7 +189,8 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         return
     rests = any(order.purpose == PROTECTION for order in mine)
     quantity = _coverable(draft, position)
-    why = _hindrance(draft, symbol)
+    late_ns = draft.now_ns - max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
+    why = _hindrance(draft, symbol, late_ns)
     if quantity > 0 and not why and not rests:
         seen = _least_price(draft, symbol)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
@@ -200,8 +201,7 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         if seen is not None and price and draft.desk.decides.rebalances and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")  # by two prices: the quote and the mark
         why = f"its price is unknown, or at {price} USD"
-    since_ns = max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
-    if draft.now_ns - since_ns >= UNCOVERED_NS:
+    if late_ns >= UNCOVERED_NS:
         why = why or "orders of others hold it, or the broker has less"
         why = f"{bare} {symbol}: no stop rests at the broker; {why}"
         draft.alarm("unprotected", why, once=True, about=symbol)
@@ -214,12 +214,12 @@ def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
     return middle is not None and max(middle, mark) <= price
 
 
-def _hindrance(draft: Draft, symbol: str) -> str:
-    """Return why no stop of the symbol can be sent now, "" where one can."""
+def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
+    """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
     if _is_split(draft, symbol) or symbol in draft.basket.leapt:
         return "a split may have changed its shares"
-    if not confirmed(draft, symbol):
-        return "no report says what is there"
+    if not confirmed(draft, symbol) and (late_ns < UNCOVERED_NS or draft.broker.foreign_held.get(symbol)):
+        return "no report says what is there"  # the broker refuses to sell more than that
     if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
         return "a buy works, against which the broker refuses it"
     buys = [work for work in draft.works.values() if (work.symbol, work.purpose) == (symbol, ENTRY)]
