@@ -243,7 +243,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 
 
 def _is_unwanted(draft: Draft, stop: Order) -> bool:
-    """Return whether a stop that never arrived is not sent again: it was cancelled, is too large, or an exit goes on."""
+    """Return whether a stop that never arrived is over: it was cancelled, is too large, or an exit goes on."""
     exits = draft.exit_of(stop.symbol) is not None
     return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
 

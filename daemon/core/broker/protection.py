@@ -88,12 +88,11 @@ def protect(draft: Draft) -> None:
 def _tend(draft: Draft, order: Order) -> None:
     """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now."""
     position, rules = draft.book.positions.get(order.symbol), rules_of(draft)
-    held = position.quantity if position is not None else 0
-    if position is None or rules is None or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
+    over = draft.working(order.symbol, -1) > draft.held(order.symbol)  # with the sales beside it
+    if position is None or rules is None or over or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
-    elif held - draft.working(order.symbol, -1) < 0:  # with the sales beside it
-        draft.cancel(order.client_order_id)
-    elif may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, position, rules):
+        return
+    if may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, position, rules):
         draft.cancel(order.client_order_id)
 
 
@@ -131,19 +130,14 @@ def _open_ns(draft: Draft) -> int:
 def _is_of_other_shares(draft: Draft, order: Order) -> bool:
     """Return whether a split may have changed what a price of the symbol means, which the ledger has not told yet.
 
-    Within the session a price that leaps is no split, and what rests since the broker's figure differs was counted by
-    it.
+    Within a session a price that leaps is no split. What rests since the broker's figure differs was counted by it.
     """
-    symbol, basket, suspicion = order.symbol, draft.basket, draft.broker.suspicion
+    symbol, basket, suspicion, session = order.symbol, draft.basket, draft.broker.suspicion, draft.session.session
     if _is_split(draft, symbol):
         return True
-    if not may_send(draft):
-        return symbol in basket.apart or symbol in basket.leapt
-    session = draft.session.session
-    assert session is not None
-    before = basket.leapt.get(symbol, session.open_ns) < session.open_ns
-    since_ns = draft.now_ns if suspicion is None else suspicion.since_ns
-    return before or (symbol in basket.apart and order.submitted_ns < since_ns)
+    if symbol in basket.leapt and not (session and session.open_ns <= basket.leapt[symbol] < session.close_ns):
+        return True
+    return symbol in basket.apart and (suspicion is None or order.submitted_ns < suspicion.since_ns)
 
 
 def _is_split(draft: Draft, symbol: str) -> bool:
