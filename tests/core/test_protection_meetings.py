@@ -344,6 +344,19 @@ def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:
     assert set(cancels(minutes(desk, 6, 7))) == set(names.values())
 
 
+def test_no_more_than_twenty_stops_are_renewed_in_a_minute() -> None:
+    """Each takes two of the account's calls, and exits wait behind no more of them."""
+    desk, names = protected()
+    (spy, qqq), rested = (desk.state.orders[names[symbol]] for symbol in SYMBOLS), desk.state.orders
+    others = {f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}") for n in range(20)}
+    old = structs.replace(spy, submitted_ns=spy.submitted_ns - 61 * DAY_MIN * 60 * 10**9)
+    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old, **others})
+    met = quoted(desk, 1, 10)
+    assert names["SPY"] not in cancels(met)
+    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old})
+    assert names["SPY"] in cancels(quoted(desk, 1, 12))
+
+
 def test_a_sale_decided_before_the_open_does_not_wait_for_a_stop_rested_at_it() -> None:
     d, account, name = daily()
     d.end(AAA=100.0, BBB=100.0, CCC=100.0)

@@ -9,7 +9,9 @@ shares behind it ends at once, because it would sell short.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
 
 from msgspec import UnsetType
 from msgspec.structs import replace
@@ -32,6 +34,7 @@ RENEWED_NS = 60 * DAY_NS  # a broker drops an order after 90 days
 KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not taken away sooner
 UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
 MOVED = Decimal("0.005")  # of the price: a stop that is further from where it should be is rested anew
+RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
 REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
@@ -59,13 +62,19 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     """
     symbol = position.symbol
     if not draft.desk.decides.rebalances:
-        paid, stop_loss = position.cost / position.quantity, draft.trading.sizing.stop_loss
-        return _on_grid(symbol, paid * (1 - Decimal(str(rules.distance)) * Decimal(str(stop_loss))))
+        part = rules.distance, draft.trading.sizing.stop_loss
+        return _below_paid(symbol, position.cost, position.quantity, *part)
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
         if bars:
             return _on_grid(symbol, Decimal(str(bars[-1].close)) * (1 - Decimal(str(rules.disaster_stop))))
     return Decimal(0)
+
+
+@lru_cache(maxsize=1024)
+def _below_paid(symbol: str, cost: Decimal, quantity: int, distance: float, stop_loss: float) -> Decimal:
+    """Return the price for what was paid, cached: it is asked for at each event."""
+    return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
 
 
 def _on_grid(symbol: str, price: Decimal) -> Decimal:
@@ -75,46 +84,75 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
+    working = Counter[str]()
+    for order in draft.orders.values():
+        if order.side < 0:
+            working[order.symbol] += order.remaining
     for order in tuple(draft.orders.values()):
         if order.purpose == PROTECTION:
-            _tend(draft, order)
+            _tend(draft, order, working[order.symbol])
     rules = rules_of(draft)
     if rules is None or not draft.book.positions or not may_send(draft):
         return
     for symbol in draft.desk.holds.risked(draft):
-        _cover(draft, draft.book.positions[symbol], rules)
+        position = draft.book.positions[symbol]
+        if position.quantity > working[symbol] or _has_foreign(draft):
+            _cover(draft, position, rules)
 
 
-def _tend(draft: Draft, order: Order) -> None:
-    """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now."""
-    position, rules = draft.book.positions.get(order.symbol), rules_of(draft)
-    over = draft.working(order.symbol, -1) > draft.held(order.symbol)  # with the sales beside it
-    if position is None or rules is None or over or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
+def _has_foreign(draft: Draft) -> bool:
+    """Return whether an adopted order of somebody else works: it covers nothing of its symbol."""
+    return any(order.purpose not in (ENTRY, EXIT, PROTECTION) for order in draft.orders.values())
+
+
+def _tend(draft: Draft, order: Order, working: int) -> None:
+    """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now.
+
+    `working` are all orders' sales of the symbol.
+    """
+    held, rules = draft.held(order.symbol), rules_of(draft)
+    if rules is None or working > held or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
         return
-    if may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, position, rules):
+    if may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, held - working, rules):
         draft.cancel(order.client_order_id)
 
 
-def _could_be_better(draft: Draft, order: Order, position: Position, rules: Protection) -> bool:
-    """Return whether another stop would cover more, at its right price, or longer, and could rest now."""
-    seen = _least_price(draft, order.symbol)
-    if seen is None:
-        return False
-    follows = draft.desk.decides.rebalances
+def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -> bool:
+    """Return whether another stop would cover more, at its right price, or longer, and could rest now.
+
+    `bare` is what no order sells.
+    """
+    position, follows = draft.book.positions[order.symbol], draft.desk.decides.rebalances
     due = not follows or order.valid_until_ns < _close_ns(draft)  # it follows the closes: once a session
     old = draft.now_ns - order.submitted_ns > RENEWED_NS
-    more = not order.filled and _coverable(draft, position) > 0
+    more = bare > 0 and not order.filled and _coverable(draft, position) > 0
     if not (due or old or more):
         return False
-    wanted = stop_price(draft, position, rules)
-    if not wanted or seen <= wanted:
+    if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
+        return False  # most of the time
+    seen = _least_price(draft, order.symbol)
+    wanted = Decimal(0) if seen is None else stop_price(draft, position, rules)
+    if seen is None or not wanted or seen <= wanted or _sent_lately(draft) >= RENEWED_MAX:
         return False  # none could rest in its place
-    assert not isinstance(order.stop_price, UnsetType)
-    moved = due and abs(wanted - order.stop_price) > wanted * MOVED
+    moved = due and _is_moved(order, wanted)
     if follows and due and not moved:
         draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
     return moved or old or more
+
+
+def _sent_lately(draft: Draft) -> int:
+    """Return how many stops were sent, or are being taken away, within a minute."""
+    since_ns = draft.now_ns - AGAIN_NS
+    at_ns = [
+        max(order.submitted_ns, order.cancel_since_ns) for order in draft.orders.values() if order.purpose == PROTECTION
+    ]
+    return sum(time_ns > since_ns for time_ns in at_ns)
+
+
+def _is_moved(order: Order, wanted: Decimal) -> bool:
+    assert not isinstance(order.stop_price, UnsetType)
+    return abs(wanted - order.stop_price) > wanted * MOVED
 
 
 def _close_ns(draft: Draft) -> int:
