@@ -18,7 +18,10 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.support.core import resting
-from tests.support.core.desk import CALL, TUESDAY, of, quote
+from tests.support.core.account import line
+from tests.support.core.daily_desk import LAST_FRIDAY
+from tests.support.core.daily_desk import bar as daily_bar
+from tests.support.core.desk import CALL, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
     LIMITED,
     STOP,
@@ -378,3 +381,58 @@ def test_an_upgrade_rests_stops_below_what_was_held_before() -> None:
     assert {(order.symbol, order.quantity, order.stop_price) for order in stops(met)} == {
         (symbol, 10, STOP) for symbol in SYMBOLS
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("e0-share_bars-12-2-0", True),
+        ("e0-share_bars-12-1-0", False),  # a sale
+        ("e0-other-12-2-0", False),  # of another desk
+        ("hand", False),
+    ],
+)
+def test_the_stop_of_a_lost_journal_ends_once_a_person_accepts_its_shares(name: str, *, ends: bool) -> None:
+    desk = Desk(RESTS)
+    fresh = desk.core.start(desk.state.identity, RESTS)
+    desk.state, desk.account.positions = fresh, {"SPY": (10, Decimal(100))}
+    desk.account.take(SubmitOrder(name, "SPY", -1, 10, None, "", 0, stop_price=STOP), desk.at(-60))
+    desk.put(ev.SessionScheduled(desk.at(2), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(2, 1)))
+    assert desk.halted().startswith("foreign_order")
+    met = desk.put(ev.AcceptBrokerRequested(desk.at(2, 2), "mine", "ann"), desk.account.report(desk.at(2, 3)))
+    assert cancels(met) == [name] * ends
+    if ends:
+        desk.account.end(name)
+        met = desk.put(desk.account.report(desk.at(2, 10))) + minutes(desk, 3, 4)
+        assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+
+
+def test_bars_of_the_old_shares_sell_nothing() -> None:
+    """The ledger told the split, the history not yet: a stop 20 % below the old close of 100 is above the new price."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    account.end(name)
+    d.begin(TUESDAY)
+    account.positions["AAA"] = (20, Decimal(50))
+    account.book(line("SPLIT", "AAA", 10))
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    assert d.held == {"AAA": 20}
+    met: list[AnyEffect] = []
+    for second in range(0, 240, 10):
+        met += d.quotes(second / 60, AAA="50") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    met = d.put(ev.HistoryAdjusted(d.at(5), "AAA", halves)) + d.quotes(6, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+
+
+def test_a_close_of_an_earlier_session_sells_nothing() -> None:
+    d, account, name = daily()
+    d.end(BBB=100.0, CCC=100.0)  # AAA has no bar of Monday: the newest is Friday's, at 100
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    met: list[AnyEffect] = []
+    for second in range(0, 240, 10):
+        met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(met), d.state.works, "unprotected" in alarms(met)) == ([], {}, True)

@@ -20,11 +20,14 @@ from daemon.core.book import CENT
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.sending import confirmed, hangs, is_option, may_send, on_its_way, submission_of
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
+from daemon.core.effects import CancelOrder
+from daemon.core.events import BrokerOrder
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import Protection
 from daemon.core.orders import CANCELED, FILLED, REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
+from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, Position
 from strategies.kit.units import DAY_NS, SECOND_NS
 
@@ -36,6 +39,7 @@ UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an 
 MOVED = Decimal("0.005")  # of the price: a stop that is further from where it should be is rested anew
 RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
 REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
+NAME_PARTS = 4  # of an order's name behind the epoch: strategy, decision, leg, attempt
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
 
@@ -131,7 +135,7 @@ def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -
         return False
     if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
         return False  # most of the time
-    seen = _least_price(draft, order.symbol)
+    seen = None if order.symbol in draft.basket.unadjusted else _least_price(draft, order.symbol)
     wanted = Decimal(0) if seen is None else stop_price(draft, position, rules)
     if seen is None or not wanted or seen <= wanted or _sent_lately(draft) >= RENEWED_MAX:
         return False  # none could rest in its place
@@ -230,8 +234,8 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
             limit = _on_grid(symbol, price * (1 - Decimal(str(rules.floor)))) if rules.options == "stop_limit" else None
             _rest(draft, symbol, quantity, price, limit if position.right and limit else None)
             return
-        if seen is not None and price and draft.desk.decides.rebalances and _is_through(draft, symbol, price):
-            exit_by_rule(draft, symbol, "stop_loss")  # by two prices: the quote and the mark
+        if seen is not None and price and _is_through(draft, symbol, price):
+            exit_by_rule(draft, symbol, "stop_loss")
         why = f"its price is unknown, or at {price} USD"
     if late_ns >= UNCOVERED_NS:
         why = why or "orders of others hold it, or the broker has less"
@@ -240,7 +244,15 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
 
 
 def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
-    """Return whether the last confirmed price and a newer narrow quote are both at the stop or below."""
+    """Return whether a desk without a stop of its own leaves: two prices are at the stop of the newest close, or below.
+
+    They are the last confirmed price and a newer narrow quote.
+    """
+    if not draft.desk.decides.rebalances:
+        return False
+    newest_ns = draft.desk.decides.known(draft)[symbol][-1].start_ns
+    if new_york_date(newest_ns).isoformat() != draft.session.previous:
+        return False
     quote, mark = draft.quotes[symbol], draft.marks[symbol]
     middle = middle_of(quote, draft.desk.holds.guard(draft.trading))
     return middle is not None and max(middle, mark) <= price
@@ -248,8 +260,8 @@ def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
 
 def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
-    if _is_split(draft, symbol) or symbol in draft.basket.leapt:
-        return "a split may have changed its shares"
+    if _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted:
+        return "a split may have changed its shares, or its bars are of the old ones"
     if not confirmed(draft, symbol) and (late_ns < UNCOVERED_NS or draft.broker.foreign_held.get(symbol)):
         return "no report says what is there"  # the broker refuses to sell more than that
     if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
@@ -374,3 +386,16 @@ def on_stop_removed(draft: Draft, order: Order) -> bool:
     why = f"{order.client_order_id} ({order.remaining} {order.symbol}) was cancelled, and not by this desk"
     draft.alarm("stop_removed", why)
     return True
+
+
+def end_former(draft: Draft, report: BrokerOrder) -> None:
+    """End a stop that this strategy's desk rested under a journal that is lost: its shares are now in this one's book.
+
+    Its name says so; nothing else would ever end it, and it holds back what it covers.
+    """
+    epoch, *rest = report.client_order_id.rsplit("-", 4)
+    strategy, number, leg, attempt = rest if len(rest) == NAME_PARTS else ("", "", "", "")
+    named = (strategy, leg, attempt) == (draft.identity.strategy, str(PROTECTION_LEG), "0") and number.isdecimal()
+    if epoch and named and report.side < 0 and report.symbol in draft.book.positions:
+        draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
+        draft.effects.append(CancelOrder(report.client_order_id))

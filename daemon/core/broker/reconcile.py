@@ -26,6 +26,7 @@ from daemon.core.broker.foreign import (
 )
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
 from daemon.core.broker.on_broker import absorb, count_refused_exits
+from daemon.core.broker.protection import end_former
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
@@ -383,6 +384,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         take_over(draft, position.symbol, position, "adopt" if accepted else rule)
     for order in foreign:
         met_at_begin(draft, order)
+        end_former(draft, order)
     book = mark_book(draft, draft.book)
     draft.book = begin_book(book)
     return True
