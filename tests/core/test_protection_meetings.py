@@ -219,6 +219,34 @@ def test_a_partial_fill_of_the_stop_that_is_busted_is_covered_again() -> None:
     assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
 
 
+def test_a_sale_that_is_refused_once_is_tried_again_before_a_stop_stands_in_its_way() -> None:
+    desk, names = protected()
+    desk.put(ev.FlattenRequested(desk.at(2), "out", "ann"))
+    quoted(desk, 2, 1)
+    tried, sent, later = list[tuple[float, str, str]](), list[AnyEffect](), list[AnyEffect]()
+    for second in range(2, 400):
+        for name in list(names.values()):
+            order = desk.state.orders.get(name)
+            if order is not None and order.cancel_asked_ns:
+                desk.account.end(name)
+                sent += desk.put(ev.OrderCanceled(desk.at(2, second), name))
+        sent, later = [*later, *sent, *quoted(desk, 2, second)], []
+        rested = {order.symbol: desk.take([order])[0] for order in stops(sent)}
+        names |= rested
+        tried += [(second, order.symbol, "stop") for order in stops(sent)]
+        for order in sales(sent):
+            tried.append((second, order.symbol, "sale"))
+            later += desk.put(ev.OrderRejected(desk.at(2, second + 0.2), order.client_order_id, "not now"))
+        sent = []
+    of_spy = [(second, what) for second, symbol, what in tried if symbol == "SPY"]
+    assert [what for _, what in of_spy][:5] == ["sale", "sale", "stop", "sale", "stop"]
+    times = [second for second, _ in of_spy]
+    assert times[1] - times[0] <= 62  # a re-price interval
+    assert times[2] - times[1] <= 2  # refused twice: it is covered
+    assert 120 <= times[3] - times[2] <= 125
+    assert times[4] - times[3] <= 2
+
+
 # --- a part is sold ---------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +289,7 @@ def test_an_exit_of_all_does_not_wait_for_the_stop_below_what_a_trim_leaves() ->
     assert stop in cancels(met)
 
 
-def test_a_trim_that_is_refused_leaves_the_rest_covered() -> None:
+def test_a_trim_that_is_refused_leaves_the_rest_covered_and_then_all() -> None:
     desk, _, ended = trims()
     (small,) = desk.take([*stops(ended)])
     met: list[AnyEffect] = []
@@ -271,7 +299,9 @@ def test_a_trim_that_is_refused_leaves_the_rest_covered() -> None:
                 desk.put(ev.OrderRejected(desk.at(minute, 6), order.client_order_id, "not now"))
         met += minutes(desk, minute + 1, minute + 2)
         assert 6 <= working_sells(desk, "SPY") <= 10
-    assert (small in cancels(met), {order.quantity for order in sales(met)}) == (False, {4})
+        if minute == 2:
+            assert (small in cancels(met), {order.quantity for order in sales(met)}) == (False, {4})
+    assert small in cancels(met)  # refused twice
 
 
 def test_a_trim_of_contracts_leaves_the_rest_covered() -> None:

@@ -33,6 +33,7 @@ from strategies.kit.units import DAY_NS, SECOND_NS
 
 PROTECTION_LEG = 2  # of a stop's name; entries have leg 0, exits leg 1
 AGAIN_NS = 60 * SECOND_NS  # after one was refused or taken away, and with an exit that does not sell
+REPORT_NS = 15 * SECOND_NS  # and this for its report, before its stop rests again
 RENEWED_NS = 60 * DAY_NS  # a broker drops an order after 90 days
 KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not taken away sooner
 UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
@@ -211,9 +212,21 @@ def _coverable(draft: Draft, position: Position) -> int:
 
 
 def _is_under_way(draft: Draft, work: Work) -> bool:
-    """Return whether the work may soon have an order: one that had none for long is no cover."""
-    since_ns = max(_left_alone_ns(draft, work.symbol), work.started_ns, _open_ns(draft))
-    return draft.now_ns - since_ns < AGAIN_NS
+    """Return whether the work may soon have an order: one that had none for long, or was refused twice, is no cover."""
+    since_ns = max(_left_alone_ns(draft, work.symbol), work.started_ns, work.report_ns, _open_ns(draft))
+    return draft.now_ns - since_ns < AGAIN_NS + REPORT_NS and _is_refused(draft, work) is None
+
+
+def _is_refused(draft: Draft, work: Work) -> Order | None:
+    """Return the work's last order where it and the one before were refused, and no stop made way for another since.
+
+    The first refusal is answered by another order at once.
+    """
+    last = draft.find_order(work.order_id) if work.attempt > 0 else None
+    if last is None or last.status != REJECTED:
+        return None
+    stops = _ended(draft, work.symbol)
+    return None if stops and max(order.news_ns for order in stops) > last.news_ns else last
 
 
 def _cover(draft: Draft, position: Position, rules: Protection) -> None:
@@ -368,7 +381,10 @@ def lift(draft: Draft, work: Work) -> bool:
 
 
 def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
-    """Return whether the stop was rested because the work had no order for long: not below what a trim left."""
+    """Return whether the stop was rested because the work did not sell: not below what a trim left."""
+    refused = _is_refused(draft, work)
+    if refused is not None:
+        return order.submitted_ns >= refused.news_ns
     ended = [one.news_ns for one in draft.closed.values() if one.symbol == order.symbol]
     last_ns = max((news_ns for news_ns in ended if news_ns <= order.submitted_ns), default=0)
     return order.submitted_ns - max(last_ns, work.started_ns, _open_ns(draft)) >= AGAIN_NS
