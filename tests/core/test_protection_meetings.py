@@ -18,8 +18,8 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.support.core import resting
-from tests.support.core.account import line
-from tests.support.core.daily_desk import LAST_FRIDAY
+from tests.support.core.account import Account, line
+from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk
 from tests.support.core.daily_desk import bar as daily_bar
 from tests.support.core.desk import CALL, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
@@ -226,8 +226,8 @@ def test_a_sale_that_is_refused_once_is_tried_again_before_a_stop_stands_in_its_
     tried, sent, later = list[tuple[float, str, str]](), list[AnyEffect](), list[AnyEffect]()
     for second in range(2, 400):
         for name in list(names.values()):
-            order = desk.state.orders.get(name)
-            if order is not None and order.cancel_asked_ns:
+            rests = desk.state.orders.get(name)
+            if rests is not None and rests.cancel_asked_ns:
                 desk.account.end(name)
                 sent += desk.put(ev.OrderCanceled(desk.at(2, second), name))
         sent, later = [*later, *sent, *quoted(desk, 2, second)], []
@@ -466,3 +466,42 @@ def test_a_close_of_an_earlier_session_sells_nothing() -> None:
     for second in range(0, 240, 10):
         met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
     assert (sales(met), d.state.works, "unprotected" in alarms(met)) == ([], {}, True)
+
+
+def announced(d: DailyDesk, account: Account, kind: str, minute: float, day: str = TUESDAY.date) -> ev.BrokerReported:
+    """A report that names what happens to AAA on that day."""
+    line = ev.Activity(f"{day} {kind} AAA", kind, "AAA", Decimal(0), None, Decimal(0), "announced", 0, ex_date=day)
+    return structs.replace(account.report(d.at(minute)), activities=(line,))
+
+
+@pytest.mark.parametrize("kind", ["SPLIT", "SPIN", "MA"])
+def test_what_is_announced_for_the_day_takes_the_stop_away_before_the_open(kind: str) -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    assert cancels(d.put(announced(d, account, kind, -25, "2024-07-03"))) == []  # tomorrow's
+    assert cancels(d.put(announced(d, account, kind, -20))) == [name]
+    account.end(name)
+    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    for second in range(0, 120, 10):
+        met += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
+    # after a spin-off or a merger that did not move the price it rests again; a split waits for the ledger
+    assert [order.quantity for order in stops(met)] == ([] if kind == "SPLIT" else [10])
+    assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9000))
+
+
+def test_an_announced_split_that_the_ledger_tells_at_noon_is_covered_then_and_sells_nothing_before() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(announced(d, account, "SPLIT", -20))
+    account.end(name)
+    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    for minute in range(150):
+        met += d.quotes(minute, AAA="50") + d.put(account.report(d.at(minute, 1)))
+    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+    account.positions["AAA"] = (20, Decimal(50))
+    account.book(line("SPLIT", "AAA", 10))
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    met = d.put(account.report(d.at(150)), ev.HistoryAdjusted(d.at(151), "AAA", halves)) + d.quotes(152, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]

@@ -35,7 +35,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.splits import note_accepted, only_splits_differ
+from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, only_splits_differ
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -351,7 +351,9 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             on_order_filled(draft, fill)
     give_up_sold(draft)
     for activity in sorted(event.activities, key=arrives):
-        if activity.status != "pending" and _mark_seen(draft, activity):
+        if activity.status == ANNOUNCED:
+            note_announced(draft, activity)
+        elif activity.status != "pending" and _mark_seen(draft, activity):
             with draft.because(cause_of(activity)):
                 book_activity(draft, activity)
 
@@ -367,7 +369,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     Foreign positions and open orders are judged by the rule: False while they block the begin.
     """
     for line in event.activities:  # seen once: a later report does not repeat them
-        if line.status != "pending":
+        if line.status not in ("pending", ANNOUNCED):
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
