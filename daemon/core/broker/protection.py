@@ -33,7 +33,7 @@ from strategies.kit.units import DAY_NS, SECOND_NS
 
 PROTECTION_LEG = 2  # of a stop's name; entries have leg 0, exits leg 1
 AGAIN_NS = 60 * SECOND_NS  # after one was refused or taken away, and with an exit that does not sell
-REPORT_NS = 15 * SECOND_NS  # and this for its report, before its stop rests again
+REPORT_NS = 15 * SECOND_NS  # and this for a report, before a stop rests without one
 RENEWED_NS = 60 * DAY_NS  # a broker drops an order after 90 days
 KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not taken away sooner
 UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
@@ -275,7 +275,7 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
     if _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted:
         return "a split may have changed its shares, or its bars are of the old ones"
-    if not confirmed(draft, symbol) and (late_ns < UNCOVERED_NS or draft.broker.foreign_held.get(symbol)):
+    if not confirmed(draft, symbol) and (late_ns < REPORT_NS or draft.broker.foreign_held.get(symbol)):
         return "no report says what is there"  # the broker refuses to sell more than that
     if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
         return "a buy works, against which the broker refuses it"
