@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import DeskSettings
-from daemon.config.tables import AUTO, STOCK_FEEDS
+from daemon.config.tables import STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified, RunStarted
-from daemon.core.limits import Trading
+from daemon.core.limits import AUTO, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
 from daemon.core.strategy_rules import other_rules

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from daemon.app.desk import CheckedDesk
 from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
-from daemon.core.limits import Basket
+from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
@@ -70,7 +71,10 @@ class TapeReplay(CheckedDesk):
         spec = self.strategy.spec
         named = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
         quotes = "" if self.quotes is None else f"{self.quotes.sha256}|{self.quotes.root}|{self.quotes.closes_name}|"
-        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(self.settings.trading())
+        trading = self.settings.trading()
+        if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker == AUTO:
+            trading = replace(trading, protection=UNSET)  # no stop of a replay
+        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(trading)
         return hashlib.sha256(seed).hexdigest()[:10]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
+from daemon.core.limits import AUTO
 from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
 
@@ -125,6 +126,8 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     if not rules.rest_at_broker or not is_known(strategy):
         return
     spec = entry(strategy).make().spec
+    if rules.rest_at_broker == AUTO and not rules.covers(spec):
+        return
     if not spec.shares_stopped and not spec.chained:
         if not rules.disaster_stop:
             expected = f"more than 0, such as 0.2: {strategy} has no stop of its own; else rest_at_broker = false"

@@ -144,8 +144,7 @@ def load(
     try:
         settings = DeskSettings.model_validate(merged.tables)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-        raise refusal(merged.problem(*explained(detail)) for detail in details) from None
+        raise refusal(merged.problem(*each) for each in explained(error)) from None
     problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings)]
     if problems:
         raise refusal(problems)

@@ -10,11 +10,13 @@ import os
 import re
 import sqlite3
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
+
+from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
 from daemon.journal.rows import STRATEGY_FROM, JournalError
@@ -225,7 +227,7 @@ class Merged:
         if self._ranks.get(key, -1) > rank:
             return
         self.origins[key], self._ranks[key] = origin, rank
-        if isinstance(value, bool) and not isinstance(self._defaults[key], bool):
+        if isinstance(value, bool) and not isinstance(self._defaults[key], bool) and self._defaults[key] != AUTO:
             self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
         section, _, name = key.partition(".")
         self.tables.setdefault(section, {})[name] = value
@@ -247,12 +249,17 @@ class Merged:
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
 
-def explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
-    """Return pydantic's error of one value as (dotted key, value, expected)."""
-    key = ".".join(str(part) for part in detail["loc"][:2])
-    expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
-    expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
-    return key, detail["input"], expected
+def explained(error: ValidationError) -> Iterator[tuple[str, object, str]]:
+    """Yield pydantic's errors as (dotted key, value, expected): one for a value that may be a switch or a word."""
+    switches: dict[str, object] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in detail["loc"][:2])
+        expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
+        expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
+        if detail["loc"][2:] == ("bool",):
+            switches[key] = detail["input"]
+        else:
+            yield key, detail["input"], f"true, false or {expected}" if key in switches else expected
 
 
 def refusal(problems: Iterable[str]) -> ConfigError:

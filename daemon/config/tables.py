@@ -16,6 +16,7 @@ from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from daemon.core.limits import (
+    AUTO,
     Basket,
     Broker,
     Contracts,
@@ -28,6 +29,7 @@ from daemon.core.limits import (
     Sizing,
     Trading,
 )
+from daemon.core.strategy_rules import protection
 from daemon.host.state_place import STATE_DIR
 
 SYMBOLS_MAX = 500
@@ -93,7 +95,6 @@ class JournalTable:
     rotate_mib: Annotated[int, Ge(0)] = 1024
 
 
-AUTO = "auto"
 StockFeed = Literal["auto", "sip", "iex"]
 OptionFeed = Literal["auto", "opra", "indicative"]
 STOCK_FEEDS, OPTION_FEEDS = ("sip", "iex"), ("opra", "indicative")
@@ -328,7 +329,7 @@ class DeskSettings(BaseModel):
             paper=self.paper,
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
             served=self._served() if self.policy.answers == "served" else UNSET,
-            protection=self.protection if self.protection.rest_at_broker else UNSET,
+            protection=protection(self.desk.strategy, self.protection),
         )
 
     def _served(self) -> Served:

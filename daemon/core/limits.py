@@ -14,6 +14,8 @@ import msgspec
 from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET, UnsetType
 
+from strategies.kit.contract import Spec
+
 Fraction = Annotated[float, Ge(0), Le(1)]
 Minutes = Annotated[int, Ge(0), Le(390)]
 Count = Annotated[int, Ge(0)]
@@ -120,16 +122,25 @@ class Broker:
     on_stop: Literal["keep", "flatten"] = "keep"  # positions when the daemon is stopped
 
 
+AUTO = "auto"  # of a key whose value follows from the desk
+
+
 @dataclass(frozen=True, slots=True)
 class Protection:
     """Stops that rest at the broker below what the desk holds."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    rest_at_broker: bool = False  # for shares with a stop of their own (`sizing.stop_loss`), at a real broker
+    rest_at_broker: bool | Literal["auto"] = "auto"  # auto: at a real broker, where one of the rules below is for it
     distance: Annotated[float, Ge(1), Le(20)] = 1.5  # times `sizing.stop_loss` below the price paid
     disaster_stop: Annotated[float, Ge(0), Lt(1)] = 0.0  # below the last close, for a desk without a stop of its own
     options: Literal["off", "stop_limit", "stop"] = "off"  # nobody says what elects an option's stop, trade or quote
     floor: Annotated[float, Gt(0), Lt(1)] = 0.5  # a stop_limit sells no further below its stop than this part of it
+
+    def covers(self, spec: Spec) -> bool:
+        """Return whether there is a rule for what a desk of this strategy holds."""
+        if spec.shares_stopped:
+            return True
+        return self.options != "off" if spec.chained else self.disaster_stop > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +281,7 @@ class Trading:
     paper: Paper = field(default_factory=Paper)
     exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
     served: Served | UnsetType = UNSET  # unset where the daemon's own model answers
-    protection: Protection | UnsetType = UNSET  # unset where no stop rests at the broker
+    protection: Protection | UnsetType = UNSET  # unset where no stop may rest at the broker
 
     @property
     def exploring(self) -> Exploration:

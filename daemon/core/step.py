@@ -284,7 +284,8 @@ class Core:
         handler(draft, event)
         if draft.ask is not None:
             expire_ask(draft)
-        if kind not in self._quiet and not self.desk.decides.fills_to_come(draft):
+        drives = kind not in self._quiet or (kind is ev.OrderCanceled and _ends_a_stop(draft, event))
+        if drives and not self.desk.decides.fills_to_come(draft):
             if draft.book.positions:
                 flatten_when_due(draft)
             self._drive(draft)
@@ -302,6 +303,12 @@ class Core:
         """Return a decoder of what `daemon.core.state.encode_state` wrote."""
         generic: Any = State  # its parameter is known only here, at run time
         return msgspec.json.Decoder(generic[self.strategy.state_type])
+
+
+def _ends_a_stop(draft: Draft, event: Any) -> bool:
+    """Return whether the end of a resting stop made a sale or a buy possible that waits for it."""
+    order = draft.closed.get(event.client_order_id)
+    return order is not None and order.purpose == PROTECTION
 
 
 Caused = Event | AskPolicy

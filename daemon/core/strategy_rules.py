@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,7 +10,10 @@ from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any
 
-from daemon.core.limits import Trading
+from msgspec import UNSET, UnsetType
+
+from daemon.core.limits import AUTO, Protection, Trading
+from strategies.kit.entry import OwnStrategyError
 from strategies.registry import entry
 
 DIGEST = "digest"  # the name among a manifest's rules
@@ -27,12 +31,26 @@ def trading_for(strategy: str) -> Trading:
             except TypeError as error:
                 raise ValueError(f"the defaults of {strategy} in [{table}]: {error}: see config.toml") from error
             rules = replace(rules, **changed)
-    return rules
+    return replace(rules, protection=protection(strategy, Protection()))
+
+
+def protection(strategy: str, rules: Protection) -> Protection | UnsetType:
+    """The rules of resting stops as a desk's rules have them: unset where none may rest, whatever the broker.
+
+    A strategy of one's own that cannot be imported keeps them: what it holds decides then.
+    """
+    if rules.rest_at_broker == AUTO:
+        with contextlib.suppress(OwnStrategyError):
+            return rules if rules.covers(entry(strategy).make().spec) else UNSET
+    return rules if rules.rest_at_broker else UNSET
 
 
 def rules_digest(trading: Trading) -> str:
     """SHA-256, 64 hexadecimal digits, of the tables that training plays by; 0.50 and 0.5 are the same number."""
-    text = json.dumps({f"{table}.{key}": value for table in TABLES for key, value in _values(getattr(trading, table))})
+    tables = {table: getattr(trading, table) for table in TABLES}
+    if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker is True:
+        tables["protection"] = trading.protection  # a dry run plays by it too
+    text = json.dumps({f"{name}.{key}": value for name, table in tables.items() for key, value in _values(table)})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -36,7 +36,7 @@ class GateLine(msgspec.Struct, frozen=True):
 
 
 class PositionLine(msgspec.Struct, frozen=True):
-    """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none."""
+    """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none, `rests` where none rests."""
 
     symbol: str
     quantity: int
@@ -46,6 +46,7 @@ class PositionLine(msgspec.Struct, frozen=True):
     opened: float
     stop: float = 0.0
     target: float = 0.0
+    rests: float = 0.0  # price of the stop that rests at the broker
     value_usd: float = 0.0  # at the mark
     entered: int = 0  # in all since it was opened, 0 where that is not known
     realised_usd: float = 0.0  # by what was left again, and fees
@@ -63,6 +64,8 @@ class OpenOrder(msgspec.Struct, frozen=True):
     limit: float  # 0: market
     status: str
     submitted: float
+    resting: bool = False  # a stop, `stop` its price where that is known
+    stop: float = 0.0
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -291,6 +294,7 @@ class OrderLine(msgspec.Struct, frozen=True):
     filled: int
     submitted: float
     fills: tuple[tuple[float, int, float, float], ...]
+    resting: bool = False  # a stop that rested at the broker
 
 
 class DecisionPage(msgspec.Struct, frozen=True):

@@ -307,6 +307,14 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "protection.disaster_stop is 0.2 (from {file}): expected 0: online_dqn has a stop of its own, which",
         ),
         (
+            '[protection]\nrest_at_broker = "of course"\n',
+            'protection.rest_at_broker is "of course" (from {file}): expected true, false or \'auto\': change it there',
+        ),
+        (
+            '[desk]\nstrategy = "online_dqn"\n[protection]\ndisaster_stop = 0.2\n',
+            "protection.disaster_stop is 0.2 (from {file}): expected 0: online_dqn has a stop of its own, which",
+        ),
+        (
             '[protection]\nrest_at_broker = true\noptions = "stop"\ndistance = 3.4\n',
             "protection.distance is 3.4 (from {file}): expected less than 3.33: times sizing.stop_loss (0.3) it must",
         ),

@@ -6,6 +6,7 @@ and a distance of 1.5 the broker's is 45 % below: 55 USD.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -14,11 +15,14 @@ from msgspec import structs
 
 from daemon.app.live.desk import settled
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.limits import Protection
 from daemon.core.orders import ACCEPTED
+from daemon.core.paper.shares import SharePaperBroker
+from strategies.kit.contract import Bar
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY
 from tests.support.core.daily_desk import bar as daily_bar
-from tests.support.core.desk import CALL, MONDAY, TUESDAY, of, quote
+from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
     LIMITED,
     MONDAY_S,
@@ -34,7 +38,8 @@ from tests.support.core.resting import (
     stops,
     working_sells,
 )
-from tests.support.core.two_shares import RULES, SYMBOLS, Desk
+from tests.support.core.two_shares import RULES, SYMBOLS, Desk, TwoShares
+from training.evaluate.machine import started
 
 
 def test_a_stop_rests_below_all_that_is_held_until_it_is_cancelled() -> None:
@@ -414,3 +419,56 @@ def test_bars_that_were_split_over_night_end_the_stop_before_the_open() -> None:
     account.end(name)
     sent = d.put(ev.OrderCanceled(d.at(-59), name), account.report(d.at(-58))) + d.quotes(0, AAA="50")
     assert stops(sent) == []  # not before the ledger has its line
+
+
+# --- dry runs: filled on paper, by bars ---------------------------------------------------------------------------
+
+
+def dry_run(rests: bool | str, lows: dict[int, float]) -> list[tuple[str, int, str, str]]:
+    """(symbol, side, price, minute) of the fills of a desk that wants SPY until the tenth minute; bars at 100.
+
+    `lows` are lower lows by the minute, SPY's alone. Ten shares are bought at the open of minute 1.
+    """
+    rules = replace(RESTS, protection=Protection(rest_at_broker=rests))  # type: ignore[arg-type]
+    strategy = TwoShares()
+    machine = started(strategy, rules, SharePaperBroker(rules, SYMBOLS, by_bar=True))
+    fills: list[tuple[str, int, str, str]] = []
+
+    def bars() -> Iterator[ev.Event]:
+        yield ev.SessionScheduled(MONDAY.open_ns - MINUTE, MONDAY, SESSIONS[1:])
+        for minute in range(20):
+            start = MONDAY.open_ns + minute * MINUTE
+            for symbol in SYMBOLS:
+                low = lows.get(minute, 100.0) if symbol == "SPY" else 100.0
+                yield ev.BarClosed(start + MINUTE, Bar(symbol, start, 100.0, 100.0, low, 100.0, 1000.0))
+
+    def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
+        wish = 1.0 if now_ns < MONDAY.open_ns + 10 * MINUTE else -1.0
+        return ev.PolicyAnswered(now_ns, question.decision, (wish, -1.0), b"", "v1")
+
+    def watch(event: ev.Event, _: object) -> None:
+        if isinstance(event, ev.OrderFilled):
+            minute = (event.filled_ns - MONDAY.open_ns) / MINUTE
+            fills.append((event.symbol, event.side, str(event.price), f"{minute:g}"))
+
+    machine.run(bars(), answer, watch)
+    return fills
+
+
+def test_a_dry_run_s_exit_leaves_at_the_same_bar_with_a_stop_in_its_way() -> None:
+    """Order news drive no sale of shares, since one print fills many; the end of a stop does."""
+    without = dry_run(False, {})
+    assert [(symbol, side, round(float(minute), 6)) for symbol, side, _, minute in without] == [
+        ("SPY", 1, 1.0),
+        ("SPY", -1, 10.0),
+    ]
+    assert dry_run(True, {}) == without
+
+
+def test_a_dry_run_s_stop_sells_within_the_bar_that_falls_through_it() -> None:
+    """Bought at 100.0 less nothing: 30 % and half as much again below is 55; the wait of 2 bp makes it 54.989."""
+    assert dry_run(True, {5: 55.0})[1] == ("SPY", -1, "54.9890", "6")
+
+
+def test_by_itself_no_stop_rests_in_a_dry_run() -> None:
+    assert dry_run("auto", {5: 55.0})[1][2:] != ("54.9890", "6")

@@ -14,7 +14,8 @@ from daemon.brokers.api import BrokerError, BrokerRefused, alone
 from daemon.brokers.registry import broker_of
 from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
-from daemon.config.tables import AUTO, OPTION_FEEDS, STOCK_FEEDS
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
+from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock

@@ -49,7 +49,8 @@ from daemon.brokers.api import (
 )
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, DeskSettings
-from daemon.config.tables import AUTO, OPTION_FEEDS, STOCK_FEEDS, FeedTable
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, FeedTable
+from daemon.core.limits import AUTO
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS

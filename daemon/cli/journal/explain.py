@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
+from daemon.core.draft import PROTECTION
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.outcomes import (
@@ -273,7 +274,7 @@ def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> 
             o["client_order_id"],
             o["symbol"],
             f"{o['side']:+d} x {o['quantity']}",
-            o["limit_price"] or "market",
+            "stop" if o["purpose"] == PROTECTION else o["limit_price"] or "market",
             o["status"],
             str(o["filled"]),
             o["fees_usd"],

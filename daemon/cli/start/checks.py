@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from msgspec import UNSET
+
 from daemon.app.live.prepare import Live
 from daemon.app.operator_side import broker_keys
 from daemon.brokers.api import AccountSummary, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
 from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
+from daemon.core.limits import AUTO
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
@@ -122,12 +125,11 @@ def _permissions(path: Path) -> CheckLine:
 def protection_findings(settings: DeskSettings, *, dry_run: bool) -> list[CheckLine]:
     """Say what rests at the broker while the daemon is down, where something does."""
     rules = settings.protection
-    if not rules.rest_at_broker:
+    if settings.trading().protection is UNSET:
         return []
-    if dry_run:
-        return [
-            CheckLine("protection", WARN, "a dry run rests no stop: its fills show none of protection.rest_at_broker")
-        ]
+    if dry_run and rules.rest_at_broker == AUTO:
+        text = "orders to the broker have one; this dry run has none: protection.rest_at_broker = true has it here too"
+        return [CheckLine("protection", WARN, f"no stop rests: {text}")]
     if trades_shares(settings):
         far = f"{rules.disaster_stop:.0%} below the last close" if rules.disaster_stop else _distance(settings)
         return [CheckLine("protection", OK, f"a stop rests {far}, until it is cancelled")]

@@ -23,7 +23,7 @@ from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
 from daemon.core.effects import CancelOrder
 from daemon.core.events import BrokerOrder
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
-from daemon.core.limits import Protection
+from daemon.core.limits import AUTO, Protection
 from daemon.core.orders import CANCELED, FILLED, REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
@@ -45,13 +45,13 @@ REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before 
 
 
 def rules_of(draft: Draft) -> Protection | None:
-    """Return the rules where the desk rests stops: at a real broker, for what has a stop of its own."""
+    """Return the rules where the desk rests stops: for what has a stop of its own, or a `disaster_stop`."""
     rules, spec = draft.trading.protection, draft.spec
-    if isinstance(rules, UnsetType) or draft.identity.mode not in BROKER_MODES:
+    if isinstance(rules, UnsetType):
         return None
-    if spec.shares_stopped or draft.desk.decides.rebalances:
-        return rules
-    return rules if spec.chained and rules.options != "off" else None
+    if rules.rest_at_broker == AUTO and draft.identity.mode not in BROKER_MODES:
+        return None
+    return rules if rules.covers(spec) else None
 
 
 def resting(draft: Draft, symbol: str) -> list[Order]:
@@ -275,7 +275,8 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
     if _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted:
         return "a split may have changed its shares, or its bars are of the old ones"
-    if not confirmed(draft, symbol) and (late_ns < REPORT_NS or draft.broker.foreign_held.get(symbol)):
+    real = draft.identity.mode in BROKER_MODES
+    if real and not confirmed(draft, symbol) and (late_ns < REPORT_NS or draft.broker.foreign_held.get(symbol)):
         return "no report says what is there"  # the broker refuses to sell more than that
     if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
         return "a buy works, against which the broker refuses it"

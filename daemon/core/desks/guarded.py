@@ -28,10 +28,11 @@ class GuardedStrategy:
     type than its contract has, a number that is NaN or infinite.
     """
 
-    __slots__ = ("_strategy",)
+    __slots__ = ("_known", "_strategy")
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
+        self._known: tuple[Any, Mapping[str, tuple[Bar, ...]]] | None = None  # of the newest state that was asked for
 
     def observe(self, draft: Draft, bars: tuple[Bar, ...], view: View) -> Observation | None:
         """Pass bars and return the observation; None while not warm, or off."""
@@ -86,13 +87,18 @@ class GuardedStrategy:
             _keep(draft, self._strategy.readjust(draft.strategy, symbol, bars), "readjust")
 
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
-        """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say."""
-        try:
-            return kept_bars(self._strategy, draft.strategy)
-        except Exception:
-            if not draft.risk.strategy_off:
-                raise
-            return {}
+        """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say.
+
+        Those of the newest state are remembered: reading thousands of bars takes milliseconds.
+        """
+        if self._known is None or self._known[0] is not draft.strategy:
+            try:
+                self._known = draft.strategy, kept_bars(self._strategy, draft.strategy)
+            except Exception:
+                if not draft.risk.strategy_off:
+                    raise
+                return {}
+        return self._known[1]
 
 
 def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import ClassVar
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
@@ -213,10 +214,31 @@ class PaperBroker:
             state = self._open_market(state, state.session, time_ns, news)
         state = replace(state, last_bar=bar)
         for order in state.orders:
-            fill = self._fill(state, order, bar)
-            if fill is not None:
+            fill = self._fill(state, order, bar) if order.stop_price is UNSET else self._stop(state, order, bar)
+            if fill is None:
+                continue
+            if order.stop_price is not UNSET and order.limit_price is not None and fill[0] < order.limit_price:
+                state, _ = elected(state, order)
+            else:
                 state = filled(state, order, fill, self._paper, time_ns, news)
         return state
+
+    def _stop(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+        """Return the price and the time at which `bar` elects a stop, None when its bid stays above it.
+
+        At the open where that is at or below it; else a cent below the stop if the bar's worst price touches it.
+        """
+        market, stop = state.market, order.stop_price
+        if market is None or isinstance(stop, UnsetType) or order.submitted_ns > bar.start_ns:
+            return None
+        worst = bar.low if option_terms(order.symbol)[1] > 0 else bar.high
+        end_ns = bar.start_ns + MINUTE_NS
+        for underlying, at_ns, least in ((bar.open, bar.start_ns, ZERO), (worst, end_ns, stop - CENT)):
+            cents = market.cents(order.symbol, underlying, at_ns, self._paper)
+            if cents is not None and usd(cents[0]) <= stop:
+                price = max(usd(cents[0]), least)
+                return (price, at_ns) if price else None
+        return None
 
     def _fill(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
         """Return the price and the time at which the order trades within `bar`, None when it does not.
@@ -305,9 +327,17 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
     if reason:
         news.append(OrderRejected(time_ns, name, reason))
         return state
-    working = RestingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+    working = RestingOrder(
+        name, order.symbol, order.side, order.quantity, order.limit_price, time_ns, stop_price=order.stop_price
+    )
     news.append(OrderAccepted(time_ns, name))
     return replace(state, orders=(*state.orders, working))
+
+
+def elected(state: PaperState, stop: RestingOrder) -> tuple[PaperState, RestingOrder]:
+    """Make a stop the market or limit order that it becomes once its price is there, and return that too."""
+    order = replace(stop, stop_price=UNSET)
+    return replace(state, orders=tuple([order if other is stop else other for other in state.orders])), order
 
 
 def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> PaperState:
@@ -330,7 +360,7 @@ def filled(
     paid = fees(so_far, cost * SHARES, order.side, paper)
     name, symbol, side = order.client_order_id, order.symbol, order.side
     news.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
-    rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid),)
+    rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid, stop_price=UNSET),)
     at = state.orders.index(order)
     return replace(
         state,

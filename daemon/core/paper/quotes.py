@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import ClassVar
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
@@ -26,7 +27,7 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import SessionMarket, expiries_from, option_terms
 from daemon.core.limits import Trading
-from daemon.core.paper.paper import ORDER_NEWS, cancel, filled, settle, submit
+from daemon.core.paper.paper import ORDER_NEWS, cancel, elected, filled, settle, submit
 from daemon.core.paper.refusals import refusal_given
 from daemon.core.paper.state import (
     PaperState,
@@ -143,8 +144,10 @@ class QuotePaperBroker:
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
         """Fill the working orders, first come first, at those quotes that are newer than any before."""
         fresh = _fresh(state, event.quotes)
-        for order in state.orders:
-            quote = fresh.get(order.symbol)
+        for working in state.orders:
+            order, quote = working, fresh.get(working.symbol)
+            if quote is not None and quote.quoted_ns > order.submitted_ns and _elects(order, quote.bid):
+                state, order = elected(state, order)
             at = None if quote is None else _fill(order, quote)
             if quote is not None and at is not None:
                 when_ns = min(quote.quoted_ns, event.time_ns)
@@ -167,12 +170,19 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
 
 
 def _fill(order: RestingOrder, quote: Quote) -> Decimal | None:
-    """Return the price at which the order trades at this quote; None when too old, one-sided or too dear."""
+    """Return the price at which the order trades at this quote; None when too old, too dear or one-sided, or a stop."""
     price = quote.ask if order.side > 0 else quote.bid  # 0 is no side
     if not price or quote.quoted_ns <= order.submitted_ns:
         return None
+    if order.stop_price is not UNSET:
+        return None
     limit = order.limit_price
     return price if limit is None or order.side * (limit - price) >= 0 else None
+
+
+def _elects(order: RestingOrder, bid: Decimal | None) -> bool:
+    """Return whether the order is a stop and this bid is at or below it; 0 is no bid."""
+    return bid is not None and not isinstance(order.stop_price, UnsetType) and 0 < bid <= order.stop_price
 
 
 def _watch(state: PaperState, symbols: tuple[str, ...]) -> PaperState:
@@ -235,12 +245,17 @@ class RecordedPaperBroker(QuotePaperBroker):
         if event.time_ns >= session.close_ns:
             return state
         quoted = {quote.symbol for quote in event.quotes}
-        for order in state.orders:
+        for working in state.orders:
+            order = working
             if order.symbol in quoted or order.submitted_ns > bar.start_ns:
                 continue
             cents = market.cents(order.symbol, bar.close, event.time_ns, self._paper)
             price = None if cents is None else usd(cents[1 if order.side > 0 else 0])
             limit = order.limit_price
+            if order.stop_price is not UNSET:
+                if not _elects(order, price):
+                    continue
+                state, order = elected(state, order)
             if price and (limit is None or order.side * (limit - price) >= 0):
                 state = filled(state, order, (price, event.time_ns), self._paper, event.time_ns, news)
         return state

@@ -44,7 +44,9 @@ def _fault(state: PaperState, order: SubmitOrder, time_ns: int, tradable: bool) 
         return f'asset "{order.symbol}" not found'
     if INTENTS[order.side] != order.intent:
         return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"
-    limit = order.limit_price
+    limit, stop = order.limit_price, order.stop_price
+    if isinstance(stop, Decimal) and (stop <= 0 or stop % CENT != 0):
+        return f"stop price {stop} must be a positive multiple of {CENT}"
     if limit is not None:
         wrong = limit <= 0 or limit % CENT != 0
         return f"limit price {limit} must be a positive multiple of {CENT}" if wrong else ""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
@@ -32,12 +33,13 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.paper.state import ZERO, PaperPosition, ShareOrder, SharePaperState, grown
 from strategies.kit.contract import Bar
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS
 
 GRID = Decimal("0.0001")  # USD: the finest price
 COST_GRID = Decimal("0.000001")  # USD: the finest cost
 AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
 AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: orders without a quote by then are canceled
+DAY_LOW_NS = 2 * MINUTE_NS  # after the open: a day's low may elect a stop sent until then, not one sent later that day
 
 _NEWS: tuple[type[Event], ...] = (
     OrderAccepted,
@@ -53,13 +55,17 @@ _MOVING = frozenset(
 
 
 class Offer(NamedTuple):
-    """Current prices of a symbol, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`."""
+    """Current prices of a symbol, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`.
+
+    A stop sells at the bid once `low`, the lowest price that it sees, is at or below it.
+    """
 
     bid: Decimal
     ask: Decimal
     auction_bid: Decimal
     auction_ask: Decimal
     at_ns: int
+    low: Decimal
 
 
 def on_grid(price: float) -> Decimal:
@@ -102,6 +108,8 @@ class SharePaperBroker:
         match event:
             case BarClosed() if self._by_bar:
                 state, quotes = self._trade(state, event.bar, event.time_ns, news)
+            case BarClosed() if state.orders and not self._live:
+                state = self._fall(state, event.bar, event.time_ns, news, DAY_LOW_NS)
             case PricesPrinted() if not self._live:
                 state, quotes = self._print(state, event, news)
             case QuotesReceived() if self._live:
@@ -135,14 +143,37 @@ class SharePaperBroker:
             return state, None
         if state.orders:
             at_open = on_grid(bar.open)
-            offer = Offer(at_open, at_open, at_open, at_open, bar.start_ns + 1)  # an order at its very start is in time
+            begun_ns = bar.start_ns + 1  # an order at its very start is in time
+            offer = Offer(at_open, at_open, at_open, at_open, begun_ns, at_open)
             state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=True, auction_ends=True)
+            state = self._fall(state, bar, now_ns, news, bar.start_ns - session.open_ns)
         price = on_grid(bar.close)
         ask = up(price * (1 + self._paper.share_wait_rate))
         state = replace(state, asks={**state.asks, bar.symbol: ask})
         middle = (price + ask) / 2
         low, high = min(on_grid(bar.low), middle), max(on_grid(bar.high), middle)
         return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, low, high, now_ns),))
+
+    def _fall(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event], until_ns: int) -> SharePaperState:
+        """Sell by the stops that the bar's low touches, each at its price less `share_wait_rate`.
+
+        Stops that were sent later than `until_ns` after the session's open are left: the low may be from before them.
+        """
+        session, low = state.session, on_grid(bar.low)
+        if session is None or not session.open_ns - DAY_NS < bar.start_ns < session.close_ns:  # of another session
+            return state
+        for order in state.orders:
+            stop = order.stop_price
+            if isinstance(stop, UnsetType) or order.symbol != bar.symbol:
+                continue
+            if low <= stop and order.submitted_ns <= session.open_ns + until_ns:
+                price = down(stop * (1 - self._paper.share_wait_rate))
+                offer = Offer(price, ZERO, ZERO, ZERO, now_ns, low)
+                others = tuple(other for other in state.orders if other is not order)
+                state = replace(state, orders=(order,))
+                state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=False, auction_ends=False)
+                state = replace(state, orders=(*others, *state.orders))
+        return state
 
     def _print(
         self, state: SharePaperState, event: PricesPrinted, news: list[Event]
@@ -155,7 +186,7 @@ class SharePaperBroker:
         quotes: list[Quote] = []
         for printed in event.prices:
             bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * dearer)
-            offers[printed.symbol] = Offer(bid, ask, bid, paid, now)
+            offers[printed.symbol] = Offer(bid, ask, bid, paid, now, bid)
             middle = (bid + ask) / 2
             quotes.append(Quote(printed.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
@@ -171,7 +202,9 @@ class SharePaperBroker:
         if session is None:
             return state
         offers = {
-            quote.symbol: Offer(down(quote.bid), up(quote.ask), down(quote.bid), up(quote.ask), quote.quoted_ns)
+            quote.symbol: Offer(
+                down(quote.bid), up(quote.ask), down(quote.bid), up(quote.ask), quote.quoted_ns, quote.low
+            )
             for quote in quotes
             if session.open_ns <= quote.quoted_ns < session.close_ns
         }
@@ -236,7 +269,15 @@ class SharePaperBroker:
             news.append(OrderRejected(time_ns, name, reason))
             return state
         working = ShareOrder(
-            name, order.symbol, order.side, order.quantity, order.limit_price, time_ns, order.auction, reserved
+            name,
+            order.symbol,
+            order.side,
+            order.quantity,
+            order.limit_price,
+            time_ns,
+            order.auction,
+            reserved,
+            order.stop_price,
         )
         news.append(OrderAccepted(time_ns, name))
         return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserved)
@@ -257,9 +298,10 @@ class SharePaperBroker:
             return f"qty must be > 0 (requested: {order.quantity})"
         if order.symbol not in self._symbols and order.symbol not in state.holdings:
             return f'asset "{order.symbol}" not found'
-        limit, session = order.limit_price, state.session
-        if limit is not None and (limit <= 0 or limit % GRID != 0):
-            return f"limit price {limit} must be a positive multiple of {GRID}"
+        session = state.session
+        for name, price in (("limit", order.limit_price), ("stop", order.stop_price)):
+            if isinstance(price, Decimal) and (price <= 0 or price % GRID != 0):
+                return f"{name} price {price} must be a positive multiple of {GRID}"
         if session is None:
             return "no session is scheduled"
         if order.auction:
@@ -294,8 +336,13 @@ def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | N
 
 
 def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
-    """Return the price at which the order trades on this offer; None when too early, one-sided or beyond its limit."""
+    """Return the price at which the order trades on this offer.
+
+    None when it came too late for it, on a missing side, beyond its limit, or above its stop.
+    """
     if order.submitted_ns >= offer.at_ns or (order.auction and not auction):
+        return None
+    if not isinstance(order.stop_price, UnsetType) and offer.low > order.stop_price:
         return None
     bid, ask = (offer.auction_bid, offer.auction_ask) if order.auction else (offer.bid, offer.ask)
     price, limit = ask if order.side > 0 else bid, order.limit_price
@@ -327,6 +374,7 @@ def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) 
 
 
 def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
-    """End the session: working orders expire, prices are dropped."""
-    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
-    return replace(state, orders=(), reserved=ZERO, session=None, asks={})
+    """End the session: working orders expire but for stops, prices are dropped."""
+    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order.stop_price is UNSET)
+    stops = tuple(order for order in state.orders if order.stop_price is not UNSET)
+    return replace(state, orders=stops, reserved=ZERO, session=None, asks={})

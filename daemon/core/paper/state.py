@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
 from daemon.core.instruments.option_market import OccContract, SessionMarket, parse_occ
@@ -27,7 +28,10 @@ class PaperPosition(msgspec.Struct, frozen=True):
 
 
 class RestingOrder(msgspec.Struct, frozen=True):
-    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
+    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far.
+
+    With a `stop_price` it rests until the bid is at or below that, and is a market or limit order from then on.
+    """
 
     client_order_id: str
     symbol: str
@@ -38,6 +42,7 @@ class RestingOrder(msgspec.Struct, frozen=True):
     filled: int = 0
     cost: Decimal = ZERO
     fees: Decimal = ZERO
+    stop_price: Decimal | UnsetType = UNSET
 
 
 class SessionClose(msgspec.Struct, frozen=True):
@@ -75,7 +80,10 @@ class RecordedState(PaperState, frozen=True):
 
 
 class ShareOrder(msgspec.Struct, frozen=True):
-    """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost."""
+    """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost.
+
+    With a `stop_price` it rests, over nights also, until a price is at or below that, and sells then.
+    """
 
     client_order_id: str
     symbol: str
@@ -85,6 +93,7 @@ class ShareOrder(msgspec.Struct, frozen=True):
     submitted_ns: int
     auction: bool = False
     reserved: Decimal = ZERO
+    stop_price: Decimal | UnsetType = UNSET
 
 
 class SharePaperState(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.core.draft import PROTECTION
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Lookup
@@ -173,6 +174,7 @@ def _order(reader: JournalReader, row: sqlite3.Row) -> OrderLine:
         filled=row["filled"],
         submitted=row["submitted_ns"] / 1e9,
         fills=tuple((f["filled_ns"] / 1e9, f["quantity"], float(f["price"]), float(f["fees_usd"])) for f in fills),
+        resting=row["purpose"] == PROTECTION,
     )
 
 

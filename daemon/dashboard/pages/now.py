@@ -9,6 +9,9 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from msgspec import UnsetType
+
+from daemon.core.draft import PROTECTION
 from daemon.core.orders import TERMINAL
 from daemon.core.session import new_york_text
 from daemon.core.state import Position as Held
@@ -78,6 +81,8 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
                 limit=float(order.limit_price or 0),
                 status=order.status,
                 submitted=order.submitted_ns / 1e9,
+                resting=order.purpose == PROTECTION,
+                stop=0.0 if isinstance(order.stop_price, UnsetType) else float(order.stop_price),
             )
             for name, order in state.orders.items()
         ),
@@ -135,6 +140,11 @@ def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> Po
     if mark is None:
         mark = entry
     value, equity = mark * held.quantity * held.multiplier, state.book.equity
+    rests = [
+        float(order.stop_price)
+        for order in state.orders.values()
+        if order.symbol == held.symbol and not isinstance(order.stop_price, UnsetType)
+    ]
     sizing, has_stop = state.trading.sizing, bool(held.right) or spec.shares_stopped
     return PositionLine(
         symbol=held.symbol,
@@ -145,6 +155,7 @@ def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> Po
         opened=held.opened_ns / 1e9,
         stop=float(entry) * (1 - sizing.stop_loss) if has_stop else 0.0,
         target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
+        rests=max(rests, default=0.0),
         value_usd=float(value),
         entered=picture.entered.get(held.symbol, 0),
         realised_usd=float(held.pnl),
@@ -171,6 +182,7 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
                 float(row["limit_price"] or 0),
                 row["status"],
                 row["submitted_ns"] / 1e9,
+                row["purpose"] == PROTECTION,
             )
             for row in working
         )

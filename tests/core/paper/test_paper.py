@@ -575,3 +575,44 @@ def test_a_decoded_copy_always_continues_like_the_original_and_money_adds_up(
         (fill.side * 100 * fill.cumulative_cost + fill.cumulative_fees for fill in fills_by_order.values()), exercised
     )
     assert state.cash == 10000 - spent
+
+
+# --- stops that rest ----------------------------------------------------------------------------------------------
+
+
+def stop(name: str, price: Decimal, limit: Decimal | None = None, quantity: int = 1) -> SubmitOrder:
+    return SubmitOrder(name, CALL, -1, quantity, limit, "sell_to_close", 2**62, stop_price=price)
+
+
+def test_a_stop_sells_at_the_open_s_bid_below_it_else_a_cent_below_its_price() -> None:
+    bid = oracle(CALL, 500.0, 779, 1)[0]
+    flat, fall = minute_bar(1), minute_bar(1, (500.0, 500.0, 498.0, 499.0))
+    assert oracle(CALL, 498.0, 778, 1)[0] < bid - Decimal("0.30")
+    for price, bar, found in (
+        (bid, flat, [(bid, 1, 1)]),
+        (bid - Decimal("0.20"), flat, []),
+        (bid - Decimal("0.20"), fall, [(bid - Decimal("0.21"), 2, 1)]),
+    ):
+        state, events = run(monday({CALL: 1}), (minute_bar(0), ()), (at(1), (stop("s", price),)), (bar, ()))
+        assert fills(events) == found
+        assert len(state.orders) == (not found)
+
+
+def test_a_stop_limit_whose_limit_is_not_there_is_a_limit_order_from_then_on() -> None:
+    bid = oracle(CALL, 500.0, 779, 1)[0]
+    order = stop("s", bid - Decimal("0.05"), bid - Decimal("0.10"))
+    low = minute_bar(1, (497.0, 497.0, 497.0, 497.0))
+    state, events = run(monday({CALL: 1}), (minute_bar(0), ()), (at(1), (order,)), (low, ()))
+    assert (fills(events), len(state.orders)) == ([], 1)
+    _, events = run(state, (minute_bar(2), ()))
+    assert fills(events) == [(oracle(CALL, 500.0, 778, 1)[0], 2, 1)]  # above its limit: where the bid is
+
+
+def test_a_stop_of_more_than_a_minute_takes_goes_on_as_a_market_order() -> None:
+    bid = oracle(CALL, 500.0, 779, 1)[0]
+    state, events = run(
+        monday({CALL: 60}), (minute_bar(0), ()), (at(1), (stop("s", bid, quantity=60),)), (minute_bar(1), ())
+    )
+    assert fills(events) == [(bid, 1, 50)]
+    _, events = run(state, (minute_bar(2), ()))
+    assert fills(events) == [(oracle(CALL, 500.0, 778, 1)[0], 2, 60)]

@@ -386,3 +386,39 @@ def test_never_is_more_sold_than_held_and_a_copy_from_json_always_goes_on_alike(
                 filled_cost += news.side * news.price * news.quantity * 100
     spent = Decimal(10000) - state.cash
     assert spent >= filled_cost  # what the fills cost, and fees, which are never negative
+
+
+# --- stops that rest ----------------------------------------------------------------------------------------------
+
+
+def stop(name: str, price: str, limit: str | None = None) -> SubmitOrder:
+    order_limit = None if limit is None else Decimal(limit)
+    return SubmitOrder(name, CALL, -1, 1, order_limit, "sell_to_close", 2**62, stop_price=Decimal(price))
+
+
+def test_a_bid_at_the_stop_or_below_sells_at_it_and_no_bid_at_all_does_not() -> None:
+    state, events = run(
+        monday({CALL: 1}),
+        (at(10), [stop("s", "1.10")]),
+        (quotes(11, (CALL, "1.11", "1.20")), []),
+        (quotes(12, (CALL, "0", "1.20")), []),
+    )
+    assert (fills(events), len(state.orders)) == ([], 1)
+    state, events = run(state, (quotes(13, (CALL, "1.05", "1.20")), []))
+    assert (fills(events), state.orders) == ([("s", Decimal("1.05"), 1)], ())
+
+
+def test_a_quote_from_before_the_stop_does_not_elect_it() -> None:
+    state, events = run(
+        monday({CALL: 1}), (at(10), [stop("s", "1.10")]), (quotes(11, (CALL, "1.00", "1.1"), age_s=2), [])
+    )
+    assert (fills(events), len(state.orders)) == ([], 1)
+
+
+def test_a_stop_limit_sells_no_lower_than_its_limit_and_waits_for_it_once_elected() -> None:
+    state, events = run(
+        monday({CALL: 1}), (at(10), [stop("s", "1.10", "0.55")]), (quotes(11, (CALL, "0.50", "0.60")), [])
+    )
+    assert (fills(events), len(state.orders)) == ([], 1)
+    _, events = run(state, (quotes(12, (CALL, "1.30", "1.40")), []))
+    assert fills(events) == [("s", Decimal("1.30"), 1)]

@@ -17,6 +17,7 @@ from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.shares import SharePaperBroker, on_grid
 from daemon.core.paper.state import PaperPosition, SharePaperState, broker_snapshot
+from strategies.kit.contract import Bar, Session
 from tests.support.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
 
 TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
@@ -418,3 +419,96 @@ def test_the_cash_never_falls_below_0_nothing_is_short_and_money_is_conserved_th
         assert Fraction(state.cash) == exact >= 0
         assert all(holding.quantity > 0 for holding in state.holdings.values())
         assert state.reserved == sum(working.reserved for working in state.orders)
+
+
+# --- stops that rest ----------------------------------------------------------------------------------------------
+
+BY_BAR = SharePaperBroker(TRADING, SYMBOLS, by_bar=True)
+
+
+def stop(name: str, quantity: int, price: str) -> SubmitOrder:
+    return SubmitOrder(name, "AAA", -1, quantity, None, "", CLOSE, stop_price=Decimal(price))
+
+
+def minute_bar(minute: int, open_: float, low: float, *effects: Effect) -> Steps:
+    start = OPEN + minute * MINUTE
+    return ev.BarClosed(start + MINUTE, Bar("AAA", start, open_, open_ + 1, low, open_ + 0.5, 1000.0)), effects
+
+
+def day_bar(session: Session, low: float) -> Steps:
+    midnight = session.open_ns - (9 * 60 + 30) * MINUTE
+    return ev.BarClosed(session.close_ns, Bar("AAA", midnight, 10.0, 11.0, low, 10.5, 1000.0)), ()
+
+
+@pytest.mark.parametrize(
+    ("open_", "low", "price"),
+    [
+        (8.0, 7.9, "8"),  # the open is at it: the open
+        (7.5, 7.4, "7.5"),  # the open is below it: the open
+        (9.0, 8.0, "7.9984"),  # touched within the bar: the stop less 2 bp
+        (9.0, 8.0001, ""),
+    ],
+)
+def test_a_stop_sells_at_a_bar_s_open_below_it_else_at_its_price_less_the_wait(
+    open_: float, low: float, price: str
+) -> None:
+    state, events = play(monday({"AAA": 10}), tick(OPEN, stop("s", 10, "8")), minute_bar(0, open_, low), broker=BY_BAR)
+    assert [(fill.price, fill.quantity) for fill in fills(events)] == ([(Decimal(price), 10)] if price else [])
+    assert [order.client_order_id for order in state.orders] == ([] if price else ["s"])
+
+
+def test_no_bar_that_began_before_the_stop_elects_it() -> None:
+    sent = (ev.ClockTicked(OPEN + 5 * SECOND), (stop("s", 10, "8"),))
+    state, events = play(monday({"AAA": 10}), sent, minute_bar(0, 9.0, 7.0), broker=BY_BAR)
+    assert (fills(events), len(state.orders)) == ([], 1)
+    assert [fill.price for fill in fills(play(state, minute_bar(1, 9.0, 7.0), broker=BY_BAR)[1])] == [Decimal("7.9984")]
+
+
+def test_a_stop_and_a_sale_never_sell_more_than_is_held() -> None:
+    _, events = play(monday({"AAA": 10}), tick(OPEN, stop("s", 6, "8"), order("x", "AAA", -1, 5)))
+    assert rejections(events) == ["insufficient qty available for order (requested: 5, available: 4)"]
+
+
+def test_a_stop_off_the_grid_is_refused() -> None:
+    _, events = play(monday({"AAA": 10}), tick(OPEN, stop("s", 6, "8.00005")))
+    assert rejections(events) == ["stop price 8.00005 must be a positive multiple of 0.0001"]
+
+
+def test_a_stop_rests_over_the_night_and_the_next_opening_print_below_it_sells() -> None:
+    state, events = play(
+        monday({"AAA": 10}),
+        tick(OPEN, stop("s", 6, "8"), order("x", "AAA", -1, 4, "12")),
+        printed(OPEN + MINUTE, AAA="9"),
+        day_bar(MONDAY, 8.5),
+        (ev.SessionEnded(CLOSE, MONDAY.date), ()),
+        (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()),
+    )
+    assert [event.client_order_id for event in events if isinstance(event, ev.OrderExpired)] == ["x"]
+    assert (fills(events), [o.client_order_id for o in state.orders]) == ([], ["s"])
+    gap = ev.PricesPrinted(TUESDAY.open_ns, TUESDAY.date, opening=True, prices=(ev.Price("AAA", Decimal("6.5")),))
+    state, events = play(state, (gap, ()))
+    assert [(fill.price, fill.quantity) for fill in fills(events)] == [(Decimal("6.5"), 6)]
+    assert (state.holdings["AAA"].quantity, state.orders) == (4, ())
+
+
+def test_a_day_s_low_elects_a_stop_of_before_or_of_its_first_minutes_alone() -> None:
+    late, early = OPEN + 381 * MINUTE, OPEN + MINUTE
+    for sent_ns, prices in ((early, [Decimal("7.9984")]), (late, [])):
+        sent = (ev.ClockTicked(sent_ns), (stop("s", 10, "8"),))
+        assert [fill.price for fill in fills(play(monday({"AAA": 10}), sent, day_bar(MONDAY, 7.0))[1])] == prices
+    other_day = day_bar(Session(MONDAY.date, MONDAY.open_ns - 1440 * MINUTE, CLOSE - 1440 * MINUTE), 7.0)
+    assert fills(play(monday({"AAA": 10}), tick(OPEN, stop("s", 10, "8")), other_day)[1]) == []
+
+
+def test_on_a_live_feed_the_middle_elects_it_and_it_sells_at_the_bid() -> None:
+    state, _ = play(monday({"AAA": 10}), tick(OPEN, stop("s", 10, "8")), broker=LIVE)
+    state, events = play(state, quoted(OPEN + 2 * SECOND, OPEN + SECOND, AAA=("8.05", "8.10")), broker=LIVE)
+    assert fills(events) == []
+    low = ev.Quote("AAA", Decimal("8.04"), Decimal("8.06"), Decimal("7.99"), Decimal("8.2"), OPEN + 3 * SECOND)
+    _, events = play(state, (ev.QuotesReceived(OPEN + 3 * SECOND, 0, (low,)), ()), broker=LIVE)
+    assert [fill.price for fill in fills(events)] == [Decimal("8.04")]
+
+
+def test_an_older_state_has_no_stop_in_its_text() -> None:
+    state, _ = play(monday({"AAA": 10}), tick(OPEN, order("x", "AAA", -1, 4, "12")))
+    assert b"stop_price" not in msgspec.json.encode(state)

@@ -183,7 +183,7 @@ export function priceChart(container, open) {
 
   function position(held) {
     for (const line of lines) candles.removePriceLine(line);
-    lines = (held ? [["entry", "muted"], ["stop", "bad"], ["target", "good"]] : [])
+    lines = (held ? [["entry", "muted"], ["stop", "bad"], ["rests", "bad"], ["target", "good"]] : [])
       .filter(([name]) => held[name] > 0)
       .map(([name, tone]) =>
         candles.createPriceLine({ price: held[name], color: colour(tone), lineWidth: 1, lineStyle: 2, title: name }),

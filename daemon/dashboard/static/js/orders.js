@@ -2,6 +2,7 @@
 
 import { el, empty, figures, more, table } from "./dom.js";
 import { clock, count, instrument, number, side, usd, words } from "./format.js";
+import { price } from "./parts.js";
 
 const FIRST = 8; // shown at once
 
@@ -33,7 +34,7 @@ function basket(all) {
       "Orders of the basket",
       [
         { name: "Order", of: (line) => `${side(line.side)} ${number(line.quantity)} ${instrument(line.symbol)}` },
-        { name: "Limit", number: true, of: (line) => (line.limit ? usd(line.limit) : "market") },
+        { name: "Limit", number: true, of: price },
         { name: "Filled", number: true, of: (line) => number(line.filled) },
         { name: "Price", number: true, of: (line) => usd(average(line)) },
         { name: "Fees", number: true, of: (line) => usd(fees(line)) },
@@ -51,7 +52,7 @@ function order(line) {
     "div",
     { class: "holding", data: { order: line.client_order_id } },
     el("h3", {}, `${side(line.side)} ${number(line.quantity)} × ${instrument(line.symbol)}`),
-    el("p", {}, `${line.limit ? `limit ${usd(line.limit)}` : "market"}, ${words(line.status)}, ${number(line.filled)} filled, sent ${clock(line.submitted)}`),
+    el("p", {}, `${line.limit && !line.resting ? "limit " : ""}${price(line)}, ${words(line.status)}, ${number(line.filled)} filled, sent ${clock(line.submitted)}`),
     el("p", { class: "muted" }, el("code", {}, line.client_order_id)),
     line.fills.length > 0 &&
       table(

@@ -103,13 +103,19 @@ export function alarms(lines, none) {
   );
 }
 
+// The price of an order: of a stop that rests at the broker the one at which it sells.
+export function price({ limit, stop, resting }) {
+  if (resting) return stop ? `stop ${usd(stop)}` : "stop";
+  return limit ? usd(limit) : "market";
+}
+
 export function orders(lines, none) {
   if (!lines.length) return empty(none);
   return table(
     "Orders",
     [
       { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${number(order.quantity)} ${instrument(order.symbol)}`) },
-      { name: "Limit", number: true, of: (order) => (order.limit ? usd(order.limit) : "market") },
+      { name: "Limit", number: true, of: price },
       { name: "Filled", number: true, of: (order) => `${number(order.filled)} of ${number(order.quantity)}` },
       { name: "Status", of: (order) => words(order.status) },
       { name: "Sent", of: (order) => clock(order.submitted) },
@@ -141,6 +147,7 @@ export function holding(held) {
         ["Unrealised", gain(held.pnl_usd), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 2)} %` : ""],
         held.realised_usd !== 0 && ["Realised", gain(held.realised_usd), "with fees"],
         held.stop > 0 && ["Stop-loss", usd(held.stop)],
+        held.rests > 0 && ["Rests at the broker", usd(held.rests), "a stop"],
         held.target > 0 && ["Take-profit", usd(held.target)],
         ["Held since", clock(held.opened), day(held.opened)],
       ],
