@@ -377,6 +377,21 @@ def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:
     assert set(cancels(minutes(desk, 6, 7))) == set(names.values())
 
 
+def test_no_more_than_ten_stops_are_on_their_way_at_once() -> None:
+    """An exit waits for its own stop in our queue, never behind forty of them."""
+    desk, names = protected()
+    qqq = desk.state.orders[names["QQQ"]]
+    waiting = {
+        f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}", status="submitted", order_id="")
+        for n in range(10)
+    }
+    removed(desk, names, 2)
+    desk.state = structs.replace(desk.state, orders={**desk.state.orders, **waiting})
+    assert stops(quoted(desk, 3, 5)) == []
+    desk.state = structs.replace(desk.state, orders={qqq.client_order_id: qqq})
+    assert [order.symbol for order in stops(quoted(desk, 3, 6))] == ["SPY"]
+
+
 def test_no_more_than_twenty_stops_are_renewed_in_a_minute() -> None:
     """Each takes two of the account's calls, and exits wait behind no more of them."""
     desk, names = protected()

@@ -39,6 +39,7 @@ KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not tak
 UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
 MOVED = Decimal("0.005")  # of the price: a stop that is further from where it should be is rested anew
 RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
+IN_HAND_MAX = 10  # stops that are not answered yet: an exit waits for its own in our queue
 REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
 NAME_PARTS = 4  # of an order's name behind the epoch: strategy, decision, leg, attempt
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
@@ -283,6 +284,8 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     buys = [work for work in draft.works.values() if (work.symbol, work.purpose) == (symbol, ENTRY)]
     if any(_is_under_way(draft, work) for work in buys):
         return "a buy is under way"
+    if sum(order.purpose == PROTECTION and order.in_hand for order in draft.orders.values()) >= IN_HAND_MAX:
+        return "the stops of others are on their way"
     stops = _ended(draft, symbol)
     last = stops[-1] if stops else None
     if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
