@@ -276,9 +276,8 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
     if _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted:
         return "a split may have changed its shares, or its bars are of the old ones"
-    real = draft.identity.mode in BROKER_MODES
-    if real and not confirmed(draft, symbol) and (late_ns < REPORT_NS or draft.broker.foreign_held.get(symbol)):
-        return "no report says what is there"  # the broker refuses to sell more than that
+    if _is_doubted(draft, symbol, late_ns):
+        return "no report says what is there"
     if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
         return "a buy works, against which the broker refuses it"
     buys = [work for work in draft.works.values() if (work.symbol, work.purpose) == (symbol, ENTRY)]
@@ -294,6 +293,19 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     if halted is not None and halted.reason == "foreign_order" and len(_removed(draft, symbol)) >= REMOVED_MAX:
         return "others take it away each time"
     return ""
+
+
+def _is_doubted(draft: Draft, symbol: str, late_ns: int) -> bool:
+    """Return whether less may be there than the book has: a stop of what is not there would sell short.
+
+    In an account of the desk's own the last report counts after a while, where it agreed and nobody traded since.
+    """
+    broker = draft.broker
+    if draft.identity.mode not in BROKER_MODES or confirmed(draft, symbol):
+        return False
+    agreed = symbol not in (*broker.doubtful, *broker.touched, *draft.basket.apart)
+    alone = draft.trading.broker.foreign_orders == "halt" and not broker.foreign_held.get(symbol)
+    return not (agreed and alone and broker.reported_ns >= broker.started_ns and late_ns >= REPORT_NS)
 
 
 def _least_price(draft: Draft, symbol: str) -> Decimal | None:
