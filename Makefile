@@ -141,6 +141,7 @@ bench: .venv/.installed-tests
 	@for bench in burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
 	@.venv/bin/python -m bench.live.recovery
 	@.venv/bin/python -m bench.live.exits
+	@.venv/bin/python -m bench.live.protection
 
 # The peer has an environment of its own: it is installed here on request, and is no dependency.
 NAUTILUS := .venv/peers/nautilus

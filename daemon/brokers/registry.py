@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Coroutine
 from typing import cast
 from urllib.parse import urlsplit
 
 from daemon.brokers.api import Broker
 from daemon.config.checks import LOOPBACK
-from daemon.config.load import ConfigError, DeskSettings
+from daemon.config.load import ConfigError, Credentials, DeskSettings
 
 BROKERS: dict[str, str] = {
     "alpaca": "daemon.brokers.alpaca.assemble",
 }
 """Name in `desk.broker` -> the module whose `BROKER` it is."""
+
+
+TRIALS: dict[str, str] = {
+    "alpaca": "daemon.brokers.alpaca.trial",
+}
+"""Name in `desk.broker` -> the module whose `trial` is `rltraderctl try-protection`."""
+Trial = Callable[[DeskSettings, Credentials, str, Callable[[str], None]], Coroutine[None, None, int]]
+
+
+def trial_of(settings: DeskSettings) -> Trial:
+    """Return what tries stops that rest at the desk's broker. Raises ConfigError where nothing does."""
+    name = settings.desk.broker
+    if name not in TRIALS:
+        raise ConfigError(f"desk.broker is {name!r}: stops that rest can be tried at {', '.join(TRIALS)} alone")
+    return cast("Trial", importlib.import_module(TRIALS[name]).trial)
 
 
 def broker_of(settings: DeskSettings) -> Broker:

@@ -1,7 +1,7 @@
-"""`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic`: an operator's commands.
+"""`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic, …`: an operator's commands.
 
 A running daemon gets the command over its control socket. For a stopped one the same event is journaled, and takes
-effect at the next start. `panic` needs neither.
+effect at the next start. `panic` and `try-protection` need neither.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from daemon.brokers.api import BrokerError, alone
-from daemon.brokers.registry import broker_of
+from daemon.brokers.registry import broker_of, trial_of
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
+from daemon.config.checks import LIVE_HOST
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
+from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
 from daemon.host.time.clock import Clock
@@ -92,6 +95,14 @@ def add_panic(command: argparse.ArgumentParser) -> None:
     _add_yes(command, "do not ask; needed where there is no terminal, as in a script")
 
 
+def add_try_protection(command: argparse.ArgumentParser) -> None:
+    """Add the options of `try-protection`."""
+    command.set_defaults(run=try_protection)
+    _add_config(command)
+    command.add_argument("--symbol", default="SPY", help="the share, and the underlying of the contract (SPY)")
+    _add_yes(command, "do not ask; needed where there is no terminal")
+
+
 def _add_yes(command: argparse.ArgumentParser, text: str = "do not ask on a terminal") -> None:
     command.add_argument("--yes", action="store_true", help=text)
 
@@ -157,6 +168,23 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
     return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
+
+
+def try_protection(options: argparse.Namespace, _console: Console) -> int:
+    """Try stops that rest at a paper account; 0 where it is flat afterwards. Raises ConfigError, NotFound."""
+    settings, keys = _with_keys(options)
+    service = broker_of(settings).service(settings)
+    if settings.desk.account == "live" or urlsplit(service).hostname == LIVE_HOST:
+        raise NotFound(f"desk.account is {settings.desk.account!r} at {service}: this buys and sells, on paper alone")
+    attempt = trial_of(settings)
+    if not options.yes and not (has_terminal() and confirmed("TRY")):
+        raise NotFound("nothing was sent: it buys one share and one contract on the paper account, --yes starts it")
+    lock = AccountLock(lock_folder(), Holder("try-protection", "", os.getpid()), service)
+    lock.claim_key(keys.key)
+    try:
+        return asyncio.run(attempt(settings, keys, options.symbol, print))
+    finally:
+        lock.close()
 
 
 def _places(options: argparse.Namespace) -> list[str]:

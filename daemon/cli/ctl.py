@@ -72,6 +72,10 @@ COMMANDS = {
         "daemon.cli.control:add_panic",
         "cancel every order and close every position of the account, straight over REST, without daemon or journal",
     ),
+    "try-protection": (
+        "daemon.cli.control:add_try_protection",
+        "rest stops of one share and one contract at a paper account, print each answer, and remove them again",
+    ),
     "remote": ("daemon.cli.remote", "send a signed command to a running desk over MQTT and print its answer"),
 }
 """Command -> the module whose `add_options`, or the function named after it, adds its options, and its text.
@@ -85,7 +89,7 @@ CHANGES = frozenset(
     | {"new-strategy"}
 )
 """Commands that change something: what leads on from there is printed where no terminal is, too."""
-OWN_DEFAULT = ("status", "panic")
+OWN_DEFAULT = ("status", "panic", "try-protection")
 """Commands that find a state directory by themselves."""
 
 
