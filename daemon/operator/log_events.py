@@ -392,6 +392,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
         alarm=True,
     ),
     "ex_date_unknown": LogEvent("warning", ("symbol", "problem"), "The announcement of a dividend could not be read."),
+    "announcements_unread": LogEvent(
+        "warning",
+        ("problem",),
+        "The day's splits, spin-offs and mergers could not be read yet.",
+    ),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
     # --- the operator's side
     "command": LogEvent(

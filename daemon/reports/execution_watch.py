@@ -91,11 +91,12 @@ class _Sent:
 class Watch:
     """Sees a session's events and their effects in order. `known` is the newest price of each symbol."""
 
-    __slots__ = ("_decided", "_sent", "known")
+    __slots__ = ("_decided", "_resting", "_sent", "known")
 
     def __init__(self) -> None:
         self.known: dict[str, Arrival] = {}
         self._sent: dict[str, _Sent] = {}
+        self._resting: set[str] = set()  # stops
         self._decided: dict[int, tuple[int, dict[str, Arrival]]] = {}
 
     @property
@@ -153,9 +154,13 @@ class Watch:
                 self._closed(bars[-1], time_ns)
 
     def quality(self, statuses: Mapping[str, str] | None = None) -> Quality:
-        """Return the orders' quality so far; `statuses` by client order id overrule the events."""
-        orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in self._sent.items())
-        by_work = sorted(self._sent.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
+        """Return the orders' quality so far; `statuses` by client order id overrule the events.
+
+        A stop that rests at the broker is an order once it sold something, without a price on arrival.
+        """
+        shown = {name: sent for name, sent in self._sent.items() if sent.filled or name not in self._resting}
+        orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in shown.items())
+        by_work = sorted(shown.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
         works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda sent: (sent.decision, sent.leg))]
         place = {order.work: index for index, order in reversed(tuple(enumerate(orders)))}
         return Quality(orders, tuple(sorted(works, key=lambda work: place[work.work])))
@@ -172,6 +177,8 @@ class Watch:
             return
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
         side, limit, intent = int(effect["side"]), effect["limit_price"], effect["intent"]
+        if rests := effect.get("stop_price") is not None:
+            self._resting.add(name)
         entry = intent == "buy_to_open" or (not intent and side > 0)
         self._sent[name] = _Sent(
             name,
@@ -184,7 +191,7 @@ class Watch:
             bool(effect.get("auction")),
             effect["quantity"],
             None if limit is None else Decimal(limit),
-            self.known.get(effect["symbol"]),
+            None if rests else self.known.get(effect["symbol"]),  # it is no order to sell now
             time_ns,
         )
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from aiohttp import web
 
-from simulator.prices.corporate_actions import Dividend
+from simulator.prices.corporate_actions import Dividend, Split
 from simulator.prices.market import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import settlement
@@ -63,8 +63,22 @@ def routes(venue: Brokerage, matching: Matching) -> list[web.RouteDef]:
     ]
 
 
-def _announced(dividend: Dividend) -> Json:
-    """A cash dividend as it was announced."""
+def _announced(action: Dividend | Split) -> Json:
+    """A cash dividend or a split as it was announced."""
+    if isinstance(action, Split):
+        old, new = action.ratio.as_integer_ratio()[::-1]
+        return {
+            "id": asset_id(f"{action.symbol} split {action.date}"),
+            "ca_type": "split",
+            "ca_sub_type": "stock_split" if action.ratio > 1 else "reverse_split",
+            "initiating_symbol": action.symbol,
+            "target_symbol": action.symbol,
+            "ex_date": action.date,
+            "payable_date": action.date,
+            "old_rate": text(Decimal(old)),
+            "new_rate": text(Decimal(new)),
+        }
+    dividend = action
     return {
         "id": asset_id(f"{dividend.symbol} {dividend.date}"),
         "ca_type": "dividend",
@@ -133,14 +147,15 @@ class TradingRest:
         return self.venue.faults.take("split_line_late", context) is not None
 
     async def announcements(self, request: web.Request) -> web.Response:
-        """GET /v2/corporate_actions/announcements: the market's dividends, by their ex-date or the day of payment."""
+        """GET /v2/corporate_actions/announcements: dividends and splits, by their ex-date or the day of payment."""
         query, days = request.query, self.venue.market.days
         paid = query.get("date_type") == "payable_date"
-        rows = [] if days is None else [_announced(one) for one in days.dividends]
+        actions: list[Dividend | Split] = [] if days is None else [*days.dividends, *days.splits]
+        rows = [_announced(action) for action in actions]
         rows = [
             row
             for row in rows
-            if "dividend" in query.get("ca_types", "dividend").split(",")
+            if row["ca_type"] in query.get("ca_types", "dividend").split(",")
             and query.get("symbol", row["initiating_symbol"]) == row["initiating_symbol"]
             and query.get("since", "") <= row["payable_date" if paid else "ex_date"] <= query.get("until", "9999-12-31")
         ]

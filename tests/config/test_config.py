@@ -308,7 +308,7 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ),
         (
             '[protection]\nrest_at_broker = "of course"\n',
-            'protection.rest_at_broker is "of course" (from {file}): expected true, false or \'auto\': change it there',
+            "protection.rest_at_broker is \"of course\" (from {file}): expected true, false or 'auto': change it there",
         ),
         (
             '[desk]\nstrategy = "online_dqn"\n[protection]\ndisaster_stop = 0.2\n',

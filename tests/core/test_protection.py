@@ -11,64 +11,35 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from msgspec import UNSET, structs
+from msgspec import structs
 
 from daemon.app.live.desk import settled
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
-from daemon.core.limits import Protection, Sizing, Trading
-from daemon.core.orders import ACCEPTED, SUBMITTED
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.limits import Protection
+from daemon.core.orders import ACCEPTED
 from daemon.core.paper.shares import SharePaperBroker
-from strategies.kit.contract import Answer, Bar, Basket, Leg, Rebalance, View
-from tests.support.core.account import Account, at_broker
-from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, DailyDesk
+from strategies.kit.contract import Bar
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY
 from tests.support.core.daily_desk import bar as daily_bar
-from tests.support.core.daily_live import live
-from tests.support.core.desk import BUY_CALL, CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
-from tests.support.core.desk import Desk as OptionDesk
-from tests.support.core.share_bars import ShareBarState
+from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
+from tests.support.core.resting import (
+    LIMITED,
+    MONDAY_S,
+    RESTS,
+    STOP,
+    MoreShares,
+    alarms,
+    daily,
+    holding_calls,
+    left,
+    protected,
+    sales,
+    stops,
+    working_sells,
+)
 from tests.support.core.two_shares import RULES, SYMBOLS, Desk, TwoShares
 from training.evaluate.machine import started
-
-RESTS = replace(RULES, protection=Protection(rest_at_broker=True))
-STOP = Decimal("55.00")
-
-
-def stops(effects: list[AnyEffect]) -> list[SubmitOrder]:
-    return [order for order in of(effects, SubmitOrder) if order.stop_price is not UNSET]
-
-
-def sales(effects: list[AnyEffect]) -> list[SubmitOrder]:
-    return [order for order in of(effects, SubmitOrder) if order.side < 0 and order.stop_price is UNSET]
-
-
-def alarms(effects: list[AnyEffect]) -> list[str]:
-    return [alarm.name for alarm in of(effects, RaiseAlarm)]
-
-
-def working_sells(desk: Desk, symbol: str) -> int:
-    """What the desk's orders may still sell of the symbol, by its own state."""
-    return sum(order.remaining for order in desk.state.orders.values() if order.symbol == symbol and order.side < 0)
-
-
-def protected(rules: Trading = RESTS) -> tuple[Desk, dict[str, str]]:
-    """A desk whose stops rest, and their names by symbol."""
-    desk = Desk(rules)
-    desk.holds()
-    sent = left(desk)
-    desk.take(list[AnyEffect](sent))
-    names = {order.symbol: order.client_order_id for order in sent}
-    assert set(names) == set(SYMBOLS)
-    return desk, names
-
-
-def left(desk: Desk) -> list[SubmitOrder]:
-    """The stops that the desk has sent and nobody has answered yet."""
-    return [
-        SubmitOrder(o.client_order_id, o.symbol, o.side, o.quantity, None, "", 0, stop_price=o.stop_price)
-        for o in desk.state.orders.values()
-        if o.stop_price is not UNSET and o.status == SUBMITTED
-    ]
 
 
 def test_a_stop_rests_below_all_that_is_held_until_it_is_cancelled() -> None:
@@ -292,14 +263,6 @@ def test_a_cancel_that_never_ends_keeps_no_sale_back() -> None:
     assert set(names.values()) <= set(desk.state.orders)
 
 
-class MoreShares(TwoShares):
-    """Holds as many shares of each symbol as its answer says."""
-
-    def decide(self, state: ShareBarState, answer: Answer, view: View) -> tuple[ShareBarState, Rebalance]:
-        legs = [Leg(symbol, int(wish)) for symbol, wish in zip(SYMBOLS, answer.logits, strict=True)]
-        return state, Rebalance(None, "as wished", Basket(tuple(legs)))
-
-
 def test_a_buy_of_more_takes_the_stop_away_and_one_for_all_rests_afterwards() -> None:
     desk, names = protected()
     desk.core = desk.core.__class__(MoreShares())
@@ -345,19 +308,6 @@ def test_a_split_or_a_sale_by_hand_never_leaves_more_stops_than_shares(held: int
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
-
-LIMITED = Protection(rest_at_broker=True, options="stop_limit")
-
-
-def holding_calls(protection: Protection) -> tuple[OptionDesk, Account]:
-    """Nine calls bought at 2.00; the desk's own stop is at 1.40."""
-    account = Account()
-    rules = Trading(protection=protection, sizing=Sizing(max_contracts=9, stop_loss=0.3, take_profit=9.0))
-    desk = at_broker(account, trading=rules)
-    desk.bar(0)
-    name = account.take(next(iter(of(desk.answer(BUY_CALL), SubmitOrder))), desk.state.now_ns)
-    desk.put(account.fill(name, 9, "2.00", desk.at(1)))
-    return desk, account
 
 
 def test_an_option_s_stop_is_a_limit_with_a_floor_and_comes_with_a_narrow_quote() -> None:
@@ -422,26 +372,6 @@ def test_a_stop_that_other_code_sent_is_taken_over_as_one_and_goes_on_resting() 
 
 
 # --- daily desks: below the last close, renewed daily -----------------------------------------------------------------
-
-DISASTER = Trading(protection=Protection(rest_at_broker=True, disaster_stop=0.2))
-FRIDAY_S, MONDAY_S = Decimal("80.00"), Decimal("88.00")  # 20 % below closes of 100 and 110
-
-
-def daily() -> tuple[DailyDesk, Account, str]:
-    """A daily desk that bought 10 AAA at 100 on Monday; its stop rests, by its name."""
-    account = Account()
-    d = live(account, DISASTER)
-    d.due()
-    d.answer(10, KEEP, KEEP)
-    (buy,) = of(d.quotes(0, AAA="100"), SubmitOrder)
-    d.put(account.fill(account.take(buy, d.state.now_ns), 10, "100", d.state.now_ns))
-    sent = d.put(account.report(d.at(1)))
-    rested = [order for order in d.state.orders.values() if order.purpose == "protection"]
-    assert [(order.symbol, order.quantity, order.stop_price) for order in rested] == [("AAA", 10, FRIDAY_S)]
-    (stop,) = stops(d.effects) or stops(sent)
-    account.take(stop, d.state.now_ns)
-    d.put(account.found(stop.client_order_id, d.state.now_ns))
-    return d, account, stop.client_order_id
 
 
 def test_a_daily_desk_s_stop_is_below_the_last_close_and_follows_it_each_session() -> None:

@@ -416,3 +416,19 @@ def test_ids_are_found_by_time_as_a_scan_finds_them(replayed: Path) -> None:
         for at in (time_ns - 1, time_ns, time_ns + 1):
             assert first_id(reader, at) == next((row for row, known in rows if known >= at), rows[-1][0] + 1)
     reader.close()
+
+
+def test_a_stop_that_rests_is_an_order_once_it_sold_and_slips_by_nothing() -> None:
+    """It was sent at 2.00 and sold at 1.10 because the price came there, which is no cost of trading."""
+    feed, stop = Feed(), "e-option_scalper-8-2-0"
+    feed.quote(0, "1.98", "2.02")
+    sent = SubmitOrder(stop, CALL, -1, 3, D("0.55"), "sell_to_close", 0, stop_price=D("1.10"))
+    feed.see(OrderAccepted(1 * MS, ENTRY), sent)
+    feed.see(OrderAccepted(2 * MS, stop))
+    assert feed.watch.quality() == Quality((), ())
+    feed.fill(3, stop, "1.10", 3, 3, "3.30", side=-1)
+    quality = feed.watch.quality()
+    assert [(order.filled, order.average, order.arrival, order.slippage_usd) for order in quality.orders] == [
+        (3, D("1.10"), None, None)
+    ]
+    assert [work.filled for work in quality.works] == [3]

@@ -32,6 +32,8 @@ from daemon.core.events import (
     StopRequested,
     TroubleNoticed,
 )
+from daemon.core.limits import Protection
+from daemon.core.orders import CANCELING, SUBMITTED
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -310,7 +312,18 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
             and not any(position.right for position in state.book.positions.values())
         )
     orders = [order for order in state.orders.values() if order.purpose not in ("foreign", "protection")]
-    return not any(order.purpose == "entry" or order.work not in state.works for order in orders)
+    if any(order.purpose == "entry" or order.work not in state.works for order in orders):
+        return False
+    return not (trading and isinstance(state.trading.protection, Protection) and _uncovers(state))
+
+
+def _uncovers(state: State[Any]) -> bool:
+    """Return whether a stop is on its way or taken away, for an order that was not sent yet: so it would end bare."""
+    if any(order.purpose == "protection" and order.status in (SUBMITTED, CANCELING) for order in state.orders.values()):
+        return True
+    sold = {order.symbol for order in state.orders.values() if order.side < 0}
+    bare = {work.symbol for work in state.works.values() if work.purpose == "exit"} - sold
+    return any(symbol in bare for symbol in state.book.positions)
 
 
 def open_things(state: State[Any]) -> list[str]:

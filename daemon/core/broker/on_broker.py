@@ -223,7 +223,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
     needed = _needed(draft, order)
-    if order.purpose == PROTECTION and (draft.exit_of(order.symbol) or draft.held(order.symbol) < order.quantity):
+    if order.purpose == PROTECTION and _is_unwanted(draft, order):
         draft.put_order(advance(order, "expired"))  # a report that lists it after all has it cancelled
         return
     if order.purpose == "exit" and needed is not None:
@@ -240,6 +240,12 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         return
     draft.put_order(replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
     draft.effects.append(again)
+
+
+def _is_unwanted(draft: Draft, stop: Order) -> bool:
+    """Return whether a stop that never arrived is over: it was cancelled, is too large, or an exit goes on."""
+    exits = draft.exit_of(stop.symbol) is not None
+    return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
 
 
 def _needed(draft: Draft, order: Order) -> int | None:

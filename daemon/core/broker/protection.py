@@ -9,28 +9,39 @@ shares behind it ends at once, because it would sell short.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
 
 from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT
-from daemon.core.broker.sending import hangs, is_option, may_send, submission_of
-from daemon.core.draft import PROTECTION, Draft
-from daemon.core.instruments.quotes import is_wide, price_step
+from daemon.core.broker.exits import exit_by_rule
+from daemon.core.broker.sending import confirmed, hangs, is_option, may_send, on_its_way, submission_of
+from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
+from daemon.core.effects import CancelOrder
+from daemon.core.events import BrokerOrder
+from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import AUTO, Protection
-from daemon.core.orders import CANCELED, REJECTED, SUBMITTED, Order, Work, client_order_id
+from daemon.core.orders import CANCELED, FILLED, REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
+from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, Position
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 PROTECTION_LEG = 2  # of a stop's name; entries have leg 0, exits leg 1
 AGAIN_NS = 60 * SECOND_NS  # after one was refused or taken away, and with an exit that does not sell
+REPORT_NS = 15 * SECOND_NS  # and this for a report, before a stop rests without one
 RENEWED_NS = 60 * DAY_NS  # a broker drops an order after 90 days
 KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not taken away sooner
 UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
 MOVED = Decimal("0.005")  # of the price: a stop that is further from where it should be is rested anew
+RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
+IN_HAND_MAX = 10  # stops that are not answered yet: an exit waits for its own in our queue
+REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
+NAME_PARTS = 4  # of an order's name behind the epoch: strategy, decision, leg, attempt
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
 
@@ -57,13 +68,19 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     """
     symbol = position.symbol
     if not draft.desk.decides.rebalances:
-        paid, stop_loss = position.cost / position.quantity, draft.trading.sizing.stop_loss
-        return _on_grid(symbol, paid * (1 - Decimal(str(rules.distance)) * Decimal(str(stop_loss))))
+        part = rules.distance, draft.trading.sizing.stop_loss
+        return _below_paid(symbol, position.cost, position.quantity, *part)
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
         if bars:
             return _on_grid(symbol, Decimal(str(bars[-1].close)) * (1 - Decimal(str(rules.disaster_stop))))
     return Decimal(0)
+
+
+@lru_cache(maxsize=1024)
+def _below_paid(symbol: str, cost: Decimal, quantity: int, distance: float, stop_loss: float) -> Decimal:
+    """Return the price for what was paid, cached: it is asked for at each event."""
+    return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
 
 
 def _on_grid(symbol: str, price: Decimal) -> Decimal:
@@ -73,35 +90,75 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
+    working = Counter[str]()
+    for order in draft.orders.values():
+        if order.side < 0:
+            working[order.symbol] += order.remaining
     for order in tuple(draft.orders.values()):
         if order.purpose == PROTECTION:
-            _tend(draft, order)
+            _tend(draft, order, working[order.symbol])
     rules = rules_of(draft)
     if rules is None or not draft.book.positions or not may_send(draft):
         return
     for symbol in draft.desk.holds.risked(draft):
-        _cover(draft, draft.book.positions[symbol], rules)
+        position = draft.book.positions[symbol]
+        if position.quantity > working[symbol] or _has_foreign(draft):
+            _cover(draft, position, rules)
 
 
-def _tend(draft: Draft, order: Order) -> None:
-    position, rules = draft.book.positions.get(order.symbol), rules_of(draft)
-    held = position.quantity if position is not None else 0
-    more = held > order.remaining and not order.filled
-    old = draft.now_ns - order.submitted_ns > RENEWED_NS
-    if position is None or rules is None or held < order.remaining or more or old or _is_of_other_shares(draft, order):
+def _has_foreign(draft: Draft) -> bool:
+    """Return whether an adopted order of somebody else works: it covers nothing of its symbol."""
+    return any(order.purpose not in (ENTRY, EXIT, PROTECTION) for order in draft.orders.values())
+
+
+def _tend(draft: Draft, order: Order, working: int) -> None:
+    """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now.
+
+    `working` are all orders' sales of the symbol.
+    """
+    held, rules = draft.held(order.symbol), rules_of(draft)
+    if rules is None or working > held or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
-    elif may_send(draft) and _is_due(draft, order):
-        wanted = stop_price(draft, position, rules)
-        assert not isinstance(order.stop_price, UnsetType)
-        if wanted and abs(wanted - order.stop_price) > wanted * MOVED:
-            draft.cancel(order.client_order_id)
-        elif draft.desk.decides.rebalances:
-            draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
+        return
+    if may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, held - working, rules):
+        draft.cancel(order.client_order_id)
 
 
-def _is_due(draft: Draft, order: Order) -> bool:
-    """Return whether the stop's price is to be checked: always, but once a session where it follows the closes."""
-    return not draft.desk.decides.rebalances or order.valid_until_ns < _close_ns(draft)
+def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -> bool:
+    """Return whether another stop would cover more, at its right price, or longer, and could rest now.
+
+    `bare` is what no order sells.
+    """
+    position, follows = draft.book.positions[order.symbol], draft.desk.decides.rebalances
+    due = not follows or order.valid_until_ns < _close_ns(draft)  # it follows the closes: once a session
+    old = draft.now_ns - order.submitted_ns > RENEWED_NS
+    more = bare > 0 and not order.filled and _coverable(draft, position) > 0
+    if not (due or old or more):
+        return False
+    if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
+        return False  # most of the time
+    seen = None if order.symbol in draft.basket.unadjusted else _least_price(draft, order.symbol)
+    wanted = Decimal(0) if seen is None else stop_price(draft, position, rules)
+    if seen is None or not wanted or seen <= wanted or _sent_lately(draft) >= RENEWED_MAX:
+        return False  # none could rest in its place
+    moved = due and _is_moved(order, wanted)
+    if follows and due and not moved:
+        draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
+    return moved or old or more
+
+
+def _sent_lately(draft: Draft) -> int:
+    """Return how many stops were sent, or are being taken away, within a minute."""
+    since_ns = draft.now_ns - AGAIN_NS
+    at_ns = [
+        max(order.submitted_ns, order.cancel_since_ns) for order in draft.orders.values() if order.purpose == PROTECTION
+    ]
+    return sum(time_ns > since_ns for time_ns in at_ns)
+
+
+def _is_moved(order: Order, wanted: Decimal) -> bool:
+    assert not isinstance(order.stop_price, UnsetType)
+    return abs(wanted - order.stop_price) > wanted * MOVED
 
 
 def _close_ns(draft: Draft) -> int:
@@ -109,34 +166,146 @@ def _close_ns(draft: Draft) -> int:
     return draft.now_ns if session is None else session.close_ns
 
 
+def _open_ns(draft: Draft) -> int:
+    session = draft.session.session
+    return 0 if session is None else session.open_ns
+
+
 def _is_of_other_shares(draft: Draft, order: Order) -> bool:
-    """Return whether a split may have changed what a price of the symbol means, which the ledger has not told yet."""
-    return order.symbol in draft.basket.unsettled or order.symbol in draft.basket.leapt
+    """Return whether a split may have changed what a price of the symbol means, which the ledger has not told yet.
+
+    Within a session a price that leaps is no split. What rests since the broker's figure differs was counted by it.
+    """
+    symbol, basket, suspicion, session = order.symbol, draft.basket, draft.broker.suspicion, draft.session.session
+    if _is_split(draft, symbol):
+        return True
+    if symbol in basket.leapt and not (session and session.open_ns <= basket.leapt[symbol] < session.close_ns):
+        return True
+    return symbol in basket.apart and (suspicion is None or order.submitted_ns < suspicion.since_ns)
+
+
+def _is_split(draft: Draft, symbol: str) -> bool:
+    return symbol in draft.basket.splits or symbol in draft.basket.to_come
+
+
+def _sells_at_once(draft: Draft, order: Order) -> bool:
+    """Return whether the price before the open is at the stop or below: it would sell at the first trade, whatever."""
+    session, quote = draft.session.session, draft.fresh(draft.quotes.get(order.symbol))
+    if session is None or quote is None or draft.now_ns >= session.open_ns or is_option(order.symbol):
+        return False
+    middle = middle_of(quote, draft.desk.holds.guard(draft.trading))
+    return middle is not None and not isinstance(order.stop_price, UnsetType) and middle <= order.stop_price
+
+
+def _coverable(draft: Draft, position: Position) -> int:
+    """Return how much of the position a stop may still cover: nothing sells it, or is about to, by book and broker."""
+    symbol, broker = position.symbol, draft.broker
+    rested, work = sum(order.remaining for order in resting(draft, symbol)), draft.exit_of(symbol)
+    free = position.quantity - draft.working(symbol, -1)
+    if work is not None and _is_under_way(draft, work):
+        free = min(free, work.goal - rested)
+    if symbol in broker.available:  # nothing of the symbol moved since
+        others = max(broker.foreign_held.get(symbol, 0), 0)
+        free = min(free, broker.available[symbol] - others - on_its_way(draft, symbol, -1))
+    elif rested:
+        return min(free, 0)  # the broker's figure has to say that there is more
+    return free
+
+
+def _is_under_way(draft: Draft, work: Work) -> bool:
+    """Return whether the work may soon have an order: one that had none for long, or was refused twice, is no cover."""
+    since_ns = max(_left_alone_ns(draft, work.symbol), work.started_ns, work.report_ns, _open_ns(draft))
+    return draft.now_ns - since_ns < AGAIN_NS + REPORT_NS and _is_refused(draft, work) is None
+
+
+def _is_refused(draft: Draft, work: Work) -> Order | None:
+    """Return the work's last order where it and the one before were refused, and no stop made way for another since.
+
+    The first refusal is answered by another order at once.
+    """
+    last = draft.find_order(work.order_id) if work.attempt > 0 else None
+    if last is None or last.status != REJECTED:
+        return None
+    stops = _ended(draft, work.symbol)
+    return None if stops and max(order.news_ns for order in stops) > last.news_ns else last
 
 
 def _cover(draft: Draft, position: Position, rules: Protection) -> None:
-    """Rest a stop below the position, unless something of the symbol works, or an exit or a buy is about to."""
-    symbol, basket = position.symbol, draft.basket
-    works = any(order.symbol == symbol for order in draft.orders.values())
-    if works or symbol in basket.unsettled or symbol in basket.leapt:
+    """Rest a stop below what nothing else sells; say so where that is not possible for long."""
+    symbol = position.symbol
+    mine = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -1) and o.purpose in (EXIT, PROTECTION)]
+    bare = position.quantity - sum(order.remaining for order in mine)
+    if bare <= 0:
         return
-    last_ns = _left_alone_ns(draft, symbol)
-    wanted = [work for work in draft.works.values() if work.symbol == symbol]
-    if wanted and draft.now_ns - max(last_ns, *(work.started_ns for work in wanted)) < AGAIN_NS:
-        return
-    last = _newest(draft, symbol)
-    if last is not None and last.status in (REJECTED, CANCELED) and draft.now_ns - last.news_ns < _wait_ns(last):
-        return
-    seen = _least_price(draft, symbol)
-    price = Decimal(0) if seen is None else stop_price(draft, position, rules)
-    limit = _on_grid(symbol, price * (1 - Decimal(str(rules.floor)))) if rules.options == "stop_limit" else None
-    session = draft.session.session
-    assert session is not None
-    if seen is not None and seen > price > 0:
-        _rest(draft, symbol, position.quantity, price, limit if position.right and limit else None)
-    elif draft.now_ns - max(last_ns, draft.broker.started_ns, session.open_ns) >= UNCOVERED_NS:
-        why = f"{position.quantity} {symbol}: no stop rests at the broker; its price is unknown, or at {price} USD"
+    rests = any(order.purpose == PROTECTION for order in mine)
+    quantity = _coverable(draft, position)
+    late_ns = draft.now_ns - max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
+    why = _hindrance(draft, symbol, late_ns)
+    if quantity > 0 and not why and not rests:
+        seen = _least_price(draft, symbol)
+        price = Decimal(0) if seen is None else stop_price(draft, position, rules)
+        if seen is not None and seen > price > 0:
+            limit = _on_grid(symbol, price * (1 - Decimal(str(rules.floor)))) if rules.options == "stop_limit" else None
+            _rest(draft, symbol, quantity, price, limit if position.right and limit else None)
+            return
+        if seen is not None and price and _is_through(draft, symbol, price):
+            exit_by_rule(draft, symbol, "stop_loss")
+        why = f"its price is unknown, or at {price} USD"
+    if late_ns >= UNCOVERED_NS:
+        why = why or "orders of others hold it, or the broker has less"
+        why = f"{bare} {symbol}: no stop rests at the broker; {why}"
         draft.alarm("unprotected", why, once=True, about=symbol)
+
+
+def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
+    """Return whether a desk without a stop of its own leaves: two prices are at the stop of the newest close, or below.
+
+    They are the last confirmed price and a newer narrow quote.
+    """
+    if not draft.desk.decides.rebalances:
+        return False
+    newest_ns = draft.desk.decides.known(draft)[symbol][-1].start_ns
+    if new_york_date(newest_ns).isoformat() != draft.session.previous:
+        return False
+    quote, mark = draft.quotes[symbol], draft.marks[symbol]
+    middle = middle_of(quote, draft.desk.holds.guard(draft.trading))
+    return middle is not None and max(middle, mark) <= price
+
+
+def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
+    """Return why no stop of the symbol can be sent now, "" where one can; it had none for `late_ns`."""
+    if _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted:
+        return "a split may have changed its shares, or its bars are of the old ones"
+    if _is_doubted(draft, symbol, late_ns):
+        return "no report says what is there"
+    if any(order.symbol == symbol and order.side > 0 and not order.absent for order in draft.orders.values()):
+        return "a buy works, against which the broker refuses it"
+    buys = [work for work in draft.works.values() if (work.symbol, work.purpose) == (symbol, ENTRY)]
+    if any(_is_under_way(draft, work) for work in buys):
+        return "a buy is under way"
+    if sum(order.purpose == PROTECTION and order.in_hand for order in draft.orders.values()) >= IN_HAND_MAX:
+        return "the stops of others are on their way"
+    stops = _ended(draft, symbol)
+    last = stops[-1] if stops else None
+    if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
+        return f"the last one was {last.status}"
+    halted = draft.risk.halt
+    if halted is not None and halted.reason == "foreign_order" and len(_removed(draft, symbol)) >= REMOVED_MAX:
+        return "others take it away each time"
+    return ""
+
+
+def _is_doubted(draft: Draft, symbol: str, late_ns: int) -> bool:
+    """Return whether less may be there than the book has: a stop of what is not there would sell short.
+
+    In an account of the desk's own the last report counts after a while, where it agreed and nobody traded since.
+    """
+    broker = draft.broker
+    if draft.identity.mode not in BROKER_MODES or confirmed(draft, symbol):
+        return False
+    agreed = symbol not in (*broker.doubtful, *broker.touched, *draft.basket.apart)
+    alone = draft.trading.broker.foreign_orders == "halt" and not broker.foreign_held.get(symbol)
+    return not (agreed and alone and broker.reported_ns >= broker.started_ns and late_ns >= REPORT_NS)
 
 
 def _least_price(draft: Draft, symbol: str) -> Decimal | None:
@@ -148,9 +317,17 @@ def _least_price(draft: Draft, symbol: str) -> Decimal | None:
     return None if unsure else min(quote.bid, mark)
 
 
-def _wait_ns(last: Order) -> int:
-    """Return how long the next stop waits for: not after one that the desk itself took away."""
-    return 0 if last.status == CANCELED and last.cancel_asked_ns else AGAIN_NS
+def _wait_ns(stops: list[Order]) -> int:
+    """Return how long the next stop waits: not after one that the desk itself took away, longer after each refusal."""
+    last = stops[-1]
+    if last.status == FILLED or (last.status == CANCELED and last.cancel_asked_ns):
+        return 0
+    refused = 0
+    for order in reversed(stops):
+        if order.status != REJECTED:
+            break
+        refused += 1
+    return min(max(refused, 1), REFUSED_MAX) * AGAIN_NS
 
 
 def _left_alone_ns(draft: Draft, symbol: str) -> int:
@@ -159,9 +336,10 @@ def _left_alone_ns(draft: Draft, symbol: str) -> int:
     return max(ended, default=draft.book.positions[symbol].opened_ns)
 
 
-def _newest(draft: Draft, symbol: str) -> Order | None:
+def _ended(draft: Draft, symbol: str) -> list[Order]:
+    """Return the symbol's stops that ended in this session, the last one sent at the end."""
     stops = [order for order in draft.closed.values() if order.symbol == symbol and order.purpose == PROTECTION]
-    return max(stops, key=lambda order: order.submitted_ns, default=None)
+    return sorted(stops, key=lambda order: order.submitted_ns)
 
 
 def _rest(draft: Draft, symbol: str, quantity: int, price: Decimal, limit: Decimal | None) -> None:
@@ -204,29 +382,52 @@ def _rest(draft: Draft, symbol: str, quantity: int, price: Decimal, limit: Decim
 def lift(draft: Draft, work: Work) -> bool:
     """Take the stops of the work's symbol away for its order; True while that has to wait for their end.
 
-    One whose cancel stays unanswered keeps an exit back no longer than any order that hangs, and then the broker's own
-    call is tried. One that was rested again beside the exit, because that did not sell, stays for a while.
+    A stop of no more than what a trim leaves stays. One whose cancel stays unanswered keeps an exit back no longer than
+    any order that hangs, and then the broker's own call is tried. One that was rested again beside the exit, because
+    that did not sell, stays for a while.
     """
-    stops = [order for order in resting(draft, work.symbol) if not order.absent]
     waits = False
-    for order in stops:
-        beside = order.submitted_ns >= work.started_ns and draft.now_ns - order.submitted_ns < KEPT_NS
-        if not beside:
+    for order in resting(draft, work.symbol):
+        if order.absent or (work.purpose == EXIT and order.remaining <= work.goal):
+            continue
+        if not (_is_beside(draft, order, work) and draft.now_ns - order.submitted_ns < KEPT_NS):
             draft.cancel(order.client_order_id)
         waits = waits or not hangs(draft, order)
     return waits
 
 
+def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
+    """Return whether the stop was rested because the work did not sell: not below what a trim left."""
+    refused = _is_refused(draft, work)
+    if refused is not None:
+        return order.submitted_ns >= refused.news_ns
+    ended = [one.news_ns for one in draft.closed.values() if one.symbol == order.symbol]
+    last_ns = max((news_ns for news_ns in ended if news_ns <= order.submitted_ns), default=0)
+    return order.submitted_ns - max(last_ns, work.started_ns, _open_ns(draft)) >= AGAIN_NS
+
+
+def _removed(draft: Draft, symbol: str) -> list[Order]:
+    """Return the symbol's stops that another party took away in this session."""
+    return [order for order in _ended(draft, symbol) if order.status == CANCELED and not order.cancel_asked_ns]
+
+
 def on_stop_removed(draft: Draft, order: Order) -> bool:
     """Report that another party took a stop away; False once it did so too often: then nobody knows who trades here."""
-    gone = [
-        other
-        for other in draft.closed.values()
-        if (other.symbol, other.purpose, other.status) == (order.symbol, PROTECTION, CANCELED)
-        and not other.cancel_asked_ns
-    ]
-    if len(gone) >= REMOVED_MAX:
+    if len(_removed(draft, order.symbol)) >= REMOVED_MAX:
         return False
     why = f"{order.client_order_id} ({order.remaining} {order.symbol}) was cancelled, and not by this desk"
     draft.alarm("stop_removed", why)
     return True
+
+
+def end_former(draft: Draft, report: BrokerOrder) -> None:
+    """End a stop that this strategy's desk rested under a journal that is lost: its shares are now in this one's book.
+
+    Its name says so; nothing else would ever end it, and it holds back what it covers.
+    """
+    epoch, *rest = report.client_order_id.rsplit("-", 4)
+    strategy, number, leg, attempt = rest if len(rest) == NAME_PARTS else ("", "", "", "")
+    named = (strategy, leg, attempt) == (draft.identity.strategy, str(PROTECTION_LEG), "0") and number.isdecimal()
+    if epoch and named and report.side < 0 and report.symbol in draft.book.positions:
+        draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
+        draft.effects.append(CancelOrder(report.client_order_id))

@@ -26,6 +26,7 @@ from daemon.core.broker.foreign import (
 )
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
 from daemon.core.broker.on_broker import absorb, count_refused_exits
+from daemon.core.broker.protection import end_former
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
@@ -34,7 +35,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.splits import note_accepted, only_splits_differ
+from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, only_splits_differ
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -350,7 +351,9 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             on_order_filled(draft, fill)
     give_up_sold(draft)
     for activity in sorted(event.activities, key=arrives):
-        if activity.status != "pending" and _mark_seen(draft, activity):
+        if activity.status == ANNOUNCED:
+            note_announced(draft, activity)
+        elif activity.status != "pending" and _mark_seen(draft, activity):
             with draft.because(cause_of(activity)):
                 book_activity(draft, activity)
 
@@ -366,7 +369,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     Foreign positions and open orders are judged by the rule: False while they block the begin.
     """
     for line in event.activities:  # seen once: a later report does not repeat them
-        if line.status != "pending":
+        if line.status not in ("pending", ANNOUNCED):
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
@@ -383,6 +386,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         take_over(draft, position.symbol, position, "adopt" if accepted else rule)
     for order in foreign:
         met_at_begin(draft, order)
+        end_former(draft, order)
     book = mark_book(draft, draft.book)
     draft.book = begin_book(book)
     return True

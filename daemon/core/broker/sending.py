@@ -52,7 +52,8 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
     """
     symbol, broker = work.symbol, draft.broker
     gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of the desk's position
-    working = draft.working(symbol, side) + gone
+    kept = _kept(draft, symbol, side, surplus)
+    working = draft.working(symbol, side) + gone - kept
     free = surplus - working
     if not confirmed(draft, symbol):
         return _unreported(draft, work, free)
@@ -60,11 +61,11 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
     quantity = free
     if available is not None:
         foreign = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, even if free
-        held_back, coming = may_be_free(hanging), on_its_way(draft, symbol, side)
+        held_back, coming = may_be_free(hanging) - min(may_be_free(hanging), kept), on_its_way(draft, symbol, side)
         quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
     if quantity > 0:
         all_left = abs(draft.held(symbol)) - working
-        leaves_none = quantity >= (all_left if available is None else min(all_left, available))
+        leaves_none = quantity >= (all_left if available is None else min(all_left, available + kept))
         if leaves_none and awaits_report(draft, work):
             return _unreported(draft, work, quantity)
         return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))
@@ -72,6 +73,12 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
         return Leave(surplus, closing=True)
     note_held_up(draft, symbol, surplus, hanging)
     return Leave(quantity)
+
+
+def _kept(draft: Draft, symbol: str, side: int, surplus: int) -> int:
+    """Return the quantity of stops that rest on below what the exit leaves: it is no part of what is to be sold."""
+    stops = [o.remaining for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, PROTECTION)]
+    return min(sum(stops), max(abs(draft.held(symbol)) - surplus, 0))
 
 
 def awaits_report(draft: Draft, work: Work) -> bool:

@@ -719,8 +719,8 @@ def expires_today(view: RiskView, intent: Intent) -> str | None:
 
 def duplicate_intent(view: RiskView, intent: Intent) -> str | None:
     for order in view.orders.values():
-        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # its quantity is left out of the exit
-        if order.symbol == intent.symbol and order.side == intent.side and not theirs:
+        beside = order.purpose in ("foreign", "protection") and intent.purpose == "exit"  # its quantity is left out
+        if order.symbol == intent.symbol and order.side == intent.side and not beside:
             return f"order {order.client_order_id} already works on this side of {intent.symbol}"
         if intent.purpose == "entry" and order.purpose == "entry":
             return f"entry order {order.client_order_id} is already working"

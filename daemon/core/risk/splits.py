@@ -15,9 +15,12 @@ from msgspec.structs import replace
 from daemon.core.book import paid
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
-from daemon.core.events import BrokerPosition, HistoryAdjusted
+from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
+from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
 
+ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
+OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
 RATIOS = frozenset(
@@ -88,6 +91,20 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
     split = factor(float(mark), float(old_mark)) >= SPLIT_RATIO
     if split and close > 0 and factor(close, float(old_mark)) < factor(close, float(mark)):
         draft.basket = replace(basket, unadjusted=(*basket.unadjusted, symbol))
+
+
+def note_announced(draft: Draft, line: Activity) -> None:
+    """Note a split, spin-off or merger of today before the open: a price of these shares may mean others.
+
+    A split waits for the ledger's line as one that the history shows.
+    """
+    basket, symbol, now_ns = draft.basket, line.symbol, draft.now_ns
+    today = line.ex_date == new_york_date(now_ns).isoformat() and new_york_minute(now_ns) < OPENS_MIN
+    held = symbol in draft.book.positions and draft.desk.holds.by_basket
+    if not (today and held) or symbol in basket.unadjusted or not draft.first_time(line.id):
+        return
+    splits = (*basket.splits, symbol) if line.kind == "SPLIT" and symbol not in basket.splits else basket.splits
+    draft.basket = replace(basket, splits=splits, leapt={**basket.leapt, symbol: now_ns})
 
 
 def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, SubmitOrder
@@ -112,6 +113,8 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
     for event, effects in events:
         first: list[AnyEffect] = []
         for effect in effects:
+            if isinstance(effect, SubmitOrder) and effect.stop_price is not UNSET:
+                continue  # no paper broker rests stops
             if isinstance(effect, SubmitOrder):
                 if effect.client_order_id in orders:
                     continue  # sent again under its name

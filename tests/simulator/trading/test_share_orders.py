@@ -287,3 +287,14 @@ async def test_each_account_has_one_session_of_the_trading_stream_and_its_own_de
             await websockets.connect(f"{server.trade_stream_url}/PA0NOBODY")
         await third.close()
         await again.close()
+
+
+def test_a_split_is_announced_by_its_ex_date() -> None:
+    ask = {"ca_types": "split,merger", "date_type": "ex_date", "since": "2024-06-05", "until": "2024-06-05"}
+    with desks(at("2024-06-05", 8)) as (_, clients):
+        (row,) = clients[0].get("/corporate_actions/announcements", ask)
+        other = clients[0].get(
+            "/corporate_actions/announcements", {**ask, "since": "2024-06-06", "until": "2024-06-09"}
+        )
+    assert (row["ca_type"], row["initiating_symbol"], row["old_rate"], row["new_rate"]) == ("split", "AAA", "1", "2")
+    assert other == []

@@ -34,7 +34,9 @@ from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
 from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
-from daemon.core.session import new_york_date
+from daemon.core.risk.splits import ANNOUNCED
+from daemon.core.session import new_york_date, new_york_minute
+from daemon.core.state import ZERO
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -221,6 +223,9 @@ SUSPENDED = "trade_suspended_by_user"
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
+CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA"}  # announced -> a line's kind
+RESTING = ("stop", "stop_limit")  # types of order
+BEFORE_OPEN_MIN = 9 * 60  # of New York's day: announcements are read again from then on
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
 
 
@@ -241,6 +246,18 @@ class Amended(msgspec.Struct, frozen=True):
         if self.fills is None or not _equal((order.filled, cost), self.fills.filled):
             return order.filled, cost
         return self.fills.stands
+
+
+def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
+    """Return a line for each share that an announcement names; none for a kind that changes no shares."""
+    kind = CHANGES.get(wire.text(row.get("ca_type")).lower())
+    symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
+    if kind is None:
+        return []
+    return [
+        Activity(f"{day} {kind} {symbol}", kind, symbol, ZERO, None, ZERO, ANNOUNCED, at_ns, ex_date=day)
+        for symbol in sorted(symbols)
+    ]
 
 
 def _equal(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
@@ -280,6 +297,8 @@ class Reporter:
         self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
         self._unreadable: set[str] = set()  # lines logged already
+        self._rests = False  # a stop rested at the last read
+        self._announced: tuple[tuple[date, bool], list[Activity]] | None = None  # when they were read
         self._ex_dates: dict[tuple[str, date], str] = {}  # symbol and the date of a dividend's line -> its ex-date
 
     def forget(self) -> None:
@@ -307,6 +326,7 @@ class Reporter:
             amended = {order_id: amended.lines for order_id, amended in self._amended.items()}
             if _belong_together(orders, fills) and amended == former:  # else the orders were read before a correction
                 break
+        other = [*other, *await self._changes_of_today(asked_ns)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -319,6 +339,7 @@ class Reporter:
     async def _orders(self, since_ns: int) -> dict[str, BrokerOrder]:
         """Return order id -> order: all that are open, and all submitted since. The later read wins."""
         rows = await self._reads.open_orders()
+        self._rests = any(row.get("type") in RESTING for row in rows)
         rows += await self._reads.orders_since(since_ns)
         orders = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
         self._names |= {order_id: order.client_order_id for order_id, order in orders.items()}
@@ -365,6 +386,25 @@ class Reporter:
             dates = {wire.text(row.get("ex_date")) for row in rows}
             self._ex_dates[line.symbol, paid] = dates.pop() if len(dates) == 1 else ""
         return msgspec.structs.replace(line, ex_date=self._ex_dates[line.symbol, paid])
+
+    async def _changes_of_today(self, asked_ns: int) -> list[Activity]:
+        """Return the splits, spin-offs and mergers of New York's day as lines that announce them.
+
+        They are read where a stop rests, which they concern: once before the day's nine o'clock and once after it.
+        """
+        day, minute = new_york_date(asked_ns), new_york_minute(asked_ns)
+        when = day, minute >= BEFORE_OPEN_MIN
+        former = [] if self._announced is None or self._announced[0][0] != day else self._announced[1]
+        if not self._rests or (self._announced is not None and self._announced[0] == when):
+            return former
+        try:
+            rows = await self._reads.shares_changed(day.isoformat())
+        except (RestError, Malformed) as problem:
+            self._log("announcements_unread", problem=str(problem))
+            return former
+        lines = [line for row in rows for line in _announcing(row, day.isoformat(), asked_ns)]
+        self._announced = when, lines
+        return lines
 
     async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
         """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""

@@ -119,6 +119,11 @@ class TradingReads:
         query = {"ca_types": "dividend", "symbol": symbol, "date_type": "payable_date", "since": first, "until": last}
         return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
 
+    async def shares_changed(self, day: str) -> list[Raw]:
+        """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""
+        query = {"ca_types": "split,spinoff,merger", "date_type": "ex_date", "since": day, "until": day}
+        return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+
     async def order_fills(self, order_id: str) -> list[Raw]:
         """Return the ledger's FILL lines of one order, however old, oldest first, each once."""
         rows = await self._activities({"activity_types": "FILL", "order_id": order_id})
@@ -176,7 +181,8 @@ class TradingOrders:
         if opens(order) or order.auction:
             clock = self._client.queue.clock
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
-        urgency = CallPriority.ENTRY if opens(order) else CallPriority.EXIT
+        rests = not isinstance(order.stop_price, UnsetType)  # it takes no turn from an exit
+        urgency = CallPriority.ENTRY if opens(order) or rests else CallPriority.EXIT
         send = self._close if order.closing else self._post
         answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")

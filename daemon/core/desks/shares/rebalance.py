@@ -319,8 +319,10 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
             draft.close_work(work)
             return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
-    if _denied(draft, intent, gated(draft)) or lift(draft, work):
+    if _denied(draft, intent, gated(draft)):
         return free
+    if lift(draft, work):
+        return free - reserved(limit, missing, rate)  # it comes next
     goal = holding + missing
     submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
     draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is given up

@@ -13,6 +13,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from msgspec import structs
+
 from daemon.brokers.alpaca.rest.client import Access, account_queues
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.report import Reporter
@@ -94,6 +96,18 @@ async def test_fifty_cancels_and_fifty_sales_all_leave_and_none_is_in_doubt() ->
         assert sum(request.method == "DELETE" for request in it.server.requests) == 50
         assert it.posts() == 101
         assert it.count("GET", BY_NAME) == 0
+
+
+async def test_a_crowd_of_resting_stops_leaves_an_exit_its_turn() -> None:
+    async with desk(rate=RATE, rules=MANY) as it:
+        it.server.account.cash = Decimal(1_000_000)
+        await it.orders.submit(buy(name(0, 0), quantity=50))
+        await eventually(lambda: not it.server.account.by_client_id[name(0, 0)].open)
+        async with limited(it) as linked:
+            stops = [structs.replace(sell(name(2, n)), stop_price=Decimal("0.01")) for n in range(80)]
+            await linked.link.release([*stops, sell(name(3, 0))])
+            await eventually(lambda: name(3, 0) in it.server.account.by_client_id or it.posts() > 60)
+        assert it.posts() <= 60  # forty stops at once, the others one a second; the sale passes them
 
 
 async def test_an_entry_whose_time_passes_in_our_queue_was_never_sent_and_says_so() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -293,3 +294,48 @@ async def test_unknown_fields_change_nothing() -> None:
         it.server.faults.add("http_unknown_field", times=20)
         report = await reporter(it).report()
     assert isinstance(report, BrokerReported)
+
+
+ANNOUNCEMENTS = "/v2/corporate_actions/announcements"
+SPLIT_ROW = {"ca_type": "split", "initiating_symbol": "SPY", "target_symbol": "SPY", "ex_date": "2024-07-02"}
+MERGER_ROW = {"ca_type": "merger", "initiating_symbol": "BUYS", "target_symbol": "SOLD", "ex_date": "2024-07-02"}
+
+
+async def rested(it: Desk) -> None:
+    """A call is held, and a stop rests below it."""
+    await filled(it, buy())
+    stop = SubmitOrder("e1-scalper-2-2-0", CALL, -1, 1, None, "sell_to_close", 0, stop_price=Decimal("0.01"))
+    await it.orders.submit(stop)
+
+
+async def test_announcements_are_read_once_where_a_stop_rests_and_nowhere_else() -> None:
+    async with desk(rate=60) as it:
+        making = reporter(it)
+        await making.report()
+        assert it.count("GET", ANNOUNCEMENTS) == 0
+        await rested(it)
+        for _ in range(3):
+            await making.report()
+        assert it.count("GET", ANNOUNCEMENTS) == 1
+
+
+async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with desk(rate=60) as it:
+        await rested(it)
+        days: list[str] = []
+
+        async def changed(day: str) -> list[dict[str, Any]]:
+            days.append(day)
+            if len(days) == 1:
+                raise Malformed("not now")
+            return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}]
+
+        monkeypatch.setattr(it.reads, "shares_changed", changed)
+        recorder = LogRecorder()
+        making = reporter(it, recorder)
+        lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
+    assert [name for name, _ in recorder.events if name == "announcements_unread"] == ["announcements_unread"]
+    named = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
+    assert named == [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
+    assert [len(some) for some in lines] == [0, 3, 0]
+    assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}

@@ -1,0 +1,522 @@
+"""What a stop that rests at the broker meets: persons, faults, nights, gaps, and sales of a part.
+
+The desk is that of `tests.support.core.resting`: ten shares of each symbol at 100 USD, stops at 55 USD.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from msgspec import structs
+
+from daemon.core import events as ev
+from daemon.core.broker.exits import exit_by_rule
+from daemon.core.draft import Draft
+from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.core.limits import Broker, Trading
+from tests.support.core import resting
+from tests.support.core.account import Account, line
+from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk
+from tests.support.core.daily_desk import bar as daily_bar
+from tests.support.core.desk import CALL, MONDAY, SESSIONS, TUESDAY, of, quote
+from tests.support.core.resting import (
+    LIMITED,
+    STOP,
+    MoreShares,
+    alarms,
+    daily,
+    holding_calls,
+    left,
+    sales,
+    stops,
+    working_sells,
+)
+from tests.support.core.two_shares import SYMBOLS, Desk
+
+SEES = Broker(on_blind="alarm")  # without bars nothing leaves
+RESTS = replace(resting.RESTS, broker=SEES)
+DAY_MIN = 24 * 60
+
+
+def protected(rules: Trading = RESTS) -> tuple[Desk, dict[str, str]]:
+    return resting.protected(rules)
+
+
+def cancels(effects: list[AnyEffect]) -> list[str]:
+    return [effect.client_order_id for effect in of(effects, CancelOrder)]
+
+
+def quoted(desk: Desk, minute: int, second: float, price: str = "100", *symbols: str) -> list[AnyEffect]:
+    """One event with the quotes of these symbols, or of both."""
+    at_ns = desk.at(minute, second)
+    return desk.put(
+        ev.QuotesReceived(at_ns, 0, tuple(desk.quote(symbol, at_ns, price) for symbol in symbols or SYMBOLS))
+    )
+
+
+def minutes(desk: Desk, first: int, last: int, price: str = "100") -> list[AnyEffect]:
+    """A report and quotes each minute, quotes and a tick every ten seconds."""
+    effects: list[AnyEffect] = []
+    for minute in range(first, last):
+        effects += desk.put(desk.account.report(desk.at(minute, 1)))
+        for second in range(2, 60, 10):
+            effects += quoted(desk, minute, second, price) + desk.tick(minute, second + 1)
+    return effects
+
+
+def removed(desk: Desk, names: dict[str, str], minute: int) -> None:
+    """Somebody takes the stop of SPY away; the desk hears of it."""
+    desk.account.end(names["SPY"])
+    desk.put(ev.OrderCanceled(desk.at(minute), names["SPY"]), desk.account.report(desk.at(minute, 1)))
+
+
+# --- persons ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_person_s_order_that_holds_all_shares_is_met_by_no_stop_and_an_alarm() -> None:
+    desk, names = protected()
+    removed(desk, names, 2)
+    desk.account.take(SubmitOrder("hand", "SPY", -1, 10, Decimal(300), "", 0), desk.at(2, 2))
+    desk.put(desk.account.report(desk.at(2, 3)))
+    met = minutes(desk, 3, 8)
+    assert [order.symbol for order in stops(met)] == []
+    assert "unprotected" in alarms(met)
+
+
+def test_beside_a_person_s_order_what_is_left_is_covered() -> None:
+    desk, names = protected()
+    removed(desk, names, 2)
+    desk.account.take(SubmitOrder("hand", "SPY", -1, 4, Decimal(300), "", 0), desk.at(2, 2))
+    desk.put(desk.account.report(desk.at(2, 3)))
+    met = minutes(desk, 3, 4)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 6)]
+    desk.take([*stops(met)])
+    met = minutes(desk, 4, 8)
+    assert stops(met) == []
+    assert "unprotected" in alarms(met)  # four are not
+    desk.account.end("hand")
+    met = minutes(desk, 8, 10)
+    (small,) = set(cancels(met))
+    desk.account.end(small)
+    (stop,) = stops(desk.put(ev.OrderCanceled(desk.at(10), small), desk.account.report(desk.at(10, 1))))
+    assert (stop.symbol, stop.quantity) == ("SPY", 10)
+
+
+def test_an_adopted_order_of_one_share_leaves_no_nine_without_a_stop() -> None:
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="adopt")))
+    removed(desk, names, 2)
+    desk.account.take(SubmitOrder("hand", "SPY", -1, 1, Decimal(300), "", 0), desk.at(2, 2))
+    desk.put(desk.account.report(desk.at(2, 3)))
+    assert desk.state.orders["hand"].purpose == "foreign"
+    met = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 9)]
+    assert working_sells(desk, "SPY") == 10
+
+
+def test_shares_that_a_person_sold_are_covered_by_no_stop() -> None:
+    desk, names = protected()
+    removed(desk, names, 2)
+    desk.account.positions["SPY"] = (5, Decimal(100))
+    desk.account.cash += 500
+    met = desk.put(desk.account.report(desk.at(2, 2))) + minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 5)]
+    assert (desk.state.book.positions["SPY"].quantity, "reconciliation" in desk.halted()) == (10, True)
+
+
+def test_shares_of_others_are_covered_by_no_stop_and_hold_none_back() -> None:
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
+    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
+    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    assert desk.state.broker.foreign_held == {"SPY": 7}
+    removed(desk, names, 2)
+    met = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+
+
+def test_once_others_took_three_away_none_rests_until_a_person_resumes() -> None:
+    desk, names = protected()
+    minute, heard = 2, list[AnyEffect]()
+    for _ in range(3):
+        removed(desk, names, minute)
+        met = minutes(desk, minute + 1, minute + 4)
+        names = {order.symbol: desk.take([order])[0] for order in stops(met)}
+        heard += met
+        minute += 4
+    assert ("foreign_order" in desk.halted(), names) == (True, {})
+    heard += minutes(desk, minute, minute + 4)
+    assert (len(stops(heard)), "unprotected" in alarms(heard)) == (2, True)
+    met = desk.put(ev.ResumeRequested(desk.at(minute + 4), "looked", "ann"))
+    assert [order.symbol for order in stops(met)] == ["SPY"]
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_that_was_cancelled_and_never_arrived_is_over() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    first, _ = left(desk)
+    desk.put(ev.PauseRequested(desk.at(1, 6), "lunch", "ann"))
+    desk.put(ev.FlattenRequested(desk.at(1, 6), "out", "ann"))
+    quoted(desk, 1, 7)  # the exit takes it away
+    assert desk.state.orders[first.client_order_id].status == "pending_cancel"
+    desk.state = structs.replace(desk.state, works={})  # and ends
+    desk.put(ev.OrderUnknown(desk.at(1, 8), first.client_order_id))
+    desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id))
+    assert first.client_order_id not in desk.state.orders
+
+
+def test_a_stop_that_is_refused_again_and_again_waits_longer_each_time_and_says_so() -> None:
+    desk = Desk(RESTS)
+    desk.holds()
+    sent, heard = left(desk), list[AnyEffect]()
+    times = [1]
+    for minute in range(1, 25):
+        for order in sent:
+            desk.put(ev.OrderRejected(desk.at(minute, 59), order.client_order_id, "not for you"))
+        met = minutes(desk, minute + 1, minute + 2)
+        sent = stops(met)
+        heard += met
+        times += [minute + 1] * bool(sent)
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [2, 3, 4, 5, 6]
+    assert "unprotected" in alarms(heard)
+
+
+@pytest.mark.parametrize("ended", ["expired", "done_for_day"])
+def test_a_stop_that_the_broker_ends_at_once_makes_no_loop(ended: str) -> None:
+    desk, names = protected()
+    sent: list[SubmitOrder] = []
+    name = names["SPY"]
+    for second in range(1, 50):
+        desk.account.end(name, ended)
+        met = desk.put(ev.OrderExpired(desk.at(2, second), name)) + quoted(desk, 2, second + 0.5)
+        sent += stops(met)
+        name = desk.take([*stops(met)])[0] if stops(met) else name
+    assert len(sent) <= 1
+
+
+def test_a_partial_fill_of_the_stop_that_is_busted_is_covered_again() -> None:
+    desk, names = protected()
+    name = names["SPY"]
+    desk.put(desk.account.fill(name, 4, "54", desk.at(2)))
+    desk.account.end(name, "canceled")
+    desk.put(ev.OrderCanceled(desk.at(2, 1), name), desk.account.report(desk.at(2, 2)))
+    met = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 6)]
+    (again,) = desk.take([*stops(met)])
+    desk.account.positions["SPY"] = (10, Decimal(100))
+    desk.account.cash -= 216
+    desk.account.orders[name] = structs.replace(desk.account.orders[name], filled=Decimal(0), average_price=None)
+    met = desk.put(ev.TradeCorrected(desk.at(5), name, "x1", 0, Decimal(0), "trade_bust"))
+    assert desk.state.book.positions["SPY"].quantity == 10
+    met += desk.put(desk.account.report(desk.at(5, 1))) + quoted(desk, 5, 2)
+    assert cancels(met) == [again]
+    desk.account.end(again)
+    met = desk.put(ev.OrderCanceled(desk.at(5, 3), again)) + quoted(desk, 5, 4)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+
+
+def test_a_sale_that_is_refused_once_is_tried_again_before_a_stop_stands_in_its_way() -> None:
+    desk, names = protected()
+    desk.put(ev.FlattenRequested(desk.at(2), "out", "ann"))
+    quoted(desk, 2, 1)
+    tried, sent, later = list[tuple[float, str, str]](), list[AnyEffect](), list[AnyEffect]()
+    for second in range(2, 400):
+        for name in list(names.values()):
+            rests = desk.state.orders.get(name)
+            if rests is not None and rests.cancel_asked_ns:
+                desk.account.end(name)
+                sent += desk.put(ev.OrderCanceled(desk.at(2, second), name))
+        sent, later = [*later, *sent, *quoted(desk, 2, second)], []
+        rested = {order.symbol: desk.take([order])[0] for order in stops(sent)}
+        names |= rested
+        tried += [(second, order.symbol, "stop") for order in stops(sent)]
+        for order in sales(sent):
+            tried.append((second, order.symbol, "sale"))
+            later += desk.put(ev.OrderRejected(desk.at(2, second + 0.2), order.client_order_id, "not now"))
+        sent = []
+    of_spy = [(second, what) for second, symbol, what in tried if symbol == "SPY"]
+    assert [what for _, what in of_spy][:5] == ["sale", "sale", "stop", "sale", "stop"]
+    times = [second for second, _ in of_spy]
+    assert times[1] - times[0] <= 62  # a re-price interval
+    assert times[2] - times[1] <= 2  # refused twice: it is covered
+    assert 120 <= times[3] - times[2] <= 125
+    assert times[4] - times[3] <= 2
+
+
+# --- a part is sold ---------------------------------------------------------------------------------------------------
+
+
+def trims() -> tuple[Desk, dict[str, str], list[AnyEffect]]:
+    """The desk sells four of its ten SPY; the stop of all is taken away and has ended."""
+    desk, names = protected()
+    desk.core = desk.core.__class__(MoreShares())
+    desk.minute(1)
+    sent = desk.answer(6.0, 10.0)
+    assert (cancels(sent), sales(sent)) == ([names["SPY"]], [])
+    desk.account.end(names["SPY"])
+    return desk, names, desk.put(ev.OrderCanceled(desk.at(2, 3), names["SPY"]))
+
+
+def sold(desk: Desk) -> SubmitOrder:
+    """The sale of SPY that the desk has sent."""
+    (order,) = [order for order in desk.state.orders.values() if (order.symbol, order.purpose) == ("SPY", "exit")]
+    return SubmitOrder(order.client_order_id, "SPY", -1, order.quantity, order.limit_price, "", 0)
+
+
+def test_while_a_part_is_sold_the_rest_is_covered() -> None:
+    desk, _, ended = trims()
+    assert [(order.symbol, order.quantity) for order in stops(ended)] == [("SPY", 6)]
+    desk.take([*stops(ended)])
+    sale = sold(desk)
+    assert (sale.quantity, working_sells(desk, "SPY")) == (4, 10)
+    desk.account.take(sale, desk.state.now_ns)
+    met = desk.put(desk.account.fill(sale.client_order_id, 4, "100", desk.at(2, 6)))
+    met += minutes(desk, 3, 6)
+    assert (stops(met), cancels(met), working_sells(desk, "SPY")) == ([], [], 6)
+
+
+def test_an_exit_of_all_does_not_wait_for_the_stop_below_what_a_trim_leaves() -> None:
+    desk, _, ended = trims()
+    (stop,) = desk.take([*stops(ended)])
+    sale = sold(desk)
+    desk.account.take(sale, desk.state.now_ns)
+    desk.put(desk.account.fill(sale.client_order_id, 4, "100", desk.at(2, 4)))
+    met = desk.put(ev.FlattenRequested(desk.at(2, 5), "out", "ann")) + quoted(desk, 2, 6) + desk.tick(2, 7)
+    assert stop in cancels(met)
+
+
+def test_a_trim_that_is_refused_leaves_the_rest_covered_and_then_all() -> None:
+    desk, _, ended = trims()
+    (small,) = desk.take([*stops(ended)])
+    met: list[AnyEffect] = []
+    for minute in range(2, 6):
+        for order in tuple(desk.state.orders.values()):
+            if order.purpose == "exit":
+                desk.put(ev.OrderRejected(desk.at(minute, 6), order.client_order_id, "not now"))
+        met += minutes(desk, minute + 1, minute + 2)
+        assert 6 <= working_sells(desk, "SPY") <= 10
+        if minute == 2:
+            assert (small in cancels(met), {order.quantity for order in sales(met)}) == (False, {4})
+    assert small in cancels(met)  # refused twice
+
+
+def test_a_trim_of_contracts_leaves_the_rest_covered() -> None:
+    desk, account = holding_calls(LIMITED)
+    desk.confirmed(1, quote(CALL, "1.98", "2.02"), second=5)
+    (stop,) = stops(desk.effects)
+    account.take(stop, desk.state.now_ns)
+    desk.accept(stop.client_order_id)
+    desk.effects.clear()
+    draft = Draft(desk.state, desk.core.desk)
+    exit_by_rule(draft, CALL, "policy", 5)
+    desk.state = draft.freeze()
+    desk.confirmed(2, quote(CALL, "1.98", "2.02"))
+    assert cancels(desk.effects) == [stop.client_order_id]
+    account.end(stop.client_order_id)
+    met = desk.canceled(stop.client_order_id)
+    assert ([order.quantity for order in sales(met)], [order.quantity for order in stops(met)]) == ([4], [5])
+
+
+# --- nights, gaps and renewals ----------------------------------------------------------------------------------------
+
+
+def test_a_fall_within_the_session_takes_no_stop_away() -> None:
+    desk, names = protected()
+    fallen = [quoted(desk, 2, second, "80") for second in range(2, 9, 2)]
+    assert names["SPY"] not in cancels([effect for effects in fallen for effect in effects])
+
+
+def test_before_the_open_a_price_at_the_stop_takes_it_away() -> None:
+    """It would sell at the first trade whatever that is; the desk's own rule looks at the open."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)))
+    assert cancels(d.quotes(-10, AAA="90")) == []
+    assert cancels(d.quotes(-9, AAA="79/99")) == []  # too wide for a price
+    assert cancels(d.quotes(-8, AAA="79")) == [name]
+
+
+def test_a_stop_goes_on_resting_where_the_market_is_below_the_new_one() -> None:
+    d, account, _ = daily()
+    d.end(AAA=104.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    met = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="83")  # between the old one, 80, and the new one, 83.20
+    assert (cancels(met), stops(met)) == ([], [])
+
+
+def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    met = d.quotes(0, AAA="78/99") + d.quotes(0.1, AAA="78/99")  # too wide for a price
+    assert (sales(met), stops(met), d.state.works) == ([], [], {})
+    for second in range(20, 100, 10):
+        met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
+    assert [(order.symbol, order.quantity, order.limit_price) for order in sales(met)] == [("AAA", 10, None)]
+    assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
+
+
+def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:
+    desk, names = protected()
+    old = desk.at(61 * DAY_MIN) - desk.at(0)
+    desk.state = structs.replace(
+        desk.state,
+        orders={n: structs.replace(o, submitted_ns=o.submitted_ns - old) for n, o in desk.state.orders.items()},
+    )
+    night = structs.replace(desk.state.session, session=TUESDAY)
+    today, desk.state = desk.state, structs.replace(desk.state, session=night)
+    assert cancels(desk.tick(5, 0)) == []
+    desk.state = structs.replace(today, now_ns=desk.state.now_ns)
+    assert set(cancels(minutes(desk, 6, 7))) == set(names.values())
+
+
+def test_no_more_than_ten_stops_are_on_their_way_at_once() -> None:
+    """An exit waits for its own stop in our queue, never behind forty of them."""
+    desk, names = protected()
+    qqq = desk.state.orders[names["QQQ"]]
+    waiting = {
+        f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}", status="submitted", order_id="")
+        for n in range(10)
+    }
+    removed(desk, names, 2)
+    desk.state = structs.replace(desk.state, orders={**desk.state.orders, **waiting})
+    assert stops(quoted(desk, 3, 5)) == []
+    desk.state = structs.replace(desk.state, orders={qqq.client_order_id: qqq})
+    assert [order.symbol for order in stops(quoted(desk, 3, 6))] == ["SPY"]
+
+
+def test_no_more_than_twenty_stops_are_renewed_in_a_minute() -> None:
+    """Each takes two of the account's calls, and exits wait behind no more of them."""
+    desk, names = protected()
+    (spy, qqq), rested = (desk.state.orders[names[symbol]] for symbol in SYMBOLS), desk.state.orders
+    others = {f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}") for n in range(20)}
+    old = structs.replace(spy, submitted_ns=spy.submitted_ns - 61 * DAY_MIN * 60 * 10**9)
+    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old, **others})
+    met = quoted(desk, 1, 10)
+    assert names["SPY"] not in cancels(met)
+    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old})
+    assert names["SPY"] in cancels(quoted(desk, 1, 12))
+
+
+def test_a_sale_decided_before_the_open_does_not_wait_for_a_stop_rested_at_it() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)), ev.FlattenRequested(d.at(-19), "out", "ann"))
+    d.quotes(0, AAA="100")
+    assert d.state.orders[name].cancel_asked_ns
+    account.end(name)
+    met = d.put(ev.OrderCanceled(d.at(0, 2), name), account.report(d.at(0, 3))) + d.tick(0, 4)
+    assert ([order.quantity for order in sales(met)], stops(met)) == ([10], [])
+
+
+def test_an_upgrade_rests_stops_below_what_was_held_before() -> None:
+    desk = Desk(replace(RESTS, protection=Trading().protection))
+    desk.holds()
+    assert left(desk) == []
+    desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RESTS))
+    met = desk.put(desk.account.report(desk.at(3, 1))) + minutes(desk, 4, 5)
+    assert {(order.symbol, order.quantity, order.stop_price) for order in stops(met)} == {
+        (symbol, 10, STOP) for symbol in SYMBOLS
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("e0-share_bars-12-2-0", True),
+        ("e0-share_bars-12-1-0", False),  # a sale
+        ("e0-other-12-2-0", False),  # of another desk
+        ("hand", False),
+    ],
+)
+def test_the_stop_of_a_lost_journal_ends_once_a_person_accepts_its_shares(name: str, *, ends: bool) -> None:
+    desk = Desk(RESTS)
+    fresh = desk.core.start(desk.state.identity, RESTS)
+    desk.state, desk.account.positions = fresh, {"SPY": (10, Decimal(100))}
+    desk.account.take(SubmitOrder(name, "SPY", -1, 10, None, "", 0, stop_price=STOP), desk.at(-60))
+    desk.put(ev.SessionScheduled(desk.at(2), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(2, 1)))
+    assert desk.halted().startswith("foreign_order")
+    met = desk.put(ev.AcceptBrokerRequested(desk.at(2, 2), "mine", "ann"), desk.account.report(desk.at(2, 3)))
+    assert cancels(met) == [name] * ends
+    if ends:
+        desk.account.end(name)
+        met = desk.put(desk.account.report(desk.at(2, 10))) + minutes(desk, 3, 4)
+        assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+
+
+def test_bars_of_the_old_shares_sell_nothing() -> None:
+    """The ledger told the split, the history not yet: a stop 20 % below the old close of 100 is above the new price."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    account.end(name)
+    d.begin(TUESDAY)
+    account.positions["AAA"] = (20, Decimal(50))
+    account.book(line("SPLIT", "AAA", 10))
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    assert d.held == {"AAA": 20}
+    met: list[AnyEffect] = []
+    for second in range(0, 240, 10):
+        met += d.quotes(second / 60, AAA="50") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    met = d.put(ev.HistoryAdjusted(d.at(5), "AAA", halves)) + d.quotes(6, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+
+
+def test_a_close_of_an_earlier_session_sells_nothing() -> None:
+    d, account, name = daily()
+    d.end(BBB=100.0, CCC=100.0)  # AAA has no bar of Monday: the newest is Friday's, at 100
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    met: list[AnyEffect] = []
+    for second in range(0, 240, 10):
+        met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(met), d.state.works, "unprotected" in alarms(met)) == ([], {}, True)
+
+
+def announced(d: DailyDesk, account: Account, kind: str, minute: float, day: str = TUESDAY.date) -> ev.BrokerReported:
+    """A report that names what happens to AAA on that day."""
+    line = ev.Activity(f"{day} {kind} AAA", kind, "AAA", Decimal(0), None, Decimal(0), "announced", 0, ex_date=day)
+    return structs.replace(account.report(d.at(minute)), activities=(line,))
+
+
+@pytest.mark.parametrize("kind", ["SPLIT", "SPIN", "MA"])
+def test_what_is_announced_for_the_day_takes_the_stop_away_before_the_open(kind: str) -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    assert cancels(d.put(announced(d, account, kind, -25, "2024-07-03"))) == []  # tomorrow's
+    assert cancels(d.put(announced(d, account, kind, -20))) == [name]
+    account.end(name)
+    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    for second in range(0, 120, 10):
+        met += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
+    # after a spin-off or a merger that did not move the price it rests again; a split waits for the ledger
+    assert [order.quantity for order in stops(met)] == ([] if kind == "SPLIT" else [10])
+    assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9000))
+
+
+def test_an_announced_split_that_the_ledger_tells_at_noon_is_covered_then_and_sells_nothing_before() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(announced(d, account, "SPLIT", -20))
+    account.end(name)
+    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    for minute in range(150):
+        met += d.quotes(minute, AAA="50") + d.put(account.report(d.at(minute, 1)))
+    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+    account.positions["AAA"] = (20, Decimal(50))
+    account.book(line("SPLIT", "AAA", 10))
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    met = d.put(account.report(d.at(150)), ev.HistoryAdjusted(d.at(151), "AAA", halves)) + d.quotes(152, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
