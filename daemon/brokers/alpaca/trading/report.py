@@ -127,6 +127,14 @@ def amends(row: Mapping[str, object]) -> bool:
     return row.get("status") in AMENDING or row.get("type") in (BUST, CORRECTION)
 
 
+def as_filled(rows: Iterable[Mapping[str, object]]) -> tuple[Decimal, Decimal]:
+    """Return the sums of quantity and of price x quantity of one order's fills, as filled. Raises as `standing`."""
+    fills = {fill.id: fill for fill in (ledger_fill(row) for row in rows if not amends(row))}.values()
+    if sum(fill.quantity for fill in fills) != max((fill.cumulative for fill in fills), default=0):
+        raise Malformed("the order's fills are not whole: expected quantities that add up to cum_qty")
+    return _decimals((sum(fill.quantity for fill in fills), sum(fill.quantity * fill.price for fill in fills)))
+
+
 def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) -> Standing:
     """Return what stands of one order, from all of its FILL lines.
 
@@ -135,9 +143,8 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
     Raises Malformed where a line is unreadable or the fill that it amends is not certain.
     """
     lines = {required_text(row, "id"): row for row in rows}
+    filled = as_filled(lines.values())
     fills = [ledger_fill(row) for row in lines.values() if not amends(row)]
-    if sum(fill.quantity for fill in fills) != max((fill.cumulative for fill in fills), default=0):
-        raise Malformed("the order's fills are not whole: expected quantities that add up to cum_qty")
     now = {fill.id: (fill.quantity, fill.price) for fill in fills}
     by_id = {fill.id: fill for fill in fills}
     names = {execution_of(fill.id): fill.id for fill in fills}
@@ -152,9 +159,8 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
             amendments.append(Amendment(by_id[amended], now[amended], *after, time))
             now[amended] = after
             names[execution_of(line)] = amended
-    filled = (sum(f.quantity for f in fills), sum(f.quantity * f.price for f in fills))
     stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
-    return Standing(_decimals(filled), _decimals(stands), tuple(amendments))
+    return Standing(filled, _decimals(stands), tuple(amendments))
 
 
 def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decimal]:
@@ -232,20 +238,25 @@ READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhi
 class Amended(msgspec.Struct, frozen=True):
     """An order whose fills were amended: the ids of its lines, and its fills; None where they are not certain.
 
-    `named` are the amended executions that a stream named, `count` is the number of lines that amend.
+    `named` are the amended executions that a stream named, `count` is the number of lines that amend, `filled` the sums
+    of its fills before any amendment, None where its lines cannot be read.
     """
 
     lines: frozenset[str]
     named: tuple[str, ...]
     count: int
     fills: Standing | None
+    filled: tuple[Decimal, Decimal] | None
 
-    def of(self, order: BrokerOrder) -> tuple[Decimal, Decimal]:
-        """Return quantity and cost that stand: the order's own, unless they still are those of before the amendment."""
+    def of(self, order: BrokerOrder) -> tuple[Decimal, Decimal] | None:
+        """Return quantity and cost that stand: the order's own, unless they still are those of before the amendment.
+
+        None where nobody knows: the order shows nothing of the amendment, and which fill it means is not certain.
+        """
         cost = wire.cost(order.symbol, order.filled, order.average_price)
-        if self.fills is None or not _equal((order.filled, cost), self.fills.filled):
+        if self.filled is None or not _equal((order.filled, cost), self.filled):
             return order.filled, cost
-        return self.fills.stands
+        return None if self.fills is None else self.fills.stands
 
 
 def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
@@ -412,12 +423,14 @@ class Reporter:
         former, named = self._amended.get(order_id), tuple(self._named_fills.get(order_id, ()))
         if former is not None and (former.lines, former.named) == (lines, named):
             return former
-        count = sum(map(amends, rows))
+        count, filled = sum(map(amends, rows)), None
         try:
-            return Amended(lines, named, count, standing(await self._reads.order_fills(order_id), named))
+            all_rows = await self._reads.order_fills(order_id)
+            filled = as_filled(all_rows)
+            return Amended(lines, named, count, standing(all_rows, named), filled)
         except Malformed as odd:
             self._log_unreadable(order_id, odd)
-            return Amended(lines, named, count, None)
+            return Amended(lines, named, count, None, filled)
 
     def _amending_lines(self) -> list[Activity]:
         """Return what each bust and correction changes, for orders that the journal forgot."""
@@ -526,12 +539,16 @@ class Reporter:
         return tuple(sorted(fresh, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
-        """Return what stands of each amended order of ours, in case the stream missed it; in every report."""
+        """Return what stands of each amended order of ours, in case the stream missed it; in every report.
+
+        Nothing of one where nobody knows it: what an earlier life knew from a stream stays, and the cash is compared.
+        """
         corrections = []
         for order_id, amended in sorted(self._amended.items()):
             order = orders.get(order_id)
-            if order is not None and (order.average_price is not None or not order.filled):
-                filled, cost = amended.of(order)
+            stands = None if order is None else amended.of(order)
+            if order is not None and stands is not None and (order.average_price is not None or not order.filled):
+                filled, cost = stands
                 corrections.append(
                     OrderFilled(
                         now_ns,

@@ -170,6 +170,26 @@ async def test_a_correction_that_its_order_does_not_show_is_told_by_the_fill_tha
     assert (line.quantity, line.amount, line.id) == (Decimal(0), Decimal(-700), f"{NAME} corrected 1")
 
 
+async def test_a_correction_that_may_mean_two_fills_is_told_by_whoever_heard_its_name_and_by_nobody_else() -> None:
+    """A life that heard it told the book so; the next one, which did not, takes nothing back."""
+    async with desk(rules=Rules(fill_sizes=(1, 1))) as it:
+        heard, later = reporter(it), reporter(it)
+        await filled(it, buy(quantity=2))  # one contract at a time, and the first one four cents dearer
+        first = it.server.account.activities[0].fields
+        price = Decimal(first["price"])
+        first["price"] = str(price + Decimal("0.04"))
+        it.server.account.by_client_id[NAME].cost += Decimal("0.04")
+        await heard.report()
+        it.server.faults.add("trade_correct", shift="3.50", order_kept=True)
+        await eventually(lambda: len(it.server.account.activities) == 3)
+        line = it.server.account.activities[-1]
+        order = it.server.account.by_client_id[NAME]
+        heard.name_amended(order.id, line.amends)
+        assert [fill.cumulative_cost for fill in (await heard.report()).fills] == [2 * price + Decimal("3.54")]
+        fills = (await later.report()).fills
+    assert [fill for fill in fills if fill.correction] == []
+
+
 async def test_a_bust_that_its_order_does_not_show_takes_the_fill_back() -> None:
     async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
         making = reporter(it)
