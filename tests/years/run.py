@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
+from daemon.core.session import new_york_date
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
@@ -49,6 +50,8 @@ ENDS_MOST = 20  # of lives by themselves; then nobody starts it again
 ON_CALL_MIN = (5.0, 120.0)  # until the person on call acts
 RESETS = 0.3  # of halts for a loss: the person takes the loss and starts anew; else waits for the next session
 STEPPED_AGAIN = 3  # one run in so many has its journal stepped again in the end, as `verify` does
+UNTRADED = frozenset(("delisted", "halted"))
+AS_PLANNED = "as planned"  # a command of the run's own person
 SECRET = "years-secret-0000000000000000000000000000"
 BY_BAR = frozenset(("option_scalper", "online_dqn"))
 BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
@@ -62,6 +65,7 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "configuration": frozenset(("configuration",)),
     "disk": frozenset(("journal_damaged", "accept_broker")),
     "ledger": frozenset(("cash_difference",)),
+    "amended": frozenset(("cash_difference",)),  # where nobody can know which fill is meant
     "prices": frozenset(("flatten", "operator", "accept_broker", "blind", "blind_hold", "shares_from_exercise")),
     "shares of both": frozenset(("foreign_order", "reconciliation")),
     "no report": frozenset(("flatten", "blind", "blind_hold")),
@@ -269,12 +273,15 @@ class Run:
     def halted(self, reason: str, detail: str) -> None:
         """The desk halted: by a limit of the market's own way, or by what happened before."""
         self.world.story.note("halted", {"reason": reason, "detail": detail})
-        if reason not in BY_LIMIT | self._explained():
+        if reason not in BY_LIMIT | self._explained() and not detail.startswith(AS_PLANNED):
             self.problem("halt", f"{reason}: {detail}"[:300])
 
     def _explained(self) -> set[str]:
         """The halts that what happened so far explains."""
         reasons: set[str] = set()
+        today = new_york_date(self.now_ns()).isoformat()
+        if any(it.kind in UNTRADED and it.date <= today for it in self.plan.happenings):
+            reasons.add("reject_rate")  # an exit of what does not trade is refused again and again
         for it in self.schedule.happenings:
             if self._at(it) > self.now_ns():
                 break

@@ -90,8 +90,9 @@ UNDER: dict[str, Row] = {
 }
 """What a trouble needs in the settings."""
 
+WIDE: Row = ("sizing", "stop_loss", 0.95)
 SCALPER_SETTINGS: tuple[tuple[Row, ...], ...] = (
-    (("sizing", "stop_loss", 0.95), ("risk", "daily_loss_max", 0.02)),
+    (WIDE, ("risk", "daily_loss_max", 0.02)),
     (
         ("execution", "flat_before_close_min", 0), ("execution", "flatten_lead_min", 1), ("sizing", "max_contracts", 4),
     ),
@@ -172,6 +173,8 @@ def draw(desk: str, seed: int) -> Schedule:
     tables = [*_tables(chance), *_protection(desk, seed)]
     nights = [chance.random() < NIGHTS for _ in range(days)]
     _draw_rich(desk, days, chance, happenings, tables, nights)
+    if WIDE in tables:  # it leaves room for no stop below it
+        tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
     return Schedule(desk, seed, month, days, tuple(tables), tuple(happenings), tuple(nights))
 
@@ -201,7 +204,7 @@ def _draw_rich(
             day += 1
 
 
-def _protection(desk: str, seed: int) -> tuple[tuple[str, str, Any], ...]:
+def _protection(desk: str, seed: int) -> tuple[Row, ...]:
     """Rest stops in half of the runs, now and then as near as the desk's own."""
     chance = random.Random(f"protection {desk} {seed}")
     if chance.random() < 0.5:
