@@ -541,7 +541,10 @@ class Holds(Protocol):
         """Handle the session's end, after the book is marked."""
 
     def risked(self, draft: Draft, /) -> list[str]:
-        """Return the symbols that the desk leaves when it leaves all."""
+        """Return the held symbols that the desk trades: it needs their prices, and protects them."""
+
+    def leavable(self, draft: Draft, /) -> list[str]:
+        """Return the symbols that the desk leaves when it leaves all: shares of another name or a spin-off too."""
 
     def flatten(self, draft: Draft, session: Session, /) -> None:
         """Leave what must not be held at this time of the session."""

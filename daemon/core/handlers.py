@@ -100,7 +100,7 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
         draft.alarm("command_refused", f"flatten (by {event.who}): nothing is sent after a panic; first: {ACCEPT}")
         return
     draft.halt("flatten", f"{event.reason} (by {event.who})")
-    for symbol in draft.desk.holds.risked(draft):
+    for symbol in draft.desk.holds.leavable(draft):
         exit_by_rule(draft, symbol, "operator")
 
 

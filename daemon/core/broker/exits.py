@@ -101,12 +101,12 @@ def flatten_when_due(draft: Draft) -> None:
         return
     holds, halted = draft.desk.holds, draft.risk.halt
     if halted is not None and draft.leaves_all():
-        for symbol in holds.risked(draft):
+        for symbol in holds.leavable(draft):
             exit_by_rule(draft, symbol, halted.reason)
     if draft.broker.stood_down:
         _leave_after_panic(draft, session)
     if draft.risk.stop_flat:
-        for symbol in holds.risked(draft):
+        for symbol in holds.leavable(draft):
             exit_by_rule(draft, symbol, "stop")
     holds.flatten(draft, session)
 
@@ -115,7 +115,7 @@ def _leave_after_panic(draft: Draft, session: Session) -> None:
     """Leave what a failed panic left, and name once a session what the broker still lists of the desk's own."""
     broker, halted = draft.broker, draft.risk.halt
     if broker.follows_panic:
-        for symbol in draft.desk.holds.risked(draft):
+        for symbol in draft.desk.holds.leavable(draft):
             exit_by_rule(draft, symbol, "panic")
     over = halted is not None and halted.since_ns < session.open_ns  # the panic was in an earlier session
     held = draft.book.positions.values()

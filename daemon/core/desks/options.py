@@ -573,6 +573,9 @@ class OneOption:
     def risked(self, draft: Draft) -> list[str]:
         return option_symbols(draft)
 
+    def leavable(self, draft: Draft) -> list[str]:
+        return option_symbols(draft)
+
     def flatten(self, draft: Draft, session: Session) -> None:
         flatten(draft, session)
 

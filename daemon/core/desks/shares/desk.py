@@ -317,9 +317,12 @@ class Shares:
         symbols = draft.spec.symbols
         return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
 
+    def leavable(self, draft: Draft) -> list[str]:
+        return [symbol for symbol, position in draft.book.positions.items() if position.quantity > 0]
+
     def flatten(self, draft: Draft, session: Session) -> None:
         if not draft.spec.overnight:
-            for symbol in self.risked(draft):
+            for symbol in self.leavable(draft):
                 exit_in_time(draft, draft.book.positions[symbol], session)
 
     # --- the broker ---------------------------------------------------------------------------------------------------
