@@ -332,6 +332,7 @@ class Watch:
             today = sum(
                 order.created_ns >= session.open_ns and order.client_order_id.startswith(epoch)
                 for order in list(account.orders.values())[-300:]
+                if not order.type.startswith("stop")  # a resting stop counts for no limit
             )
             if today >= risk.orders_per_day:
                 self._run.problem("size", f"{today} orders before it today, limit {risk.orders_per_day}")
