@@ -164,3 +164,14 @@ def test_a_flatten_while_the_desk_stands_down_says_that_it_does_nothing() -> Non
     failed(d, 3)
     assert alarms(d.put(ev.FlattenRequested(d.at(3.1), "now", "bob"))) == ["flatten"]
     assert sales(heard(d, account)) == [(CALL, 8, False)]
+
+
+@pytest.mark.parametrize("rule", ["ignore", "adopt"])
+def test_the_orders_of_a_panic_are_told_once_and_not_one_by_one(rule: str) -> None:
+    """A panic of a rebalancing desk closes fifty positions at once: fifty messages would hide what else there is."""
+    d = shares(account := Account(), rule)
+    for nth in range(4):
+        account.by_hand(f"panic-{nth}", "AAA", -1, 30, d.state.now_ns)
+    assert alarms(heard(d, account)).count("foreign_order") == 2  # the first one's, and what it halts for
+    account.by_hand("panic-9", "AAA", -1, 30, d.state.now_ns)
+    assert "foreign_order" not in alarms(heard(d, account))
