@@ -28,6 +28,9 @@ class Trouble:
     from_min: float
 
 
+UNSHOWN = (
+    "that its order does not show"  # told by the stream alone: no daemon, and nobody can say later which fill it means
+)
 OUTAGES = frozenset({"blind", "history_missing"})
 """Halts for an outage that lasted too long, whatever the kind: a person resumes them when it is over."""
 
@@ -92,7 +95,9 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
         troubles += [Trouble(kind, kind.draw(chance), moment)]
     tables = _settings(chance)
     if only is None:
-        troubles = [*(trouble for trouble in troubles if trouble.kind.family != DEAD), *_death(name)]
+        troubles = [trouble for trouble in troubles if trouble.kind.family != DEAD]
+        if not any(trouble.kind.name.endswith(UNSHOWN) for trouble in troubles):
+            troubles += _death(name)
     for trouble in troubles:
         for section, keys in trouble.kind.tables.items():
             tables[section] = {**tables.get(section, {}), **keys}

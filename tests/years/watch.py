@@ -22,6 +22,7 @@ from daemon.operator.status import status_of
 from daemon.operator.urgency import Urgency, urgency_of
 from simulator.trading.account import PositionChange
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.registry import strategy
 from tests.chaos import verdict
 from tests.support.desks.live_desk import Books
 from tests.years.market import is_option
@@ -560,10 +561,12 @@ class Watch:
         leaving = {work.symbol for work in state.works.values()}
         open_now = run.world.market.session_at(now_ns) is not None
         calm = open_now and run.willing() and not run.stands()
+        traded = strategy(run.schedule.desk).spec.symbols
         for symbol in held | stopped:
             apart = (symbol in held) != (symbol in stopped)
             gone = symbol in held and symbol not in account.positions  # somebody else sold it
             unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
+            unsure = unsure or (symbol in held and symbol not in traded)  # a new name has no quotes here
             if not (apart and calm) or symbol in leaving or gone or unsure:
                 self._bare_ns.pop(symbol, None)
                 continue

@@ -416,7 +416,7 @@ def on_stop_removed(draft: Draft, order: Order) -> bool:
     if len(_removed(draft, order.symbol)) >= REMOVED_MAX:
         return False
     why = f"{order.client_order_id} ({order.remaining} {order.symbol}) was cancelled, and not by this desk"
-    draft.alarm("stop_removed", why)
+    draft.alarm("stop_removed", why, once=True, about=f"{order.symbol} {len(_removed(draft, order.symbol))}")
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -414,6 +414,10 @@ MOVES = st.lists(
 
 @settings(max_examples=examples(120), deadline=None)
 @given(MOVES)
+@example(
+    ["long tick", "exit", "long tick", "fill", "fill", "long tick", "fill", "tick", "tick", "tick", "tick", "tick"]
+    + ["cancel", "fill", "tick", "tick", "tick", "tick", "tick", "long tick"]
+)
 def test_however_orders_hang_no_more_is_ordered_than_is_held(moves: list[str]) -> None:
     d, _ = trimming()
     second = 180
@@ -439,4 +443,5 @@ def test_however_orders_hang_no_more_is_ordered_than_is_held(moves: list[str]) -
                 d.answer(EXIT if move == "exit" else TRIM_50)
         sales = [order for order in d.state.orders.values() if order.side < 0]
         assert sum(order.remaining for order in sales if not order.closing) <= sum(d.held.values())
-        assert sum(order.closing for order in sales) <= 1  # the broker counts itself what that one sells
+        calls = [order for order in sales if order.closing and not order.cancel_asked_ns]
+        assert len(calls) <= 1  # beside one that hangs; the broker counts itself what each may sell
