@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.draft import PROTECTION
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
@@ -31,6 +32,8 @@ AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
 KEPT = 50
 STARTS_KEPT = 20
 STEPS_KEPT = 200
+NO_STOP = "coalesce(d.action, '') <> 'resting_stop'"
+"""Of `decisions AS d`: each stop that rests has a number too, and is shown among the orders."""
 COMMANDS = (
     "HaltRequested",
     "ResumeRequested",
@@ -111,7 +114,9 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
 def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
     """Return the newest row of `decisions` with its outcome as pages show it, None for none. Raises sqlite3.Error."""
     outcome = shown_outcome(under_way(state))
-    rows = reader.query(f"SELECT d.*, {outcome} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
+    rows = reader.query(
+        f"SELECT d.*, {outcome} AS shown FROM decisions AS d WHERE {NO_STOP} ORDER BY decision DESC LIMIT 1"
+    )
     return dict(rows[0]) if rows else None
 
 
@@ -125,7 +130,10 @@ def newest_lines(
     if newest is None:
         return ()
     coming = under_way(state)
-    orders = reader.query("SELECT work FROM orders WHERE work GLOB '[0-9]*' ORDER BY submitted_ns DESC LIMIT 1")
+    orders = reader.query(
+        "SELECT work FROM orders WHERE work GLOB '[0-9]*' AND purpose <> ? ORDER BY submitted_ns DESC LIMIT 1",
+        (PROTECTION,),
+    )
     numbers = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
     lines = []
     for number in numbers:

@@ -16,8 +16,11 @@ from msgspec.structs import replace
 from daemon.core.session import NEW_YORK
 from daemon.core.state import State
 from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.decisions import decisions_page
 from daemon.dashboard.pages.now import now_of
+from daemon.dashboard.views import DecisionsPage
 from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from strategies.daily_rebalancer import SPEC as DAILY
 from strategies.kit.contract import Session
 from tests.support.dashboards import Played, Served
@@ -86,6 +89,38 @@ def test_a_decision_says_what_its_orders_did_and_a_trim_is_no_exit(served: Serve
     assert outcomes[newest] == "working"
     trimmed = next(number for number, became in expected.items() if became == "trimmed")
     assert served.json(f"/api/decision/{trimmed}")["line"]["became"] == "trimmed"
+
+
+def numbers(page: DecisionsPage) -> tuple[int | None, int]:
+    return page.total, page.of
+
+
+def test_a_stop_that_rests_is_among_the_orders_and_no_decision_of_a_page(played: Played, tmp_path: Path) -> None:
+    """A desk of fifty shares rests fifty of them a day."""
+    before = now_of(FollowedDesk("desk", played.path).look())
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    newest, later = played.sql("SELECT max(decision) AS n, max(time_ns) + 1 AS t FROM decisions")[0].values()
+    decision = {
+        "decision": newest + 1, "kind": "rule", "bar_ns": later, "time_ns": later, "action": "resting_stop",
+        "resolved": "REST", "work": f"{newest + 1}.2", "outcome": "ordered",
+    }  # fmt: skip
+    order = {
+        "client_order_id": f"e-s-{newest + 1}-2-0", "work": f"{newest + 1}.2", "purpose": "protection",
+        "reason": "resting_stop", "symbol": "SPY", "side": -1, "quantity": 10, "limit_price": None,
+        "status": "accepted", "filled": 0, "cost": "0", "fees_usd": "0", "submitted_ns": later, "updated_ns": later,
+    }  # fmt: skip
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        for table, row in (("decisions", decision), ("orders", order)):
+            places = ", ".join("?" * len(row))
+            db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))
+        db.commit()
+    picture = FollowedDesk("desk", tmp_path).look()
+    now = now_of(picture)
+    assert now.acted is not None
+    assert before.acted is not None
+    assert (now.decision, now.acted.decision) == (before.decision, before.acted.decision)
+    pages = [decisions_page(picture, JournalReader(folder / FILE), 0, 5, "") for folder in (tmp_path, played.path)]
+    assert [(page.lines[0].decision, page.total, page.of) for page in pages] == [(newest, *numbers(pages[1]))] * 2
 
 
 def test_the_state_now_has_the_newest_decision_and_the_newest_with_orders_each_with_its_reason(

@@ -14,7 +14,7 @@ import numpy as np
 
 from daemon.core.draft import PROTECTION
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.newest import decision_lines, under_way
+from daemon.dashboard.newest import NO_STOP, decision_lines, under_way
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
@@ -46,7 +46,10 @@ NOT_PUT = "not put to this order"
 def decisions_page(
     picture: Picture, reader: JournalReader, before: int, limit: int, outcome: str, until_ns: int = LONGEST
 ) -> DecisionsPage:
-    """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error."""
+    """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error.
+
+    Stops that rest are left out: a desk of fifty shares has fifty of them a day.
+    """
     newest = 0
     if until_ns < LONGEST:
         decisions = reader.query(
@@ -57,14 +60,16 @@ def decisions_page(
     coming = under_way(picture.state)
     shown_sql = shown_outcome(coming)
     outcomes = ACTED_OUTCOMES if outcome == ACTED else (outcome,) if outcome else ()
-    chosen = f" AND ({shown_sql}) IN ({','.join('?' * len(outcomes))})" if outcomes else ""
+    chosen = f" AND {NO_STOP}" + (f" AND ({shown_sql}) IN ({','.join('?' * len(outcomes))})" if outcomes else "")
     rows = reader.query(
         f"SELECT d.*, {shown_sql} AS shown FROM decisions AS d "
         f"WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
         (before or newest or 2**62, *outcomes, limit),
     )
     total = len(rows)
-    of = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
+    every = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
+    stops = "SELECT count(*) AS n FROM orders WHERE purpose = ? AND submitted_ns <= ?"
+    of = every - reader.query(stops, (PROTECTION, until_ns))[0]["n"]
     if outcomes and (before or total == limit):
         some = f"SELECT 1 FROM decisions AS d WHERE decision < ?{chosen} LIMIT {COUNTED_MOST + 1}"
         total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *outcomes))[0]["n"]

@@ -109,8 +109,16 @@ export function price({ limit, stop, resting }) {
   return limit ? usd(limit) : "market";
 }
 
+// Orders that work; the stops that rest at the broker are folded.
 export function orders(lines, none) {
   if (!lines.length) return empty(none);
+  const stops = lines.filter((line) => line.resting);
+  if (stops.length < 2) return listed(lines);
+  const others = lines.filter((line) => !line.resting);
+  return [others.length > 0 && listed(others), more("stops", `${number(stops.length)} stops that rest at the broker`, listed(stops))];
+}
+
+function listed(lines) {
   return table(
     "Orders",
     [
