@@ -20,7 +20,17 @@ from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
 from daemon.dashboard.views import AlarmView, DecisionLine
 from daemon.engine.state_dir import parts_of
-from daemon.journal.outcomes import ACTED, BookChange, Ordered, became, booked, orders_of, reasons, shown_outcome
+from daemon.journal.outcomes import (
+    ACTED,
+    NO_STOP,
+    BookChange,
+    Ordered,
+    became,
+    booked,
+    orders_of,
+    reasons,
+    shown_outcome,
+)
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
 from daemon.journal.trades import day_begin
@@ -32,8 +42,6 @@ AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
 KEPT = 50
 STARTS_KEPT = 20
 STEPS_KEPT = 200
-NO_STOP = "coalesce(d.action, '') <> 'resting_stop'"
-"""Of `decisions AS d`: each stop that rests has a number too, and is shown among the orders."""
 COMMANDS = (
     "HaltRequested",
     "ResumeRequested",

@@ -21,6 +21,8 @@ NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
 SHOWN = ("hold", "ordered", NO_CHANGE, "exit", "denied", "expired", "failed")
 ACTED = ("ordered", "exit")
+NO_STOP = "coalesce(action, '') <> 'resting_stop'"
+"""Of `decisions`: a stop that rests has a number too, fifty a day of a desk of fifty shares; it is an order."""
 _basket = msgspec.json.Decoder(tuple[Leg, ...])
 
 

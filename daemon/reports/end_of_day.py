@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from daemon.core.instruments.option_market import parse_occ
 from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import whole_text
+from daemon.journal.outcomes import NO_STOP
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, strategy_of
 from daemon.journal.trades import Totals
@@ -136,7 +137,8 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
     with closing(JournalReader(journal)) as reader:
         span = (session.open_ns - strategy_of(reader.meta()).spec.before_open_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
-            "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? GROUP BY outcome", span
+            f"SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? AND {NO_STOP} GROUP BY outcome",
+            span,
         )
         orders = reader.query(
             "SELECT purpose, status, symbol, side, filled, fees_usd FROM orders WHERE submitted_ns BETWEEN ? AND ? "

@@ -21,6 +21,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.outcomes import (
     NO_CHANGE,
+    NO_STOP,
     SHOWN,
     WHY_NO_CHANGE,
     became,
@@ -59,10 +60,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.bar:
         lead_on(options, "report")
         return _explain(reader, options, console)
-    where, values = ("WHERE shown = ?", (options.outcome,)) if options.outcome else ("", ())
+    where, values = (" AND shown = ?", (options.outcome,)) if options.outcome else ("", ())
     coming = _coming(reader)
     rows = reader.query(
-        f"SELECT * FROM ({_decisions(coming)}) {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit)
+        f"SELECT * FROM ({_decisions(coming)}) WHERE {NO_STOP}{where} ORDER BY decision DESC LIMIT ?",
+        (*values, options.limit),
     )
     if not rows:
         raise NotFound(f"no decision in {options.state_dir} matches")

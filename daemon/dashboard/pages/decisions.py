@@ -14,7 +14,7 @@ import numpy as np
 
 from daemon.core.draft import PROTECTION
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.newest import NO_STOP, decision_lines, under_way
+from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
@@ -28,7 +28,7 @@ from daemon.dashboard.views import (
     Shadowed,
 )
 from daemon.journal.outcomes import ACTED as ACTED_OUTCOMES
-from daemon.journal.outcomes import SHOWN, shown_outcome
+from daemon.journal.outcomes import NO_STOP, SHOWN, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
