@@ -137,7 +137,8 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
     with closing(JournalReader(journal)) as reader:
         span = (session.open_ns - strategy_of(reader.meta()).spec.before_open_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
-            f"SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? AND {NO_STOP} GROUP BY outcome",
+            f"SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? AND {NO_STOP} "
+            "GROUP BY outcome",
             span,
         )
         orders = reader.query(
