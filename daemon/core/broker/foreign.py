@@ -121,7 +121,7 @@ def _describe(report: BrokerOrder) -> str:
     return f"{report.side:+d} {report.quantity} {report.symbol}, {report.status}, filled {report.filled}"
 
 
-def _tell(draft: Draft, text: str) -> None:
+def _report_foreign(draft: Draft, text: str) -> None:
     """Report an order of others; of those that a panic sends the first alone: it closes everything at once."""
     draft.alarm("foreign_order", text, once=draft.broker.stood_down, about="panic" if draft.broker.stood_down else "")
 
@@ -132,7 +132,7 @@ def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> None:
         if not report.side or report.quantity != int(report.quantity) or not can_hold(draft, report.symbol):
             _refuse(draft, report, "is of a kind that this desk cannot hold")
             return
-        _tell(draft, f"adopted: {report.client_order_id} ({_describe(report)})")
+        _report_foreign(draft, f"adopted: {report.client_order_id} ({_describe(report)})")
         order = _as_order(report)
         draft.put_order(order)
     if report.side < 0 and draft.held(report.symbol) < report.filled - order.filled:
@@ -189,7 +189,7 @@ def met_at_begin(draft: Draft, report: BrokerOrder) -> None:
     """Handle an open order that exists when a journal begins: its fills are in cash and positions already."""
     adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, report)
     rule = "adopted" if adopts else "ignored"
-    _tell(draft, f"{rule}: {report.client_order_id} ({_describe(report)})")
+    _report_foreign(draft, f"{rule}: {report.client_order_id} ({_describe(report)})")
     order = replace(_as_order(report), filled=int(report.filled), cost=total_cost(draft, report))
     if rule == "adopted":
         draft.put_order(order)
@@ -202,7 +202,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> None:
     broker, before = draft.broker, draft.book
     order = broker.foreign.get(report.client_order_id)
     if order is None:
-        _tell(draft, f"ignored: {report.client_order_id} ({_describe(report)})")
+        _report_foreign(draft, f"ignored: {report.client_order_id} ({_describe(report)})")
         order = _as_order(report)
     filled, cost, ended = int(report.filled), total_cost(draft, report), report.status in ENDED
     came_late = filled < order.filled or (not ended and (order.status == CANCELED or cost < order.cost))

@@ -98,9 +98,21 @@ def test_all_is_sold_five_minutes_before_the_close(lived: Lived) -> None:
     ]
 
 
-def test_every_order_is_for_the_day_buys_with_a_limit_above_the_ask_of_their_moment(lived: Lived) -> None:
+def test_what_it_bought_had_a_stop_at_the_broker_by_default_and_none_is_left(lived: Lived) -> None:
+    """Shares with a stop-loss of 1 %: 1.5 % below the price paid, until it is cancelled."""
+    stops = [order for order in lived.account.orders.values() if order.type == "stop"]
+    assert {order.symbol for order in stops} == {t.symbol for t in lived.account.trades if t.quantity > 0}
+    for order in stops:
+        assert order.stop_price is not None
+        paid = [float(t.price) for t in lived.account.trades if t.symbol == order.symbol and t.quantity > 0]
+        assert min(paid) * 0.9849 < float(order.stop_price) < max(paid) * 0.9851
+    assert [order for order in stops if order.open] == []
+
+
+def test_every_order_but_a_stop_is_for_the_day_buys_with_a_limit_above_the_ask_of_their_moment(lived: Lived) -> None:
+    stops = [order for order in lived.account.orders.values() if order.type == "stop"]
     for order in lived.account.orders.values():
-        assert order.time_in_force == "day"
+        assert order.time_in_force == ("gtc" if order in stops else "day")
         if order.side == "buy":
             quote = lived.stage.market.quote(order.symbol, order.created_ns)
             assert quote is not None
