@@ -256,6 +256,7 @@ install: .venv/bin/python
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-notify $(DESTDIR)/usr/local/bin/rltrader-notify
+	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-guard $(DESTDIR)/usr/local/bin/rltrader-guard
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
 	@for unit in systemd/*.service systemd/*.target systemd/*.timer; do \

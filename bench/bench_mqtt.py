@@ -36,8 +36,8 @@ from daemon.operator.mqtt.connection import MqttSettings
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
-from daemon.operator.mqtt.signing import parse_keys, signed
 from daemon.operator.side_thread import SideThread
+from daemon.operator.signing import parse_keys, signed
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.desks.desk_run import Desk, Recorded
 from tests.support.outside.mosquitto import Mosquitto, running

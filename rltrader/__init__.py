@@ -31,6 +31,7 @@ PROGRAMS = {
     "rltraderd": "daemon.__main__",
     "rltraderctl": "daemon.cli.ctl",
     "rltrader-dashboard": "daemon.dashboard.__main__",
+    "rltrader-guard": "daemon.guard.command",
     "rltrader-notify": "daemon.notify.command",
     "rltrader-pod": "daemon.host.pod.__main__",
     "rltrader-publisher": "daemon.experience.__main__",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from daemon.app.desk import OpenDesk
 from daemon.config.load import ConfigError, DeskSettings, operator_secrets
 from daemon.core.events import Event, PauseRequested
+from daemon.core.state import BROKER_MODES
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.experience.learning import LearningWatch
@@ -30,16 +31,19 @@ from daemon.operator.metrics.loop_lag import LoopLag, WalWatch
 from daemon.operator.side_thread import SideThread, Work
 
 if TYPE_CHECKING:
+    from daemon.operator.guard_link import GuardLink
+    from daemon.operator.heartbeat import Heartbeat
     from daemon.operator.metrics.metrics import Metrics
     from daemon.operator.mqtt.outbox import Outbox
-    from daemon.operator.mqtt.signing import Key
+    from daemon.operator.signing import Key
 
 
 class BrokerKeys(NamedTuple):
-    """The MQTT password, and the keys that verify commands. Never printed."""
+    """The MQTT password, the keys that verify commands, and the guard's. Never printed."""
 
     password: str | None
     commands: Mapping[str, Key]
+    guard: Key | None = None  # None where no guard watches
 
     def __repr__(self) -> str:
         return "BrokerKeys([hidden])"
@@ -47,9 +51,14 @@ class BrokerKeys(NamedTuple):
 
 def broker_keys(settings: DeskSettings) -> BrokerKeys:
     """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
+    guard = None
+    if settings.guard.prefix:
+        from daemon.operator.heartbeat import guard_key
+
+        guard = guard_key(settings.guard)
     if not settings.mqtt.enabled:
-        return BrokerKeys(None, {})
-    from daemon.operator.mqtt.signing import KeyRefused, parse_keys
+        return BrokerKeys(None, {}, guard)
+    from daemon.operator.signing import KeyRefused, parse_keys
 
     secrets = operator_secrets()
     password, text = secrets.mqtt_password, secrets.mqtt_command_keys
@@ -67,7 +76,7 @@ def broker_keys(settings: DeskSettings) -> BrokerKeys:
             "mqtt.commands is true and there is no key that signs them: expected the credential or environment "
             "variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
         )
-    return BrokerKeys(password.get_secret_value() if password is not None else None, keys)
+    return BrokerKeys(password.get_secret_value() if password is not None else None, keys, guard)
 
 
 class Telemetry:
@@ -81,6 +90,7 @@ class Telemetry:
         gateway: Gateway,
         log: Log,
         host_ns: Callable[[], int],
+        hears_guard: Callable[[bytes], None] | None,
     ) -> None:
         from daemon.operator.announce import Announcer
         from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
@@ -99,6 +109,7 @@ class Telemetry:
             lambda: gateway.state,
             log,
             host_ns,
+            hears_guard,
         )
         self.run = client.run
         self.observers = (("telemetry", Announcer(self.outbox).observe), ("remote commands", client.observe))
@@ -108,6 +119,10 @@ class Telemetry:
         from daemon.operator.mqtt.messages import ChainHead
 
         self.outbox.put_retained("chain", ChainHead(row, head))
+
+    def publish_heartbeat(self, beat: Heartbeat) -> None:
+        """Publish it in place of an older one. On the trading loop's thread."""
+        self.outbox.put_retained("heartbeat", beat)
 
 
 Notify = Callable[..., None]
@@ -271,9 +286,13 @@ class OperatorSide:
             self._works.append(("control", control.run))
         self._telemetry: Telemetry | None = None
         if settings.mqtt.enabled:
-            self._telemetry = Telemetry(settings, name, keys, self.gateway, log, ports.host_ns)
+            hears = None if keys.guard is None else self._hear_guard
+            self._telemetry = Telemetry(settings, name, keys, self.gateway, log, ports.host_ns, hears)
             self._observers += self._telemetry.observers
             side.append(("mqtt", self._telemetry.run))
+        self._guard = self._guard_link(name, keys.guard, notify)
+        if self._guard is not None:
+            self._works.append(("guard link", self._guard.run))
         alarm = settings.alarms
         if alarm.command and not replay:
             alarms = AlarmCommand(alarm.command, alarm.per_minute, alarm.timeout_s, name, log)
@@ -304,6 +323,21 @@ class OperatorSide:
             models=self._opened.models,
             log=self._log,
         )
+
+    def _guard_link(self, name: str, key: Key | None, notify: Notify) -> GuardLink | None:
+        """Return the link to the guard, of a desk that sends orders and has one."""
+        if key is None or self.gateway.state.identity.mode not in BROKER_MODES:
+            return None
+        from daemon.operator.guard_link import GuardLink
+
+        publish = None if self._telemetry is None else self._telemetry.publish_heartbeat
+        settings = self._opened.checked.settings
+        return GuardLink(settings.guard, name, key, self.gateway, publish, notify, settings.clock.rate)
+
+    def _hear_guard(self, payload: bytes) -> None:
+        """Pass a message of the guard on. On the side thread."""
+        if self._guard is not None:
+            self._guard.hear(payload)
 
     def _climber(self, lifecycle: Lifecycle) -> Climber:
         checked = self._opened.checked

@@ -10,7 +10,7 @@ those events are those of `daemon.core.orders` (orders) and `daemon.core.broker.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import msgspec
 
 from daemon.config.load import Credentials, DeskSettings
-from daemon.core.effects import AnyEffect
-from daemon.core.events import Event
+from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.events import BrokerOrder, BrokerPosition, Event
 from daemon.core.state import BrokerState, Identity, State
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
@@ -163,6 +163,8 @@ class OrderGateway(Protocol):
     async def release(self, effects: Sequence[AnyEffect]) -> None:
         """Execute the `SubmitOrder` and `CancelOrder` of a durable step, in their order; returns when queued.
 
+        `LiftFence` too, of a broker that a guard can fence (`GuardedAccount`): then a report is due.
+
         Each submission ends in one of OrderAccepted, OrderFound, OrderRejected, OrderExpired (it was not sent) or
         OrderUnknown. A cancel is a request: its result comes as news of its order, or CancelRejected. An opening order
         is not sent after its `valid_until_ns`; an exit waits for its turn without limit.
@@ -289,6 +291,48 @@ class Admin(Protocol):
 
     async def left(self) -> tuple[str, ...]:
         """Return a line for each open order and position; empty when the account is flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLook:
+    """The account as a guard sees it: `orders` are open ones, those since a time, and those asked for by name.
+
+    `positions` were read after the orders.
+    """
+
+    number: str
+    ahead_s: float  # of the broker's clock before this host's
+    market_open: bool | None
+    fenced: bool  # it takes no new orders, by a setting of the account
+    positions: tuple[BrokerPosition, ...]
+    orders: tuple[BrokerOrder, ...]
+    changed: frozenset[str]  # symbols with a split, spin-off or merger on the days asked for
+
+
+class GuardedAccount(Protocol):
+    """The account for `rltrader-guard`, of a broker in the registry's `GUARDS`. Every method raises BrokerError.
+
+    Each request ends in a bounded time, and is never repeated here.
+    """
+
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+        """Look at the account; `days` are New York dates whose corporate actions are asked for."""
+
+    async def rest(self, stop: SubmitOrder) -> None:
+        """Send a stop. Raises BrokerRefused; any other error leaves open whether it is there."""
+
+    async def cancel(self, order_id: str) -> None:
+        """Request a cancel."""
+
+    async def fence(self, *, on: bool) -> None:
+        """Have the account take no new orders, or take them again."""
+
+    @property
+    def admin(self) -> Admin:
+        """Return the two requests of a panic, and the checks before a start."""
+
+    async def close(self) -> None:
+        """End threads and connections."""
 
 
 class Connection(Protocol):

@@ -7,9 +7,10 @@ from collections.abc import Callable, Coroutine
 from typing import cast
 from urllib.parse import urlsplit
 
-from daemon.brokers.api import Broker
+from daemon.brokers.api import Broker, GuardedAccount
 from daemon.config.checks import LOOPBACK
 from daemon.config.load import ConfigError, Credentials, DeskSettings
+from daemon.host.time.clock import Clock
 
 BROKERS: dict[str, str] = {
     "alpaca": "daemon.brokers.alpaca.assemble",
@@ -30,6 +31,21 @@ def trial_of(settings: DeskSettings) -> Trial:
     if name not in TRIALS:
         raise ConfigError(f"desk.broker is {name!r}: stops that rest can be tried at {', '.join(TRIALS)} alone")
     return cast("Trial", importlib.import_module(TRIALS[name]).trial)
+
+
+GUARDS: dict[str, str] = {
+    "alpaca": "daemon.brokers.alpaca.guarded",
+}
+"""Name in `desk.broker` -> the module whose `guarded` is the account as `rltrader-guard` sees it."""
+Guarded = Callable[[DeskSettings, Credentials, Clock], GuardedAccount]
+
+
+def guarded_account(settings: DeskSettings, keys: Credentials, clock: Clock) -> GuardedAccount:
+    """Return the desk's account for a guard. Raises ConfigError for a broker that no guard knows."""
+    name = settings.desk.broker
+    if name not in GUARDS:
+        raise ConfigError(f"desk.broker is {name!r}: a guard knows {', '.join(GUARDS)} alone")
+    return cast("Guarded", importlib.import_module(GUARDS[name]).guarded)(settings, keys, clock)
 
 
 def broker_of(settings: DeskSettings) -> Broker:

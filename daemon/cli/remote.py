@@ -25,7 +25,7 @@ from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
-from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
 from strategies.kit.units import SECOND_NS
 
 ANSWER_S = 10.0

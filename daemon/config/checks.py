@@ -30,6 +30,7 @@ ADDRESSES = {
 """The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
 ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
+CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
 REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -182,6 +183,33 @@ def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:
         yield "policy.version", settings.policy.version, expected
     if drift.least > drift.window:
         yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
+    yield from _wrong_guard(settings)
+
+
+def _wrong_guard(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield settings of a guard that nobody could hear, or that would act before it can know."""
+    guard = settings.guard
+    if not guard.prefix:
+        return
+    if guard.drop_dir and not guard.drop_dir.startswith("/"):
+        yield "guard.drop_dir", guard.drop_dir, "the folder's whole path, on each of the two hosts"
+    paths = settings.mqtt.enabled + bool(guard.drop_dir)
+    if not paths:
+        yield "guard.drop_dir", "", "a folder that both hosts see, or mqtt.enabled = true: else no heartbeat arrives"
+    if guard.act == "close" and paths < CLOSE_PATHS:
+        expected = '"protect": to close takes two paths, mqtt.enabled and guard.drop_dir, since one may fail alone'
+        yield "guard.act", guard.act, expected
+    for key in ("silence_s", "alarm_s"):
+        if getattr(guard, key) < 3 * guard.beat_s:
+            expected = f"at least three times guard.beat_s ({guard.beat_s}): a lost message is no silence"
+            yield f"guard.{key}", getattr(guard, key), expected
+    if guard.act_s < guard.alarm_s + 2 * guard.look_s:
+        least = guard.alarm_s + 2 * guard.look_s
+        yield (
+            "guard.act_s",
+            guard.act_s,
+            f"at least guard.alarm_s + 2 x look_s ({least}): it looks twice before it acts",
+        )
 
 
 def _wrong_addresses(settings: DeskSettings) -> Iterator[Problem]:

@@ -88,10 +88,11 @@ def credentials() -> Credentials:
 
 
 class OperatorSecrets(NamedTuple):
-    """The MQTT broker's password and the keys that sign commands, as text; None where unset. Never printed."""
+    """The MQTT broker's password, the keys that sign commands, the guard's; None where unset. Never printed."""
 
     mqtt_password: SecretStr | None
     mqtt_command_keys: SecretStr | None
+    guard_key: SecretStr | None
 
 
 def operator_secrets() -> OperatorSecrets:

@@ -36,7 +36,7 @@ RETIRED = {
 }
 """Keys of older files, and what to do about one that limits something. Others are ignored."""
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
-OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
+OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS", "GUARD_KEY")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
 

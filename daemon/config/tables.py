@@ -192,6 +192,22 @@ class MqttTable:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardTable:
+    """The guard on another host: how it and the desk hear each other, and what it may do."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    prefix: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9]{0,19})?$")] = ""
+    drop_dir: str = ""
+    beat_s: Annotated[int, Ge(1), Le(60)] = 10
+    silence_s: Annotated[int, Ge(3), Le(3600)] = 60
+    alarm_s: Annotated[int, Ge(3), Le(3600)] = 45
+    act: Literal["alarm", "protect", "close"] = "alarm"
+    act_s: Annotated[int, Ge(10), Le(86_400)] = 300
+    look_s: Annotated[int, Ge(5), Le(600)] = 30
+    fence: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsTable:
     """Prometheus metrics on this machine's loopback address."""
 
@@ -271,6 +287,7 @@ class DeskSettings(BaseModel):
     log: LogTable = Field(default_factory=LogTable)
     control: ControlTable = Field(default_factory=ControlTable)
     mqtt: MqttTable = Field(default_factory=MqttTable)
+    guard: GuardTable = Field(default_factory=GuardTable)
     metrics: MetricsTable = Field(default_factory=MetricsTable)
     alarms: AlarmsTable = Field(default_factory=AlarmsTable)
     drift: DriftTable = Field(default_factory=DriftTable)
@@ -330,6 +347,7 @@ class DeskSettings(BaseModel):
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
             served=self._served() if self.policy.answers == "served" else UNSET,
             protection=protection(self.desk.strategy, self.protection),
+            guard_prefix=self.guard.prefix or UNSET,
         )
 
     def _served(self) -> Served:

@@ -60,6 +60,10 @@ class CancelOrder(Effect, frozen=True, tag=True):
     client_order_id: str
 
 
+class LiftFence(Effect, frozen=True, tag=True):
+    """Let the account take new orders again: its guard had the broker refuse them, and a person resumes the desk."""
+
+
 class LookUpOrder(Effect, frozen=True, tag=True):
     """Look up the order of this name until the broker answers; nothing else is done about the order before."""
 
@@ -80,4 +84,4 @@ class RaiseAlarm(Effect, frozen=True, tag=True):
     detail: str
 
 
-AnyEffect = AskPolicy | WatchContracts | SubmitOrder | CancelOrder | LookUpOrder | AskBroker | RaiseAlarm
+AnyEffect = AskPolicy | WatchContracts | SubmitOrder | CancelOrder | LiftFence | LookUpOrder | AskBroker | RaiseAlarm

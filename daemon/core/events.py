@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Bar, Session
@@ -307,6 +308,7 @@ class BrokerOrder(msgspec.Struct, frozen=True):
     average_price: Decimal | None  # USD a share
     submitted_ns: int
     replaced_by: str = ""
+    stop_price: Decimal | UnsetType = UNSET  # USD; unset where it is no stop
 
 
 class OrderAccepted(Event, frozen=True, tag=True):

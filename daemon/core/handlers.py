@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -12,11 +13,12 @@ from daemon.core.book import begin_session, limits_reset
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times
 from daemon.core.broker.foreign import settle_disputes
+from daemon.core.broker.protection import is_guarded
 from daemon.core.draft import Draft, wording
-from daemon.core.effects import AskBroker
+from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.moves import Cause
-from daemon.core.orders import Order, Work, advance
+from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
 from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
@@ -87,6 +89,9 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    if FENCE in draft.broker.blocked and is_guarded(draft):
+        draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
+        draft.effects.append(LiftFence())
     settle_disputes(draft)
 
 
@@ -243,8 +248,8 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
 
 def _past(value: T, now_ns: int) -> T:
     """Return the struct with every time after now set to now."""
-    times = {field: min(getattr(value, field), now_ns) for field in value.__struct_fields__ if field.endswith("_ns")}
-    return replace(value, **times)
+    times = {field: getattr(value, field) for field in value.__struct_fields__ if field.endswith("_ns")}
+    return replace(value, **{field: min(at_ns, now_ns) for field, at_ns in times.items() if at_ns is not UNSET})
 
 
 def _by_time_alone(work: Work) -> bool:

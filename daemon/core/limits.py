@@ -282,6 +282,7 @@ class Trading:
     exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
     served: Served | UnsetType = UNSET  # unset where the daemon's own model answers
     protection: Protection | UnsetType = UNSET  # unset where no stop may rest at the broker
+    guard_prefix: str | UnsetType = UNSET  # of the names of the guard's orders; unset where no guard watches
 
     @property
     def exploring(self) -> Exploration:

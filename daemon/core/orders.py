@@ -101,6 +101,10 @@ one changes figures, but no status.
 """
 
 
+FENCE = "trade_suspended_by_user"
+"""In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
+
+
 class Order(msgspec.Struct, frozen=True, gc=False):
     """One order of ours. `cost` is the sum of price x quantity filled, in USD a share times contracts."""
 

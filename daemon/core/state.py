@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from daemon.core.events import Contract, Funds, Quote
 from daemon.core.limits import Trading
@@ -198,6 +199,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
     panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not
     owners: Owners = Owners()
+    unfenced_ns: int | UnsetType = UNSET  # when a resume last had the account's fence lifted
 
     @property
     def follows_panic(self) -> bool:

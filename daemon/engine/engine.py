@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, LiftFence, SubmitOrder
 from daemon.core.events import (
     ClockTicked,
     Event,
@@ -428,7 +428,7 @@ def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | 
     return next((started.libraries for started in startup if isinstance(started, RunStarted)), "")
 
 
-_LEAVING = frozenset((SubmitOrder, CancelOrder))
+_LEAVING = frozenset((SubmitOrder, CancelOrder, LiftFence))
 
 
 CAPACITY = 10_000

@@ -144,9 +144,13 @@ class AlarmCommand:
         for effect in step.effects:
             if type(effect) is RaiseAlarm:
                 line, halts = _line_of(effect, step.state, self._desk)
-                self._queue.put(line, urgency_of(line.alarm, halts=halts))
-                if self._wake is not None:
-                    self._wake()
+                self.put(line, halts=halts)
+
+    def put(self, line: AlarmLine, *, halts: bool = False) -> None:
+        """Queue one alarm; `halts`: a halt began with it."""
+        self._queue.put(line, urgency_of(line.alarm, halts=halts))
+        if self._wake is not None:
+            self._wake()
 
     # --- the side thread ------------------------------------------------------------------------------------------
 

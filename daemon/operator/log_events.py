@@ -110,6 +110,36 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
 }
 
 
+GUARD_EVENTS: dict[str, LogEvent] = {
+    "guard_started": LogEvent(
+        "info", ("desk", "act", "paths", "knows"), "`rltrader-guard` watches this desk; `knows` is what it kept of it."
+    ),
+    "desk_silent": LogEvent(
+        "error", ("detail",), "No path brings the desk's heartbeat, and each brings the guard's own echo.", alarm=True
+    ),
+    "desk_heard": LogEvent("warning", ("detail",), "A desk that was silent is heard again.", alarm=True),
+    "guard_acts": LogEvent("error", ("detail",), "The guard does this for a desk that is silent.", alarm=True),
+    "guard_unprotected": LogEvent(
+        "error",
+        ("detail",),
+        "A desk is silent, and this stays without a stop: no price is known, or it is in doubt.",
+        alarm=True,
+    ),
+    "guard_unheard": LogEvent("warning", ("detail",), "No heartbeat came since the guard began.", alarm=True),
+    "guard_blind": LogEvent(
+        "warning", ("detail",), "A path does not bring the guard's own message back: it cannot act.", alarm=True
+    ),
+    "guard_doubts": LogEvent(
+        "warning", ("detail",), "Genuine heartbeats bear a time that is not now: the guard cannot act.", alarm=True
+    ),
+    "guard_account": LogEvent("error", ("detail",), "The guard cannot look at the account.", alarm=True),
+    "guard_keys": LogEvent("error", ("detail",), "The guard's keys open another account than the desk's.", alarm=True),
+    "guard_clock": LogEvent("warning", ("detail",), "The guard's clock and the broker's differ.", alarm=True),
+    "guard_answered": LogEvent("info", ("what", "answer"), "What the broker answered to one of the guard's requests."),
+    "guard_path": LogEvent("warning", ("path", "problem"), "A path cannot be used; tried again."),
+}
+
+
 RECORDING_EVENTS: dict[str, LogEvent] = {
     "recording_started": LogEvent(
         "info", ("contracts", "room"), "A session's option quotes are recorded: contracts now, and those it may add."
@@ -440,6 +470,21 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "Features or actions are further from the training's than the limit.",
         alarm=True,
     ),
+    "guard_silent": LogEvent(
+        "error",
+        ("silent_s", "limit_s"),
+        "The guard on another host was not heard on any path for so long: nobody watches this desk from outside.",
+        alarm=True,
+    ),
+    "guard_heard": LogEvent("info", (), "The guard is heard again."),
+    "heartbeat_failed": LogEvent(
+        "warning", ("problem",), "The heartbeat for the guard could not be written into guard.drop_dir."
+    ),
+    "fence_not_lifted": LogEvent(
+        "error",
+        ("problem",),
+        "The broker did not confirm that the account takes new orders again; the next report shows it, and halts.",
+    ),
     "wal_large": LogEvent(
         "warning",
         ("mib", "limit_mib"),
@@ -529,6 +574,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     **RECORDING_EVENTS,
     **ONLINE_EVENTS,
+    **GUARD_EVENTS,
 }
 
 

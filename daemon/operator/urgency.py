@@ -21,18 +21,20 @@ class Urgency(IntEnum):
 _HALTS = """
 operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
 no_model configuration account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing
-quarantine code_changed journal_damaged panic short_position accept_broker cash_difference
+quarantine code_changed journal_damaged fenced panic short_position accept_broker cash_difference
 """
 _ALARMS: dict[Urgency, str] = {
     Urgency.GRAVE: """
 exit_stuck exit_held_up exit_unconfirmed not_flat no_bid panic_failed blind account_blocked margin_deficit
 excess_filled unprotected cancel_stuck order_lost unreconciled broker_lost trade_stream_unauthorized clock_ahead
+desk_silent guard_acts guard_unprotected
 """,
     Urgency.WARNING: """
 foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger
 unknown_activity ledger_amended owner_unknown split_awaited market_closed policy_failed policy_late served_late
 model_refused ladder_rolled_back command_refused drift wal_large disk_low stream_refused subscription_refused
-trainer_refused stop_removed
+trainer_refused stop_removed guard_acted guard_silent desk_heard guard_unheard guard_blind guard_doubts guard_account
+guard_keys guard_clock
 feed_silent quotes_silent basket_missed basket_unfinished rebalance_refused symbols_missing symbol_refused clock_skew
 clock_leap clock_wrong clock_stepped_back calendar_ends job_failed
 """,

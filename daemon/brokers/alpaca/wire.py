@@ -14,6 +14,8 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from msgspec import UNSET
+
 from daemon.brokers.api import BrokerUnreadable
 from daemon.core.events import (
     BrokerOrder,
@@ -221,6 +223,7 @@ def order(value: object) -> BrokerOrder:
     """
     raw = mapping(value, "order")
     submitted = raw.get("submitted_at") or raw.get("created_at")
+    stop = optional_decimal(raw, "stop_price")
     return BrokerOrder(
         client_order_id=text(raw.get("client_order_id")),
         order_id=required_text(raw, "id"),
@@ -234,6 +237,7 @@ def order(value: object) -> BrokerOrder:
         average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
         replaced_by=text(raw.get("replaced_by")),
+        stop_price=UNSET if stop is None else stop,
     )
 
 

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import is_ours, note_touched, set_totals, total_cost, transfer, without_gain
-from daemon.core.broker.protection import on_stop_removed
-from daemon.core.draft import PROTECTION, Draft
+from daemon.core.broker.protection import on_removed
+from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import option_terms, parse_occ
 from daemon.core.moves import Cause
@@ -102,7 +102,7 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
     if draft.now_ns >= (session.open_ns if order.auction else session.close_ns):
         return
     note_touched(draft, order.symbol, f"somebody else cancelled {order.client_order_id}")
-    if order.purpose == PROTECTION and on_stop_removed(draft, order):
+    if on_removed(draft, order):
         return
     draft.risk = replace(draft.risk, reconciled=False)
     draft.halt("foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")

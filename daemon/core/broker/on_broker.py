@@ -19,6 +19,7 @@ from daemon.core.broker.fills import (
     was_refused,
 )
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
+from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker
@@ -125,6 +126,8 @@ def on_order_found(draft: Draft, event: OrderFound) -> None:
 def absorb(draft: Draft, report: BrokerOrder) -> None:
     """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
     order = draft.find_order(report.client_order_id)
+    if order is None and report.client_order_id not in draft.broker.foreign:
+        order = take_from_guard(draft, report)
     if order is None or order.purpose == "foreign":
         on_foreign_order(draft, report, order)
         return

@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
+from typing import NamedTuple
 
 from msgspec import UnsetType
 from msgspec.structs import replace
@@ -24,7 +25,17 @@ from daemon.core.effects import CancelOrder
 from daemon.core.events import BrokerOrder
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import AUTO, Protection
-from daemon.core.orders import CANCELED, FILLED, REJECTED, SUBMITTED, Order, Work, client_order_id
+from daemon.core.orders import (
+    ACCEPTED,
+    BROKER_STATUS,
+    CANCELED,
+    FILLED,
+    REJECTED,
+    SUBMITTED,
+    Order,
+    Work,
+    client_order_id,
+)
 from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_date
@@ -81,6 +92,13 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
 def _below_paid(symbol: str, cost: Decimal, quantity: int, distance: float, stop_loss: float) -> Decimal:
     """Return the price for what was paid, cached: it is asked for at each event."""
     return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
+
+
+def limit_price(position: Position, stop: Decimal, rules: Protection) -> Decimal | None:
+    """Return the least price in USD at which an option's stop sells; None of a stop that sells at any."""
+    if not position.right or rules.options != "stop_limit":
+        return None
+    return _on_grid(position.symbol, stop * (1 - Decimal(str(rules.floor)))) or None
 
 
 def _on_grid(symbol: str, price: Decimal) -> Decimal:
@@ -245,8 +263,7 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         seen = _least_price(draft, symbol)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
         if seen is not None and seen > price > 0:
-            limit = _on_grid(symbol, price * (1 - Decimal(str(rules.floor)))) if rules.options == "stop_limit" else None
-            _rest(draft, symbol, quantity, price, limit if position.right and limit else None)
+            _rest(draft, symbol, quantity, price, limit_price(position, price, rules))
             return
         if seen is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
@@ -406,18 +423,96 @@ def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
     return order.submitted_ns - max(last_ns, work.started_ns, _open_ns(draft)) >= AGAIN_NS
 
 
-def _removed(draft: Draft, symbol: str) -> list[Order]:
-    """Return the symbol's stops that another party took away in this session."""
-    return [order for order in _ended(draft, symbol) if order.status == CANCELED and not order.cancel_asked_ns]
+def _removed(draft: Draft, symbol: str, purpose: str = PROTECTION) -> list[Order]:
+    """Return the symbol's orders of this purpose that another party took away in this session."""
+    ended = [order for order in draft.closed.values() if (order.symbol, order.purpose) == (symbol, purpose)]
+    return [order for order in ended if order.status == CANCELED and not order.cancel_asked_ns]
 
 
-def on_stop_removed(draft: Draft, order: Order) -> bool:
-    """Report that another party took a stop away; False once it did so too often: then nobody knows who trades here."""
-    if len(_removed(draft, order.symbol)) >= REMOVED_MAX:
+def on_removed(draft: Draft, order: Order) -> bool:
+    """Report that another party took a stop away, or the guard an entry; False where a halt has to follow.
+
+    That is for any other order, and once it happened too often: then nobody knows who trades here. Whether it was the
+    guard cannot be known: a cancel bears no name. The entry's work ends, and the next decision counts.
+    """
+    removed = len(_removed(draft, order.symbol, order.purpose))
+    if order.purpose not in (PROTECTION, ENTRY) or removed >= REMOVED_MAX:
         return False
     why = f"{order.client_order_id} ({order.remaining} {order.symbol}) was cancelled, and not by this desk"
-    draft.alarm("stop_removed", why, once=True, about=f"{order.symbol} {len(_removed(draft, order.symbol))}")
+    if order.purpose == PROTECTION:
+        draft.alarm("stop_removed", why, once=True, about=f"{order.symbol} {removed}")
+        return True
+    if not is_guarded(draft):
+        return False
+    draft.works = {key: work for key, work in draft.works.items() if key != order.work}
+    draft.alarm("guard_acted", f"{why}: by its guard, or by hand", once=True, about=f"{order.symbol} {removed}")
     return True
+
+
+# --- the guard on another host ----------------------------------------------------------------------------------------
+
+
+def is_guarded(draft: Draft) -> bool:
+    """Return whether a guard watches the desk."""
+    return not isinstance(draft.trading.guard_prefix, UnsetType)
+
+
+def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
+    """Take a stop that the guard rested while the desk was silent as the desk's own; None for any other order.
+
+    Its fills count as those of a resting stop. What the guard never sends, a buy or a fraction, is no order of it.
+    """
+    prefix, (stop, began_ns) = draft.trading.guard_prefix, (report.stop_price, draft.broker.began_ns)
+    if isinstance(prefix, UnsetType) or not report.client_order_id.startswith(f"{prefix}-"):
+        return None
+    whole = report.quantity == int(report.quantity) and report.quantity > 0
+    if report.side > 0 or not whole or isinstance(stop, UnsetType) or not 0 < began_ns <= report.submitted_ns:
+        return None
+    if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
+        return None
+    if BROKER_STATUS.get(report.status) in ("filled", "canceled", "expired", "rejected") and not report.filled:
+        return None  # it is over, and changed nothing
+    order = Order(
+        client_order_id=report.client_order_id,
+        work="",
+        purpose=PROTECTION,
+        reason="resting_stop",
+        symbol=report.symbol,
+        side=-1,
+        quantity=int(report.quantity),
+        limit_price=report.limit_price,
+        status=ACCEPTED,
+        submitted_ns=report.submitted_ns,
+        order_id=report.order_id,
+        stop_price=stop,
+    )
+    draft.put_order(order)
+    draft.alarm("guard_acted", f"{report.client_order_id}: it rested a stop of {report.quantity} {report.symbol}")
+    return order
+
+
+class Cover(NamedTuple):
+    """What the desk holds of a symbol, and the stop that a guard may rest below it: None where none is known."""
+
+    quantity: int
+    others: int
+    stop: Decimal | None
+    limit: Decimal | None
+
+
+def cover_of(draft: Draft) -> dict[str, Cover]:
+    """Return symbol -> what a guard needs of each position, by the desk's own rules of resting stops."""
+    rules, covers = rules_of(draft), {}
+    risked = () if rules is None else draft.desk.holds.risked(draft)
+    for symbol, position in draft.book.positions.items():
+        price = Decimal(0)
+        doubtful = _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted
+        if rules is not None and symbol in risked and not doubtful:
+            price = stop_price(draft, position, rules)
+        limit = None if rules is None or not price else limit_price(position, price, rules)
+        others = draft.broker.foreign_held.get(symbol, 0)
+        covers[symbol] = Cover(position.quantity, others, price or None, limit)
+    return covers
 
 
 def end_former(draft: Draft, report: BrokerOrder) -> None:

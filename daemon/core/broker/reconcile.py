@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_book
@@ -26,13 +27,13 @@ from daemon.core.broker.foreign import (
 )
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
 from daemon.core.broker.on_broker import absorb, count_refused_exits
-from daemon.core.broker.protection import end_former
+from daemon.core.broker.protection import end_former, is_guarded
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
-from daemon.core.orders import SUBMITTED, UNKNOWN, advance
+from daemon.core.orders import FENCE, SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, only_splits_differ
@@ -41,6 +42,7 @@ from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ADOPTED = Cause("taken_over")
+SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
 
 
 def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
@@ -143,7 +145,7 @@ CLOSED = frozenset(
 
 def note_account(draft: Draft, event: BrokerReported) -> None:
     """Take over what the report says of the account: may it trade, is its market open, does it carry its positions?"""
-    _note_status(draft, event.blocked)
+    _note_status(draft, event.blocked, event.asked_ns)
     _note_market(draft, event)
     short = deficit(event.funds)
     draft.broker = replace(draft.broker, funds=event.funds)
@@ -153,10 +155,13 @@ def note_account(draft: Draft, event: BrokerReported) -> None:
         draft.case_over("margin_deficit")
 
 
-def _note_status(draft: Draft, blocked: str) -> None:
-    """Take no new risk while the account may not trade; a closed account halts."""
-    former = draft.broker.blocked
+def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
+    """Take no new risk while the account may not trade; a closed account halts, and one that its guard fenced."""
+    former, lifted_ns = draft.broker.blocked, draft.broker.unfenced_ns
     draft.broker = replace(draft.broker, blocked=blocked)
+    lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
+    if FENCE in blocked and is_guarded(draft) and not lifting:
+        draft.halt("fenced", f"{blocked}: its guard did that while this desk was silent; a resume lifts it")
     if CLOSED & set(blocked.split(", ")):
         draft.halt("account_blocked", blocked)
     elif blocked:
@@ -279,9 +284,6 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
         transfer(draft, cash)
-
-
-SETTLE_NS = 10 * SECOND_NS
 
 
 def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:

@@ -101,13 +101,14 @@ async def connected(
     identifier: str | None = None,
     will: Will | None = None,
     incoming_most: int = INCOMING_MOST,
+    incoming_bytes: int = INCOMING_BYTES,
 ) -> AsyncIterator[Client]:
-    """Yield a connection with a clean session; messages beyond `incoming_most` unread ones are lost.
+    """Yield a connection with a clean session; messages beyond `incoming_most` unread ones, and larger ones, are lost.
 
     Raises MqttError, or OSError for a file or certificate that cannot be used.
     """
     connect = _properties(PacketTypes.CONNECT)
-    connect.MaximumPacketSize = INCOMING_BYTES
+    connect.MaximumPacketSize = incoming_bytes
     client = _MqttClient(
         broker.host,
         broker.port,

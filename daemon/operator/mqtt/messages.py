@@ -15,6 +15,7 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.events import BarClosed, CandidateRefused, LadderMoved, ModelPromoted, ModelRefused, ModelVerified
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
+from daemon.operator.heartbeat import GuardBeat, Heartbeat
 from daemon.operator.mqtt.outbox import Counts
 from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus, status_of
@@ -224,6 +225,7 @@ Message = (
     | LadderMessage
     | TelemetryMessage
     | ChainMessage
+    | Heartbeat
 )
 TOPICS: dict[str, type[Message]] = {
     "status": StatusMessage,
@@ -238,6 +240,7 @@ TOPICS: dict[str, type[Message]] = {
     "ladder": LadderMessage,
     "telemetry": TelemetryMessage,
     "chain": ChainMessage,
+    "heartbeat": Heartbeat,
 }
 """Below `<prefix>/<desk>/`."""
 
@@ -267,6 +270,10 @@ def _status(state: State[Any], desk: str) -> StatusMessage:
 
 def _chain(chain: ChainHead, desk: str) -> ChainMessage:
     return ChainMessage(desk=desk, row=chain.row, head=chain.head)
+
+
+def _as_it_is(beat: Heartbeat, _: str) -> Heartbeat:
+    return beat
 
 
 def _bar(event: BarClosed, desk: str) -> BarMessage:
@@ -350,6 +357,7 @@ _GATES = msgspec.json.Decoder(dict[str, str | None])
 _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("status", State): _status,
     ("chain", ChainHead): _chain,
+    ("heartbeat", Heartbeat): _as_it_is,
     ("bars", BarClosed): _bar,
     ("decisions", DecisionRow): _decision,
     ("denials", DecisionRow): _denial,
@@ -367,9 +375,9 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
 
 def schemas() -> dict[str, str]:
     """Each schema's file name and text (JSON Schema 2020-12), those of commands and answers among them."""
-    from daemon.operator.mqtt.signing import SignedCommand
+    from daemon.operator.signing import SignedCommand
 
-    kinds: dict[str, Any] = {**TOPICS, "response": ResponseMessage, "command": SignedCommand}
+    kinds: dict[str, Any] = {**TOPICS, "response": ResponseMessage, "command": SignedCommand, "guard": GuardBeat}
     files: dict[str, str] = {}
     for topic, kind in kinds.items():
         fields = {field.name: field.default for field in msgspec.structs.fields(kind)}

@@ -35,10 +35,11 @@ from daemon.operator.mqtt.connection import (
 from daemon.operator.mqtt.messages import StatusMessage, message_of, telemetry_of
 from daemon.operator.mqtt.outbox import Item, Outbox
 from daemon.operator.mqtt.remote_commands import Judge
-from daemon.operator.mqtt.signing import Key
+from daemon.operator.signing import Key
 from daemon.pacing import back_off_s
 
 CHAIN = "chain"  # the journal's newest head
+HEARTBEAT = "heartbeat"  # of a desk with a guard; the newest alone counts, and no broker keeps one
 CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1: until the broker has them
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # after a connection of this length the next wait is short again
@@ -63,6 +64,7 @@ class MqttSide:
         state: Callable[[], State[Any]],
         log: Callable[..., None],
         now_ns: Callable[[], int] = time.time_ns,
+        hears_guard: Callable[[bytes], None] | None = None,
     ) -> None:
         self._settings, self._password, self._outbox = settings, password, outbox
         self._state, self._log = state, log
@@ -70,6 +72,7 @@ class MqttSide:
         known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
         judge = Judge(settings.desk, keys, now_ns, known_ns)
         self._commands = CommandTopic(settings, judge, submit, log) if settings.commands and keys else None
+        self._hears_guard = hears_guard  # takes each message of the desk's guard
         self._encode = msgspec.json.Encoder().encode
         self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
         self._taken = 0
@@ -139,6 +142,9 @@ class MqttSide:
     async def _session(self, client: Client) -> NoReturn:
         """Publish and listen over one connection. Raises MqttError when it is lost."""
         listens = self._commands is not None and await self._commands.subscribed(client)
+        if self._hears_guard is not None:
+            await client.subscribe(self._settings.topic("guard"))
+            still_wanted()
         self._reason = ""
         self._log("mqtt_up", broker=str(self._settings.broker), commands=listens)
         works = (self._publish_all(client), self._beat(client), self._listen(client))
@@ -151,18 +157,19 @@ class MqttSide:
             raise
 
     async def _publish_end(self, client: Client) -> None:
-        """Publish the waiting head of the chain, then the offline status and the final counts.
+        """Publish the waiting head of the chain and the last heartbeat, then the offline status and the final counts.
 
         No message is added at this point, so the counts add up.
         """
         self._outbox.give_back(self._hand.values())
         self._hand.clear()
-        head = self._outbox.take_newest(CHAIN)
-        if head is not None and (payload := self._payload(head)) is not None:
-            self._hand[0] = head
-            await client.publish(self._settings.topic(CHAIN), payload, qos=1, retain=True, properties=_LASTING)
-            self._hand.clear()
-            self._outbox.published()
+        for topic in (CHAIN, HEARTBEAT):
+            item = self._outbox.take_newest(topic)
+            if item is not None and (payload := self._payload(item)) is not None:
+                self._hand[0] = item
+                await self._publish(client, topic, payload)
+                self._hand.clear()
+                self._outbox.published()
         telemetry = telemetry_of(self._outbox.counts(), self.reconnects, self._settings.desk)
         for topic, payload, qos in (("status", self._offline(), 1), ("telemetry", self._encode(telemetry), 0)):
             await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
@@ -179,8 +186,11 @@ class MqttSide:
         still_wanted()
 
     async def _listen(self, client: Client) -> NoReturn:
+        guard = self._settings.topic("guard")
         async for message in client.messages:
-            if self._commands is not None:
+            if self._hears_guard is not None and str(message.topic) == guard:
+                self._hears_guard(bytes(message.payload))
+            elif self._commands is not None:
                 self._commands.take(client, message)
         raise MqttError("the broker sends nothing more")
 
@@ -237,7 +247,7 @@ class MqttSide:
             return None
         if len(payload) > PAYLOAD_MOST:
             return None
-        if item.retained and item.topic != "status":
+        if item.topic in _RETAINED and item.topic != "status":
             self._kept[item.topic] = payload
         return payload
 

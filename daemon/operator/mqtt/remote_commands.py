@@ -15,7 +15,7 @@ import msgspec
 from daemon.core.events import CommandRefused, Event
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
-from daemon.operator.mqtt.signing import Key, SignedCommand, is_genuine
+from daemon.operator.signing import Key, SignedCommand, is_genuine
 from strategies.kit.units import SECOND_NS
 
 SIZE_MOST = 4096  # bytes of a command

@@ -35,8 +35,8 @@ from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connected,
 from daemon.operator.mqtt.messages import ChainHead
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
-from daemon.operator.mqtt.signing import SignedCommand, parse_keys, signed
 from daemon.operator.side_thread import SideThread
+from daemon.operator.signing import SignedCommand, parse_keys, signed
 from tests.support.desks.desk_at_work import AtWork, at_work, until
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.mosquitto import Mosquitto, authority, free_port, running

@@ -16,7 +16,7 @@ from daemon.core.events import CommandRefused, Event, HaltRequested
 from daemon.host.time.clock import Clock as HostClock
 from daemon.host.time.clock import LeapWatch
 from daemon.operator.mqtt.remote_commands import Accepted, CommandRefusal, Judge, Refusals
-from daemon.operator.mqtt.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
+from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
 
 S = 1_000_000_000
 NOW_NS = 1_732_600_000 * S

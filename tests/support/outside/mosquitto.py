@@ -28,7 +28,7 @@ from daemon.operator.mqtt.connection import MqttBroker
 from tests.support.paths import REPOSITORY
 
 INSTALLED = REPOSITORY / "systemd" / "mosquitto"
-USERS = ("paper-1", "paper-2", "operator", "monitor")
+USERS = ("paper-1", "paper-2", "operator", "monitor", "guard")
 BINARY = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 PASSWD = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
 LIMIT_S = 180.0  # generous: nothing here is measured

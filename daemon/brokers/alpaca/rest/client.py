@@ -276,6 +276,12 @@ def account_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
     return orders, reads
 
 
+def guard_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
+    """Return the queues for orders and for reads of a guard: at most 50 of the account's calls a minute."""
+    orders = RequestQueue("orders", TokenBucket(clock.now_ns, 20, 60), clock)
+    return orders, RequestQueue("reads", TokenBucket(clock.now_ns, 30, 30), clock)
+
+
 def listing_queue(clock: Clock) -> RequestQueue:
     """Return the queue for the lists of contracts: large, slow, never urgent. 4 a minute and 4 at once."""
     return RequestQueue("listing", TokenBucket(clock.now_ns, 4, 4), clock, floor=20)
@@ -394,6 +400,7 @@ Raw = dict[str, Any]
 
 READING = frozenset({"GET"})
 TRADING = frozenset({"POST", "DELETE"})
+SETTING = frozenset({"PATCH"})
 PAGES_MAX = 1000
 
 

@@ -21,7 +21,7 @@ from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, exe
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import ENDED, Malformed, text
 from daemon.brokers.api import BrokerError, EventLogger, Put
-from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LiftFence, LookUpOrder, SubmitOrder
 from daemon.core.events import (
     BrokerLost,
     BrokerOrder,
@@ -218,6 +218,17 @@ class OwnOrders:
         finally:
             del self._cancelling[name]
 
+    def lift_fence_soon(self, then: Callable[[], None]) -> None:
+        """Let the account take new orders again, once; `then` is called with the answer, whatever it is."""
+        self._spawn(self._lift_fence(then), "lift the fence")
+
+    async def _lift_fence(self, then: Callable[[], None]) -> None:
+        try:
+            await self._orders.suspend(on=False)
+        except (RestError, Malformed) as error:
+            self._log("fence_not_lifted", problem=str(error))
+        then()
+
     async def _order_id(self, name: str) -> str:
         """Return the broker's id of an order that may be open; `""` when unknown or ended."""
         if name in self._order_ids:
@@ -400,13 +411,15 @@ class BrokerLink:
     # --- the engine's side ----------------------------------------------------------------------------------------
 
     async def release(self, effects: Sequence[AnyEffect]) -> None:
-        """Execute the submissions and cancels of a durable step; returns when they are queued."""
+        """Execute the submissions, cancels and the lifted fence of a durable step; returns when they are queued."""
         for effect in effects:
             match effect:
                 case SubmitOrder():
                     self._own.submit(effect)
                 case CancelOrder(client_order_id=name):
                     self._own.cancel_soon(name)
+                case LiftFence():
+                    self._own.lift_fence_soon(self._asked.set)
                 case _:
                     pass
 

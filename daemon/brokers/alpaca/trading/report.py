@@ -34,6 +34,7 @@ from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
 from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+from daemon.core.orders import FENCE
 from daemon.core.risk.splits import ANNOUNCED
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import ZERO
@@ -225,7 +226,6 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
 
 T = TypeVar("T")
 
-SUSPENDED = "trade_suspended_by_user"
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
@@ -605,6 +605,6 @@ def blocked(account: Raw) -> str:
     The flag that a person sets is followed by the name of its setting.
     """
     reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
-    flags = ("trading_blocked", "account_blocked", SUSPENDED)
+    flags = ("trading_blocked", "account_blocked", FENCE)
     reasons += [flag for flag in flags if account.get(flag) not in (False, None)]
-    return ", ".join(reasons).replace(SUSPENDED, f"{SUSPENDED} (the account's setting suspend_trade)")
+    return ", ".join(reasons).replace(FENCE, f"{FENCE} (the account's setting suspend_trade)")

@@ -14,6 +14,7 @@ from msgspec import UnsetType
 from daemon.brokers.alpaca.rest.client import (
     PAGES_MAX,
     READING,
+    SETTING,
     TRADING,
     Access,
     CallPriority,
@@ -165,10 +166,11 @@ class TradingReads:
 
 
 class TradingOrders:
-    """The account's writing side: POST and DELETE only by construction. Every method raises RestError."""
+    """The account's writing side: orders by POST and DELETE alone, and its settings by PATCH. Raises RestError."""
 
     def __init__(self, access: Access, queue: RequestQueue) -> None:
         self._client = QueuedClient(access, queue, TRADING)
+        self._settings = QueuedClient(access, queue, SETTING)
 
     async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
         """POST /v2/orders once, or close the position where the order requires it.
@@ -207,6 +209,13 @@ class TradingOrders:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
         delete = partial(self._client.client.delete, f"/orders/{order_id}")
         await self._client.ask(delete, CallPriority.EXIT, wait_s=math.inf)
+
+    async def suspend(self, *, on: bool) -> None:
+        """PATCH /v2/account/configurations: whether the broker refuses new orders of the account."""
+        patch = partial(self._settings.client.patch, "/account/configurations", {"suspend_trade": on})
+        answer = an_object(await self._settings.ask(patch, CallPriority.EXIT), "configurations")
+        if answer.get("suspend_trade") is not on:
+            raise Unanswered(f"suspend_trade is {str(answer.get('suspend_trade'))[:40]!r} after it was set to {on}")
 
     async def cancel_all(self) -> list[Raw]:
         """DELETE /v2/orders: for each open order {id, status}."""

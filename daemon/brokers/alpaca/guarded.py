@@ -1,0 +1,86 @@
+"""Alpaca's account as `rltrader-guard` sees it: a look in five requests, stops, cancels, and the fence.
+
+The fence is `suspend_trade` of the account's configuration: it takes no new orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.assemble import AlpacaAdmin, accesses, broker_clock
+from daemon.brokers.alpaca.rest.client import guard_queues, market_queue
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.api import AccountLook
+from daemon.config.load import Credentials, DeskSettings
+from daemon.core.effects import SubmitOrder
+from daemon.core.orders import FENCE
+from daemon.host.time.clock import Clock
+from strategies.kit.units import SECOND_NS
+
+NAMES_MAX = 20  # orders that are asked for by name in one look
+
+
+class AlpacaGuarded:
+    """The account; `admin` has the two requests of a panic."""
+
+    def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock) -> None:
+        sending, reading, data = accesses(settings, keys)
+        self._clock, self._queues = clock, (*guard_queues(clock), market_queue(clock))
+        self._orders, self._reads = TradingOrders(sending, self._queues[0]), TradingReads(reading, self._queues[1])
+        market = MarketData(data, self._queues[2])
+        self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings.feed)
+        self._changed: dict[str, frozenset[str]] = {}  # by day
+
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+        """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
+        asked_ns = self._clock.now_ns()
+        clock = broker_clock(await self._reads.clock())
+        between_ns = (asked_ns + self._clock.now_ns()) // 2
+        rows = await self._reads.open_orders()
+        rows += await self._reads.orders_since(since_ns)
+        orders = {order.order_id: order for order in map(wire.order, rows)}
+        missing = sorted(set(names) - {order.client_order_id for order in orders.values()})
+        for name in missing[:NAMES_MAX]:
+            if (row := await self._reads.order_by_client_id(name)) is not None:
+                order = wire.order(row)
+                orders[order.order_id] = order
+        positions = tuple(map(wire.position, await self._reads.positions()))
+        account = await self._reads.account()
+        for day in days:
+            if day not in self._changed:
+                self._changed[day] = await self._changes_of(day)
+        return AccountLook(
+            number=wire.required_text(account, "account_number"),
+            ahead_s=(clock.now_ns - between_ns) / SECOND_NS,
+            market_open=clock.is_open,
+            fenced=account.get(FENCE) is True,
+            positions=positions,
+            orders=tuple(orders.values()),
+            changed=frozenset().union(*(self._changed[day] for day in days)),
+        )
+
+    async def _changes_of(self, day: str) -> frozenset[str]:
+        rows = await self._reads.shares_changed(day)
+        return frozenset(wire.text(row.get(key)) for row in rows for key in ("initiating_symbol", "target_symbol"))
+
+    async def rest(self, stop: SubmitOrder) -> None:
+        """POST /v2/orders. Raises Refused for a definite refusal."""
+        await self._orders.submit(stop)
+
+    async def cancel(self, order_id: str) -> None:
+        """DELETE /v2/orders/{id}."""
+        await self._orders.cancel(order_id)
+
+    async def fence(self, *, on: bool) -> None:
+        """PATCH /v2/account/configurations."""
+        await self._orders.suspend(on=on)
+
+    async def close(self) -> None:
+        """End the threads of the request queues."""
+        for queue in self._queues:
+            await queue.close()
+
+
+guarded = AlpacaGuarded

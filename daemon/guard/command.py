@@ -1,0 +1,414 @@
+"""`rltrader-guard`: watches one desk from another host, and protects it when its host is gone.
+
+It reads the desk's own config.toml, needs the account's keys and the key that desk and guard share, and has no journal
+and no model. What it must remember, the desk's last heartbeat and whether it fenced the account, is one small file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.brokers.api import BrokerError, BrokerRefused, GuardedAccount
+from daemon.brokers.panic import panic
+from daemon.brokers.registry import guarded_account
+from daemon.config.load import (
+    DEFAULT_CONFIG,
+    EXIT_CODE,
+    KEYS,
+    ConfigError,
+    Credentials,
+    DeskSettings,
+    credentials,
+    load,
+    operator_secrets,
+    sim_start_ns,
+)
+from daemon.core.session import new_york_date, new_york_minute
+from daemon.guard.paths import FolderPath, MqttPath
+from daemon.guard.watch import FRESH_S, Action, Alarm, Cancel, Fence, Rest, Rules, Watch
+from daemon.host.service import Service
+from daemon.host.time.clock import Clock
+from daemon.host.version import add_version
+from daemon.host.whole_files import write_whole
+from daemon.operator.alarm_command import AlarmCommand, AlarmLine
+from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, signed
+from daemon.operator.log import Log
+from daemon.operator.mqtt.connection import MqttBroker
+from daemon.operator.signing import Key
+from strategies.kit.units import SECOND_NS
+
+TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
+"""Of config.toml, what a guard reads."""
+STRATEGY = {"desk.strategy": "option_scalper", "desk.symbols": (), "desk.model_config": ""}
+"""In place of the desk's own: a guard knows no strategy, and a file of one's own need not be on its host."""
+TURN_S = 1.0
+OPENS_MIN = 9 * 60 + 30  # of New York's day
+DAYS_MAX = 7  # whose corporate actions are asked for
+CLOSING_S = 40.0  # for one call to close everything
+KEPT_EVERY_S = 60.0  # between two writes of what the guard remembers, where nothing but the counter changed
+FAILED = 1
+
+
+class Memory(msgspec.Struct):
+    """What outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's."""
+
+    beat: Heartbeat | None = None
+    fenced: bool = False
+
+
+def boot_s() -> float:
+    """Return seconds of this machine since its boot, those of its sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Guard:
+    """One guard of one desk: its paths, its looks at the account, and what it does."""
+
+    def __init__(
+        self,
+        settings: DeskSettings,
+        account: GuardedAccount,
+        key: Key,
+        password: str | None,
+        state_file: Path,
+        log: Log,
+        clock: Clock,
+        now_s: Callable[[], float] = boot_s,
+    ) -> None:
+        table, mqtt, self._desk = settings.guard, settings.mqtt, settings.desk.name
+        self._account, self._key, self._file, self._log, self._clock, self._now_s = (
+            account, key, state_file, log, clock, now_s,
+        )  # fmt: skip
+        self._settings, self._life, self._counter = settings, clock.now_ns(), 0
+        self._ahead_ns = 0  # of the broker's clock before this host's
+        paths: list[MqttPath | FolderPath] = []
+        if mqtt.enabled:
+            broker = MqttBroker(mqtt.host, mqtt.port, mqtt.tls, mqtt.ca_file, mqtt.username, mqtt.keepalive_s)
+            paths.append(MqttPath(broker, password, mqtt.prefix, self._desk, key, self, table.beat_s))
+        if table.drop_dir:
+            paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
+        self._paths = tuple(paths)
+        self._problems = dict.fromkeys((path.name for path in paths), "")
+        rules = Rules(
+            tuple(path.name for path in paths),
+            table.prefix,
+            table.act,
+            table.beat_s,
+            table.alarm_s,
+            table.act_s,
+            table.look_s,
+            table.fence,
+            FRESH_S * max(settings.clock.rate, 1.0),
+        )
+        memory = self._remembered()
+        self.watch = Watch(rules, now_s(), memory.beat, fenced=memory.fenced)
+        self._kept, self._kept_s = memory, now_s()
+        self._rules, self._soon, self._news = rules, asyncio.Event(), asyncio.Event()
+        self._orders: asyncio.Queue[Action] = asyncio.Queue()
+        command = settings.alarms
+        self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, self._desk, log)
+
+    # --- the paths' side ----------------------------------------------------------------------------------------------
+
+    def own_beat(self) -> GuardBeat:
+        """Return the guard's next message."""
+        self._counter += 1
+        beat = GuardBeat(
+            desk=self._desk,
+            life=self._life,
+            counter=self._counter,
+            time_ns=self._broker_ns(),
+            state=self.watch.state,
+        )
+        return signed(beat, self._key)
+
+    def heard(self, path: str, beat: Heartbeat) -> None:
+        """Take a heartbeat of the desk."""
+        self._problems[path] = ""
+        self._news.set()
+        self.watch.heard(beat, self._now_s(), self._broker_ns())
+
+    def echoed(self, path: str, beat: GuardBeat) -> None:
+        """Take a message of a guard: this one's is the echo."""
+        if beat.life == self._life:
+            self._problems[path] = ""
+            self._news.set()
+            self.watch.echoed(path, self._now_s())
+
+    def lost(self, path: str, problem: str) -> None:
+        """Log why a path cannot be used, once for each problem."""
+        if problem != self._problems[path]:
+            self._problems[path] = problem
+            self._log("guard_path", path=path, problem=problem)
+
+    def _broker_ns(self) -> int:
+        return self._clock.now_ns() + self._ahead_ns
+
+    # --- the guard's work ---------------------------------------------------------------------------------------------
+
+    async def run(self, service: Service) -> None:
+        """Watch until cancelled."""
+        known = self.watch.beat
+        knows = "nothing" if known is None else f"{len(known.holds)} positions of {_shown(known.time_ns)}"
+        self._log("guard_started", desk=self._desk, act=self._rules.act, paths=list(self._rules.paths), knows=knows)
+        async with asyncio.TaskGroup() as group:
+            for path in self._paths:
+                group.create_task(path.run(), name=path.name)
+            if self._settings.alarms.command:
+                group.create_task(self._alarms.run(), name="alarm command")
+            group.create_task(self._look_on(), name="looks")
+            group.create_task(self._act_on(), name="acts")
+            service.ready()
+            while True:
+                for action in self.watch.turn(self._now_s()):
+                    if isinstance(action, Alarm):
+                        self._raise(action)
+                    else:
+                        self._orders.put_nowait(action)
+                self._remember()
+                service.watchdog()
+                service.status(f"{self._desk}: {self.watch.state}")
+                await asyncio.sleep(TURN_S)
+
+    async def _look_on(self) -> None:
+        """Look at the account for ever, at once after each act."""
+        while True:
+            await self.look()
+            self._soon.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rules.look_s):
+                    await self._soon.wait()
+
+    async def look(self) -> None:
+        """Look once."""
+        beat, asked_s = self.watch.beat, self._now_s()
+        silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
+        since_ns = self._broker_ns() if beat is None else beat.time_ns - 60 * SECOND_NS
+        days = changed_days(beat.time_ns, self._broker_ns()) if beat is not None and silent else ()
+        try:
+            look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)
+        except BrokerError as error:
+            self.watch.not_looked(str(error))
+            return
+        self._ahead_ns = round(look.ahead_s * SECOND_NS)
+        self.watch.looked(look, asked_s)
+
+    async def _act_on(self) -> None:
+        """Carry out one request after another; what came of it the next look shows."""
+        while True:
+            await self._carry_out(await self._orders.get())
+            if self._orders.empty():
+                self._soon.set()
+
+    async def _carry_out(self, action: Action) -> None:
+        try:
+            match action:
+                case Cancel(order_id=order_id, name=name):
+                    what = f"cancel {name}"
+                    await self._account.cancel(order_id)
+                case Rest(order=order):
+                    what = f"rest {order.client_order_id}"
+                    await self._account.rest(order)
+                case Fence(on=on):
+                    what = "fence the account" if on else "lift the fence"
+                    await self._account.fence(on=on)
+                case _:
+                    what = "close everything"
+                    await panic(self._account.admin, partial(self._show, what), deadline_s=CLOSING_S)
+        except BrokerError as error:
+            self._log("guard_answered", what=what, answer=str(error))
+            if isinstance(action, Rest) and isinstance(error, BrokerRefused):
+                self.watch.refused(action.order.symbol, str(error))
+        else:
+            self._log("guard_answered", what=what, answer="done")
+
+    def _show(self, what: str, answer: str) -> None:
+        self._log("guard_answered", what=what, answer=answer)
+
+    def _raise(self, alarm: Alarm) -> None:
+        """Log the alarm, and run the operator's program."""
+        self._log(alarm.name, detail=alarm.detail)
+        if not self._settings.alarms.command:
+            return
+        now_ns = self._broker_ns()
+        line = AlarmLine(
+            v=1,
+            desk=self._desk,
+            strategy="",
+            mode="guard",
+            alarm=alarm.name,
+            detail=alarm.detail,
+            time_ns=now_ns,
+            time=datetime.fromtimestamp(now_ns // SECOND_NS, UTC).isoformat(),
+            halted=False,
+            missed=0,
+        )
+        self._alarms.put(line)
+
+    async def try_out(self, within_s: float) -> list[tuple[bool, str]]:
+        """Try each path and the account for at most `within_s`; return what was found: is it right, in words."""
+        paths = [asyncio.ensure_future(path.run()) for path in self._paths]
+        try:
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    while not self.watch.is_heard or self.watch.blind(self._now_s()):
+                        self._news.clear()
+                        await self._news.wait()
+        finally:
+            for path in paths:
+                path.cancel()
+            await asyncio.gather(*paths, return_exceptions=True)
+        blind, found = self.watch.blind(self._now_s()), list[tuple[bool, str]]()
+        for name in self._rules.paths:
+            why = self._problems[name] or "its own message did not come back"
+            found.append((name not in blind, f"{name}: {why if name in blind else 'its own message came back'}"))
+        beat = self.watch.beat
+        if beat is not None and self.watch.is_heard:
+            stops = sum(held.stop is not None for held in beat.holds.values())
+            told = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
+        else:
+            told = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+        return [*found, (self.watch.is_heard, f"desk {self._desk}: {told}"), *self.watch.account_findings()]
+
+    # --- what it remembers -------------------------------------------------------------------------------------------
+
+    def _remembered(self) -> Memory:
+        """Return what an earlier process kept; nothing where that is not genuine."""
+        try:
+            memory = msgspec.json.decode(self._file.read_bytes(), type=Memory)
+        except (OSError, msgspec.DecodeError):
+            return Memory()
+        beat = memory.beat
+        if beat is not None and genuine(msgspec.json.encode(beat), Heartbeat, self._desk, self._key) is None:
+            return Memory(fenced=memory.fenced)
+        return memory
+
+    def _remember(self) -> None:
+        """Write it where it changed; a changed counter alone waits a minute."""
+        beat, kept = self.watch.beat, self._kept
+        same = self.watch.fenced == kept.fenced and _content(beat) == _content(kept.beat)
+        if beat is kept.beat or (same and self._now_s() - self._kept_s < KEPT_EVERY_S):
+            return
+        self._kept, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
+        with contextlib.suppress(OSError):  # it goes on without
+            write_whole(self._file, msgspec.json.encode(self._kept), 0o600)
+
+
+def _content(beat: Heartbeat | None) -> object:
+    return None if beat is None else (beat.life, beat.leaving, beat.holds, beat.orders)
+
+
+def changed_days(since_ns: int, now_ns: int) -> tuple[str, ...]:
+    """Return the New York dates whose corporate actions a desk that was last heard at `since_ns` cannot know of."""
+    first, last = new_york_date(since_ns), new_york_date(now_ns)
+    if new_york_minute(since_ns) >= OPENS_MIN:
+        first += timedelta(days=1)
+    days = (last - first).days + 1
+    return tuple(_day(last, back) for back in range(min(max(days, 0), DAYS_MAX)))
+
+
+def _day(last: date, back: int) -> str:
+    return (last - timedelta(days=back)).isoformat()
+
+
+def _shown(ns: int) -> str:
+    return datetime.fromtimestamp(ns // SECOND_NS, UTC).isoformat()
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `rltrader-guard`; returns the exit code: 0 after a signal, 1 for a failed check, 2 for wrong use."""
+    options = _options(arguments)
+    try:
+        return asyncio.run(_main(_prepared(options), check=options.check))
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"rltrader-guard: {error}\n")
+        return EXIT_CODE
+
+
+class Prepared(NamedTuple):
+    """What a guard needs before it begins. Never printed."""
+
+    settings: DeskSettings
+    keys: Credentials
+    key: Key
+    password: str | None
+    state_file: Path
+
+
+def _prepared(options: argparse.Namespace) -> Prepared:
+    """Raises ConfigError, and OSError for a folder that cannot be made."""
+    settings = load(options.config, STRATEGY, only=TABLES)
+    if not settings.guard.prefix:
+        raise ConfigError('guard.prefix is "": expected a name such as "guard", the same on both hosts')
+    key, keys = guard_key(settings.guard), credentials()
+    if not keys.complete:
+        raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)}, as the desk has them")
+    secret = operator_secrets().mqtt_password
+    password = None if secret is None else secret.get_secret_value()
+    if settings.mqtt.enabled and settings.mqtt.username and password is None:
+        raise ConfigError(f"mqtt.username is {settings.mqtt.username!r}: expected its password in MQTT_PASSWORD")
+    state_dir = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Prepared(settings, keys, key, password, state_dir / f"{settings.desk.name}.json")
+
+
+async def _main(prepared: Prepared, *, check: bool) -> int:
+    settings, keys, key, password, state_file = prepared
+    start_ns, simulated = sim_start_ns(settings.clock), settings.clock
+    clock = Clock.real()
+    if start_ns is not None:
+        clock = Clock.simulated(simulated.anchor_unix_s, start_ns, simulated.rate)
+    account = guarded_account(settings, keys, clock)
+    log = Log("error", "json", stream=io.StringIO()) if check else Log(settings.log.level, settings.log.format)
+    guard = Guard(settings, account, key, password, state_file, log, clock)
+    try:
+        if check:
+            found = await guard.try_out(settings.guard.alarm_s)
+            for right, line in found:
+                sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {line}\n")
+            return 0 if all(right for right, _ in found) else FAILED
+        service = Service()
+        running = asyncio.ensure_future(guard.run(service))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        service.stopping()
+        return 0
+    finally:
+        await account.close()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    line = argparse.ArgumentParser(
+        prog="rltrader-guard",
+        description="Watches one desk from another host, and protects it when its host is gone. docs/GUARD.md "
+        "explains it.",
+    )
+    add_version(line)
+    default = DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+    config = "the desk's own configuration (%(default)s); the guard's host may differ by RLTRADER_SECTION__KEY"
+    line.add_argument("--config", type=Path, default=default, metavar="FILE", help=config)
+    state = "folder of what it remembers ($STATE_DIRECTORY, else ./guard)"
+    line.add_argument("--state-dir", type=Path, metavar="DIR", help=state)
+    check = "try each path, the account and the clocks, print what was found, and end"
+    line.add_argument("--check", action="store_true", help=check)
+    return line.parse_args(arguments)

@@ -1,0 +1,126 @@
+"""The ways by which a guard hears its desk, and itself: MQTT, and a folder that both hosts see.
+
+Each path sends the guard's own message and hands on what it brings: the desk's heartbeats, and that message as its
+echo. One that fails is tried again for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import msgspec
+from aiomqtt import Client, MqttError
+
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, put, taken
+from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text, still_wanted
+from daemon.operator.signing import Key
+from daemon.pacing import back_off_s
+
+PAUSE_LEAST_S, PAUSE_MOST_S = 1.0, 30.0
+_DRAW = random.SystemRandom()
+_PASSING = properties()
+
+
+class Ears(Protocol):
+    """Takes what the paths bring, and has the guard's own newest message."""
+
+    def own_beat(self) -> GuardBeat:
+        """Return the guard's message, the next one with each call."""
+
+    def heard(self, path: str, beat: Heartbeat) -> None:
+        """Take a genuine heartbeat of the desk."""
+
+    def echoed(self, path: str, beat: GuardBeat) -> None:
+        """Take a genuine message of a guard of this desk: this one's own, or another's."""
+
+    def lost(self, path: str, problem: str) -> None:
+        """Note why a path cannot be used."""
+
+
+class MqttPath:
+    """Heartbeats by MQTT: `<prefix>/<desk>/heartbeat` is read, `<prefix>/<desk>/guard` is written and read."""
+
+    name = "MQTT"
+
+    def __init__(
+        self, broker: MqttBroker, password: str | None, prefix: str, desk: str, key: Key, ears: Ears, beat_s: float
+    ) -> None:
+        self._broker, self._password, self._key, self._ears, self._beat_s = broker, password, key, ears, beat_s
+        self._desk, self._below = desk, f"{prefix}/{desk}"
+        self._identifier = f"guard-{desk}-{secrets.token_hex(8)}"
+
+    async def run(self) -> NoReturn:
+        """Connect, send and listen until cancelled."""
+        failures = 0
+        while True:
+            try:
+                link = connected(self._broker, self._password, self._identifier, incoming_bytes=BYTES_MAX)
+                async with link as client:
+                    for topic in ("heartbeat", "guard"):
+                        await client.subscribe(f"{self._below}/{topic}")
+                        still_wanted()
+                    failures = 0
+                    await self._session(client)
+            except (MqttError, OSError, ValueError) as error:
+                self._ears.lost(self.name, safe_text(error, self._password))
+            failures += 1
+            await asyncio.sleep(back_off_s(failures, PAUSE_LEAST_S, PAUSE_MOST_S, _DRAW.random()))
+
+    async def _session(self, client: Client) -> None:
+        sending = asyncio.create_task(self._send(client))
+        try:
+            async for message in client.messages:
+                if sending.done():
+                    break
+                self._take(str(message.topic), bytes(message.payload))
+        finally:
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, MqttError):
+                await sending
+        still_wanted()
+
+    async def _send(self, client: Client) -> NoReturn:
+        while True:
+            payload = msgspec.json.encode(self._ears.own_beat())
+            await client.publish(f"{self._below}/guard", payload, properties=_PASSING)
+            await asyncio.sleep(self._beat_s)
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        if topic.endswith("/heartbeat"):
+            if (beat := genuine(payload, Heartbeat, self._desk, self._key)) is not None:
+                self._ears.heard(self.name, beat)
+        elif (own := genuine(payload, GuardBeat, self._desk, self._key)) is not None:
+            self._ears.echoed(self.name, own)
+
+
+class FolderPath:
+    """Heartbeats by files in a folder: `<desk>.heartbeat.json` is read, `<desk>.guard.json` is written and read."""
+
+    name = "folder"
+
+    def __init__(self, folder: Path, desk: str, key: Key, ears: Ears, beat_s: float) -> None:
+        self._folder, self._desk, self._key, self._ears, self._beat_s = folder, desk, key, ears, beat_s
+
+    async def run(self) -> NoReturn:
+        """Write and read until cancelled; a folder that hangs holds back this path alone."""
+        while True:
+            try:
+                own, beat = await asyncio.to_thread(self._exchange, self._ears.own_beat())
+            except OSError as error:
+                self._ears.lost(self.name, f"{self._folder}: {error.strerror or error}")
+            else:
+                if own is not None:
+                    self._ears.echoed(self.name, own)
+                if beat is not None:
+                    self._ears.heard(self.name, beat)
+            await asyncio.sleep(self._beat_s)
+
+    def _exchange(self, own: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | None]:
+        put(self._folder, own)
+        back = taken(self._folder, GuardBeat, self._desk, self._key)
+        return back, taken(self._folder, Heartbeat, self._desk, self._key)

@@ -1,0 +1,399 @@
+"""What the guard knows, and what follows from it: pure, without network and clock.
+
+News comes in by methods, each with the guard's own monotonic time in seconds; `turn` returns what is to be done now.
+The rule: silence counts when every path is silent while the guard's own echo comes back on each of them. It acts on
+what two looks at the account agree on, and only within the silence. It opens nothing and takes no stop away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from daemon.brokers.api import AccountLook
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import BrokerOrder, BrokerPosition
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.orders import BROKER_STATUS
+from daemon.operator.heartbeat import Heartbeat
+from strategies.kit.units import SECOND_NS
+
+FRESH_S = 60.0  # by which a heartbeat's time may differ from the broker's: an older one was held up on its way
+STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that may have been said
+LOOK_S = 15.0  # that a look at the account may take
+CLOCK_S = 5.0  # by which this host's clock may differ from the broker's
+AGAIN_S = 3600.0  # an alarm whose cause lasts is raised again after this
+CLOSE_AGAIN_S = 45.0  # the broker's call to close everything, while something is held
+STOPS_MAX = 3  # of a symbol in one silence: somebody takes them away, or the broker refuses them
+WORKING = ("accepted", "pending_cancel")  # what a status means of an order that may still fill
+FOR_EVER_NS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`[guard]` as the watch needs it, and the names of the configured paths."""
+
+    paths: tuple[str, ...]
+    prefix: str
+    act: Literal["alarm", "protect", "close"]
+    beat_s: float
+    alarm_s: float
+    act_s: float
+    look_s: float
+    fence: bool
+    fresh_s: float = FRESH_S
+
+    @property
+    def echo_s(self) -> float:
+        """How old the newest echo of a path may be."""
+        return 3 * self.beat_s
+
+
+class Alarm(NamedTuple):
+    """An alarm to be raised."""
+
+    name: str
+    detail: str
+
+
+class Cancel(NamedTuple):
+    """Cancel an entry of the desk, by the broker's id."""
+
+    order_id: str
+    name: str
+
+
+class Rest(NamedTuple):
+    """Rest a stop."""
+
+    order: SubmitOrder
+
+
+class Close(NamedTuple):
+    """Close everything that the account holds."""
+
+
+class Fence(NamedTuple):
+    """Have the broker refuse new orders of the account, or no longer."""
+
+    on: bool
+
+
+Action = Alarm | Cancel | Rest | Close | Fence
+
+
+class _Seen(NamedTuple):
+    """A look, and when it was asked for."""
+
+    look: AccountLook
+    asked_s: float
+
+
+class Watch:
+    """One guard of one desk. `beat` and `fenced` are what an earlier run of the guard kept."""
+
+    def __init__(self, rules: Rules, began_s: float, beat: Heartbeat | None = None, *, fenced: bool = False) -> None:
+        self._rules = rules
+        self.beat, self.fenced = beat, fenced
+        self._lives = {beat.life} if beat is not None else set[int]()
+        self._began_s = self._turned_s = self._awake_s = began_s
+        self._heard_s: float | None = None  # when the desk was last heard; None until then
+        self._late_s = (
+            began_s - rules.act_s - rules.alarm_s
+        )  # when a heartbeat last came that was held up, or of a wrong clock
+        self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # the newest echo
+        self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
+        self._looks: list[_Seen] = []  # the newest two
+        self._problem = "the account was not looked at yet"
+        self._raised: dict[str, float] = {}  # open alarms, and when they were last raised
+        self._settled_s = began_s  # when the last look was acted on
+        self._closed_s = began_s - CLOSE_AGAIN_S
+        self._fenced_s = began_s  # when it last asked for the fence
+        self._fenced_once = False  # it was seen in this silence: a person may have lifted it
+        self._rested = Counter[str]()
+        self._refused: dict[str, str] = {}  # symbol -> the broker's words about its last stop
+        self.state = "began"
+
+    # --- news -------------------------------------------------------------------------------------------------------
+
+    def heard(self, beat: Heartbeat, now_s: float, clock_ns: int) -> None:
+        """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not."""
+        known = self.beat
+        age_s = (clock_ns - beat.time_ns) / SECOND_NS
+        fresh = abs(age_s) <= self._rules.fresh_s
+        if known is not None and beat.life == known.life:
+            if beat.counter <= known.counter:
+                return
+        elif beat.life in self._lives or (not fresh and known is not None and beat.life < known.life):
+            return  # an older life's message, sent again
+        self._lives.add(beat.life)
+        self.beat = beat
+        if fresh:
+            self._heard_s, self._fenced_once = now_s, False
+            self._rested.clear()
+            self._refused.clear()
+        else:
+            self._late_s = now_s
+
+    def echoed(self, path: str, now_s: float) -> None:
+        """Take the guard's own message, as it came back on the path."""
+        if now_s - self._echo_s[path] > self._rules.echo_s:
+            self._up_s[path] = now_s
+        self._echo_s[path] = now_s
+
+    def looked(self, look: AccountLook, asked_s: float) -> None:
+        """Take a look at the account, and when it was asked for."""
+        self._looks = [*self._looks[-1:], _Seen(look, asked_s)]
+        self._problem = ""
+
+    def not_looked(self, problem: str) -> None:
+        """Note that the account could not be looked at."""
+        self._problem = problem
+
+    def refused(self, symbol: str, words: str) -> None:
+        """Note that the broker refused a stop."""
+        self._refused[symbol] = words
+
+    # --- what follows -----------------------------------------------------------------------------------------------
+
+    def silent_s(self, now_s: float) -> float:
+        """Return for how long nothing was heard that could have been heard."""
+        return now_s - max(self._heard_s or self._began_s, self._awake_s, *self._up_s.values())
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the desk was heard since this guard began."""
+        return self._heard_s is not None
+
+    def blind(self, now_s: float) -> list[str]:
+        """Return the paths that do not bring the guard's own message back."""
+        return [path for path in self._rules.paths if now_s - self._echo_s[path] > self._rules.echo_s]
+
+    def account_findings(self) -> list[tuple[bool, str]]:
+        """Return what the newest look says of account and clock: whether it is right, in words."""
+        if not self._looks:
+            return [(False, f"account: {self._problem}")]
+        look, beat = self._looks[-1].look, self.beat
+        right = beat is None or beat.account == look.number
+        other = "" if right or beat is None else f", and the desk trades {beat.account}: use that account's keys"
+        ahead = f"clock: the broker's is {look.ahead_s:+.1f} s ahead of this host's"
+        fenced = " It is fenced: it takes no new order" if look.fenced else ""
+        held = _shown(look.positions) or "nothing"
+        account = f"account {look.number}{other}: holds {held}, {len(_open(look))} orders work.{fenced}"
+        return [(right, account), (abs(look.ahead_s) <= CLOCK_S, ahead)]
+
+    def turn(self, now_s: float) -> list[Action]:
+        """Return what is to be done now."""
+        rules, beat = self._rules, self.beat
+        if now_s - self._turned_s > STALL_S:
+            self._awake_s = now_s
+        self._turned_s = now_s
+        blind = self.blind(now_s)
+        look, silent_s = self._fresh_look(now_s), self.silent_s(now_s)
+        actions = [*self._of_paths(blind, now_s), *self._of_account(look, now_s)]
+        if beat is None:
+            self.state = "unheard"
+            what = "no heartbeat came since this guard began: it knows of no position, and protects nothing"
+            return actions + self._case("guard_unheard", silent_s >= rules.alarm_s and not blind, what, now_s)
+        actions += self._case("guard_unheard", False, "", now_s)
+        actions += self._own_fence(look)
+        if silent_s < rules.alarm_s or blind:
+            self.state = "blind" if blind else "hears"
+            heard = self._heard_s is not None and now_s - self._heard_s < rules.alarm_s
+            if heard and self._raised.pop("desk_silent", None) is not None:
+                actions.append(Alarm("desk_heard", f"life {beat.life}, heartbeat {beat.counter}"))
+            return actions
+        self.state = "silent"
+        exposure = self._exposure(look)
+        if exposure or not beat.leaving:
+            left = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
+            actions += self._case("desk_silent", True, f"{left} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
+        if look is not None and self._may_act(look, silent_s, now_s):
+            actions += self._act(look, now_s)
+        return actions
+
+    def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
+        """Return the alarm where its cause began, or has lasted since it was raised; forget it where it is over."""
+        if not is_so:
+            self._raised.pop(name, None)
+        elif now_s - self._raised.get(name, -AGAIN_S) >= AGAIN_S:
+            self._raised[name] = now_s
+            return [Alarm(name, detail)]
+        return []
+
+    def _of_paths(self, blind: list[str], now_s: float) -> list[Action]:
+        deaf = bool(blind) and all(
+            now_s - max(self._echo_s[path], self._began_s) >= self._rules.alarm_s for path in blind
+        )
+        what = (
+            f"its own message does not come back on {' and '.join(blind)}: silence there means nothing, and it acts not"
+        )
+        late = now_s - self._late_s < self._rules.alarm_s
+        held = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
+        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late, held, now_s)]
+
+    def _of_account(self, look: AccountLook | None, now_s: float) -> list[Action]:
+        """Return alarms about the account and the clock."""
+        waited = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
+        lost = look is None and waited > 2 * self._rules.look_s + self._rules.alarm_s
+        actions = self._case("guard_account", lost, f"the account cannot be looked at: {self._problem}", now_s)
+        if look is not None:
+            ahead = f"the broker's clock is {look.ahead_s:+.1f} s ahead of this host's"
+            actions += self._case("guard_clock", abs(look.ahead_s) > CLOCK_S, ahead, now_s)
+            expected = self.beat.account if self.beat is not None else ""
+            other = f"these keys open account {look.number}, and the desk's is {expected}: it acts not"
+            actions += self._case("guard_keys", bool(expected) and look.number != expected, other, now_s)
+        return actions
+
+    def _fresh_look(self, now_s: float) -> AccountLook | None:
+        fresh_s = now_s - 2 * self._rules.look_s - LOOK_S
+        return self._looks[-1].look if self._looks and self._looks[-1].asked_s >= fresh_s else None
+
+    def _may_act(self, look: AccountLook, silent_s: float, now_s: float) -> bool:
+        """Return whether to act on this look now: two looks within the silence, nothing in doubt, not acted on yet."""
+        rules, beat = self._rules, self.beat
+        assert beat is not None
+        since_s = now_s - silent_s + rules.alarm_s
+        twice = len(self._looks) == 2 and self._looks[0].asked_s >= since_s
+        due = rules.act != "alarm" and silent_s >= rules.act_s and self._looks[-1].asked_s > self._settled_s
+        doubt = now_s - self._late_s < rules.act_s or look.number != beat.account
+        return due and twice and not doubt
+
+    def _own_fence(self, look: AccountLook | None) -> list[Action]:
+        """Lift the guard's own fence where something is held after all: an exit must find its way."""
+        if look is None or not self.fenced:
+            return []
+        if not look.fenced:  # the broker did not take it, or a person lifted it
+            self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
+        elif look.positions and self._looks[-1].asked_s > self._settled_s:
+            self._settled_s = self._looks[-1].asked_s
+            held = ", ".join(f"{position.quantity} {position.symbol}" for position in look.positions)
+            return [Alarm("guard_acts", f"it lifts its fence: the account holds {held}"), Fence(False)]
+        return []
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    def _act(self, look: AccountLook, now_s: float) -> list[Action]:
+        """Cancel entries, rest what is missing or close everything; fence a flat account."""
+        rules, beat, former = self._rules, self.beat, self._looks[0].look
+        assert beat is not None
+        self._settled_s = self._looks[-1].asked_s
+        entries = [order for order in _open(look) if order.side > 0 and order.client_order_id.startswith(beat.names)]
+        actions: list[Action] = [Cancel(order.order_id, order.client_order_id) for order in entries]
+        self._fenced_once = self._fenced_once or look.fenced
+        if not look.positions and not former.positions and not entries:
+            if rules.fence and not look.fenced and not beat.leaving and not self._fenced_once:
+                self.fenced = True
+                self._fenced_s = now_s
+                what = "the account is flat: it takes no new order until a person resumes the desk"
+                actions += [Alarm("guard_acts", what), Fence(True)]
+            self.state = "fenced" if look.fenced or self.fenced else "silent"
+            return actions
+        if rules.act == "close" and look.positions and look.market_open and not beat.leaving:
+            if now_s - self._closed_s >= CLOSE_AGAIN_S:
+                self._closed_s = now_s
+                actions += [Alarm("guard_acts", f"it closes everything: {_shown(look.positions)}"), Close()]
+            self.state = "closing"
+            return actions
+        stops, bare = self._missing(look, former)
+        actions += [Rest(stop) for stop in stops]
+        done = [f"cancels {order.client_order_id}" for order in entries]
+        done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
+        if done:
+            actions.append(Alarm("guard_acts", "; ".join(f"it {what}" for what in done)))
+        what = "; ".join(f"{symbol}: {why}" for symbol, why in bare.items())
+        actions += self._case("guard_unprotected", bool(bare), what, now_s)
+        self.state = "unprotected" if bare else "protected"
+        return actions
+
+    def _missing(self, look: AccountLook, former: AccountLook) -> tuple[list[SubmitOrder], dict[str, str]]:
+        """Return the stops that are missing and known, and why others are not rested: symbol -> the reason."""
+        beat, stops, bare = self.beat, [], dict[str, str]()
+        assert beat is not None
+        positions = {position.symbol: position for position in look.positions}
+        before = {position.symbol: position.quantity for position in former.positions}
+        for symbol, held in self._held(look).items():
+            position, known = positions.get(symbol), beat.holds.get(symbol)
+            if held <= 0 or position is None:
+                continue
+            uncovered = held - sum(
+                _rest_of(order) for order in _open(look) if (order.symbol, order.side) == (symbol, -1)
+            )
+            if position.available is not None:
+                uncovered = min(uncovered, int(position.available))
+            if uncovered <= 0:
+                continue
+            others = known.others if known is not None else 0
+            if known is None or known.stop is None:
+                bare[symbol] = f"{uncovered} are without a stop, and the desk told none"
+            elif position.quantity != held + others or before.get(symbol) != position.quantity:
+                bare[symbol] = (
+                    f"the account has {position.quantity}, expected are {held + others}: a split, or a person"
+                )
+            elif symbol in look.changed:
+                bare[symbol] = "a corporate action may have changed what its price means"
+            elif parse_occ(symbol) is not None and not look.market_open:
+                bare[symbol] = "a stop of an option is for the day, and the market is closed"
+            elif self._rested[symbol] >= STOPS_MAX:
+                bare[symbol] = f"no stop stays: {self._refused.get(symbol, 'somebody takes it away')}"
+            else:
+                number = self._rested[symbol]
+                self._rested[symbol] += 1
+                name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{number}"
+                stops.append(_stop(name, symbol, uncovered, known.stop, known.limit))
+        return stops, bare
+
+    def _held(self, look: AccountLook) -> Mapping[str, int]:
+        """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since."""
+        beat = self.beat
+        assert beat is not None
+        held: dict[str, int] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
+        for order in look.orders:
+            name, known = order.client_order_id, beat.orders.get(order.client_order_id)
+            ours = name.startswith((beat.names, f"{self._rules.prefix}-"))
+            if ours and (known is not None or order.submitted_ns > beat.time_ns):
+                held[order.symbol] += order.side * (int(order.filled) - (known or 0))
+        return held
+
+    def _exposure(self, look: AccountLook | None) -> str:
+        """Return what is at risk, in words; "" for nothing."""
+        beat = self.beat
+        assert beat is not None
+        if look is None:
+            held = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
+            return f"the account cannot be looked at; by its last heartbeat it held {held}"
+        held = _shown(position for position in look.positions if self._held(look).get(position.symbol))
+        working = [o.client_order_id for o in _open(look) if o.side > 0 and o.client_order_id.startswith(beat.names)]
+        stops = [order for order in _open(look) if order.side < 0 and isinstance(order.stop_price, Decimal)]
+        parts = [f"holds {held}"] if held else []
+        parts += [f"{len(stops)} stops rest"] if held else []
+        parts += [f"{', '.join(working)} can still buy"] if working else []
+        return "; ".join(parts)
+
+
+def _open(look: AccountLook) -> list[BrokerOrder]:
+    return [order for order in look.orders if BROKER_STATUS.get(order.status, "accepted") in WORKING]
+
+
+def _rest_of(order: BrokerOrder) -> int:
+    return int(order.quantity - order.filled)
+
+
+def _shown(positions: Iterable[BrokerPosition]) -> str:
+    return ", ".join(f"{position.quantity} {position.symbol}" for position in positions)
+
+
+def _stop(name: str, symbol: str, quantity: int, price: Decimal, limit: Decimal | None) -> SubmitOrder:
+    return SubmitOrder(
+        client_order_id=name,
+        symbol=symbol,
+        side=-1,
+        quantity=quantity,
+        limit_price=limit,
+        intent="" if parse_occ(symbol) is None else "sell_to_close",
+        valid_until_ns=FOR_EVER_NS,
+        stop_price=price,
+    )

@@ -1,0 +1,125 @@
+"""The desk's side of its guard: sends the heartbeat over each path, and alarms when the guard falls silent.
+
+The heartbeat is made on the trading loop, so it stops where that loop hangs. A path that hangs or fails costs its own
+messages alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.config.tables import GuardTable
+from daemon.operator.gateway import Gateway
+from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, heartbeat_of, put, signed, taken
+from daemon.operator.signing import Key
+from strategies.kit.units import SECOND_NS
+
+LAST_S = 1.0  # that the last heartbeat may take
+FRESH_NS = 60 * SECOND_NS  # by which a message of the guard may differ from the desk's time
+LIVES_MAX = 7
+
+
+class GuardLink:
+    """Make it on the trading loop; `publish` puts a heartbeat into the MQTT outbox, None without MQTT.
+
+    `notify` logs, and raises an alarm where the event is one; `rate` is how fast the desk's time passes.
+    """
+
+    def __init__(
+        self,
+        table: GuardTable,
+        desk: str,
+        key: Key,
+        gateway: Gateway,
+        publish: Callable[[Heartbeat], None] | None,
+        notify: Callable[..., None],
+        rate: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table, self._desk, self._key = table, desk, key
+        self._gateway, self._publish, self._notify, self._monotonic = gateway, publish, notify, monotonic
+        self._fresh_ns = FRESH_NS * max(rate, 1.0)
+        self._folder = Path(table.drop_dir) if table.drop_dir else None
+        self._life, self._counter = gateway.now_ns(), 0
+        self._heard_s = monotonic()
+        self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
+        self._told = False
+        self._exchange: asyncio.Task[None] | None = None
+        self._problem = ""
+
+    def hear(self, payload: bytes) -> None:
+        """Take a message of the guard's topic. On any thread."""
+        self._take(genuine(payload, GuardBeat, self._desk, self._key))
+
+    def _take(self, beat: GuardBeat | None) -> None:
+        """Note that the guard lives, by a message of now that is newer than the last one of its life."""
+        if beat is None or abs(self._gateway.now_ns() - beat.time_ns) > self._fresh_ns:
+            return
+        if beat.counter > self._counters.get(beat.life, 0):
+            self._counters = {**dict(list(self._counters.items())[-LIVES_MAX:]), beat.life: beat.counter}
+            self._heard_s = self._monotonic()
+
+    async def run(self) -> None:
+        """Send and listen until cancelled; then say that this is a stop by a person, where it is one."""
+        try:
+            while True:
+                self._send(self._beat(leaving=False))
+                self._look()
+                await asyncio.sleep(self._table.beat_s)
+        finally:
+            if self._gateway.state.risk.stopping:
+                self._send_last(self._beat(leaving=True))
+
+    def _beat(self, *, leaving: bool) -> Heartbeat:
+        self._counter += 1
+        gateway = self._gateway
+        kind, now_ns = gateway.machine.core.desk, gateway.now_ns()
+        beat = heartbeat_of(gateway.state, kind, self._desk, self._life, self._counter, now_ns, leaving=leaving)
+        return signed(beat, self._key)
+
+    def _send(self, beat: Heartbeat) -> None:
+        if self._publish is not None:
+            self._publish(beat)
+        if self._folder is not None and (self._exchange is None or self._exchange.done()):
+            self._exchange = asyncio.get_running_loop().create_task(self._by_folder(self._folder, beat))
+
+    async def _by_folder(self, folder: Path, beat: Heartbeat) -> None:
+        """Write the heartbeat, read the guard's; a folder that hangs holds back the next ones only."""
+        problem = ""
+        try:
+            await asyncio.to_thread(put, folder, beat)
+            self._take(await asyncio.to_thread(taken, folder, GuardBeat, self._desk, self._key))
+        except OSError as error:
+            problem = f"{error.strerror or error}: {folder}"
+        if problem and problem != self._problem:
+            self._notify("heartbeat_failed", problem=problem)
+        self._problem = problem
+
+    def _send_last(self, beat: Heartbeat) -> None:
+        """Send the last one without a loop."""
+        if self._publish is not None:
+            self._publish(beat)
+        if self._folder is not None:
+            writing = threading.Thread(target=_put_if_possible, args=(self._folder, beat), daemon=True)
+            writing.start()
+            writing.join(LAST_S)
+
+    def _look(self) -> None:
+        """Alarm once when the guard is silent; it may speak again."""
+        silent_s = self._monotonic() - self._heard_s
+        silent = silent_s > self._table.silence_s
+        if silent and not self._told:
+            self._notify("guard_silent", silent_s=round(silent_s), limit_s=self._table.silence_s)
+        elif self._told and not silent:
+            self._notify("guard_heard")
+        self._told = silent
+
+
+def _put_if_possible(folder: Path, beat: Heartbeat) -> None:
+    with contextlib.suppress(OSError):
+        put(folder, beat)

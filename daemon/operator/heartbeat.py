@@ -1,0 +1,163 @@
+"""The heartbeat of a desk for its guard on another host, and the guard's own: signed, counted, with the time.
+
+Both travel over MQTT and as a file in a folder that both hosts see. A message counts by its HMAC alone, whoever carried
+it. What a guard needs to protect the desk stands in the desk's heartbeat, so that it knows no strategy and no journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.config.load import ConfigError, operator_secrets
+from daemon.config.tables import GuardTable
+from daemon.core.broker.protection import cover_of
+from daemon.core.draft import DeskKind, Draft
+from daemon.core.orders import name_prefix
+from daemon.core.state import State
+from daemon.host.whole_files import write_whole
+from daemon.operator.signing import KEY_LEAST, Key, KeyRefused
+
+BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """A position: the desk's quantity, that of others, and the stop that a guard may rest, in USD; None: none."""
+
+    quantity: int
+    others: int
+    stop: Decimal | None
+    limit: Decimal | None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """`heartbeat`: the desk lives. `counter` grows by one within a `life`; times are nanoseconds UTC of the desk.
+
+    `names` begins the names of its orders; `orders` are those that work, with what was filled of each. `leaving`: it
+    was stopped by a person, and nothing follows.
+    """
+
+    v: Literal[1] = 1
+    schema: Literal["heartbeat"] = "heartbeat"
+    desk: str
+    life: int
+    counter: int
+    time_ns: int
+    account: str
+    names: str
+    leaving: bool
+    holds: dict[str, Held]
+    orders: dict[str, int]
+    mac: str = ""
+
+
+class GuardBeat(msgspec.Struct, frozen=True, kw_only=True):
+    """`guard`: the guard of this desk lives; `state` says what it finds."""
+
+    v: Literal[1] = 1
+    schema: Literal["guard"] = "guard"
+    desk: str
+    life: int
+    counter: int
+    time_ns: int
+    state: str
+    mac: str = ""
+
+
+Beat = TypeVar("Beat", Heartbeat, GuardBeat)
+
+
+def parse_key(text: str) -> Key:
+    """Return the key that desk and guard share, from hex. Raises KeyRefused, without the text."""
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError:
+        value = b""
+    if len(value) < KEY_LEAST:
+        found = f"{len(value)} bytes" if value else "no hex digits"
+        raise KeyRefused(
+            f"it has {found}: expected at least {KEY_LEAST} bytes as hex, the same on both hosts: "
+            f"make one with `openssl rand -hex {KEY_LEAST}`"
+        )
+    return Key(value)
+
+
+def guard_key(table: GuardTable) -> Key:
+    """Return the key from the credential or variable GUARD_KEY. Raises ConfigError for none, and for a weak one."""
+    text = operator_secrets().guard_key
+    if text is None:
+        raise ConfigError(
+            f"guard.prefix is {table.prefix!r} and there is no key that signs the heartbeat: expected the credential "
+            f"or environment variable GUARD_KEY, the same on both hosts: `openssl rand -hex {KEY_LEAST}` makes one"
+        )
+    try:
+        return parse_key(text.get_secret_value())
+    except KeyRefused as error:
+        raise ConfigError(f"GUARD_KEY: {error}") from None
+
+
+def heartbeat_of(
+    state: State[Any], kind: DeskKind, desk: str, life: int, counter: int, time_ns: int, *, leaving: bool
+) -> Heartbeat:
+    """Return the unsigned heartbeat of a desk in this state."""
+    covers = cover_of(Draft(state, kind))
+    return Heartbeat(
+        desk=desk,
+        life=life,
+        counter=counter,
+        time_ns=time_ns,
+        account=state.broker.account,
+        names=name_prefix(state.identity.epoch, state.identity.strategy),
+        leaving=leaving,
+        holds={symbol: Held(*cover) for symbol, cover in covers.items()},
+        orders={name: order.filled for name, order in state.orders.items() if order.purpose != "foreign"},
+    )
+
+
+def signed(beat: Beat, key: Key) -> Beat:
+    """Return the message with its HMAC-SHA256, over all other fields."""
+    return replace(beat, mac=key.mac(_content(beat)))
+
+
+def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | None:
+    """Return the message of this desk, or of its guard; None for one that is not signed with the key."""
+    if len(payload) > BYTES_MAX:
+        return None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, ValueError, OverflowError):
+        beat = msgspec.json.decode(payload, type=kind)
+        if beat.desk == desk and hmac.compare_digest(key.mac(_content(beat)).encode(), beat.mac.encode()):
+            return beat
+    return None
+
+
+def _content(beat: Heartbeat | GuardBeat) -> bytes:
+    return msgspec.json.encode(replace(beat, mac=""))
+
+
+_SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
+
+
+# --- the folder that both hosts see -----------------------------------------------------------------------------------
+
+
+def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
+    """Write the message into the folder, whole. Raises OSError."""
+    write_whole(folder / f"{beat.desk}.{beat.schema}.json", msgspec.json.encode(beat))
+
+
+def taken(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:
+    """Read the newest message from the folder; None without a genuine one. Raises OSError for a folder that is gone."""
+    name = f"{desk}.{_SCHEMAS[kind]}.json"
+    try:
+        with (folder / name).open("rb") as file:
+            payload = file.read(BYTES_MAX + 1)
+    except FileNotFoundError:
+        folder.stat()  # a folder that is gone is no path
+        return None
+    return genuine(payload, kind, desk, key)

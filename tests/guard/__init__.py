@@ -1,0 +1,1 @@
+"""`rltrader-guard`: its watch in virtual time, its paths, its command; and the desk's side of it."""

@@ -1,0 +1,157 @@
+"""Heartbeats and echoes over a real Mosquitto with the installed configuration, and over a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Coroutine, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from daemon.guard.paths import FolderPath, MqttPath
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, parse_key, put, signed, taken
+from daemon.operator.mqtt.connection import connected
+from daemon.operator.signing import KeyRefused
+from tests.support.desks.desk_at_work import until
+from tests.support.outside.mosquitto import Mosquitto, running
+
+KEY, OTHER = parse_key("5a" * 32), parse_key("5b" * 32)
+BEAT = Heartbeat(
+    desk="paper-1",
+    life=1,
+    counter=1,
+    time_ns=5,
+    account="PA1",
+    names="e1-online_dqn-",
+    leaving=False,
+    holds={
+        "SPY": Held(10, 2, Decimal("55.00"), None),
+        "SPY270115C00500000": Held(3, 0, Decimal("1.1"), Decimal("0.5")),
+    },
+    orders={"e1-online_dqn-7-0-0": 4},
+)
+
+
+class Ears:
+    """Remembers what a path brings; its own message counts up."""
+
+    def __init__(self) -> None:
+        self.counter = 0
+        self.beats: list[Heartbeat] = []
+        self.echoes: list[int] = []
+        self.problems: list[str] = []
+
+    def own_beat(self) -> GuardBeat:
+        self.counter += 1
+        return signed(GuardBeat(desk="paper-1", life=7, counter=self.counter, time_ns=1, state="hears"), KEY)
+
+    def heard(self, path: str, beat: Heartbeat) -> None:
+        self.beats.append(beat)
+
+    def echoed(self, path: str, beat: GuardBeat) -> None:
+        self.echoes.append(beat.counter)
+
+    def lost(self, path: str, problem: str) -> None:
+        self.problems.append(problem)
+
+
+@contextlib.asynccontextmanager
+async def at_work(work: Coroutine[Any, Any, NoReturn]) -> Any:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with running(tmp_path_factory.mktemp("mosquitto")) as mosquitto:
+        yield mosquitto
+
+
+async def test_by_mqtt_the_desk_s_heartbeats_and_the_guard_s_own_message_come(broker: Mosquitto) -> None:
+    ears = Ears()
+    path = MqttPath(broker.broker("guard"), broker.passwords["guard"], "rltrader", "paper-1", KEY, ears, 0.05)
+    async with at_work(path.run()):
+        await until(lambda: len(ears.echoes) > 2)
+        assert ears.echoes == sorted(set(ears.echoes))
+        async with connected(broker.broker("paper-1"), broker.passwords["paper-1"]) as desk:
+            for beat in (BEAT, signed(BEAT, OTHER), signed(BEAT, KEY)):  # unsigned, of another key, genuine
+                await desk.publish("rltrader/paper-1/heartbeat", msgspec.json.encode(beat))
+            await desk.publish("rltrader/paper-1/heartbeat", b"no json")
+            await until(lambda: bool(ears.beats))
+    assert ears.beats == [signed(BEAT, KEY)]
+
+
+async def test_a_broker_that_goes_and_comes_back_is_found_again(tmp_path: Path) -> None:
+    with running(tmp_path) as mosquitto:
+        ears = Ears()
+        path = MqttPath(mosquitto.broker("guard"), mosquitto.passwords["guard"], "rltrader", "paper-1", KEY, ears, 0.05)
+        async with at_work(path.run()):
+            await until(lambda: bool(ears.echoes))
+            mosquitto.stop()
+            await until(lambda: bool(ears.problems))
+            known = len(ears.echoes)
+            mosquitto.start()
+            await until(lambda: len(ears.echoes) > known)
+    assert mosquitto.passwords["guard"] not in " ".join(ears.problems)
+
+
+async def test_by_a_folder_the_newest_message_of_each_comes(tmp_path: Path) -> None:
+    ears = Ears()
+    async with at_work(FolderPath(tmp_path, "paper-1", KEY, ears, 0.02).run()):
+        await until(lambda: len(ears.echoes) > 2)
+        assert ears.beats == []
+        put(tmp_path, signed(BEAT, OTHER))
+        put(tmp_path, signed(BEAT, KEY))
+        await until(lambda: bool(ears.beats))
+    assert set(ears.echoes) == set(range(1, max(ears.echoes) + 1))
+    assert ears.beats[0] == signed(BEAT, KEY)
+
+
+async def test_a_folder_that_is_gone_brings_nothing_and_is_found_again(tmp_path: Path) -> None:
+    ears, folder = Ears(), tmp_path / "drop"
+    async with at_work(FolderPath(folder, "paper-1", KEY, ears, 0.02).run()):
+        await until(lambda: bool(ears.problems))
+        assert ears.echoes == []
+        folder.mkdir()
+        await until(lambda: bool(ears.echoes))
+    assert str(folder) in ears.problems[0]
+
+
+def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_path: Path) -> None:
+    whole = signed(BEAT, KEY)
+    payload = msgspec.json.encode(whole)
+    assert genuine(payload, Heartbeat, "paper-1", KEY) == whole
+    assert genuine(payload, Heartbeat, "paper-2", KEY) is None
+    assert genuine(payload, Heartbeat, "paper-1", OTHER) is None
+    for field, other in (
+        ("counter", 2),
+        ("time_ns", 6),
+        ("life", 2),
+        ("leaving", True),
+        ("account", "PA2"),
+        ("names", ""),
+        ("orders", {}),
+        ("holds", {"SPY": Held(10, 2, Decimal("54.00"), None)}),
+    ):
+        forged = msgspec.json.encode(replace(whole, **{field: other}))
+        assert genuine(forged, Heartbeat, "paper-1", KEY) is None, field
+    assert genuine(b" " * BYTES_MAX + payload, Heartbeat, "paper-1", KEY) is None
+    (tmp_path / "paper-1.heartbeat.json").write_bytes(os.urandom(200))
+    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+
+
+@pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])
+def test_a_weak_key_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(KeyRefused, match="openssl rand -hex 32") as refused:
+        parse_key(text)
+    assert not text or text not in str(refused.value)

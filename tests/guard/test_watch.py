@@ -1,0 +1,551 @@
+"""The guard's watch in virtual time: what it does for each death, and that it does nothing else.
+
+Times in the assertions are the rules' own: alarm after 45 s, acts after 300 s, a look each 30 s.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace as with_fields
+
+from daemon.core.events import BrokerOrder
+from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
+from daemon.operator.heartbeat import Held
+from tests.support.guarded_world import NAMES, RULES, World
+
+HOUR = 3600.0
+LATEST = RULES.act_s + 2 * RULES.look_s + 10  # it acts by then: two looks, and the turns of this world
+
+
+def dead(world: World) -> float:
+    """The desk's host dies now; returns the time."""
+    world.desk.runs = False
+    return world.now_s
+
+
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_host_with_a_position_is_told_within_a_minute_and_its_missing_stop_rests_after_five() -> None:
+    world = World()
+    world.run(600)
+    died_s = dead(world)
+    world.run(HOUR)
+    assert world.guard.alarms()[:2] == ["desk_silent", "guard_acts"]
+    assert world.guard.when("desk_silent")[0] - died_s <= 60
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    assert (rest.order.symbol, rest.order.side, rest.order.quantity, rest.order.stop_price) == (
+        "SPY",
+        -1,
+        10,
+        Decimal("55.00"),
+    )
+    assert RULES.act_s <= world.guard.done[1][0] - died_s <= LATEST
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_stop_that_rests_already_is_left_alone() -> None:
+    world = World()
+    world.own("SPY", -1, 10, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert world.guard.alarms() == ["desk_silent"]
+    assert "1 stops rest" in str(world.guard.done)
+
+
+def test_of_a_position_that_a_stop_covers_in_part_the_rest_is_covered() -> None:
+    world = World()
+    world.own("SPY", -1, 7, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_entries_of_the_desk_are_cancelled_and_those_of_a_person_are_not() -> None:
+    world = World()
+    mine = world.own("QQQ", 1, 5)
+    world.run(60)
+    world.broker.orders["by-hand"] = replace_name(world, mine, "by-hand")
+    dead(world)
+    world.run(HOUR)
+    assert [action.name for action in world.guard.acts() if isinstance(action, Cancel)] == [mine]
+    assert world.broker.orders["by-hand"].status == "new"
+
+
+def replace_name(world: World, name: str, other: str) -> BrokerOrder:
+    """The order of this name as somebody else's."""
+    return with_fields(world.broker.orders[name], client_order_id=other, order_id=f"id-{other}")
+
+
+def test_what_an_entry_bought_after_the_last_heartbeat_is_told_as_unprotected() -> None:
+    world = World(held=0)
+    mine = world.own("SPY", 1, 10)
+    world.run(60)
+    dead(world)
+    world.broker.fill(mine, 10)
+    world.run(HOUR)
+    assert "guard_unprotected" in world.guard.alarms()
+    assert world.guard.acts() == []
+
+
+def test_shares_added_after_the_last_heartbeat_are_covered_by_the_stop_that_is_known() -> None:
+    world = World()
+    mine = world.own("SPY", 1, 5)
+    world.run(60)
+    dead(world)
+    world.broker.fill(mine, 3)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 13}
+    assert world.broker.orders[mine].status == "canceled"
+
+
+def test_a_flat_account_of_a_dead_desk_is_fenced_and_a_person_s_lifting_it_is_final() -> None:
+    world = World(held=0)
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == [Fence(True)]
+    assert world.broker.fenced
+    world.broker.fenced = False
+    world.run(HOUR)
+    assert world.guard.acts() == [Fence(True)]
+
+
+def test_a_fence_that_the_broker_did_not_take_is_asked_for_again() -> None:
+    world = World(held=0)
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(HOUR)
+    world.guard.executes = True
+    world.run(60)
+    assert world.broker.fenced
+    asked = len(world.guard.acts())
+    world.run(HOUR)
+    assert len(world.guard.acts()) == asked
+
+
+def test_nothing_is_fenced_while_anything_is_held_and_its_own_fence_lifts_for_a_late_fill() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert not any(isinstance(action, Fence) for action in world.guard.acts())
+    other = World(held=0)
+    other.run(60)
+    dead(other)
+    other.run(HOUR)
+    other.broker.positions = {"SPY": 5}  # the broker's late news
+    other.run(120)
+    assert [action for action in other.guard.acts() if isinstance(action, Fence)] == [Fence(True), Fence(False)]
+    assert not other.broker.fenced
+
+
+def test_after_its_stop_filled_the_account_is_flat_and_fenced() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    (name,) = [order.client_order_id for order in world.broker.working(-1)]
+    world.broker.fill(name, 10)
+    world.run(120)
+    assert world.broker.fenced
+
+
+def test_alarm_alone_acts_not() -> None:
+    world = World(replace(RULES, act="alarm"))
+    world.run(60)
+    dead(world)
+    world.run(3 * HOUR)
+    assert world.guard.acts() == []
+    assert world.guard.alarms() == ["desk_silent"] * 3  # once an hour
+
+
+def test_close_by_choice_closes_in_a_market_that_is_open_and_rests_stops_until_then() -> None:
+    world = World(replace(RULES, act="close"))
+    world.broker.is_open = False
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert Close() not in world.guard.acts()
+    world.broker.is_open = True
+    world.run(120)
+    assert world.guard.acts().count(Close()) == 1
+    assert world.broker.positions == {}
+    assert world.broker.fenced
+
+
+def test_close_is_asked_for_again_while_something_is_held_but_not_each_second() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(HOUR)
+    closes = [at_s for at_s, action in world.guard.done if action == Close()]
+    assert len(closes) > 20
+    assert min(later - sooner for sooner, later in pairwise(closes)) >= 45
+
+
+def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced() -> None:
+    world = World(replace(RULES, act="close"))
+    world.desk.leaving = True
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert {type(action) for action in world.guard.acts()} == {Rest}
+    flat = World(held=0)
+    flat.desk.leaving = True
+    flat.run(60)
+    dead(flat)
+    flat.run(HOUR)
+    assert (flat.guard.acts(), flat.guard.alarms()) == ([], [])
+
+
+# --- what is in doubt -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", [20, 5, 11], ids=["a split of 2 to 1", "a split of 1 to 2", "a person bought one"])
+def test_another_quantity_than_expected_gets_no_stop_but_an_alarm(held: int) -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.broker.positions = {"SPY": held}
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_an_announced_corporate_action_gets_no_stop_at_an_old_price() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.broker.changed = frozenset(("SPY",))
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_of_a_person_s_shares_in_the_same_account_none_is_covered() -> None:
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_person_s_own_sale_of_the_desk_s_shares_leaves_the_stop_to_what_is_free() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.broker.orders["by-hand"] = replace_name(world, world.own("SPY", -1, 10), "by-hand")
+    del world.broker.orders[f"{NAMES}0-2-0"]
+    world.run(HOUR)
+    assert world.guard.acts() == []
+
+
+def test_a_stop_that_somebody_takes_away_rests_three_times_and_no_more() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    for _ in range(200):
+        world.run(30)
+        for order in world.broker.working(-1):
+            world.broker.end(order.client_order_id)
+    assert len(world.guard.acts()) == 3
+    assert len({action.order.client_order_id for action in world.guard.acts() if isinstance(action, Rest)}) == 3
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_a_refused_stop_is_told_with_the_broker_s_words() -> None:
+    world = World()
+    world.broker.refuses = True
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert len(world.guard.acts()) == 3
+    assert "insufficient qty" in str(world.guard.done)
+
+
+def test_keys_of_another_account_act_not() -> None:
+    world = World()
+    world.broker.number = "PA2"
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_keys" in world.guard.alarms()
+
+
+def test_an_option_s_stop_waits_for_the_open_market() -> None:
+    world = World(held=0)
+    call = "SPY270115C00500000"
+    world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), Decimal("0.55"))}, {call: 3}
+    world.broker.is_open = False
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    world.broker.is_open = True
+    world.run(120)
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    assert (rest.order.limit_price, rest.order.intent) == (Decimal("0.55"), "sell_to_close")
+
+
+# --- silence that is none ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RULES.paths)
+def test_one_dead_path_is_no_silence_of_the_desk(path: str) -> None:
+    world = World()
+    world.run(60)
+    world.cut(path)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert set(world.guard.alarms()) == {"guard_blind"}
+
+
+@pytest.mark.parametrize("path", RULES.paths)
+def test_a_host_that_dies_with_a_path_cannot_be_told_from_a_dead_path(path: str) -> None:
+    world = World()
+    world.run(60)
+    world.cut(path)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_blind" in world.guard.alarms()
+
+
+def test_a_desk_that_one_path_carries_lives() -> None:
+    world = World()
+    world.run(60)
+    world.desk.carries = {"folder"}
+    world.run(HOUR)
+    assert (world.guard.acts(), world.guard.alarms()) == ([], [])
+
+
+def test_a_path_that_comes_back_gives_the_desk_its_whole_time_again() -> None:
+    world = World()
+    world.run(60)
+    world.cut("MQTT")
+    world.desk.carries = set()
+    world.run(HOUR)
+    for guard in world.guards:
+        guard.echoes.add("MQTT")
+    back_s = world.now_s
+    world.run(RULES.act_s - 20)
+    assert world.guard.acts() == []
+    world.run(120)
+    assert len(world.guard.acts()) == 1
+    assert world.guard.when("guard_acts")[0] - back_s >= RULES.act_s
+
+
+def test_the_guard_s_own_network_gone_is_no_reason_to_act_nor_is_the_broker_s() -> None:
+    world = World()
+    world.run(60)
+    world.guard.echoes.clear()
+    world.guard.sees_broker = False
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    other = World()
+    other.run(60)
+    other.broker.up = False
+    dead(other)
+    other.run(HOUR)
+    assert other.guard.acts() == []
+    assert {"desk_silent", "guard_account"} <= set(other.guard.alarms())
+    other.broker.up = True
+    other.run(120)
+    assert other.broker.stops() == {"SPY": 10}
+
+
+def test_a_guard_that_slept_hears_before_it_acts() -> None:
+    world = World()
+    world.run(60)
+    world.guard.runs = False
+    world.run(3 * HOUR)
+    world.guard.runs = True
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    asleep = World()
+    asleep.run(60)
+    asleep.guard.runs = False
+    dead(asleep)
+    asleep.run(3 * HOUR)
+    asleep.guard.runs = True
+    woke_s = asleep.now_s
+    asleep.run(HOUR)
+    assert asleep.guard.when("guard_acts")[0] - woke_s >= RULES.act_s
+
+
+def test_heartbeats_that_were_held_up_or_bear_a_wrong_time_are_neither_life_nor_death() -> None:
+    world = World()
+    world.run(60)
+    world.desk.clock_s = -1800.0
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_doubts" in world.guard.alarms()
+
+
+def test_messages_that_are_sent_again_are_no_life() -> None:
+    world = World()
+    world.run(60)
+    old = world.desk.beat(world.now_ns, world.broker)
+    world.run(60)
+    died_s = dead(world)
+    for _ in range(80):
+        world.run(10)
+        world.guard.watch.heard(old, world.now_s, world.now_ns)
+    assert len(world.guard.acts()) == 1
+    assert world.guard.when("desk_silent")[0] - died_s <= 60
+
+
+def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
+    world = World()
+    world.run(60)
+    old = world.desk.beat(world.now_ns, world.broker)
+    world.desk.restart(world.now_ns)
+    world.run(600)
+    dead(world)
+    for _ in range(80):
+        world.run(10)
+        world.guard.watch.heard(old, world.now_s, world.now_ns)
+    assert len(world.guard.acts()) == 1
+
+
+# --- guards that come and go ------------------------------------------------------------------------------------------
+
+
+def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_without_that_only_tells() -> None:
+    world = World()
+    world.run(60)
+    kept = world.guard.watch.beat
+    dead(world)
+    world.guard.watch = Watch(RULES, world.now_s, kept)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    other = World()
+    dead(other)
+    other.run(HOUR)
+    assert (other.guard.acts(), other.guard.alarms()) == ([], ["guard_unheard"])
+
+
+def test_a_guard_that_restarts_after_it_acted_does_not_act_twice() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.guard.watch = Watch(RULES, world.now_s, world.guard.watch.beat)
+    world.run(HOUR)
+    assert len(world.guard.acts()) == 1
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_two_guards_rest_one_stop_together() -> None:
+    world = World(guards=2)
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert len(world.broker.orders) == 1
+    flat = World(held=0, guards=2)
+    flat.run(60)
+    dead(flat)
+    flat.run(HOUR)
+    assert flat.broker.fenced
+
+
+def test_a_desk_that_returns_is_told_and_the_guard_begins_anew() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.desk.restart(world.now_ns)
+    world.run(HOUR)
+    assert world.guard.alarms() == ["desk_silent", "guard_acts", "desk_heard"]
+    for order in world.broker.working(-1):
+        world.broker.end(order.client_order_id)  # the desk takes it away for its sale
+    world.run(HOUR)
+    assert len(world.guard.acts()) == 1
+    dead(world)
+    world.run(HOUR)
+    assert len(world.guard.acts()) == 2
+
+
+# --- a thousand hours -------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_hours_of_healthy_desks_with_ordinary_hiccups_bring_no_action() -> None:
+    hours = 0
+    for seed in range(20):
+        chance, world = random.Random(seed), World(guards=2)
+        for _ in range(50):
+            hours += 1
+            _hiccup(world, chance)
+            world.run(HOUR)
+            _calm(world)
+        assert all(guard.acts() == [] for guard in world.guards), seed
+    assert hours == 1000
+
+
+def _hiccup(world: World, chance: random.Random) -> None:
+    """One thing goes wrong for a while, and is mended before the hour is over."""
+    lasts = chance.choice((15, 60, 240, 1800))
+    path = chance.choice(RULES.paths)
+    match chance.randrange(9):
+        case 0:
+            world.cut(path)  # the MQTT broker or the folder is gone, for everybody
+        case 1:
+            world.desk.carries.discard(path)  # the desk's way to it alone
+        case 2:
+            world.guards[0].echoes.clear()  # the guard's network
+            world.guards[0].sees_broker = False
+        case 3:
+            world.broker.up = False
+        case 4:
+            world.guards[1].runs = False
+        case 5:
+            world.desk.runs = False  # an upgrade, a restart of the host: back within the time
+            world.run(min(lasts, 240))
+            world.desk.restart(world.now_ns)
+        case 6:
+            world.desk.clock_s = chance.choice((-20.0, 20.0))
+        case 7:
+            world.own("QQQ", 1, 5)
+        case _:
+            return
+    world.run(lasts)
+
+
+def _calm(world: World) -> None:
+    for path in RULES.paths:
+        world.mend(path)
+    world.broker.up, world.desk.clock_s = True, 0.0
+    for guard in world.guards:
+        guard.sees_broker = guard.runs = True
+
+
+def test_each_death_in_an_hour_of_trouble_before_it_is_acted_on_in_time_once_the_paths_are_whole() -> None:
+    for seed in range(30):
+        chance, world = random.Random(1000 + seed), World(guards=2)
+        for _ in range(5):
+            _hiccup(world, chance)
+            _calm(world)
+            world.run(60)
+        died_s = dead(world)
+        world.run(HOUR)
+        assert world.guard.when("desk_silent"), seed
+        acted = [at_s for at_s, action in world.guard.done if isinstance(action, Rest)]
+        assert acted, seed
+        assert acted[0] - died_s <= LATEST + 60, seed
