@@ -23,7 +23,7 @@ NOT_RUN = {
         "apt-get", "chmod", "chown", "cp", "diff", "install", "ln", "mkdir", "mv", "rm", "systemctl",
         "systemd-ask-password", "systemd-run",
     ),
-    "needs a cluster, a registry or another host": ("buildah", "git", "kubectl", "ssh"),
+    "needs a cluster, a registry or another host": ("buildah", "docker", "git", "kubectl", "ssh"),
     "is another program, which its own manual explains": (
         "chronyc", "grep", "journalctl", "mosquitto_passwd", "openssl", "promtool", "sqlite3", "strace",
     ),
