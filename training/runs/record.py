@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from daemon.core.limits import Protection, Trading
 from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
@@ -214,7 +215,7 @@ class RunRecord:
             capital_usd=float(p.trading.paper.cash_usd),
             compounds=p.kind.compounds,
             code_version=p.version,
-            settings={**self.identity, **p.kind.facts(p.data), "command": settings.command()},
+            settings={**self.identity, **p.kind.facts(p.data), **_resting(p.trading), "command": settings.command()},
             machine=machine(settings.device, settings.processes),
             data=described(
                 p.data, settings.bars.name, settings.feed, p.folds[-1], origin_of(settings.bars, *settings.more_bars)
@@ -257,6 +258,12 @@ class RunRecord:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
         found = as_metrics(self.prepared.data.figures(results))
         return {name: value for name, value in found.items() if name != "win_rate" or not self.prepared.kind.compounds}
+
+
+def _resting(trading: Trading) -> dict[str, Any]:
+    """The fact that the dry run's stops rest at its broker, of a run that played by such rules."""
+    rests = isinstance(trading.protection, Protection) and trading.protection.rest_at_broker is True
+    return {"resting_stops": True} if rests else {}
 
 
 def refit_words(dates: Sequence[str], folds: Sequence[Fold]) -> str:

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.training.example_study import example_study
 from tests.support.training.hand_study import hand_study
@@ -72,6 +73,14 @@ def test_made_up_bars_are_called_so_and_text_of_the_study_stays_text() -> None:
     assert "4 sessions of made-up bars" in page_words(page)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_stops_that_rest_in_the_dry_run_alone_are_called_so() -> None:
+    plain = hand_study()
+    rests = replace(plain, settings={**plain.settings, "resting_stops": True})
+    words = "The market that the policy learned and was validated in has none."
+    for study, there in ((plain, False), (rests, True)):
+        assert (words in files(study, find(study))["report.html"].decode()) is there
 
 
 def test_the_best_of_several_seeds_is_called_mostly_the_luckiest() -> None:
