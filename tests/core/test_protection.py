@@ -14,6 +14,7 @@ import pytest
 from msgspec import structs
 
 from daemon.app.live.desk import settled
+from daemon.brokers.alpaca.assemble import quoted_symbols
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.limits import Protection
@@ -384,6 +385,15 @@ def test_a_daily_desk_s_stop_is_below_the_last_close_and_follows_it_each_session
     account.end(name)
     sent = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
     assert [(order.symbol, order.quantity, order.stop_price) for order in stops(sent)] == [("AAA", 10, MONDAY_S)]
+
+
+def test_a_stop_that_rests_all_day_asks_for_no_more_quotes_than_what_is_held() -> None:
+    d, _, _ = daily()
+    assert quoted_symbols(d.state) == (frozenset(), frozenset({"AAA"}))
+    d.state = structs.replace(d.state, works={})
+    (order,) = d.state.orders.values()
+    d.state = structs.replace(d.state, orders={order.client_order_id: structs.replace(order, purpose="exit")})
+    assert quoted_symbols(d.state) == (frozenset({"AAA"}), frozenset({"AAA"}))
 
 
 def test_a_close_that_did_not_move_leaves_the_stop_where_it_is() -> None:

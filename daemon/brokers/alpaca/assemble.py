@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
@@ -50,7 +50,9 @@ from daemon.brokers.api import (
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, DeskSettings
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, FeedTable
+from daemon.core.draft import PROTECTION
 from daemon.core.limits import AUTO
+from daemon.core.state import State
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
@@ -271,9 +273,7 @@ class Feeds:
         name, symbols = self.settings.feed.name, strategy.spec.symbols
 
         def wanted() -> tuple[frozenset[str], frozenset[str]]:
-            now = desk.state()
-            at_work = {order.symbol for order in now.orders.values()} | {work.symbol for work in now.works.values()}
-            return frozenset(at_work), frozenset(now.book.positions)
+            return quoted_symbols(desk.state())
 
         return DailyFeed(
             self.clock,
@@ -303,6 +303,12 @@ class Feeds:
         )
         back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
         return Endpoint(self.settings.address(name), self.keys.key, self.keys.secret, deadlines, back_off)
+
+
+def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the symbols that a daily desk works on, quoted often, and those that it holds; a stop rests all day."""
+    orders = [order.symbol for order in state.orders.values() if order.purpose != PROTECTION]
+    return frozenset((*orders, *(work.symbol for work in state.works.values()))), frozenset(state.book.positions)
 
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes at full speed
