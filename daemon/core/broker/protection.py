@@ -112,15 +112,17 @@ def protect(draft: Draft) -> None:
     for order in draft.orders.values():
         if order.side < 0:
             working[order.symbol] += order.remaining
+    rules = rules_of(draft)
+    sends = rules is not None and may_send(draft)
     for order in tuple(draft.orders.values()):
         if order.purpose == PROTECTION:
-            _tend(draft, order, working[order.symbol])
-    rules = rules_of(draft)
-    if rules is None or not draft.book.positions or not may_send(draft):
+            _tend(draft, order, working[order.symbol], rules, sends=sends)
+    if rules is None or not draft.book.positions or not sends:
         return
+    foreign = _has_foreign(draft)
     for symbol in draft.desk.holds.risked(draft):
         position = draft.book.positions[symbol]
-        if position.quantity > working[symbol] or _has_foreign(draft):
+        if foreign or position.quantity > working[symbol]:
             _cover(draft, position, rules)
 
 
@@ -129,16 +131,16 @@ def _has_foreign(draft: Draft) -> bool:
     return any(order.purpose not in (ENTRY, EXIT, PROTECTION) for order in draft.orders.values())
 
 
-def _tend(draft: Draft, order: Order, working: int) -> None:
+def _tend(draft: Draft, order: Order, working: int, rules: Protection | None, *, sends: bool) -> None:
     """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now.
 
-    `working` are all orders' sales of the symbol.
+    `working` are all orders' sales of the symbol; `sends` says whether another one could be sent.
     """
-    held, rules = draft.held(order.symbol), rules_of(draft)
+    held = draft.held(order.symbol)
     if rules is None or working > held or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
         return
-    if may_send(draft) and not order.cancel_asked_ns and _could_be_better(draft, order, held - working, rules):
+    if sends and not order.cancel_asked_ns and _could_be_better(draft, order, held - working, rules):
         draft.cancel(order.client_order_id)
 
 
