@@ -207,7 +207,11 @@ class Fee(msgspec.Struct, frozen=True):
 def fee(
     default: str, short: str, charged: str, meaning: str, *, note: str = "", since: str = "", source: str
 ) -> Decimal:
-    """Declare a fee as a field of `Paper`; a new one goes behind the last field, with a default of 0."""
+    """Declare a fee as a field of `Paper`; a new one goes behind the last field of the table, with a default of 0.
+
+    A start of an earlier release is read without the key: with another default its replay would pay the fee. Any new
+    field changes the digest of the rules, so shipped models are told to have been trained by other costs.
+    """
     declared = Fee(short, charged, meaning, f"{default}{note}", since, source)
     return field(default=Decimal(default), metadata={Fee: declared})
 

@@ -153,7 +153,9 @@ def _drive_entry(draft: Draft, work: Work) -> None:
     contract = draft.contracts.get(work.symbol)
     limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
     intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
-    if limit < quote.ask or ask_gates(risk_view(draft), intent, draft.desk.gates).denials:
+    denials = ask_gates(risk_view(draft), intent, draft.desk.gates).denials
+    if limit < quote.ask or denials:
+        draft.count_denials(denial.gate for denial in denials)
         draft.close_work(work)
         return
     submit(draft, work, intent, rules.entry_reprice_s)
