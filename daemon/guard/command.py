@@ -50,10 +50,11 @@ from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker
 from daemon.operator.signing import Key
 from strategies.kit.units import SECOND_NS
+from strategies.registry import names
 
 TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
 """Of config.toml, what a guard reads."""
-STRATEGY = {"desk.strategy": "option_scalper", "desk.symbols": (), "desk.model_config": ""}
+STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": ""}
 """In place of the desk's own: a guard knows no strategy, and a file of one's own need not be on its host."""
 TURN_S = 1.0
 OPENS_MIN = 9 * 60 + 30  # of New York's day

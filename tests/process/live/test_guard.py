@@ -70,16 +70,32 @@ def kill(played: Stage) -> None:
     played.daemons[-1].wait(10)
 
 
+def told(played: Stage) -> set[str]:
+    """The symbols of what the newest heartbeat says is held; "?" before there is one, or for nothing."""
+    heartbeat = played.folder.parent / "drop" / "paper-1.heartbeat.json"
+    return (set(json.loads(heartbeat.read_text())["holds"]) if heartbeat.exists() else set()) or {"?"}
+
+
+def kill_while_it_holds(played: Stage) -> dict[str, int]:
+    """Kill the daemon with a position and its stop; returns what is held. It may sell in the very moment: once more."""
+    while True:
+        until(
+            lambda: bool(working(played, "sell")) and told(played) == set(played.held()), "a stop rests, the desk told"
+        )
+        kill(played)
+        if held := played.held():
+            return held
+        played.start(environment=SECRETS)
+
+
 def test_a_guard_protects_what_a_killed_daemon_held_and_the_next_one_takes_it_over(tmp_path: Path) -> None:
     rules: Table = {**watched(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
     with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
         played.start(environment=SECRETS)
         until(lambda: bool(played.held()) and bool(working(played, "sell")), "a share is held, and its stop rests")
         with guarding(played) as log:
-            until(lambda: bool(json.loads((tmp_path / "drop" / "paper-1.heartbeat.json").read_text())["holds"]), "told")
             until((played.folder / "guard" / "paper-1.json").exists, "the guard remembers the heartbeat")
-            kill(played)
-            held = played.held()
+            held = kill_while_it_holds(played)
             played.server.call(partial(cancel_all, played))  # somebody cancels its stop
             until(lambda: set(working(played, "sell").values()) == set(held.values()), "the guard's stops rest")
             names = set(working(played, "sell"))
