@@ -30,8 +30,8 @@ WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most
 HALTS = frozenset((
     "operator", "daily_loss", "drawdown", "reject_rate", "reconciliation", "fill_mismatch", "order_mismatch",
     "no_model", "configuration", "wrong_account", "blind_hold", "shares_from_exercise", "flatten", "disk_full",
-    "journal_damaged", "history_missing", "quarantine", "code_changed", "panic", "fenced", "short_position", "accept_broker",
-    "cash_difference",
+    "journal_damaged", "history_missing", "quarantine", "code_changed", "panic", "short_position", "accept_broker",
+    "cash_difference", "fenced",
 ))  # fmt: skip
 """Alarms that always are halts: the headings of docs/OPERATIONS.md that stand under its halts and not its alarms."""
 
