@@ -51,13 +51,18 @@ class BrokerKeys(NamedTuple):
 
 def broker_keys(settings: DeskSettings) -> BrokerKeys:
     """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
-    guard = None
-    if settings.guard.prefix:
-        from daemon.operator.heartbeat import guard_key
+    keys = mqtt_keys(settings)
+    if not settings.guard.prefix:
+        return keys
+    from daemon.operator.heartbeat import guard_key
 
-        guard = guard_key(settings.guard)
+    return keys._replace(guard=guard_key(settings.guard))
+
+
+def mqtt_keys(settings: DeskSettings) -> BrokerKeys:
+    """Return those of `[mqtt]` alone. Raises ConfigError."""
     if not settings.mqtt.enabled:
-        return BrokerKeys(None, {}, guard)
+        return BrokerKeys(None, {})
     from daemon.operator.signing import KeyRefused, parse_keys
 
     secrets = operator_secrets()
@@ -76,7 +81,7 @@ def broker_keys(settings: DeskSettings) -> BrokerKeys:
             "mqtt.commands is true and there is no key that signs them: expected the credential or environment "
             "variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
         )
-    return BrokerKeys(password.get_secret_value() if password is not None else None, keys, guard)
+    return BrokerKeys(password.get_secret_value() if password is not None else None, keys)
 
 
 class Telemetry:

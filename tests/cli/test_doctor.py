@@ -524,6 +524,24 @@ def test_a_broker_that_nobody_vouches_for_and_an_alarm_program_that_is_missing_a
     assert "/no/notify cannot be run" in desk.checks["alarms"][1]
 
 
+def test_a_guard_is_told_by_its_paths_and_what_keeps_it_deaf_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    watched: dict[str, object] = {"prefix": "guard", "act": "protect", "drop_dir": str(tmp_path)}
+    desk.check({"guard": watched}, code=2)
+    assert desk.verdicts("FAIL") == ["guard"]
+    assert "GUARD_KEY" in desk.checks["guard"][1]
+    monkeypatch.setenv("GUARD_KEY", "5a" * 32)
+    desk.check({"guard": watched}, code=0)
+    assert desk.checks["guard"][0] == "ok"
+    assert f"heartbeat by {tmp_path}; on silence it tells, and protects" in desk.checks["guard"][1]
+    desk.check({"guard": {**watched, "drop_dir": "/no/folder"}}, code=0)
+    assert "/no/folder cannot be written" in desk.checks["guard"][1]
+    desk.check({"guard": {"prefix": "guard"}, "mqtt": {"enabled": True}}, code=0)
+    assert desk.checks["guard"][0] == "warn"
+    assert "dies with it" in desk.checks["guard"][1]
+
+
 def made(path: Path, **meta: str) -> None:
     """A state directory as a daemon leaves it."""
     left = open_state_dir(path, {**META, **meta}, "epoch")

@@ -14,8 +14,9 @@ from pathlib import Path
 from msgspec import UNSET
 
 from daemon.app.live.prepare import Live
-from daemon.app.operator_side import broker_keys
+from daemon.app.operator_side import mqtt_keys
 from daemon.brokers.api import AccountSummary, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
+from daemon.config.checks import LOOPBACK
 from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
@@ -27,6 +28,7 @@ from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock, skew_ns
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
+from daemon.operator.heartbeat import guard_key
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
@@ -146,16 +148,38 @@ def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     lines, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:
-            keys = broker_keys(settings)
+            keys = mqtt_keys(settings)
             taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
             missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
             text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
             lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
         except ConfigError as error:
             lines.append(CheckLine("mqtt", FAIL, str(error)))
+    lines += _guard_findings(settings)
     if command and not os.access(command[0], os.X_OK):
         lines.append(CheckLine("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
     return lines
+
+
+def _guard_findings(settings: DeskSettings) -> list[CheckLine]:
+    """Say who watches the desk from outside, and by which paths; nothing where nobody does."""
+    guard, mqtt = settings.guard, settings.mqtt
+    if not guard.prefix:
+        return []
+    try:
+        guard_key(guard)
+    except ConfigError as error:
+        return [CheckLine("guard", FAIL, str(error))]
+    if guard.drop_dir and not os.access(guard.drop_dir, os.W_OK):
+        text = f"guard.drop_dir {guard.drop_dir} cannot be written: mount it, or mend its rights"
+        return [CheckLine("guard", WARN, text)]
+    paths = [f"MQTT at {mqtt.host}"] * mqtt.enabled + [guard.drop_dir] * bool(guard.drop_dir)
+    if mqtt.enabled and not guard.drop_dir and mqtt.host in LOOPBACK:
+        text = "its one path is the MQTT broker of this host, which dies with it: a guard then hears nothing"
+        return [CheckLine("guard", WARN, text)]
+    does = {"alarm": "it tells", "protect": "it tells, and protects", "close": "it tells, and closes everything"}
+    text = f"heartbeat by {' and '.join(paths)}; on silence {does[guard.act]} (rltrader-guard --check, on its own host)"
+    return [CheckLine("guard", OK, text)]
 
 
 STREAM_ASKED_NS = 7 * DAY_NS
