@@ -19,7 +19,7 @@ from daemon.core.effects import CancelOrder, LiftFence, SubmitOrder
 from daemon.core.limits import Trading
 from daemon.core.orders import ACCEPTED
 from daemon.operator.heartbeat import heartbeat_of
-from tests.support.core.desk import of
+from tests.support.core.desk import MINUTE, SESSIONS, of
 from tests.support.core.resting import LIMITED, RESTS, STOP, alarms, daily, holding_calls, protected, stops
 from tests.support.core.two_shares import Desk
 
@@ -90,6 +90,22 @@ def test_a_stop_of_the_guard_that_sold_meanwhile_is_booked_at_its_price() -> Non
     assert desk.state.book.cash == cash + 540
     moves = [row for row in step.rows if type(row).__name__ == "MoveRow"]
     assert [(row.reason, row.quantity) for row in moves] == [("resting_stop", -10)]  # type: ignore[union-attr]
+    assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
+
+
+@pytest.mark.parametrize("sold", [10, 4])
+def test_a_stop_of_the_guard_is_booked_once_whatever_later_reports_repeat(sold: int) -> None:
+    desk = bare()
+    name = by_guard(desk, "SPY", 10, desk.at(20))
+    desk.account.fill(name, sold, "54.00", desk.at(30))
+    desk.account.end(name, "filled" if sold == 10 else "canceled")
+    returns(desk, 60)
+    cash = desk.state.book.cash
+    begins = SESSIONS[1].open_ns - MINUTE
+    desk.put(ev.SessionScheduled(begins, SESSIONS[1], SESSIONS[2:]))
+    desk.put(desk.account.report(begins + 1))  # it reaches back a day and more, and has that order again
+    left = desk.state.book.positions.get("SPY")
+    assert (desk.state.book.cash, 0 if left is None else left.quantity) == (cash, 10 - sold)
     assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
 
 
