@@ -18,8 +18,9 @@ from daemon.core.draft import Draft
 from daemon.core.effects import CancelOrder, LiftFence, SubmitOrder
 from daemon.core.limits import Trading
 from daemon.core.orders import ACCEPTED
+from daemon.core.state import Identity
 from daemon.operator.heartbeat import heartbeat_of
-from tests.support.core.desk import MINUTE, SESSIONS, of
+from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, of
 from tests.support.core.resting import LIMITED, RESTS, STOP, alarms, daily, holding_calls, protected, stops
 from tests.support.core.two_shares import Desk
 
@@ -153,6 +154,19 @@ def test_its_sale_takes_a_stop_of_the_guard_away_first() -> None:
     asked = desk.answer(0.0, 1.0)
     assert [effect.client_order_id for effect in of(asked, CancelOrder)] == [name]
     assert of(asked, SubmitOrder) == []
+
+
+def test_a_desk_that_begins_anew_with_what_a_guard_s_stop_covers_ends_that_stop() -> None:
+    former = bare()
+    name = by_guard(former, "SPY", 10, former.at(20))
+    desk = Desk(GUARDED)  # its journal is lost
+    desk.state = desk.core.start(Identity("live", "d", "share_bars", "e2", "sip"), GUARDED)
+    desk.account = former.account
+    desk.put(ev.SessionScheduled(desk.at(60), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(60, 1)))
+    desk.put(ev.AcceptBrokerRequested(desk.at(61), "they are mine", "ann"))
+    begun = desk.put(desk.account.report(desk.at(61, 1)))
+    assert desk.state.book.positions["SPY"].quantity == 10
+    assert name in {effect.client_order_id for effect in of(begun, CancelOrder)}
 
 
 # --- entries that were cancelled --------------------------------------------------------------------------------------
