@@ -40,6 +40,7 @@ from daemon.config.load import (
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
 from daemon.guard.watch import FRESH_S, Action, Alarm, Cancel, Fence, Rest, Rules, Watch
+from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
@@ -290,8 +291,8 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory = msgspec.json.decode(self._file.read_bytes(), type=Memory)
-        except (OSError, msgspec.DecodeError):
+            memory = typed(partial(msgspec.json.decode, type=Memory), self._file.read_bytes())
+        except (OSError, Unreadable):
             return Memory()
         beat = memory.beat
         if beat is not None and genuine(msgspec.json.encode(beat), Heartbeat, self._desk, self._key) is None:
@@ -301,9 +302,10 @@ class Guard:
     def _remember(self) -> None:
         """Write it where it changed; a changed counter alone waits a minute."""
         beat, kept = self.watch.beat, self._kept
-        same = self.watch.fenced == kept.fenced and _content(beat) == _content(kept.beat)
-        if beat is kept.beat or (same and self._now_s() - self._kept_s < KEPT_EVERY_S):
-            return
+        if self.watch.fenced == kept.fenced:
+            lately = self._now_s() - self._kept_s < KEPT_EVERY_S
+            if beat is kept.beat or (lately and _content(beat) == _content(kept.beat)):
+                return
         self._kept, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
         with contextlib.suppress(OSError):  # it goes on without
             write_whole(self._file, msgspec.json.encode(self._kept), 0o600)

@@ -1,0 +1,118 @@
+"""The guard at work around its watch: what it remembers, what it looks at, and what it still carries out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.brokers.api import AccountLook
+from daemon.config.load import DeskSettings, load
+from daemon.core.effects import SubmitOrder
+from daemon.guard.command import STRATEGY, TABLES, Guard
+from daemon.host.time.clock import Clock
+from daemon.operator.heartbeat import Heartbeat, Held, parse_key, signed
+from daemon.operator.log import Log
+
+KEY = parse_key("5a" * 32)
+SECOND = 1_000_000_000
+
+
+class Account:
+    """An account that holds ten SPY, and remembers what was asked of it."""
+
+    admin: Any = None
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.fenced, self.held = False, 10
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+        return AccountLook("PA1", 0.0, True, self.fenced, (), (), frozenset())
+
+    async def rest(self, stop: SubmitOrder) -> None:
+        self.asked.append(f"rest {stop.client_order_id}")
+
+    async def cancel(self, order_id: str) -> None:
+        self.asked.append(f"cancel {order_id}")
+        await self.answers.wait()
+
+    async def fence(self, *, on: bool) -> None:
+        self.asked.append(f"fence {on}")
+        self.fenced = on
+
+    async def close(self) -> None:
+        pass
+
+
+def settings_of(folder: Path) -> DeskSettings:
+    path = folder / "config.toml"
+    path.write_text(f'[guard]\nprefix = "guard"\ndrop_dir = "{folder}"\nact = "protect"\n')
+    return load(path, STRATEGY, only=TABLES)
+
+
+class Host:
+    """A guard with a clock of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now_s = folder, 1000.0
+        self.account = Account()
+        self.clock = Clock.real()
+        self.guard = self.started()
+
+    def started(self) -> Guard:
+        log = Log("error", "json", stream=io.StringIO())
+        return Guard(
+            settings_of(self.folder), self.account, KEY, None, self.folder / "kept.json", log, self.clock,
+            lambda: self.now_s,
+        )  # fmt: skip
+
+    def beat(self, counter: int = 1) -> Heartbeat:
+        beat = Heartbeat(
+            desk="paper-1",
+            life=1,
+            counter=counter,
+            time_ns=self.clock.now_ns(),
+            account="PA1",
+            names="e1-online_dqn-",
+            leaving=False,
+            holds={"SPY": Held(10, 0, Decimal("55.00"), None)},
+            orders={},
+        )
+        return signed(beat, KEY)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.chdir(tmp_path)
+    return Host(tmp_path)
+
+
+async def test_a_guard_that_restarts_knows_its_own_fence(host: Host) -> None:
+    host.guard.heard("folder", host.beat())
+    host.guard._remember()
+    host.guard.watch.fenced = True  # it fences a desk that is silent: no heartbeat came since
+    host.guard._remember()
+    again = host.started()
+    assert again.watch.fenced
+    assert again.watch.beat == host.guard.watch.beat
+    again.watch.fenced = False
+    again._remember()
+    assert not host.started().watch.fenced
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [b"", b"\xff", b'{"beat":{"desk":"\xff"}}', b'{"beat":{"x":' + b"[" * 50_000, b"{}", b'{"beat":null}', b"[]"],
+)
+async def test_a_memory_that_is_torn_is_none(kept: bytes, host: Host) -> None:
+    (host.folder / "kept.json").write_bytes(kept)
+    again = host.started()
+    assert (again.watch.beat, again.watch.fenced) == (None, False)
