@@ -186,8 +186,9 @@ class Guard:
                 await asyncio.sleep(TURN_S)
 
     async def _look_on(self) -> None:
-        """Look at the account for ever, at once after each act."""
+        """Look at the account for ever, at once after each act, and never while one waits for its answer."""
         while True:
+            await self._orders.join()
             await self.look()
             self._soon.clear()
             with contextlib.suppress(TimeoutError):
@@ -211,7 +212,11 @@ class Guard:
     async def _act_on(self) -> None:
         """Carry out one request after another; what came of it the next look shows."""
         while True:
-            await self._carry_out(await self._orders.get())
+            action = await self._orders.get()
+            if self.watch.still_wants(action, self._now_s()):
+                await self._carry_out(action)
+                self.watch.carried_out(self._now_s())
+            self._orders.task_done()
             if self._orders.empty():
                 self._soon.set()
 

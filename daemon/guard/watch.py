@@ -109,7 +109,8 @@ class Watch:
         self._looks: list[_Seen] = []  # the newest two
         self._problem = "the account was not looked at yet"
         self._raised: dict[str, float] = {}  # open alarms, and when they were last raised
-        self._settled_s = began_s  # when the last look was acted on
+        self._settled_s = began_s  # when the last look that was judged was asked for
+        self._acted_s = began_s  # when it last asked for something, or had an answer
         self._closed_s = began_s - CLOSE_AGAIN_S
         self._fenced_s = began_s  # when it last asked for the fence
         self._fenced_once = False  # it was seen in this silence: a person may have lifted it
@@ -157,11 +158,20 @@ class Watch:
         """Note that the broker refused a stop."""
         self._refused[symbol] = words
 
+    def carried_out(self, now_s: float) -> None:
+        """Note that something that it asked for has its answer: only looks from now on show what came of it."""
+        self._acted_s = now_s
+
     # --- what follows -----------------------------------------------------------------------------------------------
 
     def silent_s(self, now_s: float) -> float:
         """Return for how long nothing was heard that could have been heard."""
         return now_s - max(self._heard_s or self._began_s, self._awake_s, *self._up_s.values())
+
+    def still_wants(self, action: Action, now_s: float) -> bool:
+        """Return whether an action that waited for its turn is to be done: not where the desk was heard meanwhile."""
+        lifts = isinstance(action, Fence) and not action.on
+        return lifts or (self.silent_s(now_s) >= self._rules.alarm_s and not self.blind(now_s))
 
     @property
     def is_heard(self) -> bool:
@@ -212,7 +222,10 @@ class Watch:
             left = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
             actions += self._case("desk_silent", True, f"{left} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
         if look is not None and self._may_act(look, silent_s, now_s):
-            actions += self._act(look, now_s)
+            acts = self._act(look, now_s)
+            actions += acts
+            if not all(isinstance(action, Alarm) for action in acts):
+                self._acted_s = now_s
         return actions
 
     def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
@@ -253,11 +266,12 @@ class Watch:
         return self._looks[-1].look if self._looks and self._looks[-1].asked_s >= fresh_s else None
 
     def _may_act(self, look: AccountLook, silent_s: float, now_s: float) -> bool:
-        """Return whether to act on this look now: two looks within the silence, nothing in doubt, not acted on yet."""
+        """Return whether to act on this look now: two looks since it fell silent, and last acted; no doubt."""
         rules, beat = self._rules, self.beat
         assert beat is not None
         since_s = now_s - silent_s + rules.alarm_s
-        twice = len(self._looks) == 2 and self._looks[0].asked_s >= since_s
+        first_s = self._looks[0].asked_s
+        twice = len(self._looks) == 2 and first_s >= since_s and first_s > self._acted_s
         due = rules.act != "alarm" and silent_s >= rules.act_s and self._looks[-1].asked_s > self._settled_s
         doubt = now_s - self._late_s < rules.act_s or look.number != beat.account
         return due and twice and not doubt
@@ -270,8 +284,8 @@ class Watch:
             self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
         elif look.positions and self._looks[-1].asked_s > self._settled_s:
             self._settled_s = self._looks[-1].asked_s
-            held = ", ".join(f"{position.quantity} {position.symbol}" for position in look.positions)
-            return [Alarm("guard_acts", f"it lifts its fence: the account holds {held}"), Fence(False)]
+            what = f"it lifts its fence: the account holds {_shown(look.positions)}"
+            return [Alarm("guard_acts", what), Fence(False)]
         return []
 
     # --- acting -----------------------------------------------------------------------------------------------------

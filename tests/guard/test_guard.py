@@ -15,9 +15,11 @@ from daemon.brokers.api import AccountLook
 from daemon.config.load import DeskSettings, load
 from daemon.core.effects import SubmitOrder
 from daemon.guard.command import STRATEGY, TABLES, Guard
+from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
 from daemon.operator.heartbeat import Heartbeat, Held, parse_key, signed
 from daemon.operator.log import Log
+from tests.support.desks.desk_at_work import until
 
 KEY = parse_key("5a" * 32)
 SECOND = 1_000_000_000
@@ -116,3 +118,23 @@ async def test_a_memory_that_is_torn_is_none(kept: bytes, host: Host) -> None:
     (host.folder / "kept.json").write_bytes(kept)
     again = host.started()
     assert (again.watch.beat, again.watch.fenced) == (None, False)
+
+
+async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_back(host: Host) -> None:
+    guard, account = host.guard, host.account
+    guard.heard("folder", host.beat())
+    for _ in range(40):  # it falls silent, while the guard's own message comes back
+        host.now_s += 10
+        guard.watch.echoed("folder", host.now_s)
+        guard.watch.turn(host.now_s)
+    account.answers.clear()
+    for action in (Cancel("a", "a"), Cancel("b", "b"), Close(), Fence(True), Fence(False)):
+        guard._orders.put_nowait(action)
+    acting = asyncio.ensure_future(guard._act_on())
+    await until(lambda: bool(account.asked))
+    guard.heard("folder", host.beat(2))
+    account.answers.set()
+    await guard._orders.join()
+    acting.cancel()
+    await asyncio.gather(acting, return_exceptions=True)
+    assert account.asked == ["cancel a", "fence False"]  # a fence is lifted whoever lives: an exit needs its way

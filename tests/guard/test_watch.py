@@ -424,6 +424,40 @@ def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
     assert len(world.guard.acts()) == 1
 
 
+# --- what is new since the last act, and what two looks agree on -----------------------------------------------------
+
+
+def test_a_look_that_was_asked_for_before_its_stop_was_sent_brings_no_second_stop() -> None:
+    """With a person's shares in the account the broker would take it, and sell what is theirs."""
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    before, asked_s = world.broker.look(), 0.0
+    while not world.guard.acts():
+        before, asked_s = world.broker.look(), world.now_s + 1
+        world.run(5)
+    world.guard.watch.looked(before, asked_s)  # its answer comes after the stop was sent
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert len(world.guard.acts()) == 1
+
+
+def test_an_answer_that_takes_long_to_a_stop_brings_no_second_one() -> None:
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    while not world.guard.acts():
+        world.run(5)
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    world.broker.put(rest.order, world.now_ns)
+    world.guard.watch.carried_out(world.now_s + 40)
+    world.guard.executes = True
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
 # --- guards that come and go ------------------------------------------------------------------------------------------
 
 
