@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.brokers.api import BrokerError, BrokerRefused, GuardedAccount
+from daemon.brokers.api import BrokerError, GuardedAccount
 from daemon.brokers.panic import panic
 from daemon.brokers.registry import guarded_account
 from daemon.config.load import (
@@ -237,7 +237,7 @@ class Guard:
                     await panic(self._account.admin, partial(self._show, what), deadline_s=CLOSING_S)
         except BrokerError as error:
             self._log("guard_answered", what=what, answer=str(error))
-            if isinstance(action, Rest) and isinstance(error, BrokerRefused):
+            if isinstance(action, Rest):
                 self.watch.refused(action.order.symbol, str(error))
         else:
             self._log("guard_answered", what=what, answer="done")
@@ -296,7 +296,7 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory = typed(partial(msgspec.json.decode, type=Memory), self._file.read_bytes())
+            memory: Memory = typed(msgspec.json.Decoder(Memory).decode, self._file.read_bytes())
         except (OSError, Unreadable):
             return Memory()
         beat = memory.beat

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -132,7 +131,7 @@ def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | Non
     if len(payload) > BYTES_MAX:
         return None
     with contextlib.suppress(ValueError, OverflowError):  # Unreadable is a ValueError
-        beat = typed(partial(msgspec.json.decode, type=kind), payload)
+        beat: Beat = typed(_DECODERS[kind].decode, payload)
         if beat.desk == desk and hmac.compare_digest(key.mac(_content(beat)).encode(), beat.mac.encode()):
             return beat
     return None
@@ -142,6 +141,8 @@ def _content(beat: Heartbeat | GuardBeat) -> bytes:
     return msgspec.json.encode(replace(beat, mac=""))
 
 
+# made before there are threads: see `prepare_types`
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in (Heartbeat, GuardBeat)}
 _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
 

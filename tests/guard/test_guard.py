@@ -7,10 +7,13 @@ import io
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from daemon.brokers.alpaca.guarded import AlpacaGuarded
+from daemon.brokers.alpaca.rest.client import Unanswered
+from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
 from daemon.config.load import DeskSettings, load
 from daemon.core.effects import SubmitOrder
@@ -138,3 +141,30 @@ async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_b
     acting.cancel()
     await asyncio.gather(acting, return_exceptions=True)
     assert account.asked == ["cancel a", "fence False"]  # a fence is lifted whoever lives: an exit needs its way
+
+
+class Announcements:
+    """The broker's announcements of corporate actions: first none, then one, then no answer."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] | None = []
+        self.days: list[str] = []
+
+    async def shares_changed(self, day: str) -> list[dict[str, Any]]:
+        self.days.append(day)
+        if self.rows is None:
+            raise Unanswered("GET /corporate_actions/announcements: 503")
+        return self.rows
+
+
+async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answer() -> None:
+    account, asked = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
+    account._reads, account._changed = cast(TradingReads, asked), {}
+    days = ("2026-11-24", "2026-11-23")
+    assert await account._changes(days) == frozenset()
+    asked.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
+    assert "SPY" in (await account._changes(days) or ())
+    assert asked.days == ["2026-11-24", "2026-11-23", "2026-11-24"]
+    asked.rows = None
+    assert await account._changes(days) is None
+    assert await account._changes(()) == frozenset()

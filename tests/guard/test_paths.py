@@ -164,10 +164,12 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
     ],
 )
 def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes, tmp_path: Path) -> None:
-    for kind in (Heartbeat, GuardBeat):
-        assert genuine(payload, kind, "paper-1", KEY) is None
-        (tmp_path / f"paper-1.{'heartbeat' if kind is Heartbeat else 'guard'}.json").write_bytes(payload)
-        assert taken(tmp_path, kind, "paper-1", KEY) is None
+    assert genuine(payload, Heartbeat, "paper-1", KEY) is None
+    assert genuine(payload, GuardBeat, "paper-1", KEY) is None
+    for name in ("heartbeat", "guard"):
+        (tmp_path / f"paper-1.{name}.json").write_bytes(payload)
+    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+    assert taken(tmp_path, GuardBeat, "paper-1", KEY) is None
 
 
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])

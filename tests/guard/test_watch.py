@@ -272,7 +272,7 @@ def test_a_refused_stop_is_told_with_the_broker_s_words() -> None:
     world.broker.refuses = True
     world.run(60)
     dead(world)
-    world.run(HOUR)
+    world.run(RULES.act_s + 600)
     assert len(world.guard.acts()) == 3
     assert "insufficient qty" in str(world.guard.done)
 
@@ -456,6 +456,156 @@ def test_an_answer_that_takes_long_to_a_stop_brings_no_second_one() -> None:
     world.guard.executes = True
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:
+    """A person sells by hand, or a desk that lives and cannot be heard: the stop goes, and the sale follows."""
+    world = World()
+    name = world.own("SPY", -1, 10, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    while round(world.now_s / 5) % 6 != 5:  # a moment before a look
+        world.run(5)
+    world.broker.end(name)
+    world.run(5)
+    world.own("SPY", -1, 10)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+
+
+def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
+    world = World(replace(RULES, act="close", fence=False), held=0)
+    world.desk.holds = {"SPY": Held(10, 0, Decimal("55.00"), None)}
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.broker.positions = {"SPY": 10}
+    bought_s = world.now_s
+    world.run(120)
+    (closed_s,) = [at_s for at_s, action in world.guard.done if action == Close()]
+    assert closed_s - bought_s > 30
+
+
+# --- fractions, expiries, renamings, days ----------------------------------------------------------------------------
+
+
+def test_a_fraction_from_a_reinvested_dividend_keeps_no_stop_away() -> None:
+    world = World()
+    world.broker.positions = {"SPY": Decimal("10.37")}  # type: ignore[dict-item]
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert [int(action.order.quantity) for action in world.guard.acts() if isinstance(action, Rest)] == [10]
+    assert world.guard.alarms() == ["desk_silent", "guard_acts"]
+
+
+def test_a_position_that_is_there_under_another_name_is_told_and_is_not_flat() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.broker.positions = {"XSPY": 10}
+    world.run(HOUR)
+    told = [action for _, action in world.guard.done]
+    assert world.guard.acts() == []
+    assert "10 SPY" in str(told[0])
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_an_option_s_stop_is_rested_again_each_day_of_a_long_silence() -> None:
+    world = World(held=0)
+    call = "SPY280121C00500000"
+    world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), None)}, {call: 3}
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    for day in range(6):
+        for order in world.broker.working(-1):
+            world.broker.end(order.client_order_id, "expired")
+        world.broker.is_open = False
+        world.run(17 * HOUR)
+        world.broker.is_open = True
+        world.run(7 * HOUR)
+        assert world.broker.stops() == {call: 3}, day
+
+
+def test_a_broker_that_refuses_for_a_while_is_asked_again_later() -> None:
+    world = World()
+    world.broker.refuses = True
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.broker.refuses = False
+    world.run(2 * HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(600)
+    assert Close() in world.guard.acts()
+    world.broker.positions = {"SPY": 4}  # the broker's own orders sold six
+    world.broker.is_open, world.guard.executes = False, True
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 4}
+
+
+def test_what_its_close_sold_is_no_renaming_and_what_is_stuck_is_covered_at_the_end() -> None:
+    world = World(replace(RULES, act="close"))
+    world.desk.holds = {**world.desk.holds, "QQQ": Held(5, 0, Decimal("40.00"), None)}
+    world.broker.positions = {"SPY": 10, "QQQ": 5}
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(600)
+    world.broker.positions = {"QQQ": 5}  # trading in it is halted
+    world.broker.is_open, world.guard.executes = False, True
+    world.run(HOUR)
+    assert "guard_unprotected" not in world.guard.alarms()
+    assert world.broker.stops() == {"QQQ": 5}
+    world.broker.is_open = True
+    world.run(300)
+    assert world.broker.positions == {}
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
+def test_a_second_death_within_the_hour_tells_what_is_unprotected_again() -> None:
+    world = World()
+    world.desk.holds = {"SPY": Held(10, 0, None, None)}
+    world.run(60)
+    dead(world)
+    world.run(900)
+    world.desk.restart(world.now_ns)
+    world.run(300)
+    dead(world)
+    world.run(900)
+    assert len(world.guard.when("guard_unprotected")) == 2
+
+
+def test_where_corporate_actions_are_not_known_entries_are_cancelled_and_no_stop_is_rested() -> None:
+    world = World()
+    mine = world.own("QQQ", 1, 5)
+    world.broker.changed = None
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert [type(action) for action in world.guard.acts()] == [Cancel]
+    assert world.broker.orders[mine].status == "canceled"
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_a_person_s_sale_for_dollars_makes_nothing_bare() -> None:
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    name = world.own("SPY", -1, 10)
+    order = with_fields(replace_name(world, name, "by-hand"), quantity=Decimal(0), filled=Decimal(5))
+    world.broker.orders = {"by-hand": order}
+    world.run(HOUR)
+    assert sum(action.order.quantity for action in world.guard.acts() if isinstance(action, Rest)) <= 10
 
 
 # --- guards that come and go ------------------------------------------------------------------------------------------

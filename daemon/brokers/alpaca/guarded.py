@@ -12,7 +12,7 @@ from daemon.brokers.alpaca.assemble import AlpacaAdmin, accesses, broker_clock
 from daemon.brokers.alpaca.rest.client import guard_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import AccountLook
+from daemon.brokers.api import AccountLook, BrokerError
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import SubmitOrder
 from daemon.core.orders import FENCE
@@ -48,9 +48,6 @@ class AlpacaGuarded:
                 orders[order.order_id] = order
         positions = tuple(map(wire.position, await self._reads.positions()))
         account = await self._reads.account()
-        for day in days:
-            if day not in self._changed:
-                self._changed[day] = await self._changes_of(day)
         return AccountLook(
             number=wire.required_text(account, "account_number"),
             ahead_s=(clock.now_ns - between_ns) / SECOND_NS,
@@ -58,8 +55,18 @@ class AlpacaGuarded:
             fenced=account.get(FENCE) is True,
             positions=positions,
             orders=tuple(orders.values()),
-            changed=frozenset().union(*(self._changed[day] for day in days)),
+            changed=await self._changes(days),
         )
+
+    async def _changes(self, days: Sequence[str]) -> frozenset[str] | None:
+        """Return the symbols; None where the broker does not say: the rest of the look counts all the same."""
+        try:
+            for day in days:
+                if day not in self._changed or day == max(days):  # of the newest one more may be announced yet
+                    self._changed[day] = await self._changes_of(day)
+        except BrokerError:
+            return None
+        return frozenset().union(*(self._changed[day] for day in days))
 
     async def _changes_of(self, day: str) -> frozenset[str]:
         rows = await self._reads.shares_changed(day)
