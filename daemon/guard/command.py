@@ -104,6 +104,7 @@ class Guard:
             paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
         self._paths = tuple(paths)
         self._problems = dict.fromkeys((path.name for path in paths), "")
+        self._echoed = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
         rules = Rules(
             tuple(path.name for path in paths),
             table.prefix,
@@ -144,9 +145,9 @@ class Guard:
         self.watch.heard(beat, self._now_s(), self._broker_ns())
 
     def echoed(self, path: str, beat: GuardBeat) -> None:
-        """Take a message of a guard: this one's is the echo."""
-        if beat.life == self._life:
-            self._problems[path] = ""
+        """Take a message of a guard: this one's is the echo, once."""
+        if beat.life == self._life and beat.counter > self._echoed[path]:
+            self._problems[path], self._echoed[path] = "", beat.counter
             self._news.set()
             self.watch.echoed(path, self._now_s())
 

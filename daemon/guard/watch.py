@@ -248,9 +248,10 @@ class Watch:
         what = (
             f"its own message does not come back on {' and '.join(blind)}: silence there means nothing, and it acts not"
         )
-        late = now_s - self._late_s < self._rules.alarm_s
-        held = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
-        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late, held, now_s)]
+        late, ordered = now_s - self._late_s < self._rules.alarm_s, now_s - self._ordered_s() < self._rules.act_s
+        why = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
+        why = why if late else "the desk sends orders and no heartbeat: it lives, and it is left alone"
+        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late or ordered, why, now_s)]
 
     def _of_account(self, look: AccountLook | None, now_s: float) -> list[Action]:
         """Return alarms about the account and the clock."""
@@ -277,8 +278,21 @@ class Watch:
         first_s = self._looks[0].asked_s
         twice = len(self._looks) == 2 and first_s >= since_s and first_s > self._acted_s
         due = rules.act != "alarm" and silent_s >= rules.act_s and self._looks[-1].asked_s > self._settled_s
-        doubt = now_s - self._late_s < rules.act_s or look.number != beat.account
+        doubt = now_s - max(self._late_s, self._ordered_s()) < rules.act_s or look.number != beat.account
         return due and twice and not doubt
+
+    def _ordered_s(self) -> float:
+        """Return when the desk last sent an order in its silence, by the account: it lives, its heartbeat alone is cut.
+
+        An order that left just after the last heartbeat says nothing.
+        """
+        beat, never = self.beat, self._began_s - self._rules.act_s
+        if beat is None or self._heard_s is None or not self._looks:
+            return never
+        own = [o.submitted_ns for o in self._looks[-1].look.orders if o.client_order_id.startswith(beat.names)]
+        pace = self._rules.fresh_s / FRESH_S  # a simulated market's time passes faster
+        since_s = (max(own, default=0) - beat.time_ns) / SECOND_NS / pace
+        return self._heard_s + since_s if since_s > self._rules.alarm_s else never
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
         """Lift the guard's own fence where something is held after all: an exit must find its way."""

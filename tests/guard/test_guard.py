@@ -143,6 +143,17 @@ async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_b
     assert account.asked == ["cancel a", "fence False"]  # a fence is lifted whoever lives: an exit needs its way
 
 
+async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
+    own = host.guard.own_beat()
+    host.guard.echoed("folder", own)
+    assert host.guard.watch.blind(host.now_s) == []
+    host.now_s += 1000
+    host.guard.echoed("folder", own)
+    assert host.guard.watch.blind(host.now_s) == ["folder"]
+    host.guard.echoed("folder", host.guard.own_beat())
+    assert host.guard.watch.blind(host.now_s) == []
+
+
 class Announcements:
     """The broker's announcements of corporate actions: first none, then one, then no answer."""
 

@@ -424,6 +424,32 @@ def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
     assert len(world.guard.acts()) == 1
 
 
+def test_a_desk_that_sends_orders_lives_though_nobody_hears_it() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)  # for the guard: its heartbeat is cut, and it trades on
+    for _ in range(30):
+        world.broker.end(world.own("QQQ", 1, 5))
+        world.run(120)
+    assert world.guard.acts() == []
+    assert {"desk_silent", "guard_doubts"} == set(world.guard.alarms())
+    ordered_s = world.now_s - 120
+    world.run(RULES.act_s)
+    (closed_s,) = [at_s for at_s, action in world.guard.done if action == Close()]
+    assert RULES.act_s <= closed_s - ordered_s <= LATEST
+
+
+def test_what_a_guard_or_a_person_orders_is_no_life_of_the_desk() -> None:
+    world = World()
+    world.run(60)
+    died_s = dead(world)
+    for number in range(30):
+        order = replace_name(world, world.own("QQQ", 1, 5), f"by-hand-{number}")
+        world.broker.orders = {"by-hand": order}
+        world.run(20)
+    assert world.guard.when("guard_acts")[0] - died_s <= LATEST
+
+
 # --- what is new since the last act, and what two looks agree on -----------------------------------------------------
 
 
