@@ -59,6 +59,14 @@ def working(played: Stage, side: str) -> dict[str, int]:
     return {order.client_order_id: int(order.qty or 0) for order in orders if order.side == side}
 
 
+def remembered(played: Stage) -> dict[str, int]:
+    """Symbol -> quantity of the newest heartbeat that the guard has kept; {} before the first."""
+    with contextlib.suppress(OSError):
+        kept = json.loads((played.folder / "guard" / "paper-1.json").read_text())
+        return {symbol: held[0] for symbol, held in kept["beat"]["holds"].items()}
+    return {}
+
+
 def cancel_all(played: Stage) -> None:
     """Cancel what works, on the server's thread."""
     for order in tuple(played.account.working.values()):
@@ -77,9 +85,12 @@ def test_a_guard_protects_what_a_killed_daemon_held_and_the_next_one_takes_it_ov
         until(lambda: bool(played.held()) and bool(working(played, "sell")), "a share is held, and its stop rests")
         with guarding(played) as log:
             until(lambda: bool(json.loads((tmp_path / "drop" / "paper-1.heartbeat.json").read_text())["holds"]), "told")
-            until((played.folder / "guard" / "paper-1.json").exists, "the guard remembers the heartbeat")
+            until(
+                lambda: remembered(played) == played.held() != {}, "the guard knows what is held, and it is held still"
+            )
             kill(played)
             held = played.held()
+            assert held
             played.server.call(partial(cancel_all, played))  # somebody cancels its stop
             until(lambda: set(working(played, "sell").values()) == set(held.values()), "the guard's stops rest")
             names = set(working(played, "sell"))
