@@ -179,3 +179,33 @@ async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answ
     asked.rows = None
     assert await account._changes(days) is None
     assert await account._changes(()) == frozenset()
+
+
+class Orders:
+    """Thirty orders of the broker by name, of which one works."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def order_by_client_id(self, name: str) -> dict[str, Any]:
+        self.asked.append(name)
+        status = "new" if name == "n05" else "canceled"
+        return {
+            "id": f"id-{name}",
+            "client_order_id": name,
+            "symbol": "SPY",
+            "side": "sell",
+            "qty": "1",
+            "status": status,
+        }
+
+
+async def test_an_order_that_has_ended_is_asked_for_once_however_long_the_silence() -> None:
+    account, orders = AlpacaGuarded.__new__(AlpacaGuarded), Orders()
+    account._reads, account._ended = cast(TradingReads, orders), {}
+    names = {f"n{number:02}" for number in range(30)}
+    assert len(await account._named(names)) == 20
+    assert len(await account._named(names)) == 30
+    orders.asked.clear()
+    assert {order.client_order_id for order in await account._named(names)} == names
+    assert orders.asked == ["n05"]
