@@ -306,7 +306,7 @@ class AccountLook:
     fenced: bool  # it takes no new orders, by a setting of the account
     positions: tuple[BrokerPosition, ...]
     orders: tuple[BrokerOrder, ...]
-    changed: frozenset[str]  # symbols with a split, spin-off or merger on the days asked for
+    changed: frozenset[str] | None  # symbols with a split, spin-off or merger on the days asked for; None: not known
 
 
 class GuardedAccount(Protocol):

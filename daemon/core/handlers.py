@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.book import begin_session, limits_reset
 from daemon.core.broker.exits import exit_by_rule
-from daemon.core.broker.fills import clamp_times
+from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
 from daemon.core.draft import Draft, wording
@@ -187,7 +187,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     draft.closed = {
         name: order
         for name, order in draft.closed.items()
-        if name in last or (_named_otherwise(order) and order.submitted_ns > old_ns)
+        if name in last or (_named_otherwise(draft, order) and order.submitted_ns > old_ns)
     }
     if draft.broker.foreign:
         foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
@@ -200,9 +200,12 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
 
 
-def _named_otherwise(order: Order) -> bool:
-    """Return whether a report names an order by a name that tells nothing of whose it is: the state alone knows."""
-    return order.closing or order.purpose == "foreign"
+def _named_otherwise(draft: Draft, order: Order) -> bool:
+    """Return whether a report names an order by a name that is not this desk's: the state alone knows what is booked.
+
+    Those are orders of others, of the broker's own call, and stops that the guard rested.
+    """
+    return order.closing or order.purpose == "foreign" or not is_ours(draft, order.client_order_id)
 
 
 def _name_unanswered(draft: Draft) -> None:

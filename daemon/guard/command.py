@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.brokers.api import BrokerError, BrokerRefused, GuardedAccount
+from daemon.brokers.api import BrokerError, GuardedAccount
 from daemon.brokers.panic import panic
 from daemon.brokers.registry import guarded_account
 from daemon.config.load import (
@@ -40,6 +40,7 @@ from daemon.config.load import (
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
 from daemon.guard.watch import FRESH_S, Action, Alarm, Cancel, Fence, Rest, Rules, Watch
+from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
@@ -104,6 +105,7 @@ class Guard:
             paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
         self._paths = tuple(paths)
         self._problems = dict.fromkeys((path.name for path in paths), "")
+        self._echoed = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
         rules = Rules(
             tuple(path.name for path in paths),
             table.prefix,
@@ -144,9 +146,9 @@ class Guard:
         self.watch.heard(beat, self._now_s(), self._broker_ns())
 
     def echoed(self, path: str, beat: GuardBeat) -> None:
-        """Take a message of a guard: this one's is the echo."""
-        if beat.life == self._life:
-            self._problems[path] = ""
+        """Take a message of a guard: this one's is the echo, once."""
+        if beat.life == self._life and beat.counter > self._echoed[path]:
+            self._problems[path], self._echoed[path] = "", beat.counter
             self._news.set()
             self.watch.echoed(path, self._now_s())
 
@@ -186,8 +188,9 @@ class Guard:
                 await asyncio.sleep(TURN_S)
 
     async def _look_on(self) -> None:
-        """Look at the account for ever, at once after each act."""
+        """Look at the account for ever, at once after each act, and never while one waits for its answer."""
         while True:
+            await self._orders.join()
             await self.look()
             self._soon.clear()
             with contextlib.suppress(TimeoutError):
@@ -211,7 +214,11 @@ class Guard:
     async def _act_on(self) -> None:
         """Carry out one request after another; what came of it the next look shows."""
         while True:
-            await self._carry_out(await self._orders.get())
+            action = await self._orders.get()
+            if self.watch.still_wants(action, self._now_s()):
+                await self._carry_out(action)
+                self.watch.carried_out(self._now_s())
+            self._orders.task_done()
             if self._orders.empty():
                 self._soon.set()
 
@@ -232,7 +239,7 @@ class Guard:
                     await panic(self._account.admin, partial(self._show, what), deadline_s=CLOSING_S)
         except BrokerError as error:
             self._log("guard_answered", what=what, answer=str(error))
-            if isinstance(action, Rest) and isinstance(error, BrokerRefused):
+            if isinstance(action, Rest):
                 self.watch.refused(action.order.symbol, str(error))
         else:
             self._log("guard_answered", what=what, answer="done")
@@ -291,8 +298,8 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory = msgspec.json.decode(self._file.read_bytes(), type=Memory)
-        except (OSError, msgspec.DecodeError):
+            memory: Memory = typed(msgspec.json.Decoder(Memory).decode, self._file.read_bytes())
+        except (OSError, Unreadable):
             return Memory()
         beat = memory.beat
         if beat is not None and genuine(msgspec.json.encode(beat), Heartbeat, self._desk, self._key) is None:
@@ -302,9 +309,10 @@ class Guard:
     def _remember(self) -> None:
         """Write it where it changed; a changed counter alone waits a minute."""
         beat, kept = self.watch.beat, self._kept
-        same = self.watch.fenced == kept.fenced and _content(beat) == _content(kept.beat)
-        if beat is kept.beat or (same and self._now_s() - self._kept_s < KEPT_EVERY_S):
-            return
+        if self.watch.fenced == kept.fenced:
+            lately = self._now_s() - self._kept_s < KEPT_EVERY_S
+            if beat is kept.beat or (lately and _content(beat) == _content(kept.beat)):
+                return
         self._kept, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
         with contextlib.suppress(OSError):  # it goes on without
             write_whole(self._file, msgspec.json.encode(self._kept), 0o600)

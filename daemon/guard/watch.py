@@ -27,7 +27,9 @@ LOOK_S = 15.0  # that a look at the account may take
 CLOCK_S = 5.0  # by which this host's clock may differ from the broker's
 AGAIN_S = 3600.0  # an alarm whose cause lasts is raised again after this
 CLOSE_AGAIN_S = 45.0  # the broker's call to close everything, while something is held
-STOPS_MAX = 3  # of a symbol in one silence: somebody takes them away, or the broker refuses them
+STOPS_MAX = 3  # of a symbol, within the times below
+TAKEN_S = 20 * 3600.0  # somebody takes them away; one for the day is needed again in the next session
+REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
 WORKING = ("accepted", "pending_cancel")  # what a status means of an order that may still fill
 FOR_EVER_NS = 2**62
 
@@ -109,11 +111,13 @@ class Watch:
         self._looks: list[_Seen] = []  # the newest two
         self._problem = "the account was not looked at yet"
         self._raised: dict[str, float] = {}  # open alarms, and when they were last raised
-        self._settled_s = began_s  # when the last look was acted on
+        self._settled_s = began_s  # when the last look that was judged was asked for
+        self._acted_s = began_s  # when it last asked for something, or had an answer
         self._closed_s = began_s - CLOSE_AGAIN_S
+        self._closes = False  # it did so in this silence
         self._fenced_s = began_s  # when it last asked for the fence
         self._fenced_once = False  # it was seen in this silence: a person may have lifted it
-        self._rested = Counter[str]()
+        self._rested = defaultdict[str, list[float]](list)  # when it sent a stop of each symbol in this silence
         self._refused: dict[str, str] = {}  # symbol -> the broker's words about its last stop
         self.state = "began"
 
@@ -132,7 +136,8 @@ class Watch:
         self._lives.add(beat.life)
         self.beat = beat
         if fresh:
-            self._heard_s, self._fenced_once = now_s, False
+            self._heard_s, self._fenced_once, self._closes = now_s, False, False
+            self._raised.pop("guard_unprotected", None)
             self._rested.clear()
             self._refused.clear()
         else:
@@ -157,11 +162,20 @@ class Watch:
         """Note that the broker refused a stop."""
         self._refused[symbol] = words
 
+    def carried_out(self, now_s: float) -> None:
+        """Note that something that it asked for has its answer: only looks from now on show what came of it."""
+        self._acted_s = now_s
+
     # --- what follows -----------------------------------------------------------------------------------------------
 
     def silent_s(self, now_s: float) -> float:
         """Return for how long nothing was heard that could have been heard."""
         return now_s - max(self._heard_s or self._began_s, self._awake_s, *self._up_s.values())
+
+    def still_wants(self, action: Action, now_s: float) -> bool:
+        """Return whether an action that waited for its turn is to be done: not where the desk was heard meanwhile."""
+        lifts = isinstance(action, Fence) and not action.on
+        return lifts or (self.silent_s(now_s) >= self._rules.alarm_s and not self.blind(now_s))
 
     @property
     def is_heard(self) -> bool:
@@ -212,7 +226,10 @@ class Watch:
             left = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
             actions += self._case("desk_silent", True, f"{left} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
         if look is not None and self._may_act(look, silent_s, now_s):
-            actions += self._act(look, now_s)
+            acts = self._act(look, now_s)
+            actions += acts
+            if not all(isinstance(action, Alarm) for action in acts):
+                self._acted_s = now_s
         return actions
 
     def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
@@ -231,9 +248,10 @@ class Watch:
         what = (
             f"its own message does not come back on {' and '.join(blind)}: silence there means nothing, and it acts not"
         )
-        late = now_s - self._late_s < self._rules.alarm_s
-        held = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
-        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late, held, now_s)]
+        late, ordered = now_s - self._late_s < self._rules.alarm_s, now_s - self._ordered_s() < self._rules.act_s
+        why = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
+        why = why if late else "the desk sends orders and no heartbeat: it lives, and it is left alone"
+        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late or ordered, why, now_s)]
 
     def _of_account(self, look: AccountLook | None, now_s: float) -> list[Action]:
         """Return alarms about the account and the clock."""
@@ -253,14 +271,28 @@ class Watch:
         return self._looks[-1].look if self._looks and self._looks[-1].asked_s >= fresh_s else None
 
     def _may_act(self, look: AccountLook, silent_s: float, now_s: float) -> bool:
-        """Return whether to act on this look now: two looks within the silence, nothing in doubt, not acted on yet."""
+        """Return whether to act on this look now: two looks since it fell silent, and last acted; no doubt."""
         rules, beat = self._rules, self.beat
         assert beat is not None
         since_s = now_s - silent_s + rules.alarm_s
-        twice = len(self._looks) == 2 and self._looks[0].asked_s >= since_s
+        first_s = self._looks[0].asked_s
+        twice = len(self._looks) == 2 and first_s >= since_s and first_s > self._acted_s
         due = rules.act != "alarm" and silent_s >= rules.act_s and self._looks[-1].asked_s > self._settled_s
-        doubt = now_s - self._late_s < rules.act_s or look.number != beat.account
+        doubt = now_s - max(self._late_s, self._ordered_s()) < rules.act_s or look.number != beat.account
         return due and twice and not doubt
+
+    def _ordered_s(self) -> float:
+        """Return when the desk last sent an order in its silence, by the account: it lives, its heartbeat alone is cut.
+
+        An order that left just after the last heartbeat says nothing.
+        """
+        beat, never = self.beat, self._began_s - self._rules.act_s
+        if beat is None or self._heard_s is None or not self._looks:
+            return never
+        own = [o.submitted_ns for o in self._looks[-1].look.orders if o.client_order_id.startswith(beat.names)]
+        pace = self._rules.fresh_s / FRESH_S  # a simulated market's time passes faster
+        since_s = (max(own, default=0) - beat.time_ns) / SECOND_NS / pace
+        return self._heard_s + since_s if since_s > self._rules.alarm_s else never
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
         """Lift the guard's own fence where something is held after all: an exit must find its way."""
@@ -270,8 +302,8 @@ class Watch:
             self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
         elif look.positions and self._looks[-1].asked_s > self._settled_s:
             self._settled_s = self._looks[-1].asked_s
-            held = ", ".join(f"{position.quantity} {position.symbol}" for position in look.positions)
-            return [Alarm("guard_acts", f"it lifts its fence: the account holds {held}"), Fence(False)]
+            what = f"it lifts its fence: the account holds {_shown(look.positions)}"
+            return [Alarm("guard_acts", what), Fence(False)]
         return []
 
     # --- acting -----------------------------------------------------------------------------------------------------
@@ -292,13 +324,14 @@ class Watch:
                 actions += [Alarm("guard_acts", what), Fence(True)]
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
-        if rules.act == "close" and look.positions and look.market_open and not beat.leaving:
+        both = look.positions and former.positions
+        if rules.act == "close" and both and look.market_open and not beat.leaving:
             if now_s - self._closed_s >= CLOSE_AGAIN_S:
-                self._closed_s = now_s
+                self._closed_s, self._closes = now_s, True
                 actions += [Alarm("guard_acts", f"it closes everything: {_shown(look.positions)}"), Close()]
             self.state = "closing"
             return actions
-        stops, bare = self._missing(look, former)
+        stops, bare = self._missing(look, former, now_s)
         actions += [Rest(stop) for stop in stops]
         done = [f"cancels {order.client_order_id}" for order in entries]
         done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
@@ -309,42 +342,58 @@ class Watch:
         self.state = "unprotected" if bare else "protected"
         return actions
 
-    def _missing(self, look: AccountLook, former: AccountLook) -> tuple[list[SubmitOrder], dict[str, str]]:
-        """Return the stops that are missing and known, and why others are not rested: symbol -> the reason."""
+    def _missing(
+        self, look: AccountLook, former: AccountLook, now_s: float
+    ) -> tuple[list[SubmitOrder], dict[str, str]]:
+        """Return the stops that both looks miss and that are known, and why others are not rested: symbol -> why."""
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
-        positions = {position.symbol: position for position in look.positions}
-        before = {position.symbol: position.quantity for position in former.positions}
-        for symbol, held in self._held(look).items():
-            position, known = positions.get(symbol), beat.holds.get(symbol)
-            if held <= 0 or position is None:
-                continue
-            uncovered = held - sum(
-                _rest_of(order) for order in _open(look) if (order.symbol, order.side) == (symbol, -1)
-            )
-            if position.available is not None:
-                uncovered = min(uncovered, int(position.available))
-            if uncovered <= 0:
-                continue
-            others = known.others if known is not None else 0
+        there, before = _whole(look), _whole(former)
+        bare_before = self._uncovered(former)
+        for symbol, uncovered in self._uncovered(look).items():
+            known = beat.holds.get(symbol)
+            missing = min(uncovered, bare_before.get(symbol, 0))
+            if missing <= 0 or (not there[symbol] and (self._closes or not there)):
+                continue  # covered, or closed
+            expected = self._held(look)[symbol] + (known.others if known is not None else 0)
+            left_over = self._closes and 0 < there[symbol] < expected  # by the guard's own call
             if known is None or known.stop is None:
-                bare[symbol] = f"{uncovered} are without a stop, and the desk told none"
-            elif position.quantity != held + others or before.get(symbol) != position.quantity:
+                bare[symbol] = f"{missing} are without a stop, and the desk told none"
+            elif (there[symbol] != expected and not left_over) or before[symbol] != there[symbol]:
                 bare[symbol] = (
-                    f"the account has {position.quantity}, expected are {held + others}: a split, or a person"
+                    f"the account has {there[symbol]}, expected are {expected}: a split, another name, or a person"
                 )
+            elif look.changed is None:
+                bare[symbol] = "whether a corporate action changed what its price means is not known"
             elif symbol in look.changed:
                 bare[symbol] = "a corporate action may have changed what its price means"
             elif parse_occ(symbol) is not None and not look.market_open:
                 bare[symbol] = "a stop of an option is for the day, and the market is closed"
-            elif self._rested[symbol] >= STOPS_MAX:
+            elif not self._may_rest(symbol, now_s):
                 bare[symbol] = f"no stop stays: {self._refused.get(symbol, 'somebody takes it away')}"
             else:
-                number = self._rested[symbol]
-                self._rested[symbol] += 1
-                name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{number}"
-                stops.append(_stop(name, symbol, uncovered, known.stop, known.limit))
+                rested = self._rested[symbol]
+                name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{len(rested)}"
+                rested.append(now_s)
+                self._refused.pop(symbol, None)
+                stops.append(_stop(name, symbol, missing, known.stop, known.limit))
         return stops, bare
+
+    def _may_rest(self, symbol: str, now_s: float) -> bool:
+        """Return whether another stop may be tried: not after three that the broker refused, or somebody took away."""
+        within_s = REFUSED_S if symbol in self._refused else TAKEN_S
+        return sum(now_s - at_s < within_s for at_s in self._rested[symbol]) < STOPS_MAX
+
+    def _uncovered(self, look: AccountLook) -> dict[str, int]:
+        """Return what the desk holds of each symbol, and no order sells."""
+        bare = dict(self._held(look))
+        for order in _open(look):
+            if order.side < 0 and order.symbol in bare:
+                bare[order.symbol] -= _rest_of(order)
+        for position in look.positions:
+            if position.symbol in bare and position.available is not None:
+                bare[position.symbol] = min(bare[position.symbol], int(position.available))
+        return bare
 
     def _held(self, look: AccountLook) -> Mapping[str, int]:
         """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since."""
@@ -354,7 +403,7 @@ class Watch:
         for order in look.orders:
             name, known = order.client_order_id, beat.orders.get(order.client_order_id)
             ours = name.startswith((beat.names, f"{self._rules.prefix}-"))
-            if ours and (known is not None or order.submitted_ns > beat.time_ns):
+            if known is not None or (ours and order.submitted_ns > beat.time_ns):
                 held[order.symbol] += order.side * (int(order.filled) - (known or 0))
         return held
 
@@ -365,11 +414,16 @@ class Watch:
         if look is None:
             held = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
             return f"the account cannot be looked at; by its last heartbeat it held {held}"
-        held = _shown(position for position in look.positions if self._held(look).get(position.symbol))
+        ours, there = self._held(look), _whole(look)
+        held = _shown(position for position in look.positions if ours.get(position.symbol))
+        gone = ", ".join(f"{count} {symbol}" for symbol, count in ours.items() if count > 0 and symbol not in there)
         working = [o.client_order_id for o in _open(look) if o.side > 0 and o.client_order_id.startswith(beat.names)]
         stops = [order for order in _open(look) if order.side < 0 and isinstance(order.stop_price, Decimal)]
         parts = [f"holds {held}"] if held else []
         parts += [f"{len(stops)} stops rest"] if held else []
+        parts += (
+            [f"does not have {gone}, which the desk held, and has {_shown(look.positions)}"] if gone and there else []
+        )
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)
 
@@ -379,7 +433,13 @@ def _open(look: AccountLook) -> list[BrokerOrder]:
 
 
 def _rest_of(order: BrokerOrder) -> int:
-    return int(order.quantity - order.filled)
+    """Return what it may still fill; 0 of an order for an amount of USD, which has no quantity."""
+    return max(int(order.quantity - order.filled), 0)
+
+
+def _whole(look: AccountLook) -> Counter[str]:
+    """Return the account's whole shares and contracts: a fraction, as a reinvested dividend leaves it, is no desk's."""
+    return Counter({position.symbol: int(position.quantity) for position in look.positions})
 
 
 def _shown(positions: Iterable[BrokerPosition]) -> str:

@@ -18,8 +18,9 @@ from daemon.core.draft import Draft
 from daemon.core.effects import CancelOrder, LiftFence, SubmitOrder
 from daemon.core.limits import Trading
 from daemon.core.orders import ACCEPTED
+from daemon.core.state import Identity
 from daemon.operator.heartbeat import heartbeat_of
-from tests.support.core.desk import of
+from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, of
 from tests.support.core.resting import LIMITED, RESTS, STOP, alarms, daily, holding_calls, protected, stops
 from tests.support.core.two_shares import Desk
 
@@ -93,6 +94,22 @@ def test_a_stop_of_the_guard_that_sold_meanwhile_is_booked_at_its_price() -> Non
     assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
 
 
+@pytest.mark.parametrize("sold", [10, 4])
+def test_a_stop_of_the_guard_is_booked_once_whatever_later_reports_repeat(sold: int) -> None:
+    desk = bare()
+    name = by_guard(desk, "SPY", 10, desk.at(20))
+    desk.account.fill(name, sold, "54.00", desk.at(30))
+    desk.account.end(name, "filled" if sold == 10 else "canceled")
+    returns(desk, 60)
+    cash = desk.state.book.cash
+    begins = SESSIONS[1].open_ns - MINUTE
+    desk.put(ev.SessionScheduled(begins, SESSIONS[1], SESSIONS[2:]))
+    desk.put(desk.account.report(begins + 1))  # it reaches back a day and more, and has that order again
+    left = desk.state.book.positions.get("SPY")
+    assert (desk.state.book.cash, 0 if left is None else left.quantity) == (cash, 10 - sold)
+    assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
+
+
 def test_a_stop_of_the_guard_that_sold_a_part_leaves_the_rest_covered() -> None:
     desk = bare()
     name = by_guard(desk, "SPY", 10, desk.at(20))
@@ -137,6 +154,19 @@ def test_its_sale_takes_a_stop_of_the_guard_away_first() -> None:
     asked = desk.answer(0.0, 1.0)
     assert [effect.client_order_id for effect in of(asked, CancelOrder)] == [name]
     assert of(asked, SubmitOrder) == []
+
+
+def test_a_desk_that_begins_anew_with_what_a_guard_s_stop_covers_ends_that_stop() -> None:
+    former = bare()
+    name = by_guard(former, "SPY", 10, former.at(20))
+    desk = Desk(GUARDED)  # its journal is lost
+    desk.state = desk.core.start(Identity("live", "d", "share_bars", "e2", "sip"), GUARDED)
+    desk.account = former.account
+    desk.put(ev.SessionScheduled(desk.at(60), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(60, 1)))
+    desk.put(ev.AcceptBrokerRequested(desk.at(61), "they are mine", "ann"))
+    begun = desk.put(desk.account.report(desk.at(61, 1)))
+    assert desk.state.book.positions["SPY"].quantity == 10
+    assert name in {effect.client_order_id for effect in of(begun, CancelOrder)}
 
 
 # --- entries that were cancelled --------------------------------------------------------------------------------------
@@ -189,6 +219,17 @@ def test_a_fence_that_does_not_lift_halts_again() -> None:
     desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))
     desk.put(ev.ResumeRequested(desk.at(2), "the host is back", "ann"))
     desk.put(desk.account.report(desk.at(2, 11), blocked=FENCED))
+    assert "fenced" in desk.halted()
+
+
+def test_a_fence_around_something_that_is_held_lifts_at_once_and_the_halt_stays() -> None:
+    desk, _ = protected(GUARDED)
+    heard = desk.put(desk.account.report(desk.at(3, 1), blocked=FENCED))
+    assert len(of(heard, LiftFence)) == 1
+    assert "fenced" in desk.halted()
+    assert of(desk.put(desk.account.report(desk.at(3, 5), blocked=FENCED)), LiftFence) == []  # on its way
+    assert len(of(desk.put(desk.account.report(desk.at(3, 20), blocked=FENCED)), LiftFence)) == 1  # not taken: again
+    desk.put(desk.account.report(desk.at(3, 30)))
     assert "fenced" in desk.halted()
 
 

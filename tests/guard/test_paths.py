@@ -150,6 +150,28 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
     assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b'{"x":' + b"[" * 100_000,
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"desk":"\\ud800"}',
+        b'{"holds":{"SPY":[1,0,"NaN",null]}}',
+        b'{"holds":{"SPY":[1e999,0,"1",null]}}',
+    ],
+)
+def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes, tmp_path: Path) -> None:
+    assert genuine(payload, Heartbeat, "paper-1", KEY) is None
+    assert genuine(payload, GuardBeat, "paper-1", KEY) is None
+    for name in ("heartbeat", "guard"):
+        (tmp_path / f"paper-1.{name}.json").write_bytes(payload)
+    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+    assert taken(tmp_path, GuardBeat, "paper-1", KEY) is None
+
+
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])
 def test_a_weak_key_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(KeyRefused, match="openssl rand -hex 32") as refused:

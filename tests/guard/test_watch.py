@@ -272,7 +272,7 @@ def test_a_refused_stop_is_told_with_the_broker_s_words() -> None:
     world.broker.refuses = True
     world.run(60)
     dead(world)
-    world.run(HOUR)
+    world.run(RULES.act_s + 600)
     assert len(world.guard.acts()) == 3
     assert "insufficient qty" in str(world.guard.done)
 
@@ -422,6 +422,216 @@ def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
         world.run(10)
         world.guard.watch.heard(old, world.now_s, world.now_ns)
     assert len(world.guard.acts()) == 1
+
+
+def test_a_desk_that_sends_orders_lives_though_nobody_hears_it() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)  # for the guard: its heartbeat is cut, and it trades on
+    for _ in range(30):
+        world.broker.end(world.own("QQQ", 1, 5))
+        world.run(120)
+    assert world.guard.acts() == []
+    assert {"desk_silent", "guard_doubts"} == set(world.guard.alarms())
+    ordered_s = world.now_s - 120
+    world.run(RULES.act_s)
+    (closed_s,) = [at_s for at_s, action in world.guard.done if action == Close()]
+    assert RULES.act_s <= closed_s - ordered_s <= LATEST
+
+
+def test_what_a_guard_or_a_person_orders_is_no_life_of_the_desk() -> None:
+    world = World()
+    world.run(60)
+    died_s = dead(world)
+    for number in range(30):
+        order = replace_name(world, world.own("QQQ", 1, 5), f"by-hand-{number}")
+        world.broker.orders = {"by-hand": order}
+        world.run(20)
+    assert world.guard.when("guard_acts")[0] - died_s <= LATEST
+
+
+# --- what is new since the last act, and what two looks agree on -----------------------------------------------------
+
+
+def test_a_look_that_was_asked_for_before_its_stop_was_sent_brings_no_second_stop() -> None:
+    """With a person's shares in the account the broker would take it, and sell what is theirs."""
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    before, asked_s = world.broker.look(), 0.0
+    while not world.guard.acts():
+        before, asked_s = world.broker.look(), world.now_s + 1
+        world.run(5)
+    world.guard.watch.looked(before, asked_s)  # its answer comes after the stop was sent
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert len(world.guard.acts()) == 1
+
+
+def test_an_answer_that_takes_long_to_a_stop_brings_no_second_one() -> None:
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    while not world.guard.acts():
+        world.run(5)
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    world.broker.put(rest.order, world.now_ns)
+    world.guard.watch.carried_out(world.now_s + 40)
+    world.guard.executes = True
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:
+    """A person sells by hand, or a desk that lives and cannot be heard: the stop goes, and the sale follows."""
+    world = World()
+    name = world.own("SPY", -1, 10, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    while round(world.now_s / 5) % 6 != 5:  # a moment before a look
+        world.run(5)
+    world.broker.end(name)
+    world.run(5)
+    world.own("SPY", -1, 10)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+
+
+def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
+    world = World(replace(RULES, act="close", fence=False), held=0)
+    world.desk.holds = {"SPY": Held(10, 0, Decimal("55.00"), None)}
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.broker.positions = {"SPY": 10}
+    bought_s = world.now_s
+    world.run(120)
+    (closed_s,) = [at_s for at_s, action in world.guard.done if action == Close()]
+    assert closed_s - bought_s > 30
+
+
+# --- fractions, expiries, renamings, days ----------------------------------------------------------------------------
+
+
+def test_a_fraction_from_a_reinvested_dividend_keeps_no_stop_away() -> None:
+    world = World()
+    world.broker.positions = {"SPY": Decimal("10.37")}  # type: ignore[dict-item]
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert [int(action.order.quantity) for action in world.guard.acts() if isinstance(action, Rest)] == [10]
+    assert world.guard.alarms() == ["desk_silent", "guard_acts"]
+
+
+def test_a_position_that_is_there_under_another_name_is_told_and_is_not_flat() -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.broker.positions = {"XSPY": 10}
+    world.run(HOUR)
+    told = [action for _, action in world.guard.done]
+    assert world.guard.acts() == []
+    assert "10 SPY" in str(told[0])
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_an_option_s_stop_is_rested_again_each_day_of_a_long_silence() -> None:
+    world = World(held=0)
+    call = "SPY280121C00500000"
+    world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), None)}, {call: 3}
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    for day in range(6):
+        for order in world.broker.working(-1):
+            world.broker.end(order.client_order_id, "expired")
+        world.broker.is_open = False
+        world.run(17 * HOUR)
+        world.broker.is_open = True
+        world.run(7 * HOUR)
+        assert world.broker.stops() == {call: 3}, day
+
+
+def test_a_broker_that_refuses_for_a_while_is_asked_again_later() -> None:
+    world = World()
+    world.broker.refuses = True
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.broker.refuses = False
+    world.run(2 * HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
+def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(600)
+    assert Close() in world.guard.acts()
+    world.broker.positions = {"SPY": 4}  # the broker's own orders sold six
+    world.broker.is_open, world.guard.executes = False, True
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 4}
+
+
+def test_what_its_close_sold_is_no_renaming_and_what_is_stuck_is_covered_at_the_end() -> None:
+    world = World(replace(RULES, act="close"))
+    world.desk.holds = {**world.desk.holds, "QQQ": Held(5, 0, Decimal("40.00"), None)}
+    world.broker.positions = {"SPY": 10, "QQQ": 5}
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(600)
+    world.broker.positions = {"QQQ": 5}  # trading in it is halted
+    world.broker.is_open, world.guard.executes = False, True
+    world.run(HOUR)
+    assert "guard_unprotected" not in world.guard.alarms()
+    assert world.broker.stops() == {"QQQ": 5}
+    world.broker.is_open = True
+    world.run(300)
+    assert world.broker.positions == {}
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
+def test_a_second_death_within_the_hour_tells_what_is_unprotected_again() -> None:
+    world = World()
+    world.desk.holds = {"SPY": Held(10, 0, None, None)}
+    world.run(60)
+    dead(world)
+    world.run(900)
+    world.desk.restart(world.now_ns)
+    world.run(300)
+    dead(world)
+    world.run(900)
+    assert len(world.guard.when("guard_unprotected")) == 2
+
+
+def test_where_corporate_actions_are_not_known_entries_are_cancelled_and_no_stop_is_rested() -> None:
+    world = World()
+    mine = world.own("QQQ", 1, 5)
+    world.broker.changed = None
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    assert [type(action) for action in world.guard.acts()] == [Cancel]
+    assert world.broker.orders[mine].status == "canceled"
+    assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_a_person_s_sale_for_dollars_makes_nothing_bare() -> None:
+    world = World(others=30)
+    world.run(60)
+    dead(world)
+    name = world.own("SPY", -1, 10)
+    order = with_fields(replace_name(world, name, "by-hand"), quantity=Decimal(0), filled=Decimal(5))
+    world.broker.orders = {"by-hand": order}
+    world.run(HOUR)
+    assert sum(action.order.quantity for action in world.guard.acts() if isinstance(action, Rest)) <= 10
 
 
 # --- guards that come and go ------------------------------------------------------------------------------------------

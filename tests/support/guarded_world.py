@@ -36,7 +36,7 @@ class Broker:
     is_open: bool = True
     number: str = "PA1"
     ahead_s: float = 0.0
-    changed: frozenset[str] = frozenset()
+    changed: frozenset[str] | None = frozenset()
     refuses: bool = False
 
     def put(self, order: SubmitOrder, at_ns: int) -> bool:

@@ -12,9 +12,10 @@ from daemon.brokers.alpaca.assemble import AlpacaAdmin, accesses, broker_clock
 from daemon.brokers.alpaca.rest.client import guard_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import AccountLook
+from daemon.brokers.api import AccountLook, BrokerError
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import SubmitOrder
+from daemon.core.events import BrokerOrder
 from daemon.core.orders import FENCE
 from daemon.host.time.clock import Clock
 from strategies.kit.units import SECOND_NS
@@ -32,6 +33,7 @@ class AlpacaGuarded:
         market = MarketData(data, self._queues[2])
         self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings.feed)
         self._changed: dict[str, frozenset[str]] = {}  # by day
+        self._ended: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
         """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
@@ -41,16 +43,10 @@ class AlpacaGuarded:
         rows = await self._reads.open_orders()
         rows += await self._reads.orders_since(since_ns)
         orders = {order.order_id: order for order in map(wire.order, rows)}
-        missing = sorted(set(names) - {order.client_order_id for order in orders.values()})
-        for name in missing[:NAMES_MAX]:
-            if (row := await self._reads.order_by_client_id(name)) is not None:
-                order = wire.order(row)
-                orders[order.order_id] = order
+        for order in await self._named(set(names) - {order.client_order_id for order in orders.values()}):
+            orders[order.order_id] = order
         positions = tuple(map(wire.position, await self._reads.positions()))
         account = await self._reads.account()
-        for day in days:
-            if day not in self._changed:
-                self._changed[day] = await self._changes_of(day)
         return AccountLook(
             number=wire.required_text(account, "account_number"),
             ahead_s=(clock.now_ns - between_ns) / SECOND_NS,
@@ -58,8 +54,27 @@ class AlpacaGuarded:
             fenced=account.get(FENCE) is True,
             positions=positions,
             orders=tuple(orders.values()),
-            changed=frozenset().union(*(self._changed[day] for day in days)),
+            changed=await self._changes(days),
         )
+
+    async def _named(self, names: set[str]) -> list[BrokerOrder]:
+        """Return the orders of these names; one that has ended is asked for once."""
+        for name in sorted(names - self._ended.keys())[:NAMES_MAX]:
+            if (row := await self._reads.order_by_client_id(name)) is not None:
+                self._ended[name] = wire.order(row)
+        found = [self._ended[name] for name in names & self._ended.keys()]
+        self._ended = {order.client_order_id: order for order in found if order.status in wire.ENDED}
+        return found
+
+    async def _changes(self, days: Sequence[str]) -> frozenset[str] | None:
+        """Return the symbols; None where the broker does not say: the rest of the look counts all the same."""
+        try:
+            for day in days:
+                if day not in self._changed or day == max(days):  # of the newest one more may be announced yet
+                    self._changed[day] = await self._changes_of(day)
+        except BrokerError:
+            return None
+        return frozenset().union(*(self._changed[day] for day in days))
 
     async def _changes_of(self, day: str) -> frozenset[str]:
         rows = await self._reads.shares_changed(day)

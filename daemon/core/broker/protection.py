@@ -459,16 +459,20 @@ def is_guarded(draft: Draft) -> bool:
     return not isinstance(draft.trading.guard_prefix, UnsetType)
 
 
+def _is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
+    """Return whether the order bears the guard's prefix and is a stop."""
+    prefix = draft.trading.guard_prefix
+    named = not isinstance(prefix, UnsetType) and report.client_order_id.startswith(f"{prefix}-")
+    return named and report.side < 0 and not isinstance(report.stop_price, UnsetType)
+
+
 def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
     """Take a stop that the guard rested while the desk was silent as the desk's own; None for any other order.
 
     Its fills count as those of a resting stop. What the guard never sends, a buy or a fraction, is no order of it.
     """
-    prefix, (stop, began_ns) = draft.trading.guard_prefix, (report.stop_price, draft.broker.began_ns)
-    if isinstance(prefix, UnsetType) or not report.client_order_id.startswith(f"{prefix}-"):
-        return None
     whole = report.quantity == int(report.quantity) and report.quantity > 0
-    if report.side > 0 or not whole or isinstance(stop, UnsetType) or not 0 < began_ns <= report.submitted_ns:
+    if not _is_of_guard(draft, report) or not whole or not 0 < draft.broker.began_ns <= report.submitted_ns:
         return None
     if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
         return None
@@ -486,7 +490,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         status=ACCEPTED,
         submitted_ns=report.submitted_ns,
         order_id=report.order_id,
-        stop_price=stop,
+        stop_price=report.stop_price,
     )
     draft.put_order(order)
     draft.alarm("guard_acted", f"{report.client_order_id}: it rested a stop of {report.quantity} {report.symbol}")
@@ -518,13 +522,14 @@ def cover_of(draft: Draft) -> dict[str, Cover]:
 
 
 def end_former(draft: Draft, report: BrokerOrder) -> None:
-    """End a stop that this strategy's desk rested under a journal that is lost: its shares are now in this one's book.
+    """End a stop that this strategy's desk, or its guard, rested under a lost journal: this one's book has its shares.
 
     Its name says so; nothing else would ever end it, and it holds back what it covers.
     """
     epoch, *rest = report.client_order_id.rsplit("-", 4)
     strategy, number, leg, attempt = rest if len(rest) == NAME_PARTS else ("", "", "", "")
     named = (strategy, leg, attempt) == (draft.identity.strategy, str(PROTECTION_LEG), "0") and number.isdecimal()
-    if epoch and named and report.side < 0 and report.symbol in draft.book.positions:
+    ours = (bool(epoch) and named) or _is_of_guard(draft, report)
+    if ours and report.side < 0 and report.symbol in draft.book.positions:
         draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
         draft.effects.append(CancelOrder(report.client_order_id))

@@ -29,7 +29,7 @@ from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of,
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.protection import end_former, is_guarded
 from daemon.core.draft import Draft
-from daemon.core.effects import AskBroker, CancelOrder
+from daemon.core.effects import AskBroker, CancelOrder, LiftFence
 from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
@@ -162,6 +162,9 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
     lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
     if FENCE in blocked and is_guarded(draft) and not lifting:
         draft.halt("fenced", f"{blocked}: its guard did that while this desk was silent; a resume lifts it")
+        if draft.book.positions:  # bought before the fence, and told since: the way out stays open, the halt too
+            draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
+            draft.effects.append(LiftFence())
     if CLOSED & set(blocked.split(", ")):
         draft.halt("account_blocked", blocked)
     elif blocked:

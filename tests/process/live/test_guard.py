@@ -59,6 +59,14 @@ def working(played: Stage, side: str) -> dict[str, int]:
     return {order.client_order_id: int(order.qty or 0) for order in orders if order.side == side}
 
 
+def remembered(played: Stage) -> dict[str, int]:
+    """Symbol -> quantity of the newest heartbeat that the guard has kept; {} before the first."""
+    with contextlib.suppress(OSError):
+        kept = json.loads((played.folder / "guard" / "paper-1.json").read_text())
+        return {symbol: held[0] for symbol, held in kept["beat"]["holds"].items()}
+    return {}
+
+
 def cancel_all(played: Stage) -> None:
     """Cancel what works, on the server's thread."""
     for order in tuple(played.account.working.values()):
@@ -70,32 +78,19 @@ def kill(played: Stage) -> None:
     played.daemons[-1].wait(10)
 
 
-def told(played: Stage) -> set[str]:
-    """The symbols of what the newest heartbeat says is held; "?" before there is one, or for nothing."""
-    heartbeat = played.folder.parent / "drop" / "paper-1.heartbeat.json"
-    return (set(json.loads(heartbeat.read_text())["holds"]) if heartbeat.exists() else set()) or {"?"}
-
-
-def kill_while_it_holds(played: Stage) -> dict[str, int]:
-    """Kill the daemon with a position and its stop; returns what is held. It may sell in the very moment: once more."""
-    while True:
-        until(
-            lambda: bool(working(played, "sell")) and told(played) == set(played.held()), "a stop rests, the desk told"
-        )
-        kill(played)
-        if held := played.held():
-            return held
-        played.start(environment=SECRETS)
-
-
 def test_a_guard_protects_what_a_killed_daemon_held_and_the_next_one_takes_it_over(tmp_path: Path) -> None:
     rules: Table = {**watched(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
     with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
         played.start(environment=SECRETS)
         until(lambda: bool(played.held()) and bool(working(played, "sell")), "a share is held, and its stop rests")
         with guarding(played) as log:
-            until((played.folder / "guard" / "paper-1.json").exists, "the guard remembers the heartbeat")
-            held = kill_while_it_holds(played)
+            until(lambda: bool(json.loads((tmp_path / "drop" / "paper-1.heartbeat.json").read_text())["holds"]), "told")
+            until(
+                lambda: remembered(played) == played.held() != {}, "the guard knows what is held, and it is held still"
+            )
+            kill(played)
+            held = played.held()
+            assert held
             played.server.call(partial(cancel_all, played))  # somebody cancels its stop
             until(lambda: set(working(played, "sell").values()) == set(held.values()), "the guard's stops rest")
             names = set(working(played, "sell"))

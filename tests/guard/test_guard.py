@@ -1,0 +1,211 @@
+"""The guard at work around its watch: what it remembers, what it looks at, and what it still carries out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from daemon.brokers.alpaca.guarded import AlpacaGuarded
+from daemon.brokers.alpaca.rest.client import Unanswered
+from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import AccountLook
+from daemon.config.load import DeskSettings, load
+from daemon.core.effects import SubmitOrder
+from daemon.guard.command import STRATEGY, TABLES, Guard
+from daemon.guard.watch import Cancel, Close, Fence
+from daemon.host.time.clock import Clock
+from daemon.operator.heartbeat import Heartbeat, Held, parse_key, signed
+from daemon.operator.log import Log
+from tests.support.desks.desk_at_work import until
+
+KEY = parse_key("5a" * 32)
+SECOND = 1_000_000_000
+
+
+class Account:
+    """An account that holds ten SPY, and remembers what was asked of it."""
+
+    admin: Any = None
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.fenced, self.held = False, 10
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+        return AccountLook("PA1", 0.0, True, self.fenced, (), (), frozenset())
+
+    async def rest(self, stop: SubmitOrder) -> None:
+        self.asked.append(f"rest {stop.client_order_id}")
+
+    async def cancel(self, order_id: str) -> None:
+        self.asked.append(f"cancel {order_id}")
+        await self.answers.wait()
+
+    async def fence(self, *, on: bool) -> None:
+        self.asked.append(f"fence {on}")
+        self.fenced = on
+
+    async def close(self) -> None:
+        pass
+
+
+def settings_of(folder: Path) -> DeskSettings:
+    path = folder / "config.toml"
+    path.write_text(f'[guard]\nprefix = "guard"\ndrop_dir = "{folder}"\nact = "protect"\n')
+    return load(path, STRATEGY, only=TABLES)
+
+
+class Host:
+    """A guard with a clock of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now_s = folder, 1000.0
+        self.account = Account()
+        self.clock = Clock.real()
+        self.guard = self.started()
+
+    def started(self) -> Guard:
+        log = Log("error", "json", stream=io.StringIO())
+        return Guard(
+            settings_of(self.folder), self.account, KEY, None, self.folder / "kept.json", log, self.clock,
+            lambda: self.now_s,
+        )  # fmt: skip
+
+    def beat(self, counter: int = 1) -> Heartbeat:
+        beat = Heartbeat(
+            desk="paper-1",
+            life=1,
+            counter=counter,
+            time_ns=self.clock.now_ns(),
+            account="PA1",
+            names="e1-online_dqn-",
+            leaving=False,
+            holds={"SPY": Held(10, 0, Decimal("55.00"), None)},
+            orders={},
+        )
+        return signed(beat, KEY)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.chdir(tmp_path)
+    return Host(tmp_path)
+
+
+async def test_a_guard_that_restarts_knows_its_own_fence(host: Host) -> None:
+    host.guard.heard("folder", host.beat())
+    host.guard._remember()
+    host.guard.watch.fenced = True  # it fences a desk that is silent: no heartbeat came since
+    host.guard._remember()
+    again = host.started()
+    assert again.watch.fenced
+    assert again.watch.beat == host.guard.watch.beat
+    again.watch.fenced = False
+    again._remember()
+    assert not host.started().watch.fenced
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [b"", b"\xff", b'{"beat":{"desk":"\xff"}}', b'{"beat":{"x":' + b"[" * 50_000, b"{}", b'{"beat":null}', b"[]"],
+)
+async def test_a_memory_that_is_torn_is_none(kept: bytes, host: Host) -> None:
+    (host.folder / "kept.json").write_bytes(kept)
+    again = host.started()
+    assert (again.watch.beat, again.watch.fenced) == (None, False)
+
+
+async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_back(host: Host) -> None:
+    guard, account = host.guard, host.account
+    guard.heard("folder", host.beat())
+    for _ in range(40):  # it falls silent, while the guard's own message comes back
+        host.now_s += 10
+        guard.watch.echoed("folder", host.now_s)
+        guard.watch.turn(host.now_s)
+    account.answers.clear()
+    for action in (Cancel("a", "a"), Cancel("b", "b"), Close(), Fence(True), Fence(False)):
+        guard._orders.put_nowait(action)
+    acting = asyncio.ensure_future(guard._act_on())
+    await until(lambda: bool(account.asked))
+    guard.heard("folder", host.beat(2))
+    account.answers.set()
+    await guard._orders.join()
+    acting.cancel()
+    await asyncio.gather(acting, return_exceptions=True)
+    assert account.asked == ["cancel a", "fence False"]  # a fence is lifted whoever lives: an exit needs its way
+
+
+async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
+    own = host.guard.own_beat()
+    host.guard.echoed("folder", own)
+    assert host.guard.watch.blind(host.now_s) == []
+    host.now_s += 1000
+    host.guard.echoed("folder", own)
+    assert host.guard.watch.blind(host.now_s) == ["folder"]
+    host.guard.echoed("folder", host.guard.own_beat())
+    assert host.guard.watch.blind(host.now_s) == []
+
+
+class Announcements:
+    """The broker's announcements of corporate actions: first none, then one, then no answer."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] | None = []
+        self.days: list[str] = []
+
+    async def shares_changed(self, day: str) -> list[dict[str, Any]]:
+        self.days.append(day)
+        if self.rows is None:
+            raise Unanswered("GET /corporate_actions/announcements: 503")
+        return self.rows
+
+
+async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answer() -> None:
+    account, asked = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
+    account._reads, account._changed = cast(TradingReads, asked), {}
+    days = ("2026-11-24", "2026-11-23")
+    assert await account._changes(days) == frozenset()
+    asked.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
+    assert "SPY" in (await account._changes(days) or ())
+    assert asked.days == ["2026-11-24", "2026-11-23", "2026-11-24"]
+    asked.rows = None
+    assert await account._changes(days) is None
+    assert await account._changes(()) == frozenset()
+
+
+class Orders:
+    """Thirty orders of the broker by name, of which one works."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def order_by_client_id(self, name: str) -> dict[str, Any]:
+        self.asked.append(name)
+        status = "new" if name == "n05" else "canceled"
+        return {
+            "id": f"id-{name}",
+            "client_order_id": name,
+            "symbol": "SPY",
+            "side": "sell",
+            "qty": "1",
+            "status": status,
+        }
+
+
+async def test_an_order_that_has_ended_is_asked_for_once_however_long_the_silence() -> None:
+    account, orders = AlpacaGuarded.__new__(AlpacaGuarded), Orders()
+    account._reads, account._ended = cast(TradingReads, orders), {}
+    names = {f"n{number:02}" for number in range(30)}
+    assert len(await account._named(names)) == 20
+    assert len(await account._named(names)) == 30
+    orders.asked.clear()
+    assert {order.client_order_id for order in await account._named(names)} == names
+    assert orders.asked == ["n05"]
