@@ -123,9 +123,9 @@ def mark_borders(trace: Trace) -> None:
             trace.mark(f"order {order['side']} {order['symbol']}")
         return send(http, request, *arguments, **more)
 
-    def stepping(machine: Any, state: Any, event: Any) -> Any:
+    def stepping(machine: Any, state: Any, event: Any, *facts: Any) -> Any:
         trace.mark(f"event {type(event).__name__}")
-        return step(machine, state, event)
+        return step(machine, state, event, *facts)
 
     connection.recv, adapter.send, core.step = receiving, sending, stepping
 

@@ -40,11 +40,6 @@ def share_guard(rules: Basket) -> QuoteGuard:
     return QuoteGuard(2 * collar, collar, ZERO, ZERO)
 
 
-def option_guard(limits: Risk) -> QuoteGuard:
-    """Return the guard of an option desk: its limits on the width of a quote and on a leap."""
-    return QuoteGuard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
-
-
 def is_quote(quote: Quote, now_ns: int) -> bool:
     """Return False for an invalid quote: no side, a negative, crossed or infinite price, a time in the future."""
     bid, ask = quote.bid, quote.ask

@@ -284,7 +284,7 @@ def risk_view(draft: Draft) -> RiskView:
         spendable=spendable(draft),
         deficit=deficit(draft.broker.funds),
         overnight=draft.spec.overnight,
-        blind=blindness(draft),
+        blind=blindness(draft) if draft.book.positions else "",
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,
     )

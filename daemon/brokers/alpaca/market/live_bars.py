@@ -123,7 +123,10 @@ class BarBuilder:
         return [*(self._close(start) for start in whole), *self.torn(now_ns)]
 
     def take(self, event: BarClosed | BarCorrected) -> list[BarClosed | BarCorrected]:
-        """Add a minute, first or corrected; return what it closes or corrects."""
+        """Add a minute, first or corrected; return what it closes or corrects: of a width of one minute, itself."""
+        if self._width_ns == MINUTE_NS:
+            self._out_ns = max(self._out_ns, event.bar.start_ns)
+            return [event]
         time_ns, start = event.time_ns, self._note(event.bar)
         out: list[BarClosed | BarCorrected] = []
         if start in self._own:

@@ -220,7 +220,8 @@ class RequestQueue:
             if not self._queue:
                 await self._wake.wait()
                 continue
-            wait_ns = self._wait_ns(self._queue[0][2].urgency)
+            reserve = 0 if self._queue[0][2].urgency is CallPriority.EXIT else self._reserve
+            wait_ns = max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
             if wait_ns <= 0:
                 self._bucket.take()
                 return self._first()
@@ -238,10 +239,6 @@ class RequestQueue:
         self._queue.remove(oldest)
         heapq.heapify(self._queue)
         return oldest[2]
-
-    def _wait_ns(self, urgency: CallPriority) -> int:
-        reserve = 0 if urgency is CallPriority.EXIT else self._reserve
-        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
 
 
 async def _turn(call: _Call, wait_s: float) -> None:
