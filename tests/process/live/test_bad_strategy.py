@@ -15,7 +15,7 @@ from tests.support.desks.live_desk import another_release, differences
 from tests.support.desks.stage import Tape, new_york_ns, stage
 
 DAY = "2024-11-29"  # closes at 13:00
-STRATEGY = "strategies/option_scalper/__init__.py"
+STRATEGY = "strategies/option_scalper.py"
 RULE = "        session = state.session\n        if session is None or session.date != view.session.date:\n"
 FAULTS = {
     "raises": "raise RuntimeError('no such row')",
