@@ -110,15 +110,6 @@ def sold_by_trim(quantity: int, keep_percent: int) -> int:
     return max(1, quantity * (100 - keep_percent) // 100)
 
 
-def open_entry(draft: Draft, decision: int, intent: Intent, bound: Decimal) -> str:
-    """Start an entry work that passed the gates, and pays `bound` USD a share at most; returns the work's key."""
-    goal = draft.held(intent.symbol) + intent.quantity
-    work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
-    draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
-    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
-    return work.key
-
-
 def _drive_entry(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
     order = draft.newest_attempt(work)
@@ -292,7 +283,7 @@ class TargetOutcome(NamedTuple):
 
 
 def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> TargetOutcome:
-    """Open the target's side with the candidate contract."""
+    """Open the target's side with the candidate contract: an entry work, where the gates let it pass."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
     contract = next((contract for contract in chosen if contract.right == target.side), None)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
@@ -308,7 +299,11 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     if verdicts.denials:
         draft.count_denials(denial.gate for denial in verdicts.denials)
         return TargetOutcome("denied", verdicts)
-    return TargetOutcome("ordered", verdicts, open_entry(draft, decision, intent, bound))
+    goal = draft.held(contract.symbol) + size
+    work = Work(f"{decision}.0", decision, ENTRY, "policy", contract.symbol, goal, -1, "", draft.now_ns, bound)
+    draft.wanted = {**dict.fromkeys(draft.wanted, 0), contract.symbol: goal}  # one position at a time
+    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
+    return TargetOutcome("ordered", verdicts, work.key)
 
 
 def _reduce(
@@ -600,10 +595,10 @@ def gross_exposure(view: RiskView, intent: Intent) -> str | None:
     notional, limit = intent.notional, view.limits.gross_exposure_max_usd
     if notional is None:
         return "exposure unknown: an entry needs a limit price"
-    total = notional + _reserved(view)
+    total, since_ns = notional + _reserved(view), view.now_ns - view.limits.quote_age_max_s * SECOND_NS
     for symbol, position in view.book.positions.items():
         quote = view.quotes.get(symbol)
-        if quote is None or not _fresh(view, quote):
+        if quote is None or quote.quoted_ns < since_ns:
             return f"exposure unknown: no fresh mark for {symbol}"
         if position.right and not view.identity.by_tape and is_wide(quote, view.limits):
             return f"exposure unknown: {symbol} is quoted {quote.bid}/{quote.ask}, too wide for a price"
@@ -627,10 +622,6 @@ def _reserved(view: RiskView) -> Decimal:
         ((o.limit_price or Decimal(0)) * o.remaining * OPTION_SHARES for o in view.orders.values() if o.side > 0),
         Decimal(0),
     )
-
-
-def _fresh(view: RiskView, quote: Quote) -> bool:
-    return view.now_ns - quote.quoted_ns <= view.limits.quote_age_max_s * SECOND_NS
 
 
 def price_collar(view: RiskView, intent: Intent) -> str | None:
@@ -664,7 +655,8 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
         return None  # `wide_spread` and `open_interest` deny that
     if spot <= 0:
         return "the underlying's price is unknown"
-    fresh = {symbol: other for symbol, other in view.quotes.items() if _fresh(view, other)}
+    since_ns = view.now_ns - view.limits.quote_age_max_s * SECOND_NS
+    fresh = {symbol: other for symbol, other in view.quotes.items() if other.quoted_ns >= since_ns}
     implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
     if implied is not None:
         far = abs(implied - spot) > limit * spot

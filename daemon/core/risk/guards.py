@@ -125,9 +125,10 @@ def look_up_overdue(draft: Draft) -> None:
     """
     look_up_ns = draft.trading.broker.look_up_s * SECOND_NS
     for order in tuple(draft.orders.values()):
+        if order.status not in _AWAITED or order.in_hand:
+            continue
         limit_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
-        awaited = order.status in _AWAITED and not order.in_hand
-        if awaited and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= limit_ns:
+        if draft.now_ns - max(order.news_ns, order.looked_up_ns) >= limit_ns:
             draft.look_up(order)
 
 
