@@ -350,7 +350,7 @@ RESOLUTION: dict[int, tuple[int, int, int, int, int, int]] = {
     +1: (HOLD, HOLD, EXIT, TRIM_50, TRIM_70, EXIT),
     -1: (HOLD, EXIT, HOLD, TRIM_50, TRIM_70, EXIT),
 }
-"""Side held (+1 calls, -1 puts, 0 flat) -> meaning of each action, by its index."""
+"""Side held (+1 calls, -1 puts, 0 flat) -> meaning of each action, by its index. Shared by training and live."""
 
 KEPT_PERCENT = {TRIM_50: 50, TRIM_70: 30}
 """Percent of the present holding that a trim keeps."""
@@ -373,11 +373,6 @@ class ScalperState(msgspec.Struct, frozen=True, gc=False):
     history: tuple[Bar, ...] = ()  # regular bars before this session's open, at most `HISTORY_BARS`, oldest first
     bars: tuple[Bar, ...] = ()  # this session's, oldest first
     rows: tuple[bytes, ...] = ()  # this session's last `WINDOW` emitted rows, each `ROW`, oldest first
-
-
-def resolve(action: int, side: int) -> int:
-    """Resolve `action` (index into `ACTIONS`) while holding `side`. Shared by training and live."""
-    return RESOLUTION[side][action]
 
 
 class OptionScalper:
@@ -422,7 +417,7 @@ class OptionScalper:
     def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
         """Sample at the spec's temperature and resolve against the side held. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)
-        resolved = resolve(choice.action, view.side)
+        resolved = RESOLUTION[view.side][choice.action]
         return state, Decision(choice=choice, resolved=resolved, target=_target(resolved, view.side))
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:

@@ -274,7 +274,7 @@ def risk_view(draft: Draft) -> RiskView:
         risk=draft.risk,
         model=draft.model,
         book=draft.book,
-        orders=gated(draft),
+        orders=gated(draft) if draft.orders else draft.orders,
         quotes=draft.quotes,
         basket=draft.trading.basket,
         symbols=draft.spec.symbols,
@@ -319,9 +319,8 @@ def spendable(draft: Draft) -> Decimal | None:
     funds = draft.broker.funds
     if funds is None or draft.identity.mode not in BROKER_MODES:
         return None
-    cash_account = is_cash_account(funds)
     figure = draft.desk.holds.spendable(funds)
-    if figure is None or (draft.broker.filled and not cash_account):
+    if figure is None or (draft.broker.filled and not is_cash_account(funds)):
         return None
     since = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
     return figure - sum((_spent(draft, order) for order in since), ZERO)

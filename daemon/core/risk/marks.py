@@ -53,8 +53,12 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """Move the marks; an option desk drops them with the position."""
+    held_only, book = draft.desk.holds.marks_held_only, draft.book
+    if held_only and not book.positions:
+        draft.marks, draft.leaps = {}, {}
+        return
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
-    held_only, unsettled, book = draft.desk.holds.marks_held_only, draft.basket.unsettled, draft.book
+    unsettled = draft.basket.unsettled
     if held_only:
         marks = {symbol: price for symbol, price in marks.items() if symbol in book.positions}
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in book.positions}

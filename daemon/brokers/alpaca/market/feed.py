@@ -221,6 +221,7 @@ class LiveQuotes:
         self._came_ns: dict[str, int] = {}  # when the newest streamed quote of each share came; of contracts under ""
         self._contracts: tuple[Contract, ...] = ()
         self._watched: tuple[str, ...] = ()
+        self._watched_near: frozenset[str] = frozenset()  # with their neighbours in the listing
         self._attended: frozenset[str] = frozenset()
         self._unasked: set[str] = set()
         self._quote_came = asyncio.Event()
@@ -230,12 +231,14 @@ class LiveQuotes:
     def note_listed(self, contracts: tuple[Contract, ...]) -> None:
         """Set the listing, from which neighbours come."""
         self._contracts = contracts
+        self._watched_near = with_neighbours(contracts, self._watched)
         self._restream()
 
     def watch(self, symbols: tuple[str, ...]) -> None:
         """Stream these contracts and their neighbours, so that a quote precedes the answer that needs it."""
         if symbols != self._watched:
             self._watched = symbols
+            self._watched_near = with_neighbours(self._contracts, symbols)
             self._restream()
 
     def attend(self, symbols: frozenset[str]) -> None:
@@ -256,7 +259,7 @@ class LiveQuotes:
 
     def _restream(self) -> None:
         """Stream exactly what is wanted now; ask for first quotes of what is new."""
-        symbols = with_neighbours(self._contracts, self._watched) | self._attended | frozenset(self._shares)
+        symbols = self._watched_near | self._attended | frozenset(self._shares)
         if symbols == self._streamed:
             return
         new, gone = symbols - self._streamed, self._streamed - symbols

@@ -224,16 +224,16 @@ class RequestQueue:
             wait_ns = max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
             if wait_ns <= 0:
                 self._bucket.take()
-                return self._first()
+                self._taken += 1
+                if self._oldest_each and self._taken % self._oldest_each == 0:
+                    return self._oldest()
+                return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
         return None
 
-    def _first(self) -> _Call:
-        """Take the next call out of the queue, which has an awaited one at its head."""
-        self._taken += 1
-        if not self._oldest_each or self._taken % self._oldest_each:
-            return heapq.heappop(self._queue)[2]
+    def _oldest(self) -> _Call:
+        """Take the call that has waited longest out of the queue, which has an awaited one at its head."""
         self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
         oldest = min(self._queue, key=lambda entry: entry[1])
         self._queue.remove(oldest)
