@@ -244,8 +244,7 @@ class Watch:
 
     def _alternate(self, owner: type) -> None:
         """The real network runs, its logits are replaced: BUY_CALL when flat (or HOLD for an hour), EXIT when not."""
-        from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT, HOLD
-        from strategies.option_scalper.features import FEATURES, MARKET_FEATURES
+        from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT, FEATURES, HOLD, MARKET_FEATURES
 
         name = "answer"
         answer, side_at = getattr(owner, name), 4 * (MARKET_FEATURES - len(FEATURES))  # bytes from the window's end

@@ -23,8 +23,7 @@ from bench.tapes import synthetic_minutes
 from daemon.core.limits import Trading
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
-from strategies.option_scalper import SPEC
-from strategies.option_scalper.features import feature_table
+from strategies.option_scalper import SPEC, feature_table
 from training.desks.scalper.history import History, PriceTable, price_table, read_history
 from training.desks.scalper.market import Market
 from training.gym import OptionScalperEnv

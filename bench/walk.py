@@ -42,7 +42,7 @@ OBSERVERS = ("daemon/operator/", "daemon/experience/", "daemon/host/", "daemon/a
 """Rooms whose calls, with all below them, are left out of a walk without observers: logs, status, metrics; clocks."""
 CLOCKS = ("event ClockTicked",)
 TIMERS = ("daemon/models/", "daemon/brokers/clock_check.py")
-"""Whose tasks wake by themselves, now and then."""
+"""Whose tasks wake by themselves, now and then: called by nothing of the product but by `main`, which runs them all."""
 MINUTE_DAY = "2024-11-01"
 FILLS = ("frame fill", "frame partial_fill")
 COMMANDS = {"rltraderd": "daemon.__main__:main", "train-and-export": "training.__main__:main"}
@@ -123,9 +123,9 @@ def mark_borders(trace: Trace) -> None:
             trace.mark(f"order {order['side']} {order['symbol']}")
         return send(http, request, *arguments, **more)
 
-    def stepping(machine: Any, state: Any, event: Any) -> Any:
+    def stepping(machine: Any, state: Any, event: Any, *facts: Any) -> Any:
         trace.mark(f"event {type(event).__name__}")
-        return step(machine, state, event)
+        return step(machine, state, event, *facts)
 
     connection.recv, adapter.send, core.step = receiving, sending, stepping
 
@@ -282,9 +282,8 @@ def training_walk(folder: Path) -> Iterator[Walk]:
 
 def _beside(what: str, depth: int) -> bool:
     """What runs beside each walk: observers, and what the clock alone calls."""
-    return (
-        what.startswith(OBSERVERS) or what in CLOCKS or (depth == 1 and (what.startswith(TIMERS) or ":Ticks." in what))
-    )
+    by_clock = depth <= 2 and (what.startswith(TIMERS) or ":Ticks." in what)
+    return what.startswith(OBSERVERS) or what in CLOCKS or by_clock
 
 
 def _any(_: str) -> bool:

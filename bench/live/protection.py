@@ -110,7 +110,7 @@ class Desk:
         name = f"e1-scalper-{1000 * number + 1}-0-0"
         now = self.it.desk.clock.now_ns()
         order = SubmitOrder(name, "SPY", 1, SHARES, Decimal("546.00"), "", now + 60_000_000_000)
-        self.state = self.core.take(self.state, ev.ClockTicked(now), (order,)).state
+        self.state = self.core.step(self.state, ev.ClockTicked(now), (order,)).state
         await self.it.link.release([order])
         filled = await moments.of("buy filled", began)
         self.buying = False

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import DeskSettings
@@ -93,10 +94,10 @@ class AssembledDesk:
     engine: Engine
     start: Start
 
-    async def run(self, now_ns: int | None = None) -> None:
-        """Run until the source ends or a part fails. `now_ns` is UTC; None: the recovered desk's time."""
+    def run(self, now_ns: int | None = None) -> Coroutine[Any, Any, None]:
+        """Return the run, until the source ends or a part fails. `now_ns` is UTC; None: the recovered desk's time."""
         at_ns = self.engine.machine.state.now_ns if now_ns is None else now_ns
-        await self.engine.run(self.start.events(at_ns))
+        return self.engine.run(self.start.events(at_ns))
 
 
 def _unobserved(_event: Event, _step: Step) -> None:

@@ -27,7 +27,7 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
-from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth, held_option
+from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -87,7 +87,7 @@ class Draft:
         "worths",
     )
 
-    def __init__(self, state: State[Any], desk: DeskKind) -> None:
+    def __init__(self, state: State[Any], desk: DeskKind, facts: tuple[AnyEffect, ...] | None = None) -> None:
         self.desk = desk
         self.spec = desk.spec
         self.strategy = state.strategy
@@ -121,7 +121,7 @@ class Draft:
         self.ladder = state.ladder
         self.worths: dict[str, Worth] = {} if isinstance(state.worths, UnsetType) else state.worths
         # effects that left the process, when taken over from other code's journal
-        self.facts: tuple[AnyEffect, ...] | None = None
+        self.facts = facts
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
         self.former = state
@@ -160,8 +160,11 @@ class Draft:
 
     @property
     def holding(self) -> Position | None:
-        """Return the position of a desk with one option position, or None."""
-        return held_option(self.book)
+        """The position of a desk with one option position: the one that was opened first; None when there is none."""
+        for position in self.book.positions.values():
+            if position.right:
+                return position
+        return None
 
     @property
     def size_share(self) -> float:
@@ -433,7 +436,10 @@ class Decides(Protocol):
         """Events after which orders do not move."""
 
     def fills_to_come(self, draft: Draft, /) -> bool:
-        """Return True while a replay has still to report fills of the time under way: orders do not move."""
+        """Return True while a replay has still to report fills of the time under way: orders do not move.
+
+        Asked while bars wait for their quotes.
+        """
 
     def known(self, draft: Draft, /) -> Mapping[str, tuple[Bar, ...]]:
         """The adjusted bars that the strategy keeps, by symbol, oldest first; empty where it keeps none."""

@@ -94,14 +94,6 @@ class Book(msgspec.Struct, frozen=True, gc=False):
     guard_peak: Decimal = ZERO  # and in place of the peak, until the peak is passed
 
 
-def held_option(book: Book) -> Position | None:
-    """Return the option position that was opened first; None when there is none."""
-    for position in book.positions.values():
-        if position.right:
-            return position
-    return None
-
-
 class OptionChain(msgspec.Struct, frozen=True, gc=False):
     """The contracts of the chosen expiry, calls and puts aligned by ascending strike."""
 

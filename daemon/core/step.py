@@ -48,7 +48,7 @@ from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
 from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.guards import look_up_overdue
 from daemon.core.risk.marks import guarded, marked
-from daemon.core.state import Identity, Position, State
+from daemon.core.state import Ask, Identity, Position, State
 from strategies.kit.contract import Answer, AnyStrategy
 
 
@@ -117,10 +117,11 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
     if ask is None or ask.decision != event.decision:
         return
     if event.time_ns > ask.valid_until_ns:
-        expire_ask(draft)
+        expire_ask(draft, ask)
         return
     draft.ask = None
-    draft.case_over("policy_late", "policy_failed", "served_late")
+    if draft.risk.alarms:
+        draft.case_over("policy_late", "policy_failed", "served_late")
     answer = Answer(event.logits, event.hidden, event.heads)
     draft.desk.holds.act(draft, ask, answer, event.model)
 
@@ -133,11 +134,8 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
         draft.end_unanswered(ask, "failed")
 
 
-def expire_ask(draft: Draft) -> None:
-    """End the open question at its deadline, recorded; a later answer finds no question."""
-    ask = draft.ask
-    if ask is None or draft.now_ns <= ask.valid_until_ns:
-        return
+def expire_ask(draft: Draft, ask: Ask) -> None:
+    """End the open question, whose deadline has passed, recorded; a later answer finds no question."""
     if not ask.served:
         draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
     else:
@@ -261,17 +259,12 @@ class Core:
         """Return the state before any event."""
         return State(self.strategy.start(), identity, trading)
 
-    def step(self, state: State[Any], event: ev.Event) -> Step:
-        """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant."""
-        return self._stepped(Draft(state, self.desk), event)
+    def step(self, state: State[Any], event: ev.Event, facts: tuple[AnyEffect, ...] | None = None) -> Step:
+        """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant.
 
-    def take(self, state: State[Any], event: ev.Event, facts: tuple[AnyEffect, ...]) -> Step:
-        """Apply one event that other code stepped before; `facts` are what left the process then. Raises as `step`."""
-        draft = Draft(state, self.desk)
-        draft.facts = facts
-        return self._stepped(draft, event)
-
-    def _stepped(self, draft: Draft, event: ev.Event) -> Step:
+        `facts`: of an event that other code stepped before, what left the process then.
+        """
+        draft = Draft(state, self.desk, facts)
         handler = self.handlers.get(type(event))
         if handler is None:
             raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
@@ -282,10 +275,10 @@ class Core:
             if kind in _FEED:
                 draft.fed += 1
         handler(draft, event)
-        if draft.ask is not None:
-            expire_ask(draft)
+        if draft.ask is not None and draft.now_ns > draft.ask.valid_until_ns:
+            expire_ask(draft, draft.ask)
         drives = kind not in self._quiet or (kind is ev.OrderCanceled and _ends_a_stop(draft, event))
-        if drives and not self.desk.decides.fills_to_come(draft):
+        if drives and not (draft.pending_bars and self.desk.decides.fills_to_come(draft)):
             if draft.book.positions:
                 flatten_when_due(draft)
             self._drive(draft)
@@ -384,7 +377,7 @@ class Machine:
         elif isinstance(event, self.caused):
             while self.queue and not _follows(self.queue.popleft(), event):
                 pass
-        step = self.core.take(self.state, event, left)
+        step = self.core.step(self.state, event, left)
         return self._moved(event, step, left)
 
     def run(

@@ -23,10 +23,10 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
+from daemon.core.instruments.quotes import FAULTS, faults, values_text
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.bar_check import FAULTS, faults, values_text
 from daemon.tapes.files import TapeError, TapeFile, digest_of
 from daemon.tapes.minutes import (
     DAY_S,

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
+from daemon.core.instruments.quotes import FAULTS, faults, values_text
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.bar_check import FAULTS, faults, values_text
 from daemon.tapes.files import BarRows, TapeError, TapeFile, digest_of
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS

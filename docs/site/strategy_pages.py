@@ -14,12 +14,11 @@ from torch import nn
 
 from daemon.core.paper.fees import CHARGED
 from daemon.core.strategy_rules import trading_for
-from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
+from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from strategies.forecast_ensemble import features as forecast_features
 from strategies.golden import contract_hash
 from strategies.kit.contract import Spec
 from strategies.online_dqn.state_vector import shipped
-from strategies.option_scalper import features
 from strategies.registry import STRATEGIES, entry, strategy
 from training.desks.daily.markets import rebalancer, regime
 from training.desks.daily.networks.rebalancer import IDENTITY as OF_STOCKS
@@ -158,7 +157,7 @@ def _of_indicators() -> str:
 
 
 _SEES: dict[str, Callable[[], str]] = {
-    "option_scalper": lambda: _listed(features.FEATURES),
+    "option_scalper": lambda: _listed(option_scalper.FEATURES),
     "daily_rebalancer": _of_stocks,
     "regime_switcher": _of_funds,
     "forecast_ensemble": _of_symbols,

@@ -39,7 +39,7 @@ class StrategyEntry(NamedTuple):
     desk: str  # a short name for its desk and its account, where several run on one host
     defaults: Defaults = MappingProxyType({})  # changes to the defaults of all strategies
     table: Callable[..., Any] | None = None
-    """Its features over a whole history, to be analysed. Called like `feature_table` of `option_scalper.features`; of
+    """Its features over a whole history, to be analysed. Called like `feature_table` of `option_scalper`; of
     days with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n),
     and where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None

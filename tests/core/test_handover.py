@@ -25,7 +25,7 @@ SMALL = Trading(sizing=Sizing(max_contracts=3))
 
 def take(d: Desk | DailyDesk, event: ev.Event, *left: AnyEffect) -> list[AnyEffect]:
     """Step an event that other code stepped before, when `left` left the process."""
-    step = d.core.take(d.state, event, left)
+    step = d.core.step(d.state, event, left)
     d.state = step.state
     return list(step.effects)
 

@@ -365,7 +365,7 @@ def test_a_stop_that_other_code_sent_is_taken_over_as_one_and_goes_on_resting() 
     desk.holds()
     desk.state = structs.replace(desk.state, orders={})
     sent = SubmitOrder("e1-share_bars-7-2-0", "SPY", -1, 10, None, "", 0, stop_price=STOP)
-    desk.state = desk.core.take(desk.state, ev.ClockTicked(desk.at(1, 5)), (sent,)).state
+    desk.state = desk.core.step(desk.state, ev.ClockTicked(desk.at(1, 5)), (sent,)).state
     order = desk.state.orders["e1-share_bars-7-2-0"]
     assert (order.purpose, order.stop_price, desk.state.decision) == ("protection", STOP, 7)
     later = desk.tick(1, 6)

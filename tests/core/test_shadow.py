@@ -138,9 +138,9 @@ class Noting(Core):
         super().__init__(strategy)
         self.seen: list[Event] = []
 
-    def step(self, state: State[Any], event: Event) -> Step:
+    def step(self, state: State[Any], event: Event, facts: tuple[AnyEffect, ...] | None = None) -> Step:
         self.seen.append(event)
-        return super().step(state, event)
+        return super().step(state, event, facts)
 
 
 @cache

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.desks.options import view_at
 from daemon.core.desks.registry import desk_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy, SubmitOrder, WatchContracts
@@ -660,7 +659,7 @@ def test_the_digest_is_that_of_the_canonical_json() -> None:
 
 def test_there_is_no_view_without_a_session() -> None:
     with pytest.raises(ValueError, match="SessionScheduled precedes every bar"):
-        view_at(Draft(Desk().state, desk_of(Pointer())), OPEN)
+        desk_of(Pointer()).holds.view(Draft(Desk().state, desk_of(Pointer())), OPEN)
 
 
 def test_a_clock_that_steps_back_never_makes_time_decrease() -> None:

@@ -78,11 +78,11 @@ class Faulty(Core):
         self.target = target
         self.stepped = 0
 
-    def step(self, state: State[Any], event: Event) -> Step:
+    def step(self, state: State[Any], event: Event, facts: tuple[AnyEffect, ...] | None = None) -> Step:
         if event == self.target:
             self.stepped += 1
             raise ZeroDivisionError("planted")
-        return super().step(state, event)
+        return super().step(state, event, facts)
 
 
 def victim(undisturbed: Path, kind: str) -> Event:

@@ -22,8 +22,7 @@ from strategies.golden import (
 )
 from strategies.kit.contract import Bar, Head, Observation, Spec, View
 from strategies.kit.synthetic import synthetic_sessions
-from strategies.option_scalper import DECLARATION, SPEC, OptionScalper, ScalperState
-from strategies.option_scalper.features import MARKET_FEATURES
+from strategies.option_scalper import DECLARATION, MARKET_FEATURES, SPEC, OptionScalper, ScalperState
 from strategies.registry import strategy
 from tests.support.strategies.minutes import minutes_of
 

@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
-from daemon.brokers.alpaca.market.feed import ChainReader, LiveFeed, Options, Timing
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, ReadQuotes, StreamRecorder, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, StreamRecorder
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import (
     Access,

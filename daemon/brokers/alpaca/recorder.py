@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from daemon.brokers.alpaca.market.quote_stream import CHANNEL
+from daemon.brokers.alpaca.market.feed import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
 from daemon.brokers.api import EventLogger
 from daemon.config.checks import quotes_made_up_by

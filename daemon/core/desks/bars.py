@@ -50,7 +50,7 @@ class AtEachBar:
 
     def fills_to_come(self, draft: Draft) -> bool:
         """Bars of one time come one after the other, and each fills the orders of its symbol."""
-        return self._several and bool(draft.pending_bars) and draft.identity.by_tape
+        return self._several and draft.identity.by_tape
 
     def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return {}
@@ -174,7 +174,8 @@ class AtEachBar:
         if quotes:
             holds.quoted(draft, quotes, event.closes_bar_ns)
         pending = draft.pending_bars
-        if event.closes_bar_ns and pending and pending[0].start_ns == event.closes_bar_ns and _is_whole(draft):
+        whole = {bar.symbol for bar in pending} >= set(draft.spec.symbols)  # each has its bar of the minute
+        if whole and event.closes_bar_ns == pending[0].start_ns:
             self._observe(draft)
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
@@ -241,11 +242,6 @@ def _note_newest(draft: Draft, bar: Bar) -> None:
 
 
 # --- doubts -------------------------------------------------------------------------------------------------------
-
-
-def _is_whole(draft: Draft) -> bool:
-    """Return True when every symbol has its bar of the minute under way."""
-    return {bar.symbol for bar in draft.pending_bars} >= set(draft.spec.symbols)
 
 
 def _is_late(draft: Draft, bar: Bar) -> bool:

@@ -42,21 +42,18 @@ class GuardedStrategy:
         state, observation = self._strategy.observe(draft.strategy, bars, view)
         if observation is not None:
             _check(observation, Observation, "observe")
-            _check_finite(observation)
+            finite = np.isfinite(np.frombuffer(observation.data, dtype="<f4"))
+            if not finite.all():
+                raise ValueError(f"observe returned {np.count_nonzero(~finite)} values that are not finite")
         _keep(draft, state, "observe")
         return observation
 
-    def decide(self, draft: Draft, answer: Answer, view: View, kind: type[Made]) -> Made:
-        """Return the decision on the policy's answer, of the type that the strategy's contract has."""
-        state, decision = self._decided(draft, answer, view, kind)
-        _keep(draft, state, "decide")
-        return decision
+    def decide(self, draft: Draft, answer: Answer, view: View, kind: type[Made], *, shown: bool = False) -> Made:
+        """Return the decision on the policy's answer, of the type that the strategy's contract has.
 
-    def shown(self, draft: Draft, answer: Answer, view: View, kind: type[Made]) -> Made:
-        """Return what the strategy would decide on another policy's answer. The state stays."""
-        return self._decided(draft, answer, view, kind)[1]
-
-    def _decided(self, draft: Draft, answer: Answer, view: View, kind: type[Made]) -> tuple[Any, Made]:
+        `shown`: what it would decide on another policy's answer; the state stays.
+        """
+        decision: Made
         state, decision = self._strategy.decide(draft.strategy, answer, view)
         _check(decision, kind, "decide")
         choice = decision.choice
@@ -64,7 +61,9 @@ class GuardedStrategy:
             _check(choice, Choice, "decide")
             if not isfinite(choice.confidence + sum(choice.probabilities)):
                 raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
-        return state, decision
+        if not shown:
+            _keep(draft, state, "decide")
+        return decision
 
     def options(self, draft: Draft, answer: Answer, view: View) -> tuple[RowOptions, ...]:
         """Return what each action would do, row by row, of a policy that chooses by row."""
@@ -121,12 +120,6 @@ def _keep(draft: Draft, state: Any, call: str) -> None:
 def _check(value: Any, kind: type[Any], call: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{call} returned {type(value).__name__}: {kind.__name__} is expected")
-
-
-def _check_finite(observation: Observation) -> None:
-    finite = np.isfinite(np.frombuffer(observation.data, dtype="<f4"))
-    if not finite.all():
-        raise ValueError(f"observe returned {np.count_nonzero(~finite)} values that are not finite")
 
 
 _encode = msgspec.json.encode

@@ -34,17 +34,18 @@ from daemon.core.broker.sending import (
 from daemon.core.desks.guarded import GuardedStrategy, head_rows
 from daemon.core.draft import ENTRY, EXIT, Draft, Handler, ShownDecision
 from daemon.core.effects import WatchContracts
-from daemon.core.events import Activity, BrokerPosition, Contract, ContractsListed, Event, Funds, Quote, QuotesReceived
+from daemon.core.events import Activity, BrokerPosition, ContractsListed, Event, Funds, Quote, QuotesReceived
 from daemon.core.gates import OPTION_SHARES, Denial, Intent, RiskView, Verdicts, ask_gates
 from daemon.core.instruments.option_market import option_terms
 from daemon.core.instruments.quotes import (
+    NARROW_USD,
+    STEP_USD,
     QuoteGuard,
     candidates,
     choose_expiry,
     implied_spot,
     is_quote,
     is_wide,
-    option_guard,
     price_step,
 )
 from daemon.core.limits import Sizing, Trading
@@ -107,32 +108,6 @@ def entry_bound(quote: Quote, collar: float) -> Decimal:
 def sold_by_trim(quantity: int, keep_percent: int) -> int:
     """Return the contracts that a trim to `keep_percent` sells: rounded down, at least one."""
     return max(1, quantity * (100 - keep_percent) // 100)
-
-
-def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
-    """Start an entry work that passed the gates; returns the work's key."""
-    quote = draft.quotes[intent.symbol]
-    bound = entry_bound(quote, draft.trading.risk.price_collar)
-    goal = draft.held(intent.symbol) + intent.quantity
-    work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
-    draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
-    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
-    return work.key
-
-
-def drive(draft: Draft) -> None:
-    """Advance every work: cancel old attempts, send the next one after the last ended, close finished works.
-
-    An entry order whose work was given up (a halt, an exit) is cancelled, even after its state was unknown.
-    """
-    for name, order in draft.orders.items():
-        if order.purpose == ENTRY and order.work not in draft.works:
-            draft.cancel(name)
-    for work in tuple(draft.works.values()):
-        if work.purpose == EXIT:
-            _drive_exit(draft, work)
-        else:
-            _drive_entry(draft, work)
 
 
 def _drive_entry(draft: Draft, work: Work) -> None:
@@ -286,39 +261,6 @@ def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: 
 _encode = msgspec.json.encode
 
 
-def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) -> None:
-    """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
-    _count_action(draft, decision.resolved)
-    done = TargetOutcome("hold")
-    position = draft.holding
-    if not _is_held(decision.target, position):
-        if position is None:
-            done = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
-        else:
-            done = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
-    choice, actions = decision.choice, draft.spec.actions
-    draft.records.append(
-        DecisionRow(
-            decision=ask.decision,
-            kind="policy",
-            bar_ns=ask.bar_ns,
-            time_ns=draft.now_ns,
-            action=actions[choice.action],
-            resolved=actions[decision.resolved],
-            confidence=choice.confidence,
-            probabilities=_encode(choice.probabilities).decode(),
-            logits=_encode(answer.logits).decode(),
-            target=_as_json(decision.target),
-            gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
-            work=done.work or None,
-            outcome=done.outcome,
-            model=model,
-            row=ask.row,
-        )
-    )
-    draft.records.extend(head_rows(draft, ask.decision, answer))
-
-
 def _is_held(target: Target, position: Position | None) -> bool:
     """Return True when the target asks for no change of the position."""
     if target.keep:
@@ -343,8 +285,9 @@ class TargetOutcome(NamedTuple):
 
 
 def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> TargetOutcome:
-    """Open the target's side with the candidate contract."""
-    contract = _candidate(draft, target.side)
+    """Open the target's side with the candidate contract: an entry work, where the gates let it pass."""
+    chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
+    contract = next((contract for contract in chosen if contract.right == target.side), None)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
     if contract is None or quote is None or quote.ask <= 0 or quote.bid <= 0:
         what = "no contract fits the limits" if contract is None else f"no two-sided quote for {contract.symbol}"
@@ -358,7 +301,11 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     if verdicts.denials:
         draft.count_denials(denial.gate for denial in verdicts.denials)
         return TargetOutcome("denied", verdicts)
-    return TargetOutcome("ordered", verdicts, open_entry(draft, decision, intent))
+    goal = draft.held(contract.symbol) + size
+    work = Work(f"{decision}.0", decision, ENTRY, "policy", contract.symbol, goal, -1, "", draft.now_ns, bound)
+    draft.wanted = {**dict.fromkeys(draft.wanted, 0), contract.symbol: goal}  # one position at a time
+    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
+    return TargetOutcome("ordered", verdicts, work.key)
 
 
 def _reduce(
@@ -389,59 +336,12 @@ def _denied(draft: Draft, denial: Denial) -> TargetOutcome:
     return TargetOutcome("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
 
-def _candidate(draft: Draft, side: int) -> Contract | None:
-    if draft.chain is None:
-        return None
-    for contract in candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts):
-        if contract.right == side:
-            return contract
-    return None
-
-
-def _count_action(draft: Draft, action: int) -> None:
-    stats = draft.stats
-    actions = list(stats.actions or (0,) * len(draft.spec.actions))
-    actions[action] += 1
-    draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
-
-
 def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
     session = draft.session.session
     if session is None or event.session_date != session.date:
         return
     draft.chain = choose_expiry(event, session, draft.session.upcoming, draft.trading.contracts)
-    watch(draft)
-
-
-def watch(draft: Draft) -> None:
-    """Keep candidates, held and worked contracts subscribed, and the descriptions of all ordered ones."""
-    chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
-    symbols = tuple([contract.symbol for contract in chosen])
-    if draft.book.positions or draft.orders or draft.works:
-        at_work = [order.symbol for order in draft.orders.values()] + [work.symbol for work in draft.works.values()]
-        symbols = tuple(dict.fromkeys((*symbols, *option_symbols(draft), *at_work)))
-    if symbols == draft.watched:
-        return
-    ordered = {order.symbol for order in draft.closed.values()}
-    contracts = {**draft.contracts, **{c.symbol: c for c in chosen}}
-    draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in ordered}
-    draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
-    draft.watched = symbols
-    draft.effects.append(WatchContracts(symbols))
-
-
-def view_at(draft: Draft, now_ns: int) -> View:
-    """Return the strategy's view at `now_ns`: side, return and age of the one option position."""
-    session = draft.session.session
-    if session is None:
-        raise ValueError("a view needs a session; SessionScheduled precedes every bar")
-    position = draft.holding
-    if position is None:
-        return View(now_ns, session)
-    price = marked(draft, position.symbol)
-    gain = 0.0 if price is None or not position.cost else float(price * position.quantity / position.cost) - 1.0
-    age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
-    return View(now_ns, session, position.right, gain, age)
+    draft.desk.holds.watch(draft)
 
 
 def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
@@ -498,21 +398,76 @@ class OneOption:
     # --- deciding -----------------------------------------------------------------------------------------------------
 
     def view(self, draft: Draft, now_ns: int) -> View:
-        return view_at(draft, now_ns)
+        """Return the strategy's view at `now_ns`: side, return and age of the one option position."""
+        session = draft.session.session
+        if session is None:
+            raise ValueError("a view needs a session; SessionScheduled precedes every bar")
+        position = draft.holding
+        if position is None:
+            return View(now_ns, session)
+        price = marked(draft, position.symbol)
+        gain = 0.0 if price is None or not position.cost else float(price * position.quantity / position.cost) - 1.0
+        age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
+        return View(now_ns, session, position.right, gain, age)
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
-        decision = self._strategy.decide(draft, answer, view_at(draft, draft.now_ns), Decision)
-        act(draft, ask, decision, answer, model)
+        """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
+        decision = self._strategy.decide(draft, answer, self.view(draft, draft.now_ns), Decision)
+        stats, actions = draft.stats, list(draft.stats.actions or (0,) * len(draft.spec.actions))
+        actions[decision.resolved] += 1
+        draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
+        done = TargetOutcome("hold")
+        position = draft.holding
+        if not _is_held(decision.target, position):
+            if position is None:
+                done = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
+            else:
+                done = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
+        choice, names = decision.choice, draft.spec.actions
+        draft.records.append(
+            DecisionRow(
+                decision=ask.decision,
+                kind="policy",
+                bar_ns=ask.bar_ns,
+                time_ns=draft.now_ns,
+                action=names[choice.action],
+                resolved=names[decision.resolved],
+                confidence=choice.confidence,
+                probabilities=_encode(choice.probabilities).decode(),
+                logits=_encode(answer.logits).decode(),
+                target=_as_json(decision.target),
+                gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
+                work=done.work or None,
+                outcome=done.outcome,
+                model=model,
+                row=ask.row,
+            )
+        )
+        if answer.heads:
+            draft.records.extend(head_rows(draft, ask.decision, answer))
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
-        decision = self._strategy.shown(draft, answer, view_at(draft, draft.now_ns), Decision)
+        decision = self._strategy.decide(draft, answer, self.view(draft, draft.now_ns), Decision, shown=True)
         choice = decision.choice
         return ShownDecision.of(draft.spec.actions[choice.action], choice, decision.target)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 
     def watch(self, draft: Draft) -> None:
-        watch(draft)
+        """Keep candidates, held and worked contracts subscribed, and the descriptions of all ordered ones."""
+        chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
+        symbols = tuple([contract.symbol for contract in chosen])
+        if draft.book.positions or draft.orders or draft.works:
+            at_work = [order.symbol for order in draft.orders.values()] + [work.symbol for work in draft.works.values()]
+            symbols = tuple(dict.fromkeys((*symbols, *option_symbols(draft), *at_work)))
+        if symbols == draft.watched:
+            return
+        ordered = {order.symbol for order in draft.closed.values()}
+        contracts = {**draft.contracts, **{c.symbol: c for c in chosen}}
+        draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in ordered}
+        draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
+        draft.watched = symbols
+        draft.effects.append(WatchContracts(symbols))
 
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         if draft.book.positions:
@@ -538,7 +493,9 @@ class OneOption:
         """Ignore bars: a bar of the underlying marks no option."""
 
     def guard(self, trading: Trading) -> QuoteGuard:
-        return option_guard(trading.risk)
+        rules = trading.risk
+        width, leap = Decimal(str(rules.mark_width_max)), Decimal(str(rules.mark_leap_max))
+        return QuoteGuard(width, leap, NARROW_USD, STEP_USD)
 
     def mark_book(self, draft: Draft, book: Book) -> Book:
         return mark_options(draft, book)
@@ -546,8 +503,18 @@ class OneOption:
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def drive(self, draft: Draft) -> None:
-        if draft.orders or draft.works:
-            drive(draft)
+        """Advance every work: cancel old attempts, send the next one after the last ended, close finished works.
+
+        An entry order whose work was given up (a halt, an exit) is cancelled, even after its state was unknown.
+        """
+        for name, order in draft.orders.items():
+            if order.purpose == ENTRY and order.work not in draft.works:
+                draft.cancel(name)
+        for work in tuple(draft.works.values()):
+            if work.purpose == EXIT:
+                _drive_exit(draft, work)
+            else:
+                _drive_entry(draft, work)
 
     def intent(self, side: int, purpose: str) -> str:
         if purpose != ENTRY:
@@ -630,10 +597,10 @@ def gross_exposure(view: RiskView, intent: Intent) -> str | None:
     notional, limit = intent.notional, view.limits.gross_exposure_max_usd
     if notional is None:
         return "exposure unknown: an entry needs a limit price"
-    total = notional + _reserved(view)
+    total, since_ns = notional + _reserved(view), view.now_ns - view.limits.quote_age_max_s * SECOND_NS
     for symbol, position in view.book.positions.items():
         quote = view.quotes.get(symbol)
-        if quote is None or not _fresh(view, quote):
+        if quote is None or quote.quoted_ns < since_ns:
             return f"exposure unknown: no fresh mark for {symbol}"
         if position.right and not view.identity.by_tape and is_wide(quote, view.limits):
             return f"exposure unknown: {symbol} is quoted {quote.bid}/{quote.ask}, too wide for a price"
@@ -657,10 +624,6 @@ def _reserved(view: RiskView) -> Decimal:
         ((o.limit_price or Decimal(0)) * o.remaining * OPTION_SHARES for o in view.orders.values() if o.side > 0),
         Decimal(0),
     )
-
-
-def _fresh(view: RiskView, quote: Quote) -> bool:
-    return view.now_ns - quote.quoted_ns <= view.limits.quote_age_max_s * SECOND_NS
 
 
 def price_collar(view: RiskView, intent: Intent) -> str | None:
@@ -694,7 +657,8 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
         return None  # `wide_spread` and `open_interest` deny that
     if spot <= 0:
         return "the underlying's price is unknown"
-    fresh = {symbol: other for symbol, other in view.quotes.items() if _fresh(view, other)}
+    since_ns = view.now_ns - view.limits.quote_age_max_s * SECOND_NS
+    fresh = {symbol: other for symbol, other in view.quotes.items() if other.quoted_ns >= since_ns}
     implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
     if implied is not None:
         far = abs(implied - spot) > limit * spot

@@ -1,15 +1,19 @@
-"""Prices of what a desk trades: what one quote says within its limits, and which contract and price step apply. Pure.
+"""Prices of what a desk trades: which are valid, what a quote says, which contract and price step apply. Pure.
 
-An invalid quote says nothing. A narrow one is a price at its mid; a wide or one-sided one only bounds the price. A
-contract is of the nearest expiry within the limits, its strike by rule.
+Recorded and live bars pass the same checks, each by its values alone: duplicates and order depend on earlier bars, and
+the source checks those. An invalid quote says nothing. A narrow one is a price at its mid; a wide or one-sided one only
+bounds the price. A contract is of the nearest expiry within the limits, its strike by rule.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from daemon.core.events import Contract, ContractsListed, Quote
 from daemon.core.instruments.option_market import parse_occ, strike_for_delta, years_to_expiry
@@ -22,6 +26,54 @@ FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later
 NARROW_USD = Decimal("0.10")  # an option's quote is never too wide below this: cheap ones trade in steps of 5 cents
 STEP_USD = Decimal("0.02")  # an option's price never leaps by less
 PRICE_MAX = Decimal(10) ** 9  # USD; anything above is no valid price, and too long to compute with
+
+
+# --- bars -----------------------------------------------------------------------------------------------------------
+
+FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume", "off_grid")
+"""Names of what `faults` finds, by index. `high_below_low` also stands for an open or close outside of [low, high]."""
+
+
+def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (n,) index into FAULTS of each bar's first fault, 0 for a good one.
+
+    `prices` is (5, n): open, high, low, close in USD and volume in shares; `off_grid` (n,) is the distance in
+    nanoseconds of each start behind the session's grid of bars.
+    """
+    opened, high, low, close, volume = prices
+    return np.select(
+        [
+            ~np.isfinite(prices).all(axis=0),
+            (prices[:4] <= 0).any(axis=0),
+            (high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high),
+            volume < 0,
+            off_grid != 0,
+        ],
+        [1, 2, 3, 4, 5],
+    )
+
+
+def fault_names(rows: Sequence[Sequence[float]]) -> list[str]:
+    """Return the name of each bar's first fault, "" for a good one, of bars on the grid; rows are as in `fault`."""
+    if not rows:
+        return []
+    masks = faults(np.array(rows, dtype=np.float64).T, np.zeros(len(rows), dtype=np.int64))
+    return [FAULTS[index] for index in masks.tolist()]
+
+
+def fault(prices: Sequence[float], off_grid_ns: int) -> str:
+    """Return the name of one bar's first fault, "" for a good one. `prices`: open, high, low, close, volume."""
+    masks = faults(np.array(prices, dtype=np.float64).reshape(5, 1), np.array([off_grid_ns], dtype=np.int64))
+    return FAULTS[int(masks[0])]
+
+
+def values_text(prices: Sequence[float]) -> str:
+    """Format open, high, low, close, volume for a refusal."""
+    opened, high, low, close, volume = prices
+    return f"open={opened} high={high} low={low} close={close} volume={volume}"
+
+
+# --- quotes ---------------------------------------------------------------------------------------------------------
 
 
 class QuoteGuard(NamedTuple):
@@ -38,11 +90,6 @@ def share_guard(rules: Basket) -> QuoteGuard:
     """Return the guard of a share desk: its collar on either side of the mid, and between two prices."""
     collar = Decimal(str(rules.price_collar))
     return QuoteGuard(2 * collar, collar, ZERO, ZERO)
-
-
-def option_guard(limits: Risk) -> QuoteGuard:
-    """Return the guard of an option desk: its limits on the width of a quote and on a leap."""
-    return QuoteGuard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
 
 
 def is_quote(quote: Quote, now_ns: int) -> bool:

@@ -125,9 +125,10 @@ def look_up_overdue(draft: Draft) -> None:
     """
     look_up_ns = draft.trading.broker.look_up_s * SECOND_NS
     for order in tuple(draft.orders.values()):
+        if order.status not in _AWAITED or order.in_hand:
+            continue
         limit_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
-        awaited = order.status in _AWAITED and not order.in_hand
-        if awaited and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= limit_ns:
+        if draft.now_ns - max(order.news_ns, order.looked_up_ns) >= limit_ns:
             draft.look_up(order)
 
 
@@ -273,7 +274,7 @@ def risk_view(draft: Draft) -> RiskView:
         risk=draft.risk,
         model=draft.model,
         book=draft.book,
-        orders=gated(draft),
+        orders=gated(draft) if draft.orders else draft.orders,
         quotes=draft.quotes,
         basket=draft.trading.basket,
         symbols=draft.spec.symbols,
@@ -284,7 +285,7 @@ def risk_view(draft: Draft) -> RiskView:
         spendable=spendable(draft),
         deficit=deficit(draft.broker.funds),
         overnight=draft.spec.overnight,
-        blind=blindness(draft),
+        blind=blindness(draft) if draft.book.positions else "",
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,
     )
@@ -318,9 +319,8 @@ def spendable(draft: Draft) -> Decimal | None:
     funds = draft.broker.funds
     if funds is None or draft.identity.mode not in BROKER_MODES:
         return None
-    cash_account = is_cash_account(funds)
     figure = draft.desk.holds.spendable(funds)
-    if figure is None or (draft.broker.filled and not cash_account):
+    if figure is None or (draft.broker.filled and not is_cash_account(funds)):
         return None
     since = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
     return figure - sum((_spent(draft, order) for order in since), ZERO)

@@ -53,16 +53,20 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """Move the marks; an option desk drops them with the position."""
+    held_only, book = draft.desk.holds.marks_held_only, draft.book
+    if held_only and not book.positions:
+        draft.marks, draft.leaps = {}, {}
+        return
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
-    held_only, unsettled = draft.desk.holds.marks_held_only, draft.basket.unsettled
+    unsettled = draft.basket.unsettled
     if held_only:
-        marks = {symbol: price for symbol, price in marks.items() if symbol in draft.book.positions}
-        leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in draft.book.positions}
+        marks = {symbol: price for symbol, price in marks.items() if symbol in book.positions}
+        leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in book.positions}
     for quote in quotes:
         symbol = quote.symbol
-        if symbol in unsettled or (held_only and symbol not in draft.book.positions):
+        if symbol in unsettled or (held_only and symbol not in book.positions):
             continue  # other shares than the book's; or a contract that is not in use
-        reference = marks.get(symbol, paid(draft.book, symbol))
+        reference = marks.get(symbol, paid(book, symbol))
         price = price_of(quote, reference, guard)
         if price is None:
             continue

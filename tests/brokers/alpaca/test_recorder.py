@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from daemon.brokers.alpaca import recorder as module
-from daemon.brokers.alpaca.market.quote_stream import CHANNEL
+from daemon.brokers.alpaca.market.feed import CHANNEL
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
 from daemon.brokers.alpaca.recorder import OptionRecorder, near
 from daemon.config.tables import RecordTable

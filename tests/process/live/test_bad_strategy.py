@@ -15,7 +15,7 @@ from tests.support.desks.live_desk import another_release, differences
 from tests.support.desks.stage import Tape, new_york_ns, stage
 
 DAY = "2024-11-29"  # closes at 13:00
-STRATEGY = "strategies/option_scalper/__init__.py"
+STRATEGY = "strategies/option_scalper.py"
 RULE = "        session = state.session\n        if session is None or session.date != view.session.date:\n"
 FAULTS = {
     "raises": "raise RuntimeError('no such row')",
@@ -47,7 +47,7 @@ def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_hol
             played.clock.pass_s(1.0)
         assert ended == 1
         (halt,) = [line for line in played.read_log("halted") if line["reason"] == "quarantine"]
-        assert "__init__.py" in str(halt) or fault not in ("hangs", "hangs in C")
+        assert "option_scalper.py" in str(halt) or fault not in ("hangs", "hangs in C")
         assert played.held()
         orders = len(played.posts())
         played.until_true(lambda: not played.held(), "it is left")

@@ -11,7 +11,7 @@ from math import fsum, log, sin, sqrt
 
 import pytest
 
-from strategies.option_scalper.features import FEATURES, SessionStream, position_features
+from strategies.option_scalper import FEATURES, SessionStream, position_features
 from tests.support.strategies.minutes import W, two_sessions
 
 Series = list[float]

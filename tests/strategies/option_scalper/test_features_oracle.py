@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from strategies.option_scalper.features import FEATURES
+from strategies.option_scalper import FEATURES
 from tests.support.strategies.minutes import Minutes, W
 
 NAMES = [feature.name for feature in FEATURES]

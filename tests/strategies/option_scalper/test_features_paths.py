@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from strategies.kit.contract import Bar, Session
 from strategies.kit.synthetic import synthetic_sessions
-from strategies.option_scalper.features import feature_table
+from strategies.option_scalper import feature_table
 from tests.support.examples import examples
 from tests.support.strategies.minutes import Minutes, W, minutes_of, two_sessions
 

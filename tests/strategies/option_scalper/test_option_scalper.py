@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from strategies.kit.contract import Answer, Bar, Observation, Session, Strategy, Target, View
 from strategies.kit.synthetic import synthetic_sessions
-from strategies.option_scalper import ACTIONS, OptionScalper, ScalperState, resolve
+from strategies.option_scalper import ACTIONS, RESOLUTION, OptionScalper, ScalperState
 from tests.support.examples import examples
 from tests.support.strategies.minutes import MINUTE_NS, Minutes, W, minutes_of
 
@@ -212,7 +212,7 @@ PUTS = {"BUY_PUT": "HOLD", "BUY_CALL": "EXIT"}
 
 @pytest.mark.parametrize(("side", "changed"), [(0, FLAT), (1, CALLS), (-1, PUTS)])
 def test_an_action_means_what_the_side_held_makes_of_it(side: int, changed: dict[str, str]) -> None:
-    assert {a: ACTIONS[resolve(i, side)] for i, a in enumerate(ACTIONS)} == {a: changed.get(a, a) for a in ACTIONS}
+    assert {a: ACTIONS[RESOLUTION[side][i]] for i, a in enumerate(ACTIONS)} == {a: changed.get(a, a) for a in ACTIONS}
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,6 @@ def test_a_decision_says_what_to_hold(action: str, side: int, target: Target) ->
     after, decision = scalper.decide(state, Answer(logits), View(OPEN_NS, TODAY, side))
     assert after is state
     assert decision.target == target
-    assert decision.resolved == resolve(index, side)
+    assert decision.resolved == RESOLUTION[side][index]
     assert decision.choice.action == index
     assert decision.choice.confidence == pytest.approx(0.5, abs=1e-12)

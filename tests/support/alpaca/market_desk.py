@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.brokers.alpaca.market.feed import ChainReader, LiveFeed, Options, Timing
+from daemon.brokers.alpaca.market.chain import ChainReader
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access, market_queue

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import Bar, Session
-from strategies.option_scalper.features import FeatureTable, SessionStream, feature_table
+from strategies.option_scalper import FeatureTable, SessionStream, feature_table
 
 MINUTE_NS = 60_000_000_000
 W = 256

@@ -24,7 +24,7 @@ from daemon.core.limits import Trading
 from daemon.core.session import LATER, flatten_from_ns
 from strategies.kit.contract import Session, Spec
 from strategies.kit.units import MINUTE_NS, SECOND_NS
-from strategies.option_scalper.features import feature_table
+from strategies.option_scalper import feature_table
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]

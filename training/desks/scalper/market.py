@@ -21,8 +21,7 @@ from torch import Tensor
 from daemon.core.limits import ALL, PROCEEDS, SOLD, Trading
 from daemon.core.paper.fees import fees, rate
 from daemon.core.risk.guards import TOUCH_USD
-from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, SPEC, WINDOW
-from strategies.option_scalper.features import MARKET_FEATURES
+from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, MARKET_FEATURES, RESOLUTION, SPEC, WINDOW
 from training.desks.scalper.history import SHARES, History, PriceTable, TradingDay, entry_rows, exact, millionths
 from training.rl.draws import uniform
 from training.rl.protocols import Step

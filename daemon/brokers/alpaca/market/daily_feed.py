@@ -32,13 +32,13 @@ from daemon.core.events import (
     SessionScheduled,
     TroubleNoticed,
 )
+from daemon.core.instruments.quotes import fault_names, values_text
 from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
 from daemon.core.state import State
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.host.time.clock import Clock
 from daemon.host.time.schedule import deadline_ns, decision_ns
-from daemon.tapes.bar_check import fault_names, values_text
 from strategies.kit.contract import Bar, DailyStrategy, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

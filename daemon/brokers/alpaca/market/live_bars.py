@@ -123,7 +123,10 @@ class BarBuilder:
         return [*(self._close(start) for start in whole), *self.torn(now_ns)]
 
     def take(self, event: BarClosed | BarCorrected) -> list[BarClosed | BarCorrected]:
-        """Add a minute, first or corrected; return what it closes or corrects."""
+        """Add a minute, first or corrected; return what it closes or corrects: of a width of one minute, itself."""
+        if self._width_ns == MINUTE_NS:
+            self._out_ns = max(self._out_ns, event.bar.start_ns)
+            return [event]
         time_ns, start = event.time_ns, self._note(event.bar)
         out: list[BarClosed | BarCorrected] = []
         if start in self._own:
@@ -281,7 +284,7 @@ class LiveBars:
     def on_bar(self, bar: Bar, session: Session) -> None:
         """Handle a streamed bar, first or updated, of regular hours; one from the future is refused."""
         now_ns = self._clock.now_ns()
-        if self._early(bar.start_ns):
+        if bar.start_ns + MINUTE_NS > now_ns + EARLY_NS:  # it is not current, and none could follow it
             detail = f"its minute begins at {bar.start_ns}, now is {now_ns}"
             self._give([BarRejected(now_ns, bar.symbol, bar.start_ns, "early", detail)])
             return
@@ -301,13 +304,10 @@ class LiveBars:
             self._ask_repair("a minute is missing")
         self._give(merge.add(bar, now_ns))
 
-    def _early(self, start_ns: int) -> bool:
-        """Return True for a bar from the future: it is not current, and none could follow it."""
-        return start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
-
     def on_rejected(self, rejected: BarRejected) -> None:
         """Handle a refused bar of the stream: REST may have a good one."""
-        if rejected.reason != "wrong_symbol" and not self._early(rejected.start_ns):
+        early = rejected.start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
+        if rejected.reason != "wrong_symbol" and not early:
             self._streamed_ns = max(self._streamed_ns, rejected.start_ns)
             if rejected.start_ns > self._merge.last_ns:
                 self._ask_repair("a bar was refused")

@@ -22,10 +22,10 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketExce
 from daemon.brokers.alpaca.wire import time_ns
 from daemon.brokers.api import EventLogger
 from daemon.core.events import BarRejected
+from daemon.core.instruments.quotes import fault, values_text
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.pacing import back_off_s
-from daemon.tapes.bar_check import fault, values_text
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -493,7 +493,8 @@ class StockStream:
                 session = self._session_at(instant_ns(message["t"]))
                 if session is None:
                     return
-                bar = read_bar(message, self._named(message), session, self._interval_s, self._now_ns())
+                symbol = self._symbols[0] if len(self._symbols) == 1 else self._named(message)
+                bar = read_bar(message, symbol, session, self._interval_s, self._now_ns())
                 if isinstance(bar, BarRejected):
                     self._on_rejected(bar)
                 else:
@@ -506,9 +507,7 @@ class StockStream:
                 pass  # types that were not requested
 
     def _named(self, message: dict[str, Any]) -> str:
-        """Return the symbol that the bar is expected to be of. Raises KeyError where several are, and it names none."""
-        if len(self._symbols) == 1:
-            return self._symbols[0]
+        """Return which of several symbols the bar is expected to be of. Raises KeyError where it names none."""
         symbol = str(message["S"])
         return symbol if symbol in self._symbols else ", ".join(self._symbols)
 

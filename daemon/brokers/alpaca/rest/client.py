@@ -220,28 +220,25 @@ class RequestQueue:
             if not self._queue:
                 await self._wake.wait()
                 continue
-            wait_ns = self._wait_ns(self._queue[0][2].urgency)
+            reserve = 0 if self._queue[0][2].urgency is CallPriority.EXIT else self._reserve
+            wait_ns = max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
             if wait_ns <= 0:
                 self._bucket.take()
-                return self._first()
+                self._taken += 1
+                if self._oldest_each and self._taken % self._oldest_each == 0:
+                    return self._oldest()
+                return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
         return None
 
-    def _first(self) -> _Call:
-        """Take the next call out of the queue, which has an awaited one at its head."""
-        self._taken += 1
-        if not self._oldest_each or self._taken % self._oldest_each:
-            return heapq.heappop(self._queue)[2]
+    def _oldest(self) -> _Call:
+        """Take the call that has waited longest out of the queue, which has an awaited one at its head."""
         self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
         oldest = min(self._queue, key=lambda entry: entry[1])
         self._queue.remove(oldest)
         heapq.heapify(self._queue)
         return oldest[2]
-
-    def _wait_ns(self, urgency: CallPriority) -> int:
-        reserve = 0 if urgency is CallPriority.EXIT else self._reserve
-        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
 
 
 async def _turn(call: _Call, wait_s: float) -> None:

@@ -101,9 +101,9 @@ class OwnOrders:
         """Add orders of an earlier run that may be open: client order id -> the broker's id."""
         self._order_ids.update(order_ids)
 
-    def stepped(self, event: Event) -> None:
-        """Handle an event that the step has taken: a missing name may be looked up again."""
-        if isinstance(event, OrderMissing) and self._missing.get(event.client_order_id) is event:
+    def taken(self, event: OrderMissing) -> None:
+        """Note that the step has taken the event: the missing name may be looked up again."""
+        if self._missing.get(event.client_order_id) is event:
             del self._missing[event.client_order_id]
 
     async def bug(self) -> None:
@@ -438,7 +438,8 @@ class BrokerLink:
 
     def stepped(self, event: Event) -> None:
         """Handle an event that the step has taken."""
-        self._own.stepped(event)
+        if isinstance(event, OrderMissing):
+            self._own.taken(event)
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str] | None = None) -> None:
         """Add orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.

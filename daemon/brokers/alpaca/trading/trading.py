@@ -179,12 +179,12 @@ class TradingOrders:
         nothing in our own queue is lost. `withdrawn` is called in the queue's thread at its turn: True keeps the order
         here (NotSent).
         """
-        wait_s = math.inf
-        if opens(order) or order.auction:
+        wait_s, opening = math.inf, opens(order)
+        if opening or order.auction:
             clock = self._client.queue.clock
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
         rests = not isinstance(order.stop_price, UnsetType)  # it takes no turn from an exit
-        urgency = CallPriority.ENTRY if opens(order) or rests else CallPriority.EXIT
+        urgency = CallPriority.ENTRY if opening or rests else CallPriority.EXIT
         send = self._close if order.closing else self._post
         answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")

@@ -250,7 +250,7 @@ class Shares:
         rebalance(draft, ask, decided, answer, model)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
-        decided = self._strategy.shown(draft, answer, share_view(draft, draft.now_ns), Rebalance)
+        decided = self._strategy.decide(draft, answer, share_view(draft, draft.now_ns), Rebalance, shown=True)
         return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------

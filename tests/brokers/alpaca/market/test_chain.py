@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from daemon.brokers.alpaca.market.feed import (
+from daemon.brokers.alpaca.market.chain import (
     implied_volatility,
     nearest_expiry,
     read_contracts,
     strikes_around,
 )
-from daemon.brokers.alpaca.market.quote_stream import with_neighbours
+from daemon.brokers.alpaca.market.feed import with_neighbours
 from daemon.brokers.alpaca.rest.client import RestError
 from daemon.core.events import Contract, SessionScheduled
 from strategies.kit.contract import Bar

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from daemon.brokers.alpaca.market.quote_stream import QuoteBook
+from daemon.brokers.alpaca.market.feed import QuoteBook
 from daemon.brokers.alpaca.market.socket import Endpoint, StockStream, TradingStatus, instant_ns, read_bar, read_status
 from daemon.core.events import BarRejected, Quote
 from daemon.host.time.calendar import SessionCalendar
