@@ -103,9 +103,7 @@ class Watch:
         self._lives = {beat.life} if beat is not None else set[int]()
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
-        self._late_s = (
-            began_s - rules.act_s - rules.alarm_s
-        )  # when a heartbeat last came that was held up, or of a wrong clock
+        self._late_s = began_s - rules.act_s - rules.alarm_s  # when one last came late, or of a wrong clock
         self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # the newest echo
         self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
         self._looks: list[_Seen] = []  # the newest two
@@ -242,12 +240,9 @@ class Watch:
         return []
 
     def _of_paths(self, blind: list[str], now_s: float) -> list[Action]:
-        deaf = bool(blind) and all(
-            now_s - max(self._echo_s[path], self._began_s) >= self._rules.alarm_s for path in blind
-        )
-        what = (
-            f"its own message does not come back on {' and '.join(blind)}: silence there means nothing, and it acts not"
-        )
+        since_s = max((max(self._echo_s[path], self._began_s) for path in blind), default=now_s)
+        deaf = bool(blind) and now_s - since_s >= self._rules.alarm_s
+        what = f"its own message does not come back on {' and '.join(blind)}: it cannot tell a silence, and acts not"
         late, ordered = now_s - self._late_s < self._rules.alarm_s, now_s - self._ordered_s() < self._rules.act_s
         why = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
         why = why if late else "the desk sends orders and no heartbeat: it lives, and it is left alone"
@@ -360,9 +355,8 @@ class Watch:
             if known is None or known.stop is None:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"
             elif (there[symbol] != expected and not left_over) or before[symbol] != there[symbol]:
-                bare[symbol] = (
-                    f"the account has {there[symbol]}, expected are {expected}: a split, another name, or a person"
-                )
+                found = f"the account has {there[symbol]}, expected are {expected}"
+                bare[symbol] = f"{found}: a split, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
             elif symbol in look.changed:
@@ -421,9 +415,7 @@ class Watch:
         stops = [order for order in _open(look) if order.side < 0 and isinstance(order.stop_price, Decimal)]
         parts = [f"holds {held}"] if held else []
         parts += [f"{len(stops)} stops rest"] if held else []
-        parts += (
-            [f"does not have {gone}, which the desk held, and has {_shown(look.positions)}"] if gone and there else []
-        )
+        parts += [f"has not {gone}, which the desk held, but {_shown(look.positions)}"] if gone and there else []
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)
 
