@@ -101,6 +101,8 @@ one changes figures, but no status.
 """
 
 
+ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
+"""Statuses of a broker's order that it never leaves."""
 FENCE = "trade_suspended_by_user"
 """In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
 

@@ -24,13 +24,11 @@ from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import option_terms, parse_occ
 from daemon.core.moves import Cause
-from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
+from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 
 FOREIGN = "foreign"  # an order's purpose
-ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
-"""Statuses of a broker's order that it never leaves."""
 GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 

@@ -18,7 +18,7 @@ from daemon.core.broker.fills import (
     transfer,
     was_refused,
 )
-from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
+from daemon.core.broker.foreign import on_cancel_by_others, on_foreign_order
 from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import PROTECTION, Draft, wording
@@ -41,7 +41,7 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.moves import RECONCILED, Cause
-from daemon.core.orders import BROKER_STATUS, CANCELED, REJECTED, Order, advance
+from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, Order, advance
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.units import MINUTE_NS, SECOND_NS

@@ -27,8 +27,8 @@ from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import AUTO, Protection
 from daemon.core.orders import (
     ACCEPTED,
-    BROKER_STATUS,
     CANCELED,
+    ENDED,
     FILLED,
     REJECTED,
     SUBMITTED,
@@ -476,7 +476,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         return None
     if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
         return None
-    if BROKER_STATUS.get(report.status) in ("filled", "canceled", "expired", "rejected") and not report.filled:
+    if report.status in ENDED and not report.filled:
         return None  # it is over, and changed nothing
     order = Order(
         client_order_id=report.client_order_id,
