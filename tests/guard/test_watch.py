@@ -28,6 +28,13 @@ def dead(world: World) -> float:
     return world.now_s
 
 
+def dies(world: World) -> None:
+    """The desk lives for a minute; then its host dies, and an hour passes."""
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+
+
 # --- deaths -----------------------------------------------------------------------------------------------------------
 
 
@@ -53,9 +60,7 @@ def test_a_dead_host_with_a_position_is_told_within_a_minute_and_its_missing_sto
 def test_a_stop_that_rests_already_is_left_alone() -> None:
     world = World()
     world.own("SPY", -1, 10, stop="55.00")
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.guard.acts() == []
     assert world.guard.alarms() == ["desk_silent"]
     assert "1 stops rest" in str(world.guard.done)
@@ -64,9 +69,7 @@ def test_a_stop_that_rests_already_is_left_alone() -> None:
 def test_of_a_position_that_a_stop_covers_in_part_the_rest_is_covered() -> None:
     world = World()
     world.own("SPY", -1, 7, stop="55.00")
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.broker.stops() == {"SPY": 10}
 
 
@@ -110,9 +113,7 @@ def test_shares_added_after_the_last_heartbeat_are_covered_by_the_stop_that_is_k
 
 def test_a_flat_account_of_a_dead_desk_is_fenced_and_a_person_s_lifting_it_is_final() -> None:
     world = World(held=0)
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.guard.acts() == [Fence(True)]
     assert world.broker.fenced
     world.broker.fenced = False
@@ -136,14 +137,10 @@ def test_a_fence_that_the_broker_did_not_take_is_asked_for_again() -> None:
 
 def test_nothing_is_fenced_while_anything_is_held_and_its_own_fence_lifts_for_a_late_fill() -> None:
     world = World()
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert not any(isinstance(action, Fence) for action in world.guard.acts())
     other = World(held=0)
-    other.run(60)
-    dead(other)
-    other.run(HOUR)
+    dies(other)
     other.broker.positions = {"SPY": 5}  # the broker's late news
     other.run(120)
     assert [action for action in other.guard.acts() if isinstance(action, Fence)] == [Fence(True), Fence(False)]
@@ -152,9 +149,7 @@ def test_nothing_is_fenced_while_anything_is_held_and_its_own_fence_lifts_for_a_
 
 def test_after_its_stop_filled_the_account_is_flat_and_fenced() -> None:
     world = World()
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     (name,) = [order.client_order_id for order in world.broker.working(-1)]
     world.broker.fill(name, 10)
     world.run(120)
@@ -173,9 +168,7 @@ def test_alarm_alone_acts_not() -> None:
 def test_close_by_choice_closes_in_a_market_that_is_open_and_rests_stops_until_then() -> None:
     world = World(replace(RULES, act="close"))
     world.broker.is_open = False
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.broker.stops() == {"SPY": 10}
     assert Close() not in world.guard.acts()
     world.broker.is_open = True
@@ -199,16 +192,12 @@ def test_close_is_asked_for_again_while_something_is_held_but_not_each_second() 
 def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced() -> None:
     world = World(replace(RULES, act="close"))
     world.desk.leaving = True
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.broker.stops() == {"SPY": 10}
     assert {type(action) for action in world.guard.acts()} == {Rest}
     flat = World(held=0)
     flat.desk.leaving = True
-    flat.run(60)
-    dead(flat)
-    flat.run(HOUR)
+    dies(flat)
     assert (flat.guard.acts(), flat.guard.alarms()) == ([], [])
 
 
@@ -238,9 +227,7 @@ def test_an_announced_corporate_action_gets_no_stop_at_an_old_price() -> None:
 
 def test_of_a_person_s_shares_in_the_same_account_none_is_covered() -> None:
     world = World(others=30)
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.broker.stops() == {"SPY": 10}
 
 
@@ -280,9 +267,7 @@ def test_a_refused_stop_is_told_with_the_broker_s_words() -> None:
 def test_keys_of_another_account_act_not() -> None:
     world = World()
     world.broker.number = "PA2"
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.guard.acts() == []
     assert "guard_keys" in world.guard.alarms()
 
@@ -292,9 +277,7 @@ def test_an_option_s_stop_waits_for_the_open_market() -> None:
     call = "SPY270115C00500000"
     world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), Decimal("0.55"))}, {call: 3}
     world.broker.is_open = False
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.guard.acts() == []
     world.broker.is_open = True
     world.run(120)
@@ -488,9 +471,7 @@ def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:
     """A person sells by hand, or a desk that lives and cannot be heard: the stop goes, and the sale follows."""
     world = World()
     name = world.own("SPY", -1, 10, stop="55.00")
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     while round(world.now_s / 5) % 6 != 5:  # a moment before a look
         world.run(5)
     world.broker.end(name)
@@ -503,9 +484,7 @@ def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:
 def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
     world = World(replace(RULES, act="close", fence=False), held=0)
     world.desk.holds = {"SPY": Held(10, 0, Decimal("55.00"), None)}
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     world.broker.positions = {"SPY": 10}
     bought_s = world.now_s
     world.run(120)
@@ -519,9 +498,7 @@ def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
 def test_a_fraction_from_a_reinvested_dividend_keeps_no_stop_away() -> None:
     world = World()
     world.broker.positions = {"SPY": Decimal("10.37")}  # type: ignore[dict-item]
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert [int(action.order.quantity) for action in world.guard.acts() if isinstance(action, Rest)] == [10]
     assert world.guard.alarms() == ["desk_silent", "guard_acts"]
 
@@ -542,9 +519,7 @@ def test_an_option_s_stop_is_rested_again_each_day_of_a_long_silence() -> None:
     world = World(held=0)
     call = "SPY280121C00500000"
     world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), None)}, {call: 3}
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     for day in range(6):
         for order in world.broker.working(-1):
             world.broker.end(order.client_order_id, "expired")
@@ -558,9 +533,7 @@ def test_an_option_s_stop_is_rested_again_each_day_of_a_long_silence() -> None:
 def test_a_broker_that_refuses_for_a_while_is_asked_again_later() -> None:
     world = World()
     world.broker.refuses = True
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     world.broker.refuses = False
     world.run(2 * HOUR)
     assert world.broker.stops() == {"SPY": 10}
@@ -615,9 +588,7 @@ def test_where_corporate_actions_are_not_known_entries_are_cancelled_and_no_stop
     world = World()
     mine = world.own("QQQ", 1, 5)
     world.broker.changed = None
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert [type(action) for action in world.guard.acts()] == [Cancel]
     assert world.broker.orders[mine].status == "canceled"
     assert "guard_unprotected" in world.guard.alarms()
@@ -653,9 +624,7 @@ def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_withou
 
 def test_a_guard_that_restarts_after_it_acted_does_not_act_twice() -> None:
     world = World()
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     world.guard.watch = Watch(RULES, world.now_s, world.guard.watch.beat)
     world.run(HOUR)
     assert len(world.guard.acts()) == 1
@@ -664,23 +633,17 @@ def test_a_guard_that_restarts_after_it_acted_does_not_act_twice() -> None:
 
 def test_two_guards_rest_one_stop_together() -> None:
     world = World(guards=2)
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     assert world.broker.stops() == {"SPY": 10}
     assert len(world.broker.orders) == 1
     flat = World(held=0, guards=2)
-    flat.run(60)
-    dead(flat)
-    flat.run(HOUR)
+    dies(flat)
     assert flat.broker.fenced
 
 
 def test_a_desk_that_returns_is_told_and_the_guard_begins_anew() -> None:
     world = World()
-    world.run(60)
-    dead(world)
-    world.run(HOUR)
+    dies(world)
     world.desk.restart(world.now_ns)
     world.run(HOUR)
     assert world.guard.alarms() == ["desk_silent", "guard_acts", "desk_heard"]
