@@ -63,15 +63,10 @@ def mqtt_keys(settings: DeskSettings) -> BrokerKeys:
     """Return those of `[mqtt]` alone. Raises ConfigError."""
     if not settings.mqtt.enabled:
         return BrokerKeys(None, {})
+    from daemon.operator.mqtt.connection import password_of
     from daemon.operator.signing import KeyRefused, parse_keys
 
-    secrets = operator_secrets()
-    password, text = secrets.mqtt_password, secrets.mqtt_command_keys
-    if settings.mqtt.username and password is None:
-        raise ConfigError(
-            f"mqtt.username is {settings.mqtt.username!r} and there is no password: expected the credential or "
-            f"environment variable MQTT_PASSWORD"
-        )
+    password, text = password_of(settings.mqtt), operator_secrets().mqtt_command_keys
     try:
         keys = parse_keys(text.get_secret_value()) if text is not None and settings.mqtt.commands else {}
     except KeyRefused as error:
@@ -81,7 +76,7 @@ def mqtt_keys(settings: DeskSettings) -> BrokerKeys:
             "mqtt.commands is true and there is no key that signs them: expected the credential or environment "
             "variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
         )
-    return BrokerKeys(password.get_secret_value() if password is not None else None, keys)
+    return BrokerKeys(password, keys)
 
 
 class Telemetry:
@@ -103,7 +98,7 @@ class Telemetry:
         from daemon.operator.mqtt.outbox import Outbox
 
         table = settings.mqtt
-        broker = MqttBroker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
+        broker = MqttBroker.of(table)
         self.outbox = Outbox(table.queue)
         client = MqttSide(
             MqttSettings(broker, name, table.prefix, table.commands),

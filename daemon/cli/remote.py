@@ -72,8 +72,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     text = held.mqtt_command_keys.get_secret_value() if held.mqtt_command_keys is not None else ""
     name, key = _key(options, text)
     table = settings.mqtt
-    username = options.username if options.username is not None else table.username
-    broker = MqttBroker(table.host, table.port, table.tls, table.ca_file, username, table.keepalive_s)
+    broker = MqttBroker.of(table, options.username)
     password = held.mqtt_password.get_secret_value() if held.mqtt_password is not None else None
     route = Route(broker, password, table.prefix, options.desk or settings.desk.name)
     command = signed(

@@ -34,12 +34,11 @@ from daemon.config.load import (
     DeskSettings,
     credentials,
     load,
-    operator_secrets,
     sim_start_ns,
 )
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.guard.watch import FRESH_S, Action, Alarm, Cancel, Fence, Rest, Rules, Watch
+from daemon.guard.watch import Action, Alarm, Cancel, Fence, Rest, Rules, Watch
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -48,7 +47,7 @@ from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand, AlarmLine
 from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, signed
 from daemon.operator.log import Log
-from daemon.operator.mqtt.connection import MqttBroker
+from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
 from strategies.kit.units import SECOND_NS
 from strategies.registry import names
@@ -99,8 +98,7 @@ class Guard:
         self._ahead_ns = 0  # of the broker's clock before this host's
         paths: list[MqttPath | FolderPath] = []
         if mqtt.enabled:
-            broker = MqttBroker(mqtt.host, mqtt.port, mqtt.tls, mqtt.ca_file, mqtt.username, mqtt.keepalive_s)
-            paths.append(MqttPath(broker, password, mqtt.prefix, self._desk, key, self, table.beat_s))
+            paths.append(MqttPath(MqttBroker.of(mqtt), password, mqtt.prefix, self._desk, key, self, table.beat_s))
         if table.drop_dir:
             paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
         self._paths = tuple(paths)
@@ -115,7 +113,7 @@ class Guard:
             table.act_s,
             table.look_s,
             table.fence,
-            FRESH_S * max(settings.clock.rate, 1.0),
+            max(settings.clock.rate, 1.0),
         )
         memory = self._remembered()
         self.watch = Watch(rules, now_s(), memory.beat, fenced=memory.fenced)
@@ -288,10 +286,10 @@ class Guard:
         beat = self.watch.beat
         if beat is not None and self.watch.is_heard:
             stops = sum(held.stop is not None for held in beat.holds.values())
-            told = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
+            heard = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
         else:
-            told = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
-        return [*found, (self.watch.is_heard, f"desk {self._desk}: {told}"), *self.watch.account_findings()]
+            heard = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+        return [*found, (self.watch.is_heard, f"desk {self._desk}: {heard}"), *self.watch.account_findings()]
 
     # --- what it remembers -------------------------------------------------------------------------------------------
 
@@ -370,10 +368,7 @@ def _prepared(options: argparse.Namespace) -> Prepared:
     key, keys = guard_key(settings.guard), credentials()
     if not keys.complete:
         raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)}, as the desk has them")
-    secret = operator_secrets().mqtt_password
-    password = None if secret is None else secret.get_secret_value()
-    if settings.mqtt.enabled and settings.mqtt.username and password is None:
-        raise ConfigError(f"mqtt.username is {settings.mqtt.username!r}: expected its password in MQTT_PASSWORD")
+    password = password_of(settings.mqtt) if settings.mqtt.enabled else None
     state_dir = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Prepared(settings, keys, key, password, state_dir / f"{settings.desk.name}.json")

@@ -17,11 +17,10 @@ from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.orders import BROKER_STATUS
-from daemon.operator.heartbeat import Heartbeat
+from daemon.core.orders import ENDED
+from daemon.operator.heartbeat import FRESH_S, Heartbeat
 from strategies.kit.units import SECOND_NS
 
-FRESH_S = 60.0  # by which a heartbeat's time may differ from the broker's: an older one was held up on its way
 STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that may have been said
 LOOK_S = 15.0  # that a look at the account may take
 CLOCK_S = 5.0  # by which this host's clock may differ from the broker's
@@ -30,7 +29,6 @@ CLOSE_AGAIN_S = 45.0  # the broker's call to close everything, while something i
 STOPS_MAX = 3  # of a symbol, within the times below
 TAKEN_S = 20 * 3600.0  # somebody takes them away; one for the day is needed again in the next session
 REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
-WORKING = ("accepted", "pending_cancel")  # what a status means of an order that may still fill
 FOR_EVER_NS = 2**62
 
 
@@ -46,7 +44,7 @@ class Rules:
     act_s: float
     look_s: float
     fence: bool
-    fresh_s: float = FRESH_S
+    rate: float = 1.0  # of the market's time, a simulated one's, at least 1
 
     @property
     def echo_s(self) -> float:
@@ -125,7 +123,7 @@ class Watch:
         """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not."""
         known = self.beat
         age_s = (clock_ns - beat.time_ns) / SECOND_NS
-        fresh = abs(age_s) <= self._rules.fresh_s
+        fresh = abs(age_s) <= FRESH_S * self._rules.rate
         if known is not None and beat.life == known.life:
             if beat.counter <= known.counter:
                 return
@@ -285,8 +283,7 @@ class Watch:
         if beat is None or self._heard_s is None or not self._looks:
             return never
         own = [o.submitted_ns for o in self._looks[-1].look.orders if o.client_order_id.startswith(beat.names)]
-        pace = self._rules.fresh_s / FRESH_S  # a simulated market's time passes faster
-        since_s = (max(own, default=0) - beat.time_ns) / SECOND_NS / pace
+        since_s = (max(own, default=0) - beat.time_ns) / SECOND_NS / self._rules.rate
         return self._heard_s + since_s if since_s > self._rules.alarm_s else never
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
@@ -421,7 +418,7 @@ class Watch:
 
 
 def _open(look: AccountLook) -> list[BrokerOrder]:
-    return [order for order in look.orders if BROKER_STATUS.get(order.status, "accepted") in WORKING]
+    return [order for order in look.orders if order.status not in ENDED]
 
 
 def _rest_of(order: BrokerOrder) -> int:

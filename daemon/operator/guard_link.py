@@ -15,12 +15,11 @@ from pathlib import Path
 
 from daemon.config.tables import GuardTable
 from daemon.operator.gateway import Gateway
-from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, heartbeat_of, put, signed, taken
+from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, heartbeat_of, put, signed, taken
 from daemon.operator.signing import Key
 from strategies.kit.units import SECOND_NS
 
 LAST_S = 1.0  # that the last heartbeat may take
-FRESH_NS = 60 * SECOND_NS  # by which a message of the guard may differ from the desk's time
 LIVES_MAX = 7
 
 
@@ -43,12 +42,12 @@ class GuardLink:
     ) -> None:
         self._table, self._desk, self._key = table, desk, key
         self._gateway, self._publish, self._notify, self._monotonic = gateway, publish, notify, monotonic
-        self._fresh_ns = FRESH_NS * max(rate, 1.0)
+        self._fresh_ns = FRESH_S * max(rate, 1.0) * SECOND_NS
         self._folder = Path(table.drop_dir) if table.drop_dir else None
         self._life, self._counter = gateway.now_ns(), 0
         self._heard_s = monotonic()
         self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
-        self._told = False
+        self._silent = False
         self._exchange: asyncio.Task[None] | None = None
         self._problem = ""
 
@@ -113,11 +112,11 @@ class GuardLink:
         """Alarm once when the guard is silent; it may speak again."""
         silent_s = self._monotonic() - self._heard_s
         silent = silent_s > self._table.silence_s
-        if silent and not self._told:
+        if silent and not self._silent:
             self._notify("guard_silent", silent_s=round(silent_s), limit_s=self._table.silence_s)
-        elif self._told and not silent:
+        elif self._silent and not silent:
             self._notify("guard_heard")
-        self._told = silent
+        self._silent = silent
 
 
 def _put_if_possible(folder: Path, beat: Heartbeat) -> None:

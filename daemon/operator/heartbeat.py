@@ -23,9 +23,10 @@ from daemon.core.orders import name_prefix
 from daemon.core.state import State
 from daemon.host.safe_decode import typed
 from daemon.host.whole_files import write_whole
-from daemon.operator.signing import KEY_LEAST, Key, KeyRefused
+from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 
 BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
+FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -37,56 +38,40 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     limit: Decimal | None
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """`heartbeat`: the desk lives. `counter` grows by one within a `life`; times are nanoseconds UTC of the desk.
+class _Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """What both say: `counter` grows by one within a `life`; times are nanoseconds UTC of the sender."""
+
+    v: Literal[1] = 1
+    desk: str
+    life: int
+    counter: int
+    time_ns: int
+    mac: str = ""
+
+
+class Heartbeat(_Signed, frozen=True, kw_only=True):
+    """`heartbeat`: the desk lives.
 
     `names` begins the names of its orders; `orders` are those that work, with what was filled of each. `leaving`: it
     was stopped by a person, and nothing follows.
     """
 
-    v: Literal[1] = 1
     schema: Literal["heartbeat"] = "heartbeat"
-    desk: str
-    life: int
-    counter: int
-    time_ns: int
     account: str
     names: str
     leaving: bool
     holds: dict[str, Held]
     orders: dict[str, int]
-    mac: str = ""
 
 
-class GuardBeat(msgspec.Struct, frozen=True, kw_only=True):
+class GuardBeat(_Signed, frozen=True, kw_only=True):
     """`guard`: the guard of this desk lives; `state` says what it finds."""
 
-    v: Literal[1] = 1
     schema: Literal["guard"] = "guard"
-    desk: str
-    life: int
-    counter: int
-    time_ns: int
     state: str
-    mac: str = ""
 
 
 Beat = TypeVar("Beat", Heartbeat, GuardBeat)
-
-
-def parse_key(text: str) -> Key:
-    """Return the key that desk and guard share, from hex. Raises KeyRefused, without the text."""
-    try:
-        value = bytes.fromhex(text.strip())
-    except ValueError:
-        value = b""
-    if len(value) < KEY_LEAST:
-        found = f"{len(value)} bytes" if value else "no hex digits"
-        raise KeyRefused(
-            f"it has {found}: expected at least {KEY_LEAST} bytes as hex, the same on both hosts: "
-            f"make one with `openssl rand -hex {KEY_LEAST}`"
-        )
-    return Key(value)
 
 
 def guard_key(table: GuardTable) -> Key:
@@ -98,9 +83,9 @@ def guard_key(table: GuardTable) -> Key:
             f"or environment variable GUARD_KEY, the same on both hosts: `openssl rand -hex {KEY_LEAST}` makes one"
         )
     try:
-        return parse_key(text.get_secret_value())
+        return parse_key(text.get_secret_value(), "GUARD_KEY")
     except KeyRefused as error:
-        raise ConfigError(f"GUARD_KEY: {error}") from None
+        raise ConfigError(f"{error}, the same on both hosts") from None
 
 
 def heartbeat_of(

@@ -65,20 +65,26 @@ def parse_keys(text: str) -> dict[str, Key]:
                 f"command key {place}: expected name:hex, the name of a to z, digits, . _ - and at most 40 letters: "
                 f"write it so"
             )
-        try:
-            value = bytes.fromhex(digits)
-        except ValueError:
-            value = b""
-        if len(value) < KEY_LEAST:
-            found = f"{len(value)} bytes" if value else "no hex digits"
-            raise KeyRefused(
-                f"command key {place} has {found}: expected at least {KEY_LEAST} bytes as hex: "
-                f"make one with `openssl rand -hex {KEY_LEAST}`"
-            ) from None
+        key = parse_key(digits, f"command key {place}")
         if name in keys:
             raise KeyRefused(f"command key {place} has the name of an earlier one: expected each name once: rename it")
-        keys[name] = Key(value)
+        keys[name] = key
     return keys
+
+
+def parse_key(digits: str, what: str) -> Key:
+    """Return the key of hex digits. Raises KeyRefused, which calls it `what` and shows none of it."""
+    try:
+        value = bytes.fromhex(digits.strip())
+    except ValueError:
+        value = b""
+    if len(value) < KEY_LEAST:
+        found = f"{len(value)} bytes" if value else "no hex digits"
+        raise KeyRefused(
+            f"{what} has {found}: expected at least {KEY_LEAST} bytes as hex: "
+            f"make one with `openssl rand -hex {KEY_LEAST}`"
+        )
+    return Key(value)
 
 
 def canonical(command: SignedCommand) -> bytes:

@@ -20,11 +20,12 @@ from daemon.core.effects import SubmitOrder
 from daemon.guard.command import STRATEGY, TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
-from daemon.operator.heartbeat import Heartbeat, Held, parse_key, signed
+from daemon.operator.heartbeat import Heartbeat, Held, signed
 from daemon.operator.log import Log
+from daemon.operator.signing import parse_key
 from tests.support.desks.desk_at_work import until
 
-KEY = parse_key("5a" * 32)
+KEY = parse_key("5a" * 32, "the key")
 SECOND = 1_000_000_000
 
 

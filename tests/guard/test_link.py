@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from daemon.config.tables import GuardTable
 from daemon.operator.gateway import Gateway
 from daemon.operator.guard_link import GuardLink
-from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, parse_key, put, signed, taken
+from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, put, signed, taken
+from daemon.operator.signing import parse_key
 from tests.support.core.resting import protected
 
-KEY = parse_key("5a" * 32)
+KEY = parse_key("5a" * 32, "the key")
 SECOND = 1_000_000_000
 TABLE = GuardTable(prefix="guard", beat_s=10, silence_s=60)
 

@@ -15,13 +15,13 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, parse_key, put, signed, taken
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, put, signed, taken
 from daemon.operator.mqtt.connection import connected
-from daemon.operator.signing import KeyRefused
+from daemon.operator.signing import KeyRefused, parse_key
 from tests.support.desks.desk_at_work import until
 from tests.support.outside.mosquitto import Mosquitto, running
 
-KEY, OTHER = parse_key("5a" * 32), parse_key("5b" * 32)
+KEY, OTHER = parse_key("5a" * 32, "the key"), parse_key("5b" * 32, "the key")
 BEAT = Heartbeat(
     desk="paper-1",
     life=1,
@@ -175,5 +175,5 @@ def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])
 def test_a_weak_key_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(KeyRefused, match="openssl rand -hex 32") as refused:
-        parse_key(text)
+        parse_key(text, "the key")
     assert not text or text not in str(refused.value)

@@ -12,11 +12,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from aiomqtt import Client, MqttError, ProtocolVersion, Will
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from daemon.config.load import ConfigError, operator_secrets
+from daemon.config.tables import MqttTable
 
 ANSWER_S = 10.0  # timeout of each request to the broker
 CLOSE_TIMEOUT_S = 0.7  # for each of the last messages and the disconnect
@@ -45,6 +48,23 @@ class MqttBroker:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @classmethod
+    def of(cls, table: MqttTable, username: str | None = None) -> Self:
+        """Return the broker of `[mqtt]`; `username` takes the place of the table's."""
+        name = table.username if username is None else username
+        return cls(table.host, table.port, table.tls, table.ca_file, name, table.keepalive_s)
+
+
+def password_of(table: MqttTable) -> str | None:
+    """Return the broker's password; None without one. Raises ConfigError for a user name that has none."""
+    password = operator_secrets().mqtt_password
+    if table.username and password is None:
+        raise ConfigError(
+            f"mqtt.username is {table.username!r} and there is no password: expected the credential or environment "
+            f"variable MQTT_PASSWORD"
+        )
+    return None if password is None else password.get_secret_value()
 
 
 @dataclass(frozen=True, slots=True)
