@@ -31,13 +31,13 @@ from daemon.core.events import Event, HaltRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, EventSource
 from daemon.operator.announce import Announcer
-from daemon.operator.gateway import DurableEvent, Gateway
 from daemon.operator.mqtt.connection import MqttSettings
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.side_thread import SideThread
 from daemon.operator.signing import parse_keys, signed
+from daemon.operator.submitter import DurableEvent, Submitter
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.desks.desk_run import Desk, Recorded
 from tests.support.outside.mosquitto import Mosquitto, running
@@ -115,11 +115,11 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
     announcer = Announcer(told.outbox)
     engines: list[Engine] = []
     sources: list[Paced] = []
-    gateways: list[Gateway] = []
+    submitters: list[Submitter] = []
     beside = threading.Thread(target=begun)
 
     def submit(event_at: Callable[[int], Event]) -> Future[DurableEvent]:
-        return gateways[0].submit_from_thread(event_at)
+        return submitters[0].submit_from_thread(event_at)
 
     def source(tape: EventSource) -> EventSource:
         sources.append(Paced(tape, FED_PER_S))
@@ -143,13 +143,13 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
         side_thread[0].start()
 
     def observe(event: Event, step: Step) -> None:
-        if not gateways:
+        if not submitters:
             engine = engines[0]
-            gateways.append(Gateway(engine, sources[0].put, lambda: engine.machine.state.now_ns))
+            submitters.append(Submitter(engine, sources[0].put, lambda: engine.machine.state.now_ns))
             beside.start()
         if type(event) is HaltRequested:
             told.halted_ns.append(time.perf_counter_ns())
-        gateways[0].observe(event, step)
+        submitters[0].observe(event, step)
         announcer.observe(event, step)
         if step.state.seq % 2000 == 0:
             told.rss_kib.append(_rss_kib())

@@ -115,10 +115,10 @@ async def _decided(desk: Desk, folder: Path, server: RedisServer) -> dict[str, l
         publisher = _publisher(folder, state, server)
         try:
             for event in run.tape:
-                asked, began = run.gateway.state.stats.decisions, time.perf_counter()
+                asked, began = run.submitter.state.stats.decisions, time.perf_counter()
                 run.intake.put(event)
                 await run.quiet()
-                if run.gateway.state.stats.decisions > asked and isinstance(event, BarClosed):
+                if run.submitter.state.stats.decisions > asked and isinstance(event, BarClosed):
                     took["without" if turn % 2 else "with"].append(time.perf_counter() - began)
                     await asyncio.sleep(EVERY_S)
                 if isinstance(event, SessionEnded):

@@ -25,10 +25,10 @@ from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer
-from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
 from daemon.operator.metrics.loop_lag import LoopLag, WalWatch
 from daemon.operator.side_thread import SideThread, Work
+from daemon.operator.submitter import Submitter
 
 if TYPE_CHECKING:
     from daemon.operator.guard_link import GuardLink
@@ -87,7 +87,7 @@ class Telemetry:
         settings: DeskSettings,
         name: str,
         keys: BrokerKeys,
-        gateway: Gateway,
+        submitter: Submitter,
         log: Log,
         host_ns: Callable[[], int],
         hears_guard: Callable[[bytes], None] | None,
@@ -105,8 +105,8 @@ class Telemetry:
             keys.password,
             keys.commands,
             self.outbox,
-            gateway.submit_from_thread,
-            lambda: gateway.state,
+            submitter.submit_from_thread,
+            lambda: submitter.state,
             log,
             host_ns,
             hears_guard,
@@ -136,7 +136,7 @@ class Measuring:
         opened: OpenDesk,
         name: str,
         engine: Engine,
-        gateway: Gateway,
+        submitter: Submitter,
         waiting: Callable[[], tuple[int, int]],
         outbox: Outbox | None,
         log: Log,
@@ -147,7 +147,7 @@ class Measuring:
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]
         self.observers: list[tuple[str, Callable[[Event, Step], None]]] = []
         self.count_log_event: Callable[[str], None] | None = None
-        if not gateway.state.identity.by_tape:
+        if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / opened.checked.strategy.spec.name
             self.works.append(("learning watch", LearningWatch(shelf, notify).run))
         metrics = None
@@ -160,8 +160,8 @@ class Measuring:
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
             self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
-        if settings.drift.every_min and not gateway.state.identity.by_tape:
-            self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics, drifted)))
+        if settings.drift.every_min and not submitter.state.identity.by_tape:
+            self.works.append(("drift", _drift_watch(opened, journal, submitter, notify, metrics, drifted)))
 
 
 def _metrics(
@@ -200,7 +200,7 @@ def _metrics(
 def _drift_watch(
     opened: OpenDesk,
     journal: Path,
-    gateway: Gateway,
+    submitter: Submitter,
     notify: Notify,
     metrics: Metrics | None,
     drifted: Callable[[str, str], None] | None,
@@ -222,7 +222,7 @@ def _drift_watch(
         notify(name, **fields)
 
     async def pause(reason: str) -> None:
-        await gateway.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
+        await submitter.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
 
     watch = DriftWatch(
         journal,
@@ -268,26 +268,29 @@ class OperatorSide:
         notify: Callable[..., None],
     ) -> None:
         settings = opened.checked.settings
-        self.gateway = Gateway(engine, ports.put, ports.now_ns, ports.clock_fault)
+        self.submitter = Submitter(engine, ports.put, ports.now_ns, ports.clock_fault)
         self._log, self._opened = log, opened
-        replay = self.gateway.state.identity.by_tape
+        replay = self.submitter.state.identity.by_tape
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
         climber = None if replay else self._climber(lifecycle)
         self._prepare = lifecycle.prepare if settings.policy.shadow else None
-        self._observers: list[tuple[str, Observer]] = [("gateway", self.gateway.observe), ("models", lifecycle.observe)]
+        self._observers: list[tuple[str, Observer]] = [
+            ("submitter", self.submitter.observe),
+            ("models", lifecycle.observe),
+        ]
         self._works: list[tuple[str, Work]] = [("models", lifecycle.run)]
         if climber is not None:
             self._observers.append(("ladder", climber.observe))
             self._works.append(("ladder", climber.run))
         side: list[tuple[str, Work]] = []
         if settings.control.enabled:
-            control = ControlServer(settings.paths.state_dir, self.gateway, settings.desk.name, log)
+            control = ControlServer(settings.paths.state_dir, self.submitter, settings.desk.name, log)
             self._works.append(("control", control.run))
         self._telemetry: Telemetry | None = None
         if settings.mqtt.enabled:
             hears = None if keys.guard is None else self._hear_guard
-            self._telemetry = Telemetry(settings, name, keys, self.gateway, log, ports.host_ns, hears)
+            self._telemetry = Telemetry(settings, name, keys, self.submitter, log, ports.host_ns, hears)
             self._observers += self._telemetry.observers
             side.append(("mqtt", self._telemetry.run))
         self._guard = self._guard_link(name, keys.guard, notify)
@@ -300,7 +303,7 @@ class OperatorSide:
             side.append(("alarm command", alarms.run))
         outbox = self._telemetry.outbox if self._telemetry is not None else None
         drifted = climber.drifted if climber is not None else None
-        self._measuring = Measuring(opened, name, engine, self.gateway, ports.waiting, outbox, log, notify, drifted)
+        self._measuring = Measuring(opened, name, engine, self.submitter, ports.waiting, outbox, log, notify, drifted)
         self._observers += self._measuring.observers
         self._works += self._measuring.works
         self._side = SideThread(side, self.failed) if side else None
@@ -319,20 +322,20 @@ class OperatorSide:
             provider=policy.provider,
             threads=policy.threads,
             trading=settings.trading(),
-            gateway=self.gateway,
+            submitter=self.submitter,
             models=self._opened.models,
             log=self._log,
         )
 
     def _guard_link(self, name: str, key: Key | None, notify: Notify) -> GuardLink | None:
         """Return the link to the guard, of a desk that sends orders and has one."""
-        if key is None or self.gateway.state.identity.mode not in BROKER_MODES:
+        if key is None or self.submitter.state.identity.mode not in BROKER_MODES:
             return None
         from daemon.operator.guard_link import GuardLink
 
         publish = None if self._telemetry is None else self._telemetry.publish_heartbeat
         settings = self._opened.checked.settings
-        return GuardLink(settings.guard, name, key, self.gateway, publish, notify, settings.clock.rate)
+        return GuardLink(settings.guard, name, key, self.submitter, publish, notify, settings.clock.rate)
 
     def _hear_guard(self, payload: bytes) -> None:
         """Pass a message of the guard on. On the side thread."""
@@ -349,7 +352,7 @@ class OperatorSide:
             journal=settings.paths.state_dir / FILE,
             poll_s=settings.policy.poll_s,
             public_key=settings.policy.public_key,
-            gateway=self.gateway,
+            submitter=self.submitter,
             models=self._opened.models,
             lifecycle=lifecycle,
             log=self._log,

@@ -22,7 +22,7 @@ from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.models.trial import TrialProcess
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from strategies.kit.contract import AnyStrategy, configured
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
@@ -64,7 +64,7 @@ class Lifecycle:
         provider: Provider,
         threads: int,
         trading: Trading,
-        gateway: Gateway,
+        submitter: Submitter,
         models: Models,
         log: WriteLog,
         trial_s: float = 60.0,
@@ -76,7 +76,7 @@ class Lifecycle:
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
-        self._gateway, self._models, self._log = gateway, models, log
+        self._submitter, self._models, self._log = submitter, models, log
         self._settled: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
         self._refused: set[tuple[Role, Sight | _Missing]] = set()
         self._wake = asyncio.Event()
@@ -201,7 +201,7 @@ class Lifecycle:
 
     def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
         """With real money, refuse to replace a version that may open positions by one that may not."""
-        running, real = self._models.running, self._gateway.state.identity.account == "live"
+        running, real = self._models.running, self._submitter.state.identity.account == "live"
         if role == "live" and real and running.manifest.promoted and not loaded.manifest.promoted:
             raise ModelError(
                 "not promoted",
@@ -215,7 +215,7 @@ class Lifecycle:
         """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
-        await self._gateway.submit(
+        await self._submitter.submit(
             lambda now_ns: ModelPromoted(
                 now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
             ),
@@ -238,4 +238,4 @@ class Lifecycle:
     def report_refused(self, version: str, reason: str) -> None:
         """Journal that a version is refused; it raises an alarm."""
         text = printable(" ".join(reason.split()), REASON_MOST)
-        self._gateway.put(CandidateRefused(self._gateway.now_ns(), version, text))
+        self._submitter.put(CandidateRefused(self._submitter.now_ns(), version, text))

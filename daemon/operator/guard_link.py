@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.config.tables import GuardTable
-from daemon.operator.gateway import Gateway
 from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, heartbeat_of, put, signed, taken
 from daemon.operator.signing import Key
+from daemon.operator.submitter import Submitter
 from strategies.kit.units import SECOND_NS
 
 LAST_S = 1.0  # that the last heartbeat may take
@@ -34,17 +34,17 @@ class GuardLink:
         table: GuardTable,
         desk: str,
         key: Key,
-        gateway: Gateway,
+        submitter: Submitter,
         publish: Callable[[Heartbeat], None] | None,
         notify: Callable[..., None],
         rate: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table, self._desk, self._key = table, desk, key
-        self._gateway, self._publish, self._notify, self._monotonic = gateway, publish, notify, monotonic
+        self._submitter, self._publish, self._notify, self._monotonic = submitter, publish, notify, monotonic
         self._fresh_ns = FRESH_S * max(rate, 1.0) * SECOND_NS
         self._folder = Path(table.drop_dir) if table.drop_dir else None
-        self._life, self._counter = gateway.now_ns(), 0
+        self._life, self._counter = submitter.now_ns(), 0
         self._heard_s = monotonic()
         self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
         self._silent = False
@@ -57,7 +57,7 @@ class GuardLink:
 
     def _take(self, beat: GuardBeat | None) -> None:
         """Note that the guard lives, by a message of now that is newer than the last one of its life."""
-        if beat is None or abs(self._gateway.now_ns() - beat.time_ns) > self._fresh_ns:
+        if beat is None or abs(self._submitter.now_ns() - beat.time_ns) > self._fresh_ns:
             return
         if beat.counter > self._counters.get(beat.life, 0):
             self._counters = {**dict(list(self._counters.items())[-LIVES_MAX:]), beat.life: beat.counter}
@@ -71,14 +71,14 @@ class GuardLink:
                 self._look()
                 await asyncio.sleep(self._table.beat_s)
         finally:
-            if self._gateway.state.risk.stopping:
+            if self._submitter.state.risk.stopping:
                 self._send_last(self._beat(leaving=True))
 
     def _beat(self, *, leaving: bool) -> Heartbeat:
         self._counter += 1
-        gateway = self._gateway
-        kind, now_ns = gateway.machine.core.desk, gateway.now_ns()
-        beat = heartbeat_of(gateway.state, kind, self._desk, self._life, self._counter, now_ns, leaving=leaving)
+        submitter = self._submitter
+        kind, now_ns = submitter.machine.core.desk, submitter.now_ns()
+        beat = heartbeat_of(submitter.state, kind, self._desk, self._life, self._counter, now_ns, leaving=leaving)
         return signed(beat, self._key)
 
     def _send(self, beat: Heartbeat) -> None:

@@ -12,10 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.config.tables import GuardTable
-from daemon.operator.gateway import Gateway
 from daemon.operator.guard_link import GuardLink
 from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, put, signed, taken
 from daemon.operator.signing import parse_key
+from daemon.operator.submitter import Submitter
 from tests.support.core.resting import protected
 
 KEY = parse_key("5a" * 32, "the key")
@@ -24,7 +24,7 @@ TABLE = GuardTable(prefix="guard", beat_s=10, silence_s=60)
 
 
 class Desk:
-    """A gateway to a desk that holds two shares, with a clock by hand, and what was logged and published."""
+    """A submitter of a desk that holds two shares, with a clock by hand, and what was logged and published."""
 
     def __init__(self, folder: Path | None = None) -> None:
         desk, _ = protected()
@@ -35,7 +35,13 @@ class Desk:
         self.published: list[Heartbeat] = []
         table = TABLE if folder is None else GuardTable(prefix="guard", drop_dir=str(folder), beat_s=10, silence_s=60)
         self.link = GuardLink(
-            table, "paper-1", KEY, cast(Gateway, self), self.published.append, self.noted, monotonic=lambda: self.now_s
+            table,
+            "paper-1",
+            KEY,
+            cast(Submitter, self),
+            self.published.append,
+            self.noted,
+            monotonic=lambda: self.now_s,
         )
 
     def now_ns(self) -> int:

@@ -14,7 +14,7 @@ from daemon.core.events import CandidateRefused, Event, ReloadRequested
 from daemon.host.ed25519 import keygen
 from daemon.models.pointer import CANDIDATE, CURRENT, point
 from daemon.models.signature import sign
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk
@@ -62,7 +62,7 @@ def test_a_reload_makes_it_look_at_once_and_a_cancel_ends_it(desk: Desk, store: 
         task = asyncio.create_task(run.lifecycle.run())  # poll_s is 0: it looks when it begins, and when asked to
         await asyncio.sleep(0)
         name(store, "v1")
-        done = await run.gateway.submit(lambda now_ns: ReloadRequested(now_ns, "new model", "test"))
+        done = await run.submitter.submit(lambda now_ns: ReloadRequested(now_ns, "new model", "test"))
         assert done.step.effects == ()
         await until(lambda: run.models.running.version == "v1")
         task.cancel()
@@ -86,7 +86,7 @@ def test_what_was_refused_is_told_once_and_again_when_it_changed_or_a_person_ask
         await run.lifecycle.look()
         await run.quiet()
         assert len(refusals) == 1
-        await run.gateway.submit(lambda now_ns: ReloadRequested(now_ns, "once more", "test"))
+        await run.submitter.submit(lambda now_ns: ReloadRequested(now_ns, "once more", "test"))
         await run.lifecycle.look()
         await run.quiet()
         assert len(refusals) == 2
@@ -260,18 +260,18 @@ def test_a_version_that_waits_for_a_busy_engine_answers_before_the_one_that_was_
 ) -> None:
     """The engine stands still (its disk does) for longer than a command waits, and the pointer moves on meanwhile."""
     publish(store, "v2", 2)
-    monkeypatch.setattr(Gateway.submit, "__defaults__", (0.05,))
+    monkeypatch.setattr(Submitter.submit, "__defaults__", (0.05,))
     held: list[Event] = []
 
     async def play(run: Running) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(run.gateway, "_put", held.append)
+            patch.setattr(run.submitter, "_put", held.append)
             name(store, "v1")
             looking = asyncio.create_task(run.lifecycle.look())
             await until(lambda: len(held) == 1)
             name(store, "v2")
             await asyncio.wait([looking], timeout=0.2)
-            patch.setattr(run.gateway, "_put", run.intake.put)
+            patch.setattr(run.submitter, "_put", run.intake.put)
             if looking.done():
                 await run.lifecycle.look()
         run.intake.put(held[0])

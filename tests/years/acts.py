@@ -320,7 +320,7 @@ async def command(run: Run, name: str) -> bool:
     run.met[f"command {name} while {phase(run)}"] += 1
     state = live.engine.machine.state
     try:
-        done = await live.operator.gateway.submit(event_of(Command(name, "as planned", "ann")), 10.0)
+        done = await live.operator.submitter.submit(event_of(Command(name, "as planned", "ann")), 10.0)
     except (TimeoutError, CommandError):
         return False
     refused = refused_by(done.step.effects)

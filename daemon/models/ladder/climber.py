@@ -34,7 +34,7 @@ from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
 from daemon.models.runtime import Models
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
@@ -59,14 +59,14 @@ class Climber:
         journal: Path,
         poll_s: float,
         public_key: str,
-        gateway: Gateway,
+        submitter: Submitter,
         models: Models,
         lifecycle: Lifecycle,
         log: WriteLog,
     ) -> None:
         self._models_dir, self._strategy, self._rules = models_dir, strategy, rules
         self._poll_s, self._public_key = poll_s, public_key
-        self._gateway, self._models, self._lifecycle, self._log = gateway, models, lifecycle, log
+        self._submitter, self._models, self._lifecycle, self._log = submitter, models, lifecycle, log
         self._wake = asyncio.Event()
         self._due: list[LadderMove] = []  # found between two looks
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
@@ -104,14 +104,14 @@ class Climber:
         if self._shadow is None or self._shadow.model != version:
             self._shadow = Shadow(version)
         try:
-            self._shadow.observe(self._gateway.machine, event, step)
+            self._shadow.observe(self._submitter.machine, event, step)
         except FAILURES as error:
             self._shadow = None
             self._hold(f"the shadow of {version}: {type(error).__name__}: {error}")
 
     def drifted(self, version: str, detail: str) -> None:
         """Roll the canary back when its features or actions drift."""
-        ladder = self._gateway.state.ladder
+        ladder = self._submitter.state.ladder
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
             self._found(LadderMove(ROLLED_BACK, "canary_drift", detail))
 
@@ -176,7 +176,7 @@ class Climber:
 
     async def _step(self, holds: HoldReasons) -> bool:
         """Take one step; False when none is due."""
-        ladder = self._gateway.state.ladder
+        ladder = self._submitter.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
             return not holds.frozen and not _falls(ladder) and await self._propose(holds)
         running = self._models.running.version
@@ -212,7 +212,7 @@ class Climber:
 
     async def _propose(self, holds: HoldReasons) -> bool:
         """Judge the newest version with a card that was not judged yet; False without one."""
-        state = self._gateway.state
+        state = self._submitter.state
         judged = state.ladder.judged if state.ladder is not UNSET else ()
         running = self._models.running
         champion, manifest = running.version, ""
@@ -239,7 +239,7 @@ class Climber:
 
     async def _replay(self, ladder: LadderState) -> bool:
         """Judge the replay when it is over, else see that it runs: always over the same sessions."""
-        result = self._replaying.look(ladder, self._gateway.state)
+        result = self._replaying.look(ladder, self._submitter.state)
         if result is None:
             return False
         figures = {**ladder.figures}
@@ -250,7 +250,7 @@ class Climber:
 
     async def _begin(self, ladder: LadderState) -> None:
         """The challenger answers from here on: note the equity at its promotion, and what was gained before."""
-        state = self._gateway.state
+        state = self._submitter.state
         base, self._peak = float(state.book.equity), rules_of.gained(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
         figures |= {GAINED: self._peak, PEAK: self._peak, ASKED: float(state.decision)}
@@ -321,7 +321,7 @@ class Climber:
         """Journal the step. A version that falls keeps its part of the size until another one answers."""
         falls = to_step == ROLLED_BACK and "left" not in figures
         share = ladder.share if falls else CANARY.get(to_step, 1.0)
-        await self._gateway.submit(
+        await self._submitter.submit(
             lambda now_ns: LadderMoved(
                 now_ns,
                 ladder.version,
@@ -341,7 +341,7 @@ class Climber:
 
     async def _align(self) -> None:
         """Let shadow and `current` follow the journal; a fall is over when another version answers."""
-        ladder = self._gateway.state.ladder
+        ladder = self._submitter.state.ladder
         if ladder is UNSET:
             return
         falls = _falls(ladder)
@@ -361,7 +361,7 @@ class Climber:
 
     async def _point(self, ladder: LadderState, version: str, judged: str) -> None:
         """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
-        why, now_ns = f"{ladder.version}: {ladder.step}", self._gateway.now_ns()
+        why, now_ns = f"{ladder.version}: {ladder.step}", self._submitter.now_ns()
         try:
             await asyncio.to_thread(
                 point, self._shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged

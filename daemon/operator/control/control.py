@@ -23,8 +23,8 @@ from daemon.core.events import CommandRefused
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import LINE_MOST, SOCKET, CommandAnswer, CommandRequest, ControlError, address
-from daemon.operator.gateway import Gateway
 from daemon.operator.status import status_of
+from daemon.operator.submitter import Submitter
 
 CHANNEL = "control"
 CLIENTS_MOST = 8
@@ -47,13 +47,13 @@ class ControlServer:
     def __init__(
         self,
         state_dir: Path,
-        gateway: Gateway,
+        submitter: Submitter,
         desk: str,
         log: Callable[..., None],
         allowed: Collection[int] | None = None,
     ) -> None:
         self._state_dir = state_dir
-        self._gateway = gateway
+        self._submitter = submitter
         self._desk = desk
         self._log = log
         self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
@@ -126,17 +126,17 @@ class ControlServer:
             return CommandAnswer(ok=False, error=str(error))
         except TimeoutError:
             problem = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
-            return CommandAnswer(ok=False, error=problem, status=status_of(self._gateway.state, self._desk))
+            return CommandAnswer(ok=False, error=problem, status=status_of(self._submitter.state, self._desk))
         except Exception as error:  # a failed command never stops the desk
             return CommandAnswer(ok=False, error=f"{type(error).__name__}: {error}")
 
     async def _carried_out(self, request: CommandRequest, uid: int) -> CommandAnswer:
         """Submit the command; wait until it is durable. Raises CommandError and what `submit` does."""
         if request.command == "status":  # its owner may read the journal anyway
-            return CommandAnswer(ok=True, status=status_of(self._gateway.state, self._desk))
+            return CommandAnswer(ok=True, status=status_of(self._submitter.state, self._desk))
         claimed = request.who.strip() or self._users.get(uid, "")
         who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
-        seq, step = await self._gateway.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
+        seq, step = await self._submitter.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
         reason = request.reason.strip()
         self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
@@ -152,7 +152,7 @@ class ControlServer:
             self._refused_since += 1
         else:
             others = f" ({self._refused_since} more before it)" if self._refused_since else ""
-            self._gateway.put(CommandRefused(self._gateway.now_ns(), CHANNEL, reason + others))
+            self._submitter.put(CommandRefused(self._submitter.now_ns(), CHANNEL, reason + others))
             self._refused_at, self._refused_since = now, 0
         return CommandAnswer(ok=False, error=reason)
 

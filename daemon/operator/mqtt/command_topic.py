@@ -1,4 +1,4 @@
-"""Handle the topic of signed commands: each is checked, submitted to the gateway, and answered."""
+"""Handle the topic of signed commands: each is checked, passed to the submitter, and answered."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from daemon.core.events import Event
 from daemon.operator.commands import CommandError
-from daemon.operator.gateway import DurableEvent
 from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
 from daemon.operator.status import status_of
+from daemon.operator.submitter import DurableEvent
 from strategies.kit.units import SECOND_NS
 
 COMMANDS_MOST = 64  # carried out at the same moment
@@ -27,7 +27,7 @@ RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
 Submit = Callable[[Callable[[int], Event]], Future[DurableEvent]]
-"""`Gateway.submit_from_thread`."""
+"""`Submitter.submit_from_thread`."""
 
 
 class CommandTopic:

@@ -1,4 +1,4 @@
-"""The daemon's connection to its MQTT broker: telemetry out of the outbox, signed commands into the gateway.
+"""The daemon's connection to its MQTT broker: telemetry out of the outbox, signed commands to the submitter.
 
 It runs on the side thread. A broker that is gone, slow or hostile costs only messages: queues are bounded, and a
 connection that does not answer is dropped and retried with back-off.
@@ -50,7 +50,7 @@ NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall
 class MqttSide:
     """`run` on the side thread, for as long as the daemon lives.
 
-    `submit` is `Gateway.submit_from_thread`, `state` returns the desk's state; `log` and `now_ns` (real time) may be
+    `submit` is `Submitter.submit_from_thread`, `state` returns the desk's state; `log` and `now_ns` (real time) may be
     called on any thread. `password` and `keys` are never published or logged.
     """
 

@@ -264,7 +264,7 @@ def test_a_loss_since_its_promotion_rolls_a_canary_back_within_the_session(tmp_p
         await climb.settle()
         await climb.session()
         assert climb.step == "v2 canary_10"
-        lose(climb, climb.run.gateway.state.book.equity - 1)  # all but gone
+        lose(climb, climb.run.submitter.state.book.equity - 1)  # all but gone
         await climb.settle()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
 
@@ -274,7 +274,7 @@ def test_a_loss_since_its_promotion_rolls_a_canary_back_within_the_session(tmp_p
 
 def lose(climb: Climb, amount: Decimal) -> None:
     """Show the climber the book as if this much had been lost."""
-    state = climb.run.gateway.state
+    state = climb.run.submitter.state
     book, ladder = state.book, state.ladder
     assert isinstance(ladder, LadderState)
     left = {name: getattr(book, name) - amount for name in ("cash", "equity", "realized")}
@@ -289,14 +289,14 @@ def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp
         with_card(store, CARD)
         await climb.settle()
         await climb.session()
-        state = climb.run.gateway.state
+        state = climb.run.submitter.state
         climb.run.intake.put(CashTransferred(state.now_ns, -state.book.equity / 2))
         await climb.run.quiet()
         climb.climber = climber_of(climb.run, store, rules)  # as after a restart: it saw no transfer
         climb.run.intake.put(ClockTicked(state.now_ns + 1))
         await climb.settle()
         assert climb.step == "v2 canary_10"
-        left = climb.run.gateway.state.book.equity
+        left = climb.run.submitter.state.book.equity
         lose(climb, left * Decimal("0.04"))
         await climb.settle()
         assert climb.step == "v2 canary_10"
@@ -315,7 +315,7 @@ def test_a_restart_keeps_the_highest_gain_of_a_canary_s_session(tmp_path: Path) 
         with_card(store, CARD)
         await climb.settle()
         await climb.session()
-        equity = climb.run.gateway.state.book.equity
+        equity = climb.run.submitter.state.book.equity
         lose(climb, -equity * Decimal("0.01"))  # a gain below a quarter of what may be lost
         await climb.settle()
         lose(climb, -equity * Decimal("0.03"))
@@ -341,7 +341,7 @@ def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> Non
         await climb.settle()
         await climb.session()
         for command in (PauseRequested, ResumeRequested):
-            climb.run.intake.put(command(climb.run.gateway.state.now_ns, "a quiet day", "alice"))
+            climb.run.intake.put(command(climb.run.submitter.state.now_ns, "a quiet day", "alice"))
             await climb.session()
             stood.append(climb.step)
 

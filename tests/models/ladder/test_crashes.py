@@ -74,7 +74,7 @@ async def _play(climb: Climb) -> None:
         if climb.step == "v2 canary_10":
             climb.climber.drifted("v2", "index 3.1")
             await climb.settle()
-        ladder = run.gateway.state.ladder
+        ladder = run.submitter.state.ladder
         if isinstance(ladder, LadderState) and ladder.step == "rolled_back" and "left" in ladder.figures:
             return
         await climb.session()

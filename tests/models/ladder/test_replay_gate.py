@@ -246,7 +246,7 @@ def test_a_version_promoted_by_hand_meanwhile_ends_its_replay(desk: Path) -> Non
     async def play(climb: Climb) -> None:
         pids.append(await child_of(climb))
         assert climb.step == "v2 replay"
-        ladder = climb.run.gateway.state.ladder
+        ladder = climb.run.submitter.state.ladder
         assert isinstance(ladder, LadderState)
         name(desk / "store", "v2", strategy=NAME)
         await climb.run.lifecycle.look()

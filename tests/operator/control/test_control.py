@@ -315,7 +315,7 @@ async def test_a_command_that_the_engine_does_not_come_to_is_said_to_be_open(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "WITHIN_S", 0.01)
-    monkeypatch.setattr(work.gateway, "_put", lambda _: None)  # an engine that is busy for good
+    monkeypatch.setattr(work.submitter, "_put", lambda _: None)  # an engine that is busy for good
     answer = await exchange(state, line("halt"))
     assert (answer["ok"], answer["error"]) == (
         False,
@@ -330,7 +330,7 @@ async def test_whatever_goes_wrong_with_a_command_is_its_answer_and_the_next_one
         raise OverflowError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.gateway, "_put", full)
+        patch.setattr(work.submitter, "_put", full)
         assert (await exchange(state, line("halt")))["error"] == "OverflowError: no room"
     assert (await exchange(state, line("halt")))["ok"]
 

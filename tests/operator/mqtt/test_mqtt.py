@@ -118,8 +118,8 @@ async def connected_desk(
             password,
             KEYS,
             outbox,
-            work.gateway.submit_from_thread,
-            lambda: work.gateway.state,
+            work.submitter.submit_from_thread,
+            lambda: work.submitter.state,
             lambda name, **fields: log.append((name, fields)),
         )
         thread = SideThread([("mqtt", side.run)], lambda name, problem: log.append((name, {"problem": problem})))
@@ -179,7 +179,7 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
         assert answer["ok"] is True
         assert answer["status"]["halt"] == "operator: the fair is wrong (by mqtt/ops-laptop)"
         assert answer["status"]["bars"] == 0
-        state = connection.work.gateway.state
+        state = connection.work.submitter.state
         assert state.risk.halt is not None
         assert answer["seq"] == state.seq
         assert [event for event in connection.events if isinstance(event, HaltRequested)] == [
@@ -226,7 +226,7 @@ async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, t
     assert of_bar.ContentType == "application/json"
     assert not hasattr(seen["status"][0][1], "MessageExpiryInterval")
     sent = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in seen["fills"]}
-    assert len(sent) == connection.work.gateway.state.stats.fills
+    assert len(sent) == connection.work.submitter.state.stats.fills
     async with client(broker, "monitor") as later:  # status and equity wait for who comes later
         await later.subscribe("rltrader/paper-1/+", qos=1)
         topics = set()
@@ -395,7 +395,7 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
         async with connected_desk(desk, tmp_path / str(place), address, "x" * 12, events=20) as connection:
             await _soon(partial(_has_lost, connection, 1))
             await connection.work.quiet()
-            assert connection.work.gateway.state.fed == 20
+            assert connection.work.submitter.state.fed == 20
 
 
 async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
@@ -458,7 +458,7 @@ async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(
             for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
                 connection.work.intake.put(event)
             await connection.work.quiet()
-            fed = connection.work.gateway.state.fed
+            fed = connection.work.submitter.state.fed
             assert fed == 3 * 86 + 60 + 2 * 4  # every bar, and each session's begin and end
             assert await asyncio.to_thread(connection.thread.stop, LIMIT_S)
             counts = connection.outbox.counts()
@@ -560,7 +560,7 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
         halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 0
-        assert f"paper-1: halt journaled as event {connection.work.gateway.state.seq}" in text
+        assert f"paper-1: halt journaled as event {connection.work.submitter.state.seq}" in text
         assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
         assert [event.who for event in connection.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 

@@ -1,6 +1,6 @@
 """Models swapped under a running desk: no bar is missed, each answer is that of the version in force, proof holds.
 
-The real engine on a tape, with the parts of the live wiring: intake, gateway, models, lifecycle. Nothing here is timed.
+The real engine on a tape, with the parts of the live wiring: intake, submitter, models, lifecycle. Nothing is timed.
 """
 
 from __future__ import annotations

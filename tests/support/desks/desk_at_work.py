@@ -1,4 +1,4 @@
-"""A desk that runs while a test commands it: the real engine on a replay's tape, its intake, the gateway, the socket.
+"""A desk that runs while a test commands it: the real engine on a replay's tape, its intake, the submitter, the socket.
 
 The tape stops where the test says, then the desk waits for more events as a live one does.
 """
@@ -22,7 +22,7 @@ from daemon.engine.engine import Engine, Intake, Outside
 from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.journal.writer import JournalWriter
 from daemon.operator.control.control import ControlServer
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk
 
@@ -41,7 +41,7 @@ class AtWork:
 
     engine: Engine
     intake: Intake
-    gateway: Gateway
+    submitter: Submitter
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stepped: list[Event] = field(default_factory=list)
 
@@ -70,12 +70,12 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
     )
     writer = JournalWriter(state_dir.journal)
     intake = Intake()
-    gateways: list[Gateway] = []
+    submitters: list[Submitter] = []
     stepped: list[Event] = []
 
     def observe(event: Event, step: Step) -> None:
         stepped.append(event)
-        gateways[0].observe(event, step)
+        submitters[0].observe(event, step)
 
     assembled = assemble(
         Start(identity, trading, replay.model, code),
@@ -89,13 +89,13 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
         outside=outside,
     )
     engine = assembled.engine
-    gateways.append(Gateway(engine, intake.put, lambda: engine.machine.state.now_ns))
+    submitters.append(Submitter(engine, intake.put, lambda: engine.machine.state.now_ns))
     for event in islice(iter(replay.source(recovered.fed)), events):
         intake.put(event)
     running = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        work = AtWork(engine, intake, gateways[0], stepped=stepped)
+        work = AtWork(engine, intake, submitters[0], stepped=stepped)
         await work.quiet()
         yield work
         intake.end()
@@ -116,7 +116,7 @@ async def listening(work: AtWork, path: Path, **kwargs: Any) -> AsyncIterator[Co
         work.log.append((name, fields))
         ready.set()
 
-    server = ControlServer(path, work.gateway, "desk-1", log, **kwargs)
+    server = ControlServer(path, work.submitter, "desk-1", log, **kwargs)
     serving = asyncio.create_task(server.run())
     try:
         waiting = asyncio.create_task(ready.wait())

@@ -50,7 +50,7 @@ class Climb:
 
     @property
     def step(self) -> str:
-        ladder = self.run.gateway.state.ladder
+        ladder = self.run.submitter.state.ladder
         return f"{ladder.version} {ladder.step}" if isinstance(ladder, LadderState) else ""
 
 
@@ -65,7 +65,7 @@ def climber_of(
         journal=run.path / FILE,
         poll_s=0,
         public_key="",
-        gateway=run.gateway,
+        submitter=run.submitter,
         models=run.models,
         lifecycle=run.lifecycle,
         log=lambda event, /, **fields: run.log.append((event, fields)),

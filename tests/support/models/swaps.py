@@ -29,7 +29,7 @@ from daemon.journal.writer import JournalWriter
 from daemon.models.lifecycle import Lifecycle
 from daemon.models.pointer import CURRENT, point
 from daemon.models.runtime import Models
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from strategies.golden import golden_observations
 from strategies.kit.manifest import POLICY_FILE
 from strategies.registry import strategy as registered
@@ -88,7 +88,7 @@ class Running:
 
     engine: Engine
     intake: Intake
-    gateway: Gateway
+    submitter: Submitter
     models: Models
     lifecycle: Lifecycle
     asked: Asked
@@ -153,7 +153,7 @@ async def running(
         serve=serve,
     )
     engine = assembled.engine
-    gateway = Gateway(engine, intake.put, lambda: engine.machine.state.now_ns)
+    submitter = Submitter(engine, intake.put, lambda: engine.machine.state.now_ns)
     log: list[tuple[str, dict[str, Any]]] = []
     lifecycle = Lifecycle(
         settings.paths.models_dir,
@@ -165,16 +165,16 @@ async def running(
         provider="cpu",
         threads=1,
         trading=trading,
-        gateway=gateway,
+        submitter=submitter,
         models=models,
         log=lambda event, /, **fields: log.append((event, fields)),
     )
-    observers += [models.observe, gateway.observe, lifecycle.observe]
+    observers += [models.observe, submitter.observe, lifecycle.observe]
     tape = list(replay.source(recovered.fed))
     task = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        yield Running(engine, intake, gateway, models, lifecycle, recorder, path, tape, observers, log=log)
+        yield Running(engine, intake, submitter, models, lifecycle, recorder, path, tape, observers, log=log)
         intake.end()
         await task
     finally:

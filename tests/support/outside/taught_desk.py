@@ -157,7 +157,7 @@ class TaughtDesk:
     @property
     def step(self) -> str:
         """Where the version under way stands."""
-        ladder = self._run.gateway.state.ladder
+        ladder = self._run.submitter.state.ladder
         if isinstance(ladder, LadderState):
             return ladder.step
         return CARDED if self._process.judges else TRAINED
@@ -186,13 +186,13 @@ class TaughtDesk:
 
     def drift(self) -> None:
         """The version under way drifts."""
-        ladder = self._run.gateway.state.ladder
+        ladder = self._run.submitter.state.ladder
         assert isinstance(ladder, LadderState)
         self._climber.drifted(ladder.version, "index 3.1")
 
     @property
     def _asked(self) -> bool:
-        return self._run.gateway.state.ask is not None
+        return self._run.submitter.state.ask is not None
 
     def _work(self) -> None:
         """Let publisher and trainer work, and die where it is due."""
@@ -283,7 +283,7 @@ def taught(
                     desk.replay.strategy.spec,
                     lambda: run.models.running.version,
                     run.intake.put,
-                    lambda: run.gateway.state.now_ns,
+                    lambda: run.submitter.state.now_ns,
                     lambda event, /, **fields: run.log.append((event, fields)),
                     deadline_s=LIMIT_S,
                 )

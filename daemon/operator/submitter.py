@@ -27,7 +27,7 @@ class DurableEvent(NamedTuple):
     step: Step
 
 
-class Gateway:
+class Submitter:
     """`put` adds an event to the engine's source; `now_ns` is the desk's time. `observe` must see every step.
 
     `clock_fault` returns why that time is not verified, "" when it is.

@@ -1,4 +1,4 @@
-"""The gateway answers once an event is stepped and durable, to a task of the loop and to another thread."""
+"""The submitter answers once an event is stepped and durable, to a task of the loop and to another thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event, FlattenRequested, HaltRequested, PauseRequested, ReloadRequested
 from daemon.operator.commands import Command, event_of
-from daemon.operator.gateway import Gateway
+from daemon.operator.submitter import Submitter
 from tests.support.desks.desk_at_work import at_work
 from tests.support.desks.desk_run import Desk, chained, table, tape_rows, write_tape
 
@@ -27,18 +27,18 @@ def at_any_time(event: Event) -> Callable[[int], Event]:
 
 async def test_an_event_is_in_the_journal_when_submit_returns(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
-        now = work.gateway.now_ns()
-        done = await work.gateway.submit(event_of(Command("halt", "x", "ann")))
+        now = work.submitter.now_ns()
+        done = await work.submitter.submit(event_of(Command("halt", "x", "ann")))
         last = chained(tmp_path)[-1]
         assert (last[0], last[1], last[2]) == (done.seq, now, "HaltRequested")
-        assert done.step.state == work.gateway.state == work.engine.machine.state
+        assert done.step.state == work.submitter.state == work.engine.machine.state
         assert done.seq == done.step.state.seq
 
 
 async def test_many_at_once_are_each_told_of_their_own(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
         dones = await asyncio.gather(
-            *(work.gateway.submit(event_of(Command("pause", f"r{n}", "a"))) for n in range(20))
+            *(work.submitter.submit(event_of(Command("pause", f"r{n}", "a"))) for n in range(20))
         )
         rows = {row[0]: row[3] for row in chained(tmp_path)}
         for number, done in enumerate(dones):
@@ -49,13 +49,13 @@ async def test_many_at_once_are_each_told_of_their_own(desk: Desk, tmp_path: Pat
 async def test_two_equal_events_are_two(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
         requests = [PauseRequested(0, "x", "a"), PauseRequested(0, "x", "a")]
-        first, second = await asyncio.gather(*(work.gateway.submit(at_any_time(e)) for e in requests))
+        first, second = await asyncio.gather(*(work.submitter.submit(at_any_time(e)) for e in requests))
         assert second.seq == first.seq + 1
 
 
 async def test_an_event_that_no_one_waits_for_goes_in_all_the_same(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
-        work.gateway.put(ReloadRequested(0, "x", "a"))
+        work.submitter.put(ReloadRequested(0, "x", "a"))
         await work.quiet()
         assert isinstance(work.stepped[-1], ReloadRequested)
 
@@ -66,43 +66,43 @@ async def test_an_engine_that_does_not_come_to_it_is_a_timeout_and_a_late_step_m
     async with at_work(desk, tmp_path) as work:
         held: list[Event] = []
         with monkeypatch.context() as patch:
-            patch.setattr(work.gateway, "_put", held.append)
+            patch.setattr(work.submitter, "_put", held.append)
             with pytest.raises(TimeoutError):
-                await work.gateway.submit(lambda now: HaltRequested(now, "operator", "x", "a"), 0.01)
+                await work.submitter.submit(lambda now: HaltRequested(now, "operator", "x", "a"), 0.01)
         work.intake.put(held[0])
         await work.quiet()
         assert work.engine.machine.state.risk.halt is not None
-        assert (await work.gateway.submit(event_of(Command("resume", "x", "a")))).step.state.risk.halt is None
+        assert (await work.submitter.submit(event_of(Command("resume", "x", "a")))).step.state.risk.halt is None
 
 
 async def test_a_task_that_gives_up_leaves_nothing_behind(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
-        waiting = asyncio.create_task(work.gateway.submit(event_of(Command("pause", "x", "a"))))
+        waiting = asyncio.create_task(work.submitter.submit(event_of(Command("pause", "x", "a"))))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await work.quiet()
-        assert work.gateway._waiting == {}
+        assert work.submitter._waiting == {}
         assert work.engine.machine.state.risk.pause is not None
 
 
 async def test_another_thread_gets_what_the_loop_gets(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
-        gateway = work.gateway
+        submitter = work.submitter
         done = await asyncio.to_thread(
-            lambda: gateway.submit_from_thread(event_of(Command("pause", "x", "mqtt/ann"))).result()
+            lambda: submitter.submit_from_thread(event_of(Command("pause", "x", "mqtt/ann"))).result()
         )
         assert chained(tmp_path)[-1][0] == done.seq
 
 
 def test_after_the_loop_has_ended_another_thread_gets_an_error(desk: Desk, tmp_path: Path) -> None:
-    async def gateway_of_a_desk_that_ended() -> Gateway:
+    async def submitter_of_a_desk_that_ended() -> Submitter:
         async with at_work(desk, tmp_path) as work:
-            return work.gateway
+            return work.submitter
 
-    gateway = asyncio.run(gateway_of_a_desk_that_ended())
-    submitted = gateway.submit_from_thread(event_of(Command("pause", "x", "a")))
+    submitter = asyncio.run(submitter_of_a_desk_that_ended())
+    submitted = submitter.submit_from_thread(event_of(Command("pause", "x", "a")))
     assert isinstance(submitted.exception(0), RuntimeError)
 
 
@@ -122,9 +122,9 @@ async def test_a_command_whose_effects_leave_the_process_is_told_when_they_have_
 ) -> None:
     market = Market(tmp_path)
     async with at_work(desk, tmp_path, 320, market) as work:
-        held = [p.symbol for p in work.gateway.state.book.positions.values()]
+        held = [p.symbol for p in work.submitter.state.book.positions.values()]
         assert held, "the tape's first 320 events end with a position"
         before = len(market.left)
-        done = await work.gateway.submit(lambda now: FlattenRequested(now, "x", "a"))
+        done = await work.submitter.submit(lambda now: FlattenRequested(now, "x", "a"))
         row = next(row[0] for row in table(tmp_path, "events") if row[1] == done.seq)
         assert ("SubmitOrder", row) in market.left[before:]
