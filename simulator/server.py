@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from daemon.alpaca_api.refusals import Refusal
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
@@ -25,7 +26,6 @@ from simulator.trading import activity_stream
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
 from simulator.trading.matching import Matching
-from simulator.trading.refusals import Refusal
 from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import TradeStreamServer
 from simulator.trading.venue import Brokerage, Rules

@@ -13,9 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.alpaca_api.wire import asset_id
 from simulator.data.fields import rfc3339
 from simulator.data.queries import BadRequest, reply
-from simulator.prices.market import Market, asset_id
+from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, new_york_date
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session

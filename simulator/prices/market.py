@@ -7,16 +7,15 @@ alone (four in a minute: open, both extremes, close), so one price a point serve
 from __future__ import annotations
 
 import math
-import uuid
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+from daemon.alpaca_api.wire import asset_id
 from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices.corporate_actions import effective_day
@@ -375,9 +374,3 @@ def _listed_contract(market: Market, index: int, expiry: Session, right: int, st
         "close_price": None if quote is None else str((quote[0] + quote[1]) / 2),
         "close_price_date": before.date if before is not None and quote is not None else None,
     }
-
-
-@lru_cache(maxsize=65_536)
-def asset_id(symbol: str) -> str:
-    """The UUID of a symbol: always the same."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))

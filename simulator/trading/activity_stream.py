@@ -12,10 +12,11 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.alpaca_api.books import ActivityRow
+from daemon.alpaca_api.queries import time_ns
+from daemon.alpaca_api.wire import stamp
 from simulator.prices.tape import new_york_date
-from simulator.trading.account import Account, ActivityRow
-from simulator.trading.orders import stamp
-from simulator.trading.queries import time_ns
+from simulator.trading.account import Account
 from simulator.trading.venue import Brokerage
 
 PATH = "/v2beta1/events/activities"

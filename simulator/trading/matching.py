@@ -14,11 +14,13 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from simulator.trading.account import Account, PositionChange, fault_context
+from daemon.alpaca_api.books import PositionChange
+from daemon.alpaca_api.refusals import Refusal, invalid, unprocessable
+from daemon.alpaca_api.tickets import ticket
+from daemon.alpaca_api.wire import fill_fields, multiplier, stamp, text
+from simulator.trading.account import Account, fault_context
 from simulator.trading.order_rules import check, check_price_grid
-from simulator.trading.orders import AlpacaOrder, fill_fields, multiplier, stamp, text, triggers
-from simulator.trading.refusals import Refusal, invalid, unprocessable
-from simulator.trading.tickets import ticket
+from simulator.trading.orders import AlpacaOrder, triggers
 from simulator.trading.trade_stream import TradeStreamServer
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from daemon.alpaca_api.books import AlpacaPosition
+from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, invalid, refusal, unprocessable
+from daemon.alpaca_api.tickets import Ticket
+from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.core.instruments.option_market import OccContract
 from simulator.prices.market import Market
 from simulator.prices.tape import new_york_date
-from simulator.trading.account import Account, AlpacaPosition
-from simulator.trading.orders import ZERO, AlpacaOrder, multiplier, text
-from simulator.trading.refusals import REFUSALS, Refusal, forbidden, invalid, refusal, unprocessable
-from simulator.trading.tickets import Ticket
+from simulator.trading.account import Account
+from simulator.trading.orders import AlpacaOrder
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, SECOND_NS
 

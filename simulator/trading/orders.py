@@ -1,4 +1,4 @@
-"""Orders as the account keeps and REST shows them, and the texts that the wire writes for figures and times.
+"""Orders as the account keeps and REST shows them.
 
 An order changes in place, by the venue alone; nothing is decided here.
 """
@@ -6,42 +6,10 @@ An order changes in place, by the venue alone; nothing is decided here.
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
+from daemon.alpaca_api.wire import TERMINAL, ZERO, Json, asset_id, stamp, text
 from daemon.core.instruments.option_market import parse_occ
-from simulator.prices.market import asset_id
-from simulator.prices.tape import NEW_YORK
-from strategies.kit.units import SECOND_NS
-
-ZERO = Decimal(0)
-TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
-Json = dict[str, Any]
-
-
-def text(value: Decimal) -> str:
-    """A decimal as the wire writes it: no exponent, no trailing zeros."""
-    return format(value.normalize(), "f") if value else "0"
-
-
-def money(value: Decimal) -> str:
-    """USD with cents at least, more digits where there are more."""
-    return f"{value:.2f}" if value == value.quantize(Decimal("0.01")) else text(value)
-
-
-def stamp(ns: int, *, new_york: bool = False) -> str:
-    """RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
-    seconds, rest = divmod(ns, SECOND_NS)
-    moment = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC)
-    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
-    zone = moment.strftime("%z")
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}" + (f"{zone[:3]}:{zone[3:]}" if new_york else "Z")
-
-
-def multiplier(symbol: str) -> int:
-    """Shares in one unit: 100 for an option, 1 for a share."""
-    return 100 if parse_occ(symbol) is not None else 1
 
 
 @dataclasses.dataclass(slots=True)
@@ -157,25 +125,6 @@ class AlpacaOrder:
 
 def _text_or_none(value: Decimal | None) -> str | None:
     return None if value is None else text(value)
-
-
-def fill_fields(order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
-    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
-    return {
-        "activity_type": "FILL",
-        "transaction_time": stamp(at_ns),
-        "type": "fill" if whole else "partial_fill",
-        "price": text(price),
-        "qty": text(quantity),
-        "side": "sell_short"
-        if order.position_intent == "sell_to_open" and multiplier(order.symbol) == 1
-        else order.side,
-        "symbol": order.symbol,
-        "leaves_qty": text(max(order.left, Decimal(0))),
-        "order_id": order.id,
-        "cum_qty": text(order.filled_qty),
-        "order_status": order.status,
-    }
 
 
 def triggers(order: AlpacaOrder, middle: Decimal) -> bool:

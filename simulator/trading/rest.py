@@ -12,16 +12,17 @@ from decimal import Decimal
 
 from aiohttp import web
 
+from daemon.alpaca_api.books import AlpacaPosition
+from daemon.alpaca_api.queries import asked_for, fits, is_true, json_body, positive, whole_number
+from daemon.alpaca_api.refusals import Refusal, invalid, refusal
+from daemon.alpaca_api.wire import TERMINAL, Json, asset_id, text
 from simulator.prices.corporate_actions import Dividend, Split
-from simulator.prices.market import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import settlement
-from simulator.trading.account import Account, AlpacaPosition
+from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
-from simulator.trading.orders import TERMINAL, AlpacaOrder, Json, text
-from simulator.trading.queries import asked_for, fits, is_true, json_body, positive, whole_number
-from simulator.trading.refusals import Refusal, invalid, refusal
+from simulator.trading.orders import AlpacaOrder
 from simulator.trading.venue import Brokerage
 from strategies.kit.units import SECOND_NS
 

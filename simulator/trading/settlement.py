@@ -13,17 +13,19 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+from daemon.alpaca_api.books import AlpacaPosition, PositionChange
+from daemon.alpaca_api.refusals import Refusal, unprocessable
+from daemon.alpaca_api.wire import ZERO, Json, multiplier, stamp, text
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.faults import Fault
 from simulator.prices.corporate_actions import Dividend, Rename, Split
 from simulator.prices.day_prices import Action
 from simulator.prices.market import NEVER_NS
 from simulator.prices.tape import grid, midnight_ns, new_york_date
-from simulator.trading.account import Account, AlpacaPosition, PositionChange
+from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
-from simulator.trading.orders import ZERO, AlpacaOrder, Json, multiplier, stamp, text
-from simulator.trading.refusals import Refusal, unprocessable
+from simulator.trading.orders import AlpacaOrder
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
 
@@ -364,7 +366,8 @@ def amend_fill(
     order: AlpacaOrder = account.orders[old.order_id]
     quantity = abs(old.quantity)
     new = None if shift is None else dataclasses.replace(old, price=old.price + shift)
-    account.amend(old, new, now_ns)
+    account.amend(old, new)
+    account.remember(now_ns)
     if not order_kept:
         order.cost -= quantity * old.price
         if new is None:

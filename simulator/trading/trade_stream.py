@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from daemon.alpaca_api.wire import stamp
 from simulator.faults import NESTED, Fault
 from simulator.trading.account import Account
-from simulator.trading.orders import stamp
 from simulator.trading.venue import Brokerage
 from strategies.kit.units import SECOND_NS
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.config.load import load
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
-from simulator.trading.refusals import Refusal
 from tests.chaos.desk import START_LIMIT_S, fill, make_room
 
 if TYPE_CHECKING:

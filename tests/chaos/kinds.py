@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.trading.refusals import REFUSALS
+from daemon.alpaca_api.refusals import REFUSALS
 
 ANY, HELD, WORKING = "any", "held", "working"
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from daemon.alpaca_api.books import PositionChange
 from daemon.core.limits import Trading
 from daemon.core.state import Halt, Identity
 from daemon.engine.recover import fresh_machine
 from simulator.prices.market import Market
 from simulator.server import LoggedRequest
-from simulator.trading.account import Account, PositionChange
+from simulator.trading.account import Account
 from simulator.trading.orders import AlpacaOrder
 from strategies.kit.contract import Bar, Session
 from strategies.registry import strategy

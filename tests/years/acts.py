@@ -14,10 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
-from simulator.trading.refusals import Refusal
 from strategies.kit.units import SECOND_NS
 from tests.chaos.desks.plan import bound
 from tests.chaos.kinds import HELD, WORKING

@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
+from daemon.alpaca_api.books import PositionChange
 from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
 from daemon.core.session import new_york_date
@@ -25,7 +26,7 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
-from simulator.trading.account import Account, PositionChange
+from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named

@@ -15,11 +15,11 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from daemon.alpaca_api.books import PositionChange
+from daemon.alpaca_api.wire import text
 from daemon.core.instruments.option_market import parse_occ
 from daemon.host.panic_marker import leave
 from simulator.prices.corporate_actions import Dividend, Rename, Split
-from simulator.trading.account import PositionChange
-from simulator.trading.orders import text
 from simulator.trading.settlement import _deliver, amend_fill, cash_row
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from tests.chaos.desks.plan import DAILY, QUOTES, REBALANCER

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UnsetType
 
+from daemon.alpaca_api.books import PositionChange
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.step import Step
 from daemon.operator.status import status_of
 from daemon.operator.urgency import Urgency, urgency_of
-from simulator.trading.account import PositionChange
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict

@@ -24,10 +24,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.cli.ctl import main as rltraderctl
 from simulator.serving import serving
 from simulator.trading.account import Account
-from simulator.trading.refusals import Refusal
 from simulator.trading.venue import Rules
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
+from daemon.alpaca_api.wire import multiplier
 from simulator.prices.tape import new_york_date
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account
-from simulator.trading.orders import AlpacaOrder, multiplier
+from simulator.trading.orders import AlpacaOrder
 from tests.chaos.verdict import DONE, ZERO
 from tests.support.desks.live_desk import Books
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from daemon.alpaca_api.books import PositionChange
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.engine.recover import fresh_machine
 from simulator.server import LoggedRequest
-from simulator.trading.account import Account, PositionChange
+from simulator.trading.account import Account
 from simulator.trading.orders import AlpacaOrder
 from strategies.registry import strategy
 from tests.chaos.desks import basket_verdict

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import websockets
 
+from daemon.alpaca_api.books import PositionChange
 from simulator.prices.corporate_actions import Split
 from simulator.server import AlpacaServer
 from simulator.serving import RunningServer
-from simulator.trading.account import Account, PositionChange
+from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop

@@ -19,10 +19,10 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from daemon.alpaca_api.refusals import Refusal
 from simulator.faults import Faults
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from simulator.trading.refusals import Refusal
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trade_listeners import (

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aiohttp import web
 
-from simulator.prices.tape import new_york_date
-from simulator.trading.account import ActivityRow
-from simulator.trading.orders import AlpacaOrder
-from simulator.trading.refusals import invalid
+from daemon.alpaca_api.backend import ShownOrder
+from daemon.alpaca_api.books import ActivityRow
+from daemon.alpaca_api.refusals import invalid
+from daemon.core.session import new_york_date
 from strategies.kit.units import SECOND_NS
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
@@ -73,7 +74,7 @@ def time_ns(value: str) -> int:
     return int(moment.timestamp()) * SECOND_NS + int((fraction or "0").ljust(9, "0"))
 
 
-def asked_for(order: AlpacaOrder, query: Any) -> bool:
+def asked_for(order: ShownOrder, query: Mapping[str, str]) -> bool:
     """Whether the filters of GET /v2/orders let this order pass; both times are exclusive."""
     symbols = [symbol for symbol in query.get("symbols", "").split(",") if symbol]
     if symbols and order.symbol not in symbols:
@@ -85,14 +86,14 @@ def asked_for(order: AlpacaOrder, query: Any) -> bool:
     return not ("until" in query and order.created_ns >= time_ns(query["until"]))
 
 
-def fits(row: ActivityRow, query: Any, types: frozenset[str]) -> bool:
+def fits(row: ActivityRow, query: Mapping[str, str], types: frozenset[str]) -> bool:
     """Whether the filters of GET /v2/account/activities let this row pass; both times are exclusive."""
     kind = row.fields["activity_type"]
     if types and kind not in types:
         return False
     if "category" in query and (kind in TRADE_TYPES) != (query["category"] == "trade_activity"):
         return False
-    if "date" in query and new_york_date(row.time_ns) != query["date"][:10]:
+    if "date" in query and new_york_date(row.time_ns).isoformat() != query["date"][:10]:
         return False
     if "order_id" in query and row.fields.get("order_id") != query["order_id"]:
         return False

@@ -6,8 +6,8 @@ import dataclasses
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from daemon.alpaca_api.refusals import invalid, unprocessable
 from daemon.core.instruments.option_market import OccContract, parse_occ
-from simulator.trading.refusals import invalid, unprocessable
 
 MAX_CLIENT_ORDER_ID = 128
 TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")

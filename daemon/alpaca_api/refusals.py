@@ -1,6 +1,6 @@
 """The broker's refusals of orders: the documented answers by name.
 
-Status, code and message only; what is refused, and when, is the subject of `tickets.py` and `order_rules.py`.
+Status, code and message only; what is refused, and when, is decided by who serves.
 """
 
 from __future__ import annotations

@@ -1,0 +1,86 @@
+"""The texts and figures that Alpaca writes on the wire: decimals, money, times, ids, and the fields of a fill."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Protocol
+
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import NEW_YORK
+from strategies.kit.units import SECOND_NS
+
+ZERO = Decimal(0)
+TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
+"""The statuses that an order never leaves."""
+Json = dict[str, Any]
+
+
+def text(value: Decimal) -> str:
+    """A decimal as the wire writes it: no exponent, no trailing zeros."""
+    return format(value.normalize(), "f") if value else "0"
+
+
+def money(value: Decimal) -> str:
+    """USD with cents at least, more digits where there are more."""
+    return f"{value:.2f}" if value == value.quantize(Decimal("0.01")) else text(value)
+
+
+def stamp(ns: int, *, new_york: bool = False) -> str:
+    """RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
+    seconds, rest = divmod(ns, SECOND_NS)
+    moment = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC)
+    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
+    zone = moment.strftime("%z")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}" + (f"{zone[:3]}:{zone[3:]}" if new_york else "Z")
+
+
+def multiplier(symbol: str) -> int:
+    """Shares in one unit: 100 for an option, 1 for a share."""
+    return 100 if parse_occ(symbol) is not None else 1
+
+
+@lru_cache(maxsize=65_536)
+def asset_id(symbol: str) -> str:
+    """A UUID for a symbol: always the same, though not Alpaca's."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))
+
+
+class FilledOrder(Protocol):
+    """What the row of a fill shows of its order, after the fill; `left` is the unfilled quantity."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def side(self) -> str: ...
+    @property
+    def position_intent(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def filled_qty(self) -> Decimal: ...
+    @property
+    def left(self) -> Decimal: ...
+
+
+def fill_fields(order: FilledOrder, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> Json:
+    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
+    return {
+        "activity_type": "FILL",
+        "transaction_time": stamp(at_ns),
+        "type": "fill" if whole else "partial_fill",
+        "price": text(price),
+        "qty": text(quantity),
+        "side": "sell_short"
+        if order.position_intent == "sell_to_open" and multiplier(order.symbol) == 1
+        else order.side,
+        "symbol": order.symbol,
+        "leaves_qty": text(max(order.left, Decimal(0))),
+        "order_id": order.id,
+        "cum_qty": text(order.filled_qty),
+        "order_status": order.status,
+    }
