@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UnsetType
@@ -25,6 +25,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict
 from tests.support.desks.live_desk import Books
+from tests.years.holders import Holders, fold
 from tests.years.market import is_option
 
 if TYPE_CHECKING:
@@ -103,17 +104,11 @@ class Watch:
         self._run = run
         self._state: Any = None
         self._trades = self._heard = 0
-        self._own: dict[str, Decimal] = {}  # of each symbol, what the desk has by the server's trades
-        self._total: dict[str, Decimal] = {}
-        self._disturbed: set[str] = set()  # a person sold of the desk's
+        self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
-        self._base: tuple[int, dict[str, Decimal], dict[str, Decimal]] = (
-            0,
-            {},
-            {},
-        )  # trades folded so far, own and all
+        self._base = 0, Holders({}, {})  # trades folded so far, and who holds what by them
         self._seen: tuple[int, int, int] = (0, 0, 0)
-        self._at_close: dict[str, tuple[dict[str, Decimal], dict[str, Decimal]]] = {}  # own and all, by date
+        self._at_close: dict[str, Holders] = {}  # by date
         self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
         self._paid: set[str] = set()  # lines of the ledger that were booked
         self._ended: dict[str, int] = {}  # orders that ended at the server and work in the book, and since when
@@ -168,9 +163,9 @@ class Watch:
         """What is there is the desk's from now on, as far as its book takes it."""
         self._trade_rules()
         account = self._run.world.account
-        self._total = {symbol: position.qty for symbol, position in account.positions.items()}
-        self._own = {it.symbol: Decimal(it.quantity) for it in state.book.positions.values()}
-        self._base = len(account.trades), dict(self._own), dict(self._total)
+        total = {symbol: position.qty for symbol, position in account.positions.items()}
+        self._now = Holders({it.symbol: Decimal(it.quantity) for it in state.book.positions.values()}, total)
+        self._base = len(account.trades), self._now
         self._at_close.clear()
         self._due.clear()
 
@@ -207,12 +202,13 @@ class Watch:
         for line in new:
             closes = [date for date in self._at_close if line.ex_date and date < line.ex_date]
             if closes:
-                own, all_ = (books.get(line.symbol, ZERO) for books in self._at_close[max(closes)])
+                held = self._at_close[max(closes)]
+                own, all_ = held.own.get(line.symbol, ZERO), held.total.get(line.symbol, ZERO)
             elif not line.ex_date and line.symbol in self._due:
                 own, all_ = self._due[line.symbol]
             else:
                 return
-            if line.symbol in self._disturbed or all_ <= 0:
+            if line.symbol in self._now.disturbed or all_ <= 0:
                 return
             most += line.amount * own / all_
         gained = after.book.realized - before.book.realized
@@ -225,17 +221,17 @@ class Watch:
     def own(self) -> dict[str, int]:
         """What the desk has by the server's trades."""
         self._count()
-        return {symbol: int(quantity) for symbol, quantity in self._own.items() if int(quantity)}
+        return {symbol: int(quantity) for symbol, quantity in self._now.own.items() if int(quantity)}
 
     def others(self, symbol: str) -> int:
         """What others have of it, by the server's trades."""
         self._count()
-        return int(self._total.get(symbol, ZERO) - self._own.get(symbol, ZERO))
+        return int(self._now.total.get(symbol, ZERO) - self._now.own.get(symbol, ZERO))
 
     def pays(self, symbol: str) -> None:
         """Something is paid on who holds the symbol now."""
         self._count()
-        self._due[symbol] = self._own.get(symbol, ZERO), self._total.get(symbol, ZERO)
+        self._due[symbol] = self._now.own.get(symbol, ZERO), self._now.total.get(symbol, ZERO)
 
     def raised(self, name: str) -> int:
         """How often this alarm was raised in this session."""
@@ -249,37 +245,11 @@ class Watch:
         if mark == self._seen:
             return
         self._seen = mark
-        begun, base_own, base_total = self._base
-        own, total = dict(base_own), dict(base_total)
-        moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
-        self._disturbed.clear()
-        for place, trade in enumerate(account.trades[begun:], begun):
-            symbol, all_, mine = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
-            if run.is_own(trade.order_id):
-                mine += trade.quantity
-            elif trade.order_id:
-                if trade.quantity < 0 and mine > 0:
-                    self._disturbed.add(symbol)
-            elif trade in run.others_changes:
-                pass
-            elif trade.quantity == -all_ and self._renames(place):
-                moving, mine = (all_, mine), ZERO
-            elif moving is not None and trade.quantity == moving[0]:
-                mine, moving = mine + moving[1], None
-            elif all_:
-                mine = mine * (all_ + trade.quantity) / all_
-                mine = mine if all_ == own.get(symbol) else mine.to_integral_value(ROUND_FLOOR)
-            elif trade.price:
-                mine += trade.quantity  # shares for a contract
-            own[symbol], total[symbol] = mine, all_ + trade.quantity
-        if own != self._own:
+        begun, base = self._base
+        now = fold(base, account.trades[begun:], run.is_own, run.others_changes)
+        if now.own != self._now.own:
             self._changed_ns = run.now_ns()
-        self._own, self._total = own, total
-
-    def _renames(self, place: int) -> bool:
-        """Whether the trade at this place and the next one are a new name."""
-        pair = self._run.world.account.trades[place : place + 2]
-        return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
+        self._now = now
 
     def _at_work(self, state: Any) -> list[Any]:
         """The book's orders at work, but for stops that rest at the server."""
@@ -296,9 +266,9 @@ class Watch:
             return
         for symbol, position in state.book.positions.items():
             there = run.world.account.quantity(symbol)
-            known = symbol not in self._disturbed and there == self._total.get(symbol, ZERO)
-            if known and position.quantity > self._own.get(symbol, ZERO) + 1 and symbol not in run.split:
-                text = f"{symbol}: the book holds {position.quantity}, {self._own.get(symbol, ZERO)} are the desk's"
+            known = symbol not in self._now.disturbed and there == self._now.total.get(symbol, ZERO)
+            if known and position.quantity > self._now.own.get(symbol, ZERO) + 1 and symbol not in run.split:
+                text = f"{symbol}: the book holds {position.quantity}, {self._now.own.get(symbol, ZERO)} are the desk's"
                 run.problem("owner", text)
 
     def began(self) -> None:
@@ -373,7 +343,7 @@ class Watch:
                 self._cash_at_open = Decimal(run.world.account.cash) if not run.world.account.positions else ZERO
         if session is None and self._equity[0] not in self._at_close:
             self._count()
-            self._at_close[self._equity[0]] = dict(self._own), dict(self._total)
+            self._at_close[self._equity[0]] = self._now
             self._raised.clear()  # what is raised from now on is the next session's
             self._refused.clear()
         if self._state is not None and run.persons:
@@ -463,7 +433,7 @@ class Watch:
         for trade in account.trades[self._trades :]:
             ours = run.is_own(trade.order_id)
             if ours:
-                sold[trade.symbol] = self._own.get(trade.symbol, ZERO)
+                sold[trade.symbol] = self._now.own.get(trade.symbol, ZERO)
                 self._cheap(trade)
             elif not trade.order_id and is_option(trade.symbol) and trade not in run.others_changes:
                 self._lapsed(trade)
@@ -475,7 +445,7 @@ class Watch:
             elif not ours and position is not None and position.qty < 0:
                 run.short_by_hand.add(trade.symbol)
         for symbol, own in sold.items():
-            excused = symbol in run.split or run.adopts or symbol in self._disturbed
+            excused = symbol in run.split or run.adopts or symbol in self._now.disturbed
             if own < 0 and not excused:
                 run.problem("owner", f"{symbol}: sold {-own} more than it bought")
         self._trades = len(account.trades)

@@ -5,8 +5,9 @@
 
 With `ignore`, a dividend or a corporate action belongs to who held at the close before its ex-date, so the quantities
 at each close are kept. The desk's part is booked as its own, the rest as a transfer; quantities are whole, and what is
-left over is the other's. Where date or owner is not known nothing is booked as the desk's, an alarm says so, and the
-symbol takes no new risk until a person resumes the desk.
+left over is the other's: of a split the desk has its own shares times the ratio, rounded down, and cash for a fraction
+goes to whose the fraction was. Where date or owner is not known nothing is booked as the desk's, an alarm says so, and
+the symbol takes no new risk until a person resumes the desk.
 """
 
 from __future__ import annotations

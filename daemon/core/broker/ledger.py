@@ -82,10 +82,15 @@ def cause_of(line: Activity) -> Cause:
     return Cause(REASONS.get(line.kind, "transfer"))
 
 
-def arrives(line: Activity) -> bool:
-    """Return True for shares that come for something: what they replace is booked first."""
+def turn(line: Activity) -> int:
+    """Return the place of a line among those of one report: 0, 1 or 2; equal ones stay in the report's order.
+
+    Shares that come are booked after what they replace, and cash for a fraction after the shares that left one.
+    """
+    if line.kind == CASH_IN_LIEU:
+        return 2
     brings = line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
-    return brings or line.kind == "OPTRD"  # after the contracts that ended for them
+    return int(brings or line.kind == "OPTRD")  # after the contracts that ended for them
 
 
 def book_activity(draft: Draft, line: Activity) -> None:

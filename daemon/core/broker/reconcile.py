@@ -25,7 +25,7 @@ from daemon.core.broker.foreign import (
     met_at_begin,
     note_closes,
 )
-from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
+from daemon.core.broker.ledger import AMENDED, book_activity, cause_of, settle_without_ledger, turn
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.protection import end_former, is_guarded
 from daemon.core.draft import Draft
@@ -355,7 +355,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
     give_up_sold(draft)
-    for activity in sorted(event.activities, key=arrives):
+    for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:
             note_announced(draft, activity)
         elif activity.status != "pending" and _mark_seen(draft, activity):

@@ -98,6 +98,27 @@ def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, others: int,
     assert d.state.book.cash == account.cash
 
 
+@pytest.mark.parametrize(
+    ("desk_quantity", "others", "desk", "left", "realised"),
+    [
+        (8, 63, 4, 31, "0"),  # 71 are 35.5: the desk has 4, the person 31.5, and the half share is the person's
+        (51, 100, 25, 50, "40.00"),  # 25.5 and 50: the half share is the desk's
+        (9, 62, 4, 31, "40.00"),  # 4.5 and 31
+    ],
+)
+def test_cash_for_a_fraction_that_is_told_before_its_split_goes_to_whose_it_was(
+    desk_quantity: int, others: int, desk: int, left: int, realised: str
+) -> None:
+    d, account = beside(others, desk_quantity)
+    before, whole = d.state.book.realized, desk_quantity + others
+    cash = of_today("CIL", "AAA", "-0.5", "40.00")
+    split = [of_today("SPLIT", "AAA", quantity) for quantity in (str(-whole), str(whole / 2))]
+    book(d, account, -10, whole // 2, cash, *split)
+    assert holdings(d) == ({"AAA": desk}, {"AAA": left})
+    assert d.state.book.realized - before == Decimal(realised)
+    assert (d.state.book.cash, d.state.broker.owners.disputed) == (account.cash, ())
+
+
 @pytest.mark.parametrize(("quantity", "ex_date"), [("0", "2024-07-02"), ("150", "")])  # for 150: since Monday's close
 def test_a_dividend_of_both_s_shares_is_earned_by_the_desk_s_own(quantity: str, ex_date: str) -> None:
     d, account = beside()

@@ -1,0 +1,70 @@
+"""Who holds what in one account: the desk, and all together, by the server's trades alone.
+
+A trade belongs to who sent its order. What has no order is the company's or the clearing house's: a new name takes both
+along, a split gives each its own shares times the ratio. The desk's part is whole, and what is left over is the
+other's; so the fraction of a share that the company pays out takes nothing from the desk's whole shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from simulator.trading.account import PositionChange
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Shares or contracts of each symbol: the desk's `own`, the `total`; `disturbed`: others sold of the desk's."""
+
+    own: Mapping[str, Decimal]
+    total: Mapping[str, Decimal]
+    disturbed: frozenset[str] = frozenset()
+
+
+def fold(
+    before: Holders,
+    trades: Sequence[PositionChange],
+    is_own: Callable[[str], bool],
+    others: Collection[PositionChange] = (),
+) -> Holders:
+    """Return who holds what after `trades`, in their order.
+
+    `is_own` tells of an order's id whether the desk sent it; `others` are trades without an order that are no desk's.
+    """
+    own, total, disturbed = dict(before.own), dict(before.total), set(before.disturbed)
+    moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
+    for place, trade in enumerate(trades):
+        symbol, all_, mine = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
+        if trade.order_id:
+            if is_own(trade.order_id):
+                mine += trade.quantity
+            elif trade.quantity < 0 < mine:
+                disturbed.add(symbol)
+        elif trade in others:
+            pass
+        elif trade.quantity == -all_ and _renames(trades[place : place + 2]):
+            moving, mine = (all_, mine), ZERO
+        elif moving is not None and trade.quantity == moving[0]:
+            mine, moving = mine + moving[1], None
+        elif trade.price and trade.quantity == -(all_ % 1):
+            mine = _whole(mine)  # cash in lieu of a fraction
+        elif all_:
+            mine = mine * (all_ + trade.quantity) / all_
+            mine = mine if all_ == own.get(symbol) else _whole(mine)
+        elif trade.price:
+            mine += trade.quantity  # shares for a contract
+        own[symbol], total[symbol] = mine, all_ + trade.quantity
+    return Holders(own, total, frozenset(disturbed))
+
+
+def _renames(pair: Sequence[PositionChange]) -> bool:
+    """Return True where a trade and the next one are a new name."""
+    return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
+
+
+def _whole(shares: Decimal) -> Decimal:
+    return shares.to_integral_value(ROUND_FLOOR)

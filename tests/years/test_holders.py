@@ -1,0 +1,48 @@
+"""Who holds what by the server's trades: worked out by hand."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from simulator.trading.account import PositionChange
+from tests.years.holders import Holders, fold
+
+
+def change(quantity: str, price: str = "0", order: str = "", symbol: str = "AAA") -> PositionChange:
+    return PositionChange(symbol, Decimal(quantity), Decimal(price), 0, order)
+
+
+def held(*trades: PositionChange) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
+    """What the desk and all have of each symbol; orders of the desk begin with "d"."""
+    now = fold(Holders({}, {}), trades, lambda order_id: order_id.startswith("d"))
+    return dict(now.own), dict(now.total)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "desk", "total"),
+    [
+        (8, 63, 4, 35),  # 1 for 2: 4 and 31.5, of which half a share is paid out
+        (9, 62, 4, 35),  # 4.5 and 31
+        (9, 63, 4, 36),  # 4.5 and 31.5: whole shares, and the one left over is the other's
+        (9, 0, 4, 4),
+        (0, 9, 0, 4),
+    ],
+)
+def test_a_reverse_split_leaves_the_desk_half_of_its_own(own: int, others: int, desk: int, total: int) -> None:
+    whole = Decimal(own + others)
+    trades = [change(str(own), "100", "d1"), change(str(others), "100", "p1"), change(str(-whole / 2))]
+    if whole % 2:
+        trades.append(change("-0.5", "200"))
+    assert held(*trades) == ({"AAA": Decimal(desk)}, {"AAA": Decimal(total)})
+
+
+def test_a_new_name_takes_both_s_shares_along() -> None:
+    trades = change("50", "100", "d1"), change("100", "100", "p1"), change("-150"), change("150", symbol="BBB")
+    assert held(*trades) == ({"AAA": Decimal(0), "BBB": Decimal(50)}, {"AAA": Decimal(0), "BBB": Decimal(150)})
+
+
+def test_who_sells_of_the_desk_s_shares_disturbs_them() -> None:
+    trades = [change("50", "100", "d1"), change("-10", "100", "p1")]
+    assert fold(Holders({}, {}), trades, lambda order_id: order_id == "d1").disturbed == {"AAA"}
