@@ -88,7 +88,7 @@ class Stamped:
 
     def install(self) -> None:
         """Wrap the classes of this process."""
-        from simulator.trading.rest import TradingRest
+        from daemon.alpaca_api.trading_rest import TradingRest
 
         send, submit = web.WebSocketResponse.send_bytes, TradingRest.submit
         hear, open_ = RequestHandler.data_received, RequestHandler.connection_made
@@ -105,7 +105,7 @@ class Stamped:
             self._heard[id(handler)] = time.monotonic()
             hear(handler, data)
 
-        async def submitting(rest: TradingRest, request: web.Request) -> web.Response:
+        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
             name, connection = json.loads(await request.text())["client_order_id"], id(request.protocol)
             self.arrived[name], self.connected[name] = self._heard[connection], self._opened[connection]
             return await submit(rest, request)

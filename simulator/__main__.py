@@ -24,7 +24,6 @@ from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, ma
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
-from simulator.trading.account import Account
 from simulator.trading.trade_stream import TradeStreamServer
 from simulator.trading.venue import Brokerage, Rules
 from strategies.kit.contract import Session
@@ -83,7 +82,7 @@ def taped(market: Market) -> list[Session]:
 class PrintedStream(TradeStreamServer):
     """The trading stream, printed on the terminal too."""
 
-    def publish(self, account: Account, update: dict[str, Any]) -> None:
+    def publish(self, key: str, update: dict[str, Any]) -> None:
         """Print one line for the update, then send it."""
         order = update["order"]
         limit = order["limit_price"] or "market"
@@ -92,9 +91,9 @@ class PrintedStream(TradeStreamServer):
             self.venue,
             f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
             f"filled {order['filled_qty']} ({order['client_order_id']})"
-            + (f" of {account.account_number}" if len(self.venue.accounts) > 1 else ""),
+            + (f" of {self.venue.accounts[key].account_number}" if len(self.venue.accounts) > 1 else ""),
         )
-        super().publish(account, update)
+        super().publish(key, update)
 
 
 def show(venue: Brokerage, text: str) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
-from daemon.alpaca_api.refusals import Refusal
+from daemon.alpaca_api import activity_stream
+from daemon.alpaca_api.front import Front, Handler, answered
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
@@ -22,14 +23,14 @@ from simulator.data.stream import Hub
 from simulator.data.timeline import Timeline
 from simulator.faults import NESTED, Fault, Faults
 from simulator.prices.market import Market
-from simulator.trading import activity_stream
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
+from simulator.trading.activity_stream import ActivityStreamServer
+from simulator.trading.backend import Trading
 from simulator.trading.matching import Matching
 from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import TradeStreamServer
 from simulator.trading.venue import Brokerage, Rules
-from strategies.kit.units import MINUTE_NS
 
 STREAM_PATHS = (
     activity_stream.PATH,
@@ -40,13 +41,10 @@ STREAM_PATHS = (
     "/v1beta1/indicative",
     "/v1beta1/opra",
 )
-DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 
 CLOCK = web.RequestKey("clock", SimClock)
 KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class AlpacaServer(Brokerage):
         self.back_office = BackOffice(self.matching)
         self.data_stream = Hub(self)
         self.port = port
-        self._spent: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
+        self._front = FaultyFront(self)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
@@ -132,10 +130,12 @@ class AlpacaServer(Brokerage):
         self.faults.now_ns = self.clock.now_ns
         self.faults.exposed = self.exposed
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
-        app.router.add_routes(trading_rest.routes(self, self.matching))
+        trading = Trading(self.matching)
+        app.router.add_routes(trading_rest.TradingRest(trading).routes())
+        app.router.add_routes(ActivityStreamServer(trading).routes())
         app.router.add_routes(self.trade_stream.routes())
         app.router.add_routes(self.data_stream.routes())
-        for module in (activity_stream, data_rest, contracts_rest):
+        for module in (data_rest, contracts_rest):
             app.router.add_routes(module.routes(self))
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True, keepalive_timeout=KEEP_S
@@ -175,7 +175,7 @@ class AlpacaServer(Brokerage):
         await self.clock.on_the_way(way, asked=True)
         status = 0
         try:
-            reply = await self._answer(request, handler)
+            reply = await self._front.answer(request, handler)
             await self.clock.on_the_way(way, asked=True)
             status = reply.status
             return reply
@@ -183,56 +183,35 @@ class AlpacaServer(Brokerage):
             path = request.path_qs
             self.requests.append(LoggedRequest(self.clock.now_ns(), request.method, path, body, status, key))
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        key = request.headers.get("APCA-API-KEY-ID", "")
-        context = {"stream": "rest", "method": request.method, "path": request.path, "key": key}
-        account = self.authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
-        denied = self.faults.take("auth_failed", context)
-        if account is None or denied is not None:
-            status = 401 if denied is None else int(denied.get("status", 401))
-            return web.json_response({"message": "unauthorized." if status == 401 else "forbidden."}, status=status)
-        headers, within = self._spend(key, data=request.path.startswith(DATA_PREFIXES))
-        if not within:
-            refusal = {"code": 42910000, "message": "rate limit exceeded"}
-            return web.json_response(refusal, status=429, headers=headers)
-        request[trading_rest.ACCOUNT] = account
-        reply = await self._with_faults(request, handler, context)
-        reply.headers.update(headers)
-        return reply
 
-    def _spend(self, key: str, *, data: bool) -> tuple[dict[str, str], bool]:
-        """One request of the fixed simulated minute: the three headers, and whether it is within the limit."""
-        window = self.clock.now_ns() // MINUTE_NS
-        limit = self.rules.data_rate_limit if data else self.rules.rate_limit
-        former, used = self._spent.get((key, data), (window, 0))
-        used = 1 if former != window else used + 1
-        self._spent[key, data] = (window, used)
-        headers = {
-            "X-Ratelimit-Limit": str(limit),
-            "X-Ratelimit-Remaining": str(max(limit - used, 0)),
-            "X-Ratelimit-Reset": str((window + 1) * 60),
-        }
-        return headers, used <= limit
+class FaultyFront(Front[Account]):
+    """The front of REST with the script's faults; they act after the handler, unless set otherwise."""
 
-    async def _with_faults(self, request: web.Request, handler: Handler, context: dict[str, str]) -> web.StreamResponse:
-        """The handler's reply, or what the script makes of it. Faults act after the handler, unless set otherwise."""
-        fault = next((f for kind in HTTP_FAULTS if (f := self.faults.take(kind, context)) is not None), None)
+    def __init__(self, venue: Brokerage) -> None:
+        limits = {"limit": venue.rules.rate_limit, "data_limit": venue.rules.data_rate_limit}
+        super().__init__(trading_rest.ACCOUNT, venue.authentic, venue.clock.now_ns, **limits)
+        self._faults = venue.faults
+
+    def denied(self, request: web.Request, account: Account | None) -> int:
+        """401 for wrong credentials, or what the script has."""
+        denied = self._faults.take("auth_failed", _context(request))
+        return super().denied(request, account) if denied is None else int(denied.get("status", 401))
+
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's reply, or what the script makes of it."""
+        context = _context(request)
+        fault = next((f for kind in HTTP_FAULTS if (f := self._faults.take(kind, context)) is not None), None)
         if fault is None:
-            return await _handled(request, handler)
+            return await answered(request, handler)
         before = fault.get("moment", "before" if fault.kind in {"http_429", "http_error", "http_html"} else "after")
-        reply: web.StreamResponse | None = None if before == "before" else await _handled(request, handler)
+        reply: web.StreamResponse | None = None if before == "before" else await answered(request, handler)
         return await _spoilt(request, handler, fault, reply)
 
 
-async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refusal as refused:
-        return web.json_response(refused.body(), status=refused.status)
-    except web.HTTPNotFound:
-        return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
-    except web.HTTPMethodNotAllowed:
-        return web.json_response({"code": 40510000, "message": "method not allowed"}, status=405)
+def _context(request: web.Request) -> dict[str, str]:
+    """The context of faults of a REST request."""
+    key = request.headers.get("APCA-API-KEY-ID", "")
+    return {"stream": "rest", "method": request.method, "path": request.path, "key": key}
 
 
 HTTP_FAULTS = (
@@ -275,11 +254,11 @@ async def _spoilt(
             broken = NESTED.decode() if fault.get("nested", False) else '{"id":"'
             return web.Response(text=broken, content_type="application/json")
         case "http_unknown_field":
-            return _changed(reply or await _handled(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
+            return _changed(reply or await answered(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
         case _:
             name = str(fault.get("field", "status"))
-            return _changed(reply or await _handled(request, handler), {name: f"{name}_of_tomorrow"})
-    return reply or await _handled(request, handler)
+            return _changed(reply or await answered(request, handler), {name: f"{name}_of_tomorrow"})
+    return reply or await answered(request, handler)
 
 
 def _error(status: int, body: str) -> web.Response:

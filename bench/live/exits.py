@@ -23,6 +23,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from bench.bench_latency import percentiles
+from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.brokers.api import BrokerError
 from daemon.core import events as ev
@@ -30,7 +31,6 @@ from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from daemon.core.state import Identity, State
 from daemon.core.step import Core
-from simulator.trading.rest import TradingRest
 from tests.support.alpaca.linked import Linked, linked
 from tests.support.alpaca.rest_desk import SESSIONS
 from tests.support.core.share_bars import ShareBars
@@ -48,7 +48,7 @@ class Arrivals:
     def install(self) -> None:
         submit = TradingRest.submit
 
-        async def submitting(rest: TradingRest, request: web.Request) -> web.Response:
+        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
             self.at[json.loads(await request.text())["client_order_id"]] = time.monotonic()
             return await submit(rest, request)
 

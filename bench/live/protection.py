@@ -23,6 +23,7 @@ from aiohttp import web
 from msgspec import UNSET, structs
 
 from bench.bench_latency import percentiles
+from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, CancelOrder, SubmitOrder
@@ -32,7 +33,6 @@ from daemon.core.step import Core
 from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.orders import AlpacaOrder
-from simulator.trading.rest import TradingRest
 from tests.support.alpaca.linked import Linked, linked
 from tests.support.alpaca.rest_desk import SESSIONS
 from tests.support.core.share_bars import ShareBars
@@ -56,7 +56,7 @@ class Moments:
     def install(self) -> None:
         submit, fill = TradingRest.submit, Matching.fill
 
-        async def submitting(rest: TradingRest, request: web.Request) -> web.Response:
+        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
             body = json.loads(await request.text())
             kind = "stop" if body.get("stop_price") else body["side"]
             self.at[f"{kind} arrived"] = time.monotonic()

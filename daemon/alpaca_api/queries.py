@@ -26,12 +26,10 @@ TRADE_TYPES = frozenset({"FILL"})
 
 async def json_body(request: web.Request) -> dict[str, Any]:
     """The JSON object of the request; `{}` for an empty body. Raises `Refusal` for anything else."""
-    raw = await request.text()
-    if not raw:
-        return {}
     try:
-        body = json.loads(raw, parse_float=Decimal)
-    except ValueError:
+        raw = await request.text()
+        body = json.loads(raw, parse_float=Decimal) if raw else {}
+    except (ValueError, RecursionError):
         raise invalid("request body format is invalid") from None
     if not isinstance(body, dict):
         raise invalid("request body format is invalid")
@@ -40,7 +38,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
 
 def whole_number(value: str, name: str, most: int) -> int:
     """A whole number from 1 to `most`. Raises `Refusal` (422)."""
-    if not value.isdecimal() or not 1 <= int(value) <= most:
+    if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= most:
         raise invalid(f"{name} must be between 1 and {most}")
     return int(value)
 

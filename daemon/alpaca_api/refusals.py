@@ -79,3 +79,13 @@ def unprocessable(message: str, **extra: Any) -> Refusal:
 def forbidden(message: str, **extra: Any) -> Refusal:
     """A request that this account may not make: 403 with 40310000."""
     return Refusal(403, 40310000, message, **extra)
+
+
+def no_order(name: str) -> Refusal:
+    """An order that the account does not have, by its id or its client order id: 404."""
+    return Refusal(404, 40410000, f"order not found for {name}")
+
+
+def no_position() -> Refusal:
+    """A position that the account does not have: 404."""
+    return Refusal(404, 40410000, "position does not exist")

@@ -16,6 +16,7 @@ ZERO = Decimal(0)
 TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 """The statuses that an order never leaves."""
 Json = dict[str, Any]
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def text(value: Decimal) -> str:
@@ -46,6 +47,12 @@ def multiplier(symbol: str) -> int:
 def asset_id(symbol: str) -> str:
     """A UUID for a symbol: always the same, though not Alpaca's."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))
+
+
+def ulid(ms: int, number: int) -> str:
+    """A ULID: 48 bits of milliseconds, then what sorts within one, here a number."""
+    value = (ms << 80) | number
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 class FilledOrder(Protocol):

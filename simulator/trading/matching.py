@@ -333,7 +333,7 @@ class Matching:
         if execution_id is None and event not in {"accepted", "pending_new"}:
             execution_id = account.new_id()
         update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": row}
-        self.trade_stream.publish(account, update)
+        self.trade_stream.publish(account.key, update)
 
     def _session_for(self, now_ns: int) -> Session | None:
         """The session in which a day order of `now_ns` works: this one, or the next."""

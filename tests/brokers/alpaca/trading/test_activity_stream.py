@@ -14,12 +14,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from daemon.alpaca_api.wire import ulid
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.trading.activity_stream import PATH, activity_line, probe, ulid_ns
 from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.events import BrokerReported, OrderFilled
-from simulator.trading.activity_stream import ulid
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.alpaca.linked import Linked, linked

@@ -1,0 +1,160 @@
+"""GET /v2beta1/events/activities: the account's activities as server-sent events, replayable by ULID or time.
+
+As documented: `since` and `since_id` begin a replay and exclude each other, without one only news is sent, and `until`
+and `until_id` end the answer. Fields are those of `ActivityEventV2` in the published schema.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from aiohttp import web
+
+from daemon.alpaca_api.books import ActivityRow
+from daemon.alpaca_api.queries import time_ns
+from daemon.alpaca_api.refusals import Refusal
+from daemon.alpaca_api.wire import Json, stamp, ulid
+from daemon.core.session import new_york_date
+
+PATH = "/v2beta1/events/activities"
+POLL_S = 0.02
+EXECUTIONS = {"canceled": "trade_bust", "correct": "trade_correct"}
+LAST_ID = "Z" * 26
+A = TypeVar("A")
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class ActivityBackend(Protocol[A_contra]):
+    """What the stream asks of whoever keeps the accounts."""
+
+    def now_ns(self) -> int:
+        """The time of the server, in ns UTC."""
+
+    def account_id(self, account: A_contra) -> str:
+        """The account's UUID."""
+
+    def activities(self, account: A_contra) -> Sequence[ActivityRow]:
+        """All rows in the order in which they were booked; rows are added at the end alone."""
+
+    def client_order_id(self, account: A_contra, order_id: str) -> str:
+        """The client order id of an order that has a FILL among the activities."""
+
+
+def event(row: ActivityRow, event_id: str, account_id: str, client_order_id: str) -> Json:
+    """One activity as the stream shows it; `client_order_id` names the order of a fill."""
+    fields, kind = row.fields, str(row.fields["activity_type"])
+    message: Json = {
+        "event_id": event_id,
+        "ref_id": row.id.rpartition("::")[2],
+        "account_id": account_id,
+        "activity_type": kind,
+        "at": stamp(row.visible_ns),
+        "executed_at": stamp(row.time_ns),
+        "settle_date": new_york_date(row.time_ns).isoformat(),
+        "currency": "USD",
+        "status": "executed",
+    }
+    message |= {name: fields[name] for name in ("net_amount", "qty", "price") if name in fields}
+    if row.amends:
+        message["previous_id"] = row.amends
+    if kind != "FILL":
+        return {**message, "details": {"symbol": fields["symbol"]} if "symbol" in fields else {}}
+    names = ("order_id", "side", "symbol", "cum_qty", "leaves_qty", "order_status")
+    details = {**{name: fields[name] for name in names}, "client_order_id": client_order_id}
+    details["execution_type"] = EXECUTIONS.get(fields.get("status", ""), fields["type"])
+    return {**message, "details": details}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """Which rows a request names: `since_id` is exclusive, the other limits are inclusive; times in ns UTC."""
+
+    since_ns: int | None
+    until_ns: int | None
+    since_id: str
+    until_id: str
+    replays: bool
+    ends: bool
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Span:
+        """Read the query. Raises `Refusal`: 400 for names that exclude each other, 422 for a wrong time."""
+        both = "since" in query and "since_id" in query
+        if both or ("until" in query and "since" not in query) or ("until_id" in query and "since_id" not in query):
+            raise Refusal(400, None, "since and since_id exclude each other, until needs one")
+        since_ns, until_ns = (time_ns(query[name]) if name in query else None for name in ("since", "until"))
+        replays, ends = "since" in query or "since_id" in query, "until" in query or "until_id" in query
+        return cls(since_ns, until_ns, query.get("since_id", ""), query.get("until_id", LAST_ID), replays, ends)
+
+    def has(self, row: ActivityRow, event_id: str) -> bool:
+        """Whether this row is within."""
+        if self.since_ns is not None and row.visible_ns < self.since_ns:
+            return False
+        if self.until_ns is not None and row.visible_ns > self.until_ns:
+            return False
+        return self.since_id < event_id <= self.until_id
+
+
+class ActivityStreamServer(Generic[A]):
+    """The endpoint for all accounts of one server; `authentic` has the account of a key and its secret."""
+
+    def __init__(self, backend: ActivityBackend[A], authentic: Callable[[str, str], A | None]) -> None:
+        self.backend = backend
+        self._authentic = authentic
+
+    def routes(self) -> list[web.RouteDef]:
+        """The stream of activities."""
+        return [web.get(PATH, self.serve)]
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the replay that is asked for, then with each new row, until the client leaves."""
+        key = request.headers.get("APCA-API-KEY-ID", "")
+        account = self._authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
+        status = self.denied(key, account)
+        if status or account is None:
+            return web.json_response({"message": "endpoint not found"}, status=status)
+        try:
+            span = Span.of(request.query)
+        except Refusal as refused:
+            return web.json_response(refused.body(), status=refused.status)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": connected\n\n")
+        await self._send(response, account, span)
+        return response
+
+    def denied(self, key: str, account: A | None) -> int:
+        """The HTTP status for who may not listen, 0 for who may; never 0 without an account."""
+        del key
+        return 401 if account is None else 0
+
+    async def _send(self, response: web.StreamResponse, account: A, span: Span) -> None:
+        rows = self.backend.activities(account)
+        sent = 0 if span.replays else len(rows)
+        ms = max((row.time_ns // 1_000_000 for row in rows[:sent]), default=0)
+        while True:
+            rows, now_ns = self.backend.activities(account), self.backend.now_ns()
+            while sent < len(rows) and (row := rows[sent]).visible_ns <= now_ns:
+                ms = max(ms, row.time_ns // 1_000_000)  # ids sort as the rows were booked
+                event_id = ulid(ms, sent)
+                if span.has(row, event_id) and not await self.write(response, account, row, event_id):
+                    return
+                sent += 1
+            if span.ends:
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def write(self, response: web.StreamResponse, account: A, row: ActivityRow, event_id: str) -> bool:
+        """Send one event; False where the connection is to end before it."""
+        await response.write(b"data: " + self.line(account, row, event_id) + b"\n\n")
+        return True
+
+    def line(self, account: A, row: ActivityRow, event_id: str) -> bytes:
+        """The data of one event."""
+        order_id = row.fields["order_id"] if row.fields["activity_type"] == "FILL" else ""
+        name = self.backend.client_order_id(account, order_id) if order_id else ""
+        return json.dumps(event(row, event_id, self.backend.account_id(account), name)).encode()

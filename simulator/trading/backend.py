@@ -1,0 +1,291 @@
+"""The venue as a backend of Alpaca's protocols: what trading REST and the stream of activities ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+
+from daemon.alpaca_api.books import ActivityRow, AlpacaPosition
+from daemon.alpaca_api.refusals import Refusal, no_position, refusal
+from daemon.alpaca_api.wire import TERMINAL, Json, asset_id, text
+from simulator.prices.corporate_actions import Dividend, Split
+from simulator.prices.tape import new_york_date
+from simulator.trading import settlement
+from simulator.trading.account import Account
+from simulator.trading.matching import Matching
+from simulator.trading.order_rules import mark
+from simulator.trading.orders import AlpacaOrder
+from simulator.trading.venue import Brokerage
+
+CONFIGURABLE = (
+    "fractional_trading",
+    "max_margin_multiplier",
+    "max_options_trading_level",
+    "no_shorting",
+    "ptp_no_exception_entry",
+    "suspend_trade",
+    "trade_confirm_email",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SeenOrder:
+    """An order as REST shows it now, or as it was at `as_of` where it was there already."""
+
+    order: AlpacaOrder
+    as_of: int | None
+
+    @property
+    def symbol(self) -> str:
+        """The symbol."""
+        return self.order.symbol
+
+    @property
+    def side(self) -> str:
+        """`buy` or `sell`."""
+        return self.order.side
+
+    @property
+    def created_ns(self) -> int:
+        """When it was submitted."""
+        return self.order.created_ns
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still fill, as far as is seen."""
+        return self.order.open if self.as_of is None else self.shown()["status"] not in TERMINAL
+
+    def shown(self) -> Json:
+        """The order object (a trailing stop moves between its events, all others stand still)."""
+        if self.as_of is not None:
+            return self.order.shown_at(self.as_of) or {}
+        return self.order.shown() if self.order.type == "trailing_stop" else self.order.past[-1][1]
+
+
+class Reads:
+    """Orders and positions as REST shows them; `as_of` is asked by each read for the time that a stale one is of."""
+
+    def __init__(self, venue: Brokerage, as_of: Callable[[], int | None] = lambda: None) -> None:
+        self.venue = venue
+        self._as_of = as_of
+
+    def orders(self, account: Account, *, only_open: bool) -> Iterable[SeenOrder]:
+        """The account's orders, those of a stale read as they were then."""
+        as_of = self._as_of()
+        if as_of is not None:
+            past = (order for order in account.orders.values() if order.shown_at(as_of) is not None)
+            return [SeenOrder(order, as_of) for order in past]
+        return [SeenOrder(order, None) for order in (account.working if only_open else account.orders).values()]
+
+    def order(self, account: Account, order_id: str) -> SeenOrder | None:
+        """The order of this id."""
+        return self._seen(account.orders.get(order_id))
+
+    def order_of_name(self, account: Account, client_order_id: str) -> SeenOrder | None:
+        """The order of this client order id."""
+        return self._seen(account.by_client_id.get(client_order_id))
+
+    def _seen(self, order: AlpacaOrder | None) -> SeenOrder | None:
+        if order is None:
+            return None
+        as_of = self._as_of()
+        return None if as_of is not None and order.shown_at(as_of) is None else SeenOrder(order, as_of)
+
+    def positions(self, account: Account) -> dict[str, Json]:
+        """The positions by symbol, at the quotes of now."""
+        return {symbol: self._shown(account, held) for symbol, held in self._held(account).items()}
+
+    def position(self, account: Account, symbol: str) -> Json | None:
+        """One position, at the quote of now."""
+        held = self._held(account).get(symbol)
+        return None if held is None else self._shown(account, held)
+
+    def _held(self, account: Account) -> dict[str, AlpacaPosition]:
+        as_of = self._as_of()
+        if as_of is None:
+            return account.positions
+        return next((held for since, held in reversed(account.past_positions) if since <= as_of), {})
+
+    def _shown(self, account: Account, held: AlpacaPosition) -> Json:
+        price = mark(held, self.venue.market, self.venue.clock.now_ns())
+        return held.shown(price, account.available(held.symbol))
+
+
+class Trading(Reads):
+    """All that trading REST needs, with the script's faults of the account and of submissions."""
+
+    def __init__(self, matching: Matching) -> None:
+        super().__init__(matching.venue)
+        self._matching = matching
+
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return self.venue.clock.now_ns()
+
+    # --- account ----------------------------------------------------------------------------------------------------
+
+    def account(self, account: Account) -> Json:
+        """The account object."""
+        now_ns, deficit = self.now_ns(), self._deficit(account)
+        market = self.venue.market
+        return account.shown(
+            lambda held: mark(held, market, now_ns), blocked=self._blocked(account), now_ns=now_ns, deficit=deficit
+        )
+
+    def account_id(self, account: Account) -> str:
+        """The account's UUID."""
+        return account.id
+
+    def configuration(self, account: Account) -> Json:
+        """The account's configuration."""
+        return account.configuration
+
+    async def configure(self, account: Account, changes: Json) -> Json:
+        """Change what may be changed; unknown names are left out."""
+        account.configuration.update({name: value for name, value in changes.items() if name in CONFIGURABLE})
+        return account.configuration
+
+    def activities(self, account: Account) -> list[ActivityRow]:
+        """All rows as they were booked."""
+        return account.activities
+
+    def client_order_id(self, account: Account, order_id: str) -> str:
+        """The client order id of an order."""
+        return account.orders[order_id].client_order_id
+
+    async def announcements(self, query: Mapping[str, str]) -> list[Json]:
+        """Dividends and splits, by their ex-date or the day of payment."""
+        days = self.venue.market.days
+        paid = query.get("date_type") == "payable_date"
+        actions: list[Dividend | Split] = [] if days is None else [*days.dividends, *days.splits]
+        rows = [_announced(action) for action in actions]
+        return [
+            row
+            for row in rows
+            if row["ca_type"] in query.get("ca_types", "dividend").split(",")
+            and query.get("symbol", row["initiating_symbol"]) == row["initiating_symbol"]
+            and query.get("since", "") <= row["payable_date" if paid else "ex_date"] <= query.get("until", "9999-12-31")
+        ]
+
+    def _blocked(self, account: Account) -> bool:
+        return self.venue.faults.take("account_blocked", {"key": account.key}) is not None
+
+    def _deficit(self, account: Account) -> Decimal:
+        """USD of intraday margin that the account is short of by the script; then it may only close positions."""
+        short = self.venue.faults.take("margin_deficit", {"key": account.key})
+        return Decimal(0) if short is None else Decimal(str(short.get("amount", "100")))
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, account: Account, body: Json) -> Json:
+        """Take an order into the books, or refuse it as the script or the rules have it."""
+        context = {"key": account.key, **{name: body.get(name) for name in ("symbol", "side", "client_order_id")}}
+        refused = self.venue.faults.take("order_refused", context)
+        if refused is not None:
+            if refused.get("reason"):
+                raise refusal(str(refused.get("reason")))
+            status, code = int(refused.get("status", 403)), refused.get("code", 40310000)
+            raise Refusal(status, code, str(refused.get("message", "refused by the script")))
+        if self._blocked(account):
+            raise refusal("not_authorized")
+        if body.get("side") == "buy" and self._deficit(account):
+            raise refusal("intraday_margin")
+        early = self.venue.faults.take("fill_before_reply", context)
+        order = self._matching.submit(account, body)
+        row = order.shown()
+        if early is not None:
+            self._matching.arrive(account, order, self.now_ns())
+            await self.venue.clock.hold(float(early.get("seconds", 0.05)))
+        return row
+
+    async def replace(self, account: Account, order_id: str, changes: Json) -> Json:
+        """A new order in the place of this one."""
+        return self._matching.replace(account, account.orders[order_id], changes).shown()
+
+    async def cancel(self, account: Account, order_id: str) -> None:
+        """Ask the venue for a cancellation."""
+        self._matching.cancel(account, account.orders[order_id])
+
+    async def cancel_all(self, account: Account) -> list[Json]:
+        """Ask the venue for the cancellation of all that works."""
+        rows: list[Json] = []
+        for order in list(account.working.values()):
+            try:
+                self._matching.cancel(account, order)
+                rows.append({"id": order.id, "status": 200})
+            except Refusal as refused:
+                rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
+        return rows
+
+    # --- positions --------------------------------------------------------------------------------------------------
+
+    def symbol(self, account: Account, name: str) -> str:
+        """The symbol that a path names, by itself or by its asset's id."""
+        return next((symbol for symbol in account.positions if asset_id(symbol) == name.lower()), name)
+
+    async def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
+        """A market order against the position, whole or in part."""
+        if symbol not in account.positions:
+            raise no_position()
+        return self._matching.close(account, symbol, quantity, percent).shown()
+
+    async def close_all(self, account: Account, *, cancel_orders: bool) -> list[Json]:
+        """A market order against each position, after the cancellations where they are asked for."""
+        if cancel_orders:
+            await self.cancel_all(account)
+            await asyncio.sleep(0)  # the cancellations come with the loop's next turn
+            await asyncio.sleep(0)
+        return [self._close_row(account, symbol) for symbol in list(account.positions)]
+
+    def _close_row(self, account: Account, symbol: str) -> Json:
+        try:
+            row = self._matching.close(account, symbol, None, None).shown()
+        except Refusal as refused:
+            return {"symbol": symbol, "status": refused.status, "body": _failure(refused, account, symbol)}
+        return {"symbol": symbol, "status": 200, "body": row}
+
+    async def exercise(self, account: Account, symbol: str) -> None:
+        """Exercise the whole position at once."""
+        settlement.exercise(self._matching, account, symbol)
+
+    async def do_not_exercise(self, account: Account, symbol: str) -> None:
+        """Let the position lapse, on the day of its expiry."""
+        settlement.keep_from_exercise(account, symbol, new_york_date(self.now_ns()))
+
+
+def _failure(refused: Refusal, account: Account, symbol: str) -> Json:
+    """Why one position of DELETE /v2/positions was not closed."""
+    held, related = account.held_for_orders(symbol)
+    quantity, available = text(abs(account.quantity(symbol))), text(abs(account.available(symbol)))
+    details = {"available": available, "existing_qty": quantity, "held_for_orders": text(held), "symbol": symbol}
+    return {"code": refused.code, "message": refused.message, **details, "related_orders": related}
+
+
+def _announced(action: Dividend | Split) -> Json:
+    """A cash dividend or a split as it was announced."""
+    if isinstance(action, Split):
+        old, new = action.ratio.as_integer_ratio()[::-1]
+        return {
+            "id": asset_id(f"{action.symbol} split {action.date}"),
+            "ca_type": "split",
+            "ca_sub_type": "stock_split" if action.ratio > 1 else "reverse_split",
+            "initiating_symbol": action.symbol,
+            "target_symbol": action.symbol,
+            "ex_date": action.date,
+            "payable_date": action.date,
+            "old_rate": text(Decimal(old)),
+            "new_rate": text(Decimal(new)),
+        }
+    dividend = action
+    return {
+        "id": asset_id(f"{dividend.symbol} {dividend.date}"),
+        "ca_type": "dividend",
+        "ca_sub_type": "cash",
+        "initiating_symbol": dividend.symbol,
+        "target_symbol": dividend.symbol,
+        "ex_date": dividend.date,
+        "payable_date": dividend.paid or dividend.date,
+        "cash": text(dividend.amount),
+    }
