@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
-from simulator.trading.account import PositionChange
+from daemon.alpaca_api.books import PositionChange
 
 ZERO = Decimal(0)
 

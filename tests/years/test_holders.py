@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from simulator.trading.account import PositionChange
+from daemon.alpaca_api.books import PositionChange
 from tests.years.holders import Holders, fold
 
 
