@@ -11,11 +11,11 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from daemon.alpaca_api.wire import stamp
 from daemon.core.limits import Paper
-from simulator.data.fields import rfc3339
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
-from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
+from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from strategies.kit.entry import INSTALLED
@@ -141,7 +141,7 @@ def environment(server: AlpacaServer, account: Account | None = None, strategy: 
         "APCA_API_SECRET_KEY": owner.secret,
         **{f"RLTRADER_ALPACA__{name.upper()}": address for name, address in addresses.items()},
         "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(clock.anchor_unix_s),
-        "RLTRADER_CLOCK__SIM_START": rfc3339(clock.sim_start_ns, NEW_YORK),
+        "RLTRADER_CLOCK__SIM_START": stamp(clock.sim_start_ns, new_york=True),
         "RLTRADER_CLOCK__RATE": repr(clock.rate),
         **({"RLTRADER_DESK__STRATEGY": strategy} if strategy else {}),
     }

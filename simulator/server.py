@@ -1,6 +1,6 @@
 """The loopback Alpaca as one aiohttp application on 127.0.0.1: it wires both halves and holds what they share.
 
-Credentials, rate limit, request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
+Request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from daemon.alpaca_api import activity_stream
+from daemon.alpaca_api.data_stream import CHANNELS
 from daemon.alpaca_api.front import Front, Handler, answered
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
@@ -32,15 +33,7 @@ from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import TradeStreamServer
 from simulator.trading.venue import Brokerage, Rules
 
-STREAM_PATHS = (
-    activity_stream.PATH,
-    "/stream",
-    "/v2/sip",
-    "/v2/iex",
-    "/v2/test",
-    "/v1beta1/indicative",
-    "/v1beta1/opra",
-)
+STREAM_PATHS = (activity_stream.PATH, "/stream", *CHANNELS)
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 
 CLOCK = web.RequestKey("clock", SimClock)

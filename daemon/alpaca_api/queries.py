@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from aiohttp import web
 from daemon.alpaca_api.backend import ShownOrder
 from daemon.alpaca_api.books import ActivityRow
 from daemon.alpaca_api.refusals import invalid
+from daemon.alpaca_api.wire import decimal
 from daemon.core.session import new_york_date
 from strategies.kit.units import SECOND_NS
 
@@ -50,11 +51,10 @@ def is_true(value: str | None) -> bool:
 
 def positive(value: str, name: str) -> Decimal:
     """A number above 0. Raises `Refusal` (422)."""
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise invalid(f"invalid {name}") from None
-    if not number.is_finite() or number <= 0:
+    number = decimal(value)
+    if number is None:
+        raise invalid(f"invalid {name}")
+    if number <= 0:
         raise invalid(f"{name} must be > 0")
     return number
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from daemon.alpaca_api.refusals import invalid, unprocessable
+from daemon.alpaca_api.wire import decimal
 from daemon.core.instruments.option_market import OccContract, parse_occ
 
 MAX_CLIENT_ORDER_ID = 128
@@ -49,7 +50,7 @@ def ticket(body: dict[str, Any]) -> Ticket:
     symbol = str(body.get("symbol") or "")
     if not symbol:
         raise invalid("symbol is required")
-    qty, notional = _number(body, "qty"), _number(body, "notional")
+    qty, notional = number(body, "qty"), number(body, "notional")
     if qty is None and notional is None:
         raise invalid("qty or notional is required")
     if qty is not None and notional is not None:
@@ -65,10 +66,10 @@ def ticket(body: dict[str, Any]) -> Ticket:
         time_in_force=_one_of(body, "time_in_force", TIMES_IN_FORCE),
         qty=qty,
         notional=notional,
-        limit_price=_number(body, "limit_price"),
-        stop_price=_number(body, "stop_price"),
-        trail_price=_number(body, "trail_price"),
-        trail_percent=_number(body, "trail_percent"),
+        limit_price=number(body, "limit_price"),
+        stop_price=number(body, "stop_price"),
+        trail_price=number(body, "trail_price"),
+        trail_percent=number(body, "trail_percent"),
         extended_hours=body.get("extended_hours") in (True, "true", "True"),
         client_order_id=str(body.get("client_order_id") or ""),
         position_intent=str(body.get("position_intent") or ""),
@@ -80,17 +81,15 @@ def ticket(body: dict[str, Any]) -> Ticket:
     return result
 
 
-def _number(body: dict[str, Any], name: str) -> Decimal | None:
+def number(body: dict[str, Any], name: str) -> Decimal | None:
+    """The number under `name`, None where there is none. Raises `Refusal` (422) for what is no number."""
     value = body.get(name)
     if value is None or value == "":
         return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise invalid(f"invalid {name}") from None
-    if isinstance(value, bool) or not number.is_finite():
+    figure = None if isinstance(value, bool) else decimal(str(value))
+    if figure is None:
         raise invalid(f"invalid {name}")
-    return number
+    return figure
 
 
 def _one_of(body: dict[str, Any], name: str, words: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from daemon.core.session import NEW_YORK
 from strategies.kit.units import SECOND_NS
 
 ZERO = Decimal(0)
+MAGNITUDE = 15  # digits before the point, or zeros after it: more is no quantity and no price
 TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 """The statuses that an order never leaves."""
 Json = dict[str, Any]
@@ -24,18 +25,27 @@ def text(value: Decimal) -> str:
     return format(value.normalize(), "f") if value else "0"
 
 
+def decimal(value: str) -> Decimal | None:
+    """The number that a client wrote; None for no number, and for one of more than `MAGNITUDE` digits."""
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and (not number or abs(number.adjusted()) <= MAGNITUDE) else None
+
+
 def money(value: Decimal) -> str:
     """USD with cents at least, more digits where there are more."""
     return f"{value:.2f}" if value == value.quantize(Decimal("0.01")) else text(value)
 
 
+@lru_cache(maxsize=4096)  # a history of days has the same labels for every symbol
 def stamp(ns: int, *, new_york: bool = False) -> str:
     """RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
-    seconds, rest = divmod(ns, SECOND_NS)
-    moment = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC)
-    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
-    zone = moment.strftime("%z")
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}" + (f"{zone[:3]}:{zone[3:]}" if new_york else "Z")
+    seconds, fraction = divmod(ns, SECOND_NS)
+    whole = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC).isoformat()
+    body, offset = whole[:19], whole[19:] if new_york else "Z"
+    return body + offset if not fraction else f"{body}.{fraction:09d}".rstrip("0") + offset
 
 
 def multiplier(symbol: str) -> int:

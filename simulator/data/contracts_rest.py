@@ -13,8 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from daemon.alpaca_api.wire import asset_id
-from simulator.data.fields import rfc3339
+from daemon.alpaca_api.wire import asset_id, stamp
 from simulator.data.queries import BadRequest, reply
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, new_york_date
@@ -152,10 +151,10 @@ def _clock(venue: Brokerage) -> dict[str, Any]:
     if not later or not ending:
         raise BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
     return {
-        "timestamp": rfc3339(now_ns, NEW_YORK),
+        "timestamp": stamp(now_ns, new_york=True),
         "is_open": not closed and venue.market.session_at(now_ns) is not None,
-        "next_open": rfc3339(later[0].open_ns, NEW_YORK),
-        "next_close": rfc3339(ending[0].close_ns, NEW_YORK),
+        "next_open": stamp(later[0].open_ns, new_york=True),
+        "next_close": stamp(ending[0].close_ns, new_york=True),
     }
 
 

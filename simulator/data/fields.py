@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from daemon.alpaca_api.wire import stamp
 from simulator.prices.market import Market
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Bar
-from strategies.kit.units import SECOND_NS
 
 Fields = dict[str, Any]
-
-
-@lru_cache(maxsize=4096)  # a history of days has the same labels for every symbol
-def rfc3339(time_ns: int, zone: ZoneInfo | None = None) -> str:
-    """A time as text with up to 9 fractional digits, trailing zeros dropped: `Z`, or the offset of `zone`."""
-    seconds, fraction = divmod(time_ns, SECOND_NS)
-    text = datetime.fromtimestamp(seconds, zone or UTC).isoformat()
-    body, offset = text[:19], text[19:] if zone is not None else "Z"
-    if not fraction:
-        return body + offset
-    return f"{body}.{fraction:09d}".rstrip("0") + offset
 
 
 def bar_fields(bar: Bar) -> Fields:
@@ -78,14 +64,14 @@ def never_trades(symbol: str) -> bool:
 
 def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
     """A bar as REST shows it."""
-    return {"t": rfc3339(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
+    return {"t": stamp(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
 
 
 def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
     """The latest quote as REST shows it."""
     at_ns = venue.market.last_change(symbol, now_ns)
     fields = quote_fields(venue.market, symbol, now_ns)
-    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
+    return None if at_ns is None or fields is None else {"t": stamp(at_ns), **fields}
 
 
 def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
@@ -94,7 +80,7 @@ def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
         return None
     at_ns = venue.market.last_change(symbol, now_ns)
     fields = trade_fields(venue.market, symbol, now_ns)
-    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
+    return None if at_ns is None or fields is None else {"t": stamp(at_ns), **fields}
 
 
 def merged(bars: Iterable[Bar], start_ns: int) -> Bar | None:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from daemon.alpaca_api.messages import DataMessage
 from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
-from simulator.data.messages import DataMessage
 from simulator.data.stream import TEST_SYMBOL, Hub
 from simulator.faults import Context
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
@@ -139,8 +139,8 @@ class Timeline:
             if index < len(starts) and starts[index] == start_ns:
                 messages += self._bar_messages(self.venue.market.bars[symbol][index])
                 messages += self._daily(symbol, start_ns) if daily else []
-        self.hub.publish(messages)
-        self.hub.publish(overtaken)
+        self.hub.publish_stocks(messages)
+        self.hub.publish_stocks(overtaken)
 
     def _is_sent(self, symbol: str) -> bool:
         """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
@@ -171,7 +171,7 @@ class Timeline:
             return []
         if fault := faults.take("bar_late", context):
             late_ns = ended_ns + int(float(fault.get("delay_s", 30)) * SECOND_NS)
-            self._at(late_ns, _BAR, lambda: self.hub.publish([message]))
+            self._at(late_ns, _BAR, lambda: self.hub.publish_stocks([message]))
             return []
         if fault := faults.take("bar_ahead", context):
             start_ns = bar.start_ns + int(fault.get("minutes", 30)) * MINUTE_NS
@@ -187,7 +187,7 @@ class Timeline:
         known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
         self.venue.corrections[bar.symbol, bar.start_ns] = (known_ns, changed)
         update = DataMessage("u", bar.symbol, bar.start_ns, bar_fields(changed))
-        self._at(known_ns, _BAR, lambda: self.hub.publish([update]))
+        self._at(known_ns, _BAR, lambda: self.hub.publish_stocks([update]))
 
     def _daily(self, symbol: str, start_ns: int) -> list[DataMessage]:
         session = self.venue.market.session_at(start_ns)

@@ -15,8 +15,8 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.alpaca_api.books import PositionChange
-from daemon.alpaca_api.refusals import Refusal, invalid, unprocessable
-from daemon.alpaca_api.tickets import ticket
+from daemon.alpaca_api.refusals import Refusal, unprocessable
+from daemon.alpaca_api.tickets import number, ticket
 from daemon.alpaca_api.wire import fill_fields, multiplier, stamp, text
 from simulator.trading.account import Account, fault_context
 from simulator.trading.order_rules import check, check_price_grid
@@ -352,15 +352,15 @@ def _replacement(account: Account, old: AlpacaOrder, fields: dict[str, Any], now
     """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
     changes: dict[str, Any] = {}
     for name in ("limit_price", "stop_price"):
-        if fields.get(name) is not None:
-            changes[name] = _decimal(fields[name], name)
+        if (price := number(fields, name)) is not None:
+            changes[name] = price
     if fields.get("time_in_force"):
         changes["time_in_force"] = str(fields["time_in_force"])
-    if fields.get("trail") is not None:
-        changes["trail_price" if old.trail_price is not None else "trail_percent"] = _decimal(fields["trail"], "trail")
+    if (trail := number(fields, "trail")) is not None:
+        changes["trail_price" if old.trail_price is not None else "trail_percent"] = trail
     whole = old.qty
-    if fields.get("qty") is not None:
-        whole = _decimal(fields["qty"], "qty")
+    if (quantity := number(fields, "qty")) is not None:
+        whole = quantity
         if whole <= old.filled_qty:
             raise unprocessable("order qty must be greater than filled qty")
     if whole == old.qty and all(getattr(old, name) == value for name, value in changes.items()):
@@ -382,10 +382,3 @@ def _replacement(account: Account, old: AlpacaOrder, fields: dict[str, Any], now
         past=[],
         **changes,
     )
-
-
-def _decimal(value: Any, name: str) -> Decimal:
-    try:
-        return Decimal(str(value))
-    except ArithmeticError:
-        raise invalid(f"invalid {name}") from None

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import WSCloseCode, web
@@ -14,7 +13,7 @@ from aiohttp import WSCloseCode, web
 from daemon.alpaca_api.trade_stream import TradeSessions, TradeStreamClient, credentials, encode
 from daemon.alpaca_api.wire import Json
 from simulator.faults import NESTED, Fault
-from simulator.trading.venue import Brokerage
+from simulator.trading.venue import Brokerage, Listed
 from strategies.kit.units import SECOND_NS
 
 LATEST_REORDER_S = 60.0  # a held-back update goes out after this, even without a successor
@@ -28,36 +27,6 @@ class FaultyClient(TradeStreamClient):
 
     mute: bool = False
     black: bool = False
-
-
-class Listed:
-    """The venue's accounts for its trading stream."""
-
-    def __init__(self, venue: Brokerage) -> None:
-        self._venue = venue
-
-    @property
-    def binary_frames(self) -> bool:
-        """As the rules have it."""
-        return self._venue.rules.binary_trade_frames
-
-    @property
-    def dead_session_s(self) -> float:
-        """As the rules have it."""
-        return self._venue.rules.dead_session_s
-
-    def now_ns(self) -> int:
-        """Simulated time."""
-        return self._venue.clock.now_ns()
-
-    def number(self, key: str, secret: str) -> str | None:
-        """The account number of these credentials."""
-        account = self._venue.authentic(key, secret)
-        return None if account is None else account.account_number
-
-    def numbers(self) -> Iterable[str]:
-        """The numbers of all accounts."""
-        return [account.account_number for account in self._venue.accounts.values()]
 
 
 class TradeStreamServer(TradeSessions[FaultyClient]):

@@ -77,3 +77,33 @@ class Brokerage:
         if key is not None and key in self.accounts:
             return self.accounts[key].exposed()
         return any(account.exposed() for account in self.accounts.values())
+
+
+class Listed:
+    """The venue's accounts for its streams."""
+
+    def __init__(self, venue: Brokerage) -> None:
+        self._venue = venue
+
+    @property
+    def binary_frames(self) -> bool:
+        """As the rules have it."""
+        return self._venue.rules.binary_trade_frames
+
+    @property
+    def dead_session_s(self) -> float:
+        """As the rules have it."""
+        return self._venue.rules.dead_session_s
+
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return self._venue.clock.now_ns()
+
+    def number(self, key: str, secret: str) -> str | None:
+        """The account number of these credentials."""
+        account = self._venue.authentic(key, secret)
+        return None if account is None else account.account_number
+
+    def numbers(self) -> Iterable[str]:
+        """The numbers of all accounts."""
+        return [account.account_number for account in self._venue.accounts.values()]

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import websockets
 
-from simulator.data.messages import DataMessage
-from simulator.data.stream import OUTBOX_FRAMES
+from daemon.alpaca_api.data_stream import OUTBOX_FRAMES
+from daemon.alpaca_api.messages import DataMessage
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
@@ -166,7 +166,7 @@ async def test_a_client_that_does_not_read_is_told_407_and_closed() -> None:
         await socket.ask({"action": "subscribe", "statuses": ["SPY"]})
         halt = DataMessage("s", "SPY", OPEN_NS, {"sc": "H", "sm": "Trading Halt", "rc": "", "rm": "", "z": "B"})
         for _ in range(OUTBOX_FRAMES + 1):  # all in one turn of the loop: nothing can be sent in between
-            server.data_stream.publish([halt])
+            server.data_stream.publish_stocks([halt])
         assert await socket.hear() == error(407, "slow client")
         with pytest.raises(websockets.ConnectionClosed):
             await socket.hear()

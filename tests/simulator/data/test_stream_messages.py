@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simulator.data import messages as stream_messages
+from daemon.alpaca_api import messages as stream_messages
 from tests.support.simulator.stream_clients import SECOND_NS, connected, serving
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.alpaca_api.messages import DataMessage
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
@@ -23,7 +24,6 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from simulator.data.fields import bar_fields
-from simulator.data.messages import DataMessage
 from strategies.kit.contract import Bar
 from tests.support.alpaca.live_feed import CALL, DATE, DAY, ENDED, PUT, live
 from tests.support.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
@@ -295,7 +295,7 @@ async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_
     async with live(tmp_path) as it:
         await reach(it, 3)
         message = DataMessage("b", "SPY", ahead.start_ns, bar_fields(ahead))
-        it.server.data_stream.publish([message])
+        it.server.data_stream.publish_stocks([message])
         await it.until(lambda: it.of(BarRejected))
         given = max(it.minutes_of(DAY))
         await reach(it, given + 3)

@@ -10,13 +10,11 @@ from typing import Any
 
 import msgspec
 
-from simulator.data.fields import rfc3339
+from daemon.alpaca_api.wire import Json, stamp
 from strategies.kit.units import SECOND_NS
 
 CHANNEL_OF = {"t": "trades", "q": "quotes", "b": "bars", "u": "updatedBars", "d": "dailyBars", "s": "statuses"}
 CHANNEL_OF |= {"l": "lulds", "c": "corrections", "x": "cancelErrors"}
-
-Fields = dict[str, Any]
 
 
 class DataMessage:
@@ -28,7 +26,7 @@ class DataMessage:
         self.channel = CHANNEL_OF.get(kind, "")
         self.symbol = symbol
         self.time_ns = time_ns
-        self.fields: Fields = {"T": kind, "S": symbol, **fields}
+        self.fields: Json = {"T": kind, "S": symbol, **fields}
         self._packed = b""
         self._text = b""
 
@@ -41,7 +39,7 @@ class DataMessage:
     @property
     def text(self) -> bytes:
         """The message in JSON, `t` an RFC 3339 text."""
-        self._text = self._text or msgspec.json.encode({**self.fields, "t": rfc3339(self.time_ns)})
+        self._text = self._text or msgspec.json.encode({**self.fields, "t": stamp(self.time_ns)})
         return self._text
 
     def renamed(self, symbol: str) -> DataMessage:
@@ -66,5 +64,8 @@ def frame(messages: list[bytes], *, msgpack: bool) -> bytes:
     if not msgpack:
         return b"[" + b",".join(messages) + b"]"
     count = len(messages)
-    header = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    if count < 16:
+        header = bytes([0x90 | count])
+    else:
+        header = b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
     return header + b"".join(messages)

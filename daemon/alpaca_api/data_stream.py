@@ -1,0 +1,429 @@
+"""The stock and option data streams of one server: their sockets, what is published to them, who may have one.
+
+`DataStreamClient` speaks the documented protocol at one socket: handshake, subscriptions, what goes out. `DataSessions`
+has all of them, and knows what is subscribed over all. Where the messages come from is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+
+from daemon.alpaca_api.backend import StreamAccounts
+from daemon.alpaca_api.messages import DataMessage, frame
+from daemon.alpaca_api.wire import Json
+from strategies.kit.units import SECOND_NS
+
+STOCK_CHANNELS = (
+    "trades",
+    "quotes",
+    "bars",
+    "updatedBars",
+    "dailyBars",
+    "statuses",
+    "lulds",
+    "corrections",
+    "cancelErrors",
+)
+CHANNELS = {
+    "/v2/sip": STOCK_CHANNELS,
+    "/v2/iex": STOCK_CHANNELS,
+    "/v2/test": ("trades", "quotes", "bars"),
+    "/v1beta1/indicative": ("trades", "quotes"),
+    "/v1beta1/opra": ("trades", "quotes"),
+}
+"""The channels of each path."""
+OF_TRADES = ("corrections", "cancelErrors")  # come with a subscription to trades
+OPTION_QUOTES_MAX = 1_000
+AUTH_TIMEOUT_S = 10.0  # real seconds: the client's own waits are real too
+ERRORS = {
+    400: "invalid syntax",
+    401: "not authenticated",
+    402: "auth failed",
+    403: "already authenticated",
+    404: "auth timeout",
+    405: "symbol limit exceeded",
+    406: "connection limit exceeded",
+    407: "slow client",
+    409: "insufficient subscription",
+    410: "invalid subscribe action for this feed",
+    412: "option messages are only available in MsgPack format",
+    413: "star subscription is not allowed for option quotes",
+}
+CLOSE_TIMEOUT_S = 3.0  # real seconds for the closing handshake
+OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
+_STOCK = re.compile(r"\*|[A-Z][A-Z0-9./]{0,10}")
+_OPTION = re.compile(r"\*|[A-Z0-9]{1,7}\d{6}[CP]\d{8}")
+
+Channels = Mapping[str, frozenset[str]]
+"""Symbols by channel; `*` stands for all."""
+
+
+def refusal(stream: str, subscription: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
+    """The error that a subscription request of this stream meets, whatever is subscribed already."""
+    pattern = _OPTION if stream == "option" else _STOCK
+    for channel, symbols in subscription.items():
+        if channel not in offered:
+            return 410
+        if channel in OF_TRADES or not isinstance(symbols, list):
+            return 400
+        if any(not isinstance(name, str) or pattern.fullmatch(name) is None for name in symbols):
+            return 400
+        if stream == "option" and channel == "quotes" and "*" in symbols:
+            return 413
+    return None
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class DataStreamClient:
+    """One socket of a data stream, from the upgrade to its end."""
+
+    hub: DataSessions[Any]
+    path: str
+    msgpack: bool
+    socket: web.WebSocketResponse
+    request: web.Request
+    key: str = ""  # once authenticated
+    subscribed: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    parted: bool = False  # one of the two sides sent a close frame
+    dead_until_ns: int = 0  # how long the server holds the session of a client that is gone; 0 for as long as usual
+    outbox: list[bytes] = dataclasses.field(default_factory=list)
+    wakeup: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    closing: int | None = None  # the close code, once decided
+
+    @property
+    def stream(self) -> str:
+        """`stock` or `option`."""
+        return "option" if self.path.startswith("/v1beta1") else "stock"
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def control(self, message: Json) -> None:
+        """Send one control message, an array of its own."""
+        encode = msgspec.msgpack.encode if self.msgpack else msgspec.json.encode
+        self.send(frame([encode(message)], msgpack=self.msgpack))
+
+    def error(self, code: int) -> None:
+        """Send a documented error."""
+        self.control({"T": "error", "code": code, "msg": ERRORS[code]})
+
+    def send(self, data: bytes) -> None:
+        """Put a frame into the outbox; a client that reads too slowly gets 407 and is closed."""
+        if self.closing is not None:
+            return
+        self.outbox.append(data)
+        self.wakeup.set()
+        if len(self.outbox) > OUTBOX_FRAMES:
+            self.outbox.clear()
+            self.error(407)
+            self.close(WSCloseCode.POLICY_VIOLATION)
+
+    def close(self, code: int) -> None:
+        """Close after what waits; 1006 cuts the connection without a close frame, at once."""
+        if self.closing is None:
+            self.closing = code
+            self.wakeup.set()
+            patience_s = 0.0 if code == WSCloseCode.ABNORMAL_CLOSURE else CLOSE_TIMEOUT_S
+            asyncio.get_running_loop().call_later(patience_s, self.cut)  # a client may never read the close frame
+
+    def cut(self) -> None:
+        """Reset the connection at once."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+    async def write(self) -> None:
+        """Send what the outbox holds, until the close or a lost client."""
+        with contextlib.suppress(ConnectionError):
+            await self._write()
+
+    async def _write(self) -> None:
+        while True:
+            await self.wakeup.wait()
+            self.wakeup.clear()
+            if self.closing is None:
+                await self.hub.on_the_way(self)
+                self.wakeup.clear()
+            waiting, self.outbox = self.outbox, []
+            for data in waiting:
+                if self.msgpack:
+                    await self.socket.send_bytes(data)
+                else:
+                    await self.socket.send_str(data.decode())
+            if self.closing == WSCloseCode.ABNORMAL_CLOSURE:
+                return
+            if self.closing is not None:
+                self.parted = True
+                await self.socket.close(code=self.closing)
+                return
+
+    def deliver(self, messages: Iterable[DataMessage]) -> None:
+        """Send the data messages that were subscribed to, as one frame."""
+        subscribed = [message for message in messages if self.wants(message)]
+        if subscribed:
+            for data in self.frames(subscribed):
+                self.send(data)
+
+    def frames(self, messages: list[DataMessage]) -> Iterator[bytes]:
+        """The frames in which these messages go out."""
+        data = [message.packed if self.msgpack else message.text for message in messages]
+        yield frame(data, msgpack=self.msgpack)
+
+    def wants(self, message: DataMessage) -> bool:
+        """Whether the message's channel and symbol are subscribed."""
+        symbols = self.subscribed.get(message.channel, set())
+        return message.symbol in symbols or "*" in symbols
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    async def read(self) -> None:
+        """Answer the client until it goes; a client that does not authenticate in time is closed with 404."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.hub.auth_timeout_s
+        while self.closing is None:
+            left = max(deadline - loop.time(), 0.001) if self.must_authenticate() else None
+            try:
+                received = await self.socket.receive(timeout=left)
+            except TimeoutError:
+                self.error(404)
+                self.close(WSCloseCode.POLICY_VIOLATION)
+                return
+            match received.type:
+                case WSMsgType.CLOSING | WSMsgType.CLOSED | WSMsgType.ERROR:
+                    return
+                case _ if self.ignores(received):
+                    pass
+                case WSMsgType.PING:
+                    await self.socket.pong(received.data)
+                case WSMsgType.CLOSE:
+                    self.parted = True
+                    loop.call_later(CLOSE_TIMEOUT_S, self.cut)  # what it did not read keeps it open
+                    await self.socket.close(drain=False)
+                    return
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    self.answer(received.data)
+                case _:
+                    pass
+
+    def must_authenticate(self) -> bool:
+        """Whether the client is to send its credentials in time."""
+        return not self.key
+
+    def ignores(self, received: WSMessage) -> bool:
+        """Whether nothing is done about this message."""
+        del received
+        return False
+
+    def answer(self, data: bytes | str) -> None:
+        """One message of the client."""
+        try:
+            raw = data.encode() if isinstance(data, str) else data
+            message = (msgspec.msgpack if self.msgpack and raw is data else msgspec.json).decode(raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            message = None
+        action = message.get("action") if isinstance(message, dict) else None
+        if not isinstance(message, dict) or not isinstance(action, str):
+            self.error(400)
+        elif action == "auth":
+            self.authenticate(str(message.get("key", "")), str(message.get("secret", "")))
+        elif action not in {"subscribe", "unsubscribe"}:
+            self.error(400)
+        elif not self.key:
+            self.error(401)
+        else:
+            self.subscribe({name: value for name, value in message.items() if name != "action"}, action == "subscribe")
+
+    def authenticate(self, key: str, secret: str) -> None:
+        """Take the credentials: 402, 406 and 409 leave the socket open, so the client may try again on it."""
+        if self.key:
+            self.error(403)
+        elif not self.hub.authentic(self, key, secret):
+            self.error(402)
+        elif not self.hub.permitted(self, key):
+            self.error(409)
+        elif not self.hub.claim(self, key):
+            self.error(406)
+        else:
+            self.key = key
+            self.control({"T": "success", "msg": "authenticated"})
+            self.hub.say(f"{self.stream} stream {self.path}: authenticated")
+
+    def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
+        """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
+        refused = refusal(self.stream, subscription, CHANNELS[self.path])
+        after = {name: set(symbols) for name, symbols in self.subscribed.items()}
+        if refused is None:
+            for channel, symbols in subscription.items():
+                names = set(map(str, symbols)) if isinstance(symbols, list) else set()
+                for name in (channel, *OF_TRADES) if channel == "trades" else (channel,):
+                    after[name] = after.get(name, set()) | names if add else after.get(name, set()) - names
+            too_many = self.stream == "option" and len(after.get("quotes", ())) > OPTION_QUOTES_MAX
+            if too_many or (add and not self.hub.has_room(self, after)):
+                refused = 405
+        if refused is not None:
+            self.error(refused)
+            return
+        self.subscribed = after
+        self.acknowledge()
+        self.hub.subscriptions_changed(self.path)
+
+    def acknowledge(self) -> None:
+        """Send all that is subscribed now."""
+        subscribed = {name: sorted(self.subscribed.get(name, ())) for name in CHANNELS[self.path]}
+        self.control({"T": "subscription"} | subscribed)
+        count = sum(map(len, self.subscribed.values()))
+        self.hub.say(f"{self.stream} stream {self.path}: {count} subscriptions")
+
+    def ended(self, now_ns: int) -> bool:
+        """Whether this session leaves its place to the next, though its socket is still here."""
+        del now_ns
+        return self.parted
+
+
+C = TypeVar("C", bound=DataStreamClient)
+
+
+class DataSessions(Generic[C]):
+    """The sessions of one server's data streams; `client` makes one of its socket.
+
+    `limits` is how many symbols all sessions of a path may have subscribed to together: 405 for more, and `*` is beyond
+    any; a path that is not named has no limit. `on_wanted` is called with a path, and what its sessions want taken
+    together, when that has changed.
+    """
+
+    def __init__(
+        self,
+        accounts: StreamAccounts,
+        client: type[C],
+        *,
+        limits: Mapping[str, int] | None = None,
+        on_wanted: Callable[[str, Channels], None] | None = None,
+    ) -> None:
+        self.accounts = accounts
+        self.auth_timeout_s = AUTH_TIMEOUT_S
+        self.sessions: list[C] = []
+        self._client = client
+        self._limits = dict(limits or {})
+        self._on_wanted = on_wanted
+        self._wanted: dict[str, Channels] = {}  # by path, as it was told last
+        self._held: dict[tuple[str, str], int] = {}  # (key, path) -> until when the vanished client's session lives
+
+    def routes(self) -> list[web.RouteDef]:
+        """The stock and option streams; any path of CHANNELS."""
+        return [web.get(path, self.serve) for path in CHANNELS]
+
+    def wanted(self, path: str) -> Channels:
+        """What the sessions of a path subscribed to, taken together; channels without a symbol are left out."""
+        sessions = [session.subscribed for session in self.sessions if session.path == path]
+        names = {name: [symbols[name] for symbols in sessions if symbols.get(name)] for name in CHANNELS[path]}
+        return {name: frozenset().union(*symbols) for name, symbols in names.items() if symbols}
+
+    def publish(self, path: str, messages: list[DataMessage]) -> None:
+        """Send messages to the sessions of this path that subscribed to them."""
+        for session in list(self.sessions):
+            if session.path == path:
+                session.deliver(messages)
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """One socket from its upgrade to its end."""
+        key = request.headers.get("APCA-API-KEY-ID", "")
+        socket = web.WebSocketResponse(autoping=False, autoclose=False, compress=False, timeout=1.0)
+        await socket.prepare(request)
+        msgpack = request.headers.get("Content-Type") == "application/msgpack"
+        session = self._client(self, request.path, msgpack, socket, request)
+        self.sessions.append(session)
+        writer = asyncio.create_task(session.write(), name=f"alpaca-writer-{request.path}")
+        try:
+            self.came(session, key)
+            if session.stream == "option" and not msgpack:
+                session.error(412)
+                session.close(WSCloseCode.POLICY_VIOLATION)
+            else:
+                session.control({"T": "success", "msg": "connected"})
+            if key and session.closing is None:
+                session.authenticate(key, request.headers.get("APCA-API-SECRET-KEY", ""))
+            await session.read()
+            if session.closing is not None:
+                await writer
+        except ConnectionError:
+            self.say(f"{session.stream} stream {request.path}: the client went while it was answered")
+        finally:
+            writer.cancel()
+            self.leave(session)
+        return socket
+
+    def came(self, session: C, key: str) -> None:
+        """A socket opened; `key` is that of its headers, nothing was sent yet."""
+
+    def authentic(self, session: C, key: str, secret: str) -> bool:
+        """Whether these are an account's credentials."""
+        del session
+        return self.accounts.number(key, secret) is not None
+
+    def permitted(self, session: C, key: str) -> bool:
+        """Whether the plan of this account has the session's stream."""
+        del session, key
+        return True
+
+    def claim(self, session: C, key: str) -> bool:
+        """Whether `key` may have this session: one for each key and endpoint, dead ones count while they are held."""
+        now_ns = self.accounts.now_ns()
+        for other in self.sessions:
+            same = other is not session and (other.key, other.path) == (key, session.path)
+            if same and not other.ended(now_ns):
+                return False
+        return now_ns >= self._held.get((key, session.path), 0)
+
+    def leave(self, session: C) -> None:
+        """A socket is gone; without a close frame its session is held for a while."""
+        self.sessions.remove(session)
+        if session.key and not session.parted:
+            dead_ns = self.accounts.now_ns() + int(self.accounts.dead_session_s * SECOND_NS)
+            self._held[session.key, session.path] = session.dead_until_ns or dead_ns
+        self.say(f"{session.stream} stream {session.path}: {'closed' if session.parted else 'vanished'}")
+        self.subscriptions_changed(session.path)
+
+    def has_room(self, session: C, after: Mapping[str, set[str]]) -> bool:
+        """Whether all sessions of the path are within its limit where this one has `after`."""
+        limit = self._limits.get(session.path)
+        if limit is None:
+            return True
+        others = [other.subscribed for other in self.sessions if other is not session and other.path == session.path]
+        symbols = set().union(*(names for those in (*others, after) for names in those.values()))
+        return "*" not in symbols and len(symbols) <= limit
+
+    def subscriptions_changed(self, path: str) -> None:
+        """Tell what is wanted now, where it differs from what was told last."""
+        if self._on_wanted is None:
+            return
+        wanted = self.wanted(path)
+        if wanted != self._wanted.get(path, {}):
+            self._wanted[path] = wanted
+            self._on_wanted(path, wanted)
+
+    async def on_the_way(self, session: C) -> None:
+        """Wait for as long as frames to this client are under way before they are sent."""
+
+    def say(self, words: str) -> None:
+        """What happens to a session, in words."""
+
+
+class Hub(DataSessions[DataStreamClient]):
+    """The data streams of one server."""
+
+    def __init__(
+        self,
+        accounts: StreamAccounts,
+        *,
+        limits: Mapping[str, int] | None = None,
+        on_wanted: Callable[[str, Channels], None] | None = None,
+    ) -> None:
+        super().__init__(accounts, DataStreamClient, limits=limits, on_wanted=on_wanted)
