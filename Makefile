@@ -257,6 +257,7 @@ install: .venv/bin/python
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-notify $(DESTDIR)/usr/local/bin/rltrader-notify
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-guard $(DESTDIR)/usr/local/bin/rltrader-guard
+	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-gateway $(DESTDIR)/usr/local/bin/rltrader-gateway
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
 	@for unit in systemd/*.service systemd/*.target systemd/*.timer; do \

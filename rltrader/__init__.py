@@ -31,6 +31,7 @@ PROGRAMS = {
     "rltraderd": "daemon.__main__",
     "rltraderctl": "daemon.cli.ctl",
     "rltrader-dashboard": "daemon.dashboard.__main__",
+    "rltrader-gateway": "daemon.gateway.command",
     "rltrader-guard": "daemon.guard.command",
     "rltrader-notify": "daemon.notify.command",
     "rltrader-pod": "daemon.host.pod.__main__",

@@ -203,10 +203,12 @@ class HashChain:
         """Return the next row. A start-up event or a raised one gets no sequence and does not move the chain."""
         if type(event) in _STARTUP:
             seq = None
-        kind = type(event).__name__
-        payload = encode_event(event)
-        digest = row_hash(self.head, self.next_id, seq, event.time_ns, kind, payload, effects)
-        row = Entry(self.next_id, seq, event.time_ns, kind, payload, effects, digest)
+        return self.row(seq, event.time_ns, type(event).__name__, encode_event(event), effects)
+
+    def row(self, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> Entry:
+        """Return the next row of an event that is JSON already."""
+        digest = row_hash(self.head, self.next_id, seq, time_ns, kind, payload, effects)
+        row = Entry(self.next_id, seq, time_ns, kind, payload, effects, digest)
         self.next_id += 1
         if seq is not None:
             self.head = digest

@@ -140,6 +140,42 @@ GUARD_EVENTS: dict[str, LogEvent] = {
 }
 
 
+GATEWAY_EVENTS: dict[str, LogEvent] = {
+    "gateway_started": LogEvent(
+        "info", ("port", "account", "sub_accounts"), "`rltrader-gateway` serves these sub-accounts of one account."
+    ),
+    "gateway_ready": LogEvent(
+        "info", ("sub_accounts",), "The broker's stream and a report are there: clients are served."
+    ),
+    "gateway_away": LogEvent(
+        "warning", ("detail",), "The broker is away: clients' streams are cut, and they see no stale account."
+    ),
+    "gateway_report_failed": LogEvent("warning", ("problem", "failures"), "The account could not be read."),
+    "gateway_unanswered": LogEvent(
+        "warning", ("order", "problem"), "The broker has not answered for an order: it is looked up."
+    ),
+    "gateway_halted": LogEvent("error", ("reason", "detail"), "No new risk in any sub-account.", alarm=True),
+    "gateway_differs": LogEvent(
+        "error",
+        ("detail",),
+        "The sub-accounts do not add up to the broker's account: no new risk until they do.",
+        alarm=True,
+    ),
+    "gateway_line_unowned": LogEvent(
+        "warning",
+        ("detail",),
+        "A line of the ledger is `main`'s, or divided, and its owner is not certain.",
+        alarm=True,
+    ),
+    "gateway_line_amended": LogEvent("warning", ("detail",), "The broker changed or took back a line.", alarm=True),
+    "gateway_fill_amended": LogEvent("warning", ("detail",), "The broker changed or took back a fill.", alarm=True),
+    "gateway_exercised": LogEvent("warning", ("detail",), "Contracts became shares, by the positions.", alarm=True),
+    "gateway_order_unreadable": LogEvent(
+        "warning", ("detail",), "An order of a kind that is not followed.", alarm=True
+    ),
+}
+
+
 RECORDING_EVENTS: dict[str, LogEvent] = {
     "recording_started": LogEvent(
         "info", ("contracts", "room"), "A session's option quotes are recorded: contracts now, and those it may add."
@@ -575,6 +611,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     **RECORDING_EVENTS,
     **ONLINE_EVENTS,
     **GUARD_EVENTS,
+    **GATEWAY_EVENTS,
 }
 
 

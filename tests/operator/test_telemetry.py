@@ -36,7 +36,7 @@ from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.operator import log
 from daemon.operator.log import LEVELS, Log
-from daemon.operator.log_events import GUARD_EVENTS, LOG_EVENTS, table
+from daemon.operator.log_events import GATEWAY_EVENTS, GUARD_EVENTS, LOG_EVENTS, table
 from strategies.kit.contract import Session
 from strategies.registry import strategy as strategy_named
 from tests.support.paths import REPOSITORY
@@ -49,6 +49,7 @@ SOURCES = sorted([*Path(daemon.__file__).parent.rglob("*.py"), *TRAINER.rglob("*
 NAMES = ("log", "_log", "notify", "_notify", "tell", "_tell")  # what a log is called where it is used, or handed in
 CHOSEN = {"stream_lost", "stream_busy", "stream_refused"}  # `market_socket` chooses among these, with the same fields
 OF_GUARD = {name for name, event in GUARD_EVENTS.items() if event.alarm}  # the alarms of a guard, by its watch's word
+OF_GATEWAY = {name for name, event in GATEWAY_EVENTS.items() if event.alarm} - {"gateway_halted"}  # by its step's
 
 
 def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
@@ -74,7 +75,7 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
 def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fields() -> None:
     calls = log_calls()
     calls.pop(None)
-    assert sum(map(len, calls.values())) >= len(LOG_EVENTS) - len(CHOSEN | OF_GUARD)
+    assert sum(map(len, calls.values())) >= len(LOG_EVENTS) - len(CHOSEN | OF_GUARD | OF_GATEWAY)
     for name, places in calls.items():
         assert name in LOG_EVENTS, places
         for where, fields in places:
@@ -88,11 +89,12 @@ def test_a_name_is_chosen_in_one_place_only_and_among_events_with_the_same_field
     by_place = {where.partition(":")[0]: fields for where, fields in chosen.items() if where not in passed_on}
     assert {frozenset(LOG_EVENTS[name].fields) for name in CHOSEN} == {by_place.pop("socket.py")}
     assert {frozenset(LOG_EVENTS[name].fields) for name in OF_GUARD} == {by_place.pop("command.py")}
+    assert {frozenset(LOG_EVENTS[name].fields) for name in OF_GATEWAY} == {by_place.pop("gateway.py")}
     assert not by_place
 
 
 def test_every_declared_event_is_used_and_says_what_it_means() -> None:
-    assert set(log_calls()) - {None} == set(LOG_EVENTS) - CHOSEN - OF_GUARD
+    assert set(log_calls()) - {None} == set(LOG_EVENTS) - CHOSEN - OF_GUARD - OF_GATEWAY
     for name, declared in LOG_EVENTS.items():
         assert declared.level in LEVELS, name
         assert declared.meaning.endswith("."), name

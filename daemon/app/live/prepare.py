@@ -18,14 +18,14 @@ from daemon.app.live.model_choice import choose_model
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
 from daemon.config.checks import quotes_made_up_by
-from daemon.config.load import Credentials, DeskSettings, sim_start_ns
+from daemon.config.clock import clock_of
+from daemon.config.load import Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import wait_until_free
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.safe_decode import prepare_types
 from daemon.host.time.calendar import SessionCalendar
-from daemon.host.time.clock import Clock, LeapWatch
-from daemon.host.time.virtual_time import Participant
+from daemon.host.time.clock import Clock
 from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
@@ -79,16 +79,6 @@ def prepare_live(
     calendar.next_after(clock.now_ns())
     model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)
     return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused=refused)
-
-
-def clock_of(settings: DeskSettings) -> Clock:
-    """Return the clock: real, simulated or virtual. Raises OSError where nothing serves the virtual one."""
-    if settings.clock.socket:
-        return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
-    start_ns = sim_start_ns(settings.clock)
-    if start_ns is None:
-        return Clock.real(watch=LeapWatch())
-    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate, watch=LeapWatch())
 
 
 def _first_date(strategy: AnyStrategy, now_ns: int) -> str:

@@ -11,7 +11,7 @@ import json
 import sys
 
 from daemon.app.live.feed_choice import FeedUnknown, choose_feed
-from daemon.app.live.prepare import DRY_RUN, Live, clock_of, prepare_live
+from daemon.app.live.prepare import DRY_RUN, Live, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
 from daemon.cli.start.checks import (
@@ -30,6 +30,7 @@ from daemon.cli.start.checks import (
     state_dir_findings,
     trades_shares,
 )
+from daemon.config.clock import clock_of
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import described, strategy_of

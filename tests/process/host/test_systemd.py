@@ -27,7 +27,7 @@ TARGET = "rltrader-desks.target"
 HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
 TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
 REDIS, PUBLISHER, TRAINER = "rltrader-redis.service", "rltrader-publisher.service", "rltrader-trainer.service"
-GUARD = "rltrader-guard.service"
+GATEWAY, GUARD = "rltrader-gateway.service", "rltrader-guard.service"
 NOTIFY = ("rltrader-notify.service", "rltrader-notify@.service")
 LEARNING = (REDIS, PUBLISHER, TRAINER)
 EXPOSURE_MAX = "--threshold=15"  # tenths: 1.5 of 10
@@ -58,14 +58,15 @@ def seconds(text: str) -> int:
 def installed(tmp_path: Path) -> Path:
     """The units beside programs that exist, with the panic unit switched on."""
     folders = {"rltrader-trainer": "trainer", "redis-server": "of-debian"}
-    for name in ("rltraderd", "rltraderctl", "rltrader-publisher", "rltrader-notify", "rltrader-guard", *folders):
+    services = ("publisher", "notify", "gateway", "guard")
+    for name in ("rltraderd", "rltraderctl", *(f"rltrader-{service}" for service in services), *folders):
         program = tmp_path / folders.get(name, "current") / "venv" / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in (*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GUARD):
+    for name in (*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GATEWAY, GUARD):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
         text = text.replace("/usr/bin/redis-server", str(tmp_path / "of-debian" / "venv" / "bin" / "redis-server"))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
@@ -79,14 +80,14 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GUARD])
+@pytest.mark.parametrize("unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GATEWAY, GUARD])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     result = analyze("verify", "--man=no", str(installed / unit))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING, *NOTIFY, GUARD])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING, *NOTIFY, GATEWAY, GUARD])
 def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, unit: str) -> None:
     text = (installed / unit).read_text()
     assert analyze("security", "--offline=true", EXPOSURE_MAX, str(installed / unit)).returncode == 0

@@ -1,0 +1,1 @@
+"""One account, several strategies: sub-accounts behind a gateway that speaks Alpaca on both sides."""

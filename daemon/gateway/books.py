@@ -1,0 +1,410 @@
+"""The books of a gateway: sub-accounts with cash, holdings, orders and activities, and how each changes.
+
+Nothing is decided here. Quantities and money are exact decimals (USD); a fill is booked once, by its order and the
+order's cumulative quantity. What an account that had done just this would show at Alpaca, a sub-account shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from daemon.alpaca_api.books import AlpacaPosition
+from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
+from daemon.brokers.alpaca import wire
+from daemon.core.session import new_york_date
+from daemon.gateway.events import MAIN
+from strategies.kit.units import MILLISECOND_NS, SECOND_NS
+
+UNITS_GRID = Decimal("1e-9")  # of an order in USD
+ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
+LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
+HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
+SENDING, UNKNOWN = "sending", "unknown"
+"""Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
+LOST = "missing"
+"""An order that never reached the broker."""
+
+
+class ActivityLine(msgspec.Struct):
+    """A row of a sub-account's activities, oldest first by `time_ns`."""
+
+    id: str
+    time_ns: int
+    fields: Json
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """A fill as fees are divided by it."""
+
+    account: str
+    symbol: str
+    side: int
+    quantity: Decimal
+    price: Decimal
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One sub-account's part of a ledger line: quantity and USD; `cost` is what its shares cost, USD.
+
+    With `rescales` the holding keeps its whole cost: other shares for the same money, as in a split.
+    """
+
+    quantity: Decimal = ZERO
+    amount: Decimal = ZERO
+    cost: Decimal = ZERO
+    rescales: bool = False
+
+
+class Moving(msgspec.Struct):
+    """Shares or contracts that a line took away, whose replacement a later line of this kind and date brings."""
+
+    kind: str
+    date: str
+    symbol: str
+    parts: dict[str, Part]
+
+
+class SubAccount(msgspec.Struct):
+    """The books of one sub-account. `suspended` is its own fence."""
+
+    name: str
+    number: str
+    cash: Decimal = ZERO
+    capital: Decimal = ZERO
+    holdings: dict[str, AlpacaPosition] = {}
+    activities: list[ActivityLine] = []
+    last_equity: Decimal = ZERO
+    suspended: bool = False
+
+    def quantity(self, symbol: str) -> Decimal:
+        """Return the signed quantity, 0 without a holding."""
+        holding = self.holdings.get(symbol)
+        return ZERO if holding is None else holding.qty
+
+    def change(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
+        """Add `quantity` that cost `cost` USD in all; a reduction keeps the average price, whatever its cost."""
+        price = abs(cost / (quantity * multiplier(symbol)))
+        self.hold(self.holdings.get(symbol, AlpacaPosition(symbol, ZERO, ZERO)).after(quantity, price))
+
+    def hold(self, holding: AlpacaPosition) -> None:
+        """Put a holding in the place of the former one; one of zero is gone."""
+        if holding.qty:
+            self.holdings[holding.symbol] = holding
+        else:
+            self.holdings.pop(holding.symbol, None)
+
+
+class GatewayOrder(msgspec.Struct):
+    """An order of a sub-account. `row` is the broker's newest, {} until it showed one; `body` is what was asked for.
+
+    `fills` are by the order's cumulative quantity: quantity and price. `base` was filled before the gateway opened.
+    """
+
+    account: str
+    name: str
+    symbol: str
+    side: str
+    status: str
+    created_ns: int
+    id: str = ""
+    quantity: Decimal | None = None
+    body: Json = {}
+    row: Json = {}
+    reserve: Decimal = ZERO
+    replaces: str = ""
+    closing: bool = False
+    base: Decimal = ZERO
+    fills: dict[str, tuple[Decimal, Decimal]] = {}
+    against: tuple[str, ...] = ()
+
+    @property
+    def sign(self) -> int:
+        """+1 buys, -1 sells."""
+        return 1 if self.side == "buy" else -1
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still fill, at the broker or on its way there."""
+        return self.status not in wire.ENDED and self.status != LOST
+
+    @property
+    def known(self) -> bool:
+        """Whether the broker showed it."""
+        return bool(self.row)
+
+    @property
+    def filled(self) -> Decimal:
+        """The quantity that is booked."""
+        return self.base + sum((quantity for quantity, _ in self.fills.values()), ZERO)
+
+    @property
+    def left(self) -> Decimal:
+        """The quantity that may still fill; of an order in USD by its reserve price."""
+        if self.quantity is not None:
+            return max(self.quantity - self.filled, ZERO)
+        spent = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
+        dollars = wire.optional_decimal(self.row or self.body, "notional") or ZERO
+        return max((dollars - spent) / self.reserve, ZERO).quantize(UNITS_GRID) if self.reserve else ZERO
+
+    @property
+    def opens(self) -> bool:
+        """Whether it adds to a holding: a purchase, unless it closes a short one."""
+        intent = str((self.row or self.body).get("position_intent") or "")
+        return self.side == "buy" and intent != "buy_to_close"
+
+    @property
+    def kind(self) -> str:
+        """market, limit, stop, stop_limit or trailing_stop."""
+        return str((self.row or self.body).get("type") or "market")
+
+    def price(self, name: str) -> Decimal | None:
+        """Return limit_price or stop_price, None without one."""
+        return wire.optional_decimal(self.row or self.body, name)
+
+    def shown(self) -> Json:
+        """Return the order object of REST and of trade updates."""
+        return self.row
+
+
+class Books(msgspec.Struct):
+    """All that a gateway knows: its state, and the whole of a snapshot."""
+
+    number: str = ""
+    now_ns: int = 0
+    seq: int = 0
+    accounts: dict[str, SubAccount] = {}
+    orders: dict[str, GatewayOrder] = {}  # by name
+    names: dict[str, str] = {}  # the broker's id -> name
+    lines: dict[str, tuple[int, dict[str, Part]]] = {}  # id and status of a ledger line -> when, and who got what
+    trades: dict[str, list[Trade]] = {}  # by New York date
+    held: dict[str, list[tuple[str, dict[str, Decimal]]]] = {}  # symbol -> (date, who held how much at its end)
+    moving: list[Moving] = []
+    settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line came -> who held how many
+    broker_cash: Decimal = ZERO  # by the last report
+    broker_held: dict[str, Decimal] = {}
+    broker_account: Json = {}
+    marks: dict[str, Decimal] = {}  # USD a share, by the last report
+    reported_ns: int = 0  # when the last report was asked for
+    changed_ns: int = 0  # when the books last changed by a fill
+    differences: dict[str, tuple[int, str]] = {}  # "cash" or a symbol -> since when, and in words
+    doubts: tuple[str, ...] = ()  # differences that last
+    halt: tuple[str, str, str] | None = None  # reason, detail, and the date until which; "" without an end
+    day: tuple[str, Decimal] = ("", ZERO)  # New York date, and what the sub-accounts were worth at its first report
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        """Give it the sub-account of what nobody else owns."""
+        if MAIN not in self.accounts:
+            self.accounts[MAIN] = SubAccount(MAIN, "")
+
+    @property
+    def main(self) -> SubAccount:
+        """The sub-account of what no other owns."""
+        return self.accounts[MAIN]
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def order_by_id(self, order_id: str) -> GatewayOrder | None:
+        """Return the order of the broker's id; None for an unknown one."""
+        return self.orders.get(self.names.get(order_id, ""))
+
+    def working(self, symbol: str) -> list[GatewayOrder]:
+        """Return all orders of a symbol that may still fill, whoever's."""
+        return [order for order in self.orders.values() if order.symbol == symbol and order.open]
+
+    def held_for_orders(self, account: str, symbol: str) -> Decimal:
+        """Return how much of a long holding its own working sales keep."""
+        sales = (o for o in self.working(symbol) if o.account == account and o.side == "sell")
+        return sum((order.left for order in sales), ZERO)
+
+    def reserved(self, account: str) -> Decimal:
+        """Return USD that a sub-account's working purchases keep from its cash."""
+        entries = (o for o in self.orders.values() if o.account == account and o.open and o.opens)
+        return sum((order.left * order.reserve * multiplier(order.symbol) for order in entries), ZERO)
+
+    def show(self, order: GatewayOrder, row: Json) -> bool:
+        """Take the broker's newest row of an order; False for one that is older than what is known."""
+        filled = wire.optional_decimal(row, "filled_qty") or ZERO
+        known = wire.optional_decimal(order.row, "filled_qty") or ZERO
+        status = str(row.get("status") or "")
+        over = order.row.get("status") in wire.ENDED
+        if order.row and ((over and status not in wire.ENDED) or (filled < known and not over)):
+            return False
+        older = _updated_ns(row) < _updated_ns(order.row) - MILLISECOND_NS if order.row else False
+        if older and filled == known and status not in wire.ENDED:
+            return False
+        order.row, order.status, order.id = row, status or order.status, str(row["id"])
+        order.quantity = wire.optional_decimal(row, "qty")
+        self.names[order.id] = order.name
+        return True
+
+    # --- what changes holdings and cash -------------------------------------------------------------------------------
+
+    def fill(self, order: GatewayOrder, cumulative: Decimal, quantity: Decimal, price: Decimal, line: Json) -> bool:
+        """Book one execution; False where it is booked already. `line` is its row of the activities."""
+        key = text(cumulative)
+        if cumulative <= order.base or key in order.fills:
+            return False
+        order.fills = {**order.fills, key: (quantity, price)}
+        account, size = self.accounts[order.account], multiplier(order.symbol)
+        spent = order.sign * quantity * price * size
+        account.cash -= spent
+        account.change(order.symbol, order.sign * quantity, spent)
+        self.changed_ns = self.now_ns
+        trade = Trade(order.account, order.symbol, order.sign, quantity, price)
+        self.trades.setdefault(new_york_date(self.now_ns).isoformat(), []).append(trade)
+        self._note_held(order.symbol)
+        self.note(account, line)
+        return True
+
+    def amend(self, order: GatewayOrder, quantity: Decimal, cost: Decimal) -> Part:
+        """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed."""
+        before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
+        size, account = multiplier(order.symbol), self.accounts[order.account]
+        change = order.sign * (quantity - before[0])
+        spent = order.sign * (cost - before[1]) * size
+        order.fills = {"amended": (quantity, cost / quantity)} if quantity else {"amended": (ZERO, ZERO)}
+        account.cash -= spent
+        held = account.holdings.get(order.symbol)
+        if change:
+            account.change(order.symbol, change, spent)
+        elif held is not None and held.qty * order.sign > 0:
+            account.hold(replace(held, average=held.average + spent / (held.qty * size)))
+        self.changed_ns = self.now_ns
+        self._note_held(order.symbol)
+        return Part(change, -spent)
+
+    def book(self, account: str, symbol: str, part: Part) -> None:
+        """Book a part of a ledger line."""
+        books = self.accounts[account]
+        books.cash += part.amount
+        if part.quantity:
+            held = books.holdings.get(symbol)
+            if part.rescales and held is not None and held.qty + part.quantity:
+                after = held.qty + part.quantity
+                books.hold(replace(held, qty=after, average=held.average * held.qty / after))
+            else:
+                books.change(symbol, part.quantity, part.cost)
+            self._note_held(symbol)
+
+    def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
+        """Move cash, or a quantity at its average price; returns what the quantity cost."""
+        giver, taker = self.accounts[source], self.accounts[target]
+        giver.cash -= cash
+        taker.cash += cash
+        cost = ZERO
+        if quantity:
+            cost = giver.holdings[symbol].average * quantity * multiplier(symbol)
+            giver.change(symbol, -quantity, -cost)
+            taker.change(symbol, quantity, cost)
+            self._note_held(symbol)
+        return cost
+
+    def note(self, account: SubAccount, fields: Json) -> None:
+        """Add a row to a sub-account's activities, at its own time where it has one, else now."""
+        moment = fields.get("transaction_time")
+        at_ns = wire.time_ns(moment, "transaction_time") if moment else self.now_ns
+        account.activities.append(ActivityLine(str(fields["id"]), at_ns, fields))
+
+    # --- who held -----------------------------------------------------------------------------------------------------
+
+    def _note_held(self, symbol: str) -> None:
+        today = new_york_date(self.now_ns).isoformat()
+        now = {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}
+        entries = self.held.setdefault(symbol, [])
+        if entries and entries[-1][0] == today:
+            entries[-1] = (today, now)
+        else:
+            entries.append((today, now))
+
+    def holders(self, symbol: str) -> dict[str, Decimal]:
+        """Return who holds how much of a symbol now, by sub-account."""
+        return {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}
+
+    def held_before(self, symbol: str, date: str) -> dict[str, Decimal]:
+        """Return who held how much at the close before this New York date."""
+        entries = self.held.get(symbol, [])
+        place = bisect_left(entries, date, key=lambda entry: entry[0])
+        return dict(entries[place - 1][1]) if place else {}
+
+    def open_with(self, positions: Iterable[tuple[str, Decimal, Decimal]], before: str) -> None:
+        """Give `main` what the account holds at the opening, as held since the date `before`."""
+        for symbol, quantity, average in positions:
+            self.main.hold(AlpacaPosition(symbol, quantity, average))
+            self.held[symbol] = [(before, {MAIN: quantity})]
+
+    # --- figures ------------------------------------------------------------------------------------------------------
+
+    def worth(self, account: str, marks: Mapping[str, Decimal]) -> Decimal:
+        """Return cash and holdings of a sub-account at `marks`, USD a share; what has none at its average price."""
+        books = self.accounts[account]
+        values = (h.qty * marks.get(s, h.average) * multiplier(s) for s, h in books.holdings.items())
+        return books.cash + sum(values, ZERO)
+
+    def sums(self) -> tuple[Decimal, dict[str, Decimal]]:
+        """Return the cash and the holdings of all sub-accounts together."""
+        held: dict[str, Decimal] = {}
+        for account in self.accounts.values():
+            for symbol, holding in account.holdings.items():
+                held[symbol] = held.get(symbol, ZERO) + holding.qty
+        cash = sum((account.cash for account in self.accounts.values()), ZERO)
+        return cash, {symbol: quantity for symbol, quantity in held.items() if quantity}
+
+    def forget(self) -> None:
+        """Drop what is too old to be asked for."""
+        today = new_york_date(self.now_ns)
+        orders_from, lines_from, held_from = (
+            (today - timedelta(days=days)).isoformat() for days in (ORDERS_DAYS, LINES_DAYS, HELD_DAYS)
+        )
+        for name, order in list(self.orders.items()):
+            ended_ns = _updated_ns(order.row) if order.row else order.created_ns
+            if not order.open and new_york_date(ended_ns).isoformat() < orders_from:
+                del self.orders[name]
+                self.names.pop(order.id, None)
+        for line, (at_ns, _) in list(self.lines.items()):
+            if new_york_date(at_ns).isoformat() < lines_from:
+                del self.lines[line]
+        for account in self.accounts.values():
+            account.activities = [a for a in account.activities if new_york_date(a.time_ns).isoformat() >= lines_from]
+        self.trades = {date: trades for date, trades in self.trades.items() if date >= lines_from}
+        self.moving = [moving for moving in self.moving if moving.date >= lines_from]
+        for symbol, entries in list(self.held.items()):
+            place = bisect_left(entries, held_from, key=lambda entry: entry[0])
+            self.held[symbol] = entries[max(place - 1, 0) :]
+            if len(self.held[symbol]) == 1 and not self.held[symbol][0][1]:
+                del self.held[symbol]
+
+
+def digest(books: Books) -> str:
+    """Return the SHA-256 of the books' JSON, its keys in order."""
+    return hashlib.sha256(_encoder.encode(books)).hexdigest()
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def name_of_part(line_id: str, account: str) -> str:
+    """Return the id of a sub-account's part of a ledger line: the line's own time, another UUID; `main` keeps it."""
+    if account == MAIN:
+        return line_id
+    before, _, rest = line_id.rpartition("::")
+    return f"{before}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{rest} {account}')}"
+
+
+def line_stamp(ns: int) -> str:
+    """Return a time as an activity's id begins with it: `YYYYMMDDHHMMSSmmm`, New York."""
+    local = datetime.fromtimestamp(ns // SECOND_NS, wire.NEW_YORK)
+    return f"{local:%Y%m%d%H%M%S}{ns // 1_000_000 % 1000:03d}"
+
+
+def _updated_ns(row: Json) -> int:
+    moment = row.get("updated_at") or row.get("submitted_at")
+    return wire.time_ns(moment, "updated_at") if moment else 0

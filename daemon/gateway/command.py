@@ -1,0 +1,454 @@
+"""`rltrader-gateway`: one account, several strategies. docs/GATEWAY.md explains it.
+
+Without a further word it serves; `init` writes gateway.toml and the sub-accounts' keys from what the account holds,
+`--check` says what would happen. The others ask a running gateway through its socket, or read its journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import http.client
+import io
+import json
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from daemon.brokers.alpaca import wire
+from daemon.brokers.api import BrokerError
+from daemon.config.clock import clock_of
+from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
+from daemon.config.tables import DeskSettings
+from daemon.gateway.books import Books
+from daemon.gateway.config import GatewaySettings, SubAccountTable, client_keys, key_files, load_gateway, make_keys
+from daemon.gateway.events import MAIN, Moved, Opened
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.journal import GatewayJournal, open_journal, verify
+from daemon.gateway.market import MarketRelay
+from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
+from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
+from daemon.host.own_files import StateDirError
+from daemon.host.service import Service
+from daemon.host.time.clock import Clock
+from daemon.host.version import add_version
+from daemon.host.whole_files import write_whole
+from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalError
+from daemon.operator.log import Log
+
+FAILED = 1
+DEFAULT_FILE = Path("gateway.toml")
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) -> Opened:
+    """Read the account for the first event. Raises ConfigError, with the figures, for capital that it does not have."""
+    account, positions, orders, lines = await upstream.account()
+    number = wire.text(account.get("account_number"))
+    expected = settings.gateway.account_number
+    if expected and number != expected:
+        raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}")
+    cash, capital = wire.decimal(account.get("cash"), "cash"), capital_of(settings)
+    whole = sum(capital.values(), Decimal(0))
+    if whole > cash:
+        parts = ", ".join(f"{name} {usd}" for name, usd in capital.items())
+        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole} ({parts}): lower it")
+    return Opened(
+        now_ns,
+        number,
+        {key: account[key] for key in ACCOUNT_KEYS if key in account},
+        [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions],
+        orders,
+        [str(line["id"]) for line in lines],
+        capital,
+    )
+
+
+def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
+    """Return what each sub-account begins with, USD."""
+    return {name: table.capital for name, table in settings.sub_accounts.items()}
+
+
+def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Moved]:
+    """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
+    fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
+    whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved(MAIN)
+    if whole > free:
+        parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
+        raise ConfigError(f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})")
+    return [Moved(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()]
+
+
+async def serve(settings: GatewaySettings, keys: Credentials, log: Log) -> None:
+    """Run the gateway until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
+    pairs, clock = client_keys(settings), clock_of(settings.upstream)
+    folder = Path(settings.gateway.state_dir)
+    journal = open_journal(folder, settings.gateway.account, settings.guards)
+    upstream = Upstream(settings.upstream, keys, clock, log)
+    try:
+        await _open(settings, journal, upstream, clock)
+        relay = MarketRelay(upstream)
+        gateway = Gateway(settings, journal, upstream, clock, log)
+        clients = Clients(gateway, pairs)
+        control = folder / CONTROL_SOCKET
+        service = Service()
+        async with GatewayServer(gateway, clients, relay, port=settings.gateway.port, control=control) as server:
+            gateway.serve_to(server.publish, server.on_state)
+            log("gateway_started", port=server.port, account=journal.books.number, sub_accounts=sorted(pairs))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(gateway.run(), name="gateway")
+                group.create_task(_feed(service, gateway), name="watchdog")
+    finally:
+        await journal.close()
+        await upstream.close()
+
+
+async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock) -> None:
+    """Journal the opening of a fresh journal, and the capital of new sub-accounts."""
+    if journal.fresh:
+        journal.take(await opening(settings, upstream, clock.now_ns()))
+    for moved in newcomers(settings, journal.books, clock.now_ns()):
+        journal.take(moved)
+    await journal.durable()
+    expected = settings.gateway.account_number
+    if expected and journal.books.number != expected:
+        raise ConfigError(f"the journal is of account {journal.books.number}, gateway.account_number is {expected}")
+
+
+async def _feed(service: Service, gateway: Gateway) -> None:
+    service.ready()
+    while True:
+        service.watchdog()
+        service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
+        await asyncio.sleep(1.0)
+
+
+async def _run(settings: GatewaySettings, keys: Credentials) -> int:
+    log = Log(settings.upstream.log.level, settings.upstream.log.format)
+    running = asyncio.ensure_future(serve(settings, keys, log))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    return 0
+
+
+# --- what would happen ------------------------------------------------------------------------------------------------
+
+
+async def check(settings: GatewaySettings, keys: Credentials, *, fresh: bool) -> list[tuple[bool, str]]:
+    """Try the account and the files; return what was found: is it right, in words. `fresh`: there is no journal."""
+    findings: list[tuple[bool, str]] = []
+    try:
+        client_keys(settings)
+        findings.append((True, f"keys of {len(settings.sub_accounts)} sub-accounts in {settings.gateway.keys_dir}"))
+    except ConfigError as error:
+        findings.append((False, str(error)))
+    clock = clock_of(settings.upstream)
+    upstream = Upstream(settings.upstream, keys, clock, Log("error", "json", stream=io.StringIO()))
+    try:
+        event = await opening(settings, upstream, clock.now_ns())
+        held = ", ".join(f"{row['qty']} {row['symbol']}" for row in event.positions) or "nothing"
+        cash = wire.decimal(event.account.get("cash"), "cash")
+        left = cash - sum(event.capital.values(), Decimal(0))
+        findings.append((True, f"{settings.gateway.account} account {event.number}: {cash} USD, holds {held}"))
+        if fresh:
+            for name, usd in event.capital.items():
+                findings.append((True, f"{name} begins with {usd} USD"))
+            findings.append((True, f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders"))
+    except (ConfigError, BrokerError, wire.Malformed) as error:
+        findings.append((False, f"account: {error}"))
+    finally:
+        await upstream.close()
+    findings += [(True, words) for words in shared_symbols(settings.sub_accounts.values())]
+    with contextlib.closing(socket.socket()) as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", settings.gateway.port))
+            findings.append((True, f"port {settings.gateway.port} is free"))
+        except OSError as error:
+            findings.append((False, f"gateway.port {settings.gateway.port}: {error.strerror}: does a gateway run?"))
+    return findings
+
+
+def shared_symbols(tables: Any) -> list[str]:
+    """Return, in words, which sub-accounts may meet in a symbol: where one rests a stop, another cannot buy."""
+    words, listed = [], list[SubAccountTable](tables)
+    for place, one in enumerate(listed):
+        for other in listed[place + 1 :]:
+            if not set(one.kinds) & set(other.kinds):
+                continue
+            both = set(one.symbols) & set(other.symbols)
+            anything = not one.symbols or not other.symbols
+            if both or anything:
+                where = ", ".join(sorted(both)) or "any symbol"
+                words.append(
+                    f"{one.name} and {other.name} may both trade {where}: where one rests a stop, the other's purchase "
+                    f"is refused (403, wash trade)"
+                )
+    return words
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+TEMPLATE = """# One account, several strategies (docs/GATEWAY.md). The account's own keys never stand here: they are the
+# environment variables or credentials APCA_API_KEY_ID and APCA_API_SECRET_KEY of the gateway alone.
+
+[gateway]
+account = "{account}"
+account_number = "{number}"
+port = {port}                 # on 127.0.0.1
+state_dir = "{state_dir}"     # journal and control socket
+keys_dir = "{keys_dir}"       # a folder with key and secret for each sub-account
+
+[account]                     # limits over all sub-accounts, USD; 0: none. What `main` holds does not count.
+gross_exposure_max = 0
+symbol_exposure_max = 0
+day_loss_max = 0              # no new risk for the rest of the day
+orders_a_minute = 0
+{subs}{alpaca}"""
+SUB = """
+[sub_account.{name}]
+capital = {capital}           # USD, moved from `main` at the first start
+kinds = {kinds}
+symbols = {symbols}           # [] is any
+order_max = 0
+exposure_max = 0
+guard_prefix = ""             # [guard] prefix of its desk, where a guard watches it
+"""
+
+
+def parse_sub(text: str) -> SubAccountTable:
+    """Parse NAME:CAPITAL[:KINDS[:SYMBOLS]], lists with commas. Raises ConfigError."""
+    parts = text.split(":")
+    try:
+        capital = Decimal(parts[1])
+        kinds = tuple(filter(None, parts[2].split(","))) if len(parts) > 2 else ("shares",)
+        symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
+        return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
+    except (IndexError, InvalidOperation, ValueError):
+        expected = "NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
+        raise ConfigError(f"--sub {text}: expected {expected}") from None
+
+
+async def init(options: argparse.Namespace, keys: Credentials) -> int:
+    """Write gateway.toml from what the account holds, and keys for each sub-account."""
+    path: Path = options.config
+    subs = [parse_sub(text) for text in options.sub]
+    alpaca = {"trading_url": options.url, "data_url": options.url} if options.url else {}
+    if options.url:
+        ws = options.url.replace("http", "ws", 1)
+        alpaca |= {
+            "stream_url": f"{ws}/v2/{{feed}}",
+            "trade_stream_url": f"{ws}/stream",
+            "option_stream_url": f"{ws}/v1beta1/{{options}}",
+        }
+    elif options.live:
+        alpaca = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
+    kind = "live" if options.live else "paper"
+    settings = DeskSettings.model_validate({"alpaca": alpaca, "desk": {"name": "gateway", "account": kind}})
+    upstream = Upstream(settings, keys, Clock.real(), Log("error", "json", stream=io.StringIO()))
+    try:
+        account, positions, _, _ = await upstream.account()
+    finally:
+        await upstream.close()
+    number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
+    whole = sum((sub.capital for sub in subs), Decimal(0))
+    if whole > cash:
+        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
+    table = "".join(f'{key} = "{value}"\n' for key, value in alpaca.items())
+    shown = TEMPLATE.format(
+        account=kind,
+        number=number,
+        port=options.port,
+        state_dir=options.state_dir,
+        keys_dir=f"{options.state_dir}/keys",
+        subs="".join(_shown(sub) for sub in subs),
+        alpaca=f"\n[alpaca]\n{table}" if table else "",
+    )
+    write_whole(path, shown.encode(), 0o640)
+    written = load_gateway(path) if subs else None
+    for sub in subs:
+        if written is not None and not key_files(written, sub.name)[0].exists():
+            make_keys(written, sub.name)
+    held = ", ".join(f"{row['qty']} {row['symbol']}" for row in positions) or "nothing"
+    sys.stdout.write(f"account {number}: {cash} USD, holds {held}; all of it but the capital is {MAIN}'s\n")
+    for sub in subs:
+        sys.stdout.write(f"sub-account {sub.name}: {sub.capital} USD, keys in {options.state_dir}/keys/{sub.name}\n")
+    for words in shared_symbols(subs):
+        sys.stdout.write(f"note: {words}\n")
+    sys.stdout.write(f"written: {path}; `rltrader-gateway --config {path} --check` says what would happen\n")
+    return 0
+
+
+def _shown(sub: SubAccountTable) -> str:
+    kinds, symbols = json.dumps(list(sub.kinds)), json.dumps(list(sub.symbols))
+    return SUB.format(name=sub.name, capital=sub.capital, kinds=kinds, symbols=symbols)
+
+
+# --- asking a running gateway -----------------------------------------------------------------------------------------
+
+
+class _Local(http.client.HTTPConnection):
+    """A connection to the operator's socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60.0)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the Unix socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Ask the running gateway; returns its JSON. Raises ConfigError for its refusal, or where none runs."""
+    file = Path(settings.gateway.state_dir) / CONTROL_SOCKET
+    connection = _Local(file)
+    try:
+        connection.request(method, path, body=None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        content = json.loads(answer.read() or b"null")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: no gateway answers there ({error}): does it run?") from None
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ConfigError(str(content.get("message") if isinstance(content, dict) else content))
+    return content
+
+
+def show(status: dict[str, Any]) -> str:
+    """Return a status as a table: sub-accounts, their sum, the broker's figures."""
+    lines = [f"{'':14}{'cash':>16}{'equity':>16}{'orders':>8}  positions"]
+    for row in status["accounts"]:
+        held = ", ".join(f"{quantity} {symbol}" for symbol, quantity in row["positions"].items())
+        fence = "  (suspended)" if row["suspended"] else ""
+        lines.append(f"{row['name']:14}{row['cash']:>16}{row['equity']:>16}{row['open_orders']:>8}  {held}{fence}")
+    for name in ("sum", "broker"):
+        held = ", ".join(f"{q} {symbol}" for symbol, q in status[name]["positions"].items() if q != "0")
+        lines.append(f"{name:14}{status[name]['cash']:>16}{status[name].get('equity', ''):>16}{'':>8}  {held}")
+    lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
+    if status["halt"] is not None:
+        lines.append(f"HALT: {status['halt']['reason']}: {status['halt']['detail']}")
+    lines.append(status["away"] or "the broker is there")
+    return "\n".join(lines) + "\n"
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `rltrader-gateway`; returns the exit code: 0, 1 for a failed check, 2 for wrong use."""
+    options = _options(arguments)
+    try:
+        return _done(options)
+    except (ConfigError, StateDirError, JournalError, BrokerError, wire.Malformed, OSError) as error:
+        sys.stderr.write(f"rltrader-gateway: {error}\n")
+        return EXIT_CODE
+
+
+def _done(options: argparse.Namespace) -> int:
+    if options.command == "init":
+        if options.config.exists():
+            raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
+        return asyncio.run(init(options, _account_keys()))
+    settings = load_gateway(options.config)
+    match options.command:
+        case "keys":
+            return _keys(settings, options.name)
+        case "verify":
+            report = verify(Path(settings.gateway.state_dir) / FILE, settings.guards)
+            found = report.difference or f"{report.stepped} events stepped again, identical"
+            sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {found}\n")
+            return FAILED if report.difference else 0
+        case "status":
+            status = ask(settings, "GET", "/status")
+            sys.stdout.write(json.dumps(status) + "\n" if options.json else show(status))
+            return 0
+        case "transfer":
+            body = {
+                "source": options.source, "target": options.target, "cash": str(options.cash), "symbol": options.symbol,
+                "quantity": str(options.quantity), "by": getpass.getuser(), "why": options.why,
+            }  # fmt: skip
+            sys.stdout.write(show(ask(settings, "POST", "/transfer", body)))
+            return 0
+        case "halt" | "resume":
+            body = {"by": getpass.getuser(), "why": options.why}
+            sys.stdout.write(show(ask(settings, "POST", f"/{options.command}", body)))
+            return 0
+        case "panic":
+            sys.stdout.write(json.dumps(ask(settings, "POST", "/panic", {"account": options.name})) + "\n")
+            return 0
+    if options.check:
+        fresh = not (Path(settings.gateway.state_dir) / FILE).exists()
+        findings = asyncio.run(check(settings, _account_keys(), fresh=fresh))
+        for right, words in findings:
+            sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
+        return 0 if all(right for right, _ in findings) else FAILED
+    return asyncio.run(_run(settings, _account_keys()))
+
+
+def _account_keys() -> Credentials:
+    keys = credentials()
+    if not keys.complete:
+        raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)} in the gateway's environment")
+    return keys
+
+
+def _keys(settings: GatewaySettings, name: str) -> int:
+    if name not in settings.sub_accounts:
+        raise ConfigError(f"{name} is no sub-account: expected one of {', '.join(settings.sub_accounts)}")
+    file = key_files(settings, name)[0]
+    if file.exists():
+        raise ConfigError(f"{file.parent}: has keys already: remove them first, the desk then needs the new ones")
+    sys.stdout.write(f"written: {make_keys(settings, name)}\n")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    line = argparse.ArgumentParser(
+        prog="rltrader-gateway",
+        description="One account, several strategies: holds the account's keys, and serves each sub-account as Alpaca "
+        "would. docs/GATEWAY.md explains it.",
+    )
+    add_version(line)
+    file = "the gateway's file (%(default)s)"
+    line.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help=file)
+    line.add_argument("--check", action="store_true", help="say what would happen, and end")
+    commands = line.add_subparsers(dest="command", metavar="COMMAND")
+    first = commands.add_parser("init", help="write the file and the sub-accounts' keys from what the account holds")
+    sub = "a sub-account: NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY; once for each"
+    first.add_argument("--sub", action="append", default=[], metavar="SUB", help=sub)
+    first.add_argument("--live", action="store_true", help="the live account instead of the paper one")
+    first.add_argument("--url", default="", metavar="URL", help="a server on this machine instead of Alpaca")
+    first.add_argument("--port", type=int, default=8433, help="port on 127.0.0.1 (%(default)s)")
+    first.add_argument("--state-dir", default="gateway", metavar="DIR", help="folder of journal and keys (%(default)s)")
+    keys = commands.add_parser("keys", help="make the keys of a sub-account that was added to the file")
+    keys.add_argument("name")
+    status = commands.add_parser("status", help="sub-accounts, their sum, and the broker's figures")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    move = commands.add_parser("transfer", help="move cash or shares from one sub-account to another, journaled")
+    move.add_argument("source")
+    move.add_argument("target")
+    move.add_argument("--cash", type=Decimal, default=Decimal(0), metavar="USD")
+    move.add_argument("--symbol", default="")
+    move.add_argument("--quantity", type=Decimal, default=Decimal(0))
+    move.add_argument("--why", default="", metavar="WORDS")
+    for name, words in (("halt", "allow no new risk to anybody"), ("resume", "allow new risk again")):
+        commands.add_parser(name, help=words).add_argument("--why", default="", metavar="WORDS")
+    close = commands.add_parser("panic", help="cancel and close all of one sub-account")
+    close.add_argument("name")
+    commands.add_parser("verify", help="step the journal again and compare")
+    return line.parse_args(arguments)

@@ -1,0 +1,222 @@
+"""gateway.toml: the account, its limits, and the sub-accounts; the tables that a desk's config.toml has mean the same.
+
+Every problem is a `ConfigError` that names key, value, expectation and cure. A sub-account's key and secret stand in
+files of their own (0600), and never in an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from daemon.config.checks import contradictions
+from daemon.config.load import KEYS, ConfigError
+from daemon.config.sources import explained, refusal
+from daemon.config.tables import DeskSettings
+from daemon.gateway.events import MAIN
+
+KIND = Literal["shares", "options"]
+SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms")
+"""Tables of a desk's config.toml that a gateway's file may have."""
+_KEY_TEXT = re.compile(r"[!-~]{16,}")
+CREDENTIAL = "sub"
+"""The name under which the unit loads the folder of the keys: systemd puts `_` for each `/` below it."""
+_Usd = Annotated[Decimal, Ge(0)]
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,29}$")]
+_Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$")]
+
+
+class GatewayTable(BaseModel):
+    """Where the gateway listens and keeps its journal, and whose account it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    account: Literal["paper", "live"] = "paper"
+    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
+    port: Annotated[int, Ge(0), Field(le=65535)] = 8433
+    state_dir: str = "gateway"
+    keys_dir: str = "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
+    stream_symbols_max: Annotated[int, Ge(1)] = 30
+    answer_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    cancel_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+class AccountLimits(BaseModel):
+    """Limits over all sub-accounts but `main`; 0: none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    gross_exposure_max: _Usd = Decimal(0)
+    symbol_exposure_max: _Usd = Decimal(0)
+    day_loss_max: _Usd = Decimal(0)
+    orders_a_minute: Annotated[int, Ge(0)] = 0
+
+
+class SubAccountTable(BaseModel):
+    """One sub-account: what it begins with, what it may trade, and its limits; 0: none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: _Name
+    capital: _Usd = Decimal(0)
+    kinds: tuple[KIND, ...] = ("shares",)
+    symbols: tuple[_Symbol, ...] = ()
+    order_max: _Usd = Decimal(0)
+    exposure_max: _Usd = Decimal(0)
+    guard_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All of gateway.toml. `upstream` has the tables that a desk's file has too, for the way to the broker."""
+
+    gateway: GatewayTable
+    account: AccountLimits
+    sub_accounts: Mapping[str, SubAccountTable]
+    upstream: DeskSettings
+
+    @property
+    def guards(self) -> tuple[tuple[str, str], ...]:
+        """Return the prefixes of the orders of guards, each with its sub-account."""
+        return tuple((f"{t.guard_prefix}-", name) for name, t in self.sub_accounts.items() if t.guard_prefix)
+
+
+def load_gateway(path: Path) -> GatewaySettings:
+    """Read the file. Raises ConfigError."""
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
+    known = ("gateway", "account", "sub_account", *SHARED_TABLES)
+    strange = sorted(tables.keys() - set(known))
+    if strange:
+        raise ConfigError(f"{path}: [{strange[0]}] is no table of a gateway: expected one of {', '.join(known)}")
+    gateway = _table(path, "gateway", GatewayTable, tables.get("gateway", {}))
+    account = _table(path, "account", AccountLimits, tables.get("account", {}))
+    subs = {
+        name: _table(path, f"sub_account.{name}", SubAccountTable, {"name": name, **table})
+        for name, table in tables.get("sub_account", {}).items()
+    }
+    problems = list(_wrong(gateway, subs))
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return GatewaySettings(gateway, account, subs, _upstream(path, gateway, tables))
+
+
+def _table(path: Path, name: str, kind: type[Any], values: object) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {name} is {values!r}: expected a table")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise refusal(
+            f"{path}: {name}.{key} is {value!r}: {expected}" for key, value, expected in explained(error)
+        ) from None
+
+
+def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:
+    if gateway.account == "live" and not gateway.account_number:
+        yield "gateway.account_number is \"\": expected the live account's number: it is checked against the broker's"
+    if not subs:
+        yield "there is no [sub_account.NAME]: expected one for each strategy; `rltrader-gateway init` writes them"
+    prefixes: dict[str, str] = {}
+    for name, table in subs.items():
+        if name == MAIN:
+            yield f"sub_account.{MAIN} is what no other owns, and needs no table: give it another name"
+        if not table.kinds:
+            yield f'sub_account.{name}.kinds is empty: expected ["shares"], ["options"] or both'
+        if table.guard_prefix and (other := prefixes.setdefault(table.guard_prefix, name)) != name:
+            yield f"sub_account.{name}.guard_prefix is {table.guard_prefix!r}, which {other} has: give each its own"
+
+
+def _upstream(path: Path, gateway: GatewayTable, tables: Mapping[str, Any]) -> DeskSettings:
+    """Return a desk's settings with the tables that both have, checked as a desk's are."""
+    shared = {name: tables[name] for name in SHARED_TABLES if name in tables}
+    desk = {"name": "gateway", "account": gateway.account, "account_number": gateway.account_number}
+    try:
+        settings = DeskSettings.model_validate({**shared, "desk": desk})
+    except ValidationError as error:
+        raise refusal(f"{path}: {key} is {value!r}: {expected}" for key, value, expected in explained(error)) from None
+    of_gateway = (*SHARED_TABLES, "desk")
+    problems = [
+        f"{path}: {key} is {value!r}: expected {expected}"
+        for key, value, expected in contradictions(settings)
+        if key.split(".")[0] in of_gateway
+    ]
+    if problems:
+        raise refusal(problems)
+    return settings
+
+
+# --- keys of the sub-accounts -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClientKeys:
+    """Key and secret of one sub-account. Its repr shows neither."""
+
+    key: str
+    secret: str
+
+
+def key_files(settings: GatewaySettings, name: str) -> tuple[Path, Path]:
+    """Return the files with key and secret of a sub-account, as the unit `rltraderd@NAME` loads them."""
+    folder = Path(settings.gateway.keys_dir) / name
+    return folder / KEYS[0], folder / KEYS[1]
+
+
+def client_keys(settings: GatewaySettings) -> dict[str, ClientKeys]:
+    """Read the keys of all sub-accounts, from systemd's credentials or `gateway.keys_dir`.
+
+    Raises ConfigError for a missing file, one that others may read, and for one key twice.
+    """
+    keys: dict[str, ClientKeys] = {}
+    for name in settings.sub_accounts:
+        key, secret = (_secret(name, path) for path in key_files(settings, name))
+        keys[name] = ClientKeys(key, secret)
+    if len({pair.key for pair in keys.values()}) < len(keys):
+        raise ConfigError(f"{settings.gateway.keys_dir}: two sub-accounts have one key: make one of them anew")
+    return keys
+
+
+def _secret(name: str, path: Path) -> str:
+    """Return the text of one file; systemd's copy of the folder goes first."""
+    given = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    copy = Path(given) / f"{CREDENTIAL}_{name}_{path.name}"
+    if given and copy.exists():
+        path = copy
+    try:
+        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        cure = f"`rltrader-gateway keys {name}` makes them"
+        raise ConfigError(f"{path}: a key of sub-account {name} cannot be read ({problem}): {cure}") from None
+    if path is not copy and mode & 0o077:
+        raise ConfigError(f"{path}: has mode {mode:04o}, so others may read it: chmod 600 {path}")
+    if _KEY_TEXT.fullmatch(text) is None:
+        raise ConfigError(f"{path}: this is no key: expected 16 letters and digits or more, and nothing else")
+    return text
+
+
+def make_keys(settings: GatewaySettings, name: str) -> Path:
+    """Write a fresh key and secret into files that their owner alone reads; returns their folder.
+
+    Raises OSError where one exists.
+    """
+    texts = (f"GW{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
+    for path, text in zip(key_files(settings, name), texts, strict=True):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(file, "w", encoding="ascii") as stream:
+            stream.write(f"{text}\n")
+    return key_files(settings, name)[0].parent

@@ -1,0 +1,225 @@
+"""What happens to a gateway: the events of its journal, and what a step of one makes it do.
+
+Quantities and money are exact decimals, USD; times are nanoseconds UTC. Rows are Alpaca's JSON as it came.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from daemon.alpaca_api.wire import Json
+
+MAIN = "main"
+"""The sub-account of what no other owns: a person's holdings and orders, deposits, what was there before."""
+
+
+class GatewayEvent(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
+    """One row of the journal."""
+
+    time_ns: int
+
+
+class Opened(GatewayEvent, frozen=True):
+    """The first event: what the account holds, which is `main`'s, and the capital that `main` gives to each other."""
+
+    number: str
+    account: Json
+    positions: list[Json]
+    orders: list[Json]
+    lines: list[str]
+    capital: dict[str, Decimal]
+
+
+class OrderTaken(GatewayEvent, frozen=True):
+    """An order passed all rules. It leaves when this is durable, and the cancels of the orders `against` it are done.
+
+    `reserve` is what an opening order keeps from the buying power, USD a share.
+    """
+
+    account: str
+    name: str
+    body: Json
+    reserve: Decimal
+    against: tuple[str, ...] = ()
+
+
+class ReplaceTaken(GatewayEvent, frozen=True):
+    """A working order is to be replaced by one named `name` with `changes`, for its unfilled rest."""
+
+    account: str
+    name: str
+    replaced: str
+    changes: Json
+    reserve: Decimal
+
+
+class CloseTaken(GatewayEvent, frozen=True):
+    """The broker's own call is to close `quantity`; the order that it makes bears the broker's name, see `Answered`."""
+
+    account: str
+    name: str
+    symbol: str
+    side: str
+    quantity: Decimal
+
+
+class Answered(GatewayEvent, frozen=True):
+    """The broker took the order `name`; `row` is its own."""
+
+    name: str
+    row: Json
+
+
+class Refused(GatewayEvent, frozen=True):
+    """The broker refused the order `name`, without doubt; or it never left."""
+
+    name: str
+    status: int
+    code: int | None
+    message: str
+    extra: Json
+
+
+class Unanswered(GatewayEvent, frozen=True):
+    """No usable answer: the order `name` may be there or not, and is looked up."""
+
+    name: str
+
+
+class Missing(GatewayEvent, frozen=True):
+    """The broker knows no order `name`, asked several times."""
+
+    name: str
+
+
+class Updated(GatewayEvent, frozen=True):
+    """The `data` of one message of the stream of trade updates."""
+
+    update: Json
+
+
+class Reported(GatewayEvent, frozen=True):
+    """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
+
+    `ex_dates` has the announced ex-date of a dividend's line by its id, "" where none is known.
+    """
+
+    asked_ns: int
+    account: Json
+    positions: list[Json]
+    orders: list[Json]
+    lines: list[Json]
+    ex_dates: dict[str, str] = {}
+
+
+class FillsRead(GatewayEvent, frozen=True):
+    """All lines of fills of one order, after a bust or a correction of one of them."""
+
+    order_id: str
+    lines: list[Json]
+
+
+class Moved(GatewayEvent, frozen=True):
+    """A person moved cash, or `quantity` of a symbol at its average price, from one sub-account to another."""
+
+    source: str
+    target: str
+    cash: Decimal
+    symbol: str
+    quantity: Decimal
+    by: str
+    why: str
+
+
+class Suspended(GatewayEvent, frozen=True):
+    """A sub-account's fence: it takes no new orders while `on`."""
+
+    account: str
+    on: bool
+
+
+class Halted(GatewayEvent, frozen=True):
+    """No new risk in any sub-account until `Resumed`; `until_date` ends it by itself, "" does not."""
+
+    reason: str
+    detail: str
+    by: str
+    until_date: str = ""
+
+
+class Resumed(GatewayEvent, frozen=True):
+    """A person allows new risk again."""
+
+    by: str
+    why: str
+
+
+class Started(GatewayEvent, frozen=True):
+    """A process began to run on this journal, with this code."""
+
+    code: str
+
+
+AnyGatewayEvent = (
+    Opened
+    | OrderTaken
+    | ReplaceTaken
+    | CloseTaken
+    | Answered
+    | Refused
+    | Unanswered
+    | Missing
+    | Updated
+    | Reported
+    | FillsRead
+    | Moved
+    | Suspended
+    | Halted
+    | Resumed
+    | Started
+)
+
+
+# --- what a step makes the gateway do ---------------------------------------------------------------------------------
+
+
+class GatewayEffect(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
+    """Something for the world outside, done once the event is durable."""
+
+
+class Send(GatewayEffect, frozen=True):
+    """Send the order `name` to the broker; `how` is post, replace or close."""
+
+    name: str
+    how: str
+
+
+class CancelSibling(GatewayEffect, frozen=True):
+    """Cancel an entry that stands in the way of another sub-account's exit."""
+
+    order_id: str
+
+
+class ReadFills(GatewayEffect, frozen=True):
+    """Read all lines of one order's fills: one was busted or corrected."""
+
+    order_id: str
+
+
+class Publish(GatewayEffect, frozen=True):
+    """Pass an update on to the sub-account's listeners."""
+
+    account: str
+    update: Json
+
+
+class Alarm(GatewayEffect, frozen=True):
+    """A person should know."""
+
+    name: str
+    detail: str
+
+
+AnyGatewayEffect = Send | CancelSibling | ReadFills | Publish | Alarm

@@ -1,0 +1,771 @@
+"""The running gateway: clients' requests become events, events become requests to the broker, news goes to its owner.
+
+`Gateway` is the backend of Alpaca's protocols for all sub-accounts. An order is in the journal before it leaves; what
+the broker says is in the journal before a client hears it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import replace
+
+from daemon.alpaca_api.books import ActivityRow
+from daemon.alpaca_api.books import Books as ShownBooks
+from daemon.alpaca_api.refusals import Refusal, invalid, refusal, unprocessable
+from daemon.alpaca_api.tickets import Ticket, ticket
+from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
+from daemon.brokers.api import BrokerError, EventLogger
+from daemon.gateway.books import LOST, Books, GatewayOrder
+from daemon.gateway.config import GatewaySettings
+from daemon.gateway.events import (
+    MAIN,
+    Alarm,
+    Answered,
+    AnyGatewayEffect,
+    AnyGatewayEvent,
+    CancelSibling,
+    CloseTaken,
+    FillsRead,
+    Halted,
+    Missing,
+    Moved,
+    OrderTaken,
+    Publish,
+    ReadFills,
+    ReplaceTaken,
+    Reported,
+    Resumed,
+    Started,
+    Suspended,
+    Unanswered,
+    Updated,
+)
+from daemon.gateway.events import Refused as OrderRefused
+from daemon.gateway.journal import GatewayJournal
+from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, judge
+from daemon.gateway.upstream import MISSING_ANSWERS, Upstream
+from daemon.host.time.clock import Clock
+from daemon.pacing import back_off_s
+from strategies.kit.units import SECOND_NS
+
+QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
+LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
+REPORT_GAP_S = 2.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+
+
+class Gateway:
+    """Sub-accounts over one account. Used on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        journal: GatewayJournal,
+        upstream: Upstream,
+        clock: Clock,
+        log: EventLogger,
+    ) -> None:
+        self.settings, self.journal, self.upstream, self.clock = settings, journal, upstream, clock
+        self.prices: dict[str, tuple[int, Decimal]] = {}  # when, and USD a share
+        self._log = log
+        self._publish: Callable[[str, Json], None] = lambda _account, _update: None
+        self._on_state: Callable[[bool], None] = lambda _ready: None
+        self._shown = {
+            name: ShownBooks(name, cash=ZERO, level=0, margin=1, account_number="")
+            for name in (*settings.sub_accounts, MAIN)
+        }
+        self._incoming: list[Json] = []
+        self._came = asyncio.Event()
+        self._held_back: list[Json] = []  # updates that may be of an unanswered close call
+        self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
+        self._changed = asyncio.Event()  # an order changed
+        self._wanted = asyncio.Event()  # a report
+        self._reported = asyncio.Condition()
+        self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
+        self._stream = upstream.trade_stream(self._on_update, self._on_stream)
+        self._listening = False
+        self._connection = 0
+        self.ready = False
+        self._why_away = "the broker was not reached yet"
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def books(self) -> Books:
+        """All sub-accounts."""
+        return self.journal.books
+
+    def now_ns(self) -> int:
+        """The gateway's time."""
+        return self.clock.now_ns()
+
+    def serve_to(self, publish: Callable[[str, Json], None], on_state: Callable[[bool], None]) -> None:
+        """Pass updates on to `publish` (sub-account, update) and each change of readiness to `on_state`."""
+        self._publish, self._on_state = publish, on_state
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
+        await self.do(Started(self.now_ns(), self.journal.code))
+        for order in list(self.books.orders.values()):
+            if order.open and not order.known:
+                self._look_up_soon(order)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._stream.run(), name="trade stream")
+                group.create_task(self._pass_on(), name="trade updates")
+                group.create_task(self._report_on(), name="reports")
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def do(self, event: AnyGatewayEvent) -> None:
+        """Step an event, wait until it is durable, and do what follows from it."""
+        effects = self.journal.take(event)
+        await self.journal.durable()
+        self._act(effects)
+
+    def _act(self, effects: Sequence[AnyGatewayEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Publish(account=account, update=update):
+                    self._publish(account, update)
+                case CancelSibling(order_id=order_id):
+                    self._spawn(self._cancel_sibling(order_id))
+                case ReadFills(order_id=order_id):
+                    self._spawn(self._read_fills(order_id))
+                case Alarm(name=name, detail=detail):
+                    self._log(name, detail=detail)
+                case _:
+                    pass  # an order leaves with the request that it came by
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    # --- the broker's stream ------------------------------------------------------------------------------------------
+
+    def _on_update(self, data: object) -> None:
+        """Queue an update; one that cannot be read asks for a report."""
+        try:
+            update = dict(wire.mapping(data, "data"))
+            row = wire.mapping(update.get("order"), "order")
+            wire.required_text(update, "event")
+            wire.order(row)
+        except wire.Malformed:
+            self._wanted.set()
+            raise
+        if self._may_be_closing(update):
+            self._held_back.append(update)
+            return
+        self._incoming.append(update)
+        self._came.set()
+
+    def _may_be_closing(self, update: Json) -> bool:
+        row, books = update["order"], self.books
+        known = row["id"] in books.names or row.get("client_order_id") in books.orders
+        return not known and row.get("symbol") in self._closing.values()
+
+    async def _pass_on(self) -> None:
+        """Take updates in their order; all that wait share one commit."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            updates, self._incoming = self._incoming, []
+            effects = [effect for update in updates for effect in self.journal.take(Updated(self.now_ns(), update))]
+            await self.journal.durable()
+            self._act(effects)
+
+    def _on_stream(self, listening: bool, detail: str) -> None:
+        self._listening = listening
+        self._wanted.set()
+        if not listening:
+            self._connection += 1
+            self._set_ready(False, f"the broker's trade stream is gone: {detail}")
+
+    def _set_ready(self, ready: bool, why: str = "") -> None:
+        self._why_away = why
+        if ready != self.ready:
+            self.ready = ready
+            if ready:
+                self._log("gateway_ready", sub_accounts=sorted(self.settings.sub_accounts))
+            else:
+                self._log("gateway_away", detail=why)
+            self._on_state(ready)
+
+    def away(self) -> str:
+        """Return why the books may be stale, "" while stream and reports are whole."""
+        return "" if self.ready else self._why_away
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    async def _report_on(self) -> None:
+        """Report after each connect, each minute and on request, only while the stream listens: none hides a hole."""
+        failures, every_ns = 0, self.settings.upstream.alpaca.report_every_s * SECOND_NS
+        while True:
+            while not self._listening:
+                self._wanted.clear()
+                await self._until_wanted(every_ns)
+            connection = self._connection
+            self._wanted.clear()
+            self._begun += 1
+            try:
+                event = await self.upstream.report(self.books)
+            except (BrokerError, wire.Malformed) as error:
+                failures += 1
+                self._log("gateway_report_failed", problem=str(error), failures=failures)
+                if failures > 2:
+                    self._set_ready(False, f"no report: {error}")
+                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+                continue
+            failures = 0
+            if connection != self._connection:
+                continue  # it would hide the hole
+            await self._take_report(self._without_closing(event))
+            self._set_ready(True)
+            gap_ns = round(REPORT_GAP_S * SECOND_NS)
+            await self.clock.sleep_until(self.now_ns() + gap_ns)
+            again_ns = 10 * SECOND_NS if self.books.differences and not self.books.doubts else every_ns
+            await self._until_wanted(again_ns)
+
+    def _without_closing(self, event: Reported) -> Reported:
+        """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""
+        strange = {str(row["id"]) for row in event.orders if self._may_be_closing({"order": row})}
+        if not strange:
+            return event
+        orders = [row for row in event.orders if str(row["id"]) not in strange]
+        lines = [line for line in event.lines if str(line.get("order_id")) not in strange]
+        return replace(event, orders=orders, lines=lines)
+
+    async def _until_wanted(self, most_ns: int) -> None:
+        due = asyncio.ensure_future(self.clock.sleep_until(self.now_ns() + most_ns))
+        wanted = asyncio.ensure_future(self._wanted.wait())
+        try:
+            await asyncio.wait({due, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            wanted.cancel()
+
+    async def _take_report(self, event: Reported) -> None:
+        await self.do(event)
+        for symbol, price in self.books.marks.items():
+            self.prices[symbol] = (event.asked_ns, price)
+        limit = self.settings.account.day_loss_max
+        if limit and self.books.halt is None and (loss := day_loss(self._view())) >= limit:
+            detail = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
+            await self.do(Halted(self.now_ns(), "day_loss", detail, "gateway", self.books.day[0]))
+            self._log("gateway_halted", reason="day_loss", detail=detail)
+        async with self._reported:
+            self._taken_in = self._begun
+            self._reported.notify_all()
+
+    async def reported(self, within_s: float) -> None:
+        """Wait for a report that begins from now on. Raises TimeoutError."""
+        begun = self._begun
+        self._wanted.set()
+        async with asyncio.timeout(within_s), self._reported:
+            await self._reported.wait_for(lambda: self._taken_in > begun)
+
+    async def _read_fills(self, order_id: str) -> None:
+        """Read all fills of an order until the broker answers."""
+        failures = 0
+        while True:
+            try:
+                lines = await self.upstream.reads.order_fills(order_id)
+            except (BrokerError, wire.Malformed) as error:
+                failures += 1
+                self._log("gateway_report_failed", problem=str(error), failures=failures)
+                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+                continue
+            if any(line.get("status") in ("canceled", "correct") for line in lines) or failures > MISSING_ANSWERS:
+                await self.do(FillsRead(self.now_ns(), order_id, lines))
+                return
+            failures += 1  # the ledger has the amendment a moment later
+            await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+
+    # --- what clients read --------------------------------------------------------------------------------------------
+
+    def _require_whole(self) -> None:
+        """Raise the refusal of a service that is away, while the books may be stale."""
+        if not self.ready:
+            raise Refusal(503, None, f"gateway: {self._why_away}")
+
+    def account(self, account: str) -> Json:
+        """GET /v2/account: the sub-account's own, and what the gateway states about the account behind it."""
+        self._require_whole()
+        books, own, shown = self.books, self.books.accounts[account], self._shown[account]
+        shown.cash, shown.account_number, shown.last_equity = own.cash, own.number, own.last_equity
+        shown.positions = own.holdings
+        level = str(books.broker_account.get("options_trading_level"))
+        shown.level = int(level) if level.isdecimal() else 0
+        shown.configuration |= {"suspend_trade": own.suspended, "no_shorting": True}
+        blocked = bool(books.broker_account.get("trading_blocked") or books.broker_account.get("account_blocked"))
+        row = shown.figures(
+            lambda held: self.price(held.symbol) or held.average, blocked=blocked, reserved=books.reserved(account)
+        )
+        row |= dict.fromkeys(
+            ("buying_power", "non_marginable_buying_power", "options_buying_power"), f"{self._power(account):.2f}"
+        )
+        return row | {"gateway": self.statement()}
+
+    def statement(self) -> Json:
+        """Return what the gateway states about the account behind it."""
+        upstream = self.settings.upstream
+        return {
+            "account": self.settings.gateway.account,
+            "account_number": self.books.number,
+            "trading_url": upstream.address("trading_url"),
+            "real_time": not (upstream.clock.sim_start or upstream.clock.socket),
+        }
+
+    def _power(self, account: str) -> Decimal:
+        return min(buying_power(self.books, account), account_power(self.books))
+
+    def price(self, symbol: str) -> Decimal | None:
+        """Return the newest known price, USD a share."""
+        known = self.prices.get(symbol)
+        return None if known is None else known[1]
+
+    def configuration(self, account: str) -> Json:
+        """GET /v2/account/configurations."""
+        return {
+            **self._shown[account].configuration,
+            "suspend_trade": self.books.accounts[account].suspended,
+            "no_shorting": True,
+        }
+
+    async def configure(self, account: str, changes: Json) -> Json:
+        """PATCH /v2/account/configurations: a sub-account's own fence alone."""
+        strange = sorted(changes.keys() - {"suspend_trade"})
+        if strange or not isinstance(changes.get("suspend_trade"), bool):
+            raise unprocessable(f"gateway: {', '.join(strange) or 'suspend_trade'} cannot be set for a sub-account")
+        await self.do(Suspended(self.now_ns(), account, changes["suspend_trade"]))
+        return self.configuration(account)
+
+    def orders(self, account: str, *, only_open: bool) -> Iterable[GatewayOrder]:
+        """The orders of a sub-account that the broker showed."""
+        self._require_whole()
+        mine = (o for o in self.books.orders.values() if o.account == account and o.known)
+        return [order for order in mine if order.open or not only_open]
+
+    def order(self, account: str, order_id: str) -> GatewayOrder | None:
+        """One of its orders by the broker's id; None for others'."""
+        order = self.books.order_by_id(order_id)
+        return order if order is not None and order.account == account else None
+
+    def order_of_name(self, account: str, client_order_id: str) -> GatewayOrder | None:
+        """One of its orders by its name; 503 for one whose fate is not known."""
+        order = self.books.orders.get(client_order_id)
+        if order is None or order.account != account or order.status == LOST:
+            return None
+        if not order.known:
+            raise Refusal(503, None, "gateway: the broker has not answered for this order yet")
+        return order
+
+    def positions(self, account: str) -> dict[str, Json]:
+        """GET /v2/positions: its own holdings."""
+        self._require_whole()
+        books = self.books
+        rows = {}
+        for symbol, holding in books.accounts[account].holdings.items():
+            kept = min(books.held_for_orders(account, symbol), abs(holding.qty))
+            free = holding.qty - kept if holding.qty > 0 else holding.qty
+            rows[symbol] = holding.shown(self.price(symbol) or holding.average, free)
+        return rows
+
+    def position(self, account: str, symbol: str) -> Json | None:
+        """GET /v2/positions/{symbol}."""
+        return self.positions(account).get(symbol)
+
+    def symbol(self, account: str, name: str) -> str:
+        """Return the symbol that a path names, by itself or by its asset's id."""
+        held = self.books.accounts[account].holdings
+        return next((symbol for symbol in held if asset_id(symbol) == name.lower()), name)
+
+    def account_id(self, account: str) -> str:
+        """Return the sub-account's UUID."""
+        return self._shown[account].id
+
+    def client_order_id(self, account: str, order_id: str) -> str:
+        """Return the name of an order that has a fill among the activities; "" for one from long ago."""
+        order = self.order(account, order_id)
+        return "" if order is None else order.name
+
+    def activities(self, account: str) -> Sequence[ActivityRow]:
+        """GET /v2/account/activities."""
+        self._require_whole()
+        lines = self.books.accounts[account].activities
+        return [ActivityRow(line.id, line.time_ns, line.time_ns, line.fields) for line in lines]
+
+    async def announcements(self, query: Mapping[str, str]) -> list[Json]:
+        """GET /v2/corporate_actions/announcements, as the broker answers."""
+        answer = await self._asked(self.upstream.get("/corporate_actions/announcements", query))
+        return answer if isinstance(answer, list) else []
+
+    async def pass_through(self, path: str, query: Mapping[str, str]) -> object:
+        """GET what concerns no account: clock, calendar, assets, contracts."""
+        return await self._asked(self.upstream.get(path, query))
+
+    async def _asked(self, asking: Coroutine[Any, Any, Any]) -> Any:
+        """Wait for the broker's answer; raises its refusal as a `Refusal`."""
+        try:
+            return await asking
+        except Refused as refused:
+            raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
+        except Throttled:
+            raise refusal("rate_limit") from None
+        except NotSent as kept:
+            raise Refusal(503, None, f"gateway: {kept}") from None
+        except (RestError, wire.Malformed) as error:
+            raise Refusal(504, None, f"gateway: the broker gave no answer: {error}") from None
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def _view(self) -> View:
+        prices = {symbol: price for symbol, (_, price) in self.prices.items()}
+        settings = self.settings
+        return View(self.books, prices, settings.account, settings.sub_accounts, self.now_ns(), self.away())
+
+    async def submit(self, account: str, body: Json) -> Json:
+        """POST /v2/orders: judged, journaled, sent; returns the broker's row."""
+        order = ticket(body)
+        self._is_free(account, order.client_order_id)
+        await self._priced(order)
+        self._is_free(account, order.client_order_id)
+        verdict = judge(self._view(), account, order)
+        name = order.client_order_id or str(uuid.uuid4())
+        event = OrderTaken(
+            self.now_ns(), account, name, {**body, "client_order_id": name}, verdict.reserve, verdict.against
+        )
+        return await self._taken(event, urgency_of(order))
+
+    def _is_free(self, account: str, name: str) -> None:
+        """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
+        known = self.books.orders.get(name) if name else None
+        if known is not None and (known.status != LOST or known.account != account):
+            raise Refusal(422, 42210000, "client_order_id must be unique")
+
+    async def _priced(self, order: Ticket) -> None:
+        """Ask for a price where a purchase names none and none is fresh."""
+        if order.sign < 0 or order.limit_price is not None or order.stop_price is not None:
+            return
+        known = self.prices.get(order.symbol)
+        if known is not None and self.now_ns() - known[0] <= QUOTE_S * SECOND_NS:
+            return
+        feed, market, symbols = self.settings.upstream.feed, self.upstream.market, (order.symbol,)
+        asking = (
+            market.latest_quotes(symbols, feed.name)
+            if order.contract is None
+            else market.latest_option_quotes(symbols, feed.options)
+        )
+        rows = await self._asked(asking)
+        ask = rows.get(order.symbol, {}).get("ap")
+        price = ZERO if ask is None else wire.decimal(ask, "ap")
+        if price <= 0:
+            raise unprocessable(f"gateway: {order.symbol} has no offer to reckon a purchase at the market by")
+        self.prices[order.symbol] = (self.now_ns(), price)
+
+    async def _taken(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
+        """Journal an order that passed, send it, journal the outcome; returns the broker's row."""
+        effects = self.journal.take(event)
+        await self.journal.durable()
+        self._act(effects)
+        return await asyncio.shield(self._leave(event, urgency))
+
+    async def _leave(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
+        order, wait_s = self.books.orders[event.name], self.settings.gateway.answer_s
+        name = event.name
+        if isinstance(event, OrderTaken) and event.against and not await self._swept(event.against):
+            answer = refusal("wash_trade")
+            await self.do(OrderRefused(self.now_ns(), name, answer.status, answer.code, answer.message, {}))
+            raise answer
+        try:
+            row = await self._send(event, urgency, wait_s)
+            wire.order(row)
+        except Refused as refused:
+            if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
+                await self._without_answer(order)
+                raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
+            extra = {
+                key: value for key, value in refused.extra.items() if key not in ("existing_order_id", "related_orders")
+            }
+            await self.do(OrderRefused(self.now_ns(), name, refused.status, refused.code, refused.message, extra))
+            raise Refusal(refused.status, refused.code, refused.message, **extra) from None
+        except NotSent as kept:
+            await self.do(OrderRefused(self.now_ns(), name, 503, None, str(kept), {}))
+            raise Refusal(503, None, f"gateway: not sent: {kept}") from None
+        except (RestError, wire.Malformed) as error:
+            self._log("gateway_unanswered", order=name, problem=str(error))
+            await self._without_answer(order)
+            raise Refusal(504, None, "gateway: the broker has not answered: look the order up by its name") from None
+        await self.do(Answered(self.now_ns(), name, row))
+        self._end_closing(name)
+        return row
+
+    async def _send(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority, wait_s: float) -> Json:
+        match event:
+            case OrderTaken(body=body):
+                return await self.upstream.post(body, urgency, wait_s)
+            case ReplaceTaken(replaced=replaced, changes=changes, name=name):
+                order_id = self.books.orders[replaced].id
+                return await self.upstream.replace(order_id, {**changes, "client_order_id": name}, urgency, wait_s)
+            case _:
+                return await self.upstream.close_position(event.symbol, event.quantity, wait_s)
+
+    async def _without_answer(self, order: GatewayOrder) -> None:
+        await self.do(Unanswered(self.now_ns(), order.name))
+        self._look_up_soon(order)
+
+    async def _swept(self, names: Sequence[str]) -> bool:
+        """Wait until the siblings' entries are gone; False when one stays."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.gateway.cancel_s):
+                while any(self.books.orders[name].open for name in names if name in self.books.orders):
+                    await self._changed.wait()
+        return not any(self.books.orders[name].open for name in names if name in self.books.orders)
+
+    async def _cancel_sibling(self, order_id: str) -> None:
+        try:
+            await self.upstream.cancel(order_id, self.settings.gateway.answer_s)
+        except BrokerError as error:
+            self._log("gateway_unanswered", order=order_id, problem=str(error))
+            self._wanted.set()
+
+    # --- orders without an answer -------------------------------------------------------------------------------------
+
+    def _look_up_soon(self, order: GatewayOrder) -> None:
+        self._spawn(self._look_up_closing(order) if order.closing else self._look_up(order))
+
+    async def _look_up(self, order: GatewayOrder) -> None:
+        """Ask by its name until the broker shows it, or several times does not know it."""
+        missing, failures = 0, 0
+        while order.open and not order.known:
+            try:
+                row = await self.upstream.reads.order_by_client_id(order.name)
+            except (BrokerError, wire.Malformed):
+                failures += 1
+                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+                continue
+            if row is not None:
+                await self.do(Answered(self.now_ns(), order.name, row))
+                return
+            missing += 1
+            if missing >= MISSING_ANSWERS:
+                await self.do(Missing(self.now_ns(), order.name))
+                return
+            await asyncio.sleep(LOOK_UP_S)
+
+    async def _look_up_closing(self, order: GatewayOrder) -> None:
+        """Find the order of a close call by what it is: it bears the broker's name. Other sales wait meanwhile."""
+        name, missing, failures = order.name, 0, 0
+        self._closing[name] = order.symbol
+        while missing < MISSING_ANSWERS:
+            try:
+                rows = await self.upstream.reads.orders_since(order.created_ns - SECOND_NS)
+            except (BrokerError, wire.Malformed):
+                failures += 1
+                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+                continue
+            alike = [row for row in rows if self._is_of_call(order, row)]
+            if len(alike) == 1:
+                await self.do(Answered(self.now_ns(), name, alike[0]))
+                break
+            missing += 1
+            await asyncio.sleep(LOOK_UP_S)
+        else:
+            await self.do(Missing(self.now_ns(), name))
+        self._end_closing(name)
+
+    def _is_of_call(self, order: GatewayOrder, row: Json) -> bool:
+        name, quantity = str(row.get("client_order_id")), wire.optional_decimal(row, "qty")
+        same = (row.get("symbol"), row.get("side"), row.get("type")) == (order.symbol, order.side, "market")
+        return same and quantity == order.quantity and name not in self.books.orders
+
+    def _end_closing(self, name: str) -> None:
+        """End a close call: what waited for it is news now."""
+        if self._closing.pop(name, None) is not None:
+            waiting, self._held_back = self._held_back, []
+            self._incoming.extend(waiting)
+            self._came.set()
+
+    # --- changes of orders --------------------------------------------------------------------------------------------
+
+    def _own(self, account: str, order_id: str) -> GatewayOrder:
+        order = self.order(account, order_id)
+        if order is None:
+            raise Refusal(404, 40410000, f"order not found for {order_id}")
+        return order
+
+    async def cancel(self, account: str, order_id: str) -> None:
+        """DELETE /v2/orders/{id}: a request for one of its own."""
+        self._own(account, order_id)
+        await self._asked(self.upstream.cancel(order_id, self.settings.gateway.answer_s))
+
+    async def cancel_all(self, account: str) -> list[Json]:
+        """DELETE /v2/orders: its own, one by one."""
+        rows: list[Json] = []
+        for order in [o for o in self.books.orders.values() if o.account == account and o.open and o.known]:
+            try:
+                await self.cancel(account, order.id)
+                rows.append({"id": order.id, "status": 200})
+            except Refusal as refused:
+                rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
+        return rows
+
+    async def replace(self, account: str, order_id: str, changes: Json) -> Json:
+        """PATCH /v2/orders/{id}: judged as the order that comes of it."""
+        old = self._own(account, order_id)
+        kept = {
+            key: old.row.get(key)
+            for key in (
+                "symbol",
+                "side",
+                "type",
+                "time_in_force",
+                "limit_price",
+                "stop_price",
+                "trail_price",
+                "trail_percent",
+                "extended_hours",
+            )
+        }
+        known = {key: value for key, value in changes.items() if value is not None}
+        if known.get("trail") is not None:
+            kept["trail_price" if old.row.get("trail_price") else "trail_percent"] = known["trail"]
+        whole = wire.optional_decimal(known, "qty") if "qty" in known else wire.optional_decimal(old.row, "qty")
+        if whole is None:
+            raise unprocessable("gateway: an order in USD cannot be replaced")
+        if whole <= old.filled:
+            raise unprocessable("order qty must be greater than filled qty")
+        body = {**kept, **{k: v for k, v in known.items() if k in kept}, "qty": text(whole - old.filled)}
+        name = str(known.get("client_order_id") or uuid.uuid4())
+        self._is_free(account, name)
+        order = ticket({**body, "client_order_id": name})
+        verdict = judge(self._view(), account, order, replaced=old)
+        event = ReplaceTaken(self.now_ns(), account, name, old.name, known, verdict.reserve)
+        return await self._taken(event, urgency_of(order))
+
+    async def close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
+        """DELETE /v2/positions/{symbol}: the broker's own call with this sub-account's quantity, after a report."""
+        held = self.books.accounts[account].quantity(symbol)
+        if not held:
+            raise Refusal(404, 40410000, f"position not found: {symbol}")
+        if symbol in self._closing.values():
+            raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
+        try:
+            await self.reported(self.settings.gateway.answer_s)
+        except TimeoutError:
+            raise Refusal(503, None, f"gateway: no report came: {self.away() or 'try again'}") from None
+        held = self.books.accounts[account].quantity(symbol)
+        amount = abs(held) if quantity is None else quantity
+        if percent is not None:
+            amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+        if amount <= 0 or symbol in self._closing.values():
+            raise invalid("qty must be > 0")
+        verdict = self._closing_verdict(account, symbol, amount)
+        if verdict.against and not await self._sweep(verdict.against):
+            raise refusal("wash_trade")
+        name = f"close-{uuid.uuid4()}"
+        self._closing[name] = symbol
+        event = CloseTaken(self.now_ns(), account, name, symbol, "sell" if held > 0 else "buy", amount)
+        try:
+            return await self._taken(event, CallPriority.EXIT)
+        except Refusal:
+            if self.books.orders[name].status == LOST:
+                self._end_closing(name)
+            raise
+
+    def _closing_verdict(self, account: str, symbol: str, amount: Decimal) -> Verdict:
+        body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
+        return judge(self._view(), account, ticket(body), by_call=True)
+
+    async def _sweep(self, names: Sequence[str]) -> bool:
+        for name in names:
+            self._spawn(self._cancel_sibling(self.books.orders[name].id))
+        return await self._swept(names)
+
+    async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
+        """DELETE /v2/positions: its own, one by one."""
+        if cancel_orders:
+            await self.cancel_all(account)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.gateway.cancel_s):
+                    while any(o.open for o in self.books.orders.values() if o.account == account):
+                        await self._changed.wait()
+        rows: list[Json] = []
+        for symbol in list(self.books.accounts[account].holdings):
+            try:
+                rows.append({"symbol": symbol, "status": 200, "body": await self.close(account, symbol, None, None)})
+            except Refusal as refused:
+                rows.append({"symbol": symbol, "status": refused.status, "body": refused.body()})
+        return rows
+
+    async def exercise(self, account: str, symbol: str) -> None:
+        """POST …/exercise exercises the account's whole position: only where nobody else holds the contract."""
+        self._sole_holder(account, symbol)
+        await self._asked(self.upstream.exercise(symbol))
+
+    async def do_not_exercise(self, account: str, symbol: str) -> None:
+        """POST …/do-not-exercise: as `exercise`."""
+        self._sole_holder(account, symbol)
+        await self._asked(self.upstream.do_not_exercise(symbol))
+
+    def _sole_holder(self, account: str, symbol: str) -> None:
+        if self.books.accounts[account].quantity(symbol) <= 0:
+            raise Refusal(404, 40410000, f"position not found: {symbol}")
+        if len(self.books.holders(symbol)) > 1:
+            raise unprocessable(f"gateway: others hold {symbol} too, and the broker would exercise all of it")
+
+    # --- what a person does -------------------------------------------------------------------------------------------
+
+    async def transfer(
+        self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal, by: str, why: str
+    ) -> None:
+        """Move cash or a quantity between sub-accounts. Raises ValueError, with the figures, for what is not there."""
+        books = self.books
+        for name in (source, target):
+            if name not in books.accounts:
+                raise ValueError(f"{name} is no sub-account: expected one of {', '.join(books.accounts)}")
+        if source == target or cash < 0 or quantity < 0 or not (cash or quantity):
+            raise ValueError("expected two sub-accounts, and cash or a quantity above 0")
+        free = buying_power(books, source)
+        if cash > free:
+            raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")
+        if quantity:
+            held = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
+            if quantity > held:
+                raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")
+            if target != MAIN and quantity % 1:
+                raise ValueError(f"{text(quantity)} {symbol}: a sub-account takes whole shares")
+        await self.do(Moved(self.now_ns(), source, target, cash, symbol, quantity, by, why))
+
+    async def halt(self, reason: str, detail: str, by: str) -> None:
+        """Allow no new risk to anybody until `resume`."""
+        await self.do(Halted(self.now_ns(), reason, detail, by))
+
+    async def resume(self, by: str, why: str) -> None:
+        """Allow new risk again."""
+        await self.do(Resumed(self.now_ns(), by, why))
+
+
+def urgency_of(order: Ticket) -> CallPriority:
+    """Return the place of an order in the queue: sales that leave a position first, resting stops after them."""
+    leaves = order.sign < 0 and order.type in ("market", "limit")
+    return CallPriority.EXIT if leaves else CallPriority.ENTRY

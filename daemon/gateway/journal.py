@@ -1,0 +1,214 @@
+"""The gateway's journal: every event durable before it is acted on, and the books made again from it.
+
+The file is a desk's: append-only rows in a hash chain, snapshots beside them. `GatewayJournal.take` steps an event at
+once; `durable` returns when it is on the disk, with all that others took meanwhile in the same commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+import daemon.gateway
+from daemon.engine.state_dir import StateDir, open_state_dir
+from daemon.gateway.books import Books, digest
+from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent
+from daemon.gateway.step import Machine
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import CommitBatch, Entry, HashChain, JournalError, Snapshot, row_hash
+from daemon.journal.writer import JournalWriter
+
+SNAPSHOT_EVENTS = 1000
+STRATEGY = "gateway"  # in the place of a desk's, in the journal's identity
+_encoder = msgspec.json.Encoder(order="deterministic")
+_event_decoder: msgspec.json.Decoder[AnyGatewayEvent] = msgspec.json.Decoder(AnyGatewayEvent)
+_books_decoder = msgspec.json.Decoder(Books)
+_NO_MARKET = hashlib.sha256(b"").hexdigest()
+
+
+def code_digest() -> str:
+    """Return 12 hex digits over the sources of this package: the code that steps events."""
+    value = hashlib.sha256()
+    for root in map(Path, daemon.gateway.__path__):
+        for path in sorted(root.rglob("*.py")):
+            value.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return value.hexdigest()[:12]
+
+
+class Different(Exception):
+    """A row that does not follow from those before it."""
+
+
+class GatewayJournal:
+    """The machine with its journal. `fresh` is true before its first event."""
+
+    def __init__(self, state: StateDir, guards: Sequence[tuple[str, str]], ballast_mib: int = 0) -> None:
+        reader = state.journal.reader()
+        self.code = code_digest()
+        self.machine, last_id, head = _recovered(reader, guards)
+        self.fresh = last_id == 0
+        self._state, self._chain = state, HashChain(last_id + 1, head)
+        self._writer = JournalWriter(state.journal, ballast_mib)
+        self._batch = CommitBatch()
+        self._lock = asyncio.Lock()
+        self._taken = self._durable = 0
+        self._snapshot_seq = self.machine.books.seq
+
+    @property
+    def books(self) -> Books:
+        """What the events have come to."""
+        return self.machine.books
+
+    def take(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
+        """Step an event into the next commit; returns what is to be done once it is durable."""
+        effects = self.machine.step(event)
+        books = self.machine.books
+        kind, payload, what = type(event).__name__, encoded(event), encoded_effects(effects)
+        self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, what))
+        self._taken += 1
+        if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS:
+            self._snapshot()
+        return effects
+
+    async def durable(self) -> None:
+        """Wait until everything that was taken is on the disk. Raises WriteFailed."""
+        target = self._taken
+        while self._durable < target:
+            async with self._lock:
+                if self._durable >= target:
+                    return
+                batch, self._batch, taken = self._batch, CommitBatch(), self._taken
+                await self._writer.write(batch)
+                await self._writer.durable()
+                self._durable = taken
+
+    def _snapshot(self) -> None:
+        books = self.machine.books
+        state = _encoder.encode(books)
+        digest_of = hashlib.sha256(state).hexdigest()
+        row = self._chain.next_id - 1
+        self._batch.snapshots.append(Snapshot(row, books.seq, self.code, 0, state, b"", digest_of, _NO_MARKET))
+        self._snapshot_seq = books.seq
+
+    async def close(self) -> None:
+        """Write a last snapshot, and end the writer."""
+        if self.machine.books.seq > self._snapshot_seq:
+            self._snapshot()
+            async with self._lock:
+                batch, self._batch = self._batch, CommitBatch()
+                await self._writer.write(batch)
+                await self._writer.durable()
+        self._writer.close()
+        self._state.close()
+
+
+def open_journal(folder: Path, account: str, guards: Sequence[tuple[str, str]]) -> GatewayJournal:
+    """Open the gateway's journal in `folder`, or make it. Raises StateDirError, JournalError, WriteFailed."""
+    identity = {"mode": "gateway", "account": account, "strategy": STRATEGY, "feed": ""}
+    state = open_state_dir(folder, identity, "")
+    try:
+        return GatewayJournal(state, guards)
+    except BaseException:
+        state.close()
+        raise
+
+
+def encoded(event: AnyGatewayEvent) -> str:
+    """Return an event as JSON."""
+    return _encoder.encode(event).decode()
+
+
+def encoded_effects(effects: Sequence[AnyGatewayEffect]) -> str:
+    """Return effects as a JSON array."""
+    return _encoder.encode(effects).decode() if effects else "[]"
+
+
+def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tuple[Machine, int, bytes]:
+    """Return the machine at the journal's end, its last row, and the chain's head. Raises JournalError."""
+    with reading(reader.path):
+        machine, last_id, head = Machine(Books(), guards), 0, reader.chain_head(0)
+        for snapshot in reader.newest_snapshots():
+            if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
+                machine, last_id = Machine(books, guards), snapshot.event_id
+                head = reader.chain_head(last_id)
+                break
+        for entry in reader.entries(last_id):
+            try:
+                _follow(machine, entry, head, last_id)
+            except Different as odd:
+                cure = "restore it from a copy; the broker's account itself is not touched by that"
+                raise JournalError(f"{reader.path}: {odd}: {cure}") from None
+            head, last_id = entry.hash, entry.id
+        return machine, last_id, head
+
+
+def _books(snapshot: Snapshot) -> Books | None:
+    """Return the books of a snapshot; None where this code cannot read them."""
+    try:
+        return _books_decoder.decode(snapshot.state)
+    except msgspec.DecodeError:
+        return None
+
+
+def _follow(machine: Machine, entry: Entry, head: bytes, last_id: int) -> list[AnyGatewayEffect]:
+    """Step one row. Raises Different for a row that is missing, damaged, or no event of this version."""
+    if entry.id != last_id + 1:
+        raise Different(f"row {last_id + 1} is missing")
+    if row_hash(head, *entry[:6]) != entry.hash:
+        raise Different(f"row {entry.id} ({entry.kind}) is damaged")
+    try:
+        return machine.step(_event_decoder.decode(entry.payload))
+    except msgspec.DecodeError as error:
+        raise Different(f"row {entry.id} ({entry.kind}) is no event of this version: {error}") from None
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise Different(what)
+
+
+class GatewayVerified(msgspec.Struct):
+    """What `verify` found: rows, those stepped by their own code, and the first difference, "" where all agrees."""
+
+    rows: int = 0
+    stepped: int = 0
+    snapshots: int = 0
+    other_code: int = 0
+    difference: str = ""
+
+
+def verify(file: Path, guards: Sequence[tuple[str, str]], tick: Callable[[int], None] | None = None) -> GatewayVerified:
+    """Hash every row again, and step every event again from the first; compare effects and snapshots.
+
+    Rows that other code wrote are checked by their hashes, and stepped to go on. Raises JournalError.
+    """
+    reader, report, own = JournalReader(file), GatewayVerified(), code_digest()
+    try:
+        with reading(file):
+            snapshots = {s.event_id: s for s in reader.snapshots()}
+            machine, head, last_id, code = Machine(Books(), guards), reader.chain_head(0), 0, own
+            for entry in reader.entries():
+                effects = _follow(machine, entry, head, last_id)
+                head, last_id = entry.hash, entry.id
+                code = machine.books.code or code
+                report.rows += 1
+                if code != own:
+                    report.other_code += 1
+                else:
+                    _require(encoded_effects(effects) == entry.effects, f"row {entry.id}: its effects differ")
+                    report.stepped += 1
+                if (snapshot := snapshots.get(entry.id)) is not None:
+                    same = snapshot.code != own or code != own or digest(machine.books) == snapshot.digest
+                    _require(snapshot.whole and same, f"row {entry.id}: its snapshot differs")
+                    report.snapshots += 1
+                if tick is not None:
+                    tick(report.rows)
+    except Different as odd:
+        report.difference = str(odd)
+    finally:
+        reader.close()
+    return report

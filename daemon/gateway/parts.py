@@ -1,0 +1,332 @@
+"""Whose a line of the broker's ledger is: the part of each sub-account, by what it traded, held or had.
+
+A line names an account, not a strategy. Fees go by the day's fills, dividends by who held at the close before the
+ex-date, splits and exercises by who held the shares or contracts, interest by cash; deposits and what nobody knows are
+`main`'s. Cents are divided by the largest remainder. A sub-account gets whole shares, `main` the fraction that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from decimal import ROUND_FLOOR, Decimal
+
+import msgspec
+
+from daemon.alpaca_api.wire import ZERO, Json, multiplier
+from daemon.brokers.alpaca import wire
+from daemon.core.broker.ledger import (
+    CASH_IN_LIEU,
+    CONTRACT_CASH,
+    CONTRACT_ENDS,
+    FEES,
+    INCOME,
+    INTEREST,
+    REORGANISED,
+    SPLITS,
+    TRANSFERS,
+    WITHHELD,
+)
+from daemon.core.instruments.option_market import parse_occ
+from daemon.gateway.books import Books, Moving, Part, Trade
+from daemon.gateway.events import MAIN
+
+CENT = Decimal("0.01")
+GRID = Decimal("1e-9")  # of a fraction of a share
+SHARE_LEG = "OPTRD"
+UNKNOWN_LINE = "gateway_line_unowned"
+"""The alarm of a line that is `main`'s because nobody else's it can be said to be."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of the ledger other than a fill; `date` is its own New York date."""
+
+    id: str
+    kind: str
+    symbol: str
+    quantity: Decimal
+    amount: Decimal
+    price: Decimal | None
+    date: str
+    words: str
+    status: str
+
+
+class Division(msgspec.Struct, frozen=True):
+    """A line's parts by sub-account, and why a person should look at it, "" where all is clear."""
+
+    parts: dict[str, Part]
+    doubt: str = ""
+
+
+def line_of(row: Json) -> Line:
+    """Parse a row of the activities other than a fill. Raises Malformed."""
+    moment = row.get("date") or row.get("transaction_time") or row.get("created_at")
+    day = str(moment or "")[:10]
+    return Line(
+        wire.required_text(row, "id"),
+        wire.required_text(row, "activity_type"),
+        wire.text(row.get("symbol")),
+        wire.optional_decimal(row, "qty") or ZERO,
+        wire.optional_decimal(row, "net_amount") or ZERO,
+        wire.optional_decimal(row, "price"),
+        day,
+        wire.text(row.get("description")),
+        wire.text(row.get("status")),
+    )
+
+
+def divide(books: Books, line: Line, ex_date: str) -> Division:
+    """Return whose the line is. It changes nothing but what a later line of the same action needs (`Books.moving`)."""
+    if line.kind in FEES:
+        return _fee(books, line)
+    if line.kind == CASH_IN_LIEU:
+        return _fraction(books, line)
+    if line.symbol and line.kind in INCOME:
+        return _income(books, line, ex_date)
+    if line.kind in (*INTEREST, WITHHELD):
+        return _interest(books, line)
+    if line.kind in SPLITS and parse_occ(line.symbol) is None:
+        return _split(books, line)
+    if line.kind in CONTRACT_ENDS or (line.kind == CONTRACT_CASH and line.symbol):
+        return _contracts(books, line)
+    if line.kind == SHARE_LEG:
+        return _share_leg(books, line)
+    if line.symbol and (line.kind in REORGANISED or line.kind in SPLITS):
+        return _reorganisation(books, line)
+    own = {MAIN: Part(line.quantity, line.amount, abs(line.amount))}
+    known = line.kind in TRANSFERS or line.kind in INCOME
+    return Division(own, "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units")
+
+
+# --- shares of a sum --------------------------------------------------------------------------------------------------
+
+
+def apportioned(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = CENT) -> dict[str, Decimal]:
+    """Return `total` in parts by `weights` that add up to it exactly, in steps, by the largest remainder.
+
+    Equal remainders go by name, `main` last. Without a weight above 0 all of it is `main`'s.
+    """
+    positive = {name: weight for name, weight in weights.items() if weight > 0}
+    if not positive:
+        return {MAIN: total}
+    whole, sign = sum(positive.values()), -1 if total < 0 else 1
+    units, rest = divmod(abs(total), step)
+    exact = {name: units * weight / whole for name, weight in positive.items()}
+    parts = {name: share.to_integral_value(ROUND_FLOOR) for name, share in exact.items()}
+    order = sorted(parts, key=lambda name: (parts[name] - exact[name], name == MAIN, name))
+    for name in order[: int(units - sum(parts.values()))]:
+        parts[name] += 1
+    shares = {name: sign * count * step for name, count in parts.items()}
+    shares[order[0]] += sign * rest  # what is finer than a step
+    return shares
+
+
+def _in_cash(shares: Mapping[str, Decimal], doubt: str = "") -> Division:
+    return Division({name: Part(amount=amount) for name, amount in shares.items() if amount}, doubt)
+
+
+# --- cash -------------------------------------------------------------------------------------------------------------
+
+
+def _fee(books: Books, line: Line) -> Division:
+    """By the fills of the fee's day: sale proceeds, sold units or contracts, as the fee's rule counts."""
+    trades, weigh = books.trades.get(line.date, []), _rule_of(line.words)
+    weights: dict[str, Decimal] = {}
+    for trade in trades:
+        if not line.symbol or trade.symbol == line.symbol:
+            weights[trade.account] = weights.get(trade.account, ZERO) + weigh(trade)
+    if not any(weights.values()):  # of a rule that counts none of these fills: by what was traded
+        weights = {}
+        for trade in trades:
+            weights[trade.account] = weights.get(trade.account, ZERO) + _traded(trade)
+    return _in_cash(apportioned(line.amount, weights))
+
+
+def _rule_of(words: str) -> Callable[[Trade], Decimal]:
+    """Return how a fee counts a fill, from its description: TAF by units sold, REG and SEC by proceeds, else contracts.
+
+    Alpaca's descriptions begin with the fee's name: `TAF fee for proceed of 3 contracts …`, `REG fee …`, `ORF fee …`.
+    """
+    name = words.upper()
+    if "TAF" in name:
+        return lambda trade: trade.quantity if trade.side < 0 else ZERO
+    if any(word in name for word in ("REG ", "SEC ", "SECTION 31")):
+        return lambda trade: _traded(trade) if trade.side < 0 else ZERO
+    if any(word in name for word in ("CONTRACT", "ORF", "OCC", "OPTION")):
+        return lambda trade: trade.quantity if wire.is_option(trade.symbol) else ZERO
+    return _traded
+
+
+def _traded(trade: Trade) -> Decimal:
+    return trade.quantity * trade.price * (100 if wire.is_option(trade.symbol) else 1)
+
+
+def _interest(books: Books, line: Line) -> Division:
+    """By cash: what is paid goes to who has some, what is charged to who owes some."""
+    sign = 1 if line.amount >= 0 else -1
+    weights = {name: max(sign * account.cash, ZERO) for name, account in books.accounts.items()}
+    if sign < 0 and not any(weights.values()):
+        weights = {name: max(account.cash, ZERO) for name, account in books.accounts.items()}
+    return _in_cash(apportioned(line.amount, weights))
+
+
+def _income(books: Books, line: Line, ex_date: str) -> Division:
+    """By who held at the close before the ex-date; where none is known, before the line's own date."""
+    held = books.held_before(line.symbol, ex_date or line.date)
+    weights = {name: abs(quantity) for name, quantity in held.items() if quantity * line.amount > 0}
+    weights = weights or {name: abs(quantity) for name, quantity in held.items()}
+    doubt = ""
+    if not ex_date and _changed_hands(books, line):
+        doubt = f"{line.kind} {line.symbol}: its ex-date is unknown, divided by who held before {line.date}"
+    if not weights:
+        doubt = f"{line.kind} {line.symbol}: {line.amount} USD, and nobody held it before {ex_date or line.date}"
+    return _in_cash(apportioned(line.amount, weights), doubt)
+
+
+def _changed_hands(books: Books, line: Line) -> bool:
+    """Whether others than today's holders may have held when the dividend was earned."""
+    since = (date.fromisoformat(line.date) - timedelta(days=60)).isoformat()
+    entries = books.held.get(line.symbol, [])
+    owners = {name for day, held in entries if day >= since for name in held} | set(
+        books.held_before(line.symbol, since)
+    )
+    return len(owners) > 1
+
+
+def _fraction(books: Books, line: Line) -> Division:
+    """Cash for a fraction of a share, which is `main`'s: the others have whole ones."""
+    holders = books.holders(line.symbol)
+    fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1}
+    owner = next(iter(fractions), MAIN) if len(fractions) == 1 else MAIN
+    return Division({owner: Part(line.quantity, line.amount)})
+
+
+# --- shares and contracts ---------------------------------------------------------------------------------------------
+
+
+def _split(books: Books, line: Line) -> Division:
+    """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
+    held = books.holders(line.symbol)
+    total = sum(held.values(), ZERO)
+    if line.quantity < 0 and total == -line.quantity:
+        return _taken(books, line, {name: -quantity for name, quantity in held.items()})
+    before = _moving(books, line, line.symbol)
+    if before is not None and line.quantity > 0:
+        old = {name: -part.quantity for name, part in before.parts.items()}
+        costs = {name: -part.cost for name, part in before.parts.items()}
+        new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
+        return Division({name: Part(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
+    if not total:
+        return Division({MAIN: Part(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
+    new = _whole_shares(held, (total + line.quantity) / total, total + line.quantity)
+    names = held.keys() | new.keys()
+    change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
+    return Division({name: Part(quantity, rescales=True) for name, quantity in change.items()})
+
+
+def _whole_shares(old: Mapping[str, Decimal], ratio: Decimal, total: Decimal) -> dict[str, Decimal]:
+    """Return the shares of each after a split: whole ones for who had whole ones, and the rest for `main`."""
+    new = {}
+    for name, quantity in sorted(old.items()):
+        if name != MAIN:
+            step = Decimal(1) if quantity == quantity.to_integral_value() else GRID
+            new[name] = (quantity * ratio / step).to_integral_value(ROUND_FLOOR) * step
+    left = total - sum(new.values(), ZERO)
+    return {**new, MAIN: left} if left or MAIN in old else new
+
+
+def _taken(books: Books, line: Line, change: Mapping[str, Decimal]) -> Division:
+    """Take shares away whose replacement follows; they keep what they cost."""
+    parts = {}
+    cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in change.items()})
+    for name, quantity in change.items():
+        cost = books.accounts[name].holdings[line.symbol].average * multiplier(line.symbol)
+        parts[name] = Part(quantity, cash.get(name, ZERO), cost * quantity)
+    books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
+    return Division(parts)
+
+
+def _moving(books: Books, line: Line, symbol: str = "") -> Moving | None:
+    """Return, and take out, what an earlier line of this action took away; None where that is not certain."""
+    alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
+    if len(alike) > 1 and not symbol:
+        alike = [m for m in alike if -sum(p.quantity for p in m.parts.values()) == line.quantity]
+    if len(alike) != 1:
+        return None
+    books.moving.remove(alike[0])
+    return alike[0]
+
+
+def _reorganisation(books: Books, line: Line) -> Division:
+    """Names, mergers, offers, removals: what goes is the holders', what comes for it is theirs in the same parts."""
+    held = books.holders(line.symbol)
+    total = sum(held.values(), ZERO)
+    if line.quantity < 0 and total and -line.quantity <= total:
+        if total == -line.quantity:
+            return _taken(books, line, {name: -quantity for name, quantity in held.items()})
+        some = apportioned(line.quantity, held, Decimal(1))
+        return _taken(books, line, {name: quantity for name, quantity in some.items() if quantity})
+    before = _moving(books, line) if line.quantity > 0 else None
+    if before is not None:
+        old = {name: -part.quantity for name, part in before.parts.items()}
+        costs = {name: -part.cost for name, part in before.parts.items()}
+        new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
+        cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
+        return Division(
+            {n: Part(new.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO)) for n in sorted(new.keys() | cash.keys())}
+        )
+    if not line.quantity and line.amount and held:
+        return _in_cash(apportioned(line.amount, held))
+    doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
+    return Division({MAIN: Part(line.quantity, line.amount, abs(line.amount))}, doubt)
+
+
+def _contracts(books: Books, line: Line) -> Division:
+    """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone."""
+    early = books.settled.get(line.symbol)
+    if early is not None:  # booked from the broker's positions, before this line came
+        ended = {name: -quantity for name, quantity in early.items()}
+        if line.kind != "OPTRD":
+            _note_ended(books, line, ended)
+        return Division({})
+    side = -1 if line.quantity < 0 else 1
+    held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}
+    total = abs(sum(held.values(), ZERO))
+    if not total:
+        return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
+    gone = min(abs(line.quantity) or total, total)
+    shares = apportioned(gone, {name: abs(quantity) for name, quantity in held.items()}, Decimal(1))
+    ended = {name: side * count for name, count in shares.items() if count}
+    _note_ended(books, line, ended)
+    cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})
+    return Division({name: Part(count, cash.get(name, ZERO)) for name, count in ended.items()})
+
+
+def _note_ended(books: Books, line: Line, ended: Mapping[str, Decimal]) -> None:
+    contract = parse_occ(line.symbol)
+    if contract is not None and line.kind in ("OPEXC", "OPASN"):
+        parts = {name: Part(count) for name, count in ended.items()}
+        books.moving.append(Moving(SHARE_LEG, line.date, f"{contract.root} {contract.strike:f}", parts))
+
+
+def _share_leg(books: Books, line: Line) -> Division:
+    """The shares of an exercise or an assignment, by whose contracts ended for them."""
+    alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
+    if line.price is not None:
+        alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == line.price] or alike
+    alike = [m for m in alike if sum(abs(p.quantity) for p in m.parts.values()) * 100 == abs(line.quantity)]
+    if not alike:
+        doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
+        return Division({MAIN: Part(line.quantity, line.amount, -line.amount)}, doubt)
+    books.moving.remove(alike[0])
+    contracts = {name: abs(part.quantity) for name, part in alike[0].parts.items()}
+    whole = sum(contracts.values(), ZERO)
+    cash = apportioned(line.amount, contracts)
+    sign = 1 if line.quantity > 0 else -1
+    return Division(
+        {
+            name: Part(sign * count * abs(line.quantity) / whole, cash.get(name, ZERO), -cash.get(name, ZERO))
+            for name, count in contracts.items()
+        }
+    )

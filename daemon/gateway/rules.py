@@ -1,0 +1,266 @@
+"""What a gateway lets an order of a sub-account do: Alpaca's own rules on the sub-account's books, and the limits.
+
+Each rule raises the `Refusal` that Alpaca would send. Nothing is changed here. An exit of what a sub-account holds
+passes every limit: only what it does not hold, or what the broker would refuse, keeps it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, unprocessable
+from daemon.alpaca_api.tickets import Ticket
+from daemon.alpaca_api.wire import ZERO, multiplier, text
+from daemon.brokers.alpaca import wire
+from daemon.core.instruments.option_market import parse_occ
+from daemon.gateway.books import Books, GatewayOrder
+from daemon.gateway.config import AccountLimits, SubAccountTable
+from daemon.gateway.events import MAIN
+from strategies.kit.units import MINUTE_NS
+
+PROTECTIVE = frozenset(("stop", "stop_limit", "trailing_stop"))
+DENIED = "gateway: "
+"""How the words of a limit of the gateway begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first."""
+
+    reserve: Decimal
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the rules look at besides the books: prices in USD a share, and the limits."""
+
+    books: Books
+    prices: Mapping[str, Decimal]
+    limits: AccountLimits
+    tables: Mapping[str, SubAccountTable]
+    now_ns: int
+    away: str = ""  # why the broker cannot be reached, "" when it can
+
+
+def judge(
+    view: View, account: str, order: Ticket, *, replaced: GatewayOrder | None = None, by_call: bool = False
+) -> Verdict:
+    """Return what an order may do. `replaced` is the working order in whose place it comes. Raises `Refusal`.
+
+    `by_call`: the broker's own call closes it, which a person's order does not keep back.
+    """
+    books = view.books
+    if books.accounts[account].suspended:
+        raise refusal("not_authorized")
+    held = books.accounts[account].quantity(order.symbol)
+    closes = held * order.sign < 0
+    inferred = f"{order.side}_to_{'close' if closes else 'open'}"
+    if order.position_intent and order.position_intent != inferred:
+        raise unprocessable(f"position intent mismatch, inferred: {inferred}, specified: {order.position_intent}")
+    if order.symbol in closed_symbols(books) and not closes:
+        raise _denied(f"{order.symbol} is closed to sub-accounts: {MAIN} is short in it, or sells it short")
+    price = _reserve_price(view, order)
+    against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
+    if order.sign < 0:
+        _is_held(view, account, order, price, replaced)
+        return Verdict(ZERO, against)
+    _may_add(view, account, order, price, replaced)
+    return Verdict(price, against)
+
+
+def closed_symbols(books: Books) -> frozenset[str]:
+    """Return the symbols that `main` is short in or sells short."""
+    short = {symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0}
+    for order in books.orders.values():
+        if order.account == MAIN and order.open and order.side == "sell" and order.symbol not in short:
+            sold = books.held_for_orders(MAIN, order.symbol)
+            if sold > books.main.quantity(order.symbol):
+                short.add(order.symbol)
+    return frozenset(short)
+
+
+def _denied(words: str) -> Refusal:
+    return forbidden(f"{DENIED}{words}")
+
+
+def _reserve_price(view: View, order: Ticket) -> Decimal:
+    price = order.limit_price or order.stop_price or view.prices.get(order.symbol, ZERO)
+    return price if price > 0 else Decimal("0.01")
+
+
+def _units(order: Ticket, price: Decimal) -> Decimal:
+    return order.qty if order.qty is not None else (order.notional or ZERO) / price
+
+
+# --- never against each other -----------------------------------------------------------------------------------------
+
+
+def _no_crossing(
+    view: View, account: str, order: Ticket, *, closes: bool, by_call: bool, replaced: GatewayOrder | None
+) -> tuple[str, ...]:
+    """Alpaca's wash-trade rule over all sub-accounts; returns the siblings' entries that an exit sweeps away."""
+    sweeps = []
+    for other in view.books.working(order.symbol):
+        if other.side == order.side or other is replaced or "trailing_stop" in (other.kind, order.type):
+            continue
+        reason = _crossing(order, other)
+        if not reason:
+            continue
+        sibling = other.account not in (account, MAIN)
+        if sibling and closes and other.opens and other.kind not in PROTECTIVE:
+            sweeps.append(other.name)
+            continue
+        if by_call and other.account == MAIN:
+            continue
+        status, code, message = REFUSALS["wash_trade"]
+        if other.account == account:
+            raise Refusal(status, code, message, existing_order_id=other.id, reject_reason=reason)
+        raise Refusal(status, code, message, reject_reason=reason)
+    return tuple(sweeps)
+
+
+def _crossing(order: Ticket, other: GatewayOrder) -> str:
+    if other.kind in ("market", "stop"):
+        return "opposite side market/stop order exists"
+    if order.type in ("market", "stop"):
+        return "opposite side limit order exists"
+    limit, theirs = order.limit_price, other.price("limit_price")
+    if limit is None or theirs is None:
+        return "opposite side limit order exists"
+    return "opposite side limit order exists" if (limit - theirs) * order.sign >= 0 else ""
+
+
+# --- never short ------------------------------------------------------------------------------------------------------
+
+
+def _is_held(view: View, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
+    """A sub-account sells what it holds and no order of its own keeps."""
+    books = view.books
+    held = books.accounts[account].quantity(order.symbol)
+    if held <= 0:
+        raise refusal("no_short" if order.contract is None else "uncovered")
+    kept = books.held_for_orders(account, order.symbol) - (replaced.left if replaced is not None else ZERO)
+    wanted, free = _units(order, price), max(held - kept, ZERO)
+    if wanted > free:
+        keeping = [o.id for o in books.working(order.symbol) if o.account == account and o.side == "sell"]
+        raise forbidden(
+            f"insufficient qty available for order (requested: {text(wanted)}, available: {text(free)})",
+            available=text(free),
+            existing_qty=text(held),
+            held_for_orders=text(kept),
+            related_orders=keeping,
+            symbol=order.symbol,
+        )
+    if any(o.closing and not o.known and o.open for o in books.working(order.symbol)):
+        raise _denied(f"a close call for {order.symbol} has no answer yet: its other sales wait for it")
+
+
+# --- new risk ---------------------------------------------------------------------------------------------------------
+
+
+def _may_add(view: View, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
+    """All limits on a purchase: the sub-account's rules, what is in doubt, its money, the account's limits."""
+    table, books = view.tables[account], view.books
+    _of_its_kind(table, order)
+    if view.away:
+        raise _denied(f"no new risk: {view.away}")
+    if books.doubts:
+        raise _denied(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
+    if books.halt is not None:
+        raise _denied(f"no new risk: {books.halt[0]}: {books.halt[1]}")
+    cost = _units(order, price) * price * multiplier(order.symbol)
+    back = ZERO if replaced is None else replaced.left * replaced.reserve * multiplier(order.symbol)
+    _can_be_paid(view, account, order, cost, back)
+    _within_limits(view, account, order, cost - back)
+
+
+def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
+    kind = "shares" if order.contract is None else "options"
+    if kind not in table.kinds:
+        raise _denied(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
+    root = order.symbol if order.contract is None else order.contract.root
+    if table.symbols and root not in table.symbols:
+        raise _denied(f"sub_account.{table.name}.symbols has no {root}")
+
+
+def _can_be_paid(view: View, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:
+    """The lesser of the sub-account's cash and of what the account has left."""
+    power = min(buying_power(view.books, account), account_power(view.books)) + back
+    if cost <= power:
+        return
+    if order.contract is None:
+        raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
+    raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {power:.2f})")
+
+
+def buying_power(books: Books, account: str) -> Decimal:
+    """Return USD that a sub-account may still spend: its cash without what its own purchases keep."""
+    return max(books.accounts[account].cash - books.reserved(account), ZERO)
+
+
+def account_power(books: Books) -> Decimal:
+    """Return USD that the broker's account has left: its figure of the last report without what was taken since."""
+    figure = wire.optional_decimal(books.broker_account, "non_marginable_buying_power")
+    if figure is None:
+        figure = books.broker_cash
+    since = (
+        o for o in books.orders.values() if o.opens and o.created_ns >= books.reported_ns and o.status != "missing"
+    )
+    taken = sum(((o.left + o.filled) * o.reserve * multiplier(o.symbol) for o in since), ZERO)
+    return max(figure - taken, ZERO)
+
+
+def _within_limits(view: View, account: str, order: Ticket, added: Decimal) -> None:
+    """The sub-account's and the account's limits."""
+    limits, table, books = view.limits, view.tables[account], view.books
+    root = order.symbol if order.contract is None else order.contract.root
+    if table.order_max and added > table.order_max:
+        raise _denied(f"{added:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
+    if table.exposure_max:
+        own = exposure(view, (account,)) + added
+        if own > table.exposure_max:
+            raise _denied(f"exposure {own:.2f} USD, sub_account.{table.name}.exposure_max is {table.exposure_max}")
+    others = tuple(name for name in books.accounts if name != MAIN)
+    if limits.gross_exposure_max:
+        gross = exposure(view, others) + added
+        if gross > limits.gross_exposure_max:
+            raise _denied(f"gross exposure {gross:.2f} USD, account.gross_exposure_max is {limits.gross_exposure_max}")
+    if limits.symbol_exposure_max:
+        alone = exposure(view, others, root) + added
+        if alone > limits.symbol_exposure_max:
+            words = f"exposure in {root} {alone:.2f} USD, account.symbol_exposure_max is {limits.symbol_exposure_max}"
+            raise _denied(words)
+    if limits.orders_a_minute:
+        since_ns = view.now_ns - MINUTE_NS
+        lately = sum(o.created_ns > since_ns and o.account != MAIN for o in books.orders.values())
+        if lately >= limits.orders_a_minute:
+            raise _denied(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
+
+
+def exposure(view: View, accounts: tuple[str, ...], root: str = "") -> Decimal:
+    """Return USD in holdings and in working purchases of sub-accounts, of one underlying or of all."""
+    books, total = view.books, ZERO
+    for name in accounts:
+        for symbol, holding in books.accounts[name].holdings.items():
+            if not root or root_of(symbol) == root:
+                total += abs(holding.qty) * view.prices.get(symbol, holding.average) * multiplier(symbol)
+    for order in books.orders.values():
+        if order.account in accounts and order.open and order.opens and (not root or root_of(order.symbol) == root):
+            total += order.left * order.reserve * multiplier(order.symbol)
+    return total
+
+
+def day_loss(view: View) -> Decimal:
+    """Return USD that all sub-accounts but `main` lost since the first report of the day, negative for a gain."""
+    books = view.books
+    now = sum((books.worth(name, view.prices) for name in books.accounts if name != MAIN), ZERO)
+    return books.day[1] - now if books.day[0] else ZERO
+
+
+def root_of(symbol: str) -> str:
+    """Return the underlying of a contract; a share's own symbol."""
+    contract = parse_occ(symbol)
+    return symbol if contract is None else contract.root

@@ -1,0 +1,277 @@
+"""What the gateway serves on loopback: Alpaca's protocols to the sub-accounts' clients, and a socket for its operator.
+
+Every client has the keys of one sub-account and sees that one alone. While the broker is away the account's services
+answer 503 and the trade stream is cut, so that a client reconciles as after a lost connection to Alpaca.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from daemon.alpaca_api.activity_stream import ActivityStreamServer
+from daemon.alpaca_api.front import Front, answered
+from daemon.alpaca_api.trade_stream import TradeStreamServer
+from daemon.alpaca_api.trading_rest import TradingRest
+from daemon.alpaca_api.wire import Json, money, text
+from daemon.gateway.config import ClientKeys
+from daemon.gateway.events import MAIN
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.market import MarketRelay
+
+ACCOUNT = web.RequestKey("account", str)
+LOOPBACK = "127.0.0.1"
+CONTROL_SOCKET = "control.sock"
+PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
+"""Paths of the trading service that concern no account: passed through, kept for a moment."""
+BODY_MAX = 256 * 1024  # bytes of a request
+TRADING_LIMIT, DATA_LIMIT = 400, 10_000  # requests of one client in a minute; reads cost the broker nothing
+
+
+class Clients:
+    """The sub-accounts' keys, and how their sessions of the trade stream are held."""
+
+    binary_frames = True
+    dead_session_s = 0.0  # a loopback socket that closed is gone
+
+    def __init__(self, gateway: Gateway, keys: Mapping[str, ClientKeys]) -> None:
+        self._gateway = gateway
+        self._names = {pair.key: name for name, pair in keys.items()}
+        self._keys = dict(keys)
+
+    def now_ns(self) -> int:
+        """The gateway's time."""
+        return self._gateway.now_ns()
+
+    def authentic(self, key: str, secret: str) -> str | None:
+        """Return the sub-account of these keys; None for wrong ones."""
+        name = self._names.get(key)
+        if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), secret.encode()):
+            return None
+        return name
+
+    def number(self, key: str, secret: str) -> str | None:
+        """Return the sub-account's number; None for wrong keys."""
+        name = self.authentic(key, secret)
+        return None if name is None else self._gateway.books.accounts[name].number
+
+    def numbers(self) -> Iterable[str]:
+        """Return the numbers of all sub-accounts."""
+        return [self._gateway.books.accounts[name].number for name in self._keys]
+
+    def key_of(self, name: str) -> str:
+        """Return the key of a sub-account, "" for one without clients."""
+        pair = self._keys.get(name)
+        return "" if pair is None else pair.key
+
+
+class GatewayServer:
+    """The sockets of a running gateway, for the time of an `async with`."""
+
+    def __init__(
+        self, gateway: Gateway, clients: Clients, relay: MarketRelay, *, port: int, control: Path | None
+    ) -> None:
+        self.gateway, self.clients, self.port = gateway, clients, port
+        self.trade_stream = TradeStreamServer(clients)
+        self._relay, self._control = relay, control
+        self._front = Front(ACCOUNT, clients.authentic, gateway.now_ns, limit=TRADING_LIMIT, data_limit=DATA_LIMIT)
+        self._runners: list[web.AppRunner] = []
+        self._kept: dict[str, tuple[float, object]] = {}  # what was passed through, by path and query
+
+    def publish(self, account: str, update: Json) -> None:
+        """Pass a trade update on to its sub-account's clients."""
+        key = self.clients.key_of(account)
+        if key:
+            self.trade_stream.publish(key, update)
+
+    def on_state(self, ready: bool) -> None:
+        """Cut the clients' trade streams where the broker's is gone."""
+        if not ready:
+            self.trade_stream.cut(hold_s=0)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(middlewares=[self._middleware], client_max_size=BODY_MAX)
+        app.router.add_routes(TradingRest(self.gateway, ACCOUNT).routes())
+        app.router.add_routes(self.trade_stream.routes())
+        app.router.add_routes(ActivityStreamServer(self.gateway, self.clients.authentic).routes())
+        app.router.add_routes(self._relay.stream_routes())
+        app.router.add_routes([web.get(f"{path}{{rest:(/.*)?}}", self._pass) for path in PASSED])
+        app.router.add_routes([web.get("/v2/stocks/{rest:.*}", self._data), web.get("/v1beta1/{rest:.*}", self._data)])
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=600.0)
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, LOOPBACK, self.port)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        if self._control is not None:
+            await self._open_control(self._control)
+        return self
+
+    async def _open_control(self, path: Path) -> None:
+        """Open the operator's socket: its owner alone may use it."""
+        app = web.Application(middlewares=[_plain_errors])
+        operator = Operator(self.gateway)
+        app.router.add_routes(operator.routes())
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(path)).start()  # asyncio takes a socket away that nobody serves
+        finally:
+            os.umask(before)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.trade_stream.close()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        path = request.path
+        if path == "/stream" or path.startswith("/stream/"):
+            if not self.gateway.ready:
+                return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=503)
+            return await handler(request)  # type: ignore[no-any-return]
+        if path in self._relay.paths or path.startswith("/v2beta1/"):
+            return await handler(request)  # type: ignore[no-any-return]
+        return await self._front.answer(request, handler)
+
+    async def _pass(self, request: web.Request) -> web.StreamResponse:
+        """Answer with what the broker says of clock, calendar, assets and contracts."""
+        path, query = request.path.removeprefix("/v2"), dict(request.query)
+        if request.path == "/v2/clock":  # what is asked to compare clocks must be fresh
+            return web.json_response(await self.gateway.pass_through(path, query))
+        name, now_s = request.path_qs, asyncio.get_running_loop().time()
+        kept = self._kept.get(name)
+        if kept is None or now_s - kept[0] > KEPT_S:
+            if len(self._kept) > KEPT_MOST:
+                self._kept.clear()
+            self._kept[name] = kept = (now_s, await self.gateway.pass_through(path, query))
+        return web.json_response(kept[1])
+
+    async def _data(self, request: web.Request) -> web.StreamResponse:
+        """Answer with market data, as the broker has it."""
+        return await self._relay.answer(request)
+
+
+KEPT_S, KEPT_MOST = 60.0, 500  # of what is passed through
+
+
+# --- the operator -----------------------------------------------------------------------------------------------------
+
+
+class Operator:
+    """The requests of the operator's socket, as JSON; what is wrong is answered 400 with words."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[web.RouteDef]:
+        """All that a person can ask of a running gateway."""
+        return [
+            web.get("/status", self.status),
+            web.post("/transfer", self.transfer),
+            web.post("/halt", self.halt),
+            web.post("/resume", self.resume),
+            web.post("/panic", self.panic),
+        ]
+
+    async def status(self, request: web.Request) -> web.Response:
+        """The account with its sub-accounts, their sum and the broker's figures."""
+        del request
+        return web.json_response(status_of(self._gateway))
+
+    async def transfer(self, request: web.Request) -> web.Response:
+        """Move cash or a quantity."""
+        body = await request.json()
+        try:
+            cash, quantity = Decimal(str(body.get("cash", 0))), Decimal(str(body.get("quantity", 0)))
+        except InvalidOperation:
+            raise ValueError("cash and quantity are numbers, such as 2500 or 12") from None
+        await self._gateway.transfer(
+            str(body["source"]), str(body["target"]), cash, str(body.get("symbol", "")), quantity,
+            str(body.get("by", "")), str(body.get("why", "")),
+        )  # fmt: skip
+        return web.json_response(status_of(self._gateway))
+
+    async def halt(self, request: web.Request) -> web.Response:
+        """No new risk to anybody."""
+        body = await request.json()
+        await self._gateway.halt("operator", str(body.get("why", "")), str(body.get("by", "")))
+        return web.json_response(status_of(self._gateway))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """New risk again."""
+        body = await request.json()
+        await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")))
+        return web.json_response(status_of(self._gateway))
+
+    async def panic(self, request: web.Request) -> web.Response:
+        """Cancel and close all of one sub-account."""
+        name = str((await request.json()).get("account", ""))
+        if name == MAIN or name not in self._gateway.books.accounts:
+            expected = ", ".join(n for n in self._gateway.books.accounts if n != MAIN)
+            raise ValueError(f"{name or 'nothing'} is no sub-account that can be closed: expected one of {expected}")
+        return web.json_response(await self._gateway.close_all(name, cancel_orders=True))
+
+
+@web.middleware
+async def _plain_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        return await answered(request, handler)
+    except (ValueError, KeyError, TypeError) as error:
+        words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        return web.json_response({"message": words}, status=400)
+
+
+def status_of(gateway: Gateway) -> Json:
+    """Return what the gateway knows, for `status`, the dashboard and metrics: figures in USD as text."""
+    books = gateway.books
+    cash, held = books.sums()
+    prices = {symbol: price for symbol, (_, price) in gateway.prices.items()}
+    accounts = [
+        {
+            "name": name,
+            "account_number": account.number,
+            "cash": money(account.cash),
+            "equity": money(books.worth(name, prices)),
+            "last_equity": money(account.last_equity),
+            "capital": money(account.capital),
+            "reserved": money(books.reserved(name)),
+            "suspended": account.suspended,
+            "positions": {symbol: text(holding.qty) for symbol, holding in sorted(account.holdings.items())},
+            "open_orders": sum(order.account == name and order.open for order in books.orders.values()),
+        }
+        for name, account in books.accounts.items()
+    ]
+    symbols = sorted(held.keys() | books.broker_held.keys())
+    return {
+        "schema": "gateway_status",
+        "v": 1,
+        "time_ns": gateway.now_ns(),
+        "account": gateway.statement(),
+        "ready": gateway.ready,
+        "away": gateway.away(),
+        "halt": None if books.halt is None else {"reason": books.halt[0], "detail": books.halt[1]},
+        "reported_ns": books.reported_ns,
+        "accounts": accounts,
+        "sum": {"cash": money(cash), "positions": {s: text(held.get(s, Decimal(0))) for s in symbols}},
+        "broker": {
+            "cash": money(books.broker_cash),
+            "equity": str(books.broker_account.get("equity", "")),
+            "positions": {s: text(books.broker_held.get(s, Decimal(0))) for s in symbols},
+        },
+        "differences": [words for _, words in books.differences.values()],
+        "doubts": list(books.doubts),
+    }

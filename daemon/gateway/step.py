@@ -1,0 +1,482 @@
+"""One event of a gateway: how the books change, and what is to be done.
+
+`step` is a function of books and event alone, so a journal can be stepped again. What an order must pass before it
+becomes an event stands in `rules.py`; whose a ledger line is, in `parts.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+
+from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
+from daemon.core.broker.ledger import AMENDED, turn
+from daemon.core.events import Activity
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import new_york_date
+from daemon.gateway.books import (
+    LOST,
+    SENDING,
+    UNKNOWN,
+    Books,
+    GatewayOrder,
+    Part,
+    SubAccount,
+    line_stamp,
+    name_of_part,
+)
+from daemon.gateway.events import (
+    MAIN,
+    Alarm,
+    Answered,
+    AnyGatewayEffect,
+    AnyGatewayEvent,
+    CancelSibling,
+    CloseTaken,
+    FillsRead,
+    Halted,
+    Missing,
+    Moved,
+    Opened,
+    OrderTaken,
+    Publish,
+    ReadFills,
+    Refused,
+    ReplaceTaken,
+    Reported,
+    Resumed,
+    Send,
+    Started,
+    Suspended,
+    Unanswered,
+    Updated,
+)
+from daemon.gateway.parts import UNKNOWN_LINE, Line, divide, line_of
+from strategies.kit.units import SECOND_NS
+
+LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
+CENT = Decimal("0.01")
+FILLS = ("fill", "partial_fill")
+AMENDMENTS = ("trade_bust", "trade_correct")
+TRANSFER = "JNLC"
+SHARES = "JNLS"
+
+
+class Machine:
+    """The books, and the one way to change them. `guards` are the guards' prefixes of order names, by sub-account."""
+
+    def __init__(self, books: Books | None = None, guards: Sequence[tuple[str, str]] = ()) -> None:
+        self.books = books or Books()
+        self._guards = tuple(guards)
+        self._effects: list[AnyGatewayEffect] = []
+
+    def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
+        """Apply one event; returns its effects in order."""
+        books, self._effects = self.books, []
+        books.now_ns = max(books.now_ns, event.time_ns)
+        books.seq += 1
+        match event:
+            case OrderTaken() | ReplaceTaken() | CloseTaken():
+                self._take(event)
+            case Answered(name=name, row=row):
+                self._answer(name, row)
+            case Refused(name=name) | Missing(name=name):
+                self._doubt(name, LOST)
+            case Unanswered(name=name):
+                self._doubt(name, UNKNOWN)
+            case Updated(update=update):
+                self._update(update)
+            case Reported():
+                self._report(event)
+            case FillsRead(order_id=order_id, lines=lines):
+                self._amend(order_id, lines)
+            case Opened():
+                self._open(event)
+            case Moved():
+                self._move(event)
+            case Suspended(account=account, on=on):
+                books.accounts[account].suspended = on
+            case Halted():
+                books.halt = (event.reason, event.detail, event.until_date)
+            case Resumed():
+                books.halt = None
+            case Started(code=code):
+                books.code = code
+        return self._effects
+
+    def _do(self, effect: AnyGatewayEffect) -> None:
+        self._effects.append(effect)
+
+    # --- the opening and transfers ------------------------------------------------------------------------------------
+
+    def _open(self, event: Opened) -> None:
+        """Give everything to `main`, then each other its capital."""
+        books = self.books
+        books.number, books.broker_account = event.number, event.account
+        books.main.number = event.number
+        books.main.cash = wire.decimal(event.account.get("cash"), "cash")
+        yesterday = (new_york_date(event.time_ns) - timedelta(days=1)).isoformat()
+        held = [wire.position(row) for row in event.positions]
+        books.open_with(((p.symbol, p.quantity, p.average_price) for p in held), yesterday)
+        for row in event.orders:
+            order = self._adopt(row)
+            order.base = wire.optional_decimal(row, "filled_qty") or ZERO
+        books.lines = dict.fromkeys(event.lines, (event.time_ns, {}))
+        for name, capital in event.capital.items():
+            self._fund(name, capital)
+
+    def _fund(self, name: str, capital: Decimal) -> None:
+        books = self.books
+        if name not in books.accounts:
+            books.accounts[name] = SubAccount(name, f"{books.number}-{name}")
+        books.accounts[name].capital += capital
+        books.accounts[name].last_equity += capital
+        books.move(MAIN, name, capital, "", ZERO)
+
+    def _move(self, event: Moved) -> None:
+        """Move it, and note it in both activities, as the broker notes a journal between two accounts."""
+        books = self.books
+        if event.target not in books.accounts:
+            self._fund(event.target, event.cash)
+            return
+        cost = books.move(event.source, event.target, event.cash, event.symbol, event.quantity)
+        for name, sign in ((event.source, -1), (event.target, 1)):
+            day = new_york_date(event.time_ns).isoformat()
+            kind = SHARES if event.quantity else TRANSFER
+            fields: Json = {
+                "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name}')}",
+                "activity_type": kind,
+                "date": day,
+                "net_amount": text(sign * event.cash),
+                "description": event.why,
+                "status": "executed",
+            }
+            if event.quantity:
+                price = abs(cost / event.quantity / multiplier(event.symbol))
+                fields |= {"symbol": event.symbol, "qty": text(sign * event.quantity), "price": text(price)}
+            books.note(books.accounts[name], fields)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def _take(self, event: OrderTaken | ReplaceTaken | CloseTaken) -> None:
+        books = self.books
+        match event:
+            case OrderTaken():
+                body = event.body
+                order = GatewayOrder(
+                    event.account, event.name, str(body["symbol"]), str(body["side"]), SENDING, event.time_ns,
+                    quantity=wire.optional_decimal(body, "qty"), body=body, reserve=event.reserve,
+                    against=event.against,
+                )  # fmt: skip
+                how = "post"
+            case ReplaceTaken():
+                old = books.orders[event.replaced]
+                body = {**old.body, **{k: v for k, v in old.row.items() if v is not None}, **event.changes}
+                whole = wire.optional_decimal(body, "qty")
+                order = GatewayOrder(
+                    event.account, event.name, old.symbol, old.side, SENDING, event.time_ns,
+                    quantity=None if whole is None else whole - old.filled, body=event.changes, reserve=event.reserve,
+                    replaces=old.name,
+                )  # fmt: skip
+                how = "replace"
+            case _:
+                order = GatewayOrder(
+                    event.account, event.name, event.symbol, event.side, SENDING, event.time_ns,
+                    quantity=event.quantity, closing=True,
+                )  # fmt: skip
+                how = "close"
+        books.orders[event.name] = order
+        for name in order.against:
+            self._do(CancelSibling(books.orders[name].id))
+        self._do(Send(event.name, how))
+
+    def _answer(self, name: str, row: Json) -> None:
+        """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""
+        books, order = self.books, self.books.orders[name]
+        real = str(row.get("client_order_id") or name)
+        if real != name:
+            strange = books.orders.get(real)
+            if strange is not None and strange is not order:
+                self._give(strange, order)  # its news came before the answer, as `main`'s
+                del books.orders[name]
+                books.show(strange, row)
+                return
+            del books.orders[name]
+            order.name = real
+            books.orders[real] = order
+        books.show(order, row)
+
+    def _give(self, strange: GatewayOrder, to: GatewayOrder) -> None:
+        """An order that was `main`'s for want of a name is this sub-account's: its fills move there."""
+        books, size = self.books, multiplier(strange.symbol)
+        giver, taker = books.accounts[strange.account], books.accounts[to.account]
+        if giver is taker:
+            strange.closing = to.closing
+            return
+        for quantity, price in strange.fills.values():
+            spent = strange.sign * quantity * price * size
+            giver.cash += spent
+            taker.cash -= spent
+            giver.change(strange.symbol, -strange.sign * quantity, -spent)
+            taker.change(strange.symbol, strange.sign * quantity, spent)
+        rows = [line for line in giver.activities if line.fields.get("order_id") == strange.id]
+        giver.activities = [line for line in giver.activities if line.fields.get("order_id") != strange.id]
+        taker.activities.extend(rows)
+        day = new_york_date(books.now_ns).isoformat()
+        books.trades[day] = [
+            trade if trade.account != strange.account or trade.symbol != strange.symbol
+            else type(trade)(to.account, trade.symbol, trade.side, trade.quantity, trade.price)
+            for trade in books.trades.get(day, [])
+        ]  # fmt: skip
+        strange.account, strange.closing = to.account, to.closing
+
+    def _doubt(self, name: str, status: str) -> None:
+        """Note what is known of an order that the broker did not show; what it showed counts for more."""
+        order = self.books.orders[name]
+        if not order.known:
+            order.status = status
+
+    def _adopt(self, row: Json) -> GatewayOrder:
+        """Take in an order that no sub-account sent: `main`'s, or the one's whose guard's prefix its name bears."""
+        books = self.books
+        name = str(row.get("client_order_id") or row["id"])
+        account = next((a for prefix, a in self._guards if name.startswith(prefix) and a in books.accounts), MAIN)
+        side = "buy" if wire.side_of(row.get("side")) > 0 else "sell"
+        submitted = row.get("submitted_at") or row.get("created_at")
+        created_ns = wire.time_ns(submitted, "submitted_at") if submitted else books.now_ns
+        price = wire.optional_decimal(row, "limit_price") or wire.optional_decimal(row, "stop_price") or ZERO
+        order = GatewayOrder(account, name, wire.text(row.get("symbol")), side, "", created_ns, reserve=price)
+        if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
+            order.account = replaced.account
+        books.orders[name] = order
+        books.show(order, row)
+        return order
+
+    def _order_of(self, row: Json) -> GatewayOrder:
+        """Return the order of a broker's row, taken in where it is a stranger's."""
+        books = self.books
+        known = books.order_by_id(str(row["id"])) or books.orders.get(wire.text(row.get("client_order_id")))
+        return known if known is not None else self._adopt(row)
+
+    # --- the stream ---------------------------------------------------------------------------------------------------
+
+    def _update(self, update: Json) -> None:
+        """Take an update: the order's row, its fill, and the news for who owns it."""
+        row = update["order"]
+        if not wire.text(row.get("symbol")):  # a parent of several legs: nothing of it is booked here
+            self._do(Alarm("gateway_order_unreadable", f"order {row.get('id')} of several legs: by the next report"))
+            return
+        order, event = self._order_of(row), str(update.get("event") or "")
+        self.books.show(order, row)
+        if event in FILLS:
+            self._fill_from(order, update, row)
+        elif event in AMENDMENTS:
+            self._do(ReadFills(order.id))
+        if order.account != MAIN:
+            position = self.books.accounts[order.account].quantity(order.symbol)
+            told = {**update, "order": order.row}
+            if "position_qty" in update:
+                told["position_qty"] = text(position)
+            self._do(Publish(order.account, told))
+
+    def _fill_from(self, order: GatewayOrder, update: Json, row: Json) -> None:
+        cumulative = wire.decimal(row.get("filled_qty"), "filled_qty")
+        quantity, price = wire.decimal(update.get("qty"), "qty"), wire.decimal(update.get("price"), "price")
+        execution = wire.text(update.get("execution_id"))
+        line = self._fill_line(order, row, execution, cumulative, quantity, price, wire.text(update.get("timestamp")))
+        self.books.fill(order, cumulative, quantity, price, line)
+
+    def _fill_line(
+        self,
+        order: GatewayOrder,
+        row: Json,
+        execution: str,
+        cumulative: Decimal,
+        quantity: Decimal,
+        price: Decimal,
+        moment: str,
+    ) -> Json:
+        """Return the FILL row of a sub-account's activities; its id is the broker's where a stream named it."""
+        name = execution or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{order.id} {text(cumulative)}"))
+        whole = wire.optional_decimal(row, "qty")
+        left = ZERO if whole is None else max(whole - cumulative, ZERO)
+        return {
+            "id": f"{line_stamp(wire.time_ns(moment))}::{name}",
+            "activity_type": "FILL",
+            "transaction_time": moment,
+            "type": "partial_fill" if left else "fill",
+            "price": text(price),
+            "qty": text(quantity),
+            "side": order.side,
+            "symbol": order.symbol,
+            "leaves_qty": text(left),
+            "order_id": order.id,
+            "cum_qty": text(cumulative),
+            "order_status": str(row.get("status")),
+        }
+
+    def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
+        """Make an order's fills what all of its lines say that stands."""
+        books, order = self.books, self.books.order_by_id(order_id)
+        if order is None or order.base:
+            self._do(Alarm("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
+            return
+        try:
+            stands = standing(lines)
+        except wire.Malformed as odd:
+            self._do(Alarm("gateway_fill_amended", f"order {order.name}: {odd}"))
+            return
+        changed = books.amend(order, *stands.stands)
+        account = books.accounts[order.account]
+        known = {execution_of(line.id) for line in account.activities}
+        for row in lines:
+            if amends(row) and execution_of(str(row["id"])) not in known:
+                books.note(account, row)
+        if changed.quantity or changed.amount:
+            words = f"{order.account}: {order.name}: {text(changed.quantity)} {order.symbol}, {changed.amount} USD"
+            self._do(Alarm("gateway_fill_amended", words))
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    def _report(self, event: Reported) -> None:
+        """Take a report: orders, fills that no stream brought, the ledger's lines; then compare the sums."""
+        books = self.books
+        books.broker_account = event.account
+        books.broker_cash = wire.decimal(event.account.get("cash"), "cash")
+        positions = [wire.position(row) for row in event.positions]
+        books.broker_held = {p.symbol: p.quantity for p in positions if p.quantity}
+        books.marks = {
+            str(row["symbol"]): price
+            for row in event.positions
+            if (price := wire.optional_decimal(row, "current_price")) is not None
+        }
+        for row in event.orders:
+            if wire.text(row.get("symbol")):
+                books.show(self._order_of(row), row)
+        fills = [row for row in event.lines if row.get("activity_type") == "FILL"]
+        for row in sorted(fills, key=lambda row: str(row.get("id"))):
+            self._ledger_fill(row)
+        lines = [line_of(row) for row in event.lines if row.get("activity_type") != "FILL"]
+        rows = {str(row["id"]): row for row in event.lines}
+        for line in sorted(lines, key=lambda line: (_turn(line), line.id)):
+            self._line(line, rows[line.id], event.ex_dates.get(line.id, ""))
+        self._settle_without_ledger()
+        self._compare(event.asked_ns)
+        self._mark_day()
+        books.reported_ns = event.asked_ns
+        books.forget()
+
+    def _ledger_fill(self, row: Json) -> None:
+        """Book a fill of the ledger, unless the stream brought it."""
+        books, order = self.books, self.books.order_by_id(wire.text(row.get("order_id")))
+        if amends(row):
+            if order is not None and str(row["id"]) not in books.lines:
+                books.lines[str(row["id"])] = (books.now_ns, {})
+                self._do(ReadFills(order.id))
+            return
+        fill = ledger_fill(row)
+        if order is not None and "amended" not in order.fills:
+            books.fill(order, fill.cumulative, fill.quantity, fill.price, row)
+
+    def _line(self, line: Line, row: Json, ex_date: str) -> None:
+        """Book a line of the ledger in parts, once; an amended one takes its former parts back."""
+        books = self.books
+        known = books.lines.get(line.id)
+        if line.status in AMENDED:
+            if f"{line.id} {line.status}" in books.lines:
+                return
+            books.lines[f"{line.id} {line.status}"] = (books.now_ns, {})
+            for name, part in (known[1] if known is not None else {}).items():
+                books.book(name, line.symbol, Part(-part.quantity, -part.amount, -part.cost))
+            self._do(Alarm("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
+            if line.status == "canceled":
+                return
+        elif known is not None:
+            return
+        division = divide(books, line, ex_date)
+        books.lines[line.id] = (books.now_ns, division.parts)
+        if division.doubt:
+            self._do(Alarm(UNKNOWN_LINE, division.doubt))
+        for name, part in division.parts.items():
+            books.book(name, line.symbol, part)
+            told = {**row, "id": name_of_part(line.id, name)}
+            if len(division.parts) > 1 or name != MAIN:
+                told["net_amount"] = text(part.amount)
+                if "qty" in row:
+                    told["qty"] = text(part.quantity or self._part_of_quantity(line, part))
+            books.note(books.accounts[name], told)
+
+    def _part_of_quantity(self, line: Line, part: Part) -> Decimal:
+        """Return for how many shares a part of a cash line is, where the line names how many it pays for."""
+        if not line.quantity or not line.amount:
+            return ZERO
+        return (line.quantity * part.amount / line.amount).quantize(Decimal("1e-9")).normalize()
+
+    def _settle_without_ledger(self) -> None:
+        """End expired contracts that the broker no longer holds, before their line: on paper it comes a day later.
+
+        Shares beyond the books, as many as the contracts stand for, show an exercise at the strike.
+        """
+        books, today = self.books, new_york_date(self.books.now_ns)
+        for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
+            contract = parse_occ(symbol)
+            if contract is None or symbol in books.broker_held or date.fromisoformat(contract.expiry) > today:
+                continue
+            if books.broker_account.get("market_open") and contract.expiry == today.isoformat():
+                continue
+            holders = books.holders(symbol)
+            shares = sum(holders.values(), ZERO) * 100 * contract.right
+            beyond = books.broker_held.get(contract.root, ZERO) - sum(books.holders(contract.root).values(), ZERO)
+            for name, quantity in holders.items():
+                books.book(name, symbol, Part(-quantity))
+                if beyond == shares:
+                    part = quantity * 100 * contract.right
+                    books.book(name, contract.root, Part(part, -part * contract.strike, part * contract.strike))
+            books.settled[symbol] = holders
+            if beyond == shares:
+                self._do(Alarm("gateway_exercised", f"{symbol}: {text(shares)} {contract.root} for it"))
+
+    def _compare(self, asked_ns: int) -> None:
+        """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
+        books = self.books
+        cash, held = books.sums()
+        found: dict[str, str] = {}
+        if abs(cash - books.broker_cash) >= CENT:
+            found["cash"] = f"cash {cash:.2f} in the sub-accounts, {books.broker_cash} at the broker"
+        for symbol in sorted(held.keys() | books.broker_held.keys()):
+            ours, theirs = held.get(symbol, ZERO), books.broker_held.get(symbol, ZERO)
+            if ours != theirs:
+                found[symbol] = f"{symbol} {text(ours)} in the sub-accounts, {text(theirs)} at the broker"
+        if books.changed_ns >= asked_ns and not books.doubts:
+            found = {key: words for key, words in found.items() if key in books.differences}  # it may be on its way
+        books.differences = {
+            key: (books.differences.get(key, (books.now_ns, ""))[0], words) for key, words in found.items()
+        }
+        lasting = tuple(w for since, w in books.differences.values() if books.now_ns - since >= LASTS_NS)
+        for words in lasting:
+            if words not in books.doubts:
+                self._do(Alarm("gateway_differs", words))
+        books.doubts = lasting
+
+    def _mark_day(self) -> None:
+        """Note what the sub-accounts are worth at the first report of a New York date; each one's equity of before."""
+        books, today = self.books, new_york_date(self.books.now_ns).isoformat()
+        if books.day[0] == today:
+            return
+        books.day = (today, sum((books.worth(n, books.marks) for n in books.accounts if n != MAIN), ZERO))
+        for name, account in books.accounts.items():
+            account.last_equity = books.worth(name, books.marks)
+            for symbol, holding in list(account.holdings.items()):
+                account.hold(dataclasses.replace(holding, lastday_price=books.marks.get(symbol, holding.lastday_price)))
+        if books.halt is not None and books.halt[2] and books.halt[2] < today:
+            books.halt = None
+
+
+def _turn(line: Line) -> int:
+    """Return the place of a line among those of one report, as a desk books them."""
+    return turn(Activity(line.id, line.kind, line.symbol, line.quantity, line.price, line.amount, line.status, 0))

@@ -1,0 +1,236 @@
+"""The gateway's way to the broker: the account's only connections, its request budget, reports, and look-ups.
+
+It uses the queues, streams and wire formats of `daemon/brokers/alpaca`. It decides nothing: what it reads becomes
+events, and what it is to send stands in the journal first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from daemon.alpaca_api.wire import Json, text
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.assemble import USUAL_BACKOFF_S, accesses, scale_of
+from daemon.brokers.alpaca.rest.client import (
+    READING,
+    SETTING,
+    TRADING,
+    CallPriority,
+    QueuedClient,
+    RequestQueue,
+    an_object,
+)
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.report import PAID_LATE, amends
+from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
+from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import BrokerError, EventLogger
+from daemon.config.load import Credentials, DeskSettings
+from daemon.core.broker.ledger import DIVIDENDS
+from daemon.gateway.books import Books
+from daemon.gateway.events import Reported
+from daemon.host.time.clock import Clock
+from daemon.pacing import TokenBucket
+from strategies.kit.units import DAY_NS
+
+ACCOUNT_KEYS = (
+    "account_number", "status", "cash", "buying_power", "non_marginable_buying_power", "options_buying_power", "equity",
+    "multiplier", "maintenance_margin", "trading_blocked", "account_blocked", "trade_suspended_by_user",
+    "options_approved_level", "options_trading_level",
+)  # fmt: skip
+"""Of the account object, what a report keeps."""
+POSITION_KEYS = ("symbol", "qty", "side", "avg_entry_price", "current_price", "qty_available")
+SENT_KEYS = (
+    "symbol", "qty", "notional", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price",
+    "trail_percent", "extended_hours", "client_order_id", "position_intent",
+)  # fmt: skip
+"""Of a client's order, what is passed on; `ticket` refuses what is not here and would change its meaning."""
+CHANGED_KEYS = ("qty", "time_in_force", "limit_price", "stop_price", "trail", "client_order_id")
+MISSING_ANSWERS = 3
+
+
+def gateway_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue, RequestQueue]:
+    """Return the queues for orders, for reads, and for what is passed through: at most 200 calls a minute together.
+
+    Orders have 100 a minute and 120 at once, of which 60 are for exits and cancels only.
+    """
+    orders = RequestQueue("orders", TokenBucket(clock.now_ns, 100, 120), clock, reserve=60)
+    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 40, 20), clock, oldest_each=3)
+    through = RequestQueue("through", TokenBucket(clock.now_ns, 30, 10), clock, floor=20)
+    return orders, reads, through
+
+
+class Upstream:
+    """The account at the broker. Methods raise RestError (`Refused` for a definite refusal) and Malformed."""
+
+    def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock, log: EventLogger) -> None:
+        self._settings, self._keys, self._clock, self._log = settings, keys, clock, log
+        sending, reading, data = accesses(settings, keys)
+        self._queues = gateway_queues(clock)
+        orders, reads, through = self._queues
+        self._market_queue = RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
+        self._sender, self._changer = QueuedClient(sending, orders, TRADING), QueuedClient(sending, orders, SETTING)
+        self.reads = TradingReads(reading, reads)
+        self._through = QueuedClient(reading, through, READING)
+        self._data = {
+            version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
+        }
+        self.market = MarketData(data, self._market_queue)
+        self._ex_dates: dict[tuple[str, str], str] = {}
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    async def post(self, body: Json, urgency: CallPriority, wait_s: float) -> Json:
+        """POST /v2/orders, once."""
+        sent = {key: _sent(body[key]) for key in SENT_KEYS if body.get(key) is not None}
+        answer = await self._sender.ask(partial(self._sender.client.post, "/orders", sent), urgency, wait_s=wait_s)
+        return an_object(answer, "order")
+
+    async def replace(self, order_id: str, changes: Json, urgency: CallPriority, wait_s: float) -> Json:
+        """PATCH /v2/orders/{id}, once."""
+        sent = {key: _sent(changes[key]) for key in CHANGED_KEYS if changes.get(key) is not None}
+        patch = partial(self._changer.client.patch, f"/orders/{order_id}", sent)
+        return an_object(await self._changer.ask(patch, urgency, wait_s=wait_s), "order")
+
+    async def close_position(self, symbol: str, quantity: Decimal, wait_s: float) -> Json:
+        """DELETE /v2/positions/{symbol}?qty=, once."""
+        delete = partial(self._sender.client.delete, f"/positions/{symbol}", {"qty": _sent(quantity)})
+        return an_object(await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s), "order")
+
+    async def cancel(self, order_id: str, wait_s: float) -> None:
+        """DELETE /v2/orders/{id}: a request alone."""
+        delete = partial(self._sender.client.delete, f"/orders/{order_id}")
+        await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s)
+
+    async def exercise(self, symbol: str) -> None:
+        """POST /v2/positions/{symbol}/exercise: the account's whole position."""
+        post = partial(self._sender.client.post, f"/positions/{symbol}/exercise")
+        await self._sender.ask(post, CallPriority.ENTRY)
+
+    async def do_not_exercise(self, symbol: str) -> None:
+        """POST /v2/positions/{symbol}/do-not-exercise."""
+        post = partial(self._sender.client.post, f"/positions/{symbol}/do-not-exercise")
+        await self._sender.ask(post, CallPriority.ENTRY)
+
+    async def suspend(self, *, on: bool) -> None:
+        """PATCH /v2/account/configurations: whether the broker refuses new orders of the whole account."""
+        patch = partial(self._changer.client.patch, "/account/configurations", {"suspend_trade": on})
+        await self._changer.ask(patch, CallPriority.EXIT)
+
+    # --- what is passed through ---------------------------------------------------------------------------------------
+
+    async def get(self, path: str, query: Mapping[str, str]) -> object:
+        """GET a path below /v2 of the trading service, as it answers."""
+        return await self._through.get(path, dict(query))
+
+    async def get_data(self, version: str, path: str, query: Mapping[str, str]) -> object:
+        """GET a path of the market-data service, below /v2 or /v1beta1, as it answers."""
+        return await self._data[version].get(path, dict(query), many=True)
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    async def account(self) -> tuple[Json, list[Json], list[Json], list[Json]]:
+        """Return account, positions, orders since yesterday and those open, and the ledger's lines since yesterday."""
+        since_ns = wire.day_start_ns(self._clock.now_ns()) - DAY_NS
+        rows = await self.reads.open_orders()
+        rows += await self.reads.orders_since(since_ns)
+        orders = list({str(row["id"]): row for row in rows}.values())
+        positions = await self.reads.positions()
+        account = await self.reads.account()
+        return account, positions, orders, await self.reads.activities(since_ns)
+
+    async def report(self, books: Books) -> Reported:
+        """Read the account; of orders and lines only what the books do not have yet."""
+        asked_ns = self._clock.now_ns()
+        since_ns = wire.day_start_ns(min(asked_ns, books.reported_ns or asked_ns)) - DAY_NS
+        rows = await self.reads.open_orders()
+        rows += await self.reads.orders_since(since_ns)
+        positions = await self.reads.positions()
+        account = await self.reads.account()
+        lines = [row for row in await self.reads.activities(since_ns) if _is_news(books, row)]
+        orders = {str(row["id"]): row for row in rows}
+        known = {order.id: order.row for order in books.orders.values()}
+        for row in await self._left_out(books, orders, lines):
+            orders[str(row["id"])] = row
+        return Reported(
+            self._clock.now_ns(),
+            asked_ns,
+            {key: account[key] for key in ACCOUNT_KEYS if key in account},
+            [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions],
+            [row for order_id, row in orders.items() if known.get(order_id) != row],
+            lines,
+            {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
+        )
+
+    async def _left_out(self, books: Books, orders: Mapping[str, Json], lines: Sequence[Json]) -> list[Json]:
+        """Read orders that no list has: working ones by the books that ended, and those that a fill names."""
+        ids = {order.id for order in books.orders.values() if order.open and order.id}
+        ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
+        return [await self.reads.order_by_id(order_id) for order_id in sorted(ids - orders.keys())]
+
+    async def _ex_date(self, line: Json) -> str:
+        """Return the announced ex-date of a dividend's line, "" where none or several are known."""
+        symbol, paid = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
+        if not symbol or not paid:
+            return ""
+        if (symbol, paid) not in self._ex_dates:
+            day = date.fromisoformat(paid)
+            try:
+                rows = await self.reads.dividends_paid(symbol, (day - PAID_LATE).isoformat(), day.isoformat())
+            except (BrokerError, wire.Malformed) as problem:
+                self._log("ex_date_unknown", symbol=symbol, problem=str(problem))
+                return ""
+            dates = {wire.text(row.get("ex_date")) for row in rows}
+            self._ex_dates[symbol, paid] = dates.pop() if len(dates) == 1 else ""
+        return self._ex_dates[symbol, paid]
+
+    # --- the stream ---------------------------------------------------------------------------------------------------
+
+    def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
+        """Return the account's stream of trade updates."""
+        alpaca, scale = self._settings.alpaca, scale_of(self._settings)
+        deadlines = StreamDeadlines(
+            open_s=alpaca.handshake_timeout_s,
+            reply_s=alpaca.handshake_timeout_s,
+            ping_s=alpaca.ping_s,
+            pong_s=alpaca.ping_s,
+            close_s=2.0,
+            first_pause_s=0.5 * scale,
+            longest_pause_s=USUAL_BACKOFF_S * scale,
+            throttled_s=10 * scale,
+            unauthorized_s=60 * scale,
+        )
+        url = self._settings.address("trade_stream_url")
+        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)
+
+    async def close(self) -> None:
+        """End the threads of the request queues."""
+        for queue in (*self._queues, self._market_queue):
+            await queue.close()
+
+
+def _sent(value: Any) -> Any:
+    """Return a value of a request as it is sent: a number as its exact text."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, float):
+        return format(Decimal(str(value)), "f")
+    return value
+
+
+def _is_news(books: Books, row: Json) -> bool:
+    """Return whether the books have not booked this line of the ledger."""
+    line, status = str(row.get("id")), str(row.get("status") or "")
+    if row.get("activity_type") == "FILL" and not amends(row):
+        order = books.order_by_id(str(row.get("order_id")))
+        if order is None:
+            return True
+        cumulative = wire.decimal(row.get("cum_qty"), "cum_qty")
+        return cumulative > order.base and order.fills.keys().isdisjoint(("amended", text(cumulative)))
+    if status in ("correct", "canceled") and row.get("activity_type") != "FILL":
+        return f"{line} {status}" not in books.lines
+    return line not in books.lines

@@ -1,0 +1,73 @@
+"""The gateway in front of the loopback Alpaca: orders, fills, what each sees, and the sum against the broker."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+from tests.support.gateway_stage import CALL, stage, table
+
+
+async def test_each_sub_account_sees_its_own_fills_and_the_sum_is_the_brokers(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        row = await s.place("a", 10, client_order_id="a-1")
+        assert row["client_order_id"] == "a-1"
+        await s.place("b", 4)
+        await s.until(lambda: s.held("b") == {"SPY": Decimal(4)})
+        assert s.held("a") == {"SPY": Decimal(10)}
+        # 20,000 less 10 shares at 500.01
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["cash"] == "14999.90"
+        assert [p["qty"] for p in (await s.ask("a", "GET", "/v2/positions"))[1]] == ["10"]
+        assert [p["qty"] for p in (await s.ask("b", "GET", "/v2/positions"))[1]] == ["4"]
+        assert [o["client_order_id"] for o in (await s.ask("a", "GET", "/v2/orders", status="all"))[1]] == ["a-1"]
+        assert [r["qty"] for r in (await s.ask("a", "GET", "/v2/account/activities"))[1]] == ["10"]
+        await s.settled()
+    assert s.verified().difference == ""
+
+
+async def test_what_was_there_before_is_mains_and_nobody_else_sells_it(tmp_path: Path) -> None:
+    async with stage(
+        tmp_path, prepared=lambda broker: broker.by_hand("place", symbol="SPY", qty="2.5", side="buy")
+    ) as s:
+        await s.until(lambda: s.held("main") == {"SPY": Decimal("2.5")})
+        assert await s.refused("a", 1, "sell") == (403, 40310000, "account is not allowed to short")
+        await s.place("a", 3)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(3)})
+        status, _, message = await s.refused("a", 4, "sell")
+        assert (status, message) == (403, "insufficient qty available for order (requested: 4, available: 3)")
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[1]["qty"] == "3"
+        await s.until(lambda: not s.held("a"))
+        assert s.held("main") == {"SPY": Decimal("2.5")}
+        await s.settled()
+
+
+async def test_a_person_trades_in_main(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="7", side="buy")
+        await s.until(lambda: s.held("main") == {"SPY": Decimal(7)})
+        assert (await s.ask("a", "GET", "/v2/orders", status="all"))[1] == []
+        await s.settled()
+
+
+async def test_a_sub_account_spends_no_more_than_it_has(tmp_path: Path) -> None:
+    async with stage(tmp_path, table("a", "1000"), table("b")) as s:
+        status, code, message = await s.refused("a", 2)
+        assert (status, code, message) == (403, 40310000, "insufficient buying power")
+        await s.place("a", 1, type="limit", limit_price="400")  # keeps 400
+        status, row = await s.ask(
+            "a",
+            "POST",
+            "/v2/orders",
+            {"symbol": CALL, "qty": "7", "side": "buy", "type": "limit", "time_in_force": "day", "limit_price": "1.00"},
+        )
+        assert (status, row["message"]) == (403, "insufficient options buying power (required: 700, available: 600.00)")
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "600.00"
+
+
+async def test_a_name_of_another_sub_account_is_refused_without_naming_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 1, client_order_id="x-1")
+        assert await s.refused("b", 1, client_order_id="x-1") == (422, 42210000, "client_order_id must be unique")
+        order = (await s.ask("a", "GET", "/v2/orders", status="all"))[1][0]
+        assert (await s.ask("b", "DELETE", f"/v2/orders/{order['id']}"))[0] == 404
+        assert (await s.ask("b", "GET", f"/v2/orders/{order['id']}"))[0] == 404

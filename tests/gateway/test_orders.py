@@ -1,0 +1,225 @@
+"""Orders through the gateway: siblings in one symbol, close calls, changes, lost answers, and a broker that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from daemon.gateway.config import AccountLimits
+from tests.support.gateway_stage import CALL, stage, table
+
+WASH = (403, 40310000, "potential wash trade detected. use complex orders")
+
+
+# --- never against each other -----------------------------------------------------------------------------------------
+
+
+async def test_an_exit_sweeps_a_siblings_entry_away(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        entry = await s.place("b", 3, type="limit", limit_price="490")
+        await s.place("a", 5, "sell")
+        await s.until(lambda: not s.held("a"))
+        row = (await s.ask("b", "GET", f"/v2/orders/{entry['id']}"))[1]
+        assert (row["status"], row["filled_qty"]) == ("canceled", "0")
+        await s.settled()
+
+
+async def test_where_a_sibling_rests_a_stop_a_purchase_is_refused_as_alpaca_would(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        stop = await s.place("a", 5, "sell", type="stop", stop_price="450", time_in_force="gtc")
+        assert await s.refused("b", 1) == WASH
+        assert (await s.ask("a", "DELETE", f"/v2/orders/{stop['id']}"))[0] == 204
+        await s.until(lambda: not s.books.orders[stop["client_order_id"]].open)
+        await s.place("b", 1)
+
+
+async def test_a_persons_order_is_cancelled_by_nobody_and_the_close_call_passes_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        theirs = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
+        await s.until(lambda: theirs["id"] in s.books.names)
+        assert await s.refused("a", 5, "sell") == WASH
+        await s.place("a", 5, "sell", type="limit", limit_price="501")  # beyond it
+        assert s.books.order_by_id(theirs["id"]).open  # type: ignore[union-attr]
+
+
+async def test_two_purchases_of_one_symbol_do_not_meet(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await asyncio.gather(s.place("a", 2), s.place("b", 3))
+        await s.until(lambda: (s.held("a"), s.held("b")) == ({"SPY": Decimal(2)}, {"SPY": Decimal(3)}))
+        await s.settled()
+
+
+# --- what main does ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_symbol_that_main_is_short_in_is_closed_to_entries(tmp_path: Path) -> None:
+    def short(broker: object) -> None:
+        broker.account.margin = 2  # type: ignore[attr-defined]
+        broker.by_hand("place", symbol="SPY", qty="3", side="sell")  # type: ignore[attr-defined]
+
+    async with stage(tmp_path, prepared=short) as s:
+        await s.until(lambda: s.held("main") == {"SPY": Decimal(-3)})
+        status, _, message = await s.refused("a", 1)
+        assert (status, message) == (
+            403,
+            "gateway: SPY is closed to sub-accounts: main is short in it, or sells it short",
+        )
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        # 2 shares of 500.01 are held: 2 x 500.005 (the middle), and 2 more ask for 1,000.02
+        ({"gross_exposure_max": "2000"}, "gross exposure 2000.04 USD, account.gross_exposure_max is 2000"),
+        ({"symbol_exposure_max": "1500"}, "exposure in SPY 2000.04 USD, account.symbol_exposure_max is 1500"),
+        ({"orders_a_minute": 1}, "1 orders within a minute, account.orders_a_minute is 1"),
+    ],
+)
+async def test_a_limit_over_all_denies_new_risk_in_words_and_never_an_exit(
+    tmp_path: Path, limits: dict[str, object], words: str
+) -> None:
+    async with stage(tmp_path, limits=AccountLimits(**limits)) as s:  # type: ignore[arg-type]
+        await s.place("a", 2)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        assert await s.refused("b", 2) == (403, 40310000, f"gateway: {words}")
+        await s.place("a", 2, "sell")
+        await s.until(lambda: not s.held("a"))
+
+
+async def test_a_sub_account_trades_its_kinds_and_symbols_alone(tmp_path: Path) -> None:
+    subs = (table("a", kinds=("options",), symbols=("SPY",)), table("b", symbols=("QQQ",)))
+    async with stage(tmp_path, *subs, symbols=("QQQ",)) as s:
+        assert (await s.refused("a", 1))[2] == "gateway: sub_account.a.kinds is ['options']: no shares"
+        await s.place("a", 1, symbol=CALL, type="limit", limit_price="9")
+        assert (await s.refused("b", 1))[2] == "gateway: sub_account.b.symbols has no SPY"
+        await s.place("b", 1, symbol="QQQ")
+
+
+async def test_a_halt_denies_new_risk_until_a_person_resumes(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.gateway.halt("operator", "news", "anna")
+        assert (await s.refused("a", 1))[2] == "gateway: no new risk: operator: news"
+        await s.gateway.resume("anna", "over")
+        await s.place("a", 1)
+
+
+async def test_the_days_loss_over_all_halts_new_risk(tmp_path: Path) -> None:
+    async with stage(tmp_path, limits=AccountLimits(day_loss_max=Decimal(5))) as s:
+        await s.place("a", 10)  # bought at 500.01, worth 500.005: 5 cents
+        await s.settled()
+        assert s.halted() == ""
+        s.books.day = (s.books.day[0], s.books.day[1] + 6)
+        await s.gateway.reported(30)
+        assert s.halted() == "day_loss"
+        assert "account.day_loss_max is 5" in (await s.refused("b", 1))[2]
+        await s.place("a", 10, "sell")
+
+
+# --- changes of orders ------------------------------------------------------------------------------------------------
+
+
+async def test_an_order_is_replaced_by_one_of_the_same_owner(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        row = await s.place("a", 4, type="limit", limit_price="480")
+        status, new = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"limit_price": "490", "qty": "6"})
+        assert (status, new["qty"], new["limit_price"], new["replaces"]) == (200, "6", "490", row["id"])
+        await s.until(lambda: not s.books.orders[row["client_order_id"]].open)
+        assert [o["id"] for o in (await s.ask("a", "GET", "/v2/orders"))[1]] == [new["id"]]
+        # 6 x 490 of its 20,000 are kept
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "17060.00"
+        assert (await s.ask("b", "PATCH", f"/v2/orders/{new['id']}", {"qty": "9"}))[0] == 404
+        await s.settled()
+
+
+async def test_all_means_its_own(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        mine = await s.place("a", 1, type="limit", limit_price="480")
+        theirs = await s.place("b", 1, type="limit", limit_price="481")
+        status, rows = await s.ask("a", "DELETE", "/v2/orders")
+        assert (status, [row["id"] for row in rows]) == (207, [mine["id"]])
+        await s.until(lambda: not s.books.orders[mine["client_order_id"]].open)
+        assert s.books.orders[theirs["client_order_id"]].open
+        await s.place("a", 3)
+        await s.place("b", 2)
+        await s.until(lambda: s.held("b") == {"SPY": Decimal(2)})
+        status, rows = await s.ask("a", "DELETE", "/v2/positions", cancel_orders="true")
+        assert (status, [(row["symbol"], row["status"]) for row in rows]) == (207, [("SPY", 200)])
+        await s.until(lambda: not s.held("a"))
+        assert s.held("b") == {"SPY": Decimal(2)}
+        await s.settled()
+
+
+async def test_the_fence_of_a_sub_account_stops_it_alone(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        status, row = await s.ask("a", "PATCH", "/v2/account/configurations", {"suspend_trade": True})
+        assert (status, row["suspend_trade"]) == (200, True)
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["trade_suspended_by_user"] is True
+        assert (await s.refused("a", 1))[:2] == (403, 40310000)
+        await s.place("b", 1)
+        assert (await s.ask("a", "PATCH", "/v2/account/configurations", {"no_shorting": False}))[0] == 422
+        assert s.broker.account.configuration["suspend_trade"] is False
+
+
+# --- answers that do not come -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_an_order_without_an_answer_is_looked_up_and_never_sent_twice(tmp_path: Path, moment: str) -> None:
+    async with stage(tmp_path) as s:
+        fault = {"where": {"path": "/v2/orders", "method": "POST"}, "status": 504, "moment": moment}
+        s.broker.faults.add("http_error", **fault)  # type: ignore[arg-type]
+        body = {"symbol": "SPY", "qty": "2", "side": "buy", "type": "market", "time_in_force": "day"}
+        status, _ = await s.ask("a", "POST", "/v2/orders", {**body, "client_order_id": "lost-1"})
+        assert status == 504
+        await s.until(lambda: s.books.orders["lost-1"].status not in ("sending", "unknown"))
+        posts = [r for r in s.broker.requests if (r.method, r.path) == ("POST", "/v2/orders")]
+        assert len(posts) == 1
+        if moment == "after":
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+            assert (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="lost-1"))[0] == 200
+        else:
+            assert (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="lost-1"))[0] == 404
+            assert not s.held("a")
+            await s.place("a", 2, client_order_id="lost-1")  # its owner may use the name again
+        await s.settled()
+
+
+async def test_a_close_call_without_an_answer_keeps_other_sales_back_and_is_found(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 3)
+        await s.place("b", 2)
+        await s.until(lambda: s.held("b") == {"SPY": Decimal(2)})
+        s.broker.faults.add(
+            "http_error", where={"path": "/v2/positions/SPY", "method": "DELETE"}, status=504, moment="after"
+        )
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 504
+        await s.until(lambda: not s.held("a"))
+        assert s.held("b") == {"SPY": Decimal(2)}
+        assert not s.held("main")
+        await s.settled()
+
+
+async def test_while_the_broker_is_away_nobody_sees_a_stale_account_and_nothing_new_is_risked(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 3)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(3)})
+        s.broker.trade_stream.cut(hold_s=5.0)
+        await s.until(lambda: not s.gateway.ready)
+        assert (await s.ask("a", "GET", "/v2/positions"))[0] == 503
+        assert "no new risk" in (await s.refused("a", 1))[2]
+        await s.place("a", 3, "sell")  # the way out stays open
+        await s.until(lambda: s.gateway.ready)
+        await s.until(lambda: not s.held("a"))
+        await s.settled()

@@ -1,0 +1,215 @@
+"""Whose a line of the ledger is: parts worked out by hand."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from daemon.alpaca_api.wire import Json
+from daemon.gateway.books import Books, Part, SubAccount, Trade
+from daemon.gateway.events import MAIN
+from daemon.gateway.parts import Division, Line, apportioned, divide, line_of
+from strategies.kit.units import SECOND_NS
+
+NOON_NS = 1_709_139_600 * SECOND_NS  # 2024-02-28 12:00 in New York
+DAY, NEXT_DAY = "2024-02-28", "2024-02-29"
+
+dec = Decimal
+
+
+def books(**holdings: dict[str, object]) -> Books:
+    """Books of sub-accounts by name: symbol -> quantity, each share for 100 USD, and their cash."""
+    made = Books(number="PA1", now_ns=NOON_NS)
+    for name, held in holdings.items():
+        account = made.accounts.setdefault(name, SubAccount(name, f"PA1-{name}"))
+        for symbol, quantity in held.items():
+            if symbol == "cash":
+                account.cash = dec(str(quantity))
+            else:
+                made.book(name, symbol, Part(dec(str(quantity)), cost=dec(str(quantity)) * 100))
+    return made
+
+
+def line(kind: str, symbol: str = "", quantity: str = "0", amount: str = "0", **more: str) -> Line:
+    row: Json = {"id": f"20240228120000000::{kind}-{symbol}-{quantity}-{amount}", "activity_type": kind, "date": DAY}
+    row |= {"symbol": symbol, "qty": quantity, "net_amount": amount, "status": "executed", **more}
+    return line_of(row)
+
+
+def booked(made: Books, division: Division, symbol: str) -> dict[str, Decimal]:
+    """Book the parts; returns who then holds how much."""
+    for name, part in division.parts.items():
+        made.book(name, symbol, part)
+    return made.holders(symbol)
+
+
+def cash_of(division: Division) -> dict[str, Decimal]:
+    return {name: part.amount for name, part in division.parts.items()}
+
+
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+
+def test_cents_go_to_the_largest_remainders() -> None:
+    # 10.00 by 1 : 1 : 1 is 3.333… each: one cent is left, and goes to the first by name; main comes last
+    weights = {"main": dec(1), "b": dec(1), "a": dec(1)}
+    assert apportioned(dec("10.00"), weights) == {"a": dec("3.34"), "b": dec("3.33"), "main": dec("3.33")}
+    # -0.05 by 2 : 1 is -0.0333 and -0.0167: the second remainder (.67 of a cent) is the larger one
+    assert apportioned(dec("-0.05"), {"a": dec(2), "b": dec(1)}) == {"a": dec("-0.03"), "b": dec("-0.02")}
+
+
+def test_parts_of_a_sum_finer_than_a_cent_add_up_to_it() -> None:
+    parts = apportioned(dec("0.0127"), {"a": dec(1), "b": dec(1)})
+    assert sum(parts.values()) == dec("0.0127")
+
+
+def test_without_a_weight_all_of_it_is_mains() -> None:
+    assert apportioned(dec("-3.00"), {"a": dec(0)}) == {MAIN: dec("-3.00")}
+
+
+# --- fees -------------------------------------------------------------------------------------------------------------
+
+
+def traded(made: Books) -> Books:
+    """`a` sold 30 shares at 100 and bought 2 contracts at 1.50; `b` sold 10 shares at 300 and 6 contracts at 1.00."""
+    call = "SPY240301C00400000"
+    made.trades[DAY] = [
+        Trade("a", "SPY", -1, dec(30), dec(100)),
+        Trade("a", call, 1, dec(2), dec("1.50")),
+        Trade("b", "QQQ", -1, dec(10), dec(300)),
+        Trade("b", call, -1, dec(6), dec("1.00")),
+    ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("words", "amount", "parts"),
+    [
+        # units sold: a 30, b 10 + 6 = 16: 0.46 by 30 : 16
+        ("TAF fee for proceed of 46 shares", "-0.46", {"a": "-0.30", "b": "-0.16"}),
+        # proceeds of sales: a 3,000, b 3,000 + 600 = 3,600: 0.66 by 30 : 36
+        ("REG fee for proceed of $6600", "-0.66", {"a": "-0.30", "b": "-0.36"}),
+        # contracts: a 2, b 6: 0.08 by 1 : 3
+        ("ORF fee for 8 contracts", "-0.08", {"a": "-0.02", "b": "-0.06"}),
+        ("Fees for 8 contracts", "-0.08", {"a": "-0.02", "b": "-0.06"}),
+        # any other by all that was traded: a 3,000 + 300, b 3,000 + 600: 0.69 by 33 : 36
+        ("CAT fee", "-0.69", {"a": "-0.33", "b": "-0.36"}),
+    ],
+)
+def test_a_fee_is_divided_by_what_its_rule_counts(words: str, amount: str, parts: dict[str, str]) -> None:
+    division = divide(traded(books(a={}, b={})), line("FEE", amount=amount, description=words), "")
+    assert cash_of(division) == {name: dec(share) for name, share in parts.items()}
+
+
+def test_a_fee_of_a_day_without_trades_is_mains() -> None:
+    division = divide(books(a={"SPY": 1}), line("FEE", amount="-1.00", description="ADR fee"), "")
+    assert cash_of(division) == {MAIN: dec("-1.00")}
+
+
+# --- dividends and interest -------------------------------------------------------------------------------------------
+
+
+def test_a_dividend_is_for_who_held_at_the_close_before_its_ex_date() -> None:
+    made = books(a={"SPY": 10}, main={"SPY": 5})
+    made.held["SPY"] = [("2024-02-01", {"a": dec(30), MAIN: dec(10)}), ("2024-02-14", {"b": dec(10)})]
+    made.accounts["b"] = SubAccount("b", "")
+    # ex on the 14th: at the close of the 13th a had 30 and main 10, whoever holds now
+    assert cash_of(divide(made, line("DIV", "SPY", "40", "20.00"), "2024-02-14")) == {
+        "a": dec("15.00"),
+        MAIN: dec("5.00"),
+    }
+    assert cash_of(divide(made, line("DIV", "SPY", "10", "5.00"), "2024-02-15")) == {"b": dec("5.00")}
+
+
+def test_a_dividend_without_an_ex_date_is_told_where_the_shares_changed_hands() -> None:
+    made = books(a={"SPY": 10})
+    assert divide(made, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "").doubt == ""
+    made.held["SPY"].insert(0, ("2024-02-14", {MAIN: dec(10)}))
+    division = divide(made, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "")
+    assert cash_of(division) == {"a": dec("5.00")}
+    assert "ex-date is unknown" in division.doubt
+
+
+def test_interest_goes_by_cash_and_is_charged_to_who_owes() -> None:
+    made = books(a={"cash": 3000}, b={"cash": -500}, main={"cash": 1000})
+    assert cash_of(divide(made, line("INT", amount="4.00"), "")) == {"a": dec("3.00"), MAIN: dec("1.00")}
+    assert cash_of(divide(made, line("INT", amount="-2.00"), "")) == {"b": dec("-2.00")}
+
+
+def test_a_deposit_is_mains_without_a_doubt_and_what_nobody_knows_with_one() -> None:
+    assert divide(books(a={"cash": 1}), line("CSD", amount="100"), "") == Division(
+        {MAIN: Part(dec(0), dec(100), dec(100))}
+    )
+    strange = divide(books(a={"SPY": 1}), line("ZZZ", amount="-7"), "")
+    assert cash_of(strange) == {MAIN: dec(-7)}
+    assert "ZZZ" in strange.doubt
+
+
+# --- shares and contracts ---------------------------------------------------------------------------------------------
+
+
+def test_a_split_in_two_lines_gives_whole_shares_and_main_the_rest() -> None:
+    made = books(a={"SPY": 5}, b={"SPY": 3}, main={"SPY": 3})
+    away = divide(made, line("SPLIT", "SPY", "-11"), "")
+    assert booked(made, away, "SPY") == {}
+    # 3 for 2: 16.5 shares; 7.5 and 4.5 are 7 and 4 whole ones, and main has its 4.5 and both halves
+    come = divide(made, line("SPLIT", "SPY", "16.5"), "")
+    assert booked(made, come, "SPY") == {"a": dec(7), "b": dec(4), MAIN: dec("5.5")}
+    assert made.accounts["a"].holdings["SPY"].average == dec(500) / 7  # 5 shares for 100 each
+    assert made.moving == []
+
+
+def test_a_reverse_split_in_one_line_rescales_what_a_share_cost() -> None:
+    made = books(a={"SPY": 25}, main={"SPY": 10})
+    # 1 for 10: 3.5 shares are left of 35; a has 2 whole ones, main the other 1.5
+    division = divide(made, line("SPLIT", "SPY", "-31.5"), "")
+    assert booked(made, division, "SPY") == {"a": dec(2), MAIN: dec("1.5")}
+    assert made.accounts["a"].holdings["SPY"].average == dec(1250)
+
+
+def test_cash_for_a_fraction_is_whose_the_fraction_is() -> None:
+    made = books(a={"SPY": 7}, main={"SPY": "5.5"})
+    division = divide(made, line("CIL", "SPY", "-0.5", "33.00"), "")
+    assert division.parts == {MAIN: Part(dec("-0.5"), dec("33.00"))}
+
+
+def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
+    made = books(a={"FB": 4}, main={"FB": "2.5"})
+    assert booked(made, divide(made, line("NC", "FB", "-6.5"), ""), "FB") == {}
+    come = divide(made, line("NC", "META", "6.5"), "")
+    assert booked(made, come, "META") == {"a": dec(4), MAIN: dec("2.5")}
+    assert made.accounts["a"].holdings["META"].average == dec(100)
+
+
+def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
+    made = books(a={"ATVI": 3}, b={"ATVI": 1})
+    division = divide(made, line("MA", "ATVI", "-4", "380.00"), "")
+    assert cash_of(division) == {"a": dec("285.00"), "b": dec("95.00")}
+    assert booked(made, division, "ATVI") == {}
+
+
+CALL = "SPY240301C00400000"
+
+
+def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
+    made = books(a={CALL: 2}, b={CALL: 1})
+    ended = divide(made, line("OPEXC", CALL, "-3"), "")
+    assert booked(made, ended, CALL) == {}
+    # 300 shares at the strike of 400: 120,000 USD, two thirds of it a's
+    come = divide(made, line("OPTRD", "SPY", "300", "-120000.00", price="400"), "")
+    assert cash_of(come) == {"a": dec("-80000.00"), "b": dec("-40000.00")}
+    assert booked(made, come, "SPY") == {"a": dec(200), "b": dec(100)}
+    assert made.accounts["a"].holdings["SPY"].average == dec(400)
+
+
+def test_contracts_that_lapse_are_their_holders_and_a_short_one_is_mains() -> None:
+    made = books(a={CALL: 2}, main={CALL: -1})
+    assert divide(made, line("OPEXP", CALL, "-2"), "").parts == {"a": Part(dec(-2))}
+    assert divide(made, line("OPASN", CALL, "1"), "").parts == {MAIN: Part(dec(1))}
+
+
+def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> None:
+    division = divide(books(a={"SPY": 1}), line("OPEXP", CALL, "-2"), "")
+    assert division.parts == {}
+    assert "nobody holds any" in division.doubt
