@@ -27,14 +27,15 @@ _ALARMS: dict[Urgency, str] = {
     Urgency.GRAVE: """
 exit_stuck exit_held_up exit_unconfirmed not_flat no_bid panic_failed blind account_blocked margin_deficit
 excess_filled unprotected cancel_stuck order_lost unreconciled broker_lost trade_stream_unauthorized clock_ahead
-desk_silent guard_acts guard_unprotected
+desk_silent guard_acts guard_unprotected gateway_halted gateway_differs
 """,
     Urgency.WARNING: """
 foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger
 unknown_activity ledger_amended owner_unknown split_awaited market_closed policy_failed policy_late served_late
 model_refused ladder_rolled_back command_refused drift wal_large disk_low stream_refused subscription_refused
 trainer_refused stop_removed guard_acted guard_silent desk_heard guard_unheard guard_blind guard_doubts guard_account
-guard_keys guard_clock
+guard_keys guard_clock gateway_line_unowned gateway_line_amended gateway_fill_amended gateway_exercised
+gateway_order_unreadable
 feed_silent quotes_silent basket_missed basket_unfinished rebalance_refused symbols_missing symbol_refused clock_skew
 clock_leap clock_wrong clock_stepped_back calendar_ends job_failed
 """,
