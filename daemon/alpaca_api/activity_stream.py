@@ -100,11 +100,17 @@ class Span:
 
 
 class ActivityStreamServer(Generic[A]):
-    """The endpoint for all accounts of one server; `authentic` has the account of a key and its secret."""
+    """The endpoint for all accounts of one server; `authentic` has the account of a key and its secret.
 
-    def __init__(self, backend: ActivityBackend[A], authentic: Callable[[str, str], A | None]) -> None:
+    `poll_s` is how long it sleeps between two looks for new rows.
+    """
+
+    def __init__(
+        self, backend: ActivityBackend[A], authentic: Callable[[str, str], A | None], *, poll_s: float = POLL_S
+    ) -> None:
         self.backend = backend
         self._authentic = authentic
+        self._poll_s = poll_s
 
     def routes(self) -> list[web.RouteDef]:
         """The stream of activities."""
@@ -146,7 +152,7 @@ class ActivityStreamServer(Generic[A]):
                 sent += 1
             if span.ends:
                 return
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self._poll_s)
 
     async def write(self, response: web.StreamResponse, account: A, row: ActivityRow, event_id: str) -> bool:
         """Send one event; False where the connection is to end before it."""

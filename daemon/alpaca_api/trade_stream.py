@@ -20,6 +20,8 @@ from daemon.alpaca_api.wire import Json, stamp, ulid
 from strategies.kit.units import SECOND_NS
 
 STREAMS = ("trade_updates",)
+AUTH_TIMEOUT_S = 10.0  # real seconds, as on the data streams
+STRANGERS_MAX = 32  # sockets that have not authenticated yet
 OUTBOX_FRAMES = 10_000  # waiting for one client; more cuts it
 
 
@@ -87,11 +89,15 @@ class TradeSessions(Generic[C]):
     def full(self, request: web.Request, number: str) -> bool:
         """Whether the account of this number has a session, alive or held; without one, whether all could have."""
         del request
-        now_ns = self.accounts.now_ns()
-        self.connections = [c for c in self.connections if c.dead_until_ns is None or c.dead_until_ns > now_ns]
+        self._forget_dead()
         if number:
             return any(c.number == number for c in self.connections)
         return len(self.connections) >= len(list(self.accounts.numbers()))
+
+    def _forget_dead(self) -> None:
+        """Let go of the dead sessions that were held for long enough."""
+        now_ns = self.accounts.now_ns()
+        self.connections = [c for c in self.connections if c.dead_until_ns is None or c.dead_until_ns > now_ns]
 
     def listeners(self, key: str) -> int:
         """How many sessions of this account listen to trade updates now."""
@@ -220,10 +226,34 @@ class TradeSessions(Generic[C]):
 
 
 class TradeStreamServer(TradeSessions[TradeStreamClient]):
-    """The trading stream of one server."""
+    """The trading stream of one server, where no stranger holds up an account.
 
-    def __init__(self, accounts: StreamAccounts) -> None:
+    A socket that has not authenticated takes nobody's place: it is cut after `auth_timeout_s`, or earlier where
+    `STRANGERS_MAX` newer ones wait.
+    """
+
+    def __init__(self, accounts: StreamAccounts, *, auth_timeout_s: float = AUTH_TIMEOUT_S) -> None:
         super().__init__(accounts, TradeStreamClient)
+        self._auth_timeout_s = auth_timeout_s
+
+    def full(self, request: web.Request, number: str) -> bool:
+        """Whether the account of this number has a session, alive or held; the handshake refuses a second one too."""
+        self._forget_dead()
+        del request
+        return bool(number) and any(c.number == number and c.key for c in self.connections)
+
+    def came(self, request: web.Request, connection: TradeStreamClient) -> None:
+        """A socket opens; it is to authenticate in time."""
+        del request
+        strangers = [c for c in self.connections if not c.key]
+        for stranger in strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]:
+            _cut_stranger(stranger)
+        asyncio.get_running_loop().call_later(self._auth_timeout_s, _cut_stranger, connection)
+
+
+def _cut_stranger(connection: TradeStreamClient) -> None:
+    if not connection.key and connection.transport is not None:
+        connection.transport.abort()
 
 
 def _parsed(data: str | bytes, *, packed: bool) -> tuple[str, Json]:

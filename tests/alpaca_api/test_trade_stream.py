@@ -75,3 +75,26 @@ async def test_an_account_has_one_session_and_the_place_is_free_again_after_its_
         await eventually(gone)
         async with listening(f"ws://{address}/stream/PA1", "PKONE"):
             assert server.listeners("PKONE") == 1
+
+
+@pytest.mark.parametrize("path", ["/stream", "/stream/PA1"])
+async def test_sockets_that_do_not_authenticate_take_nobodys_place_and_are_cut_in_time(path: str) -> None:
+    server = TradeStreamServer(Two(), auth_timeout_s=0.5)
+    async with served(server.routes()) as address, contextlib.AsyncExitStack() as stack:
+        strangers = [await stack.enter_async_context(connected(f"ws://{address}{path}")) for _ in range(40)]
+        async with listening(f"ws://{address}{path}", "PKONE") as one:
+            for stranger in strangers:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await stranger.hear()
+            server.publish("PKONE", UPDATE)
+            assert (await one.hear())["data"]["event"] == "new"
+        assert len(server.connections) <= 1
+
+
+async def test_a_second_session_of_an_account_is_unauthorized_while_the_first_listens() -> None:
+    server = TradeStreamServer(Two())
+    async with served(server.routes()) as address, listening(f"ws://{address}/stream", "PKONE"):
+        async with connected(f"ws://{address}/stream") as second:
+            told = await second.ask({"action": "auth", "key": "PKONE", "secret": "one"})
+        assert told["data"]["status"] == "unauthorized"
+        assert server.listeners("PKONE") == 1
