@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from math import log
 from typing import NamedTuple
 
@@ -440,6 +441,7 @@ def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
     return tuple(bar if (b.start_ns, b.symbol) == (bar.start_ns, bar.symbol) else b for b in bars)
 
 
+@cache
 def _target(resolved: int, side: int) -> Target:
     match resolved:
         case _ if resolved in KEPT_PERCENT:

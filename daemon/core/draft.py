@@ -46,9 +46,9 @@ class Draft:
     """The next state in the making: one attribute for each field of `State`, plus effects and read-model rows."""
 
     __slots__ = (
-        "_book",
         "ask",
         "basket",
+        "book",
         "broker",
         "cause",
         "chain",
@@ -102,7 +102,7 @@ class Draft:
         self.watched = state.watched
         self.contracts = state.contracts
         self.quotes = state.quotes
-        self._book: Book = state.book
+        self.book = state.book  # read freely, set by `put_book` alone
         self.orders = state.orders
         self.closed = state.closed
         self.works = state.works
@@ -132,22 +132,17 @@ class Draft:
     def freeze(self) -> State[Any]:
         return State(
             self.strategy, self.identity, self.trading, self.now_ns, self.seq, self.fed, self.decision, self.session,
-            self.chain, self.watched, self.contracts, self.quotes, self._book, self.orders, self.closed, self.works,
+            self.chain, self.watched, self.contracts, self.quotes, self.book, self.orders, self.closed, self.works,
             self.risk, self.model, self.pending_bars, self.ask, self.stats, self.broker, self.marks, self.basket,
             self.shadow, self.leaps, self.wanted, self.doubted, self.ladder, self.worths or UNSET,
         )  # fmt: skip
 
-    @property
-    def book(self) -> Book:
-        """The book. Setting it notes each change of a position or of the realised profit, with the cause of now."""
-        return self._book
-
-    @book.setter
-    def book(self, book: Book) -> None:
-        former = self._book
+    def put_book(self, book: Book) -> None:
+        """Set the book; note each change of a position or of the realised profit, with the cause of now."""
+        former = self.book
         if book.positions is not former.positions or book.realized is not former.realized:
             self.moves.append(Move(former, book, self.cause))
-        self._book = book
+        self.book = book
 
     @contextmanager
     def because(self, cause: Cause) -> Iterator[None]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
 from itertools import pairwise
-from typing import NamedTuple
 
 import msgspec
 
@@ -314,7 +313,7 @@ _PUT: dict[str, tuple[Applies, ...]] = {
 }
 
 
-class Gate(NamedTuple):
+class Gate(msgspec.Struct, frozen=True, gc=False):
     """A gate with its facts: where it applies, whether it depends on the order, when it ends by itself."""
 
     name: str

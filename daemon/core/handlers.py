@@ -83,7 +83,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
         return
     if event.reset_limits:
-        draft.book = limits_reset(draft.book, fetch_equity(draft, draft.book))
+        draft.put_book(limits_reset(draft.book, fetch_equity(draft, draft.book)))
         draft.risk = replace(draft.risk, consecutive_losses=0)
     elif loss := loss_to_reset(draft):
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
@@ -194,7 +194,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.broker = replace(draft.broker, foreign=foreign)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
     _name_unanswered(draft)
-    draft.book = begin_session(draft.book)
+    draft.put_book(begin_session(draft.book))
     draft.chain = None
     used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
     draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
@@ -237,7 +237,7 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.quotes = {symbol: _past(quote, now_ns) for symbol, quote in draft.quotes.items()}
     positions = {symbol: _past(held, now_ns) for symbol, held in draft.book.positions.items()}
     with draft.because(Cause("clock_reset")):
-        draft.book = replace(draft.book, positions=positions)
+        draft.put_book(replace(draft.book, positions=positions))
     draft.ask = None
     _lead_back_risk(draft)
     suspicion = draft.broker.suspicion

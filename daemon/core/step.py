@@ -264,19 +264,19 @@ class Core:
 
         `facts`: of an event that other code stepped before, what left the process then.
         """
-        draft = Draft(state, self.desk, facts)
-        handler = self.handlers.get(type(event))
+        draft, kind = Draft(state, self.desk, facts), type(event)
+        handler = self.handlers.get(kind)
         if handler is None:
-            raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
+            raise TypeError(f"no handler for {kind.__name__}; the kinds are in daemon.core.events")
         draft.now_ns = max(draft.now_ns, event.time_ns)  # a clock that steps back never makes event time decrease
-        kind = type(event)
         if kind not in _STARTUP:
             draft.seq += 1
             if kind in _FEED:
                 draft.fed += 1
         handler(draft, event)
-        if draft.ask is not None and draft.now_ns > draft.ask.valid_until_ns:
-            expire_ask(draft, draft.ask)
+        ask = draft.ask
+        if ask is not None and draft.now_ns > ask.valid_until_ns:
+            expire_ask(draft, ask)
         drives = kind not in self._quiet or (kind is ev.OrderCanceled and _ends_a_stop(draft, event))
         if drives and not (draft.pending_bars and self.desk.decides.fills_to_come(draft)):
             if draft.book.positions:
@@ -284,7 +284,7 @@ class Core:
             self._drive(draft)
             if draft.orders:
                 look_up_overdue(draft)
-        if kind not in _QUIET and (draft.trading.protection is not UNSET or draft.rests()):
+        if kind not in _QUIET and (draft.trading.protection is not UNSET or (draft.orders and draft.rests())):
             protect(draft)
         if draft.facts is not None:
             take_facts(draft, draft.facts)

@@ -36,7 +36,7 @@ from daemon.core.events import (
 )
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import State, digest
-from daemon.core.step import Machine, Step
+from daemon.core.step import ANSWERS, Machine, Step
 from daemon.engine.recover import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
 from daemon.journal.rows import CommitBatch, Entry, HashChain, decode_event, encode_effects
@@ -166,7 +166,7 @@ class Engine:
             if event is None:
                 break
             self._bar_clock = time.perf_counter_ns()
-            if isinstance(event, PolicyAnswered | PolicyFailed):
+            if isinstance(event, ANSWERS):
                 await self._step_served(event)
             elif self._take(event):
                 await self._settle()
@@ -245,15 +245,17 @@ class Engine:
         batch.entries.append(entry)
         if step.rows:
             batch.rows.extend(step.rows)
-        if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
-            batch.digests.append((entry.seq, digest(state)))
+        seq = entry.seq
+        if seq is not None and seq % DIGEST_EVERY == 0:
+            batch.digests.append((seq, digest(state)))
         if self._boundary is not None:
             self._boundary("after step")
-        if effects and self._serve is not None:
-            self._pass_on(effects)
-        if effects and self._outside is not None and any(type(effect) in _LEAVING for effect in effects):
-            self._leaving = (event, step)
-            return True
+        if effects:
+            if self._serve is not None:
+                self._pass_on(effects)
+            if self._outside is not None and any(type(effect) in _LEAVING for effect in effects):
+                self._leaving = (event, step)
+                return True
         self._observe(event, step)
         return len(batch.entries) >= self._group_events
 

@@ -230,8 +230,6 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 def _made_whole(struct: msgspec.Struct, field: str) -> None:
     """Let the field be an int: whole numbers of other types are taken as one, others raise ValueError."""
     value = getattr(struct, field)
-    if type(value) is int:
-        return
     expected = f"{type(struct).__name__}.{field} is {value!r}: a whole number is expected"
     try:
         whole = int(value)
@@ -256,8 +254,9 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     keep: bool = False
 
     def __post_init__(self) -> None:
-        _made_whole(self, "side")
-        _made_whole(self, "percent")
+        if not type(self.side) is type(self.percent) is int:
+            _made_whole(self, "side")
+            _made_whole(self, "percent")
         if self.side not in (-1, 0, 1):
             raise ValueError(f"Target.side is {self.side}: +1 for calls, -1 for puts or 0 for flat is expected")
 
@@ -277,7 +276,8 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     goal: int
 
     def __post_init__(self) -> None:
-        _made_whole(self, "goal")
+        if type(self.goal) is not int:
+            _made_whole(self, "goal")
 
 
 class Basket(msgspec.Struct, frozen=True, gc=False):

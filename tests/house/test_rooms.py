@@ -1,4 +1,4 @@
-"""What the shape of the tree promises: a toy broker of readable size, and tests that import no tests."""
+"""What the tree promises: a toy broker of readable size, tests that import no tests, one way to set a draft's book."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def test_no_test_module_imports_a_conftest_or_a_test_module() -> None:
         if wrong:
             problems[str(path.relative_to(REPOSITORY))] = wrong
     assert problems == {}
+
+
+def test_only_put_book_sets_the_book_of_a_draft() -> None:
+    """A position that moves beside it would have no row among the moves."""
+    found = []
+    for path in (REPOSITORY / "daemon").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            match node:
+                case ast.Attribute(value=ast.Name(id="draft"), attr="book", ctx=ast.Store(), lineno=line):
+                    found.append(f"{path.relative_to(REPOSITORY)}:{line}")
+    assert found == []

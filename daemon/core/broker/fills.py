@@ -188,7 +188,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
         mismatch(draft, order, event)
         return False
     with draft.because(Cause("", booked.order, event.filled_ns)):
-        draft.book = booked.book
+        draft.put_book(booked.book)
     note_filled(draft, event.symbol)
     corrected = event.correction > order.correction
     filled = replace(booked.order, executions=() if corrected else order.executions)
@@ -291,7 +291,7 @@ def total_cost(draft: Draft, report: BrokerOrder) -> Decimal:
 def transfer(draft: Draft, amount: Decimal) -> None:
     """Book a transfer of cash, neither gain nor loss."""
     book = draft.book
-    draft.book = carried(replace(book, cash=book.cash + amount), book.equity, amount)
+    draft.put_book(carried(replace(book, cash=book.cash + amount), book.equity, amount))
     revalue(draft)
 
 
@@ -312,7 +312,7 @@ def without_gain(draft: Draft, before: Book) -> None:
         realized=book.realized + gained,
     )
     with draft.because(draft.cause._replace(gains=by_position)):
-        draft.book = carried(book, before.equity, moved)
+        draft.put_book(carried(book, before.equity, moved))
     revalue(draft)
 
 

@@ -212,7 +212,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> None:
     if (filled, cost) == (order.filled, order.cost):
         return
     paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if draft.contract_of(report.symbol) else 1)
-    draft.book = replace(before, cash=before.cash + paid)
+    draft.put_book(replace(before, cash=before.cash + paid))
     hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
     gave_up = _give_up_sold(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
@@ -251,7 +251,7 @@ def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
         cost = (position.cost * quantity / position.quantity).quantize(GRID)
         positions = {**draft.book.positions, symbol: replace(position, quantity=quantity, cost=cost)}
     with draft.because(SOLD_BY_OTHERS):
-        draft.book = replace(draft.book, positions=positions)
+        draft.put_book(replace(draft.book, positions=positions))
 
 
 def hold_foreign(draft: Draft, symbol: str, quantity: int) -> None:

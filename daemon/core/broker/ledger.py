@@ -128,7 +128,7 @@ def _book(draft: Draft, line: Activity) -> None:
     if line.kind in FEES or line.kind in INCOME:
         _book_income(draft, line)
     elif line.kind == CONTRACT_CASH:
-        draft.book = income(draft.book, line.amount)
+        draft.put_book(income(draft.book, line.amount))
         if line.quantity:
             _end_contract(draft, line)
         revalue(draft)
@@ -151,7 +151,7 @@ def _book_income(draft: Draft, line: Activity) -> None:
     fees = book.fees - line.amount if line.kind in FEES else book.fees
     if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
         book = rescaled(book, book.equity, line.amount)
-    draft.book = replace(income(book, line.amount), fees=fees)
+    draft.put_book(replace(income(book, line.amount), fees=fees))
     revalue(draft)
 
 
@@ -197,7 +197,7 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     if not left.quantity:
         gain -= left.cost * left.multiplier
         del positions[line.symbol]
-    draft.book = replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain)
+    draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
     revalue(draft)
 
 
@@ -225,7 +225,7 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
     loss = gone * position.multiplier
     left = position.quantity * (quantity - ended) // quantity
     moved = replace(position, quantity=left, cost=position.cost - gone, pnl=position.pnl - loss)
-    draft.book = replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss)
+    draft.put_book(replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss))
     revalue(draft)
 
 
@@ -245,7 +245,7 @@ def _move_shares(draft: Draft, line: Activity) -> None:
     if moved.quantity == 0:
         gain = -moved.cost
         del positions[line.symbol]
-    draft.book = replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain)
+    draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
     if moved.quantity:
         draft.halt("shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
     revalue(draft)

@@ -337,7 +337,7 @@ def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
     book, ended = book_expiry(draft.book, event)
     cause = draft.cause if draft.cause is not RECONCILED else Cause("exercise" if event.shares else "expiry")
     with draft.because(cause):
-        draft.book = book
+        draft.put_book(book)
     if ended is not None:
         trade_closed(draft, ended)
         draft.works = {key: work for key, work in draft.works.items() if work.symbol != event.symbol}

@@ -69,7 +69,9 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     hold_foreign(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
         with draft.because(ADOPTED):
-            draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
+            draft.put_book(
+                replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
+            )
         return True
     contract, booked = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
@@ -78,7 +80,7 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     cost = (position.average_price * quantity).quantize(CENT)
     taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
     with draft.because(ADOPTED):
-        draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
+        draft.put_book(replace(draft.book, positions={**draft.book.positions, symbol: taken}))
     if contract is not None:
         draft.contracts = {**draft.contracts, symbol: contract}
     return True
@@ -114,7 +116,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
-    draft.book = replace(draft.book, cash=event.cash)
+    draft.put_book(replace(draft.book, cash=event.cash))
     note_accepted(draft, before.positions)
     with draft.because(ADOPTED):
         without_gain(draft, before)
@@ -274,7 +276,7 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
-            draft.book = replace(draft.book, cash=event.cash)
+            draft.put_book(replace(draft.book, cash=event.cash))
             with draft.because(ADOPTED):
                 without_gain(draft, book)
     cash = event.cash - draft.book.cash
@@ -282,7 +284,7 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
         book = draft.book
         with draft.because(Cause("cash_adjusted")):
-            draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
+            draft.put_book(replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash))
         revalue(draft)
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
@@ -393,12 +395,12 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         met_at_begin(draft, order)
         end_former(draft, order)
     book = mark_book(draft, draft.book)
-    draft.book = begin_book(book)
+    draft.put_book(begin_book(book))
     return True
 
 
 def _adopt_cash(draft: Draft, cash: Decimal) -> None:
-    draft.book = begin_book(replace(draft.book, cash=cash, equity=cash))
+    draft.put_book(begin_book(replace(draft.book, cash=cash, equity=cash)))
 
 
 def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:

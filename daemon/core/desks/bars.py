@@ -35,11 +35,12 @@ class AtEachBar:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset()
     rebalances: ClassVar[bool] = False
 
-    __slots__ = ("_several", "_strategy", "handlers")
+    __slots__ = ("_several", "_strategy", "_symbols", "handlers")
 
     def __init__(self, strategy: BarStrategy) -> None:
         self._strategy = GuardedStrategy(strategy)
-        self._several = len(strategy.spec.symbols) > 1
+        self._symbols = frozenset(strategy.spec.symbols)
+        self._several = len(self._symbols) > 1
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
             BarCorrected: self.on_bar_corrected,
@@ -174,8 +175,8 @@ class AtEachBar:
         if quotes:
             holds.quoted(draft, quotes, event.closes_bar_ns)
         pending = draft.pending_bars
-        whole = {bar.symbol for bar in pending} >= set(draft.spec.symbols)  # each has its bar of the minute
-        if whole and event.closes_bar_ns == pending[0].start_ns:
+        closed = pending and event.closes_bar_ns == pending[0].start_ns
+        if closed and self._symbols.issubset([bar.symbol for bar in pending]):  # each has its bar of the minute
             self._observe(draft)
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
@@ -262,7 +263,8 @@ def _is_known(draft: Draft, bar: Bar) -> bool:
 def _far(draft: Draft, reference: float, *prices: float) -> bool:
     """Return True when one of the prices is too far from the known one."""
     most = draft.trading.risk.bar_leap_max
-    return any(abs(price - reference) > most * max(price, reference) for price in prices)
+    low, high = min(prices), max(prices)
+    return high - reference > most * high or reference - low > most * reference
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

@@ -19,6 +19,7 @@ from daemon.core.records import HeadRow
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, Rebalance, RowOptions, Spec, View
 
 Made = TypeVar("Made", Decision, Rebalance)
+FLOAT32 = np.dtype("<f4")
 
 
 class GuardedStrategy:
@@ -42,9 +43,11 @@ class GuardedStrategy:
         state, observation = self._strategy.observe(draft.strategy, bars, view)
         if observation is not None:
             _check(observation, Observation, "observe")
-            finite = np.isfinite(np.frombuffer(observation.data, dtype="<f4"))
-            if not finite.all():
-                raise ValueError(f"observe returned {np.count_nonzero(~finite)} values that are not finite")
+            values = np.frombuffer(observation.data, dtype=FLOAT32)
+            if not isfinite(values.dot(values)):  # a finite sum of squares leaves nothing to look for
+                faults = np.count_nonzero(~np.isfinite(values))
+                if faults:
+                    raise ValueError(f"observe returned {faults} values that are not finite")
         _keep(draft, state, "observe")
         return observation
 

@@ -372,7 +372,7 @@ def split_exercised(draft: Draft, line: Activity) -> None:
     position = draft.book.positions.get(line.symbol)
     if position is not None:
         moved = replace(position, quantity=position.quantity + int(line.quantity))
-        draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+        draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
         revalue(draft)
 
 

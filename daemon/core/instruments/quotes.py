@@ -95,11 +95,11 @@ def share_guard(rules: Basket) -> QuoteGuard:
 def is_quote(quote: Quote, now_ns: int) -> bool:
     """Return False for an invalid quote: no side, a negative, crossed or infinite price, a time in the future."""
     bid, ask = quote.bid, quote.ask
-    if not (bid.is_finite() and ask.is_finite()) or min(bid, ask) < 0 or bid == ask == 0 or bid > ask > 0:
+    if not (bid.is_finite() and ask.is_finite()) or bid < ZERO or ask < ZERO or bid > PRICE_MAX or ask > PRICE_MAX:
         return False
-    if max(bid, ask) > PRICE_MAX:
-        return False
-    return quote.quoted_ns <= now_ns + FUTURE_NS
+    if not ask:
+        return bool(bid) and quote.quoted_ns <= now_ns + FUTURE_NS
+    return bid <= ask and quote.quoted_ns <= now_ns + FUTURE_NS
 
 
 def middle_of(quote: Quote, guard: QuoteGuard) -> Decimal | None:

@@ -31,7 +31,8 @@ UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operat
 
 def revalue(draft: Draft) -> None:
     """Mark the book at the last known mids and check the loss limits, by what the positions would fetch."""
-    book = draft.book = mark_book(draft, draft.book)
+    book = mark_book(draft, draft.book)
+    draft.put_book(book)
     limits, equity = draft.trading.risk, fetch_equity(draft, draft.book)
     loss, halted = session_loss(book, equity), draft.risk.halt
     if loss is None or (halted is not None and halted.reason in LEAVING):

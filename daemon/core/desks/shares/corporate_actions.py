@@ -55,7 +55,7 @@ def _split(draft: Draft, line: Activity) -> None:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
         _leave_out(draft, draft.marks[line.symbol] * (after - whole))
     position = replace(draft.book.positions[line.symbol], quantity=whole)
-    draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: position})
+    draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: position}))
     if not whole:
         _end(draft, line.symbol)
     revalue(draft)
@@ -68,7 +68,7 @@ def reorganise(draft: Draft, line: Activity) -> None:
     elif line.quantity > 0:
         _arrive(draft, line, int(line.quantity))
     else:
-        draft.book = income(draft.book, line.amount)
+        draft.put_book(income(draft.book, line.amount))
     revalue(draft)
 
 
@@ -81,16 +81,18 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
         left = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
         left = replace(left, pnl=left.pnl + line.amount - cost)
         book = draft.book
-        draft.book = replace(
-            book,
-            cash=book.cash + line.amount,
-            realized=book.realized + line.amount - cost,
-            positions={**book.positions, line.symbol: left},
+        draft.put_book(
+            replace(
+                book,
+                cash=book.cash + line.amount,
+                realized=book.realized + line.amount - cost,
+                positions={**book.positions, line.symbol: left},
+            )
         )
         if not left.quantity:
             _end(draft, line.symbol)
         return
-    draft.book = income(draft.book, line.amount)
+    draft.put_book(income(draft.book, line.amount))
     if count:
         leavers = (*draft.basket.leavers, Leaver(line.kind, line.symbol, count))
         draft.basket = replace(draft.basket, leavers=leavers)
@@ -112,15 +114,15 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         mark = value / line.quantity
         _leave_out(draft, mark * (line.quantity - count))
         position = draft.book.positions.get(line.symbol) or replace(position, quantity=0, cost=ZERO)
-    draft.book = income(draft.book, line.amount)
+    draft.put_book(income(draft.book, line.amount))
     _stop_trading(draft, line.symbol)
     if not count:
-        draft.book = replace(draft.book, realized=draft.book.realized - cost)
+        draft.put_book(replace(draft.book, realized=draft.book.realized - cost))
         return
     if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
     moved = replace(position, quantity=position.quantity + count, cost=position.cost + cost)
-    draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+    draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
     if not moved.quantity:  # they covered a short position
         _end(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
@@ -141,7 +143,7 @@ def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
     positions = {s: p for s, p in draft.book.positions.items() if s != leaver.symbol}
     if count < position.quantity:
         positions[leaver.symbol] = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
-    draft.book = replace(draft.book, positions=positions)
+    draft.put_book(replace(draft.book, positions=positions))
     return cost, value
 
 
@@ -158,14 +160,14 @@ def _end(draft: Draft, symbol: str) -> None:
     book = draft.book
     ended = book.positions[symbol]
     positions = {s: p for s, p in book.positions.items() if s != symbol}
-    draft.book = replace(book, positions=positions, realized=book.realized - ended.cost)
+    draft.put_book(replace(book, positions=positions, realized=book.realized - ended.cost))
     trade_closed(draft, replace(ended, cost=ZERO, pnl=ended.pnl - ended.cost))
 
 
 def _leave_out(draft: Draft, value: Decimal) -> None:
     """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
     if value:
-        draft.book = rescaled(draft.book, draft.book.equity, -value)
+        draft.put_book(rescaled(draft.book, draft.book.equity, -value))
 
 
 def _stop_trading(draft: Draft, symbol: str) -> None:
