@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import cache
 from math import log
 from typing import NamedTuple
 
@@ -356,6 +355,19 @@ RESOLUTION: dict[int, tuple[int, int, int, int, int, int]] = {
 KEPT_PERCENT = {TRIM_50: 50, TRIM_70: 30}
 """Percent of the present holding that a trim keeps."""
 
+TARGETS: dict[int, tuple[Target, ...]] = {
+    side: (
+        Target(side=side, percent=100, keep=True),
+        Target(side=+1, percent=100),
+        Target(side=-1, percent=100),
+        Target(side=side, percent=KEPT_PERCENT[TRIM_50]),
+        Target(side=side, percent=KEPT_PERCENT[TRIM_70]),
+        Target(side=0, percent=0),
+    )
+    for side in RESOLUTION
+}
+"""Side held -> the target of each action after resolution, by its index."""
+
 DECLARATION: dict[str, object] = {
     "features": FEATURES,
     "periods": PERIODS,
@@ -419,7 +431,7 @@ class OptionScalper:
         """Sample at the spec's temperature and resolve against the side held. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)
         resolved = RESOLUTION[view.side][choice.action]
-        return state, Decision(choice=choice, resolved=resolved, target=_target(resolved, view.side))
+        return state, Decision(choice=choice, resolved=resolved, target=TARGETS[view.side][resolved])
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
         if len(state.history) < HISTORY_BARS:
@@ -439,19 +451,6 @@ class OptionScalper:
 
 def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
     return tuple(bar if (b.start_ns, b.symbol) == (bar.start_ns, bar.symbol) else b for b in bars)
-
-
-@cache
-def _target(resolved: int, side: int) -> Target:
-    match resolved:
-        case _ if resolved in KEPT_PERCENT:
-            return Target(side=side, percent=KEPT_PERCENT[resolved])
-        case _ if resolved == EXIT:
-            return Target(side=0, percent=0)
-        case _ if resolved == HOLD:
-            return Target(side=side, percent=100, keep=True)
-        case _:
-            return Target(side=+1 if resolved == BUY_CALL else -1, percent=100)
 
 
 STRATEGY = StrategyEntry(

@@ -170,17 +170,14 @@ class OrderGateway(Protocol):
         is not sent after its `valid_until_ns`; an exit waits for its turn without limit.
         """
 
-    def ask(self, effects: Sequence[AnyEffect]) -> None:
+    def stepped(self, event: Event, effects: Sequence[AnyEffect]) -> None:
         """Execute the `LookUpOrder` and `AskBroker` of a step: they change nothing there and need no durability.
 
         A look-up ends in OrderFound, or in OrderMissing after the broker denied the name several times; it is repeated
-        until the broker answers. One look-up for a name at a time: a repeated one is the same.
-        """
+        until the broker answers. One look-up for a name at a time: a repeated one is the same. Once the step has taken
+        its OrderMissing, the name may be looked up again.
 
-    def stepped(self, event: Event) -> None:
-        """Handle an event that a step has taken: a missing name may be looked up again.
-
-        Called once for each event, in their order; a repeated one changes nothing.
+        Called once for each step, in their order; a repeated event changes nothing.
         """
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str]) -> None:

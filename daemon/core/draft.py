@@ -20,7 +20,7 @@ from daemon.core.events import Activity, BrokerPosition, Contract, Event, Funds,
 from daemon.core.gates import Gate
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import QuoteGuard
-from daemon.core.limits import Served, Trading
+from daemon.core.limits import Trading
 from daemon.core.moves import RECONCILED, Cause, Move
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.paper.paper import PaperBroker
@@ -366,12 +366,6 @@ class Draft:
         book = self.book
         row = EquityRow(self.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
         self.records.append(row)
-
-    @property
-    def served(self) -> Served | None:
-        """The rules where another process answers; None where this one does, as in every replay of a tape."""
-        rules = self.trading.served
-        return None if isinstance(rules, UnsetType) or self.identity.by_tape else rules
 
     def end_unanswered(self, ask: Ask, outcome: str) -> None:
         """End the open question without an answer (`expired` or `failed`): one decision row, no action."""

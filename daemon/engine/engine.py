@@ -54,7 +54,10 @@ class Policy(Protocol):
 
 
 class CandidateAnswers(Protocol):
-    """Answers as a candidate, for the record only; None without a candidate. Never raises."""
+    """Answers as a candidate, for the record only; without one `shadow` and the answer are None. Never raises."""
+
+    @property
+    def shadow(self) -> object | None: ...
 
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
 
@@ -299,7 +302,7 @@ class Engine:
         due = self._take(answer)
         if self._bar_clock:
             self.latency.add(time.perf_counter_ns() - self._bar_clock)
-        if self._shadow is not None:
+        if self._shadow is not None and self._shadow.shadow is not None:
             if self._leaving is not None or self._raised is not None:
                 await self._settle()  # effects of the answer leave first
                 due = False  # else both answers go into one commit: a crash takes neither alone
@@ -347,9 +350,10 @@ class Engine:
     # --- the journal ----------------------------------------------------------------------------------------------
 
     async def _commit(self) -> None:
-        if not self._batch:
+        batch = self._batch
+        if not (batch.entries or batch.snapshots):
             return
-        batch, self._batch = self._batch, CommitBatch()
+        self._batch = CommitBatch()
         if self._boundary is not None:
             self._boundary("before commit")
         await self._writer.write(batch)

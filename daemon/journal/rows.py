@@ -146,9 +146,6 @@ class CommitBatch:
         self.digests: list[tuple[int, str]] = []
         self.snapshots: list[Snapshot] = []
 
-    def __bool__(self) -> bool:
-        return bool(self.entries or self.snapshots)
-
 
 def _observation_digest(value: Any) -> Any:
     if isinstance(value, Observation):

@@ -121,6 +121,8 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Desk(write_tape(folder / "tape.csv", tape_rows(1, 60)))
 
     class Same:
+        shadow = "v2<b>"
+
         def shadow_answer(self, question: Any, state: Any) -> ShadowAnswered:
             answer: Any = run.replay.policy.answer(question, state.now_ns)
             return ShadowAnswered(state.now_ns, question.decision, answer.logits, b"", "v2<b>")

@@ -532,6 +532,8 @@ def test_what_was_stepped_is_durable_while_the_engine_waits_for_more(desk: Desk,
 class Watching:
     """A candidate that notes what the engine had done when it was asked."""
 
+    shadow = "v9"
+
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.asked: list[tuple[int, int, bool]] = []  # decision, orders that had left, is the question closed

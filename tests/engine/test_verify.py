@@ -431,6 +431,8 @@ def test_the_report_is_plain_data() -> None:
 class Doubter:
     """A candidate that always points at the last action, and fails on every fifth question."""
 
+    shadow = "v9"
+
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
         if question.decision % 5 == 0:
             return ShadowFailed(state.now_ns, question.decision, "planted", "v9")

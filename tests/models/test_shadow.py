@@ -49,6 +49,8 @@ class Policy(Protocol):
 class Beside:
     """Answers beside the live model as a policy does, and fails where it fails."""
 
+    shadow = "candidate"
+
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 

@@ -91,6 +91,8 @@ def test_the_sentence_says_first_whether_it_may_be_chance(comparison: Hypothetic
 class Candidate:
     """Answers beside the live model: as it does, or by a script of (decision, action); raises at `fails`."""
 
+    shadow = "candidate"
+
     def __init__(self, run: Run, script: dict[int, int] | None = None, fails: tuple[int, ...] = ()) -> None:
         self._policy = run.replay.policy
         self._script = script

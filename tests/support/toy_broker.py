@@ -197,7 +197,7 @@ class ToyTrading:
             elif isinstance(effect, CancelOrder):
                 self._cancel(effect.client_order_id)
 
-    def ask(self, effects: Sequence[AnyEffect]) -> None:
+    def stepped(self, _: ev.Event, effects: Sequence[AnyEffect]) -> None:
         now_ns = self._clock.now_ns()
         for effect in effects:
             if isinstance(effect, LookUpOrder):
@@ -205,9 +205,6 @@ class ToyTrading:
                 self._desk.put(ev.OrderMissing(now_ns, name) if order is None else ev.OrderFound(now_ns, order))
             elif isinstance(effect, AskBroker):
                 self._asked = True
-
-    def stepped(self, event: ev.Event) -> None:
-        """Nothing: a look-up is over when it is asked for."""
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str]) -> None:
         """Nothing: no order outlives this process."""

@@ -112,8 +112,7 @@ class BrokerSide:
             if isinstance(effect, WatchContracts):
                 self.feed.watch(effect.symbols)
         if self.trading is not None:
-            self.trading.stepped(event)
-            self.trading.ask(step.effects)
+            self.trading.stepped(event, step.effects)
         state = step.state
         held = (*state.book.positions, *(order.symbol for order in state.orders.values()))
         self.feed.attend(frozenset(held))

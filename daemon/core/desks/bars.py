@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.desks.guarded import GuardedStrategy
@@ -210,11 +211,12 @@ class AtEachBar:
         if draft.ask is not None:
             draft.end_unanswered(draft.ask, "expired")
         draft.decision += 1
-        served = draft.served
-        valid_ns = draft.trading.execution.policy_valid_s * SECOND_NS
-        valid_until = draft.now_ns + (valid_ns if served is None else served.deadline_ms * MILLISECOND_NS)
-        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec), served is not None)
-        draft.effects.append(AskPolicy(draft.decision, valid_until, observation, served is not None))
+        rules, served, valid_ns = draft.trading.served, False, draft.trading.execution.policy_valid_s * SECOND_NS
+        if not isinstance(rules, UnsetType) and not draft.identity.by_tape:  # another process answers
+            served, valid_ns = True, rules.deadline_ms * MILLISECOND_NS
+        valid_until = draft.now_ns + valid_ns
+        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec), served)
+        draft.effects.append(AskPolicy(draft.decision, valid_until, observation, served))
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
         """End the running session; the end of another session changes nothing."""

@@ -15,11 +15,8 @@ from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.wire import is_ours
-from daemon.core.events import (
-    BrokerReported,
-    Event,
-    OrderAccepted,
-)
+from daemon.core.effects import AnyEffect
+from daemon.core.events import BrokerReported, ClockTicked, Event, OrderAccepted
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.rest_desk import Desk, buy, desk, eventually
@@ -51,6 +48,10 @@ class Linked:
     link: BrokerLink
     events: list[Event]
     log: list[tuple[str, dict[str, Any]]]
+
+    def ask(self, *effects: AnyEffect) -> None:
+        """Pass on a step that asks the broker this."""
+        self.link.stepped(ClockTicked(0), effects)
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if type(event) is kind]
@@ -89,7 +90,7 @@ async def linked(
         def put(event: Event) -> None:
             events.append(event)
             if stepped:
-                link.stepped(event)
+                link.stepped(event, ())
 
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=tell)

@@ -423,8 +423,10 @@ class BrokerLink:
                 case _:
                     pass
 
-    def ask(self, effects: Sequence[AnyEffect]) -> None:
+    def stepped(self, event: Event, effects: Sequence[AnyEffect]) -> None:
         """Execute the queries of a step: they change nothing at the broker and need no durability."""
+        if isinstance(event, OrderMissing):
+            self._own.taken(event)
         for effect in effects:
             match effect:
                 case LookUpOrder(client_order_id=name):
@@ -435,11 +437,6 @@ class BrokerLink:
                         self._awaited.set()
                 case _:
                     pass
-
-    def stepped(self, event: Event) -> None:
-        """Handle an event that the step has taken."""
-        if isinstance(event, OrderMissing):
-            self._own.taken(event)
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str] | None = None) -> None:
         """Add orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.

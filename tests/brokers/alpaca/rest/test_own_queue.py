@@ -135,9 +135,9 @@ async def test_a_look_up_of_what_our_queue_holds_waits_and_asks_nothing_once_the
     async with linked() as it:
         it.desk.server.faults.add("http_slow", seconds=0.2, where={"method": "POST"})
         await it.link.release([WORKING])
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderAccepted)
-        it.link.ask([LookUpOrder(name(5, 0))])  # goes behind it
+        it.ask(LookUpOrder(name(5, 0)))  # goes behind it
         await it.until(OrderMissing)
         assert it.desk.count("GET", BY_NAME) == 3  # all for the other name
         assert it.of(OrderFound) == []
@@ -148,21 +148,21 @@ async def test_a_look_up_of_what_our_queue_holds_waits_and_asks_nothing_once_the
 
 async def test_an_order_is_called_missing_once_until_the_step_has_heard_it() -> None:
     async with linked(stepped=False) as it:
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         first = await it.until(OrderMissing)
-        it.link.ask([LookUpOrder(NAME)])  # the step's answer to the first waits for the disk
-        it.link.ask([LookUpOrder(name(6, 0))])
+        it.ask(LookUpOrder(NAME))  # the step's answer to the first waits for the disk
+        it.ask(LookUpOrder(name(6, 0)))
         await it.until(OrderMissing, 2)
         assert [event.client_order_id for event in it.of(OrderMissing)] == [NAME, name(6, 0)]
-        it.link.stepped(first)
-        it.link.ask([LookUpOrder(NAME)])
+        it.link.stepped(first, ())
+        it.ask(LookUpOrder(NAME))
         assert (await it.until(OrderMissing, 3)).client_order_id == NAME
 
 
 async def test_an_answer_from_before_the_post_calls_nothing_missing() -> None:
     async with linked(dataclasses.replace(QUICKLY, missing_answers=1)) as it:
         it.desk.server.faults.add("http_slow", seconds=0.25, where={"path": BY_NAME})
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await eventually(lambda: it.desk.server.faults.met["http_slow"] == 1)  # on the way: none of this name
         it.desk.server.faults.add("http_reset", where={"method": "POST"})
         await it.link.release([WORKING])  # it arrives, and its reply is lost
@@ -176,6 +176,6 @@ async def test_what_is_asked_for_twice_is_posted_once_where_the_first_post_settl
         it.desk.server.faults.add("http_slow", seconds=0.2, where={"method": "POST"})
         await it.link.release([WORKING, WORKING])
         await eventually(lambda: it.desk.posts() >= 1)
-        it.link.ask([LookUpOrder(name(7, 0))])
+        it.ask(LookUpOrder(name(7, 0)))
         await it.until(OrderMissing)
         assert (it.desk.posts(), it.of(OrderUnknown)) == (1, [])

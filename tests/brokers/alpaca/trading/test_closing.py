@@ -86,8 +86,8 @@ async def test_a_report_has_it_under_the_journal_s_name_too() -> None:
         await it.link.release([CLOSE])
         await it.until(OrderFilled, 2)
         seen = len(it.of(BrokerReported))
-        it.link.ask([LookUpOrder(CLOSE.client_order_id)])
-        it.link.ask([AskBroker("x")])
+        it.ask(LookUpOrder(CLOSE.client_order_id))
+        it.ask(AskBroker("x"))
         report = await it.until(BrokerReported, seen + 1)
     names = {order.client_order_id for order in (*report.ended_orders, *report.open_orders)}
     assert CLOSE.client_order_id in names
@@ -101,7 +101,7 @@ async def test_it_is_looked_up_and_cancelled_by_the_broker_s_id() -> None:
         it.desk.server.faults.add("order_held_back", seconds=3600)
         await it.link.release([CLOSE])
         await it.until(OrderFound)
-        it.link.ask([LookUpOrder(CLOSE.client_order_id)])
+        it.ask(LookUpOrder(CLOSE.client_order_id))
         again = await it.until(OrderFound, 2)
         await it.link.release([CancelOrder(CLOSE.client_order_id)])
         await eventually(lambda: not it.desk.server.account.working)
@@ -115,7 +115,7 @@ async def test_a_call_without_an_answer_is_unknown_and_what_it_did_is_told_as_th
         await it.link.release([CLOSE])
         assert (await it.until(OrderUnknown)).client_order_id == CLOSE.client_order_id
         await eventually(lambda: bool(foreign(it)))
-        it.link.ask([LookUpOrder(CLOSE.client_order_id)])
+        it.ask(LookUpOrder(CLOSE.client_order_id))
         assert (await it.until(OrderMissing)).client_order_id == CLOSE.client_order_id
         assert it.desk.server.account.positions == {}
 
@@ -133,7 +133,7 @@ async def test_no_report_is_given_that_was_read_while_a_call_was_under_way() -> 
         it.desk.server.faults.add("http_slow", where=DELETE, seconds=0.1)
         seen = len(it.of(BrokerReported))
         await it.link.release([CLOSE])
-        it.link.ask([AskBroker("x")])
+        it.ask(AskBroker("x"))
         await asyncio.sleep(0)
         report = await it.until(BrokerReported, seen + 1)
         answered = await it.until(OrderFound)

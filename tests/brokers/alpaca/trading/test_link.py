@@ -75,7 +75,7 @@ async def test_an_unanswered_submission_is_one_post_and_an_unknown_order(kind: s
         await it.link.release([WORKING])
         assert (await it.until(OrderUnknown)).client_order_id == NAME
         it.desk.server.faults.clear()
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         if parameters.get("moment") == "before":
             assert (await it.until(OrderMissing)).client_order_id == NAME
         else:
@@ -90,7 +90,7 @@ async def test_the_same_order_is_posted_again_only_when_it_is_released_again() -
         it.desk.server.faults.add("http_error", where={"method": "POST"})
         await it.link.release([WORKING])
         await it.until(OrderUnknown)
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderMissing)
         assert it.desk.posts() == 1
         await it.link.release([WORKING])
@@ -212,8 +212,8 @@ async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each
         await it.answered()
         path = "/v2/orders:by_client_order_id"
         it.desk.server.faults.add("http_error", times=4, where={"path": path})
-        it.link.ask([LookUpOrder(NAME), LookUpOrder(NAME), AskBroker("twice")])
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME), LookUpOrder(NAME), AskBroker("twice"))
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderFound)
         assert it.desk.count("GET", path) == 5
         assert [name for name, _ in it.log].count("look_up_unanswered") == 1
@@ -222,12 +222,12 @@ async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each
 async def test_an_order_is_missing_only_after_three_404s_and_found_when_it_shows_up_between() -> None:
     async with linked() as it:
         path = "/v2/orders:by_client_order_id"
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderMissing)
         assert it.desk.count("GET", path) == 3
         await it.desk.orders.submit(WORKING)
         it.desk.server.faults.add("stale_read", times=2, age_s=100, where={"path": path})  # read after write, too early
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderFound)
         assert len(it.of(OrderMissing)) == 1
 
@@ -236,7 +236,7 @@ async def test_an_order_is_not_called_missing_while_its_post_is_under_way() -> N
     async with linked() as it:
         it.desk.server.faults.add("http_hang", where={"method": "POST"})
         await it.link.release([WORKING])
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await it.until(OrderFound)
         kinds = [type(event) for event in it.events if isinstance(event, OrderUnknown | OrderFound | OrderMissing)]
         assert kinds == [OrderUnknown, OrderFound]
@@ -267,7 +267,7 @@ async def test_a_lost_stream_is_told_and_a_whole_report_follows_the_next_connect
 async def test_reports_that_fail_are_told_once_and_tried_until_one_comes() -> None:
     async with linked() as it:
         it.desk.server.faults.add("http_error", times=5, where={"path": "/v2/positions"})
-        it.link.ask([AskBroker("now")])
+        it.ask(AskBroker("now"))
         await it.until(BrokerReported, 2)
         assert len(it.of(BrokerLost)) == 1
         assert [name for name, _ in it.log].count("report_failed") == 5
@@ -278,17 +278,17 @@ async def test_the_broker_reports_each_simulated_minute_and_when_asked() -> None
         reports = [await it.until(BrokerReported, count) for count in (1, 2, 3)]
         assert reports[2].asked_ns - reports[0].time_ns >= 120_000_000_000
     async with linked() as it:
-        it.link.ask([AskBroker("now")])
+        it.ask(AskBroker("now"))
         await it.until(BrokerReported, 2)
 
 
 async def test_a_report_that_an_exit_waits_for_comes_before_the_next_one_is_due() -> None:
     rarely = Timeouts(report_every_s=3600.0, report_gap_s=1800.0, exit_gap_s=0.01, missing_gap_s=0.05)
     async with linked(rarely) as it:
-        it.link.ask([AskBroker("now")])
+        it.ask(AskBroker("now"))
         await asyncio.sleep(0.2)
         assert len(it.of(BrokerReported)) == 1
-        it.link.ask([AskBroker("now", at_once=True)])
+        it.ask(AskBroker("now", at_once=True))
         await it.until(BrokerReported, 2)
 
 
@@ -296,10 +296,10 @@ async def test_a_report_under_way_when_an_exit_begins_to_wait_is_followed_by_ano
     rarely = Timeouts(report_every_s=3600.0, report_gap_s=1800.0, exit_gap_s=0.01, missing_gap_s=0.05)
     async with linked(rarely) as it:
         it.desk.server.faults.add("http_slow", where={"path": "/v2/positions"}, seconds=0.2)
-        it.link.ask([AskBroker("now", at_once=True)])
+        it.ask(AskBroker("now", at_once=True))
         await asyncio.sleep(0.1)
         decided_ns = it.desk.clock.now_ns()
-        it.link.ask([AskBroker("now", at_once=True)])
+        it.ask(AskBroker("now", at_once=True))
         reports = [await it.until(BrokerReported, count) for count in (2, 3)]
     assert reports[0].asked_ns < decided_ns < reports[1].asked_ns
 
@@ -327,7 +327,7 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
     async with linked() as it:
         key = it.desk.server.account.key
         it.desk.server.faults.add("http_error", times=1000, where={"path": "/v2/orders:by_client_order_id"})
-        it.link.ask([LookUpOrder(NAME)])
+        it.ask(LookUpOrder(NAME))
         await eventually(lambda: bool(it.link._own._tasks))
         assert it.desk.server.trade_stream.listeners(key) == 1
         tasks = set(it.link._own._tasks)
