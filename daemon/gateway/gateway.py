@@ -58,7 +58,8 @@ from strategies.kit.units import SECOND_NS
 
 QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
 LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
-REPORT_GAP_S = 2.0
+REPORT_GAP_S = 2.0  # between two reports
+EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
@@ -88,6 +89,7 @@ class Gateway:
         self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
         self._changed = asyncio.Event()  # an order changed
         self._wanted = asyncio.Event()  # a report
+        self._awaited = asyncio.Event()  # one that an exit waits for
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
@@ -222,9 +224,10 @@ class Gateway:
         while True:
             while not self._listening:
                 self._wanted.clear()
-                await self._until_wanted(every_ns)
+                await self._until(self._wanted, every_ns)
             connection = self._connection
             self._wanted.clear()
+            self._awaited.clear()
             self._begun += 1
             try:
                 event = await self.upstream.report(self.books)
@@ -240,10 +243,10 @@ class Gateway:
                 continue  # it would hide the hole
             await self._take_report(self._without_closing(event))
             self._set_ready(True)
-            gap_ns = round(REPORT_GAP_S * SECOND_NS)
-            await self.clock.sleep_until(self.now_ns() + gap_ns)
+            await self.clock.sleep_until(self.now_ns() + round(EXIT_GAP_S * SECOND_NS))
+            await self._until(self._awaited, round((REPORT_GAP_S - EXIT_GAP_S) * SECOND_NS))
             again_ns = 10 * SECOND_NS if self.books.differences and not self.books.doubts else every_ns
-            await self._until_wanted(again_ns)
+            await self._until(self._wanted, again_ns)
 
     def _without_closing(self, event: Reported) -> Reported:
         """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""
@@ -254,9 +257,10 @@ class Gateway:
         lines = [line for line in event.lines if str(line.get("order_id")) not in strange]
         return replace(event, orders=orders, lines=lines)
 
-    async def _until_wanted(self, most_ns: int) -> None:
+    async def _until(self, event: asyncio.Event, most_ns: int) -> None:
+        """Wait for the event, at most so long."""
         due = asyncio.ensure_future(self.clock.sleep_until(self.now_ns() + most_ns))
-        wanted = asyncio.ensure_future(self._wanted.wait())
+        wanted = asyncio.ensure_future(event.wait())
         try:
             await asyncio.wait({due, wanted}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -280,6 +284,7 @@ class Gateway:
         """Wait for a report that begins from now on. Raises TimeoutError."""
         begun = self._begun
         self._wanted.set()
+        self._awaited.set()
         async with asyncio.timeout(within_s), self._reported:
             await self._reported.wait_for(lambda: self._taken_in > begun)
 

@@ -1,0 +1,97 @@
+"""A gateway that dies: what its journal and the broker bring back, and what it does not do twice."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+from daemon.gateway.events import OrderTaken
+from simulator.server import AlpacaServer
+from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from strategies.kit.units import MINUTE_NS
+from tests.support.gateway_stage import OPEN_NS, gateway_on, market, table
+from tests.support.simulator.lone_loop import clock_of_loop
+
+
+def broker(cash: str = "100000") -> AlpacaServer:
+    """The loopback Alpaca, ten minutes after the open."""
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
+    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0)
+    return AlpacaServer(market(), clock_of_loop(OPEN_NS + 10 * MINUTE_NS), accounts=[account], rules=rules)
+
+
+async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 5)
+            await s.place("b", 2, type="limit", limit_price="490", client_order_id="rests")
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        rests = alpaca.account.by_client_id["rests"]
+        alpaca.matching.fill(alpaca.account, rests, Decimal(2), Decimal(490), alpaca.clock.now_ns())
+        alpaca.by_hand("place", symbol="SPY", qty="1", side="buy")
+        await asyncio.sleep(1)
+        async with gateway_on(alpaca, tmp_path) as s:
+            assert (s.held("a"), s.held("b"), s.held("main")) == (
+                {"SPY": Decimal(5)},
+                {"SPY": Decimal(2)},
+                {"SPY": Decimal(1)},
+            )
+            assert s.books.accounts["b"].cash == Decimal(20000) - 980
+            rows = (await s.ask("b", "GET", "/v2/account/activities"))[1]
+            assert [(row["qty"], row["price"]) for row in rows] == [("2", "490")]
+            await s.settled()
+            assert s.verified().difference == ""
+
+
+async def test_an_order_that_was_journaled_and_not_sent_is_looked_up_and_not_sent(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            body = {"symbol": "SPY", "qty": "3", "side": "buy", "type": "market", "time_in_force": "day"}
+            s.gateway.journal.take(
+                OrderTaken(s.gateway.now_ns(), "a", "dead-1", {**body, "client_order_id": "dead-1"}, Decimal(500))
+            )
+            await s.gateway.journal.durable()  # and here it dies
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.until(lambda: not s.books.orders["dead-1"].open)
+            assert not alpaca.account.orders
+            assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "20000.00"
+            await s.place("a", 3, client_order_id="dead-1")
+            await s.settled()
+
+
+async def test_an_order_that_was_sent_and_whose_answer_was_not_journaled_is_found(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            body = {"symbol": "SPY", "qty": "3", "side": "buy", "type": "market", "time_in_force": "day"}
+            body["client_order_id"] = "dead-2"
+            s.gateway.journal.take(OrderTaken(s.gateway.now_ns(), "a", "dead-2", body, Decimal(500)))
+            await s.gateway.journal.durable()
+        await asyncio.sleep(0)
+        alpaca.matching.submit(alpaca.account, body)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(3)})
+            assert len(alpaca.account.orders) == 1
+            assert not s.held("main")
+            await s.settled()
+
+
+async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        for _ in range(5):
+            await s.place("a", 1)
+            await s.place("b", 1)
+        await s.settled()
+        report = s.verified()
+        assert (report.difference, report.stepped, report.other_code) == ("", report.rows, 0)
+
+
+async def test_a_new_sub_account_gets_its_capital_from_main(tmp_path: Path) -> None:
+    async with broker("30000") as alpaca:
+        async with gateway_on(alpaca, tmp_path, table("a", "20000")) as s:
+            assert s.books.main.cash == 10000
+        async with gateway_on(alpaca, tmp_path, table("a", "20000"), table("b", "4000")) as s:
+            assert (s.books.main.cash, s.books.accounts["b"].cash) == (Decimal(6000), Decimal(4000))
+            assert (await s.ask("b", "GET", "/v2/account"))[1]["cash"] == "4000.00"
+            await s.settled()
