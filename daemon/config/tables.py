@@ -51,7 +51,7 @@ class DeskTable:
     model_config: str = ""
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
-    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
+    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,80}$")] = ""
 
 
 @dataclass(frozen=True, slots=True)

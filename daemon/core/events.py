@@ -317,8 +317,11 @@ class OrderAccepted(Event, frozen=True, tag=True):
 
 
 class OrderRejected(Event, frozen=True, tag=True):
+    """The order was refused; `denied`: by a limit of a gateway before the broker, as a gate denies, and not by it."""
+
     client_order_id: str
     reason: str
+    denied: bool | UnsetType = UNSET
 
 
 class OrderFilled(Event, frozen=True, tag=True):

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from daemon.brokers.alpaca import wire
@@ -73,9 +73,10 @@ class AlpacaAdmin:
         reads: TradingReads,
         market: Callable[[], MarketData],
         orders: Callable[[], TradingOrders],
-        feed: FeedTable,
+        settings: DeskSettings,
     ) -> None:
-        self._reads, self._market, self._orders, self._feed = reads, market, orders, feed
+        self._reads, self._market, self._orders, self._settings = reads, market, orders, settings
+        self._feed: FeedTable = settings.feed
 
     async def account(self) -> AccountSummary:
         """GET /v2/account."""
@@ -83,7 +84,7 @@ class AlpacaAdmin:
         level = str(raw.get("options_trading_level"))
         return AccountSummary(
             number=str(raw.get("account_number")),
-            blocked=blocked(raw),
+            blocked=strange(self._settings, raw) or blocked(raw),
             cash=str(raw.get("cash")),
             equity=str(raw.get("equity")),
             options_level=int(level) if level.isascii() and level.isdecimal() else None,
@@ -164,6 +165,22 @@ async def _allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object
         await ask(free)  # keys that are refused altogether are refused here, too
         return free
     return by_subscription
+
+
+def strange(settings: DeskSettings, account: Raw) -> str:
+    """Return why the account behind a gateway cannot be the configured one, "" where it can, and where no gateway is.
+
+    A desk behind it sees loopback addresses alone, so what the addresses prove at Alpaca is proven by its statement.
+    """
+    stated = account.get("gateway")
+    if not isinstance(stated, dict):
+        return ""
+    kind, clock = wire.text(stated.get("account")), settings.clock
+    if kind != settings.desk.account:
+        return f'the gateway serves a {kind or "?"} account, desk.account is "{settings.desk.account}"'
+    if stated.get("real_time") is not False and (clock.sim_start or clock.socket or clock.rate != 1.0):
+        return "the gateway's account is in real time, [clock] is not: take its keys out"
+    return ""
 
 
 def broker_clock(raw: Raw) -> BrokerClock:
@@ -381,7 +398,7 @@ class AlpacaConnection:
     @cached_property
     def admin(self) -> AlpacaAdmin:
         """Return the account outside of the desk."""
-        return AlpacaAdmin(self._reads, lambda: self._market, lambda: self._orders, self._settings.feed)
+        return AlpacaAdmin(self._reads, lambda: self._market, lambda: self._orders, self._settings)
 
     async def close(self) -> None:
         """End the threads of the request queues."""
@@ -414,6 +431,7 @@ class AlpacaConnection:
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,
                 named=closings.named,
+                strange=partial(strange, settings),
             ),
             self._trade_stream,
             ours,

@@ -31,7 +31,7 @@ class AlpacaGuarded:
         self._clock, self._queues = clock, (*guard_queues(clock), market_queue(clock))
         self._orders, self._reads = TradingOrders(sending, self._queues[0]), TradingReads(reading, self._queues[1])
         market = MarketData(data, self._queues[2])
-        self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings.feed)
+        self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings)
         self._changed: dict[str, frozenset[str]] = {}  # by day
         self._ended: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
 

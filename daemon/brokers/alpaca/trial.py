@@ -52,7 +52,7 @@ async def trial(settings: DeskSettings, keys: Credentials, symbol: str, show: Sh
     (orders, reads), market = account_queues(clock), market_queue(clock)
     sending, reading, data = accesses(settings, keys)
     prices, looks = MarketData(data, market), TradingReads(reading, reads)
-    admin = AlpacaAdmin(looks, lambda: prices, lambda: TradingOrders(sending, orders), settings.feed)
+    admin = AlpacaAdmin(looks, lambda: prices, lambda: TradingOrders(sending, orders), settings)
     it = Trial(QueuedClient(sending, orders, METHODS), looks, prices, show)
     try:
         if problem := await _hindrance(settings, admin, looks):

@@ -74,12 +74,17 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
-        _report_rejection(draft, order, event.reason)
+        if event.denied is True:
+            about = f"{order.symbol} {order.side:+d} {wording(event.reason)}"
+            draft.alarm("order_denied", f"{order.client_order_id}: {event.reason}", once=True, about=about)
+        else:
+            _report_rejection(draft, order, event.reason)
         if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds another quantity
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    _count_fate(draft, order)
+    if not (isinstance(event, OrderRejected) and event.denied is True):  # a denial: no order of this desk is wrong
+        _count_fate(draft, order)
 
 
 def _report_rejection(draft: Draft, order: Order, reason: str) -> None:

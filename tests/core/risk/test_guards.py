@@ -389,6 +389,16 @@ def test_too_many_rejections_among_the_last_orders_halt() -> None:
     assert list(d.state.risk.outcomes) == []
 
 
+def test_what_a_gateway_denies_is_told_and_is_no_rejection() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=2)))
+    for minute in range(4):
+        d.bar(minute)
+        order = sent(d.answer(BUY_CALL)).client_order_id
+        effects = d.put(OrderRejected(d.state.now_ns, order, "gateway: no new risk: operator: news", denied=True))
+        assert alarms(effects) == (["order_denied"] if minute == 0 else [])  # once for each wording
+    assert (list(d.state.risk.outcomes), d.halted()) == ([], "")
+
+
 def test_an_order_that_is_accepted_and_then_rejected_counts_once() -> None:
     d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=4, reject_rate_max=0.8)))
     for minute in range(4):

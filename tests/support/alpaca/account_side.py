@@ -9,7 +9,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import EventLogger
 from daemon.brokers.clock_check import ClockCheck
-from daemon.config.tables import FeedTable
+from daemon.config.tables import DeskSettings
 from daemon.host.time.clock import Clock
 
 LIMIT_S = 2.0
@@ -26,7 +26,7 @@ def admin_of(reads: TradingReads, orders: TradingOrders | None = None, market: M
         assert market is not None
         return market
 
-    return AlpacaAdmin(reads, given_market, given_orders, FeedTable())
+    return AlpacaAdmin(reads, given_market, given_orders, DeskSettings())
 
 
 def clock_check(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+GATEWAY = "gateway: "  # begins the words of a limit of `rltrader-gateway`
 _JITTER = random.SystemRandom()
 
 
@@ -188,6 +189,8 @@ class OwnOrders:
         if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
             self.look_up_soon(name)
             return OrderUnknown(self._clock.now_ns(), name)
+        if refused.status == 403 and refused.message.startswith(GATEWAY):
+            return OrderRejected(self._clock.now_ns(), name, refused.message, denied=True)
         return OrderRejected(self._clock.now_ns(), name, str(refused))
 
     def cancel_soon(self, name: str) -> None:

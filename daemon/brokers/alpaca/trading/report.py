@@ -289,10 +289,12 @@ class Reporter:
         *,
         agreed_ns: Callable[[], int] = lambda: 0,
         named: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
+        strange: Callable[[Raw], str] = lambda _account: "",
     ) -> None:
         """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
 
-        `named` gives an order of the broker's own call the journal's name.
+        `named` gives an order of the broker's own call the journal's name, `strange` says why the account cannot be the
+        configured one.
         """
         self._reads = reads
         self._clock = clock
@@ -301,6 +303,7 @@ class Reporter:
         self._check = check
         self._agreed_ns = agreed_ns
         self._named = named
+        self._strange = strange
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
@@ -508,7 +511,7 @@ class Reporter:
             asked_ns=asked_ns,
             account=number,
             cash=cash,
-            blocked=blocked(account),
+            blocked=self._strange(account) or blocked(account),
             positions=positions,
             open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
             ended_orders=tuple(sorted(new_ended, key=_submitted)),
