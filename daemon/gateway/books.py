@@ -71,6 +71,11 @@ class Moving(msgspec.Struct):
     symbol: str
     parts: dict[str, Part]
 
+    @property
+    def total(self) -> Decimal:
+        """The signed quantity of all parts."""
+        return sum((part.quantity for part in self.parts.values()), ZERO)
+
 
 class SubAccount(msgspec.Struct):
     """The books of one sub-account. `suspended` is its own fence."""

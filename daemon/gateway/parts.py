@@ -34,6 +34,8 @@ from daemon.gateway.events import MAIN
 CENT = Decimal("0.01")
 GRID = Decimal("1e-9")  # of a fraction of a share
 SHARE_LEG = "OPTRD"
+EARLY = "early OPTRD"
+"""The kind of `Moving` of shares that were booked before their line came."""
 UNKNOWN_LINE = "gateway_line_unowned"
 """The alarm of a line that is `main`'s because nobody else's it can be said to be."""
 
@@ -53,10 +55,14 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Division(msgspec.Struct, frozen=True):
-    """A line's parts by sub-account, and why a person should look at it, "" where all is clear."""
+    """A line's parts by sub-account, and why a person should look at it, "" where all is clear.
+
+    `early`: the parts were booked from the broker's positions, before the line came.
+    """
 
     parts: dict[str, Part]
     doubt: str = ""
+    early: bool = False
 
 
 def line_of(row: Json) -> Line:
@@ -251,7 +257,7 @@ def _moving(books: Books, line: Line, symbol: str = "") -> Moving | None:
     """Return, and take out, what an earlier line of this action took away; None where that is not certain."""
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
     if len(alike) > 1 and not symbol:
-        alike = [m for m in alike if -sum(p.quantity for p in m.parts.values()) == line.quantity]
+        alike = [m for m in alike if -m.total == line.quantity]
     if len(alike) != 1:
         return None
     books.moving.remove(alike[0])
@@ -284,12 +290,9 @@ def _reorganisation(books: Books, line: Line) -> Division:
 
 def _contracts(books: Books, line: Line) -> Division:
     """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone."""
-    early = books.settled.get(line.symbol)
-    if early is not None:  # booked from the broker's positions, before this line came
-        ended = {name: -quantity for name, quantity in early.items()}
-        if line.kind != "OPTRD":
-            _note_ended(books, line, ended)
-        return Division({})
+    early = books.settled.pop(line.symbol, None)
+    if early is not None:
+        return Division({name: Part(-quantity) for name, quantity in early.items()}, early=True)
     side = -1 if line.quantity < 0 else 1
     held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}
     total = abs(sum(held.values(), ZERO))
@@ -312,10 +315,14 @@ def _note_ended(books: Books, line: Line, ended: Mapping[str, Decimal]) -> None:
 
 def _share_leg(books: Books, line: Line) -> Division:
     """The shares of an exercise or an assignment, by whose contracts ended for them."""
+    early = next((m for m in books.moving if (m.kind, m.symbol, m.total) == (EARLY, line.symbol, line.quantity)), None)
+    if early is not None:
+        books.moving.remove(early)
+        return Division(early.parts, early=True)
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
     if line.price is not None:
         alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == line.price] or alike
-    alike = [m for m in alike if sum(abs(p.quantity) for p in m.parts.values()) * 100 == abs(line.quantity)]
+    alike = [m for m in alike if abs(m.total) * 100 == abs(line.quantity)]
     if not alike:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
         return Division({MAIN: Part(line.quantity, line.amount, -line.amount)}, doubt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
@@ -18,13 +18,14 @@ from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fi
 from daemon.core.broker.ledger import AMENDED, turn
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.session import new_york_date
+from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     LOST,
     SENDING,
     UNKNOWN,
     Books,
     GatewayOrder,
+    Moving,
     Part,
     SubAccount,
     line_stamp,
@@ -56,11 +57,12 @@ from daemon.gateway.events import (
     Unanswered,
     Updated,
 )
-from daemon.gateway.parts import UNKNOWN_LINE, Line, divide, line_of
+from daemon.gateway.parts import EARLY, UNKNOWN_LINE, Line, divide, line_of
 from strategies.kit.units import SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
 CENT = Decimal("0.01")
+CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
 FILLS = ("fill", "partial_fill")
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
@@ -146,20 +148,24 @@ class Machine:
             return
         cost = books.move(event.source, event.target, event.cash, event.symbol, event.quantity)
         for name, sign in ((event.source, -1), (event.target, 1)):
-            day = new_york_date(event.time_ns).isoformat()
-            kind = SHARES if event.quantity else TRANSFER
-            fields: Json = {
-                "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name}')}",
-                "activity_type": kind,
-                "date": day,
-                "net_amount": text(sign * event.cash),
-                "description": event.why,
-                "status": "executed",
-            }
+            if event.cash:
+                self._note_moved(name, TRANSFER, event.why, sign * event.cash, {})
             if event.quantity:
                 price = abs(cost / event.quantity / multiplier(event.symbol))
-                fields |= {"symbol": event.symbol, "qty": text(sign * event.quantity), "price": text(price)}
-            books.note(books.accounts[name], fields)
+                shares = {"symbol": event.symbol, "qty": text(sign * event.quantity), "price": text(price)}
+                self._note_moved(name, SHARES, event.why, ZERO, shares)
+
+    def _note_moved(self, name: str, kind: str, why: str, cash: Decimal, shares: Json) -> None:
+        books = self.books
+        fields: Json = {
+            "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name} {kind}')}",
+            "activity_type": kind,
+            "date": new_york_date(books.now_ns).isoformat(),
+            "net_amount": text(cash),
+            "description": why,
+            "status": "executed",
+        }
+        books.note(books.accounts[name], fields | shares)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -403,7 +409,8 @@ class Machine:
         if division.doubt:
             self._do(Alarm(UNKNOWN_LINE, division.doubt))
         for name, part in division.parts.items():
-            books.book(name, line.symbol, part)
+            if not division.early:
+                books.book(name, line.symbol, part)
             told = {**row, "id": name_of_part(line.id, name)}
             if len(division.parts) > 1 or name != MAIN:
                 told["net_amount"] = text(part.amount)
@@ -423,22 +430,25 @@ class Machine:
         Shares beyond the books, as many as the contracts stand for, show an exercise at the strike.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
+        closed = new_york_minute(books.now_ns) >= CLOSED_MIN
+        over = (today + timedelta(days=int(closed))).isoformat()
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
-            if contract is None or symbol in books.broker_held or date.fromisoformat(contract.expiry) > today:
-                continue
-            if books.broker_account.get("market_open") and contract.expiry == today.isoformat():
+            if contract is None or symbol in books.broker_held or contract.expiry >= over:
                 continue
             holders = books.holders(symbol)
             shares = sum(holders.values(), ZERO) * 100 * contract.right
             beyond = books.broker_held.get(contract.root, ZERO) - sum(books.holders(contract.root).values(), ZERO)
+            legs = {}
             for name, quantity in holders.items():
                 books.book(name, symbol, Part(-quantity))
                 if beyond == shares:
-                    part = quantity * 100 * contract.right
-                    books.book(name, contract.root, Part(part, -part * contract.strike, part * contract.strike))
+                    leg = quantity * 100 * contract.right
+                    legs[name] = Part(leg, -leg * contract.strike, leg * contract.strike)
+                    books.book(name, contract.root, legs[name])
             books.settled[symbol] = holders
-            if beyond == shares:
+            if legs:
+                books.moving.append(Moving(EARLY, contract.expiry, contract.root, legs))
                 self._do(Alarm("gateway_exercised", f"{symbol}: {text(shares)} {contract.root} for it"))
 
     def _compare(self, asked_ns: int) -> None:

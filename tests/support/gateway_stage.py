@@ -146,8 +146,7 @@ async def gateway_on(
     settings = GatewaySettings(
         GatewayTable(state_dir=str(folder), port=0), limits or AccountLimits(), tables, upstream_settings
     )
-    sim = broker.clock
-    clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, sim.rate, sim.real_ns)
+    clock = Clock.real(broker.clock.now_ns)
     log = Log("error", "json", stream=io.StringIO())
     upstream = Upstream(settings.upstream, keys_of(broker), clock, log)
     journal = open_journal(folder, "paper", settings.guards)

@@ -1,0 +1,183 @@
+"""The broker's ledger, end to end: fees, dividends, splits, exercises, busts and transfers reach their owners."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from simulator.trading.venue import Rules
+from strategies.kit.units import MINUTE_NS
+from tests.support.gateway_stage import CALL, SESSIONS, Stage, stage
+
+CLOSE_NS = SESSIONS[0].close_ns
+FILLS = (1000, 1000)
+LIMIT = {"type": "limit", "limit_price": "99"}
+
+
+async def hold(s: Stage, name: str, quantity: int, symbol: str = "SPY") -> None:
+    """Buy and wait for it."""
+    more = LIMIT if symbol == CALL else {}
+    before = s.held(name).get(symbol, Decimal(0))
+    await s.place(name, quantity, symbol=symbol, **more)
+    await s.until(lambda: s.held(name).get(symbol) == before + quantity)
+
+
+async def pass_to(s: Stage, ns: int) -> None:
+    """Time goes to `ns`, all that lies between happens, and a report is taken."""
+    s.broker.clock.jump_to(ns)
+    s.broker.back_office.advance(ns)
+    await s.gateway.reported(30)
+
+
+async def test_a_split_of_what_a_person_holds_too(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="3", side="buy")
+        await hold(s, "a", 5)
+        await hold(s, "b", 4)
+        s.broker.faults.add("split", symbol="SPY", ratio="1.5")
+        await s.until(lambda: s.broker.account.quantity("SPY") == 18)
+        await s.gateway.reported(30)
+        # 3 for 2 of 5, 4 and 3: 7.5, 6 and 4.5; whole shares for a and b, and main has the half that is left of a's
+        assert (s.held("a"), s.held("b"), s.held("main")) == (
+            {"SPY": Decimal(7)},
+            {"SPY": Decimal(6)},
+            {"SPY": Decimal(5)},
+        )
+        await s.settled()
+        rows = (await s.ask("a", "GET", "/v2/account/activities", activity_types="SPLIT"))[1]
+        assert [(row["symbol"], row["qty"]) for row in rows] == [("SPY", "2")]
+        assert s.verified().difference == ""
+
+
+async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        await hold(s, "b", 4)
+        for books in s.books.held.values():  # held since the day before
+            books[:] = [("2025-06-01", held) for _, held in books[-1:]]
+        cash = {name: s.books.accounts[name].cash for name in ("a", "b")}
+        s.broker.faults.add("dividend", symbol="SPY", amount="1.50")
+        await s.until(lambda: any(row.fields["activity_type"] == "DIV" for row in s.broker.account.activities))
+        await s.gateway.reported(30)
+        assert s.books.accounts["a"].cash - cash["a"] == Decimal("7.50")
+        assert s.books.accounts["b"].cash - cash["b"] == Decimal("6.00")
+        rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="DIV"))[1]
+        assert [(row["net_amount"], row["qty"]) for row in rows] == [("6", "4")]
+        await s.settled()
+
+
+async def test_a_deposit_is_mains(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add("transfer", amount="250")
+        await s.until(lambda: s.broker.account.cash == 100250)
+        await s.gateway.reported(30)
+        assert s.books.main.cash == 60250
+        assert (await s.ask("a", "GET", "/v2/account/activities"))[1] == []
+        await s.settled()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_contracts_in_the_money_become_their_holders_shares(tmp_path: Path, late: bool) -> None:
+    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, late_activities=late)
+    contract = "SPY250602C00499000"
+    async with stage(tmp_path, rules=rules, cash="300000") as s:
+        await s.gateway.transfer("main", "a", Decimal(100000), "", Decimal(0), "anna", "room")
+        await s.gateway.transfer("main", "b", Decimal(100000), "", Decimal(0), "anna", "room")
+        await hold(s, "a", 2, contract)
+        await hold(s, "b", 1, contract)
+        await pass_to(s, CLOSE_NS + MINUTE_NS)
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(200)}, {"SPY": Decimal(100)})
+        cash = s.books.accounts["a"].cash
+        await s.settled()
+        await pass_to(s, SESSIONS[1].open_ns + 5 * MINUTE_NS)  # the ledger's lines come by now: nothing twice
+        assert s.books.accounts["a"].cash == cash
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(200)}, {"SPY": Decimal(100)})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_contracts_out_of_the_money_lapse(tmp_path: Path, late: bool) -> None:
+    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, late_activities=late)
+    contract = "SPY250602C00510000"
+    async with stage(tmp_path, rules=rules) as s:
+        await s.place("a", 2, symbol=contract, type="limit", limit_price="1")
+        await s.until(lambda: s.held("a") == {contract: Decimal(2)})
+        await pass_to(s, CLOSE_NS + MINUTE_NS)
+        assert s.held("a") == {}
+        await pass_to(s, SESSIONS[1].open_ns + 5 * MINUTE_NS)
+        await s.settled()
+
+
+async def test_fees_of_contracts_are_divided_by_them(tmp_path: Path) -> None:
+    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, fee_per_contract=Decimal("0.05"))
+    contract = "SPY250603C00500000"
+    async with stage(tmp_path, rules=rules) as s:
+        await s.place("a", 2, symbol=contract, **LIMIT)
+        await s.place("b", 1, symbol=contract, **LIMIT)
+        await s.until(lambda: bool(s.held("a")) and bool(s.held("b")))
+        cash = {name: s.books.accounts[name].cash for name in ("a", "b")}
+        await pass_to(s, CLOSE_NS + MINUTE_NS)
+        assert cash["a"] - s.books.accounts["a"].cash == Decimal("0.10")
+        assert cash["b"] - s.books.accounts["b"].cash == Decimal("0.05")
+        await s.settled()
+
+
+@pytest.mark.parametrize(("kind", "held"), [("trade_bust", 0), ("trade_correct", 4)])
+async def test_a_bust_and_a_correction_are_their_owners(tmp_path: Path, kind: str, held: int) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "b", 3)
+        await hold(s, "a", 4)  # the newest fill is the one that is amended
+        s.broker.faults.add(kind, shift="-1.00")
+        await s.until(lambda: any(row.amends for row in s.broker.account.activities))
+        price = Decimal("499.01")
+        await s.until(lambda: s.books.accounts["a"].cash == 20000 - held * price)
+        assert s.held("a").get("SPY", Decimal(0)) == held
+        assert s.held("b") == {"SPY": Decimal(3)}
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+async def test_cash_and_shares_move_by_name(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="3.5", side="buy")
+        await s.until(lambda: s.held("main") == {"SPY": Decimal("3.5")})
+        await s.gateway.transfer("main", "a", Decimal(500), "SPY", Decimal(3), "anna", "hers to trade")
+        assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(3)}, {"SPY": Decimal("0.5")})
+        rows = (await s.ask("a", "GET", "/v2/account/activities"))[1]
+        assert sorted((row["activity_type"], row["net_amount"], row.get("qty")) for row in rows) == [
+            ("JNLC", "500", None),
+            ("JNLS", "0", "3"),
+        ]
+        await s.place("a", 3, "sell")
+        await s.until(lambda: not s.held("a"))
+        await s.settled()
+        for cash, symbol, quantity, words in (
+            ("999999", "", "0", "a has"),
+            ("0", "SPY", "1", "a has 0 SPY"),
+            ("-1", "", "0", "above 0"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                await s.gateway.transfer("a", "b", Decimal(cash), symbol, Decimal(quantity), "anna", "")
+        with pytest.raises(ValueError, match="whole shares"):
+            await s.gateway.transfer("main", "b", Decimal(0), "SPY", Decimal("0.5"), "anna", "")
+
+
+async def test_a_difference_that_nothing_explains_denies_new_risk_and_is_named(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 2)
+        s.broker.account.cash -= Decimal("0.01")
+        await s.gateway.reported(30)
+        assert not s.books.doubts  # it may be news on its way
+        await asyncio.sleep(11)
+        await s.gateway.reported(30)
+        assert s.books.doubts == ("cash 98999.98 in the sub-accounts, 98999.97 at the broker",)
+        assert "sub-accounts and broker differ: cash 98999.98" in (await s.refused("b", 1))[2]
+        await s.place("a", 2, "sell")
+        await s.until(lambda: not s.held("a"))
+        s.broker.account.cash += Decimal("0.01")
+        await s.gateway.reported(30)
+        await s.place("b", 1)
