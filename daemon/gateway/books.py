@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -186,7 +186,8 @@ class Books(msgspec.Struct):
     now_ns: int = 0
     seq: int = 0
     accounts: dict[str, SubAccount] = {}
-    orders: dict[str, GatewayOrder] = {}  # by name
+    orders: dict[str, GatewayOrder] = {}  # by name, each sub-account's in the order in which they were taken
+    live: dict[str, str] = {}  # name -> symbol, of those that may still fill
     names: dict[str, str] = {}  # the broker's id -> name
     lines: dict[str, tuple[int, dict[str, Part]]] = {}  # id and status of a ledger line -> when, and who got what
     trades: dict[str, list[Trade]] = {}  # by New York date
@@ -223,7 +224,32 @@ class Books(msgspec.Struct):
 
     def working(self, symbol: str) -> list[GatewayOrder]:
         """Return all orders of a symbol that may still fill, whoever's."""
-        return [order for order in self.orders.values() if order.symbol == symbol and order.open]
+        return [self.orders[name] for name, traded in self.live.items() if traded == symbol]
+
+    def open_orders(self) -> list[GatewayOrder]:
+        """Return all orders that may still fill."""
+        return [self.orders[name] for name in self.live]
+
+    def taken_since(self, ns: int) -> Iterator[GatewayOrder]:
+        """Yield the orders of all sub-accounts but `main` that were taken at `ns` or later, newest first."""
+        for order in reversed(self.orders.values()):
+            if order.account != MAIN:
+                if order.created_ns < ns:
+                    return
+                yield order
+
+    def keep(self, order: GatewayOrder) -> None:
+        """Put an order under its name, and among those that may still fill, or no longer."""
+        self.orders[order.name] = order
+        if order.open:
+            self.live[order.name] = order.symbol
+        else:
+            self.live.pop(order.name, None)
+
+    def drop(self, name: str) -> None:
+        """Forget a name; its order may stand under another."""
+        del self.orders[name]
+        self.live.pop(name, None)
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
         """Return how much of a long holding its own working sales keep."""
@@ -232,7 +258,7 @@ class Books(msgspec.Struct):
 
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""
-        entries = (o for o in self.orders.values() if o.account == account and o.open and o.opens)
+        entries = (o for o in self.open_orders() if o.account == account and o.opens)
         return sum((order.left * order.reserve * multiplier(order.symbol) for order in entries), ZERO)
 
     def show(self, order: GatewayOrder, row: Json) -> bool:
@@ -249,6 +275,7 @@ class Books(msgspec.Struct):
         order.row, order.status, order.id = row, status or order.status, str(row["id"])
         order.quantity = wire.optional_decimal(row, "qty")
         self.names[order.id] = order.name
+        self.keep(order)
         return True
 
     # --- what changes holdings and cash -------------------------------------------------------------------------------
@@ -372,7 +399,7 @@ class Books(msgspec.Struct):
         for name, order in list(self.orders.items()):
             ended_ns = _updated_ns(order.row) if order.row else order.created_ns
             if not order.open and new_york_date(ended_ns).isoformat() < orders_from:
-                del self.orders[name]
+                self.drop(name)
                 self.names.pop(order.id, None)
         for line, (at_ns, _) in list(self.lines.items()):
             if new_york_date(at_ns).isoformat() < lines_from:

@@ -1,7 +1,7 @@
 """The running gateway: clients' requests become events, events become requests to the broker, news goes to its owner.
 
-`Gateway` is the backend of Alpaca's protocols for all sub-accounts. An order is in the journal before it leaves; what
-the broker says is in the journal before a client hears it.
+`Gateway` is the backend of Alpaca's protocols for all sub-accounts. An order is durable in the journal before it
+leaves. What the broker says is passed on at once: after a crash nobody is served until the broker has said it again.
 """
 
 from __future__ import annotations
@@ -117,11 +117,12 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self.do(Started(self.now_ns(), self.journal.code))
-        for order in list(self.books.orders.values()):
-            if order.open and not order.known:
+        for order in self.books.open_orders():
+            if not order.known:
                 self._look_up_soon(order)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.journal.commit_on(), name="journal")
                 group.create_task(self._stream.run(), name="trade stream")
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
@@ -191,9 +192,8 @@ class Gateway:
             await self._came.wait()
             self._came.clear()
             updates, self._incoming = self._incoming, []
-            effects = [effect for update in updates for effect in self.journal.take(Updated(self.now_ns(), update))]
-            await self.journal.durable()
-            self._act(effects)
+            for update in updates:
+                self._act(self.journal.take(Updated(self.now_ns(), update)))
 
     def _on_stream(self, listening: bool, detail: str) -> None:
         self._listening = listening
@@ -367,8 +367,8 @@ class Gateway:
     def orders(self, account: str, *, only_open: bool) -> Iterable[GatewayOrder]:
         """The orders of a sub-account that the broker showed."""
         self._require_whole()
-        mine = (o for o in self.books.orders.values() if o.account == account and o.known)
-        return [order for order in mine if order.open or not only_open]
+        among = self.books.open_orders() if only_open else self.books.orders.values()
+        return [order for order in among if order.account == account and order.known]
 
     def order(self, account: str, order_id: str) -> GatewayOrder | None:
         """One of its orders by the broker's id; None for others'."""
@@ -520,7 +520,7 @@ class Gateway:
             self._log("gateway_unanswered", order=name, problem=str(error))
             await self._without_answer(order)
             raise Refusal(504, None, "gateway: the broker has not answered: look the order up by its name") from None
-        await self.do(Answered(self.now_ns(), name, row))
+        self._act(self.journal.take(Answered(self.now_ns(), name, row)))
         self._end_closing(name)
         return row
 
@@ -542,9 +542,9 @@ class Gateway:
         """Wait until the siblings' entries are gone; False when one stays."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.gateway.cancel_s):
-                while any(self.books.orders[name].open for name in names if name in self.books.orders):
+                while not self.books.live.keys().isdisjoint(names):
                     await self._changed.wait()
-        return not any(self.books.orders[name].open for name in names if name in self.books.orders)
+        return self.books.live.keys().isdisjoint(names)
 
     async def _cancel_sibling(self, order_id: str) -> None:
         try:
@@ -626,7 +626,7 @@ class Gateway:
     async def cancel_all(self, account: str) -> list[Json]:
         """DELETE /v2/orders: its own, one by one."""
         rows: list[Json] = []
-        for order in [o for o in self.books.orders.values() if o.account == account and o.open and o.known]:
+        for order in [o for o in self.books.open_orders() if o.account == account and o.known]:
             try:
                 await self.cancel(account, order.id)
                 rows.append({"id": order.id, "status": 200})
@@ -712,7 +712,7 @@ class Gateway:
             await self.cancel_all(account)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.gateway.cancel_s):
-                    while any(o.open for o in self.books.orders.values() if o.account == account):
+                    while any(o.account == account for o in self.books.open_orders()):
                         await self._changed.wait()
         rows: list[Json] = []
         for symbol in list(self.books.accounts[account].holdings):

@@ -1,4 +1,4 @@
-"""The gateway's journal: every event durable before it is acted on, and the books made again from it.
+"""The gateway's journal: an order durable before it leaves, and the books made again from all rows.
 
 The file is a desk's: append-only rows in a hash chain, snapshots beside them. `GatewayJournal.take` steps an event at
 once; `durable` returns when it is on the disk, with all that others took meanwhile in the same commit.
@@ -55,6 +55,7 @@ class GatewayJournal:
         self._writer = JournalWriter(state.journal, ballast_mib)
         self._batch = CommitBatch()
         self._lock = asyncio.Lock()
+        self._waiting = asyncio.Event()
         self._taken = self._durable = 0
         self._snapshot_seq = self.machine.books.seq
 
@@ -70,6 +71,7 @@ class GatewayJournal:
         kind, payload, what = type(event).__name__, encoded(event), encoded_effects(effects)
         self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, what))
         self._taken += 1
+        self._waiting.set()
         if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS:
             self._snapshot()
         return effects
@@ -85,6 +87,13 @@ class GatewayJournal:
                 await self._writer.write(batch)
                 await self._writer.durable()
                 self._durable = taken
+
+    async def commit_on(self) -> None:
+        """Commit what nobody waits for, until cancelled. Raises WriteFailed."""
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            await self.durable()
 
     def _snapshot(self) -> None:
         books = self.machine.books

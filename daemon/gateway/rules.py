@@ -15,7 +15,7 @@ from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import parse_occ
-from daemon.gateway.books import Books, GatewayOrder
+from daemon.gateway.books import LOST, Books, GatewayOrder
 from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
@@ -74,8 +74,8 @@ def judge(
 def closed_symbols(books: Books) -> frozenset[str]:
     """Return the symbols that `main` is short in or sells short."""
     short = {symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0}
-    for order in books.orders.values():
-        if order.account == MAIN and order.open and order.side == "sell" and order.symbol not in short:
+    for order in books.open_orders():
+        if order.account == MAIN and order.side == "sell" and order.symbol not in short:
             sold = books.held_for_orders(MAIN, order.symbol)
             if sold > books.main.quantity(order.symbol):
                 short.add(order.symbol)
@@ -206,9 +206,7 @@ def account_power(books: Books) -> Decimal:
     figure = wire.optional_decimal(books.broker_account, "non_marginable_buying_power")
     if figure is None:
         figure = books.broker_cash
-    since = (
-        o for o in books.orders.values() if o.opens and o.created_ns >= books.reported_ns and o.status != "missing"
-    )
+    since = (o for o in books.taken_since(books.reported_ns) if o.opens and o.status != LOST)
     taken = sum(((o.left + o.filled) * o.reserve * multiplier(o.symbol) for o in since), ZERO)
     return max(figure - taken, ZERO)
 
@@ -235,7 +233,7 @@ def _within_limits(view: View, account: str, order: Ticket, added: Decimal) -> N
             raise _denied(words)
     if limits.orders_a_minute:
         since_ns = view.now_ns - MINUTE_NS
-        lately = sum(o.created_ns > since_ns and o.account != MAIN for o in books.orders.values())
+        lately = sum(1 for _ in books.taken_since(since_ns))
         if lately >= limits.orders_a_minute:
             raise _denied(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
 
@@ -247,8 +245,8 @@ def exposure(view: View, accounts: tuple[str, ...], root: str = "") -> Decimal:
         for symbol, holding in books.accounts[name].holdings.items():
             if not root or root_of(symbol) == root:
                 total += abs(holding.qty) * view.prices.get(symbol, holding.average) * multiplier(symbol)
-    for order in books.orders.values():
-        if order.account in accounts and order.open and order.opens and (not root or root_of(order.symbol) == root):
+    for order in books.open_orders():
+        if order.account in accounts and order.opens and (not root or root_of(order.symbol) == root):
             total += order.left * order.reserve * multiplier(order.symbol)
     return total
 

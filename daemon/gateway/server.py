@@ -251,7 +251,7 @@ def status_of(gateway: Gateway) -> Json:
             "reserved": money(books.reserved(name)),
             "suspended": account.suspended,
             "positions": {symbol: text(holding.qty) for symbol, holding in sorted(account.holdings.items())},
-            "open_orders": sum(order.account == name and order.open for order in books.orders.values()),
+            "open_orders": sum(order.account == name for order in books.open_orders()),
         }
         for name, account in books.accounts.items()
     ]

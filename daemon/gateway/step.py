@@ -196,7 +196,7 @@ class Machine:
                     quantity=event.quantity, closing=True,
                 )  # fmt: skip
                 how = "close"
-        books.orders[event.name] = order
+        books.keep(order)
         for name in order.against:
             self._do(CancelSibling(books.orders[name].id))
         self._do(Send(event.name, how))
@@ -209,12 +209,11 @@ class Machine:
             strange = books.orders.get(real)
             if strange is not None and strange is not order:
                 self._give(strange, order)  # its news came before the answer, as `main`'s
-                del books.orders[name]
+                books.drop(name)
                 books.show(strange, row)
                 return
-            del books.orders[name]
+            books.drop(name)
             order.name = real
-            books.orders[real] = order
         books.show(order, row)
 
     def _give(self, strange: GatewayOrder, to: GatewayOrder) -> None:
@@ -246,6 +245,7 @@ class Machine:
         order = self.books.orders[name]
         if not order.known:
             order.status = status
+            self.books.keep(order)
 
     def _adopt(self, row: Json) -> GatewayOrder:
         """Take in an order that no sub-account sent: `main`'s, or the one's whose guard's prefix its name bears."""
@@ -259,7 +259,6 @@ class Machine:
         order = GatewayOrder(account, name, wire.text(row.get("symbol")), side, "", created_ns, reserve=price)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
             order.account = replaced.account
-        books.orders[name] = order
         books.show(order, row)
         return order
 
@@ -373,9 +372,10 @@ class Machine:
             self._line(line, rows[line.id], event.ex_dates.get(line.id, ""))
         self._settle_without_ledger()
         self._compare(event.asked_ns)
-        self._mark_day()
+        if books.day[0] != new_york_date(books.now_ns).isoformat():
+            books.forget()
+            self._begin_day()
         books.reported_ns = event.asked_ns
-        books.forget()
 
     def _ledger_fill(self, row: Json) -> None:
         """Book a fill of the ledger, unless the stream brought it."""
@@ -473,11 +473,9 @@ class Machine:
                 self._do(Alarm("gateway_differs", words))
         books.doubts = lasting
 
-    def _mark_day(self) -> None:
+    def _begin_day(self) -> None:
         """Note what the sub-accounts are worth at the first report of a New York date; each one's equity of before."""
         books, today = self.books, new_york_date(self.books.now_ns).isoformat()
-        if books.day[0] == today:
-            return
         books.day = (today, sum((books.worth(n, books.marks) for n in books.accounts if n != MAIN), ZERO))
         for name, account in books.accounts.items():
             account.last_equity = books.worth(name, books.marks)

@@ -168,7 +168,7 @@ class Upstream:
 
     async def _left_out(self, books: Books, orders: Mapping[str, Json], lines: Sequence[Json]) -> list[Json]:
         """Read orders that no list has: working ones by the books that ended, and those that a fill names."""
-        ids = {order.id for order in books.orders.values() if order.open and order.id}
+        ids = {order.id for order in books.open_orders() if order.id}
         ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
         return [await self.reads.order_by_id(order_id) for order_id in sorted(ids - orders.keys())]
 
