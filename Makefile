@@ -142,6 +142,7 @@ bench: .venv/.installed-tests
 	@.venv/bin/python -m bench.live.recovery
 	@.venv/bin/python -m bench.live.exits
 	@.venv/bin/python -m bench.live.protection
+	@.venv/bin/python -m bench.live.gateway
 
 # The peer has an environment of its own: it is installed here on request, and is no dependency.
 NAUTILUS := .venv/peers/nautilus

@@ -187,7 +187,7 @@ class Watch:
         if not self._looks:
             return [(False, f"account: {self._problem}")]
         look, beat = self._looks[-1].look, self.beat
-        right = beat is None or beat.account == look.number
+        right = beat is None or self._is_its_own(look)
         other = "" if right or beat is None else f", and the desk trades {beat.account}: use that account's keys"
         ahead = f"clock: the broker's is {look.ahead_s:+.1f} s ahead of this host's"
         fenced = " It is fenced: it takes no new order" if look.fenced else ""
@@ -256,8 +256,19 @@ class Watch:
             actions += self._case("guard_clock", abs(look.ahead_s) > CLOCK_S, ahead, now_s)
             expected = self.beat.account if self.beat is not None else ""
             other = f"these keys open account {look.number}, and the desk's is {expected}: it acts not"
-            actions += self._case("guard_keys", bool(expected) and look.number != expected, other, now_s)
+            actions += self._case("guard_keys", bool(expected) and not self._is_its_own(look), other, now_s)
         return actions
+
+    def _is_its_own(self, look: AccountLook) -> bool:
+        """Return whether the account is the desk's, or the one behind the gateway through which it trades."""
+        return self.beat is not None and (self.beat.account == look.number or self._is_shared(look))
+
+    def _is_shared(self, look: AccountLook) -> bool:
+        """Return whether the desk has a sub-account of it: what others hold there, and may buy, is none of the guard's.
+
+        It then takes no fence and closes nothing: both would hit the others.
+        """
+        return self.beat is not None and bool(look.number) and self.beat.account.startswith(f"{look.number}-")
 
     def _fresh_look(self, now_s: float) -> AccountLook | None:
         fresh_s = now_s - 2 * self._rules.look_s - LOOK_S
@@ -271,7 +282,7 @@ class Watch:
         first_s = self._looks[0].asked_s
         twice = len(self._looks) == 2 and first_s >= since_s and first_s > self._acted_s
         due = rules.act != "alarm" and silent_s >= rules.act_s and self._looks[-1].asked_s > self._settled_s
-        doubt = now_s - max(self._late_s, self._ordered_s()) < rules.act_s or look.number != beat.account
+        doubt = now_s - max(self._late_s, self._ordered_s()) < rules.act_s or not self._is_its_own(look)
         return due and twice and not doubt
 
     def _ordered_s(self) -> float:
@@ -308,6 +319,10 @@ class Watch:
         entries = [order for order in _open(look) if order.side > 0 and order.client_order_id.startswith(beat.names)]
         actions: list[Action] = [Cancel(order.order_id, order.client_order_id) for order in entries]
         self._fenced_once = self._fenced_once or look.fenced
+        shared = self._is_shared(look)
+        if shared and not any(self._held(look).values()) and not entries:
+            self.state = "silent"
+            return actions
         if not look.positions and not former.positions and not entries:
             if rules.fence and not look.fenced and not beat.leaving and not self._fenced_once:
                 self.fenced = True
@@ -317,7 +332,7 @@ class Watch:
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
         both = look.positions and former.positions
-        if rules.act == "close" and both and look.market_open and not beat.leaving:
+        if rules.act == "close" and not shared and both and look.market_open and not beat.leaving:
             if now_s - self._closed_s >= CLOSE_AGAIN_S:
                 self._closed_s, self._closes = now_s, True
                 actions += [Alarm("guard_acts", f"it closes everything: {_shown(look.positions)}"), Close()]
@@ -340,7 +355,7 @@ class Watch:
         """Return the stops that both looks miss and that are known, and why others are not rested: symbol -> why."""
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
-        there, before = _whole(look), _whole(former)
+        there, before, shared = _whole(look), _whole(former), self._is_shared(look)
         bare_before = self._uncovered(former)
         for symbol, uncovered in self._uncovered(look).items():
             known = beat.holds.get(symbol)
@@ -351,7 +366,9 @@ class Watch:
             left_over = self._closes and 0 < there[symbol] < expected  # by the guard's own call
             if known is None or known.stop is None:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"
-            elif (there[symbol] != expected and not left_over) or before[symbol] != there[symbol]:
+            elif (there[symbol] != expected and not left_over and not (shared and there[symbol] > expected)) or (
+                before[symbol] != there[symbol] and not shared
+            ):
                 found = f"the account has {there[symbol]}, expected are {expected}"
                 bare[symbol] = f"{found}: a split, another name, or a person"
             elif look.changed is None:
@@ -377,9 +394,11 @@ class Watch:
 
     def _uncovered(self, look: AccountLook) -> dict[str, int]:
         """Return what the desk holds of each symbol, and no order sells."""
-        bare = dict(self._held(look))
+        bare, shared, beat = dict(self._held(look)), self._is_shared(look), self.beat
+        assert beat is not None
         for order in _open(look):
-            if order.side < 0 and order.symbol in bare:
+            ours = order.client_order_id.startswith((beat.names, f"{self._rules.prefix}-"))
+            if order.side < 0 and order.symbol in bare and (ours or not shared):
                 bare[order.symbol] -= _rest_of(order)
         for position in look.positions:
             if position.symbol in bare and position.available is not None:

@@ -75,6 +75,18 @@ async def test_a_symbol_that_main_is_short_in_is_closed_to_entries(tmp_path: Pat
         )
 
 
+async def test_an_order_with_a_guards_prefix_is_its_sub_accounts_whoever_sent_it(tmp_path: Path) -> None:
+    async with stage(tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        name = "guarda-SPY-1-2-0"
+        s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id=name)  # from another host
+        await s.until(lambda: not s.held("a"))
+        assert [o["client_order_id"] for o in (await s.ask("a", "GET", "/v2/orders", status="all"))[1]][0] == name
+        assert not s.held("main")
+        await s.settled()
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace as with_fields
 
+from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
 from daemon.operator.heartbeat import Held
@@ -433,7 +434,7 @@ def test_what_a_guard_or_a_person_orders_is_no_life_of_the_desk() -> None:
     assert world.guard.when("guard_acts")[0] - died_s <= LATEST
 
 
-# --- what is new since the last act, and what two looks agree on -----------------------------------------------------
+# --- what is new since the last act, and what two looks agree on ------------------------------------------------------
 
 
 def test_a_look_that_was_asked_for_before_its_stop_was_sent_brings_no_second_stop() -> None:
@@ -492,7 +493,7 @@ def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
     assert closed_s - bought_s > 30
 
 
-# --- fractions, expiries, renamings, days ----------------------------------------------------------------------------
+# --- fractions, expiries, renamings, days -----------------------------------------------------------------------------
 
 
 def test_a_fraction_from_a_reinvested_dividend_keeps_no_stop_away() -> None:
@@ -722,3 +723,58 @@ def test_each_death_in_an_hour_of_trouble_before_it_is_acted_on_in_time_once_the
         acted = [at_s for at_s, action in world.guard.done if isinstance(action, Rest)]
         assert acted, seed
         assert acted[0] - died_s <= LATEST + 60, seed
+
+
+# --- a desk of a sub-account ------------------------------------------------------------------------------------------
+
+
+def shared(**others: int) -> World:
+    """A desk that trades through a gateway; the account holds its 10 SPY, and what others have."""
+    world = World()
+    world.desk.account = "PA1-scalper"
+    for symbol, quantity in others.items():
+        world.broker.positions[symbol] = world.broker.positions.get(symbol, 0) + quantity
+    return world
+
+
+def test_a_sub_accounts_missing_stop_rests_whatever_the_others_hold() -> None:
+    world = shared(SPY=7, QQQ=3)
+    dies(world)
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    assert (rest.order.symbol, rest.order.quantity) == ("SPY", 10)
+
+
+def test_a_siblings_stop_covers_nothing_of_this_desk() -> None:
+    world = shared(SPY=7)
+    sibling = SubmitOrder("e9-other-1-0-1", "SPY", -1, 7, None, "", 2**62, stop_price=Decimal(40))
+    assert world.broker.put(sibling, world.now_ns)
+    dies(world)
+    (rest,) = world.guard.acts()
+    assert isinstance(rest, Rest)
+    assert rest.order.quantity == 10
+
+
+def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> None:
+    for act in ("protect", "close"):
+        world = World(replace(RULES, act=act))
+        world.desk.account = "PA1-scalper"
+        world.desk.holds = {}
+        world.broker.positions = {"QQQ": 3}
+        dies(world)
+        assert world.guard.acts() == []
+        world = World(replace(RULES, act=act))
+        world.desk.account = "PA1-scalper"
+        world.broker.positions["QQQ"] = 3
+        dies(world)
+        assert {type(act) for act in world.guard.acts()} == {Rest}
+
+
+def test_fewer_than_the_desk_holds_is_a_doubt_with_sub_accounts_too() -> None:
+    world = shared()
+    world.run(60)
+    dead(world)
+    world.broker.positions["SPY"] = 6
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_unprotected" in world.guard.alarms()

@@ -97,21 +97,26 @@ class DeskHost:
     clock_s: float = 0.0  # by which its clock is wrong
     leaving: bool = False
     restarts: int = 0
+    account: str = "PA1"
 
     def beat(self, now_ns: int, broker: Broker) -> Heartbeat:
         self.counter += 1
-        working = [*broker.working(1), *broker.working(-1)]
+        working = [order for side in (1, -1) for order in broker.working(side) if self.knows(order.client_order_id)]
         return Heartbeat(
             desk="d1",
             life=self.life,
             counter=self.counter,
             time_ns=now_ns + round(self.clock_s * SECOND),
-            account="PA1",
+            account=self.account,
             names=NAMES,
             leaving=self.leaving,
             holds=self.holds,
             orders={order.client_order_id: int(order.filled) for order in working},
         )
+
+    def knows(self, name: str) -> bool:
+        """Whether the desk sees an order: of a whole account all, of a sub-account its own and its guard's."""
+        return self.account == "PA1" or name.startswith((NAMES, "guard-"))
 
     def restart(self, now_ns: int) -> None:
         self.runs, self.life, self.counter = True, now_ns, 0
