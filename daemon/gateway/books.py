@@ -256,6 +256,16 @@ class Books(msgspec.Struct):
         sales = (o for o in self.working(symbol) if o.account == account and o.side == "sell")
         return sum((order.left for order in sales), ZERO)
 
+    def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
+        """Return how much of a long holding may be sold: what no own sale keeps, and no more than the account has left.
+
+        The account has less where `main` sold what others hold. The sale `without` counts as gone.
+        """
+        sales = [order for order in self.working(symbol) if order.side == "sell" and order is not without]
+        own = self.accounts[account].quantity(symbol) - sum((o.left for o in sales if o.account == account), ZERO)
+        there = sum(self.holders(symbol).values(), ZERO) - sum((order.left for order in sales), ZERO)
+        return max(min(own, there), ZERO)
+
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""
         entries = (o for o in self.open_orders() if o.account == account and o.opens)

@@ -389,7 +389,11 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(show(ask(settings, "POST", f"/{options.command}", body)))
             return 0
         case "panic":
-            sys.stdout.write(json.dumps(ask(settings, "POST", "/panic", {"account": options.name})) + "\n")
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": getpass.getuser()})
+            for row in rows:
+                what = "closing" if row["status"] == 200 else f"refused: {row['status']} {row['body']['message']}"
+                sys.stdout.write(f"{row['symbol']}: {what}\n")
+            sys.stdout.write(show(ask(settings, "GET", "/status")))
             return 0
     if options.check:
         fresh = not (Path(settings.gateway.state_dir) / FILE).exists()
@@ -448,7 +452,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     move.add_argument("--why", default="", metavar="WORDS")
     for name, words in (("halt", "allow no new risk to anybody"), ("resume", "allow new risk again")):
         commands.add_parser(name, help=words).add_argument("--why", default="", metavar="WORDS")
-    close = commands.add_parser("panic", help="cancel and close all of one sub-account")
-    close.add_argument("name")
+    words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
+    close = commands.add_parser("panic", help=words)
+    close.add_argument("name", help="the sub-account, or `account`")
     commands.add_parser("verify", help="step the journal again and compare")
     return line.parse_args(arguments)

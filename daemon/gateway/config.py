@@ -131,8 +131,8 @@ def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterat
         yield "there is no [sub_account.NAME]: expected one for each strategy; `rltrader-gateway init` writes them"
     prefixes: dict[str, str] = {}
     for name, table in subs.items():
-        if name == MAIN:
-            yield f"sub_account.{MAIN} is what no other owns, and needs no table: give it another name"
+        if name in (MAIN, "account"):
+            yield f"sub_account.{name} is what the gateway itself calls so: give it another name"
         if not table.kinds:
             yield f'sub_account.{name}.kinds is empty: expected ["shares"], ["options"] or both'
         if table.guard_prefix and (other := prefixes.setdefault(table.guard_prefix, name)) != name:

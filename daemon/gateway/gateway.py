@@ -56,6 +56,8 @@ from daemon.host.time.clock import Clock
 from daemon.pacing import back_off_s
 from strategies.kit.units import SECOND_NS
 
+ALL = "account"
+"""In the place of a sub-account's name: everything."""
 QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
 LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
 REPORT_GAP_S = 2.0  # between two reports
@@ -98,6 +100,7 @@ class Gateway:
         self.ready = False
         self._why_away = "the broker was not reached yet"
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._bugs: asyncio.Queue[BaseException] = asyncio.Queue()
 
     @property
     def books(self) -> Books:
@@ -126,6 +129,7 @@ class Gateway:
                 group.create_task(self._stream.run(), name="trade stream")
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
+                group.create_task(self._bug(), name="bugs")
         finally:
             for task in list(self._tasks):
                 task.cancel()
@@ -161,7 +165,11 @@ class Gateway:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+            self._bugs.put_nowait(error)
+
+    async def _bug(self) -> None:
+        """Raise the first exception of a spawned task: the process ends, and recovers at its next start."""
+        raise await self._bugs.get()
 
     # --- the broker's stream ------------------------------------------------------------------------------------------
 
@@ -390,8 +398,7 @@ class Gateway:
         books = self.books
         rows = {}
         for symbol, holding in books.accounts[account].holdings.items():
-            kept = min(books.held_for_orders(account, symbol), abs(holding.qty))
-            free = holding.qty - kept if holding.qty > 0 else holding.qty
+            free = books.free(account, symbol) if holding.qty > 0 else holding.qty
             rows[symbol] = holding.shown(self.price(symbol) or holding.average, free)
         return rows
 
@@ -684,7 +691,7 @@ class Gateway:
             amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
         if amount <= 0 or symbol in self._closing.values():
             raise invalid("qty must be > 0")
-        verdict = self._closing_verdict(account, symbol, amount)
+        verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Verdict(ZERO, ())
         if verdict.against and not await self._sweep(verdict.against):
             raise refusal("wash_trade")
         name = f"close-{uuid.uuid4()}"
@@ -760,6 +767,18 @@ class Gateway:
             if target != MAIN and quantity % 1:
                 raise ValueError(f"{text(quantity)} {symbol}: a sub-account takes whole shares")
         await self.do(Moved(self.now_ns(), source, target, cash, symbol, quantity, by, why))
+
+    async def panic(self, account: str, by: str) -> list[Json]:
+        """Cancel and close all of a sub-account, which its fence then keeps flat; returns a row for each position.
+
+        For `ALL` everything in the account, a person's too, and new risk is denied to all.
+        """
+        if account == ALL:
+            await self.do(Halted(self.now_ns(), "panic", "everything in the account is closed", by))
+            names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
+            return [row for name in names for row in await self.close_all(name, cancel_orders=True)]
+        await self.do(Suspended(self.now_ns(), account, True))
+        return await self.close_all(account, cancel_orders=True)
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""

@@ -53,10 +53,10 @@ def judge(
     `by_call`: the broker's own call closes it, which a person's order does not keep back.
     """
     books = view.books
-    if books.accounts[account].suspended:
-        raise refusal("not_authorized")
     held = books.accounts[account].quantity(order.symbol)
     closes = held * order.sign < 0
+    if books.accounts[account].suspended and not closes:
+        raise refusal("not_authorized")
     inferred = f"{order.side}_to_{'close' if closes else 'open'}"
     if order.position_intent and order.position_intent != inferred:
         raise unprocessable(f"position intent mismatch, inferred: {inferred}, specified: {order.position_intent}")
@@ -65,7 +65,7 @@ def judge(
     price = _reserve_price(view, order)
     against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
     if order.sign < 0:
-        _is_held(view, account, order, price, replaced)
+        _is_held(view, account, order, replaced)
         return Verdict(ZERO, against)
     _may_add(view, account, order, price, replaced)
     return Verdict(price, against)
@@ -136,21 +136,22 @@ def _crossing(order: Ticket, other: GatewayOrder) -> str:
 # --- never short ------------------------------------------------------------------------------------------------------
 
 
-def _is_held(view: View, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
+def _is_held(view: View, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
     """A sub-account sells what it holds and no order of its own keeps."""
     books = view.books
     held = books.accounts[account].quantity(order.symbol)
     if held <= 0:
         raise refusal("no_short" if order.contract is None else "uncovered")
-    kept = books.held_for_orders(account, order.symbol) - (replaced.left if replaced is not None else ZERO)
-    wanted, free = _units(order, price), max(held - kept, ZERO)
+    if order.qty is None:
+        raise unprocessable("gateway: a sale in USD is not carried, since its quantity is not known: sell a quantity")
+    wanted, free = order.qty, books.free(account, order.symbol, replaced)
     if wanted > free:
         keeping = [o.id for o in books.working(order.symbol) if o.account == account and o.side == "sell"]
         raise forbidden(
             f"insufficient qty available for order (requested: {text(wanted)}, available: {text(free)})",
             available=text(free),
             existing_qty=text(held),
-            held_for_orders=text(kept),
+            held_for_orders=text(held - free),
             related_orders=keeping,
             symbol=order.symbol,
         )

@@ -24,7 +24,7 @@ from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.alpaca_api.wire import Json, money, text
 from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
-from daemon.gateway.gateway import Gateway
+from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import MarketRelay
 
 ACCOUNT = web.RequestKey("account", str)
@@ -218,12 +218,13 @@ class Operator:
         return web.json_response(status_of(self._gateway))
 
     async def panic(self, request: web.Request) -> web.Response:
-        """Cancel and close all of one sub-account."""
-        name = str((await request.json()).get("account", ""))
-        if name == MAIN or name not in self._gateway.books.accounts:
-            expected = ", ".join(n for n in self._gateway.books.accounts if n != MAIN)
-            raise ValueError(f"{name or 'nothing'} is no sub-account that can be closed: expected one of {expected}")
-        return web.json_response(await self._gateway.close_all(name, cancel_orders=True))
+        """Cancel and close all of one sub-account, or of the account."""
+        body = await request.json()
+        name, names = str(body.get("account", "")), [n for n in self._gateway.books.accounts if n != MAIN]
+        if name not in (*names, ALL):
+            expected = f"{', '.join(names)}, or {ALL} for everything, a person's too"
+            raise ValueError(f"{name or 'nothing'} cannot be closed: expected {expected}")
+        return web.json_response(await self._gateway.panic(name, str(body.get("by", ""))))
 
 
 @web.middleware

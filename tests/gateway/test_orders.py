@@ -82,7 +82,7 @@ async def test_an_order_with_a_guards_prefix_is_its_sub_accounts_whoever_sent_it
         name = "guarda-SPY-1-2-0"
         s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id=name)  # from another host
         await s.until(lambda: not s.held("a"))
-        assert [o["client_order_id"] for o in (await s.ask("a", "GET", "/v2/orders", status="all"))[1]][0] == name
+        assert (await s.ask("a", "GET", "/v2/orders", status="all"))[1][0]["client_order_id"] == name
         assert not s.held("main")
         await s.settled()
 
@@ -234,4 +234,68 @@ async def test_while_the_broker_is_away_nobody_sees_a_stale_account_and_nothing_
         await s.place("a", 3, "sell")  # the way out stays open
         await s.until(lambda: s.gateway.ready)
         await s.until(lambda: not s.held("a"))
+        await s.settled()
+
+
+# --- a person at the broker, and panic --------------------------------------------------------------------------------
+
+
+async def test_what_a_person_sold_of_a_desks_shares_is_mains_short_and_the_desk_sells_what_is_there(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 10)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(10)})
+        s.broker.by_hand("place", symbol="SPY", qty="4", side="sell")
+        await s.until(lambda: s.held("main") == {"SPY": Decimal(-4)})
+        (row,) = (await s.ask("a", "GET", "/v2/positions"))[1]
+        assert (row["qty"], row["qty_available"]) == ("10", "6")  # six are left at the broker
+        assert (await s.refused("a", 10, "sell"))[0] == 403
+        assert (await s.refused("b", 1))[2].startswith("gateway: SPY is closed to sub-accounts")
+        await s.place("a", 6, "sell")
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(4)})
+        await s.settled()  # 4 of a's and -4 of main's: the broker has none
+        s.broker.by_hand("place", symbol="SPY", qty="4", side="buy")
+        await s.until(lambda: not s.held("main"))
+        await s.place("a", 4, "sell")
+        await s.until(lambda: not s.held("a"))
+
+
+async def test_a_sale_in_usd_is_refused_since_its_quantity_is_not_known(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 2)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        body = {"symbol": "SPY", "notional": "600", "side": "sell", "type": "market", "time_in_force": "day"}
+        status, row = await s.ask("a", "POST", "/v2/orders", body)
+        assert (status, "sell a quantity" in row["message"]) == (422, True)
+        status, _ = await s.ask("a", "POST", "/v2/orders", {**body, "side": "buy"})
+        assert status == 200
+        await s.until(lambda: s.held("a")["SPY"] > 3)
+        await s.settled()
+
+
+async def test_panic_of_one_closes_its_holdings_and_keeps_it_flat(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 3)
+        await s.place("b", 2)
+        await s.until(lambda: bool(s.held("a")) and bool(s.held("b")))
+        await s.place("a", 3, "sell", type="stop", stop_price="400", time_in_force="gtc")
+        rows = await s.gateway.panic("a", "anna")
+        assert [(row["symbol"], row["status"]) for row in rows] == [("SPY", 200)]
+        await s.until(lambda: not s.held("a"))
+        assert s.held("b") == {"SPY": Decimal(2)}
+        assert (await s.refused("a", 1))[0] == 403
+        await s.settled()
+
+
+async def test_panic_of_the_account_closes_everything(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="1.5", side="buy")
+        await s.place("a", 3)
+        await s.until(lambda: bool(s.held("a")) and bool(s.held("main")))
+        await s.gateway.panic("account", "anna")
+        await s.until(lambda: not s.broker.account.positions)
+        assert s.halted() == "panic"
+        assert not s.held("a")
+        assert not s.held("main")
         await s.settled()
