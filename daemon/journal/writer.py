@@ -40,11 +40,12 @@ class JournalWriter:
 
     async def write(self, batch: CommitBatch) -> None:
         """Queue a batch; waits while too many are in flight. Raises WriteFailed of an earlier one."""
-        self._raise_finished()
-        while len(self._pending) >= IN_FLIGHT:
-            await _finished(self._pending[0])
-            self._raise_finished()
-        self._pending.append(self._pool.submit(self._commit, batch))
+        pending = self._pending
+        while pending and (pending[0].done() or len(pending) >= IN_FLIGHT):
+            if not pending[0].done():
+                await _finished(pending[0])
+            pending.popleft().result()
+        pending.append(self._pool.submit(self._commit, batch))
         time_waits_for(self._pool)
 
     async def durable(self) -> None:
@@ -64,10 +65,6 @@ class JournalWriter:
         """End the thread and close the file. Failures were raised before."""
         self._pool.shutdown(wait=True)
         self.journal.close()
-
-    def _raise_finished(self) -> None:
-        while self._pending and self._pending[0].done():
-            self._pending.popleft().result()
 
     def _commit(self, batch: CommitBatch) -> None:
         if self._broken is not None:  # no row may follow a missing one
