@@ -110,7 +110,8 @@ class SubAccount(msgspec.Struct):
 class GatewayOrder(msgspec.Struct):
     """An order of a sub-account. `row` is the broker's newest, {} until it showed one; `body` is what was asked for.
 
-    `fills` are by the order's cumulative quantity: quantity and price. `base` was filled before the gateway opened.
+    `fills` are by the order's cumulative quantity: quantity and price; after a bust or a correction what stands of all
+    of them is under "amended". `base` was filled before the gateway opened.
     """
 
     account: str
@@ -307,13 +308,17 @@ class Books(msgspec.Struct):
         self.note(account, line)
         return True
 
-    def amend(self, order: GatewayOrder, quantity: Decimal, cost: Decimal) -> Part:
-        """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed."""
+    def amend(self, order: GatewayOrder, quantity: Decimal, cost: Decimal, known: Iterable[Decimal]) -> Part:
+        """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed.
+
+        `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
+        """
         before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
         size, account = multiplier(order.symbol), self.accounts[order.account]
         change = order.sign * (quantity - before[0])
         spent = order.sign * (cost - before[1]) * size
-        order.fills = {"amended": (quantity, cost / quantity)} if quantity else {"amended": (ZERO, ZERO)}
+        contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
+        order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
         account.cash -= spent
         held = account.holdings.get(order.symbol)
         if change:

@@ -13,6 +13,7 @@ import getpass
 import http.client
 import io
 import json
+import os
 import signal
 import socket
 import sys
@@ -34,6 +35,7 @@ from daemon.gateway.journal import GatewayJournal, open_journal, verify
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
+from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -44,6 +46,7 @@ from daemon.journal.rows import JournalError
 from daemon.operator.log import Log
 
 FAILED = 1
+JOURNAL_S = 45.0  # real seconds in which the journal's thread must come round
 DEFAULT_FILE = Path("gateway.toml")
 
 
@@ -92,10 +95,15 @@ async def serve(settings: GatewaySettings, keys: Credentials, log: Log) -> None:
     """Run the gateway until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
     pairs, clock = client_keys(settings), clock_of(settings.upstream)
     folder = Path(settings.gateway.state_dir)
-    journal = open_journal(folder, settings.gateway.account, settings.guards)
+    lock = AccountLock(
+        lock_folder(), Holder("gateway", os.path.abspath(folder), os.getpid()), settings.upstream.address("trading_url")
+    )
+    lock.claim_key(keys.key)
+    journal = open_journal(folder, settings.gateway.account, settings.guards, settings.gateway.ballast_mib)
     upstream = Upstream(settings.upstream, keys, clock, log)
     try:
         await _open(settings, journal, upstream, clock)
+        lock.claim_number(journal.books.number)
         relay = MarketRelay(upstream)
         gateway = Gateway(settings, journal, upstream, clock, log)
         clients = Clients(gateway, pairs)
@@ -110,6 +118,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, log: Log) -> None:
     finally:
         await journal.close()
         await upstream.close()
+        lock.close()
 
 
 async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock) -> None:
@@ -125,8 +134,11 @@ async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Up
 
 
 async def _feed(service: Service, gateway: Gateway) -> None:
+    """Feed the watchdog while the loop turns and the journal's thread does its work."""
     service.ready()
     while True:
+        async with asyncio.timeout(JOURNAL_S):
+            await gateway.journal.beat()
         service.watchdog()
         service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
         await asyncio.sleep(1.0)

@@ -46,6 +46,7 @@ class GatewayTable(BaseModel):
     port: Annotated[int, Ge(0), Field(le=65535)] = 8433
     state_dir: str = "gateway"
     keys_dir: str = "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
+    ballast_mib: Annotated[int, Ge(0), Field(le=4096)] = 16
     stream_symbols_max: Annotated[int, Ge(1)] = 30
     answer_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     cancel_s: Annotated[float, Field(gt=0, le=60)] = 5.0

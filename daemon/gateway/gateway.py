@@ -125,7 +125,7 @@ class Gateway:
                 self._look_up_soon(order)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.journal.commit_on(), name="journal")
+                group.create_task(self.journal.commit_on(self._on_full), name="journal")
                 group.create_task(self._stream.run(), name="trade stream")
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
@@ -166,6 +166,11 @@ class Gateway:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bugs.put_nowait(error)
+
+    def _on_full(self) -> None:
+        detail = "the journal's disk is full: exits are journaled into its reserve"
+        self._log("gateway_halted", reason="disk_full", detail=detail)
+        self.journal.take(Halted(self.now_ns(), "disk_full", detail, "gateway"))
 
     async def _bug(self) -> None:
         """Raise the first exception of a spawned task: the process ends, and recovers at its next start."""

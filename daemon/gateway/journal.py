@@ -88,12 +88,22 @@ class GatewayJournal:
                 await self._writer.durable()
                 self._durable = taken
 
-    async def commit_on(self) -> None:
-        """Commit what nobody waits for, until cancelled. Raises WriteFailed."""
+    async def commit_on(self, on_full: Callable[[], None]) -> None:
+        """Commit what nobody waits for, until cancelled. Raises WriteFailed.
+
+        `on_full` is called when a full disk took the reserve: what is left of it is for the ways out.
+        """
         while True:
             await self._waiting.wait()
             self._waiting.clear()
             await self.durable()
+            if self._writer.pressed:
+                self._writer.pressed = False
+                on_full()
+
+    async def beat(self) -> None:
+        """Wait until the writer's thread has done its earlier work. Raises WriteFailed."""
+        await self._writer.beat()
 
     def _snapshot(self) -> None:
         books = self.machine.books
@@ -115,12 +125,12 @@ class GatewayJournal:
         self._state.close()
 
 
-def open_journal(folder: Path, account: str, guards: Sequence[tuple[str, str]]) -> GatewayJournal:
+def open_journal(folder: Path, account: str, guards: Sequence[tuple[str, str]], ballast_mib: int = 0) -> GatewayJournal:
     """Open the gateway's journal in `folder`, or make it. Raises StateDirError, JournalError, WriteFailed."""
     identity = {"mode": "gateway", "account": account, "strategy": STRATEGY, "feed": ""}
     state = open_state_dir(folder, identity, "")
     try:
-        return GatewayJournal(state, guards)
+        return GatewayJournal(state, guards, ballast_mib)
     except BaseException:
         state.close()
         raise

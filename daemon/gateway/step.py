@@ -336,11 +336,12 @@ class Machine:
         except wire.Malformed as odd:
             self._do(Alarm("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
-        changed = books.amend(order, *stands.stands)
+        known = [ledger_fill(row).cumulative for row in lines if not amends(row)]
+        changed = books.amend(order, *stands.stands, known)
         account = books.accounts[order.account]
-        known = {execution_of(line.id) for line in account.activities}
+        shown = {execution_of(line.id) for line in account.activities}
         for row in lines:
-            if amends(row) and execution_of(str(row["id"])) not in known:
+            if execution_of(str(row["id"])) not in shown:
                 books.note(account, row)
         if changed.quantity or changed.amount:
             words = f"{order.account}: {order.name}: {text(changed.quantity)} {order.symbol}, {changed.amount} USD"
@@ -386,7 +387,7 @@ class Machine:
                 self._do(ReadFills(order.id))
             return
         fill = ledger_fill(row)
-        if order is not None and "amended" not in order.fills:
+        if order is not None:
             books.fill(order, fill.cumulative, fill.quantity, fill.price, row)
 
     def _line(self, line: Line, row: Json, ex_date: str) -> None:

@@ -230,7 +230,7 @@ def _is_news(books: Books, row: Json) -> bool:
         if order is None:
             return True
         cumulative = wire.decimal(row.get("cum_qty"), "cum_qty")
-        return cumulative > order.base and order.fills.keys().isdisjoint(("amended", text(cumulative)))
+        return cumulative > order.base and text(cumulative) not in order.fills
     if status in ("correct", "canceled") and row.get("activity_type") != "FILL":
         return f"{line} {status}" not in books.lines
     return line not in books.lines

@@ -181,3 +181,23 @@ async def test_a_difference_that_nothing_explains_denies_new_risk_and_is_named(t
         s.broker.account.cash += Decimal("0.01")
         await s.gateway.reported(30)
         await s.place("b", 1)
+
+
+async def test_what_fills_after_an_amendment_is_booked_and_an_old_fill_that_comes_again_is_not(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add("fill_partial", quantity=2, then_held=True)
+        row = await s.place("a", 5, type="limit", limit_price="500.01")
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        s.broker.faults.add("trade_correct", shift="-1.00")
+        await s.until(lambda: s.books.accounts["a"].cash == 20000 - 2 * Decimal("499.01"))
+        first = next(r for r in s.broker.account.activities if r.fields["activity_type"] == "FILL")
+        order = s.broker.account.orders[row["id"]]
+        again = {"event": "partial_fill", "execution_id": "x", "timestamp": first.fields["transaction_time"]}
+        again |= {"qty": "2", "price": "500.01", "order": order.shown() | {"filled_qty": "2"}}
+        s.gateway._on_update(again)
+        s.broker.faults.add("update_lost", where={"event": "fill"})
+        order.held = False
+        s.broker.matching.fill(s.broker.account, order, Decimal(3), Decimal(500), s.broker.clock.now_ns())
+        await s.settled()  # the ledger alone has the second fill
+        assert s.held("a") == {"SPY": Decimal(5)}
+        assert s.verified().difference == ""
