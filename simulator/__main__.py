@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)"
     )
     options.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
+    text = "one account of 100,000 USD for all of them, for rltrader-gateway: the environment to FILE.gateway"
+    options.add_argument("--one-account", action="store_true", help=text)
     text = "a strategy of yours, by its file or its name: a desk with an account of its own"
     options.add_argument("--strategy", metavar="FILE.py", help=text)
     options.add_argument(
@@ -148,7 +150,7 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = SimClock.starting_now(begin_ns, options.speed)
-    accounts = accounts_of(names)
+    accounts = accounts_of(names, one=options.one_account)
     rules = Rules(free_plan=options.free_plan)
     server = AlpacaServer(market, clock, accounts=accounts.values(), rules=rules, trade_stream=PrintedStream)
     stream_log = logging.getLogger("simulator")
@@ -156,11 +158,12 @@ async def serve(options: argparse.Namespace) -> None:
     stream_log.setLevel(logging.INFO)
     async with server:
         await bind(server, options.port)
-        if not names:
+        if not accounts:
             show_environment(environment(server), options.env)
         for name, account in accounts.items():
             file = None if options.env is None else options.env.with_name(f"{options.env.name}.{name}")
-            show_environment(environment(server, account, DESKS[name].strategy), file)
+            strategy = "" if options.one_account else DESKS[name].strategy
+            show_environment(environment(server, account, strategy), file, gateway=options.one_account)
         show(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
@@ -170,16 +173,17 @@ async def serve(options: argparse.Namespace) -> None:
         show(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
 
 
-def show_environment(variables: str, file: Path | None) -> None:
-    """Print the environment, or write it to `file` and print how it is used."""
+def show_environment(variables: str, file: Path | None, *, gateway: bool = False) -> None:
+    """Print the environment, or write it to `file` and print how a daemon, or a gateway, is started with it."""
     if file is None:
         print(variables, flush=True)
         return
     file.write_text(variables)
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
-    sibling = Path(sys.argv[0]).with_name("rltraderd")  # as in .venv/bin
-    daemon = sibling if sibling.exists() else "rltraderd"
-    print(f"in another terminal: . {named} && {daemon} --state-dir DIR\n", flush=True)
+    program, arguments = ("rltrader-gateway", "init --sub SUB …") if gateway else ("rltraderd", "--state-dir DIR")
+    sibling = Path(sys.argv[0]).with_name(program)  # as in .venv/bin
+    command = sibling if sibling.exists() else program
+    print(f"in another terminal: . {named} && {command} {arguments}\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

@@ -21,6 +21,8 @@ from simulator.trading.account import Account
 from strategies.kit.entry import INSTALLED
 from strategies.registry import STRATEGIES, add, entry, own
 
+ONE_ACCOUNT = "gateway"  # the account of several desks, by the name of what holds its keys
+ONE_ACCOUNT_USD = Decimal(100_000)  # as Alpaca's paper accounts begin
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
 
@@ -77,8 +79,11 @@ def names_of(text: str) -> list[str]:
     return names
 
 
-def accounts_of(names: Sequence[str]) -> dict[str, Account]:
-    """An account for each desk, by name."""
+def accounts_of(names: Sequence[str], *, one: bool = False) -> dict[str, Account]:
+    """An account for each desk, by name; with `one`, a single account for all of them, for a gateway."""
+    if one:
+        keys = f"PKLOOP{ONE_ACCOUNT.upper()}", f"loopback-secret-{ONE_ACCOUNT}"  # guards nothing
+        return {ONE_ACCOUNT: Account(*keys, cash=ONE_ACCOUNT_USD, margin=2, account_number="PA3ONE")}
     return {
         name: Account(
             f"PKLOOP{name.upper()}",

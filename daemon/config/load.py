@@ -28,12 +28,14 @@ from daemon.config.sources import (
 from daemon.config.tables import DeskSettings
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
+from strategies.registry import names
 
 __all__ = (
     "ADDRESSES",
     "DEFAULT_CONFIG",
     "EXIT_CODE",
     "KEYS",
+    "NO_STRATEGY",
     "ConfigError",
     "Credentials",
     "DeskSettings",
@@ -46,6 +48,8 @@ __all__ = (
 )
 
 EXIT_CODE = 2
+NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": ""}
+"""Overrides in place of the desk's own, for a program that knows no strategy: a file of one's own need not be there."""
 _KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
 
 

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,21 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.api import BrokerError
 from daemon.config.clock import clock_of
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
-from daemon.config.tables import DeskSettings
+from daemon.core.session import new_york_text
 from daemon.gateway.books import Books
-from daemon.gateway.config import GatewaySettings, SubAccountTable, client_keys, key_files, load_gateway, make_keys
+from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN, Moved, Opened
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import GatewayJournal, open_journal, verify
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
+from daemon.gateway.setup import Order, desk_file, init, shared_symbols
 from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
-from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.operator.log import Log
@@ -94,6 +94,8 @@ def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Move
 async def serve(settings: GatewaySettings, keys: Credentials, log: Log) -> None:
     """Run the gateway until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
     pairs, clock = client_keys(settings), clock_of(settings.upstream)
+    if clock.is_simulated:
+        log.market_time = lambda: new_york_text(clock.now_ns())
     folder = Path(settings.gateway.state_dir)
     lock = AccountLock(
         lock_folder(), Holder("gateway", os.path.abspath(folder), os.getpid()), settings.upstream.address("trading_url")
@@ -192,121 +194,6 @@ async def check(settings: GatewaySettings, keys: Credentials, *, fresh: bool) ->
     return findings
 
 
-def shared_symbols(tables: Any) -> list[str]:
-    """Return, in words, which sub-accounts may meet in a symbol: where one rests a stop, another cannot buy."""
-    words, listed = [], list[SubAccountTable](tables)
-    for place, one in enumerate(listed):
-        for other in listed[place + 1 :]:
-            if not set(one.kinds) & set(other.kinds):
-                continue
-            both = set(one.symbols) & set(other.symbols)
-            anything = not one.symbols or not other.symbols
-            if both or anything:
-                where = ", ".join(sorted(both)) or "any symbol"
-                words.append(
-                    f"{one.name} and {other.name} may both trade {where}: where one rests a stop, the other's purchase "
-                    f"is refused (403, wash trade)"
-                )
-    return words
-
-
-# --- init -------------------------------------------------------------------------------------------------------------
-
-TEMPLATE = """# One account, several strategies (docs/GATEWAY.md). The account's own keys never stand here: they are the
-# environment variables or credentials APCA_API_KEY_ID and APCA_API_SECRET_KEY of the gateway alone.
-
-[gateway]
-account = "{account}"
-account_number = "{number}"
-port = {port}                 # on 127.0.0.1
-state_dir = "{state_dir}"     # journal and control socket
-keys_dir = "{keys_dir}"       # a folder with key and secret for each sub-account
-
-[account]                     # limits over all sub-accounts, USD; 0: none. What `main` holds does not count.
-gross_exposure_max = 0
-symbol_exposure_max = 0
-day_loss_max = 0              # no new risk for the rest of the day
-orders_a_minute = 0
-{subs}{alpaca}"""
-SUB = """
-[sub_account.{name}]
-capital = {capital}           # USD, moved from `main` at the first start
-kinds = {kinds}
-symbols = {symbols}           # [] is any
-order_max = 0
-exposure_max = 0
-guard_prefix = ""             # [guard] prefix of its desk, where a guard watches it
-"""
-
-
-def parse_sub(text: str) -> SubAccountTable:
-    """Parse NAME:CAPITAL[:KINDS[:SYMBOLS]], lists with commas. Raises ConfigError."""
-    parts = text.split(":")
-    try:
-        capital = Decimal(parts[1])
-        kinds = tuple(filter(None, parts[2].split(","))) if len(parts) > 2 else ("shares",)
-        symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
-        return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
-    except (IndexError, InvalidOperation, ValueError):
-        expected = "NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
-        raise ConfigError(f"--sub {text}: expected {expected}") from None
-
-
-async def init(options: argparse.Namespace, keys: Credentials) -> int:
-    """Write gateway.toml from what the account holds, and keys for each sub-account."""
-    path: Path = options.config
-    subs = [parse_sub(text) for text in options.sub]
-    alpaca = {"trading_url": options.url, "data_url": options.url} if options.url else {}
-    if options.url:
-        ws = options.url.replace("http", "ws", 1)
-        alpaca |= {
-            "stream_url": f"{ws}/v2/{{feed}}",
-            "trade_stream_url": f"{ws}/stream",
-            "option_stream_url": f"{ws}/v1beta1/{{options}}",
-        }
-    elif options.live:
-        alpaca = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
-    kind = "live" if options.live else "paper"
-    settings = DeskSettings.model_validate({"alpaca": alpaca, "desk": {"name": "gateway", "account": kind}})
-    upstream = Upstream(settings, keys, Clock.real(), Log("error", "json", stream=io.StringIO()))
-    try:
-        account, positions, _, _ = await upstream.account()
-    finally:
-        await upstream.close()
-    number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
-    whole = sum((sub.capital for sub in subs), Decimal(0))
-    if whole > cash:
-        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
-    table = "".join(f'{key} = "{value}"\n' for key, value in alpaca.items())
-    shown = TEMPLATE.format(
-        account=kind,
-        number=number,
-        port=options.port,
-        state_dir=options.state_dir,
-        keys_dir=f"{options.state_dir}/keys",
-        subs="".join(_shown(sub) for sub in subs),
-        alpaca=f"\n[alpaca]\n{table}" if table else "",
-    )
-    write_whole(path, shown.encode(), 0o640)
-    written = load_gateway(path) if subs else None
-    for sub in subs:
-        if written is not None and not key_files(written, sub.name)[0].exists():
-            make_keys(written, sub.name)
-    held = ", ".join(f"{row['qty']} {row['symbol']}" for row in positions) or "nothing"
-    sys.stdout.write(f"account {number}: {cash} USD, holds {held}; all of it but the capital is {MAIN}'s\n")
-    for sub in subs:
-        sys.stdout.write(f"sub-account {sub.name}: {sub.capital} USD, keys in {options.state_dir}/keys/{sub.name}\n")
-    for words in shared_symbols(subs):
-        sys.stdout.write(f"note: {words}\n")
-    sys.stdout.write(f"written: {path}; `rltrader-gateway --config {path} --check` says what would happen\n")
-    return 0
-
-
-def _shown(sub: SubAccountTable) -> str:
-    kinds, symbols = json.dumps(list(sub.kinds)), json.dumps(list(sub.symbols))
-    return SUB.format(name=sub.name, capital=sub.capital, kinds=kinds, symbols=symbols)
-
-
 # --- asking a running gateway -----------------------------------------------------------------------------------------
 
 
@@ -341,21 +228,43 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
     return content
 
 
+SHOWN_MOST = 5
+"""Positions of one line; the others are counted."""
+
+
 def show(status: dict[str, Any]) -> str:
     """Return a status as a table: sub-accounts, their sum, the broker's figures."""
     lines = [f"{'':14}{'cash':>16}{'equity':>16}{'orders':>8}  positions"]
     for row in status["accounts"]:
-        held = ", ".join(f"{quantity} {symbol}" for symbol, quantity in row["positions"].items())
         fence = "  (suspended)" if row["suspended"] else ""
-        lines.append(f"{row['name']:14}{row['cash']:>16}{row['equity']:>16}{row['open_orders']:>8}  {held}{fence}")
+        figures = f"{row['cash']:>16}{row['equity']:>16}{row['open_orders']:>8}"
+        lines.append(f"{row['name']:14}{figures}  {_held(row['positions'])}{fence}")
     for name in ("sum", "broker"):
-        held = ", ".join(f"{q} {symbol}" for symbol, q in status[name]["positions"].items() if q != "0")
-        lines.append(f"{name:14}{status[name]['cash']:>16}{status[name].get('equity', ''):>16}{'':>8}  {held}")
+        row = status[name]
+        lines.append(f"{name:14}{row['cash']:>16}{row['equity']:>16}{'':>8}  {_held(row['positions'])}")
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
     if status["halt"] is not None:
         lines.append(f"HALT: {status['halt']['reason']}: {status['halt']['detail']}")
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
+
+
+def _held(positions: dict[str, str]) -> str:
+    held = [f"{quantity} {symbol}" for symbol, quantity in positions.items() if quantity != "0"]
+    more = len(held) - SHOWN_MOST
+    return ", ".join(held[:SHOWN_MOST] + ([f"{more} more"] if more > 0 else []))
+
+
+def closed(rows: list[dict[str, Any]]) -> str:
+    """Return, in words, what came of closing each position of a sub-account."""
+    lines = []
+    for row in rows:
+        body = row["body"]
+        if row["status"] == 200:
+            lines.append(f"{row['symbol']}: {body['side']} {body['qty']} is on its way")
+        else:
+            lines.append(f"{row['symbol']}: NOT CLOSED: {body.get('message')}")
+    return "\n".join(lines or ["it holds nothing"]) + "\n"
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
@@ -375,11 +284,17 @@ def _done(options: argparse.Namespace) -> int:
     if options.command == "init":
         if options.config.exists():
             raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
-        return asyncio.run(init(options, _account_keys()))
+        order = Order(options.config, options.sub, options.live, options.url, options.port, options.state_dir)
+        sys.stdout.write(asyncio.run(init(order, _account_keys())))
+        return 0
     settings = load_gateway(options.config)
     match options.command:
         case "keys":
             return _keys(settings, options.name)
+        case "desk":
+            _known(settings, options.name)
+            sys.stdout.write(desk_file(settings, options.name, options.strategy))
+            return 0
         case "verify":
             report = verify(Path(settings.gateway.state_dir) / FILE, settings.guards)
             found = report.difference or f"{report.stepped} events stepped again, identical"
@@ -402,11 +317,8 @@ def _done(options: argparse.Namespace) -> int:
             return 0
         case "panic":
             rows = ask(settings, "POST", "/panic", {"account": options.name, "by": getpass.getuser()})
-            for row in rows:
-                what = "closing" if row["status"] == 200 else f"refused: {row['status']} {row['body']['message']}"
-                sys.stdout.write(f"{row['symbol']}: {what}\n")
-            sys.stdout.write(show(ask(settings, "GET", "/status")))
-            return 0
+            sys.stdout.write(closed(rows))
+            return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
         fresh = not (Path(settings.gateway.state_dir) / FILE).exists()
         findings = asyncio.run(check(settings, _account_keys(), fresh=fresh))
@@ -423,9 +335,13 @@ def _account_keys() -> Credentials:
     return keys
 
 
-def _keys(settings: GatewaySettings, name: str) -> int:
+def _known(settings: GatewaySettings, name: str) -> None:
     if name not in settings.sub_accounts:
         raise ConfigError(f"{name} is no sub-account: expected one of {', '.join(settings.sub_accounts)}")
+
+
+def _keys(settings: GatewaySettings, name: str) -> int:
+    _known(settings, name)
     file = key_files(settings, name)[0]
     if file.exists():
         raise ConfigError(f"{file.parent}: has keys already: remove them first, the desk then needs the new ones")
@@ -451,6 +367,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("--url", default="", metavar="URL", help="a server on this machine instead of Alpaca")
     first.add_argument("--port", type=int, default=8433, help="port on 127.0.0.1 (%(default)s)")
     first.add_argument("--state-dir", default="gateway", metavar="DIR", help="folder of journal and keys (%(default)s)")
+    desk = commands.add_parser("desk", help="print the config.toml of a desk that trades a sub-account")
+    desk.add_argument("name")
+    strategy = "what it trades by: a strategy's name or its file (none: to be filled in)"
+    desk.add_argument("--strategy", default="", metavar="NAME", help=strategy)
     keys = commands.add_parser("keys", help="make the keys of a sub-account that was added to the file")
     keys.add_argument("name")
     status = commands.add_parser("status", help="sub-accounts, their sum, and the broker's figures")

@@ -20,8 +20,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from daemon.config.checks import contradictions
-from daemon.config.load import KEYS, ConfigError
+from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
 from daemon.config.sources import explained, refusal
 from daemon.config.tables import DeskSettings
 from daemon.gateway.events import MAIN
@@ -111,7 +110,7 @@ def load_gateway(path: Path) -> GatewaySettings:
     problems = list(_wrong(gateway, subs))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    return GatewaySettings(gateway, account, subs, _upstream(path, gateway, tables))
+    return GatewaySettings(gateway, account, subs, _upstream(path, gateway))
 
 
 def _table(path: Path, name: str, kind: type[Any], values: object) -> Any:
@@ -140,23 +139,11 @@ def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterat
             yield f"sub_account.{name}.guard_prefix is {table.guard_prefix!r}, which {other} has: give each its own"
 
 
-def _upstream(path: Path, gateway: GatewayTable, tables: Mapping[str, Any]) -> DeskSettings:
-    """Return a desk's settings with the tables that both have, checked as a desk's are."""
-    shared = {name: tables[name] for name in SHARED_TABLES if name in tables}
+def _upstream(path: Path, gateway: GatewayTable) -> DeskSettings:
+    """Return a desk's settings with the tables that both have: from the file, then the environment, as a desk's."""
     desk = {"name": "gateway", "account": gateway.account, "account_number": gateway.account_number}
-    try:
-        settings = DeskSettings.model_validate({**shared, "desk": desk})
-    except ValidationError as error:
-        raise refusal(f"{path}: {key} is {value!r}: {expected}" for key, value, expected in explained(error)) from None
-    of_gateway = (*SHARED_TABLES, "desk")
-    problems = [
-        f"{path}: {key} is {value!r}: expected {expected}"
-        for key, value, expected in contradictions(settings)
-        if key.split(".")[0] in of_gateway
-    ]
-    if problems:
-        raise refusal(problems)
-    return settings
+    overrides = {f"desk.{key}": value for key, value in desk.items()}
+    return load(path, {**overrides, **NO_STRATEGY}, only=(*SHARED_TABLES, "desk"))
 
 
 # --- keys of the sub-accounts -----------------------------------------------------------------------------------------

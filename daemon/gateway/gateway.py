@@ -287,8 +287,7 @@ class Gateway:
         limit = self.settings.account.day_loss_max
         if limit and self.books.halt is None and (loss := day_loss(self._view())) >= limit:
             detail = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
-            await self.do(Halted(self.now_ns(), "day_loss", detail, "gateway", self.books.day[0]))
-            self._log("gateway_halted", reason="day_loss", detail=detail)
+            await self.halt("day_loss", detail, "gateway", self.books.day[0])
         async with self._reported:
             self._taken_in = self._begun
             self._reported.notify_all()
@@ -772,26 +771,32 @@ class Gateway:
             if target != MAIN and quantity % 1:
                 raise ValueError(f"{text(quantity)} {symbol}: a sub-account takes whole shares")
         await self.do(Moved(self.now_ns(), source, target, cash, symbol, quantity, by, why))
+        what = [f"{cash} USD"] if cash else []
+        what += [f"{text(quantity)} {symbol}"] if quantity else []
+        self._log("gateway_moved", source=source, target=target, what=" and ".join(what), by=by, why=why)
 
     async def panic(self, account: str, by: str) -> list[Json]:
         """Cancel and close all of a sub-account, which its fence then keeps flat; returns a row for each position.
 
         For `ALL` everything in the account, a person's too, and new risk is denied to all.
         """
+        self._log("gateway_panic", of=account, by=by)
         if account == ALL:
-            await self.do(Halted(self.now_ns(), "panic", "everything in the account is closed", by))
+            await self.halt("panic", "everything in the account is closed", by)
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
             return [row for name in names for row in await self.close_all(name, cancel_orders=True)]
         await self.do(Suspended(self.now_ns(), account, True))
         return await self.close_all(account, cancel_orders=True)
 
-    async def halt(self, reason: str, detail: str, by: str) -> None:
-        """Allow no new risk to anybody until `resume`."""
-        await self.do(Halted(self.now_ns(), reason, detail, by))
+    async def halt(self, reason: str, detail: str, by: str, until_date: str = "") -> None:
+        """Allow no new risk to anybody until `resume`, or until a New York date is over."""
+        await self.do(Halted(self.now_ns(), reason, detail, by, until_date))
+        self._log("gateway_halted", reason=reason, detail=detail)
 
     async def resume(self, by: str, why: str) -> None:
         """Allow new risk again."""
         await self.do(Resumed(self.now_ns(), by, why))
+        self._log("gateway_resumed", by=by, why=why)
 
 
 def urgency_of(order: Ticket) -> CallPriority:

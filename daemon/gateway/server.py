@@ -267,7 +267,11 @@ def status_of(gateway: Gateway) -> Json:
         "halt": None if books.halt is None else {"reason": books.halt[0], "detail": books.halt[1]},
         "reported_ns": books.reported_ns,
         "accounts": accounts,
-        "sum": {"cash": money(cash), "positions": {s: text(held.get(s, Decimal(0))) for s in symbols}},
+        "sum": {
+            "cash": money(cash),
+            "equity": money(sum((books.worth(name, prices) for name in books.accounts), Decimal(0))),
+            "positions": {s: text(held.get(s, Decimal(0))) for s in symbols},
+        },
         "broker": {
             "cash": money(books.broker_cash),
             "equity": str(books.broker_account.get("equity", "")),

@@ -29,6 +29,7 @@ from daemon.config.load import (
     DEFAULT_CONFIG,
     EXIT_CODE,
     KEYS,
+    NO_STRATEGY,
     ConfigError,
     Credentials,
     DeskSettings,
@@ -50,12 +51,9 @@ from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
 from strategies.kit.units import SECOND_NS
-from strategies.registry import names
 
 TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
 """Of config.toml, what a guard reads."""
-STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": ""}
-"""In place of the desk's own: a guard knows no strategy, and a file of one's own need not be on its host."""
 TURN_S = 1.0
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 DAYS_MAX = 7  # whose corporate actions are asked for
@@ -362,7 +360,7 @@ class Prepared(NamedTuple):
 
 def _prepared(options: argparse.Namespace) -> Prepared:
     """Raises ConfigError, and OSError for a folder that cannot be made."""
-    settings = load(options.config, STRATEGY, only=TABLES)
+    settings = load(options.config, NO_STRATEGY, only=TABLES)
     if not settings.guard.prefix:
         raise ConfigError('guard.prefix is "": expected a name such as "guard", the same on both hosts')
     key, keys = guard_key(settings.guard), credentials()

@@ -154,6 +154,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_unanswered": LogEvent(
         "warning", ("order", "problem"), "The broker has not answered for an order: it is looked up."
     ),
+    "gateway_moved": LogEvent(
+        "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
+    ),
+    "gateway_panic": LogEvent("warning", ("of", "by"), "A person closes all of one sub-account, or of the account."),
+    "gateway_resumed": LogEvent("info", ("by", "why"), "A person allows new risk again."),
     "gateway_halted": LogEvent("error", ("reason", "detail"), "No new risk in any sub-account.", alarm=True),
     "gateway_differs": LogEvent(
         "error",

@@ -15,9 +15,9 @@ from daemon.brokers.alpaca.guarded import AlpacaGuarded
 from daemon.brokers.alpaca.rest.client import Unanswered
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
-from daemon.config.load import DeskSettings, load
+from daemon.config.load import NO_STRATEGY, DeskSettings, load
 from daemon.core.effects import SubmitOrder
-from daemon.guard.command import STRATEGY, TABLES, Guard
+from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
 from daemon.operator.heartbeat import Heartbeat, Held, signed
@@ -61,7 +61,7 @@ class Account:
 def settings_of(folder: Path) -> DeskSettings:
     path = folder / "config.toml"
     path.write_text(f'[guard]\nprefix = "guard"\ndrop_dir = "{folder}"\nact = "protect"\n')
-    return load(path, STRATEGY, only=TABLES)
+    return load(path, NO_STRATEGY, only=TABLES)
 
 
 class Host:

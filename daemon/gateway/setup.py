@@ -1,0 +1,214 @@
+"""What a person begins with: gateway.toml and the sub-accounts' keys by `init`, a desk's config.toml by `desk`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from daemon.brokers.alpaca import wire
+from daemon.config.checks import values
+from daemon.config.clock import clock_of
+from daemon.config.load import ADDRESSES, NO_STRATEGY, ConfigError, Credentials, defaults, load
+from daemon.config.tables import DeskSettings
+from daemon.gateway.config import SHARED_TABLES, GatewaySettings, SubAccountTable, key_files, load_gateway, make_keys
+from daemon.gateway.events import MAIN
+from daemon.gateway.upstream import Upstream
+from daemon.host.whole_files import write_whole
+from daemon.operator.log import Log
+
+TEMPLATE = """# One account, several strategies (docs/GATEWAY.md). The account's own keys never stand here: they are the
+# environment variables or credentials APCA_API_KEY_ID and APCA_API_SECRET_KEY of the gateway alone.
+
+[gateway]
+account = "{account}"
+account_number = "{number}"
+port = {port}  # on 127.0.0.1
+state_dir = {state_dir}  # journal and control socket
+keys_dir = {keys_dir}  # a folder with key and secret for each sub-account
+
+[account]  # Limits over all sub-accounts, USD; 0: none. What `main` holds does not count.
+gross_exposure_max = 0
+symbol_exposure_max = 0
+day_loss_max = 0  # no new risk for the rest of the day
+orders_a_minute = 0
+{subs}{tables}"""
+SUB = """
+[sub_account.{name}]
+capital = {capital}  # USD, moved from `main` at the first start
+kinds = {kinds}
+symbols = {symbols}  # [] is any
+order_max = 0  # USD in one order; 0: no limit
+exposure_max = 0  # USD in holdings and working purchases
+guard_prefix = ""  # [guard] prefix of its desk, where a guard watches it
+"""
+DESK = """# The desk of sub-account {name}: it trades at the gateway, and holds no key of the broker. Start it with
+# CREDENTIALS_DIRECTORY={keys} rltraderd --config {file}
+
+[desk]
+name = "{name}"
+{strategy}account = "{account}"
+account_number = "{number}"
+
+[paths]
+state_dir = "state/{name}"
+{tables}"""
+TO_FILL_IN = '# strategy = "…"  # its strategy: a name, or a file of yours\n'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """What `init` is asked for: the file to write, sub-accounts as text, and how the account is reached."""
+
+    file: Path
+    subs: Collection[str]
+    live: bool
+    url: str
+    port: int
+    state_dir: str
+
+
+async def init(order: Order, keys: Credentials) -> str:
+    """Write gateway.toml from what the account holds, and keys for each sub-account; returns what to say about it.
+
+    Raises ConfigError for capital that the account does not have, and what `Upstream` and `load` raise.
+    """
+    subs = [parse_sub(text) for text in order.subs]
+    kind = "live" if order.live else "paper"
+    overrides = {"desk.name": "gateway", "desk.account": kind, "desk.account_number": "unknown" if order.live else ""}
+    overrides |= {f"alpaca.{name}": address for name, address in _addresses(order).items()}
+    settings = load(None, {**overrides, **NO_STRATEGY}, only=(*SHARED_TABLES, "desk"))
+    upstream = Upstream(settings, keys, clock_of(settings), Log("error", "json", stream=io.StringIO()))
+    try:
+        account, positions, _, _ = await upstream.account()
+    finally:
+        await upstream.close()
+    number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
+    whole = sum((sub.capital for sub in subs), Decimal(0))
+    if whole > cash:
+        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
+    shown = TEMPLATE.format(
+        account=kind,
+        number=number,
+        port=order.port,
+        state_dir=json.dumps(order.state_dir),
+        keys_dir=json.dumps(f"{order.state_dir}/keys"),
+        subs="".join(_shown(sub) for sub in subs),
+        tables=tables_of(settings, ("alpaca", "clock", "feed")),
+    )
+    write_whole(order.file, shown.encode(), 0o640)
+    words = [f"account {number}: {cash} USD, holds {_held(positions)}; all of it but the capital is {MAIN}'s"]
+    if subs:
+        written = load_gateway(order.file)
+        for sub in subs:
+            if not key_files(written, sub.name)[0].exists():
+                make_keys(written, sub.name)
+            words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {order.state_dir}/keys/{sub.name}")
+    words += [f"note: {note}" for note in shared_symbols(subs)]
+    command = "rltrader-gateway" if order.file.name == "gateway.toml" else f"rltrader-gateway --config {order.file}"
+    words += [f"written: {order.file}: set the limits there. Then:"]
+    words += [f"  {command} --check", f"  {command}"]
+    words += [f"  {command} desk {sub.name} --strategy NAME > {sub.name}.toml" for sub in subs]
+    return "\n".join(words) + "\n"
+
+
+def _addresses(order: Order) -> dict[str, str]:
+    """Return the addresses that the options name; the others are the environment's, or Alpaca's."""
+    if order.url:
+        return served_at(order.url.rstrip("/"))
+    if order.live:
+        return {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
+    return {}
+
+
+def served_at(url: str) -> dict[str, str]:
+    """Return the `[alpaca]` addresses of one server that speaks all of Alpaca's protocols, such as the gateway."""
+    stream = url.replace("http", "ws", 1)
+    paths = {"trading_url": "", "data_url": ""}
+    streams = {
+        "stream_url": "/v2/{feed}",
+        "trade_stream_url": "/stream",
+        "option_stream_url": "/v1beta1/{options}",
+    }
+    return {name: url + path for name, path in paths.items()} | {name: stream + p for name, p in streams.items()}
+
+
+def tables_of(settings: DeskSettings, names: Iterable[str]) -> str:
+    """Return tables as TOML, with the keys alone that differ from their defaults."""
+    known, text = defaults(), ""
+    for name in names:
+        lines = _lines({k: v for k, v in values(getattr(settings, name)).items() if v != known[name][k]})
+        text += f"\n[{name}]\n{lines}" if lines else ""
+    return text
+
+
+def _lines(keys: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+
+
+def _held(positions: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{row['qty']} {row['symbol']}" for row in positions) or "nothing"
+
+
+# --- sub-accounts -----------------------------------------------------------------------------------------------------
+
+
+def parse_sub(text: str) -> SubAccountTable:
+    """Parse NAME:CAPITAL[:KINDS[:SYMBOLS]], lists with commas. Raises ConfigError."""
+    parts = text.split(":")
+    try:
+        capital = Decimal(parts[1])
+        kinds = tuple(filter(None, parts[2].split(","))) if len(parts) > 2 else ("shares",)
+        symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
+        return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
+    except (IndexError, InvalidOperation, ValueError):
+        expected = "NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
+        raise ConfigError(f"--sub {text}: expected {expected}") from None
+
+
+def _shown(sub: SubAccountTable) -> str:
+    kinds, symbols = json.dumps(list(sub.kinds)), json.dumps(list(sub.symbols))
+    return SUB.format(name=sub.name, capital=sub.capital, kinds=kinds, symbols=symbols)
+
+
+def shared_symbols(tables: Iterable[SubAccountTable]) -> list[str]:
+    """Return, in words, which sub-accounts may meet in a symbol: where one rests a stop, another cannot buy."""
+    words, listed = [], list(tables)
+    for place, one in enumerate(listed):
+        for other in listed[place + 1 :]:
+            if not set(one.kinds) & set(other.kinds):
+                continue
+            both = set(one.symbols) & set(other.symbols)
+            anything = not one.symbols or not other.symbols
+            if both or anything:
+                where = ", ".join(sorted(both)) or "any symbol"
+                words.append(
+                    f"{one.name} and {other.name} may both trade {where}: where one rests a stop, the other's purchase "
+                    f"is refused (403, wash trade)"
+                )
+    return words
+
+
+# --- a desk -----------------------------------------------------------------------------------------------------------
+
+
+def desk_file(settings: GatewaySettings, name: str, strategy: str) -> str:
+    """Return the config.toml of a desk that trades sub-account `name` by `strategy` ("": to be filled in)."""
+    gateway, upstream = settings.gateway, settings.upstream
+    addresses = served_at(f"http://127.0.0.1:{gateway.port}")
+    assert addresses.keys() == ADDRESSES.keys()
+    number = f"{gateway.account_number}-{name}" if gateway.account_number else ""
+    return DESK.format(
+        name=name,
+        keys=shlex.quote(str(Path(gateway.keys_dir).resolve() / name)),
+        file=f"{name}.toml",
+        strategy=f"strategy = {json.dumps(strategy)}\n" if strategy else TO_FILL_IN,
+        account=gateway.account,
+        number=number,
+        tables=f"\n[alpaca]\n{_lines(addresses)}{tables_of(upstream, ('clock', 'feed'))}",
+    )

@@ -1,0 +1,129 @@
+"""What a person begins with: the files that `init` and `desk` write, and what they say."""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from daemon.config.load import ConfigError, load
+from daemon.gateway.command import closed, show
+from daemon.gateway.config import client_keys, load_gateway
+from daemon.gateway.setup import Order, desk_file, init, parse_sub, shared_symbols
+from simulator.server import AlpacaServer
+from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
+from tests.support.gateway_stage import OPEN_NS, keys_of, market
+from tests.support.simulator.lone_loop import clock_of_loop
+
+SUBS = ("scalper:10000:options:SPY", "rebalancer:50000:shares")
+
+
+def broker(cash: str = "100000") -> AlpacaServer:
+    """The loopback Alpaca with one account."""
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
+    return AlpacaServer(market(), clock_of_loop(OPEN_NS), accounts=[account])
+
+
+def order(folder: Path, url: str, *subs: str) -> Order:
+    """What a person asks for."""
+    return Order(folder / "gateway.toml", subs, live=False, url=url, port=8433, state_dir=str(folder / "gateway"))
+
+
+async def test_init_writes_a_file_that_loads_and_keys_that_their_owner_alone_reads(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        said = await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+    settings = load_gateway(tmp_path / "gateway.toml")
+    table = settings.sub_accounts["scalper"]
+    assert (table.capital, table.kinds, table.symbols) == (10000, ("options",), ("SPY",))
+    assert settings.upstream.alpaca.trading_url == alpaca.trading_url
+    pairs = client_keys(settings)
+    assert pairs.keys() == {"scalper", "rebalancer"}
+    for file in (tmp_path / "gateway" / "keys").glob("*/*"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    text = (tmp_path / "gateway.toml").read_text() + said
+    assert not any(pair.key in text or pair.secret in text for pair in pairs.values())
+    assert "100000.00 USD, holds nothing" in said
+    assert "desk rebalancer --strategy NAME > rebalancer.toml" in said
+
+
+async def test_capital_that_the_account_does_not_have_is_refused_with_the_figures(tmp_path: Path) -> None:
+    async with broker("55000") as alpaca:
+        with pytest.raises(ConfigError, match=r"55000\.00 USD in cash, and the capital of all is 60000"):
+            await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+    assert not (tmp_path / "gateway.toml").exists()
+
+
+async def test_the_environment_of_a_simulator_is_written_into_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broker() as alpaca:
+        for name in ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url"):
+            monkeypatch.setenv(f"RLTRADER_ALPACA__{name.upper()}", getattr(alpaca, name))
+        monkeypatch.setenv("RLTRADER_CLOCK__SIM_START", "2025-06-02T09:30:00-04:00")
+        monkeypatch.setenv("RLTRADER_CLOCK__ANCHOR_UNIX_S", "1795655820.5")
+        monkeypatch.setenv("RLTRADER_CLOCK__RATE", "60.0")
+        await init(order(tmp_path, "", *SUBS), keys_of(alpaca))
+        clock = tomllib.loads((tmp_path / "gateway.toml").read_text())["clock"]
+        assert clock == {"anchor_unix_s": 1795655820.5, "sim_start": "2025-06-02T09:30:00-04:00", "rate": 60.0}
+
+
+async def test_the_file_of_a_desk_has_the_gateway_s_addresses_and_its_clock_and_no_key(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+    settings = load_gateway(tmp_path / "gateway.toml")
+    text = desk_file(settings, "scalper", "option_scalper")
+    (tmp_path / "scalper.toml").write_text(text)
+    desk = load(tmp_path / "scalper.toml", {}, {})
+    assert (desk.desk.name, desk.desk.strategy, desk.desk.account) == ("scalper", "option_scalper", "paper")
+    assert desk.desk.account_number == f"{settings.gateway.account_number}-scalper"
+    assert desk.alpaca.trading_url == "http://127.0.0.1:8433"
+    assert desk.alpaca.stream_url == "ws://127.0.0.1:8433/v2/{feed}"
+    assert desk.alpaca.trade_stream_url == "ws://127.0.0.1:8433/stream"
+    pairs = client_keys(settings).values()
+    assert not any(pair.key in text or pair.secret in text for pair in pairs)
+    assert DEFAULT_SECRET not in text
+
+
+def test_sub_accounts_that_may_meet_are_named() -> None:
+    tables = [parse_sub(text) for text in ("a:1:shares:SPY,QQQ", "b:1:shares:QQQ", "c:1:options:QQQ", "d:1:shares")]
+    assert [words.partition(":")[0] for words in shared_symbols(tables)] == [
+        "a and b may both trade QQQ",
+        "a and d may both trade any symbol",
+        "b and d may both trade any symbol",
+    ]
+
+
+def test_a_sub_account_in_other_words_is_refused_with_an_example() -> None:
+    for text in ("scalper", "scalper:much", "scalper:1:futures", "Scalper:1"):
+        with pytest.raises(ConfigError, match="such as scalper:10000:options:SPY"):
+            parse_sub(text)
+
+
+def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> None:
+    held = {f"S{number}": "1" for number in range(7)}
+    row = {"name": "a", "cash": "1.00", "equity": "8.00", "open_orders": 2, "positions": held, "suspended": False}
+    status = {
+        "accounts": [row],
+        "sum": {"cash": "1.00", "equity": "8.00", "positions": held},
+        "broker": {"cash": "1.00", "equity": "8.00", "positions": {"S0": "0", "S1": "1"}},
+        "differences": ["S0 1 in the sub-accounts, 0 at the broker"],
+        "halt": None,
+        "away": "",
+    }
+    lines = show(status).splitlines()
+    assert lines[1].split("  ")[-1] == "1 S0, 1 S1, 1 S2, 1 S3, 1 S4, 2 more"
+    assert lines[3].endswith("  1 S1")
+    assert lines[4] == "DIFFERENCE: S0 1 in the sub-accounts, 0 at the broker"
+
+
+def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
+    rows = [
+        {"symbol": "SPY", "status": 200, "body": {"side": "sell", "qty": "3"}},
+        {"symbol": "QQQ", "status": 503, "body": {"message": "no report came"}},
+    ]
+    assert closed(rows) == "SPY: sell 3 is on its way\nQQQ: NOT CLOSED: no report came\n"
+    assert closed([]) == "it holds nothing\n"
