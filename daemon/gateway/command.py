@@ -91,14 +91,13 @@ def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Move
     return [Moved(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()]
 
 
-async def serve(settings: GatewaySettings, keys: Credentials, log: Log) -> None:
-    """Run the gateway until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
+async def serve(settings: GatewaySettings, keys: Credentials, log: Log, folder: Path) -> None:
+    """Run the gateway, with its journal in `folder`, until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
     pairs, clock = client_keys(settings), clock_of(settings.upstream)
     if clock.is_simulated:
         log.market_time = lambda: new_york_text(clock.now_ns())
-    folder = Path(settings.gateway.state_dir)
     lock = AccountLock(
-        lock_folder(), Holder("gateway", os.path.abspath(folder), os.getpid()), settings.upstream.address("trading_url")
+        lock_folder(), Holder("gateway", str(folder), os.getpid()), settings.upstream.address("trading_url")
     )
     lock.claim_key(keys.key)
     journal = open_journal(folder, settings.gateway.account, settings.guards, settings.gateway.ballast_mib)
@@ -146,9 +145,9 @@ async def _feed(service: Service, gateway: Gateway) -> None:
         await asyncio.sleep(1.0)
 
 
-async def _run(settings: GatewaySettings, keys: Credentials) -> int:
+async def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
     log = Log(settings.upstream.log.level, settings.upstream.log.format)
-    running = asyncio.ensure_future(serve(settings, keys, log))
+    running = asyncio.ensure_future(serve(settings, keys, log, folder))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -325,7 +324,7 @@ def _done(options: argparse.Namespace) -> int:
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED
-    return asyncio.run(_run(settings, _account_keys()))
+    return asyncio.run(_run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute()))
 
 
 def _account_keys() -> Credentials:
