@@ -92,7 +92,10 @@ def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Move
 
 
 async def serve(settings: GatewaySettings, keys: Credentials, log: Log, folder: Path) -> None:
-    """Run the gateway, with its journal in `folder`, until cancelled. Raises ConfigError, StateDirError, JournalError, BrokerError, OSError."""
+    """Run the gateway, with its journal in `folder`, until cancelled.
+
+    Raises ConfigError, StateDirError, JournalError, BrokerError, OSError.
+    """
     pairs, clock = client_keys(settings), clock_of(settings.upstream)
     if clock.is_simulated:
         log.market_time = lambda: new_york_text(clock.now_ns())

@@ -197,9 +197,9 @@ class Send(GatewayEffect, frozen=True):
 
 
 class CancelSibling(GatewayEffect, frozen=True):
-    """Cancel an entry that stands in the way of another sub-account's exit."""
+    """Cancel the entry `name`, which stands in the way of another sub-account's exit."""
 
-    order_id: str
+    name: str
 
 
 class ReadFills(GatewayEffect, frozen=True):

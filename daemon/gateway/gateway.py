@@ -146,8 +146,8 @@ class Gateway:
             match effect:
                 case Publish(account=account, update=update):
                     self._publish(account, update)
-                case CancelSibling(order_id=order_id):
-                    self._spawn(self._cancel_sibling(order_id))
+                case CancelSibling(name=name):
+                    self._spawn(self._cancel_sibling(name))
                 case ReadFills(order_id=order_id):
                     self._spawn(self._read_fills(order_id))
                 case Alarm(name=name, detail=detail):
@@ -557,11 +557,18 @@ class Gateway:
                     await self._changed.wait()
         return self.books.live.keys().isdisjoint(names)
 
-    async def _cancel_sibling(self, order_id: str) -> None:
+    async def _cancel_sibling(self, name: str) -> None:
+        """Cancel it as soon as the broker has shown it, for as long as an exit waits for that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.gateway.cancel_s):
+                while name in self.books.live and not self.books.orders[name].id:
+                    await self._changed.wait()
+        if name not in self.books.live or not self.books.orders[name].id:
+            return
         try:
-            await self.upstream.cancel(order_id, self.settings.gateway.answer_s)
+            await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
         except BrokerError as error:
-            self._log("gateway_unanswered", order=order_id, problem=str(error))
+            self._log("gateway_unanswered", order=name, problem=str(error))
             self._wanted.set()
 
     # --- orders without an answer -------------------------------------------------------------------------------------
@@ -714,7 +721,7 @@ class Gateway:
 
     async def _sweep(self, names: Sequence[str]) -> bool:
         for name in names:
-            self._spawn(self._cancel_sibling(self.books.orders[name].id))
+            self._spawn(self._cancel_sibling(name))
         return await self._swept(names)
 
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:

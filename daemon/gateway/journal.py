@@ -16,7 +16,7 @@ import msgspec
 import daemon.gateway
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.gateway.books import Books, digest
-from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent
+from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, Publish
 from daemon.gateway.step import Machine
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import CommitBatch, Entry, HashChain, JournalError, Snapshot, row_hash
@@ -142,8 +142,14 @@ def encoded(event: AnyGatewayEvent) -> str:
 
 
 def encoded_effects(effects: Sequence[AnyGatewayEffect]) -> str:
-    """Return effects as a JSON array."""
-    return _encoder.encode(effects).decode() if effects else "[]"
+    """Return effects as a JSON array; of an update that is passed on, which is the row's own, to whom it goes."""
+    return _encoder.encode([_short(effect) for effect in effects]).decode() if effects else "[]"
+
+
+def _short(effect: AnyGatewayEffect) -> object:
+    if isinstance(effect, Publish):
+        return {"type": "Publish", "account": effect.account, "position_qty": effect.update.get("position_qty", "")}
+    return effect
 
 
 def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tuple[Machine, int, bytes]:

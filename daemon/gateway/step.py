@@ -198,7 +198,7 @@ class Machine:
                 how = "close"
         books.keep(order)
         for name in order.against:
-            self._do(CancelSibling(books.orders[name].id))
+            self._do(CancelSibling(name))
         self._do(Send(event.name, how))
 
     def _answer(self, name: str, row: Json) -> None:

@@ -102,7 +102,9 @@ class Upstream:
         return an_object(await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s), "order")
 
     async def cancel(self, order_id: str, wait_s: float) -> None:
-        """DELETE /v2/orders/{id}: a request alone."""
+        """DELETE /v2/orders/{id}: a request alone. Raises ValueError without an id, which would mean all orders."""
+        if not order_id:
+            raise ValueError("order_id is empty: expected the broker's id of one order")
         delete = partial(self._sender.client.delete, f"/orders/{order_id}")
         await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s)
 

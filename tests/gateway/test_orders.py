@@ -299,3 +299,19 @@ async def test_panic_of_the_account_closes_everything(tmp_path: Path) -> None:
         assert not s.held("a")
         assert not s.held("main")
         await s.settled()
+
+
+async def test_an_entry_that_is_still_on_its_way_is_swept_when_it_is_there(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        s.broker.faults.add("http_slow", where={"path": "/v2/orders", "method": "POST"}, seconds=1, moment="before")
+        entry = asyncio.create_task(s.place("b", 3, type="limit", limit_price="490", client_order_id="late"))
+        await s.until(lambda: "late" in s.books.live)
+        await s.place("a", 5, "sell")
+        await s.until(lambda: not s.held("a"))
+        await entry
+        assert s.books.orders["late"].status == "canceled"
+        deletes = [r.path for r in s.broker.requests if r.method == "DELETE"]
+        assert deletes == [f"/v2/orders/{s.books.orders['late'].id}"]
+        await s.settled()
