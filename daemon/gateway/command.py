@@ -286,7 +286,8 @@ def _done(options: argparse.Namespace) -> int:
     if options.command == "init":
         if options.config.exists():
             raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
-        order = Order(options.config, options.sub, options.live, options.url, options.port, options.state_dir)
+        o = options
+        order = Order(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
     settings = load_gateway(options.config)
@@ -316,6 +317,9 @@ def _done(options: argparse.Namespace) -> int:
         case "halt" | "resume":
             body = {"by": getpass.getuser(), "why": options.why}
             sys.stdout.write(show(ask(settings, "POST", f"/{options.command}", body)))
+            return 0
+        case "lift":
+            sys.stdout.write(show(ask(settings, "POST", "/lift", {"account": options.name})))
             return 0
         case "panic":
             rows = ask(settings, "POST", "/panic", {"account": options.name, "by": getpass.getuser()})
@@ -369,6 +373,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("--url", default="", metavar="URL", help="a server on this machine instead of Alpaca")
     first.add_argument("--port", type=int, default=8433, help="port on 127.0.0.1 (%(default)s)")
     first.add_argument("--state-dir", default="gateway", metavar="DIR", help="folder of journal and keys (%(default)s)")
+    first.add_argument("--keys-dir", default="", metavar="DIR", help="folder of the keys (STATE_DIR/keys)")
     desk = commands.add_parser("desk", help="print the config.toml of a desk that trades a sub-account")
     desk.add_argument("name")
     strategy = "what it trades by: a strategy's name or its file (none: to be filled in)"
@@ -389,5 +394,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
     close = commands.add_parser("panic", help=words)
     close.add_argument("name", help="the sub-account, or `account`")
+    commands.add_parser("lift", help="lift the fence that a panic left on a sub-account").add_argument("name")
     commands.add_parser("verify", help="step the journal again and compare")
     return line.parse_args(arguments)

@@ -287,7 +287,7 @@ class Gateway:
         limit = self.settings.account.day_loss_max
         if limit and self.books.halt is None and (loss := day_loss(self._view())) >= limit:
             detail = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
-            await self.halt("day_loss", detail, "gateway", self.books.day[0])
+            await self._halt(Halted(self.now_ns(), "day_loss", detail, "gateway", self.books.day[0]))
         async with self._reported:
             self._taken_in = self._begun
             self._reported.notify_all()
@@ -789,16 +789,24 @@ class Gateway:
         """
         self._log("gateway_panic", of=account, by=by)
         if account == ALL:
-            await self.halt("panic", "everything in the account is closed", by)
+            await self._halt(Halted(self.now_ns(), "panic", "everything in the account is closed", by))
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
             return [row for name in names for row in await self.close_all(name, cancel_orders=True)]
         await self.do(Suspended(self.now_ns(), account, True))
         return await self.close_all(account, cancel_orders=True)
 
-    async def halt(self, reason: str, detail: str, by: str, until_date: str = "") -> None:
-        """Allow no new risk to anybody until `resume`, or until a New York date is over."""
-        await self.do(Halted(self.now_ns(), reason, detail, by, until_date))
-        self._log("gateway_halted", reason=reason, detail=detail)
+    async def halt(self, reason: str, detail: str, by: str) -> None:
+        """Allow no new risk to anybody until `resume`."""
+        await self._halt(Halted(self.now_ns(), reason, detail, by))
+
+    async def _halt(self, event: Halted) -> None:
+        await self.do(event)
+        self._log("gateway_halted", reason=event.reason, detail=event.detail)
+
+    async def lift(self, account: str) -> None:
+        """Lift the fence of a sub-account."""
+        await self.do(Suspended(self.now_ns(), account, False))
+        self._log("gateway_lifted", sub_account=account)
 
     async def resume(self, by: str, why: str) -> None:
         """Allow new risk again."""

@@ -185,6 +185,7 @@ class Operator:
             web.post("/halt", self.halt),
             web.post("/resume", self.resume),
             web.post("/panic", self.panic),
+            web.post("/lift", self.lift),
         ]
 
     async def status(self, request: web.Request) -> web.Response:
@@ -220,11 +221,22 @@ class Operator:
     async def panic(self, request: web.Request) -> web.Response:
         """Cancel and close all of one sub-account, or of the account."""
         body = await request.json()
-        name, names = str(body.get("account", "")), [n for n in self._gateway.books.accounts if n != MAIN]
+        name, names = str(body.get("account", "")), self._names()
         if name not in (*names, ALL):
             expected = f"{', '.join(names)}, or {ALL} for everything, a person's too"
             raise ValueError(f"{name or 'nothing'} cannot be closed: expected {expected}")
         return web.json_response(await self._gateway.panic(name, str(body.get("by", ""))))
+
+    async def lift(self, request: web.Request) -> web.Response:
+        """Lift the fence that a panic left on a sub-account."""
+        name, names = str((await request.json()).get("account", "")), self._names()
+        if name not in names:
+            raise ValueError(f"{name or 'nothing'} has no fence: expected {', '.join(names)}")
+        await self._gateway.lift(name)
+        return web.json_response(status_of(self._gateway))
+
+    def _names(self) -> list[str]:
+        return [name for name in self._gateway.books.accounts if name != MAIN]
 
 
 @web.middleware

@@ -71,6 +71,7 @@ class Order:
     url: str
     port: int
     state_dir: str
+    keys_dir: str = ""  # the folder `keys` of state_dir
 
 
 async def init(order: Order, keys: Credentials) -> str:
@@ -92,12 +93,13 @@ async def init(order: Order, keys: Credentials) -> str:
     whole = sum((sub.capital for sub in subs), Decimal(0))
     if whole > cash:
         raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
+    keys_dir = order.keys_dir or f"{order.state_dir}/keys"
     shown = TEMPLATE.format(
         account=kind,
         number=number,
         port=order.port,
         state_dir=json.dumps(order.state_dir),
-        keys_dir=json.dumps(f"{order.state_dir}/keys"),
+        keys_dir=json.dumps(keys_dir),
         subs="".join(_shown(sub) for sub in subs),
         tables=tables_of(settings, ("alpaca", "clock", "feed")),
     )
@@ -108,7 +110,7 @@ async def init(order: Order, keys: Credentials) -> str:
         for sub in subs:
             if not key_files(written, sub.name)[0].exists():
                 make_keys(written, sub.name)
-            words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {order.state_dir}/keys/{sub.name}")
+            words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {keys_dir}/{sub.name}")
     words += [f"note: {note}" for note in shared_symbols(subs)]
     command = "rltrader-gateway" if order.file.name == "gateway.toml" else f"rltrader-gateway --config {order.file}"
     words += [f"written: {order.file}: set the limits there. Then:"]

@@ -158,6 +158,7 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),
     "gateway_panic": LogEvent("warning", ("of", "by"), "A person closes all of one sub-account, or of the account."),
+    "gateway_lifted": LogEvent("info", ("sub_account",), "A person lifts the fence that a panic left."),
     "gateway_resumed": LogEvent("info", ("by", "why"), "A person allows new risk again."),
     "gateway_halted": LogEvent("error", ("reason", "detail"), "No new risk in any sub-account.", alarm=True),
     "gateway_differs": LogEvent(

@@ -315,3 +315,11 @@ async def test_an_entry_that_is_still_on_its_way_is_swept_when_it_is_there(tmp_p
         deletes = [r.path for r in s.broker.requests if r.method == "DELETE"]
         assert deletes == [f"/v2/orders/{s.books.orders['late'].id}"]
         await s.settled()
+
+
+async def test_the_fence_of_a_panic_is_lifted_by_a_person(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.gateway.panic("a", "anna")
+        assert (await s.refused("a", 1))[0] == 403
+        await s.gateway.lift("a")
+        await s.place("a", 1)
