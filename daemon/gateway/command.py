@@ -85,7 +85,7 @@ def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Move
     """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
     whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved(MAIN)
-    if whole > free:
+    if whole and whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
         raise ConfigError(f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})")
     return [Moved(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()]

@@ -95,3 +95,18 @@ async def test_a_new_sub_account_gets_its_capital_from_main(tmp_path: Path) -> N
             assert (s.books.main.cash, s.books.accounts["b"].cash) == (Decimal(6000), Decimal(4000))
             assert (await s.ask("b", "GET", "/v2/account"))[1]["cash"] == "4000.00"
             await s.settled()
+
+
+async def test_it_starts_again_while_main_owes_the_broker(tmp_path: Path) -> None:
+    """A person may spend on margin what `main` does not have; no new sub-account asks for anything."""
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            alpaca.faults.add("transfer", amount="-70000")
+            await s.until(lambda: alpaca.account.cash == 30000)
+            await s.settled()
+            assert s.books.main.cash == -10000
+            await s.place("a", 3)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 3, "sell")
+            await s.until(lambda: not s.held("a"))
+            await s.settled()
