@@ -14,11 +14,13 @@ import http.client
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
+from daemon.host.time.virtual_time import VirtualLoop, look_s
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
@@ -91,12 +94,12 @@ def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Move
     return [Moved(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()]
 
 
-async def serve(settings: GatewaySettings, keys: Credentials, log: Log, folder: Path) -> None:
+async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log: Log, folder: Path) -> None:
     """Run the gateway, with its journal in `folder`, until cancelled.
 
     Raises ConfigError, StateDirError, JournalError, BrokerError, OSError.
     """
-    pairs, clock = client_keys(settings), clock_of(settings.upstream)
+    pairs = client_keys(settings)
     if clock.is_simulated:
         log.market_time = lambda: new_york_text(clock.now_ns())
     lock = AccountLock(
@@ -145,17 +148,26 @@ async def _feed(service: Service, gateway: Gateway) -> None:
             await gateway.journal.beat()
         service.watchdog()
         service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(look_s(1.0))
 
 
-async def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
+def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
+    """Serve until a signal ends it, on the loop of its clock."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
+    clock = clock_of(settings.upstream)
+    joined = clock.participant
+    with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else None) as runner:
+        runner.run(_until_signalled(settings, keys, clock, folder))
+    return 0
+
+
+async def _until_signalled(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
     log = Log(settings.upstream.log.level, settings.upstream.log.format)
-    running = asyncio.ensure_future(serve(settings, keys, log, folder))
+    running = asyncio.ensure_future(serve(settings, keys, clock, log, folder))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running
-    return 0
 
 
 # --- what would happen ------------------------------------------------------------------------------------------------
@@ -331,7 +343,7 @@ def _done(options: argparse.Namespace) -> int:
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED
-    return asyncio.run(_run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute()))
+    return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
 
 
 def _account_keys() -> Credentials:

@@ -26,6 +26,7 @@ from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import MarketRelay
+from daemon.host.time.virtual_time import while_clients_wait
 
 ACCOUNT = web.RequestKey("account", str)
 LOOPBACK = "127.0.0.1"
@@ -145,7 +146,8 @@ class GatewayServer:
             return await handler(request)  # type: ignore[no-any-return]
         if path in self._relay.paths or path.startswith("/v2beta1/"):
             return await handler(request)  # type: ignore[no-any-return]
-        return await self._front.answer(request, handler)
+        with while_clients_wait():
+            return await self._front.answer(request, handler)
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         """Answer with what the broker says of clock, calendar, assets and contracts."""

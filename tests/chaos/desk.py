@@ -9,9 +9,10 @@ import contextlib
 import os
 import random
 import resource
+import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from daemon.engine.recover import code_digest
@@ -31,7 +32,8 @@ FILLER = "filler"
 class Desk:
     """`rltraderd` with one configuration and one state directory. Times are virtual seconds.
 
-    Its first life begins at once unless `begin` is false. `more` are further variables of its environment.
+    Its first life begins at once unless `begin` is false. `more` are further variables of its environment; `program`
+    and `prepare` are those of `Daemon`.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Desk:
         *,
         begin: bool = True,
         more: Mapping[str, str] | None = None,
+        program: str = "daemon.cli.daemon",
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.lives = 0
@@ -54,6 +58,7 @@ class Desk:
         self._log, self._clock = log, clock
         self._ahead_s = 0.0
         self._release: Path | None = None
+        self._program, self._prepare = program, prepare
         self._damaged = False  # a row is, which a replay names
         self._flipped: dict[int, bytes] = {}  # snapshots as they were, by their event row
         log.touch()
@@ -64,7 +69,10 @@ class Desk:
         """Begin the next life."""
         self.lives += 1
         self._log_start = self._log.stat().st_size
-        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s, self._clock, self._release)
+        self._process = Daemon(
+            self._arguments, self._environment, self._log, self._ahead_s, self._clock, self._release,
+            self._program, self._prepare,
+        )  # fmt: skip
 
     def update(self) -> None:
         """Lay another release under the desk, which decides the same: its next life runs that one."""
@@ -73,6 +81,10 @@ class Desk:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._process.returncode is None
+
+    def killed_itself(self) -> bool:
+        """Whether this life ended by SIGKILL, which nobody here sent."""
+        return self._process.returncode == -signal.SIGKILL
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -82,7 +82,8 @@ class Daemon:
     """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there.
 
     `leap` sets its host's wall clock, `ahead_s` as it is from the beginning. `clock` waits for it, where it is virtual.
-    `release` is the folder of another release (`another_release`), which runs instead of this one.
+    `release` is the folder of another release (`another_release`), which runs instead of this one. `program` is the
+    module whose `main` runs, and `prepare` is called in the process before it.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Daemon:
         ahead_s: float = 0.0,
         clock: SimClock | None = None,
         release: Path | None = None,
+        program: str = "daemon.cli.daemon",
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self.log = log
         self._ahead_ns = FORK.Value("q", round(ahead_s * 1e9))
@@ -100,8 +103,9 @@ class Daemon:
         self._killed = False
         FORK.set_forkserver_preload(PRELOAD)
         self._process = FORK.Process(
-            target=_become_rltraderd,
+            target=_become,
             args=(arguments, dict(environment), str(log), self._ahead_ns, os.sched_getaffinity(0), str(release or "")),
+            kwargs={"program": program, "prepare": prepare},
             daemon=True,
         )
         self._process.start()
@@ -188,8 +192,16 @@ def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str
     return folder
 
 
-def _become_rltraderd(
-    arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any, processors: set[int], release: str
+def _become(
+    arguments: list[str],
+    environment: dict[str, str],
+    log: str,
+    ahead_ns: Any,
+    processors: set[int],
+    release: str,
+    *,
+    program: str,
+    prepare: Callable[[], object] | None,
 ) -> None:
     """In the forked process: take environment, processors, standard error and wall clock over, and run."""
     os.environ.update(environment)
@@ -207,9 +219,9 @@ def _become_rltraderd(
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(target, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    from daemon.cli.daemon import main
-
-    sys.exit(main(arguments))
+    if prepare is not None:
+        prepare()
+    sys.exit(importlib.import_module(program).main(arguments))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ for name in (
     "daemon.cli.daemon",
     "daemon.cli.ctl",
     "daemon.app.live.desk",
+    "daemon.gateway.command",
     "onnxruntime",
     "tests.support.desks.live_desk",
     "uvloop",

@@ -28,40 +28,40 @@ ELAPSED = SPEC.features.index("session_elapsed")
 Float32 = npt.NDArray[np.float32]
 
 
-def timetable() -> tuple[Float32, Float32, Float32]:
+def timetable(begin: float = BEGIN) -> tuple[Float32, Float32, Float32]:
     """Starts and ends (fractions of the session) of the slots, and their rows of logits (slots, actions)."""
     actions = [*CYCLE * CYCLES, BUY_CALL]
-    starts = np.linspace(BEGIN, END, len(actions), dtype=np.float32)
+    starts = np.linspace(begin, END, len(actions), dtype=np.float32)
     ends = starts + np.float32(WIDTH)
     ends[-1] = LAST
     return starts, ends, WINNER * np.eye(len(ACTIONS), dtype=np.float32)[actions]
 
 
-def answer(observation: Float32) -> tuple[float, ...]:
+def answer(observation: Float32, begin: float = BEGIN) -> tuple[float, ...]:
     """The logits of one observation (window, features): the slot's action, else HOLD."""
-    starts, ends, actions = timetable()
+    starts, ends, actions = timetable(begin)
     elapsed = observation[-1, ELAPSED]
     now = np.flatnonzero((elapsed >= starts) & (elapsed < ends))
     row = actions[now[0]] if now.size else WINNER * np.eye(len(ACTIONS), dtype=np.float32)[HOLD]
     return tuple(float(value) for value in row)
 
 
-def store(folder: Path, name: str = SPEC.name) -> Path:
+def store(folder: Path, name: str = SPEC.name, *, begin: float = BEGIN) -> Path:
     """Make a model store with this policy as version `lively`, current; returns `folder`.
 
-    `name` is `option_scalper` or another strategy that sees and answers the same.
+    `name` is `option_scalper` or another strategy that sees and answers the same; `begin` is a fraction of the session.
     """
     desk = strategy(name)
-    policy = _policy()
-    logits = tuple(answer(observation.array()) for observation in golden_observations(desk))
+    policy = _policy(begin)
+    logits = tuple(answer(observation.array(), begin) for observation in golden_observations(desk))
     put(folder, manifest_of(desk, policy, logits, version="lively", promoted=False), policy)
     return folder
 
 
-def _policy() -> bytes:
+def _policy(begin: float) -> bytes:
     onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
     node = onnx.helper.make_node
-    starts, ends, actions = timetable()
+    starts, ends, actions = timetable(begin)
     rows, columns = SPEC.observation_shape
     hold = WINNER * np.eye(len(ACTIONS), dtype=np.float32)[HOLD]
     constants: dict[str, npt.NDArray[np.generic]] = {

@@ -27,6 +27,8 @@ PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own d
 class Alone(Participant):
     """A participant that is its own clock: when it is quiet, the time that it waits for has come."""
 
+    alone = True
+
     def __init__(self) -> None:
         self.socket, self._bell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._now_ns = 0

@@ -1,0 +1,263 @@
+"""Broker, gateway and three desks of one host: processes, files, and what a person does. It judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from daemon.alpaca_api.refusals import Refusal
+from daemon.config.load import KEYS, ConfigError
+from daemon.gateway.command import ask
+from daemon.gateway.config import GatewaySettings, load_gateway
+from daemon.gateway.events import MAIN
+from daemon.gateway.journal import verify
+from daemon.journal.journal import FILE
+from simulator.serving import RunningServer, serving
+from simulator.trading.account import Account
+from simulator.trading.settlement import exercise
+from simulator.trading.venue import Rules
+from simulator.virtual_clock import VirtualClock, virtual_clock
+from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.contract import Session
+from tests.chaos.desk import Desk
+from tests.chaos.desks import market as desks_market
+from tests.chaos.desks import policy as desks_policy
+from tests.chaos.desks.host import Station
+from tests.chaos.gateway.boundaries import Deadly
+from tests.chaos.gateway.plan import CAPITAL_USD, DECIDE_MIN, DESKS, MAINS_USD, gateway_toml, tables
+from tests.chaos.plan import Plan
+from tests.chaos.session import MINUTE_NS, Run
+from tests.chaos.tally import Tally
+from tests.support.desks.live_desk import LOOSE, write_config
+from tests.support.desks.lively_policy import store as put_lively
+from tests.support.models.daily_models import put_models
+
+UP_MIN = DECIDE_MIN + 8  # before the open: the host is on
+SCALPS_FROM = 0.055  # of the session: when the twenty bars are there that the scalper looks at
+LIVES_MAX = 60
+SHARES = (*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS)
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Floor:
+    """The campaign under way. `gateway` is its process as `Run` looks after one, `account` the broker's."""
+
+    seed: int
+    folder: Path
+    served: RunningServer
+    clock: VirtualClock
+    tally: Tally
+    account: Account
+    gateway: Run
+    deadly: Deadly
+    settings: GatewaySettings
+    stations: list[Station]
+    chance: random.Random
+    problems: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    person: Counter[str] = field(default_factory=Counter)  # what a person did, how often
+    apart_ns: int = 0  # since when sum and broker differ, 0: they agree
+    looks: Counter[str] = field(default_factory=Counter)  # comparisons of sum and broker, by their outcome
+
+    def now_ns(self) -> int:
+        """The simulated time."""
+        return self.clock.now_ns()
+
+    def tend(self) -> None:
+        """Start again what ended; a gateway that died at its boundary did what it should."""
+        if not self.gateway.desk.alive() and self.gateway.desk.killed_itself():
+            self.gateway.start()
+        self.gateway.watch()
+        for station in self.stations:
+            station.run.watch()
+
+    def status(self) -> Json | None:
+        """What the gateway says of itself; None where none answers."""
+        with contextlib.suppress(ConfigError):
+            return dict(ask(self.settings, "GET", "/status"))
+        return None
+
+    def asked(self, path: str, body: Json) -> bool:
+        """Whether the operator's socket did it."""
+        with contextlib.suppress(ConfigError):
+            ask(self.settings, "POST", path, body)
+            return True
+        return False
+
+    def verified(self) -> str:
+        """What another look at the gateway's journal finds; "" where all rows follow from one another."""
+        report = verify(Path(self.settings.gateway.state_dir) / FILE, self.settings.guards)
+        return report.difference
+
+    def problem(self, date: str, who: str, message: str) -> None:
+        """Note what must not be."""
+        self.problems.append(f"{date} {who}: {message[:1500]}")
+        print(f"PROBLEM {self.problems[-1]}", flush=True)
+
+    def write(self, station: Station) -> None:
+        """The desk's configuration: trading at the gateway, market data at the broker."""
+        port = self.settings.gateway.port
+        at_gateway = {
+            "trading_url": f"http://127.0.0.1:{port}",
+            "trade_stream_url": f"ws://127.0.0.1:{port}/stream",
+        }
+        paths = {"paths": {"models_dir": str(self.folder / "models")}, "alpaca": at_gateway}
+        listed = (LOOSE, *tables(station.name, self.folder), paths)
+        write_config(station.config, self.served, self.clock, station.run.desk.state_dir, *listed)
+
+    # --- a person -----------------------------------------------------------------------------------------------------
+
+    def trade_by_hand(self) -> None:
+        """A person buys, sells what `main` holds, leaves limit orders, cancels one: in `main`, at the broker itself."""
+        chance = self.chance
+        what = chance.choice(("buy", "buy", "fraction", "limit", "sell", "sell limit", "cancel"))
+        symbol, fields = chance.choice(SHARES), {}
+        with contextlib.suppress(Refusal):
+            if what == "cancel":
+                mine = [order.id for order in self.account.working.values() if order.id in self.account.by_hand]
+                if not mine:
+                    return
+                self.served.by_hand("cancel", key=self.account.key, order_id=chance.choice(mine))
+            else:
+                if what.startswith("sell"):
+                    free = self.free_by_hand()
+                    if not free:
+                        return
+                    symbol = chance.choice(sorted(free))
+                    fields = {"qty": str(free[symbol]), "side": "sell"}
+                else:
+                    quantity = f"0.{chance.randint(1, 9)}" if what == "fraction" else str(chance.randint(1, 6))
+                    fields = {"qty": quantity, "side": "buy"}
+                if what.endswith("limit"):
+                    if "." in fields["qty"]:
+                        return
+                    price = self.served.call(self.served.server.market.price, self.now_ns(), symbol)
+                    if price is None:
+                        return
+                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1))))
+                    fields |= {"type": "limit", "limit_price": f"{Decimal(str(price)) * far:.2f}"}
+                self.served.by_hand("place", key=self.account.key, symbol=symbol, **fields)
+            self.person[what] += 1
+
+    def free_by_hand(self) -> dict[str, Decimal]:
+        """The shares of `main` that none of its orders keeps, by symbol."""
+        status = self.status()
+        if status is None or not status["ready"]:
+            return {}
+        (main,) = (row for row in status["accounts"] if row["name"] == MAIN)
+        free = {symbol: Decimal(text) for symbol, text in main["positions"].items()}
+        for order in self.account.working.values():
+            if order.id in self.account.by_hand and order.side == "sell":
+                free[order.symbol] = free.get(order.symbol, Decimal(0)) - order.left
+        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES}
+
+    def option_by_hand(self, session: Session, *, call: bool) -> str:
+        """A person buys one contract of the day, a call in the money or a put out of it; returns its symbol."""
+        spot = self.served.call(self.served.server.market.price, self.now_ns(), "SPY")
+        if spot is None:
+            return ""
+        strike = int(spot) - 4
+        symbol = f"SPY{session.date[2:4]}{session.date[5:7]}{session.date[8:]}{'C' if call else 'P'}{strike * 1000:08d}"
+        try:
+            self.served.by_hand("place", key=self.account.key, symbol=symbol, qty="1", side="buy")
+        except Refusal as refused:
+            self.person[f"contract refused: {refused.message[:60]}"] += 1
+            return ""
+        return symbol
+
+    def exercise_by_hand(self, symbol: str) -> bool:
+        """Whether the person's contract became shares."""
+        try:
+            self.served.call(exercise, self.served.server.matching, self.account, symbol)
+        except Refusal:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def opened(seed: int, sessions: list[Session], folder: Path) -> Iterator[Floor]:
+    """Broker, models, gateway and three desks in `folder`, some minutes before the first open; all are ended."""
+    chance = random.Random(f"floor {seed}")
+    happenings = desks_market.happenings(seed, [session.date for session in sessions])
+    market = desks_market.market(seed, happenings)
+    desks_policy.store(put_models(folder / "models"))
+    put_lively(folder / "models", begin=SCALPS_FROM)
+    whole = MAINS_USD + sum(CAPITAL_USD.values())
+    account = Account(*_pair(chance, "PK"), cash=Decimal(whole), account_number=f"PA3GW{seed}")
+    pairs = {name: _pair(chance, f"GW{number}") for number, name in enumerate(DESKS)}
+    readers = [  # of market data, at the broker itself
+        Account(*pair, cash=Decimal(0), account_number=f"PA3READER{seed}N{number}")
+        for number, pair in enumerate(pairs.values())
+    ]
+    for name, pair in pairs.items():
+        _write_keys(folder / "keys" / name, pair)
+    tally = Tally(seed)
+    rules = Rules(seed=seed, fill_sizes=(1, 4))
+    with (
+        virtual_clock(sessions[0].open_ns - UP_MIN * MINUTE_NS, seed) as clock,
+        serving(market, clock, faults=tally, accounts=[account, *readers], rules=rules) as served,
+    ):
+        config = folder / "gateway.toml"
+        state_dir = folder / "gateway"
+        server = served.server
+        upstream = {
+            "trading_url": served.trading_url,
+            "data_url": served.data_url,
+            "stream_url": served.stream_url,
+            "trade_stream_url": server.trade_stream_url_of(account),
+            "option_stream_url": served.option_stream_url,
+        }
+        config.write_text(gateway_toml(free_port(), state_dir, folder / "keys", upstream, clock.settings()))
+        deadly = Deadly()
+        plan = Plan(0, str(seed), 0, 0, (), {})
+        process = Desk(
+            config, state_dir, (account.key, account.secret), folder / "gateway.log", clock,
+            begin=False, program="daemon.gateway.command", prepare=deadly.arm,
+        )  # fmt: skip
+        gateway = Run(plan, served, clock, tally, account, process, chance, lives_max=LIVES_MAX)
+        floor = Floor(seed, folder, served, clock, tally, account, gateway, deadly, load_gateway(config), [], chance)
+        try:
+            gateway.start()
+            for name in DESKS:
+                desk = Desk(
+                    folder / f"{name}.toml", folder / "desks" / name, pairs[name], folder / f"{name}.log", clock,
+                    begin=False,
+                )  # fmt: skip
+                chance_of = random.Random(f"{name} {seed}")
+                reader = readers[DESKS.index(name)]
+                run = Run(plan, served, clock, tally, account, desk, chance_of, lives_max=LIVES_MAX)
+                floor.stations.append(Station(name, run, reader, folder / f"{name}.toml"))
+                floor.write(floor.stations[-1])
+                run.start()
+            yield floor
+        finally:
+            for run in (gateway, *(station.run for station in floor.stations)):
+                run.desk.kill()
+
+
+def _pair(chance: random.Random, word: str) -> tuple[str, str]:
+    return f"{word}CHAOS{chance.getrandbits(96):024X}", f"secret-chaos-{chance.getrandbits(120):030X}"
+
+
+def _write_keys(folder: Path, pair: tuple[str, str]) -> None:
+    folder.mkdir(parents=True)
+    for name, text in zip(KEYS, pair, strict=True):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(file, "w") as stream:
+            stream.write(text)

@@ -1,0 +1,116 @@
+"""What must hold of a gateway at any moment and in the end: each check compares server, gateway and journals.
+
+Pure. Whose an order is, its name says: a desk's begin with the epoch of its journal, a person's are by hand. What each
+holds comes from the server's trades alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+from daemon.gateway.events import MAIN
+from simulator.trading.account import Account
+from tests.chaos import verdict
+from tests.chaos.verdict import ZERO
+from tests.support.desks.live_desk import Books
+
+Json = dict[str, Any]
+
+
+def sum_apart(status: Json, account: Account) -> list[str]:
+    """Where the sum of all sub-accounts is not what the broker has: cash to the cent, each share."""
+    problems = []
+    if Decimal(status["sum"]["cash"]) != account.cash:
+        problems.append(f"cash: sub-accounts {status['sum']['cash']}, broker {account.cash}")
+    ours = {symbol: Decimal(text) for symbol, text in status["sum"]["positions"].items()}
+    theirs = {symbol: position.qty for symbol, position in account.positions.items()}
+    return problems + [
+        f"{symbol}: sub-accounts {ours.get(symbol, ZERO)}, broker {theirs.get(symbol, ZERO)}"
+        for symbol in sorted(ours.keys() | theirs.keys())
+        if ours.get(symbol, ZERO) != theirs.get(symbol, ZERO)
+    ]
+
+
+def part(status: Json, desk: str, account: Account) -> Any:
+    """The broker's account as it were if it had the desk's sub-account alone: cash and holdings of the gateway."""
+    (row,) = (row for row in status["accounts"] if row["name"] == desk)
+    positions = {symbol: SimpleNamespace(qty=Decimal(text)) for symbol, text in row["positions"].items()}
+    return SimpleNamespace(
+        cash=Decimal(row["cash"]),
+        positions=positions,
+        orders=account.orders,
+        trades=account.trades,
+        activities=account.activities,
+        by_client_id=account.by_client_id,
+    )
+
+
+def book_apart(books: Books, status: Json, desk: str, account: Account) -> list[str]:
+    """Where a desk's book, or its fills, are not its sub-account's."""
+    return verdict.disagreements(books, part(status, desk, account))
+
+
+def owners(account: Account, epochs: Mapping[str, str]) -> dict[str, str]:
+    """The owner of each order by its id: a desk, or `main`. `epochs` are the desks' by name."""
+    result = {}
+    for order in account.orders.values():
+        mine = [desk for desk, epoch in epochs.items() if epoch and order.client_order_id.startswith(f"{epoch}-")]
+        result[order.id] = mine[0] if mine else MAIN
+    return result
+
+
+def strangers(account: Account, epochs: Mapping[str, str]) -> list[str]:
+    """Orders that nobody placed."""
+    whose = owners(account, epochs)
+    return [
+        f"{order.client_order_id}: nobody's order, {order.side} {order.symbol}"
+        for order in account.orders.values()
+        if whose[order.id] == MAIN and order.id not in account.by_hand
+    ]
+
+
+def oversold(account: Account, epochs: Mapping[str, str]) -> list[str]:
+    """Sales of more than their owner had: a desk's of what is another's or of `main`, or of nothing.
+
+    What moves without an order (a split, an exercise) moves all that hold it; of such a symbol it looks no further.
+    """
+    whose = owners(account, epochs)
+    held: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
+    moved: set[str] = set()
+    problems = []
+    for trade in account.trades:
+        if not trade.order_id:
+            moved.add(trade.symbol)
+            continue
+        key = (whose[trade.order_id], trade.symbol)
+        held[key] += trade.quantity
+        if trade.symbol not in moved and held[key] < 0 and key[0] != MAIN:
+            problems.append(f"{key[0]} sold {trade.symbol} of others: {held[key]} after order {trade.order_id}")
+    return problems
+
+
+def holdings_apart(status: Json, account: Account, epochs: Mapping[str, str]) -> list[str]:
+    """Sub-accounts that do not hold what their owner's own trades come to, of symbols that nothing else moved."""
+    whose = owners(account, epochs)
+    moved = {trade.symbol for trade in account.trades if not trade.order_id}
+    moved |= {str(row.fields.get("symbol")) for row in account.activities if row.fields["activity_type"] != "FILL"}
+    held: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
+    for trade in account.trades:
+        if trade.symbol not in moved:
+            held[whose[trade.order_id]][trade.symbol] += trade.quantity
+    problems = []
+    for row in status["accounts"]:
+        ours = {symbol: Decimal(text) for symbol, text in row["positions"].items() if symbol not in moved}
+        theirs = {symbol: quantity for symbol, quantity in held[row["name"]].items() if quantity}
+        if ours != theirs:
+            problems.append(f"{row['name']} holds {ours} by the gateway, {theirs} by its trades")
+    return problems
+
+
+def worded(problems: Iterable[str]) -> str:
+    """Some of them in one line."""
+    return "; ".join(problems)[:1500]
