@@ -69,18 +69,17 @@ def writable(value: T) -> T:
 
 def bounded(value: T) -> T:
     """Return the value. Raises Unreadable for too many levels of arrays and objects."""
-    level: list[object] = [value]
+    level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(LEVELS_MOST):
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, _CONTAINERS) and inner  # an empty one has nothing inside
+        ]
         if not level:
             return value
     raise Unreadable(f"nested more than {LEVELS_MOST} levels deep")
-
-
-def _inside(value: object) -> list[object]:
-    """Return the arrays and objects directly in a value."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [each for each in inner if isinstance(each, _CONTAINERS) and each]  # an empty one has nothing inside
 
 
 def _guarded(decode: Callable[[], T], size: int) -> T:

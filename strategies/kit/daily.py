@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from itertools import pairwise
 from math import inf
 from struct import Struct as Layout
@@ -64,11 +65,12 @@ def readjusted(spec: DailySpec, series: Series, symbol: str, bars: Iterable[Bar]
 
 def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars by symbol, oldest first; symbols without any are absent."""
-    return {
-        symbol: tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
-        for symbol, rows in zip(spec.symbols, series, strict=True)
-        if rows
-    }
+    return {symbol: _unpacked(symbol, rows) for symbol, rows in zip(spec.symbols, series, strict=True) if rows}
+
+
+@lru_cache(maxsize=128)  # a feed and a desk's stops ask for the same bars all day
+def _unpacked(symbol: str, rows: bytes) -> tuple[Bar, ...]:
+    return tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
 
 
 class KeptBars(Struct, frozen=True, gc=False):

@@ -6,7 +6,6 @@ Every documented trade event and order status has exactly one outcome in `EVENT_
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -158,14 +157,19 @@ def day_start_ns(ns: int) -> int:
     return int(local.replace(hour=0, minute=0, second=0).timestamp()) * SECOND_NS
 
 
+NUMERIC = (str, int, float, Decimal)
+
+
 def decimal(value: object, key: str) -> Decimal:
     """Parse text or a JSON number as a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
-    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
-        with contextlib.suppress(InvalidOperation, ValueError):
+    if isinstance(value, NUMERIC) and not isinstance(value, bool):
+        try:
             digits = str(value)
             number = _number(digits) if len(digits) <= SHORT else _number.__wrapped__(digits)
-            if number is not None:
-                return number
+        except (InvalidOperation, ValueError):
+            number = None
+        if number is not None:
+            return number
     raise Malformed(f"{key} is {shown(value)}: expected a number below 10^12")
 
 

@@ -9,7 +9,6 @@ shares behind it ends at once, because it would sell short.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -108,10 +107,10 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
-    working = Counter[str]()
+    working: dict[str, int] = {}
     for order in draft.orders.values():
         if order.side < 0:
-            working[order.symbol] += order.remaining
+            working[order.symbol] = working.get(order.symbol, 0) + order.remaining
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
     for order in tuple(draft.orders.values()):
@@ -122,7 +121,7 @@ def protect(draft: Draft) -> None:
     foreign = _has_foreign(draft)
     for symbol in draft.desk.holds.risked(draft):
         position = draft.book.positions[symbol]
-        if foreign or position.quantity > working[symbol]:
+        if foreign or position.quantity > working.get(symbol, 0):
             _cover(draft, position, rules)
 
 
@@ -196,7 +195,10 @@ def _is_of_other_shares(draft: Draft, order: Order) -> bool:
 
     Within a session a price that leaps is no split. What rests since the broker's figure differs was counted by it.
     """
-    symbol, basket, suspicion, session = order.symbol, draft.basket, draft.broker.suspicion, draft.session.session
+    basket = draft.basket
+    if not (basket.splits or basket.to_come or basket.leapt or basket.apart):
+        return False  # most of the time
+    symbol, suspicion, session = order.symbol, draft.broker.suspicion, draft.session.session
     if _is_split(draft, symbol):
         return True
     if symbol in basket.leapt and not (session and session.open_ns <= basket.leapt[symbol] < session.close_ns):
@@ -210,8 +212,11 @@ def _is_split(draft: Draft, symbol: str) -> bool:
 
 def _sells_at_once(draft: Draft, order: Order) -> bool:
     """Return whether the price before the open is at the stop or below: it would sell at the first trade, whatever."""
-    session, quote = draft.session.session, draft.fresh(draft.quotes.get(order.symbol))
-    if session is None or quote is None or draft.now_ns >= session.open_ns or is_option(order.symbol):
+    session = draft.session.session
+    if session is None or draft.now_ns >= session.open_ns or is_option(order.symbol):
+        return False
+    quote = draft.fresh(draft.quotes.get(order.symbol))
+    if quote is None:
         return False
     middle = middle_of(quote, draft.desk.holds.guard(draft.trading))
     return middle is not None and not isinstance(order.stop_price, UnsetType) and middle <= order.stop_price
@@ -258,8 +263,10 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
     if bare <= 0:
         return
     rests = any(order.purpose == PROTECTION for order in mine)
-    quantity = _coverable(draft, position)
     late_ns = draft.now_ns - max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
+    if rests and late_ns < UNCOVERED_NS:
+        return  # another one waits, and it is early for an alarm
+    quantity = _coverable(draft, position)
     why = _hindrance(draft, symbol, late_ns)
     if quantity > 0 and not why and not rests:
         seen = _least_price(draft, symbol)

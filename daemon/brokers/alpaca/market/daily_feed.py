@@ -241,7 +241,9 @@ class _Row:
 def _read(row: Raw) -> _Row | str:
     """Parse a row, or return its fault."""
     try:
-        return _Row(time_ns(row.get("t"), "t"), [_number(row[name]) for name in "ohlcv"])
+        values = row["o"], row["h"], row["l"], row["c"], row["v"]
+        prices = [value if type(value) is float else _number(value) for value in values]
+        return _Row(time_ns(row.get("t"), "t"), prices)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         return f"{type(error).__name__}: {error} in {str(row)[:200]}"
 
@@ -284,9 +286,12 @@ def _same(old: Bars, new: Bars) -> bool:
 
 
 def _alike(old: Bar, new: Bar) -> bool:
-    return old.start_ns == new.start_ns and all(
-        abs(a - b) <= GRID
-        for a, b in ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
+    return old == new or (
+        old.start_ns == new.start_ns
+        and all(
+            abs(a - b) <= GRID
+            for a, b in ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
+        )
     )
 
 

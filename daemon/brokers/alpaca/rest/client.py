@@ -21,6 +21,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import requests
 import urllib3
 from alpaca.common.rest import RESTClient
@@ -348,7 +349,19 @@ class BoundClient(RESTClient):
         response = self._bound.request(method, url, **opts)
         if response.status_code >= 400:
             raise StatusError(response)
-        return response.json() if response.text else None
+        return json_of(response)
+
+
+def json_of(response: requests.Response) -> object:
+    """Return the body's JSON value, None for an empty body. Raises ValueError for what is no JSON.
+
+    The fast decoder is strict; what it refuses (NaN, half a surrogate pair, another encoding) the library judges.
+    """
+    body = response.content
+    try:
+        return msgspec.json.decode(body) if body else None
+    except (msgspec.MsgspecError, RecursionError):
+        return response.json()
 
 
 class BoundSession(requests.Session):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from math import fsum
 from typing import ClassVar
@@ -217,6 +218,11 @@ def sized_view(draft: Draft, now_ns: int) -> View:
     return replace(view, portfolio=sized)
 
 
+@lru_cache(maxsize=8)  # asked for at each event
+def _names(symbols: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(symbols)
+
+
 class Shares:
     """Hold whole shares of the spec's symbols. See `draft.Holds` for each member."""
 
@@ -314,7 +320,7 @@ class Shares:
         end_waits(draft)
 
     def risked(self, draft: Draft) -> list[str]:
-        symbols = draft.spec.symbols
+        symbols = _names(draft.spec.symbols)
         return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
 
     def leavable(self, draft: Draft) -> list[str]:
