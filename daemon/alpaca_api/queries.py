@@ -1,4 +1,4 @@
-"""Parse a request of trading REST: its body, its numbers and times, and which orders and activities it asks for.
+"""Requests and answers of REST as JSON: bodies, numbers, times, and which orders and activities are asked for.
 
 Raises `Refusal` (422) for what makes no sense; nothing is looked up and nothing changed.
 """
@@ -10,8 +10,10 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from daemon.alpaca_api.backend import ShownOrder
@@ -37,6 +39,11 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     return body
 
 
+def reply(body: object, status: int = 200) -> web.Response:
+    """`body` as JSON."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+
+
 def whole_number(value: str, name: str, most: int) -> int:
     """A whole number from 1 to `most`. Raises `Refusal` (422)."""
     if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= most:
@@ -59,6 +66,7 @@ def positive(value: str, name: str) -> Decimal:
     return number
 
 
+@lru_cache(maxsize=64)  # a query's times are asked for with each row
 def time_ns(value: str) -> int:
     """A query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
     match = _TIME.fullmatch(value.replace(" ", "+"))

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from daemon.alpaca_api.backend import ShownOrder, TradingBackend, TradingReads
 from daemon.alpaca_api.books import ActivityRow
-from daemon.alpaca_api.queries import asked_for, fits, is_true, json_body, positive, whole_number
+from daemon.alpaca_api.queries import asked_for, fits, is_true, json_body, positive, reply, whole_number
 from daemon.alpaca_api.refusals import invalid, no_order, no_position
 from daemon.alpaca_api.wire import Json
 
@@ -59,16 +59,16 @@ class TradingRest(Generic[A]):
 
     async def account(self, request: web.Request) -> web.Response:
         """GET /v2/account."""
-        return web.json_response(self.backend.account(request[self._account]))
+        return reply(self.backend.account(request[self._account]))
 
     async def configuration(self, request: web.Request) -> web.Response:
         """GET /v2/account/configurations."""
-        return web.json_response(self.backend.configuration(request[self._account]))
+        return reply(self.backend.configuration(request[self._account]))
 
     async def configure(self, request: web.Request) -> web.Response:
         """PATCH /v2/account/configurations."""
         changes = await json_body(request)
-        return web.json_response(await self.backend.configure(request[self._account], changes))
+        return reply(await self.backend.configure(request[self._account], changes))
 
     async def activities(self, request: web.Request) -> web.Response:
         """GET /v2/account/activities[/{type}], paged by the id of the last row."""
@@ -85,7 +85,7 @@ class TradingRest(Generic[A]):
             rows = [row for row in rows if (row.id > token if ascending else row.id < token)]
         if "date" not in query or "page_size" in query:
             rows = rows[: whole_number(query.get("page_size", "100"), "page_size", 100)]
-        return web.json_response([row.fields for row in rows])
+        return reply([row.fields for row in rows])
 
     def rows(self, request: web.Request, types: frozenset[str]) -> list[ActivityRow]:
         """The activities of these types (all, for none) that the request's filters let pass, of all pages."""
@@ -94,14 +94,14 @@ class TradingRest(Generic[A]):
 
     async def announcements(self, request: web.Request) -> web.Response:
         """GET /v2/corporate_actions/announcements: dividends and splits, by their ex-date or the day of payment."""
-        return web.json_response(await self.backend.announcements(request.query))
+        return reply(await self.backend.announcements(request.query))
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
     async def submit(self, request: web.Request) -> web.Response:
         """POST /v2/orders; the reply shows the order as it was accepted, whatever happened to it since."""
         body = await json_body(request)
-        return web.json_response(await self.backend.submit(request[self._account], body))
+        return reply(await self.backend.submit(request[self._account], body))
 
     async def orders(self, request: web.Request) -> web.Response:
         """GET /v2/orders: open (default), closed or all, by submission time."""
@@ -114,7 +114,7 @@ class TradingRest(Generic[A]):
         chosen = [order for order in among if asked_for(order, query)]
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
         rows = (order.shown() for order in chosen if status == "all" or order.open == (status == "open"))
-        return web.json_response(list(itertools.islice(rows, limit)))
+        return reply(list(itertools.islice(rows, limit)))
 
     async def order(self, request: web.Request) -> web.Response:
         """GET /v2/orders/{id}."""
@@ -129,7 +129,7 @@ class TradingRest(Generic[A]):
     async def replace(self, request: web.Request) -> web.Response:
         """PATCH /v2/orders/{id}: a new order with a new id."""
         account, order_id = request[self._account], self._order_id(request)
-        return web.json_response(await self.backend.replace(account, order_id, await json_body(request)))
+        return reply(await self.backend.replace(account, order_id, await json_body(request)))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """DELETE /v2/orders/{id}: 204 confirms the request only."""
@@ -138,20 +138,20 @@ class TradingRest(Generic[A]):
 
     async def cancel_all(self, request: web.Request) -> web.Response:
         """DELETE /v2/orders: 207 with one row for each open order."""
-        return web.json_response(await self.backend.cancel_all(request[self._account]), status=207)
+        return reply(await self.backend.cancel_all(request[self._account]), status=207)
 
     # --- positions --------------------------------------------------------------------------------------------------
 
     async def positions(self, request: web.Request) -> web.Response:
         """GET /v2/positions."""
-        return web.json_response(list(self.reads(request).positions(request[self._account]).values()))
+        return reply(list(self.reads(request).positions(request[self._account]).values()))
 
     async def position(self, request: web.Request) -> web.Response:
         """GET /v2/positions/{symbol or asset id}."""
         row = self.reads(request).position(request[self._account], self._symbol(request))
         if row is None:
             raise no_position()
-        return web.json_response(row)
+        return reply(row)
 
     async def close(self, request: web.Request) -> web.Response:
         """DELETE /v2/positions/{symbol}?qty= or percentage=: a market order."""
@@ -160,13 +160,13 @@ class TradingRest(Generic[A]):
             raise invalid("only one of qty or percentage is accepted")
         quantity = positive(query["qty"], "qty") if "qty" in query else None
         percent = positive(query["percentage"], "percentage") if "percentage" in query else None
-        return web.json_response(await self.backend.close(account, self._symbol(request), quantity, percent))
+        return reply(await self.backend.close(account, self._symbol(request), quantity, percent))
 
     async def close_all(self, request: web.Request) -> web.Response:
         """DELETE /v2/positions?cancel_orders=: 207 with one row for each position."""
         cancels = is_true(request.query.get("cancel_orders"))
         rows: list[Json] = await self.backend.close_all(request[self._account], cancel_orders=cancels)
-        return web.json_response(rows, status=207)
+        return reply(rows, status=207)
 
     async def exercise(self, request: web.Request) -> web.Response:
         """POST /v2/positions/{symbol or contract id}/exercise: the whole position, at once."""
@@ -194,4 +194,4 @@ class TradingRest(Generic[A]):
 def _one(order: ShownOrder | None, name: str) -> web.Response:
     if order is None:
         raise no_order(name)
-    return web.json_response(order.shown())
+    return reply(order.shown())

@@ -13,8 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.alpaca_api.queries import reply
 from daemon.alpaca_api.wire import asset_id, stamp
-from simulator.data.queries import BadRequest, reply
+from simulator.data.queries import BadRequest
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, new_york_date
 from simulator.trading.venue import Brokerage

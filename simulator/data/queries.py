@@ -24,11 +24,6 @@ class BadRequest(web.HTTPBadRequest):
         super().__init__(text=msgspec.json.encode({"message": message}).decode(), content_type="application/json")
 
 
-def reply(body: object) -> web.Response:
-    """`body` as JSON."""
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-
 def symbols_of(query: Mapping[str, str]) -> list[str]:
     """The symbols, at least one. Raises BadRequest."""
     symbols = [name.strip() for name in query.get("symbols", "").split(",") if name.strip()]

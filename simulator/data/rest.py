@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 
+import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
+from daemon.alpaca_api.queries import reply
 from simulator.data import contracts_rest
 from simulator.data.fields import Fields, bar_row, merged, quote_row, trade_row
 from simulator.data.queries import (
@@ -23,7 +26,6 @@ from simulator.data.queries import (
     limit_of,
     page_after,
     page_token,
-    reply,
     symbols_of,
     time_of,
 )
@@ -53,7 +55,7 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
         raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
     newest_first = query.get("sort", "asc") == "desc"
     after = page_after(query)
-    bars: dict[str, list[Fields]] = {}
+    bars: dict[str, list[msgspec.Raw]] = {}
     token: str | None = None
     for symbol in symbols:
         if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
@@ -67,7 +69,7 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
             rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
         page = rows[:limit]
         if page:
-            bars[symbol] = [bar_row(bar) for bar in page]
+            bars[symbol] = [_row(bar) for bar in page]
             token = page_token(symbol, str(page[-1].start_ns))
         limit -= len(page)
         if len(page) < len(rows):
@@ -118,13 +120,31 @@ def _aggregated(
         for bar in rows:
             groups.setdefault(bar.start_ns // width * width, []).append(bar)
     else:  # of regular hours
+        adjustments, single = tuple(steps), count == 1 and unit in {"D", "Day"}
+        days: list[Bar] = []
         for session in venue.market.sessions:
             label = _period_ns(session.date, unit, count)
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
                 day = day_bar(venue, symbol, session, now_ns)
-                groups.setdefault(label, []).extend([] if day is None else [adjusted(day, session.date, steps)])
+                if day is not None and single:
+                    days.append(_of_day(day, session.date, label, adjustments))
+                elif day is not None:
+                    groups.setdefault(label, []).append(adjusted(day, session.date, adjustments))
+        if single:
+            return days
     bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
+
+
+@lru_cache(maxsize=65_536)  # a history of days is asked for again and again
+def _row(bar: Bar) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(bar_row(bar)))
+
+
+@lru_cache(maxsize=65_536)
+def _of_day(bar: Bar, day: str, label: int, steps: tuple[BackAdjustment, ...]) -> Bar:
+    """The bar of a day as adjusted, under its label."""
+    return replace(adjusted(bar, day, steps), start_ns=label)
 
 
 @lru_cache(maxsize=4096)  # every symbol asks for the same days

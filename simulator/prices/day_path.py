@@ -89,13 +89,14 @@ class DayMinutes(Sequence[Bar]):
         day, minute = self._place(index)
         return self._opens[day] + minute * MINUTE_NS
 
-    def index_at(self, now_ns: int) -> int:
-        """The index of the last minute that started up to `now_ns`; -1 before the first."""
+    def last_at(self, now_ns: int) -> tuple[int, int]:
+        """Index and start of the last minute that started up to `now_ns`; -1 and 0 before the first."""
         day = bisect_right(self._opens, now_ns) - 1
         if day < 0:
-            return -1
+            return -1, 0
         last = self._before[day + 1] - self._before[day] - 1
-        return self._before[day] + min((now_ns - self._opens[day]) // MINUTE_NS, last)
+        minute = min((now_ns - self._opens[day]) // MINUTE_NS, last)
+        return self._before[day] + minute, self._opens[day] + minute * MINUTE_NS
 
     def _place(self, index: int) -> tuple[int, int]:
         index += len(self) if index < 0 else 0

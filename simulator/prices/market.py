@@ -85,6 +85,9 @@ class Market:
         self._centres: dict[int, int | None] = {}  # by index of the session, once asked for
         self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the bar last asked for, by symbol
         self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
+        self._points: dict[str, tuple[int, Decimal]] = {}  # the same, as time and price, within its fifteen seconds
+        self._session: Session | None = None  # the one last asked for
+        self._listed: dict[str, tuple[int, int]] = {}  # options: listed from this session (index) until this time
         self._listings: dict[str, list[dict[str, Any]]] = {}
 
     @classmethod
@@ -189,8 +192,14 @@ class Market:
 
     def session_at(self, now_ns: int) -> Session | None:
         """The session whose regular hours hold `now_ns` (open included, close excluded)."""
+        last = self._session
+        if last is not None and last.open_ns <= now_ns < last.close_ns:
+            return last
         index = bisect_right(self._opens, now_ns) - 1
-        return self.sessions[index] if index >= 0 and now_ns < self.sessions[index].close_ns else None
+        if index < 0 or now_ns >= self.sessions[index].close_ns:
+            return None
+        self._session = self.sessions[index]
+        return self._session
 
     def session_of(self, day: str) -> Session | None:
         """The session of a New York date (`YYYY-MM-DD`), None where there is none."""
@@ -248,15 +257,21 @@ class Market:
             return self.days.called(symbol, effective_day(now_ns))
         if symbol in self.bars:
             return True
+        today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
+        if (known := self._listed.get(symbol)) is not None and known[0] <= today and now_ns < known[1]:
+            return True
         contract = option_market.parse_occ(symbol)
         expiry = None if contract is None else self._dates.get(contract.expiry)
         if contract is None or expiry is None or contract.root != self.symbol or contract.strike % 1:
             return False
-        if now_ns >= self.sessions[expiry].close_ns + _EXPIRED_AFTER_NS:
+        until_ns = self.sessions[expiry].close_ns + _EXPIRED_AFTER_NS
+        if now_ns >= until_ns:
             return False
-        today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
-        listed = (self._centre(i) for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
-        return any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in listed)
+        centres = (self._centre(i) for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
+        listed = any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in centres)
+        if listed:
+            self._listed[symbol] = today, until_ns
+        return listed
 
     def listed(self, session_date: str) -> list[dict[str, Any]]:
         """The contracts that the session lists, as the contracts endpoint has them, by expiry, right and strike.
@@ -285,17 +300,25 @@ class Market:
 
     def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
         """Time and price of the last path point at `now_ns`."""
+        point = self._points.get(symbol)
+        if point is not None and 0 <= now_ns - point[0] < POINT_NS:
+            return point
         starts, minutes = self.starts.get(symbol), self.derived.get(symbol)
-        last = bisect_right(starts, now_ns) - 1 if minutes is None and starts else -1
-        index = last if minutes is None else minutes.index_at(now_ns)
-        if starts is None or index < 0:
+        if minutes is not None:
+            index, start_ns = minutes.last_at(now_ns)
+        else:
+            index = bisect_right(starts, now_ns) - 1 if starts else -1
+            start_ns = starts[index] if starts and index >= 0 else 0
+        if index < 0:
             return None
-        start_ns = starts[index]
         step = min((now_ns - start_ns) // POINT_NS, MINUTE_NS // POINT_NS - 1)
         path = self._paths.get(symbol)
         if path is None or path[0] != index:
             path = self._paths[symbol] = (index, price_path(self.bars[symbol][index]))
         point_ns, price = start_ns + step * POINT_NS, path[1][step]
+        if now_ns - point_ns < POINT_NS:
+            self._points[symbol] = point_ns, price
+            return point_ns, price
         split = None if self.days is None else self.days.split_between(symbol, point_ns, now_ns)
         return (point_ns, price) if split is None else (split[0], grid(float(price / split[1])))
 

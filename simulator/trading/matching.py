@@ -44,16 +44,15 @@ class Matching:
         accounts = [account for account in self.venue.accounts.values() if account.working]
         while accounts and (point := self.venue.market.next_change(self.seen_ns)) <= until_ns:
             self.seen_ns = point
+            is_open = self.venue.market.session_at(point) is not None
             for account in accounts:
                 for order in list(account.working.values()):
-                    self._touch(account, order, point)
+                    if point >= order.created_ns and (is_open or order.extended_hours):
+                        self._touch(account, order, point)
         self.seen_ns = max(self.seen_ns, until_ns)
 
     def _touch(self, account: Account, order: AlpacaOrder, point_ns: int) -> None:
         """One working order at one path point; one that waited for the open begins to work."""
-        session = self.venue.market.session_at(point_ns)
-        if point_ns < order.created_ns or (session is None and not order.extended_hours):
-            return
         if order.status == "accepted":
             self.arrive(account, order, point_ns)
         else:
