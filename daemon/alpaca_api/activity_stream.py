@@ -152,7 +152,12 @@ class ActivityStreamServer(Generic[A]):
                 sent += 1
             if span.ends:
                 return
-            await asyncio.sleep(self._poll_s)
+            await self.pause(account)
+
+    async def pause(self, account: A) -> None:
+        """Wait before the next look for the account's new rows."""
+        del account
+        await asyncio.sleep(self._poll_s)
 
     async def write(self, response: web.StreamResponse, account: A, row: ActivityRow, event_id: str) -> bool:
         """Send one event; False where the connection is to end before it."""

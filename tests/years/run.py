@@ -26,7 +26,6 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
-from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named
@@ -39,7 +38,7 @@ from tests.years.met import count_lives
 from tests.years.models import BY_MINUTE, STORE
 from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
 from tests.years.watch import Problem, Watch
-from tests.years.world import World
+from tests.years.world import WatchedAccount, World
 
 LOOK_S = 15.0
 AFTER_MIN = 35  # after the close the host goes off
@@ -138,7 +137,7 @@ class Run:
         self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
-        account = Account("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
+        account = WatchedAccount("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = Rules(seed=schedule.seed, fill_sizes=(1, 4))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)

@@ -27,6 +27,15 @@ def test_a_desk_lives_through_two_sessions_and_is_killed(name: str) -> None:
     assert outcome.lives >= 3
 
 
+def test_what_a_desk_s_streams_tell_is_heard() -> None:
+    outcome = lived(Schedule(REBALANCER, 7, FIRST, 1, (("alpaca", "activity_stream", True),), ()))
+    lines = [text for _, kind, text in outcome.story if kind == "log" and "activity_stream" in text]
+    assert any('"activity_stream_listening"' in text for text in lines)
+    lost = [text for text in lines if '"activity_stream_lost"' in text]
+    assert all("Timeout on reading" in text for text in lost)  # a silent one is given up after 15 minutes
+    assert outcome.problems == ()
+
+
 def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
     digests = set()
     for hash_seed in ("1", "2"):

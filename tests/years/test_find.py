@@ -12,7 +12,11 @@ from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.schedule import FAMILIES, RICH, kind_of
 from tests.years.together import TOGETHER
 
-SHORT = ("flatten_that_does_nothing_says_done", "unknown_ledger_kind_halts")  # one session of one desk each
+SHORT = (  # one session of one desk each
+    "faulty_activity_stream_ends_the_desk",
+    "flatten_that_does_nothing_says_done",
+    "unknown_ledger_kind_halts",
+)
 
 
 def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> None:

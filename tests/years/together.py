@@ -614,11 +614,18 @@ def _amended(*, bust: bool, older: bool) -> Callable[[Run, random.Random], Await
     return amended
 
 
+TOO_LONG = 1_200_000  # letters: above what a desk takes as one event
+
+
 async def _activity_garbage(run: Run, chance: random.Random) -> None:
     """The stream of activities misbehaves in every way."""
-    for kind in ("activity_garbage", "activity_dropped", "activity_doubled"):
-        run.faults.add(kind, times=chance.randint(1, 3), text=chance.choice(("{", "nonsense", "x" * 200_000)))
-    for _ in range(chance.randint(2, 5)):
+    garbage = ["x" * TOO_LONG, *chance.sample(("{", "nonsense", "x" * 200_000), chance.randint(0, 2))]
+    chance.shuffle(garbage)
+    for line in garbage:
+        run.faults.add("activity_garbage", text=line)
+    for kind in ("activity_dropped", "activity_doubled"):
+        run.faults.add(kind, times=chance.randint(1, 3))
+    for _ in range(len(garbage) + chance.randint(1, 3)):
         cash_row(run.world.account, "FEE", Decimal("-0.10"), run.now_ns(), "Fee")
         run.world.server.matching.changed.set()
         await asyncio.sleep(chance.uniform(5.0, 60.0))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import aiohappyeyeballs
 import urllib3.connection
 import urllib3.util.connection
 from greenlet import getcurrent
@@ -223,10 +224,16 @@ class Network:
         return listener
 
     async def _create_connection(
-        self, factory: Callable[[], asyncio.BaseProtocol], _host: Any = None, port: Any = None, **_: Any
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        _host: Any = None,
+        port: Any = None,
+        *,
+        sock: _Address | None = None,
+        **_: Any,
     ) -> tuple[Wire, asyncio.BaseProtocol]:
         await asyncio.sleep(self._loop.chance.randint(*WAY_US) / 1e6)
-        near = self._connect(int(port))
+        near = self._connect(int(port) if sock is None else sock.getsockname()[1])
         protocol = factory()
         near.set_protocol(protocol)
         protocol.connection_made(near)
@@ -371,6 +378,12 @@ def lay(loop: YearsLoop) -> Network:
     """Make the network of a world, and the only one: this process opens no real connection and reads no real clock."""
     network = Network(loop)
     urllib3.util.connection.create_connection = network.dial  # type: ignore[assignment]
+
+    async def start_connection(addr_infos: Any, **_: Any) -> _Address:
+        """What aiohttp's client calls before the loop's `create_connection`."""
+        return _Address(addr_infos[0][-1][1])
+
+    aiohappyeyeballs.start_connection = start_connection  # type: ignore[assignment]
 
     def wait_for_read(sock: Any, timeout: float | None = None) -> bool:
         del timeout
