@@ -87,10 +87,15 @@ class Running:
 
 def lived(schedule: Schedule) -> Outcome:
     """Live one run in a process of its own. Raises RuntimeError where the run itself failed."""
-    outcome, _ = Running(schedule).result()
+    return measured(schedule)[0]
+
+
+def measured(schedule: Schedule) -> tuple[Outcome, float]:
+    """Live one run, as `lived`; also returns the processor's seconds."""
+    outcome, cpu_s = Running(schedule).result()
     if isinstance(outcome, str):
         raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
-    return outcome
+    return outcome, cpu_s
 
 
 def live_all(
@@ -241,10 +246,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return find.main(options)
     if options.run:
-        outcome = lived(draw(options.run[0], int(options.run[1])))
+        schedule = draw(options.run[0], int(options.run[1]))
+        outcome, cpu_s = measured(schedule)
         print("\n".join(story(outcome)))
         for problem in outcome.problems:
             print(f"{problem.rule}: {problem.text}")
+        print(
+            f"{schedule.days} sessions, {cpu_s / schedule.days:.2f} CPU seconds each, {outcome.turns} turns of the loop"
+        )
         print(f"digest {outcome.digest}")
         return 1 if outcome.problems else 0
     if options.shrink:

@@ -14,11 +14,14 @@ from functools import cache
 from pathlib import Path
 
 from daemon.host.time.calendar import SessionCalendar
+from daemon.models import runtime
 from simulator.prices.corporate_actions import Dividend, Rename, Split, as_traded
 from simulator.prices.day_prices import DailyPrices
 from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from strategies.forecast_ensemble.features import HISTORY_BARS as FORECAST_BARS
-from strategies.kit.contract import Bar, Session
+from strategies.golden import golden_observations
+from strategies.kit.contract import AnyStrategy, Bar, Observation, Session
+from strategies.registry import strategy as strategy_named
 from tests.support.desks.live_desk import LOOSE
 from tests.support.paths import FIXTURE_MODELS
 from tests.years.market import MovedMarket
@@ -115,6 +118,19 @@ def warm(name: str, seed: int, sessions_first: str) -> None:
         SessionCalendar.to_horizon(f"{year - before}-06-01")
     first = next((session.date for session in calendar() if session.date >= sessions_first), sessions_first)
     walks_of(_symbols(name), int(first[:4]), seed % WALKS)
+    runtime.golden_observations = golden  # type: ignore[attr-defined]
+    golden(strategy_named(name, BY_MINUTE if name == ONLINE else ()))
+
+
+def golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
+    """The strategy's golden observations, made once in this process: each life of a desk checks its model by them."""
+    key = repr(strategy.spec)
+    if key not in _GOLDEN:
+        _GOLDEN[key] = golden_observations(strategy)
+    return _GOLDEN[key]
+
+
+_GOLDEN: dict[str, tuple[Observation, ...]] = {}
 
 
 def _symbols(name: str) -> tuple[str, ...]:

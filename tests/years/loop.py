@@ -69,15 +69,14 @@ OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("owner", 
 
 
 class _Task(asyncio.Task[Any]):
-    """A task whose place in a set does not depend on its address."""
+    """A task whose place in a set does not depend on its address: it has a number once it is in one."""
 
     _numbers = itertools.count()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(self._numbers)
-        super().__init__(*args, **kwargs)
+    _number: int | None = None
 
     def __hash__(self) -> int:
+        if self._number is None:
+            self._number = next(self._numbers)
         return self._number
 
 
@@ -85,13 +84,54 @@ class _Future(asyncio.Future[Any]):
     """The same for a future."""
 
     _numbers = itertools.count()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(self._numbers)
-        super().__init__(*args, **kwargs)
+    _number: int | None = None
 
     def __hash__(self) -> int:
+        if self._number is None:
+            self._number = next(self._numbers)
         return self._number
+
+
+class _Handle(asyncio.Handle):
+    """As asyncio's, without what is for its debug mode."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        """Call it off."""
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
+class _Timer(_Handle, asyncio.TimerHandle):
+    """The same for a timer."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        _Handle.__init__(self, callback, args, loop, context)
+        self._when = when
+        self._scheduled = True
 
 
 class LoopTime(Participant):
@@ -118,6 +158,7 @@ class YearsLoop(asyncio.BaseEventLoop):
         self.turns = 0
         self.graveyard: list[object] = []  # what died must not be collected: a dead process closes nothing
         self._came: list[tuple[int, float, int, asyncio.Handle]] = []
+        self._timers: list[tuple[int, int, _Timer]] = []  # when they end, first asked first ended
         self._number = itertools.count()
         self._clock_resolution = 1e-6
         self.participant = LoopTime(self)
@@ -150,16 +191,15 @@ class YearsLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> None:
         """Let the world call the loop after `delay_ns`: a packet, a thread that is done, a person."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         due_ns = self.now_ns + max(delay_ns, 0)
         heapq.heappush(self._came, (due_ns, self.chance.random(), next(self._number), handle))
 
     def _run_once(self) -> None:
         """One turn: what came from outside, the timers that are due, then all that is ready."""
-        ready, came, timers = self._ready, self._came, self._scheduled  # type: ignore[attr-defined]
-        while timers and timers[0]._cancelled:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
+        ready, came, timers = self._ready, self._came, self._timers  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready:
             self._advance(timers, came)
         now_ns, chance = self.now_ns, self.chance
@@ -173,16 +213,16 @@ class YearsLoop(asyncio.BaseEventLoop):
                     ready.append(entry[3])
             for entry in later:
                 heapq.heappush(came, entry)
-        while timers and self._due_ns(timers[0]) <= now_ns:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
+        while timers and timers[0][0] <= now_ns:
+            timer = heapq.heappop(timers)[2]
             if not timer._cancelled:
                 ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            owner = handle._context.get(OWNER)
+            context = handle._context
+            owner = context.get(OWNER)
             if owner is not None:
                 if not owner.alive:
                     self.graveyard.append(handle)
@@ -193,12 +233,13 @@ class YearsLoop(asyncio.BaseEventLoop):
                     self.graveyard.append(handle)
                     continue
             self.turns += 1
-            handle._run()
-
-    def _due_ns(self, timer: Any) -> int:
-        """When a timer ends: on the grid, never before its time."""
-        due_ns = self._began_ns + int(timer._when * SECOND_NS)
-        return due_ns + -due_ns % GRID_NS
+            try:
+                context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 (as asyncio does)
+                text = f"Exception in callback {handle._callback}"
+                self.call_exception_handler({"message": text, "exception": error, "handle": handle})
 
     def call_soon(
         self,
@@ -207,7 +248,7 @@ class YearsLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """As asyncio's, without its checks."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
@@ -219,13 +260,29 @@ class YearsLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As asyncio's. A wait ends later than it began, however short: who waits for a moment nears it."""
-        return super().call_later(max(delay, LEAST_S) if delay > 0 else delay, callback, *args, context=context)
+        return self.call_at(
+            self.time() + (max(delay, LEAST_S) if delay > 0 else delay), callback, *args, context=context
+        )
 
-    def _advance(self, timers: list[Any], came: list[Any]) -> None:
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's; a timer ends on the grid, never before its time."""
+        due_ns = self._began_ns + int(when * SECOND_NS)
+        due_ns += -due_ns % GRID_NS
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._timers, (due_ns, next(self._number), timer))
+        return timer
+
+    def _advance(self, timers: list[tuple[int, int, _Timer]], came: list[Any]) -> None:
         """Go to the next event."""
         next_ns = came[0][0] if came else None
         if timers:
-            timer_ns = self._due_ns(timers[0])
+            timer_ns = timers[0][0]
             next_ns = timer_ns if next_ns is None else min(next_ns, timer_ns)
         if next_ns is None:
             if self._stopping:  # type: ignore[attr-defined]

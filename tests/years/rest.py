@@ -11,9 +11,10 @@ import contextvars
 import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 from aiohttp import HttpVersion11, web
@@ -89,25 +90,30 @@ class ShortWay:
 
 def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
     """The request as the server's routes see it."""
-    parts = urlsplit(asked.url)
-    target = parts.path or "/"
-    query = requests.PreparedRequest._encode_params(asked.options.get("params") or {})
-    if query := "&".join(filter(None, (parts.query, query))):
-        target = f"{target}?{query}"
-    headers = CIMultiDict({"Host": parts.netloc, **asked.options.get("headers", {})})
+    host, target, url = _target(asked.url, tuple((asked.options.get("params") or {}).items()))
+    headers = CIMultiDict({"Host": host, **asked.options.get("headers", {})})
     body = b""
     if asked.options.get("json") is not None:
         body = json.dumps(asked.options["json"], allow_nan=False).encode()
         headers["Content-Type"] = "application/json"
     message = RawRequestMessage(
-        asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False,
-        URL(target, encoded=True),
+        asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False, url,
     )  # fmt: skip
     protocol: Any = SimpleNamespace(transport=None, ssl_context=None, peername=PEER, sockname=PEER)
     nothing: Any = None
     request = web.Request(message, nothing, protocol, nothing, nothing, loop, client_max_size=2**24)
     request._read_bytes = body
     return request
+
+
+@lru_cache(maxsize=4096)  # the same questions, again and again
+def _target(address: str, params: tuple[tuple[str, Any], ...]) -> tuple[str, str, URL]:
+    """Host, target and URL of a request."""
+    parts = urlsplit(address)
+    query = urlencode([(name, value) for name, value in params if value is not None])
+    query = "&".join(filter(None, (parts.query, query)))
+    target = f"{parts.path or '/'}?{query}" if query else parts.path or "/"
+    return parts.netloc, target, URL(target, encoded=True)
 
 
 def _response(asked: _Asked, reply: web.Response) -> requests.Response:

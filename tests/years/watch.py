@@ -103,7 +103,9 @@ class Watch:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._state: Any = None
+        self._stated: tuple[Any, Any] = (None, None)  # state and cash that were compared last
         self._trades = self._heard = 0
+        self._traded = frozenset(strategy(run.schedule.desk).spec.symbols)
         self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
         self._base = 0, Holders({}, {})  # trades folded so far, and who holds what by them
@@ -422,7 +424,11 @@ class Watch:
             return
         if session is None or session.date != date or run.schedule.happenings_change_cash:
             return
-        shown, made = status_of(state, "d").day_usd, Decimal(run.world.account.cash) - self._cash_at_open
+        cash = run.world.account.cash
+        if self._stated[0] is state and self._stated[1] == cash:
+            return  # nothing changed since
+        self._stated = state, cash
+        shown, made = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
         if Decimal(str(shown)) != made:
             run.problem("status", f"{shown} USD are shown for the session, {made} were made")
 
@@ -531,13 +537,14 @@ class Watch:
         leaving = {work.symbol for work in state.works.values()}
         open_now = run.world.market.session_at(now_ns) is not None
         calm = open_now and run.willing() and not run.stands()
-        traded = strategy(run.schedule.desk).spec.symbols
-        for symbol in held | stopped:
-            apart = (symbol in held) != (symbol in stopped)
+        apart = held ^ stopped if calm else set()
+        for symbol in self._bare_ns.keys() - apart:
+            del self._bare_ns[symbol]
+        for symbol in sorted(apart):
             gone = symbol in held and symbol not in account.positions  # somebody else sold it
             unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
-            unsure = unsure or (symbol in held and symbol not in traded)  # a new name has no quotes here
-            if not (apart and calm) or symbol in leaving or gone or unsure:
+            unsure = unsure or (symbol in held and symbol not in self._traded)  # a new name has no quotes here
+            if symbol in leaving or gone or unsure:
                 self._bare_ns.pop(symbol, None)
                 continue
             since_ns = self._bare_ns.setdefault(symbol, now_ns)
