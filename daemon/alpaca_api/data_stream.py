@@ -92,6 +92,7 @@ class DataStreamClient:
     request: web.Request
     key: str = ""  # once authenticated
     subscribed: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    asked: dict[str, set[str]] | None = None  # what is to be subscribed next, until the hub has granted it
     parted: bool = False  # one of the two sides sent a close frame
     dead_until_ns: int = 0  # how long the server holds the session of a client that is gone; 0 for as long as usual
     outbox: list[bytes] = dataclasses.field(default_factory=list)
@@ -207,7 +208,7 @@ class DataStreamClient:
                     await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    self.answer(received.data)
+                    await self.answer(received.data)
                 case _:
                     pass
 
@@ -220,7 +221,7 @@ class DataStreamClient:
         del received
         return False
 
-    def answer(self, data: bytes | str) -> None:
+    async def answer(self, data: bytes | str) -> None:
         """One message of the client."""
         try:
             raw = data.encode() if isinstance(data, str) else data
@@ -231,15 +232,16 @@ class DataStreamClient:
         if not isinstance(message, dict) or not isinstance(action, str):
             self.error(400)
         elif action == "auth":
-            self.authenticate(str(message.get("key", "")), str(message.get("secret", "")))
+            await self.authenticate(str(message.get("key", "")), str(message.get("secret", "")))
         elif action not in {"subscribe", "unsubscribe"}:
             self.error(400)
         elif not self.key:
             self.error(401)
         else:
-            self.subscribe({name: value for name, value in message.items() if name != "action"}, action == "subscribe")
+            symbols = {name: value for name, value in message.items() if name != "action"}
+            await self.subscribe(symbols, action == "subscribe")
 
-    def authenticate(self, key: str, secret: str) -> None:
+    async def authenticate(self, key: str, secret: str) -> None:
         """Take the credentials: 402, 406 and 409 leave the socket open, so the client may try again on it."""
         if self.key:
             self.error(403)
@@ -250,11 +252,15 @@ class DataStreamClient:
         elif not self.hub.claim(self, key):
             self.error(406)
         else:
-            self.key = key
+            self.key = key  # its place is taken while the hub opens
+            if refused := await self.hub.opened(self):
+                self.key = ""
+                self.error(refused)
+                return
             self.control({"T": "success", "msg": "authenticated"})
             self.hub.say(f"{self.stream} stream {self.path}: authenticated")
 
-    def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
+    async def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
         """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
         refused = refusal(self.stream, subscription, CHANNELS[self.path])
         after = {name: set(symbols) for name, symbols in self.subscribed.items()}
@@ -266,12 +272,22 @@ class DataStreamClient:
             too_many = self.stream == "option" and len(after.get("quotes", ())) > OPTION_QUOTES_MAX
             if too_many or (add and not self.hub.has_room(self, after)):
                 refused = 405
+        if refused is None:
+            self.asked = after
+            self.hub.subscriptions_changed(self.path)
+            refused = await self.hub.granted(self) or None
+            self.asked = None
         if refused is not None:
             self.error(refused)
-            return
-        self.subscribed = after
-        self.acknowledge()
+        else:
+            self.subscribed = after
+            self.acknowledge()
         self.hub.subscriptions_changed(self.path)
+
+    @property
+    def wanted(self) -> Mapping[str, set[str]]:
+        """What is subscribed, or asked for while that is not decided."""
+        return self.subscribed if self.asked is None else self.asked
 
     def acknowledge(self) -> None:
         """Send all that is subscribed now."""
@@ -320,7 +336,7 @@ class DataSessions(Generic[C]):
 
     def wanted(self, path: str) -> Channels:
         """What the sessions of a path subscribed to, taken together; channels without a symbol are left out."""
-        sessions = [session.subscribed for session in self.sessions if session.path == path]
+        sessions = [session.wanted for session in self.sessions if session.path == path]
         names = {name: [symbols[name] for symbols in sessions if symbols.get(name)] for name in CHANNELS[path]}
         return {name: frozenset().union(*symbols) for name, symbols in names.items() if symbols}
 
@@ -349,7 +365,7 @@ class DataSessions(Generic[C]):
             else:
                 session.control({"T": "success", "msg": "connected"})
             if key and session.closing is None:
-                session.authenticate(key, request.headers.get("APCA-API-SECRET-KEY", ""))
+                await session.authenticate(key, request.headers.get("APCA-API-SECRET-KEY", ""))
             await session.read()
             if session.closing is not None:
                 await writer
@@ -382,6 +398,16 @@ class DataSessions(Generic[C]):
                 return False
         return now_ns >= self._held.get((key, session.path), 0)
 
+    async def opened(self, session: C) -> int:
+        """Wait until an authentic session can be served; returns the error that refuses it, 0 for none."""
+        del session
+        return 0
+
+    async def granted(self, session: C) -> int:
+        """Wait until what a session asks for is there; returns the error that refuses it, 0 for none."""
+        del session
+        return 0
+
     def leave(self, session: C) -> None:
         """A socket is gone; without a close frame its session is held for a while."""
         self.sessions.remove(session)
@@ -396,7 +422,7 @@ class DataSessions(Generic[C]):
         limit = self._limits.get(session.path)
         if limit is None:
             return True
-        others = [other.subscribed for other in self.sessions if other is not session and other.path == session.path]
+        others = [other.wanted for other in self.sessions if other is not session and other.path == session.path]
         symbols = set().union(*(names for those in (*others, after) for names in those.values()))
         return "*" not in symbols and len(symbols) <= limit
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import getpass
 import http.client
 import io
@@ -25,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.assemble import feeds_of_plan
 from daemon.brokers.api import BrokerError
 from daemon.config.clock import clock_of
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
+from daemon.core.limits import AUTO
 from daemon.core.session import new_york_text
 from daemon.gateway.books import Books
 from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
@@ -111,9 +114,10 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     try:
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
-        relay = MarketRelay(upstream)
+        settings = await with_feeds(settings, upstream)
         gateway = Gateway(settings, journal, upstream, clock, log)
         clients = Clients(gateway, pairs)
+        relay = MarketRelay(gateway, clients, log)
         control = folder / CONTROL_SOCKET
         service = Service()
         async with GatewayServer(gateway, clients, relay, port=settings.gateway.port, control=control) as server:
@@ -138,6 +142,14 @@ async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Up
     expected = settings.gateway.account_number
     if expected and journal.books.number != expected:
         raise ConfigError(f"the journal is of account {journal.books.number}, gateway.account_number is {expected}")
+
+
+async def with_feeds(settings: GatewaySettings, upstream: Upstream) -> GatewaySettings:
+    """Return the settings with the feeds that the account's plan has, where they say `auto`. Raises BrokerError."""
+    if AUTO not in (settings.upstream.feed.name, settings.upstream.feed.options):
+        return settings
+    name, options = await feeds_of_plan(upstream.market, "SPY", options=True)
+    return dataclasses.replace(settings, upstream=settings.upstream.with_feed(name, options))
 
 
 async def _feed(service: Service, gateway: Gateway) -> None:

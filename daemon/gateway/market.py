@@ -1,35 +1,584 @@
-"""Market data for all clients over the account's only connections: REST is passed through, streams are shared."""
+"""Market data for all clients over the account's only connections: streams are shared, REST is passed through.
+
+A `Line` is one stream of the broker, open while a client has it, subscribed to what all clients want together. A client
+is told that it is authenticated, or subscribed, when the broker has said so; a lost line closes its clients.
+"""
 
 from __future__ import annotations
 
-from aiohttp import web
+import asyncio
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
 
-from daemon.alpaca_api.refusals import Refusal
-from daemon.brokers.alpaca.rest.client import Refused, RestError, Throttled
-from daemon.brokers.api import BrokerError
+import msgspec
+from aiohttp import WSCloseCode, web
+
+from daemon.alpaca_api.backend import StreamAccounts
+from daemon.alpaca_api.data_stream import CHANNELS, ERRORS, OF_TRADES, Channels, DataSessions, DataStreamClient
+from daemon.alpaca_api.messages import DataMessage
+from daemon.alpaca_api.refusals import Refusal, refusal
+from daemon.alpaca_api.wire import Json
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.market.socket import MarketSocket, Pair, State, instant_ns
+from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError, Throttled
+from daemon.brokers.api import BrokerError, EventLogger
+from daemon.config.tables import STOCK_FEEDS
+from daemon.core.session import new_york_minute
+from daemon.gateway.gateway import Gateway
 from daemon.gateway.upstream import Upstream
+from daemon.host.time.clock import Clock
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+STREAM_PATHS = frozenset(CHANNELS)
+OPEN_S = ANSWER_S = 5.0  # real seconds that a client waits for the broker; below its own patience of ten
+DENIED = (406, 409)  # of the broker to the gateway: no further connection, not in the plan
+READ_S = 5.0  # real seconds for today's bars; the client's new ones wait as long
+SILENT_NS = 60 * SECOND_NS  # of a stream that something is subscribed to
+LINGER_S = 30.0  # real seconds that a stream stays open after its last client: a desk that starts again finds it
+DAY_ROWS = 1440  # minutes of a symbol that are kept
+SETTLED_NS = 3 * SECOND_NS  # after its end, a minute is in REST
+OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # of the New York day
+FRAME_MESSAGES = 500  # of kept bars: alpaca-py takes 1 MiB
+WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
+
+
+# --- one stream of the broker -----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True)
+class DayBars:
+    """Today's minutes of one symbol by their start. `since_ns`: from when on none can be missing."""
+
+    since_ns: int
+    rows: dict[int, DataMessage] = dataclasses.field(default_factory=dict)
+
+
+class Line:
+    """One path's stream of the broker.
+
+    `publish` gets what came in one frame, `on_message` each message, `on_error` the broker's error that answers no
+    request, `on_lost` is called when the stream is gone.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        url: str,
+        upstream: Upstream,
+        clock: Clock,
+        publish: Callable[[str, list[DataMessage]], None],
+        on_message: Callable[[str, DataMessage], None],
+        on_error: Callable[[str, int], None],
+        on_lost: Callable[[str], None],
+        log: EventLogger,
+    ) -> None:
+        self.path = path
+        self.socket: MarketSocket | None = None
+        self._url, self._upstream, self._clock, self._log = url, upstream, clock, log
+        self._publish, self._on_message = publish, on_message
+        self._on_error, self._on_lost = on_error, on_lost
+        self._task: asyncio.Task[None] | None = None
+        self._pairs: frozenset[Pair] = frozenset()
+        self._came: list[DataMessage] = []
+        self._news = asyncio.Event()
+        self._heard_ns = clock.now_ns()  # the newest message, or when something was first subscribed
+        self._was_silent = False  # when the last subscription went
+        self._bars: dict[str, DayBars] = {}
+        self._reading = asyncio.Lock()
+
+    # --- its life ---
+
+    def open(self) -> MarketSocket:
+        """Open it unless it is open, or under way."""
+        if self.socket is None:
+            socket = self._upstream.market_socket(
+                self._url,
+                self._take,
+                lambda state: self._on_state(socket, state),
+                self._tell_news,
+                lambda code: self._on_error(self.path, code),
+            )
+            self.socket = socket
+            self._task = asyncio.create_task(self._run(socket, self._task), name=f"line {self.path}")
+            self._task.add_done_callback(self._ended)
+            _subscribe(socket, frozenset(), self._pairs)
+        return self.socket
+
+    async def _run(self, socket: MarketSocket, former: asyncio.Task[None] | None) -> None:
+        """Keep the connection; the one before is closed first, because the broker allows one."""
+        if former is not None:
+            await asyncio.wait({former})
+        await socket.run()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Name a fault of the gateway itself: it does not end the trading side."""
+        if task.cancelled():
+            return
+        if (problem := task.exception()) is not None:
+            self._log("gateway_stream_failed", path=self.path, problem=repr(problem))
+        if self._task is task:
+            self.socket = None
+            self._lost()
+            self._tell_news()
+
+    def renew_silent(self) -> None:
+        """Open it anew where it was silent for long: a client that comes back then left because of that."""
+        if self._was_silent or self._is_silent():
+            self._log("gateway_stream_silent", path=self.path)
+            self._was_silent = False
+            self._heard_ns = self._clock.now_ns()
+            self.shut()
+            self._lost()
+
+    def _is_silent(self) -> bool:
+        return bool(self._pairs) and self._clock.now_ns() - self._heard_ns >= SILENT_NS
+
+    def shut(self) -> None:
+        """Close the connection, if it is open."""
+        if self._task is not None and self.socket is not None:
+            self.socket = None
+            self._bars.clear()
+            self._task.cancel()
+
+    async def closed(self) -> None:
+        """Close the connection and wait for its end."""
+        self.shut()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def _on_state(self, socket: MarketSocket, state: State) -> None:
+        if state == "down" and self.socket is socket:
+            self._lost()
+        self._tell_news()
+
+    def _lost(self) -> None:
+        self._bars.clear()
+        self._on_lost(self.path)
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def until(self, true: Callable[[], object], within_s: float) -> bool:
+        """Wait until it is true; False when it is not within these real seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not true():
+                    await self._news.wait()
+        return bool(true())
+
+    # --- what is subscribed ---
+
+    def want(self, channels: Channels) -> None:
+        """Subscribe to this, and to nothing else."""
+        pairs = pairs_of(channels)
+        for symbol in {s for channel, s in self._pairs - pairs if channel == "bars"}:
+            self._bars.pop(symbol, None)
+        if self.socket is not None:
+            _subscribe(self.socket, self._pairs, pairs)
+        if not self._pairs:
+            self._heard_ns = self._clock.now_ns()
+        elif not pairs:
+            self._was_silent = self._is_silent()
+        self._pairs = pairs
+
+    # --- what comes ---
+
+    def _take(self, message: Json) -> None:
+        """Take a message; all of one frame go on together. Raises what `MarketSocket` counts as unreadable."""
+        made = DataMessage(message["T"], str(message["S"]), instant_ns(message["t"]), message)
+        if not made.channel or not (made.packed and made.text):  # what cannot be written fails here, and for all
+            return
+        self._heard_ns = self._clock.now_ns()
+        self._keep(made)
+        self._on_message(self.path, made)
+        if not self._came:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._came.append(made)
+
+    def _flush(self) -> None:
+        messages, self._came = self._came, []
+        self._publish(self.path, messages)
+
+    def _keep(self, message: DataMessage) -> None:
+        """Keep a minute for who comes later; an updated one takes its place."""
+        if message.channel not in ("bars", "updatedBars") or message.symbol not in self._bars:
+            return
+        rows = self._bars[message.symbol].rows
+        if message.channel == "bars" or message.time_ns in rows:
+            rows[message.time_ns] = message if message.channel == "bars" else _as_bar(message)
+        if len(rows) > DAY_ROWS:
+            del rows[min(rows)]
+
+    def keep_bars(self, symbols: Iterable[str]) -> None:
+        """Keep the minutes of these symbols from now on."""
+        for symbol in symbols:
+            self._bars.setdefault(symbol, DayBars(self._clock.now_ns()))
+
+    async def since_open(self, symbols: Collection[str]) -> list[DataMessage]:
+        """Return today's minutes of these symbols, oldest first, all that there are; none outside of 9:30 to 16:00."""
+        now_ns = self._clock.now_ns()
+        if self.path.rpartition("/")[2] not in STOCK_FEEDS or not in_hours(now_ns):
+            return []
+        open_ns = wire.day_start_ns(now_ns) + OPEN_MINUTE * MINUTE_NS
+        await self._read_missing(symbols, open_ns, now_ns)
+        days = [self._bars[symbol] for symbol in symbols if symbol in self._bars]
+        rows = [row for day in days for start_ns, row in day.rows.items() if start_ns >= open_ns]
+        return sorted(rows, key=lambda row: (row.time_ns, row.symbol))
+
+    async def _read_missing(self, symbols: Collection[str], open_ns: int, now_ns: int) -> None:
+        """Read what the stream did not bring, once for all who wait for it."""
+        async with self._reading:
+            days = {s: self._bars[s] for s in symbols if s in self._bars and self._bars[s].since_ns > open_ns}
+            if not days:
+                return
+            try:
+                async with asyncio.timeout(READ_S):
+                    await self._clock.sleep_until(now_ns // MINUTE_NS * MINUTE_NS + SETTLED_NS)
+                    feed, until_ns = self.path.rpartition("/")[2], self._clock.now_ns()
+                    found = await self._upstream.market.minutes(tuple(sorted(days)), open_ns, until_ns, feed)
+                for symbol, day in days.items():
+                    for row in found.get(symbol, []):
+                        start_ns = instant_ns(row["t"])
+                        if start_ns + MINUTE_NS <= until_ns:
+                            day.rows.setdefault(start_ns, DataMessage("b", symbol, start_ns, row))
+                    day.since_ns = open_ns
+            except (BrokerError, TimeoutError, KeyError, TypeError, ValueError) as problem:
+                self._log(
+                    "gateway_bars_missing", path=self.path, symbols=sorted(days), problem=str(problem) or "no answer"
+                )
+
+
+def in_hours(now_ns: int) -> bool:
+    """Return whether it is a time of day at which the market may be open."""
+    return OPEN_MINUTE <= new_york_minute(now_ns) < CLOSE_MINUTE
+
+
+def pairs_of(channels: Mapping[str, Collection[str]]) -> frozenset[Pair]:
+    """Return what is asked of the broker for these channels: some come with others."""
+    return frozenset((c, symbol) for c, symbols in channels.items() if c not in OF_TRADES for symbol in symbols)
+
+
+def _subscribe(socket: MarketSocket, before: frozenset[Pair], after: frozenset[Pair]) -> None:
+    """Ask for what is new, and for no more of what is gone."""
+    for channel in sorted({channel for channel, _ in before | after}):
+        socket.unsubscribe(channel, {symbol for c, symbol in before - after if c == channel})
+        socket.subscribe(channel, {symbol for c, symbol in after - before if c == channel})
+
+
+def _as_bar(message: DataMessage) -> DataMessage:
+    return DataMessage("b", message.symbol, message.time_ns, {k: v for k, v in message.fields.items() if k != "T"})
+
+
+# --- the clients ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class RelayClient(DataStreamClient):
+    """One socket of a client. New bars of symbols in `catching` wait for the earlier ones, which come first."""
+
+    hub: RelaySessions
+    entered: bool = False  # authenticated, and the broker's stream was there
+    catching: set[str] = dataclasses.field(default_factory=set)
+    caught: dict[str, int] = dataclasses.field(default_factory=dict)  # start of the newest earlier bar
+    owed: list[int] = dataclasses.field(default_factory=list)  # errors that follow the acknowledgement
+
+    def wants(self, message: DataMessage) -> bool:
+        """Whether it is subscribed, and its turn has come."""
+        if message.channel in ("bars", "updatedBars") and message.symbol in self.catching:
+            return False
+        if message.channel == "bars" and message.time_ns <= self.caught.get(message.symbol, -1):
+            return False
+        return super(RelayClient, self).wants(message)
+
+    def acknowledge(self) -> None:
+        """Send all that is subscribed now, and what the broker said after it."""
+        super(RelayClient, self).acknowledge()
+        owed, self.owed = self.owed, []
+        for code in owed:
+            self.error(code)
+
+    def catch_up(self, symbols: Collection[str], earlier: Iterable[DataMessage]) -> None:
+        """Send the earlier bars of those symbols that are still subscribed; new ones follow."""
+        bars = self.subscribed.get("bars", set())
+        messages = [message for message in earlier if message.symbol in bars]
+        for first in range(0, len(messages), FRAME_MESSAGES):
+            for data in self.frames(messages[first : first + FRAME_MESSAGES]):
+                self.send(data)
+        self.caught.update({message.symbol: message.time_ns for message in messages})
+        self.catching.difference_update(symbols)
+
+
+class RelaySessions(DataSessions[RelayClient]):
+    """All clients of the streams, and the broker's lines that they have."""
+
+    def __init__(
+        self,
+        accounts: StreamAccounts,
+        upstream: Upstream,
+        clock: Clock,
+        log: EventLogger,
+        symbols_max: int,
+        on_message: Callable[[str, DataMessage], None],
+    ) -> None:
+        limits = {path: symbols_max for path in CHANNELS if path.startswith("/v2/")}
+        super().__init__(accounts, RelayClient, limits=limits, on_wanted=self._wanted_is)
+        self._log, self._symbols_max = log, symbols_max
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shutting: dict[str, asyncio.TimerHandle] = {}
+        urls = {path: upstream.market_url(path) for path in CHANNELS}
+        self.lines = {
+            path: Line(path, url, upstream, clock, self.publish, on_message, self._refused, self._lost, log)
+            for path, url in urls.items()
+            if url
+        }
+
+    def permitted(self, session: RelayClient, key: str) -> bool:
+        """Whether the gateway has a way to this stream."""
+        del key
+        return session.path in self.lines
+
+    async def opened(self, session: RelayClient) -> int:
+        """Wait for the broker's stream; 406 and 409 as it has them, and a close where it is away."""
+        if (timer := self._shutting.pop(session.path, None)) is not None:
+            timer.cancel()
+        line = self.lines[session.path]
+        line.renew_silent()
+        socket = line.open()
+        await line.until(lambda: socket.up or socket.denied in DENIED or line.socket is not socket, OPEN_S)
+        if not socket.up and socket.denied in DENIED:
+            return socket.denied
+        session.entered = socket.up
+        if not socket.up:
+            session.close(WSCloseCode.INTERNAL_ERROR)
+        return 0
+
+    async def granted(self, session: RelayClient) -> int:
+        """Wait until the broker has granted what is new; its refusal is the client's, and a close where it is away."""
+        line, asked = self.lines[session.path], session.asked or {}
+        fresh = pairs_of(asked) - pairs_of(session.subscribed)
+
+        def refused() -> frozenset[Pair]:
+            return frozenset() if line.socket is None else fresh & line.socket.refused
+
+        def decided() -> bool:
+            gone = line.socket is None or session.closing is not None
+            return gone or bool(refused()) or (line.socket is not None and fresh <= line.socket.granted)
+
+        if not await line.until(decided, ANSWER_S) or line.socket is None:
+            session.close(WSCloseCode.INTERNAL_ERROR)
+            return 0
+        if denied := refused():
+            code = next((line.socket.codes[pair] for pair in sorted(denied) if line.socket.codes.get(pair)), 405)
+            return code if code in ERRORS else 400
+        bars = {symbol for channel, symbol in fresh if channel == "bars"} - {"*"}
+        if bars and session.closing is None:
+            session.catching |= bars
+            line.keep_bars(bars)
+            task = asyncio.create_task(self._catch_up(session, line, bars), name=f"bars since the open {line.path}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return 0
+
+    async def _catch_up(self, session: RelayClient, line: Line, symbols: set[str]) -> None:
+        earlier: list[DataMessage] = []
+        try:
+            earlier = await line.since_open(symbols)
+        finally:
+            session.catch_up(symbols, earlier)
+
+    def has_room(self, session: RelayClient, after: Mapping[str, set[str]]) -> bool:
+        """Whether all clients are within the plan's limit; the log names what is beyond it."""
+        room = super().has_room(session, after)
+        if not room:
+            there = {symbol for symbols in self.wanted(session.path).values() for symbol in symbols}
+            beyond = {symbol for symbols in after.values() for symbol in symbols} - there
+            self._log(
+                "gateway_symbols_refused", path=session.path, symbols=sorted(beyond), symbols_max=self._symbols_max
+            )
+        return room
+
+    def leave(self, session: RelayClient) -> None:
+        """A socket is gone: the broker's stream is closed some time after the last one."""
+        super().leave(session)
+        path = session.path
+        if path in self.lines and path not in self._shutting and not self._has_clients(path):
+            self._shutting[path] = asyncio.get_running_loop().call_later(LINGER_S, self._shut, path)
+
+    def _has_clients(self, path: str) -> bool:
+        return any(session.key and session.path == path for session in self.sessions)
+
+    def _shut(self, path: str) -> None:
+        self._shutting.pop(path, None)
+        if not self._has_clients(path):
+            self.lines[path].shut()
+
+    def _wanted_is(self, path: str, channels: Channels) -> None:
+        self.lines[path].want(channels)
+
+    def _refused(self, path: str, code: int) -> None:
+        """Pass on what the broker says of its own accord, as it would to the clients."""
+        for session in self.sessions:
+            if session.path == path and session.entered and code in ERRORS:
+                if session.asked is None:
+                    session.error(code)
+                else:
+                    session.owed.append(code)
+
+    def _lost(self, path: str) -> None:
+        """Close the clients of a stream that is gone, so that they know of the hole."""
+        sessions = [session for session in self.sessions if session.path == path and session.entered]
+        if sessions:
+            self._log("gateway_stream_cut", path=path, clients=len(sessions))
+        for session in sessions:
+            session.close(WSCloseCode.INTERNAL_ERROR)
+
+    async def close(self) -> None:
+        """Close all clients and all lines."""
+        for timer in self._shutting.values():
+            timer.cancel()
+        for session in list(self.sessions):
+            session.close(WSCloseCode.GOING_AWAY)
+        for task in list(self._tasks):
+            task.cancel()
+        for line in self.lines.values():
+            await line.closed()
+
+
+# --- REST -------------------------------------------------------------------------------------------------------------
+
+LATEST_NS, HISTORY_NS = SECOND_NS, 5 * SECOND_NS  # for how long answers are kept
+KEPT_MOST, KEPT_BYTES = 256, 2 * 1024 * 1024  # answers, and the size of one
+UNDER_WAY_MOST = 16  # requests of one client at the same time: the broker's budget is shared
+Question = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+class SharedAnswers:
+    """GET requests to the broker's market data: the same one is asked once by all who wait, and its answer is kept.
+
+    Answers about the present are kept for a second, history of the past for five; what may still grow is not kept.
+    """
+
+    def __init__(self, upstream: Upstream, clock: Clock) -> None:
+        self._upstream, self._clock = upstream, clock
+        self._asking: dict[Question, asyncio.Task[bytes]] = {}
+        self._kept: dict[Question, tuple[int, bytes]] = {}  # until when, and the body
+
+    async def get(self, version: str, path: str, query: Mapping[str, str]) -> bytes:
+        """Return the body as JSON. Raises RestError."""
+        question = version, path, tuple(sorted(query.items()))
+        kept = self._kept.get(question)
+        if kept is not None and self._clock.now_ns() < kept[0]:
+            return kept[1]
+        asking = self._asking.get(question)
+        if asking is None:
+            asking = self._asking[question] = asyncio.create_task(self._ask(question), name=f"market data {path}")
+            asking.add_done_callback(lambda task: self._ended(question, task))
+        return await asyncio.shield(asking)  # one client that goes takes nothing from the others
+
+    async def _ask(self, question: Question) -> bytes:
+        version, path, query = question
+        body = msgspec.json.encode(await self._upstream.get_data(version, path, dict(query)))
+        now_ns = self._clock.now_ns()
+        keep_ns = kept_for_ns(path, dict(query), now_ns)
+        if keep_ns and len(body) <= KEPT_BYTES:
+            if len(self._kept) >= KEPT_MOST:
+                self._kept = {name: kept for name, kept in self._kept.items() if now_ns < kept[0]}
+            if len(self._kept) < KEPT_MOST:
+                self._kept[question] = (now_ns + keep_ns, body)
+        return body
+
+    def _ended(self, question: Question, task: asyncio.Task[bytes]) -> None:
+        del self._asking[question]
+        if not task.cancelled():
+            task.exception()  # who waited has it; perhaps nobody waits any more
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._asking.values():
+            task.cancel()
+
+
+def kept_for_ns(path: str, query: Mapping[str, str], now_ns: int) -> int:
+    """Return for how long an answer serves others too: 0 for what the next minute may change."""
+    if "latest" in path or "snapshots" in path:
+        return LATEST_NS
+    try:
+        past = wire.time_ns(query.get("end"), "end") <= now_ns - MINUTE_NS
+    except wire.Malformed:
+        return 0
+    return HISTORY_NS if past else 0
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
 
 
 class MarketRelay:
-    """The data services: GET requests as the broker answers them."""
+    """The data services of the gateway. Quotes and bars that clients are subscribed to become its prices."""
 
-    paths: frozenset[str] = frozenset()
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, gateway: Gateway, clients: StreamAccounts, log: EventLogger) -> None:
+        self._gateway = gateway
+        upstream, clock, table = gateway.upstream, gateway.clock, gateway.settings.gateway
+        self.sessions = RelaySessions(clients, upstream, clock, log, table.stream_symbols_max, self._note_price)
+        self._answers = SharedAnswers(upstream, clock)
+        self._under_way: Counter[str] = Counter()  # requests by client
 
     def stream_routes(self) -> list[web.RouteDef]:
         """The streams' routes."""
-        return []
+        return self.sessions.routes()
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """One GET below /v2/stocks or /v1beta1."""
+    async def answer(self, request: web.Request, account: str) -> web.StreamResponse:
+        """One GET below /v2/stocks or /v1beta1, as the broker answers. Raises Refusal."""
         _, version, path = request.path.split("/", 2)
+        if self._under_way[account] >= UNDER_WAY_MOST:
+            raise refusal("rate_limit")
+        self._under_way[account] += 1
         try:
-            return web.json_response(await self._upstream.get_data(version, f"/{path}", request.query))
+            body = await self._answers.get(version, f"/{path}", request.query)
         except Refused as refused:
             raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
-        except Throttled:
-            raise Refusal(429, 42910000, "rate limit exceeded") from None
+        except (Throttled, NotSent):  # of the broker, or of the gateway's own budget
+            raise refusal("rate_limit") from None
         except (RestError, BrokerError) as error:
             raise Refusal(504, None, f"gateway: no market data: {error}") from None
+        finally:
+            self._under_way[account] -= 1
+        return web.Response(body=body, content_type="application/json")
+
+    def _note_price(self, path: str, message: DataMessage) -> None:
+        """Take the price of a quote or a bar, unless a newer one is known."""
+        found = price_of(message, WIDE_OPTION if path.startswith("/v1beta1/") else WIDE_SHARE)
+        if found is None:
+            return
+        at_ns, price = min(found[0], self._gateway.now_ns()), found[1]
+        known = self._gateway.prices.get(message.symbol)
+        if known is None or known[0] <= at_ns:
+            self._gateway.prices[message.symbol] = (at_ns, price)
+
+    async def close(self) -> None:
+        """Close all sockets of clients and of the broker."""
+        self._answers.close()
+        await self.sessions.close()
+
+
+def price_of(message: DataMessage, wide: Decimal) -> tuple[int, Decimal] | None:
+    """Return time and price in USD a share of a quote's middle, or a minute's close at its end; None without one.
+
+    A quote wider than the part `wide` of its middle, or crossed, or of one side, is no price.
+    """
+    fields = message.fields
+    try:
+        if message.channel == "quotes":
+            bid, ask = wire.decimal(fields.get("bp"), "bp"), wire.decimal(fields.get("ap"), "ap")
+            middle = (bid + ask) / 2
+            fair = 0 < bid <= ask and ask - bid <= wide * middle
+            return (message.time_ns, middle) if fair else None
+        if message.channel in ("bars", "updatedBars"):
+            close = wire.decimal(fields.get("c"), "c")
+            return (message.time_ns + MINUTE_NS, close) if close > 0 else None
+    except wire.Malformed:
+        return None
+    return None

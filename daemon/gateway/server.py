@@ -25,7 +25,7 @@ from daemon.alpaca_api.wire import Json, money, text
 from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
-from daemon.gateway.market import MarketRelay
+from daemon.gateway.market import STREAM_PATHS, MarketRelay
 from daemon.host.time.virtual_time import while_clients_wait
 
 ACCOUNT = web.RequestKey("account", str)
@@ -34,7 +34,6 @@ CONTROL_SOCKET = "control.sock"
 PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
 """Paths of the trading service that concern no account: passed through, kept for a moment."""
 BODY_MAX = 256 * 1024  # bytes of a request
-TRADING_LIMIT, DATA_LIMIT = 400, 10_000  # requests of one client in a minute; reads cost the broker nothing
 
 
 class Clients:
@@ -82,8 +81,15 @@ class GatewayServer:
     ) -> None:
         self.gateway, self.clients, self.port = gateway, clients, port
         self.trade_stream = TradeStreamServer(clients)
-        self._relay, self._control = relay, control
-        self._front = Front(ACCOUNT, clients.authentic, gateway.now_ns, limit=TRADING_LIMIT, data_limit=DATA_LIMIT)
+        self.relay, self._control = relay, control
+        table = gateway.settings.gateway
+        self._front = Front(
+            ACCOUNT,
+            clients.authentic,
+            gateway.now_ns,
+            limit=table.requests_a_minute,
+            data_limit=table.data_requests_a_minute,
+        )
         self._runners: list[web.AppRunner] = []
         self._kept: dict[str, tuple[float, object]] = {}  # what was passed through, by path and query
 
@@ -103,7 +109,7 @@ class GatewayServer:
         app.router.add_routes(TradingRest(self.gateway, ACCOUNT).routes())
         app.router.add_routes(self.trade_stream.routes())
         app.router.add_routes(ActivityStreamServer(self.gateway, self.clients.authentic).routes())
-        app.router.add_routes(self._relay.stream_routes())
+        app.router.add_routes(self.relay.stream_routes())
         app.router.add_routes([web.get(f"{path}{{rest:(/.*)?}}", self._pass) for path in PASSED])
         app.router.add_routes([web.get("/v2/stocks/{rest:.*}", self._data), web.get("/v1beta1/{rest:.*}", self._data)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=600.0)
@@ -134,6 +140,7 @@ class GatewayServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.trade_stream.close()
+        await self.relay.close()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -144,7 +151,7 @@ class GatewayServer:
             if not self.gateway.ready:
                 return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=503)
             return await handler(request)  # type: ignore[no-any-return]
-        if path in self._relay.paths or path.startswith("/v2beta1/"):
+        if path in STREAM_PATHS or path.startswith("/v2beta1/"):
             return await handler(request)  # type: ignore[no-any-return]
         with while_clients_wait():
             return await self._front.answer(request, handler)
@@ -164,7 +171,7 @@ class GatewayServer:
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
         """Answer with market data, as the broker has it."""
-        return await self._relay.answer(request)
+        return await self.relay.answer(request, request[ACCOUNT])
 
 
 KEPT_S, KEPT_MOST = 60.0, 500  # of what is passed through

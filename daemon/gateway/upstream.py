@@ -14,7 +14,8 @@ from typing import Any
 
 from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import USUAL_BACKOFF_S, accesses, scale_of
+from daemon.brokers.alpaca.assemble import USUAL_BACKOFF_S, accesses, endpoint, scale_of
+from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.rest.client import (
     READING,
     SETTING,
@@ -190,7 +191,7 @@ class Upstream:
             self._ex_dates[symbol, paid] = dates.pop() if len(dates) == 1 else ""
         return self._ex_dates[symbol, paid]
 
-    # --- the stream ---------------------------------------------------------------------------------------------------
+    # --- the streams --------------------------------------------------------------------------------------------------
 
     def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
         """Return the account's stream of trade updates."""
@@ -208,6 +209,27 @@ class Upstream:
         )
         url = self._settings.address("trade_stream_url")
         return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)
+
+    def market_url(self, path: str) -> str | None:
+        """Return the broker's address of a market-data stream such as /v2/iex; None for one that it is not set to."""
+        alpaca, feed = self._settings.alpaca, path.rpartition("/")[2]
+        url = alpaca.option_stream_url if path.startswith("/v1beta1/") else alpaca.stream_url
+        url = url.replace("{feed}", feed).replace("{options}", feed).rstrip("/")
+        return url if url.endswith(path) else None
+
+    def market_socket(
+        self,
+        url: str,
+        on_message: Callable[[Json], None],
+        on_state: Callable[[State], None],
+        on_news: Callable[[], None],
+        on_error: Callable[[int], None],
+    ) -> MarketSocket:
+        """Return the connection to a stream of market data."""
+        where = endpoint(self._settings, self._keys, url)
+        return MarketSocket(
+            where, on_message=on_message, on_state=on_state, on_news=on_news, on_error=on_error, log=self._log
+        )
 
     async def close(self) -> None:
         """End the threads of the request queues."""

@@ -176,6 +176,23 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_line_amended": LogEvent("warning", ("detail",), "The broker changed or took back a line.", alarm=True),
     "gateway_fill_amended": LogEvent("warning", ("detail",), "The broker changed or took back a fill.", alarm=True),
     "gateway_exercised": LogEvent("warning", ("detail",), "Contracts became shares, by the positions.", alarm=True),
+    "gateway_stream_cut": LogEvent(
+        "warning", ("path", "clients"), "A market stream of the broker is gone: its clients are closed, and repair."
+    ),
+    "gateway_stream_silent": LogEvent(
+        "warning", ("path",), "A market stream was silent when a client came back to it: it is opened anew."
+    ),
+    "gateway_symbols_refused": LogEvent(
+        "warning",
+        ("path", "symbols", "symbols_max"),
+        "All clients together would have more symbols than the plan streams: refused with 405.",
+    ),
+    "gateway_bars_missing": LogEvent(
+        "warning", ("path", "symbols", "problem"), "Bars since the open could not be read for a new subscription."
+    ),
+    "gateway_stream_failed": LogEvent(
+        "error", ("path", "problem"), "A market stream ended by a fault of the gateway; trading goes on.", alarm=True
+    ),
     "gateway_order_unreadable": LogEvent(
         "warning", ("detail",), "An order of a kind that is not followed.", alarm=True
     ),

@@ -115,13 +115,13 @@ class FaultyClient(DataStreamClient):
             return self.silent
         return self.dark
 
-    def authenticate(self, key: str, secret: str) -> None:
+    async def authenticate(self, key: str, secret: str) -> None:
         """Take the credentials, or say nothing more."""
         context = {"stream": self.stream, "path": self.path, "key": key}
         if not self.key and self.hub.venue.faults.take("mute_after_auth", context):
             self.mute = True
         else:
-            super(FaultyClient, self).authenticate(key, secret)
+            await super(FaultyClient, self).authenticate(key, secret)
 
     def acknowledge(self) -> None:
         """Send all that is subscribed now; or nothing more, or an error after it and no data."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import io
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,13 @@ from daemon.gateway.server import Clients, GatewayServer
 from daemon.gateway.upstream import Upstream
 from daemon.host.time.clock import Clock
 from daemon.journal.journal import FILE
-from daemon.operator.log import Log
 from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
+from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.simulator.lone_loop import clock_of_loop
 
 OPEN_NS = 1_748_871_000 * 1_000_000_000  # 2025-06-02 13:30 UTC
@@ -72,6 +71,7 @@ class Stage:
     server: GatewayServer
     http: aiohttp.ClientSession
     folder: Path
+    log: LogRecorder
 
     @property
     def books(self) -> Books:
@@ -137,17 +137,21 @@ async def gateway_on(
     folder: Path,
     *subs: SubAccountTable,
     limits: AccountLimits | None = None,
-    rate: float = 1.0,
+    gateway_table: Mapping[str, Any] | None = None,
+    feed: Mapping[str, str] | None = None,
     **alpaca: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway on a running broker; its journal is in `folder`."""
     tables = {sub.name: sub for sub in (subs or (table("a"), table("b")))}
-    upstream_settings = settings_for(broker, **alpaca)
+    upstream_settings = settings_for(broker, feed, **alpaca)
     settings = GatewaySettings(
-        GatewayTable(state_dir=str(folder), port=0), limits or AccountLimits(), tables, upstream_settings
+        GatewayTable(state_dir=str(folder), port=0, **(gateway_table or {})),
+        limits or AccountLimits(),
+        tables,
+        upstream_settings,
     )
     clock = Clock.real(broker.clock.now_ns)
-    log = Log("error", "json", stream=io.StringIO())
+    log = LogRecorder()
     upstream = Upstream(settings.upstream, keys_of(broker), clock, log)
     journal = open_journal(folder, "paper", settings.guards)
     try:
@@ -158,13 +162,14 @@ async def gateway_on(
         await journal.durable()
         gateway = Gateway(settings, journal, upstream, clock, log)
         clients = Clients(gateway, {name: KEYS[name] for name in tables})
+        relay = MarketRelay(gateway, clients, log)
         async with (
-            GatewayServer(gateway, clients, MarketRelay(upstream), port=0, control=folder / "control.sock") as server,
+            GatewayServer(gateway, clients, relay, port=0, control=folder / "control.sock") as server,
             aiohttp.ClientSession() as http,
         ):
             gateway.serve_to(server.publish, server.on_state)
             running = asyncio.create_task(gateway.run())
-            stage = Stage(broker, gateway, server, http, folder)
+            stage = Stage(broker, gateway, server, http, folder, log)
             try:
                 await stage.until(lambda: gateway.ready or running.done())
                 yield stage
@@ -182,7 +187,7 @@ def keys_of(broker: AlpacaServer) -> Credentials:
     return Credentials(api_key_id=SecretStr(account.key), api_secret_key=SecretStr(account.secret))
 
 
-def settings_for(broker: AlpacaServer, **alpaca: Any) -> DeskSettings:
+def settings_for(broker: AlpacaServer, feed: Mapping[str, str] | None = None, **alpaca: Any) -> DeskSettings:
     """The tables of the way to the broker."""
     urls = {
         "trading_url": broker.trading_url,
@@ -193,7 +198,8 @@ def settings_for(broker: AlpacaServer, **alpaca: Any) -> DeskSettings:
         "backoff_max_s": 1.0,
         "report_every_s": 60,
     }
-    tables = {"alpaca": urls | alpaca, "feed": {"name": "sip", "options": "indicative"}, "desk": {"name": "gateway"}}
+    feed = {"name": "sip", "options": "indicative"} if feed is None else feed
+    tables = {"alpaca": urls | alpaca, "feed": feed, "desk": {"name": "gateway"}}
     return DeskSettings.model_validate(tables)
 
 

@@ -117,11 +117,7 @@ class AlpacaAdmin:
 
     async def feeds(self, symbol: str, *, options: bool) -> tuple[str, str]:
         """Read a quote, and a contract's snapshot, of the feeds by subscription; 403 means the free ones."""
-        market = self._market()
-        stocks = await _allowed(STOCK_FEEDS, lambda feed: market.latest_quotes((symbol,), feed))
-        if not options:
-            return stocks, OPTION_FEEDS[0]
-        return stocks, await _allowed(OPTION_FEEDS, lambda feed: market.any_snapshot(symbol, feed))
+        return await feeds_of_plan(self._market(), symbol, options=options)
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
         """Return the feed's number of minute bars."""
@@ -152,6 +148,14 @@ class AlpacaAdmin:
             *(f"order {row.get('id')} {row.get('side')} {row.get('qty')} {row.get('symbol')}" for row in open_orders),
             *(f"position {row.get('qty')} {row.get('symbol')}" for row in positions),
         )
+
+
+async def feeds_of_plan(market: MarketData, symbol: str, *, options: bool) -> tuple[str, str]:
+    """Return the feeds of shares and of options that the account may read, as `AlpacaAdmin.feeds`. Raises RestError."""
+    stocks = await _allowed(STOCK_FEEDS, lambda feed: market.latest_quotes((symbol,), feed))
+    if not options:
+        return stocks, OPTION_FEEDS[0]
+    return stocks, await _allowed(OPTION_FEEDS, lambda feed: market.any_snapshot(symbol, feed))
 
 
 async def _allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object]]) -> str:
@@ -314,12 +318,17 @@ class Feeds:
         )
 
     def _endpoint(self, name: str) -> Endpoint:
-        alpaca, scale = self.settings.alpaca, scale_of(self.settings)
-        deadlines = SocketDeadlines(
-            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
-        )
-        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
-        return Endpoint(self.settings.address(name), self.keys.key, self.keys.secret, deadlines, back_off)
+        return endpoint(self.settings, self.keys, self.settings.address(name))
+
+
+def endpoint(settings: DeskSettings, keys: Credentials, url: str) -> Endpoint:
+    """Return the market-data stream at this address, with the deadlines and waits of the settings."""
+    alpaca, scale = settings.alpaca, scale_of(settings)
+    deadlines = SocketDeadlines(
+        alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
+    )
+    back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
+    return Endpoint(url, keys.key, keys.secret, deadlines, back_off)
 
 
 def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:

@@ -92,32 +92,37 @@ class MarketDesk:
     """A feed, the server it hears, and everything it put."""
 
     def __init__(
-        self, server: AlpacaServer, clock: Clock, folder: Path, timing: Timing = TIMING, spec: Spec = SPEC
+        self,
+        server: AlpacaServer,
+        clock: Clock,
+        folder: Path,
+        timing: Timing = TIMING,
+        spec: Spec = SPEC,
+        days: SessionCalendar | None = None,
+        keys: tuple[str, str] = (DEFAULT_KEY, DEFAULT_SECRET),
     ) -> None:
         self.server = server
         self.clock = clock
         self.events: list[Event] = []
         self.log = LogRecorder()
-        access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET, REST_PATIENCE)
+        access = Access(server.data_url, *keys, REST_PATIENCE)
         self.lane = market_queue(clock)
         self.market = MarketData(access, self.lane)
         self.reads = TradingReads(access, self.lane)
         self.history = BarHistory(self.market, folder, "sip", 60, self.log)
         self.chain = ChainReader(self.reads, self.market, "SPY", Contracts(), "indicative", self.log)
-        chained = Options(
-            self.chain, Endpoint(server.option_stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF)
-        )
+        chained = Options(self.chain, Endpoint(server.option_stream_url, *keys, DEADLINES, BACK_OFF))
         of_options = partial(self.market.latest_option_quotes, feed="indicative")
         of_shares = partial(self.market.latest_quotes, feed="sip")
         self.feed = LiveFeed(
             clock,
-            calendar(),
+            days or calendar(),
             spec,
             self.events.append,
             self.log,
             history=self.history,
             read_quotes=of_options if spec.holds == "option" else of_shares,
-            stock=Endpoint(server.stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
+            stock=Endpoint(server.stream_url, *keys, DEADLINES, BACK_OFF),
             options=chained if spec.holds == "option" else None,
             timing=timing,
         )

@@ -36,18 +36,19 @@ SYMBOL_LIMIT = 405
 
 
 class StreamError(Exception):
-    """The server broke the protocol; the connection is dropped. `trouble` sets the wait."""
+    """The server broke the protocol; the connection is dropped. `trouble` sets the wait; `code`: the server's, or 0."""
 
-    def __init__(self, text: str, trouble: Trouble = "lost") -> None:
+    def __init__(self, text: str, trouble: Trouble = "lost", code: int = 0) -> None:
         super().__init__(text)
         self.trouble: Trouble = trouble
+        self.code = code
 
 
 def refusal(message: dict[str, Any]) -> StreamError:
     """Return the error that ends the connection, with the wait before the next one."""
     code, text = code_of(message), message.get("msg")
     trouble: Trouble = "auth" if code in AUTH_CODES else "busy" if code == 406 else "lost"
-    return StreamError(f"error {code}: {text}", trouble)
+    return StreamError(f"error {code}: {text}", trouble, code)
 
 
 def code_of(message: dict[str, Any]) -> int:
@@ -119,7 +120,8 @@ class MarketSocket:
 
     `on_message` may raise KeyError, TypeError, ValueError, AttributeError or ArithmeticError for an unreadable message:
     it is counted and logged, the rest of its batch goes on. `on_state` gets `up` when everything wanted was subscribed
-    or refused, and `down` when the connection is gone.
+    or refused, and `down` when the connection is gone. `on_news` is called when a subscription was granted or refused,
+    and when a connection ended or failed; `on_error` with the code of an error that answers no request.
     """
 
     def __init__(
@@ -129,15 +131,21 @@ class MarketSocket:
         on_message: Callable[[dict[str, Any]], None],
         on_state: Callable[[State], None],
         log: EventLogger,
+        on_news: Callable[[], None] | None = None,
+        on_error: Callable[[int], None] | None = None,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.up = False
+        self.denied = 0  # the server's code that ended the last connection, until the next one is up
+        self.codes: dict[Pair, int] = {}  # of what it refused, 0 without one
         self.counts: Counter[str] = Counter()  # messages, bad, frames_unread, connects
         self.refused: frozenset[Pair] = frozenset()  # by the server, on this connection
         self._endpoint = endpoint
         self._on_message = on_message
         self._on_state = on_state
+        self._on_news = on_news or (lambda: None)
+        self._on_error = on_error or (lambda _code: None)
         self._log = log
         self._rng = rng or random.SystemRandom()
         self._sleep = sleep
@@ -182,6 +190,7 @@ class MarketSocket:
         while True:
             began = loop.time()
             trouble, reason = await self._once()
+            self._on_news()
             failures = 1 if loop.time() - began >= self._endpoint.back_off.steady_s else failures + 1
             wait_s = self._endpoint.back_off.wait_s(trouble, failures, self._rng.random())
             name = {"lost": "stream_lost", "busy": "stream_busy", "auth": "stream_refused"}[trouble]
@@ -192,7 +201,7 @@ class MarketSocket:
 
     async def _once(self) -> tuple[Trouble, str]:
         """Connect and stay until the connection ends; return the cause."""
-        limits = self._endpoint.deadlines
+        limits, denied = self._endpoint.deadlines, 0
         self.counts["connects"] += 1
         try:
             async with connect(
@@ -213,6 +222,7 @@ class MarketSocket:
                 finally:
                     await socket.close()  # a clean close frame on every way out: else the server keeps the session
         except StreamError as error:
+            denied = error.code
             return error.trouble, str(error)
         except InvalidStatus as error:
             status = error.response.status_code
@@ -223,6 +233,7 @@ class MarketSocket:
         except (WebSocketException, InvalidHandshake, OSError) as error:
             return "lost", f"{type(error).__name__}: {error}"
         finally:
+            self.denied = denied
             self._granted = set()
             self.refused = frozenset()
             if self.up:
@@ -322,6 +333,7 @@ class MarketSocket:
             self._reply.set_result(message)
         elif message.get("T") == "error":
             self._log("stream_error", url=self._endpoint.url, code=code_of(message), text=str(message.get("msg")))
+            self._on_error(code_of(message))
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
@@ -335,12 +347,13 @@ class MarketSocket:
             if gone:
                 await self._drop(socket, gone)
             if not self.up:
-                self.up = True
+                self.up, self.denied = True, 0
                 self._log("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
                 self._on_state("up")
             more = self._spare - self._granted - self.refused - self._wanted
             if more and (await self._request(socket, "subscribe", sorted(more))).get("T") == "error":
                 self.refused |= more
+            self._on_news()
             if not self._changed.is_set():
                 await self._changed.wait()
 
@@ -400,6 +413,7 @@ class MarketSocket:
 
     def _refuse(self, pairs: list[Pair], code: int, text: str) -> None:
         self.refused |= set(pairs)
+        self.codes.update(dict.fromkeys(pairs, code))
         symbols = [f"{channel}:{symbol}" for channel, symbol in pairs]
         self._log("subscription_refused", url=self._endpoint.url, symbols=symbols, code=code, text=text)
 

@@ -31,36 +31,26 @@ class MarketData:
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[Raw]:
         """Return unadjusted minute bars {t, o, h, l, c, v, n, vw} that start between the two times, oldest first."""
-        query = {
-            "symbols": symbol,
-            "timeframe": "1Min",
-            "start": time_text(start_ns),
-            "end": time_text(end_ns),
-            "feed": feed,
-            "limit": 10_000,
-            "adjustment": "raw",
-            "sort": "asc",
-        }
-        pages = await self._stocks.pages("/stocks/bars", query, "bars")
-        return [bar for page in pages for bar in a_list(an_object(page or {}, "bars").get(symbol) or [], "bars")]
+        return (await self.minutes((symbol,), start_ns, end_ns, feed)).get(symbol, [])
+
+    async def minutes(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
+        """Return symbol -> bars as `bars`; symbols without one are absent."""
+        query = {"timeframe": "1Min", "start": time_text(start_ns), "end": time_text(end_ns), "adjustment": "raw"}
+        return await self._stock_bars(symbols, query, feed)
 
     async def day_bars(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
         """Return symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted as of today.
 
         Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
         """
-        query = {
-            "timeframe": "1Day",
-            "start": time_text(start_ns),
-            "end": time_text(end_ns),
-            "feed": feed,
-            "limit": 10_000,
-            "adjustment": "all",
-            "sort": "asc",
-        }
+        query = {"timeframe": "1Day", "start": time_text(start_ns), "end": time_text(end_ns), "adjustment": "all"}
+        return await self._stock_bars(symbols, query, feed)
+
+    async def _stock_bars(self, symbols: tuple[str, ...], query: Raw, feed: str) -> dict[str, list[Raw]]:
         bars: dict[str, list[Raw]] = {}
         for some in _hundreds(symbols):
-            for page in await self._stocks.pages("/stocks/bars", {"symbols": some, **query}, "bars"):
+            asked = {"symbols": some, **query, "feed": feed, "limit": 10_000, "sort": "asc"}
+            for page in await self._stocks.pages("/stocks/bars", asked, "bars"):
                 for symbol, rows in an_object(page or {}, "bars").items():
                     bars.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
         return bars
