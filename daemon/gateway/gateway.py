@@ -467,9 +467,11 @@ class Gateway:
         self._is_free(account, order.client_order_id)
         verdict = judge(self._view(), account, order)
         name = order.client_order_id or str(uuid.uuid4())
-        event = OrderTaken(
-            self.now_ns(), account, name, {**body, "client_order_id": name}, verdict.reserve, verdict.against
-        )
+        sent = {**body, "client_order_id": name}
+        if verdict.beyond is not None:
+            sent |= {"type": "limit", "limit_price": text(verdict.beyond)}
+            self._log("gateway_exit_priced", order=name, symbol=order.symbol, limit_price=text(verdict.beyond))
+        event = OrderTaken(self.now_ns(), account, name, sent, verdict.reserve, verdict.against)
         return await self._taken(event, urgency_of(order))
 
     def _is_free(self, account: str, name: str) -> None:

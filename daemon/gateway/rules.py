@@ -6,6 +6,7 @@ passes every limit: only what it does not hold, or what the broker would refuse,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +16,7 @@ from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import LOST, Books, GatewayOrder
 from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
@@ -27,10 +29,14 @@ DENIED = "gateway: "
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first."""
+    """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first.
+
+    `beyond` is the limit in USD with which an exit has to leave so that it crosses no order of a person.
+    """
 
     reserve: Decimal
     against: tuple[str, ...]
+    beyond: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,13 @@ def judge(
     if order.symbol in closed_symbols(books) and not closes:
         raise _denied(f"{order.symbol} is closed to sub-accounts: {MAIN} is short in it, or sells it short")
     price = _reserve_price(view, order)
+    beyond = None if by_call or replaced is not None or not closes else price_beyond(books, order)
+    if beyond is not None:
+        order = dataclasses.replace(order, type="limit", limit_price=beyond)
     against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
     if order.sign < 0:
         _is_held(view, account, order, replaced)
-        return Verdict(ZERO, against)
+        return Verdict(ZERO, against, beyond)
     _may_add(view, account, order, price, replaced)
     return Verdict(price, against)
 
@@ -120,6 +129,26 @@ def _no_crossing(
             raise Refusal(status, code, message, existing_order_id=other.id, reject_reason=reason)
         raise Refusal(status, code, message, reject_reason=reason)
     return tuple(sweeps)
+
+
+def price_beyond(books: Books, order: Ticket) -> Decimal | None:
+    """Return the limit one step beyond the person's limit orders that an exit would cross, None where it crosses none.
+
+    No rule may cancel a person's order, and none may shut the way out. Where the market has left that order behind, the
+    new limit fills as the exit would have.
+    """
+    if order.type not in ("market", "limit"):
+        return None
+    theirs = [
+        limit
+        for other in books.working(order.symbol)
+        if (other.account, other.kind) == (MAIN, "limit") and other.side != order.side and _crossing(order, other)
+        if (limit := other.price("limit_price")) is not None
+    ]
+    if not theirs:
+        return None
+    nearest = max(theirs) if order.sign < 0 else min(theirs)
+    return nearest - order.sign * price_step(order.symbol, nearest)
 
 
 def _crossing(order: Ticket, other: GatewayOrder) -> str:

@@ -154,6 +154,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_unanswered": LogEvent(
         "warning", ("order", "problem"), "The broker has not answered for an order: it is looked up."
     ),
+    "gateway_exit_priced": LogEvent(
+        "warning",
+        ("order", "symbol", "limit_price"),
+        "An exit met a person's working order, which no rule may cancel: it leaves with a limit beyond that order.",
+    ),
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),

@@ -46,9 +46,17 @@ async def test_a_persons_order_is_cancelled_by_nobody_and_the_close_call_passes_
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         theirs = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
         await s.until(lambda: theirs["id"] in s.books.names)
-        assert await s.refused("a", 5, "sell") == WASH
-        await s.place("a", 5, "sell", type="limit", limit_price="501")  # beyond it
+        assert await s.refused("a", 5, "sell", type="stop", stop_price="390") == WASH
+        priced = await s.place("a", 3, "sell")
+        assert (priced["type"], priced["limit_price"]) == ("limit", "400.01")  # a step beyond it
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        assert s.broker.account.trades[-1].price == 500  # as at the market
+        row = await s.place("a", 1, "sell", type="limit", limit_price="399")
+        assert row["limit_price"] == "400.01"
+        await s.place("a", 1, "sell", type="limit", limit_price="501")  # beyond it
         assert s.books.order_by_id(theirs["id"]).open  # type: ignore[union-attr]
+        await s.settled()
+        assert s.verified().difference == ""
 
 
 async def test_two_purchases_of_one_symbol_do_not_meet(tmp_path: Path) -> None:
