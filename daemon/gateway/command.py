@@ -49,6 +49,7 @@ from daemon.host.time.virtual_time import VirtualLoop, look_s
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
+from daemon.operator.control.client import address
 from daemon.operator.log import Log
 
 FAILED = 1
@@ -234,7 +235,8 @@ class _Local(http.client.HTTPConnection):
         """Open the Unix socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        with address(self._path.parent) as short:
+            self.sock.connect(short)
 
 
 def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

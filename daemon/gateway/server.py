@@ -27,10 +27,11 @@ from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import STREAM_PATHS, MarketRelay
 from daemon.host.time.virtual_time import while_clients_wait
+from daemon.operator.control.client import SOCKET, address
 
 ACCOUNT = web.RequestKey("account", str)
 LOOPBACK = "127.0.0.1"
-CONTROL_SOCKET = "control.sock"
+CONTROL_SOCKET = SOCKET
 PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
 """Paths of the trading service that concern no account: passed through, kept for a moment."""
 BODY_MAX = 256 * 1024  # bytes of a request
@@ -132,7 +133,8 @@ class GatewayServer:
         self._runners.append(runner)
         before = os.umask(0o177)
         try:
-            await web.UnixSite(runner, str(path)).start()  # asyncio takes a socket away that nobody serves
+            with address(path.parent) as short:
+                await web.UnixSite(runner, short).start()  # asyncio takes a socket away that nobody serves
         finally:
             os.umask(before)
 

@@ -6,6 +6,7 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
+from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
@@ -110,3 +111,10 @@ async def test_it_starts_again_while_main_owes_the_broker(tmp_path: Path) -> Non
             await s.place("a", 3, "sell")
             await s.until(lambda: not s.held("a"))
             await s.settled()
+
+
+async def test_its_operators_socket_is_reached_below_a_path_longer_than_the_kernel_takes(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20) / ("path" * 20)
+    async with broker() as alpaca, gateway_on(alpaca, folder) as s:
+        status = await asyncio.to_thread(ask, s.gateway.settings, "GET", "/status")
+        assert status["broker"]["cash"] == "100000.00"
