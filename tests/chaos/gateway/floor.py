@@ -98,6 +98,20 @@ class Floor:
         report = verify(Path(self.settings.gateway.state_dir) / FILE, self.settings.guards)
         return report.difference
 
+    def let_go(self) -> None:
+        """The broker goes on with what it held back, and ends what waits for its cancel. On the server's loop."""
+        for order in list(self.account.working.values()):
+            order.held = False
+            if order.status == "pending_cancel":
+                order.canceled_ns = self.now_ns()
+                self.served.server.matching.end(self.account, order, "canceled", order.canceled_ns)
+        self.served.server.matching.changed.set()
+
+    def sellable(self, positions: dict[str, str], session: Session) -> dict[str, str]:
+        """Of positions what trades on this day: no share that is halted, or has no print."""
+        days = self.served.server.market.days
+        return {s: q for s, q in positions.items() if days is None or s not in days.bars or days.bar(s, session.date)}
+
     def problem(self, date: str, who: str, message: str) -> None:
         """Note what must not be."""
         self.problems.append(f"{date} {who}: {message[:1500]}")

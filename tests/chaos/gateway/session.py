@@ -161,6 +161,7 @@ def compare(floor: Floor, date: str) -> None:
 def settle(floor: Floor, session: Session) -> None:
     """Take all faults away; broker, gateway and desks agree, nobody is halted."""
     floor.served.call(floor.served.faults.clear)
+    floor.served.call(floor.let_go)
     floor.deadly.set(NONE)
     until_ns = floor.now_ns() + int(SETTLE_S * SECOND_NS)
     apart = ["nothing was compared yet"]
@@ -196,7 +197,8 @@ def of_station(floor: Floor, station: Station, status: gateway_verdict.Json) -> 
     apart = floor.served.call(gateway_verdict.book_apart, books, status, station.name, floor.account)
     if halt is not None:
         apart.append(f"halted: {halt.reason}: {halt.detail[:300]}")
-    return apart or ([] if books.state.risk.reconciled else ["not reconciled"])
+    lapses = any(order.absent for order in books.state.orders.values())  # an entry that never arrived, until the close
+    return apart or ([] if books.state.risk.reconciled or lapses else ["not reconciled"])
 
 
 def leave(floor: Floor, session: Session, names: tuple[str, ...]) -> None:
@@ -213,7 +215,7 @@ def leave(floor: Floor, session: Session, names: tuple[str, ...]) -> None:
         status = floor.status()
         if status is not None:
             rows = {row["name"]: row for row in status["accounts"]}
-            left = {name: rows[name]["positions"] for name in names if rows[name]["positions"]}
+            left = {name: sellable for name in names if (sellable := floor.sellable(rows[name]["positions"], session))}
     for name, held in left.items():
         floor.problem(session.date, name, f"cannot exit within {EXIT_S} s: {held}")
     for station in stations:
