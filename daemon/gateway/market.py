@@ -134,7 +134,9 @@ class Line:
             self._lost()
 
     def _is_silent(self) -> bool:
-        return bool(self._pairs) and self._clock.now_ns() - self._heard_ns >= SILENT_NS
+        now_ns = self._clock.now_ns()
+        expected = bool(self._pairs) and in_hours(now_ns) and in_hours(now_ns - SILENT_NS)
+        return expected and now_ns - self._heard_ns >= SILENT_NS
 
     def shut(self) -> None:
         """Close the connection, if it is open."""

@@ -31,6 +31,7 @@ account_number = "{number}"
 port = {port}  # on 127.0.0.1
 state_dir = {state_dir}  # journal and control socket
 keys_dir = {keys_dir}  # a folder with key and secret for each sub-account
+stream_symbols_max = 30  # of shares, over all sub-accounts: the free plan's
 
 [account]  # Limits over all sub-accounts, USD; 0: none. What `main` holds does not count.
 gross_exposure_max = 0
