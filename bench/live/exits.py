@@ -90,7 +90,7 @@ async def _holding(it: Linked) -> tuple[Core, State[Any]]:
     state = core.start(Identity("live", "d", "scalper", "e1", "sip"), Trading(broker=Broker(foreign_orders="adopt")))
     now_ns = it.desk.clock.now_ns()
     await _until(lambda: bool(it.desk.server.account.positions) and not it.desk.server.account.working)
-    it.link.ask([AskBroker("the beginning", at_once=True)])
+    it.link.stepped(ev.ClockTicked(now_ns), [AskBroker("the beginning", at_once=True)])
     await _report(it, len(it.of(ev.BrokerReported)))
     session = SESSIONS[0]
     for event in (
@@ -108,8 +108,9 @@ async def _exit(it: Linked, core: Core, held: State[Any], name: str, arrivals: A
     """Decide an exit; seconds until its order arrives at the broker."""
     reports = len(it.of(ev.BrokerReported))
     began = time.monotonic()
-    step = core.step(held, ev.FlattenRequested(it.desk.clock.now_ns(), "bench", "bench"))
-    it.link.ask(step.effects)
+    event = ev.FlattenRequested(it.desk.clock.now_ns(), "bench", "bench")
+    step = core.step(held, event)
+    it.link.stepped(event, step.effects)
     orders: list[SubmitOrder] = []
     while not orders:
         report = await _report(it, reports)

@@ -87,7 +87,7 @@ class Desk:
     async def put(self, event: ev.Event) -> None:
         step = self.core.step(self.state, event)
         self.state = step.state
-        self.it.link.ask(step.effects)
+        self.it.link.stepped(event, step.effects)
         await self.it.link.release([e for e in step.effects if isinstance(e, SubmitOrder | CancelOrder)])
 
     async def run(self) -> None:
@@ -161,7 +161,8 @@ def _with(protection: Any) -> Trading:
 
 async def _begin(desk: Desk) -> None:
     """Reconcile the flat account."""
-    desk.it.link.ask([AskBroker("the beginning", at_once=True)])
+    begun = ev.ClockTicked(desk.it.desk.clock.now_ns())
+    desk.it.link.stepped(begun, [AskBroker("the beginning", at_once=True)])
     count = len(desk.it.of(ev.BrokerReported))
     await _until(lambda: len(desk.it.of(ev.BrokerReported)) > count)
     now = desk.it.desk.clock.now_ns()
