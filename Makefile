@@ -20,7 +20,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks order-life years years-find install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks chaos-gateway order-life years years-find install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -33,6 +33,7 @@ help:
 	@echo "make lint      the static checks alone; make format fixes what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
+	@echo "make chaos-gateway  three desks behind one gateway, 200 mornings under faults"
 	@echo "make years YEARS=1 SEED=1  whole desks in one process each, in virtual time, from one seed; kept in years.jsonl and gone on with"
 	@echo "make years-find  which of the defects that were mended once do these years find? (FIND=\"NAMES\", FIND_ARGS=\"--focused\")"
 	@echo "make order-life  all that can happen to two orders under three faults, state by state; hours (LIFE_ARGS=\"--minutes 8\" ends it)"
@@ -209,6 +210,9 @@ chaos: .venv/.installed-tests
 
 chaos-desks: .venv/.installed-tests
 	.venv/bin/python -m tests.chaos.desks $(DESKS_ARGS)
+
+chaos-gateway: .venv/.installed-tests
+	.venv/bin/python -m tests.chaos.gateway $(GATEWAY_ARGS)
 
 years: .venv/.installed-tests
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --years $(or $(YEARS),1) --seed $(or $(SEED),1) $(YEARS_ARGS)

@@ -62,6 +62,7 @@ class Floor:
     settings: GatewaySettings
     stations: list[Station]
     chance: random.Random
+    own: bool = False  # each desk has an account of its own at the broker, and the gateway stands beside
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     person: Counter[str] = field(default_factory=Counter)  # what a person did, how often
@@ -118,13 +119,20 @@ class Floor:
         print(f"PROBLEM {self.problems[-1]}", flush=True)
 
     def write(self, station: Station) -> None:
-        """The desk's configuration: trading at the gateway, market data at the broker."""
-        port = self.settings.gateway.port
-        at_gateway = {
-            "trading_url": f"http://127.0.0.1:{port}",
-            "trade_stream_url": f"ws://127.0.0.1:{port}/stream",
+        """The desk's configuration: everything at the gateway, or at the broker where the desk has its own account."""
+        host = f"127.0.0.1:{self.settings.gateway.port}"
+        at_gateway: dict[str, object] = {
+            "trading_url": f"http://{host}",
+            "data_url": f"http://{host}",
+            "stream_url": f"ws://{host}/v2/{{feed}}",
+            "trade_stream_url": f"ws://{host}/stream",
+            "option_stream_url": f"ws://{host}/v1beta1/{{options}}",
         }
-        paths = {"paths": {"models_dir": str(self.folder / "models")}, "alpaca": at_gateway}
+        at_broker: dict[str, object] = {
+            "trade_stream_url": self.served.server.trade_stream_url_of(station.account),
+        }
+        alpaca = at_broker if self.own else at_gateway
+        paths: dict[str, dict[str, object]] = {"paths": {"models_dir": str(self.folder / "models")}, "alpaca": alpaca}
         listed = (LOOSE, *tables(station.name, self.folder), paths)
         write_config(station.config, self.served, self.clock, station.run.desk.state_dir, *listed)
 
@@ -205,8 +213,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def opened(seed: int, sessions: list[Session], folder: Path) -> Iterator[Floor]:
-    """Broker, models, gateway and three desks in `folder`, some minutes before the first open; all are ended."""
+def opened(
+    seed: int, sessions: list[Session], folder: Path, *, own: bool = False, fill_sizes: tuple[int, int] = (1, 4)
+) -> Iterator[Floor]:
+    """Broker, models, gateway and three desks in `folder`, some minutes before the first open; all are ended.
+
+    With `own` each desk trades at the broker with an account of its own, of its sub-account's capital.
+    """
     chance = random.Random(f"floor {seed}")
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
     market = desks_market.market(seed, happenings)
@@ -215,17 +228,17 @@ def opened(seed: int, sessions: list[Session], folder: Path) -> Iterator[Floor]:
     whole = MAINS_USD + sum(CAPITAL_USD.values())
     account = Account(*_pair(chance, "PK"), cash=Decimal(whole), account_number=f"PA3GW{seed}")
     pairs = {name: _pair(chance, f"GW{number}") for number, name in enumerate(DESKS)}
-    readers = [  # of market data, at the broker itself
-        Account(*pair, cash=Decimal(0), account_number=f"PA3READER{seed}N{number}")
-        for number, pair in enumerate(pairs.values())
+    owned = [
+        Account(*pair, cash=Decimal(CAPITAL_USD[name]), margin=1, account_number=f"PA3OWN{seed}N{number}")
+        for number, (name, pair) in enumerate(pairs.items())
     ]
     for name, pair in pairs.items():
         _write_keys(folder / "keys" / name, pair)
     tally = Tally(seed)
-    rules = Rules(seed=seed, fill_sizes=(1, 4))
+    rules = Rules(seed=seed, fill_sizes=fill_sizes)
     with (
         virtual_clock(sessions[0].open_ns - UP_MIN * MINUTE_NS, seed) as clock,
-        serving(market, clock, faults=tally, accounts=[account, *readers], rules=rules) as served,
+        serving(market, clock, faults=tally, accounts=[account, *owned], rules=rules) as served,
     ):
         config = folder / "gateway.toml"
         state_dir = folder / "gateway"
@@ -245,18 +258,19 @@ def opened(seed: int, sessions: list[Session], folder: Path) -> Iterator[Floor]:
             begin=False, program="daemon.gateway.command", prepare=deadly.arm,
         )  # fmt: skip
         gateway = Run(plan, served, clock, tally, account, process, chance, lives_max=LIVES_MAX)
-        floor = Floor(seed, folder, served, clock, tally, account, gateway, deadly, load_gateway(config), [], chance)
+        floor = Floor(
+            seed, folder, served, clock, tally, account, gateway, deadly, load_gateway(config), [], chance, own
+        )
         try:
             gateway.start()
-            for name in DESKS:
+            for name, mine in zip(DESKS, owned, strict=True):
                 desk = Desk(
                     folder / f"{name}.toml", folder / "desks" / name, pairs[name], folder / f"{name}.log", clock,
                     begin=False,
                 )  # fmt: skip
                 chance_of = random.Random(f"{name} {seed}")
-                reader = readers[DESKS.index(name)]
-                run = Run(plan, served, clock, tally, account, desk, chance_of, lives_max=LIVES_MAX)
-                floor.stations.append(Station(name, run, reader, folder / f"{name}.toml"))
+                run = Run(plan, served, clock, tally, mine if own else account, desk, chance_of, lives_max=LIVES_MAX)
+                floor.stations.append(Station(name, run, mine, folder / f"{name}.toml"))
                 floor.write(floor.stations[-1])
                 run.start()
             yield floor

@@ -22,7 +22,7 @@ CAPITAL_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
 MAINS_USD = 50_000
 DECIDE_MIN, END_MIN, CALM_MIN = 5, 46, 38  # before the open, after it, after it without new trouble
 BOUNDARY = "boundary: "
-OF_GATEWAY, OF_BROKER, OF_DESK = (1, 3), (1, 4), (0, 2)
+OF_GATEWAY, OF_BROKER, OF_DESK = (1, 3), (2, 5), (0, 2)
 
 GATEWAY: dict[str, Kind] = {
     kind.name: kind
@@ -60,25 +60,14 @@ PERSON: dict[str, Kind] = {
         Kind("person: buys a put and lets it expire", "person", when=ANY, act="expire"),
     )
 }
-NOT_OF_AN_ACCOUNT = ("stock: ", "option: ", "bar_", "quote_", "greeks", "odd", "market data", "list of contracts")
 OF_OTHERS = ("split of the underlying", "trade: unknown_status")
 
 
 def of_broker() -> tuple[Kind, ...]:
-    """The kinds that a broker's account meets, whoever trades on it."""
+    """The kinds that a broker's account and its market data meet, whoever trades on it."""
     return tuple(
-        kind
-        for kind in KINDS.values()
-        if not (kind.act or kind.tables or kind.alone)
-        and not kind.name.startswith(NOT_OF_AN_ACCOUNT)
-        and kind.name not in OF_OTHERS
+        kind for kind in KINDS.values() if not (kind.act or kind.tables or kind.alone) and kind.name not in OF_OTHERS
     )
-
-
-def of_market() -> tuple[Kind, ...]:
-    """The kinds of a desk's own market data."""
-    streams = ("stock: dropped", "stock: half-open", "option: dropped", "stock: closed with 1006", "bar_gap")
-    return tuple(KINDS[name] for name in streams)
 
 
 def drawn(seed: int, date: str, owner: str) -> list[Trouble]:
@@ -91,7 +80,7 @@ def drawn(seed: int, date: str, owner: str) -> list[Trouble]:
     elif owner == "person":
         kinds = chance.sample(list(PERSON.values()), 2)
     else:
-        kinds = chance.sample([*DESK.values(), *of_market()], chance.randint(*OF_DESK))
+        kinds = chance.sample(list(DESK.values()), chance.randint(*OF_DESK))
     windows = ((-DECIDE_MIN - 2.0, 3.0), (2.0, float(CALM_MIN)))
     troubles = []
     for kind in kinds:
@@ -119,7 +108,13 @@ def gateway_toml(
     """The gateway's file: three sub-accounts, no limit but what each may trade."""
     kinds = {SCALPER: ["options"], REBALANCER: ["shares"], SWITCHER: ["shares"]}
     sections: dict[str, Mapping[str, object]] = {
-        "gateway": {"port": port, "state_dir": str(folder), "keys_dir": str(keys), "ballast_mib": 1},
+        "gateway": {
+            "port": port,
+            "state_dir": str(folder),
+            "keys_dir": str(keys),
+            "ballast_mib": 1,
+            "stream_symbols_max": 200,
+        },
         "alpaca": {**upstream, "ping_s": 30, "report_every_s": 60},
         "clock": clock,
         "feed": {"name": "sip", "options": "indicative"},

@@ -78,7 +78,7 @@ def draw(floor: Floor, session: Session) -> Waiting:
         run.up_ns = session.open_ns
     for station in floor.stations:
         troubles = drawn(seed, date, station.name)
-        station.drawn = [(of_desk(bound(trouble, station.account.key), station.name), "") for trouble in troubles]
+        station.drawn = [(of_desk(trouble, station.name), "") for trouble in troubles]
     return waiting
 
 
