@@ -53,6 +53,7 @@ from daemon.gateway.journal import GatewayJournal
 from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, judge
 from daemon.gateway.upstream import MISSING_ANSWERS, Upstream
 from daemon.host.time.clock import Clock
+from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import back_off_s
 from strategies.kit.units import SECOND_NS
 
@@ -78,7 +79,8 @@ class Gateway:
     ) -> None:
         self.settings, self.journal, self.upstream, self.clock = settings, journal, upstream, clock
         self.prices: dict[str, tuple[int, Decimal]] = {}  # when, and USD a share
-        self._log = log
+        self._log, command = log, settings.upstream.alarms
+        self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, "gateway", log)
         self._publish: Callable[[str, Json], None] = lambda _account, _update: None
         self._on_state: Callable[[bool], None] = lambda _ready: None
         self._shown = {
@@ -130,6 +132,7 @@ class Gateway:
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
                 group.create_task(self._bug(), name="bugs")
+                group.create_task(self._alarms.run(), name="alarm command")
         finally:
             for task in list(self._tasks):
                 task.cancel()
@@ -152,6 +155,7 @@ class Gateway:
                     self._spawn(self._read_fills(order_id))
                 case Alarm(name=name, detail=detail):
                     self._log(name, detail=detail)
+                    self._alarms.raise_for("gateway", name, detail, self.now_ns())
                 case _:
                     pass  # an order leaves with the request that it came by
         self._changed.set()
@@ -804,6 +808,7 @@ class Gateway:
     async def _halt(self, event: Halted) -> None:
         await self.do(event)
         self._log("gateway_halted", reason=event.reason, detail=event.detail)
+        self._alarms.raise_for("gateway", "gateway_halted", f"{event.reason}: {event.detail}", self.now_ns())
 
     async def lift(self, account: str) -> None:
         """Lift the fence of a sub-account."""

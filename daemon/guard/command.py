@@ -45,7 +45,7 @@ from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
 from daemon.host.whole_files import write_whole
-from daemon.operator.alarm_command import AlarmCommand, AlarmLine
+from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, signed
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
@@ -246,22 +246,7 @@ class Guard:
     def _raise(self, alarm: Alarm) -> None:
         """Log the alarm, and run the operator's program."""
         self._log(alarm.name, detail=alarm.detail)
-        if not self._settings.alarms.command:
-            return
-        now_ns = self._broker_ns()
-        line = AlarmLine(
-            v=1,
-            desk=self._desk,
-            strategy="",
-            mode="guard",
-            alarm=alarm.name,
-            detail=alarm.detail,
-            time_ns=now_ns,
-            time=datetime.fromtimestamp(now_ns // SECOND_NS, UTC).isoformat(),
-            halted=False,
-            missed=0,
-        )
-        self._alarms.put(line)
+        self._alarms.raise_for("guard", alarm.name, alarm.detail, self._broker_ns())
 
     async def try_out(self, within_s: float) -> list[tuple[bool, str]]:
         """Try each path and the account for at most `within_s`; return what was found: is it right, in words."""

@@ -146,6 +146,11 @@ class AlarmCommand:
                 line, halts = _line_of(effect, step.state, self._desk)
                 self.put(line, halts=halts)
 
+    def raise_for(self, mode: str, alarm: str, detail: str, now_ns: int) -> None:
+        """Queue an alarm of a program that has no desk's state, such as a guard; nothing without a command."""
+        if self._command:
+            self.put(_line(self._desk, "", mode, alarm, detail, now_ns, halted=False))
+
     def put(self, line: AlarmLine, *, halts: bool = False) -> None:
         """Queue one alarm; `halts`: a halt began with it."""
         self._queue.put(line, urgency_of(line.alarm, halts=halts))
@@ -236,20 +241,24 @@ class AlarmCommand:
 
 def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLine, bool]:
     """Return the alarm's line, and whether the alarm is a halt that began with this step."""
-    halt = state.risk.halt
-    line = AlarmLine(
+    halt, about = state.risk.halt, state.identity
+    line = _line(desk, about.strategy, about.mode, effect.name, effect.detail, state.now_ns, halted=halt is not None)
+    return line, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
+
+
+def _line(desk: str, strategy: str, mode: str, alarm: str, detail: str, now_ns: int, *, halted: bool) -> AlarmLine:
+    return AlarmLine(
         v=1,
         desk=desk,
-        strategy=state.identity.strategy,
-        mode=state.identity.mode,
-        alarm=effect.name,
-        detail=effect.detail,
-        time_ns=state.now_ns,
-        time=datetime.fromtimestamp(state.now_ns // SECOND_NS, UTC).isoformat(),
-        halted=halt is not None,
+        strategy=strategy,
+        mode=mode,
+        alarm=alarm,
+        detail=detail,
+        time_ns=now_ns,
+        time=datetime.fromtimestamp(now_ns // SECOND_NS, UTC).isoformat(),
+        halted=halted,
         missed=0,
     )
-    return line, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
 
 
 async def _feed(process: Process, line: AlarmLine) -> None:

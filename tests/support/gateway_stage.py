@@ -139,11 +139,12 @@ async def gateway_on(
     limits: AccountLimits | None = None,
     gateway_table: Mapping[str, Any] | None = None,
     feed: Mapping[str, str] | None = None,
+    more_tables: Mapping[str, Any] | None = None,
     **alpaca: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway on a running broker; its journal is in `folder`."""
     tables = {sub.name: sub for sub in (subs or (table("a"), table("b")))}
-    upstream_settings = settings_for(broker, feed, **alpaca)
+    upstream_settings = settings_for(broker, feed, more_tables, **alpaca)
     settings = GatewaySettings(
         GatewayTable(state_dir=str(folder), port=0, **(gateway_table or {})),
         limits or AccountLimits(),
@@ -187,7 +188,12 @@ def keys_of(broker: AlpacaServer) -> Credentials:
     return Credentials(api_key_id=SecretStr(account.key), api_secret_key=SecretStr(account.secret))
 
 
-def settings_for(broker: AlpacaServer, feed: Mapping[str, str] | None = None, **alpaca: Any) -> DeskSettings:
+def settings_for(
+    broker: AlpacaServer,
+    feed: Mapping[str, str] | None = None,
+    more_tables: Mapping[str, Any] | None = None,
+    **alpaca: Any,
+) -> DeskSettings:
     """The tables of the way to the broker."""
     urls = {
         "trading_url": broker.trading_url,
@@ -200,7 +206,7 @@ def settings_for(broker: AlpacaServer, feed: Mapping[str, str] | None = None, **
     }
     feed = {"name": "sip", "options": "indicative"} if feed is None else feed
     tables = {"alpaca": urls | alpaca, "feed": feed, "desk": {"name": "gateway"}}
-    return DeskSettings.model_validate(tables)
+    return DeskSettings.model_validate({**tables, **(more_tables or {})})
 
 
 @contextlib.asynccontextmanager
