@@ -26,6 +26,11 @@ class TokenBucket:
         self._seen_ns = now
         return max(0, round((left + 1 - self._tokens) * self._ns_each))
 
+    def left(self) -> float:
+        """Return how many calls may go at once now."""
+        self.wait_ns()
+        return max(self._tokens, 0.0)
+
     def take(self) -> None:
         """Count one call."""
         self._tokens -= 1.0

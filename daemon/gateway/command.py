@@ -41,6 +41,7 @@ from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import Order, desk_file, init, shared_symbols
 from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
+from daemon.gateway.watched import Watched
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
@@ -51,6 +52,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
+from daemon.operator.metrics.server import serve as serve_metrics
 
 FAILED = 1
 JOURNAL_S = 45.0  # real seconds in which the journal's thread must come round
@@ -127,6 +129,11 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
             async with asyncio.TaskGroup() as group:
                 group.create_task(gateway.run(), name="gateway")
                 group.create_task(_feed(service, gateway), name="watchdog")
+                watched = Watched(server, folder)
+                group.create_task(watched.run(), name="status")
+                if settings.upstream.metrics.enabled:
+                    served = serve_metrics(watched.registry(), settings.upstream.metrics.port, log)
+                    group.create_task(served, name="metrics")
     finally:
         await journal.close()
         await upstream.close()

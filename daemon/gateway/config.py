@@ -26,7 +26,7 @@ from daemon.config.tables import DeskSettings
 from daemon.gateway.events import MAIN
 
 KIND = Literal["shares", "options"]
-SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms")
+SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
 """Tables of a desk's config.toml that a gateway's file may have."""
 _KEY_TEXT = re.compile(r"[!-~]{16,}")
 CREDENTIAL = "sub"

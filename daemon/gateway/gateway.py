@@ -97,6 +97,7 @@ class Gateway:
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
+        self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self._listening = False
         self._connection = 0
         self.ready = False
@@ -509,6 +510,7 @@ class Gateway:
         effects = self.journal.take(event)
         await self.journal.durable()
         self._act(effects)
+        self.orders_sent[event.account] = self.orders_sent.get(event.account, 0) + 1
         return await asyncio.shield(self._leave(event, urgency))
 
     async def _leave(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:

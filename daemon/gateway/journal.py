@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.gateway.books import Books, digest
 from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, Publish
 from daemon.gateway.step import Machine
+from daemon.host.latency import Buckets
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import CommitBatch, Entry, HashChain, JournalError, Snapshot, row_hash
 from daemon.journal.writer import JournalWriter
 
 SNAPSHOT_EVENTS = 1000
+COMMIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 STRATEGY = "gateway"  # in the place of a desk's, in the journal's identity
 _encoder = msgspec.json.Encoder(order="deterministic")
 _event_decoder: msgspec.json.Decoder[AnyGatewayEvent] = msgspec.json.Decoder(AnyGatewayEvent)
@@ -56,6 +59,7 @@ class GatewayJournal:
         self._batch = CommitBatch()
         self._lock = asyncio.Lock()
         self._waiting = asyncio.Event()
+        self.commits = Buckets(COMMIT_BOUNDS_S)
         self._taken = self._durable = 0
         self._snapshot_seq = self.machine.books.seq
 
@@ -84,8 +88,10 @@ class GatewayJournal:
                 if self._durable >= target:
                     return
                 batch, self._batch, taken = self._batch, CommitBatch(), self._taken
+                began_s = time.perf_counter()
                 await self._writer.write(batch)
                 await self._writer.durable()
+                self.commits.add(time.perf_counter() - began_s)
                 self._durable = taken
 
     async def commit_on(self, on_full: Callable[[], None]) -> None:

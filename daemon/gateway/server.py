@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -91,6 +92,7 @@ class GatewayServer:
             limit=table.requests_a_minute,
             data_limit=table.data_requests_a_minute,
         )
+        self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
         self._kept: dict[str, tuple[float, object]] = {}  # what was passed through, by path and query
 
@@ -156,7 +158,10 @@ class GatewayServer:
         if path in STREAM_PATHS or path.startswith("/v2beta1/"):
             return await handler(request)  # type: ignore[no-any-return]
         with while_clients_wait():
-            return await self._front.answer(request, handler)
+            answer = await self._front.answer(request, handler)
+        if answer.status >= 400:
+            self.refusals[str(answer.status)] += 1
+        return answer
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         """Answer with what the broker says of clock, calendar, assets and contracts."""

@@ -83,6 +83,11 @@ class Upstream:
         self.market = MarketData(data, self._market_queue)
         self._ex_dates: dict[tuple[str, str], str] = {}
 
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Calls that may go at once now, by queue."""
+        return {queue.name: queue.left for queue in (*self._queues, self._market_queue)}
+
     # --- orders -------------------------------------------------------------------------------------------------------
 
     async def post(self, body: Json, urgency: CallPriority, wait_s: float) -> Json:

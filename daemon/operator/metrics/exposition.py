@@ -6,7 +6,7 @@ Invariant: label values come from closed sets, never from symbols, orders or for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
@@ -122,6 +122,35 @@ METRICS: dict[str, Declared] = {
 }
 
 
+GATEWAY_METRICS: dict[str, Declared] = {
+    "rltrader_gateway_equity_usd": Declared(
+        GAUGE, ("sub_account",), "Cash and holdings of a sub-account at the newest prices, USD; `main` too."
+    ),
+    "rltrader_gateway_cash_usd": Declared(GAUGE, ("sub_account",), "Cash of a sub-account, USD."),
+    "rltrader_gateway_open_orders": Declared(GAUGE, ("sub_account",), "Its orders that may still fill."),
+    "rltrader_gateway_sum_equity_usd": Declared(GAUGE, (), "What all sub-accounts are worth together, USD."),
+    "rltrader_gateway_sum_cash_usd": Declared(GAUGE, (), "Their cash together, USD."),
+    "rltrader_gateway_broker_equity_usd": Declared(GAUGE, (), "The account's equity by the broker's last report, USD."),
+    "rltrader_gateway_broker_cash_usd": Declared(GAUGE, (), "Its cash by that report, USD."),
+    "rltrader_gateway_last_broker_report_timestamp_seconds": Declared(GAUGE, (), "When that report was asked for."),
+    "rltrader_gateway_differences": Declared(GAUGE, (), "Differences between the sum and the broker now."),
+    "rltrader_gateway_doubts": Declared(GAUGE, (), "Those of them that last and deny new risk to all."),
+    "rltrader_gateway_ready": Declared(GAUGE, (), "1 while the broker is there and clients are served."),
+    "rltrader_gateway_halted": Declared(GAUGE, (), "1 while nobody may add risk."),
+    "rltrader_gateway_orders_total": Declared(
+        COUNTER, ("sub_account",), "Orders, changes and close calls that this process sent."
+    ),
+    "rltrader_gateway_refusals_total": Declared(
+        COUNTER, ("status",), "Requests of clients that this process refused, by HTTP status."
+    ),
+    "rltrader_gateway_budget_left": Declared(
+        GAUGE, ("queue",), "Calls that may go to the broker at once: orders, reads, through, market."
+    ),
+    "rltrader_gateway_commit_seconds": Declared(HISTOGRAM, (), "How long a commit of its journal took."),
+}
+"""Of `rltrader-gateway`, whose label `desk` is always `gateway`."""
+
+
 _FAMILIES: dict[str, type[_Family]] = {
     COUNTER: CounterMetricFamily,
     GAUGE: GaugeMetricFamily,
@@ -130,18 +159,18 @@ _FAMILIES: dict[str, type[_Family]] = {
 
 
 class Exposition:
-    """The families of one scrape, in the order of `METRICS`; each sample gets the label `desk`."""
+    """The families of one scrape, in the order of `metrics`; each sample gets the label `desk`."""
 
-    def __init__(self, desk: str) -> None:
-        self._desk = desk
+    def __init__(self, desk: str, metrics: Mapping[str, Declared] = METRICS) -> None:
+        self._desk, self._metrics = desk, metrics
         self._families = {
             name: _FAMILIES[declared.kind](name, declared.meaning, labels=("desk", *declared.labels))
-            for name, declared in METRICS.items()
+            for name, declared in metrics.items()
         }
 
     def add(self, name: str, value: float, **labels: str) -> None:
         """Add the value of a gauge or a counter."""
-        assert tuple(labels) == METRICS[name].labels
+        assert tuple(labels) == self._metrics[name].labels
         family = self._families[name]
         assert not isinstance(family, HistogramMetricFamily)
         family.add_metric((self._desk, *labels.values()), value)
@@ -168,7 +197,7 @@ class Exposition:
 def table() -> str:
     """The vocabulary as a Markdown table: what docs/MONITORING.md shows."""
     lines = ["| metric | kind | labels (and `desk`) | meaning |", "|---|---|---|---|"]
-    for name, declared in METRICS.items():
+    for name, declared in (METRICS | GATEWAY_METRICS).items():
         labels = ", ".join(f"`{label}`" for label in declared.labels)
         lines.append(f"| `{name}` | {declared.kind} | {labels} | {declared.meaning} |")
     return "\n".join(lines)

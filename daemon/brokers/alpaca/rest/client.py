@@ -133,6 +133,11 @@ class RequestQueue:
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def left(self) -> float:
+        """Calls that its budget has left now."""
+        return self._bucket.left()
+
     async def call(
         self, work: Callable[[], T], urgency: CallPriority, deadline_s: float, wait_s: float | None = None
     ) -> T:

@@ -1,0 +1,37 @@
+"""What others see of a gateway: the status file, and what a scrape says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from daemon.gateway.watched import STATUS_FILE, Watched
+from tests.support.gateway_stage import stage
+
+
+async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_brokers_figures(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 4)
+        await s.until(lambda: bool(s.held("a")))
+        await s.refused("b", 1, "sell")
+        await s.settled()
+        watched = Watched(s.server, tmp_path)
+        running = asyncio.create_task(watched.run())
+        await s.until((tmp_path / STATUS_FILE).exists)
+        running.cancel()
+        status = json.loads((tmp_path / STATUS_FILE).read_text())
+        cash = {row["name"]: row["cash"] for row in status["accounts"]}
+        # 20,000 less 4 shares at 500.01
+        assert cash == {"main": "60000.00", "a": "17999.96", "b": "20000.00"}
+        assert (status["sum"]["cash"], status["broker"]["cash"]) == ("97999.96", "97999.96")
+        lines = generate_latest(watched.registry()).decode().splitlines()
+        assert 'rltrader_gateway_cash_usd{desk="gateway",sub_account="a"} 17999.96' in lines
+        assert 'rltrader_gateway_sum_cash_usd{desk="gateway"} 97999.96' in lines
+        assert 'rltrader_gateway_broker_cash_usd{desk="gateway"} 97999.96' in lines
+        assert 'rltrader_gateway_orders_total{desk="gateway",sub_account="a"} 1.0' in lines
+        assert 'rltrader_gateway_refusals_total{desk="gateway",status="403"} 1.0' in lines
+        assert 'rltrader_gateway_ready{desk="gateway"} 1.0' in lines
+        assert any(line.startswith('rltrader_gateway_commit_seconds_count{desk="gateway"}') for line in lines)
