@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -102,15 +103,22 @@ class Span:
 class ActivityStreamServer(Generic[A]):
     """The endpoint for all accounts of one server; `authentic` has the account of a key and its secret.
 
-    `poll_s` is how long it sleeps between two looks for new rows.
+    `poll_s` is how long it sleeps between two looks for new rows; `most` the streams of one key at once, 0 without end.
     """
 
     def __init__(
-        self, backend: ActivityBackend[A], authentic: Callable[[str, str], A | None], *, poll_s: float = POLL_S
+        self,
+        backend: ActivityBackend[A],
+        authentic: Callable[[str, str], A | None],
+        *,
+        poll_s: float = POLL_S,
+        most: int = 0,
     ) -> None:
         self.backend = backend
         self._authentic = authentic
         self._poll_s = poll_s
+        self._most = most
+        self._open: Counter[str] = Counter()
 
     def routes(self) -> list[web.RouteDef]:
         """The stream of activities."""
@@ -127,10 +135,16 @@ class ActivityStreamServer(Generic[A]):
             span = Span.of(request.query)
         except Refusal as refused:
             return web.json_response(refused.body(), status=refused.status)
+        if self._most and self._open[key] >= self._most:
+            return web.json_response({"message": "too many requests."}, status=429)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(b": connected\n\n")
-        await self._send(response, account, span)
+        self._open[key] += 1
+        try:
+            await response.prepare(request)
+            await response.write(b": connected\n\n")
+            await self._send(response, account, span)
+        finally:
+            self._open[key] -= 1
         return response
 
     def denied(self, key: str, account: A | None) -> int:
@@ -144,6 +158,8 @@ class ActivityStreamServer(Generic[A]):
         ms = max((row.time_ns // 1_000_000 for row in rows[:sent]), default=0)
         while True:
             rows, now_ns = self.backend.activities(account), self.backend.now_ns()
+            if len(rows) < sent:
+                return  # old rows were dropped: what comes next is found by its id, on a new connection
             while sent < len(rows) and (row := rows[sent]).visible_ns <= now_ns:
                 ms = max(ms, row.time_ns // 1_000_000)  # ids sort as the rows were booked
                 event_id = ulid(ms, sent)

@@ -32,7 +32,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     try:
         raw = await request.text()
         body = json.loads(raw, parse_float=Decimal) if raw else {}
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, LookupError):  # no JSON, or a charset that nobody knows
         raise invalid("request body format is invalid") from None
     if not isinstance(body, dict):
         raise invalid("request body format is invalid")

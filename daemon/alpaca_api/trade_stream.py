@@ -23,6 +23,7 @@ STREAMS = ("trade_updates",)
 AUTH_TIMEOUT_S = 10.0  # real seconds, as on the data streams
 STRANGERS_MAX = 32  # sockets that have not authenticated yet
 OUTBOX_FRAMES = 10_000  # waiting for one client; more cuts it
+MESSAGE_MAX = 1 << 20  # bytes of one message of a client
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -66,7 +67,7 @@ class TradeSessions(Generic[C]):
         if self.full(request, number):
             return web.json_response({"message": "too many requests."}, status=429)
         packed = request.headers.get("Content-Type", "") == "application/msgpack"
-        ws = web.WebSocketResponse(max_msg_size=0, compress=False)  # declined: Alpaca may, and it costs time
+        ws = web.WebSocketResponse(max_msg_size=MESSAGE_MAX, compress=False)  # declined: Alpaca may, and it costs time
         binary = packed or self.accounts.binary_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
         connection = self._client(ws, transport, binary, packed, number)
@@ -194,6 +195,12 @@ class TradeSessions(Generic[C]):
 
     def _reply(self, connection: C, message: Json) -> None:
         connection.outgoing.put_nowait(encode(message, packed=connection.packed))
+        self._cut_slow(connection)
+
+    def _cut_slow(self, connection: C) -> None:
+        """Cut a client that does not read what is sent to it."""
+        if connection.outgoing.qsize() > OUTBOX_FRAMES and connection.transport is not None:
+            connection.transport.abort()
 
     # --- from the server --------------------------------------------------------------------------------------------
 
@@ -217,8 +224,7 @@ class TradeSessions(Generic[C]):
             for frame in frames:
                 packed = msgspec.msgpack.encode(msgspec.json.decode(frame)) if connection.packed else frame
                 connection.outgoing.put_nowait(packed)
-            if connection.outgoing.qsize() > OUTBOX_FRAMES and connection.transport is not None:
-                connection.transport.abort()
+            self._cut_slow(connection)
 
     def hears(self, connection: C) -> bool:
         """Whether trade updates go to this client now."""

@@ -19,6 +19,7 @@ import msgspec
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.trading.report import execution_of
 from daemon.core.session import new_york_date
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
@@ -130,6 +131,7 @@ class GatewayOrder(msgspec.Struct):
     base: Decimal = ZERO
     fills: dict[str, tuple[Decimal, Decimal]] = {}
     against: tuple[str, ...] = ()
+    amended_ns: int = 0  # when the broker last took back or changed a fill of it
 
     @property
     def sign(self) -> int:
@@ -208,7 +210,8 @@ class Books(msgspec.Struct):
     code: str = ""
 
     def __post_init__(self) -> None:
-        """Give it the sub-account of what nobody else owns."""
+        """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""
+        self.orders = dict(sorted(self.orders.items(), key=lambda item: item[1].created_ns))
         if MAIN not in self.accounts:
             self.accounts[MAIN] = SubAccount(MAIN, "")
 
@@ -235,12 +238,15 @@ class Books(msgspec.Struct):
         """Yield the orders of all sub-accounts but `main` that were taken at `ns` or later, newest first."""
         for order in reversed(self.orders.values()):
             if order.account != MAIN:
-                if order.created_ns < ns:
-                    return
-                yield order
+                if order.created_ns >= ns:
+                    yield order
+                elif order.body or order.closing:
+                    return  # what another host sent comes in later than it was taken
 
     def keep(self, order: GatewayOrder) -> None:
         """Put an order under its name, and among those that may still fill, or no longer."""
+        if self.orders.get(order.name) is not order:
+            self.orders.pop(order.name, None)  # the name of a lost order, taken again: it is the newest
         self.orders[order.name] = order
         if order.open:
             self.live[order.name] = order.symbol
@@ -272,16 +278,19 @@ class Books(msgspec.Struct):
         entries = (o for o in self.open_orders() if o.account == account and o.opens)
         return sum((order.left * order.reserve * multiplier(order.symbol) for order in entries), ZERO)
 
-    def show(self, order: GatewayOrder, row: Json) -> bool:
-        """Take the broker's newest row of an order; False for one that is older than what is known."""
+    def show(self, order: GatewayOrder, row: Json, *, amended: bool = False) -> bool:
+        """Take the broker's newest row of an order; False for one that is older than what is known.
+
+        `amended`: a fill was taken back or changed, so that less may be filled than before.
+        """
         filled = wire.optional_decimal(row, "filled_qty") or ZERO
         known = wire.optional_decimal(order.row, "filled_qty") or ZERO
         status = str(row.get("status") or "")
         over = order.row.get("status") in wire.ENDED
-        if order.row and ((over and status not in wire.ENDED) or (filled < known and not over)):
+        if order.row and ((over and status not in wire.ENDED) or (filled < known and not over and not amended)):
             return False
         older = _updated_ns(row) < _updated_ns(order.row) - MILLISECOND_NS if order.row else False
-        if older and filled == known and status not in wire.ENDED:
+        if older and filled == known and status not in wire.ENDED and not amended:
             return False
         order.row, order.status, order.id = row, status or order.status, str(row["id"])
         order.quantity = wire.optional_decimal(row, "qty")
@@ -293,22 +302,38 @@ class Books(msgspec.Struct):
 
     def fill(self, order: GatewayOrder, cumulative: Decimal, quantity: Decimal, price: Decimal, line: Json) -> bool:
         """Book one execution; False where it is booked already. `line` is its row of the activities."""
-        key = text(cumulative)
-        if cumulative <= order.base or key in order.fills:
+        if self.booked(order, cumulative, line):
             return False
-        order.fills = {**order.fills, key: (quantity, price)}
+        order.fills = {**order.fills, text(cumulative): (quantity, price)}
         account, size = self.accounts[order.account], multiplier(order.symbol)
         spent = order.sign * quantity * price * size
         account.cash -= spent
         account.change(order.symbol, order.sign * quantity, spent)
         self.changed_ns = self.now_ns
         trade = Trade(order.account, order.symbol, order.sign, quantity, price)
-        self.trades.setdefault(new_york_date(self.now_ns).isoformat(), []).append(trade)
-        self._note_held(order.symbol)
+        date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: the news may be days late
+        self.trades.setdefault(date, []).append(trade)
+        self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
         return True
 
-    def amend(self, order: GatewayOrder, quantity: Decimal, cost: Decimal, known: Iterable[Decimal]) -> Part:
+    def booked(self, order: GatewayOrder, cumulative: Decimal, line: Json) -> bool:
+        """Return whether an execution is booked, or was before the opening.
+
+        After a bust the cumulative quantity may be one that was there before: then the execution itself counts.
+        """
+        if cumulative <= order.base:
+            return True
+        if text(cumulative) not in order.fills:
+            return False
+        if wire.time_ns(line["transaction_time"]) <= order.amended_ns or not order.amended_ns:
+            return True
+        name = execution_of(str(line["id"]))
+        return any(execution_of(shown.id) == name for shown in self.accounts[order.account].activities)
+
+    def amend(
+        self, order: GatewayOrder, quantity: Decimal, cost: Decimal, known: Iterable[Decimal], amended_ns: int
+    ) -> Part:
         """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed.
 
         `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
@@ -319,6 +344,7 @@ class Books(msgspec.Struct):
         spent = order.sign * (cost - before[1]) * size
         contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
         order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
+        order.amended_ns = amended_ns
         account.cash -= spent
         held = account.holdings.get(order.symbol)
         if change:
@@ -326,7 +352,7 @@ class Books(msgspec.Struct):
         elif held is not None and held.qty * order.sign > 0:
             account.hold(replace(held, average=held.average + spent / (held.qty * size)))
         self.changed_ns = self.now_ns
-        self._note_held(order.symbol)
+        self.note_held(order.symbol, {order.account: change})
         return Part(change, -spent)
 
     def book(self, account: str, symbol: str, part: Part) -> None:
@@ -340,19 +366,26 @@ class Books(msgspec.Struct):
                 books.hold(replace(held, qty=after, average=held.average * held.qty / after))
             else:
                 books.change(symbol, part.quantity, part.cost)
-            self._note_held(symbol)
+            self.note_held(symbol, {account: part.quantity})
 
     def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
-        """Move cash, or a quantity at its average price; returns what the quantity cost."""
+        """Move cash, or a quantity at its average price; returns what the quantity cost.
+
+        What comes from `main` or goes there is neither gain nor loss of the day.
+        """
         giver, taker = self.accounts[source], self.accounts[target]
         giver.cash -= cash
         taker.cash += cash
-        cost = ZERO
+        cost, value = ZERO, cash
         if quantity:
-            cost = giver.holdings[symbol].average * quantity * multiplier(symbol)
+            average = giver.holdings[symbol].average
+            cost = average * quantity * multiplier(symbol)
+            value += self.marks.get(symbol, average) * quantity * multiplier(symbol)
             giver.change(symbol, -quantity, -cost)
             taker.change(symbol, quantity, cost)
-            self._note_held(symbol)
+            self.note_held(symbol, {source: -quantity, target: quantity})
+        if self.day[0]:
+            self.day = (self.day[0], self.day[1] + (source == MAIN) * value - (target == MAIN) * value)
         return cost
 
     def note(self, account: SubAccount, fields: Json) -> None:
@@ -363,14 +396,17 @@ class Books(msgspec.Struct):
 
     # --- who held -----------------------------------------------------------------------------------------------------
 
-    def _note_held(self, symbol: str) -> None:
-        today = new_york_date(self.now_ns).isoformat()
-        now = {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}
+    def note_held(self, symbol: str, changes: Mapping[str, Decimal], date: str = "") -> None:
+        """Note who holds how much at the end of `date` (today), and of each later day, after these changes."""
+        date = date or new_york_date(self.now_ns).isoformat()
         entries = self.held.setdefault(symbol, [])
-        if entries and entries[-1][0] == today:
-            entries[-1] = (today, now)
-        else:
-            entries.append((today, now))
+        place = bisect_left(entries, date, key=lambda entry: entry[0])
+        if place == len(entries) or entries[place][0] != date:
+            entries.insert(place, (date, dict(entries[place - 1][1]) if place else {}))
+        for number in range(place, len(entries)):
+            day, held = entries[number]
+            after = {name: held.get(name, ZERO) + changes.get(name, ZERO) for name in held.keys() | changes.keys()}
+            entries[number] = (day, {name: quantity for name, quantity in sorted(after.items()) if quantity})
 
     def holders(self, symbol: str) -> dict[str, Decimal]:
         """Return who holds how much of a symbol now, by sub-account."""

@@ -33,7 +33,8 @@ CREDENTIAL = "sub"
 """The name under which the unit loads the folder of the keys: systemd puts `_` for each `/` below it."""
 _Usd = Annotated[Decimal, Ge(0)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,29}$")]
-_Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$")]
+SYMBOL = r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$"
+_Symbol = Annotated[str, StringConstraints(pattern=SYMBOL)]
 
 
 class GatewayTable(BaseModel):
@@ -139,6 +140,11 @@ def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterat
             yield f'sub_account.{name}.kinds is empty: expected ["shares"], ["options"] or both'
         if table.guard_prefix and (other := prefixes.setdefault(table.guard_prefix, name)) != name:
             yield f"sub_account.{name}.guard_prefix is {table.guard_prefix!r}, which {other} has: give each its own"
+    for one, owner in prefixes.items():
+        for longer, name in prefixes.items():
+            if longer.startswith(f"{one}-"):
+                words = f"begins as {owner}'s {one!r} does, which would take its orders: give it another one"
+                yield f"sub_account.{name}.guard_prefix is {longer!r}: {words}"
 
 
 def _upstream(path: Path, gateway: GatewayTable) -> DeskSettings:

@@ -53,6 +53,7 @@ class ReplaceTaken(GatewayEvent, frozen=True):
     replaced: str
     changes: Json
     reserve: Decimal
+    against: tuple[str, ...] = ()
 
 
 class CloseTaken(GatewayEvent, frozen=True):
@@ -103,7 +104,8 @@ class Updated(GatewayEvent, frozen=True):
 class Reported(GatewayEvent, frozen=True):
     """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
 
-    `ex_dates` has the announced ex-date of a dividend's line by its id, "" where none is known.
+    `ex_dates` has the announced ex-date of a dividend's line by its id, "" where none is known. `gone` are ids of
+    working orders that the broker no longer knows.
     """
 
     asked_ns: int
@@ -112,6 +114,7 @@ class Reported(GatewayEvent, frozen=True):
     orders: list[Json]
     lines: list[Json]
     ex_dates: dict[str, str] = {}
+    gone: list[str] = []
 
 
 class FillsRead(GatewayEvent, frozen=True):

@@ -11,19 +11,20 @@ import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, overload
 
 from msgspec.structs import replace
 
 from daemon.alpaca_api.books import ActivityRow
 from daemon.alpaca_api.books import Books as ShownBooks
 from daemon.alpaca_api.refusals import Refusal, invalid, refusal, unprocessable
-from daemon.alpaca_api.tickets import Ticket, ticket
+from daemon.alpaca_api.tickets import Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
 from daemon.brokers.api import BrokerError, EventLogger
-from daemon.gateway.books import LOST, Books, GatewayOrder
+from daemon.config.load import ConfigError
+from daemon.gateway.books import LOST, ActivityLine, Books, GatewayOrder
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -50,11 +51,12 @@ from daemon.gateway.events import (
 )
 from daemon.gateway.events import Refused as OrderRefused
 from daemon.gateway.journal import GatewayJournal
-from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, judge
-from daemon.gateway.upstream import MISSING_ANSWERS, Upstream
+from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, has_one_name, judge
+from daemon.gateway.step import FILLS
+from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_order
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.pacing import back_off_s
+from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.units import SECOND_NS
 
 ALL = "account"
@@ -64,6 +66,8 @@ LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
 REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
+SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
 
 class Gateway:
@@ -91,6 +95,9 @@ class Gateway:
         self._came = asyncio.Event()
         self._held_back: list[Json] = []  # updates that may be of an unanswered close call
         self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
+        self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
+        self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
+        self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
         self._changed = asyncio.Event()  # an order changed
         self._wanted = asyncio.Event()  # a report
         self._awaited = asyncio.Event()  # one that an exit waits for
@@ -122,6 +129,7 @@ class Gateway:
 
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
+        await self._is_of_this_account()
         await self.do(Started(self.now_ns(), self.journal.code))
         for order in self.books.open_orders():
             if not order.known:
@@ -138,6 +146,19 @@ class Gateway:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _is_of_this_account(self) -> None:
+        """Raise ConfigError where the keys open another account than the journal's.
+
+        A broker that is away says so with its first report.
+        """
+        with contextlib.suppress(BrokerError):
+            self._same_account(await self.upstream.reads.account())
+
+    def _same_account(self, row: Json) -> None:
+        number = wire.text(row.get("account_number"))
+        if number != self.books.number:
+            raise ConfigError(f"the keys open account {number}, and the journal is of account {self.books.number}")
 
     async def do(self, event: AnyGatewayEvent) -> None:
         """Step an event, wait until it is durable, and do what follows from it."""
@@ -159,6 +180,9 @@ class Gateway:
                     self._alarms.raise_for("gateway", name, detail, self.now_ns())
                 case _:
                     pass  # an order leaves with the request that it came by
+        self._has_changed()
+
+    def _has_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -188,8 +212,13 @@ class Gateway:
         try:
             update = dict(wire.mapping(data, "data"))
             row = wire.mapping(update.get("order"), "order")
-            wire.required_text(update, "event")
-            wire.order(row)
+            event = wire.required_text(update, "event")
+            readable_order(dict(row))
+            if event in FILLS:
+                wire.decimal(row.get("filled_qty"), "filled_qty")
+                for key in ("qty", "price"):
+                    wire.decimal(update.get(key), key)
+                wire.time_ns(update.get("timestamp"))
         except wire.Malformed:
             self._wanted.set()
             raise
@@ -257,6 +286,7 @@ class Gateway:
                 await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
                 continue
             failures = 0
+            self._same_account(event.account)
             if connection != self._connection:
                 continue  # it would hide the hole
             await self._take_report(self._without_closing(event))
@@ -432,8 +462,7 @@ class Gateway:
     def activities(self, account: str) -> Sequence[ActivityRow]:
         """GET /v2/account/activities."""
         self._require_whole()
-        lines = self.books.accounts[account].activities
-        return [ActivityRow(line.id, line.time_ns, line.time_ns, line.fields) for line in lines]
+        return _Rows(self.books.accounts[account].activities)
 
     async def announcements(self, query: Mapping[str, str]) -> list[Json]:
         """GET /v2/corporate_actions/announcements, as the broker answers."""
@@ -466,9 +495,10 @@ class Gateway:
 
     async def submit(self, account: str, body: Json) -> Json:
         """POST /v2/orders: judged, journaled, sent; returns the broker's row."""
+        body = plain(body, SENT_KEYS, ("order_class",))
         order = ticket(body)
         self._is_free(account, order.client_order_id)
-        await self._priced(order)
+        await self._ready_for(account, order)
         self._is_free(account, order.client_order_id)
         verdict = judge(self._view(), account, order)
         name = order.client_order_id or str(uuid.uuid4())
@@ -479,15 +509,25 @@ class Gateway:
         event = OrderTaken(self.now_ns(), account, name, sent, verdict.reserve, verdict.against)
         return await self._taken(event, urgency_of(order))
 
+    async def _ready_for(self, account: str, order: Ticket) -> None:
+        """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call."""
+        if not has_one_name(order):
+            raise unprocessable(f'asset "{order.symbol}" not found')
+        await self._has_turn(account, exits=order.sign < 0)
+        await self._priced(order)
+        if order.sign < 0:
+            await self._no_call_of(order.symbol)
+
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
         known = self.books.orders.get(name) if name else None
-        if known is not None and (known.status != LOST or known.account != account):
+        guards = any(name.startswith(prefix) and owner != account for prefix, owner in self.settings.guards)
+        if guards or (known is not None and (known.status != LOST or known.account != account)):
             raise Refusal(422, 42210000, "client_order_id must be unique")
 
     async def _priced(self, order: Ticket) -> None:
         """Ask for a price where a purchase names none and none is fresh."""
-        if order.sign < 0 or order.limit_price is not None or order.stop_price is not None:
+        if order.sign < 0 or order.limit_price is not None:
             return
         known = self.prices.get(order.symbol)
         if known is not None and self.now_ns() - known[0] <= QUOTE_S * SECOND_NS:
@@ -516,7 +556,7 @@ class Gateway:
     async def _leave(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
         order, wait_s = self.books.orders[event.name], self.settings.gateway.answer_s
         name = event.name
-        if isinstance(event, OrderTaken) and event.against and not await self._swept(event.against):
+        if order.against and not await self._swept(order.against):
             answer = refusal("wash_trade")
             await self.do(OrderRefused(self.now_ns(), name, answer.status, answer.code, answer.message, {}))
             raise answer
@@ -609,7 +649,7 @@ class Gateway:
         self._closing[name] = order.symbol
         while missing < MISSING_ANSWERS:
             try:
-                rows = await self.upstream.reads.orders_since(order.created_ns - SECOND_NS)
+                rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_S * SECOND_NS)
             except (BrokerError, wire.Malformed):
                 failures += 1
                 await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
@@ -635,8 +675,27 @@ class Gateway:
             waiting, self._held_back = self._held_back, []
             self._incoming.extend(waiting)
             self._came.set()
+            self._has_changed()
 
     # --- changes of orders --------------------------------------------------------------------------------------------
+
+    async def _has_turn(self, account: str, *, exits: bool) -> None:
+        """Wait until a call of this sub-account may go: one that floods leaves the account's calls to the others.
+
+        A third of its own share is for exits and cancels. Raises the broker's own refusal of too many calls.
+        """
+        share = self._shares.get(account)
+        if share is None:
+            return
+        left = 0 if exits else SHARE // 3
+        for _ in range(round(self.settings.gateway.answer_s / LOOK_UP_S)):
+            if not (share.wait_ns(left) and self.upstream.calls_are_scarce()):
+                break
+            await asyncio.sleep(LOOK_UP_S)
+        if not share.wait_ns(left):
+            share.take()
+        elif self.upstream.calls_are_scarce():
+            raise refusal("rate_limit")
 
     def _own(self, account: str, order_id: str) -> GatewayOrder:
         order = self.order(account, order_id)
@@ -646,13 +705,25 @@ class Gateway:
 
     async def cancel(self, account: str, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request for one of its own."""
-        self._own(account, order_id)
-        await self._asked(self.upstream.cancel(order_id, self.settings.gateway.answer_s))
+        order = self._own(account, order_id)
+        if not order.open:
+            raise unprocessable(f'order is already in "{order.status}" state')
+        if order_id not in self._cancels:  # one call for all who ask at once
+            await self._has_turn(account, exits=True)
+        if order_id not in self._cancels:
+            asking = self._asked(self.upstream.cancel(order_id, self.settings.gateway.answer_s))
+            self._cancels[order_id] = task = asyncio.ensure_future(asking)
+            task.add_done_callback(lambda _: self._cancels.pop(order_id))
+        await asyncio.shield(self._cancels[order_id])
 
     async def cancel_all(self, account: str) -> list[Json]:
         """DELETE /v2/orders: its own, one by one."""
         rows: list[Json] = []
-        for order in [o for o in self.books.open_orders() if o.account == account and o.known]:
+        orders = [o for o in self.books.open_orders() if o.account == account and not (o.closing and not o.known)]
+        for order in orders:
+            if not order.known:
+                self._spawn(self._cancel_sibling(order.name))  # as soon as it is there
+                continue
             try:
                 await self.cancel(account, order.id)
                 rows.append({"id": order.id, "status": 200})
@@ -677,38 +748,56 @@ class Gateway:
                 "extended_hours",
             )
         }
-        known = {key: value for key, value in changes.items() if value is not None}
+        known = plain(changes, CHANGED_KEYS)
         if known.get("trail") is not None:
             kept["trail_price" if old.row.get("trail_price") else "trail_percent"] = known["trail"]
-        whole = wire.optional_decimal(known, "qty") if "qty" in known else wire.optional_decimal(old.row, "qty")
+        whole = number(known, "qty") if "qty" in known else wire.optional_decimal(old.row, "qty")
         if whole is None:
             raise unprocessable("gateway: an order in USD cannot be replaced")
         if whole <= old.filled:
             raise unprocessable("order qty must be greater than filled qty")
         body = {**kept, **{k: v for k, v in known.items() if k in kept}, "qty": text(whole - old.filled)}
         name = str(known.get("client_order_id") or uuid.uuid4())
-        self._is_free(account, name)
         order = ticket({**body, "client_order_id": name})
+        await self._ready_for(account, order)
+        self._is_free(account, name)
         verdict = judge(self._view(), account, order, replaced=old)
-        event = ReplaceTaken(self.now_ns(), account, name, old.name, known, verdict.reserve)
+        event = ReplaceTaken(self.now_ns(), account, name, old.name, known, verdict.reserve, verdict.against)
         return await self._taken(event, urgency_of(order))
 
     async def close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """DELETE /v2/positions/{symbol}: the broker's own call with this sub-account's quantity, after a report."""
-        held = self.books.accounts[account].quantity(symbol)
-        if not held:
+        if not self.books.accounts[account].quantity(symbol):
             raise Refusal(404, 40410000, f"position not found: {symbol}")
-        if symbol in self._closing.values():
-            raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
+        if percent is not None and percent > 100:
+            raise invalid("percentage must be between 0 and 100")
+        await self._has_turn(account, exits=True)
         try:
             await self.reported(self.settings.gateway.answer_s)
         except TimeoutError:
             raise Refusal(503, None, f"gateway: no report came: {self.away() or 'try again'}") from None
+        async with self._turns.setdefault(symbol, asyncio.Lock()):
+            await self._no_call_of(symbol)
+            return await self._close(account, symbol, quantity, percent)
+
+    async def _no_call_of(self, symbol: str) -> None:
+        """Wait until no close call of a symbol is without an answer. Raises its refusal where one stays so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.gateway.answer_s):
+                while symbol in self._closing.values():
+                    await self._changed.wait()
+        if symbol in self._closing.values():
+            raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
+
+    async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
+        """Send the close call; without a quantity of what is held, as far as the account has it left."""
         held = self.books.accounts[account].quantity(symbol)
-        amount = abs(held) if quantity is None else quantity
+        there = sum(self.books.holders(symbol).values(), ZERO)
+        amount = min(held, there) if held > 0 else abs(held)
         if percent is not None:
-            amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
-        if amount <= 0 or symbol in self._closing.values():
+            amount = (amount * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+        amount = amount if quantity is None else quantity
+        if amount <= 0:
             raise invalid("qty must be > 0")
         verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Verdict(ZERO, ())
         if verdict.against and not await self._sweep(verdict.against):
@@ -821,6 +910,36 @@ class Gateway:
         """Allow new risk again."""
         await self.do(Resumed(self.now_ns(), by, why))
         self._log("gateway_resumed", by=by, why=why)
+
+
+class _Rows(Sequence[ActivityRow]):
+    """The activities of a sub-account, made into rows as they are looked at."""
+
+    def __init__(self, lines: Sequence[ActivityLine]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> ActivityRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ActivityRow]: ...
+    def __getitem__(self, place: int | slice) -> ActivityRow | Sequence[ActivityRow]:
+        if isinstance(place, slice):
+            return _Rows(self._lines[place])
+        line = self._lines[place]
+        return ActivityRow(line.id, line.time_ns, line.time_ns, line.fields)
+
+
+def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:
+    """Return what of a client's request is passed on: texts, numbers and flags. Raises `Refusal` for anything else."""
+    kept = {key: body[key] for key in (*keys, *more) if body.get(key) is not None}
+    for key, value in kept.items():
+        scalar = isinstance(value, (str, int, float, Decimal))
+        if not scalar or not str(value).isprintable() or (isinstance(value, int) and value.bit_length() > 63):
+            raise invalid(f"invalid {key}")
+    return kept
 
 
 def urgency_of(order: Ticket) -> CallPriority:

@@ -69,11 +69,14 @@ class GatewayJournal:
         return self.machine.books
 
     def take(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
-        """Step an event into the next commit; returns what is to be done once it is durable."""
+        """Step an event into the next commit; returns what is to be done once it is durable.
+
+        An event that cannot be written changes nothing.
+        """
+        kind, payload = type(event).__name__, encoded(event)
         effects = self.machine.step(event)
         books = self.machine.books
-        kind, payload, what = type(event).__name__, encoded(event), encoded_effects(effects)
-        self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, what))
+        self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, encoded_effects(effects)))
         self._taken += 1
         self._waiting.set()
         if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS:

@@ -69,6 +69,12 @@ def line_of(row: Json) -> Line:
     """Parse a row of the activities other than a fill. Raises Malformed."""
     moment = row.get("date") or row.get("transaction_time") or row.get("created_at")
     day = str(moment or "")[:10]
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        raise wire.Malformed(f"date is {wire.shown(moment)}: expected YYYY-MM-DD, or a time") from None
+    if row.get("transaction_time"):
+        wire.time_ns(row["transaction_time"], "transaction_time")
     return Line(
         wire.required_text(row, "id"),
         wire.required_text(row, "activity_type"),
@@ -215,8 +221,10 @@ def _split(books: Books, line: Line) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
     held = books.holders(line.symbol)
     total = sum(held.values(), ZERO)
-    if line.quantity < 0 and total == -line.quantity:
-        return _taken(books, line, {name: -quantity for name, quantity in held.items()})
+    earlier = books.held_before(line.symbol, line.date)  # who has traded since did so in the new shares
+    for owners in (held, earlier):
+        if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
+            return _taken(books, line, {name: -quantity for name, quantity in owners.items()})
     before = _moving(books, line, line.symbol)
     if before is not None and line.quantity > 0:
         old = {name: -part.quantity for name, part in before.parts.items()}
@@ -247,7 +255,8 @@ def _taken(books: Books, line: Line, change: Mapping[str, Decimal]) -> Division:
     parts = {}
     cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
-        cost = books.accounts[name].holdings[line.symbol].average * multiplier(line.symbol)
+        holding = books.accounts[name].holdings.get(line.symbol)
+        cost = ZERO if holding is None else holding.average * multiplier(line.symbol)
         parts[name] = Part(quantity, cash.get(name, ZERO), cost * quantity)
     books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
     return Division(parts)

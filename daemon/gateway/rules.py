@@ -7,6 +7,7 @@ passes every limit: only what it does not hold, or what the broker would refuse,
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,7 +19,7 @@ from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import LOST, Books, GatewayOrder
-from daemon.gateway.config import AccountLimits, SubAccountTable
+from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
@@ -80,6 +81,14 @@ def judge(
     return Verdict(price, against)
 
 
+def has_one_name(order: Ticket) -> bool:
+    """Return whether an order names a share or a contract by its symbol.
+
+    Alpaca takes an asset's id too, under which no rule would know it.
+    """
+    return order.contract is not None or re.fullmatch(SYMBOL, order.symbol) is not None
+
+
 def closed_symbols(books: Books) -> frozenset[str]:
     """Return the symbols that `main` is short in or sells short."""
     short = {symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0}
@@ -96,7 +105,8 @@ def _denied(words: str) -> Refusal:
 
 
 def _reserve_price(view: View, order: Ticket) -> Decimal:
-    price = order.limit_price or order.stop_price or view.prices.get(order.symbol, ZERO)
+    """Return its limit; without one what it costs now, or at its stop where that is more."""
+    price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
     return price if price > 0 else Decimal("0.01")
 
 
@@ -202,7 +212,9 @@ def _may_add(view: View, account: str, order: Ticket, price: Decimal, replaced: 
     if books.halt is not None:
         raise _denied(f"no new risk: {books.halt[0]}: {books.halt[1]}")
     cost = _units(order, price) * price * multiplier(order.symbol)
-    back = ZERO if replaced is None else replaced.left * replaced.reserve * multiplier(order.symbol)
+    back = ZERO
+    if replaced is not None and replaced.open:
+        back = replaced.left * replaced.reserve * multiplier(order.symbol)
     _can_be_paid(view, account, order, cost, back)
     _within_limits(view, account, order, cost - back)
 

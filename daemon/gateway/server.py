@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -35,7 +37,10 @@ LOOPBACK = "127.0.0.1"
 CONTROL_SOCKET = SOCKET
 PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
 """Paths of the trading service that concern no account: passed through, kept for a moment."""
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:-]+)+")
+"""Every path that is served, decoded once: nothing in it leads elsewhere at the broker."""
 BODY_MAX = 256 * 1024  # bytes of a request
+ACTIVITY_STREAMS = 8  # of one client at once
 
 
 class Clients:
@@ -56,7 +61,8 @@ class Clients:
     def authentic(self, key: str, secret: str) -> str | None:
         """Return the sub-account of these keys; None for wrong ones."""
         name = self._names.get(key)
-        if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), secret.encode()):
+        given = secret.encode(errors="surrogatepass")  # a header may hold bytes that are no text
+        if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), given):
             return None
         return name
 
@@ -111,7 +117,7 @@ class GatewayServer:
         app = web.Application(middlewares=[self._middleware], client_max_size=BODY_MAX)
         app.router.add_routes(TradingRest(self.gateway, ACCOUNT).routes())
         app.router.add_routes(self.trade_stream.routes())
-        app.router.add_routes(ActivityStreamServer(self.gateway, self.clients.authentic).routes())
+        app.router.add_routes(self._activity_stream().routes())
         app.router.add_routes(self.relay.stream_routes())
         app.router.add_routes([web.get(f"{path}{{rest:(/.*)?}}", self._pass) for path in PASSED])
         app.router.add_routes([web.get("/v2/stocks/{rest:.*}", self._data), web.get("/v1beta1/{rest:.*}", self._data)])
@@ -124,6 +130,9 @@ class GatewayServer:
         if self._control is not None:
             await self._open_control(self._control)
         return self
+
+    def _activity_stream(self) -> ActivityStreamServer[str]:
+        return ActivityStreamServer(self.gateway, self.clients.authentic, most=ACTIVITY_STREAMS)
 
     async def _open_control(self, path: Path) -> None:
         """Open the operator's socket: its owner alone may use it."""
@@ -151,6 +160,8 @@ class GatewayServer:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         path = request.path
+        if _PATH.fullmatch(unquote(request.raw_path.partition("?")[0])) is None:
+            return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
         if path == "/stream" or path.startswith("/stream/"):
             if not self.gateway.ready:
                 return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=503)

@@ -58,12 +58,13 @@ from daemon.gateway.events import (
     Updated,
 )
 from daemon.gateway.parts import EARLY, UNKNOWN_LINE, Line, divide, line_of
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
 CENT = Decimal("0.01")
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
 FILLS = ("fill", "partial_fill")
+REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
 SHARES = "JNLS"
@@ -122,6 +123,7 @@ class Machine:
         books.number, books.broker_account = event.number, event.account
         books.main.number = event.number
         books.main.cash = wire.decimal(event.account.get("cash"), "cash")
+        books.reported_ns = event.time_ns
         yesterday = (new_york_date(event.time_ns) - timedelta(days=1)).isoformat()
         held = [wire.position(row) for row in event.positions]
         books.open_with(((p.symbol, p.quantity, p.average_price) for p in held), yesterday)
@@ -187,7 +189,7 @@ class Machine:
                 order = GatewayOrder(
                     event.account, event.name, old.symbol, old.side, SENDING, event.time_ns,
                     quantity=None if whole is None else whole - old.filled, body=event.changes, reserve=event.reserve,
-                    replaces=old.name,
+                    replaces=old.name, against=event.against,
                 )  # fmt: skip
                 how = "replace"
             case _:
@@ -214,7 +216,8 @@ class Machine:
                 return
             books.drop(name)
             order.name = real
-        books.show(order, row)
+        rejected = order.status == REJECTED and not order.known  # the stream was faster than the answer
+        books.show(order, {**row, "status": REJECTED} if rejected else row)
 
     def _give(self, strange: GatewayOrder, to: GatewayOrder) -> None:
         """An order that was `main`'s for want of a name is this sub-account's: its fills move there."""
@@ -227,8 +230,10 @@ class Machine:
             spent = strange.sign * quantity * price * size
             giver.cash += spent
             taker.cash -= spent
-            giver.change(strange.symbol, -strange.sign * quantity, -spent)
-            taker.change(strange.symbol, strange.sign * quantity, spent)
+            moved = strange.sign * quantity
+            giver.change(strange.symbol, -moved, -spent)
+            taker.change(strange.symbol, moved, spent)
+            books.note_held(strange.symbol, {giver.name: -moved, taker.name: moved})
         rows = [line for line in giver.activities if line.fields.get("order_id") == strange.id]
         giver.activities = [line for line in giver.activities if line.fields.get("order_id") != strange.id]
         taker.activities.extend(rows)
@@ -259,6 +264,8 @@ class Machine:
         order = GatewayOrder(account, name, wire.text(row.get("symbol")), side, "", created_ns, reserve=price)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
             order.account = replaced.account
+        if created_ns < books.reported_ns - DAY_NS:  # one that the books had, or that ended before them
+            order.base = wire.optional_decimal(row, "filled_qty") or ZERO
         books.show(order, row)
         return order
 
@@ -277,17 +284,28 @@ class Machine:
             self._do(Alarm("gateway_order_unreadable", f"order {row.get('id')} of several legs: by the next report"))
             return
         order, event = self._order_of(row), str(update.get("event") or "")
-        self.books.show(order, row)
+        self.books.show(order, row, amended=event in AMENDMENTS)
         if event in FILLS:
             self._fill_from(order, update, row)
         elif event in AMENDMENTS:
             self._do(ReadFills(order.id))
+        elif event == REPLACE_REJECTED:
+            self._end_replacements(order)
         if order.account != MAIN:
             position = self.books.accounts[order.account].quantity(order.symbol)
             told = {**update, "order": order.row}
             if "position_qty" in update:
                 told["position_qty"] = text(position)
             self._do(Publish(order.account, told))
+
+    def _end_replacements(self, old: GatewayOrder) -> None:
+        """End what was to come in the place of an order that the broker did not replace."""
+        for order in self.books.open_orders():
+            if order.replaces == old.name and not order.filled:
+                order.status = REJECTED
+                if order.known:
+                    order.row = {**order.row, "status": REJECTED}
+                self.books.keep(order)
 
     def _fill_from(self, order: GatewayOrder, update: Json, row: Json) -> None:
         cumulative = wire.decimal(row.get("filled_qty"), "filled_qty")
@@ -328,6 +346,8 @@ class Machine:
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
         """Make an order's fills what all of its lines say that stands."""
         books, order = self.books, self.books.order_by_id(order_id)
+        amending = [row for row in lines if amends(row)]
+        books.lines |= {str(row["id"]): (books.now_ns, {}) for row in amending}
         if order is None or order.base:
             self._do(Alarm("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
             return
@@ -337,7 +357,8 @@ class Machine:
             self._do(Alarm("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
         known = [ledger_fill(row).cumulative for row in lines if not amends(row)]
-        changed = books.amend(order, *stands.stands, known)
+        amended_ns = max((amendment.time_ns for amendment in stands.amendments), default=order.amended_ns)
+        changed = books.amend(order, *stands.stands, known, amended_ns)
         account = books.accounts[order.account]
         shown = {execution_of(line.id) for line in account.activities}
         for row in lines:
@@ -364,6 +385,11 @@ class Machine:
         for row in event.orders:
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)
+        for order_id in event.gone:
+            order = books.order_by_id(order_id)
+            if order is not None and not order.filled and event.asked_ns - order.created_ns > MINUTE_NS:
+                order.status = LOST
+                books.keep(order)
         fills = [row for row in event.lines if row.get("activity_type") == "FILL"]
         for row in sorted(fills, key=lambda row: str(row.get("id"))):
             self._ledger_fill(row)
@@ -383,8 +409,7 @@ class Machine:
         books, order = self.books, self.books.order_by_id(wire.text(row.get("order_id")))
         if amends(row):
             if order is not None and str(row["id"]) not in books.lines:
-                books.lines[str(row["id"])] = (books.now_ns, {})
-                self._do(ReadFills(order.id))
+                self._do(ReadFills(order.id))  # until they are read, each report says so
             return
         fill = ledger_fill(row)
         if order is not None:
@@ -443,7 +468,7 @@ class Machine:
             legs = {}
             for name, quantity in holders.items():
                 books.book(name, symbol, Part(-quantity))
-                if beyond == shares:
+                if shares and beyond == shares:
                     leg = quantity * 100 * contract.right
                     legs[name] = Part(leg, -leg * contract.strike, leg * contract.strike)
                     books.book(name, contract.root, legs[name])

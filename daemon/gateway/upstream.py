@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from daemon.alpaca_api.wire import Json, text
+from daemon.alpaca_api.wire import Json
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import USUAL_BACKOFF_S, accesses, endpoint, scale_of
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
@@ -22,11 +22,12 @@ from daemon.brokers.alpaca.rest.client import (
     TRADING,
     CallPriority,
     QueuedClient,
+    Refused,
     RequestQueue,
     an_object,
 )
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.trading.report import PAID_LATE, amends
+from daemon.brokers.alpaca.trading.report import PAID_LATE, amends, ledger_fill
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
@@ -34,6 +35,7 @@ from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS
 from daemon.gateway.books import Books
 from daemon.gateway.events import Reported
+from daemon.gateway.parts import line_of
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from strategies.kit.units import DAY_NS
@@ -52,14 +54,16 @@ SENT_KEYS = (
 """Of a client's order, what is passed on; `ticket` refuses what is not here and would change its meaning."""
 CHANGED_KEYS = ("qty", "time_in_force", "limit_price", "stop_price", "trail", "client_order_id")
 MISSING_ANSWERS = 3
+SCARCE = 30  # calls that are left for those who have not used their share
+STILL_READS = 6  # of an account that is opened: two alike are of one moment
 
 
-def gateway_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue, RequestQueue]:
+def gateway_queues(clock: Clock, bucket: TokenBucket) -> tuple[RequestQueue, RequestQueue, RequestQueue]:
     """Return the queues for orders, for reads, and for what is passed through: at most 200 calls a minute together.
 
-    Orders have 100 a minute and 120 at once, of which 60 are for exits and cancels only.
+    Orders have `bucket`: 100 a minute and 120 at once, of which 60 are for exits and cancels only.
     """
-    orders = RequestQueue("orders", TokenBucket(clock.now_ns, 100, 120), clock, reserve=60)
+    orders = RequestQueue("orders", bucket, clock, reserve=60)
     reads = RequestQueue("reads", TokenBucket(clock.now_ns, 40, 20), clock, oldest_each=3)
     through = RequestQueue("through", TokenBucket(clock.now_ns, 30, 10), clock, floor=20)
     return orders, reads, through
@@ -71,7 +75,8 @@ class Upstream:
     def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock, log: EventLogger) -> None:
         self._settings, self._keys, self._clock, self._log = settings, keys, clock, log
         sending, reading, data = accesses(settings, keys)
-        self._queues = gateway_queues(clock)
+        self._bucket = TokenBucket(clock.now_ns, 100, 120)
+        self._queues = gateway_queues(clock, self._bucket)
         orders, reads, through = self._queues
         self._market_queue = RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
         self._sender, self._changer = QueuedClient(sending, orders, TRADING), QueuedClient(sending, orders, SETTING)
@@ -82,6 +87,7 @@ class Upstream:
         }
         self.market = MarketData(data, self._market_queue)
         self._ex_dates: dict[tuple[str, str], str] = {}
+        self._unreadable: set[str] = set()  # lines of the ledger that were logged
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -89,6 +95,10 @@ class Upstream:
         return {queue.name: queue.left for queue in (*self._queues, self._market_queue)}
 
     # --- orders -------------------------------------------------------------------------------------------------------
+
+    def calls_are_scarce(self) -> bool:
+        """Return whether the account's calls for orders are half of the exits' own, or less."""
+        return self._bucket.wait_ns(SCARCE) > 0
 
     async def post(self, body: Json, urgency: CallPriority, wait_s: float) -> Json:
         """POST /v2/orders, once."""
@@ -142,14 +152,25 @@ class Upstream:
     # --- reports ------------------------------------------------------------------------------------------------------
 
     async def account(self) -> tuple[Json, list[Json], list[Json], list[Json]]:
-        """Return account, positions, orders since yesterday and those open, and the ledger's lines since yesterday."""
-        since_ns = wire.day_start_ns(self._clock.now_ns()) - DAY_NS
-        rows = await self.reads.open_orders()
-        rows += await self.reads.orders_since(since_ns)
-        orders = list({str(row["id"]): row for row in rows}.values())
-        positions = await self.reads.positions()
-        account = await self.reads.account()
-        return account, positions, orders, await self.reads.activities(since_ns)
+        """Return account, positions, orders since yesterday and those open, and the ledger's lines since yesterday.
+
+        They are of one moment: read until nothing has happened between two readings. Raises BrokerError.
+        """
+        before: object = None
+        for _ in range(STILL_READS):
+            since_ns = wire.day_start_ns(self._clock.now_ns()) - DAY_NS
+            rows = await self.reads.open_orders()
+            rows += await self.reads.orders_since(since_ns)
+            orders = list({str(row["id"]): row for row in rows}.values())
+            positions = await self.reads.positions()
+            account = await self.reads.account()
+            lines = await self.reads.activities(since_ns)
+            held = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
+            now = (account.get("cash"), held, orders, [line.get("id") for line in lines])
+            if now == before:
+                return account, positions, orders, lines
+            before = now
+        raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
     async def report(self, books: Books) -> Reported:
         """Read the account; of orders and lines only what the books do not have yet."""
@@ -159,11 +180,20 @@ class Upstream:
         rows += await self.reads.orders_since(since_ns)
         positions = await self.reads.positions()
         account = await self.reads.account()
-        lines = [row for row in await self.reads.activities(since_ns) if _is_news(books, row)]
+        lines = [
+            row for row in await self.reads.activities(since_ns) if self._is_readable(row) and _is_news(books, row)
+        ]
         orders = {str(row["id"]): row for row in rows}
         known = {order.id: order.row for order in books.orders.values()}
-        for row in await self._left_out(books, orders, lines):
+        others, gone = await self._left_out(books, orders, lines)
+        for row in others:
             orders[str(row["id"])] = row
+        for row in orders.values():
+            readable_order(row)
+        for row in positions:
+            wire.position(row)
+            wire.optional_decimal(row, "current_price")
+        wire.decimal(account.get("cash"), "cash")
         return Reported(
             self._clock.now_ns(),
             asked_ns,
@@ -172,13 +202,41 @@ class Upstream:
             [row for order_id, row in orders.items() if known.get(order_id) != row],
             lines,
             {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
+            gone,
         )
 
-    async def _left_out(self, books: Books, orders: Mapping[str, Json], lines: Sequence[Json]) -> list[Json]:
-        """Read orders that no list has: working ones by the books that ended, and those that a fill names."""
+    async def _left_out(
+        self, books: Books, orders: Mapping[str, Json], lines: Sequence[Json]
+    ) -> tuple[list[Json], list[str]]:
+        """Read orders that no list has: working ones by the books that ended, and those that a fill names.
+
+        Returns their rows, and the ids that the broker does not know.
+        """
         ids = {order.id for order in books.open_orders() if order.id}
         ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
-        return [await self.reads.order_by_id(order_id) for order_id in sorted(ids - orders.keys())]
+        rows, gone = [], []
+        for order_id in sorted(ids - orders.keys()):
+            try:
+                rows.append(await self.reads.order_by_id(order_id))
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                gone.append(order_id)
+        return rows, gone
+
+    def _is_readable(self, row: Json) -> bool:
+        """Return whether a line of the ledger can be booked; one that cannot is logged, and the sums will differ."""
+        try:
+            if row.get("activity_type") == "FILL":
+                ledger_fill(row)
+            else:
+                line_of(row)
+        except wire.Malformed as odd:
+            if (line := str(row.get("id"))) not in self._unreadable:
+                self._unreadable.add(line)
+                self._log("ledger_line_unreadable", line=line, problem=str(odd))
+            return False
+        return True
 
     async def _ex_date(self, line: Json) -> str:
         """Return the announced ex-date of a dividend's line, "" where none or several are known."""
@@ -242,6 +300,14 @@ class Upstream:
             await queue.close()
 
 
+def readable_order(row: Json) -> None:
+    """Raise Malformed for an order's row that the books could not take."""
+    wire.order(row)
+    for key in ("submitted_at", "created_at", "updated_at"):
+        if row.get(key):
+            wire.time_ns(row[key], key)
+
+
 def _sent(value: Any) -> Any:
     """Return a value of a request as it is sent: a number as its exact text."""
     if isinstance(value, Decimal):
@@ -258,8 +324,7 @@ def _is_news(books: Books, row: Json) -> bool:
         order = books.order_by_id(str(row.get("order_id")))
         if order is None:
             return True
-        cumulative = wire.decimal(row.get("cum_qty"), "cum_qty")
-        return cumulative > order.base and text(cumulative) not in order.fills
+        return not books.booked(order, wire.decimal(row.get("cum_qty"), "cum_qty"), row)
     if status in ("correct", "canceled") and row.get("activity_type") != "FILL":
         return f"{line} {status}" not in books.lines
     return line not in books.lines

@@ -8,19 +8,7 @@ from pathlib import Path
 
 from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
-from simulator.server import AlpacaServer
-from simulator.trading.account import Account
-from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
-from strategies.kit.units import MINUTE_NS
-from tests.support.gateway_stage import OPEN_NS, gateway_on, market, table
-from tests.support.simulator.lone_loop import clock_of_loop
-
-
-def broker(cash: str = "100000") -> AlpacaServer:
-    """The loopback Alpaca, ten minutes after the open."""
-    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
-    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0)
-    return AlpacaServer(market(), clock_of_loop(OPEN_NS + 10 * MINUTE_NS), accounts=[account], rules=rules)
+from tests.support.gateway_stage import broker, gateway_on, table
 
 
 async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:

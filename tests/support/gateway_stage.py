@@ -173,6 +173,8 @@ async def gateway_on(
             stage = Stage(broker, gateway, server, http, folder, log)
             try:
                 await stage.until(lambda: gateway.ready or running.done())
+                if running.done():
+                    await running  # it ended: say why
                 yield stage
             finally:
                 running.cancel()
@@ -207,6 +209,13 @@ def settings_for(
     feed = {"name": "sip", "options": "indicative"} if feed is None else feed
     tables = {"alpaca": urls | alpaca, "feed": feed, "desk": {"name": "gateway"}}
     return DeskSettings.model_validate({**tables, **(more_tables or {})})
+
+
+def broker(cash: str = "100000") -> AlpacaServer:
+    """The loopback Alpaca, ten minutes after the open."""
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
+    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0)
+    return AlpacaServer(market(), clock_of_loop(OPEN_NS + 10 * MINUTE_NS), accounts=[account], rules=rules)
 
 
 @contextlib.asynccontextmanager

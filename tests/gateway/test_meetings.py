@@ -1,0 +1,395 @@
+"""Where two things meet: what clients send, what the broker does meanwhile, and what the books make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from daemon.alpaca_api.wire import Json
+from daemon.gateway.books import Books, GatewayOrder, Part, Trade
+from daemon.gateway.config import AccountLimits
+from daemon.gateway.events import MAIN, Moved, Opened, Reported
+from daemon.gateway.step import Machine
+from strategies.kit.units import DAY_NS, SECOND_NS
+from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
+
+ORDER = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "limit", "limit_price": "400", "time_in_force": "day"}
+dec = Decimal
+
+
+async def hold(s: Stage, name: str, quantity: int) -> None:
+    """Buy and wait for it."""
+    await s.place(name, quantity)
+    await s.until(lambda: s.held(name) == {"SPY": dec(quantity)})
+
+
+async def raw(s: Stage, name: str, target: str) -> tuple[int, str]:
+    """GET a target as it stands, which no client's library has made tidy."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", s.server.port)
+    keys = f"APCA-API-KEY-ID: {KEYS[name].key}\r\nAPCA-API-SECRET-KEY: {KEYS[name].secret}\r\n"
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n{keys}Connection: close\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    return int(answer.split(" ")[1]), answer
+
+
+# --- what a client sends ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ('"client_order_id": "\\ud800"', 422),  # half a character
+        ('"client_order_id": "a\\u0000b"', 422),
+        ('"note": 1' + "0" * 40, 200),  # a number that no journal can hold, under a key that is not passed on
+        ('"note": ' + "[" * 600 + "]" * 600, 200),
+        ('"extended_hours": {"a": 1}', 422),
+        ('"extended_hours": 1' + "0" * 40, 422),
+    ],
+)
+async def test_what_cannot_be_journaled_changes_nothing(tmp_path: Path, fields: str, status: int) -> None:
+    async with stage(tmp_path) as s:
+        headers = {"APCA-API-KEY-ID": KEYS["a"].key, "APCA-API-SECRET-KEY": KEYS["a"].secret}
+        body = json.dumps(ORDER)[:-1] + f", {fields}}}"
+        async with s.http.post(f"{s.url}/v2/orders", data=body, headers=headers) as answer:
+            assert answer.status == status
+        assert len(s.books.live) == (status == 200)
+        await s.place("a", 1)
+        await s.until(lambda: s.held("a") == {"SPY": dec(1)})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize("changes", [{"qty": "abc"}, {"qty": "NaN"}, {"qty": 10**30}, {"qty": "1e999"}, {"qty": [1]}])
+async def test_a_change_that_is_no_number_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    async with stage(tmp_path) as s:
+        row = await s.place("a", 2, type="limit", limit_price="400")
+        status, answer = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", changes)
+        assert (status, answer["code"]) == (422, 40010001)
+
+
+@pytest.mark.parametrize("symbol", ["spy", "b0b6dd9d-8b9b-48a9-ba46-b9d54906e415", "SPY ", "../account", "BTC/USD"])
+async def test_an_asset_has_one_name(tmp_path: Path, symbol: str) -> None:
+    # Alpaca takes an asset's id for its symbol: under another name no rule of the gateway would know the share
+    async with stage(tmp_path) as s:
+        assert (await s.refused("a", 1, symbol=symbol, type="limit", limit_price="400"))[0] == 422
+        assert not [r for r in s.broker.requests if r.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v2/assets/../account",
+        "/v2/assets/%2e%2e/account",
+        "/v2/assets/..%2faccount",
+        "/v2/assets/x%3f/../../positions",
+        "/v2/assets%2f..%2fpositions",
+        "/v2/assets/SPY%23/../orders",
+        "/v2/options/contracts/../../account/activities",
+        "/v2/stocks/../account",
+        "/v2/stocks/%2e%2e/positions",
+        "/v1beta1/../v2/account",
+        "/v2/clock/../account",
+    ],
+)
+async def test_no_path_leads_to_the_account_behind(tmp_path: Path, target: str) -> None:
+    async with stage(tmp_path) as s:
+        asked = len(s.broker.requests)
+        status, answer = await raw(s, "a", target)
+        assert status == 404
+        assert s.broker.account.account_number not in answer
+        assert not [r.path for r in s.broker.requests[asked:] if ".." in r.path or "%" in r.path]
+
+
+async def test_a_name_that_a_siblings_guard_would_give_is_refused(tmp_path: Path) -> None:
+    async with stage(tmp_path, table("a"), table("b", guard_prefix="guardb")) as s:
+        status, _, message = await s.refused("a", 1, client_order_id="guardb-SPY-1-2-0")
+        assert (status, message) == (422, "client_order_id must be unique")
+        await s.place("b", 1, client_order_id="guardb-SPY-1-2-0")
+
+
+async def test_a_message_without_end_is_not_read(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s, s.http.ws_connect(f"{s.url}/stream") as ws:
+        await ws.send_str("x" * (2 * 1024 * 1024))
+        message = await ws.receive(timeout=10)
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING)
+        assert ws.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+
+
+async def test_many_streams_of_activities_are_refused(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        headers = {"APCA-API-KEY-ID": KEYS["a"].key, "APCA-API-SECRET-KEY": KEYS["a"].secret}
+        answers = [await s.http.get(f"{s.url}/v2beta1/events/activities", headers=headers) for _ in range(12)]
+        assert {answer.status for answer in answers} == {200, 429}
+        headers = {"APCA-API-KEY-ID": KEYS["b"].key, "APCA-API-SECRET-KEY": KEYS["b"].secret}
+        async with s.http.get(f"{s.url}/v2beta1/events/activities", headers=headers) as theirs:
+            assert theirs.status == 200
+        for answer in answers:
+            answer.close()
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_below_the_market_is_reckoned_at_the_market(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        # 190 shares of 500.01 are 95,001.90 USD, of which a has 20,000
+        status, _, message = await s.refused("a", 190, type="stop", stop_price="1")
+        assert (status, message) == (403, "insufficient buying power")
+        row = await s.place("a", 1, type="stop", stop_price="600")
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "19400.00"
+        status, answer = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"stop_price": "1", "qty": "190"})
+        assert (status, answer["message"]) == (403, "insufficient buying power")
+
+
+async def test_what_is_moved_is_neither_gain_nor_loss_of_the_day(tmp_path: Path) -> None:
+    async with stage(tmp_path, limits=AccountLimits(day_loss_max=dec(100))) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="2", side="buy")
+        await s.settled()
+        await s.gateway.transfer("a", "main", dec(5000), "", dec(0), "anna", "less room")
+        await s.settled()
+        assert s.halted() == ""
+        await s.gateway.transfer("main", "b", dec(9000), "SPY", dec(2), "anna", "more room")
+        s.books.day = (s.books.day[0], s.books.day[1] + 101)  # and 101 USD are lost
+        await s.settled()
+        assert s.halted() == "day_loss"
+
+
+def test_a_guards_old_order_does_not_hide_the_orders_of_this_minute() -> None:
+    books = Books(now_ns=OPEN_NS)
+    for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("guard-1", OPEN_NS - DAY_NS, {})):
+        books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body))
+    assert [order.name for order in books.taken_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
+
+
+# --- exits ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_changed_exit_sweeps_a_siblings_entry_away(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        exit_ = await s.place("a", 5, "sell", type="limit", limit_price="510")
+        entry = await s.place("b", 3, type="limit", limit_price="490")
+        status, row = await s.ask("a", "PATCH", f"/v2/orders/{exit_['id']}", {"limit_price": "480"})
+        assert status == 200, row
+        await s.until(lambda: not s.held("a"))
+        assert s.books.orders[entry["client_order_id"]].status == "canceled"
+        await s.settled()
+
+
+async def test_a_change_that_the_broker_takes_back_leaves_the_old_order(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        old = await s.place("a", 5, "sell", type="limit", limit_price="510")
+        s.broker.faults.add("replace_rejected")
+        status, new = await s.ask("a", "PATCH", f"/v2/orders/{old['id']}", {"limit_price": "520"})
+        assert status == 200
+        await s.until(lambda: not s.books.orders[new["client_order_id"]].open)
+        assert [row["id"] for row in (await s.ask("a", "GET", "/v2/orders"))[1]] == [old["id"]]
+        await s.settled()
+        assert s.gateway.ready
+        assert (await s.ask("a", "DELETE", f"/v2/orders/{old['id']}"))[0] == 204
+        await s.until(lambda: not s.books.orders[old["client_order_id"]].open)
+        await s.place("a", 5, "sell")
+        await s.until(lambda: not s.held("a"))
+
+
+async def test_two_close_a_symbol_at_once_and_both_are_out(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 3)
+        await hold(s, "b", 2)
+        answers = await asyncio.gather(*(s.ask(name, "DELETE", "/v2/positions/SPY") for name in ("a", "b")))
+        assert [status for status, _ in answers] == [200, 200]
+        await s.until(lambda: not s.held("a") and not s.held("b"))
+        await s.settled()
+
+
+async def test_a_sale_waits_for_a_siblings_close_call(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 3)
+        await hold(s, "b", 2)
+        s.broker.faults.add("http_slow", where={"path": "/v2/positions/SPY", "method": "DELETE"}, seconds=2)
+        closing = asyncio.create_task(s.ask("a", "DELETE", "/v2/positions/SPY"))
+        await s.until(lambda: any(order.closing for order in s.books.open_orders()))
+        await s.place("b", 2, "sell")
+        assert (await closing)[0] == 200
+        await s.until(lambda: not s.held("a") and not s.held("b"))
+        await s.settled()
+
+
+async def test_the_close_call_sells_what_a_person_left_of_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 10)
+        s.broker.by_hand("place", symbol="SPY", qty="4", side="sell")
+        await s.until(lambda: s.held("main") == {"SPY": dec(-4)})
+        rows = await s.gateway.panic("a", "anna")
+        assert [(row["status"], row["body"]["qty"]) for row in rows] == [(200, "6")]  # 10 less the 4 that are gone
+        await s.until(lambda: s.held("a") == {"SPY": dec(4)})
+        assert not s.broker.account.positions
+
+
+async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add("http_slow", where={"path": "/v2/orders", "method": "POST"}, seconds=1, moment="before")
+        placing = asyncio.create_task(s.place("a", 1, type="limit", limit_price="490", client_order_id="late"))
+        await s.until(lambda: "late" in s.books.live)
+        await s.gateway.panic("a", "anna")
+        await placing
+        await s.until(lambda: s.books.orders["late"].status == "canceled")
+        assert not s.broker.account.working
+
+
+async def test_a_client_that_floods_takes_no_turn_from_a_siblings_exit(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "b", 2)
+        row = await s.place("a", 1, type="limit", limit_price="400")
+        asked = len(s.broker.requests)
+        flood = [s.ask("a", "DELETE", f"/v2/orders/{row['id']}") for _ in range(150)]
+        flooding = asyncio.gather(*flood)
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(5):
+            await s.place("b", 2, "sell")
+        await flooding
+        assert sum(r.method == "DELETE" for r in s.broker.requests[asked:]) <= 2
+        await s.until(lambda: not s.held("b"))
+
+
+# --- the broker's ledger ----------------------------------------------------------------------------------------------
+
+
+async def test_what_filled_while_it_was_dead_counts_on_its_own_day(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("b", 2, type="limit", limit_price="490", client_order_id="rests", time_in_force="gtc")
+        rests = alpaca.account.by_client_id["rests"]
+        alpaca.matching.fill(alpaca.account, rests, dec(2), dec(490), alpaca.clock.now_ns())
+        alpaca.clock.jump_to(OPEN_NS + DAY_NS + 5 * 60 * SECOND_NS)  # Tuesday, 9:35
+        async with gateway_on(alpaca, tmp_path) as s:
+            assert s.held("b") == {"SPY": dec(2)}
+            assert s.books.trades == {"2025-06-02": [Trade("b", "SPY", 1, dec(2), dec(490))]}
+            assert s.books.held_before("SPY", "2025-06-03") == {"b": dec(2)}
+
+
+async def test_an_order_that_fills_again_after_a_bust_is_booked(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add("fill_partial", quantity=2, then_held=True)
+        row = await s.place("a", 5, type="limit", limit_price="500.01")
+        await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+        s.broker.faults.add("trade_bust")
+        await s.until(lambda: not s.held("a"))
+        order = s.broker.account.orders[row["id"]]
+        order.held = False
+        # two again: the cumulative quantity is 2 a second time, and it is another fill
+        s.broker.matching.fill(s.broker.account, order, dec(2), dec(500), s.broker.clock.now_ns())
+        await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+        assert s.books.accounts["a"].cash == 20000 - 2 * 500
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+def _machine(**positions: str) -> Machine:
+    """A gateway that opened with these positions of `main` at 100 USD, and 10,000 USD for `a`."""
+    rows = [{"symbol": s, "qty": q, "side": "long", "avg_entry_price": "100"} for s, q in positions.items()]
+    machine = Machine()
+    machine.step(Opened(OPEN_NS, "PA1", {"cash": "50000"}, rows, [], [], {"a": dec(10000), "b": dec(0)}))
+    return machine
+
+
+def _report(machine: Machine, at_ns: int, orders: list[Json], lines: list[Json]) -> None:
+    cash, held = machine.books.sums()
+    rows = [{"symbol": s, "qty": str(q), "side": "long", "avg_entry_price": "1"} for s, q in held.items()]
+    machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows, orders, lines))
+
+
+def test_a_bust_of_an_order_from_before_the_opening_is_nobodys_fill() -> None:
+    machine = _machine(SPY="5")
+    _report(machine, OPEN_NS + SECOND_NS, [], [])
+    order = {"id": "old", "client_order_id": "by-hand", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "3"}
+    order |= {"status": "filled", "submitted_at": "2025-05-20T14:00:00Z", "updated_at": "2025-06-02T13:31:00Z"}
+    fill = {"id": "20250520100000000::e1", "activity_type": "FILL", "order_id": "old", "symbol": "SPY", "side": "buy"}
+    fill |= {"qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-05-20T14:00:00Z", "type": "fill"}
+    bust = {**fill, "id": "20250602093100000::e2", "qty": "5", "status": "canceled", "cum_qty": "0"}
+    _report(machine, OPEN_NS + 60 * SECOND_NS, [order], [bust])
+    books = machine.books
+    assert books.order_by_id("old") is not None
+    machine._amend("old", [fill, bust])
+    assert (books.main.cash, books.main.quantity("SPY")) == (dec(40000), dec(5))  # what it was, and it is compared
+
+
+def test_contracts_that_a_person_sold_end_with_nothing() -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", CALL, Part(dec(2), dec(-200), dec(200)))
+    books.book(MAIN, CALL, Part(dec(-2), dec(220), dec(-220)))
+    tuesday_ns = OPEN_NS + DAY_NS
+    _report(machine, tuesday_ns, [], [])
+    # the broker holds none of them: nothing was exercised, and no shares come of it
+    assert (books.holders(CALL), books.holders("SPY")) == ({}, {})
+    assert (books.accounts["a"].cash, books.main.cash) == (dec(9800), dec(40220))
+
+
+def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", "SPY", Part(dec(3), dec(-300), dec(300)))
+    books.book("b", "SPY", Part(dec(2), dec(-200), dec(200)))
+    books.held["SPY"] = [("2025-05-30", {"a": dec(3), "b": dec(2)})]
+    books.book("a", "SPY", Part(dec(-2), dec(110), dec(-110)))  # two of the new shares, before the lines come
+    row = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-02", "status": "executed", "net_amount": "0"}
+    lines = [{**row, "id": "20250602000000000::1", "qty": "-5"}, {**row, "id": "20250602000000000::2", "qty": "10"}]
+    _report(machine, OPEN_NS + SECOND_NS, [], lines)
+    # 2 for 1 of 3 and 2 is 6 and 4, and a sold 2 of its 6
+    assert books.holders("SPY") == {"a": dec(4), "b": dec(4)}
+
+
+def test_a_new_sub_accounts_capital_is_no_gain_of_the_day() -> None:
+    machine = _machine()
+    _report(machine, OPEN_NS + SECOND_NS, [], [])
+    assert machine.books.day == ("2025-06-02", dec(10000))
+    machine.step(Moved(OPEN_NS + 2 * SECOND_NS, MAIN, "c", dec(700), "", dec(0), "gateway.toml", "capital"))
+    assert machine.books.day == ("2025-06-02", dec(10700))
+
+
+# --- what the broker sends --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [{"qty": "x"}, {"price": None}, {"timestamp": "yesterday"}])
+async def test_a_fill_that_cannot_be_read_is_reported_and_ends_nothing(tmp_path: Path, odd: dict[str, object]) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add("fill_partial", quantity=2, then_held=True)
+        s.broker.faults.add("update_lost", where={"event": "partial_fill"})
+        row = await s.place("a", 5, type="limit", limit_price="500.01")
+        shown = s.broker.account.orders[row["id"]].shown()
+        update: Json = {"event": "partial_fill", "execution_id": "x", "timestamp": "2025-06-02T13:40:00Z"}
+        update |= {"qty": "2", "price": "500.01", "order": shown}
+        with pytest.raises(Exception, match="expected"):
+            s.gateway._on_update({**update, **odd})
+        await s.settled()
+        assert s.held("a") == {"SPY": dec(2)}
+
+
+async def test_a_ledger_line_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.account.note(s.broker.clock.now_ns(), {"activity_type": "DIV", "symbol": "SPY", "net_amount": "x"})
+        s.broker.account.note(s.broker.clock.now_ns(), {"activity_type": "FEE", "net_amount": "0"})
+        await s.gateway.reported(30)
+        assert s.gateway.ready
+        await s.place("a", 1)
+
+
+# --- journals and accounts --------------------------------------------------------------------------------------------
+
+
+async def test_the_journal_of_another_account_is_refused_at_the_start(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await hold(s, "a", 5)
+        alpaca.account.account_number = "PA0000OTHER"
+        with pytest.raises(Exception, match="PA0000OTHER"):
+            async with gateway_on(alpaca, tmp_path):
+                pass
