@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
     sys.stdout.flush()
-    asyncio.run(serve(Dashboard(desks, options.models_dir), listening))
+    asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway), listening))
     return 0
 
 
@@ -64,6 +64,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
     )
+    behind = "folder of a gateway (its state_dir): its account on the page of all desks; may be given repeatedly"
+    parser.add_argument("--gateway", type=Path, action="append", default=[], metavar="DIR", help=behind)
     moved = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
     parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=moved)
     parser.add_argument("--port", type=_port, default=PORT, help="on 127.0.0.1; 0 takes a free one (%(default)s)")

@@ -33,6 +33,7 @@ from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
+from daemon.operator.gateway_view import gateway_view
 
 TARGET_MOST = 2048  # bytes of path and query
 HEAD_MOST = 16 * 1024  # bytes of all headers
@@ -112,9 +113,11 @@ def json_response(value: Any) -> Response:
     return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
 
 
-def fleet_response(desks: Iterable[FollowedDesk]) -> Response:
-    """`GET /api/fleet`."""
-    return json_response(fleet_page([desk.picture for desk in desks], time.time()))
+def fleet_response(desks: Iterable[FollowedDesk], gateways: Iterable[Path]) -> Response:
+    """`GET /api/fleet`: the desks, and the accounts behind gateways."""
+    now_s = time.time()
+    fleet = msgspec.structs.asdict(fleet_page([desk.picture for desk in desks], now_s))
+    return json_response(fleet | {"gateways": [gateway_view(folder, now_s) for folder in gateways]})
 
 
 def file_response(answered: TextFile) -> Response:
@@ -153,8 +156,8 @@ THREADS = 4
 class Dashboard:
     """The application over some desks. Streams end when the process was asked to end."""
 
-    def __init__(self, desks: Mapping[str, FollowedDesk], models_dir: Path) -> None:
-        self.desks = desks
+    def __init__(self, desks: Mapping[str, FollowedDesk], models_dir: Path, gateways: Sequence[Path] = ()) -> None:
+        self.desks, self.gateways = desks, tuple(gateways)
         self.models_dir = models_dir
         self.streams = OpenStreams()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
@@ -200,7 +203,7 @@ class Dashboard:
 
     async def _fleet(self, _: Request) -> Response:
         await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
-        return fleet_response(self.desks.values())
+        return fleet_response(self.desks.values(), self.gateways)
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
         channel = self._channel(request)

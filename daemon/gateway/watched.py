@@ -18,10 +18,10 @@ from daemon.alpaca_api.wire import Json
 from daemon.gateway.journal import COMMIT_BOUNDS_S
 from daemon.gateway.server import GatewayServer, status_of
 from daemon.host.whole_files import write_whole
+from daemon.operator.gateway_view import STATUS_FILE
 from daemon.operator.metrics.exposition import GATEWAY_METRICS, Exposition
 from strategies.kit.units import SECOND_NS
 
-STATUS_FILE = "status.json"
 EVERY_S = 1.0
 
 

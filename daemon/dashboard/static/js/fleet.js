@@ -1,6 +1,6 @@
 // All desks at once: a line for each, and totals by account and by kind of money, which are never added to each other.
 
-import { badge, card, el, empty, figures, pair, table } from "./dom.js";
+import { badge, card, el, empty, figures, pair, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { author, count, day, instrument, minute, number, percent, span, usd, words } from "./format.js";
 import { gain, opening, trouble } from "./parts.js";
@@ -15,12 +15,14 @@ export function mount(main, { address }) {
   const totals = el("div", { class: "columns even", id: "totals" });
   const desks = card("Desks, what needs attention first", { id: "desks", wide: true });
   const remarks = el("div", { id: "remarks" });
+  const gateways = el("div", { id: "gateways" });
   main.append(
     ...opening("Fleet", "All desks of this dashboard. The P&L is that of the newest session, without transfers."),
     problems.box,
     totals,
     remarks,
     desks.section,
+    gateways,
   );
   const page = resource((signal) => ask("fleet", {}, signal), show, problems.fail, EVERY_MS);
   const timer = setInterval(() => page.refresh(), EVERY_MS);
@@ -36,6 +38,7 @@ export function mount(main, { address }) {
       totals.replaceChildren(...kinds.map((total) => sum(total, data)));
       remarks.replaceChildren(...data.remarks.map((text) => el("p", { class: "note" }, text)));
     }
+    refill(gateways, data.gateways.map(account));
     desks.show(data.desks, (all) => (all.length ? lines(all, address) : empty("No desk.")));
   }
 
@@ -65,6 +68,33 @@ function sum(total, { desks, totals }) {
     ...(accounts.length ? [parts(accounts)] : []),
   );
   return box.section;
+}
+
+// An account with several desks behind a gateway: its sub-accounts, what they add up to, and what the broker says.
+function account(view, at) {
+  const box = card(`Account ${view.account || view.folder}`, { id: `gateway-${at}`, wide: true });
+  const [text, tone] = { ready: ["running", "good"], away: ["BROKER AWAY", "warn"] }[view.state] ?? [view.state.toUpperCase(), "bad"];
+  box.heading.append(" ", badge(text, tone), " ", view.money ? kind(view.money) : "");
+  const said = [view.detail, view.halt && `No new risk: ${view.halt}`, ...view.differences.map((words) => `Difference: ${words}`)];
+  box.body.append(...said.filter(Boolean).map((words) => el("p", { class: "note" }, words)));
+  if (view.lines.length) box.body.append(books(view));
+  return box.section;
+}
+
+function books(view) {
+  const own = (line, value) => (line.kind === "sub-account" ? value() : "");
+  return table(
+    "Sub-accounts, their sum, and the broker's figures",
+    [
+      { name: "Sub-account", of: (line) => pair(line.name, line.suspended ? "fenced: no new order" : "") },
+      { name: "Cash", number: true, of: (line) => usd(line.cash_usd) },
+      { name: "Equity", number: true, of: (line) => usd(line.equity_usd) },
+      { name: "Orders", number: true, of: (line) => own(line, () => number(line.orders)) },
+      { name: "Holds", of: (line) => own(line, () => instrument(line.holds)) },
+    ],
+    view.lines,
+    { row: (line) => ({ data: { account: line.name, kind: line.kind } }) },
+  );
 }
 
 const kind = (money) => badge(money === REAL ? "LIVE MONEY" : money, money === REAL ? "live" : "plain");

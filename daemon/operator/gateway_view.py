@@ -1,0 +1,127 @@
+"""What a gateway's status file says of its account, for who watches it. Pure but for the one read; amounts are USD."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.safe_decode import Unreadable, typed
+
+STATUS_FILE = "status.json"
+"""In the gateway's folder; written each second."""
+BYTES_MOST = 4 << 20
+STALE_S = 10.0
+SHOWN_MOST = 5  # positions of one line; the others are counted
+
+
+class SubAccountStatus(msgspec.Struct, frozen=True):
+    """A sub-account in the file."""
+
+    name: str
+    cash: str
+    equity: str
+    open_orders: int = 0
+    suspended: bool = False
+    positions: dict[str, str] = {}
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Cash and equity of all sub-accounts, or of the broker; "" where it did not say."""
+
+    cash: str
+    equity: str = ""
+
+
+class Stated(msgspec.Struct, frozen=True):
+    """The account behind the gateway."""
+
+    account: str
+    account_number: str
+
+
+class StatusFile(msgspec.Struct, frozen=True):
+    """What is read of the file."""
+
+    account: Stated
+    ready: bool
+    away: str
+    accounts: tuple[SubAccountStatus, ...]
+    sum: Figures
+    broker: Figures
+    halt: dict[str, str] | None = None
+    differences: tuple[str, ...] = ()
+
+
+class GatewayLine(msgspec.Struct, frozen=True):
+    """A sub-account, the sum, or the broker (`kind`), as a line of the page; None where nothing is known."""
+
+    kind: str
+    name: str
+    cash_usd: float | None
+    equity_usd: float | None
+    orders: int | None = None
+    holds: str = ""
+    suspended: bool = False
+
+
+class GatewayView(msgspec.Struct, frozen=True):
+    """A gateway as the page shows it. `state` is one of ready, away, silent, unreadable; `lag_s` since the file."""
+
+    folder: str
+    account: str
+    money: str
+    state: str
+    detail: str
+    lag_s: float | None
+    lines: tuple[GatewayLine, ...] = ()
+    differences: tuple[str, ...] = ()
+    halt: str = ""
+
+
+def gateway_view(folder: Path, now_s: float) -> GatewayView:
+    """Return what the file in `folder` says; `now_s` is this host's clock, seconds since 1970 UTC."""
+    try:
+        with (folder / STATUS_FILE).open("rb") as file:
+            lag_s = max(now_s - os.fstat(file.fileno()).st_mtime, 0.0)
+            status: StatusFile = typed(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
+        lines = (*(_line(row) for row in status.accounts), *_compared(status))
+    except (OSError, Unreadable, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "its status file cannot be read"
+        return GatewayView(str(folder), "", "", "unreadable", str(why), None)
+    silent = lag_s > STALE_S
+    return GatewayView(
+        folder=str(folder),
+        account=status.account.account_number,
+        money="real money" if status.account.account == "live" else "paper account",
+        state="silent" if silent else "ready" if status.ready else "away",
+        detail="it has written no status since: does it run?" if silent else status.away,
+        lag_s=lag_s,
+        lines=lines,
+        differences=status.differences,
+        halt="" if status.halt is None else f"{status.halt.get('reason', '')}: {status.halt.get('detail', '')}",
+    )
+
+
+def _line(row: SubAccountStatus) -> GatewayLine:
+    held = [f"{quantity} {symbol}" for symbol, quantity in row.positions.items()]
+    more = len(held) - SHOWN_MOST
+    return GatewayLine(
+        kind="sub-account",
+        name=row.name,
+        cash_usd=float(row.cash),
+        equity_usd=float(row.equity),
+        orders=row.open_orders,
+        holds=", ".join(held[:SHOWN_MOST] + ([f"{more} more"] if more > 0 else [])) or "flat",
+        suspended=row.suspended,
+    )
+
+
+def _compared(status: StatusFile) -> tuple[GatewayLine, GatewayLine]:
+    both = (("sum", "all together", status.sum), ("broker", "by the broker", status.broker))
+    first, second = (
+        GatewayLine(kind, name, float(of.cash) if of.cash else None, float(of.equity) if of.equity else None)
+        for kind, name, of in both
+    )
+    return first, second
