@@ -51,7 +51,7 @@ from daemon.gateway.events import (
 )
 from daemon.gateway.events import Refused as OrderRefused
 from daemon.gateway.journal import GatewayJournal
-from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, has_one_name, judge
+from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, has_one_name, judge, may_exercise
 from daemon.gateway.step import FILLS
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_order
 from daemon.host.time.clock import Clock
@@ -67,6 +67,7 @@ REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
+TOLD = ("reject_reason", "symbol", "cost_basis")  # of a refusal of the broker, what is of the order alone
 SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
 
@@ -567,9 +568,7 @@ class Gateway:
             if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
                 await self._without_answer(order)
                 raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
-            extra = {
-                key: value for key, value in refused.extra.items() if key not in ("existing_order_id", "related_orders")
-            }
+            extra = {key: value for key, value in refused.extra.items() if key in TOLD}  # others are of the account
             await self.do(OrderRefused(self.now_ns(), name, refused.status, refused.code, refused.message, extra))
             raise Refusal(refused.status, refused.code, refused.message, **extra) from None
         except NotSent as kept:
@@ -840,6 +839,7 @@ class Gateway:
     async def exercise(self, account: str, symbol: str) -> None:
         """POST …/exercise exercises the account's whole position: only where nobody else holds the contract."""
         self._sole_holder(account, symbol)
+        may_exercise(self._view(), account, symbol)
         await self._asked(self.upstream.exercise(symbol))
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
@@ -863,6 +863,8 @@ class Gateway:
         for name in (source, target):
             if name not in books.accounts:
                 raise ValueError(f"{name} is no sub-account: expected one of {', '.join(books.accounts)}")
+        if not (cash.is_finite() and quantity.is_finite()) or cash.as_tuple().exponent < -2:  # type: ignore[operator]
+            raise ValueError("expected USD in whole cents, and a number")
         if source == target or cash < 0 or quantity < 0 or not (cash or quantity):
             raise ValueError("expected two sub-accounts, and cash or a quantity above 0")
         free = buying_power(books, source)

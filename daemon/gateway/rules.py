@@ -81,6 +81,22 @@ def judge(
     return Verdict(price, against)
 
 
+def may_exercise(view: View, account: str, symbol: str) -> None:
+    """Raise the refusal of an exercise that takes more than a sub-account has: cash for a call, shares for a put."""
+    books, contract = view.books, parse_occ(symbol)
+    shares = books.accounts[account].quantity(symbol) * multiplier(symbol)
+    if contract is None:
+        raise unprocessable(f'asset "{symbol}" is no contract')
+    if contract.right > 0:
+        if books.accounts[account].suspended:
+            raise refusal("not_authorized")
+        cost, power = shares * contract.strike, min(buying_power(books, account), account_power(books))
+        if cost > power:
+            raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
+    elif shares > (free := books.free(account, contract.root)):
+        raise forbidden(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
+
+
 def has_one_name(order: Ticket) -> bool:
     """Return whether an order names a share or a contract by its symbol.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from daemon.alpaca_api.wire import Json
+from daemon.config.load import ConfigError
 from daemon.gateway.books import Books, GatewayOrder, Part, Trade
-from daemon.gateway.config import AccountLimits
-from daemon.gateway.events import MAIN, Moved, Opened, Reported
+from daemon.gateway.config import AccountLimits, load_gateway
+from daemon.gateway.events import MAIN, AnyGatewayEffect, FillsRead, Moved, Opened, ReadFills, Reported
 from daemon.gateway.step import Machine
+from daemon.gateway.upstream import _is_news
+from daemon.host.time.clock import Clock
 from strategies.kit.units import DAY_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
 
@@ -113,6 +118,20 @@ async def test_a_name_that_a_siblings_guard_would_give_is_refused(tmp_path: Path
         await s.place("b", 1, client_order_id="guardb-SPY-1-2-0")
 
 
+async def test_one_name_twice_at_once_is_one_order(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        asking = [s.ask(name, "POST", "/v2/orders", {**ORDER, "client_order_id": "x"}) for name in "abab"]
+        assert sorted(status for status, _ in await asyncio.gather(*asking)) == [200, 422, 422, 422]
+        assert len(s.broker.account.orders) == 1
+
+
+def test_no_guards_prefix_begins_as_anothers(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[sub_account.a]\nguard_prefix = "g"\n[sub_account.b]\nguard_prefix = "g-b"\n')
+    with pytest.raises(ConfigError, match="begins as a's 'g' does"):
+        load_gateway(file)
+
+
 async def test_a_message_without_end_is_not_read(tmp_path: Path) -> None:
     async with stage(tmp_path) as s, s.http.ws_connect(f"{s.url}/stream") as ws:
         await ws.send_str("x" * (2 * 1024 * 1024))
@@ -165,6 +184,27 @@ def test_a_guards_old_order_does_not_hide_the_orders_of_this_minute() -> None:
     for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("guard-1", OPEN_NS - DAY_NS, {})):
         books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body))
     assert [order.name for order in books.taken_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
+
+
+async def test_an_exercise_takes_no_more_than_its_own(tmp_path: Path) -> None:
+    put = CALL.replace("C00500000", "P00510000")
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="100", side="buy")
+        await s.place("a", 1, symbol=CALL, type="limit", limit_price="99")
+        await s.place("a", 1, symbol=put, type="limit", limit_price="99")
+        await s.until(lambda: len(s.held("a")) == 2 and bool(s.held("main")))
+        # a call of 500 asks for 50,000 USD and a has less than 20,000; a put delivers 100 shares, which are main's
+        assert (await s.ask("a", "POST", f"/v2/positions/{CALL}/exercise"))[0] == 403
+        assert (await s.ask("a", "POST", f"/v2/positions/{put}/exercise"))[0] == 403
+        assert s.held("main") == {"SPY": dec(100)}
+        assert not [r for r in s.broker.requests if "exercise" in r.path]
+
+
+@pytest.mark.parametrize(("cash", "quantity"), [("NaN", "0"), ("0", "NaN"), ("Infinity", "0"), ("0.001", "0")])
+async def test_what_is_moved_is_a_number(tmp_path: Path, cash: str, quantity: str) -> None:
+    async with stage(tmp_path) as s:
+        with pytest.raises(ValueError, match="whole cents"):
+            await s.gateway.transfer("a", "b", dec(cash), "SPY", dec(quantity), "anna", "")
 
 
 # --- exits ------------------------------------------------------------------------------------------------------------
@@ -259,6 +299,33 @@ async def test_a_client_that_floods_takes_no_turn_from_a_siblings_exit(tmp_path:
         await s.until(lambda: not s.held("b"))
 
 
+async def test_a_close_call_without_an_answer_is_found_where_the_brokers_clock_is_behind(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 3)
+        s.gateway.clock = Clock.real(lambda: s.broker.clock.now_ns() + 20 * SECOND_NS)
+        where = {"path": "/v2/positions/SPY", "method": "DELETE"}
+        s.broker.faults.add("http_error", where=where, status=504, moment="after")
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 504
+        await s.until(lambda: not s.held("a"))
+        assert not s.held("main")
+        await s.settled()
+
+
+async def test_a_sub_account_that_left_the_file_keeps_its_books_and_can_be_closed(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await hold(s, "b", 2)
+            rests = await s.place("b", 1, type="limit", limit_price="400", time_in_force="gtc")
+        async with gateway_on(alpaca, tmp_path, table("a")) as s:
+            order = alpaca.account.orders[rests["id"]]
+            alpaca.matching.fill(alpaca.account, order, dec(1), dec(400), alpaca.clock.now_ns())
+            await s.until(lambda: s.held("b") == {"SPY": dec(3)})
+            rows = await s.gateway.panic("b", "anna")
+            assert [(row["status"], row["body"]["qty"]) for row in rows] == [(200, "3")]
+            await s.until(lambda: not s.held("b"))
+            await s.settled()
+
+
 # --- the broker's ledger ----------------------------------------------------------------------------------------------
 
 
@@ -300,10 +367,11 @@ def _machine(**positions: str) -> Machine:
     return machine
 
 
-def _report(machine: Machine, at_ns: int, orders: list[Json], lines: list[Json]) -> None:
+def _report(machine: Machine, at_ns: int, orders: list[Json], lines: list[Json]) -> list[AnyGatewayEffect]:
     cash, held = machine.books.sums()
     rows = [{"symbol": s, "qty": str(q), "side": "long", "avg_entry_price": "1"} for s, q in held.items()]
-    machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows, orders, lines))
+    news = [line for line in lines if _is_news(machine.books, line)]
+    return machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows, orders, news))
 
 
 def test_a_bust_of_an_order_from_before_the_opening_is_nobodys_fill() -> None:
@@ -319,6 +387,42 @@ def test_a_bust_of_an_order_from_before_the_opening_is_nobodys_fill() -> None:
     assert books.order_by_id("old") is not None
     machine._amend("old", [fill, bust])
     assert (books.main.cash, books.main.quantity("SPY")) == (dec(40000), dec(5))  # what it was, and it is compared
+
+
+def test_a_bust_is_read_until_it_is_booked() -> None:
+    machine = _machine()
+    order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
+    order |= {"status": "filled", "submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:31:00Z"}
+    fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
+    fill |= {"side": "buy", "qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-06-02T13:30:00Z"}
+    bust = {**fill, "id": "20250602093100000::e2", "status": "canceled", "cum_qty": "0"}
+    read = [ReadFills("1")]
+    for second in (1, 2):  # it died before it had read them
+        assert _report(machine, OPEN_NS + second * SECOND_NS, [order], [fill, bust]) == read
+    assert machine.books.main.quantity("SPY") == 5
+    machine.step(FillsRead(OPEN_NS + 3 * SECOND_NS, "1", [fill, bust]))
+    assert (machine.books.main.quantity("SPY"), machine.books.main.cash) == (dec(0), dec(40000))
+    assert _report(machine, OPEN_NS + 4 * SECOND_NS, [order], [fill, bust]) == []
+
+
+def test_a_snapshots_orders_stand_as_they_were_taken() -> None:
+    books = Books(now_ns=OPEN_NS)
+    for number, name in enumerate(("z", "m", "a")):
+        at_ns = OPEN_NS + number * SECOND_NS
+        books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body={"symbol": "SPY"}))
+    again = msgspec.json.decode(msgspec.json.encode(books, order="deterministic"), type=Books)
+    assert [order.name for order in again.taken_since(OPEN_NS + SECOND_NS)] == ["a", "m"]
+
+
+async def test_the_account_is_opened_as_of_one_moment(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        alpaca.by_hand("place", symbol="SPY", qty="1", side="buy")
+        alpaca.faults.add("http_slow", where={"path": "/v2/positions"}, seconds=1)
+        buying = functools.partial(alpaca.by_hand, "place", symbol="SPY", qty="2", side="buy")
+        asyncio.get_running_loop().call_later(0.5, buying)  # after the orders were read, and before the cash
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+            assert s.held("main") == {"SPY": dec(3)}
 
 
 def test_contracts_that_a_person_sold_end_with_nothing() -> None:

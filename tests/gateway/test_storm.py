@@ -1,0 +1,134 @@
+"""Two sub-accounts and a person trade one share by chance under faults: each ends with the fills of its own orders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.gateway.events import MAIN
+from tests.support.gateway_stage import PATIENCE_S, Stage, broker, gateway_on
+
+SEEDS = range(10)
+FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("fill_partial", {"quantity": 1}),
+    ("fill_before_reply", {}),
+    ("fill_unheard", {}),
+    ("cancel_loses", {}),
+    ("cancel_overtaken", {"delay_s": 3}),
+    ("cancel_rejected", {}),
+    ("replace_rejected", {}),
+    ("order_rejected", {}),
+    ("update_duplicated", {}),
+    ("update_reordered", {}),
+    ("update_replayed", {}),
+    ("update_lost", {}),
+    ("update_late", {"delay_s": 3}),
+    ("socket_drop", {"where": {"stream": "trade"}}),
+    ("trade_bust", {}),
+    ("trade_correct", {}),
+    ("split", {"symbol": "SPY", "ratio": "2"}),
+    ("dividend", {"symbol": "SPY", "amount": "0.37"}),
+    ("transfer", {"amount": "-1.23"}),
+    ("http_error", {"where": {"path": "/v2/orders", "method": "POST"}, "status": 504, "moment": "after"}),
+    ("http_error", {"where": {"path": "/v2/orders", "method": "POST"}, "status": 504, "moment": "before"}),
+    ("http_error", {"where": {"path": "/v2/positions/SPY", "method": "DELETE"}, "status": 504, "moment": "after"}),
+    ("http_reset", {"where": {"path": "/v2/orders*", "method": "PATCH"}}),
+    ("http_slow", {"where": {"path": "/v2/account/activities"}, "seconds": 2}),
+    ("stale_read", {"age_s": 2}),
+)
+# the simulator's amendments know no split of before
+EXCLUSIVE = (("split",), ("trade_bust", "trade_correct"))
+
+
+async def act(s: Stage, name: str, chance: random.Random) -> None:
+    """One request of a client, whatever comes of it."""
+    held = s.held(name).get("SPY", Decimal(0))
+    mine = [order for order in s.books.open_orders() if order.account == name and order.known]
+    named = f"{name}-{chance.getrandbits(64)}"
+    body: dict[str, object] = {"symbol": "SPY", "qty": str(chance.randint(1, 4)), "time_in_force": "day"}
+    body["client_order_id"] = named
+    match chance.randrange(8):
+        case 0 | 1:
+            await s.ask(name, "POST", "/v2/orders", {**body, "side": "buy", "type": "market"})
+        case 2:
+            price = str(chance.choice((480, 499, 501)))
+            await s.ask(name, "POST", "/v2/orders", {**body, "side": "buy", "type": "limit", "limit_price": price})
+        case 3 if held > 0:
+            body["qty"] = str(min(held, Decimal(chance.randint(1, 4))))
+            await s.ask(name, "POST", "/v2/orders", {**body, "side": "sell", "type": "market"})
+        case 4 if held > 0:
+            await s.ask(name, "DELETE", "/v2/positions/SPY")
+        case 5 if mine:
+            await s.ask(name, "DELETE", f"/v2/orders/{chance.choice(mine).id}")
+        case 6 if mine:
+            changes = {"limit_price": str(chance.choice((481, 498, 502))), "qty": str(chance.randint(1, 5))}
+            changes["client_order_id"] = named
+            await s.ask(name, "PATCH", f"/v2/orders/{chance.choice(mine).id}", changes)
+        case _:
+            await asyncio.sleep(1)
+
+
+def by_hand(s: Stage, chance: random.Random) -> None:
+    """What a person does in the account meanwhile."""
+    with contextlib.suppress(Exception):
+        s.broker.by_hand(
+            "place", symbol="SPY", qty=str(chance.randint(1, 2)), side=chance.choice(("buy", "buy", "sell"))
+        )
+
+
+async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[str, dict[str, Any]], ...]) -> None:
+    """Let everybody act, each step under a fault."""
+    for _ in range(steps):
+        kind, fields = chance.choice(kinds)
+        s.broker.faults.add(kind, **fields)
+        acts = [act(s, name, chance) for name in ("a", "b") for _ in range(chance.randint(1, 2))]
+        if chance.random() < 0.3:
+            by_hand(s, chance)
+        async with asyncio.timeout(PATIENCE_S * 4):
+            await asyncio.gather(*acts)
+        await asyncio.sleep(chance.random() * 2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    owners: dict[str, str] = {}
+    async with broker("200000") as alpaca:
+        for _ in range(2):  # lives of the gateway
+            async with gateway_on(alpaca, tmp_path) as s:
+                kinds = tuple(fault for fault in FAULTS if fault[0] not in EXCLUSIVE[seed % 2])
+                await storm(s, chance, 12, kinds)
+                alpaca.faults.clear()
+                await asyncio.sleep(8)
+                await s.gateway.reported(60)
+                await s.until(lambda s=s: all(order.known for order in s.books.open_orders()))  # type: ignore[misc]
+                owners |= {order.id: order.account for order in s.books.orders.values()}
+                owners |= {
+                    order.id: order.client_order_id[0]
+                    for order in alpaca.account.orders.values()
+                    if order.client_order_id[:2] in ("a-", "b-")
+                }
+            by_hand(s, chance)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await asyncio.sleep(61)  # an order that the broker does not know is given up after a minute
+            await s.settled()
+            assert s.books.doubts == ()
+            assert {o.id for o in s.books.open_orders()} == set(alpaca.account.working)
+            assert s.verified().difference == ""
+            spent = {name: Decimal(0) for name in ("a", "b", MAIN)}
+            for trade in alpaca.account.trades:
+                if trade.order_id:
+                    spent[owners.get(trade.order_id, MAIN)] += trade.quantity * trade.price
+            moved = {name: Decimal(0) for name in spent}
+            for name in moved:
+                for line in s.books.accounts[name].activities:
+                    if line.fields["activity_type"] in ("DIV", "CSD", "CSW"):
+                        moved[name] += Decimal(line.fields["net_amount"])
+            for name in ("a", "b"):
+                assert s.books.accounts[name].cash == 20000 - spent[name] + moved[name], name
