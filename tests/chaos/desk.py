@@ -6,6 +6,7 @@ It knows processes and files alone. A life that ends without being asked to is r
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 from daemon.engine.recover import code_digest
@@ -20,7 +22,7 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
-from simulator.virtual_clock import VirtualClock
+from simulator.clock import SimClock
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.live_desk import Books, Daemon, another_release, books
 
@@ -42,7 +44,7 @@ class Desk:
         state_dir: Path,
         keys: tuple[str, str],
         log: Path,
-        clock: VirtualClock,
+        clock: SimClock,
         *,
         begin: bool = True,
         more: Mapping[str, str] | None = None,
@@ -238,6 +240,18 @@ class Desk:
             finally:
                 reader.close()
         return 0
+
+    def close_calls(self) -> set[tuple[str, Decimal]]:
+        """Symbol and quantity of all closes by the broker's own call: their orders bear no name of the desk's."""
+        with contextlib.suppress(JournalError):
+            reader = JournalReader(self.state_dir / FILE)
+            try:
+                rows = reader.query("""SELECT effects FROM events WHERE effects LIKE '%"closing":true%'""")
+                effects = [effect for row in rows for effect in json.loads(row["effects"])]
+                return {(str(it["symbol"]), Decimal(it["quantity"])) for it in effects if it.get("closing")}
+            finally:
+                reader.close()
+        return set()
 
     def books(self) -> Books | None:
         """What the journal says now; None while it cannot be read."""

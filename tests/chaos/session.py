@@ -14,11 +14,12 @@ from decimal import Decimal
 from pathlib import Path
 
 from daemon.config.load import load
+from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
-from simulator.virtual_clock import VirtualClock, virtual_clock
+from simulator.virtual_clock import virtual_clock
 from tests.chaos import acts, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk, make_room, small_disk
 from tests.chaos.kinds import HELD, WORKING
@@ -64,7 +65,7 @@ class Run:
 
     plan: Plan
     served: RunningServer
-    clock: VirtualClock
+    clock: SimClock
     tally: Tally
     account: Account
     desk: Desk

@@ -22,10 +22,11 @@ from tests.chaos.desks import market as desks_market
 from tests.chaos.desks.plan import SCALPER
 from tests.chaos.gateway.floor import Floor, opened
 from tests.chaos.gateway.plan import DESKS
-from tests.chaos.gateway.session import finish, host_off, judge, leave, play, settle
+from tests.chaos.gateway.session import end_program, finish, host_off, judge, leave, play, settle
 from tests.support.desks.live_desk import Daemon
 
 SESSIONS_OF_A_FLOOR = 4
+RATE = 60.0  # of real time, where a program runs that keeps it
 WHOLE_DAY_NS = 6 * 3600 * SECOND_NS
 
 
@@ -46,8 +47,11 @@ class Outcome:
     real_s: float
 
 
-def one(seed: int, count: int, folder: Path, *, keep: bool = False) -> Outcome:
-    """One floor through `count` sessions; its folder goes where nothing was wrong, unless `keep`."""
+def one(seed: int, count: int, folder: Path, *, keep: bool = False, rate: float | None = None) -> Outcome:
+    """One floor through `count` sessions; its folder goes where nothing was wrong, unless `keep`.
+
+    With `rate` one session in real time, so much faster, and a program on alpaca-py beside the desks.
+    """
     began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -63,13 +67,17 @@ def one(seed: int, count: int, folder: Path, *, keep: bool = False) -> Outcome:
     floor: Floor | None = None
     raised = []
     try:
-        with opened(seed, sessions, folder) as floor:
+        with opened(seed, sessions, folder, rate=rate) as floor:
             since_ns = floor.now_ns()
+            if rate is not None:
+                floor.begin_program()
             for session in sessions:
                 if session is not sessions[0]:
                     host_off(floor, session)
                 play(floor, session)
                 settle(floor, session)
+                if rate is not None:
+                    end_program(floor, session)
                 judge(floor, session, since_ns)
                 leave(floor, session, DESKS if session is sessions[-1] else (SCALPER,))
                 since_ns = floor.now_ns()
@@ -118,6 +126,13 @@ def campaign(seed: int, sessions: int, parallel: int, work: Path, *, keep: bool 
     for outcome in outcomes:
         print(line_of(outcome), flush=True)
     return outcomes
+
+
+def beside(seed: int, work: Path, *, keep: bool = False) -> list[Outcome]:
+    """One session at 60 times real time with a program on alpaca-py beside the desks."""
+    outcome = one(seed, 1, work / f"floor-{seed}", keep=keep, rate=RATE)
+    print(line_of(outcome), flush=True)
+    return [outcome]
 
 
 def line_of(outcome: Outcome) -> str:

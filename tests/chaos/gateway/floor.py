@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,14 +20,13 @@ from daemon.alpaca_api.refusals import Refusal
 from daemon.config.load import KEYS, ConfigError
 from daemon.gateway.command import ask
 from daemon.gateway.config import GatewaySettings, load_gateway
-from daemon.gateway.events import MAIN
 from daemon.gateway.journal import verify
 from daemon.journal.journal import FILE
+from simulator.clock import SimClock
 from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.settlement import exercise
 from simulator.trading.venue import Rules
-from simulator.virtual_clock import VirtualClock, virtual_clock
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Session
 from tests.chaos.desk import Desk
@@ -32,17 +34,28 @@ from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Station
 from tests.chaos.gateway.boundaries import Deadly
-from tests.chaos.gateway.plan import CAPITAL_USD, DECIDE_MIN, DESKS, MAINS_USD, gateway_toml, tables
+from tests.chaos.gateway.plan import (
+    CAPITAL_USD,
+    DECIDE_MIN,
+    DESKS,
+    MAINS_USD,
+    PROGRAM,
+    PROGRAM_USD,
+    gateway_toml,
+    tables,
+)
 from tests.chaos.plan import Plan
 from tests.chaos.session import MINUTE_NS, Run
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import LOOSE, write_config
 from tests.support.desks.lively_policy import store as put_lively
 from tests.support.models.daily_models import put_models
+from tests.support.simulator.clocks import clock_from
 
 UP_MIN = DECIDE_MIN + 8  # before the open: the host is on
 SCALPS_FROM = 0.055  # of the session: when the twenty bars are there that the scalper looks at
 LIVES_MAX = 60
+BACKOFF_S = 0.5  # real, where time is: half a minute of it
 SHARES = (*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS)
 Json = dict[str, Any]
 
@@ -54,7 +67,7 @@ class Floor:
     seed: int
     folder: Path
     served: RunningServer
-    clock: VirtualClock
+    clock: SimClock
     tally: Tally
     account: Account
     gateway: Run
@@ -66,6 +79,8 @@ class Floor:
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     person: Counter[str] = field(default_factory=Counter)  # what a person did, how often
+    program: subprocess.Popen[bytes] | None = None  # on alpaca-py, beside the desks
+    program_keys: tuple[str, str] = ("", "")
     apart_ns: int = 0  # since when sum and broker differ, 0: they agree
     looks: Counter[str] = field(default_factory=Counter)  # comparisons of sum and broker, by their outcome
 
@@ -133,8 +148,41 @@ class Floor:
         }
         alpaca = at_broker if self.own else at_gateway
         paths: dict[str, dict[str, object]] = {"paths": {"models_dir": str(self.folder / "models")}, "alpaca": alpaca}
+        if not self.clock.settings().get("socket"):
+            paths["alpaca"] = {**alpaca, "backoff_max_s": BACKOFF_S}
         listed = (LOOSE, *tables(station.name, self.folder), paths)
         write_config(station.config, self.served, self.clock, station.run.desk.state_dir, *listed)
+
+    def begin_program(self) -> None:
+        """Start a program on alpaca-py with the sub-account that is for one."""
+        key, secret = self.program_keys
+        command = [sys.executable, "-m", "tests.chaos.gateway.program", self.url, str(self.seed)]
+        variables = {**os.environ, KEYS[0]: key, KEYS[1]: secret}
+        with (self.folder / "program.log").open("wb") as log:
+            self.program = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+
+    def end_program(self, within_s: float) -> int | None:
+        """Ask it to leave and end; returns its exit code, None where it still ran after so many real seconds."""
+        assert self.program is not None
+        self.program.terminate()
+        try:
+            return self.program.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.program.kill()
+            self.program.wait()
+            return None
+
+    def programs_lines(self) -> list[Json]:
+        """What the program wrote."""
+        if self.program is None:
+            return []
+        lines = (self.folder / "program.log").read_text().splitlines()
+        return [json.loads(line) if line.startswith("{") else {"event": "", "text": line} for line in lines]
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return f"http://127.0.0.1:{self.settings.gateway.port}"
 
     # --- a person -----------------------------------------------------------------------------------------------------
 
@@ -171,16 +219,19 @@ class Floor:
             self.person[what] += 1
 
     def free_by_hand(self) -> dict[str, Decimal]:
-        """The shares of `main` that none of its orders keeps, by symbol."""
-        status = self.status()
-        if status is None or not status["ready"]:
-            return {}
-        (main,) = (row for row in status["accounts"] if row["name"] == MAIN)
-        free = {symbol: Decimal(text) for symbol, text in main["positions"].items()}
-        for order in self.account.working.values():
-            if order.id in self.account.by_hand and order.side == "sell":
+        """The shares that a person bought, that nothing else moved, and that no sale of that person keeps."""
+        return self.served.call(self._free_by_hand)
+
+    def _free_by_hand(self) -> dict[str, Decimal]:
+        account, free = self.account, dict[str, Decimal]()
+        for trade in account.trades:
+            if trade.order_id in account.by_hand:
+                free[trade.symbol] = free.get(trade.symbol, Decimal(0)) + trade.quantity
+        for order in account.working.values():
+            if order.id in account.by_hand and order.side == "sell":
                 free[order.symbol] = free.get(order.symbol, Decimal(0)) - order.left
-        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES}
+        moved = {trade.symbol for trade in account.trades if not trade.order_id}
+        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES and s not in moved}
 
     def option_by_hand(self, session: Session, *, call: bool) -> str:
         """A person buys one contract of the day, a call in the money or a put out of it; returns its symbol."""
@@ -214,30 +265,37 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def opened(
-    seed: int, sessions: list[Session], folder: Path, *, own: bool = False, fill_sizes: tuple[int, int] = (1, 4)
+    seed: int,
+    sessions: list[Session],
+    folder: Path,
+    *,
+    own: bool = False,
+    fill_sizes: tuple[int, int] = (1, 4),
+    rate: float | None = None,
 ) -> Iterator[Floor]:
     """Broker, models, gateway and three desks in `folder`, some minutes before the first open; all are ended.
 
     With `own` each desk trades at the broker with an account of its own, of its sub-account's capital.
+    With `rate` time is real, so much faster, and else virtual.
     """
     chance = random.Random(f"floor {seed}")
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
     market = desks_market.market(seed, happenings)
     desks_policy.store(put_models(folder / "models"))
     put_lively(folder / "models", begin=SCALPS_FROM)
-    whole = MAINS_USD + sum(CAPITAL_USD.values())
+    whole = MAINS_USD + PROGRAM_USD + sum(CAPITAL_USD.values())
     account = Account(*_pair(chance, "PK"), cash=Decimal(whole), account_number=f"PA3GW{seed}")
-    pairs = {name: _pair(chance, f"GW{number}") for number, name in enumerate(DESKS)}
+    pairs = {name: _pair(chance, f"GW{number}") for number, name in enumerate((*DESKS, PROGRAM))}
     owned = [
-        Account(*pair, cash=Decimal(CAPITAL_USD[name]), margin=1, account_number=f"PA3OWN{seed}N{number}")
-        for number, (name, pair) in enumerate(pairs.items())
+        Account(*pairs[name], cash=Decimal(CAPITAL_USD[name]), margin=1, account_number=f"PA3OWN{seed}N{number}")
+        for number, name in enumerate(DESKS)
     ]
     for name, pair in pairs.items():
         _write_keys(folder / "keys" / name, pair)
     tally = Tally(seed)
     rules = Rules(seed=seed, fill_sizes=fill_sizes)
     with (
-        virtual_clock(sessions[0].open_ns - UP_MIN * MINUTE_NS, seed) as clock,
+        clock_from(sessions[0].open_ns - UP_MIN * MINUTE_NS, rate, seed) as clock,
         serving(market, clock, faults=tally, accounts=[account, *owned], rules=rules) as served,
     ):
         config = folder / "gateway.toml"
@@ -249,6 +307,7 @@ def opened(
             "stream_url": served.stream_url,
             "trade_stream_url": server.trade_stream_url_of(account),
             "option_stream_url": served.option_stream_url,
+            "backoff_max_s": 30.0 if rate is None else BACKOFF_S,
         }
         config.write_text(gateway_toml(free_port(), state_dir, folder / "keys", upstream, clock.settings()))
         deadly = Deadly()
@@ -261,6 +320,7 @@ def opened(
         floor = Floor(
             seed, folder, served, clock, tally, account, gateway, deadly, load_gateway(config), [], chance, own
         )
+        floor.program_keys = pairs[PROGRAM]
         try:
             gateway.start()
             for name, mine in zip(DESKS, owned, strict=True):
@@ -277,6 +337,8 @@ def opened(
         finally:
             for run in (gateway, *(station.run for station in floor.stations)):
                 run.desk.kill()
+            if floor.program is not None:
+                floor.program.kill()
 
 
 def _pair(chance: random.Random, word: str) -> tuple[str, str]:

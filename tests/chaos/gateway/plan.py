@@ -20,6 +20,8 @@ from tests.chaos.plan import Trouble
 DESKS = (SCALPER, REBALANCER, SWITCHER)
 CAPITAL_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
 MAINS_USD = 50_000
+PROGRAM, PROGRAM_USD = "program", 20_000
+"""The sub-account of a program on alpaca-py, where one runs beside the desks."""
 DECIDE_MIN, END_MIN, CALM_MIN = 5, 46, 38  # before the open, after it, after it without new trouble
 BOUNDARY = "boundary: "
 OF_GATEWAY, OF_BROKER, OF_DESK = (1, 3), (2, 5), (0, 2)
@@ -105,7 +107,7 @@ def tables(desk: str, folder: Path) -> list[Mapping[str, Mapping[str, object]]]:
 def gateway_toml(
     port: int, folder: Path, keys: Path, upstream: Mapping[str, object], clock: Mapping[str, object]
 ) -> str:
-    """The gateway's file: three sub-accounts, no limit but what each may trade."""
+    """The gateway's file: three desks' sub-accounts and the program's, no limit but what each may trade."""
     kinds = {SCALPER: ["options"], REBALANCER: ["shares"], SWITCHER: ["shares"]}
     sections: dict[str, Mapping[str, object]] = {
         "gateway": {
@@ -122,6 +124,7 @@ def gateway_toml(
     }
     for desk, usd in CAPITAL_USD.items():
         sections[f"sub_account.{desk}"] = {"capital": usd, "kinds": kinds[desk]}
+    sections[f"sub_account.{PROGRAM}"] = {"capital": PROGRAM_USD, "kinds": ["shares"]}
     lines = []
     for section, values in sections.items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]

@@ -19,10 +19,11 @@ from tests.chaos.acts import ask_desk
 from tests.chaos.desk import START_LIMIT_S
 from tests.chaos.desks.host import Station
 from tests.chaos.desks.plan import bound
+from tests.chaos.gateway import program
 from tests.chaos.gateway import verdict as gateway_verdict
 from tests.chaos.gateway.boundaries import NONE
 from tests.chaos.gateway.floor import UP_MIN, Floor
-from tests.chaos.gateway.plan import BOUNDARY, CALM_MIN, DESKS, END_MIN, drawn, of_desk
+from tests.chaos.gateway.plan import BOUNDARY, CALM_MIN, DESKS, END_MIN, PROGRAM, drawn, of_desk
 from tests.chaos.plan import OUTAGES, Trouble
 from tests.chaos.session import MINUTE_NS, begin, due
 
@@ -30,6 +31,7 @@ LOOK_S = 5.0  # virtual
 SETTLE_S = 1800.0  # virtual, without faults, within which all books agree
 APART_S = 240.0  # virtual: how long sum and broker may differ while the gateway says that it is whole
 EXIT_S = 1800.0  # virtual: how long an exit may take after the storm
+PROGRAM_S = 120.0  # real, until the program has left everything
 HANDS = (4, 10)  # orders of a person in one session
 AWAY_HALTS = OUTAGES | {"foreign_order"}
 
@@ -222,17 +224,33 @@ def leave(floor: Floor, session: Session, names: tuple[str, ...]) -> None:
         ask_desk(station.run, "resume")
 
 
+def end_program(floor: Floor, session: Session) -> None:
+    """The program on alpaca-py leaves everything and ends: it traded, and its sub-account is empty."""
+    ended = floor.end_program(PROGRAM_S)
+    lines = floor.programs_lines()
+    if ended != 0:
+        floor.problem(session.date, PROGRAM, f"it ended with {ended}: {lines[-3:]}")
+    floor.person["orders of the program on alpaca-py"] += sum(line.get("sent", 0) for line in lines)
+    floor.person["refusals that it met"] += sum(line["event"] == "refused" for line in lines)
+    floor.person["close calls of it"] += sum(line["event"] == "closed" for line in lines)
+    settle(floor, session)
+
+
 def judge(floor: Floor, session: Session, since_ns: int) -> None:
     """All that must hold after each session."""
-    status, account = floor.status(), floor.account
+    account = floor.account
     books = {station.name: station.run.desk.books() for station in floor.stations}
     epochs = {name: "" if its is None else its.state.identity.epoch for name, its in books.items()}
-    if status is None or None in books.values():
-        floor.problem(session.date, "judge", "gateway or journal cannot be read")
+    if None in books.values():
+        floor.problem(session.date, "judge", "a journal cannot be read")
         return
-    found = floor.served.call(gateway_verdict.oversold, account, epochs)
-    found += floor.served.call(gateway_verdict.strangers, account, epochs)
-    found += floor.served.call(gateway_verdict.holdings_apart, status, account, epochs)
+    epochs[PROGRAM] = program.NAME
+    closed = {line["id"]: PROGRAM for line in floor.programs_lines() if line["event"] == "closed"}
+    calls = {station.name: station.run.desk.close_calls() for station in floor.stations}
+    closed |= floor.served.call(gateway_verdict.closed_by, account, calls)
+    found = floor.served.call(gateway_verdict.oversold, account, epochs, closed)
+    found += floor.served.call(gateway_verdict.strangers, account, epochs, closed)
+    found += _held(floor, epochs, closed)
     requests = [request for request in floor.served.server.requests if request.key == account.key]
     found += floor.served.call(verdict.posts_apart, requests, account)
     for name, its in books.items():
@@ -241,11 +259,25 @@ def judge(floor: Floor, session: Session, since_ns: int) -> None:
             found += [f"{name}: {words}" for words in floor.served.call(verdict.intents_exceeded, its, account)]
     for words in found:
         floor.problem(session.date, "judge", words)
-    whose = gateway_verdict.owners(account, epochs)
+    whose = gateway_verdict.owners(account, epochs, closed)
     orders = Counter(whose[order.id] for order in account.orders.values() if order.created_ns >= since_ns)
     parts = ", ".join(f"{name} {count}" for name, count in sorted(orders.items()))
     floor.lines.append(f"{session.date}: orders {parts}")
     print(floor.lines[-1], f"; {len(floor.problems)} problems", flush=True)
+
+
+def _held(floor: Floor, epochs: dict[str, str], closed: dict[str, str]) -> list[str]:
+    """What sub-accounts hold beyond their owners' trades; where time is real a fill may come between the two looks."""
+    found: list[str] = []
+    for _ in range(3):
+        status = floor.status()
+        if status is None:
+            return ["the gateway is away"]
+        found = floor.served.call(gateway_verdict.holdings_apart, status, floor.account, epochs, closed)
+        if not found:
+            return []
+        floor.clock.pass_s(LOOK_S)
+    return found
 
 
 def host_off(floor: Floor, session: Session) -> None:

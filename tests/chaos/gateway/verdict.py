@@ -54,18 +54,31 @@ def book_apart(books: Books, status: Json, desk: str, account: Account) -> list[
     return verdict.disagreements(books, part(status, desk, account))
 
 
-def owners(account: Account, epochs: Mapping[str, str]) -> dict[str, str]:
-    """The owner of each order by its id: a desk, or `main`. `epochs` are the desks' by name."""
+def owners(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The owner of each order by its id: a desk, or `main`. `epochs` are the desks' by name.
+
+    `closed` has the owners of orders of the broker's close call, which bear no name of theirs, by id.
+    """
     result = {}
     for order in account.orders.values():
         mine = [desk for desk, epoch in epochs.items() if epoch and order.client_order_id.startswith(f"{epoch}-")]
-        result[order.id] = mine[0] if mine else MAIN
+        result[order.id] = mine[0] if mine else (closed or {}).get(order.id, MAIN)
     return result
 
 
-def strangers(account: Account, epochs: Mapping[str, str]) -> list[str]:
+def closed_by(account: Account, calls: Mapping[str, set[tuple[str, Decimal]]]) -> dict[str, str]:
+    """The desk of each order of the broker's close call, by the order's id: who called for this symbol and quantity."""
+    return {
+        order.id: desk
+        for order in account.orders.values()
+        for desk, its in calls.items()
+        if order.side == "sell" and order.id not in account.by_hand and (order.symbol, order.qty or ZERO) in its
+    }
+
+
+def strangers(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> list[str]:
     """Orders that nobody placed."""
-    whose = owners(account, epochs)
+    whose = owners(account, epochs, closed)
     return [
         f"{order.client_order_id}: nobody's order, {order.side} {order.symbol}"
         for order in account.orders.values()
@@ -73,12 +86,12 @@ def strangers(account: Account, epochs: Mapping[str, str]) -> list[str]:
     ]
 
 
-def oversold(account: Account, epochs: Mapping[str, str]) -> list[str]:
+def oversold(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> list[str]:
     """Sales of more than their owner had: a desk's of what is another's or of `main`, or of nothing.
 
     What moves without an order (a split, an exercise) moves all that hold it; of such a symbol it looks no further.
     """
-    whose = owners(account, epochs)
+    whose = owners(account, epochs, closed)
     held: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
     moved: set[str] = set()
     problems = []
@@ -93,9 +106,11 @@ def oversold(account: Account, epochs: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def holdings_apart(status: Json, account: Account, epochs: Mapping[str, str]) -> list[str]:
+def holdings_apart(
+    status: Json, account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None
+) -> list[str]:
     """Sub-accounts that do not hold what their owner's own trades come to, of symbols that nothing else moved."""
-    whose = owners(account, epochs)
+    whose = owners(account, epochs, closed)
     moved = {trade.symbol for trade in account.trades if not trade.order_id}
     moved |= {str(row.fields.get("symbol")) for row in account.activities if row.fields["activity_type"] != "FILL"}
     held: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
