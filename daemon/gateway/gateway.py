@@ -98,6 +98,7 @@ class Gateway:
         self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
+        self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
         self._changed = asyncio.Event()  # an order changed
         self._wanted = asyncio.Event()  # a report
@@ -684,7 +685,7 @@ class Gateway:
         A third of its own share is for exits and cancels. Raises the broker's own refusal of too many calls.
         """
         share = self._shares.get(account)
-        if share is None:
+        if share is None or account in self._panics:
             return
         left = 0 if exits else SHARE // 3
         for _ in range(round(self.settings.gateway.answer_s / LOOK_UP_S)):
@@ -892,7 +893,11 @@ class Gateway:
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
             return [row for name in names for row in await self.close_all(name, cancel_orders=True)]
         await self.do(Suspended(self.now_ns(), account, True))
-        return await self.close_all(account, cancel_orders=True)
+        self._panics.add(account)
+        try:
+            return await self.close_all(account, cancel_orders=True)
+        finally:
+            self._panics.discard(account)
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 import re
 from collections import Counter
@@ -100,7 +101,7 @@ class GatewayServer:
         )
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
-        self._kept: dict[str, tuple[float, object]] = {}  # what was passed through, by path and query
+        self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
 
     def publish(self, account: str, update: Json) -> None:
         """Pass a trade update on to its sub-account's clients."""
@@ -182,17 +183,18 @@ class GatewayServer:
         name, now_s = request.path_qs, asyncio.get_running_loop().time()
         kept = self._kept.get(name)
         if kept is None or now_s - kept[0] > KEPT_S:
-            if len(self._kept) > KEPT_MOST:
+            if len(self._kept) >= KEPT_MOST:
                 self._kept.clear()
-            self._kept[name] = kept = (now_s, await self.gateway.pass_through(path, query))
-        return web.json_response(kept[1])
+            body = json.dumps(await self.gateway.pass_through(path, query)).encode()
+            self._kept[name] = kept = (now_s, body)
+        return web.Response(body=kept[1], content_type="application/json")
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
         """Answer with market data, as the broker has it."""
         return await self.relay.answer(request, request[ACCOUNT])
 
 
-KEPT_S, KEPT_MOST = 60.0, 500  # of what is passed through
+KEPT_S, KEPT_MOST = 60.0, 32  # of what is passed through: a list of all assets has megabytes
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------

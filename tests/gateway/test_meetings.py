@@ -20,6 +20,8 @@ from daemon.gateway.events import MAIN, AnyGatewayEffect, FillsRead, Moved, Open
 from daemon.gateway.step import Machine
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
+from daemon.pacing import TokenBucket
+from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
 
@@ -130,6 +132,18 @@ def test_no_guards_prefix_begins_as_anothers(tmp_path: Path) -> None:
     file.write_text('[sub_account.a]\nguard_prefix = "g"\n[sub_account.b]\nguard_prefix = "g-b"\n')
     with pytest.raises(ConfigError, match="begins as a's 'g' does"):
         load_gateway(file)
+
+
+async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        asked = len(s.broker.requests)
+        rows = [await s.ask(name, "GET", "/v2/assets/SPY") for name in ("a", "b")]
+        assert rows[0] == rows[1]
+        assert rows[0][1]["symbol"] == "SPY"
+        assert len([r for r in s.broker.requests[asked:] if r.path == "/v2/assets/SPY"]) == 1
+        s.server._kept |= {f"/v2/assets?{n}": (0.0, b"") for n in range(100)}
+        await s.ask("a", "GET", "/v2/assets/SPY", odd="1")
+        assert len(s.server._kept) <= 33
 
 
 async def test_a_message_without_end_is_not_read(tmp_path: Path) -> None:
@@ -284,6 +298,16 @@ async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None
         assert not s.broker.account.working
 
 
+async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 1)
+        s.gateway._shares["a"] = TokenBucket(s.gateway.now_ns, 0.001, 0)  # all of it is spent
+        s.gateway.upstream.calls_are_scarce = lambda: True  # type: ignore[method-assign]
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 429
+        assert [row["status"] for row in await s.gateway.panic("a", "anna")] == [200]
+        await s.until(lambda: not s.held("a"))
+
+
 async def test_a_client_that_floods_takes_no_turn_from_a_siblings_exit(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "b", 2)
@@ -340,6 +364,31 @@ async def test_what_filled_while_it_was_dead_counts_on_its_own_day(tmp_path: Pat
             assert s.held("b") == {"SPY": dec(2)}
             assert s.books.trades == {"2025-06-02": [Trade("b", "SPY", 1, dec(2), dec(490))]}
             assert s.books.held_before("SPY", "2025-06-03") == {"b": dec(2)}
+
+
+async def test_a_night_without_the_gateway_is_each_ones_own(tmp_path: Path) -> None:
+    fees = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, fee_per_contract=dec("0.05"))
+    lapses = "SPY250602C00510000"
+    async with broker("300000", fees) as alpaca:
+        async with gateway_on(alpaca, tmp_path, table("a", "100000"), table("b", "100000")) as s:
+            await s.place("a", 1, symbol="SPY250602C00499000", type="limit", limit_price="9")
+            await s.place("b", 2, symbol=lapses, type="limit", limit_price="0.01", client_order_id="rests")
+            await s.until(lambda: bool(s.held("a")))
+            cash = s.books.accounts["a"].cash
+        rests = alpaca.account.by_client_id["rests"]
+        alpaca.matching.fill(alpaca.account, rests, dec(2), dec("0.01"), alpaca.clock.now_ns())
+        alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
+        await asyncio.sleep(1)
+        tuesday_ns = OPEN_NS + DAY_NS + 5 * 60 * SECOND_NS
+        alpaca.clock.jump_to(tuesday_ns)
+        alpaca.back_office.advance(tuesday_ns)
+        async with gateway_on(alpaca, tmp_path, table("a", "100000"), table("b", "100000")) as s:
+            await s.settled()
+            # a's call became 100 shares for 499 each; b's two lapsed; fees of 0.05 a contract are by Monday's fills
+            assert (s.held("a"), s.held("b"), s.held("main")) == ({"SPY": dec(100)}, {}, {"SPY": dec(3)})
+            assert s.books.accounts["a"].cash == cash - 49900 - dec("0.05")
+            assert s.books.accounts["b"].cash == 100000 - 2 - dec("0.10")
+            assert s.verified().difference == ""
 
 
 async def test_an_order_that_fills_again_after_a_bust_is_booked(tmp_path: Path) -> None:
