@@ -67,6 +67,7 @@ REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
+NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
 TOLD = ("reject_reason", "symbol", "cost_basis")  # of a refusal of the broker, what is of the order alone
 SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
@@ -946,6 +947,11 @@ def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:
         scalar = isinstance(value, (str, int, float, Decimal))
         if not scalar or not str(value).isprintable() or (isinstance(value, int) and value.bit_length() > 63):
             raise invalid(f"invalid {key}")
+        if key in NUMBERS:
+            try:
+                wire.optional_decimal(kept, key)
+            except wire.Malformed:  # the broker's row of it could not be read either, and with it no report
+                raise invalid(f"invalid {key}") from None
     return kept
 
 

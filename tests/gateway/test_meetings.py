@@ -72,7 +72,10 @@ async def test_what_cannot_be_journaled_changes_nothing(tmp_path: Path, fields: 
         assert s.verified().difference == ""
 
 
-@pytest.mark.parametrize("changes", [{"qty": "abc"}, {"qty": "NaN"}, {"qty": 10**30}, {"qty": "1e999"}, {"qty": [1]}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"qty": "abc"}, {"qty": "NaN"}, {"qty": 10**30}, {"qty": "1e999"}, {"qty": [1]}, {"stop_price": "9" * 13}],
+)
 async def test_a_change_that_is_no_number_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     async with stage(tmp_path) as s:
         row = await s.place("a", 2, type="limit", limit_price="400")
@@ -132,6 +135,13 @@ def test_no_guards_prefix_begins_as_anothers(tmp_path: Path) -> None:
     file.write_text('[sub_account.a]\nguard_prefix = "g"\n[sub_account.b]\nguard_prefix = "g-b"\n')
     with pytest.raises(ConfigError, match="begins as a's 'g' does"):
         load_gateway(file)
+
+
+async def test_a_price_that_no_report_could_read_is_refused(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 1)
+        assert (await s.refused("a", 1, "sell", type="limit", limit_price="1" + "0" * 13))[:2] == (422, 40010001)
+        await s.settled()
 
 
 async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_path: Path) -> None:
