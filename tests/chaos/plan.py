@@ -66,7 +66,7 @@ def deck(seed: int) -> list[Kind]:
     return sorted(kinds, key=lambda kind: first[kind.family] is not kind)
 
 
-def _together(kinds: Sequence[Kind]) -> list[Kind]:
+def together(kinds: Sequence[Kind]) -> list[Kind]:
     """At most one of the kinds that stand alone."""
     selection: list[Kind] = []
     for kind in kinds:
@@ -89,7 +89,7 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
         common = [kind for kind in KINDS.values() if not kind.alone]
         kinds += chance.sample(common, chance.randint(0, MORE_MOST))
     troubles = []
-    for kind in _together(kinds):
+    for kind in together(kinds):
         earliest = LATE_MIN if kind.alone else FIRST_MIN  # what may end in a halt comes when others had their moment
         moment = round(chance.uniform(earliest, MIX_MIN), 2)
         troubles += [Trouble(kind, kind.draw(chance), moment)]

@@ -15,7 +15,7 @@ from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks.plan import REBALANCER, SCALPER, SWITCHER
 from tests.chaos.gateway.boundaries import BOUNDARIES
 from tests.chaos.kinds import ANY, HELD, KINDS, WORKING, Kind
-from tests.chaos.plan import Trouble
+from tests.chaos.plan import Trouble, together
 
 DESKS = (SCALPER, REBALANCER, SWITCHER)
 CAPITAL_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
@@ -62,14 +62,11 @@ PERSON: dict[str, Kind] = {
         Kind("person: buys a put and lets it expire", "person", when=ANY, act="expire"),
     )
 }
-OF_OTHERS = ("split of the underlying", "trade: unknown_status")
 
 
 def of_broker() -> tuple[Kind, ...]:
     """The kinds that a broker's account and its market data meet, whoever trades on it."""
-    return tuple(
-        kind for kind in KINDS.values() if not (kind.act or kind.tables or kind.alone) and kind.name not in OF_OTHERS
-    )
+    return tuple(kind for kind in KINDS.values() if not kind.act and not kind.tables)
 
 
 def drawn(seed: int, date: str, owner: str) -> list[Trouble]:
@@ -78,7 +75,7 @@ def drawn(seed: int, date: str, owner: str) -> list[Trouble]:
     if owner == "gateway":
         kinds = chance.sample(list(GATEWAY.values()), chance.randint(*OF_GATEWAY))
     elif owner == "broker":
-        kinds = chance.sample(of_broker(), chance.randint(*OF_BROKER))
+        kinds = together(chance.sample(of_broker(), chance.randint(*OF_BROKER)))
     elif owner == "person":
         kinds = chance.sample(list(PERSON.values()), 2)
     else:

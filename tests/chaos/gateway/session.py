@@ -316,6 +316,8 @@ def finish(floor: Floor) -> None:
         floor.problem("end", "gateway", f"the journal does not verify: {different[:500]}")
     for problem in floor.gateway.problems:
         floor.problem("run", "gateway", problem)
+    kinds = Counter(str(row.fields["activity_type"]) for row in floor.account.activities)
+    floor.person.update({f"ledger: {kind}": count for kind, count in kinds.items()})
     pairs = [(floor.account.key, floor.account.secret), *((s.account.key, s.account.secret) for s in floor.stations)]
     shutil.rmtree(floor.folder / "keys")
     for problem in verdict.leaks(floor.folder, [word for pair in pairs for word in pair]):
