@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,14 @@ def folder_of(number: int) -> Path:
     return base / f"rltrader-years-{os.getpid()}-{number}"
 
 
-def _child(schedule: Schedule, sender: Any) -> None:
+def _child(run: Callable[[Path], Any], sender: Any) -> None:
     """Live one run in this process, and say what became of it."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         gc.freeze()
         gc.set_threshold(*GARBAGE)
         began = os.times()
-        outcome = live(schedule, folder_of(0))
+        outcome = run(folder_of(0))
         ended = os.times()
         sender.send((outcome, ended.user + ended.system - began.user - began.system))
     except BaseException:  # noqa: BLE001 (the run failed, whatever it raised)
@@ -62,27 +63,31 @@ def _child(schedule: Schedule, sender: Any) -> None:
 
 
 class Running:
-    """A run in a process of its own."""
+    """A run in a process of its own: `run` lives it in a folder."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def __init__(self, run: Callable[[Path], Any]) -> None:
         code_digest()
-        warm(schedule.desk, schedule.seed, schedule.first)
         context: Any = multiprocessing.get_context("fork" if threading.active_count() == 1 else "spawn")
         self.receiver, sender = context.Pipe(duplex=False)
-        self.process = context.Process(target=_child, args=(schedule, sender), daemon=True)
+        self.process = context.Process(target=_child, args=(run, sender), daemon=True)
         self.process.start()
         sender.close()
         self.began = time.monotonic()
 
-    def result(self) -> tuple[Outcome | str, float]:
-        """The outcome, or why there is none; and the processor's seconds."""
+    def result(self) -> tuple[Any, float]:
+        """The outcome, or (a str) why there is none; and the processor's seconds."""
         try:
-            answer: tuple[Outcome | str, float] = self.receiver.recv()
+            answer: tuple[Any, float] = self.receiver.recv()
         except EOFError:
             answer = (f"the run's process ended with {self.process.exitcode}", 0.0)
         self.process.join()
         return answer
+
+
+def of_schedule(schedule: Schedule) -> Running:
+    """The run of a schedule."""
+    warm((schedule.desk,), schedule.seed, schedule.first)
+    return Running(partial(live, schedule))
 
 
 def lived(schedule: Schedule) -> Outcome:
@@ -92,7 +97,7 @@ def lived(schedule: Schedule) -> Outcome:
 
 def measured(schedule: Schedule) -> tuple[Outcome, float]:
     """Live one run, as `lived`; also returns the processor's seconds."""
-    outcome, cpu_s = Running(schedule).result()
+    outcome, cpu_s = of_schedule(schedule).result()
     if isinstance(outcome, str):
         raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
     return outcome, cpu_s
@@ -102,7 +107,7 @@ def live_all(
     schedules: Iterator[Schedule], parallel: int, take: Callable[[Schedule, Outcome | str, float], bool]
 ) -> None:
     """Live runs, so many at a time, until there are no more or `take` returns False."""
-    running: list[Running] = []
+    running: list[tuple[Schedule, Running]] = []
     going = True
     while going or running:
         while going and len(running) < parallel:
@@ -110,19 +115,19 @@ def live_all(
             if schedule is None:
                 going = False
                 break
-            running.append(Running(schedule))
+            running.append((schedule, of_schedule(schedule)))
         if not running:
             return
-        ready = wait([it.receiver for it in running], timeout=10.0)
-        for it in list(running):
+        ready = wait([it.receiver for _, it in running], timeout=10.0)
+        for schedule, it in list(running):
             if it.receiver in ready:
-                running.remove(it)
+                running.remove((schedule, it))
                 outcome, cpu_s = it.result()
-                going &= take(it.schedule, outcome, cpu_s)
+                going &= take(schedule, outcome, cpu_s)
             elif time.monotonic() - it.began > LIMIT_S:
-                running.remove(it)
+                running.remove((schedule, it))
                 it.process.kill()
-                going &= take(it.schedule, f"no end after {LIMIT_S} s", LIMIT_S)
+                going &= take(schedule, f"no end after {LIMIT_S} s", LIMIT_S)
 
 
 def row_of(schedule: Schedule, outcome: Outcome | str, cpu_s: float) -> dict[str, Any]:

@@ -38,7 +38,7 @@ async def happen(run: Run, it: Happening) -> None:
     chance = random.Random(f"{run.schedule.seed} {it.what} {it.number}")
     kind = kind_of(it.what)
     if kind is not None:
-        await _arm(run, it, chance)
+        await arm(run, it, chance)
         return
     from tests.years.together import TOGETHER
 
@@ -59,7 +59,8 @@ async def happen(run: Run, it: Happening) -> None:
 # --- faults of the server ---------------------------------------------------------------------------------------------
 
 
-async def _arm(run: Run, it: Happening, chance: random.Random) -> None:
+async def arm(run: Run, it: Happening, chance: random.Random) -> None:
+    """Arm a kind of the campaign at the server, when the account is as it needs."""
     kind = kind_of(it.what)
     assert kind is not None
     trouble = bound(Trouble(kind, kind.draw(chance), 0.0), run.world.account.key)

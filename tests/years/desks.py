@@ -89,37 +89,48 @@ def desk_of(name: str, seed: int, sessions_first: str, count: int, folder: Path,
 
     `chance` draws what befalls its shares, `seed` their minutes. Raises ValueError where too few sessions are known.
     """
-    known = calendar()
-    place = next((i for i, session in enumerate(known) if session.date >= sessions_first), len(known))
-    if place + count + AFTER > len(known) or place < HISTORY[name]:
-        raise ValueError(f"{count} sessions from {sessions_first} are not all known: the last is {known[-1].date}")
-    live = known[place : place + count]
-    around = known[place - HISTORY[name] : place + count + AFTER]
-    happenings = drawn(SYMBOLS[name], [session.date for session in live], chance)
-    days = _prices(_symbols(name), around, int(live[0].date[:4]), seed, happenings, chance)
-    market = MovedMarket((), UNDERLYING, sessions=around, days=days, seed=seed)
+    market, live, happenings = market_of((name,), seed, sessions_first, count, chance)
     models_dir = FIXTURE_MODELS if name == SCALPER else STORE
     return DeskPlan(
         name,
         market,
-        tuple(live),
+        live,
         models_dir,
         tables(name, models_dir),
         Decimal(CASH_USD[name]),
         frozenset() if name == SCALPER else frozenset(SYMBOLS[name]),
-        tuple(happenings),
+        happenings,
     )
 
 
-def warm(name: str, seed: int, sessions_first: str) -> None:
+def market_of(
+    names: Sequence[str], seed: int, sessions_first: str, count: int, chance: random.Random
+) -> tuple[MovedMarket, tuple[Session, ...], tuple[Happening, ...]]:
+    """The market of these desks, the sessions to live through, and what befalls its companies: as `desk_of`."""
+    known = calendar()
+    place = next((i for i, session in enumerate(known) if session.date >= sessions_first), len(known))
+    before = max(HISTORY[name] for name in names)
+    if place + count + AFTER > len(known) or place < before:
+        raise ValueError(f"{count} sessions from {sessions_first} are not all known: the last is {known[-1].date}")
+    live = known[place : place + count]
+    around = known[place - before : place + count + AFTER]
+    traded = tuple(dict.fromkeys(symbol for name in names for symbol in SYMBOLS[name]))
+    happenings = drawn(traded, [session.date for session in live], chance)
+    days = _prices(_symbols(*names), around, int(live[0].date[:4]), seed, happenings, chance)
+    market = MovedMarket((), UNDERLYING, sessions=around, days=days, seed=seed)
+    return market, tuple(live), tuple(happenings)
+
+
+def warm(names: Sequence[str], seed: int, sessions_first: str) -> None:
     """Make once in this process what each run of a child would make anew: calendars and walks of prices."""
     year = int(sessions_first[:4])
     for before in range(YEARS_BEFORE + 1):
         SessionCalendar.to_horizon(f"{year - before}-06-01")
     first = next((session.date for session in calendar() if session.date >= sessions_first), sessions_first)
-    walks_of(_symbols(name), int(first[:4]), seed % WALKS)
+    walks_of(_symbols(*names), int(first[:4]), seed % WALKS)
     runtime.golden_observations = golden  # type: ignore[attr-defined]
-    golden(strategy_named(name, BY_MINUTE if name == ONLINE else ()))
+    for name in names:
+        golden(strategy_named(name, BY_MINUTE if name == ONLINE else ()))
 
 
 def golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
@@ -133,8 +144,8 @@ def golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
 _GOLDEN: dict[str, tuple[Observation, ...]] = {}
 
 
-def _symbols(name: str) -> tuple[str, ...]:
-    return tuple(sorted({*SYMBOLS[name], UNDERLYING}))
+def _symbols(*names: str) -> tuple[str, ...]:
+    return tuple(sorted({UNDERLYING, *(symbol for name in names for symbol in SYMBOLS[name])}))
 
 
 @cache

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -25,8 +25,8 @@ from yarl import URL
 
 from daemon.brokers.alpaca.rest.client import BoundSession
 from simulator.server import HTTP_FAULTS, AlpacaServer
-from tests.years.loop import OWNER, YearsLoop, wait_in_work
-from tests.years.wires import WAY_US, Network
+from tests.years.loop import OWNER, Process, YearsLoop, wait_in_work
+from tests.years.wires import WAY_US, Listener, Network
 
 PEER = ("127.0.0.1", 0)
 LONG_WAY = requests.Session.send
@@ -42,50 +42,82 @@ class _Asked(SimpleNamespace):
 
 
 class ShortWay:
-    """The way of one world."""
+    """The way of one world, to all servers of its network. Faults of HTTP are those of the broker's `server`."""
 
     def __init__(self, loop: YearsLoop, network: Network, server: AlpacaServer) -> None:
         self._loop, self._network, self._server = loop, network, server
         self._nobody = contextvars.copy_context()
         self._nobody.run(OWNER.set, None)
+        self._answering: dict[Process, dict[asyncio.Future[Any], None]] = {}  # what each server's process owes
 
-    def open(self) -> bool:
-        """Whether nothing spoils it."""
-        spoilt = self._loop.now_ns < self._network.spoilt_until_ns
-        return not self._network.down and not spoilt and not self._server.faults.waiting(*HTTP_FAULTS)
+    def open(self, port: int) -> bool:
+        """Whether nothing spoils the way of the running process to this port."""
+        network = self._network
+        if network.down or self._loop.now_ns < network.spoilt_until_ns or network.is_barred(OWNER.get()):
+            return False
+        return port != self._server.port or not self._server.faults.waiting(*HTTP_FAULTS)
 
     def send(self, asked: _Asked) -> requests.Response | None:
-        """Send, and wait within work of a thread; None where the way has closed before the server heard of it."""
-        loop = self._loop
+        """Send, and wait within work of a thread; None where the way has closed before the server heard of it.
+
+        Raises requests.ConnectionError where the server dies meanwhile.
+        """
+        loop, port = self._loop, port_of(asked.url)
         answer: asyncio.Future[web.Response | None] = loop.create_future()
         back = contextvars.copy_context()
-
-        def answered(task: asyncio.Task[web.Response | None]) -> None:
-            loop.outside(self._way_ns(), heard, task.result(), context=back)
 
         def heard(reply: web.Response | None) -> None:
             if not answer.done():
                 answer.set_result(reply)
 
+        def reset() -> None:
+            if not answer.done():
+                answer.set_exception(requests.ConnectionError("Connection reset by peer"))
+
         def arrive() -> None:
-            loop.create_task(self._handled(asked), context=self._nobody).add_done_callback(
-                answered, context=self._nobody
-            )
+            listener: Listener | None = loop.listeners.get(port)
+            if listener is None or not back.run(self.open, port):
+                loop.outside(self._way_ns(), heard, None, context=back)
+                return
+            owner, handler = listener.owner, cast("Any", listener.factory).request_handler
+            owed: asyncio.Future[Any] = loop.create_future()
+
+            def answered(task: asyncio.Task[web.StreamResponse]) -> None:
+                if owner is not None:
+                    self._answering[owner].pop(owed, None)
+                reply = task.result()
+                assert isinstance(reply, web.Response)
+                loop.outside(self._way_ns(), heard, reply, context=back)
+
+            if owner is not None:
+                self._owes(owner)[owed] = None
+                owed.add_done_callback(
+                    lambda _: loop.outside(self._way_ns(), reset, context=back), context=self._nobody
+                )
+            context = self._nobody.copy()
+            context.run(OWNER.set, owner)
+            task = loop.create_task(handler(_request(asked, loop)), context=context)
+            task.add_done_callback(answered, context=context)
 
         loop.outside(self._way_ns(), arrive, context=self._nobody)
         reply = wait_in_work(answer)
         return None if reply is None else _response(asked, reply)
 
+    def _owes(self, owner: Process) -> dict[asyncio.Future[Any], None]:
+        """The answers that this process owes; they are reset when it dies."""
+        if owner not in self._answering:
+            owing: dict[asyncio.Future[Any], None] = {}
+            self._answering[owner] = owing
+
+            def died() -> None:
+                for owed in owing:
+                    owed.set_result(None)
+
+            owner.on_death.append(died)
+        return self._answering[owner]
+
     def _way_ns(self) -> int:
         return self._loop.chance.randint(*WAY_US) * 1_000
-
-    async def _handled(self, asked: _Asked) -> web.Response | None:
-        runner = self._server._runner
-        if not self.open() or runner is None or runner.app is None:
-            return None
-        reply = await runner.app._handle(_request(asked, self._loop))
-        assert isinstance(reply, web.Response)
-        return reply
 
 
 def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
@@ -142,12 +174,22 @@ class _Body(io.BytesIO):
         """There is no connection."""
 
 
+@lru_cache(maxsize=64)
+def _port(host: str) -> int:
+    return int(host.rpartition(":")[2])
+
+
+def port_of(url: str) -> int:
+    """The port of an address of this network."""
+    return _port(url.split("/", 3)[2])
+
+
 def lay_short_way(loop: YearsLoop, network: Network, server: AlpacaServer) -> None:
-    """Let the daemon's REST clients of this process take the short way to `server`."""
+    """Let the REST clients of this process take the short way to `server`, and to others of its network."""
     way = ShortWay(loop, network, server)
 
     def request(self: BoundSession, method: str, url: str, **options: Any) -> requests.Response:
-        if not way.open():
+        if not way.open(port_of(url)):
             return LONG_REQUEST(self, method, url, **options)
         options.pop("allow_redirects", None)
         asked: Any = _Asked(method=method.upper(), url=url, options=options)

@@ -344,7 +344,7 @@ class Run:
             self.ends += 1
             self.desk.wanted &= self.ends < ENDS_MOST
         if code == 2 and self.desk.wanted and not self.bad_file:
-            self.world.loop.outside(60 * SECOND_NS, self.desk._start_again, self.desk.lives)
+            self.desk.again_in(60.0)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import io
+import os
 import random
 import socket
 import subprocess
@@ -181,17 +182,21 @@ class Listener(asyncio.AbstractServer):
     def __init__(self, loop: YearsLoop, port: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self._loop, self.port, self.factory = loop, port, factory
         self.sockets = [_Address(port)]
+        self.owner = OWNER.get()  # whose server it is, None: the world's
+        if self.owner is not None:
+            self.owner.on_death.append(self.close)
 
     def close(self) -> None:
         """Listen no more."""
-        self._loop.listeners.pop(self.port, None)
+        if self._loop.listeners.get(self.port) is self:
+            del self._loop.listeners[self.port]
 
     async def wait_closed(self) -> None:
         """It is closed at once."""
 
     def is_serving(self) -> bool:
         """Whether it listens."""
-        return self.port in self._loop.listeners
+        return self._loop.listeners.get(self.port) is self
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop."""
@@ -205,21 +210,26 @@ class Listener(asyncio.AbstractServer):
 
 
 class Network:
-    """All connections of one loop. `down` refuses new ones; `cut` leaves those of a process half open."""
+    """All connections of one loop. `down` refuses new ones; `cut` leaves those of a process half open.
+
+    `barred` are programs (the first word of a process's name) whose new connections are refused.
+    """
 
     def __init__(self, loop: YearsLoop) -> None:
         self._loop = loop
         self.wires: list[Wire] = []
         self.down = False
+        self.barred: set[str] = set()
         self.spoilt_until_ns = 0  # connections are half open until then, at most
         self._ports = iter(range(40_000, 60_000))
         loop.create_server = self._create_server  # type: ignore[method-assign,assignment]
+        loop.create_unix_server = self._create_server  # type: ignore[method-assign,assignment]
         loop.create_connection = self._create_connection  # type: ignore[method-assign,assignment]
 
     async def _create_server(
-        self, factory: Callable[[], asyncio.BaseProtocol], _host: Any = None, _port: Any = None, **_: Any
+        self, factory: Callable[[], asyncio.BaseProtocol], _host: Any = None, port: Any = None, **_: Any
     ) -> Listener:
-        port = next(self._ports)
+        port = port or next(self._ports)  # a Unix socket's path is no address here: who asks goes to the object behind
         self._loop.listeners[port] = listener = Listener(self._loop, port, factory)
         return listener
 
@@ -241,16 +251,18 @@ class Network:
 
     def _connect(self, port: int) -> Wire:
         listener: Listener | None = self._loop.listeners.get(port)
-        if listener is None or self.down:
-            raise ConnectionRefusedError(111, "Connection refused")
         loop, owner = self._loop, OWNER.get()
+        if listener is None or self.down or self.is_barred(owner):
+            raise ConnectionRefusedError(111, "Connection refused")
         way_ns = loop.chance.randint(*WAY_US) * 1_000
-        near, far = Wire(loop, way_ns, owner), Wire(loop, way_ns, None)
+        near, far = Wire(loop, way_ns, owner), Wire(loop, way_ns, listener.owner)
         near.other, far.other = far, near
         self.wires = [wire for wire in self.wires if not wire._lost]
         self.wires.append(near)
         if owner is not None:
             owner.on_death.append(near.owner_died)
+        if listener.owner is not None:
+            listener.owner.on_death.append(far.owner_died)
 
         def accept() -> None:
             protocol = listener.factory()
@@ -259,6 +271,17 @@ class Network:
 
         far._context.run(accept)
         return near
+
+    def is_barred(self, process: Process | None) -> bool:
+        """Whether this process gets no new connection."""
+        return process is not None and process.name.partition(" ")[0] in self.barred
+
+    def reset(self, process: Process) -> None:
+        """Reset the connections that this process opened."""
+        for wire in list(self.wires):
+            if wire._owner is process:
+                wire.other.abort()
+                wire.abort()
 
     def cut(self, process: Process) -> None:
         """The way of this process to the world is gone without a word: its connections are half open."""
@@ -397,7 +420,7 @@ def lay(loop: YearsLoop) -> Network:
     time.time_ns = lambda: loop.now_ns
     time.time = lambda: loop.now_ns / 1e9
     source = random.Random(f"secrets {loop.chance.random()}")
-    random._urandom = source.randbytes  # type: ignore[attr-defined]
+    os.urandom = random._urandom = source.randbytes  # type: ignore[attr-defined]
 
     def sleep(seconds: float) -> None:
         """In work of a thread others go on; on the loop itself all stands meanwhile, as it does in truth."""

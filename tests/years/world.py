@@ -150,7 +150,7 @@ class World:
         async with self.server as server:
             config = self.folder / "config.toml"
             self._tables = _merged(server, self.folder, tables)
-            config.write_text(_toml(self._tables))
+            config.write_text(toml_of(self._tables))
             keys = (self.account.key, self.account.secret)
             self.desk = DeskLives(self.loop, self.network, self.folder, config, keys, self.story.note)
             take_the_place_of_threads(self._told)
@@ -158,7 +158,7 @@ class World:
 
     def config_with(self, tables: Mapping[str, Mapping[str, object]]) -> str:
         """The desk's configuration with these tables."""
-        return _toml(
+        return toml_of(
             {**self._tables, **{name: {**self._tables.get(name, {}), **keys} for name, keys in tables.items()}}
         )
 
@@ -177,13 +177,7 @@ def _merged(
 ) -> dict[str, dict[str, object]]:
     merged: dict[str, dict[str, object]] = {
         "paths": {"state_dir": str(folder / "desk")},
-        "alpaca": {
-            "trading_url": server.trading_url,
-            "data_url": server.data_url,
-            "stream_url": server.stream_url,
-            "trade_stream_url": server.trade_stream_url,
-            "option_stream_url": server.option_stream_url,
-        },
+        "alpaca": dict(addresses_of(server)),
         "feed": {"name": "sip", "options": "indicative"},
         "log": {"format": "json"},
         "control": {"enabled": False},
@@ -194,7 +188,19 @@ def _merged(
     return merged
 
 
-def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+def addresses_of(server: AlpacaServer) -> dict[str, str]:
+    """The server's addresses, as `[alpaca]` names them."""
+    return {
+        "trading_url": server.trading_url,
+        "data_url": server.data_url,
+        "stream_url": server.stream_url,
+        "trade_stream_url": server.trade_stream_url,
+        "option_stream_url": server.option_stream_url,
+    }
+
+
+def toml_of(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Tables as TOML."""
     rows = []
     for section, keys in tables.items():
         rows += [f"[{section}]", *(f"{key} = {_value(value)}" for key, value in keys.items()), ""]

@@ -44,7 +44,7 @@ class Deadly:
 
     def arm(self) -> None:
         """Put the boundaries into the gateway of this process."""
-        _arm(self.met)
+        put(self.met)
 
     def met(self, boundary: int) -> None:
         """Die here where this is the one."""
@@ -53,7 +53,8 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _arm(met: Callable[[int], None]) -> None:
+def put(met: Callable[[int], None]) -> None:
+    """Let the gateway of this process say each boundary that it meets."""
     from daemon.gateway.gateway import Gateway
     from daemon.gateway.journal import GatewayJournal
     from daemon.gateway.upstream import Upstream

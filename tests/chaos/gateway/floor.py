@@ -16,7 +16,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from daemon.alpaca_api.refusals import Refusal
 from daemon.config.load import KEYS, ConfigError
 from daemon.gateway.command import ask
 from daemon.gateway.config import GatewaySettings, load_gateway
@@ -25,15 +24,14 @@ from daemon.journal.journal import FILE
 from simulator.clock import SimClock
 from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
-from simulator.trading.settlement import exercise
 from simulator.trading.venue import Rules
-from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Session
 from tests.chaos.desk import Desk
 from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Station
 from tests.chaos.gateway.boundaries import Deadly
+from tests.chaos.gateway.person import Person
 from tests.chaos.gateway.plan import (
     CAPITAL_USD,
     DECIDE_MIN,
@@ -56,12 +54,11 @@ UP_MIN = DECIDE_MIN + 8  # before the open: the host is on
 SCALPS_FROM = 0.055  # of the session: when the twenty bars are there that the scalper looks at
 LIVES_MAX = 60
 BACKOFF_S = 0.5  # real, where time is: half a minute of it
-SHARES = (*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS)
 Json = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Floor:
+class Floor(Person):
     """The campaign under way. `gateway` is its process as `Run` looks after one, `account` the broker's."""
 
     seed: int
@@ -183,77 +180,6 @@ class Floor:
     def url(self) -> str:
         """The gateway's address."""
         return f"http://127.0.0.1:{self.settings.gateway.port}"
-
-    # --- a person -----------------------------------------------------------------------------------------------------
-
-    def trade_by_hand(self) -> None:
-        """A person buys, sells what `main` holds, leaves limit orders, cancels one: in `main`, at the broker itself."""
-        chance = self.chance
-        what = chance.choice(("buy", "buy", "fraction", "limit", "sell", "sell limit", "cancel"))
-        symbol, fields = chance.choice(SHARES), {}
-        with contextlib.suppress(Refusal):
-            if what == "cancel":
-                mine = [order.id for order in self.account.working.values() if order.id in self.account.by_hand]
-                if not mine:
-                    return
-                self.served.by_hand("cancel", key=self.account.key, order_id=chance.choice(mine))
-            else:
-                if what.startswith("sell"):
-                    free = self.free_by_hand()
-                    if not free:
-                        return
-                    symbol = chance.choice(sorted(free))
-                    fields = {"qty": str(free[symbol]), "side": "sell"}
-                else:
-                    quantity = f"0.{chance.randint(1, 9)}" if what == "fraction" else str(chance.randint(1, 6))
-                    fields = {"qty": quantity, "side": "buy"}
-                if what.endswith("limit"):
-                    if "." in fields["qty"]:
-                        return
-                    price = self.served.call(self.served.server.market.price, self.now_ns(), symbol)
-                    if price is None:
-                        return
-                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1))))
-                    fields |= {"type": "limit", "limit_price": f"{Decimal(str(price)) * far:.2f}"}
-                self.served.by_hand("place", key=self.account.key, symbol=symbol, **fields)
-            self.person[what] += 1
-
-    def free_by_hand(self) -> dict[str, Decimal]:
-        """The shares that a person bought, that nothing else moved, and that no sale of that person keeps."""
-        return self.served.call(self._free_by_hand)
-
-    def _free_by_hand(self) -> dict[str, Decimal]:
-        account, free = self.account, dict[str, Decimal]()
-        for trade in account.trades:
-            if trade.order_id in account.by_hand:
-                free[trade.symbol] = free.get(trade.symbol, Decimal(0)) + trade.quantity
-        for order in account.working.values():
-            if order.id in account.by_hand and order.side == "sell":
-                free[order.symbol] = free.get(order.symbol, Decimal(0)) - order.left
-        moved = {trade.symbol for trade in account.trades if not trade.order_id}
-        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES and s not in moved}
-
-    def option_by_hand(self, session: Session, *, call: bool) -> str:
-        """A person buys one contract of the day, a call in the money or a put out of it; returns its symbol."""
-        spot = self.served.call(self.served.server.market.price, self.now_ns(), "SPY")
-        if spot is None:
-            return ""
-        strike = int(spot) - 4
-        symbol = f"SPY{session.date[2:4]}{session.date[5:7]}{session.date[8:]}{'C' if call else 'P'}{strike * 1000:08d}"
-        try:
-            self.served.by_hand("place", key=self.account.key, symbol=symbol, qty="1", side="buy")
-        except Refusal as refused:
-            self.person[f"contract refused: {refused.message[:60]}"] += 1
-            return ""
-        return symbol
-
-    def exercise_by_hand(self, symbol: str) -> bool:
-        """Whether the person's contract became shares."""
-        try:
-            self.served.call(exercise, self.served.server.matching, self.account, symbol)
-        except Refusal:
-            return False
-        return True
 
 
 def free_port() -> int:

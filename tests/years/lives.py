@@ -1,0 +1,193 @@
+"""A program of a world in all its lives: with systemd, its disk and its log.
+
+The disk keeps what was synced and any prefix of what was not: a life that is killed leaves an image of its folder whose
+journal's log is cut somewhere behind the last commit. Nothing of the dead life runs, or closes, again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import io
+import json
+import os
+import shutil
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from daemon.cli.start.exits import TROUBLE
+from daemon.journal.journal import FILE
+from daemon.operator.log import Log
+from tests.years.loop import OWNER, Process, YearsLoop
+from tests.years.wires import Network
+
+RESTART_S = 5.0  # as systemd's unit has it
+WAL = f"{FILE}-wal"
+WAL_HEAD = 32  # bytes of the log's own header
+AT_IT = 0.5  # of the batches that waited for the disk: it was written, whole or in part
+
+
+class Lives(ABC):
+    """One program: started as systemd would, killed, stopped, started again. Its journal is in `state_dir`."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: YearsLoop,
+        network: Network,
+        folder: Path,
+        state_dir: Path,
+        note: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self.name, self.loop, self.network, self.folder, self.state_dir = name, loop, network, folder, state_dir
+        self._note = note
+        self.lives = 0
+        self.process: Process | None = None
+        self.ended: int | None = None  # the exit code of a life that is over
+        self.wanted = False  # systemd starts it again
+        self.on_over: Callable[[int], None] = lambda _code: None
+
+    @property
+    def running(self) -> bool:
+        """Whether a life goes on."""
+        return self.process is not None and self.process.alive and self.ended is None
+
+    def start(self) -> None:
+        """Begin the next life."""
+        self.wanted = True
+        self.lives += 1
+        self.ended = None
+        self.begins()
+        self.process = process = Process(f"{self.name} {self.lives}")
+        process.when_killed = self._died
+        self._note("life", {"number": self.lives})
+        main = self.loop.spawn(process, self._run(process))
+        main.add_done_callback(lambda task: self._over(process, task))
+        self.loop.graveyard.append(main)
+
+    @abstractmethod
+    def begins(self) -> None:
+        """Forget what is of the life before."""
+
+    async def _run(self, process: Process) -> int:
+        locks = self.folder / f"locks-{self.lives}"  # the dead life's were released by its kernel
+        locks.mkdir()
+        os.environ["RUNTIME_DIRECTORY"] = str(locks)  # it locks before it first waits
+        return await self.main(process, Log("info", "json", _Lines(lambda line: self._note("log", line))))
+
+    @abstractmethod
+    async def main(self, process: Process, log: Log) -> int:
+        """What the program does once its command line is read; returns its exit code."""
+
+    @abstractmethod
+    def grave(self) -> object:
+        """What of a dead life must not be collected."""
+
+    def _over(self, process: Process, task: asyncio.Task[int]) -> None:
+        if self.process is not process or not process.alive:
+            return
+        if task.cancelled():
+            self.ended = TROUBLE
+        elif (error := task.exception()) is not None:
+            self._note("crash", {"problem": f"{type(error).__name__}: {error}"})
+            self.ended = TROUBLE
+            self.loop.graveyard.append(error)
+        else:
+            self.ended = task.result()
+        self._note("over", {"code": self.ended})
+        process.end()
+        self.on_over(self.ended)
+        if self.wanted and self.ended == TROUBLE:
+            self._again()
+
+    def _again(self) -> None:
+        """Let systemd start it again."""
+        self.again_in(RESTART_S)
+
+    def again_in(self, seconds: float) -> None:
+        """Begin the next life after a while, unless another has begun; whoever asks may be dead by then."""
+        context = contextvars.copy_context()
+        context.run(OWNER.set, None)
+        self.loop.outside(int(seconds * 1e9), self._start_again, self.lives, context=context)
+
+    def _start_again(self, lives: int) -> None:
+        if self.wanted and self.lives == lives and not self.running:
+            self.start()
+
+    def kill(self, *, power: bool = False, again: bool = True) -> None:
+        """SIGKILL; with `power` its host loses its power: connections stay half open. Systemd starts it again."""
+        process = self.process
+        if process is None or not process.alive:
+            return
+        if power:
+            self.network.cut(process)
+        self.wanted = again
+        process.die()
+
+    def _died(self) -> None:
+        """It is dead: keep what the disk has; systemd starts it again."""
+        assert self.process is not None
+        self._note("killed", {"turn": self.process.turns})
+        self.loop.graveyard.append((self.process, self.grave()))
+        self._image(self.process)
+        if self.wanted:
+            self._again()
+
+    def _image(self, process: Process) -> None:
+        """Put the dead life's folder aside, and what its disk kept in its place."""
+        if not self.state_dir.exists():
+            return
+        chance, wal = self.loop.chance, self.state_dir / WAL
+        synced = wal.stat().st_size if wal.exists() else 0
+        head = _head(wal)
+        for thread in process.threads:  # it was at it
+            while thread.name == "journal-writer" and chance.random() < AT_IT and thread.do_one():
+                pass
+        written = wal.stat().st_size if wal.exists() else 0
+        if head != _head(wal):  # the log began anew: all before is in the file
+            synced = min(WAL_HEAD, written)
+        grave = self.folder / f"grave-{self.lives}"
+        self.state_dir.rename(grave)
+        shutil.copytree(grave, self.state_dir, ignore=shutil.ignore_patterns("*-shm", "control*"), symlinks=True)
+        if written > synced:
+            os.truncate(wal, chance.choice((synced, written, chance.randint(synced, written))))
+        shutil.rmtree(grave)
+
+    def stop(self) -> None:
+        """SIGTERM; it is not started again."""
+        self.wanted = False
+        if self.process is not None:
+            self.loop.signal(self.process, signal.SIGTERM)
+
+
+def _head(wal: Path) -> bytes:
+    """The log's own header, which changes when it begins anew."""
+    with contextlib.suppress(OSError), wal.open("rb") as file:
+        return file.read(WAL_HEAD)
+    return b""
+
+
+class _Lines(io.TextIOBase):
+    """Hands each line of the log on, as a mapping."""
+
+    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
+        self._take = take
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                try:
+                    self._take(json.loads(line))
+                except ValueError:
+                    self._take({"event": "", "text": line})
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def isatty(self) -> bool:
+        return False
