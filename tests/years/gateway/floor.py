@@ -200,7 +200,7 @@ class Floor(Person):
         self.problems: list[Problem] = []
         self.off = False  # the host is
         self.apart_ns = 0
-        self.expiring: set[str] = set()
+        self.called: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
         self.account = WatchedAccount(
             "PKYEARS0000000000000", SECRET.format("broker"), cash=cash, account_number="PA3YEARS0001"
@@ -482,6 +482,7 @@ class Floor(Person):
     def look(self) -> None:
         """Compare sum and server, books and sub-accounts; they may differ while news is on its way."""
         now_ns = self.now_ns()
+        self._note_calls()
         for symbol, position in self.account.positions.items():
             if position.qty < 0:
                 self.problem("short", f"the account has {position.qty} {symbol}")
@@ -574,12 +575,22 @@ class Floor(Person):
             result[station.name] = station.epoch
         return result
 
+    def _note_calls(self) -> None:
+        """Remember whose the orders of close calls are, which bear the server's names."""
+        for station in self.stations:
+            live = station.desk.live
+            if live is not None:
+                state = live.engine.machine.state
+                mine = (*state.orders.values(), *state.closed.values())
+                self.called |= {it.order_id: station.name for it in mine if it.closing and it.order_id}
+
     def _judge_trades(self) -> None:
+        self._note_calls()
         epochs = self._epochs()
         requests = (request for request in self.world.server.requests if request.key == self.account.key)
         for rule, found in (
-            ("owner", gateway_verdict.oversold(self.account, epochs)),
-            ("stranger", gateway_verdict.strangers(self.account, epochs)),
+            ("owner", gateway_verdict.oversold(self.account, epochs, self.called)),
+            ("stranger", gateway_verdict.strangers(self.account, epochs, self.called)),
             ("posts", verdict.posts_apart(requests, self.account)),
         ):
             for words in found:
@@ -596,7 +607,9 @@ class Floor(Person):
         if different:
             self.problem("replay", f"{NAME}: {different[:500]}")
         if self.lives.gateway is not None:
-            for words in gateway_verdict.holdings_apart(status_of(self.lives.gateway), self.account, epochs):
+            for words in gateway_verdict.holdings_apart(
+                status_of(self.lives.gateway), self.account, epochs, self.called
+            ):
                 self.problem("holdings", words)
         for station in self.stations:
             self._judge_desk(station)
