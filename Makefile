@@ -20,7 +20,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks chaos-gateway order-life years years-find install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks chaos-gateway order-life years years-gateway years-find install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -35,6 +35,7 @@ help:
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make chaos-gateway  three desks behind one gateway, 200 mornings under faults"
 	@echo "make years YEARS=1 SEED=1  whole desks in one process each, in virtual time, from one seed; kept in years.jsonl and gone on with"
+	@echo "make years-gateway  a gateway and three desks in one process a run, in virtual time (YEARS_ARGS=\"--seed 1 --runs 20\")"
 	@echo "make years-find  which of the defects that were mended once do these years find? (FIND=\"NAMES\", FIND_ARGS=\"--focused\")"
 	@echo "make order-life  all that can happen to two orders under three faults, state by state; hours (LIFE_ARGS=\"--minutes 8\" ends it)"
 	@echo "make bench     the daemon's benchmarks, as JSON"
@@ -216,6 +217,9 @@ chaos-gateway: .venv/.installed-tests
 
 years: .venv/.installed-tests
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --years $(or $(YEARS),1) --seed $(or $(SEED),1) $(YEARS_ARGS)
+
+years-gateway: .venv/.installed-tests
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years.gateway $(YEARS_ARGS)
 
 years-find: .venv/.installed-tests
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --find $(FIND) --seed $(or $(SEED),1) $(FIND_ARGS)
