@@ -170,7 +170,7 @@ def draw(desk: str, seed: int) -> Schedule:
                 night = chance.random() < (0.35 if desk in DAILY else 0.15)
                 minute = chance.uniform(NIGHT_MIN, 0.0) if night else chance.uniform(0.0, DAY_MIN)
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
-    tables = [*_tables(chance), *_protection(desk, seed)]
+    tables = [*_tables(chance), *protection(desk, seed)]
     nights = [chance.random() < NIGHTS for _ in range(days)]
     _draw_rich(desk, days, chance, happenings, tables, nights)
     if WIDE in tables:  # it leaves room for no stop below it
@@ -204,7 +204,7 @@ def _draw_rich(
             day += 1
 
 
-def _protection(desk: str, seed: int) -> tuple[Row, ...]:
+def protection(desk: str, seed: int) -> tuple[Row, ...]:
     """Rest stops in half of the runs, now and then as near as the desk's own."""
     chance = random.Random(f"protection {desk} {seed}")
     if chance.random() < 0.5:

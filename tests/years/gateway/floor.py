@@ -13,17 +13,19 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.app.live.desk import LiveDesk
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify as verify_desk
 from daemon.gateway.config import load_gateway
 from daemon.gateway.events import MAIN
+from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.journal import verify
 from daemon.gateway.server import status_of
 from daemon.gateway.setup import served_at
@@ -52,6 +54,7 @@ from tests.years.loop import OWNER, Killed, StandsStill, running
 from tests.years.models import STORE
 from tests.years.run import AFTER_MIN, BEFORE_MIN, MORNING_MIN
 from tests.years.schedule import Happening as OfDesk
+from tests.years.schedule import protection
 from tests.years.watch import Problem
 from tests.years.world import WatchedAccount, World, addresses_of, toml_of
 
@@ -200,8 +203,11 @@ class Floor(Person):
         self.problems: list[Problem] = []
         self.off = False  # the host is
         self.apart_ns = 0
+        self.panics = 0
         self.called: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
+        for befalls in self.befalls:
+            self.met[f"befalls: {befalls.kind}"] += 1
         self.account = WatchedAccount(
             "PKYEARS0000000000000", SECRET.format("broker"), cash=cash, account_number="PA3YEARS0001"
         )
@@ -273,6 +279,8 @@ class Floor(Person):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(word)
                 path.chmod(0o600)
+        for section, key, value in self.plan.tables:
+            sections.setdefault(section, {})[key] = value
         config = self.folder / "gateway.toml"
         config.write_text(toml_of(sections))
         pair = (self.account.key, self.account.secret)
@@ -289,6 +297,8 @@ class Floor(Person):
             folder = self.folder / name
             folder.mkdir()
             own = {section: dict(keys) for section, keys in tables(name, models).items()}
+            for section, key, value in protection(name, self.plan.seed) if self.plan.protected else ():
+                own.setdefault(section, {})[key] = value
             own["alpaca"] = {**own.get("alpaca", {}), **through}
             own |= {
                 "feed": {"name": "sip", "options": "indicative"},
@@ -415,6 +425,8 @@ class Floor(Person):
                 network.reset(process)
             await asyncio.sleep(chance.uniform(5.0, 600.0))
             network.barred.discard(station.name)
+        elif it.what.startswith("command "):
+            await acts.command(station, it.what.removeprefix("command "))  # type: ignore[arg-type]
         elif it.what == "host without power":
             everybody = [self.gateway, *self.stations]
             for one in everybody:
@@ -424,7 +436,7 @@ class Floor(Person):
             await acts.ACTS[it.what](station, chance)  # type: ignore[arg-type]
 
     async def _person_does(self, what: str, session: Session, chance: random.Random) -> None:
-        gateway, desk = self.lives.gateway, chance.choice(self.plan.desks)
+        desk = chance.choice(self.plan.desks)
         match what:
             case "trade":
                 self.trade_by_hand()
@@ -441,17 +453,38 @@ class Floor(Person):
                     self.person["exercised"] += self.exercise_by_hand(symbol)
             case "let a contract expire":
                 self.option_by_hand(session, call=False)
-            case _:
-                if gateway is None or not gateway.ready or not self.lives.running:
-                    return
+            case "transfer to a desk" | "transfer from a desk":
                 ends = (MAIN, desk) if what == "transfer to a desk" else (desk, MAIN)
                 cash = Decimal(chance.randint(1, 50_000)) / 100
-                self.world.loop.spawn(self.lives.process, self._moved(gateway, ends, cash))  # type: ignore[arg-type]
+                self._ask("moved", lambda it: it.transfer(*ends, cash, "", Decimal(0), "ann", "as planned"))
+            case "halt and resume":
+                self._ask("halted", lambda it: it.halt("operator", "as planned", "ann"))
+                await asyncio.sleep(chance.uniform(60.0, 3600.0))
+                self._ask("resumed", lambda it: it.resume("ann", "as planned"))
+            case "panic of the account":
+                self.panics += 1
+                self._ask("panic of all", lambda it: it.panic(ALL, "ann"))
+                await asyncio.sleep(chance.uniform(600.0, 3600.0))
+                self._ask("resumed", lambda it: it.resume("ann", "as planned"))
+            case "panic of a desk":
+                self._ask("panic of one", lambda it: it.panic(desk, "ann"))
+                await asyncio.sleep(chance.uniform(600.0, 3600.0))
+                self._ask("lifted", lambda it: it.lift(desk))
+            case _:
+                raise ValueError(what)
 
-    async def _moved(self, gateway: Any, ends: tuple[str, str], cash: Decimal) -> None:
-        with contextlib.suppress(ValueError):
-            await gateway.transfer(*ends, cash, "", Decimal(0), "ann", "as planned")
-            self.person["moved"] += 1
+    def _ask(self, what: str, ask: Callable[[Gateway], Coroutine[Any, Any, Any]]) -> None:
+        """Let the operator's socket do it, if the gateway is there."""
+        gateway, process = self.lives.gateway, self.lives.process
+        if gateway is None or process is None or not gateway.ready or not self.lives.running:
+            return
+
+        async def asked() -> None:
+            with contextlib.suppress(ValueError, Refusal):
+                await ask(gateway)
+                self.person[what] += 1
+
+        self.world.loop.graveyard.append(self.world.loop.spawn(process, asked()))
 
     async def _on_call(self) -> None:
         """A person who leads a desk that stands out again."""
@@ -463,13 +496,17 @@ class Floor(Person):
                 state = station.state
                 if state is None:
                     continue
-                if state.risk.halt is None and state.risk.pause is None and not state.broker.stood_down:
+                stands = state.risk.halt is not None or state.risk.pause is not None or state.broker.stood_down
+                if state.risk.reconciled and not stands:
                     due_ns.pop(station.name, None)
                 elif station.name not in due_ns:
                     due_ns[station.name] = self.now_ns() + int(chance.uniform(*ON_CALL_MIN) * MINUTE_NS)
                 elif self.now_ns() >= due_ns[station.name]:
                     del due_ns[station.name]
                     self.met[f"halt {state.risk.halt.reason if state.risk.halt else 'none'}"] += 1
+                    if not state.risk.reconciled or state.broker.stood_down:
+                        await acts.command(station, "accept-broker")  # type: ignore[arg-type]
+                        await asyncio.sleep(60.0)
                     await acts.command(station, "resume")  # type: ignore[arg-type]
 
     # --- what must hold -----------------------------------------------------------------------------------------------
@@ -576,7 +613,11 @@ class Floor(Person):
         return result
 
     def _note_calls(self) -> None:
-        """Remember whose the orders of close calls are, which bear the server's names."""
+        """Remember whose the orders of close calls are, which bear the server's names: a desk's, or a panic's."""
+        gateway = self.lives.gateway
+        for order in () if gateway is None else gateway.books.orders.values():
+            if order.closing and order.id:
+                self.called.setdefault(order.id, order.account)
         for station in self.stations:
             live = station.desk.live
             if live is not None:

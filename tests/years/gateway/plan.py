@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tests.chaos.gateway.boundaries import BOUNDARIES
 from tests.chaos.gateway.plan import of_broker
@@ -24,9 +25,14 @@ LIVES = ("kill", "kill at a turn", "kill twice", "restart", "away", "cut off", "
 ACTS: dict[str, tuple[str, ...]] = {
     GATEWAY: (*LIVES, *(BOUNDARY + words for words in BOUNDARIES), "host without power"),
     BROKER: tuple(kind.name for kind in of_broker()),
-    PERSON: ("fee", "transfer to a desk", "transfer from a desk", "exercise", "let a contract expire", "deposit"),
-}
-OF_A_DESK = (*LIVES, "kill in the step")
+    PERSON: (
+        "fee", "transfer to a desk", "transfer from a desk", "exercise", "let a contract expire", "deposit",
+        "halt and resume", "panic of a desk", "panic of the account",
+    ),
+}  # fmt: skip
+COMMANDS = tuple(f"command {name}" for name in ("flatten", "pause", "halt", "resume", "accept-broker"))
+OF_A_DESK = (*LIVES, "kill in the step", *COMMANDS)
+LIMITED = 0.4  # of the runs: the account, or a desk, has limits at the gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Plan:
     desks: tuple[str, ...]
     at_broker: bool  # the desks' market data; else they come through the gateway
     happenings: tuple[Happening, ...]
+    tables: tuple[tuple[str, str, Any], ...] = ()  # of the gateway's file: table, key, value
+    protected: bool = False  # some of the desks rest stops
 
     def without(self, places: set[int]) -> Plan:
         """The same without some of what happens."""
@@ -73,7 +81,24 @@ def draw(seed: int, days: int = 0) -> Plan:
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
-    return Plan(seed, first, days, desks, chance.random() < AT_BROKER, order)
+    at_broker = chance.random() < AT_BROKER
+    return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
+
+
+def _limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
+    """Limits at the gateway, some of which these desks meet."""
+    if chance.random() >= LIMITED:
+        return ()
+    one = f"sub_account.{chance.choice(desks)}"
+    rows = (
+        ("account", "gross_exposure_max", chance.choice((100_000, 200_000))),
+        ("account", "symbol_exposure_max", chance.choice((20_000, 90_000))),
+        ("account", "day_loss_max", chance.choice((200, 1_000, 5_000))),
+        ("account", "orders_a_minute", chance.choice((2, 5, 20))),
+        (one, "order_max", chance.choice((2_000, 8_000, 50_000))),
+        (one, "exposure_max", chance.choice((5_000, 50_000))),
+    )
+    return tuple(row for row in rows if chance.random() < 0.4)
 
 
 def _at(day: int, who: str, what: str, chance: random.Random) -> Happening:
