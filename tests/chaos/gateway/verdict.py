@@ -82,7 +82,7 @@ def strangers(account: Account, epochs: Mapping[str, str], closed: Mapping[str, 
     return [
         f"{order.client_order_id}: nobody's order, {order.side} {order.symbol}"
         for order in account.orders.values()
-        if whose[order.id] == MAIN and order.id not in account.by_hand and order.id not in called
+        if whose[order.id] == MAIN and order.id not in account.by_hand and order.id not in (closed or {})
     ]
 
 
