@@ -24,7 +24,7 @@ from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, ma
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
-from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage, Rules
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -81,7 +81,7 @@ def taped(market: Market) -> list[Session]:
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
-class PrintedStream(TradeStreamServer):
+class PrintedStream(FaultyTradeStream):
     """The trading stream, printed on the terminal too."""
 
     def publish(self, key: str, update: dict[str, Any]) -> None:

@@ -20,17 +20,17 @@ from daemon.alpaca_api.front import Front, Handler, answered
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
-from simulator.data.stream import Hub
+from simulator.data.stream import FaultyHub
 from simulator.data.timeline import Timeline
 from simulator.faults import NESTED, Fault, Faults
 from simulator.prices.market import Market
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
-from simulator.trading.activity_stream import ActivityStreamServer
+from simulator.trading.activity_stream import FaultyActivityStream
 from simulator.trading.backend import Trading
 from simulator.trading.matching import Matching
 from simulator.trading.settlement import BackOffice
-from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage, Rules
 
 STREAM_PATHS = (activity_stream.PATH, "/stream", *CHANNELS)
@@ -67,7 +67,7 @@ class AlpacaServer(Brokerage):
         faults: Faults | None = None,
         accounts: Iterable[Account] = (),
         rules: Rules | None = None,
-        trade_stream: type[TradeStreamServer] = TradeStreamServer,
+        trade_stream: type[FaultyTradeStream] = FaultyTradeStream,
         port: int = 0,
     ) -> None:
         super().__init__(market, clock, faults=faults, accounts=accounts, rules=rules)
@@ -75,7 +75,7 @@ class AlpacaServer(Brokerage):
         self.trade_stream = trade_stream(self)
         self.matching = Matching(self, self.trade_stream)
         self.back_office = BackOffice(self.matching)
-        self.data_stream = Hub(self)
+        self.data_stream = FaultyHub(self)
         self.port = port
         self._front = FaultyFront(self)
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,8 +124,8 @@ class AlpacaServer(Brokerage):
         self.faults.exposed = self.exposed
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
         trading = Trading(self.matching)
-        app.router.add_routes(trading_rest.TradingRest(trading).routes())
-        app.router.add_routes(ActivityStreamServer(trading).routes())
+        app.router.add_routes(trading_rest.FaultyTradingRest(trading).routes())
+        app.router.add_routes(FaultyActivityStream(trading).routes())
         app.router.add_routes(self.trade_stream.routes())
         app.router.add_routes(self.data_stream.routes())
         for module in (data_rest, contracts_rest):

@@ -71,7 +71,7 @@ def event(row: ActivityRow, event_id: str, account_id: str, client_order_id: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Span:
+class IdSpan:
     """Which rows a request names: `since_id` is exclusive, the other limits are inclusive; times in ns UTC."""
 
     since_ns: int | None
@@ -82,7 +82,7 @@ class Span:
     ends: bool
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Span:
+    def of(cls, query: Mapping[str, str]) -> IdSpan:
         """Read the query. Raises `Refusal`: 400 for names that exclude each other, 422 for a wrong time."""
         both = "since" in query and "since_id" in query
         if both or ("until" in query and "since" not in query) or ("until_id" in query and "since_id" not in query):
@@ -132,7 +132,7 @@ class ActivityStreamServer(Generic[A]):
         if status or account is None:
             return web.json_response({"message": "endpoint not found"}, status=status)
         try:
-            span = Span.of(request.query)
+            span = IdSpan.of(request.query)
         except Refusal as refused:
             return web.json_response(refused.body(), status=refused.status)
         if self._most and self._open[key] >= self._most:
@@ -152,7 +152,7 @@ class ActivityStreamServer(Generic[A]):
         del key
         return 401 if account is None else 0
 
-    async def _send(self, response: web.StreamResponse, account: A, span: Span) -> None:
+    async def _send(self, response: web.StreamResponse, account: A, span: IdSpan) -> None:
         rows = self.backend.activities(account)
         sent = 0 if span.replays else len(rows)
         ms = max((row.time_ns // 1_000_000 for row in rows[:sent]), default=0)

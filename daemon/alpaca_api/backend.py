@@ -30,7 +30,7 @@ class ShownOrder(Protocol):
     def shown(self) -> Json: ...
 
 
-class TradingReads(Protocol[A_contra]):
+class AccountReads(Protocol[A_contra]):
     """What reads of orders and positions see."""
 
     def orders(self, account: A_contra, *, only_open: bool) -> Iterable[ShownOrder]:
@@ -49,7 +49,7 @@ class TradingReads(Protocol[A_contra]):
         """One position as REST shows it, None where there is none."""
 
 
-class TradingBackend(TradingReads[A_contra], Protocol[A_contra]):
+class TradingBackend(AccountReads[A_contra], Protocol[A_contra]):
     """All that trading REST needs."""
 
     def now_ns(self) -> int:

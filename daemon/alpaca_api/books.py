@@ -95,7 +95,7 @@ class ActivityRow:
     amends: str = ""
 
 
-class Books:
+class AccountBooks:
     """One account's cash (USD), positions by symbol, executions and activities (oldest first).
 
     `level` is the approved option level, 0 to 3; `margin` the multiplier of the buying power: 2, or 1 for an account

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from aiohttp import web
 
-from daemon.alpaca_api.backend import ShownOrder, TradingBackend, TradingReads
+from daemon.alpaca_api.backend import AccountReads, ShownOrder, TradingBackend
 from daemon.alpaca_api.books import ActivityRow
 from daemon.alpaca_api.queries import asked_for, fits, is_true, json_body, positive, reply, whole_number
 from daemon.alpaca_api.refusals import invalid, no_order, no_position
@@ -50,7 +50,7 @@ class TradingRest(Generic[A]):
             web.post("/v2/positions/{symbol}/do-not-exercise", self.do_not_exercise),
         ]
 
-    def reads(self, request: web.Request) -> TradingReads[A]:
+    def reads(self, request: web.Request) -> AccountReads[A]:
         """What this request for orders or positions reads from."""
         del request
         return self.backend

@@ -34,7 +34,7 @@ LOST = "missing"
 """An order that never reached the broker."""
 
 
-class ActivityLine(msgspec.Struct):
+class NotedLine(msgspec.Struct):
     """A row of a sub-account's activities, oldest first by `time_ns`."""
 
     id: str
@@ -42,7 +42,7 @@ class ActivityLine(msgspec.Struct):
     fields: Json
 
 
-class Trade(msgspec.Struct, frozen=True):
+class DayFill(msgspec.Struct, frozen=True):
     """A fill as fees are divided by it."""
 
     account: str
@@ -52,7 +52,7 @@ class Trade(msgspec.Struct, frozen=True):
     price: Decimal
 
 
-class Part(msgspec.Struct, frozen=True):
+class LinePart(msgspec.Struct, frozen=True):
     """One sub-account's part of a ledger line: quantity and USD; `cost` is what its shares cost, USD.
 
     With `rescales` the holding keeps its whole cost: other shares for the same money, as in a split.
@@ -70,7 +70,7 @@ class Moving(msgspec.Struct):
     kind: str
     date: str
     symbol: str
-    parts: dict[str, Part]
+    parts: dict[str, LinePart]
 
     @property
     def total(self) -> Decimal:
@@ -86,7 +86,7 @@ class SubAccount(msgspec.Struct):
     cash: Decimal = ZERO
     capital: Decimal = ZERO
     holdings: dict[str, AlpacaPosition] = {}
-    activities: list[ActivityLine] = []
+    activities: list[NotedLine] = []
     last_equity: Decimal = ZERO
     suspended: bool = False
 
@@ -182,7 +182,7 @@ class GatewayOrder(msgspec.Struct):
         return self.row
 
 
-class Books(msgspec.Struct):
+class Ledgers(msgspec.Struct):
     """All that a gateway knows: its state, and the whole of a snapshot."""
 
     number: str = ""
@@ -192,8 +192,8 @@ class Books(msgspec.Struct):
     orders: dict[str, GatewayOrder] = {}  # by name, each sub-account's in the order in which they were taken
     live: dict[str, str] = {}  # name -> symbol, of those that may still fill
     names: dict[str, str] = {}  # the broker's id -> name
-    lines: dict[str, tuple[int, dict[str, Part]]] = {}  # id and status of a ledger line -> when, and who got what
-    trades: dict[str, list[Trade]] = {}  # by New York date
+    lines: dict[str, tuple[int, dict[str, LinePart]]] = {}  # id and status of a ledger line -> when, and who got what
+    trades: dict[str, list[DayFill]] = {}  # by New York date
     held: dict[str, list[tuple[str, dict[str, Decimal]]]] = {}  # symbol -> (date, who held how much at its end)
     moving: list[Moving] = []
     settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line came -> who held how many
@@ -310,7 +310,7 @@ class Books(msgspec.Struct):
         account.cash -= spent
         account.change(order.symbol, order.sign * quantity, spent)
         self.changed_ns = self.now_ns
-        trade = Trade(order.account, order.symbol, order.sign, quantity, price)
+        trade = DayFill(order.account, order.symbol, order.sign, quantity, price)
         date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: the news may be days late
         self.trades.setdefault(date, []).append(trade)
         self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
@@ -333,7 +333,7 @@ class Books(msgspec.Struct):
 
     def amend(
         self, order: GatewayOrder, quantity: Decimal, cost: Decimal, known: Iterable[Decimal], amended_ns: int
-    ) -> Part:
+    ) -> LinePart:
         """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed.
 
         `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
@@ -353,9 +353,9 @@ class Books(msgspec.Struct):
             account.hold(replace(held, average=held.average + spent / (held.qty * size)))
         self.changed_ns = self.now_ns
         self.note_held(order.symbol, {order.account: change})
-        return Part(change, -spent)
+        return LinePart(change, -spent)
 
-    def book(self, account: str, symbol: str, part: Part) -> None:
+    def book(self, account: str, symbol: str, part: LinePart) -> None:
         """Book a part of a ledger line."""
         books = self.accounts[account]
         books.cash += part.amount
@@ -392,7 +392,7 @@ class Books(msgspec.Struct):
         """Add a row to a sub-account's activities, at its own time where it has one, else now."""
         moment = fields.get("transaction_time")
         at_ns = wire.time_ns(moment, "transaction_time") if moment else self.now_ns
-        account.activities.append(ActivityLine(str(fields["id"]), at_ns, fields))
+        account.activities.append(NotedLine(str(fields["id"]), at_ns, fields))
 
     # --- who held -----------------------------------------------------------------------------------------------------
 
@@ -466,7 +466,7 @@ class Books(msgspec.Struct):
                 del self.held[symbol]
 
 
-def digest(books: Books) -> str:
+def digest(books: Ledgers) -> str:
     """Return the SHA-256 of the books' JSON, its keys in order."""
     return hashlib.sha256(_encoder.encode(books)).hexdigest()
 

@@ -32,16 +32,16 @@ from daemon.config.clock import clock_of
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
 from daemon.core.limits import AUTO
 from daemon.core.session import new_york_text
-from daemon.gateway.books import Books
+from daemon.gateway.books import Ledgers
 from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
-from daemon.gateway.events import MAIN, Moved, Opened
+from daemon.gateway.events import MAIN, Opened, Transferred
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import GatewayJournal, open_journal, verify
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
-from daemon.gateway.setup import Order, desk_file, init, shared_symbols
+from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
 from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
-from daemon.gateway.watched import Watched
+from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
@@ -90,14 +90,16 @@ def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
     return {name: table.capital for name, table in settings.sub_accounts.items()}
 
 
-def newcomers(settings: GatewaySettings, books: Books, now_ns: int) -> list[Moved]:
+def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Transferred]:
     """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
     whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved(MAIN)
     if whole and whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
         raise ConfigError(f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})")
-    return [Moved(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()]
+    return [
+        Transferred(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()
+    ]
 
 
 async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log: Log, folder: Path) -> None:
@@ -129,7 +131,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
             async with asyncio.TaskGroup() as group:
                 group.create_task(gateway.run(), name="gateway")
                 group.create_task(_feed(service, gateway), name="watchdog")
-                watched = Watched(server, folder)
+                watched = GatewayStatusFile(server, folder)
                 group.create_task(watched.run(), name="status")
                 if settings.upstream.metrics.enabled:
                     served = serve_metrics(watched.registry(), settings.upstream.metrics.port, log)
@@ -320,7 +322,7 @@ def _done(options: argparse.Namespace) -> int:
         if options.config.exists():
             raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
         o = options
-        order = Order(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
+        order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
     settings = load_gateway(options.config)

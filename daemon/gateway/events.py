@@ -57,7 +57,7 @@ class ReplaceTaken(GatewayEvent, frozen=True):
 
 
 class CloseTaken(GatewayEvent, frozen=True):
-    """The broker's own call is to close `quantity`; the order that it makes bears the broker's name, see `Answered`."""
+    """The broker's own call is to close `quantity`; its order bears the broker's name, see `OrderAnswered`."""
 
     account: str
     name: str
@@ -66,14 +66,14 @@ class CloseTaken(GatewayEvent, frozen=True):
     quantity: Decimal
 
 
-class Answered(GatewayEvent, frozen=True):
+class OrderAnswered(GatewayEvent, frozen=True):
     """The broker took the order `name`; `row` is its own."""
 
     name: str
     row: Json
 
 
-class Refused(GatewayEvent, frozen=True):
+class OrderRefused(GatewayEvent, frozen=True):
     """The broker refused the order `name`, without doubt; or it never left."""
 
     name: str
@@ -83,7 +83,7 @@ class Refused(GatewayEvent, frozen=True):
     extra: Json
 
 
-class Unanswered(GatewayEvent, frozen=True):
+class OrderUnanswered(GatewayEvent, frozen=True):
     """No usable answer: the order `name` may be there or not, and is looked up."""
 
     name: str
@@ -124,7 +124,7 @@ class FillsRead(GatewayEvent, frozen=True):
     lines: list[Json]
 
 
-class Moved(GatewayEvent, frozen=True):
+class Transferred(GatewayEvent, frozen=True):
     """A person moved cash, or `quantity` of a symbol at its average price, from one sub-account to another."""
 
     source: str
@@ -159,7 +159,7 @@ class Resumed(GatewayEvent, frozen=True):
     why: str
 
 
-class Started(GatewayEvent, frozen=True):
+class GatewayStarted(GatewayEvent, frozen=True):
     """A process began to run on this journal, with this code."""
 
     code: str
@@ -170,18 +170,18 @@ AnyGatewayEvent = (
     | OrderTaken
     | ReplaceTaken
     | CloseTaken
-    | Answered
-    | Refused
-    | Unanswered
+    | OrderAnswered
+    | OrderRefused
+    | OrderUnanswered
     | Missing
     | Updated
     | Reported
     | FillsRead
-    | Moved
+    | Transferred
     | Suspended
     | Halted
     | Resumed
-    | Started
+    | GatewayStarted
 )
 
 
@@ -192,8 +192,8 @@ class GatewayEffect(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
     """Something for the world outside, done once the event is durable."""
 
 
-class Send(GatewayEffect, frozen=True):
-    """Send the order `name` to the broker; `how` is post, replace or close."""
+class SendOrder(GatewayEffect, frozen=True):
+    """SendOrder the order `name` to the broker; `how` is post, replace or close."""
 
     name: str
     how: str
@@ -211,18 +211,18 @@ class ReadFills(GatewayEffect, frozen=True):
     order_id: str
 
 
-class Publish(GatewayEffect, frozen=True):
+class PassOn(GatewayEffect, frozen=True):
     """Pass an update on to the sub-account's listeners."""
 
     account: str
     update: Json
 
 
-class Alarm(GatewayEffect, frozen=True):
+class Warn(GatewayEffect, frozen=True):
     """A person should know."""
 
     name: str
     detail: str
 
 
-AnyGatewayEffect = Send | CancelSibling | ReadFills | Publish | Alarm
+AnyGatewayEffect = SendOrder | CancelSibling | ReadFills | PassOn | Warn

@@ -15,8 +15,8 @@ from typing import Any, overload
 
 from msgspec.structs import replace
 
+from daemon.alpaca_api.books import AccountBooks as ShownBooks
 from daemon.alpaca_api.books import ActivityRow
-from daemon.alpaca_api.books import Books as ShownBooks
 from daemon.alpaca_api.refusals import Refusal, invalid, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
@@ -24,34 +24,43 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
-from daemon.gateway.books import LOST, ActivityLine, Books, GatewayOrder
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
-    Alarm,
-    Answered,
     AnyGatewayEffect,
     AnyGatewayEvent,
     CancelSibling,
     CloseTaken,
     FillsRead,
+    GatewayStarted,
     Halted,
     Missing,
-    Moved,
+    OrderAnswered,
+    OrderRefused,
     OrderTaken,
-    Publish,
+    OrderUnanswered,
+    PassOn,
     ReadFills,
     ReplaceTaken,
     Reported,
     Resumed,
-    Started,
     Suspended,
-    Unanswered,
+    Transferred,
     Updated,
+    Warn,
 )
-from daemon.gateway.events import Refused as OrderRefused
 from daemon.gateway.journal import GatewayJournal
-from daemon.gateway.rules import Verdict, View, account_power, buying_power, day_loss, has_one_name, judge, may_exercise
+from daemon.gateway.rules import (
+    OrderView,
+    Permit,
+    account_power,
+    buying_power,
+    day_loss,
+    has_one_name,
+    judge,
+    may_exercise,
+)
 from daemon.gateway.step import FILLS
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_order
 from daemon.host.time.clock import Clock
@@ -116,7 +125,7 @@ class Gateway:
         self._bugs: asyncio.Queue[BaseException] = asyncio.Queue()
 
     @property
-    def books(self) -> Books:
+    def books(self) -> Ledgers:
         """All sub-accounts."""
         return self.journal.books
 
@@ -133,7 +142,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self._is_of_this_account()
-        await self.do(Started(self.now_ns(), self.journal.code))
+        await self.do(GatewayStarted(self.now_ns(), self.journal.code))
         for order in self.books.open_orders():
             if not order.known:
                 self._look_up_soon(order)
@@ -172,13 +181,13 @@ class Gateway:
     def _act(self, effects: Sequence[AnyGatewayEffect]) -> None:
         for effect in effects:
             match effect:
-                case Publish(account=account, update=update):
+                case PassOn(account=account, update=update):
                     self._publish(account, update)
                 case CancelSibling(name=name):
                     self._spawn(self._cancel_sibling(name))
                 case ReadFills(order_id=order_id):
                     self._spawn(self._read_fills(order_id))
-                case Alarm(name=name, detail=detail):
+                case Warn(name=name, detail=detail):
                     self._log(name, detail=detail)
                     self._alarms.raise_for("gateway", name, detail, self.now_ns())
                 case _:
@@ -465,7 +474,7 @@ class Gateway:
     def activities(self, account: str) -> Sequence[ActivityRow]:
         """GET /v2/account/activities."""
         self._require_whole()
-        return _Rows(self.books.accounts[account].activities)
+        return _ShownLines(self.books.accounts[account].activities)
 
     async def announcements(self, query: Mapping[str, str]) -> list[Json]:
         """GET /v2/corporate_actions/announcements, as the broker answers."""
@@ -491,10 +500,10 @@ class Gateway:
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def _view(self) -> View:
+    def _view(self) -> OrderView:
         prices = {symbol: price for symbol, (_, price) in self.prices.items()}
         settings = self.settings
-        return View(self.books, prices, settings.account, settings.sub_accounts, self.now_ns(), self.away())
+        return OrderView(self.books, prices, settings.account, settings.sub_accounts, self.now_ns(), self.away())
 
     async def submit(self, account: str, body: Json) -> Json:
         """POST /v2/orders: judged, journaled, sent; returns the broker's row."""
@@ -580,7 +589,7 @@ class Gateway:
             self._log("gateway_unanswered", order=name, problem=str(error))
             await self._without_answer(order)
             raise Refusal(504, None, "gateway: the broker has not answered: look the order up by its name") from None
-        self._act(self.journal.take(Answered(self.now_ns(), name, row)))
+        self._act(self.journal.take(OrderAnswered(self.now_ns(), name, row)))
         self._end_closing(name)
         return row
 
@@ -595,7 +604,7 @@ class Gateway:
                 return await self.upstream.close_position(event.symbol, event.quantity, wait_s)
 
     async def _without_answer(self, order: GatewayOrder) -> None:
-        await self.do(Unanswered(self.now_ns(), order.name))
+        await self.do(OrderUnanswered(self.now_ns(), order.name))
         self._look_up_soon(order)
 
     async def _swept(self, names: Sequence[str]) -> bool:
@@ -636,7 +645,7 @@ class Gateway:
                 await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
                 continue
             if row is not None:
-                await self.do(Answered(self.now_ns(), order.name, row))
+                await self.do(OrderAnswered(self.now_ns(), order.name, row))
                 return
             missing += 1
             if missing >= MISSING_ANSWERS:
@@ -657,7 +666,7 @@ class Gateway:
                 continue
             alike = [row for row in rows if self._is_of_call(order, row)]
             if len(alike) == 1:
-                await self.do(Answered(self.now_ns(), name, alike[0]))
+                await self.do(OrderAnswered(self.now_ns(), name, alike[0]))
                 break
             missing += 1
             await asyncio.sleep(LOOK_UP_S)
@@ -791,7 +800,7 @@ class Gateway:
             raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
-        """Send the close call; without a quantity of what is held, as far as the account has it left."""
+        """SendOrder the close call; without a quantity of what is held, as far as the account has it left."""
         held = self.books.accounts[account].quantity(symbol)
         there = sum(self.books.holders(symbol).values(), ZERO)
         amount = min(held, there) if held > 0 else abs(held)
@@ -800,7 +809,7 @@ class Gateway:
         amount = amount if quantity is None else quantity
         if amount <= 0:
             raise invalid("qty must be > 0")
-        verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Verdict(ZERO, ())
+        verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Permit(ZERO, ())
         if verdict.against and not await self._sweep(verdict.against):
             raise refusal("wash_trade")
         name = f"close-{uuid.uuid4()}"
@@ -813,7 +822,7 @@ class Gateway:
                 self._end_closing(name)
             raise
 
-    def _closing_verdict(self, account: str, symbol: str, amount: Decimal) -> Verdict:
+    def _closing_verdict(self, account: str, symbol: str, amount: Decimal) -> Permit:
         body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
         return judge(self._view(), account, ticket(body), by_call=True)
 
@@ -878,7 +887,7 @@ class Gateway:
                 raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")
             if target != MAIN and quantity % 1:
                 raise ValueError(f"{text(quantity)} {symbol}: a sub-account takes whole shares")
-        await self.do(Moved(self.now_ns(), source, target, cash, symbol, quantity, by, why))
+        await self.do(Transferred(self.now_ns(), source, target, cash, symbol, quantity, by, why))
         what = [f"{cash} USD"] if cash else []
         what += [f"{text(quantity)} {symbol}"] if quantity else []
         self._log("gateway_moved", source=source, target=target, what=" and ".join(what), by=by, why=why)
@@ -920,10 +929,10 @@ class Gateway:
         self._log("gateway_resumed", by=by, why=why)
 
 
-class _Rows(Sequence[ActivityRow]):
+class _ShownLines(Sequence[ActivityRow]):
     """The activities of a sub-account, made into rows as they are looked at."""
 
-    def __init__(self, lines: Sequence[ActivityLine]) -> None:
+    def __init__(self, lines: Sequence[NotedLine]) -> None:
         self._lines = lines
 
     def __len__(self) -> int:
@@ -935,7 +944,7 @@ class _Rows(Sequence[ActivityRow]):
     def __getitem__(self, place: slice) -> Sequence[ActivityRow]: ...
     def __getitem__(self, place: int | slice) -> ActivityRow | Sequence[ActivityRow]:
         if isinstance(place, slice):
-            return _Rows(self._lines[place])
+            return _ShownLines(self._lines[place])
         line = self._lines[place]
         return ActivityRow(line.id, line.time_ns, line.time_ns, line.fields)
 

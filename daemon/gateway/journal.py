@@ -16,9 +16,9 @@ import msgspec
 
 import daemon.gateway
 from daemon.engine.state_dir import StateDir, open_state_dir
-from daemon.gateway.books import Books, digest
-from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, Publish
-from daemon.gateway.step import Machine
+from daemon.gateway.books import Ledgers, digest
+from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn
+from daemon.gateway.step import Bookkeeper
 from daemon.host.latency import Buckets
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import CommitBatch, Entry, HashChain, JournalError, Snapshot, row_hash
@@ -29,7 +29,7 @@ COMMIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 STRATEGY = "gateway"  # in the place of a desk's, in the journal's identity
 _encoder = msgspec.json.Encoder(order="deterministic")
 _event_decoder: msgspec.json.Decoder[AnyGatewayEvent] = msgspec.json.Decoder(AnyGatewayEvent)
-_books_decoder = msgspec.json.Decoder(Books)
+_books_decoder = msgspec.json.Decoder(Ledgers)
 _NO_MARKET = hashlib.sha256(b"").hexdigest()
 
 
@@ -64,7 +64,7 @@ class GatewayJournal:
         self._snapshot_seq = self.machine.books.seq
 
     @property
-    def books(self) -> Books:
+    def books(self) -> Ledgers:
         """What the events have come to."""
         return self.machine.books
 
@@ -156,18 +156,18 @@ def encoded_effects(effects: Sequence[AnyGatewayEffect]) -> str:
 
 
 def _short(effect: AnyGatewayEffect) -> object:
-    if isinstance(effect, Publish):
-        return {"type": "Publish", "account": effect.account, "position_qty": effect.update.get("position_qty", "")}
+    if isinstance(effect, PassOn):
+        return {"type": "PassOn", "account": effect.account, "position_qty": effect.update.get("position_qty", "")}
     return effect
 
 
-def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tuple[Machine, int, bytes]:
+def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tuple[Bookkeeper, int, bytes]:
     """Return the machine at the journal's end, its last row, and the chain's head. Raises JournalError."""
     with reading(reader.path):
-        machine, last_id, head = Machine(Books(), guards), 0, reader.chain_head(0)
+        machine, last_id, head = Bookkeeper(Ledgers(), guards), 0, reader.chain_head(0)
         for snapshot in reader.newest_snapshots():
             if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
-                machine, last_id = Machine(books, guards), snapshot.event_id
+                machine, last_id = Bookkeeper(books, guards), snapshot.event_id
                 head = reader.chain_head(last_id)
                 break
         for entry in reader.entries(last_id):
@@ -180,7 +180,7 @@ def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tupl
         return machine, last_id, head
 
 
-def _books(snapshot: Snapshot) -> Books | None:
+def _books(snapshot: Snapshot) -> Ledgers | None:
     """Return the books of a snapshot; None where this code cannot read them."""
     try:
         return _books_decoder.decode(snapshot.state)
@@ -188,7 +188,7 @@ def _books(snapshot: Snapshot) -> Books | None:
         return None
 
 
-def _follow(machine: Machine, entry: Entry, head: bytes, last_id: int) -> list[AnyGatewayEffect]:
+def _follow(machine: Bookkeeper, entry: Entry, head: bytes, last_id: int) -> list[AnyGatewayEffect]:
     """Step one row. Raises Different for a row that is missing, damaged, or no event of this version."""
     if entry.id != last_id + 1:
         raise Different(f"row {last_id + 1} is missing")
@@ -224,7 +224,7 @@ def verify(file: Path, guards: Sequence[tuple[str, str]], tick: Callable[[int], 
     try:
         with reading(file):
             snapshots = {s.event_id: s for s in reader.snapshots()}
-            machine, head, last_id, code = Machine(Books(), guards), reader.chain_head(0), 0, own
+            machine, head, last_id, code = Bookkeeper(Ledgers(), guards), reader.chain_head(0), 0, own
             for entry in reader.entries():
                 effects = _follow(machine, entry, head, last_id)
                 head, last_id = entry.hash, entry.id

@@ -1,7 +1,7 @@
 """Market data for all clients over the account's only connections: streams are shared, REST is passed through.
 
-A `Line` is one stream of the broker, open while a client has it, subscribed to what all clients want together. A client
-is told that it is authenticated, or subscribed, when the broker has said so; a lost line closes its clients.
+A `SharedStream` is one of the broker's, open while a client has it, subscribed to what all clients want together. A
+client is told that it is authenticated, or subscribed, when the broker has said so; a lost stream closes its clients.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DayBars:
     rows: dict[int, DataMessage] = dataclasses.field(default_factory=dict)
 
 
-class Line:
+class SharedStream:
     """One path's stream of the broker.
 
     `publish` gets what came in one frame, `on_message` each message, `on_error` the broker's error that answers no
@@ -297,14 +297,14 @@ class RelayClient(DataStreamClient):
         return super(RelayClient, self).wants(message)
 
     def acknowledge(self) -> None:
-        """Send all that is subscribed now, and what the broker said after it."""
+        """SendOrder all that is subscribed now, and what the broker said after it."""
         super(RelayClient, self).acknowledge()
         owed, self.owed = self.owed, []
         for code in owed:
             self.error(code)
 
     def catch_up(self, symbols: Collection[str], earlier: Iterable[DataMessage]) -> None:
-        """Send the earlier bars of those symbols that are still subscribed; new ones follow."""
+        """SendOrder the earlier bars of those symbols that are still subscribed; new ones follow."""
         bars = self.subscribed.get("bars", set())
         messages = [message for message in earlier if message.symbol in bars]
         for first in range(0, len(messages), FRAME_MESSAGES):
@@ -333,7 +333,7 @@ class RelaySessions(DataSessions[RelayClient]):
         self._shutting: dict[str, asyncio.TimerHandle] = {}
         urls = {path: upstream.market_url(path) for path in CHANNELS}
         self.lines = {
-            path: Line(path, url, upstream, clock, self.publish, on_message, self._refused, self._lost, log)
+            path: SharedStream(path, url, upstream, clock, self.publish, on_message, self._refused, self._lost, log)
             for path, url in urls.items()
             if url
         }
@@ -385,7 +385,7 @@ class RelaySessions(DataSessions[RelayClient]):
             task.add_done_callback(self._tasks.discard)
         return 0
 
-    async def _catch_up(self, session: RelayClient, line: Line, symbols: set[str]) -> None:
+    async def _catch_up(self, session: RelayClient, line: SharedStream, symbols: set[str]) -> None:
         earlier: list[DataMessage] = []
         try:
             earlier = await line.since_open(symbols)

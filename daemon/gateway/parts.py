@@ -28,7 +28,7 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import parse_occ
-from daemon.gateway.books import Books, Moving, Part, Trade
+from daemon.gateway.books import DayFill, Ledgers, LinePart, Moving
 from daemon.gateway.events import MAIN
 
 CENT = Decimal("0.01")
@@ -40,7 +40,7 @@ UNKNOWN_LINE = "gateway_line_unowned"
 """The alarm of a line that is `main`'s because nobody else's it can be said to be."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class LedgerLine(msgspec.Struct, frozen=True):
     """A line of the ledger other than a fill; `date` is its own New York date."""
 
     id: str
@@ -60,12 +60,12 @@ class Division(msgspec.Struct, frozen=True):
     `early`: the parts were booked from the broker's positions, before the line came.
     """
 
-    parts: dict[str, Part]
+    parts: dict[str, LinePart]
     doubt: str = ""
     early: bool = False
 
 
-def line_of(row: Json) -> Line:
+def line_of(row: Json) -> LedgerLine:
     """Parse a row of the activities other than a fill. Raises Malformed."""
     moment = row.get("date") or row.get("transaction_time") or row.get("created_at")
     day = str(moment or "")[:10]
@@ -75,7 +75,7 @@ def line_of(row: Json) -> Line:
         raise wire.Malformed(f"date is {wire.shown(moment)}: expected YYYY-MM-DD, or a time") from None
     if row.get("transaction_time"):
         wire.time_ns(row["transaction_time"], "transaction_time")
-    return Line(
+    return LedgerLine(
         wire.required_text(row, "id"),
         wire.required_text(row, "activity_type"),
         wire.text(row.get("symbol")),
@@ -88,8 +88,8 @@ def line_of(row: Json) -> Line:
     )
 
 
-def divide(books: Books, line: Line, ex_date: str) -> Division:
-    """Return whose the line is. It changes nothing but what a later line of the same action needs (`Books.moving`)."""
+def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
+    """Return whose the line is. It changes only what a later line of the same action needs (`Ledgers.moving`)."""
     if line.kind in FEES:
         return _fee(books, line)
     if line.kind == CASH_IN_LIEU:
@@ -106,7 +106,7 @@ def divide(books: Books, line: Line, ex_date: str) -> Division:
         return _share_leg(books, line)
     if line.symbol and (line.kind in REORGANISED or line.kind in SPLITS):
         return _reorganisation(books, line)
-    own = {MAIN: Part(line.quantity, line.amount, abs(line.amount))}
+    own = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
     known = line.kind in TRANSFERS or line.kind in INCOME
     return Division(own, "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units")
 
@@ -135,13 +135,13 @@ def apportioned(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = 
 
 
 def _in_cash(shares: Mapping[str, Decimal], doubt: str = "") -> Division:
-    return Division({name: Part(amount=amount) for name, amount in shares.items() if amount}, doubt)
+    return Division({name: LinePart(amount=amount) for name, amount in shares.items() if amount}, doubt)
 
 
 # --- cash -------------------------------------------------------------------------------------------------------------
 
 
-def _fee(books: Books, line: Line) -> Division:
+def _fee(books: Ledgers, line: LedgerLine) -> Division:
     """By the fills of the fee's day: sale proceeds, sold units or contracts, as the fee's rule counts."""
     trades, weigh = books.trades.get(line.date, []), _rule_of(line.words)
     weights: dict[str, Decimal] = {}
@@ -155,7 +155,7 @@ def _fee(books: Books, line: Line) -> Division:
     return _in_cash(apportioned(line.amount, weights))
 
 
-def _rule_of(words: str) -> Callable[[Trade], Decimal]:
+def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
     """Return how a fee counts a fill, from its description: TAF by units sold, REG and SEC by proceeds, else contracts.
 
     Alpaca's descriptions begin with the fee's name: `TAF fee for proceed of 3 contracts …`, `REG fee …`, `ORF fee …`.
@@ -170,11 +170,11 @@ def _rule_of(words: str) -> Callable[[Trade], Decimal]:
     return _traded
 
 
-def _traded(trade: Trade) -> Decimal:
+def _traded(trade: DayFill) -> Decimal:
     return trade.quantity * trade.price * (100 if wire.is_option(trade.symbol) else 1)
 
 
-def _interest(books: Books, line: Line) -> Division:
+def _interest(books: Ledgers, line: LedgerLine) -> Division:
     """By cash: what is paid goes to who has some, what is charged to who owes some."""
     sign = 1 if line.amount >= 0 else -1
     weights = {name: max(sign * account.cash, ZERO) for name, account in books.accounts.items()}
@@ -183,7 +183,7 @@ def _interest(books: Books, line: Line) -> Division:
     return _in_cash(apportioned(line.amount, weights))
 
 
-def _income(books: Books, line: Line, ex_date: str) -> Division:
+def _income(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
     """By who held at the close before the ex-date; where none is known, before the line's own date."""
     held = books.held_before(line.symbol, ex_date or line.date)
     weights = {name: abs(quantity) for name, quantity in held.items() if quantity * line.amount > 0}
@@ -196,7 +196,7 @@ def _income(books: Books, line: Line, ex_date: str) -> Division:
     return _in_cash(apportioned(line.amount, weights), doubt)
 
 
-def _changed_hands(books: Books, line: Line) -> bool:
+def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
     """Whether others than today's holders may have held when the dividend was earned."""
     since = (date.fromisoformat(line.date) - timedelta(days=60)).isoformat()
     entries = books.held.get(line.symbol, [])
@@ -206,18 +206,18 @@ def _changed_hands(books: Books, line: Line) -> bool:
     return len(owners) > 1
 
 
-def _fraction(books: Books, line: Line) -> Division:
+def _fraction(books: Ledgers, line: LedgerLine) -> Division:
     """Cash for a fraction of a share, which is `main`'s: the others have whole ones."""
     holders = books.holders(line.symbol)
     fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1}
     owner = next(iter(fractions), MAIN) if len(fractions) == 1 else MAIN
-    return Division({owner: Part(line.quantity, line.amount)})
+    return Division({owner: LinePart(line.quantity, line.amount)})
 
 
 # --- shares and contracts ---------------------------------------------------------------------------------------------
 
 
-def _split(books: Books, line: Line) -> Division:
+def _split(books: Ledgers, line: LedgerLine) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
     held = books.holders(line.symbol)
     total = sum(held.values(), ZERO)
@@ -230,13 +230,13 @@ def _split(books: Books, line: Line) -> Division:
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
         new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
-        return Division({name: Part(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
+        return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
     if not total:
-        return Division({MAIN: Part(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
+        return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
     new = _whole_shares(held, (total + line.quantity) / total, total + line.quantity)
     names = held.keys() | new.keys()
     change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
-    return Division({name: Part(quantity, rescales=True) for name, quantity in change.items()})
+    return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
 
 
 def _whole_shares(old: Mapping[str, Decimal], ratio: Decimal, total: Decimal) -> dict[str, Decimal]:
@@ -250,19 +250,19 @@ def _whole_shares(old: Mapping[str, Decimal], ratio: Decimal, total: Decimal) ->
     return {**new, MAIN: left} if left or MAIN in old else new
 
 
-def _taken(books: Books, line: Line, change: Mapping[str, Decimal]) -> Division:
+def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
     """Take shares away whose replacement follows; they keep what they cost."""
     parts = {}
     cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
         holding = books.accounts[name].holdings.get(line.symbol)
         cost = ZERO if holding is None else holding.average * multiplier(line.symbol)
-        parts[name] = Part(quantity, cash.get(name, ZERO), cost * quantity)
+        parts[name] = LinePart(quantity, cash.get(name, ZERO), cost * quantity)
     books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
     return Division(parts)
 
 
-def _moving(books: Books, line: Line, symbol: str = "") -> Moving | None:
+def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None:
     """Return, and take out, what an earlier line of this action took away; None where that is not certain."""
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
     if len(alike) > 1 and not symbol:
@@ -273,7 +273,7 @@ def _moving(books: Books, line: Line, symbol: str = "") -> Moving | None:
     return alike[0]
 
 
-def _reorganisation(books: Books, line: Line) -> Division:
+def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
     """Names, mergers, offers, removals: what goes is the holders', what comes for it is theirs in the same parts."""
     held = books.holders(line.symbol)
     total = sum(held.values(), ZERO)
@@ -289,19 +289,22 @@ def _reorganisation(books: Books, line: Line) -> Division:
         new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
         cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
         return Division(
-            {n: Part(new.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO)) for n in sorted(new.keys() | cash.keys())}
+            {
+                n: LinePart(new.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO))
+                for n in sorted(new.keys() | cash.keys())
+            }
         )
     if not line.quantity and line.amount and held:
         return _in_cash(apportioned(line.amount, held))
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
-    return Division({MAIN: Part(line.quantity, line.amount, abs(line.amount))}, doubt)
+    return Division({MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}, doubt)
 
 
-def _contracts(books: Books, line: Line) -> Division:
+def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone."""
     early = books.settled.pop(line.symbol, None)
     if early is not None:
-        return Division({name: Part(-quantity) for name, quantity in early.items()}, early=True)
+        return Division({name: LinePart(-quantity) for name, quantity in early.items()}, early=True)
     side = -1 if line.quantity < 0 else 1
     held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}
     total = abs(sum(held.values(), ZERO))
@@ -312,17 +315,17 @@ def _contracts(books: Books, line: Line) -> Division:
     ended = {name: side * count for name, count in shares.items() if count}
     _note_ended(books, line, ended)
     cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})
-    return Division({name: Part(count, cash.get(name, ZERO)) for name, count in ended.items()})
+    return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in ended.items()})
 
 
-def _note_ended(books: Books, line: Line, ended: Mapping[str, Decimal]) -> None:
+def _note_ended(books: Ledgers, line: LedgerLine, ended: Mapping[str, Decimal]) -> None:
     contract = parse_occ(line.symbol)
     if contract is not None and line.kind in ("OPEXC", "OPASN"):
-        parts = {name: Part(count) for name, count in ended.items()}
+        parts = {name: LinePart(count) for name, count in ended.items()}
         books.moving.append(Moving(SHARE_LEG, line.date, f"{contract.root} {contract.strike:f}", parts))
 
 
-def _share_leg(books: Books, line: Line) -> Division:
+def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     """The shares of an exercise or an assignment, by whose contracts ended for them."""
     early = next((m for m in books.moving if (m.kind, m.symbol, m.total) == (EARLY, line.symbol, line.quantity)), None)
     if early is not None:
@@ -334,7 +337,7 @@ def _share_leg(books: Books, line: Line) -> Division:
     alike = [m for m in alike if abs(m.total) * 100 == abs(line.quantity)]
     if not alike:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
-        return Division({MAIN: Part(line.quantity, line.amount, -line.amount)}, doubt)
+        return Division({MAIN: LinePart(line.quantity, line.amount, -line.amount)}, doubt)
     books.moving.remove(alike[0])
     contracts = {name: abs(part.quantity) for name, part in alike[0].parts.items()}
     whole = sum(contracts.values(), ZERO)
@@ -342,7 +345,7 @@ def _share_leg(books: Books, line: Line) -> Division:
     sign = 1 if line.quantity > 0 else -1
     return Division(
         {
-            name: Part(sign * count * abs(line.quantity) / whole, cash.get(name, ZERO), -cash.get(name, ZERO))
+            name: LinePart(sign * count * abs(line.quantity) / whole, cash.get(name, ZERO), -cash.get(name, ZERO))
             for name, count in contracts.items()
         }
     )

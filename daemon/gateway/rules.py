@@ -18,7 +18,7 @@ from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import price_step
-from daemon.gateway.books import LOST, Books, GatewayOrder
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
@@ -29,7 +29,7 @@ DENIED = "gateway: "
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Permit:
     """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first.
 
     `beyond` is the limit in USD with which an exit has to leave so that it crosses no order of a person.
@@ -41,10 +41,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class OrderView:
     """What the rules look at besides the books: prices in USD a share, and the limits."""
 
-    books: Books
+    books: Ledgers
     prices: Mapping[str, Decimal]
     limits: AccountLimits
     tables: Mapping[str, SubAccountTable]
@@ -53,8 +53,8 @@ class View:
 
 
 def judge(
-    view: View, account: str, order: Ticket, *, replaced: GatewayOrder | None = None, by_call: bool = False
-) -> Verdict:
+    view: OrderView, account: str, order: Ticket, *, replaced: GatewayOrder | None = None, by_call: bool = False
+) -> Permit:
     """Return what an order may do. `replaced` is the working order in whose place it comes. Raises `Refusal`.
 
     `by_call`: the broker's own call closes it, which a person's order does not keep back.
@@ -76,12 +76,12 @@ def judge(
     against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
     if order.sign < 0:
         _is_held(view, account, order, replaced)
-        return Verdict(ZERO, against, beyond)
+        return Permit(ZERO, against, beyond)
     _may_add(view, account, order, price, replaced)
-    return Verdict(price, against)
+    return Permit(price, against)
 
 
-def may_exercise(view: View, account: str, symbol: str) -> None:
+def may_exercise(view: OrderView, account: str, symbol: str) -> None:
     """Raise the refusal of an exercise that takes more than a sub-account has: cash for a call, shares for a put."""
     books, contract = view.books, parse_occ(symbol)
     shares = books.accounts[account].quantity(symbol) * multiplier(symbol)
@@ -105,7 +105,7 @@ def has_one_name(order: Ticket) -> bool:
     return order.contract is not None or re.fullmatch(SYMBOL, order.symbol) is not None
 
 
-def closed_symbols(books: Books) -> frozenset[str]:
+def closed_symbols(books: Ledgers) -> frozenset[str]:
     """Return the symbols that `main` is short in or sells short."""
     short = {symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0}
     for order in books.open_orders():
@@ -120,7 +120,7 @@ def _denied(words: str) -> Refusal:
     return forbidden(f"{DENIED}{words}")
 
 
-def _reserve_price(view: View, order: Ticket) -> Decimal:
+def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
     """Return its limit; without one what it costs now, or at its stop where that is more."""
     price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
     return price if price > 0 else Decimal("0.01")
@@ -134,7 +134,7 @@ def _units(order: Ticket, price: Decimal) -> Decimal:
 
 
 def _no_crossing(
-    view: View, account: str, order: Ticket, *, closes: bool, by_call: bool, replaced: GatewayOrder | None
+    view: OrderView, account: str, order: Ticket, *, closes: bool, by_call: bool, replaced: GatewayOrder | None
 ) -> tuple[str, ...]:
     """Alpaca's wash-trade rule over all sub-accounts; returns the siblings' entries that an exit sweeps away."""
     sweeps = []
@@ -157,7 +157,7 @@ def _no_crossing(
     return tuple(sweeps)
 
 
-def price_beyond(books: Books, order: Ticket) -> Decimal | None:
+def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
     """Return the limit one step beyond the person's limit orders that an exit would cross, None where it crosses none.
 
     No rule may cancel a person's order, and none may shut the way out. Where the market has left that order behind, the
@@ -191,7 +191,7 @@ def _crossing(order: Ticket, other: GatewayOrder) -> str:
 # --- never short ------------------------------------------------------------------------------------------------------
 
 
-def _is_held(view: View, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
+def _is_held(view: OrderView, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
     """A sub-account sells what it holds and no order of its own keeps."""
     books = view.books
     held = books.accounts[account].quantity(order.symbol)
@@ -217,7 +217,7 @@ def _is_held(view: View, account: str, order: Ticket, replaced: GatewayOrder | N
 # --- new risk ---------------------------------------------------------------------------------------------------------
 
 
-def _may_add(view: View, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
+def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
     """All limits on a purchase: the sub-account's rules, what is in doubt, its money, the account's limits."""
     table, books = view.tables[account], view.books
     _of_its_kind(table, order)
@@ -244,7 +244,7 @@ def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
         raise _denied(f"sub_account.{table.name}.symbols has no {root}")
 
 
-def _can_be_paid(view: View, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:
+def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:
     """The lesser of the sub-account's cash and of what the account has left."""
     power = min(buying_power(view.books, account), account_power(view.books)) + back
     if cost <= power:
@@ -254,12 +254,12 @@ def _can_be_paid(view: View, account: str, order: Ticket, cost: Decimal, back: D
     raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {power:.2f})")
 
 
-def buying_power(books: Books, account: str) -> Decimal:
+def buying_power(books: Ledgers, account: str) -> Decimal:
     """Return USD that a sub-account may still spend: its cash without what its own purchases keep."""
     return max(books.accounts[account].cash - books.reserved(account), ZERO)
 
 
-def account_power(books: Books) -> Decimal:
+def account_power(books: Ledgers) -> Decimal:
     """Return USD that the broker's account has left: its figure of the last report without what was taken since."""
     figure = wire.optional_decimal(books.broker_account, "non_marginable_buying_power")
     if figure is None:
@@ -269,7 +269,7 @@ def account_power(books: Books) -> Decimal:
     return max(figure - taken, ZERO)
 
 
-def _within_limits(view: View, account: str, order: Ticket, added: Decimal) -> None:
+def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal) -> None:
     """The sub-account's and the account's limits."""
     limits, table, books = view.limits, view.tables[account], view.books
     root = order.symbol if order.contract is None else order.contract.root
@@ -296,7 +296,7 @@ def _within_limits(view: View, account: str, order: Ticket, added: Decimal) -> N
             raise _denied(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
 
 
-def exposure(view: View, accounts: tuple[str, ...], root: str = "") -> Decimal:
+def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Decimal:
     """Return USD in holdings and in working purchases of sub-accounts, of one underlying or of all."""
     books, total = view.books, ZERO
     for name in accounts:
@@ -309,7 +309,7 @@ def exposure(view: View, accounts: tuple[str, ...], root: str = "") -> Decimal:
     return total
 
 
-def day_loss(view: View) -> Decimal:
+def day_loss(view: OrderView) -> Decimal:
     """Return USD that all sub-accounts but `main` lost since the first report of the day, negative for a gain."""
     books = view.books
     now = sum((books.worth(name, view.prices) for name in books.accounts if name != MAIN), ZERO)

@@ -63,7 +63,7 @@ TO_FILL_IN = '# strategy = "…"  # its strategy: a name, or a file of yours\n'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Order:
+class SetupRequest:
     """What `init` is asked for: the file to write, sub-accounts as text, and how the account is reached."""
 
     file: Path
@@ -75,7 +75,7 @@ class Order:
     keys_dir: str = ""  # the folder `keys` of state_dir
 
 
-async def init(order: Order, keys: Credentials) -> str:
+async def init(order: SetupRequest, keys: Credentials) -> str:
     """Write gateway.toml from what the account holds, and keys for each sub-account; returns what to say about it.
 
     Raises ConfigError for capital that the account does not have, and what `Upstream` and `load` raise.
@@ -120,7 +120,7 @@ async def init(order: Order, keys: Credentials) -> str:
     return "\n".join(words) + "\n"
 
 
-def _addresses(order: Order) -> dict[str, str]:
+def _addresses(order: SetupRequest) -> dict[str, str]:
     """Return the addresses that the options name; the others are the environment's, or Alpaca's."""
     if order.url:
         return served_at(order.url.rstrip("/"))

@@ -23,41 +23,41 @@ from daemon.gateway.books import (
     LOST,
     SENDING,
     UNKNOWN,
-    Books,
     GatewayOrder,
+    Ledgers,
+    LinePart,
     Moving,
-    Part,
     SubAccount,
     line_stamp,
     name_of_part,
 )
 from daemon.gateway.events import (
     MAIN,
-    Alarm,
-    Answered,
     AnyGatewayEffect,
     AnyGatewayEvent,
     CancelSibling,
     CloseTaken,
     FillsRead,
+    GatewayStarted,
     Halted,
     Missing,
-    Moved,
     Opened,
+    OrderAnswered,
+    OrderRefused,
     OrderTaken,
-    Publish,
+    OrderUnanswered,
+    PassOn,
     ReadFills,
-    Refused,
     ReplaceTaken,
     Reported,
     Resumed,
-    Send,
-    Started,
+    SendOrder,
     Suspended,
-    Unanswered,
+    Transferred,
     Updated,
+    Warn,
 )
-from daemon.gateway.parts import EARLY, UNKNOWN_LINE, Line, divide, line_of
+from daemon.gateway.parts import EARLY, UNKNOWN_LINE, LedgerLine, divide, line_of
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
@@ -70,11 +70,11 @@ TRANSFER = "JNLC"
 SHARES = "JNLS"
 
 
-class Machine:
+class Bookkeeper:
     """The books, and the one way to change them. `guards` are the guards' prefixes of order names, by sub-account."""
 
-    def __init__(self, books: Books | None = None, guards: Sequence[tuple[str, str]] = ()) -> None:
-        self.books = books or Books()
+    def __init__(self, books: Ledgers | None = None, guards: Sequence[tuple[str, str]] = ()) -> None:
+        self.books = books or Ledgers()
         self._guards = tuple(guards)
         self._effects: list[AnyGatewayEffect] = []
 
@@ -86,11 +86,11 @@ class Machine:
         match event:
             case OrderTaken() | ReplaceTaken() | CloseTaken():
                 self._take(event)
-            case Answered(name=name, row=row):
+            case OrderAnswered(name=name, row=row):
                 self._answer(name, row)
-            case Refused(name=name) | Missing(name=name):
+            case OrderRefused(name=name) | Missing(name=name):
                 self._doubt(name, LOST)
-            case Unanswered(name=name):
+            case OrderUnanswered(name=name):
                 self._doubt(name, UNKNOWN)
             case Updated(update=update):
                 self._update(update)
@@ -100,7 +100,7 @@ class Machine:
                 self._amend(order_id, lines)
             case Opened():
                 self._open(event)
-            case Moved():
+            case Transferred():
                 self._move(event)
             case Suspended(account=account, on=on):
                 books.accounts[account].suspended = on
@@ -108,7 +108,7 @@ class Machine:
                 books.halt = (event.reason, event.detail, event.until_date)
             case Resumed():
                 books.halt = None
-            case Started(code=code):
+            case GatewayStarted(code=code):
                 books.code = code
         return self._effects
 
@@ -142,7 +142,7 @@ class Machine:
         books.accounts[name].last_equity += capital
         books.move(MAIN, name, capital, "", ZERO)
 
-    def _move(self, event: Moved) -> None:
+    def _move(self, event: Transferred) -> None:
         """Move it, and note it in both activities, as the broker notes a journal between two accounts."""
         books = self.books
         if event.target not in books.accounts:
@@ -201,7 +201,7 @@ class Machine:
         books.keep(order)
         for name in order.against:
             self._do(CancelSibling(name))
-        self._do(Send(event.name, how))
+        self._do(SendOrder(event.name, how))
 
     def _answer(self, name: str, row: Json) -> None:
         """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""
@@ -281,7 +281,7 @@ class Machine:
         """Take an update: the order's row, its fill, and the news for who owns it."""
         row = update["order"]
         if not wire.text(row.get("symbol")):  # a parent of several legs: nothing of it is booked here
-            self._do(Alarm("gateway_order_unreadable", f"order {row.get('id')} of several legs: by the next report"))
+            self._do(Warn("gateway_order_unreadable", f"order {row.get('id')} of several legs: by the next report"))
             return
         order, event = self._order_of(row), str(update.get("event") or "")
         self.books.show(order, row, amended=event in AMENDMENTS)
@@ -296,7 +296,7 @@ class Machine:
             told = {**update, "order": order.row}
             if "position_qty" in update:
                 told["position_qty"] = text(position)
-            self._do(Publish(order.account, told))
+            self._do(PassOn(order.account, told))
 
     def _end_replacements(self, old: GatewayOrder) -> None:
         """End what was to come in the place of an order that the broker did not replace."""
@@ -349,12 +349,12 @@ class Machine:
         amending = [row for row in lines if amends(row)]
         books.lines |= {str(row["id"]): (books.now_ns, {}) for row in amending}
         if order is None or order.base:
-            self._do(Alarm("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
+            self._do(Warn("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
             return
         try:
             stands = standing(lines)
         except wire.Malformed as odd:
-            self._do(Alarm("gateway_fill_amended", f"order {order.name}: {odd}"))
+            self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
         known = [ledger_fill(row).cumulative for row in lines if not amends(row)]
         amended_ns = max((amendment.time_ns for amendment in stands.amendments), default=order.amended_ns)
@@ -366,7 +366,7 @@ class Machine:
                 books.note(account, row)
         if changed.quantity or changed.amount:
             words = f"{order.account}: {order.name}: {text(changed.quantity)} {order.symbol}, {changed.amount} USD"
-            self._do(Alarm("gateway_fill_amended", words))
+            self._do(Warn("gateway_fill_amended", words))
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -415,7 +415,7 @@ class Machine:
         if order is not None:
             books.fill(order, fill.cumulative, fill.quantity, fill.price, row)
 
-    def _line(self, line: Line, row: Json, ex_date: str) -> None:
+    def _line(self, line: LedgerLine, row: Json, ex_date: str) -> None:
         """Book a line of the ledger in parts, once; an amended one takes its former parts back."""
         books = self.books
         known = books.lines.get(line.id)
@@ -424,8 +424,8 @@ class Machine:
                 return
             books.lines[f"{line.id} {line.status}"] = (books.now_ns, {})
             for name, part in (known[1] if known is not None else {}).items():
-                books.book(name, line.symbol, Part(-part.quantity, -part.amount, -part.cost))
-            self._do(Alarm("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
+                books.book(name, line.symbol, LinePart(-part.quantity, -part.amount, -part.cost))
+            self._do(Warn("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
             if line.status == "canceled":
                 return
         elif known is not None:
@@ -433,7 +433,7 @@ class Machine:
         division = divide(books, line, ex_date)
         books.lines[line.id] = (books.now_ns, division.parts)
         if division.doubt:
-            self._do(Alarm(UNKNOWN_LINE, division.doubt))
+            self._do(Warn(UNKNOWN_LINE, division.doubt))
         for name, part in division.parts.items():
             if not division.early:
                 books.book(name, line.symbol, part)
@@ -444,7 +444,7 @@ class Machine:
                     told["qty"] = text(part.quantity or self._part_of_quantity(line, part))
             books.note(books.accounts[name], told)
 
-    def _part_of_quantity(self, line: Line, part: Part) -> Decimal:
+    def _part_of_quantity(self, line: LedgerLine, part: LinePart) -> Decimal:
         """Return for how many shares a part of a cash line is, where the line names how many it pays for."""
         if not line.quantity or not line.amount:
             return ZERO
@@ -467,15 +467,15 @@ class Machine:
             beyond = books.broker_held.get(contract.root, ZERO) - sum(books.holders(contract.root).values(), ZERO)
             legs = {}
             for name, quantity in holders.items():
-                books.book(name, symbol, Part(-quantity))
+                books.book(name, symbol, LinePart(-quantity))
                 if shares and beyond == shares:
                     leg = quantity * 100 * contract.right
-                    legs[name] = Part(leg, -leg * contract.strike, leg * contract.strike)
+                    legs[name] = LinePart(leg, -leg * contract.strike, leg * contract.strike)
                     books.book(name, contract.root, legs[name])
             books.settled[symbol] = holders
             if legs:
                 books.moving.append(Moving(EARLY, contract.expiry, contract.root, legs))
-                self._do(Alarm("gateway_exercised", f"{symbol}: {text(shares)} {contract.root} for it"))
+                self._do(Warn("gateway_exercised", f"{symbol}: {text(shares)} {contract.root} for it"))
 
     def _compare(self, asked_ns: int) -> None:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
@@ -496,7 +496,7 @@ class Machine:
         lasting = tuple(w for since, w in books.differences.values() if books.now_ns - since >= LASTS_NS)
         for words in lasting:
             if words not in books.doubts:
-                self._do(Alarm("gateway_differs", words))
+                self._do(Warn("gateway_differs", words))
         books.doubts = lasting
 
     def _begin_day(self) -> None:
@@ -511,6 +511,6 @@ class Machine:
             books.halt = None
 
 
-def _turn(line: Line) -> int:
+def _turn(line: LedgerLine) -> int:
     """Return the place of a line among those of one report, as a desk books them."""
     return turn(Activity(line.id, line.kind, line.symbol, line.quantity, line.price, line.amount, line.status, 0))

@@ -33,7 +33,7 @@ from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS
-from daemon.gateway.books import Books
+from daemon.gateway.books import Ledgers
 from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
 from daemon.host.time.clock import Clock
@@ -172,7 +172,7 @@ class Upstream:
             before = now
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
-    async def report(self, books: Books) -> Reported:
+    async def report(self, books: Ledgers) -> Reported:
         """Read the account; of orders and lines only what the books do not have yet."""
         asked_ns = self._clock.now_ns()
         since_ns = wire.day_start_ns(min(asked_ns, books.reported_ns or asked_ns)) - DAY_NS
@@ -206,7 +206,7 @@ class Upstream:
         )
 
     async def _left_out(
-        self, books: Books, orders: Mapping[str, Json], lines: Sequence[Json]
+        self, books: Ledgers, orders: Mapping[str, Json], lines: Sequence[Json]
     ) -> tuple[list[Json], list[str]]:
         """Read orders that no list has: working ones by the books that ended, and those that a fill names.
 
@@ -317,7 +317,7 @@ def _sent(value: Any) -> Any:
     return value
 
 
-def _is_news(books: Books, row: Json) -> bool:
+def _is_news(books: Ledgers, row: Json) -> bool:
     """Return whether the books have not booked this line of the ledger."""
     line, status = str(row.get("id")), str(row.get("status") or "")
     if row.get("activity_type") == "FILL" and not amends(row):

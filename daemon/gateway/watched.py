@@ -25,7 +25,7 @@ from strategies.kit.units import SECOND_NS
 EVERY_S = 1.0
 
 
-class Watched(Collector):
+class GatewayStatusFile(Collector):
     """The newest status of one gateway, in `folder` and as a collector."""
 
     def __init__(self, server: GatewayServer, folder: Path) -> None:

@@ -27,14 +27,14 @@ class SubAccountStatus(msgspec.Struct, frozen=True):
     positions: dict[str, str] = {}
 
 
-class Figures(msgspec.Struct, frozen=True):
+class AccountFigures(msgspec.Struct, frozen=True):
     """Cash and equity of all sub-accounts, or of the broker; "" where it did not say."""
 
     cash: str
     equity: str = ""
 
 
-class Stated(msgspec.Struct, frozen=True):
+class StatedAccount(msgspec.Struct, frozen=True):
     """The account behind the gateway."""
 
     account: str
@@ -44,12 +44,12 @@ class Stated(msgspec.Struct, frozen=True):
 class StatusFile(msgspec.Struct, frozen=True):
     """What is read of the file."""
 
-    account: Stated
+    account: StatedAccount
     ready: bool
     away: str
     accounts: tuple[SubAccountStatus, ...]
-    sum: Figures
-    broker: Figures
+    sum: AccountFigures
+    broker: AccountFigures
     halt: dict[str, str] | None = None
     differences: tuple[str, ...] = ()
 

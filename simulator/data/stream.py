@@ -31,7 +31,7 @@ BY_SUBSCRIPTION = ("/v2/sip", "/v1beta1/opra")
 class FaultyClient(DataStreamClient):
     """One socket of a data stream, from the upgrade to its end."""
 
-    hub: Hub
+    hub: FaultyHub
     mute: bool = False  # nothing is sent any more
     deaf: bool = False  # data are cut, control messages go on
     dark: bool = False  # half-open: nothing is read or sent
@@ -137,7 +137,7 @@ class FaultyClient(DataStreamClient):
         return super(FaultyClient, self).ended(now_ns) or (self.dark and now_ns >= self.dead_until_ns)
 
 
-class Hub(DataSessions[FaultyClient]):
+class FaultyHub(DataSessions[FaultyClient]):
     """The sessions of one server's data streams, and what is published to them."""
 
     def __init__(self, venue: Brokerage) -> None:

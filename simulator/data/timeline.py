@@ -14,7 +14,7 @@ from typing import Any
 
 from daemon.alpaca_api.messages import DataMessage
 from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
-from simulator.data.stream import TEST_SYMBOL, Hub
+from simulator.data.stream import TEST_SYMBOL, FaultyHub
 from simulator.faults import Context
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
 from simulator.prices.tape import midnight_ns, new_york_date
@@ -36,7 +36,7 @@ _BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
 class Timeline:
     """The events of one server's tape, each at its simulated time."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: FaultyHub) -> None:
         self.hub = hub
         self.venue = hub.venue
         self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then

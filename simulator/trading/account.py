@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 
-from daemon.alpaca_api.books import AlpacaPosition, Books, PositionChange
+from daemon.alpaca_api.books import AccountBooks, AlpacaPosition, PositionChange
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.tape import new_york_date
 from simulator.trading.orders import AlpacaOrder
 
 
-class Account(Books):
+class Account(AccountBooks):
     """The books behind one pair of keys. `cash` in USD; `level` is the approved option level, 0 to 3.
 
     `margin` is the multiplier of the buying power: 2, or 1 for an account that buys for its cash alone. With `settles`

@@ -12,7 +12,7 @@ from simulator.trading.account import Account
 from simulator.trading.backend import Trading
 
 
-class ActivityStreamServer(activity_stream.ActivityStreamServer[Account]):
+class FaultyActivityStream(activity_stream.ActivityStreamServer[Account]):
     """The endpoint for all accounts of one server."""
 
     def __init__(self, trading: Trading) -> None:

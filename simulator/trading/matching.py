@@ -21,7 +21,7 @@ from daemon.alpaca_api.wire import fill_fields, multiplier, stamp, text
 from simulator.trading.account import Account, fault_context
 from simulator.trading.order_rules import check, check_price_grid
 from simulator.trading.orders import AlpacaOrder, triggers
-from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -32,7 +32,7 @@ MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})
 class Matching:
     """The orders of all accounts of one server; its methods run on the server's loop."""
 
-    def __init__(self, venue: Brokerage, trade_stream: TradeStreamServer) -> None:
+    def __init__(self, venue: Brokerage, trade_stream: FaultyTradeStream) -> None:
         self.venue = venue
         self.trade_stream = trade_stream
         self.changed = asyncio.Event()

@@ -13,7 +13,7 @@ from strategies.kit.units import SECOND_NS
 ACCOUNT = web.RequestKey("account", Account)
 
 
-class TradingRest(trading_rest.TradingRest[Account]):
+class FaultyTradingRest(trading_rest.TradingRest[Account]):
     """The handlers of one server."""
 
     def __init__(self, trading: Trading) -> None:

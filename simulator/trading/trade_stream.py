@@ -29,7 +29,7 @@ class FaultyClient(TradeStreamClient):
     black: bool = False
 
 
-class TradeStreamServer(TradeSessions[FaultyClient]):
+class FaultyTradeStream(TradeSessions[FaultyClient]):
     """All sessions of the trading stream of one server."""
 
     TICKING = ("socket_drop", "socket_close", "socket_black_hole", "ping_silence")

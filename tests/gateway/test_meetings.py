@@ -14,10 +14,10 @@ import pytest
 
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
-from daemon.gateway.books import Books, GatewayOrder, Part, Trade
+from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart
 from daemon.gateway.config import AccountLimits, load_gateway
-from daemon.gateway.events import MAIN, AnyGatewayEffect, FillsRead, Moved, Opened, ReadFills, Reported
-from daemon.gateway.step import Machine
+from daemon.gateway.events import MAIN, AnyGatewayEffect, FillsRead, Opened, ReadFills, Reported, Transferred
+from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
@@ -204,7 +204,7 @@ async def test_what_is_moved_is_neither_gain_nor_loss_of_the_day(tmp_path: Path)
 
 
 def test_a_guards_old_order_does_not_hide_the_orders_of_this_minute() -> None:
-    books = Books(now_ns=OPEN_NS)
+    books = Ledgers(now_ns=OPEN_NS)
     for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("guard-1", OPEN_NS - DAY_NS, {})):
         books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body))
     assert [order.name for order in books.taken_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
@@ -372,7 +372,7 @@ async def test_what_filled_while_it_was_dead_counts_on_its_own_day(tmp_path: Pat
         alpaca.clock.jump_to(OPEN_NS + DAY_NS + 5 * 60 * SECOND_NS)  # Tuesday, 9:35
         async with gateway_on(alpaca, tmp_path) as s:
             assert s.held("b") == {"SPY": dec(2)}
-            assert s.books.trades == {"2025-06-02": [Trade("b", "SPY", 1, dec(2), dec(490))]}
+            assert s.books.trades == {"2025-06-02": [DayFill("b", "SPY", 1, dec(2), dec(490))]}
             assert s.books.held_before("SPY", "2025-06-03") == {"b": dec(2)}
 
 
@@ -418,15 +418,15 @@ async def test_an_order_that_fills_again_after_a_bust_is_booked(tmp_path: Path) 
         assert s.verified().difference == ""
 
 
-def _machine(**positions: str) -> Machine:
+def _machine(**positions: str) -> Bookkeeper:
     """A gateway that opened with these positions of `main` at 100 USD, and 10,000 USD for `a`."""
     rows = [{"symbol": s, "qty": q, "side": "long", "avg_entry_price": "100"} for s, q in positions.items()]
-    machine = Machine()
+    machine = Bookkeeper()
     machine.step(Opened(OPEN_NS, "PA1", {"cash": "50000"}, rows, [], [], {"a": dec(10000), "b": dec(0)}))
     return machine
 
 
-def _report(machine: Machine, at_ns: int, orders: list[Json], lines: list[Json]) -> list[AnyGatewayEffect]:
+def _report(machine: Bookkeeper, at_ns: int, orders: list[Json], lines: list[Json]) -> list[AnyGatewayEffect]:
     cash, held = machine.books.sums()
     rows = [{"symbol": s, "qty": str(q), "side": "long", "avg_entry_price": "1"} for s, q in held.items()]
     news = [line for line in lines if _is_news(machine.books, line)]
@@ -465,11 +465,11 @@ def test_a_bust_is_read_until_it_is_booked() -> None:
 
 
 def test_a_snapshots_orders_stand_as_they_were_taken() -> None:
-    books = Books(now_ns=OPEN_NS)
+    books = Ledgers(now_ns=OPEN_NS)
     for number, name in enumerate(("z", "m", "a")):
         at_ns = OPEN_NS + number * SECOND_NS
         books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body={"symbol": "SPY"}))
-    again = msgspec.json.decode(msgspec.json.encode(books, order="deterministic"), type=Books)
+    again = msgspec.json.decode(msgspec.json.encode(books, order="deterministic"), type=Ledgers)
     assert [order.name for order in again.taken_since(OPEN_NS + SECOND_NS)] == ["a", "m"]
 
 
@@ -487,8 +487,8 @@ async def test_the_account_is_opened_as_of_one_moment(tmp_path: Path) -> None:
 def test_contracts_that_a_person_sold_end_with_nothing() -> None:
     machine = _machine()
     books = machine.books
-    books.book("a", CALL, Part(dec(2), dec(-200), dec(200)))
-    books.book(MAIN, CALL, Part(dec(-2), dec(220), dec(-220)))
+    books.book("a", CALL, LinePart(dec(2), dec(-200), dec(200)))
+    books.book(MAIN, CALL, LinePart(dec(-2), dec(220), dec(-220)))
     tuesday_ns = OPEN_NS + DAY_NS
     _report(machine, tuesday_ns, [], [])
     # the broker holds none of them: nothing was exercised, and no shares come of it
@@ -499,10 +499,10 @@ def test_contracts_that_a_person_sold_end_with_nothing() -> None:
 def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> None:
     machine = _machine()
     books = machine.books
-    books.book("a", "SPY", Part(dec(3), dec(-300), dec(300)))
-    books.book("b", "SPY", Part(dec(2), dec(-200), dec(200)))
+    books.book("a", "SPY", LinePart(dec(3), dec(-300), dec(300)))
+    books.book("b", "SPY", LinePart(dec(2), dec(-200), dec(200)))
     books.held["SPY"] = [("2025-05-30", {"a": dec(3), "b": dec(2)})]
-    books.book("a", "SPY", Part(dec(-2), dec(110), dec(-110)))  # two of the new shares, before the lines come
+    books.book("a", "SPY", LinePart(dec(-2), dec(110), dec(-110)))  # two of the new shares, before the lines come
     row = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-02", "status": "executed", "net_amount": "0"}
     lines = [{**row, "id": "20250602000000000::1", "qty": "-5"}, {**row, "id": "20250602000000000::2", "qty": "10"}]
     _report(machine, OPEN_NS + SECOND_NS, [], lines)
@@ -514,7 +514,7 @@ def test_a_new_sub_accounts_capital_is_no_gain_of_the_day() -> None:
     machine = _machine()
     _report(machine, OPEN_NS + SECOND_NS, [], [])
     assert machine.books.day == ("2025-06-02", dec(10000))
-    machine.step(Moved(OPEN_NS + 2 * SECOND_NS, MAIN, "c", dec(700), "", dec(0), "gateway.toml", "capital"))
+    machine.step(Transferred(OPEN_NS + 2 * SECOND_NS, MAIN, "c", dec(700), "", dec(0), "gateway.toml", "capital"))
     assert machine.books.day == ("2025-06-02", dec(10700))
 
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from daemon.alpaca_api.wire import Json
-from daemon.gateway.books import Books, Part, SubAccount, Trade
+from daemon.gateway.books import DayFill, Ledgers, LinePart, SubAccount
 from daemon.gateway.events import MAIN
-from daemon.gateway.parts import Division, Line, apportioned, divide, line_of
+from daemon.gateway.parts import Division, LedgerLine, apportioned, divide, line_of
 from strategies.kit.units import SECOND_NS
 
 NOON_NS = 1_709_139_600 * SECOND_NS  # 2024-02-28 12:00 in New York
@@ -18,26 +18,26 @@ DAY, NEXT_DAY = "2024-02-28", "2024-02-29"
 dec = Decimal
 
 
-def books(**holdings: dict[str, object]) -> Books:
-    """Books of sub-accounts by name: symbol -> quantity, each share for 100 USD, and their cash."""
-    made = Books(number="PA1", now_ns=NOON_NS)
+def books(**holdings: dict[str, object]) -> Ledgers:
+    """Ledgers of sub-accounts by name: symbol -> quantity, each share for 100 USD, and their cash."""
+    made = Ledgers(number="PA1", now_ns=NOON_NS)
     for name, held in holdings.items():
         account = made.accounts.setdefault(name, SubAccount(name, f"PA1-{name}"))
         for symbol, quantity in held.items():
             if symbol == "cash":
                 account.cash = dec(str(quantity))
             else:
-                made.book(name, symbol, Part(dec(str(quantity)), cost=dec(str(quantity)) * 100))
+                made.book(name, symbol, LinePart(dec(str(quantity)), cost=dec(str(quantity)) * 100))
     return made
 
 
-def line(kind: str, symbol: str = "", quantity: str = "0", amount: str = "0", **more: str) -> Line:
+def line(kind: str, symbol: str = "", quantity: str = "0", amount: str = "0", **more: str) -> LedgerLine:
     row: Json = {"id": f"20240228120000000::{kind}-{symbol}-{quantity}-{amount}", "activity_type": kind, "date": DAY}
     row |= {"symbol": symbol, "qty": quantity, "net_amount": amount, "status": "executed", **more}
     return line_of(row)
 
 
-def booked(made: Books, division: Division, symbol: str) -> dict[str, Decimal]:
+def booked(made: Ledgers, division: Division, symbol: str) -> dict[str, Decimal]:
     """Book the parts; returns who then holds how much."""
     for name, part in division.parts.items():
         made.book(name, symbol, part)
@@ -71,14 +71,14 @@ def test_without_a_weight_all_of_it_is_mains() -> None:
 # --- fees -------------------------------------------------------------------------------------------------------------
 
 
-def traded(made: Books) -> Books:
+def traded(made: Ledgers) -> Ledgers:
     """`a` sold 30 shares at 100 and bought 2 contracts at 1.50; `b` sold 10 shares at 300 and 6 contracts at 1.00."""
     call = "SPY240301C00400000"
     made.trades[DAY] = [
-        Trade("a", "SPY", -1, dec(30), dec(100)),
-        Trade("a", call, 1, dec(2), dec("1.50")),
-        Trade("b", "QQQ", -1, dec(10), dec(300)),
-        Trade("b", call, -1, dec(6), dec("1.00")),
+        DayFill("a", "SPY", -1, dec(30), dec(100)),
+        DayFill("a", call, 1, dec(2), dec("1.50")),
+        DayFill("b", "QQQ", -1, dec(10), dec(300)),
+        DayFill("b", call, -1, dec(6), dec("1.00")),
     ]
     return made
 
@@ -139,7 +139,7 @@ def test_interest_goes_by_cash_and_is_charged_to_who_owes() -> None:
 
 def test_a_deposit_is_mains_without_a_doubt_and_what_nobody_knows_with_one() -> None:
     assert divide(books(a={"cash": 1}), line("CSD", amount="100"), "") == Division(
-        {MAIN: Part(dec(0), dec(100), dec(100))}
+        {MAIN: LinePart(dec(0), dec(100), dec(100))}
     )
     strange = divide(books(a={"SPY": 1}), line("ZZZ", amount="-7"), "")
     assert cash_of(strange) == {MAIN: dec(-7)}
@@ -171,7 +171,7 @@ def test_a_reverse_split_in_one_line_rescales_what_a_share_cost() -> None:
 def test_cash_for_a_fraction_is_whose_the_fraction_is() -> None:
     made = books(a={"SPY": 7}, main={"SPY": "5.5"})
     division = divide(made, line("CIL", "SPY", "-0.5", "33.00"), "")
-    assert division.parts == {MAIN: Part(dec("-0.5"), dec("33.00"))}
+    assert division.parts == {MAIN: LinePart(dec("-0.5"), dec("33.00"))}
 
 
 def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
@@ -205,8 +205,8 @@ def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
 
 def test_contracts_that_lapse_are_their_holders_and_a_short_one_is_mains() -> None:
     made = books(a={CALL: 2}, main={CALL: -1})
-    assert divide(made, line("OPEXP", CALL, "-2"), "").parts == {"a": Part(dec(-2))}
-    assert divide(made, line("OPASN", CALL, "1"), "").parts == {MAIN: Part(dec(1))}
+    assert divide(made, line("OPEXP", CALL, "-2"), "").parts == {"a": LinePart(dec(-2))}
+    assert divide(made, line("OPASN", CALL, "1"), "").parts == {MAIN: LinePart(dec(1))}
 
 
 def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> None:

@@ -12,7 +12,7 @@ import pytest
 from daemon.config.load import ConfigError, load
 from daemon.gateway.command import closed, show
 from daemon.gateway.config import client_keys, load_gateway
-from daemon.gateway.setup import Order, desk_file, init, parse_sub, shared_symbols
+from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
@@ -28,9 +28,11 @@ def broker(cash: str = "100000") -> AlpacaServer:
     return AlpacaServer(market(), clock_of_loop(OPEN_NS), accounts=[account])
 
 
-def order(folder: Path, url: str, *subs: str) -> Order:
+def order(folder: Path, url: str, *subs: str) -> SetupRequest:
     """What a person asks for."""
-    return Order(folder / "gateway.toml", subs, live=False, url=url, port=8433, state_dir=str(folder / "gateway"))
+    return SetupRequest(
+        folder / "gateway.toml", subs, live=False, url=url, port=8433, state_dir=str(folder / "gateway")
+    )
 
 
 async def test_init_writes_a_file_that_loads_and_keys_that_their_owner_alone_reads(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from daemon.dashboard.server import fleet_response
-from daemon.gateway.watched import Watched
+from daemon.gateway.watched import GatewayStatusFile
 from daemon.operator.gateway_view import STATUS_FILE, gateway_view
 from tests.support.gateway_stage import stage
 
@@ -20,7 +20,7 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         await s.until(lambda: bool(s.held("a")))
         await s.refused("b", 1, "sell")
         await s.settled()
-        watched = Watched(s.server, tmp_path)
+        watched = GatewayStatusFile(s.server, tmp_path)
         running = asyncio.create_task(watched.run())
         await s.until((tmp_path / STATUS_FILE).exists)
         running.cancel()

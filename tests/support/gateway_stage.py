@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from daemon.config.load import Credentials
 from daemon.config.tables import DeskSettings
-from daemon.gateway.books import Books
+from daemon.gateway.books import Ledgers
 from daemon.gateway.command import newcomers, opening
 from daemon.gateway.config import AccountLimits, ClientKeys, GatewaySettings, GatewayTable, SubAccountTable
 from daemon.gateway.gateway import Gateway
@@ -74,7 +74,7 @@ class Stage:
     log: LogRecorder
 
     @property
-    def books(self) -> Books:
+    def books(self) -> Ledgers:
         """The gateway's books."""
         return self.gateway.books
 

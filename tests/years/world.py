@@ -18,7 +18,7 @@ from simulator.clock import SimClock
 from simulator.faults import Faults
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from simulator.trading.activity_stream import ActivityStreamServer
+from simulator.trading.activity_stream import FaultyActivityStream
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.years.desk import DeskLives, take_the_place_of_threads
@@ -137,10 +137,10 @@ class World:
             lay_short_way(self.loop, self.network, self.server)
         loop = self.loop
 
-        async def pause(_server: ActivityStreamServer, account: WatchedAccount) -> None:
+        async def pause(_server: FaultyActivityStream, account: WatchedAccount) -> None:
             await account.next_activity(loop.now_ns)
 
-        ActivityStreamServer.pause = pause  # type: ignore[method-assign,assignment]
+        FaultyActivityStream.pause = pause  # type: ignore[method-assign,assignment]
         self.desk: DeskLives
         self._tables: dict[str, dict[str, object]] = {}
 

@@ -73,7 +73,7 @@ def _taking(take: Callable[..., Any], met: Callable[[int], None]) -> Callable[..
         "OrderTaken": TAKEN,
         "ReplaceTaken": TAKEN,
         "CloseTaken": TAKEN,
-        "Answered": ANSWERED,
+        "OrderAnswered": ANSWERED,
         "Refused": ANSWERED,
         "Updated": UPDATED,
         "Reported": REPORTED,
@@ -92,7 +92,7 @@ def _taking(take: Callable[..., Any], met: Callable[[int], None]) -> Callable[..
 def _acting(act: Callable[..., Any], met: Callable[[int], None]) -> Callable[..., Any]:
     @wraps(act)
     def acted(self: Any, effects: Any) -> Any:
-        if any(type(effect).__name__ == "Publish" for effect in effects):
+        if any(type(effect).__name__ == "PassOn" for effect in effects):
             met(UNTOLD)
         return act(self, effects)
 
