@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from daemon.gateway.events import MAIN
+from simulator.prices.tape import new_york_date
 from simulator.trading.account import Account
 from tests.chaos import verdict
 from tests.chaos.verdict import ZERO
@@ -38,15 +39,27 @@ def sum_apart(status: Json, account: Account) -> list[str]:
 def part(status: Json, desk: str, account: Account) -> Any:
     """The broker's account as it were if it had the desk's sub-account alone: cash and holdings of the gateway."""
     (row,) = (row for row in status["accounts"] if row["name"] == desk)
+    older = _amended_later(account)
     positions = {symbol: SimpleNamespace(qty=Decimal(text)) for symbol, text in row["positions"].items()}
     return SimpleNamespace(
         cash=Decimal(row["cash"]),
         positions=positions,
-        orders=account.orders,
+        orders={order_id: order for order_id, order in account.orders.items() if order_id not in older},
         trades=account.trades,
         activities=account.activities,
         by_client_id=account.by_client_id,
     )
+
+
+def _amended_later(account: Account) -> set[str]:
+    """Orders of which a fill was amended on a later date: a desk books the difference alone, in cash and positions."""
+    rows = (row for row in account.activities if row.fields.get("status") in ("canceled", "correct"))
+    amended = ((account.orders.get(str(row.fields.get("order_id"))), row.time_ns) for row in rows)
+    return {
+        order.id
+        for order, at_ns in amended
+        if order is not None and new_york_date(order.created_ns) != new_york_date(at_ns)
+    }
 
 
 def book_apart(books: Books, status: Json, desk: str, account: Account) -> list[str]:
