@@ -23,6 +23,7 @@ from daemon.alpaca_api.refusals import Refusal
 from daemon.app.live.desk import LiveDesk
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify as verify_desk
+from daemon.gateway import watched
 from daemon.gateway.config import load_gateway
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
@@ -249,6 +250,19 @@ class Floor(Person):
             return None
         return status_of(gateway)
 
+    def free_by_hand(self) -> dict[str, Decimal]:
+        """The shares that a person bought, which no panic sold, and that no sale keeps."""
+        free = super().free_by_hand()
+        self._note_calls()
+        mains = {order_id for order_id, owner in self.called.items() if owner == MAIN}
+        for trade in self.account.trades:
+            if trade.order_id in mains and trade.symbol in free:
+                free[trade.symbol] += trade.quantity
+        for order in self.account.working.values():
+            if order.id in mains and order.symbol in free:
+                free[order.symbol] -= order.left
+        return {symbol: quantity for symbol, quantity in free.items() if quantity > 0}
+
     def _note(self, who: str) -> Any:
         def note(kind: str, fields: Any) -> None:
             self.world.story.note(kind, {"who": who, **fields})
@@ -356,6 +370,7 @@ class Floor(Person):
     async def _all(self) -> None:
         async with self.world.server:
             take_the_place_of_threads(self._told)
+            watched.EVERY_S = LOOK_S  # nobody reads its status file here
             with self._laid():
                 everybody = [self.gateway, *self.stations]
                 for station in everybody:
