@@ -477,7 +477,7 @@ def test_a_fraction_is_within_its_bounds_or_refused_by_name(value: float) -> Non
 @pytest.mark.parametrize(
     ("key", "good", "bad"),
     [
-        ("desk.account_number", ("", "PA3ABC", "9" * 40), ("PA 3", "x" * 41, "PA-3", "PA3\n")),
+        ("desk.account_number", ("", "PA3ABC", "PA3-scalper_2", "9" * 80), ("PA 3", "x" * 81, "PA/3", "PA3\n")),
         ("feed.warm_up_min", (1, 600), (0, -1, 1.5)),
         ("feed.silence_s", (1,), (0,)),
         ("feed.repair_s", (1,), (0,)),
