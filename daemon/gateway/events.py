@@ -193,7 +193,7 @@ class GatewayEffect(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
 
 
 class SendOrder(GatewayEffect, frozen=True):
-    """SendOrder the order `name` to the broker; `how` is post, replace or close."""
+    """Send the order `name` to the broker; `how` is post, replace or close."""
 
     name: str
     how: str

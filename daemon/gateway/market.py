@@ -297,14 +297,14 @@ class RelayClient(DataStreamClient):
         return super(RelayClient, self).wants(message)
 
     def acknowledge(self) -> None:
-        """SendOrder all that is subscribed now, and what the broker said after it."""
+        """Send all that is subscribed now, and what the broker said after it."""
         super(RelayClient, self).acknowledge()
         owed, self.owed = self.owed, []
         for code in owed:
             self.error(code)
 
     def catch_up(self, symbols: Collection[str], earlier: Iterable[DataMessage]) -> None:
-        """SendOrder the earlier bars of those symbols that are still subscribed; new ones follow."""
+        """Send the earlier bars of those symbols that are still subscribed; new ones follow."""
         bars = self.subscribed.get("bars", set())
         messages = [message for message in earlier if message.symbol in bars]
         for first in range(0, len(messages), FRAME_MESSAGES):

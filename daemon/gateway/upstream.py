@@ -14,7 +14,7 @@ from typing import Any
 
 from daemon.alpaca_api.wire import Json
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import USUAL_BACKOFF_S, accesses, endpoint, scale_of
+from daemon.brokers.alpaca.assemble import accesses, endpoint, trade_deadlines
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.rest.client import (
     READING,
@@ -27,8 +27,8 @@ from daemon.brokers.alpaca.rest.client import (
     an_object,
 )
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.trading.report import PAID_LATE, amends, ledger_fill
-from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
+from daemon.brokers.alpaca.trading.report import amends, ledger_fill
+from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
@@ -133,11 +133,6 @@ class Upstream:
         """POST /v2/positions/{symbol}/do-not-exercise."""
         post = partial(self._sender.client.post, f"/positions/{symbol}/do-not-exercise")
         await self._sender.ask(post, CallPriority.ENTRY)
-
-    async def suspend(self, *, on: bool) -> None:
-        """PATCH /v2/account/configurations: whether the broker refuses new orders of the whole account."""
-        patch = partial(self._changer.client.patch, "/account/configurations", {"suspend_trade": on})
-        await self._changer.ask(patch, CallPriority.EXIT)
 
     # --- what is passed through ---------------------------------------------------------------------------------------
 
@@ -244,32 +239,18 @@ class Upstream:
         if not symbol or not paid:
             return ""
         if (symbol, paid) not in self._ex_dates:
-            day = date.fromisoformat(paid)
             try:
-                rows = await self.reads.dividends_paid(symbol, (day - PAID_LATE).isoformat(), day.isoformat())
+                self._ex_dates[symbol, paid] = await self.reads.ex_date(symbol, date.fromisoformat(paid))
             except (BrokerError, wire.Malformed) as problem:
                 self._log("ex_date_unknown", symbol=symbol, problem=str(problem))
                 return ""
-            dates = {wire.text(row.get("ex_date")) for row in rows}
-            self._ex_dates[symbol, paid] = dates.pop() if len(dates) == 1 else ""
         return self._ex_dates[symbol, paid]
 
     # --- the streams --------------------------------------------------------------------------------------------------
 
     def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
         """Return the account's stream of trade updates."""
-        alpaca, scale = self._settings.alpaca, scale_of(self._settings)
-        deadlines = StreamDeadlines(
-            open_s=alpaca.handshake_timeout_s,
-            reply_s=alpaca.handshake_timeout_s,
-            ping_s=alpaca.ping_s,
-            pong_s=alpaca.ping_s,
-            close_s=2.0,
-            first_pause_s=0.5 * scale,
-            longest_pause_s=USUAL_BACKOFF_S * scale,
-            throttled_s=10 * scale,
-            unauthorized_s=60 * scale,
-        )
+        deadlines = trade_deadlines(self._settings)
         url = self._settings.address("trade_stream_url")
         return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)
 

@@ -331,6 +331,22 @@ def endpoint(settings: DeskSettings, keys: Credentials, url: str) -> Endpoint:
     return Endpoint(url, keys.key, keys.secret, deadlines, back_off)
 
 
+def trade_deadlines(settings: DeskSettings) -> StreamDeadlines:
+    """Return the deadlines and waits of the account's trade stream."""
+    alpaca, scale = settings.alpaca, scale_of(settings)
+    return StreamDeadlines(
+        open_s=alpaca.handshake_timeout_s,
+        reply_s=alpaca.handshake_timeout_s,
+        ping_s=alpaca.ping_s,
+        pong_s=alpaca.ping_s,
+        close_s=2.0,
+        first_pause_s=0.5 * scale,
+        longest_pause_s=USUAL_BACKOFF_S * scale,
+        throttled_s=10 * scale,
+        unauthorized_s=60 * scale,
+    )
+
+
 def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the symbols that a daily desk works on, quoted often, and those that it holds; a stop rests all day."""
     orders = [order.symbol for order in state.orders.values() if order.purpose != PROTECTION]
@@ -470,17 +486,6 @@ class AlpacaConnection:
     def _trade_stream(
         self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
     ) -> TradeStream:
-        alpaca, scale = self._settings.alpaca, self._scale
-        deadlines = StreamDeadlines(
-            open_s=alpaca.handshake_timeout_s,
-            reply_s=alpaca.handshake_timeout_s,
-            ping_s=alpaca.ping_s,
-            pong_s=alpaca.ping_s,
-            close_s=2.0,
-            first_pause_s=0.5 * scale,
-            longest_pause_s=30 * scale,
-            throttled_s=10 * scale,
-            unauthorized_s=60 * scale,
-        )
+        deadlines = trade_deadlines(self._settings)
         url = self._settings.address("trade_stream_url")
         return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)

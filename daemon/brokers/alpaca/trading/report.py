@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
@@ -228,7 +228,6 @@ T = TypeVar("T")
 
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
-PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
 CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA"}  # announced -> a line's kind
 RESTING = ("stop", "stop_limit")  # types of order
 BEFORE_OPEN_MIN = 9 * 60  # of New York's day: announcements are read again from then on
@@ -391,14 +390,11 @@ class Reporter:
             return line
         paid = new_york_date(line.time_ns)
         if (line.symbol, paid) not in self._ex_dates:
-            first = (paid - PAID_LATE).isoformat()
             try:
-                rows = await self._reads.dividends_paid(line.symbol, first, paid.isoformat())
+                self._ex_dates[line.symbol, paid] = await self._reads.ex_date(line.symbol, paid)
             except (RestError, Malformed) as problem:
                 self._log("ex_date_unknown", symbol=line.symbol, problem=str(problem))
-                rows = []
-            dates = {wire.text(row.get("ex_date")) for row in rows}
-            self._ex_dates[line.symbol, paid] = dates.pop() if len(dates) == 1 else ""
+                self._ex_dates[line.symbol, paid] = ""
         return msgspec.structs.replace(line, ex_date=self._ex_dates[line.symbol, paid])
 
     async def _changes_of_today(self, asked_ns: int) -> list[Activity]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import date, timedelta
 from functools import partial
 
 from msgspec import UnsetType
@@ -31,6 +32,8 @@ from daemon.brokers.alpaca.rest.client import (
 from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
 from strategies.kit.units import MILLISECOND_NS
+
+PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
 
 # --- reading the account ------------------------------------------------------------------------------------------
 
@@ -115,10 +118,21 @@ class TradingReads:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
         return await self._activities({"after": time_text(after_ns)})
 
-    async def dividends_paid(self, symbol: str, first: str, last: str) -> list[Raw]:
-        """Return the announced dividends of a share that are paid between two New York dates, both included."""
-        query = {"ca_types": "dividend", "symbol": symbol, "date_type": "payable_date", "since": first, "until": last}
-        return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+    async def ex_date(self, symbol: str, paid: date) -> str:
+        """Return the announced ex-date of the dividend that the ledger has at this New York date.
+
+        "" where none or several are announced. Raises RestError and Malformed.
+        """
+        query = {
+            "ca_types": "dividend",
+            "symbol": symbol,
+            "date_type": "payable_date",
+            "since": (paid - PAID_LATE).isoformat(),
+            "until": paid.isoformat(),
+        }
+        rows = a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+        dates = {text(row.get("ex_date")) for row in rows}
+        return dates.pop() if len(dates) == 1 else ""
 
     async def shares_changed(self, day: str) -> list[Raw]:
         """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""
