@@ -210,8 +210,9 @@ class Gateway:
 
     def _on_full(self) -> None:
         detail = "the journal's disk is full: exits are journaled into its reserve"
-        self._log("gateway_halted", reason="disk_full", detail=detail)
-        self.journal.take(Halted(self.now_ns(), "disk_full", detail, "gateway"))
+        event = Halted(self.now_ns(), "disk_full", detail, "gateway")
+        self._act(self.journal.take(event))
+        self._has_halted(event)
 
     async def _bug(self) -> None:
         """Raise the first exception of a spawned task: the process ends, and recovers at its next start."""
@@ -379,7 +380,7 @@ class Gateway:
         shown.positions = own.holdings
         level = str(books.broker_account.get("options_trading_level"))
         shown.level = int(level) if level.isdecimal() else 0
-        shown.configuration |= {"suspend_trade": own.suspended, "no_shorting": True}
+        shown.configuration = self.configuration(account)
         blocked = bool(books.broker_account.get("trading_blocked") or books.broker_account.get("account_blocked"))
         row = shown.figures(
             lambda held: self.price(held.symbol) or held.average, blocked=blocked, reserved=books.reserved(account)
@@ -800,7 +801,7 @@ class Gateway:
             raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
-        """SendOrder the close call; without a quantity of what is held, as far as the account has it left."""
+        """Send the close call; without a quantity of what is held, as far as the account has it left."""
         held = self.books.accounts[account].quantity(symbol)
         there = sum(self.books.holders(symbol).values(), ZERO)
         amount = min(held, there) if held > 0 else abs(held)
@@ -915,6 +916,9 @@ class Gateway:
 
     async def _halt(self, event: Halted) -> None:
         await self.do(event)
+        self._has_halted(event)
+
+    def _has_halted(self, event: Halted) -> None:
         self._log("gateway_halted", reason=event.reason, detail=event.detail)
         self._alarms.raise_for("gateway", "gateway_halted", f"{event.reason}: {event.detail}", self.now_ns())
 
