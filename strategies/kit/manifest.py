@@ -10,13 +10,15 @@ each, and hidden is members x hidden.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import msgspec
 
 from strategies.kit.contract import Spec
 
 FORMAT = 1
+FEWEST_IN_A_WINDOW = 2  # sessions, of which a deviation exists
 POLICY_FILE = "policy.onnx"
 MANIFEST_FILE = "manifest.json"
 
@@ -72,6 +74,60 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: Histogram  # numbers of actions, or the values of a continuous policy pooled over its outputs
 
 
+LEAD, RISK = "lead", "risk"
+"""What a version may claim: a lead over its best baseline, or a risk that it keeps."""
+
+
+class StatedClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version claims, and whether its tests prove it. Made by `training.evidence.risk` for a risk.
+
+    The figures below `sentence` are those of a stated risk, 0 in the claim of a lead. Volatilities are annual (252
+    sessions), of closes of equity; drawdowns and exposures are fractions of the equity. A risk is claimed for a desk
+    under the rules that the version was tested by (`Manifest.rules`), its risk overlay among them.
+
+    `volatility_low` and `volatility_high` are what one stretch of `window_sessions` sessions is held against: its
+    realised volatility lies between them with `probability`. `level` is the mean of that volatility over all stretches
+    of the tests, and `level_low` and `level_high` its 95 % interval: what is proven of the target.
+
+    Raises:
+        ValueError: a risk without a target, or a number that is not one of its kind.
+    """
+
+    kind: Literal["lead", "risk"]
+    proven: bool
+    sentence: str
+    volatility_target: float = 0.0
+    volatility_low: float = 0.0
+    volatility_high: float = 0.0
+    window_sessions: int = 60
+    probability: float = 0.0
+    drawdown_max: float = 0.0  # the equity below its highest close within `drawdown_sessions` sessions
+    drawdown_probability: float = 0.0  # that no deeper one comes within so many sessions
+    drawdown_sessions: int = 252
+    exposure_mean: float = 0.0  # of the tests
+    sharpe_loss_seen: float = 0.0  # a year: the smallest true loss that the tests would have found, 4 times in 5
+    level: float = 0.0
+    level_low: float = 0.0
+    level_high: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == LEAD:
+            return
+        for name in ("volatility_target", "volatility_high", "drawdown_max"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"claim: {name} is {value}; expected a number above 0 for a stated risk")
+        for name in ("probability", "drawdown_probability"):
+            value = getattr(self, name)
+            if not 0.0 < value < 1.0:
+                raise ValueError(f"claim: {name} is {value}; expected a number between 0 and 1")
+        if not 0.0 <= self.volatility_low < self.volatility_high or self.window_sessions < FEWEST_IN_A_WINDOW:
+            raise ValueError(
+                f"claim: volatility from {self.volatility_low} to {self.volatility_high} over {self.window_sessions} "
+                f"sessions; expected 0 or more, the low one first, over at least {FEWEST_IN_A_WINDOW}"
+            )
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`metrics` holds the figures on the untouched split, `hyperparameters` all that is needed to train again."""
 
@@ -95,6 +151,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     model_config_digest: str = ""  # SHA-256 of its canonical text
     members: int = 1  # policies in the graph, which answers with their mean
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
+    claim: StatedClaim | None = None  # None: nothing is claimed, as of a passive policy that nothing was asked of
 
 
 def config_text(manifest: Manifest) -> str:
