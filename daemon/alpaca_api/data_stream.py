@@ -440,16 +440,3 @@ class DataSessions(Generic[C]):
 
     def say(self, words: str) -> None:
         """What happens to a session, in words."""
-
-
-class Hub(DataSessions[DataStreamClient]):
-    """The data streams of one server."""
-
-    def __init__(
-        self,
-        accounts: StreamAccounts,
-        *,
-        limits: Mapping[str, int] | None = None,
-        on_wanted: Callable[[str, Channels], None] | None = None,
-    ) -> None:
-        super().__init__(accounts, DataStreamClient, limits=limits, on_wanted=on_wanted)

@@ -20,6 +20,7 @@ from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
+from daemon.host.failures import innermost
 from daemon.journal.outcomes import read_baskets
 from daemon.journal.trades import over_night
 from daemon.models.store import exported_as
@@ -212,7 +213,7 @@ async def _root(
             for task in watching:
                 task.cancel()
     except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
+        raise innermost(several) from None
     finally:
         await operator.close()
 

@@ -112,7 +112,8 @@ class GatewayOrder(msgspec.Struct):
     """An order of a sub-account. `row` is the broker's newest, {} until it showed one; `body` is what was asked for.
 
     `fills` are by the order's cumulative quantity: quantity and price; after a bust or a correction what stands of all
-    of them is under "amended". `base` was filled before the gateway opened.
+    of them is under "amended". `base` was filled before the gateway opened. One that `keeps_name` bears another name at
+    the broker: the close call made it, in the place of a client's order.
     """
 
     account: str
@@ -128,6 +129,7 @@ class GatewayOrder(msgspec.Struct):
     reserve: Decimal = ZERO
     replaces: str = ""
     closing: bool = False
+    keeps_name: bool = False
     base: Decimal = ZERO
     fills: dict[str, tuple[Decimal, Decimal]] = {}
     against: tuple[str, ...] = ()
@@ -178,8 +180,8 @@ class GatewayOrder(msgspec.Struct):
         return wire.optional_decimal(self.row or self.body, name)
 
     def shown(self) -> Json:
-        """Return the order object of REST and of trade updates."""
-        return self.row
+        """Return the order object of REST and of trade updates, under the name that its owner knows."""
+        return {**self.row, "client_order_id": self.name} if self.keeps_name else self.row
 
 
 class Ledgers(msgspec.Struct):

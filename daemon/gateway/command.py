@@ -43,6 +43,7 @@ from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
 from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
+from daemon.host.failures import innermost
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -179,17 +180,21 @@ def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
     clock = clock_of(settings.upstream)
     joined = clock.participant
     with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else None) as runner:
-        runner.run(_until_signalled(settings, keys, clock, folder))
+        runner.run(until_signalled(settings, keys, clock, folder))
     return 0
 
 
-async def _until_signalled(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
+async def until_signalled(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Raises as `serve`; of several failed tasks the first one's error."""
     log = Log(settings.upstream.log.level, settings.upstream.log.format)
     running = asyncio.ensure_future(serve(settings, keys, clock, log, folder))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await running
+        try:
+            await running
+        except BaseExceptionGroup as several:  # of its tasks: what ended the first ended all
+            raise innermost(several) from None
 
 
 # --- what would happen ------------------------------------------------------------------------------------------------

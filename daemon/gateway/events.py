@@ -57,13 +57,17 @@ class ReplaceTaken(GatewayEvent, frozen=True):
 
 
 class CloseTaken(GatewayEvent, frozen=True):
-    """The broker's own call is to close `quantity`; its order bears the broker's name, see `OrderAnswered`."""
+    """The broker's own call is to close `quantity`; its order bears the broker's name, see `OrderAnswered`.
+
+    With `for_order` it takes the place of a client's order `name`, which keeps that name towards its owner.
+    """
 
     account: str
     name: str
     symbol: str
     side: str
     quantity: Decimal
+    for_order: bool = False
 
 
 class OrderAnswered(GatewayEvent, frozen=True):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, overload
+from functools import partial
+from typing import Any, TypeVar, overload
 
 from msgspec.structs import replace
 
@@ -22,6 +23,7 @@ from daemon.alpaca_api.tickets import Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
+from daemon.brokers.alpaca.trading.report import amends
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine
@@ -68,6 +70,7 @@ from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.units import SECOND_NS
 
+T = TypeVar("T")
 ALL = "account"
 """In the place of a sub-account's name: everything."""
 QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
@@ -77,7 +80,6 @@ EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
-TOLD = ("reject_reason", "symbol", "cost_basis")  # of a refusal of the broker, what is of the order alone
 SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
 
@@ -349,21 +351,37 @@ class Gateway:
             await self._reported.wait_for(lambda: self._taken_in > begun)
 
     async def _read_fills(self, order_id: str) -> None:
-        """Read all fills of an order until the broker answers."""
-        failures = 0
+        """Read all fills of an order; the ledger has the amendment a moment after the stream."""
+        lines = await self._found(
+            partial(self.upstream.reads.order_fills, order_id), lambda rows: any(amends(row) for row in rows)
+        )
+        await self.do(FillsRead(self.now_ns(), order_id, lines))
+
+    async def _found(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        is_there: Callable[[T], bool],
+        is_moot: Callable[[], bool] = lambda: False,
+    ) -> T:
+        """Ask until an answer has what is looked for, or several answers in a row had not; returns the newest.
+
+        A failure is no answer: after one it backs off, for as long as the broker is away. `is_moot`: news came from
+        elsewhere, so the newest answer will do.
+        """
+        missing = failures = 0
         while True:
             try:
-                lines = await self.upstream.reads.order_fills(order_id)
+                answer = await ask()
             except (BrokerError, wire.Malformed) as error:
                 failures += 1
-                self._log("gateway_report_failed", problem=str(error), failures=failures)
+                if failures == 1:
+                    self._log("gateway_look_up_failed", problem=str(error))
                 await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
                 continue
-            if any(line.get("status") in ("canceled", "correct") for line in lines) or failures > MISSING_ANSWERS:
-                await self.do(FillsRead(self.now_ns(), order_id, lines))
-                return
-            failures += 1  # the ledger has the amendment a moment later
-            await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+            failures, missing = 0, missing + 1
+            if is_there(answer) or is_moot() or missing >= MISSING_ANSWERS:
+                return answer
+            await asyncio.sleep(LOOK_UP_S)
 
     # --- what clients read --------------------------------------------------------------------------------------------
 
@@ -491,7 +509,7 @@ class Gateway:
         try:
             return await asking
         except Refused as refused:
-            raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
+            raise refusal_of(refused) from None
         except Throttled:
             raise refusal("rate_limit") from None
         except NotSent as kept:
@@ -515,12 +533,24 @@ class Gateway:
         self._is_free(account, order.client_order_id)
         verdict = judge(self._view(), account, order)
         name = order.client_order_id or str(uuid.uuid4())
+        if verdict.by_call:
+            return await self._submit_by_call(account, order, name)
         sent = {**body, "client_order_id": name}
         if verdict.beyond is not None:
             sent |= {"type": "limit", "limit_price": text(verdict.beyond)}
             self._log("gateway_exit_priced", order=name, symbol=order.symbol, limit_price=text(verdict.beyond))
         event = OrderTaken(self.now_ns(), account, name, sent, verdict.reserve, verdict.against)
         return await self._taken(event, urgency_of(order))
+
+    async def _submit_by_call(self, account: str, order: Ticket, name: str) -> Json:
+        """Let the broker's own call close what an order sells, which a person's order keeps back; it keeps its name."""
+        await self._after_report()
+        async with self._call_of(order.symbol):
+            self._is_free(account, name)
+            verdict = judge(self._view(), account, order, by_call=True)
+            assert order.qty is not None
+            event = CloseTaken(self.now_ns(), account, name, order.symbol, order.side, order.qty, for_order=True)
+            return await self._call(event, verdict)
 
     async def _ready_for(self, account: str, order: Ticket) -> None:
         """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call."""
@@ -577,12 +607,12 @@ class Gateway:
             row = await self._send(event, urgency, wait_s)
             wire.order(row)
         except Refused as refused:
+            told = refusal_of(refused)
             if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
-                await self._without_answer(order)
-                raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
-            extra = {key: value for key, value in refused.extra.items() if key in TOLD}  # others are of the account
-            await self.do(OrderRefused(self.now_ns(), name, refused.status, refused.code, refused.message, extra))
-            raise Refusal(refused.status, refused.code, refused.message, **extra) from None
+                await self._without_answer(order)  # it may be this very order
+            else:
+                await self.do(OrderRefused(self.now_ns(), name, told.status, told.code, told.message, told.extra))
+            raise told from None
         except NotSent as kept:
             await self.do(OrderRefused(self.now_ns(), name, 503, None, str(kept), {}))
             raise Refusal(503, None, f"gateway: not sent: {kept}") from None
@@ -592,7 +622,7 @@ class Gateway:
             raise Refusal(504, None, "gateway: the broker has not answered: look the order up by its name") from None
         self._act(self.journal.take(OrderAnswered(self.now_ns(), name, row)))
         self._end_closing(name)
-        return row
+        return {**row, "client_order_id": name} if order.keeps_name else row
 
     async def _send(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority, wait_s: float) -> Json:
         match event:
@@ -637,48 +667,32 @@ class Gateway:
 
     async def _look_up(self, order: GatewayOrder) -> None:
         """Ask by its name until the broker shows it, or several times does not know it."""
-        missing, failures = 0, 0
-        while order.open and not order.known:
-            try:
-                row = await self.upstream.reads.order_by_client_id(order.name)
-            except (BrokerError, wire.Malformed):
-                failures += 1
-                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
-                continue
-            if row is not None:
-                await self.do(OrderAnswered(self.now_ns(), order.name, row))
-                return
-            missing += 1
-            if missing >= MISSING_ANSWERS:
-                await self.do(Missing(self.now_ns(), order.name))
-                return
-            await asyncio.sleep(LOOK_UP_S)
+        asking = partial(self.upstream.reads.order_by_client_id, order.name)
+        row = await self._found(asking, lambda row: row is not None, lambda: order.known or not order.open)
+        if row is not None:
+            await self.do(OrderAnswered(self.now_ns(), order.name, row))
+        elif order.open and not order.known:
+            await self.do(Missing(self.now_ns(), order.name))
 
     async def _look_up_closing(self, order: GatewayOrder) -> None:
         """Find the order of a close call by what it is: it bears the broker's name. Other sales wait meanwhile."""
-        name, missing, failures = order.name, 0, 0
+        name = order.name
         self._closing[name] = order.symbol
-        while missing < MISSING_ANSWERS:
-            try:
-                rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_S * SECOND_NS)
-            except (BrokerError, wire.Malformed):
-                failures += 1
-                await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
-                continue
-            alike = [row for row in rows if self._is_of_call(order, row)]
-            if len(alike) == 1:
-                await self.do(OrderAnswered(self.now_ns(), name, alike[0]))
-                break
-            missing += 1
-            await asyncio.sleep(LOOK_UP_S)
-        else:
-            await self.do(Missing(self.now_ns(), name))
+
+        async def alike() -> list[Json]:
+            rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_S * SECOND_NS)
+            return [row for row in rows if self._is_of_call(order, row)]
+
+        rows = await self._found(alike, lambda rows: len(rows) == 1)
+        event = OrderAnswered(self.now_ns(), name, rows[0]) if len(rows) == 1 else Missing(self.now_ns(), name)
+        await self.do(event)
         self._end_closing(name)
 
     def _is_of_call(self, order: GatewayOrder, row: Json) -> bool:
-        name, quantity = str(row.get("client_order_id")), wire.optional_decimal(row, "qty")
+        quantity, books = wire.optional_decimal(row, "qty"), self.books
         same = (row.get("symbol"), row.get("side"), row.get("type")) == (order.symbol, order.side, "market")
-        return same and quantity == order.quantity and name not in self.books.orders
+        strange = str(row.get("client_order_id")) not in books.orders and str(row["id"]) not in books.names
+        return same and quantity == order.quantity and strange
 
     def _end_closing(self, name: str) -> None:
         """End a close call: what waited for it is news now."""
@@ -783,13 +797,23 @@ class Gateway:
         if percent is not None and percent > 100:
             raise invalid("percentage must be between 0 and 100")
         await self._has_turn(account, exits=True)
+        await self._after_report()
+        async with self._call_of(symbol):
+            return await self._close(account, symbol, quantity, percent)
+
+    async def _after_report(self) -> None:
+        """Wait for a report that begins now, as the close call needs it. Raises `Refusal` where none comes."""
         try:
             await self.reported(self.settings.gateway.answer_s)
         except TimeoutError:
             raise Refusal(503, None, f"gateway: no report came: {self.away() or 'try again'}") from None
+
+    @contextlib.asynccontextmanager
+    async def _call_of(self, symbol: str) -> AsyncIterator[None]:
+        """The turn of one close call of a symbol, once the one before it has its answer."""
         async with self._turns.setdefault(symbol, asyncio.Lock()):
             await self._no_call_of(symbol)
-            return await self._close(account, symbol, quantity, percent)
+            yield
 
     async def _no_call_of(self, symbol: str) -> None:
         """Wait until no close call of a symbol is without an answer. Raises its refusal where one stays so."""
@@ -811,16 +835,19 @@ class Gateway:
         if amount <= 0:
             raise invalid("qty must be > 0")
         verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Permit(ZERO, ())
+        side, name = "sell" if held > 0 else "buy", f"close-{uuid.uuid4()}"
+        return await self._call(CloseTaken(self.now_ns(), account, name, symbol, side, amount), verdict)
+
+    async def _call(self, event: CloseTaken, verdict: Permit) -> Json:
+        """Send a close call that was judged; no news of its symbol is taken before its answer says whose they are."""
         if verdict.against and not await self._sweep(verdict.against):
             raise refusal("wash_trade")
-        name = f"close-{uuid.uuid4()}"
-        self._closing[name] = symbol
-        event = CloseTaken(self.now_ns(), account, name, symbol, "sell" if held > 0 else "buy", amount)
+        self._closing[event.name] = event.symbol
         try:
             return await self._taken(event, CallPriority.EXIT)
         except Refusal:
-            if self.books.orders[name].status == LOST:
-                self._end_closing(name)
+            if self.books.orders[event.name].status == LOST:
+                self._end_closing(event.name)
             raise
 
     def _closing_verdict(self, account: str, symbol: str, amount: Decimal) -> Permit:
@@ -951,6 +978,12 @@ class _ShownLines(Sequence[ActivityRow]):
             return _ShownLines(self._lines[place])
         line = self._lines[place]
         return ActivityRow(line.id, line.time_ns, line.time_ns, line.fields)
+
+
+def refusal_of(refused: Refused) -> Refusal:
+    """Return what a client hears of the broker's refusal: what is of the order alone, not of the account."""
+    told = {key: value for key, value in refused.extra.items() if key in ("reject_reason", "symbol", "cost_basis")}
+    return Refusal(refused.status, refused.code, refused.message, **told)
 
 
 def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:

@@ -27,7 +27,7 @@ from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError, Throt
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.tables import STOCK_FEEDS
 from daemon.core.session import new_york_minute
-from daemon.gateway.gateway import Gateway
+from daemon.gateway.gateway import Gateway, refusal_of
 from daemon.gateway.upstream import Upstream
 from daemon.host.time.clock import Clock
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -541,7 +541,7 @@ class MarketRelay:
         try:
             body = await self._answers.get(version, f"/{path}", request.query)
         except Refused as refused:
-            raise Refusal(refused.status, refused.code, refused.message, **refused.extra) from None
+            raise refusal_of(refused) from None
         except (Throttled, NotSent):  # of the broker, or of the gateway's own budget
             raise refusal("rate_limit") from None
         except (RestError, BrokerError) as error:

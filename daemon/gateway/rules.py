@@ -32,12 +32,14 @@ DENIED = "gateway: "
 class Permit:
     """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first.
 
-    `beyond` is the limit in USD with which an exit has to leave so that it crosses no order of a person.
+    `beyond` is the limit in USD with which an exit has to leave so that it crosses no order of a person; an exit leaves
+    `by_call`, the broker's own, where no limit is beyond that order.
     """
 
     reserve: Decimal
     against: tuple[str, ...]
     beyond: Decimal | None = None
+    by_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def judge(
 ) -> Permit:
     """Return what an order may do. `replaced` is the working order in whose place it comes. Raises `Refusal`.
 
-    `by_call`: the broker's own call closes it, which a person's order does not keep back.
+    `by_call`: the broker's own call closes it, which a person's order does not keep back here.
     """
     books = view.books
     held = books.accounts[account].quantity(order.symbol)
@@ -70,13 +72,14 @@ def judge(
     if order.symbol in closed_symbols(books) and not closes:
         raise _denied(f"{order.symbol} is closed to sub-accounts: {MAIN} is short in it, or sells it short")
     price = _reserve_price(view, order)
+    by_call = by_call or (replaced is None and closes and only_call_passes(books, order))
     beyond = None if by_call or replaced is not None or not closes else price_beyond(books, order)
     if beyond is not None:
         order = dataclasses.replace(order, type="limit", limit_price=beyond)
     against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
     if order.sign < 0:
         _is_held(view, account, order, replaced)
-        return Permit(ZERO, against, beyond)
+        return Permit(ZERO, against, beyond, by_call)
     _may_add(view, account, order, price, replaced)
     return Permit(price, against)
 
@@ -175,6 +178,21 @@ def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
         return None
     nearest = max(theirs) if order.sign < 0 else min(theirs)
     return nearest - order.sign * price_step(order.symbol, nearest)
+
+
+def only_call_passes(books: Ledgers, order: Ticket) -> bool:
+    """Return whether an order of a person keeps a sale at the market back, and no limit that fills is beyond it.
+
+    So it is with a person's purchase at the market, and with a stop. A sale with a limit, or for an auction, would not
+    be the same order as a call.
+    """
+    at_once = order.type == "market" and order.time_in_force == "day" and not order.extended_hours
+    if order.sign > 0 or order.qty is None or not at_once:
+        return False
+    stops = ("market", "stop", "stop_limit")
+    return any(
+        other.account == MAIN and other.side == "buy" and other.kind in stops for other in books.working(order.symbol)
+    )
 
 
 def _crossing(order: Ticket, other: GatewayOrder) -> str:

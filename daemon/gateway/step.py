@@ -195,9 +195,12 @@ class Bookkeeper:
             case _:
                 order = GatewayOrder(
                     event.account, event.name, event.symbol, event.side, SENDING, event.time_ns,
-                    quantity=event.quantity, closing=True,
+                    quantity=event.quantity, closing=True, keeps_name=event.for_order,
                 )  # fmt: skip
                 how = "close"
+                if event.for_order:
+                    words = f"{event.account}: {event.name}: {text(event.quantity)} {event.symbol}"
+                    self._do(Warn("gateway_exit_called", f"{words}: an order of a person is in its way"))
         books.keep(order)
         for name in order.against:
             self._do(CancelSibling(name))
@@ -212,10 +215,15 @@ class Bookkeeper:
             if strange is not None and strange is not order:
                 self._give(strange, order)  # its news came before the answer, as `main`'s
                 books.drop(name)
+                if order.keeps_name:
+                    books.drop(real)
+                    strange.name = books.names[strange.id] = name
+                    books.keep(strange)
                 books.show(strange, row)
                 return
-            books.drop(name)
-            order.name = real
+            if not order.keeps_name:
+                books.drop(name)
+                order.name = real
         rejected = order.status == REJECTED and not order.known  # the stream was faster than the answer
         books.show(order, {**row, "status": REJECTED} if rejected else row)
 
@@ -223,8 +231,8 @@ class Bookkeeper:
         """An order that was `main`'s for want of a name is this sub-account's: its fills move there."""
         books, size = self.books, multiplier(strange.symbol)
         giver, taker = books.accounts[strange.account], books.accounts[to.account]
+        strange.closing, strange.keeps_name = to.closing, to.keeps_name
         if giver is taker:
-            strange.closing = to.closing
             return
         for quantity, price in strange.fills.values():
             spent = strange.sign * quantity * price * size
@@ -243,7 +251,7 @@ class Bookkeeper:
             else type(trade)(to.account, trade.symbol, trade.side, trade.quantity, trade.price)
             for trade in books.trades.get(day, [])
         ]  # fmt: skip
-        strange.account, strange.closing = to.account, to.closing
+        strange.account = to.account
 
     def _doubt(self, name: str, status: str) -> None:
         """Note what is known of an order that the broker did not show; what it showed counts for more."""
@@ -293,7 +301,7 @@ class Bookkeeper:
             self._end_replacements(order)
         if order.account != MAIN:
             position = self.books.accounts[order.account].quantity(order.symbol)
-            told = {**update, "order": order.row}
+            told = {**update, "order": order.shown()}
             if "position_qty" in update:
                 told["position_qty"] = text(position)
             self._do(PassOn(order.account, told))

@@ -154,10 +154,19 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_unanswered": LogEvent(
         "warning", ("order", "problem"), "The broker has not answered for an order: it is looked up."
     ),
+    "gateway_look_up_failed": LogEvent(
+        "warning", ("problem",), "The broker has not answered a look-up: it is asked again until it does."
+    ),
     "gateway_exit_priced": LogEvent(
         "warning",
         ("order", "symbol", "limit_price"),
         "An exit met a person's working order, which no rule may cancel: it leaves with a limit beyond that order.",
+    ),
+    "gateway_exit_called": LogEvent(
+        "warning",
+        ("detail",),
+        "An exit met a person's purchase at the market or a stop: it leaves by the broker's own close call.",
+        alarm=True,
     ),
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."

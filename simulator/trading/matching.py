@@ -60,13 +60,16 @@ class Matching:
 
     # --- the life of an order ---------------------------------------------------------------------------------------
 
-    def submit(self, account: Account, body: dict[str, Any]) -> AlpacaOrder:
-        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`."""
+    def submit(self, account: Account, body: dict[str, Any], *, crosses: bool = False) -> AlpacaOrder:
+        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`.
+
+        One that `crosses` may meet the account's own orders.
+        """
         now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
         request = ticket(body)
         if request.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
-        intent, reserve = check(request, account, self.venue.market, now_ns)
+        intent, reserve = check(request, account, self.venue.market, now_ns, crosses=crosses)
         session = self._session_for(now_ns)
         order = AlpacaOrder(
             id=account.new_id(),
@@ -203,10 +206,8 @@ class Matching:
         if percent is not None:
             amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
         side = "sell" if held > 0 else "buy"
-        return self.submit(
-            account,
-            {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"},
-        )
+        body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
+        return self.submit(account, body, crosses=self.venue.rules.calls_cross)
 
     def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         """A person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""

@@ -22,10 +22,13 @@ from strategies.kit.units import HOUR_NS, SECOND_NS
 EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that expires today after close - 30 min
 
 
-def check(request: Ticket, account: Account, market: Market, now_ns: int) -> tuple[str, Decimal]:
+def check(
+    request: Ticket, account: Account, market: Market, now_ns: int, *, crosses: bool = False
+) -> tuple[str, Decimal]:
     """All rules in turn; returns the position intent in force and the price to reserve (USD a share).
 
-    Raises `Refusal` with the documented status, code and message of the first broken rule.
+    One that `crosses` may meet the account's own orders on the other side. Raises `Refusal` with the documented status,
+    code and message of the first broken rule.
     """
     _account_may_trade(account)
     _asset_is_known(request, market, now_ns)
@@ -39,7 +42,8 @@ def check(request: Ticket, account: Account, market: Market, now_ns: int) -> tup
     if request.contract is not None and intent.endswith("_to_open"):
         _not_too_late(request, request.contract, market, now_ns)
     price = _reserve_price(request, market, now_ns)
-    _no_crossing(request, intent, account)
+    if not crosses:
+        _no_crossing(request, intent, account)
     _quantity_is_available(request, intent, account, market, now_ns)
     _can_be_paid(request, intent, account, market, price, now_ns)
     return intent, price

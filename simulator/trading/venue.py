@@ -33,6 +33,7 @@ class Rules:
     fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
     free_plan: bool = False  # of market data: IEX and indicative option quotes alone
     venue_delay_s: float = 0.0  # between pending_new and new
+    calls_cross: bool = False  # the close call is no wash trade: whether Alpaca's is one, it does not say
     stop_elects: Literal["print", "bid"] = "print"  # what touches an option's stop sale: trades are at the middle
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.alpaca_api.data_stream import Channels, Hub
+from daemon.alpaca_api.data_stream import Channels, DataSessions, DataStreamClient
 from daemon.alpaca_api.messages import DataMessage
 from tests.alpaca_api.serving import NOW_NS, Two, logged_in, served
 from tests.support.simulator.stream_clients import error, eventually
@@ -16,7 +16,7 @@ def bars(*symbols: str) -> dict[str, object]:
 
 async def test_what_all_clients_want_is_told_once_for_each_change_and_shrinks_when_one_leaves() -> None:
     told: list[tuple[str, Channels]] = []
-    hub = Hub(Two(), on_wanted=lambda path, wanted: told.append((path, wanted)))
+    hub = DataSessions(Two(), DataStreamClient, on_wanted=lambda path, wanted: told.append((path, wanted)))
     async with served(hub.routes()) as address, logged_in(f"ws://{address}{PATH}", "PKONE") as one:
         await one.ask(bars("SPY"))
         async with logged_in(f"ws://{address}{PATH}", "PKTWO") as two:
@@ -35,7 +35,7 @@ async def test_what_all_clients_want_is_told_once_for_each_change_and_shrinks_wh
 
 async def test_symbols_beyond_the_limit_of_all_clients_are_refused_with_405_and_change_nothing() -> None:
     told: list[Channels] = []
-    hub = Hub(Two(), limits={PATH: 3}, on_wanted=lambda _, wanted: told.append(wanted))
+    hub = DataSessions(Two(), DataStreamClient, limits={PATH: 3}, on_wanted=lambda _, wanted: told.append(wanted))
     async with (
         served(hub.routes()) as address,
         logged_in(f"ws://{address}{PATH}", "PKONE") as one,
@@ -54,7 +54,7 @@ async def test_symbols_beyond_the_limit_of_all_clients_are_refused_with_405_and_
 
 
 async def test_a_message_goes_to_who_subscribed_to_it_on_its_path_alone() -> None:
-    hub = Hub(Two())
+    hub = DataSessions(Two(), DataStreamClient)
     async with (
         served(hub.routes()) as address,
         logged_in(f"ws://{address}{PATH}", "PKONE") as one,
@@ -69,7 +69,7 @@ async def test_a_message_goes_to_who_subscribed_to_it_on_its_path_alone() -> Non
 
 
 async def test_garbage_is_answered_with_400_and_disturbs_nobody() -> None:
-    hub = Hub(Two())
+    hub = DataSessions(Two(), DataStreamClient)
     async with (
         served(hub.routes()) as address,
         logged_in(f"ws://{address}{PATH}", "PKONE") as one,

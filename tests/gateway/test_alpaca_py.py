@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, stage, table
+from tests.support.simulator.trade_listeners import trade_updates
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)
@@ -32,7 +33,6 @@ with warnings.catch_warnings():
         ReplaceOrderRequest,
         StopOrderRequest,
     )
-    from alpaca.trading.stream import TradingStream
 
 pytestmark = pytest.mark.host_time
 
@@ -51,28 +51,9 @@ def buy(quantity: float, **more: Any) -> MarketOrderRequest:
     return MarketOrderRequest(symbol="SPY", qty=quantity, side=OrderSide.BUY, time_in_force=TimeInForce.DAY, **more)
 
 
-@contextlib.asynccontextmanager
-async def listening(s: Stage, name: str) -> AsyncIterator[list[Any]]:
-    """What the library's stream hands to its handler, from the moment that the gateway knows it listens."""
-    heard: list[Any] = []
-
-    async def hear(update: Any) -> None:
-        heard.append(update)
-
-    url = f"{s.url.replace('http', 'ws', 1)}/stream"
-    stream = TradingStream(KEYS[name].key, KEYS[name].secret, url_override=url)
-    stream.subscribe_trade_updates(hear)
-    forever: Any = stream._run_forever  # has no type hints; `run` cannot be used inside of a loop
-    running = asyncio.create_task(forever())
-    try:
-        await s.until(lambda: s.server.trade_stream.listeners(KEYS[name].key) == 1)
-        yield heard
-    finally:
-        while not running.done():  # its loop swallows a cancel that meets it at a bad moment
-            running.cancel()
-            await asyncio.wait({running}, timeout=1)
-        await asyncio.gather(running, return_exceptions=True)
-        await stream.close()
+def listening(s: Stage, name: str) -> contextlib.AbstractAsyncContextManager[list[Any]]:
+    """What the library's stream hears of a sub-account."""
+    return trade_updates(s.server.trade_stream, s.stream_url, KEYS[name].key, KEYS[name].secret)
 
 
 async def test_orders_positions_and_account_of_a_sub_account(tmp_path: Path) -> None:

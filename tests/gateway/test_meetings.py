@@ -16,7 +16,18 @@ from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
 from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart
 from daemon.gateway.config import AccountLimits, load_gateway
-from daemon.gateway.events import MAIN, AnyGatewayEffect, FillsRead, Opened, ReadFills, Reported, Transferred
+from daemon.gateway.events import (
+    MAIN,
+    AnyGatewayEffect,
+    CloseTaken,
+    FillsRead,
+    Opened,
+    OrderAnswered,
+    ReadFills,
+    Reported,
+    Transferred,
+    Updated,
+)
 from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
@@ -24,8 +35,11 @@ from daemon.pacing import TokenBucket
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
+from tests.support.simulator.trade_listeners import trade_updates
 
 ORDER = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "limit", "limit_price": "400", "time_in_force": "day"}
+CALLS_CROSS = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, calls_cross=True)
+"""Of a broker whose own close call is no wash trade."""
 dec = Decimal
 
 
@@ -295,6 +309,183 @@ async def test_the_close_call_sells_what_a_person_left_of_it(tmp_path: Path) -> 
         assert [(row["status"], row["body"]["qty"]) for row in rows] == [(200, "6")]  # 10 less the 4 that are gone
         await s.until(lambda: s.held("a") == {"SPY": dec(4)})
         assert not s.broker.account.positions
+
+
+# --- an exit that only a person's order keeps back --------------------------------------------------------------------
+
+
+def a_person_waits(s: Stage, kind: str = "stop") -> str:
+    """A person's purchase that works on; returns its id."""
+    prices = {"stop": {"stop_price": "900"}, "stop_limit": {"stop_price": "900", "limit_price": "901"}, "market": {}}
+    s.broker.faults.add("order_held_back", seconds=10_000)
+    fields = {"symbol": "SPY", "qty": "1", "side": "buy", "type": kind, **prices[kind]}
+    return str(s.broker.by_hand("place", **fields)["id"])
+
+
+def calls(s: Stage) -> list[str]:
+    """The close calls that the broker got."""
+    return [request.path for request in s.broker.requests if request.method == "DELETE"]
+
+
+@pytest.mark.parametrize("kind", ["stop", "stop_limit", "market"])
+async def test_an_exit_that_only_a_persons_order_keeps_back_leaves_by_the_brokers_call(
+    tmp_path: Path, kind: str
+) -> None:
+    keys = KEYS["a"]
+    async with (
+        stage(tmp_path, rules=CALLS_CROSS) as s,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+    ):
+        await hold(s, "a", 5)
+        theirs = a_person_waits(s, kind)
+        await s.until(lambda: theirs in s.books.names)
+        row = await s.place("a", 3, "sell", client_order_id="out-1")
+        assert (row["client_order_id"], row["qty"], row["side"]) == ("out-1", "3", "sell")
+        await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+        assert calls(s) == ["/v2/positions/SPY?qty=3"]
+        strange = s.broker.account.orders[row["id"]].client_order_id  # no call takes a name
+        assert strange != "out-1"
+        shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
+        assert (shown["id"], shown["status"], shown["client_order_id"]) == (row["id"], "filled", "out-1")
+        rows = (await s.ask("a", "GET", "/v2/orders", status="all"))[1]
+        assert ("out-1" in {r["client_order_id"] for r in rows}, strange in {r["client_order_id"] for r in rows}) == (
+            True,
+            False,
+        )
+        told = [m["data"] for m in heard if m["data"]["order"]["id"] == row["id"]]
+        assert ("fill" in {m["event"] for m in told}, {m["order"]["client_order_id"] for m in told}) == (
+            True,
+            {"out-1"},
+        )
+        assert (await s.refused("a", 1, client_order_id="out-1"))[2] == "client_order_id must be unique"
+        assert s.books.order_by_id(theirs).open  # type: ignore[union-attr]
+        assert "out-1: 3 SPY" in str(s.log.of("gateway_exit_called"))
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+async def test_an_exit_with_a_price_of_its_own_does_not_leave_by_a_call(tmp_path: Path) -> None:
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        theirs = a_person_waits(s)
+        await s.until(lambda: theirs in s.books.names)
+        for more in (
+            {"type": "limit", "limit_price": "510"},
+            {"time_in_force": "cls"},
+            {"type": "stop", "stop_price": "9"},
+        ):
+            assert (await s.refused("a", 5, "sell", **more))[0] == 403
+        assert calls(s) == []
+
+
+async def test_an_exit_by_call_sweeps_a_siblings_entry_too_and_sells_no_more_than_is_free(tmp_path: Path) -> None:
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        entry = await s.place("b", 3, type="limit", limit_price="490")
+        theirs = a_person_waits(s)
+        await s.until(lambda: theirs in s.books.names)
+        assert (await s.refused("a", 6, "sell"))[2].startswith("insufficient qty available for order (requested: 6")
+        await s.place("a", 3, "sell")
+        await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+        assert s.books.orders[entry["client_order_id"]].status == "canceled"
+        await s.settled()
+
+
+async def test_a_call_that_the_broker_refuses_too_is_the_exits_refusal_and_tells_nothing_of_the_account(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        theirs = a_person_waits(s)
+        await s.until(lambda: theirs in s.books.names)
+        body = {"symbol": "SPY", "qty": "5", "side": "sell", "type": "market", "time_in_force": "day"}
+        for _ in range(2):  # the name was never used
+            status, row = await s.ask("a", "POST", "/v2/orders", {**body, "client_order_id": "out-1"})
+            assert (status, row) == (
+                403,
+                {
+                    "code": 40310000,
+                    "message": "potential wash trade detected. use complex orders",
+                    "reject_reason": "opposite side market/stop order exists",
+                },
+            )
+        assert len(calls(s)) == 2
+        assert s.held("a") == {"SPY": dec(5)}
+        assert (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[0] == 404
+        s.broker.by_hand("cancel", order_id=theirs)
+        await s.until(lambda: not s.books.order_by_id(theirs).open)  # type: ignore[union-attr]
+        await s.place("a", 5, "sell", client_order_id="out-1")
+        await s.until(lambda: not s.held("a"))
+        await s.settled()
+
+
+async def test_an_exit_by_call_without_an_answer_is_found_under_its_own_name(tmp_path: Path) -> None:
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        theirs = a_person_waits(s)
+        await s.until(lambda: theirs in s.books.names)
+        where = {"path": "/v2/positions/SPY", "method": "DELETE"}
+        for number, left in ((1, 3), (2, 1)):  # the second look-up finds two alike at the broker, and one is known
+            s.broker.faults.add("http_error", where=where, status=504, moment="after")
+            body = {"symbol": "SPY", "qty": "2", "side": "sell", "type": "market", "time_in_force": "day"}
+            status, _ = await s.ask("a", "POST", "/v2/orders", {**body, "client_order_id": f"out-{number}"})
+            assert status == 504
+            await s.until(lambda left=left: s.held("a") == {"SPY": dec(left)})  # type: ignore[misc]
+            name = f"out-{number}"
+            shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id=name))[1]
+            assert (shown["filled_qty"], shown["client_order_id"]) == ("2", name)
+        assert not s.held("main")
+        assert len(calls(s)) == 2
+        await s.settled()
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_gateway_that_dies_in_an_exit_by_call_finds_it_or_knows_that_it_never_left(
+    tmp_path: Path, *, left: bool
+) -> None:
+    async with broker(rules=CALLS_CROSS) as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await hold(s, "a", 5)
+            theirs = a_person_waits(s)
+            await s.until(lambda: theirs in s.books.names)
+            event = CloseTaken(s.gateway.now_ns(), "a", "out-1", "SPY", "sell", dec(3), for_order=True)
+            s.gateway.journal.take(event)
+            await s.gateway.journal.durable()  # and here it dies
+        await asyncio.sleep(0)
+        if left:
+            alpaca.matching.close(alpaca.account, "SPY", dec(3), None)
+            await asyncio.sleep(0.5)  # it fills while nobody looks
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.until(lambda: not s.books.orders["out-1"].open)
+            await s.until(lambda: s.held("a") == {"SPY": dec(2 if left else 5)})
+            assert not s.held("main")
+            assert calls(s) == []
+            if not left:
+                await s.place("a", 3, "sell", client_order_id="out-1")  # its owner may use the name again
+                await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+            shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
+            assert (shown["filled_qty"], shown["client_order_id"]) == ("3", "out-1")
+            await s.settled()
+            assert s.verified().difference == ""
+
+
+def test_an_exit_by_call_whose_news_came_first_is_its_owners_under_its_name() -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", "SPY", LinePart(dec(5), dec(-500), dec(500)))
+    machine.step(CloseTaken(OPEN_NS, "a", "out-1", "SPY", "sell", dec(3), for_order=True))
+    row: Json = {"id": "1", "client_order_id": "strange", "symbol": "SPY", "side": "sell", "qty": "3", "type": "market"}
+    row |= {"filled_qty": "3", "status": "filled", "submitted_at": "2025-06-02T13:30:01Z"}
+    update = {"event": "fill", "qty": "3", "price": "100", "timestamp": "2025-06-02T13:30:01Z", "order": row}
+    machine.step(Updated(OPEN_NS + SECOND_NS, update))
+    assert books.holders("SPY") == {"a": dec(5), MAIN: dec(-3)}  # nobody's name: a person's
+    machine.step(OrderAnswered(OPEN_NS + 2 * SECOND_NS, "out-1", row))
+    assert books.holders("SPY") == {"a": dec(2)}
+    assert (books.main.cash, books.accounts["a"].cash) == (dec(40000), dec(9800))
+    assert (list(books.orders), books.names, books.live) == (["out-1"], {"1": "out-1"}, {})
+    assert books.orders["out-1"].shown() == {**row, "client_order_id": "out-1"}
+    machine.step(Updated(OPEN_NS + 3 * SECOND_NS, update))  # once more
+    assert books.holders("SPY") == {"a": dec(2)}
 
 
 async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None:

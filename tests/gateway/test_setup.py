@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import tomllib
 from decimal import Decimal
@@ -10,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from daemon.config.load import ConfigError, load
-from daemon.gateway.command import closed, show
+from daemon.gateway.command import closed, show, until_signalled
 from daemon.gateway.config import client_keys, load_gateway
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
+from daemon.host.time.clock import Clock
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.gateway_stage import OPEN_NS, keys_of, market
 from tests.support.simulator.lone_loop import clock_of_loop
+from tests.support.simulator.trade_listeners import until
 
 SUBS = ("scalper:10000:options:SPY", "rebalancer:50000:shares")
 
@@ -89,6 +92,33 @@ async def test_the_file_of_a_desk_has_the_gateway_s_addresses_and_its_clock_and_
     pairs = client_keys(settings).values()
     assert not any(pair.key in text or pair.secret in text for pair in pairs)
     assert DEFAULT_SECRET not in text
+
+
+@pytest.mark.parametrize("when", ["at its start", "while it runs"])
+async def test_keys_of_another_account_end_it_with_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))  # of the locks
+    async with broker() as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+        text = (tmp_path / "gateway.toml").read_text()
+        (tmp_path / "gateway.toml").write_text(text.replace("port = 8433", "port = 0"))
+        settings, clock = load_gateway(tmp_path / "gateway.toml"), Clock.real(alpaca.clock.now_ns)
+        folder = Path(settings.gateway.state_dir)
+
+        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        await until(lambda: alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
+        if when == "at its start":
+            running.cancel()
+            await asyncio.wait({running})
+        alpaca.account.account_number = "PA0000OTHER"
+        if when == "at its start":
+            running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        else:
+            alpaca.trade_stream.cut(hold_s=0)
+        expected = "the keys open account PA0000OTHER, and the journal is of account PA3LOOPBACK1"
+        with pytest.raises(ConfigError, match=expected):
+            await asyncio.wait_for(running, 30)
 
 
 def test_sub_accounts_that_may_meet_are_named() -> None:

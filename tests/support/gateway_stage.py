@@ -83,6 +83,11 @@ class Stage:
         """The gateway's address."""
         return f"http://127.0.0.1:{self.server.port}"
 
+    @property
+    def stream_url(self) -> str:
+        """The gateway's stream of trade updates."""
+        return f"ws://127.0.0.1:{self.server.port}/stream"
+
     async def ask(self, name: str, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
         """One request of a sub-account; returns status and JSON."""
         headers = {"APCA-API-KEY-ID": KEYS[name].key, "APCA-API-SECRET-KEY": KEYS[name].secret}

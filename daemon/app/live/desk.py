@@ -40,6 +40,7 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine, Intake
 from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
+from daemon.host.failures import innermost
 from daemon.host.hang import HangGuard
 from daemon.host.panic_marker import noticed, obey
 from daemon.host.service import Service
@@ -468,7 +469,7 @@ class LiveDesk:
         try:
             await self._tasks(began_ns)
         except BaseExceptionGroup as several:
-            raise _first_of(several) from None
+            raise innermost(several) from None
         finally:
             for task in stops:
                 task.cancel()
@@ -525,12 +526,6 @@ class LiveDesk:
         self._log("stopping", reason=name)
         self._service.stopping()
         await stop_cleanly(name, self._live, self.engine, self.intake, self.ticks, self._log)
-
-
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first exception that is not a group."""
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def run_live(live: Live, log: Log) -> str:

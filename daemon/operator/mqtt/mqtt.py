@@ -21,6 +21,7 @@ from aiomqtt import Client, MqttError, Will
 from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.host.failures import innermost
 from daemon.operator.mqtt.command_topic import CommandTopic, Submit
 from daemon.operator.mqtt.connection import (
     CLOSE_TIMEOUT_S,
@@ -271,13 +272,7 @@ async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoRe
         await asyncio.gather(*tasks, return_exceptions=True)
     first = ended.pop()
     error = None if first.cancelled() else first.exception()
-    raise _innermost(error or MqttError("a work ended that never does"))
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    raise innermost(error or MqttError("a work ended that never does"))
 
 
 _DRAW = random.SystemRandom()

@@ -15,6 +15,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
+from daemon.alpaca_api.trade_stream import TradeSessions
 from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
@@ -49,20 +50,27 @@ async def serving(rate: float = 1e-6, **settings: Any) -> AsyncIterator[AlpacaSe
         yield server
 
 
+def listening(server: AlpacaServer, *, raw: bool = True) -> contextlib.AbstractAsyncContextManager[list[Any]]:
+    """What alpaca-py's own stream hears of the server's first account."""
+    return trade_updates(server.trade_stream, server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, raw=raw)
+
+
 @contextlib.asynccontextmanager
-async def listening(server: AlpacaServer, *, raw: bool = True) -> AsyncIterator[list[Any]]:
+async def trade_updates(
+    server: TradeSessions[Any], url: str, key: str, secret: str, *, raw: bool = False
+) -> AsyncIterator[list[Any]]:
     """What alpaca-py's own stream hands to its handler, from the moment the server knows that it listens."""
     heard: list[Any] = []
 
     async def hear(update: Any) -> None:
         heard.append(update)
 
-    stream = TradingStream(DEFAULT_KEY, DEFAULT_SECRET, raw_data=raw, url_override=server.trade_stream_url)
+    stream = TradingStream(key, secret, raw_data=raw, url_override=url)
     stream.subscribe_trade_updates(hear)
     forever: Any = stream._run_forever  # has no type hints; `run` cannot be used inside of a loop
     running = asyncio.create_task(forever())
     try:
-        await until(lambda: server.trade_stream.listeners(DEFAULT_KEY) == 1)
+        await until(lambda: server.listeners(key) == 1)
         yield heard
     finally:
         while not running.done():  # its loop swallows a cancel that meets it at a bad moment
