@@ -21,6 +21,7 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
+from daemon.models.claim_watch import ClaimWatch
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
@@ -283,6 +284,10 @@ class OperatorSide:
         if climber is not None:
             self._observers.append(("ladder", climber.observe))
             self._works.append(("ladder", climber.run))
+        if not replay:
+            watch = self._claim_watch(lifecycle)
+            self._observers.append(("claim", watch.observe))
+            self._works.append(("claim", watch.run))
         side: list[tuple[str, Work]] = []
         if settings.control.enabled:
             control = ControlServer(settings.paths.state_dir, self.submitter, settings.desk.name, log)
@@ -350,6 +355,22 @@ class OperatorSide:
             checked.strategy,
             settings.ladder,
             journal=settings.paths.state_dir / FILE,
+            poll_s=settings.policy.poll_s,
+            public_key=settings.policy.public_key,
+            submitter=self.submitter,
+            models=self._opened.models,
+            lifecycle=lifecycle,
+            log=self._log,
+        )
+
+    def _claim_watch(self, lifecycle: Lifecycle) -> ClaimWatch:
+        checked = self._opened.checked
+        settings = checked.settings
+        return ClaimWatch(
+            settings.paths.models_dir,
+            checked.strategy,
+            settings.drift.claim_broken,
+            trading=settings.trading(),
             poll_s=settings.policy.poll_s,
             public_key=settings.policy.public_key,
             submitter=self.submitter,

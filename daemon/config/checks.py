@@ -181,6 +181,9 @@ def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:
     if settings.ladder.promotion == "automatic" and settings.policy.version != "current":
         expected = "current while ladder.promotion is automatic: the ladder moves that pointer"
         yield "policy.version", settings.policy.version, expected
+    if drift.claim_broken == "former_version" and settings.policy.version != "current":
+        expected = "current while drift.claim_broken is former_version: that pointer goes back"
+        yield "policy.version", settings.policy.version, expected
     if drift.least > drift.window:
         yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
     yield from _wrong_guard(settings)

@@ -238,6 +238,7 @@ class DriftTable:
     feature_psi_max: Annotated[float, Gt(0)] = 0.25
     action_psi_max: Annotated[float, Gt(0)] = 0.25
     pause: bool = False
+    claim_broken: Literal["no_new_risk", "former_version", "alarm"] = "no_new_risk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.events import Contract, ContractExpired, OrderFilled, Quote
@@ -134,7 +135,8 @@ def begin_session(book: Book) -> Book:
 
 def begin_book(book: Book) -> Book:
     """Begin session, peak and drawdown at the present equity: for a journal's first report."""
-    return begin_session(replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO))
+    book = replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO, claim_base=UNSET, claim_peak=UNSET)
+    return begin_session(book)
 
 
 def limits_reset(book: Book, equity: Decimal) -> Book:
@@ -186,7 +188,20 @@ def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
         session_base=scaled(base),
         guard_base=scaled(book.guard_base),
         guard_peak=scaled(book.guard_peak),
+        claim_base=book.claim_base if isinstance(book.claim_base, UnsetType) else scaled(book.claim_base),
+        claim_peak=book.claim_peak if isinstance(book.claim_peak, UnsetType) else scaled(book.claim_peak),
     )
+
+
+def without_income(book: Book, amount: Decimal) -> Book:
+    """Leave an income of `amount` USD out of the return that a claim about risk is held against.
+
+    The fall of the price that paid for it was earlier; its drawdown counts the income.
+    """
+    base, after = book.claim_base, book.equity + amount
+    if isinstance(base, UnsetType) or book.equity <= 0 or after <= 0:
+        return book
+    return replace(book, claim_base=(base * after / book.equity).quantize(CENT))
 
 
 def mid(quote: Quote) -> Decimal:

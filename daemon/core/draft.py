@@ -52,6 +52,7 @@ class Draft:
         "broker",
         "cause",
         "chain",
+        "claim",
         "closed",
         "contracts",
         "decision",
@@ -119,6 +120,7 @@ class Draft:
         self.wanted = state.wanted
         self.doubted = state.doubted
         self.ladder = state.ladder
+        self.claim = state.claim
         self.worths: dict[str, Worth] = {} if isinstance(state.worths, UnsetType) else state.worths
         # effects that left the process, when taken over from other code's journal
         self.facts = facts
@@ -135,6 +137,7 @@ class Draft:
             self.chain, self.watched, self.contracts, self.quotes, self.book, self.orders, self.closed, self.works,
             self.risk, self.model, self.pending_bars, self.ask, self.stats, self.broker, self.marks, self.basket,
             self.shadow, self.leaps, self.wanted, self.doubted, self.ladder, self.worths or UNSET,
+            self.claim,
         )  # fmt: skip
 
     def put_book(self, book: Book) -> None:

@@ -154,6 +154,18 @@ class PolicyFailed(Event, frozen=True, tag=True):
     reason: str
 
 
+class RiskClaim(msgspec.Struct, frozen=True, gc=False):
+    """What a version's manifest proves of its risk, by daily closes. Volatilities are a year's: 0.1 is 10 %."""
+
+    target: float
+    low: float
+    high: float
+    window_sessions: int
+    probability: float  # that the volatility of so many sessions is from `low` to `high`
+    drawdown_max: float  # part of the highest close
+    drawdown_probability: float  # that no drawdown is deeper
+
+
 class ModelPromoted(Event, frozen=True, tag=True):
     """A verified version is live from here on, in place of `previous`. The model file says whether it is promoted."""
 
@@ -162,6 +174,20 @@ class ModelPromoted(Event, frozen=True, tag=True):
     promoted: bool
     feed: str
     previous: str
+    claim: RiskClaim | UnsetType = UNSET  # unset without one that these rules keep
+
+
+class ClaimJudged(Event, frozen=True, tag=True, omit_defaults=True):
+    """What a version states of its risk was held against what the desk did; see `daemon.core.risk.claim`."""
+
+    version: str
+    verdict: str  # kept, below, above or drawdown
+    detail: str
+    sessions: int  # that count, since this version answers
+    volatility: float  # of the newest window, a year's; 0 where it is not full
+    drawdown: float  # from the highest close since this version answers
+    consequence: str = ""  # of a broken claim: no_new_risk, former_version or alarm; "" where it was kept
+    former: str = ""  # the version that is to answer again
 
 
 class CandidateRefused(Event, frozen=True, tag=True):
@@ -513,6 +539,7 @@ class ModelVerified(Event, frozen=True, tag=True):
     digest: str
     promoted: bool
     feed: str  # the feed whose bars it was trained on
+    claim: RiskClaim | UnsetType = UNSET  # unset without one that these rules keep
 
 
 class ModelRefused(Event, frozen=True, tag=True):
@@ -566,6 +593,7 @@ AnyEvent = (
     | ModelPromoted
     | CandidateRefused
     | LadderMoved
+    | ClaimJudged
     | ShadowAnswered
     | ShadowFailed
     | CodeChanged

@@ -203,6 +203,10 @@ def reject_rate(risk: RiskState, limits: Risk) -> float | None:
     return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders else None
 
 
+def claim_broken(view: RiskView, _: Intent) -> str | None:
+    return f"{view.claim}; until the desk is resumed" if view.claim else None
+
+
 def shares_held(view: RiskView, _: Intent) -> str | None:
     shares = [p.symbol for p in view.book.positions.values() if p.right == 0]
     return f"shares of {shares[0]} from an exercise are held" if shares else None
@@ -290,6 +294,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
     disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
+    claim: str = ""  # how the version that answers broke its claim about risk
 
 
 class Denial(msgspec.Struct, frozen=True, gc=False):

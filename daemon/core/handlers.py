@@ -20,6 +20,7 @@ from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, Sha
 from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
+from daemon.core.risk.claim import forgive, note_model
 from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
 from daemon.core.state import BROKER_MODES, TAPE_MODES, LadderState, Model, Pause, ShadowState
@@ -54,6 +55,7 @@ def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
 
 def on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
     draft.model = Model(event.version, event.promoted, event.feed)
+    note_model(draft, event.version, event.claim)
 
 
 def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
@@ -89,6 +91,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    forgive(draft)
     if FENCE in draft.broker.blocked and is_guarded(draft):
         draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
         draft.effects.append(LiftFence())
@@ -139,6 +142,7 @@ def on_stop(draft: Draft, event: ev.StopRequested) -> None:
 
 def on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
     draft.model = Model(event.version, event.promoted, event.feed)
+    note_model(draft, event.version, event.claim)
 
 
 def on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.core.events import Contract, Funds, Quote
+from daemon.core.events import Contract, Funds, Quote, RiskClaim
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
@@ -92,6 +92,8 @@ class Book(msgspec.Struct, frozen=True, gc=False):
     session_base: Decimal = ZERO  # the equity at the session's start, moved with transfers as the peak; 0: the start
     guard_base: Decimal = ZERO  # what the limits count from in place of it, since they were reset; 0: not reset
     guard_peak: Decimal = ZERO  # and in place of the peak, until the peak is passed
+    claim_base: Decimal | UnsetType = UNSET  # the equity at the last close, moved as `session_base`, for `ClaimState`
+    claim_peak: Decimal | UnsetType = UNSET  # the highest close since the model answers, moved as the peak
 
 
 class OptionChain(msgspec.Struct, frozen=True, gc=False):
@@ -265,6 +267,30 @@ class LadderState(msgspec.Struct, frozen=True, gc=False):
     champion_manifest: str = ""  # of the champion's then
 
 
+class BrokenClaim(msgspec.Struct, frozen=True, gc=False):
+    """A version that broke its claim takes no new risk until a person resumes the desk."""
+
+    detail: str
+    since_ns: int
+    former: str  # the version that is to answer in its place, "" for none
+
+
+class ClaimState(msgspec.Struct, frozen=True, gc=False):
+    """What the desk has shown of its model's claim, and the versions that broke theirs: `daemon.core.risk.claim`."""
+
+    version: str = ""  # whose claim is watched, "" for none
+    claim: RiskClaim | None = None
+    closed: str = ""  # date of the newest close that was noted, "" before the first one
+    decision: int = 0  # the newest decision then
+    returns: tuple[float, ...] = ()  # of the newest sessions that count, newest last; at most a window
+    sessions: int = 0  # that count
+    left_out: int = 0
+    why_left_out: str = ""  # of the newest one
+    judged: int = 0  # of `sessions`: how many when the volatility was judged last
+    verdict: str = ""  # the newest, "" before the first one
+    broken: dict[str, BrokenClaim] = {}
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The open question to the policy.
 
@@ -346,6 +372,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
     ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
     worths: dict[str, Worth] | msgspec.UnsetType = msgspec.UNSET  # of held options; not encoded while there is none
+    claim: ClaimState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a model with a claim about risk answers
 
     @property
     def exposed(self) -> bool:

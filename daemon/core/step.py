@@ -46,6 +46,7 @@ from daemon.core.limits import Trading
 from daemon.core.moves import LEAVE, move_rows, round_trip
 from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
 from daemon.core.records import MoveRow, RoundTripRow, Row
+from daemon.core.risk.claim import on_claim_judged
 from daemon.core.risk.guards import look_up_overdue
 from daemon.core.risk.marks import guarded, marked
 from daemon.core.state import Ask, Identity, Position, State
@@ -213,6 +214,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.ModelPromoted: handlers.on_model_promoted,
     ev.CandidateRefused: handlers.on_candidate_refused,
     ev.LadderMoved: on_ladder_moved,
+    ev.ClaimJudged: on_claim_judged,
     ev.ShadowAnswered: on_shadow_answered,
     ev.ShadowFailed: on_shadow_failed,
     **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), handlers.on_nothing),

@@ -27,6 +27,7 @@ from daemon.core.events import (
     BarClosed,
     BrokerLost,
     BrokerReported,
+    ClaimJudged,
     Event,
     LadderMoved,
     ModelPromoted,
@@ -168,6 +169,15 @@ class Log:
                 self._agreement(step)
             case ModelPromoted():
                 self("model_activated", version=event.version, previous=event.previous, promoted=event.promoted)
+            case ClaimJudged():
+                self(
+                    "claim_judged",
+                    version=event.version,
+                    verdict=event.verdict,
+                    detail=event.detail,
+                    consequence=event.consequence,
+                    former=event.former,
+                )
             case LadderMoved():
                 self(
                     "ladder_moved",

@@ -525,6 +525,14 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "ladder_replay_lost": LogEvent(
         "warning", ("version", "problem"), "The process that replayed for a challenger was lost; it is started again."
     ),
+    "claim_judged": LogEvent(
+        "info",
+        ("version", "verdict", "detail", "consequence", "former"),
+        "What the model states of its risk was held against what the desk did.",
+    ),
+    "claim_held": LogEvent(
+        "warning", ("reason",), "Claims cannot be judged, or the former version be named, until this is mended."
+    ),
     "candidate_ready": LogEvent(
         "info", ("version",), "This version answers as a shadow of the live one; nothing is ordered."
     ),

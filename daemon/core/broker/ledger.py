@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID, rescaled
+from daemon.core.book import COST_GRID, rescaled, without_income
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import contracts_of_the_desk, dispute, part_of, share_of, shares_of_the_desk
 from daemon.core.broker.on_broker import on_contract_expired
@@ -151,6 +151,8 @@ def _book_income(draft: Draft, line: Activity) -> None:
     fees = book.fees - line.amount if line.kind in FEES else book.fees
     if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
         book = rescaled(book, book.equity, line.amount)
+    elif line.kind in INCOME:
+        book = without_income(book, line.amount)
     draft.put_book(replace(income(book, line.amount), fees=fees))
     revalue(draft)
 

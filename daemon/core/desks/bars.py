@@ -21,6 +21,7 @@ from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.draft import Draft, Handler
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, BarCorrected, ClockTicked, Event, QuotesReceived, SessionEnded
+from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, revalue
 from daemon.core.risk.marks import take_quotes
 from daemon.core.state import Ask
@@ -231,6 +232,7 @@ class AtEachBar:
         draft.desk.holds.session_over(draft)
         if draft.ask is not None:
             draft.end_unanswered(draft.ask, "expired")
+        note_close(draft)
         draft.record_equity()
 
 

@@ -95,6 +95,7 @@ GATES: tuple[Gate, ...] = (
     Gate("drawdown", gates.drawdown),
     Gate("consecutive_losses", gates.consecutive_losses, decides="bar", ends_ns=gates.losses_until),
     Gate("reject_rate", gates.reject_rate_high),
+    Gate("claim_broken", gates.claim_broken),
     Gate("shares_held", gates.shares_held, holds="option"),
     Gate("intraday_margin", gates.intraday_margin, holds="option"),
     # every order, exits too

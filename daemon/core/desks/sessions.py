@@ -23,6 +23,7 @@ from daemon.core.events import (
     SessionEnded,
 )
 from daemon.core.risk import splits
+from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import revalue
 from daemon.core.session import new_york_text
 from daemon.core.state import Ask
@@ -150,6 +151,7 @@ class OnceASession:
         draft.desk.holds.session_over(draft)
         if draft.ask is not None:
             draft.end_unanswered(draft.ask, "expired")
+        note_close(draft)
         draft.record_equity()
 
     # --- the question -------------------------------------------------------------------------------------------------

@@ -53,6 +53,10 @@ PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blin
 """Gates with a cause of minutes that does not touch what the policy saw: a basket denied by them alone waits."""
 
 
+LEAVE_SALES = frozenset(("claim_broken",))
+"""Gates against more risk alone: the sales of a basket that they deny go on."""
+
+
 def works_of(
     decision: int,
     legs: Iterable[Leg],
@@ -416,7 +420,9 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
     entering = tuple(leg for leg in legs if leg not in leaving)
     verdicts = _ask_for_basket(draft, decided, entering, answer) if entering else None
     denied = verdicts is not None and bool(verdicts.denials)
-    begun = leaving if denied else legs
+    begun = legs
+    if verdicts is not None and denied:
+        begun = leaving or _sales(draft, legs, verdicts)
     outcome = "ordered" if begun else "denied" if denied else "hold"
     _count(draft, decided)
     choice = decided.choice
@@ -467,6 +473,13 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
     return replace(row, outcome="ordered", work=f"{row.decision}.")
 
 
+def _sales(draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts) -> tuple[Leg, ...]:
+    """Return the sales of a basket that is denied by gates against more risk alone; none where another denies it."""
+    if any(denial.gate not in LEAVE_SALES for denial in verdicts.denials):
+        return ()
+    return tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
+
+
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     """Return the highest price of each buy: its shares were counted at current prices. None for a replay's tape."""
     if draft.identity.by_tape:
@@ -477,7 +490,7 @@ def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
 
 def _may_pass(draft: Draft, verdicts: Verdicts) -> bool:
     """Return True while what denies a basket may end before its deadline."""
-    passing = PASSING | {"halted", "paused"} if waits_for_resume(draft) else PASSING
+    passing = PASSING | {"halted", "paused"} | LEAVE_SALES if waits_for_resume(draft) else PASSING
     return all(denial.gate in passing for denial in verdicts.denials)
 
 
@@ -499,8 +512,9 @@ def ask_again(draft: Draft) -> None:
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
     late = draft.now_ns >= waiting.until_ns
     other = waiting.held is not None and waiting.held != _quantities(draft)
-    if not (verdicts.denials or late or other):
-        draft.records.append(_begin_basket(draft, waiting.legs, row, waiting.bounds))
+    begun = _sales(draft, waiting.legs, verdicts) if verdicts.denials else waiting.legs
+    if begun and not (late or other):
+        draft.records.append(_begin_basket(draft, begun, row, waiting.bounds))
     elif late or other or not _may_pass(draft, verdicts):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)

@@ -55,6 +55,7 @@ const NAMES = {
   drawdown: ["drawdown", "within the limit", "too deep"],
   consecutive_losses: ["losses in a row", "within the limit", "too many"],
   reject_rate: ["rejected orders", "few", "too many"],
+  claim_broken: ["model's claim about risk", "not broken", "broken"],
   owner_unknown: ["owner of ledger lines", "known", "not known"],
   shares_held: ["shares from an exercise", "none", "held"],
   intraday_margin: ["margin", "enough", "too small"],
