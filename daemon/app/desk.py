@@ -30,9 +30,9 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.rows import JournalBusy, JournalError, made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import Models, NoPolicy, OnnxPolicy
-from daemon.models.store import LoadedModel, other_symbols, proof_words
+from daemon.models.store import LoadedModel, other_symbols, proof_words, stated_claim
 from daemon.operator.log import Log
-from strategies.kit.contract import AnyStrategy
+from strategies.kit.contract import AnyStrategy, configured
 
 SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
 GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the step makes none
@@ -80,7 +80,8 @@ class Start:
                 halt = HaltRequested(now_ns, "configuration", self.mistakes, "rltraderd", strategy=True)
             return started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
-        verified = ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+        claim, _ = stated_claim(manifest, self.trading, desk.symbols)
+        verified = ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed, claim)
         if self.hung:
             detail = f"the strategy or its model did not return in the last run: {self.hung}"
             return started, verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
@@ -310,6 +311,7 @@ def _announce_model(checked: CheckedDesk, feed: str, log: Log) -> None:
     for other in (
         other_symbols(manifest, checked.strategy.spec),
         other_rules(manifest.rules, checked.settings.trading()),
+        stated_claim(manifest, checked.settings.trading(), configured(checked.strategy.spec))[1],
     ):
         if other:
             log("model_warning", version=model.version, reason=other)

@@ -135,7 +135,7 @@ def begin_session(book: Book) -> Book:
 
 def begin_book(book: Book) -> Book:
     """Begin session, peak and drawdown at the present equity: for a journal's first report."""
-    book = replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO, claim_base=UNSET, claim_peak=UNSET)
+    book = replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO, claim_close=UNSET, claim_base=UNSET)
     return begin_session(book)
 
 
@@ -188,8 +188,8 @@ def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
         session_base=scaled(base),
         guard_base=scaled(book.guard_base),
         guard_peak=scaled(book.guard_peak),
+        claim_close=book.claim_close if isinstance(book.claim_close, UnsetType) else scaled(book.claim_close),
         claim_base=book.claim_base if isinstance(book.claim_base, UnsetType) else scaled(book.claim_base),
-        claim_peak=book.claim_peak if isinstance(book.claim_peak, UnsetType) else scaled(book.claim_peak),
     )
 
 

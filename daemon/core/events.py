@@ -162,8 +162,9 @@ class RiskClaim(msgspec.Struct, frozen=True, gc=False):
     high: float
     window_sessions: int
     probability: float  # that the volatility of so many sessions is from `low` to `high`
-    drawdown_max: float  # part of the highest close
-    drawdown_probability: float  # that no drawdown is deeper
+    drawdown_max: float  # part of the highest close of the last `drawdown_sessions`
+    drawdown_probability: float  # that no deeper drawdown comes within so many
+    drawdown_sessions: int
 
 
 class ModelPromoted(Event, frozen=True, tag=True):
@@ -185,7 +186,7 @@ class ClaimJudged(Event, frozen=True, tag=True, omit_defaults=True):
     detail: str
     sessions: int  # that count, since this version answers
     volatility: float  # of the newest window, a year's; 0 where it is not full
-    drawdown: float  # from the highest close since this version answers
+    drawdown: float
     consequence: str = ""  # of a broken claim: no_new_risk, former_version or alarm; "" where it was kept
     former: str = ""  # the version that is to answer again
 

@@ -92,8 +92,8 @@ class Book(msgspec.Struct, frozen=True, gc=False):
     session_base: Decimal = ZERO  # the equity at the session's start, moved with transfers as the peak; 0: the start
     guard_base: Decimal = ZERO  # what the limits count from in place of it, since they were reset; 0: not reset
     guard_peak: Decimal = ZERO  # and in place of the peak, until the peak is passed
-    claim_base: Decimal | UnsetType = UNSET  # the equity at the last close, moved as `session_base`, for `ClaimState`
-    claim_peak: Decimal | UnsetType = UNSET  # the highest close since the model answers, moved as the peak
+    claim_close: Decimal | UnsetType = UNSET  # of `ClaimState`: equity at the last close, moved with transfers
+    claim_base: Decimal | UnsetType = UNSET  # the same, moved with income too
 
 
 class OptionChain(msgspec.Struct, frozen=True, gc=False):
@@ -283,6 +283,7 @@ class ClaimState(msgspec.Struct, frozen=True, gc=False):
     closed: str = ""  # date of the newest close that was noted, "" before the first one
     decision: int = 0  # the newest decision then
     returns: tuple[float, ...] = ()  # of the newest sessions that count, newest last; at most a window
+    heights: tuple[float, ...] = ()  # the newest closes, as parts of the last one; as many as a drawdown is stated for
     sessions: int = 0  # that count
     left_out: int = 0
     why_left_out: str = ""  # of the newest one

@@ -103,7 +103,7 @@ class ClaimWatch:
                 verdict.detail,
                 watched.sessions,
                 rules.volatility(watched.returns) if full else 0.0,
-                rules.fall(state.book),
+                rules.fall(watched, state.book),
                 consequence,
                 former,
             ),

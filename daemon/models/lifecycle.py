@@ -20,7 +20,7 @@ from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import Models, OnnxPolicy, Provider
-from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
+from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight, stated_claim
 from daemon.models.trial import TrialProcess
 from daemon.operator.submitter import Submitter
 from strategies.kit.contract import AnyStrategy, configured
@@ -215,9 +215,12 @@ class Lifecycle:
         """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
+        claim, why = stated_claim(manifest, self._trading, configured(self._strategy.spec))
+        if why:
+            self._log("model_warning", version=loaded.version, reason=why)
         await self._submitter.submit(
             lambda now_ns: ModelPromoted(
-                now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
+                now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous, claim
             ),
             # however busy the engine is: staging another one now would leave this event without a policy
             deadline_s=None,

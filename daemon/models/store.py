@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from daemon.core.events import RiskClaim
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import DIGEST
 from daemon.models.pointer import (
@@ -36,7 +38,7 @@ from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy, Spec, configured
-from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
+from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
 from strategies.registry import typed
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "other_symbols",
     "proof_words",
     "sight",
+    "stated_claim",
     "versions",
 ]
 
@@ -192,6 +195,33 @@ def is_passive(manifest: Manifest) -> bool:
 def proof_words(manifest: Manifest) -> str:
     """Return in words what a version without a proven lead is; "" for any other, or where the manifest does not say."""
     return _PROOF_WORDS.get(exported_as(manifest), "")
+
+
+def stated_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> tuple[RiskClaim | UnsetType, str]:
+    """Return a version's proven claim about risk, unset where a desk of these rules and symbols does not keep it.
+
+    Then the text says why; it is "" where no such claim is proven: nothing is promised, and nothing is judged.
+    """
+    claim, why = manifest.claim, ""
+    if claim is None or claim.kind != RISK or not claim.proven:
+        return UNSET, ""
+    here = getattr(trading.basket, "volatility_target", 0.0)
+    if here != claim.volatility_target:
+        why = f"basket.volatility_target is {here:g}, and the claim is about {claim.volatility_target:g}"
+    elif symbols and manifest.symbols and {*symbols} != {*manifest.symbols}:
+        why = f"desk.symbols are {len(symbols)}, and the claim is about {len(manifest.symbols)}, not the same ones"
+    if why:
+        return UNSET, f"its claim about risk does not hold under these rules, and is not watched: {why}"
+    return RiskClaim(
+        claim.volatility_target,
+        claim.volatility_low,
+        claim.volatility_high,
+        claim.window_sessions,
+        claim.probability,
+        claim.drawdown_max,
+        claim.drawdown_probability,
+        claim.drawdown_sessions,
+    ), ""
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:

@@ -63,8 +63,9 @@ class Announcer:
 
 
 def _differs(published: State[Any], state: State[Any]) -> bool:
-    """Whether halt, pause, session, model, ladder, reconciliation or stop changed since `published`."""
-    if published.model is not state.model or published.ladder is not state.ladder:
+    """Whether halt, pause, session, model, ladder, claim, reconciliation or stop changed since `published`."""
+    before_then = (published.model, published.ladder, published.claim)
+    if any(then is not now for then, now in zip(before_then, (state.model, state.ladder, state.claim), strict=True)):
         return True
     if published.session is not state.session and (
         published.session.session is not state.session.session or published.session.ended is not state.session.ended

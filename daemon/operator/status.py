@@ -21,8 +21,9 @@ from daemon.core.handlers import ACCEPT
 from daemon.core.limits import Limit
 from daemon.core.orders import Order
 from daemon.core.paper.state import RecordedState
+from daemon.core.risk.claim import fall, volatility
 from daemon.core.risk.guards import loss_to_reset
-from daemon.core.state import LadderState, Pause, Position, State
+from daemon.core.state import ClaimState, LadderState, Pause, Position, State
 
 NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
@@ -64,6 +65,23 @@ class Challenger(msgspec.Struct, frozen=True):
     sessions: int  # on this step
 
 
+class ClaimStatus(msgspec.Struct, frozen=True):
+    """What the model states of its risk, and what the desk did under it. Volatilities are a year's: 0.1 is 10 %."""
+
+    version: str
+    volatility: float  # of the newest sessions that count, as many as `sessions` and a window at most
+    volatility_low: float
+    volatility_high: float
+    sessions: int  # that count, since this version answers
+    left_out: int  # that do not
+    window_sessions: int
+    drawdown: float  # part of the highest close that is lost now
+    drawdown_max: float
+    verdict: str  # the newest: kept, below, above or drawdown; "" before the first one
+    broken: str  # why this version takes no new risk, "" where it may
+    former: str  # the version that is to answer again, "" for none
+
+
 class OptionFills(msgspec.Struct, frozen=True):
     """Fills at recorded option quotes, and at Black-Scholes prices where the minute had no quote."""
 
@@ -77,6 +95,40 @@ def challenger_of(state: State[Any]) -> Challenger | None:
     if not isinstance(ladder, LadderState):
         return None
     return Challenger(ladder.version, ladder.step, ladder.champion, ladder.share, ladder.sessions)
+
+
+def claim_of(state: State[Any]) -> ClaimStatus | None:
+    """Return what the model states of its risk beside what the desk did; None where it proves no such claim."""
+    watched = state.claim
+    if not isinstance(watched, ClaimState) or watched.claim is None:
+        return None
+    claim, broken = watched.claim, watched.broken.get(watched.version)
+    return ClaimStatus(
+        version=watched.version,
+        volatility=volatility(watched.returns),
+        volatility_low=claim.low,
+        volatility_high=claim.high,
+        sessions=watched.sessions,
+        left_out=watched.left_out,
+        window_sessions=claim.window_sessions,
+        drawdown=fall(watched, state.book),
+        drawdown_max=claim.drawdown_max,
+        verdict=watched.verdict,
+        broken="" if broken is None else broken.detail,
+        former="" if broken is None else broken.former,
+    )
+
+
+def claim_row(state: State[Any]) -> str:
+    """Return the same in words, "" for none."""
+    claim = claim_of(state)
+    if claim is None:
+        return ""
+    stated = f"stated {claim.volatility_low:.1%} to {claim.volatility_high:.1%}"
+    shown = min(claim.sessions, claim.window_sessions)
+    found = f"volatility {claim.volatility:.1%} in {shown} sessions of {claim.window_sessions}, {stated}"
+    text = f"{found}; drawdown {claim.drawdown:.1%}, at most {claim.drawdown_max:.1%}"
+    return f"BROKEN: {claim.broken}, no new risk until a resume; now {text}" if claim.broken else text
 
 
 def differences_of(state: State[Any]) -> str:
@@ -189,6 +241,10 @@ class DeskStatus:
     left_alone: dict[str, str] = stated(None, "at the newest decision: symbol to reason", default={})
     problem: str = stated(None, 'why the desk cannot be read, "" where it can', default="")
     challenger: Challenger | None = stated(challenger_of, "the newest version on the ladder", default=None)
+    claim: ClaimStatus | None = stated(
+        claim_of, "what the model states of its risk beside what the desk did, null where it proves none", default=None
+    )
+    claim_text: str = stated(claim_row, "the same in words", "risk, stated", default="")
     option_fills: OptionFills | None = stated(
         None, "of a replay with recorded option quotes: fills at recorded and at modelled prices", default=None
     )

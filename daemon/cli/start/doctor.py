@@ -39,7 +39,9 @@ from daemon.core.strategy_rules import other_rules
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
-from daemon.models.store import ModelError, other_symbols, proof_words
+from daemon.models.store import ModelError, other_symbols, proof_words, stated_claim
+from strategies.kit.contract import configured
+from strategies.kit.manifest import RISK
 
 SUBJECT = "redis"
 
@@ -96,7 +98,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     lines += protection_findings(settings, dry_run=dry_run)
     lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
-    lines += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
+    lines += [model, *_claim(settings, live), calendar_finding(clock), *state_dir_findings(settings, live)]
     if not dry_run:
         lines += other_desk_findings(settings, broker, keys)
     connection = alone(broker, settings, keys, clock)
@@ -129,6 +131,17 @@ def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
     hosts = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     text = f"{hosts}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else hosts
     return CheckLine("addresses", OK, text)
+
+
+def _claim(settings: DeskSettings, live: Live | None) -> list[CheckLine]:
+    """Say what the model states of its risk, and whether this desk keeps it; nothing of a model that states none."""
+    claim = None if live is None else live.model.manifest.claim
+    if live is None or claim is None or claim.kind != RISK:
+        return []
+    unkept = stated_claim(live.model.manifest, settings.trading(), configured(live.strategy.spec))[1]
+    then = f'if it is broken: drift.claim_broken = "{settings.drift.claim_broken}"'
+    text = f"{claim.sentence}; {unkept or (then if claim.proven else 'it is not proven, and nobody watches it')}"
+    return [CheckLine("claim", OK if claim.proven and not unkept else WARN, text)]
 
 
 def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, CheckLine]:

@@ -15,10 +15,11 @@ from daemon.config.strategy import described
 from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
-from daemon.models.store import other_symbols, proof_words
+from daemon.models.store import other_symbols, proof_words, stated_claim
 from daemon.operator.log import Log
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
+from strategies.kit.contract import configured
 
 
 def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None) -> int:
@@ -37,6 +38,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     manifest = replay.model.manifest
     unproven = proof_words(manifest)
     other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
+    claim, unkept = manifest.claim, stated_claim(manifest, settings.trading(), configured(replay.strategy.spec))[1]
     values = {
         "configuration": "ok",
         "desk": settings.desk.name,
@@ -49,6 +51,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
         + (f"; {unproven}" if unproven else ""),
         **({"warning": other} if other else {}),
+        **({"claim": "; ".join(filter(None, (claim.sentence, unkept)))} if claim is not None else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }

@@ -14,13 +14,13 @@ from typing import NamedTuple
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import fall_from
 from daemon.core.draft import Draft
 from daemon.core.events import ClaimJudged, RiskClaim
 from daemon.core.gates import LOSSES
 from daemon.core.state import Book, BrokenClaim, ClaimState
 
 SESSIONS_A_YEAR = 252
+ROUNDING = 1e-9  # of a drawdown: exactly the stated one is none beyond it
 KEPT, BELOW, ABOVE, DRAWDOWN = "kept", "below", "above", "drawdown"  # verdicts
 BROKEN = frozenset((ABOVE, DRAWDOWN))
 """The verdicts that have a consequence; less risk than stated is only noted."""
@@ -45,17 +45,23 @@ def volatility(returns: tuple[float, ...]) -> float:
     return sqrt(fsum((one - mean) ** 2 for one in returns) / (count - 1) * SESSIONS_A_YEAR)
 
 
-def fall(book: Book) -> float:
-    """Return the drawdown that a claim is held against: the part of the highest close that is lost now."""
-    return 0.0 if isinstance(book.claim_peak, UnsetType) else fall_from(book.claim_peak, book.equity)
+def fall(state: ClaimState | UnsetType, book: Book) -> float:
+    """Return the drawdown that the claim is held against: the part of its highest close that is lost now.
+
+    It counts closes since the version answers, of as many sessions as the claim is about.
+    """
+    close = book.claim_close
+    if isinstance(state, UnsetType) or isinstance(close, UnsetType) or close <= 0:
+        return 0.0
+    return max(1.0 - float(book.equity / close) / max(state.heights, default=1.0), 0.0)
 
 
 def judged(state: ClaimState | UnsetType, book: Book) -> Verdict | None:
     """Judge the claim that is watched; None where nothing is to be said now, or the version broke it before."""
     if isinstance(state, UnsetType) or state.claim is None or state.version in state.broken:
         return None
-    claim, lost = state.claim, fall(book)
-    if lost > claim.drawdown_max:
+    claim, lost = state.claim, fall(state, book)
+    if lost > claim.drawdown_max + ROUNDING:
         return Verdict(DRAWDOWN, f"{lost:.2%} of the highest close lost, at most {claim.drawdown_max:.2%} stated")
     if state.sessions - state.judged < claim.window_sessions or len(state.returns) < claim.window_sessions:
         return None
@@ -85,7 +91,7 @@ def note_model(draft: Draft, version: str, claim: RiskClaim | UnsetType) -> None
 def _begin(draft: Draft) -> None:
     """Count the drawdown from the equity of now, and returns from the next close."""
     equity = draft.book.equity
-    draft.put_book(replace(draft.book, claim_base=UNSET, claim_peak=equity if equity > 0 else UNSET))
+    draft.put_book(replace(draft.book, claim_close=equity if equity > 0 else UNSET, claim_base=UNSET))
 
 
 def note_close(draft: Draft) -> None:
@@ -93,8 +99,15 @@ def note_close(draft: Draft) -> None:
     watched, session, book = draft.claim, draft.session.session, draft.book
     if isinstance(watched, UnsetType) or watched.claim is None or session is None or watched.closed == session.date:
         return
-    base, peak, equity = book.claim_base, book.claim_peak, book.equity
-    noted = replace(watched, closed=session.date, decision=draft.decision)
+    base, close, equity = book.claim_base, book.claim_close, book.equity
+    grown = 1.0 if isinstance(close, UnsetType) or close <= 0 else float(equity / close)
+    heights = tuple([height / grown for height in watched.heights] if grown > 0.0 else watched.heights)
+    noted = replace(
+        watched,
+        closed=session.date,
+        decision=draft.decision,
+        heights=(*heights, 1.0)[-watched.claim.drawdown_sessions :],
+    )
     if not isinstance(base, UnsetType) and base > 0:
         if why := _left_out(draft, watched):
             noted = replace(noted, left_out=watched.left_out + 1, why_left_out=why)
@@ -102,8 +115,7 @@ def note_close(draft: Draft) -> None:
             newest = (*watched.returns, float(equity / base) - 1.0)[-watched.claim.window_sessions :]
             noted = replace(noted, returns=newest, sessions=watched.sessions + 1)
     draft.claim = noted
-    highest = equity if isinstance(peak, UnsetType) else max(peak, equity)
-    draft.put_book(replace(book, claim_base=equity, claim_peak=highest))
+    draft.put_book(replace(book, claim_close=equity, claim_base=equity))
 
 
 def _left_out(draft: Draft, watched: ClaimState) -> str:
@@ -134,8 +146,9 @@ def on_claim_judged(draft: Draft, event: ClaimJudged) -> None:
     watched = replace(watched, judged=watched.sessions, verdict=event.verdict)
     if event.verdict in BROKEN:
         draft.alarm("claim_broken", f"{event.version}: {event.detail}; {_words(event)}")
-        if event.consequence == ALARM:
-            draft.put_book(replace(draft.book, claim_peak=draft.book.equity))
+        if event.consequence == ALARM:  # said again once as much is lost from here
+            watched = replace(watched, heights=())
+            draft.put_book(replace(draft.book, claim_close=draft.book.equity))
         else:
             broken = {**watched.broken, event.version: BrokenClaim(event.detail, draft.now_ns, event.former)}
             watched = replace(watched, broken=dict(list(broken.items())[-BROKEN_MAX:]))

@@ -49,6 +49,18 @@ METRICS: dict[str, Declared] = {
         GAUGE, (), "Part of the desk's size that this version trades while it answers, 0 to 1."
     ),
     "rltrader_challenger_sessions": Declared(GAUGE, (), "Sessions of this version on its step so far."),
+    "rltrader_claim_volatility_ratio": Declared(
+        GAUGE,
+        (),
+        "Volatility of a year, 0.1 is 10 %, of the newest sessions that count. No series where the model proves no "
+        "claim about risk.",
+    ),
+    "rltrader_claim_volatility_low_ratio": Declared(GAUGE, (), "Least volatility that the model states."),
+    "rltrader_claim_volatility_high_ratio": Declared(GAUGE, (), "Most volatility that the model states."),
+    "rltrader_claim_sessions": Declared(GAUGE, (), "Sessions in that volatility; it is judged by whole windows."),
+    "rltrader_claim_drawdown_ratio": Declared(GAUGE, (), "Fall from the highest close that its claim counts, 0 to 1."),
+    "rltrader_claim_drawdown_max_ratio": Declared(GAUGE, (), "Deepest fall that the model states, 0 to 1."),
+    "rltrader_claim_broken": Declared(GAUGE, (), "1 while the model takes no new risk because it broke its claim."),
     # --- the desk
     "rltrader_equity_usd": Declared(GAUGE, (), "Cash and positions at their last known marks, USD."),
     "rltrader_cash_usd": Declared(GAUGE, (), "Cash of the desk's book, USD."),

@@ -25,7 +25,7 @@ from daemon.core.step import Step
 from daemon.host.latency import Buckets, Latency
 from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
 from daemon.operator.metrics.loop_lag import LoopLag, wal_bytes
-from daemon.operator.status import challenger_of, status_of
+from daemon.operator.status import challenger_of, claim_of, status_of
 from strategies.kit.units import SECOND_NS
 
 DAY_S = 86_400
@@ -149,6 +149,15 @@ class Metrics(Collector):
             scrape.add("rltrader_challenger_info", 1, version=challenger.version, step=challenger.step)
             scrape.add("rltrader_challenger_size_ratio", challenger.size)
             scrape.add("rltrader_challenger_sessions", challenger.sessions)
+
+        if (claim := claim_of(state)) is not None:
+            scrape.add("rltrader_claim_volatility_ratio", claim.volatility)
+            scrape.add("rltrader_claim_volatility_low_ratio", claim.volatility_low)
+            scrape.add("rltrader_claim_volatility_high_ratio", claim.volatility_high)
+            scrape.add("rltrader_claim_sessions", min(claim.sessions, claim.window_sessions))
+            scrape.add("rltrader_claim_drawdown_ratio", claim.drawdown)
+            scrape.add("rltrader_claim_drawdown_max_ratio", claim.drawdown_max)
+            scrape.add("rltrader_claim_broken", bool(claim.broken))
 
     def _desk_now(self, scrape: Exposition, state: State[Any]) -> None:
         status, session = status_of(state, self._desk.name), state.session.session
