@@ -21,7 +21,6 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
-from daemon.models.claim_watch import ClaimWatch
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
@@ -32,6 +31,7 @@ from daemon.operator.side_thread import SideThread, Work
 from daemon.operator.submitter import Submitter
 
 if TYPE_CHECKING:
+    from daemon.models.drift import ClaimWatch
     from daemon.operator.guard_link import GuardLink
     from daemon.operator.heartbeat import Heartbeat
     from daemon.operator.metrics.metrics import Metrics
@@ -364,6 +364,8 @@ class OperatorSide:
         )
 
     def _claim_watch(self, lifecycle: Lifecycle) -> ClaimWatch:
+        from daemon.models.drift import ClaimWatch
+
         checked = self._opened.checked
         settings = checked.settings
         return ClaimWatch(

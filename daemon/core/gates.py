@@ -15,6 +15,7 @@ from enum import Enum
 from itertools import pairwise
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.events import Contract, Quote
@@ -22,7 +23,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Basket, Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute, parse_window
-from daemon.core.state import ZERO, Book, Identity, Model, Position, RiskState, SessionState
+from daemon.core.state import ZERO, Book, ClaimState, Identity, Model, Position, RiskState, SessionState
 from strategies.kit.contract import Leg
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -204,7 +205,11 @@ def reject_rate(risk: RiskState, limits: Risk) -> float | None:
 
 
 def claim_broken(view: RiskView, _: Intent) -> str | None:
-    return f"{view.claim}; until the desk is resumed" if view.claim else None
+    model, watched = view.model, view.claim
+    broken = None if model is None or isinstance(watched, UnsetType) else watched.broken.get(model.version)
+    if model is None or broken is None:
+        return None
+    return f"{model.version} broke its claim about risk: {broken.detail}; until the desk is resumed"
 
 
 def shares_held(view: RiskView, _: Intent) -> str | None:
@@ -294,7 +299,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
     disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
-    claim: str = ""  # how the version that answers broke its claim about risk
+    claim: ClaimState | UnsetType = UNSET
 
 
 class Denial(msgspec.Struct, frozen=True, gc=False):

@@ -173,12 +173,3 @@ def forgive(draft: Draft) -> None:
         _begin(draft)
         watched = ClaimState(version=watched.version, claim=watched.claim)
     draft.claim = replace(watched, broken={})
-
-
-def broken_of(draft: Draft) -> str:
-    """Return why the version that answers takes no new risk, "" where it may."""
-    watched, model = draft.claim, draft.model
-    if isinstance(watched, UnsetType) or model is None:
-        return ""
-    broken = watched.broken.get(model.version)
-    return "" if broken is None else f"{model.version} broke its claim about risk: {broken.detail}"

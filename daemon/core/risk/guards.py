@@ -18,7 +18,6 @@ from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
-from daemon.core.risk.claim import broken_of
 from daemon.core.risk.marks import fetch_equity, mark_book, wide_since
 from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -290,7 +289,7 @@ def risk_view(draft: Draft) -> RiskView:
         blind=blindness(draft) if draft.book.positions else "",
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,
-        claim=broken_of(draft),
+        claim=draft.claim,
     )
 
 

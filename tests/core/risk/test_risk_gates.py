@@ -15,7 +15,7 @@ from daemon.core.desks.registry import OPTION_GATES
 from daemon.core.gates import LOSSES, Applies, Gate, Intent, RiskView, ask_gates, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.state import Book, Halt, Model, Pause, RiskState, SessionState
+from daemon.core.state import Book, BrokenClaim, ClaimState, Halt, Model, Pause, RiskState, SessionState
 from tests.support.core.desk import CALL, MINUTE, MONDAY, PUT, SECOND, contract, quote
 from tests.support.core.risk_view import (
     COVER,
@@ -114,6 +114,10 @@ BOUNDARY: dict[str, tuple[At, At]] = {
         at(risk={"outcomes": (True,) * 4 + (False,) * 6}),
         at(risk={"outcomes": (True,) * 5 + (False,) * 5}),
     ),
+    "claim_broken": (
+        at(claim=ClaimState(broken={"v0": BrokenClaim("volatility 20.00%", NOW, "")})),
+        at(claim=ClaimState(broken={"v1": BrokenClaim("volatility 20.00%", NOW, "")})),
+    ),
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
@@ -159,7 +163,7 @@ NUMBER: dict[str, str] = {
 WITHOUT_NUMBER = {
     "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "blind", "calendar_unknown",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
-    "buying_power", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
+    "buying_power", "claim_broken", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 

@@ -1,0 +1,248 @@
+"""A running desk whose model proves a claim about risk: real engine, store, trial and lifecycle, on a daily tape.
+
+The claim is about a drawdown of a thousandth, which a desk that holds shares soon breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemon.core.events import ClaimJudged, SessionEnded
+from daemon.core.state import ClaimState
+from daemon.models.drift import ClaimWatch
+from daemon.models.pointer import CURRENT, named
+from strategies import regime_switcher
+from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
+from strategies.registry import strategy as registered
+from tests.support.desks.desk_run import Crash, Desk, verified
+from tests.support.models.daily_models import VERSION, put_models, write_days
+from tests.support.models.swaps import Running, alarms, events, name, running
+
+SWITCHER = "regime_switcher"
+SESSIONS = 275
+CLAIM = StatedClaim(
+    kind="risk",
+    proven=True,
+    sentence="a risk of 10 % is kept",
+    volatility_target=0.10,
+    volatility_low=0.08,
+    volatility_high=0.12,
+    window_sessions=60,
+    probability=0.9,
+    drawdown_max=0.001,
+    drawdown_probability=0.95,
+)
+
+
+def publish(store: Path, version: str, claim: StatedClaim | None = None, *, passive: bool = False) -> None:
+    """The fixture's policy as another version of the store."""
+    shelf = store / SWITCHER
+    folder = shutil.copytree(shelf / VERSION, shelf / version)
+    manifest = decode((folder / MANIFEST_FILE).read_bytes())
+    metrics = {**manifest.metrics, "exported": "passive"} if passive else manifest.metrics
+    changed = msgspec.structs.replace(manifest, version=version, claim=claim, metrics=metrics)
+    (folder / MANIFEST_FILE).write_bytes(encode(changed))
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which `v1` was current before `v2`, which states the claim, and a tape."""
+    folder = tmp_path_factory.mktemp("warm")
+    store = put_models(folder / "store")
+    publish(store, "v1")
+    publish(store, "v2", CLAIM)
+    for version in ("v1", "v2"):
+        name(store, version, strategy=SWITCHER)
+    write_days(folder / "tape.csv", regime_switcher.SYMBOLS, SESSIONS)
+    return folder
+
+
+@dataclass
+class Watched:
+    """A running desk with its watch, fed session by session."""
+
+    run: Running
+    watch: ClaimWatch
+
+    async def settle(self) -> None:
+        """Let verdicts, store and model follow one another until nothing moves."""
+        row = -1
+        while row != self.run.engine.last_row:
+            row = self.run.engine.last_row
+            await self.run.quiet()
+            await self.watch.look()
+            await self.run.lifecycle.look()
+
+    async def session(self) -> None:
+        """Feed to the end of the running or next session, and let all follow."""
+        tape, fed = self.run.tape, self.run.fed
+        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
+        await self.run.feed(last + 1 - fed)
+        await self.settle()
+
+    @property
+    def claim(self) -> ClaimState | None:
+        found = self.run.submitter.state.claim
+        return found if isinstance(found, ClaimState) else None
+
+
+class Mortal(ClaimWatch):
+    """The watch, killed at boundary number `left` (0: never)."""
+
+    left = 0
+    passed: tuple[str, ...] = ()
+
+    async def _judge(self, *more: Any) -> None:
+        self._at("before the verdict is journaled")
+        await super()._judge(*more)
+        self._at("before the pointer follows")
+
+    async def _align(self) -> None:
+        before = named(self._models_dir / SWITCHER, CURRENT)
+        await super()._align()
+        if named(self._models_dir / SWITCHER, CURRENT) != before:
+            self._at("before the desk follows the pointer")
+
+    def _at(self, boundary: str) -> None:
+        self.passed = (*self.passed, boundary)
+        if len(self.passed) == self.left:
+            raise Crash
+
+
+def played(
+    folder: Path, play: Callable[[Watched], Awaitable[None]], consequence: str = "no_new_risk", left: int = 0
+) -> tuple[str, ...]:
+    """Start the desk on what is in the folder and play; returns the boundaries that its watch passed."""
+    store = folder / "store"
+    desk = Desk(folder / "tape.csv", desk__strategy=SWITCHER, paths__models_dir=store, policy__version=CURRENT)
+    watches: list[Mortal] = []
+
+    async def started() -> None:
+        async with running(desk, folder / "state") as run:
+            watch = Mortal(
+                store,
+                registered(SWITCHER),
+                consequence,
+                trading=desk.replay.settings.trading(),
+                poll_s=0,
+                public_key="",
+                submitter=run.submitter,
+                models=run.models,
+                lifecycle=run.lifecycle,
+                log=lambda event, /, **fields: run.log.append((event, fields)),
+            )
+            watch.left = left
+            watches.append(watch)
+            run.observers.append(watch.observe)
+            watched = Watched(run, watch)
+            await watched.settle()
+            await play(watched)
+
+    try:
+        asyncio.run(started())
+    except Crash:
+        assert left
+    return watches[0].passed
+
+
+async def until_broken(watched: Watched) -> None:
+    """Feed until the claim is broken, and all follows."""
+    while watched.run.fed < len(watched.run.tape):
+        if watched.claim is not None and watched.claim.broken:
+            return
+        await watched.session()
+    raise AssertionError("the claim was kept")
+
+
+def judged(folder: Path) -> list[ClaimJudged]:
+    return events(folder / "state", "ClaimJudged")
+
+
+def test_a_broken_claim_takes_no_new_risk_and_moves_no_pointer(warm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+
+    async def play(watched: Watched) -> None:
+        await until_broken(watched)
+        assert watched.run.models.running.version == "v2"
+        await watched.session()
+
+    played(folder, play)
+    (verdict,) = judged(folder)
+    assert (verdict.version, verdict.verdict, verdict.consequence, verdict.former) == (
+        "v2", "drawdown", "no_new_risk", "",
+    )  # fmt: skip
+    assert verdict.drawdown > 0.001
+    assert alarms(folder / "state").count("claim_broken") == 1
+    assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+    assert verified(folder / "state").difference == ""
+
+
+def test_the_former_version_answers_again_and_the_broken_one_stays_in_the_store(warm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+
+    async def play(watched: Watched) -> None:
+        await until_broken(watched)
+        assert watched.run.models.running.version == "v1"
+        assert watched.claim is not None
+        assert (watched.claim.version, [*watched.claim.broken]) == ("", ["v2"])
+
+    played(folder, play, "former_version")
+    assert [verdict.former for verdict in judged(folder)] == ["v1"]
+    assert named(folder / "store" / SWITCHER, CURRENT) == "v1"
+    assert (folder / "store" / SWITCHER / "v2" / MANIFEST_FILE).exists()
+    assert [event.version for event in events(folder / "state", "ModelPromoted")] == ["v1"]
+    assert verified(folder / "state").difference == ""
+
+
+def test_without_a_former_version_the_passive_policy_answers_and_without_one_nothing_is_bought(
+    warm: Path, tmp_path: Path
+) -> None:
+    for passive, expected in ((True, "idle"), (False, "")):
+        folder = shutil.copytree(warm, tmp_path / f"{passive}")
+        shelf = folder / "store" / SWITCHER
+        (shelf / "promotions.jsonl").unlink()
+        if passive:
+            publish(folder / "store", "idle", passive=True)
+        played(folder, until_broken, "former_version")
+        assert [verdict.former for verdict in judged(folder)] == [expected]
+        assert named(shelf, CURRENT) == (expected or "v2")
+
+
+def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+    policy = folder / "store" / SWITCHER / "v1" / "policy.onnx"
+    policy.write_bytes(policy.read_bytes()[:-1])
+    played(folder, until_broken, "former_version")
+    assert [verdict.former for verdict in judged(folder)] == [""]
+    assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+
+
+def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path, tmp_path: Path) -> None:
+    undisturbed = shutil.copytree(warm, tmp_path / "undisturbed")
+    boundaries = played(undisturbed, until_broken, "former_version")
+    assert boundaries == (
+        "before the verdict is journaled", "before the pointer follows", "before the desk follows the pointer",
+    )  # fmt: skip
+    for number, boundary in enumerate(boundaries, 1):
+        folder = shutil.copytree(warm, tmp_path / f"{number}")
+        assert played(folder, until_broken, "former_version", number)[-1] == boundary
+
+        async def goes_on(watched: Watched) -> None:
+            await until_broken(watched)
+            assert watched.run.models.running.version == "v1"
+
+        played(folder, goes_on, "former_version")
+        assert [(v.verdict, v.former, v.drawdown) for v in judged(folder)] == [
+            (v.verdict, v.former, v.drawdown) for v in judged(undisturbed)
+        ], boundary
+        assert named(folder / "store" / SWITCHER, CURRENT) == "v1", boundary
+        assert alarms(folder / "state").count("claim_broken") == 1, boundary
+        assert verified(folder / "state").difference == "", boundary
