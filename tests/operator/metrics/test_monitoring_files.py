@@ -194,6 +194,7 @@ CASES: dict[str, Case] = {
         {'rltrader_build_info{mode="paper"}': "1x9", 'rltrader_model_info{promoted="false", version="v"}': "1x9"},
     ),
     "RltraderDrift": Case(1, {"rltrader_drift_action_psi": "0.3x3"}, {"rltrader_drift_feature_psi": "0.25x3"}),
+    "RltraderClaimBroken": Case(1, {"rltrader_claim_broken": "0 1"}, {"rltrader_claim_broken": "0x3"}),
     "RltraderWalLarge": Case(
         6, {"rltrader_journal_wal_bytes": "268435457x9"}, {"rltrader_journal_wal_bytes": "268435456x9"}
     ),
