@@ -199,7 +199,7 @@ class RegimeSwitcher(KeepsBars[RegimeState]):
         choice = choose(answer.logits, SPEC.temperature)
         basket = basket_of(choice.action, portfolio_of(SPEC, view))
         name = REGIMES[choice.action][0]
-        return msgspec.structs.replace(state, hidden=answer.hidden), Rebalance(choice, name, basket)
+        return msgspec.structs.replace(state, hidden=answer.hidden), Rebalance(choice, name, basket, whole=True)
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
+from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
 from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
 
@@ -76,6 +77,7 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
         if epsilon > LIVE_EPSILON_MAX:
             yield "exploration.epsilon", epsilon, f'at most {LIVE_EPSILON_MAX} where desk.account is "live"'
     yield from _wrong_protection(settings)
+    yield from _wrong_overlay(settings)
     policy = settings.policy
     if policy.answers == "served" and not _chooses_by_row(settings.desk.strategy):
         yield "policy.answers", policy.answers, f'"local": nothing serves the answers of {settings.desk.strategy}'
@@ -145,6 +147,28 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     elif rules.distance * stop_loss >= 1:
         expected = f"less than {1 / stop_loss:.2f}: times sizing.stop_loss ({stop_loss}) it must leave a price"
         yield "protection.distance", rules.distance, expected
+
+
+def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield a risk overlay for a desk without daily closes, without the head that it reads, or with too few bars."""
+    rules, strategy = settings.basket, settings.desk.strategy
+    if not rules.volatility_target or not is_known(strategy):
+        return
+    spec, forecast = entry(strategy).make().spec, rules.volatility_forecast
+    if not spec.compounds:
+        expected = f"0: {strategy} decides at each bar and keeps no daily closes to forecast a volatility from"
+        yield "basket.volatility_target", rules.volatility_target, expected
+    elif forecast == MODEL and VARIANCE not in [head.name for head in spec.heads]:
+        expected = f'"ewma" or "har": the policies of {strategy} have no head named {VARIANCE}'
+        yield "basket.volatility_forecast", forecast, expected
+    elif spec.history_bars <= (needed := returns_needed(forecast, rules.volatility_span)):
+        kept = f"{strategy} keeps {spec.history_bars} bars of a symbol"
+        if forecast == HAR:
+            yield "basket.volatility_forecast", forecast, f'"ewma": {kept}, and HAR reads {needed + 1}'
+        else:
+            most = (spec.history_bars - 1) // SPANS
+            expected = f"at most {most}: {kept}, and {SPANS} spans and one are read ({needed + 1})"
+            yield "basket.volatility_span", rules.volatility_span, expected
 
 
 def quotes_made_up_by(settings: DeskSettings) -> str:

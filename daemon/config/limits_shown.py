@@ -51,6 +51,7 @@ PREMIUM = "risk.order_notional_max_usd"
 """Shown as it is in force: `risk.gross_exposure_max_usd` limits it too."""
 STOPS = ("stop_loss", "take_profit")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
+OVERLAY = ("volatility_target", "volatility_forecast", "volatility_span", "volatility_band")
 
 
 _RISK = tuple(field.name for field in dataclasses.fields(Risk))
@@ -66,7 +67,7 @@ _KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("session", "shares"): (
         *(f"risk.{key}" for key in _RISK if key in OF_SHARES),
-        *(f"basket.{key}" for key in WEIGHTS),
+        *(f"basket.{key}" for key in (*WEIGHTS, *OVERLAY)),
     ),
 }
 

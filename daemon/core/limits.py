@@ -165,6 +165,10 @@ class Basket:
     position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
     gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
     turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold
+    volatility_target: Annotated[float, Ge(0), Lt(10)] = 0.0  # annual, of the portfolio; 0: no overlay
+    volatility_forecast: Literal["ewma", "har", "model"] = "ewma"  # see `daemon.core.risk.overlay`
+    volatility_span: Annotated[int, Ge(2), Le(250)] = 20  # sessions of the moving average
+    volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # part of the cap by which holdings may exceed it
 
     def buy_max_usd(self, equity: Decimal) -> Decimal:
         """The most that one buy may cost in USD: its own limit, else 1.5 times what is wanted of one symbol."""

@@ -74,6 +74,24 @@ class ChoiceRow(msgspec.Struct, frozen=True, gc=False):
     allowed: str  # JSON array of names
 
 
+class OverlayRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What the risk overlay made of a decision. Parts of the equity at the last known prices; None: not known."""
+
+    TABLE: ClassVar[str] = "overlays"
+    KEY: ClassVar[int] = 1
+
+    decision: int
+    time_ns: int
+    forecast: str  # ewma, har or model
+    target: float  # annual volatility
+    volatility: float | None  # annual forecast of the portfolio as asked for, fully invested
+    cap: float | None  # most that may be invested
+    asked: float | None  # invested as the strategy asks for
+    allowed: float | None  # invested under the cap
+    cut: str  # JSON: symbol -> shares asked for and shares allowed, where these are fewer
+    unknown: str  # why the forecast is not known, so nothing is bought; "" where it is
+
+
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
     """An order as it is now. Times are nanoseconds UTC, amounts USD as text, `side` 1 buys and -1 sells."""
 
@@ -232,7 +250,9 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     problem: str = ""  # why there is no answer
 
 
-Row = DecisionRow | HeadRow | ChoiceRow | OrderRow | FillRow | EquityRow | ShadowRow | MoveRow | RoundTripRow
+Row = (
+    DecisionRow | HeadRow | ChoiceRow | OverlayRow | OrderRow | FillRow | EquityRow | ShadowRow | MoveRow | RoundTripRow
+)
 ROW_TYPES: tuple[type[Row], ...] = (
     DecisionRow,
     OrderRow,
@@ -241,6 +261,7 @@ ROW_TYPES: tuple[type[Row], ...] = (
     ShadowRow,
     HeadRow,
     ChoiceRow,
+    OverlayRow,
     MoveRow,
     RoundTripRow,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from daemon.core.limits import AUTO, Protection, Trading
+from daemon.core.limits import AUTO, Basket, Protection, Trading
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import entry
 
@@ -76,7 +76,10 @@ def other_rules(rules: Mapping[str, str], trading: Trading) -> str:
 
 
 def _values(table: Any) -> list[tuple[str, str]]:
-    return [(field.name, _text(getattr(table, field.name))) for field in fields(table)]
+    """The keys and values of a table. Those of an overlay that is off are left out: they change nothing."""
+    off = isinstance(table, Basket) and not table.volatility_target
+    names = [field.name for field in fields(table) if not (off and field.name.startswith("volatility_"))]
+    return [(name, _text(getattr(table, name))) for name in names]
 
 
 def _text(value: Any) -> str:

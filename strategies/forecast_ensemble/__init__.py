@@ -293,7 +293,7 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
         }
         free = [symbol not in notes for symbol in self.spec.symbols]
         basket = basket_of(answer.logits, portfolio, free, self.spec.symbols)
-        return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket, notes)
+        return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket, notes, whole=True)
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Sequence[str]) -> Columns:

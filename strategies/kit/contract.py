@@ -292,7 +292,8 @@ class Basket(msgspec.Struct, frozen=True, gc=False):
 class Rebalance(msgspec.Struct, frozen=True, gc=False):
     """A daily strategy's decision. `choice` None for a continuous policy; `name` sums it up in one word.
 
-    `notes` give the reasons why symbols are left alone; they are shown with the heads.
+    `notes` give the reasons why symbols are left alone; they are shown with the heads. `whole`: the goals are a whole
+    portfolio by weights, whose mix the risk overlay keeps; else they are changes, and what has no leg is left alone.
     """
 
     choice: Choice | None
@@ -300,6 +301,7 @@ class Rebalance(msgspec.Struct, frozen=True, gc=False):
     basket: Basket
     notes: dict[str, str] = {}
     actions: tuple[int, ...] = ()  # of each symbol, after resolution, where the policy chooses by row
+    whole: bool = False
 
 
 class RowOptions(msgspec.Struct, frozen=True, gc=False):

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
-from strategies.kit.entry import BoolArray
+from strategies.kit.entry import BoolArray, Float64Array
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
+from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
 from training.rl.draws import uniform
 from training.rl.protocols import Step
@@ -45,6 +46,7 @@ class Outlook:
     probabilities: Float32Array  # (d, n, 3): HOLD, BUY, SELL, out of sample; NaN where there is no forecast
     confidence: Float32Array  # (d, n)
     features: Float32Array  # (d, n, f): the stated subset of the newest row
+    variances: Float64Array | None = None  # (d, n): of daily log returns to come, where a head forecasts them
 
     @property
     def width(self) -> int:
@@ -126,6 +128,7 @@ class ForecastMarket(ShareAccounts):
         each = np.concatenate([prices, tradable[:-1, None], credit[:, None]], axis=1)
         self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 8)
         self._marks = self._table(table.close_ticks[seen] / TICKS)
+        self._overlay = Overlay(table, first, last, trading, self.device, outlook.variances)
 
     def _begin_everywhere(self) -> None:
         self._open_accounts()
@@ -192,6 +195,9 @@ class ForecastMarket(ShareAccounts):
         allowed, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
         held, before = self._held, self._value.unsqueeze(1)
         goal = self._goals(final, flags, known)
+        if self._overlay.on:
+            prices, equity = torch.where(known < inf, known, 0.0), self._value / MICRO
+            goal = self._overlay(self._day, held, goal, prices, equity, whole=True, places=self._places)
         change = (goal - held) * allowed
         self._sell(-change.clamp(max=0.0), sold)
         self._buy(change.clamp(min=0.0), final.clamp(0.0, 1.0), paid, limit)

@@ -19,6 +19,7 @@ from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
+from daemon.core.desks.shares.overlay import overlaid, report_overlay
 from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
@@ -253,10 +254,16 @@ class Shares:
         if self._by_row:
             answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)
         decided = self._strategy.decide(draft, answer, view, Rebalance)
+        ruling = overlaid(draft, decided, answer, ask.decision)
+        if ruling is not None:
+            decided = ruling.decided
+            report_overlay(draft, ruling.row)
         rebalance(draft, ask, decided, answer, model)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         decided = self._strategy.decide(draft, answer, share_view(draft, draft.now_ns), Rebalance, shown=True)
+        ruling = overlaid(draft, decided, answer, draft.decision)
+        decided = decided if ruling is None else ruling.decided
         return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from strategies.daily_rebalancer import (
 from strategies.kit.contract import DailySpec
 from training.data.daily_table import DailyTable
 from training.desks.daily.episodes import Course
+from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
 from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
@@ -137,7 +139,10 @@ class RebalancerMarket(ShareAccounts):
         seen[:, WEEKDAY] = [table.weekday(day) for day in range(first, self._last + 2)]
         seen[:, TRADABLE] = table.tradable[before]
         self._seen = self._table(seen)
-        self._prices = self._table(price_rows(table, first, self._last, trading, fill))
+        prices = price_rows(table, first, self._last, trading, fill)
+        flags = table.tradable[first - 1 : self._last, None] > 0
+        self._prices = self._table(np.concatenate([prices, flags], axis=1))
+        self._overlay = Overlay(table, first, self._last, trading, self.device)
         self._market = self._table(market_returns(table, first, self._last))
 
     def observe(self) -> Tensor:
@@ -152,9 +157,9 @@ class RebalancerMarket(ShareAccounts):
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
         before, market = self._value, self._market.index_select(0, self._day)
-        allowed, known, sold, paid, limit, closes = self._prices.index_select(0, self._day).unbind(1)
+        allowed, known, sold, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
         actions = actions if self._layout is None else self._layout.meant(actions)
-        actions = actions.double().clamp(-1.0, 1.0) * allowed
+        actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
         leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
         wanted = (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
@@ -162,8 +167,10 @@ class RebalancerMarket(ShareAccounts):
             least = (self._band / MICRO * before).unsqueeze(1)
             leaves = leaves.masked_fill((leaves * known < least) & (leaves < self._held), 0.0)
             wanted = wanted.masked_fill(wanted * known < least, 0.0)
-        self._sell(leaves, sold)
-        self._buy(wanted, up, paid, limit)
+        if self._overlay.on:
+            leaves, wanted = self._under_the_cap(leaves, wanted, known)
+        self._sell(leaves * allowed, sold)
+        self._buy(wanted * allowed, up, paid, limit)
         self._mark(closes)
         self._next_day()
         gained = self._value - before
@@ -172,6 +179,13 @@ class RebalancerMarket(ShareAccounts):
         if self._practice.over_market:
             gained = gained - self._capital * market
         return self._stepped((gained * (REWARD / MICRO)).to(torch.float32))
+
+    def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """What the risk overlay leaves of sales and buys, in whole shares; it may add sales."""
+        held, prices = self._held, torch.where(known < inf, known, 0.0)
+        goals = held - leaves + wanted
+        goals = self._overlay(self._day, held, goals, prices, self._value / MICRO, whole=False)
+        return (held - goals).clamp(min=0.0), (goals - held).clamp(min=0.0)
 
     def _open_again(self, over: Tensor) -> None:
         super()._open_again(over)

@@ -18,6 +18,7 @@ from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN
 from training.data.daily_table import DailyTable
 from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
+from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import check_span
 from training.rl.protocols import Step
 
@@ -68,6 +69,7 @@ class RegimeMarket(Episodes):
         self._band = trading.basket.band
         self._penalty = REWARD_COST + turnover
         self._tables(table, fill)
+        self._overlay = Overlay(table, first, last, trading, self.device)
         self._begin_everywhere()
 
     def _tables(self, table: DailyTable, fill: str) -> None:
@@ -154,7 +156,10 @@ class RegimeMarket(Episodes):
             grows = (goal - drifted).clamp(min=0.0)
             over = (goal.sum(1) - 1.0).clamp(min=0.0)
             goal = goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
-        return goal
+        if not self._overlay.on:
+            return goal
+        one = torch.ones_like(goal)  # weights are counted as shares of 1 USD in an account of 1 USD
+        return self._overlay(self._day, drifted, goal, one, one[:, 0], whole=True, shares=False)
 
     def _open_again(self, over: Tensor) -> None:
         """In cash again where `over`."""

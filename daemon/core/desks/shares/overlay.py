@@ -1,0 +1,216 @@
+"""The risk overlay of a desk that decides once a session: its gross exposure is capped by a forecast of volatility.
+
+It stands between the strategy's goals and the gates, and reads the closes that the strategy keeps: a replay steps it
+again. Invariant: no goal is raised; a sale that the strategy asks for always passes; while the forecast is not known
+nothing is bought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, nan
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from daemon.core.draft import Draft
+from daemon.core.limits import Basket as Rules
+from daemon.core.records import OverlayRow
+from daemon.core.risk.overlay import (
+    MODEL,
+    VARIANCE,
+    capped,
+    exposure_cap,
+    returns_needed,
+    volatility,
+    without_new_risk,
+)
+from daemon.core.state import ZERO
+from strategies.kit.contract import Answer, Bar, Basket, Leg, Rebalance
+from strategies.kit.entry import BoolArray, Float64Array
+
+NAMED = 5  # symbols in the words of a reason
+
+
+class Ruling(NamedTuple):
+    """What the overlay makes of a decision, and its row."""
+
+    decided: Rebalance
+    row: OverlayRow
+
+
+class Known(NamedTuple):
+    """A volatility and the cap that follows from it; both NaN where `unknown` says why."""
+
+    volatility: float
+    cap: float
+    unknown: str
+
+
+def closing_returns(closes: Float64Array, needed: int) -> tuple[Float64Array, BoolArray]:
+    """Return the simple returns of the newest `needed` sessions, (t, s), and whether each symbol's are known, (s,).
+
+    Args:
+        closes: USD, (sessions, s), oldest first, NaN where a symbol has no bar: its last close stands for it then. A
+            symbol without a close of the newest session, or none at the begin, is not known; its returns are 0.
+        needed: t.
+    """
+    window = np.full((needed + 1, closes.shape[1]), nan)
+    carried = carried_closes(closes)[-needed - 1 :]
+    window[len(window) - len(carried) :] = carried
+    known = np.isfinite(closes[-1]) & np.isfinite(window[0]) if len(closes) else np.zeros(closes.shape[1], dtype=bool)
+    safe = np.where(known, window, 1.0)
+    found: BoolArray = known
+    return safe[1:] / safe[:-1] - 1.0, found
+
+
+def carried_closes(closes: Float64Array) -> Float64Array:
+    """Return closes (sessions, s) where each missing one (NaN) is the symbol's last one before it."""
+    newest = np.where(np.isfinite(closes), np.arange(len(closes))[:, None], 0)
+    carried: Float64Array = np.take_along_axis(closes, np.maximum.accumulate(newest, axis=0), axis=0)
+    return carried
+
+
+def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) -> Ruling | None:
+    """Return the decision under the overlay; None where it is off, or the gates deny the legs as they are."""
+    rules, symbols = draft.trading.basket, draft.spec.symbols
+    goals_of = {leg.symbol: leg.goal for leg in decided.basket.legs}
+    whole_legs = len(goals_of) == len(decided.basket.legs) and goals_of.keys() <= set(symbols)
+    if not rules.volatility_target or not whole_legs or min(goals_of.values(), default=0) < 0:
+        return None
+    held = np.array([[max(draft.held(symbol), 0) for symbol in symbols]], dtype=np.float64)
+    goals = np.array([[goals_of.get(symbol, now) for symbol, now in zip(symbols, held[0].tolist(), strict=True)]])
+    prices = np.array([[float(draft.marks.get(symbol, ZERO)) for symbol in symbols]])
+    equity = float(draft.book.equity)
+    forecast = _forecast(draft, answer, goals, prices)
+    if forecast.unknown:
+        after = without_new_risk(np, held, goals)
+    else:
+        most = np.array([forecast.cap * equity])
+        after = capped(np, held, goals, prices, most=most, band=rules.volatility_band, whole=decided.whole)
+    allowed = [int(goal) for goal in after[0].tolist()]
+    cut = {
+        symbol: (int(asked), goal)
+        for symbol, asked, goal in zip(symbols, goals[0].tolist(), allowed, strict=True)
+        if goal < asked
+    }
+    row = OverlayRow(
+        decision=decision,
+        time_ns=draft.now_ns,
+        forecast=rules.volatility_forecast,
+        target=rules.volatility_target,
+        volatility=_number(forecast.volatility),
+        cap=_number(forecast.cap),
+        asked=_weight(goals, prices, equity),
+        allowed=_weight(after, prices, equity),
+        cut=msgspec.json.encode(cut).decode(),
+        unknown=forecast.unknown,
+    )
+    return Ruling(replace(decided, basket=Basket(_legs(draft, decided.basket.legs, cut))), row)
+
+
+def report_overlay(draft: Draft, row: OverlayRow) -> None:
+    """Record what the overlay did; an alarm says, once a session for each cause, that the forecast is not known."""
+    draft.records.append(row)
+    if row.unknown:
+        draft.alarm("volatility_unknown", f"nothing is bought: {row.unknown}", once=True, about=row.unknown)
+
+
+def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[int, int]]) -> tuple[Leg, ...]:
+    """Return the legs with the goals that were cut: a buy that is cut whole goes, a sale of what was left alone comes.
+
+    They keep their order, which is that of the buys, and the new sales follow.
+    """
+    changed = [Leg(leg.symbol, cut[leg.symbol][1]) if leg.symbol in cut else leg for leg in legs]
+    named = {leg.symbol for leg in legs}
+    fresh = [Leg(symbol, goal) for symbol, (_, goal) in cut.items() if symbol not in named]
+    return tuple(leg for leg in (*changed, *fresh) if leg.goal != draft.held(leg.symbol))
+
+
+def _forecast(draft: Draft, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
+    """Return the volatility and the cap of the portfolio that these goals ask for."""
+    rules, symbols, equity = draft.trading.basket, draft.spec.symbols, float(draft.book.equity)
+    wanted = goals[0] > 0.0
+    if not wanted.any():
+        return Known(nan, 1.0, "")
+    if not equity > 0.0:
+        return _unknown(f"equity is {draft.book.equity} USD")
+    strange = [s for s, position in draft.book.positions.items() if position.quantity and s not in symbols]
+    if strange:
+        return _unknown(f"the desk holds what it does not trade: {_names(strange)}")
+    priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
+    if (wanted & priceless).any():
+        return _unknown(f"no sure price: {_names(_which(symbols, wanted & priceless))}")
+    returns, known = closing_returns(
+        closes_of(draft.desk.decides.known(draft), symbols),
+        returns_needed(rules.volatility_forecast, rules.volatility_span),
+    )
+    if (wanted & ~known).any():
+        why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
+        return _unknown(f"{why}: {_names(_which(symbols, wanted & ~known))}")
+    variances = _variances(rules, answer, len(symbols))
+    worth = goals * prices
+    with np.errstate(all="ignore"):  # what is not finite is not known
+        found = volatility(
+            np,
+            mix_of(worth),
+            returns[None],
+            rules.volatility_forecast,
+            rules.volatility_span,
+            variances,
+        )
+        annual, cap = float(found[0]), float(exposure_cap(rules.volatility_target, found)[0])
+    if not (isfinite(annual) and annual > 0.0):
+        return _unknown(f"the forecast is {annual}")
+    return Known(annual, cap, "")
+
+
+def mix_of(worth: Any) -> Any:
+    """Return what each symbol is of the invested money, (n, s), of its worth in USD; the sums are made in order."""
+    total = worth[:, 0]
+    for place in range(1, worth.shape[1]):
+        total = total + worth[:, place]
+    return worth / total[:, None]
+
+
+def _variances(rules: Rules, answer: Answer, count: int) -> Float64Array | None:
+    """Return the head's variances, (1, s), NaN where it has none; None where the forecast reads no head."""
+    if rules.volatility_forecast != MODEL:
+        return None
+    numbers = answer.heads.get(VARIANCE, ())
+    return np.array([numbers if len(numbers) == count else [nan] * count], dtype=np.float64)
+
+
+def closes_of(bars: Mapping[str, Sequence[Bar]], symbols: Sequence[str]) -> Float64Array:
+    """Return the closes of all sessions on which a symbol has a bar, (sessions, s); NaN where one has none."""
+    series = [bars.get(symbol, ()) for symbol in symbols]
+    starts = [np.array([bar.start_ns for bar in own], dtype=np.int64) for own in series]
+    sessions = np.unique(np.concatenate(starts)) if starts else np.zeros(0, dtype=np.int64)
+    closes = np.full((len(sessions), len(symbols)), nan)
+    for column, (own, began) in enumerate(zip(series, starts, strict=True)):
+        closes[np.searchsorted(sessions, began), column] = [bar.close if bar.close > 0.0 else nan for bar in own]
+    return closes
+
+
+def _unknown(why: str) -> Known:
+    return Known(nan, nan, why)
+
+
+def _which(symbols: Sequence[str], flags: BoolArray) -> list[str]:
+    return [symbol for symbol, flag in zip(symbols, flags.tolist(), strict=True) if flag]
+
+
+def _names(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - NAMED} more" if len(symbols) > NAMED else ""
+    return f"{', '.join(symbols[:NAMED])}{more}"
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _weight(goals: Float64Array, prices: Float64Array, equity: float) -> float | None:
+    """Return the part of the equity that so many shares are worth; None where that is not known."""
+    return float((goals * prices).sum() / equity) if equity > 0.0 else None

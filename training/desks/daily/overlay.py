@@ -1,0 +1,112 @@
+"""The risk overlay in the tensor markets: the arithmetic of the desk (`daemon.core.risk.overlay`) on many accounts.
+
+A decision before a session reads the closes up to the session before it, as the desk does. Nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daemon.core.desks.shares.overlay import carried_closes, mix_of
+from daemon.core.limits import Trading
+from daemon.core.risk.overlay import MODEL, capped, exposure_cap, returns_needed, volatility, without_new_risk
+from strategies.kit.entry import Float64Array
+from training.data.daily_table import CLOSE, DailyTable
+
+
+class Overlay:
+    """What the trading rules' overlay leaves of the goals of accounts that decide before sessions `first` to `last`."""
+
+    def __init__(
+        self,
+        table: DailyTable,
+        first: int,
+        last: int,
+        trading: Trading,
+        device: torch.device | str,
+        variances: Float64Array | None = None,
+    ) -> None:
+        """Make the tables; none where the overlay is off.
+
+        Args:
+            table: the bars.
+            first: session (index) that is decided for first.
+            last: session that is decided for last.
+            trading: the rules; `basket.volatility_target` 0 leaves all goals as they are.
+            device: of the accounts.
+            variances: the policy's variance of each symbol's daily log returns after each session's close, (d, n);
+                needed where the forecast is "model".
+
+        Raises:
+            ValueError: the forecast is "model" and there are no variances.
+        """
+        self._rules = trading.basket
+        self.on = trading.basket.volatility_target > 0.0
+        if not self.on:
+            return
+        if self._rules.volatility_forecast == MODEL and variances is None:
+            raise ValueError(
+                'basket.volatility_forecast is "model" and nothing here forecasts a variance: choose "ewma" or "har"'
+            )
+        needed = returns_needed(self._rules.volatility_forecast, self._rules.volatility_span)
+        closes = np.where(table.present, table.bars[CLOSE], np.nan)
+        carried = carried_closes(closes)
+        returns = np.zeros_like(carried)
+        returns[1:] = np.nan_to_num(carried[1:] / carried[:-1] - 1.0)
+        begun = np.zeros_like(table.present)
+        begun[needed:] = np.isfinite(carried[: max(len(carried) - needed, 0)])
+        begin = first - needed  # the session of the oldest return that is read
+        window = np.concatenate([np.zeros((max(-begin, 0), returns.shape[1])), returns[max(begin, 0) : last + 1]])
+        self._returns = torch.from_numpy(window).to(device)
+        self._known = torch.from_numpy(np.isfinite(closes) & begun)[first - 1 : last + 1].to(device)
+        self._past = torch.arange(needed, device=device)
+        self._variances = None if variances is None else torch.from_numpy(variances[first - 1 : last + 1]).to(device)
+
+    def __call__(
+        self,
+        day: Tensor,
+        held: Tensor,
+        goals: Tensor,
+        prices: Tensor,
+        equity: Tensor,
+        *,
+        whole: bool,
+        shares: bool = True,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Return the goals under the overlay, float64 (n, s).
+
+        Args:
+            day: the decision of each account as a row of the market's tables, 0 before `first`, int64 (n,).
+            held: shares, or weights without `shares`, float64 (n, s).
+            goals: the same as the strategy asks for.
+            prices: USD a share at the last known closes, 0 where none is known.
+            equity: USD, float64 (n,).
+            whole: see `capped`.
+            shares: see `capped`.
+            places: the symbols of each account, int64 (n, s); None: all of the table in their order.
+        """
+        if not self.on:
+            return goals
+        rules = self._rules
+        rows = day.unsqueeze(1) + self._past  # the newest is the session before the one that is decided for
+        returns = self._returns[rows]
+        known = self._known[day]
+        variances = None if self._variances is None else self._variances[day]
+        if places is not None:
+            returns = returns.gather(2, places.unsqueeze(1).expand(-1, rows.shape[1], -1))
+            known = known.gather(1, places)
+            variances = None if variances is None else variances.gather(1, places)
+        wanted = goals > 0.0
+        annual = volatility(
+            torch, mix_of(goals * prices), returns, rules.volatility_forecast, rules.volatility_span, variances
+        )
+        cap = exposure_cap(rules.volatility_target, annual)
+        sure = ~(wanted & ~(known & (prices > 0.0))).any(1) & annual.isfinite() & (annual > 0.0) & (equity > 0.0)
+        most = torch.where(sure, cap * equity, 0.0)
+        cut = capped(torch, held, goals, prices, most=most, band=rules.volatility_band, whole=whole, shares=shares)
+        none = without_new_risk(torch, held, goals)
+        after: Tensor = torch.where(sure.unsqueeze(1), cut, torch.where(wanted.any(1, keepdim=True), none, goals))
+        return after
