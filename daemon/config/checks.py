@@ -38,6 +38,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SIMULATED = "a simulated Alpaca"
 
+CAPPED = frozenset({("session", "shares")})  # kinds of desks (`Spec.kind`) that a risk overlay may cap
+
 Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
 
 
@@ -155,7 +157,7 @@ def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
     if not rules.volatility_target or not is_known(strategy):
         return
     spec, forecast = entry(strategy).make().spec, rules.volatility_forecast
-    if not spec.compounds:
+    if spec.kind not in CAPPED:
         expected = f"0: {strategy} decides at each bar and keeps no daily closes to forecast a volatility from"
         yield "basket.volatility_target", rules.volatility_target, expected
     elif forecast == MODEL and VARIANCE not in [head.name for head in spec.heads]:

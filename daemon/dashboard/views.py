@@ -319,6 +319,7 @@ class DecisionPage(msgspec.Struct, frozen=True):
     missing: str
     shadow: Shadowed | None
     heads: DecisionHeads | None = None  # the policy's heads by symbol
+    overlay: tuple[str, ...] = ()  # what the risk overlay made of it, in sentences
 
 
 class Shadowed(msgspec.Struct, frozen=True):

@@ -299,6 +299,22 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             'protection.options is "off" (from default): expected "stop_limit" or "stop", where you accept that nobody',
         ),
         (
+            "[basket]\nvolatility_target = 0.1\n",
+            "basket.volatility_target is 0.1 (from {file}): expected 0: option_scalper decides at each bar",
+        ),
+        (
+            '[desk]\nstrategy = "online_dqn"\n[basket]\nvolatility_target = 0.1\n',
+            "basket.volatility_target is 0.1 (from {file}): expected 0: online_dqn decides at each bar",
+        ),
+        (
+            '[desk]\nstrategy = "regime_switcher"\n[basket]\nvolatility_target = 0.1\nvolatility_forecast = "model"\n',
+            'basket.volatility_forecast is "model" (from {file}): expected "ewma" or "har": the policies of',
+        ),
+        (
+            '[desk]\nstrategy = "regime_switcher"\n[basket]\nvolatility_target = 0.1\nvolatility_span = 84\n',
+            "basket.volatility_span is 84 (from {file}): expected at most 83: regime_switcher keeps 252 bars",
+        ),
+        (
             '[desk]\nstrategy = "daily_rebalancer"\n[protection]\nrest_at_broker = true\n',
             "protection.disaster_stop is 0.0 (from default): expected more than 0, such as 0.2: daily_rebalancer",
         ),

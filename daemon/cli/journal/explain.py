@@ -33,6 +33,7 @@ from daemon.journal.outcomes import (
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of
 from daemon.reports.heads import DecisionHeads, SymbolChoice, heads_at
+from daemon.reports.overlay import overlay_words
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS
 
@@ -159,6 +160,8 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         target = "" if spec.shown_by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
         console.print(f"outcome: {outcomes[row['decision']]}")
+        if words := overlay_words(reader, row["decision"]):
+            console.print("risk overlay:", *words, highlight=False)
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(

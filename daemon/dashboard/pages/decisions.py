@@ -32,6 +32,7 @@ from daemon.journal.outcomes import NO_STOP, SHOWN, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
+from daemon.reports.overlay import overlay_words
 from strategies.kit.contract import Observation, Spec
 
 ACTED = "acted"  # what led to orders
@@ -113,6 +114,7 @@ def decision_page(
         missing=seen.missing or why,
         shadow=_shadow(reader, number, row["action"]),
         heads=heads_at(reader, number, spec) if spec is not None else None,
+        overlay=overlay_words(reader, number),
     )
 
 

@@ -157,16 +157,15 @@ def price_rows(
 ) -> np.ndarray[Any, Any]:
     """What the decisions before sessions `first` to `last` meet, float64 (sessions, 6, symbols).
 
-    Of each symbol: whether it may be traded, the last known close in USD (infinite where none is known), and in whole
+    Of each symbol: whether it opens at all, the last known close in USD (infinite where none is known), and in whole
     ticks what sales get, what buys pay, their limit, and the close to come. `fill` "same_close" trades at the close on
     which the decision is made.
     """
     marks = table.close_ticks[first - 1 : last + 1]
     sold = table.open_ticks[first : last + 1] if fill == "next_open" else marks[:-1]
     paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold)
-    allowed = (sold > 0) & (table.tradable[first - 1 : last] > 0)
     known = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
-    return np.stack([allowed, known, sold, paid, limit, marks[1:]], axis=1)
+    return np.stack([sold > 0, known, sold, paid, limit, marks[1:]], axis=1)
 
 
 def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -192,13 +192,13 @@ class ForecastMarket(ShareAccounts):
     def trade(self, final: Tensor) -> Step:
         """Trade final actions, float32 (n, k), in the next session; rewards float32 (rows,), who ran out of time."""
         each = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
-        allowed, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
+        opens, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
         held, before = self._held, self._value.unsqueeze(1)
         goal = self._goals(final, flags, known)
         if self._overlay.on:
-            prices, equity = torch.where(known < inf, known, 0.0), self._value / MICRO
-            goal = self._overlay(self._day, held, goal, prices, equity, whole=True, places=self._places)
-        change = (goal - held) * allowed
+            prices = torch.where((known < inf) & (flags > 0.0), known, 0.0)  # one that is left alone is not known
+            goal = self._overlay(self._day, held, goal, prices, self._value / MICRO, whole=True, places=self._places)
+        change = (goal - held) * opens
         self._sell(-change.clamp(max=0.0), sold)
         self._buy(change.clamp(min=0.0), final.clamp(0.0, 1.0), paid, limit)
         scale = 1.0 / (before * self._weight_max)

@@ -78,13 +78,14 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
     rules, symbols = draft.trading.basket, draft.spec.symbols
     goals_of = {leg.symbol: leg.goal for leg in decided.basket.legs}
     whole_legs = len(goals_of) == len(decided.basket.legs) and goals_of.keys() <= set(symbols)
-    if not rules.volatility_target or not whole_legs or min(goals_of.values(), default=0) < 0:
+    off = not rules.volatility_target or not draft.desk.decides.rebalances
+    if off or not whole_legs or min(goals_of.values(), default=0) < 0:
         return None
     held = np.array([[max(draft.held(symbol), 0) for symbol in symbols]], dtype=np.float64)
     goals = np.array([[goals_of.get(symbol, now) for symbol, now in zip(symbols, held[0].tolist(), strict=True)]])
     prices = np.array([[float(draft.marks.get(symbol, ZERO)) for symbol in symbols]])
     equity = float(draft.book.equity)
-    forecast = _forecast(draft, answer, goals, prices)
+    forecast = _forecast(draft, decided, answer, goals, prices)
     if forecast.unknown:
         after = without_new_risk(np, held, goals)
     else:
@@ -129,7 +130,7 @@ def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[int, int]])
     return tuple(leg for leg in (*changed, *fresh) if leg.goal != draft.held(leg.symbol))
 
 
-def _forecast(draft: Draft, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
+def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
     """Return the volatility and the cap of the portfolio that these goals ask for."""
     rules, symbols, equity = draft.trading.basket, draft.spec.symbols, float(draft.book.equity)
     wanted = goals[0] > 0.0
@@ -140,6 +141,9 @@ def _forecast(draft: Draft, answer: Answer, goals: Float64Array, prices: Float64
     strange = [s for s, position in draft.book.positions.items() if position.quantity and s not in symbols]
     if strange:
         return _unknown(f"the desk holds what it does not trade: {_names(strange)}")
+    alone = wanted & np.isin(symbols, list(decided.notes))
+    if alone.any():
+        return _unknown(f"the strategy leaves alone what is held: {_names(_which(symbols, alone))}")
     priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
     if (wanted & priceless).any():
         return _unknown(f"no sure price: {_names(_which(symbols, wanted & priceless))}")

@@ -129,7 +129,7 @@ export function mount(main, { desk, address, go }, first) {
     on.disabled = !data.next;
     for (const part of sections) part.hidden = false;
     summary.show([data.line, data.contribution, data.pending, data.missing], () => [inShort(data.line), reasons(data)]);
-    answer.show([data.probabilities, data.logits, data.target, data.line.action, !!data.heads], () => given(data));
+    answer.show([data.probabilities, data.logits, data.target, data.line.action, !!data.heads, data.overlay], () => given(data));
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
     orders.show([data.orders, data.line.became], ([all, became]) => followed(all, became));
     shadow.show(data.shadow, shadowed);
@@ -304,6 +304,8 @@ function given(data) {
       ),
     aims && el("h3", {}, "Target: what is to be held"),
     aims,
+    data.overlay.length > 0 && el("h3", {}, "Risk overlay"),
+    data.overlay.length > 0 && el("ul", { class: "plain-list", id: "overlay" }, data.overlay.map((text) => el("li", {}, text))),
   ];
 }
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -86,6 +87,22 @@ def test_the_desk_and_the_market_earn_the_same_on_made_up_days(cash: int, band: 
     market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
     agree(dry_run(policy, desk), market)
     assert sum(result.trades for result in market) > 60
+
+
+@pytest.mark.parametrize("forecast", ["ewma", "har"])
+def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har"]) -> None:
+    table, trading = made_up(0.0005), rules(100_000, 0.02)
+    basket = replace(trading.basket, weight_max=0.5)
+    trading = replace(trading, basket=basket)
+    capped = replace(trading, basket=replace(basket, volatility_target=0.1, volatility_forecast=forecast))
+    dates = table.dates[400:]
+
+    def market(trading: Trading) -> tuple[SessionResult, ...]:
+        return play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
+
+    agree(dry_run(policy, desk_before(table, dates, ForecastEnsemble(table.symbols), capped)), market(capped))
+    held = [sum(result.held_min for result in market(each)) for each in (capped, trading)]
+    assert 0 < held[0] < 0.8 * held[1]
 
 
 def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_market_does() -> None:

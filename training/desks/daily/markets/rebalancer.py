@@ -157,7 +157,7 @@ class RebalancerMarket(ShareAccounts):
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
         before, market = self._value, self._market.index_select(0, self._day)
-        allowed, known, sold, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
+        opens, known, sold, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
@@ -169,8 +169,8 @@ class RebalancerMarket(ShareAccounts):
             wanted = wanted.masked_fill(wanted * known < least, 0.0)
         if self._overlay.on:
             leaves, wanted = self._under_the_cap(leaves, wanted, known)
-        self._sell(leaves * allowed, sold)
-        self._buy(wanted * allowed, up, paid, limit)
+        self._sell(leaves * opens, sold)
+        self._buy(wanted * opens, up, paid, limit)
         self._mark(closes)
         self._next_day()
         gained = self._value - before

@@ -1,0 +1,313 @@
+"""The risk overlay at the desk: what it leaves of a basket, and what it meets.
+
+Each stock moves by 1 % a day, up and down, all in step: the annual volatility is 0.01 x sqrt(252) = 0.158745 of any
+mix, and a target of 0.08 caps the exposure at 0.503953 of the equity. All prices are 100.00 and the equity is 10,000
+USD, so at most 5,039.53 USD are invested, and nothing is sold up to 5,543.48.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace as changed
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import CancelOrder
+from daemon.core.limits import Basket, Trading
+from daemon.core.records import OverlayRow
+from strategies.kit.contract import Answer, Bar, Rebalance, View
+from tests.support.core.account import Account
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, SYMBOLS, DailyDesk, Shelf, ShelfState, orders
+from tests.support.core.daily_live import with_shares
+from tests.support.core.desk import DAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
+from tests.support.core.resting import DISASTER, daily, sales
+
+OVERLAY = Trading(basket=Basket(volatility_target=0.08, volatility_span=2))  # six returns are read: seven closes
+VOLATILITY, CAP = 0.1587451, 0.5039526
+AT_100 = dict.fromkeys(SYMBOLS, "100")
+
+
+class Masks(Shelf):
+    """The same strategy, which leaves AAA alone."""
+
+    def decide(self, state: ShelfState, answer: Answer, view: View) -> tuple[ShelfState, Rebalance]:
+        state, decided = super().decide(state, answer, view)
+        return state, replace(decided, notes={"AAA": "unadjusted"})
+
+
+class Weights(Shelf):
+    """The same strategy, whose goals are a whole portfolio."""
+
+    def decide(self, state: ShelfState, answer: Answer, view: View) -> tuple[ShelfState, Rebalance]:
+        state, decided = super().decide(state, answer, view)
+        return state, replace(decided, whole=True)
+
+
+def closes(count: int = 8, move: float = 0.01) -> list[float]:
+    """Prices that move by this much up and down in turn, the last one 100."""
+    found = [100.0]
+    for day in range(count - 1):
+        found.insert(0, found[0] / (1.0 + (move if day % 2 else -move)))
+    return found
+
+
+def history(symbol: str, prices: list[float], last_ns: int) -> ev.HistoryAdjusted:
+    """The bars of consecutive days, the last one of the day that began at `last_ns`."""
+    starts = [last_ns - DAY * (len(prices) - 1 - place) for place in range(len(prices))]
+    bars = tuple(Bar(symbol, at, c, c, c, c, 1000.0) for at, c in zip(starts, prices, strict=True))
+    return ev.HistoryAdjusted(0, symbol, bars)
+
+
+def know(d: DailyDesk, **prices: list[float]) -> None:
+    """These closes up to the session before this one."""
+    sessions = (LAST_FRIDAY, MONDAY, TUESDAY, HALF_DAY)
+    before = sessions[sessions.index(d.session) - 1].open_ns - MIDNIGHT
+    for symbol, own in prices.items():
+        d.put(replace(history(symbol, own, before), time_ns=d.state.now_ns))
+
+
+def tuesday(strategy: Shelf | None = None, **shares: int) -> DailyDesk:
+    """Tuesday before the open: these shares were bought on Monday without the overlay, which is chosen now."""
+    d = DailyDesk(strategy=strategy).fund().holds(**shares)
+    d.begin(TUESDAY)
+    d.put(ev.RunStarted(d.at(-25), "replay", "desk-1", "shelf", "e1", "code", "sip", OVERLAY))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    return d
+
+
+def answered(d: DailyDesk, *goals: float) -> list[tuple[str, int]]:
+    """The changes that the decision comes to: what is wanted less what is held."""
+    d.due()
+    d.answer(*goals)
+    return [(work.symbol, work.goal - d.held.get(work.symbol, 0)) for work in d.state.works.values()]
+
+
+def row(d: DailyDesk) -> OverlayRow:
+    return [one for one in d.rows if isinstance(one, OverlayRow)][-1]
+
+
+def test_buys_are_cut_in_proportion_to_what_the_cap_leaves() -> None:
+    d = tuesday()
+    assert answered(d, 30, 70, KEEP) == [("AAA", 15), ("BBB", 35)]
+    found = row(d)
+    assert (found.forecast, found.target, found.asked, found.allowed) == ("ewma", 0.08, 1.0, 0.5)
+    assert found.volatility == pytest.approx(VOLATILITY, abs=1e-7)
+    assert found.cap == pytest.approx(CAP, abs=1e-7)
+    assert (json.loads(found.cut), found.unknown) == ({"AAA": [30, 15], "BBB": [70, 35]}, "")
+    assert orders(d.quotes(0, **AT_100)) == [("AAA", 15, "100.2000"), ("BBB", 35, "100.2000")]
+
+
+def test_a_calm_portfolio_is_left_as_it_is() -> None:
+    d = tuesday()
+    know(d, **dict.fromkeys(SYMBOLS, closes(move=0.005)))  # 0.0794: below the target
+    assert answered(d, 30, 60, KEEP) == [("AAA", 30), ("BBB", 60)]
+    assert (row(d).cap, row(d).cut) == (1.0, "{}")
+
+
+@pytest.mark.parametrize(
+    ("held", "goals", "expected"),
+    [
+        (55, (KEEP, KEEP, KEEP), []),  # within the band
+        (55, (KEEP, 10, KEEP), []),  # and no room for more
+        (56, (KEEP, KEEP, KEEP), [("AAA", -6)]),  # beyond it: down to the cap
+        (60, (KEEP, 20, KEEP), [("AAA", -10)]),
+        (60, (55, KEEP, KEEP), [("AAA", -5)]),  # its own sale is enough
+        (60, (0, 70, KEEP), [("AAA", -60), ("BBB", 50)]),  # room comes from what is sold
+        (40, (KEEP, 20, KEEP), [("BBB", 10)]),
+    ],
+)
+def test_changes_are_cut_and_what_is_held_is_sold_beyond_the_band(
+    held: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
+) -> None:
+    assert answered(tuesday(AAA=held), *goals) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "goals", "expected"),
+    [
+        (55, (KEEP, KEEP, KEEP), []),
+        (56, (KEEP, KEEP, KEEP), [("AAA", -6)]),
+        (99, (33, 33, 33), [("AAA", -83), ("BBB", 16), ("CCC", 16)]),  # 33 x 5039.5 / 9900 = 16.8 of each
+        (40, (KEEP, 20, KEEP), [("AAA", -7), ("BBB", 16)]),  # 40 + 16 is beyond the band: 33.6 and 16.8
+        (39, (KEEP, 19, KEEP), [("BBB", 11)]),  # 39 + 16 is within: 11.4 fit
+    ],
+)
+def test_the_mix_of_a_whole_portfolio_is_kept(
+    held: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
+) -> None:
+    assert answered(tuesday(Weights(), AAA=held), *goals) == expected
+
+
+def test_the_same_answer_on_the_next_day_trades_nothing_more() -> None:
+    """A factor on a change would compound from day to day."""
+    d = tuesday()
+    assert answered(d, 100, KEEP, KEEP) == [("AAA", 50)]
+    d.quotes(0, AAA="100")
+    d.fill("e1-shelf-2-0-0", 50, "100")
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert answered(d, 100, KEEP, KEEP) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"AAA": closes(6)}, "fewer than 7 closes, or none of the newest session: AAA"),
+        ({"AAA": [float("nan"), *closes(7)[1:]]}, "fewer than 7 closes, or none of the newest session: AAA"),
+        (dict.fromkeys(SYMBOLS, [100.0] * 8), "the forecast is 0.0"),
+    ],
+)
+def test_while_the_volatility_is_not_known_nothing_is_bought_and_sales_pass(
+    bad: dict[str, list[float]], why: str
+) -> None:
+    d = tuesday(AAA=60, BBB=20)
+    know(d, **bad)
+    d.due()
+    effects = d.answer(50, 0, 10)
+    assert [(work.symbol, work.goal) for work in d.state.works.values()] == [("AAA", 50), ("BBB", 0)]
+    assert alarms(effects) == ["volatility_unknown"]
+    assert (row(d).unknown, row(d).cap) == (why, None)
+
+
+def test_a_symbol_without_a_bar_of_the_newest_session_denies_buys_while_it_is_held_and_not_once_it_leaves() -> None:
+    for goals, expected in (((KEEP, 10, KEEP), []), ((0, 10, KEEP), [("AAA", -20), ("BBB", 10)])):
+        d = tuesday(AAA=20)
+        d.put(replace(history("AAA", closes(), LAST_FRIDAY.open_ns - MIDNIGHT), time_ns=d.state.now_ns))
+        assert answered(d, *goals) == expected
+
+
+def test_a_held_symbol_that_the_strategy_leaves_alone_denies_buys() -> None:
+    d = tuesday(Masks(), AAA=20, BBB=20)
+    assert answered(d, KEEP, 0, 10) == [("BBB", -20)]
+    assert row(d).unknown == "the strategy leaves alone what is held: AAA"
+    assert answered(tuesday(Masks(), BBB=20), KEEP, KEEP, 10) == [("CCC", 10)]  # it is not held
+
+
+def test_a_symbol_that_missed_a_session_of_the_window_counts_with_its_last_close() -> None:
+    """Its return of two days comes on the second one. By hand: weights 1, 1/3, ... of the newest returns."""
+    d = tuesday()
+    series = closes()
+    full = history("AAA", series, MONDAY.open_ns - MIDNIGHT)
+    d.put(replace(full, time_ns=d.state.now_ns, bars=tuple(bar for at, bar in enumerate(full.bars) if at != 6)))
+    answered(d, 40, KEEP, KEEP)
+    returns = [*(b / a - 1.0 for a, b in pairwise(series[1:6])), 0.0, series[7] / series[5] - 1.0]
+    weights = [3.0**-age for age in range(5, -1, -1)]
+    variance = sum(w * r * r for w, r in zip(weights, returns, strict=True)) / sum(weights)
+    assert row(d).volatility == pytest.approx((252 * variance) ** 0.5, rel=1e-12)
+
+
+def test_a_split_in_the_window_changes_no_forecast_once_the_history_is_adjusted() -> None:
+    d = tuesday()
+    know(d, AAA=[price / 2 for price in closes()])
+    d.put(ev.QuotesReceived(d.at(-24), 0, ()))
+    answered(d, 40, 40, KEEP)
+    assert row(d).volatility == pytest.approx(VOLATILITY, abs=1e-7)
+
+
+def test_a_split_that_is_not_booked_yet_adds_no_sale_to_the_basket() -> None:
+    """A leg of shares in a split would deny the whole basket, the strategy's own sales too."""
+    d = tuesday(AAA=70, BBB=20)
+    d.state = replace(d.state, basket=replace(d.state.basket, apart=("AAA",)))
+    assert answered(d, KEEP, 0, 10) == [("BBB", -20)]
+    assert row(d).unknown == "no sure price: AAA"
+
+
+def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> None:
+    d = tuesday(AAA=20)
+    book = d.state.book
+    spun = replace(book.positions["AAA"], symbol="NEW", quantity=5)
+    d.state = replace(d.state, book=replace(book, positions={**book.positions, "NEW": spun}))
+    assert answered(d, KEEP, 10, KEEP) == []
+    assert row(d).unknown == "the desk holds what it does not trade: NEW"
+
+
+def test_without_equity_no_buy_is_asked_for_and_a_sale_is() -> None:
+    d = tuesday(AAA=20)
+    d.due()
+    d.state = replace(d.state, book=replace(d.state.book, equity=d.state.book.equity * 0))
+    d.answer(0, 10, KEEP)
+    assert json.loads(d.decisions()[-1].target or "") == [{"symbol": "AAA", "goal": 0}]
+    assert row(d).unknown.startswith("equity is 0")
+
+
+def test_what_another_party_holds_is_no_exposure_of_the_desk() -> None:
+    d = tuesday(AAA=40)
+    d.state = replace(d.state, broker=replace(d.state.broker, foreign_held={"BBB": 500}))
+    assert answered(d, KEEP, 20, KEEP) == [("BBB", 10)]
+
+
+def test_a_legs_fault_is_left_to_the_gates() -> None:
+    d = tuesday()
+    d.due()
+    d.answer(10, -5, KEEP)
+    assert d.decisions()[-1].outcome == "denied"
+    assert [one for one in d.rows if isinstance(one, OverlayRow)] == []
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_flatten_leaves_everything_whatever_the_overlay_says(unknown: bool) -> None:
+    d = tuesday(AAA=60)
+    if unknown:
+        know(d, AAA=closes(5))
+    answered(d, KEEP, 10, KEEP)
+    d.put(ev.FlattenRequested(d.at(2), "enough", "ann"))
+    d.quotes(3, **AT_100)
+    assert sum(count for symbol, count in d.working() if symbol == "AAA") == -60
+
+
+def test_a_restart_in_the_middle_of_a_basket_goes_on_with_what_the_cap_left() -> None:
+    d = tuesday(AAA=60)
+    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+    d.reload = True
+    d.put(ev.RunStarted(d.at(-10), "replay", "desk-1", "shelf", "e1", "code", "sip", OVERLAY))
+    d.fill("e1-shelf-2-0-0", 10, "100")
+    d.quotes(1, **AT_100)
+    assert (d.held, d.state.works) == ({"AAA": 50}, {})
+
+
+def test_a_basket_that_a_halt_kept_back_is_traded_under_its_cap_after_the_resume() -> None:
+    d = with_shares(account := Account(), OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    d.put(ev.HaltRequested(d.at(-18), "operator", "look", "ann"))
+    d.due()
+    d.answer(100, KEEP, KEEP)
+    assert d.decisions()[-1].outcome == "denied"
+    d.put(ev.ResumeRequested(d.at(-10), "fine", "ann"), account.report(d.at(-9)))
+    assert orders(d.quotes(0, AAA="100")) == [("AAA", 50, "100.20")]
+
+
+def test_a_halted_symbol_s_sale_waits_and_is_asked_for_again_the_next_day() -> None:
+    d = tuesday(AAA=60)
+    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+    d.tick(386)  # no quote all day: given up five minutes before the close
+    d.put(ev.OrderCanceled(d.at(387), "e1-shelf-2-0-0"))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    assert d.held == {"AAA": 60}
+    d.begin(HALF_DAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+
+
+def test_a_desk_without_a_target_writes_no_row() -> None:
+    d = DailyDesk().fund().holds(AAA=60)
+    assert [one for one in d.rows if isinstance(one, OverlayRow)] == []
+
+
+def test_a_resting_stop_gives_way_to_the_overlay_s_sale() -> None:
+    d, account, name = daily()  # 10 AAA
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    small = changed(OVERLAY.basket, volatility_target=0.008)  # 504 USD
+    d.state = replace(d.state, trading=changed(DISASTER, basket=small))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    d.put(account.report(d.at(-20)))
+    d.due()
+    sent = d.answer(KEEP, KEEP, KEEP)
+    assert ([effect.client_order_id for effect in of(sent, CancelOrder)], sales(sent)) == ([name], [])
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 5, True)]
