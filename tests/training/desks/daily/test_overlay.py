@@ -15,8 +15,8 @@ from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import DailyRebalancer
 from strategies.regime_switcher import RegimeSwitcher
+from tests.support.training.daily_accounts import agree, ends, made_up_funds, made_up_stocks, stocks_rules, trend
 from tests.support.training.made_up_days import walk
-from tests.training.desks.daily.test_dry_run import agree, ends, made_up_funds, made_up_stocks, stocks_rules, trend
 from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.play import RandomSwitcher, play_rebalancer, play_regime
