@@ -8,6 +8,7 @@ Invariant: an exit never depends on it.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from math import fsum, sqrt
 from typing import NamedTuple
 
@@ -48,12 +49,17 @@ def volatility(returns: tuple[float, ...]) -> float:
 def fall(state: ClaimState | UnsetType, book: Book) -> float:
     """Return the drawdown that the claim is held against: the part of its highest close that is lost now.
 
-    It counts closes since the version answers, of as many sessions as the claim is about.
+    It counts closes since the version answers, of as many sessions as the claim is about, and the equity when it began.
     """
-    close = book.claim_close
-    if isinstance(state, UnsetType) or isinstance(close, UnsetType) or close <= 0:
+    close = _counted_from(book)
+    if isinstance(state, UnsetType) or close <= 0:
         return 0.0
     return max(1.0 - float(book.equity / close) / max(state.heights, default=1.0), 0.0)
+
+
+def _counted_from(book: Book) -> Decimal:
+    """Return the equity at the last close, moved with transfers; before the first one that of the session's start."""
+    return book.session_base if isinstance(book.claim_close, UnsetType) else book.claim_close
 
 
 def judged(state: ClaimState | UnsetType, book: Book) -> Verdict | None:
@@ -99,9 +105,9 @@ def note_close(draft: Draft) -> None:
     watched, session, book = draft.claim, draft.session.session, draft.book
     if isinstance(watched, UnsetType) or watched.claim is None or session is None or watched.closed == session.date:
         return
-    base, close, equity = book.claim_base, book.claim_close, book.equity
-    grown = 1.0 if isinstance(close, UnsetType) or close <= 0 else float(equity / close)
-    heights = tuple([height / grown for height in watched.heights] if grown > 0.0 else watched.heights)
+    base, close, equity = book.claim_base, _counted_from(book), book.equity
+    grown = float(equity / close) if close > 0 and equity > 0 else 1.0
+    heights = [height / grown for height in watched.heights or (1.0,)]
     noted = replace(
         watched,
         closed=session.date,

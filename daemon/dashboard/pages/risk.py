@@ -20,6 +20,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import GateLine, LimitLine, RiskPage
+from daemon.operator.status import claim_of
 from strategies.kit.contract import Spec
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as strategy_named
@@ -78,9 +79,26 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
         _part(f"loss {SINCE_RESET if book.guard_base else 'of the session'}", max(lost, 0.0), limits.daily_loss_max),
         _part(f"drawdown {SINCE_RESET if book.guard_peak else 'from the peak'}", drawdown, limits.drawdown_max),
         _part("rejected orders", rate or 0.0, limits.reject_rate_max),
+        *_of_the_claim(state),
         *_LINES[spec.holds](state, spec),
     ]
     return tuple(sorted(lines, key=lambda line: -line.share))
+
+
+def _of_the_claim(state: State[Any]) -> list[LimitLine]:
+    """Return what the model states of its risk, with what the desk did; nothing where it proves no such claim."""
+    claim = claim_of(state)
+    if claim is None:
+        return []
+    shown = min(claim.sessions, claim.window_sessions)
+    return [
+        _part(
+            f"volatility, {shown} of {claim.window_sessions} sessions, stated from {100 * claim.volatility_low:.2f} %",
+            claim.volatility,
+            claim.volatility_high,
+        ),
+        _part("drawdown that the model states", claim.drawdown, claim.drawdown_max),
+    ]
 
 
 def _a_minute(state: State[Any]) -> int:

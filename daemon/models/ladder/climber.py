@@ -17,12 +17,13 @@ from msgspec import UNSET, UnsetType
 from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CandidateRefused,
+    ClaimJudged,
     Event,
     LadderMoved,
     ModelPromoted,
     SessionEnded,
 )
-from daemon.core.state import Book, LadderState, State
+from daemon.core.state import Book, ClaimState, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
@@ -92,7 +93,7 @@ class Climber:
             case SessionEnded():
                 self._ended = state
                 self._wake.set()
-            case ModelPromoted():
+            case ModelPromoted() | ClaimJudged():
                 self._wake.set()
             case _:
                 pass
@@ -182,6 +183,8 @@ class Climber:
         running = self._models.running.version
         if ladder.version in holds.held:
             self._due = [LadderMove(_out(ladder), "held_back", holds.held[ladder.version])]
+        elif ladder.step in CANARY and (broken := _broken(self._submitter.state, ladder.version)):
+            self._due = [LadderMove(ROLLED_BACK, "canary_claim", broken)]
         elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             self._due = [LadderMove(CHAMPION, "by_hand", "it was promoted by hand")]
         elif ladder.step in CANARY and "base" in ladder.figures and running != ladder.version:
@@ -381,6 +384,12 @@ class Climber:
 def _falls(ladder: LadderState | UnsetType) -> bool:
     """Return whether a version was rolled back and still answers: nothing is proposed before another one does."""
     return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
+
+
+def _broken(state: State[Any], version: str) -> str:
+    """Return how the version broke its claim about risk, "" where it did not: it takes no risk, so it shows nothing."""
+    broken = state.claim.broken.get(version) if isinstance(state.claim, ClaimState) else None
+    return "" if broken is None else broken.detail
 
 
 def _out(ladder: LadderState) -> str:

@@ -1,6 +1,6 @@
 """A model's claim about risk against the desk's own closes: what counts, when it is judged, and what follows.
 
-With 50 AAA at 100.00 and 5,000 USD from Monday on, a price of 100 + x is an equity of 10,000 + 50 x.
+The desk and its figures: `tests.support.core.claims`.
 """
 
 from __future__ import annotations
@@ -17,73 +17,21 @@ from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     CashTransferred,
     ClaimJudged,
+    FlattenRequested,
     HaltRequested,
     LadderMoved,
     ModelPromoted,
-    ModelVerified,
     PauseRequested,
     ResumeRequested,
-    RiskClaim,
     SessionEnded,
 )
-from daemon.core.risk.claim import fall, judged
+from daemon.core.risk.claim import fall, volatility
 from daemon.core.state import BrokenClaim, ClaimState, encode_state
-from strategies.kit.contract import Session
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.claims import CLAIM, claim_of, day, judge, quoted, verdict, verified, watched
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, orders
 from tests.support.core.daily_live import IGNORE, with_shares
 from tests.support.core.desk import FRIDAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
-
-CLAIM = RiskClaim(0.10, 0.08, 0.12, 2, 0.9, 0.04, 0.95, 252)
-WEEK = (MONDAY, TUESDAY, HALF_DAY, FRIDAY)
-
-
-def verified(d: DailyDesk, claim: RiskClaim | msgspec.UnsetType = CLAIM, version: str = "v1") -> ModelVerified:
-    return ModelVerified(d.state.now_ns, version, "d", promoted=True, feed="sip", claim=claim)
-
-
-def watched(claim: RiskClaim = CLAIM, **shares: int) -> DailyDesk:
-    """A desk whose model states this, after Monday."""
-    d = DailyDesk().fund()
-    d.put(verified(d, claim))
-    d.reload = True
-    return d.holds(**(shares or {"AAA": 50}))
-
-
-def day(d: DailyDesk, session: Session, close: float, *, asked: bool = True) -> list[Any]:
-    """A session that ends at this price of AAA and changes no position; returns its effects."""
-    d.begin(session)
-    effects = []
-    if asked:
-        effects += d.due() + d.answer(KEEP, KEEP, KEEP)
-    return effects + quoted(d, 1, AAA=str(close)) + d.end(AAA=close, BBB=100.0, CCC=100.0)
-
-
-def quoted(d: DailyDesk, minute: float, **prices: str) -> list[Any]:
-    """The same quotes twice: a price far from the last one is believed with the second."""
-    return d.quotes(minute, **prices) + d.quotes(minute + 0.1, **prices)
-
-
-def claim_of(d: DailyDesk) -> ClaimState:
-    assert isinstance(d.state.claim, ClaimState)
-    return d.state.claim
-
-
-def verdict(d: DailyDesk) -> str:
-    found = judged(d.state.claim, d.state.book)
-    return "" if found is None else found.verdict
-
-
-def judge(d: DailyDesk, consequence: str = "no_new_risk", former: str = "") -> list[Any]:
-    """The event that a running desk's watch makes of what is to be said."""
-    found, claim = judged(d.state.claim, d.state.book), claim_of(d)
-    assert found is not None
-    lost = fall(claim, d.state.book)
-    event = ClaimJudged(
-        d.state.now_ns, claim.version, found.verdict, found.detail, claim.sessions, 0.0, lost, consequence, former
-    )
-    return d.put(event)
-
 
 # --- what counts ------------------------------------------------------------------------------------------------------
 
@@ -104,8 +52,6 @@ def test_the_returns_are_those_from_close_to_close() -> None:
 
 
 def test_the_volatility_is_the_deviation_of_a_year_of_252_sessions() -> None:
-    from daemon.core.risk.claim import volatility
-
     returns = (0.01, -0.004, 0.0025, -0.013)
     assert volatility(returns) == pytest.approx(statistics.stdev(returns) * 252**0.5, rel=1e-12)
     assert volatility(()) == volatility((0.01,)) == 0.0
@@ -268,6 +214,25 @@ def test_a_drawdown_is_that_of_as_many_closes_as_the_claim_is_about() -> None:
     assert verdict(d) == "kept"
 
 
+def test_the_equity_at_which_a_version_begins_counts_as_a_close() -> None:
+    """It begins at 10,000 in cash, and at Monday's close 5 % of that are lost."""
+    d = DailyDesk().fund()
+    d.put(verified(d))
+    d.begin(MONDAY)
+    d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
+    d.due()
+    d.answer(50, KEEP, KEEP)
+    for order in of(d.quotes(0, AAA="100"), SubmitOrder):
+        d.fill(order.client_order_id, order.quantity, "100")
+    quoted(d, 1, AAA="93")
+    assert fall(d.state.claim, d.state.book) == pytest.approx(0.035)
+    assert verdict(d) == ""
+    quoted(d, 2, AAA="90")
+    assert verdict(d) == "drawdown"
+    d.end(AAA=90.0, BBB=100.0, CCC=100.0)
+    assert fall(d.state.claim, d.state.book) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("amount", [5_000, -5_000])
 def test_a_transfer_moves_no_drawdown(amount: int) -> None:
     d = watched()
@@ -341,8 +306,6 @@ def test_a_broken_claim_ends_the_buys_of_the_basket_that_runs_and_not_its_sales(
 
 
 def test_an_exit_by_a_rule_leaves_while_a_claim_is_broken() -> None:
-    from daemon.core.events import FlattenRequested
-
     d, _ = broken()
     d.put(FlattenRequested(d.at(5), "enough", "me"))
     sent = of(quoted(d, 6, AAA="91.9"), SubmitOrder) or of(d.effects, SubmitOrder)

@@ -18,11 +18,14 @@ import pytest
 from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CashTransferred,
+    ClaimJudged,
     ClockTicked,
     Event,
     LadderMoved,
+    ModelPromoted,
     PauseRequested,
     ResumeRequested,
+    RiskClaim,
     ShadowAnswered,
 )
 from daemon.core.state import LadderState, State
@@ -452,6 +455,23 @@ def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fe
     assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
     alarms_before = alarms(tmp_path / "state")
     assert (alarms_before.count("ladder_rolled_back"), alarms_before.count("candidate_refused")) == (1, 1)
+
+
+def test_a_canary_that_breaks_its_claim_about_risk_falls(tmp_path: Path) -> None:
+    async def play(climb: Climb) -> None:
+        with_card(tmp_path / "store", CARD)
+        await climb.settle()
+        await climb.session()
+        assert climb.step == "v2 canary_10"
+        run, now_ns = climb.run, climb.run.submitter.now_ns()
+        claim = RiskClaim(0.10, 0.08, 0.12, 60, 0.9, 0.1, 0.95, 252)
+        run.intake.put(ModelPromoted(now_ns, "v2", run.models.running.digest, False, "sip", "v1", claim))
+        run.intake.put(ClaimJudged(now_ns, "v2", "above", "volatility 20.00%", 60, 0.2, 0.0, "no_new_risk"))
+        await climb.settle()
+        assert climb.step == "v2 rolled_back"
+        assert run.models.running.version == "v1"
+
+    assert steps(climbed(tmp_path, play))[-1] == ("rolled_back", "canary_claim")
 
 
 def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path) -> None:
