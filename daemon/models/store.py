@@ -205,7 +205,7 @@ def stated_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...])
     claim, why = manifest.claim, ""
     if claim is None or claim.kind != RISK or not claim.proven:
         return UNSET, ""
-    here = getattr(trading.basket, "volatility_target", claim.volatility_target)
+    here = trading.basket.volatility_target
     if here != claim.volatility_target:
         why = f"basket.volatility_target is {here:g}, and the claim is about {claim.volatility_target:g}"
     elif symbols and manifest.symbols and {*symbols} != {*manifest.symbols}:

@@ -14,11 +14,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from daemon.core.events import ClaimJudged, SessionEnded
+from daemon.core.limits import Basket, Trading
 from daemon.core.state import ClaimState
 from daemon.models.drift import ClaimWatch
 from daemon.models.pointer import CURRENT, named
+from daemon.models.store import stated_claim
 from strategies import regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
 from strategies.registry import strategy as registered
@@ -118,11 +121,21 @@ class Mortal(ClaimWatch):
 
 
 def played(
-    folder: Path, play: Callable[[Watched], Awaitable[None]], consequence: str = "no_new_risk", left: int = 0
+    folder: Path,
+    play: Callable[[Watched], Awaitable[None]],
+    consequence: str = "no_new_risk",
+    left: int = 0,
+    target: float = CLAIM.volatility_target,
 ) -> tuple[str, ...]:
     """Start the desk on what is in the folder and play; returns the boundaries that its watch passed."""
     store = folder / "store"
-    desk = Desk(folder / "tape.csv", desk__strategy=SWITCHER, paths__models_dir=store, policy__version=CURRENT)
+    desk = Desk(
+        folder / "tape.csv",
+        desk__strategy=SWITCHER,
+        paths__models_dir=store,
+        policy__version=CURRENT,
+        basket__volatility_target=target,
+    )
     watches: list[Mortal] = []
 
     async def started() -> None:
@@ -246,3 +259,51 @@ def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path
         assert named(folder / "store" / SWITCHER, CURRENT) == "v1", boundary
         assert alarms(folder / "state").count("claim_broken") == 1, boundary
         assert verified(folder / "state").difference == "", boundary
+
+
+def test_under_other_rules_the_claim_does_not_hold_and_nobody_watches_it(warm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+
+    async def play(watched: Watched) -> None:
+        while watched.run.fed < len(watched.run.tape):
+            await watched.session()
+        assert watched.claim is None
+
+    played(folder, play, target=0.0)
+    assert judged(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "symbols", "claim", "why"),
+    [
+        (0.1, (), CLAIM, ""),
+        (0.0, (), CLAIM, "basket.volatility_target is 0, and the claim is about 0.1"),
+        (0.12, (), CLAIM, "basket.volatility_target is 0.12, and the claim is about 0.1"),
+        (0.1, ("AAA", "BBB"), CLAIM, ""),
+        (0.1, ("AAA", "CCC"), CLAIM, "desk.symbols are 2, and the claim is about 2, not the same ones"),
+    ],
+)
+def test_a_claim_holds_for_the_rules_and_symbols_that_it_is_about(
+    warm: Path, target: float, symbols: tuple[str, ...], claim: StatedClaim, why: str
+) -> None:
+    manifest = decode((warm / "store" / SWITCHER / "v2" / MANIFEST_FILE).read_bytes())
+    manifest = msgspec.structs.replace(manifest, claim=claim, symbols=("AAA", "BBB"))
+    rules = Trading(basket=Basket(volatility_target=target))
+    found, text = stated_claim(manifest, rules, symbols)
+    assert (found is UNSET) == bool(why)
+    assert text.endswith(why)
+    assert text.startswith("its claim about risk does not hold under these rules, and is not watched") == bool(why)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        None,
+        msgspec.structs.replace(CLAIM, proven=False),
+        StatedClaim(kind="lead", proven=True, sentence="a lead of 5 % a year"),
+    ],
+)
+def test_what_is_not_proven_or_no_risk_promises_nothing(warm: Path, claim: StatedClaim | None) -> None:
+    manifest = decode((warm / "store" / SWITCHER / "v2" / MANIFEST_FILE).read_bytes())
+    rules = Trading(basket=Basket(volatility_target=0.1))
+    assert stated_claim(msgspec.structs.replace(manifest, claim=claim), rules, ()) == (UNSET, "")
