@@ -245,4 +245,4 @@ def contract_hash(strategy: AnyStrategy) -> str:
 
     `ValueError` when the strategy is not registered.
     """
-    return contract_digest(strategy.spec, declaration(strategy.spec.name))
+    return contract_digest(strategy.spec, declaration(strategy.spec.name, strategy.spec.symbols))

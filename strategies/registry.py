@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
-from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Strategy
+from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
 
 if TYPE_CHECKING:  # imported when a strategy is asked for that is not shipped
@@ -233,6 +233,23 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     return listed.with_symbols(symbols)
 
 
-def declaration(name: str) -> Mapping[str, object]:
-    """Return the declaration: with the spec, it fixes the numbers' meaning. `ValueError` as `entry`."""
-    return entry(name).declaration
+def declaration(name: str, symbols: tuple[str, ...] = ()) -> Mapping[str, object]:
+    """Return the declaration for these symbols, () for its own: with the spec, it fixes the numbers' meaning.
+
+    `ValueError` as `entry`.
+    """
+    listed = entry(name)
+    return listed.declared(symbols) if symbols and listed.declared is not None else listed.declaration
+
+
+def configured(spec: Spec) -> tuple[str, ...]:
+    """Return the symbols that a configuration named; () where they are the strategy's own.
+
+    Where rows are symbols, one policy serves any, and its symbols always count as named.
+    """
+    if spec.rows_are_symbols:
+        return spec.symbols
+    listed = entry(spec.name) if is_known(spec.name) else None
+    if listed is None or listed.with_symbols is None or spec.symbols == listed.make().spec.symbols:
+        return ()
+    return spec.symbols

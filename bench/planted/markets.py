@@ -19,7 +19,7 @@ from strategies.kit.units import MINUTE_NS
 from tests.support.training.made_up import write_csv
 
 SCALPED, LEARNED = 160, 110  # sessions of minutes of `option_scalper`, and of `online_dqn`
-REBALANCED, SWITCHED = 3200, 3200  # sessions of days
+REBALANCED, SWITCHED, FORECASTED = 3200, 3200, 3271  # sessions of days
 FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 SPREAD_USD = 0.01
 QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session that swings, and of one that does not
@@ -78,17 +78,17 @@ def switched(seed: int, edge: bool) -> Iterator[Bar]:
 
 
 def forecast(seed: int, edge: bool) -> Iterator[Bar]:
-    """Yield days of six stocks from 2014 on. The edge: each price goes one way for 30 sessions on average.
+    """Yield days of six stocks. The edge: each price goes one way for 20 to 40 sessions, then the other way as long.
 
-    Half of the stocks go the other half's opposite way, so that all together, which baselines hold, earn nothing by it.
+    The lengths are bounded and nothing drifts: to hold a stock from the first to the last session earns nothing, and
+    half of them go the other half's opposite way, so that all together earn nothing in between either.
     """
-    random, count = np.random.default_rng(seed), len(_sessions("2014-01-02", "2022-12-30"))
-    turns = random.random((count, len(FORECAST))) < 1.0 / 30
-    ways = np.where((turns.cumsum(axis=0) + random.integers(2, size=len(FORECAST))) % 2 == 0, 0.006, -0.006)
-    ways[:, 3:] = -ways[:, :3]
-    own = random.normal(0.0, 0.008, (count, len(FORECAST)))
-    returns = own + (ways if edge else 0.0)
-    yield from _days(FORECAST, returns - returns.mean() + 0.0003, random, first="2014-01-02")
+    random, stocks = np.random.default_rng(seed), len(FORECAST)
+    turns = np.stack([_turns(random, FORECASTED, 20, 40) for _ in range(stocks // 2)], axis=1)
+    ways = np.where((turns + random.integers(2, size=stocks // 2)) % 2 == 0, 0.006, -0.006)
+    own = random.normal(0.0, 0.008, (FORECASTED, stocks))
+    returns = own + (np.hstack([ways, -ways]) if edge else 0.0)
+    yield from _days(FORECAST, returns - returns.mean(axis=0), random)
 
 
 MARKETS: Mapping[str, Callable[[int, bool], Iterator[Bar]]] = {
@@ -110,11 +110,9 @@ def _turns(random: np.random.Generator, sessions: int, fewest: int, most: int) -
     return np.repeat(np.arange(sessions), stays)[:sessions]
 
 
-def _days(
-    symbols: Sequence[str], returns: Returns, random: np.random.Generator, first: str = "2010-01-04"
-) -> Iterator[Bar]:
+def _days(symbols: Sequence[str], returns: Returns, random: np.random.Generator) -> Iterator[Bar]:
     """Yield days whose logarithmic returns these are, float64 (sessions, symbols); a fifth of each comes at night."""
-    sessions = _sessions(first, "2022-12-30")[: len(returns)]
+    sessions = _sessions("2010-01-04", "2022-12-30")[: len(returns)]
     closes = random.uniform(50.0, 200.0, len(symbols)) * np.exp(returns.cumsum(axis=0))
     before = np.vstack([closes[:1] / np.exp(returns[:1]), closes[:-1]])
     opens = before * (closes / before) ** 0.2

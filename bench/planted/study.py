@@ -1,8 +1,10 @@
 """Trained markets with a planted edge, and of noise: is an edge proven, and does training add a bias?
 
-`python -m bench.planted.study [--strategy NAME …] [--markets N] [--processes N] [--into FILE]`, `make bench-planted`.
-Each market is a made-up file (`bench.planted.markets`) and a whole run on it: three seeds, the choice on validation,
-tests through the dry run, the criteria of promotion. An edge is to be proven: the lower bound of the lead over the best
+`python -m bench.planted.study [--strategy NAME …] [--short] [--markets N] [--processes N] [--into FILE]`,
+`make bench-planted`. Each market is a made-up file (`bench.planted.markets`) and a whole run on it by the preset that
+the shipped versions are made with (`--short`: by one with fewer steps, for a made-up rule that needs fewer): three
+seeds (`forecast_ensemble`: one), the choice on validation, tests through the dry run, the criteria of promotion. An
+edge is to be proven: the lower bound of the lead over the best
 baseline that nothing trained is above 0 (one-sided, 99 %). Noise is not, and the interval of its mean lead reaches down
 to 0 at least. Not judged are the criteria that no made-up market can meet: data, seeds, length, recorded options. The
 last line is JSON.
@@ -42,19 +44,53 @@ from training.rl.presets import Practice
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
 
-SEEDS = 3
+SEEDS, SEEDS_OF = 3, {"forecast_ensemble": 1}
+MARKETS_EACH, MARKETS_OF = 10, {"forecast_ensemble": 5}  # of each kind; a walk of `forecast_ensemble` is long
+BF16 = "bf16"
+SHIPPED, SHORT, QUICK = "shipped", "short", "quick"
 NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
 
 
-def settings_of(strategy: str, folder: Path, *, quick: bool) -> Settings:
-    """How this market is trained: the documented presets, with fewer steps where a made-up rule needs fewer."""
+def settings_of(strategy: str, folder: Path, *, presets: str) -> Settings:
+    """How this market is trained: by the shipped versions' preset, or one of `SHORT` or `QUICK`."""
     bars, store = folder / "bars.csv", folder / "store"
-    found = _ASKED[strategy](bars, store)
-    steps = min(found.steps, 8192) if quick else found.steps
+    found = (_SHIPPED if presets == SHIPPED else _SHORT)[strategy](bars, store)
+    if presets == QUICK:
+        found = replace(found, steps=min(found.steps, 8192))
+    seeds = {QUICK: 1, SHORT: SEEDS, SHIPPED: SEEDS_OF.get(strategy, SEEDS)}[presets]
     return replace(
-        found, steps=steps, seeds=(1,) if quick else tuple(range(1, SEEDS + 1)), processes=1,
-        run_folder=folder / "run", checkpoint_s=3600.0, allow_unproven=True,
+        found, seeds=tuple(range(1, seeds + 1)), processes=1, run_folder=folder / "run", checkpoint_s=3600.0,
+        allow_unproven=True,
     )  # fmt: skip
+
+
+def _shipped_scalper(bars: Path, store: Path) -> Settings:
+    return replace(settings_for("option_scalper", bars, store), steps=300_000)
+
+
+def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
+    asked = settings_for("daily_rebalancer", bars, store, preset="passive")
+    return replace(asked, practice=Practice(over_market=True))
+
+
+def _shipped_switcher(bars: Path, store: Path) -> Settings:
+    return settings_for("regime_switcher", bars, store, preset="passive")
+
+
+def _shipped_forecaster(bars: Path, store: Path) -> Settings:
+    asked = settings_for("forecast_ensemble", bars, store)
+    return replace(asked, plan=asked.plan.at(BF16), symbols=FORECAST, precision=BF16)
+
+
+def _shipped_online(bars: Path, store: Path) -> Settings:
+    return replace(settings_for("online_dqn", bars, store), config=_rules_beside(bars), symbols=("SPY",))
+
+
+def _rules_beside(bars: Path) -> Path:
+    """The configuration of a desk that may trade as often as the rule of `learned` pays."""
+    rules = bars.with_name("config.toml")
+    rules.write_text("\n".join(["[risk]", *(f"{key} = {json.dumps(value)}" for key, value in RULES.items()), ""]))
+    return rules
 
 
 def _scalper(bars: Path, store: Path) -> Settings:
@@ -90,17 +126,22 @@ def _forecaster(bars: Path, store: Path) -> Settings:
 
 def _online(bars: Path, store: Path) -> Settings:
     config = msgspec.structs.replace(read_file(MODEL), symbols=("SPY",))
-    rules = bars.with_name("config.toml")
-    rules.write_text("\n".join(["[risk]", *(f"{key} = {json.dumps(value)}" for key, value in RULES.items()), ""]))
     asked = settings_for("online_dqn", bars, store)
     plan = OnlinePlan(cold=COLD_PRESETS["quick"], looks=8)
     return replace(
-        asked, steps=200_000, plan=plan, config=rules, model_config=config.text, model_config_file="model.yaml",
-        symbols=("SPY",),
+        asked, steps=200_000, plan=plan, config=_rules_beside(bars), model_config=config.text,
+        model_config_file="model.yaml", symbols=("SPY",),
     )  # fmt: skip
 
 
-_ASKED: dict[str, Callable[[Path, Path], Settings]] = {
+_SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
+    "option_scalper": _shipped_scalper,
+    "daily_rebalancer": _shipped_rebalancer,
+    "regime_switcher": _shipped_switcher,
+    "forecast_ensemble": _shipped_forecaster,
+    "online_dqn": _shipped_online,
+}
+_SHORT: dict[str, Callable[[Path, Path], Settings]] = {
     "option_scalper": _scalper,
     "daily_rebalancer": _rebalancer,
     "regime_switcher": _switcher,
@@ -109,16 +150,22 @@ _ASKED: dict[str, Callable[[Path, Path], Settings]] = {
 }
 
 
-def trained(strategy: str, kind: str, seed: int, quick: bool) -> dict[str, Any]:
+def trained(strategy: str, kind: str, seed: int, presets: str) -> dict[str, Any]:
     """Train one market, and return what its report says."""
-    began, core = time.perf_counter(), time.process_time()
+    began, core = time.perf_counter(), sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as home, Path(os.devnull).open("w", encoding="utf-8") as nothing:
         folder = Path(home)
         write(strategy, folder / "bars.csv", seed, edge=kind == "edge")
+        settings = settings_of(strategy, folder, presets=presets)
         with redirect_stderr(nothing):
-            found = train_and_export(settings_of(strategy, folder, quick=quick), lambda _: None).findings
-    seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(time.process_time() - core, 1)}
-    return {**figures(found), **seconds}
+            found = train_and_export(settings, lambda _: None).findings
+    core_s = sum(os.times()[:4]) - core  # of this process and of those that it waited for
+    seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(core_s, 1)}
+    return {
+        **figures(found),
+        "preset": settings.preset or f"{settings.base or next(iter(settings.kind.presets))}, changed",
+        **seconds,
+    }
 
 
 def figures(found: Findings) -> dict[str, Any]:
@@ -138,13 +185,13 @@ def figures(found: Findings) -> dict[str, Any]:
     }
 
 
-def studied(keys: Sequence[str], *, quick: bool, processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def studied(keys: Sequence[str], *, presets: str, processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The markets of these keys, so many at once, each in a process of its own."""
     for first in range(0, len(keys), processes):
         together = keys[first : first + processes]
         for key in together:
             progress(key)
-        waiting = [apart(trained, *_parts(key), quick) for key in together]
+        waiting = [apart(trained, *_parts(key), presets) for key in together]
         yield from zip(together, (result() for result in waiting), strict=True)
 
 
@@ -167,6 +214,7 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
         "noise_proven": sum((one["low"] or 0.0) > 0.0 for one in noise),
         "noise_passed": sum(not one["failed"] for one in noise),
         "noise_lead": [round(float(leads.mean() + side * spread), 6) for side in (-1, 0, 1)],
+        "preset": "/".join(sorted({one["preset"] for one in (*edges, *noise)})),
         "biased": bool(leads.mean() - spread > 0.0) and not few,
         "core_s": round(sum(one["core_s"] for one in (*edges, *noise)), 1),
     }
@@ -174,14 +222,18 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]]) -> Iterable[str]:
     """The verdicts as lines of Markdown."""
-    yield "| strategy | edges proven | edges that pass | noise proven | noise that passes | lead on noise, a session |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| strategy | preset | edges proven | edges that pass | noise proven | noise that passes | "
+        "lead on noise, a session | core-seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for name, one in found.items():
         low, mean, high = (f"{value * 100:+.3f} %" for value in one["noise_lead"])
         known = f" ({low} to {high})" if one["noise"] > 1 else ""
         yield (
-            f"| `{name}` | {one['edges_proven']} of {one['edges']} | {one['edges_passed']} | "
-            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean}{known} |"
+            f"| `{name}` | {one['preset']} | {one['edges_proven']} of {one['edges']} | {one['edges_passed']} | "
+            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean}{known} | "
+            f"{one['core_s']:,.0f} |"
         )
 
 
@@ -189,15 +241,25 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Train what is missing of the study; print the table, and all figures as one line of JSON."""
     line = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     line.add_argument("--strategy", action="append", choices=list(MARKETS), help="several times (all)")
-    line.add_argument("--markets", type=int, default=10, help="of each kind and strategy (%(default)s)")
+    line.add_argument("--markets", type=int, help=f"of each kind and strategy ({MARKETS_EACH}; forecast_ensemble: 5)")
     line.add_argument("--processes", type=int, default=2, help="(%(default)s)")
     line.add_argument("--into", type=Path, metavar="FILE", help="keeps each market as it is done; goes on there")
-    line.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
+    how = line.add_mutually_exclusive_group()
+    how.add_argument("--short", dest="presets", action="store_const", const=SHORT, help="with fewer steps")
+    how.add_argument(
+        "--quick", dest="presets", action="store_const", const=QUICK, help="a smoke run: figures mean nothing"
+    )
+    line.set_defaults(presets=SHIPPED)
     given = line.parse_args(arguments)
     names = given.strategy or list(MARKETS)
-    keys = [f"{name} {kind} {seed}" for name in names for seed in range(given.markets) for kind in ("edge", "noise")]
-    plan = {"study": "planted", "quick": given.quick}
-    work = partial(studied, quick=given.quick, processes=given.processes)
+    keys = [
+        f"{name} {kind} {seed}"
+        for name in names
+        for seed in range(given.markets or MARKETS_OF.get(name, MARKETS_EACH))
+        for kind in ("edge", "noise")
+    ]
+    plan = {"study": "planted", "presets": given.presets}
+    work = partial(studied, presets=given.presets, processes=given.processes)
     try:
         parts = dict(resumed(given.into, plan, keys, work))
     except OtherStudy as error:

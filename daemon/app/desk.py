@@ -32,7 +32,8 @@ from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import Models, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, other_symbols, proof_words, stated_claim
 from daemon.operator.log import Log
-from strategies.kit.contract import AnyStrategy, configured
+from strategies.kit.contract import AnyStrategy
+from strategies.registry import configured
 
 SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
 GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the step makes none

@@ -22,7 +22,8 @@ from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
-from strategies.kit.contract import Spec, configured
+from strategies.kit.contract import Spec
+from strategies.registry import configured
 
 REPLAY, RECORDED_QUOTES = "replay", "recorded"  # modes: with the option market of the paper broker, with quotes on file
 PAPER_ACCOUNT = "paper"

@@ -191,6 +191,8 @@ def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
     twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
     if twice:
         yield "desk.symbols", twice[0], "each symbol once"
+    elif desk.symbols and (expected := strategy.expected_symbols(desk.symbols)):
+        yield "desk.symbols", desk.symbols, expected
 
 
 def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:

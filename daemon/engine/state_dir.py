@@ -246,7 +246,7 @@ _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
     "strategy": "use the strategy it was made for, or another --state-dir",
-    "symbols": "set desk.symbols to these, or use another --state-dir",
+    "symbols": "set desk.symbols to the former ([] for the strategy's own), or use another --state-dir",
     "model_config": "set desk.model_config to the file it was made with, or use another --state-dir",
     "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
@@ -337,7 +337,8 @@ def check_identity(path: Path, meta: dict[str, str], identity: dict[str, str]) -
     """
     for key, cure in _CURES.items():
         if meta.get(key, "") != identity.get(key, ""):
-            actual, expected = meta.get(key) or "none", identity.get(key) or "none"
+            none = "of the strategy itself" if key == "symbols" else "none"
+            actual, expected = meta.get(key) or none, identity.get(key) or none
             named = key.removesuffix("_sha256")
             if named != key:
                 actual, expected = f"{meta.get(named)} ({actual[:12]})", f"{identity.get(named)} ({expected[:12]})"

@@ -16,8 +16,8 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
 from daemon.core.records import Row
 from daemon.host.passing import MayPass
-from strategies.kit.contract import AnyStrategy, Observation, Spec, configured
-from strategies.registry import own
+from strategies.kit.contract import AnyStrategy, Observation, Spec
+from strategies.registry import configured, own
 from strategies.registry import strategy as strategy_named
 
 _STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)

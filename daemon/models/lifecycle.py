@@ -23,7 +23,8 @@ from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight, stated_claim
 from daemon.models.trial import TrialProcess
 from daemon.operator.submitter import Submitter
-from strategies.kit.contract import AnyStrategy, configured
+from strategies.kit.contract import AnyStrategy
+from strategies.registry import configured
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
 _FAILURES: tuple[type[Exception], ...] = (Exception,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
@@ -37,9 +37,9 @@ from daemon.models.pointer import (
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
-from strategies.kit.contract import AnyStrategy, Spec, configured
+from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
-from strategies.registry import typed
+from strategies.registry import configured, typed
 
 __all__ = [
     "CURRENT",
@@ -376,6 +376,13 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
             "model configuration",
             f"{path} was trained with {differs}: set desk.model_config to its file, or export a model for this one",
         )
+    desk = configured(spec)
+    if not spec.rows_are_symbols and manifest.strategy == spec.name and manifest.symbols != desk:
+        raise ModelError(
+            "symbols",
+            f"{path} was made for {_listed(manifest.symbols)}, desk.symbols is {_listed(desk)}: set desk.symbols to "
+            f"{list(manifest.symbols)}, or train a model for this list (train-and-export --symbols)",
+        )
     checks = (
         ("strategy", manifest.strategy, spec.name, "put the model into its own strategy's folder"),
         ("version", manifest.version, version, "give the folder its version's name again"),
@@ -389,6 +396,10 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
             raise ModelError(check, f"{path} says {found!r}, expected {expected!r}: {cure}")
     if not 1 <= manifest.members <= MEMBERS_MAX:
         raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {again}")
+
+
+def _listed(symbols: Sequence[str]) -> str:
+    return ", ".join(symbols) or "the strategy's own symbols"
 
 
 def _config_differs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

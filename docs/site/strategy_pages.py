@@ -125,8 +125,9 @@ def _of_stocks() -> str:
 
 def _of_funds() -> str:
     r = regime_switcher
-    named = r.SPEC.features
-    parts = (r.PRICES, r.RETURNS, r.VOLATILITIES, r.WEIGHTS, slice(13, 14), slice(14, 15), slice(15, r.WIDTH))
+    named, at = r.SPEC.features, r.layout(len(r.SYMBOLS))
+    singles = (slice(place, place + 1) for place in (at.portfolio_return, at.drawdown))
+    parts = (at.prices, at.returns, at.volatilities, at.weights, *singles, slice(at.used, r.WIDTH))
     rows = [(f"[{p.start}:{p.stop}]", ", ".join(named[p]) if p.stop - p.start < 9 else "reserved, 0") for p in parts]
     return _table(("columns", "what"), rows)
 
@@ -183,7 +184,9 @@ def _regimes(name: str) -> str:
         return ""
     rows = []
     for place, (regime_name, weights) in enumerate(regime_switcher.REGIMES):
-        shares = ("as it is",) * 4 if weights is None else tuple(_percent(w) for w in (*weights, 1.0 - sum(weights)))
+        shares = ("as it is",) * 4
+        if isinstance(weights, tuple):
+            shares = tuple(_percent(weight) for weight in (*weights, 1.0 - sum(weights)))
         rows.append((place, regime_name, *shares))
     return _table(("#", "regime", *regime_switcher.SYMBOLS, "cash"), rows)
 

@@ -424,11 +424,6 @@ class DailyStrategy(Protocol):
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
 
 
-def configured(spec: Spec) -> tuple[str, ...]:
-    """Return the symbols that a configuration may name; () where they are the strategy's own."""
-    return spec.symbols if spec.rows_are_symbols else ()
-
-
 AnyStrategy = Strategy | DailyStrategy | ShareStrategy
 
 

@@ -122,13 +122,19 @@ def fund_features(windows: Float64Array) -> Float64Array:
     """
     windows = np.ascontiguousarray(windows)
     recent = windows[:, -VOLATILITY_RETURNS - 1 :]
-    returns = np.ascontiguousarray(recent[:, 1:] / recent[:, :-1] - 1.0)
-    spread = returns - (returns.sum(axis=1) / VOLATILITY_RETURNS)[:, None]
     out = np.empty((len(windows), 3))
     out[:, 0] = windows[:, -1] / (windows.sum(axis=1) / FUND_WINDOW) - 1.0
-    out[:, 1] = returns[:, -1] * SCALE
-    out[:, 2] = np.sqrt((spread * spread).sum(axis=1) / (VOLATILITY_RETURNS - 1)) * SCALE
+    out[:, 1] = (recent[:, -1] / recent[:, -2] - 1.0) * SCALE
+    out[:, 2] = fund_volatilities(recent)
     return out
+
+
+def fund_volatilities(closes: Float64Array) -> Float64Array:
+    """Return the volatility of `fund_features` of the last 21 closes of k funds, (k, 21) to (k,), float64."""
+    returns = np.ascontiguousarray(closes[:, 1:] / closes[:, :-1] - 1.0)
+    spread = returns - (returns.sum(axis=1) / VOLATILITY_RETURNS)[:, None]
+    volatilities: Float64Array = np.sqrt((spread * spread).sum(axis=1) / (VOLATILITY_RETURNS - 1)) * SCALE
+    return volatilities
 
 
 class RebalancerTable(NamedTuple):
@@ -175,10 +181,10 @@ def rebalancer_table(
 
 
 def regime_table(close: npt.ArrayLike, present: npt.ArrayLike | None = None) -> Float32Array:
-    """Return `regime_switcher`'s columns 0-8 at the end of each session, float32 (days, 9), bit-equal to live.
+    """Return `regime_switcher`'s market columns at the end of each session, float32 (days, 3 n), bit-equal to live.
 
-    `close` (days, 3): adjusted closes in USD of SPY, QQQ and IWM; `present` as in `rebalancer_table`. Rows hold 0 until
-    all three have `FUND_WINDOW` bars.
+    `close` (days, n): adjusted closes of the funds in USD; `present` as in `rebalancer_table`. Rows hold 0 until all
+    funds have `FUND_WINDOW` bars.
     """
     c = np.asarray(close, dtype=np.float64)
     good = _usable(c)

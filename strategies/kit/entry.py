@@ -43,7 +43,8 @@ class StrategyEntry(NamedTuple):
     days with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n),
     and where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
-    """Makes it for these symbols where rows are symbols (`Spec.rows_are_symbols`), else None."""
+    """Makes it for these symbols where a configuration may name them, else None. Where rows are no symbols
+    (`Spec.rows_are_symbols`), another list is another contract."""
     with_config: Callable[[str, tuple[str, ...]], AnyStrategy] | None = None
     """Makes it for the canonical text of a model configuration, "" for the shipped one, and these symbols, where a file
     describes its state vector (`strategies.online_dqn.model_config`); else None."""
@@ -53,6 +54,10 @@ class StrategyEntry(NamedTuple):
     the sessions' New York dates (d,)."""
     trust: Callable[[Mapping[str, tuple[float, ...]]], float] | None = None
     """The part of each wish, 0 to 1, that a symbol's heads, by name, let pass; None: known by the answer alone."""
+    expected_symbols: Callable[[tuple[str, ...]], str] = lambda _: ""
+    """What a list of symbols should be that `with_symbols` cannot serve, in words; "" for one that it can."""
+    declared: Callable[[tuple[str, ...]], Mapping[str, object]] | None = None
+    """The declaration for other symbols than its own, where it depends on them; None: `declaration` holds for all."""
     training: str = ""
     """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`); "" where nothing does."""
 

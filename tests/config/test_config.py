@@ -25,6 +25,7 @@ from daemon.config.load import (
     operator_secrets,
     sim_start_ns,
 )
+from daemon.config.strategy import strategy_of
 from daemon.config.tables import ClockTable
 from daemon.core.limits import Served, Trading
 from daemon.core.paper.fees import config_lines
@@ -831,6 +832,24 @@ def test_a_password_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="MQTT_PASSWORD") as caught:
         load(write(tmp_path, '[mqtt]\npassword = "planted-password"\n'), {})
     assert "planted-password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "expected"),
+    [
+        (("SPY", "TLT", "SPY"), "each symbol once"),
+        (tuple("ABCDEFGHIJK"), "1 to 10 symbols"),
+        (("SPY", "CASH"), "no CASH"),
+    ],
+)
+def test_the_funds_of_the_regime_switcher_are_checked_by_the_key(
+    tmp_path: Path, symbols: tuple[str, ...], expected: str
+) -> None:
+    listed = ", ".join(f'"{symbol}"' for symbol in symbols)
+    with pytest.raises(ConfigError, match=rf"desk.symbols is .* expected {expected}"):
+        load(write(tmp_path, f"[desk]\nsymbols = [{listed}]\n"), {"desk.strategy": "regime_switcher"})
+    chosen = load(write(tmp_path, '[desk]\nsymbols = ["SPY", "TLT"]\n'), {"desk.strategy": "regime_switcher"})
+    assert strategy_of(chosen).spec.actions[3] == "ALL_TLT"
 
 
 def test_a_strategy_that_serves_any_symbols_takes_them_from_the_configuration(

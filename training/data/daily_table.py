@@ -25,9 +25,9 @@ from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
-from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session, configured
+from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.kit.entry import BoolArray, Columns, Float64Array
-from strategies.registry import entry
+from strategies.registry import configured, entry
 from training.data.sessions import calendar_of, days_of
 
 TICKS = 10_000

@@ -419,6 +419,7 @@ class TrainingKind:
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: StrategyClaims | None = None  # what others claim for it, for the report
     with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
+    with_symbols: Callable[[tuple[str, ...]], TrainingKind] | None = None  # where it depends on the symbols
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
     facts: Callable[[Any], Mapping[str, Any]] = lambda _: {}  # of the data, as JSON, for manifest and report
     passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned

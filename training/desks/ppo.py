@@ -84,6 +84,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
     quoted: Callable[[Path, Trading, QuoteSource], PpoData] | None = None  # `read` with recorded option quotes
     starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     split: YearSplit | None = None
+    open_universe: bool = False  # `read` is of the symbols that were asked for
     practices: tuple[str, ...] = ()  # the fields of `Practice` that its environments have
     ablations: Mapping[str, Arm] = field(default_factory=dict)  # settings worth comparing, by name
 
@@ -92,8 +93,8 @@ class Ppo(Procedure[PpoData, Coefficients]):
         found = {
             "engine": "no SAC is trained for it",
             "members": "it is one network",
-            "symbols": "it has its own symbols, all in one file",
         }
+        found |= {} if self.open_universe else {"symbols": "it has its own symbols, all in one file"}
         found |= {} if self.split is not None else {"reference_years": "its reference names no years"}
         return found | ({} if self.quoted is not None else {"option_quotes": "it trades no options"})
 
@@ -110,7 +111,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
     def load(self, path: Path, trading: Trading, sources: Sources, _: Coefficients, /) -> PpoData:
         """See `Procedure`. Raises ValueError for several files."""
         if sources.files:
-            raise ValueError("the strategy has its own symbols, all in one file: give --bars once")
+            raise ValueError("the strategy's symbols are all in one file: give --bars once")
         if sources.quotes is not None and self.quoted is not None:
             return self.quoted(path, trading, sources.quotes)
         return self.read(path, trading)

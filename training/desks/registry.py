@@ -11,16 +11,19 @@ from training.desks.kind import TrainingKind
 from training.evidence.claims import StrategyClaims
 
 
-def kind(name: str, config: str = "") -> TrainingKind:
+def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> TrainingKind:
     """How the strategy of this name is trained.
 
     Args:
         config: the canonical text of a model configuration, "" for the shipped one.
+        symbols: those it trades, () for its own.
 
     Raises:
         ValueError: no strategy has that name, it is not trained here, or it has no model configuration.
     """
     found = _named(name)
+    if symbols and found.with_symbols is not None:
+        found = found.with_symbols(symbols)
     if not config:
         return found
     if found.with_config is None:

@@ -23,7 +23,8 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
-from strategies.kit.contract import AnyStrategy, Spec, configured
+from strategies.kit.contract import AnyStrategy, Spec
+from strategies.registry import configured
 from training.study.study import AccountHalt, PlayResult
 
 MODEL, FEED = "candidate", "sip"

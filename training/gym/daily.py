@@ -9,7 +9,7 @@ The markets are those of one split of a bars file. Nothing is decided here: NumP
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,14 +76,16 @@ FUNDS = EnvDefinition(
 class SplitMarkets:
     """A bars file and the sessions of one of its splits; makes markets on them."""
 
-    def __init__(self, definition: EnvDefinition, bars: Path | str, split: str, variant: str) -> None:
-        names, known = Fold.__struct_fields__, kind(definition.spec.name)
+    def __init__(
+        self, definition: EnvDefinition, bars: Path | str, split: str, variant: str, symbols: tuple[str, ...] = ()
+    ) -> None:
+        names, known = Fold.__struct_fields__, kind(definition.spec.name, symbols=symbols)
         if split not in names:
             raise ValueError(f"split is {split!r}, expected one of {', '.join(names)}: choose one of these")
         known.check((variant,) if variant else (), known.networks[0])
         path = Path(bars)
         self._definition = definition
-        self._table = _read(path, path.stat().st_mtime_ns, definition.spec.name)
+        self._table = _read(path, path.stat().st_mtime_ns, definition.spec.name, symbols)
         self._trading: Trading = trading_for(definition.spec.name)
         self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
@@ -121,9 +123,9 @@ class SplitMarkets:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, _modified_ns: int, strategy: str) -> DailyTable:
+def _read(path: Path, _modified_ns: int, strategy: str, symbols: tuple[str, ...]) -> DailyTable:
     """The file, read once for all environments of a process as long as it is not changed."""
-    return read_table(path, daily_strategy(strategy), table_cache())
+    return read_table(path, daily_strategy(strategy, symbols), table_cache())
 
 
 Float32Array = npt.NDArray[np.float32]
@@ -262,16 +264,24 @@ def stocks_vector_env(
     return DailyVectorEnv(num_envs, STOCKS, SplitMarkets(STOCKS, bars, split, variant), render_mode)
 
 
-def funds_env(bars: Path | str, split: str = "train", *, render_mode: str | None = None) -> DailyEnv:
+def funds_env(
+    bars: Path | str, split: str = "train", *, symbols: Sequence[str] = (), render_mode: str | None = None
+) -> DailyEnv:
     """`regime_switcher`: `Box` (64,) raw and `Discrete` 16; an episode has 256 sessions, or as many as the split.
 
-    Raises as `stocks_env`.
+    `symbols` are its funds, SPY, QQQ and IWM by default; the 16 regimes follow from them. Raises as `stocks_env`, and
+    ValueError for symbols of which none follow.
     """
-    return DailyEnv(FUNDS, SplitMarkets(FUNDS, bars, split, ""), render_mode)
+    return DailyEnv(FUNDS, SplitMarkets(FUNDS, bars, split, "", tuple(symbols)), render_mode)
 
 
 def funds_vector_env(
-    num_envs: int, bars: Path | str, split: str = "train", *, render_mode: str | None = None
+    num_envs: int,
+    bars: Path | str,
+    split: str = "train",
+    *,
+    symbols: Sequence[str] = (),
+    render_mode: str | None = None,
 ) -> DailyVectorEnv:
     """See `funds_env`."""
-    return DailyVectorEnv(num_envs, FUNDS, SplitMarkets(FUNDS, bars, split, ""), render_mode)
+    return DailyVectorEnv(num_envs, FUNDS, SplitMarkets(FUNDS, bars, split, "", tuple(symbols)), render_mode)

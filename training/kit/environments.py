@@ -35,7 +35,8 @@ def make_env(
         name: of a strategy, or `path/to/file.py` of one of yours, whose environment is the desk itself.
         bars: CSV, CSV.gz or Parquet file; None: `bundled_bars`, which are made up.
         split: "train", "validate" or "test", as `folds` cuts the sessions of the file for one fold.
-        options: `reward` ("potential") and `discount` (0.99) of `option_scalper`, `variant` of `daily_rebalancer`.
+        options: `reward` ("potential") and `discount` (0.99) of `option_scalper`, `variant` of `daily_rebalancer`,
+            `symbols` of `regime_switcher`.
 
     Raises:
         ValueError: the strategy or the split is unknown, or the strategy has no environment.

@@ -14,7 +14,7 @@ from daemon.core.limits import Protection, Trading
 from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
-from strategies.kit.contract import configured
+from strategies.registry import configured
 from training.desks.kind import Compared, described
 from training.evidence.findings import Findings
 from training.evidence.statistics import joined

@@ -124,8 +124,8 @@ class Settings:
 
     @property
     def kind(self) -> TrainingKind:
-        """How the strategy is trained, with this model configuration. Raises ValueError as `registry.kind`."""
-        return kind(self.strategy, self.model_config)
+        """How the strategy is trained, with this model configuration and these symbols. Raises as `registry.kind`."""
+        return kind(self.strategy, self.model_config, self.symbols)
 
     @property
     def preset(self) -> str | None:

@@ -30,9 +30,10 @@ from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load, versions
 from daemon.models.trial import try_model
 from daemon.operator.log import Log
-from strategies.kit.contract import AnyStrategy, configured
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, Golden, Manifest, Training
 from strategies.kit.own.stand_in import StandIn
+from strategies.registry import configured
 
 
 def choose_model(

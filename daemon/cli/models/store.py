@@ -12,8 +12,8 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules
 from daemon.models.store import load as load_model
 from daemon.models.trial import try_model
-from strategies.kit.contract import AnyStrategy, configured
-from strategies.registry import add
+from strategies.kit.contract import AnyStrategy
+from strategies.registry import add, configured
 
 
 class NotPossible(ValueError):

@@ -40,8 +40,8 @@ from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.models.store import ModelError, other_symbols, proof_words, stated_claim
-from strategies.kit.contract import configured
 from strategies.kit.manifest import RISK
+from strategies.registry import configured
 
 SUBJECT = "redis"
 

@@ -19,7 +19,7 @@ from daemon.models.store import other_symbols, proof_words, stated_claim
 from daemon.operator.log import Log
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
-from strategies.kit.contract import configured
+from strategies.registry import configured
 
 
 def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None) -> int:

@@ -30,6 +30,8 @@ from daemon.core.state import Ask
 from strategies.kit.contract import Bar, DailyStrategy, Leg, Observation
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
+COLD_NAMED = 5  # symbols that an alarm names
+
 
 class OnceASession:
     """Ask the policy when it is due. See `draft.Decides` for each member."""
@@ -173,7 +175,7 @@ class OnceASession:
         observation = self._strategy.observe(draft, event.running, view)
         draft.session = replace(draft.session, warm=observation is not None)
         if observation is None:
-            _report_cold(draft, event.date)
+            _report_cold(draft, event.date, self.known(draft))
             return
         draft.decision += 1
         valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
@@ -183,11 +185,20 @@ class OnceASession:
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 
 
-def _report_cold(draft: Draft, date: str) -> None:
-    """Raise an alarm for a session without a decision, unless a tape has not come to its first one."""
-    if draft.decision or not draft.identity.by_tape:
-        text = f"no decision for {date}: no symbol of {len(draft.spec.symbols)} has a whole history up to now"
-        draft.alarm("symbols_masked", text, once=True, about=date)
+def _report_cold(draft: Draft, date: str, known: Mapping[str, tuple[Bar, ...]]) -> None:
+    """Raise an alarm for a session without a decision, unless a tape has not come to its first one.
+
+    It names the symbols that keep the others waiting, where the strategy needs a whole history of each.
+    """
+    if not draft.decision and draft.identity.by_tape:
+        return
+    spec = draft.spec
+    short = [symbol for symbol in spec.symbols if len(known.get(symbol, ())) < spec.history_bars]
+    why = f"no symbol of {len(spec.symbols)} has a whole history up to now"
+    if short and len(short) < len(spec.symbols):
+        bars = ", ".join(f"{symbol} {len(known.get(symbol, ()))}" for symbol in short[:COLD_NAMED])
+        why = f"{len(short)} of {len(spec.symbols)} symbols have fewer than {spec.history_bars} bars: {bars}"
+    draft.alarm("symbols_masked", f"no decision for {date}: {why}", once=True, about=date)
 
 
 def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:

@@ -45,8 +45,9 @@ from daemon.models.pointer import ModelError
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import AnyStrategy, Session, Spec, configured
+from strategies.kit.contract import AnyStrategy, Session, Spec
 from strategies.kit.units import SECOND_NS
+from strategies.registry import configured
 from strategies.registry import strategy as strategy_named
 
 NICE = 19

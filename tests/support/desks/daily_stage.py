@@ -23,7 +23,7 @@ from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.golden import golden_observations
 from strategies.kit.manifest import Golden
-from strategies.regime_switcher import ASSETS, HIDDEN, REGIMES, SPEC, SYMBOLS, WEIGHTS, WIDTH
+from strategies.regime_switcher import HIDDEN, REGIMES, SPEC, SYMBOLS, WIDTH, layout
 from strategies.registry import strategy
 from tests.support.desks.stage import QUICK, SELDOM_PINGED, Stage, Table, new_york_ns
 from tests.support.models.tiny_models import graph, manifest_of, put
@@ -59,7 +59,8 @@ def swapping(folder: Path) -> Path:
     onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
     node = onnx.helper.make_node
     matrix = np.zeros((WIDTH, len(ACTIONS)), np.float32)
-    weights = dict(zip(ASSETS, range(WEIGHTS.start, WEIGHTS.stop), strict=True))
+    places = layout(len(SYMBOLS)).weights
+    weights = dict(zip(("CASH", *SYMBOLS), range(places.start, places.stop), strict=True))
     matrix[weights["CASH"], ACTIONS.index("ALL_SPY")] = 8.0
     matrix[weights["QQQ"], ACTIONS.index("ALL_SPY")] = 8.0
     matrix[weights["SPY"], ACTIONS.index("ALL_QQQ")] = 8.0

@@ -53,6 +53,23 @@ def test_the_checks_of_gymnasium_and_stable_baselines3_find_nothing(name: str, f
         check_for_sb3(_single(name, files))
 
 
+def test_the_funds_are_the_users_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    five = ("SPY", "QQQ", "IWM", "TLT", "GLD")
+    bars = write_days(tmp_path / "five.csv", five, days("2021-01-04", "2023-12-29", 252 + DECIDED))
+    one = gymnasium.make(FUNDS, bars=bars, symbols=five)
+    check_env(one.unwrapped)
+    one.reset(seed=1)
+    one.step(5)  # ALL_TLT of five
+    seen, *_ = one.step(0)
+    assert seen[15:21].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1.0, 0.0], abs=1e-6)  # cash, then the funds
+    many = gymnasium.make_vec(FUNDS, num_envs=3, bars=bars, symbols=five)
+    many.reset(seed=1)
+    assert (many.step(np.array([5, 6, 1]))[0][:, 15:21].argmax(axis=1) == (4, 5, 0)).all()
+    with pytest.raises(ValueError, match="expected each symbol once"):
+        gymnasium.make(FUNDS, bars=bars, symbols=("SPY", "SPY"))
+
+
 def test_the_spaces_are_those_of_the_contract(files: dict[str, Path]) -> None:
     stocks, funds = _single(STOCKS, files), _single(FUNDS, files)
     assert (stocks.observation_space.shape, funds.observation_space.shape) == ((803,), (64,))

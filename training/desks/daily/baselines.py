@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from daemon.core.limits import Trading
+from strategies.kit.contract import DailySpec
 from strategies.kit.entry import BoolArray, Float64Array
-from strategies.regime_switcher import EPISODE
+from strategies.regime_switcher import EPISODE, EQUAL_WEIGHT, INVERSE_VOLATILITY
+from strategies.regime_switcher import HOLD as HELD
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.markets.rebalancer import variant_of
 from training.desks.daily.play import (
@@ -23,10 +25,7 @@ from training.desks.daily.play import (
     play_rebalancer,
     play_regime,
 )
-from training.desks.daily.random_traders import (
-    RANDOM,
-    REGIME,
-)
+from training.desks.daily.random_traders import RANDOM
 from training.evaluate.days import SESSION_MIN, Desk, dry_run, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, never_stop, with_costs
@@ -35,7 +34,7 @@ from training.study.progress import phase
 from training.study.study import PlayResult, SessionResult
 
 FLAT, HOLD_ALL, MONTHLY, SPY = "always flat", "buy and hold", "equal weight monthly", "SPY"
-ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"
+HOLD = "HOLD"
 SAME_CLOSE = "filled at the close it was decided on"
 RESET = f"hidden state reset every {EPISODE} days"
 _FRACTIONS = "An account of fractions of shares that pays the costs of what it trades once and does not wait."
@@ -50,15 +49,21 @@ REBALANCER_BASELINES: Mapping[str, str] = {
     RANDOM: "Wants as much as the chosen policy at the same times, but of other stocks: its actions with the stocks "
     f"dealt out anew, once for all sessions. {_RANDOM}",
 }
-REGIME_BASELINES: Mapping[str, str] = {
-    ALL_SPY: f"All money in SPY, {_DAILY}.",
-    ALL_QQQ: f"All money in QQQ, {_DAILY}.",
-    ALL_IWM: f"All money in IWM, {_DAILY}.",
-    EQUAL_WEIGHT: f"A third each in SPY, QQQ and IWM, {_DAILY}.",
-    HOLD: "EQUAL_WEIGHT at a fold's first tested open, then HOLD to its end.",
-    RANDOM: "Takes the chosen policy's regimes a random number of sessions later (in a circle, so that the last "
-    f"sessions' regimes come first): the same portfolios for as long, at other times. {_RANDOM}",
-}
+
+
+def regime_described(spec: DailySpec) -> dict[str, str]:
+    """The baselines of `regime_switcher` with these funds, in words: those of its regimes that take no skill."""
+    funds = spec.symbols
+    listed = ", ".join(funds[:-1]) + f" and {funds[-1]}" if len(funds) > 1 else funds[0]
+    parts = {1: "All money in", 3: "A third each in"}.get(len(funds), f"1/{len(funds)} each in")
+    found = {f"ALL_{symbol}": f"All money in {symbol}, {_DAILY}." for symbol in funds}
+    found |= {EQUAL_WEIGHT: f"{parts} {listed}, {_DAILY}."}
+    found |= {INVERSE_VOLATILITY: f"Each fund in proportion to 1 / its volatility over 20 sessions, {_DAILY}."}
+    return {name: words for name, words in found.items() if name in spec.actions} | {
+        HOLD: "EQUAL_WEIGHT at a fold's first tested open, then HOLD to its end.",
+        RANDOM: "Takes the chosen policy's regimes a random number of sessions later (in a circle, so that the last "
+        f"sessions' regimes come first): the same portfolios for as long, at other times. {_RANDOM}",
+    }
 
 
 # --- those that need no policy ------------------------------------------------------------------------------------
@@ -86,12 +91,15 @@ def rebalancer_baselines(
 def regime_baselines(desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
     """`regime_switcher`'s baselines but the random one, on the desk's sessions."""
     found: dict[str, PlayResult] = {}
-    for name in (ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT):
+    spec = desk.strategy.spec
+    for name in regime_described(spec):
+        if name in {HOLD, RANDOM}:
+            continue
         with phase(name):
-            found[name] = dry_run(always(REGIME[name]), desk)
+            found[name] = dry_run(always(spec.actions.index(name)), desk)
         check_stop()
     with phase(HOLD):
-        return found | {HOLD: dry_run(StartingRegime(REGIME[EQUAL_WEIGHT]), desk)}
+        return found | {HOLD: dry_run(StartingRegime(spec.actions.index(EQUAL_WEIGHT)), desk)}
 
 
 def rebalancer_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
@@ -101,7 +109,7 @@ def rebalancer_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
 
 def regime_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
     """The same of `regime_switcher`."""
-    return EQUAL_WEIGHT, dry_run(always(REGIME[EQUAL_WEIGHT]), desk).sessions
+    return EQUAL_WEIGHT, dry_run(always(desk.strategy.spec.actions.index(EQUAL_WEIGHT)), desk).sessions
 
 
 def owned(
@@ -193,7 +201,7 @@ def rebalancer_scenarios(
 
 def regime_scenarios(policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
     """As `rebalancer_scenarios`, and with the hidden state zero again every 256 decisions."""
-    found = scenarios(policy, desk, always(REGIME[HOLD]), check_stop)
+    found = scenarios(policy, desk, always(HELD), check_stop)
     close = play_regime(policy, desk.table, desk.dates, desk.trading, fill="same_close")
     found[SAME_CLOSE] = PlayResult(close)
     with phase(RESET):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from strategies.regime_switcher import SYMBOLS
 from training.evidence.claims import Claim, StrategyClaims
 from training.evidence.findings import Findings
 from training.evidence.wording import UNKNOWN, number, percent, share
@@ -88,7 +89,7 @@ REBALANCER = StrategyClaims(
         "in the same 50, not against SPY."
     ),
 )
-REGIME = StrategyClaims(
+_REGIME = StrategyClaims(
     claims=(
         Claim("Sharpe ratio", "target: above 1", _sharpe),
         Claim("largest drawdown", "target: below 15 %", _drawdown),
@@ -109,3 +110,21 @@ REGIME = StrategyClaims(
         "most of these years. Who had to choose in 2015 did not know it."
     ),
 )
+
+
+def regime(symbols: tuple[str, ...]) -> StrategyClaims:
+    """What the reference claims for `regime_switcher`, beside a study of these funds."""
+    if symbols == SYMBOLS:
+        return _REGIME
+    return _REGIME._replace(
+        differs=(
+            f"The reference holds SPY, QQQ and IWM; here it is {', '.join(symbols)}.",
+            *_REGIME.differs[:1],
+            "The 16 portfolios follow from the list by a rule.",
+            *_REGIME.differs[2:],
+        ),
+        survivorship=(
+            f"{', '.join(symbols)}: whoever chose them knows today that they lived and how they did in these years. "
+            "Who had to choose before did not know it."
+        ),
+    )

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from strategies.regime_switcher import REGIMES
+from strategies.regime_switcher import ALL_CASH, HOLD
 from training.desks.daily.markets.rebalancer import RebalancerMarket, variant_of
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import (
@@ -29,7 +29,6 @@ from training.study.study import PlayResult
 RANDOM = "random"
 RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
 ACCOUNTS = 500  # of the tensor market, for random traders played at once
-REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
 Answers = Callable[[int], Tensor]
 """Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
 Following = Callable[[], Tensor]
@@ -138,8 +137,8 @@ def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
     Who begins amid a HOLD takes what is held there; what is held before the first regime is cash.
     """
     days = len(regimes)
-    place = torch.where(regimes != REGIME["HOLD"], torch.arange(days), -1).cummax(0).values
-    held = torch.where(place >= 0, regimes[place.clamp(min=0)], REGIME["ALL_CASH"])
+    place = torch.where(regimes != HOLD, torch.arange(days), -1).cummax(0).values
+    held = torch.where(place >= 0, regimes[place.clamp(min=0)], ALL_CASH)
     later = torch.where(place >= 0, regimes, held)
     shifts = torch.randint(0, days, (count,), generator=torch.Generator().manual_seed(seed))
     return lambda day: (later if day else held)[(day + shifts) % days]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from daemon.core.limits import Trading
 from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
@@ -30,17 +33,26 @@ BIAS = 3.0  # of a logit: more than half of the first decisions are of it
 PURGE = regime_switcher.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
 STARTS = 4  # accounts that look at a validation span: the result moves with the day on which the memory begins
 
-NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
+NETWORKS: dict[str, Callable[[int, int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
 
 
 class RegimeTaskData(DailyTaskData):
-    """Daily bars of three funds made ready; see `training.desks.ppo.PpoData`."""
+    """Daily bars of a few funds made ready; see `training.desks.ppo.PpoData`."""
 
     held = staticmethod(baselines.regime_held)
 
+    @classmethod
+    def of_funds(cls, path: Path, trading: Trading, symbols: tuple[str, ...]) -> RegimeTaskData:
+        """The bars of these funds. Raises ValueError for one that the file has no bar of, and as `read`."""
+        found = cls.read(regime_switcher.SPEC.name, path, trading, symbols)
+        lost = [symbol for place, symbol in enumerate(symbols) if not found.table.present[:, place].any()]
+        if lost:
+            raise ValueError(f"{path} has no bar of {', '.join(lost)}: expected bars of {', '.join(symbols)}")
+        return found
+
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
         """See `PpoData`; nothing is scaled, as the features have one size already."""
-        return NETWORKS[name](seed)
+        return NETWORKS[name](seed, len(self.table.symbols))
 
     def environment(self, span: Span, settings: EnvSettings) -> RegimeMarket:
         """See `PpoData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
@@ -91,7 +103,7 @@ class RegimeTaskData(DailyTaskData):
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = NETWORKS[network](seed)
+    found = NETWORKS[network](seed, len(regime_switcher.SYMBOLS))  # what is exported has the columns of any funds
     found.load_state_dict(weights)
     return found.eval().policy
 
@@ -109,39 +121,48 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-KIND = TrainingKind(
-    strategy=regime_switcher.SPEC.name,
-    networks=tuple(NETWORKS),
-    variants=("alpha",),
-    presets=PRESETS,
-    baselines=baselines.REGIME_BASELINES,
-    reference=claims.REGIME,
-    procedure=Ppo(
-        lambda path, trading: RegimeTaskData.read(regime_switcher.SPEC.name, path, trading),
-        starts=STARTS,
-        split=YearSplit((2015, 2018), (2019, 2019), (2020, 2022)),
-        practices=("turnover",),
-        ablations={
-            "turnover": Arm("0.1 % more of the turnover taken from the reward", practice={"turnover": 0.001}),
-            "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
-            "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
-            "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
-            "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
-        },
-    ),
-    policy=_policy,
-    inputs=each_column(
-        regime_switcher.SPEC,
-        range(regime_switcher.DRAWDOWN + 1),
-        of_the_desk=("weight ", "portfolio_return", "drawdown"),
-    ),
-    before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
-    walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
-    passive=Passive(
-        "takes EQUAL_WEIGHT every day",
-        "policy.actor",
-        tuple(BIAS if name == baselines.EQUAL_WEIGHT else 0.0 for name in regime_switcher.SPEC.actions),
-    ),
-    compounds=True,
-    imports=True,
-)
+def _made(symbols: tuple[str, ...]) -> TrainingKind:
+    """How it is trained with these funds."""
+    spec = regime_switcher.spec_of(symbols)
+    return TrainingKind(
+        strategy=spec.name,
+        networks=tuple(NETWORKS),
+        variants=("alpha",),
+        presets=PRESETS,
+        baselines=baselines.regime_described(spec),
+        reference=claims.regime(symbols),
+        procedure=Ppo(
+            lambda path, trading: RegimeTaskData.of_funds(path, trading, symbols),
+            starts=STARTS,
+            split=YearSplit((2015, 2018), (2019, 2019), (2020, 2022)),
+            open_universe=True,
+            practices=("turnover",),
+            ablations={
+                "turnover": Arm("0.1 % more of the turnover taken from the reward", practice={"turnover": 0.001}),
+                "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
+                "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
+                "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
+                "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
+            },
+        ),
+        policy=_policy,
+        inputs=each_column(
+            spec,
+            range(regime_switcher.layout(len(symbols)).used),
+            of_the_desk=("weight ", "portfolio_return", "drawdown"),
+        ),
+        before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
+        walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
+        with_symbols=kind_of,
+        passive=Passive(
+            "takes EQUAL_WEIGHT every day",
+            "policy.actor",
+            tuple(BIAS if name == regime_switcher.EQUAL_WEIGHT else 0.0 for name in spec.actions),
+        ),
+        compounds=True,
+        imports=True,
+    )
+
+
+kind_of = lru_cache(maxsize=8)(_made)
+KIND = kind_of(regime_switcher.SYMBOLS)

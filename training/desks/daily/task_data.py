@@ -36,9 +36,12 @@ class DailyTaskData:
     ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
 
     @classmethod
-    def read(cls, name: str, path: Path, trading: Trading) -> Self:
-        """The bars of this file for the strategy of this name. Raises what `read_table` raises."""
-        strategy = daily_strategy(name)
+    def read(cls, name: str, path: Path, trading: Trading, symbols: tuple[str, ...] = ()) -> Self:
+        """The bars of this file for the strategy of this name and these symbols, () for its own.
+
+        Raises what `read_table` raises.
+        """
+        strategy = daily_strategy(name, symbols)
         return cls(path, read_table(path, strategy, table_cache()), strategy, trading)
 
     @property

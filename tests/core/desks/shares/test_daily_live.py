@@ -14,7 +14,7 @@ from daemon.core import events as ev
 from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Trading
 from tests.support.core.account import NUMBER, Account
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
 from tests.support.core.desk import HALF_DAY, MONDAY, SECOND, TUESDAY, alarms, of
 
@@ -232,3 +232,39 @@ def test_a_desk_that_was_resumed_without_its_model_names_what_it_holds_each_sess
     d.put(account.report(d.at(-20)))
     raised = {e.name: e.detail for e in of(d.effects[before:], RaiseAlarm)}
     assert raised["no_model"] == "no model answers while 10 AAA is held: it was resumed without one"
+
+
+@pytest.mark.parametrize(("rules", "halt"), [(ADOPT, "reconciliation"), (None, "foreign_order"), (IGNORE, None)])
+def test_a_new_journal_does_not_take_over_shares_of_a_fund_that_is_no_longer_listed(
+    rules: Trading | None, halt: str | None
+) -> None:
+    """GLD is none of the desk's symbols: it halts, or where it shall ignore others, counts them apart and trades on."""
+    account = Account("8000")
+    account.positions = {"GLD": (20, Decimal(90))}
+    d = live(account, rules)
+    for second in (0, 15):
+        d.put(account.report(d.at(-19, second)))
+    assert "GLD" not in SYMBOLS
+    assert d.held == {}
+    assert (d.state.risk.halt and d.state.risk.halt.reason) == halt
+    if halt is None:
+        d.due()
+        d.answer(5, KEEP, KEEP)
+        assert orders(d.quotes(0, AAA="100")) == [("AAA", 5, "100.20")]
+        assert d.state.broker.foreign_held == {"GLD": 20}
+
+
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [(("AAA", "BBB"), "1 of 3 symbols have fewer than 1 bars: CCC 0"), ((), "no symbol of 3 has a whole history")],
+)
+def test_a_session_without_a_decision_names_the_funds_with_too_little_history(
+    known: tuple[str, ...], named: str
+) -> None:
+    strategy = Shelf(warm_after=3)
+    strategy.spec = replace(Shelf.spec, history_bars=1)
+    d = DailyDesk(mode="paper", strategy=strategy).begin()
+    if known:
+        d.bars(LAST_FRIDAY, **dict.fromkeys(known, 100.0))
+    (alarm,) = [effect for effect in of(d.due(), RaiseAlarm) if effect.name == "symbols_masked"]
+    assert alarm.detail.startswith(f"no decision for {MONDAY.date}: {named}")

@@ -44,6 +44,7 @@ from training.desks.daily.random_traders import (
     random_switchers,
 )
 from training.desks.daily.task_data import funds_beside
+from training.desks.registry import kind
 from training.evaluate.days import Desk, desk_before, dry_run
 from training.evaluate.players import COSTS_THRICE, NO_COSTS, Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
@@ -116,7 +117,7 @@ def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without
 def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     desk = funds_desk()
     players = regime_baselines(desk)
-    assert set(players) == set(baselines.REGIME_BASELINES) - {RANDOM}
+    assert set(players) == set(kind(regime_switcher.SPEC.name).baselines) - {RANDOM}
     closes, opens = desk.table.close_ticks, desk.table.open_ticks
     grown = closes[559] / opens[260]
     for name, growth in (("ALL_SPY", grown[0]), ("ALL_QQQ", grown[1]), ("ALL_IWM", grown[2]), ("HOLD", grown.mean())):

@@ -213,7 +213,7 @@ def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
 def test_two_folds_of_the_same_policy_are_one_long_dry_run_next_to_one_passive_account(name: str) -> None:
     table, kind, player, passive = {
         "daily_rebalancer": (made_up_stocks(), RebalancerTaskData, trend, baselines.HOLD_ALL),
-        "regime_switcher": (made_up_funds(), RegimeTaskData, always(EQUAL_WEIGHT), baselines.EQUAL_WEIGHT),
+        "regime_switcher": (made_up_funds(), RegimeTaskData, always(EQUAL_WEIGHT), regime_switcher.EQUAL_WEIGHT),
     }[name]
     dates, trading = table.dates[-12:], trading_for(name)
     data = kind(Path("made up"), table, daily_strategy(name), trading)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
-from strategies.regime_switcher import REGIMES, WEIGHTS
+from strategies.regime_switcher import REGIMES, layout
 from tests.support.training.made_files import days, write_days
 from training.data.daily_table import table_of
 from training.desks.daily.baselines import regime_baselines
@@ -189,8 +189,8 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: PpoData, funds: 
     assert (probes[:, TRADABLE] == 1.0).all()
     switched = funds.probes(Fold(tuple(funds.days), (), ()), 50, 1)
     assert switched.shape == (50, 64)
-    assert np.abs(switched[:, WEIGHTS].sum(axis=1) - 1.0).max() < 1e-6
-    assert len(np.unique(switched[:, WEIGHTS], axis=0)) > 10
+    assert np.abs(switched[:, layout(3).weights].sum(axis=1) - 1.0).max() < 1e-6
+    assert len(np.unique(switched[:, layout(3).weights], axis=0)) > 10
 
 
 def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: PpoData) -> None:

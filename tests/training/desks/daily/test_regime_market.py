@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.regime_switcher import REGIMES, SPEC, performance, vector
+from strategies.kit.contract import Answer, Portfolio, View
+from strategies.regime_switcher import REGIMES, SPEC, RegimeSwitcher, performance, spec_of, vector
 from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
+from training.data.daily_table import TICKS
 from training.desks.daily.markets.regime import REWARD_COST, RegimeMarket
 
 FUNDS = msgspec.structs.replace(SPEC, history_bars=2)
@@ -171,3 +173,40 @@ def test_the_device_plays_the_same() -> None:
         first, second = markets[0].step(action), markets[1].step(action.cuda())
         torch.testing.assert_close(first.rewards, second.rewards.cpu(), rtol=0, atol=1e-6)
         torch.testing.assert_close(markets[0].observe(), markets[1].observe().cpu(), rtol=0, atol=1e-6)
+
+
+FIVE = ("SPY", "QQQ", "IWM", "TLT", "GLD")
+
+
+def test_weights_by_volatility_are_those_of_the_desk_for_five_funds() -> None:
+    """The desk's whole shares of a huge equity are its weights; the market's, before the day changes them, the same."""
+    desk, rich = RegimeSwitcher(FIVE), 1e15
+    table, regime = walk(300, seed=4, spec=desk.spec, missing=0.02), desk.spec.actions.index("HALF_INVERSE")
+    first = 270
+    market = RegimeMarket(table, first, 299, trading("100000"), count=1, episode=None, draws=False)
+    answer = Answer(tuple(float(place == regime) for place in range(16)))
+    state = desk.start()
+    for day in range(300):
+        if day >= first:
+            prices = tuple((table.close_ticks[day - 1] / TICKS).tolist())
+            view = View(0, table.sessions[day], portfolio=Portfolio(rich, rich, (0,) * 5, prices))
+            legs = {leg.symbol: leg.goal for leg in desk.decide(state, answer, view)[1].basket.legs}
+            goals = [legs[symbol] * price / rich for symbol, price in zip(FIVE, prices, strict=True)]
+            market.step(choose(regime))
+            opens = np.where(table.present[day], table.open_ticks[day], table.close_ticks[day - 1])
+            grown = np.array(goals) * table.close_ticks[day] / opens
+            weights = market.closing_usd[1] / market.closing_usd[0]
+            assert float(weights) == pytest.approx(0.5 / (0.5 + grown.sum()), rel=1e-9)
+            if day < 299:
+                assert market.weights[0].tolist() == pytest.approx((grown / (0.5 + grown.sum())).tolist(), rel=1e-9)
+        state = desk.remember(state, table.day_bars(day))
+
+
+def test_a_fund_that_does_not_move_leaves_all_as_it_is() -> None:
+    two = spec_of(("SPY", "TLT"))
+    prices = {"SPY": [(100.0, 100.0 + day % 3) for day in range(300)], "TLT": [(50.0, 50.0)] * 300}
+    desk = RegimeMarket(written(prices, two), 290, 299, trading("100000"), count=1, episode=None, draws=False)
+    desk.step(choose(two.actions.index("ALL_SPY")))
+    before = float(desk.weights[0, 0])
+    desk.step(choose(two.actions.index("INVERSE_VOLATILITY")))
+    assert (before, float(desk.turnover), float(desk.weights[0, 0])) == (1.0, 0.0, 1.0)

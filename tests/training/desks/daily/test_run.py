@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import pytest
 import torch
 
 from daemon.models.runtime import OnnxPolicy
-from daemon.models.store import load
+from daemon.models.store import ModelError, load
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
 from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.daily import baselines
+from training.desks.registry import kind
 from training.desks.trial import News
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
@@ -37,6 +39,7 @@ from training.study.study import Study, Trial
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
 SMALL = Coefficients(environments=8, rollout_steps=16, batch=64, epochs=2, sequence=8)
 UPDATE = 128  # transitions
+FIVE = ("SPY", "QQQ", "IWM", "TLT", "GLD")
 SYMBOLS = {STOCKS: daily_rebalancer.SYMBOLS, FUNDS: regime_switcher.SYMBOLS}
 WARM = {STOCKS: 400, FUNDS: 252}
 
@@ -44,9 +47,11 @@ WARM = {STOCKS: 400, FUNDS: 252}
 class Made:
     """What a command made: its version, its run's folder, and its standard error."""
 
-    def __init__(self, home: Path, strategy: str, *options: str) -> None:
+    def __init__(self, home: Path, strategy: str, *options: str, symbols: Sequence[str] = ()) -> None:
         bars = write_days(
-            home / f"{strategy}.csv", SYMBOLS[strategy], days("2020-01-02", "2022-06-30", WARM[strategy] + 20)
+            home / f"{strategy}.csv",
+            symbols or SYMBOLS[strategy],
+            days("2020-01-02", "2022-06-30", WARM[strategy] + 20),
         )
         changes = home / f"{strategy}.json"
         write_plan(changes, SMALL, settings_for(strategy, bars, home).plan)
@@ -141,8 +146,58 @@ def test_a_policy_with_a_memory_is_exported_with_its_states_and_the_daemon_opens
     assert len(np.unique(states, axis=0)) == len(states)
     study = switcher.study
     assert (study.network, study.reward, study.compounds, study.capital_usd) == ("gru", "alpha", True, 100_000.0)
-    assert [one.name for one in study.baselines] == [*baselines.REGIME_BASELINES, UNTRAINED]
+    assert [one.name for one in study.baselines] == [*kind(regime_switcher.SPEC.name).baselines, UNTRAINED]
     assert baselines.RESET in study.scenarios
+
+
+@pytest.fixture(scope="module")
+def diversified(home: Path) -> Made:
+    """The switcher of five funds, its bars in a file with more."""
+    (home / "five").mkdir()
+    options = ("--symbols", ",".join(FIVE), "--steps", str(2 * UPDATE))
+    return Made(home / "five", FUNDS, *options, symbols=(*FIVE, "XLE"))
+
+
+def test_the_switcher_of_other_funds_is_trained_compared_and_opened_for_their_list_alone(diversified: Made) -> None:
+    mine, name = registered(FUNDS, FIVE), diversified.version.name
+    OnnxPolicy.open(load(diversified.store, mine, name), mine, "cpu")
+    manifest = decode((diversified.version / "manifest.json").read_bytes())
+    assert (manifest.symbols, manifest.actions[12]) == (FIVE, "NO_TLT")
+    assert [one.name for one in diversified.study.baselines] == [
+        "ALL_SPY", "ALL_QQQ", "ALL_IWM", "ALL_TLT", "ALL_GLD", "EQUAL_WEIGHT", "INVERSE_VOLATILITY", "HOLD", "random",
+        UNTRAINED,
+    ]  # fmt: skip
+    assert manifest.reference is not None
+    assert [feature.name for feature in manifest.reference.features][-7:-2] == [
+        "weight SPY", "weight QQQ", "weight IWM", "weight TLT", "weight GLD",
+    ]  # fmt: skip
+    for other, named in (((), "the strategy's own symbols"), (FIVE[:4], "SPY, QQQ, IWM, TLT")):
+        with pytest.raises(ModelError, match=r"set desk\.symbols to") as caught:
+            load(diversified.store, registered(FUNDS, other), name)
+        assert f"was made for {', '.join(FIVE)}, desk.symbols is {named}" in str(caught.value)
+    page = (diversified.version / "report.html").read_text()
+    assert "--symbols SPY,QQQ,IWM,TLT,GLD" in page
+    assert "Each fund in proportion to 1 / its volatility" in page
+
+
+def test_a_model_of_the_strategys_own_list_is_refused_by_a_desk_of_another(switcher: Made) -> None:
+    with pytest.raises(ModelError, match=r"was made for the strategy's own symbols, desk\.symbols is SPY, QQQ"):
+        load(switcher.store, registered(FUNDS, FIVE), switcher.version.name)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "problem"),
+    [
+        ("SPY,TLT,SPY", "the symbols are SPY, TLT, SPY, expected each symbol once"),
+        ("A,B,C,D,E,F,G,H,I,J,K", "expected 1 to 10 symbols"),
+        ("SPY,QQQ,LOST", "has no bar of LOST"),
+    ],
+)
+def test_a_list_that_cannot_be_trained_is_refused_before_anything_is_trained(
+    symbols: str, problem: str, switcher: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*switcher.command, "--symbols", symbols, "--restart"]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def test_the_validation_return_is_of_one_account(switcher: Made) -> None:

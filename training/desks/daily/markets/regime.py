@@ -1,4 +1,4 @@
-"""Many accounts of weights on three funds, stepped together as tensors: one step is one session.
+"""Many accounts of weights on a few funds, stepped together as tensors: one step is one session.
 
 The night earns the old weights, the change at the open pays its cost once, the day earns the new ones. Weights are
 fractions, so this is the account that training sees; whole shares trade in the dry run. Invariant: the weights with
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
-from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
+from strategies.regime_switcher import EPISODE, HOLD, WIDTH, inverse_weights, layout, regimes_of
 from training.data.daily_table import DailyTable
 from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
@@ -24,7 +24,6 @@ from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
 REWARD_COST = 0.001  # of the turnover, in the reward
-_CASH_COLUMN, _FUNDS = 9, slice(10, 13)  # of the observation's weights
 
 
 class RegimeMarket(Episodes):
@@ -76,8 +75,10 @@ class RegimeMarket(Episodes):
         """What is gathered from, a row for each decision: market columns, growth of night and day, portfolios."""
         first, last = self._first, self._last
         before = slice(first - 1, last + 1)
+        places = layout(len(table.symbols))
+        self._funds, self._places = len(table.symbols), places
         seen = np.zeros((last - first + 2, WIDTH), dtype=np.float32)
-        seen[:, PRICES.start : VOLATILITIES.stop] = table.features[before]
+        seen[:, places.prices.start : places.volatilities.stop] = table.features[before]
         close = table.close_ticks
         opened = np.where(table.present, table.open_ticks, 0.0)
         opened = np.where(opened > 0, opened, close)[first : last + 1]
@@ -85,22 +86,25 @@ class RegimeMarket(Episodes):
         if not (was > 0).all():
             raise ValueError(
                 f"{table.file}: a fund of {', '.join(table.symbols)} has no close before {table.dates[first]}; "
-                f"expected all three: begin the split later"
+                f"expected all of them: begin the split later"
             )
         night = opened / was if fill == "next_open" else np.ones_like(opened)
         day = close[first : last + 1] / (opened if fill == "next_open" else was)
         whole = close[first : last + 1] / was
         self._seen = self._table(seen)
         self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
-        rows = [weights if weights is not None else (0.0, 0.0, 0.0) for _, weights in REGIMES]
-        self._regimes = self._table(np.array(rows))
+        regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
+        self._regimes = self._table(np.array([each if isinstance(each, tuple) else none for each in regimes]))
+        parts = np.array([each if isinstance(each, float) else 0.0 for each in regimes])
+        self._parts = self._table(parts) if parts.any() else None  # of the regimes that go by volatility
+        self._inverse = self._table(inverse_weights(seen[:, places.volatilities]))
 
     def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
     def _begin_everywhere(self) -> None:
         n, real = self._count, torch.float64
-        self._weights = torch.zeros((n, 3), dtype=real, device=self.device)
+        self._weights = torch.zeros((n, self._funds), dtype=real, device=self.device)
         self._equity = torch.full((n,), self._capital, dtype=real, device=self.device)
         self._equities = torch.zeros(
             (KEPT, n), dtype=real, device=self.device
@@ -113,13 +117,13 @@ class RegimeMarket(Episodes):
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 64)."""
-        observations = self._seen.index_select(0, self._day)
-        observations[:, _CASH_COLUMN] = 1.0 - self._weights.sum(1)
-        observations[:, _FUNDS] = self._weights
+        observations, places = self._seen.index_select(0, self._day), self._places
+        observations[:, places.weights.start] = 1.0 - self._weights.sum(1)
+        observations[:, places.weights.start + 1 : places.weights.stop] = self._weights
         first = torch.where(self._age >= EPISODE, (self._age + 1) % KEPT, 0)
         then = self._equities.gather(0, first.unsqueeze(0)).squeeze(0)
-        observations[:, PORTFOLIO_RETURN] = self._equity / then - 1.0
-        observations[:, DRAWDOWN] = 1.0 - self._equity / self._equities.amax(0)
+        observations[:, places.portfolio_return] = self._equity / then - 1.0
+        observations[:, places.drawdown] = 1.0 - self._equity / self._equities.amax(0)
         return observations
 
     @torch.no_grad()
@@ -145,12 +149,18 @@ class RegimeMarket(Episodes):
         return self._stepped(rewards)
 
     def _goal(self, actions: Tensor, drifted: Tensor) -> Tensor:
-        """The weights wanted: the regime's, or the drifted one of HOLD and where it would change by less than the band.
+        """The weights wanted: the regime's, or the drifted one of HOLD, of a regime by volatilities that are not known,
+        and where it would change by less than the band.
 
         What cash does not cover then is missing from the weights that grow.
         """
         wanted = self._regimes.index_select(0, actions)
-        stays = (actions == HOLD).unsqueeze(1) | ((wanted - drifted).abs() < self._band)
+        stays = (actions == HOLD).unsqueeze(1)
+        if self._parts is not None:
+            part = self._parts.index_select(0, actions).unsqueeze(1)
+            wanted = torch.where(part > 0.0, part * self._inverse.index_select(0, self._day), wanted)
+            stays = stays | wanted.isnan()
+        stays = stays | ((wanted - drifted).abs() < self._band)
         goal = torch.where(stays, drifted, wanted)
         if self._band > 0.0:
             grows = (goal - drifted).clamp(min=0.0)
@@ -176,7 +186,7 @@ class RegimeMarket(Episodes):
 
     @property
     def weights(self) -> Tensor:
-        """Weights of SPY, QQQ and IWM at the last close, float64 (n, 3); the rest is cash."""
+        """Weights of the funds at the last close, float64 (n, funds); the rest is cash."""
         return self._weights
 
     @property
@@ -186,7 +196,7 @@ class RegimeMarket(Episodes):
 
     @property
     def moved(self) -> Tensor:
-        """Which weights the last step changed, bool (n, 3)."""
+        """Which weights the last step changed, bool (n, funds)."""
         return self._moved
 
     @property

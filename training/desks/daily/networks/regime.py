@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from strategies.regime_switcher import DRAWDOWN, HIDDEN, SPEC, WIDTH
+from strategies.regime_switcher import HIDDEN, SPEC, SYMBOLS, WIDTH, layout
 from training.rl.layers import start_linear
 from training.rl.recurrent.gru import Gru
 
 ACTIONS = len(SPEC.actions)
-USED = DRAWDOWN + 1
-"""Columns of an observation before the reserved zeros: what training stores and multiplies."""
 
 
 class Policy(nn.Module):
@@ -43,32 +41,34 @@ class Policy(nn.Module):
 class RegimeActorCritic(nn.Module):
     """The policy and a value 128 -> 1 on its state, a `training.rl.ppo.CarryingNetwork`; 109,841 parameters."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, funds: int = len(SYMBOLS)) -> None:
         """Orthogonal weights drawn from `seed`: gain 1 in the GRU, sqrt(2), 0.01 (logits), 1 (value); biases 0.
 
-        Source: Huang et al. 2022, "The 37 Implementation Details of PPO", details 2 and L1.
+        Training stores and multiplies the columns of so many funds alone. Source: Huang et al. 2022, "The 37
+        Implementation Details of PPO", details 2 and L1.
         """
         super().__init__()
+        self._used = layout(funds).used
         generator = torch.Generator().manual_seed(seed)
         self.policy = Policy(generator)
         self.critic = nn.Linear(HIDDEN, 1)
         start_linear(self, {self.policy.actor: 0.01, self.critic: 1.0}, generator)
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """Observations without the reserved zeros, float32 (..., 15)."""
-        return observations[..., :USED]
+        """Observations without the reserved zeros, float32 (..., used)."""
+        return observations[..., : self._used]
 
     def start(self, count: int) -> Tensor:
         """The zero state, float32 (count, 128)."""
         return self.critic.weight.new_zeros(count, HIDDEN)
 
     def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, 15)."""
+        """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, used)."""
         following = self.policy.gru.step(self._encoded(prepared), hidden)
         return *self._heads(following), following
 
     def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (steps, n, 16) and values (steps, n) of prepared observations (steps, n, 15).
+        """Logits (steps, n, 16) and values (steps, n) of prepared observations (steps, n, used).
 
         `hidden` (n, 128) is the state before the first step; where `starts`, bool (steps, n), the state is zero before
         that step.
@@ -79,7 +79,7 @@ class RegimeActorCritic(nn.Module):
         """What the policy's encoder gives where the reserved columns are zeros."""
         encoder = self.policy.encoder
         weight, bias = (encoder.get_parameter(name) for name in ("0.weight", "0.bias"))
-        result: Tensor = encoder[1:](linear(prepared, weight[:, :USED], bias))
+        result: Tensor = encoder[1:](linear(prepared, weight[:, : self._used], bias))
         return result
 
     def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:

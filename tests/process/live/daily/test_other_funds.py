@@ -1,0 +1,34 @@
+"""A desk that holds a fund which its list no longer names: refused and told, and it leaves by its former list."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from daemon.cli import ctl
+from tests.support.desks.daily_day import BEGIN, bought, stop
+from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import Table
+
+
+def test_an_invested_desk_with_another_list_does_not_start_is_told_and_flattens_by_its_own(tmp_path: Path) -> None:
+    models = swapping(tmp_path / "models")
+    told, program = tmp_path / "alarms", tmp_path / "program.py"
+    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
+        bought(played)
+        held, orders = played.held(), len(played.posts())
+        assert played.start(tables=({"desk": {"symbols": ["TLT", "GLD"]}}, alarms)).wait(60) == 1
+        played.daemons.pop()
+        detail = json.loads(told.read_text().splitlines()[0])["detail"]
+        assert "made with symbols of the strategy itself, now TLT,GLD is asked for: set desk.symbols to" in detail
+        assert (played.held(), len(played.posts())) == (held, orders)
+        played.start(tables=({"desk": {"symbols": ["SPY", "QQQ", "IWM"]}},))  # its own, by their names: the same list
+        played.until_true(lambda: played.books().state.risk.reconciled, "it is reconciled")
+        assert ctl.main(["flatten", "--state-dir", str(played.state_dir), "--reason", "another list"]) == 0
+        played.until_true(lambda: not any(played.held().values()), "all is sold")
+        stop(played)
+        assert differences(played.books(), played.account) == []
