@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.cli import daemon as cli
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.journal import FILE
+from daemon.models.pointer import CURRENT, pointed
 from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
@@ -29,12 +31,14 @@ from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
 from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
 from tests.support.desks.daily_stage import made_up, swapping
 from tests.support.desks.live_desk import write_config
 from tests.support.desks.online_day import HALF_DAY, SYMBOLS, tape
 from tests.support.desks.stage import new_york_ns
 from tests.support.models.online_models import NAME, put_momentum
 from tests.support.outside.stream import redis_anywhere
+from tests.support.paths import REPOSITORY
 
 HOUR_NS = 3_600 * 10**9
 DAY_NS = 24 * HOUR_NS
@@ -492,6 +496,35 @@ def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) ->
     assert desk.verdicts("FAIL") == ["model"]
     assert "v9" in desk.checks["model"][1]
     assert desk.checks["keys"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("proven", "text"),
+    [
+        (True, "basket.volatility_target is 0, and the claim is about 0.1"),
+        (False, "a risk of 10 % is kept; it is not proven, and nobody watches it"),
+    ],
+)
+def test_a_claim_about_risk_that_this_desk_does_not_keep_is_told(desk: Desk, proven: bool, text: str) -> None:
+    store = shutil.copytree(REPOSITORY / "onnx_models" / "option_scalper", desk.folder / "store" / "option_scalper")
+    path = store / pointed(store, CURRENT) / MANIFEST_FILE
+    claim = StatedClaim(
+        kind="risk",
+        proven=proven,
+        sentence="a risk of 10 % is kept",
+        volatility_target=0.1,
+        volatility_low=0.08,
+        volatility_high=0.12,
+        probability=0.9,
+        drawdown_max=0.15,
+        drawdown_probability=0.95,
+    )
+    path.write_bytes(encode(replace(decode(path.read_bytes()), claim=claim)))
+    desk.check({"paths": {"models_dir": str(desk.folder / "store")}}, code=0)
+    verdict, said = desk.checks["claim"]
+    assert verdict == "warn"
+    assert said.startswith("a risk of 10 % is kept; ")
+    assert said.endswith(text)
 
 
 def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
