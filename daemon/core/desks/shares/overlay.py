@@ -8,7 +8,7 @@ nothing is bought.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import fsum, isfinite, nan
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +27,7 @@ from daemon.core.risk.overlay import (
     volatility,
     without_new_risk,
 )
+from daemon.core.risk.splits import SPLIT_RATIO, factor
 from daemon.core.state import ZERO
 from strategies.kit.contract import Answer, Bar, Basket, Leg, Rebalance
 from strategies.kit.entry import BoolArray, Float64Array
@@ -147,13 +148,13 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
     if (wanted & priceless).any():
         return _unknown(f"no sure price: {_names(_which(symbols, wanted & priceless))}")
-    returns, known = closing_returns(
-        closes_of(draft.desk.decides.known(draft), symbols),
-        returns_needed(rules.volatility_forecast, rules.volatility_span),
-    )
+    closes = closes_of(draft.desk.decides.known(draft), symbols)
+    returns, known = closing_returns(closes, returns_needed(rules.volatility_forecast, rules.volatility_span))
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
         return _unknown(f"{why}: {_names(_which(symbols, wanted & ~known))}")
+    if doubtful := _doubtful(draft, symbols, wanted, closes[-1], prices[0]):
+        return _unknown(f"the price is far from the newest close: {_names(doubtful)}")
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
     with np.errstate(all="ignore"):  # what is not finite is not known
@@ -169,6 +170,19 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     if not (isfinite(annual) and annual > 0.0):
         return _unknown(f"the forecast is {annual}")
     return Known(annual, cap, "")
+
+
+def _doubtful(
+    draft: Draft, symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, prices: Float64Array
+) -> list[str]:
+    """Return wanted symbols whose price and newest close, USD, differ as those of other shares would: one is wrong.
+
+    A wrong bar alone would make the forecast sell all that is held. A tape's prices are those of its bars.
+    """
+    if draft.identity.by_tape:
+        return []
+    together = zip(symbols, wanted.tolist(), closes.tolist(), prices.tolist(), strict=True)
+    return [symbol for symbol, is_wanted, close, price in together if is_wanted and factor(price, close) >= SPLIT_RATIO]
 
 
 def mix_of(worth: Any) -> Any:
@@ -217,4 +231,4 @@ def _number(value: float) -> float | None:
 
 def _weight(goals: Float64Array, prices: Float64Array, equity: float) -> float | None:
     """Return the part of the equity that so many shares are worth; None where that is not known."""
-    return float((goals * prices).sum() / equity) if equity > 0.0 else None
+    return fsum((goals * prices)[0].tolist()) / equity if equity > 0.0 else None

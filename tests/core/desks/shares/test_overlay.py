@@ -216,6 +216,18 @@ def test_a_split_that_is_not_booked_yet_adds_no_sale_to_the_basket() -> None:
     assert row(d).unknown == "no sure price: AAA"
 
 
+@pytest.mark.parametrize("wrong", [370.0, 27.0])
+def test_a_wrong_newest_bar_sells_nothing_and_the_strategy_s_own_sale_passes(wrong: float) -> None:
+    """Quotes say 100.00. The bar alone would put the volatility at 8 or more, and the cap below 1 %."""
+    d = with_shares(Account(), AAA=20, BBB=20)
+    d.state = replace(d.state, trading=OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    bad = Bar("AAA", MONDAY.open_ns - MIDNIGHT, wrong, wrong, wrong, wrong, 1000.0)
+    d.put(ev.BarCorrected(d.state.now_ns, bad))
+    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    assert row(d).unknown == "the price is far from the newest close: AAA"
+
+
 def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> None:
     d = tuesday(AAA=20)
     book = d.state.book
@@ -311,3 +323,14 @@ def test_a_resting_stop_gives_way_to_the_overlay_s_sale() -> None:
     account.end(name)
     sent = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
     assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 5, True)]
+
+
+def test_a_broken_claim_leaves_the_overlay_s_sales_and_no_buy() -> None:
+    d = tuesday(AAA=60)
+    claim = ev.RiskClaim(0.08, 0.06, 0.1, 60, 0.9, 0.1, 0.95, 252)
+    d.put(ev.ModelVerified(d.state.now_ns, "v1", "d", promoted=True, feed="sip", claim=claim))
+    d.put(ev.ClaimJudged(d.state.now_ns, "v1", "above", "volatility 20.00%", 60, 0.2, 0.0, "no_new_risk"))
+    assert answered(d, 55, 30, KEEP) == [("AAA", -5)]
+    assert d.decisions()[-1].outcome == "ordered"
+    d.quotes(0, **AT_100)
+    assert [(symbol, count) for symbol, count in d.working() if symbol == "BBB"] == []
