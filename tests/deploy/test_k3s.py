@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from daemon.config.load import KEYS, defaults, load
+from daemon.gateway.config import load_gateway
 from daemon.host.pod.keeper import MARGIN_S, Times
 from strategies.registry import STRATEGIES
 from tests.support.deploy.manifests import (
     DEPLOY,
+    GATEWAY,
     IMAGES,
     K3S,
     Container,
@@ -34,14 +36,20 @@ from tests.support.deploy.manifests import (
 from tests.support.paths import REPOSITORY
 
 OF_THE_CLUSTER = {"kube-root-ca.crt"}  # every namespace has it
-EACH = pytest.mark.parametrize("container", containers(), ids=lambda container: container.name)
+EACH = pytest.mark.parametrize("container", [*containers(), *containers(GATEWAY)], ids=lambda container: container.name)
+FOLDERS = pytest.mark.parametrize("folder", [K3S, GATEWAY], ids=lambda folder: folder.name)
+TRADERS = pytest.mark.parametrize(
+    ("folder", "name"),
+    [(K3S, "rltraderd/daemon"), (GATEWAY, "rltrader-gateway/gateway")],
+    ids=("daemon", "gateway"),
+)
 SECRETS = re.compile(r"kubectl -n rltrader create secret generic (\S+)((?:\s+\\?\s*--from-file=\S+)+)")
 
 
 def matched(selector: Object) -> list[str]:
-    """The workloads whose pods this selector matches."""
-    labels = selector.get("matchLabels", {}).items()
-    return [document["metadata"]["name"] for document in workloads() if labels <= labels_of(document).items()]
+    """The workloads of both folders, which share a namespace, whose pods this selector matches."""
+    labels, both = selector.get("matchLabels", {}).items(), [*workloads(), *workloads(GATEWAY)]
+    return [document["metadata"]["name"] for document in both if labels <= labels_of(document).items()]
 
 
 def of_the_manual() -> dict[str, set[str]]:
@@ -50,26 +58,35 @@ def of_the_manual() -> dict[str, set[str]]:
     return {name: set(re.findall(r"--from-file=([^=\s]+)", files)) for name, files in SECRETS.findall(text)}
 
 
-def test_every_file_of_the_folder_is_applied() -> None:
-    assert {path.name for path in K3S.glob("*.yaml")} == {*kustomization()["resources"], "kustomization.yaml"}
+@FOLDERS
+def test_every_file_of_the_folder_is_applied(folder: Path) -> None:
+    read = kustomization(folder)
+    files = {file for generator in read["configMapGenerator"] for file in generator["files"]}
+    assert {path.name for path in folder.iterdir()} == {*read["resources"], *files, "kustomization.yaml"}
 
 
-def test_a_workload_s_selector_matches_its_own_pods_alone() -> None:
-    for document in workloads():
+@FOLDERS
+def test_a_workload_s_selector_matches_its_own_pods_alone(folder: Path) -> None:
+    for document in workloads(folder):
         assert matched(document["spec"]["selector"]) == [document["metadata"]["name"]]
 
 
-def test_services_budgets_and_affinities_select_pods_that_there_are() -> None:
-    for service in objects("Service"):
+@FOLDERS
+def test_services_and_budgets_select_pods_that_there_are(folder: Path) -> None:
+    for service in objects("Service", folder):
         assert matched({"matchLabels": service["spec"]["selector"]}) == [service["metadata"]["name"]]
-    for document in objects("StatefulSet"):
-        assert document["spec"]["serviceName"] in names("Service")
-    for budget in objects("PodDisruptionBudget"):
+    for document in objects("StatefulSet", folder):
+        assert document["spec"]["serviceName"] in names("Service", folder)
+    for budget in objects("PodDisruptionBudget", folder):
         assert matched(budget["spec"]["selector"]) == [budget["metadata"]["name"]]
+
+
+def test_what_shares_a_volume_is_kept_on_one_node() -> None:
     everyone = sorted(document["metadata"]["name"] for document in workloads())
     for document in workloads():  # whoever comes first matches itself: also while the desk is scaled to 0
         for term in find(pod_of(document), "requiredDuringSchedulingIgnoredDuringExecution"):
-            assert [sorted(matched(rule["labelSelector"])) for rule in term] == [everyone]
+            among = [sorted(set(matched(rule["labelSelector"])) & set(everyone)) for rule in term]
+            assert among == [everyone]
 
 
 def test_a_service_s_ports_are_ports_of_its_containers() -> None:
@@ -79,12 +96,13 @@ def test_a_service_s_ports_are_ports_of_its_containers() -> None:
         assert {port["targetPort"] for port in service["spec"].get("ports", [])} <= open_there
 
 
-def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
+def test_nothing_comes_in_and_what_trades_alone_has_a_way_out() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in objects("NetworkPolicy")}
     closed = policies.pop("nothing-in-nothing-out")
     assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (opened,) = policies.values()
-    assert matched(opened["podSelector"]) == ["rltraderd"]
+    assert matched(opened["podSelector"]) == ["rltraderd", "rltrader-gateway"]
+    assert not objects("NetworkPolicy", GATEWAY)
     assert opened["policyTypes"] == ["Egress"]
     assert all(rule["to"] for rule in opened["egress"])
     assert {(port["protocol"], port["port"]) for rule in opened["egress"] for port in rule["ports"]} == {
@@ -98,8 +116,8 @@ def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
 @EACH
 def test_every_volume_and_what_it_is_of_is_there(container: Container) -> None:
     claims, configs = (
-        names("PersistentVolumeClaim"),
-        {generator["name"] for generator in kustomization()["configMapGenerator"]},
+        names("PersistentVolumeClaim", container.folder),
+        {generator["name"] for generator in kustomization(container.folder)["configMapGenerator"]},
     )
     for mount, volume in container.mounts().values():
         if claim := volume.get("persistentVolumeClaim"):
@@ -112,21 +130,26 @@ def test_every_volume_and_what_it_is_of_is_there(container: Container) -> None:
 
 
 def test_nothing_is_defined_that_nothing_uses() -> None:
-    assert set(of_the_manual()) == {secret for document in workloads() for secret in secrets_of(pod_of(document))}
-    used = {claim["claimName"] for document in workloads() for claim in find(document, "persistentVolumeClaim")}
-    assert names("PersistentVolumeClaim") == used
-    for document in workloads():
-        mounted = {mount["name"] for mounts in find(pod_of(document), "volumeMounts") for mount in mounts}
-        assert {volume["name"] for volume in pod_of(document)["volumes"]} == mounted
-    assert names("PriorityClass") == {name for document in workloads() for name in find(document, "priorityClassName")}
-    assert names("ServiceAccount") == {
-        name for document in workloads() for name in find(document, "serviceAccountName")
-    }
+    both = [*workloads(), *workloads(GATEWAY)]
+    assert set(of_the_manual()) == {secret for document in both for secret in secrets_of(pod_of(document))}
+    assert names("PriorityClass") == {name for document in both for name in find(document, "priorityClassName")}
+    for folder in (K3S, GATEWAY):
+        used = {
+            claim["claimName"] for document in workloads(folder) for claim in find(document, "persistentVolumeClaim")
+        }
+        assert names("PersistentVolumeClaim", folder) == used
+        for document in workloads(folder):
+            mounted = {mount["name"] for mounts in find(pod_of(document), "volumeMounts") for mount in mounts}
+            assert {volume["name"] for volume in pod_of(document)["volumes"]} == mounted
+        assert names("ServiceAccount", folder) == {
+            name for document in workloads(folder) for name in find(document, "serviceAccountName")
+        }
 
 
 @EACH
 def test_every_image_is_one_that_is_built_with_this_version(container: Container) -> None:
-    (taken,) = (image for image in kustomization()["images"] if image["name"] == container.spec["image"])
+    images = kustomization(container.folder)["images"]
+    (taken,) = (image for image in images if image["name"] == container.spec["image"])
     assert taken["newName"] == f"localhost/{taken['name']}"
     assert taken["newTag"] == project()["version"]
     image = taken["name"].removeprefix("rltrader-")
@@ -150,12 +173,13 @@ def test_every_container_is_locked_down_bounded_and_looked_at(container: Contain
         assert {"livenessProbe", "readinessProbe"} <= container.spec.keys()
 
 
-def test_the_lease_that_the_daemon_holds_is_the_one_that_it_may_renew() -> None:
-    (daemon,) = (container for container in containers() if container.name == "rltraderd/daemon")
+@TRADERS
+def test_the_lease_that_it_holds_is_the_one_that_it_may_renew(folder: Path, name: str) -> None:
+    (daemon,) = (container for container in containers(folder) if container.name == name)
     arguments = daemon.spec["args"]
     lease = arguments[arguments.index("--lease") + 1]
-    assert {lease} == names("Lease")
-    (role,), (binding,) = objects("Role"), objects("RoleBinding")
+    assert {lease} == names("Lease", folder)
+    (role,), (binding,) = objects("Role", folder), objects("RoleBinding", folder)
     assert role["rules"] == [
         {
             "apiGroups": ["coordination.k8s.io"],
@@ -170,12 +194,11 @@ def test_the_lease_that_the_daemon_holds_is_the_one_that_it_may_renew() -> None:
     assert set(find(account, "path")) == {"token", "ca.crt", "namespace"}
 
 
-def test_the_account_of_the_cluster_is_in_the_daemon_s_container_alone() -> None:
-    assert all(pod_of(document)["automountServiceAccountToken"] is False for document in workloads())
-    holders = [
-        container.name for container in containers() if any("serviceaccount" in path for path in container.mounts())
-    ]
-    assert holders == ["rltraderd/daemon"]
+@TRADERS
+def test_the_account_of_the_cluster_is_in_one_container_alone(folder: Path, name: str) -> None:
+    assert all(pod_of(document)["automountServiceAccountToken"] is False for document in workloads(folder))
+    holders = [c.name for c in containers(folder) if any("serviceaccount" in path for path in c.mounts())]
+    assert holders == [name]
 
 
 def test_the_broker_s_keys_reach_the_daemon_alone_and_by_the_names_that_it_reads() -> None:
@@ -188,16 +211,54 @@ def test_the_broker_s_keys_reach_the_daemon_alone_and_by_the_names_that_it_reads
     assert of_the_manual()["rltrader-broker-keys"] == set(KEYS)
 
 
-def test_the_daemon_is_one_and_never_two() -> None:
-    daemon = workload("rltraderd")
+def test_the_gateway_has_all_keys_and_a_desk_its_sub_account_s_alone() -> None:
+    settings = load_gateway(GATEWAY / "gateway.toml")
+    subs = {name: [f"sub_{name}_{key}" for key in KEYS] for name in settings.sub_accounts}
+    assert of_the_manual()["rltrader-gateway-keys"] == {*KEYS, *(key for keys in subs.values() for key in keys)}
+    given = {
+        container.spec["name"]: volume["secret"].get("items")
+        for container in containers(GATEWAY)
+        for _, volume in container.mounts().values()
+        if "secret" in volume
+    }
+    assert given.pop("gateway") is None  # all of them, by the names that it reads
+    assert given == {
+        name: [{"key": key, "path": path} for key, path in zip(keys, KEYS, strict=True)] for name, keys in subs.items()
+    }
+
+
+def test_each_sub_account_of_the_gateway_has_its_desk_in_the_pod_and_a_state_of_its_own() -> None:
+    settings, parts = load_gateway(GATEWAY / "gateway.toml"), {c.spec["name"]: c for c in containers(GATEWAY)}
+    assert parts.keys() == {"models", "gateway", *settings.sub_accounts}
+    assert settings.gateway.state_dir in parts["gateway"].mounts()
+    places = [parts["gateway"].mounts()[settings.gateway.state_dir][0]["subPath"]]
+    for name in settings.sub_accounts:
+        arguments, mounts = parts[name].spec["args"], parts[name].mounts()
+        file = PurePosixPath(arguments[arguments.index("--config") + 1])
+        desk = load(GATEWAY / file.name, {}, {})
+        assert (desk.desk.name, desk.desk.account, file.stem) == (name, settings.gateway.account, name)
+        assert desk.desk.strategy in STRATEGIES
+        for address in ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url"):
+            assert getattr(desk.alpaca, address).startswith(("http://127.0.0.1:8433", "ws://127.0.0.1:8433/"))
+        assert settings.gateway.port == 8433
+        assert str(desk.paths.models_dir) in mounts
+        assert str(file.parent) in mounts
+        places.append(mounts["/var/lib/rltrader"][0]["subPath"])
+    assert len(set(places)) == len(places)
+
+
+@TRADERS
+def test_what_trades_is_one_and_never_two(folder: Path, name: str) -> None:
+    daemon = workload(name.partition("/")[0], folder)
     assert (daemon["kind"], daemon["spec"]["replicas"]) == ("StatefulSet", 1)
     assert daemon["spec"]["updateStrategy"] == {"type": "OnDelete"}
-    (budget,) = objects("PodDisruptionBudget")
+    (budget,) = objects("PodDisruptionBudget", folder)
     assert budget["spec"]["maxUnavailable"] == 0
 
 
-def test_the_kubelet_waits_longer_than_rltrader_pod_and_that_longer_than_the_daemon() -> None:
-    grace_s = pod_of(workload("rltraderd"))["terminationGracePeriodSeconds"]
+@TRADERS
+def test_the_kubelet_waits_longer_than_rltrader_pod_and_that_longer_than_the_daemon(folder: Path, name: str) -> None:
+    grace_s = pod_of(workload(name.partition("/")[0], folder))["terminationGracePeriodSeconds"]
     deadline_s = defaults()["service"]["stop_deadline_s"]
     assert isinstance(deadline_s, float)
     assert grace_s >= Times().stop_s + MARGIN_S

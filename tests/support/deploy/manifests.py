@@ -1,4 +1,4 @@
-"""The manifests of deploy/k3s as data: what kustomize would read, joined by name and label."""
+"""The manifests of deploy/k3s and deploy/k3s-gateway as data: what kustomize would read, joined by name and label."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,15 +15,16 @@ import yaml
 from tests.support.paths import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
-K3S = DEPLOY / "k3s"
+K3S, GATEWAY = DEPLOY / "k3s", DEPLOY / "k3s-gateway"
 IMAGES = DEPLOY / "images"
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container of a pod, the pod, and the workload's name."""
+    """One container of a pod, the pod, the workload's name, and the folder of its manifest."""
 
+    folder: Path
     workload: str
     pod: Object
     spec: Object
@@ -39,34 +41,34 @@ class Container:
 
 
 @functools.cache
-def kustomization() -> Object:
+def kustomization(folder: Path = K3S) -> Object:
     """The kustomization."""
-    read: Object = yaml.safe_load((K3S / "kustomization.yaml").read_text())
+    read: Object = yaml.safe_load((folder / "kustomization.yaml").read_text())
     return read
 
 
 @functools.cache
-def objects(kind: str = "") -> list[Object]:
+def objects(kind: str = "", folder: Path = K3S) -> list[Object]:
     """All objects of this kind, or all."""
     if kind:
-        return [document for document in objects() if document["kind"] == kind]
-    texts = ((K3S / name).read_text() for name in kustomization()["resources"])
+        return [document for document in objects(folder=folder) if document["kind"] == kind]
+    texts = ((folder / name).read_text() for name in kustomization(folder)["resources"])
     return [document for text in texts for document in yaml.safe_load_all(text)]
 
 
-def names(kind: str) -> set[str]:
+def names(kind: str, folder: Path = K3S) -> set[str]:
     """The names of all objects of this kind."""
-    return {document["metadata"]["name"] for document in objects(kind)}
+    return {document["metadata"]["name"] for document in objects(kind, folder)}
 
 
-def workloads() -> list[Object]:
+def workloads(folder: Path = K3S) -> list[Object]:
     """What has pods."""
-    return [*objects("StatefulSet"), *objects("Deployment")]
+    return [*objects("StatefulSet", folder), *objects("Deployment", folder)]
 
 
-def workload(name: str) -> Object:
+def workload(name: str, folder: Path = K3S) -> Object:
     """The workload of this name."""
-    (document,) = (document for document in workloads() if document["metadata"]["name"] == name)
+    (document,) = (document for document in workloads(folder) if document["metadata"]["name"] == name)
     return document
 
 
@@ -82,11 +84,11 @@ def labels_of(document: Object) -> dict[str, str]:
     return labels
 
 
-def containers() -> list[Container]:
+def containers(folder: Path = K3S) -> list[Container]:
     """Every container, initial ones included."""
     return [
-        Container(document["metadata"]["name"], pod_of(document), spec)
-        for document in workloads()
+        Container(folder, document["metadata"]["name"], pod_of(document), spec)
+        for document in workloads(folder)
         for spec in (*pod_of(document).get("initContainers", []), *pod_of(document)["containers"])
     ]
 
