@@ -26,6 +26,8 @@ from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, Re
 from daemon.brokers.alpaca.trading.report import amends
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
@@ -57,6 +59,7 @@ from daemon.gateway.rules import (
     OrderView,
     Permit,
     account_power,
+    beyond_means,
     buying_power,
     day_loss,
     has_one_name,
@@ -68,7 +71,7 @@ from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Up
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 T = TypeVar("T")
 ALL = "account"
@@ -80,6 +83,8 @@ EXIT_GAP_S = 0.25  # where an exit waits for the next one
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
+SELL_OUT_MIN = 11 * 60  # of New York's day: earlier no market closes soon
+SELL_OUT_NS = 65 * MINUTE_NS  # before the close: Alpaca looks at the account's contracts of the day in the last hour
 SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
 
@@ -111,6 +116,9 @@ class Gateway:
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
+        self._selling_out = False  # somebody looks whether contracts of today are to be sold
+        self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
+        self._lapses: dict[str, set[str]] = {}  # by sub-account: contracts that it will not have exercised
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
         self._changed = asyncio.Event()  # an order changed
         self._wanted = asyncio.Event()  # a report
@@ -306,10 +314,65 @@ class Gateway:
                 continue  # it would hide the hole
             await self._take_report(self._without_closing(event))
             self._set_ready(True)
+            if not self._selling_out and self._ends_today():
+                self._selling_out = True
+                self._spawn(self._sell_out())
             await self.clock.sleep_until(self.now_ns() + round(EXIT_GAP_S * SECOND_NS))
             await self._until(self._awaited, round((REPORT_GAP_S - EXIT_GAP_S) * SECOND_NS))
             again_ns = 10 * SECOND_NS if self.books.differences and not self.books.doubts else every_ns
             await self._until(self._wanted, again_ns)
+
+    # --- contracts that end today -------------------------------------------------------------------------------------
+
+    def _ends_today(self) -> set[str]:
+        """Return the underlyings of sub-accounts' contracts that end today; none in the morning."""
+        now_ns, accounts = self.now_ns(), self.books.accounts
+        if new_york_minute(now_ns) < SELL_OUT_MIN:
+            return set()
+        date = new_york_date(now_ns).isoformat()
+        contracts = (parse_occ(s) for name, a in accounts.items() if name != MAIN for s in a.holdings)
+        return {contract.root for contract in contracts if contract is not None and contract.expiry == date}
+
+    async def _sell_out(self) -> None:
+        """Sell what a sub-account could not exercise, as Alpaca does in an account of its own, and a little earlier.
+
+        The broker exercises by the account's means: the sub-account would owe cash, or shares, that are another's.
+        Where the account itself has not the means, the broker sells by an order that names nobody.
+        """
+        try:
+            roots, clock = sorted(self._ends_today()), await self.upstream.reads.clock()
+            close_ns = wire.time_ns(clock.get("next_close"), "next_close")
+            if clock.get("is_open") is not True or close_ns - self.now_ns() > SELL_OUT_NS:
+                return
+            rows = await self.upstream.market.latest_quotes(tuple(roots), self.settings.upstream.feed.name)
+            spots = {
+                root: (wire.decimal(row.get("bp"), "bp") + wire.decimal(row.get("ap"), "ap")) / 2
+                for root, row in rows.items()
+            }
+            for name, symbol in beyond_means(self.books, spots, new_york_date(self.now_ns()).isoformat()):
+                await self._sell_one_out(name, symbol)
+        except (BrokerError, wire.Malformed) as problem:
+            self._log("gateway_look_up_failed", problem=f"contracts that end today: {problem}")
+        finally:
+            self._selling_out = False
+
+    async def _sell_one_out(self, name: str, symbol: str) -> None:
+        """Sell a sub-account's contract by the close call, once its own orders in it are gone."""
+        orders = [order for order in self.books.working(symbol) if order.account == name]
+        if symbol in self._lapses.get(name, ()) or any(o.closing or o.kind == "market" for o in orders):
+            return  # it is not exercised, or is being sold
+        detail = f"{name}: {symbol} ends today in the money, and {name} has not what its exercise takes: it is sold"
+        if (name, symbol) not in self._sold_out:
+            self._sold_out.add((name, symbol))
+            self._log("gateway_sells_out", detail=detail)
+            self._alarms.raise_for("gateway", "gateway_sells_out", detail, self.now_ns())
+        try:
+            for order in orders:
+                self._spawn(self._cancel_sibling(order.name))
+            await self._swept([order.name for order in orders])
+            await self.close(name, symbol, None, None)
+        except Refusal as refused:
+            self._log("gateway_look_up_failed", problem=f"{name}: {symbol} was not sold: {refused}")
 
     def _without_closing(self, event: Reported) -> Reported:
         """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""
@@ -885,6 +948,7 @@ class Gateway:
         """POST …/do-not-exercise: as `exercise`."""
         self._sole_holder(account, symbol)
         await self._asked(self.upstream.do_not_exercise(symbol))
+        self._lapses.setdefault(account, set()).add(symbol)
 
     def _sole_holder(self, account: str, symbol: str) -> None:
         if self.books.accounts[account].quantity(symbol) <= 0:

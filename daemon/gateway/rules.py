@@ -24,6 +24,7 @@ from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
 PROTECTIVE = frozenset(("stop", "stop_limit", "trailing_stop"))
+CENT = Decimal("0.01")  # in the money by less, a contract is not exercised
 DENIED = "gateway: "
 """How the words of a limit of the gateway begin."""
 
@@ -98,6 +99,33 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
             raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
     elif shares > (free := books.free(account, contract.root)):
         raise forbidden(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
+
+
+def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> list[tuple[str, str]]:
+    """Return sub-account and symbol of contracts that end on `date` in the money and that it could not exercise.
+
+    A call asks for cash that neither its own orders nor other exercises keep, a put for shares of its own. `spots` are
+    the underlyings' prices, USD; where one is not known nothing is said.
+    """
+    found, left = [], account_power(books)
+    for name, account in books.accounts.items():
+        power, shares = buying_power(books, name), dict[str, Decimal]()
+        for symbol, holding in sorted(account.holdings.items()):
+            contract, units = parse_occ(symbol), holding.qty * multiplier(symbol)
+            if name == MAIN or contract is None or contract.expiry != date or units <= 0:
+                continue
+            spot = spots.get(contract.root)
+            if spot is None or contract.right * (spot - contract.strike) < CENT:
+                continue
+            free = shares.setdefault(contract.root, books.free(name, contract.root))
+            cost = units * contract.strike
+            if contract.right > 0 and cost <= min(power, left):
+                power, left = power - cost, left - cost
+            elif contract.right < 0 and units <= free:
+                shares[contract.root] = free - units
+            else:
+                found.append((name, symbol))
+    return found
 
 
 def has_one_name(order: Ticket) -> bool:

@@ -272,10 +272,24 @@ class Bookkeeper:
         order = GatewayOrder(account, name, wire.text(row.get("symbol")), side, "", created_ns, reserve=price)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
             order.account = replaced.account
+        if account == MAIN and order.symbol:
+            order.account = self._sold_out(order, row)
         if created_ns < books.reported_ns - DAY_NS:  # one that the books had, or that ended before them
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
         books.show(order, row)
         return order
+
+    def _sold_out(self, order: GatewayOrder, row: Json) -> str:
+        """Return whose a stranger's order is that may be the broker's own sale of a contract on its last day.
+
+        Alpaca sells what the account could not exercise. It is the holder's, where that is one and it is not `main`.
+        """
+        contract, holders = parse_occ(order.symbol), self.books.holders(order.symbol)
+        last_day = contract is not None and contract.expiry == new_york_date(order.created_ns).isoformat()
+        at_once = last_day and (order.side, row.get("type")) == ("sell", "market")
+        (holder, held), *others = *holders.items(), (MAIN, ZERO)
+        asked = wire.optional_decimal(row, "qty") or ZERO
+        return holder if at_once and len(others) == 1 and ZERO < asked <= held else MAIN
 
     def _order_of(self, row: Json) -> GatewayOrder:
         """Return the order of a broker's row, taken in where it is a stranger's."""

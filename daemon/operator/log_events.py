@@ -189,6 +189,9 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     ),
     "gateway_line_amended": LogEvent("warning", ("detail",), "The broker changed or took back a line.", alarm=True),
     "gateway_fill_amended": LogEvent("warning", ("detail",), "The broker changed or took back a fill.", alarm=True),
+    "gateway_sells_out": LogEvent(
+        "warning", ("detail",), "A contract of the day is sold: its sub-account could not exercise it.", alarm=True
+    ),
     "gateway_exercised": LogEvent("warning", ("detail",), "Contracts became shares, by the positions.", alarm=True),
     "gateway_stream_cut": LogEvent(
         "warning", ("path", "clients"), "A market stream of the broker is gone: its clients are closed, and repair."

@@ -74,6 +74,10 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
     return problems
 
 
+AVERAGE_OFF, COST_OFF = Decimal("5e-7"), Decimal("5e-5")
+"""USD by which a cost from an order's average price is off: it has six decimals, and a desk's cost four."""
+
+
 def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[str]:
     """Of orders with a corrected fill what stands of their executions, whatever was heard or their order shows."""
     problems = []
@@ -82,7 +86,7 @@ def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[
         stand = [trade for trade in account.trades if trade.order_id == order.id]
         filled = sum((abs(trade.quantity) for trade in stand), ZERO)
         cost = sum((abs(trade.quantity) * trade.price for trade in stand), ZERO)
-        if (filled, cost) != (row["filled"], Decimal(row["cost"])):
+        if filled != row["filled"] or abs(cost - Decimal(row["cost"])) > filled * AVERAGE_OFF + COST_OFF:
             problems.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
     return problems
 

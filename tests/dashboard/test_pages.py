@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -654,6 +655,68 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     assert named(page, "P&L") == "not comparable"
     expect(page.locator("#totals .gain, #totals .loss")).to_have_count(0)
     expect(page.locator("#totals")).to_contain_text("4 Jan 2024 to 5 Jan 2024")
+
+
+def gateway_status(**changes: Any) -> dict[str, Any]:
+    """What a gateway writes of itself: two sub-accounts and `main`, and the broker, which agrees."""
+    rows: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
+        ("main", "40000.00", "41250.50", 1, {"SPY": "2.5"}),
+        ("scalper", "9100.00", "10020.00", 0, {"SPY241121C00479000": "4"}),
+        ("rebalancer", "50000.00", "50000.00", 0, {}),
+    )
+    accounts = [
+        {
+            "name": name,
+            "cash": cash,
+            "equity": equity,
+            "open_orders": orders,
+            "positions": held,
+            "suspended": name[0] == "r",
+        }
+        for name, cash, equity, orders, held in rows
+    ]
+    figures = {"cash": "99100.00", "equity": "101270.50"}
+    stated = {"account": "paper", "account_number": "PA3ONE"}
+    return {
+        "account": stated, "ready": True, "away": "", "accounts": accounts, "sum": figures, "broker": figures,
+        "halt": None, "differences": [], **changes,
+    }  # fmt: skip
+
+
+def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_brokers_figures(
+    opened: Opener, desk: tuple[Desk, Path], tmp_path: Path
+) -> None:
+    file, later_s = tmp_path / "status.json", time.time() + 86_400  # never silent
+    halt = {"reason": "day_loss", "detail": "900.00 USD lost today"}
+    differs = "cash 99100.00 in the sub-accounts, 99099.99 at the broker"
+    with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url:
+        file.write_text(json.dumps(gateway_status()))
+        os.utime(file, (later_s, later_s))
+        page = opened("fleet", "#gateways tr[data-account]", address=url).page
+        expect(page.locator("#gateways h2")).to_have_text("Account PA3ONE running paper account")
+        rows = page.locator("#gateways tr[data-account]").evaluate_all(
+            "all => all.map(row => [row.dataset.kind, ...[...row.cells].map(cell => cell.innerText.trim())])"
+        )
+        assert rows == [
+            ["sub-account", "main", "$40,000.00", "$41,250.50", "1", "2.5 SPY"],
+            ["sub-account", "scalper", "$9,100.00", "$10,020.00", "0", "4 SPY 21 Nov 24 479 call"],
+            ["sub-account", "rebalancer\nfenced: no new order", "$50,000.00", "$50,000.00", "0", "flat"],
+            ["sum", "all together", "$99,100.00", "$101,270.50", "–", "–"],
+            ["broker", "by the broker", "$99,100.00", "$101,270.50", "–", "–"],
+        ]
+        picture(page, "gateway-1280", tmp_path)
+        file.write_text(
+            json.dumps(gateway_status(ready=False, away="no report: HTTP 503", halt=halt, differences=[differs]))
+        )
+        os.utime(file, (later_s, later_s))
+        expect(page.locator("#gateways h2")).to_contain_text("BROKER AWAY")
+        notes = ["no report: HTTP 503", "No new risk: day_loss: 900.00 USD lost today", f"Difference: {differs}"]
+        expect(page.locator("#gateways .note")).to_have_text(notes)
+        phone = opened("fleet", "#gateways tr[data-account]", PHONE, address=url).page
+        picture(phone, "gateway-390", tmp_path)
+        assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        file.unlink()
+        expect(page.locator("#gateways h2")).to_contain_text("UNREADABLE")
 
 
 def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:

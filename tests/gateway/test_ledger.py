@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon.gateway.books import Ledgers, SubAccount
+from daemon.gateway.rules import beyond_means
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS
-from tests.support.gateway_stage import CALL, SESSIONS, Stage, stage
+from tests.support.gateway_stage import CALL, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
 
 CLOSE_NS = SESSIONS[0].close_ns
 FILLS = (1000, 1000)
@@ -201,3 +203,85 @@ async def test_what_fills_after_an_amendment_is_booked_and_an_old_fill_that_come
         await s.settled()  # the ledger alone has the second fill
         assert s.held("a") == {"SPY": Decimal(5)}
         assert s.verified().difference == ""
+
+
+# --- contracts that end -----------------------------------------------------------------------------------------------
+
+IN_THE_MONEY = "SPY250602C00490000"
+SOON_NS = CLOSE_NS - 64 * MINUTE_NS  # before the broker looks itself
+
+
+async def test_a_contract_that_its_sub_account_could_not_exercise_is_sold_before_its_end_and_no_other(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, table("a", "20000"), table("b", "60000"), cash="300000") as s:
+        put = IN_THE_MONEY.replace("C00490000", "P00510000")
+        for name, symbol in (("a", IN_THE_MONEY), ("a", CALL), ("a", put), ("b", IN_THE_MONEY)):
+            await s.place(name, 1, symbol=symbol, type="limit", limit_price="20")
+        await s.until(lambda: (len(s.held("a")), len(s.held("b"))) == (3, 1))
+        rests = await s.place("a", 1, "sell", symbol=IN_THE_MONEY, type="limit", limit_price="99")
+        await pass_to(s, SOON_NS - 2 * MINUTE_NS)
+        assert len(s.held("a")) == 3  # it is too early
+        await pass_to(s, SOON_NS)
+        # a call of 490 asks for 49,000 USD: a has less than 20,000, b has 60,000; a put asks for 100 shares: a has none
+        await s.until(lambda: s.held("a") == {CALL: Decimal(1)})  # at the money: it lapses
+        assert s.held("b") == {IN_THE_MONEY: Decimal(1)}
+        assert s.books.orders[rests["client_order_id"]].status == "canceled"
+        assert [entry["detail"] for entry in s.log.of("gateway_sells_out")] == [
+            f"a: {symbol} ends today in the money, and a has not what its exercise takes: it is sold"
+            for symbol in (IN_THE_MONEY, put)
+        ]
+        await pass_to(s, CLOSE_NS - 30 * MINUTE_NS)
+        await s.settled()
+        assert (s.held("a"), s.held("b"), s.held("main")) == ({CALL: Decimal(1)}, {IN_THE_MONEY: Decimal(1)}, {})
+
+
+async def test_what_the_broker_sells_of_its_own_accord_is_the_holders(tmp_path: Path) -> None:
+    put = IN_THE_MONEY.replace("C00490000", "P00510000")
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 1, symbol=put, type="limit", limit_price="20")
+            await s.until(lambda: bool(s.held("a")))
+            cash = s.books.accounts["a"].cash
+        alpaca.clock.jump_to(CLOSE_NS - 59 * MINUTE_NS)  # while the gateway is away
+        alpaca.back_office.advance(CLOSE_NS - 59 * MINUTE_NS)
+        await asyncio.sleep(1)
+        assert not alpaca.account.positions
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+            assert (s.held("a"), s.held("main"), s.books.main.cash) == ({}, {}, Decimal(60000))
+            assert s.books.accounts["a"].cash == cash + alpaca.account.trades[-1].price * 100
+            alpaca.by_hand("place", symbol=CALL, qty="1", side="buy")
+            await s.until(lambda: s.held("main") == {CALL: Decimal(1)})
+            alpaca.by_hand("close", symbol=CALL)  # a person's own, on its last day too
+            await s.until(lambda: not s.held("main"))
+            await s.settled()
+            assert (s.held("a"), s.held("main")) == ({}, {})
+            assert s.verified().difference == ""
+
+
+async def test_a_contract_that_is_not_to_be_exercised_is_left_alone(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 1, symbol=IN_THE_MONEY, type="limit", limit_price="20")
+        await s.until(lambda: bool(s.held("a")))
+        assert (await s.ask("a", "POST", f"/v2/positions/{IN_THE_MONEY}/do-not-exercise"))[0] == 200
+        await pass_to(s, SOON_NS)
+        for _ in range(3):
+            await s.gateway.reported(30)
+            await asyncio.sleep(1)
+        assert s.held("a") == {IN_THE_MONEY: Decimal(1)}
+        assert not s.log.of("gateway_sells_out")
+
+
+def test_means_are_spent_once() -> None:
+    books = Ledgers(now_ns=OPEN_NS, accounts={"a": SubAccount("a", "1-a", cash=Decimal(60000))})
+    books.broker_account = {"non_marginable_buying_power": "500000"}
+    calls = [IN_THE_MONEY, IN_THE_MONEY.replace("490", "491")]
+    for symbol in calls:
+        books.accounts["a"].change(symbol, Decimal(1), Decimal(1000))
+    spots = {"SPY": Decimal(500)}
+    assert beyond_means(books, spots, "2025-06-02") == [("a", calls[1])]  # 49,000 of 60,000, then 49,100 of 11,000
+    assert beyond_means(books, spots, "2025-06-03") == []
+    assert beyond_means(books, {}, "2025-06-02") == []
+    books.broker_account = {"non_marginable_buying_power": "48000"}  # of all sub-accounts together
+    assert beyond_means(books, spots, "2025-06-02") == [("a", symbol) for symbol in calls]

@@ -42,8 +42,7 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("http_slow", {"where": {"path": "/v2/account/activities"}, "seconds": 2}),
     ("stale_read", {"age_s": 2}),
 )
-# the simulator's amendments know no split of before; what fills on after a bust leaves lines that `standing` refuses
-EXCLUSIVE = (("split", "fill_partial"), ("trade_bust", "trade_correct"))
+EXCLUSIVE = (("split",), ("trade_bust", "trade_correct"))  # the simulator's amendments know no split of before
 
 
 async def act(s: Stage, name: str, chance: random.Random) -> None:

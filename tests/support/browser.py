@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -122,7 +122,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def dashboard(port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -> Iterator[str]:
+def dashboard(
+    port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS, gateways: Sequence[Path] = ()
+) -> Iterator[str]:
     """The dashboard as a process of its own, until the block ends; yields its address when it answers."""
     desks = [part for state_dir in state_dirs for part in ("--state-dir", str(state_dir))]
     arguments = [
@@ -130,6 +132,7 @@ def dashboard(port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -
         "-m",
         "daemon.dashboard",
         *desks,
+        *(part for folder in gateways for part in ("--gateway", str(folder))),
         "--models-dir",
         str(models_dir),
         "--port",

@@ -219,7 +219,7 @@ def opened(
     for name, pair in pairs.items():
         _write_keys(folder / "keys" / name, pair)
     tally = Tally(seed)
-    rules = Rules(seed=seed, fill_sizes=fill_sizes)
+    rules = Rules(seed=seed, fill_sizes=fill_sizes, calls_cross=True)
     with (
         clock_from(sessions[0].open_ns - UP_MIN * MINUTE_NS, rate, seed) as clock,
         serving(market, clock, faults=tally, accounts=[account, *owned], rules=rules) as served,

@@ -45,9 +45,9 @@ class Person:
         raise NotImplementedError
 
     def trade_by_hand(self) -> None:
-        """A person buys, sells what `main` holds, leaves limit orders, cancels one: in `main`, at the broker itself."""
+        """A person buys, sells what `main` holds, leaves limits and stops, cancels one: in `main`, at the broker."""
         chance = self.chance
-        what = chance.choice(("buy", "buy", "fraction", "limit", "sell", "sell limit", "cancel"))
+        what = chance.choice(("buy", "buy", "fraction", "limit", "stop", "sell", "sell limit", "cancel"))
         symbol, fields = chance.choice(SHARES), {}
         with contextlib.suppress(Refusal):
             if what == "cancel":
@@ -65,14 +65,15 @@ class Person:
                 else:
                     quantity = f"0.{chance.randint(1, 9)}" if what == "fraction" else str(chance.randint(1, 6))
                     fields = {"qty": quantity, "side": "buy"}
-                if what.endswith("limit"):
+                if what.endswith(("limit", "stop")):
                     if "." in fields["qty"]:
                         return
                     price = self.served.call(self.served.server.market.price, self.now_ns(), symbol)
                     if price is None:
                         return
-                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1))))
-                    fields |= {"type": "limit", "limit_price": f"{Decimal(str(price)) * far:.2f}"}
+                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1) if what != "stop" else (1.01, 1.1))))
+                    kind = what.rpartition(" ")[2]
+                    fields |= {"type": kind, f"{kind}_price": f"{Decimal(str(price)) * far:.2f}"}
                 self.served.by_hand("place", key=self.account.key, symbol=symbol, **fields)
             self.person[what] += 1
 

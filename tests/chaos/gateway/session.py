@@ -5,13 +5,16 @@ Simulated time decides what happens when; no verdict depends on how fast the mac
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 
 from daemon.gateway.events import MAIN
+from daemon.journal.rows import JournalError
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 from tests.chaos import verdict
@@ -248,6 +251,8 @@ def judge(floor: Floor, session: Session, since_ns: int) -> None:
     closed = {line["id"]: PROGRAM for line in floor.programs_lines() if line["event"] == "closed"}
     calls = {station.name: station.run.desk.close_calls() for station in floor.stations}
     closed |= floor.served.call(gateway_verdict.closed_by, account, calls)
+    with contextlib.suppress(JournalError):  # of a gateway that is being started
+        closed |= gateway_verdict.called_by(Path(floor.settings.gateway.state_dir))
     found = floor.served.call(gateway_verdict.oversold, account, epochs, closed)
     found += floor.served.call(gateway_verdict.strangers, account, epochs, closed)
     found += _held(floor, epochs, closed)

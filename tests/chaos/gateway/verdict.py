@@ -1,18 +1,23 @@
 """What must hold of a gateway at any moment and in the end: each check compares server, gateway and journals.
 
-Pure. Whose an order is, its name says: a desk's begin with the epoch of its journal, a person's are by hand. What each
-holds comes from the server's trades alone.
+Pure, but for a journal that is read. Whose an order is, its name says: a desk's begin with the epoch of its journal, a
+person's are by hand. What each holds comes from the server's trades alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from daemon.gateway.events import MAIN
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from simulator.prices.tape import new_york_date
 from simulator.trading.account import Account
 from tests.chaos import verdict
@@ -87,6 +92,15 @@ def closed_by(account: Account, calls: Mapping[str, set[tuple[str, Decimal]]]) -
         for desk, its in calls.items()
         if order.side == "sell" and order.id not in account.by_hand and (order.symbol, order.qty or ZERO) in its
     }
+
+
+def called_by(state_dir: Path) -> dict[str, str]:
+    """The desk of each order that the gateway sent as a close call in a desk's place, by the order's id."""
+    with closing(JournalReader(state_dir / FILE)) as reader:
+        rows = reader.query("SELECT payload FROM events WHERE kind IN ('CloseTaken', 'OrderAnswered') ORDER BY id")
+    events = [json.loads(row["payload"]) for row in rows]
+    owner = {event["name"]: event["account"] for event in events if event.get("for_order")}
+    return {event["row"]["id"]: owner[event["name"]] for event in events if "row" in event and event["name"] in owner}
 
 
 def strangers(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> list[str]:

@@ -130,10 +130,38 @@ def amends(row: Mapping[str, object]) -> bool:
 
 def as_filled(rows: Iterable[Mapping[str, object]]) -> tuple[Decimal, Decimal]:
     """Return the sums of quantity and of price x quantity of one order's fills, as filled. Raises as `standing`."""
-    fills = {fill.id: fill for fill in (ledger_fill(row) for row in rows if not amends(row))}.values()
-    if sum(fill.quantity for fill in fills) != max((fill.cumulative for fill in fills), default=0):
+    lines = {required_text(row, "id"): row for row in rows}
+    fills = [ledger_fill(row) for row in lines.values() if not amends(row)]
+    whole = sum(fill.quantity for fill in fills) == max((fill.cumulative for fill in fills), default=0)
+    if not whole and not _follow_on(lines):
         raise Malformed("the order's fills are not whole: expected quantities that add up to cum_qty")
     return _decimals((sum(fill.quantity for fill in fills), sum(fill.quantity * fill.price for fill in fills)))
+
+
+def _follow_on(lines: Mapping[str, Mapping[str, object]]) -> bool:
+    """Return whether each fill begins at the `cum_qty` of the line before it: an order may fill on after a bust.
+
+    The order of lines with the same time is not known: a fill that follows on goes first, then what amends one.
+    """
+    before, waiting = Decimal(0), sorted(lines, key=_moment)
+    while waiting:
+        together = [line for line in waiting if _moment(line) == _moment(waiting[0])]
+        after = {line: decimal(lines[line].get("cum_qty"), "cum_qty") for line in together}
+        fits = [
+            line
+            for line in together
+            if not amends(lines[line]) and after[line] == before + decimal(lines[line].get("qty"), "qty")
+        ]
+        following = fits or [line for line in together if amends(lines[line])]
+        if not following:
+            return False
+        before = after[following[0]]
+        waiting.remove(following[0])
+    return True
+
+
+def _moment(line: str) -> str:
+    return line.partition("::")[0]
 
 
 def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) -> Standing:

@@ -82,7 +82,7 @@ function account(view, at) {
 }
 
 function books(view) {
-  const own = (line, value) => (line.kind === "sub-account" ? value() : "");
+  const own = (line, value) => (line.kind === "sub-account" ? value() : "–");
   return table(
     "Sub-accounts, their sum, and the broker's figures",
     [

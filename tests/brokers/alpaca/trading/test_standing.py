@@ -58,6 +58,19 @@ def test_of_several_fills_that_can_be_meant_a_stream_s_word_decides() -> None:
     assert standing(rows, ["x", "a"]).stands == (Decimal(10), Decimal(115))  # 5 at 12, 5 at 11
 
 
+def test_an_order_fills_on_after_a_bust_from_what_the_bust_left() -> None:
+    busted = row("bb", "5", "10", "0", "canceled")
+    again, more = row("ccc", "3", "11", "3"), row("dddd", "2", "12", "5")
+    result = standing([FIVE, busted, again, more])
+    # five at 10, gone; three at 11 and two at 12 stand; all that ever filled is 5 x 10 + 3 x 11 + 2 x 12
+    assert (result.filled, result.stands) == ((Decimal(10), Decimal(107)), (Decimal(5), Decimal(57)))
+    with pytest.raises(Malformed, match="are not whole"):
+        standing([FIVE, busted, more])  # the three are missing
+    named = zip("dabc", [FIVE, busted, again, more], strict=True)
+    at_once = [{**line, "id": f"20261102100000001::{name}"} for name, line in named]
+    assert standing(at_once).stands == (Decimal(5), Decimal(57))  # the ids of one millisecond have no order
+
+
 def test_fills_that_do_not_add_up_say_nothing() -> None:
     with pytest.raises(Malformed, match="are not whole"):
         standing([FOUR, row("ccc", "4", "17", "9", "correct")])  # the first five are missing
