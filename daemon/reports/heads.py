@@ -1,14 +1,15 @@
 """Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
 
 For each wish `taken` is what the strategy's `trust` did not let pass; without one, the wish less the answer. A passive
-policy asks nobody: its wishes are its own answer, and nothing is taken from them.
+policy asks nobody: its wishes are its own answer, and nothing is taken from them. Nor is anything taken from a wish
+that has been the same for every symbol and day: whoever makes it looks at nothing.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Head, Spec
 from strategies.registry import entry
 
+SAME = 0.001  # wishes of actions in [-1, 1] that differ by less are the same
+LOOKED_BACK, LEAST = 20, 5  # decisions that a constant wish is told by: so many, and no fewer than these
+
 
 class HeadColumn(msgspec.Struct, frozen=True):
     """A head of the spec."""
@@ -24,6 +28,7 @@ class HeadColumn(msgspec.Struct, frozen=True):
     name: str
     meaning: str
     wish: bool
+    constant: bool = False  # a wish that was the same for every symbol in the newest decisions
 
 
 class SymbolHeads(msgspec.Struct, frozen=True):
@@ -66,19 +71,40 @@ def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads 
         return None
     places = {symbol: place for place, symbol in enumerate(spec.symbols)}
     passive = _answered_by_passive(reader, decision)
+    constant = {} if passive else _constant_wishes(reader, decision, spec)
     lines = sorted(
-        (_line(row, spec, passive=passive) for row in rows), key=lambda line: places.get(line.symbol, len(places))
+        (_line(row, spec, passive=passive, constant=constant) for row in rows),
+        key=lambda line: places.get(line.symbol, len(places)),
     )
-    columns = tuple(HeadColumn(head.name, _meaning(head, passive=passive), head.wish) for head in spec.heads)
+    columns = tuple(_column(head, constant.get(head.name, ""), passive=passive) for head in spec.heads)
     return DecisionHeads(columns, tuple(lines), tuple(_choices(reader, decision, rows, spec)))
 
 
-def _meaning(head: Head, *, passive: bool) -> str:
-    return (
-        f"not asked: the passive policy's own answer (in a learned one: {head.meaning})"
-        if passive and head.wish
-        else head.meaning
+def _column(head: Head, constant: str, *, passive: bool) -> HeadColumn:
+    meaning = f"{constant} ({head.meaning})" if constant else head.meaning
+    if passive and head.wish:
+        meaning = f"not asked: the passive policy's own answer (in a learned one: {head.meaning})"
+    return HeadColumn(head.name, meaning, head.wish, bool(constant))
+
+
+def _constant_wishes(reader: JournalReader, decision: int, spec: Spec) -> dict[str, str]:
+    """Return the wishes that were one number for every symbol in the model's last decisions: name to words."""
+    wishes = [head.name for head in spec.heads if head.wish]
+    if not wishes:
+        return {}
+    same_model = (
+        "decision IN (SELECT decision FROM decisions WHERE model = (SELECT model FROM decisions WHERE decision = ?) "
+        "AND decision <= ? AND kind = 'policy' ORDER BY decision DESC LIMIT ?)"
     )
+    rows = _rows(reader, f"WHERE {same_model}", decision, decision, LOOKED_BACK)
+    decisions = len({row["decision"] for row in rows})
+    said = [json.loads(row["heads"]) for row in rows if row["symbol"]]
+    found: dict[str, str] = {}
+    for name in wishes:
+        numbers = [value for heads in said for value in _numbers(heads.get(name))]
+        if decisions >= LEAST and len(numbers) >= len(said) > decisions and max(numbers) - min(numbers) < SAME:
+            found[name] = f"{numbers[-1]:+.3f} for every symbol in the last {decisions} decisions: it looks at nothing"
+    return found
 
 
 def _answered_by_passive(reader: JournalReader, decision: int) -> bool:
@@ -121,7 +147,7 @@ def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
         raise
 
 
-def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> SymbolHeads:
+def _line(row: sqlite3.Row, spec: Spec, *, passive: bool, constant: Collection[str]) -> SymbolHeads:
     values: dict[str, Any] = json.loads(row["heads"])
     answer = json.loads(row["answer"]) if row["symbol"] and not spec.by_row else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
@@ -136,7 +162,9 @@ def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> SymbolHeads:
         return wish - answer if passed is None else wish * (1.0 - passed)
 
     taken = tuple(
-        taken_of(numbers[0], answer) if head.wish and answer is not None and len(numbers) == 1 else None
+        taken_of(numbers[0], answer)
+        if head.wish and head.name not in constant and answer is not None and len(numbers) == 1
+        else None
         for head, numbers in zip(spec.heads, heads, strict=True)
     )
     return SymbolHeads(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])

@@ -164,7 +164,10 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
     with closing(sqlite3.connect(state_dir / FILE)) as there, closing(sqlite3.connect(copy)) as here:
         there.backup(here)
         assert here.execute("SELECT DISTINCT model FROM decisions").fetchall() == [(VERSION,)]  # a version by its name
-        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(heads | {"sac": 1.0, "td3": 1.0}),))
+        for place, symbol in enumerate(SYMBOLS):  # another wish for each symbol
+            wishes = {"sac": 1.0 - place / 10, "td3": 1.0 - place / 5}
+            said = (json.dumps(heads | wishes), symbol)
+            here.execute("UPDATE heads SET answer = '1.0', heads = ? WHERE symbol = ?", said)
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
         for model, taken in (("2022-12-30-passive-14f528dd", 0.0), ("2022-12-30-0c78cf4c", 0.2)):
@@ -175,7 +178,31 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
             assert table is not None
             by_name = {column.name: place for place, column in enumerate(table.columns)}
             for wish in ("sac", "td3"):
-                assert [line.taken[by_name[wish]] for line in table.lines] == [pytest.approx(taken)] * len(SYMBOLS)
+                assert table.lines[0].taken[by_name[wish]] == pytest.approx(taken)
                 meant = table.columns[by_name[wish]].meaning
                 assert meant.startswith("not asked: the passive policy's own answer") == (taken == 0.0)
             assert "not asked" not in table.columns[by_name["confidence"]].meaning
+
+
+def test_of_a_wish_that_is_always_the_same_the_page_says_so_and_takes_nothing(state_dir: Path, tmp_path: Path) -> None:
+    """TD3 says 1 for each symbol and day: nothing that confidence does is a judgement about it."""
+    copy, spec = tmp_path / FILE, strategy("forecast_ensemble", SYMBOLS).spec
+    with closing(sqlite3.connect(state_dir / FILE)) as there, closing(sqlite3.connect(copy)) as here:
+        there.backup(here)
+        for place, symbol in enumerate(SYMBOLS):
+            heads = {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "sac": place / 4, "td3": 0.9999, "final": 0.5}
+            here.execute("UPDATE heads SET answer = '0.5', heads = ? WHERE symbol = ?", (json.dumps(heads), symbol))
+        here.commit()
+    with closing(JournalReader(copy)) as reader:
+        (first,) = reader.query("SELECT min(decision) AS decision FROM heads")
+        for decision, constant in ((DECISION, ["td3"]), (first["decision"], [])):  # of one decision nobody can tell
+            table = heads_at(reader, decision, spec)
+            assert table is not None
+            assert [column.name for column in table.columns if column.constant] == constant
+    td3 = [column.name for column in table.columns].index("td3")
+    with closing(JournalReader(copy)) as reader:
+        table = heads_at(reader, DECISION, spec)
+    assert table is not None
+    assert table.columns[td3].meaning.startswith("+1.000 for every symbol in the last 9 decisions: it looks at nothing")
+    assert [line.taken[td3] for line in table.lines] == [None] * len(SYMBOLS)
+    assert [line.taken[td3 - 1] for line in table.lines] == pytest.approx([place / 4 * 0.2 for place in range(3)])

@@ -227,6 +227,9 @@ def _explain_heads(answers: DecisionHeads | None, console: Console) -> None:
         for line in answers.lines
     ]
     console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
+    for column in answers.columns:
+        if column.constant:
+            console.print(f"{column.name}: {column.meaning}", highlight=False)
 
 
 def _choices_table(choices: tuple[SymbolChoice, ...]) -> Table:

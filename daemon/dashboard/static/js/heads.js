@@ -20,7 +20,7 @@ export function headTables(data) {
   ], data.choices, { tight: true });
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
   const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
-  const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
+  const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish && !column.constant);
   const named = data.columns.some((column, place) => !column.wish && data.lines.every((line) => line.heads[place].length === 1 && line.heads[place][0] === line.answer));
   const columns = [
     { name: "Symbol", of: (line) => line.symbol || "all" },
