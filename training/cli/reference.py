@@ -51,14 +51,14 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
         if found != expected:
             raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
     described = manifests.config_text(manifest)
-    known, trading = kind(manifest.strategy, described), trading_of(manifest.strategy, config)
+    known, trading = kind(manifest.strategy, described, manifest.symbols or ()), trading_of(manifest.strategy, config)
     own = {key: value for key, value in manifest.rules.items() if key != DIGEST}
     if problem := other_rules(manifest.rules, with_rules(trading, own)):
         raise NoReference(f"{folder.name}: {problem}. Give the configuration that it was trained with: --config FILE")
     loaded = known.load(bars, trading)
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
     watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
-    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, (), described).spec)
+    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, manifest.symbols or (), described).spec)
     updated = msgspec.structs.replace(manifest, reference=reference)
     write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
     return updated

@@ -397,6 +397,7 @@ class Arm:
     rules: Mapping[str, str] = field(default_factory=dict)  # of the desk, by dotted keys
     starts: int = 0  # accounts that choose a checkpoint; 0: the strategy's
     burn_in: int = 0  # sessions before a validation span that the memory goes through
+    network: str = ""  # in place of the one that is asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,9 +125,9 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
         return msgspec.json.decode(kept["measured"], type=Measured)
     practice = checked({**run.practice.changes, **arm.practice})
     request = Request(
-        cell.fold, cell.seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience,
-        run.plan.changed(arm.coefficients, cell.arm), begins=run.begins, practice=practice, burn_in=arm.burn_in,
-        starts=arm.starts,
+        cell.fold, cell.seed, run.rewards[0], arm.network or run.network, run.steps, run.precision, run.device,
+        run.patience, run.plan.changed(arm.coefficients, cell.arm), begins=run.begins, practice=practice,
+        burn_in=arm.burn_in, starts=arm.starts,
     )  # fmt: skip
     (fold,) = trained_from((ready.folds[cell.fold],), practice.from_date)
     trading, control = trading_of(run.strategy, run.config, arm.rules), CheckpointTimer(flag, run.checkpoint_s)

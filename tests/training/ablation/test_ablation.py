@@ -92,9 +92,10 @@ def test_the_command_takes_the_strategy_s_settings_and_lists_them_where_a_name_i
 ) -> None:
     given = ["--strategy", "regime_switcher", "--bars", "etfs.parquet"]
     settings = asked(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
-    assert {"band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average"} == set(
-        settings.arms
-    )
+    assert set(settings.arms) == {
+        "band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average",
+        "no_memory", "no_market", "no_account",
+    }  # fmt: skip
     assert (settings.run.seeds, settings.run.folds, settings.run.practice.turnover) == ((1, 2, 3), 3, 0.002)
     assert main(["ablate", *given, "--settings", "band,sleep"]) == 2
     assert "regime_switcher has no 'sleep': expected some of turnover (" in capsys.readouterr().err

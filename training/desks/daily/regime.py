@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
 from training.desks.daily.markets.regime import RegimeMarket
-from training.desks.daily.networks.regime import RegimeActorCritic
+from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
@@ -33,7 +33,7 @@ BIAS = 3.0  # of a logit: more than half of the first decisions are of it
 PURGE = regime_switcher.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
 STARTS = 4  # accounts that look at a validation span: the result moves with the day on which the memory begins
 
-NETWORKS: dict[str, Callable[[int, int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
+NETWORKS = tuple(LEFT_OUT)
 
 
 class RegimeTaskData(DailyTaskData):
@@ -52,7 +52,7 @@ class RegimeTaskData(DailyTaskData):
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
         """See `PpoData`; nothing is scaled, as the features have one size already."""
-        return NETWORKS[name](seed, len(self.table.symbols))
+        return RegimeActorCritic(seed, len(self.table.symbols), LEFT_OUT[name])
 
     def environment(self, span: Span, settings: EnvSettings) -> RegimeMarket:
         """See `PpoData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
@@ -102,8 +102,8 @@ class RegimeTaskData(DailyTaskData):
         return recorder.watched()
 
 
-def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = NETWORKS[network](seed, len(regime_switcher.SYMBOLS))  # what is exported has the columns of any funds
+def _policy(funds: int, network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
+    found = RegimeActorCritic(seed, funds, LEFT_OUT[network])
     found.load_state_dict(weights)
     return found.eval().policy
 
@@ -126,7 +126,7 @@ def _made(symbols: tuple[str, ...]) -> TrainingKind:
     spec = regime_switcher.spec_of(symbols)
     return TrainingKind(
         strategy=spec.name,
-        networks=tuple(NETWORKS),
+        networks=NETWORKS,
         variants=("alpha",),
         presets=PRESETS,
         baselines=baselines.regime_described(spec),
@@ -142,10 +142,13 @@ def _made(symbols: tuple[str, ...]) -> TrainingKind:
                 "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
                 "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
                 "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
+                "no_memory": Arm("every decision begins with a state of zeros", network="gru_no_memory"),
+                "no_market": Arm("sees no price, return or volatility", network="gru_no_market"),
+                "no_account": Arm("sees no weight, return or drawdown of its own", network="gru_no_account"),
                 "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
             },
         ),
-        policy=_policy,
+        policy=partial(_policy, len(symbols)),
         inputs=each_column(
             spec,
             range(regime_switcher.layout(len(symbols)).used),

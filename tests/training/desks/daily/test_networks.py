@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOCKS, TRADABLE, VALUE, WEEKDAY, WIDTH
 from training.desks.daily.networks.rebalancer import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
-from training.desks.daily.networks.regime import RegimeActorCritic
+from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.scalper.network import parameter_count
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer, make_deterministic
@@ -175,9 +175,11 @@ def test_weights_saved_with_their_scaling_answer_alike_in_a_network_made_without
     assert torch.equal(saved.policy(raw), other.policy(raw))
 
 
-@pytest.mark.parametrize("resets", [False, True])
-def test_a_sequence_of_days_is_the_same_as_day_by_day(resets: bool) -> None:
-    network = RegimeActorCritic(seed=1)
+@pytest.mark.parametrize(
+    ("resets", "lacks"), [(False, ""), (True, ""), *((True, lacks) for lacks in LEFT_OUT.values())]
+)
+def test_a_sequence_of_days_is_the_same_as_day_by_day(resets: bool, lacks: str) -> None:
+    network = RegimeActorCritic(seed=1, lacks=lacks)
     generator = torch.Generator().manual_seed(2)
     observations = torch.randn(40, 5, 64, generator=generator)
     observations[..., 15:] = 0.0  # reserved
@@ -194,6 +196,25 @@ def test_a_sequence_of_days_is_the_same_as_day_by_day(resets: bool) -> None:
             assert float((answer - of_day).abs().max()) < 1e-6
             assert float((of_day - logits[day]).abs().max()) < 1e-6
             assert float((value - values[day]).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("network", "unseen"),
+    [("gru", None), ("gru_no_memory", None), ("gru_no_market", slice(0, 15)), ("gru_no_account", slice(15, 23))],
+)
+def test_a_network_of_an_ablation_answers_alike_whatever_it_does_without(network: str, unseen: slice | None) -> None:
+    """Of five funds: 15 columns of the market, then six weights, return and drawdown."""
+    policy = RegimeActorCritic(1, 5, LEFT_OUT[network]).policy
+    observation = torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
+    hidden = torch.rand(3, 128, generator=torch.Generator().manual_seed(3))
+    for columns in (slice(0, 15), slice(15, 23)):
+        changed = observation.clone()
+        changed[:, columns] += 1.0
+        same = torch.equal(policy(changed, hidden)[0], policy(observation, hidden)[0])
+        assert same == (columns == unseen)
+    assert torch.equal(policy(observation, hidden)[0], policy(observation, hidden + 1.0)[0]) == (
+        network == "gru_no_memory"
+    )
 
 
 def test_the_switcher_learns_which_portfolio_pays_and_starts_anew_with_each_episode() -> None:
@@ -214,10 +235,11 @@ def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others()
         assert _bytes(first) == _bytes(again) != _bytes(other)
 
 
-def test_both_policies_answer_alike_in_onnxruntime_and_the_memory_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", LEFT_OUT.values())
+def test_both_policies_answer_alike_in_onnxruntime_and_the_memory_goes_on(tmp_path: Path, lacks: str) -> None:
     rebalancer = RebalancerActorCritic(fit_scaling(_observations(50)), seed=1)
     _decided(rebalancer)
-    switcher = RegimeActorCritic(seed=1)
+    switcher = RegimeActorCritic(seed=1, lacks=lacks)
     raw = _observations(4, seed=3)
     raw[1, 20], raw[1, 753 + 20], raw[2, VALUE] = 0.0, 0.0, 0.0
     graph = _exported(rebalancer.policy, (raw,), ["observation"], ["logits"], tmp_path / "b.onnx")

@@ -14,14 +14,27 @@ from training.rl.layers import start_linear
 from training.rl.recurrent.gru import Gru
 
 ACTIONS = len(SPEC.actions)
+LEFT_OUT = {"gru": "", "gru_no_memory": "memory", "gru_no_market": "market", "gru_no_account": "account"}
+"""Network -> what it does without: its state from day to day, the market's columns, or its account's. The first is the
+strategy's; the others are for ablations, of the same size, and answer as they were trained."""
 
 
 class Policy(nn.Module):
     """Observation and state to logits and state: 64 -> 128, ReLU, LayerNorm, GRU 128, 128 -> 16."""
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
-        """Weights of the GRU are drawn from `generator` (None: one with seed 0), the others by torch."""
+    def __init__(self, generator: torch.Generator | None = None, funds: int = len(SYMBOLS), lacks: str = "") -> None:
+        """Weights of the GRU are drawn from `generator` (None: one with seed 0), the others by torch.
+
+        Args:
+            lacks: see `LEFT_OUT`; the columns of so many `funds` are seen as 0.
+        """
         super().__init__()
+        places = layout(funds)
+        self.remembers = lacks != "memory"
+        self.unseen = {
+            "market": slice(0, places.weights.start),
+            "account": slice(places.weights.start, places.used),
+        }.get(lacks)
         self.encoder = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.LayerNorm(HIDDEN))
         self.gru = Gru(HIDDEN, HIDDEN, generator or torch.Generator().manual_seed(0))
         self.actor = nn.Linear(HIDDEN, ACTIONS)
@@ -33,15 +46,27 @@ class Policy(nn.Module):
             observation: raw, float32 (batch, 64).
             hidden: float32 (batch, 128), the state that the day before left; zeros on the first day.
         """
-        following = self.gru.step(self.encoder(observation), hidden)
+        following = self.gru.step(self.encoder(self.seen(observation)), self.before(hidden))
         logits: Tensor = self.actor(following)
         return logits, following
+
+    def seen(self, observation: Tensor) -> Tensor:
+        """What it sees of observations (..., columns)."""
+        if self.unseen is None:
+            return observation
+        shown = torch.ones(observation.shape[-1], dtype=observation.dtype, device=observation.device)
+        shown[self.unseen] = 0.0
+        return observation * shown
+
+    def before(self, hidden: Tensor) -> Tensor:
+        """The state that a step begins with."""
+        return hidden if self.remembers else hidden * 0.0  # the graph keeps its input
 
 
 class RegimeActorCritic(nn.Module):
     """The policy and a value 128 -> 1 on its state, a `training.rl.ppo.CarryingNetwork`; 109,841 parameters."""
 
-    def __init__(self, seed: int, funds: int = len(SYMBOLS)) -> None:
+    def __init__(self, seed: int, funds: int = len(SYMBOLS), lacks: str = "") -> None:
         """Orthogonal weights drawn from `seed`: gain 1 in the GRU, sqrt(2), 0.01 (logits), 1 (value); biases 0.
 
         Training stores and multiplies the columns of so many funds alone. Source: Huang et al. 2022, "The 37
@@ -50,7 +75,7 @@ class RegimeActorCritic(nn.Module):
         super().__init__()
         self._used = layout(funds).used
         generator = torch.Generator().manual_seed(seed)
-        self.policy = Policy(generator)
+        self.policy = Policy(generator, funds, lacks)
         self.critic = nn.Linear(HIDDEN, 1)
         start_linear(self, {self.policy.actor: 0.01, self.critic: 1.0}, generator)
 
@@ -64,7 +89,7 @@ class RegimeActorCritic(nn.Module):
 
     def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, used)."""
-        following = self.policy.gru.step(self._encoded(prepared), hidden)
+        following = self.policy.gru.step(self._encoded(prepared), self.policy.before(hidden))
         return *self._heads(following), following
 
     def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,13 +98,15 @@ class RegimeActorCritic(nn.Module):
         `hidden` (n, 128) is the state before the first step; where `starts`, bool (steps, n), the state is zero before
         that step.
         """
+        if not self.policy.remembers:
+            starts = torch.ones_like(starts)
         return self._heads(self.policy.gru.sequence(self._encoded(prepared), hidden, starts))
 
     def _encoded(self, prepared: Tensor) -> Tensor:
         """What the policy's encoder gives where the reserved columns are zeros."""
         encoder = self.policy.encoder
         weight, bias = (encoder.get_parameter(name) for name in ("0.weight", "0.bias"))
-        result: Tensor = encoder[1:](linear(prepared, weight[:, : self._used], bias))
+        result: Tensor = encoder[1:](linear(self.policy.seen(prepared), weight[:, : self._used], bias))
         return result
 
     def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
