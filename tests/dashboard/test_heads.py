@@ -199,10 +199,10 @@ def test_of_a_wish_that_is_always_the_same_the_page_says_so_and_takes_nothing(st
             table = heads_at(reader, decision, spec)
             assert table is not None
             assert [column.name for column in table.columns if column.constant] == constant
-    td3 = [column.name for column in table.columns].index("td3")
     with closing(JournalReader(copy)) as reader:
         table = heads_at(reader, DECISION, spec)
     assert table is not None
+    td3 = [column.name for column in table.columns].index("td3")
     assert table.columns[td3].meaning.startswith("+1.000 for every symbol in the last 9 decisions: it looks at nothing")
     assert [line.taken[td3] for line in table.lines] == [None] * len(SYMBOLS)
     assert [line.taken[td3 - 1] for line in table.lines] == pytest.approx([place / 4 * 0.2 for place in range(3)])
