@@ -84,7 +84,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
 SELL_OUT_MIN = 11 * 60  # of New York's day: earlier no market closes soon
-SELL_OUT_NS = 65 * MINUTE_NS  # before the close: Alpaca looks at the account's contracts of the day in the last hour
+SELL_OUT_NS = 45 * MINUTE_NS  # before the close: desks leave contracts of the day an hour before it
 SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
 
 
@@ -334,7 +334,7 @@ class Gateway:
         return {contract.root for contract in contracts if contract is not None and contract.expiry == date}
 
     async def _sell_out(self) -> None:
-        """Sell what a sub-account could not exercise, as Alpaca does in an account of its own, and a little earlier.
+        """Sell what a sub-account could not exercise, as Alpaca does in the last hour in an account of its own.
 
         The broker exercises by the account's means: the sub-account would owe cash, or shares, that are another's.
         Where the account itself has not the means, the broker sells by an order that names nobody.
