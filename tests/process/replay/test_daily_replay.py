@@ -47,7 +47,7 @@ from tests.support.desks.desk_run import (
     verified,
 )
 from tests.support.examples import examples
-from tests.support.models.daily_models import HEADER, VERSION, put_models, write_days
+from tests.support.models.daily_models import HEADER, VERSION, put_models, put_switcher, write_days
 from tests.support.trades import prove_trades
 
 MINUTE = 60 * 10**9
@@ -115,6 +115,32 @@ def test_the_switcher_runs_end_to_end_and_the_tools_prove_and_show_it(stage: Sta
     explained = rltraderctl("decisions", "--bar", bar, "--state-dir", state_dir, cwd=tmp_path).stdout
     for part in ("drawdown", "probability", "stale_history", "fees USD", f"regime_switcher-{summary['decisions']}-"):
         assert part in explained, part
+
+
+def test_the_switcher_of_other_funds_runs_end_to_end_and_its_journal_is_bound_to_them(tmp_path: Path) -> None:
+    funds = ("SPY", "QQQ", "IWM", "TLT", "GLD")
+    tape = write_days(tmp_path / "funds.csv", ("AAA", *funds), 275)
+    stage = Stage(tmp_path, put_switcher(tmp_path / "models", funds), tape, tape)
+    chosen = stage.environment(RLTRADER_DESK__SYMBOLS=",".join(funds))
+    arguments = ("--dry-run", "--strategy", "regime_switcher", "--bars", tape, "--state-dir", tmp_path / "state")
+    finished = rltraderd(*arguments, cwd=tmp_path, env=chosen)
+    assert finished.returncode == 0, finished.stderr
+    summary = summary_of(finished)
+    assert (summary["bars"], summary["decisions"], summary["halted"]) == (5 * 275, 275 - 252, "")
+    assert set(summary["actions"]) <= {name for name, _ in regime_switcher.regimes_of(funds)}
+    assert {row[3] for row in table(tmp_path / "state", "fills")} >= {"TLT", "GLD"}
+    proven = rltraderctl("verify", "--state-dir", tmp_path / "state", cwd=tmp_path)
+    assert (proven.returncode, proven.stdout.split(":")[0]) == (0, "identical")
+    listed = rltraderctl("decisions", "--limit", "1", "--state-dir", tmp_path / "state", cwd=tmp_path).stdout
+    (bar,) = [part for part in listed.split() if part.startswith("2021-")]
+    explained = rltraderctl("decisions", "--bar", bar, "--state-dir", tmp_path / "state", cwd=tmp_path).stdout
+    for part in ("│ GLD", "│ TLT", "weight CASH", "INVERSE_VOLATILITY", "NO_SPY"):
+        assert part in explained, explained
+    other = rltraderd(*arguments[:-1], tmp_path / "other", cwd=tmp_path, env=stage.environment())
+    assert other.returncode == 2
+    assert f"was made for {', '.join(funds)}, desk.symbols is the strategy's own symbols" in other.stderr
+    again = rltraderd(*arguments, cwd=tmp_path, env=stage.environment())
+    assert (again.returncode, "set desk.symbols to" in again.stderr) == (2, True)
 
 
 def test_cost_is_counted_once_and_every_cent_is_in_the_fills(stage: Stage, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import pytest
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.golden import golden_observations
-from strategies.kit.contract import DailySpec
+from strategies.kit.contract import AnyStrategy, DailySpec
 from strategies.kit.manifest import Golden
-from strategies.registry import strategy
+from strategies.registry import configured, strategy
 from tests.support.models.tiny_models import graph, manifest_of, put
 
 VERSION = "fixture"
@@ -29,8 +29,13 @@ FIRST_DATE = "2020-01-02"
 
 def put_models(models_dir: Path) -> Path:
     """Both desks' fixture policies in a store; returns the store."""
-    _put(models_dir, daily_rebalancer.SPEC, _trend())
-    _put(models_dir, regime_switcher.SPEC, _random_walker())
+    _put(models_dir, strategy(daily_rebalancer.SPEC.name), _trend())
+    return put_switcher(models_dir)
+
+
+def put_switcher(models_dir: Path, funds: tuple[str, ...] = ()) -> Path:
+    """The switcher's fixture policy for these funds, () for its own, in a store; returns the store."""
+    _put(models_dir, strategy(regime_switcher.SPEC.name, funds), _random_walker())
     return models_dir
 
 
@@ -55,8 +60,9 @@ def write_days(path: Path, symbols: Sequence[str], sessions: int, *, seed: int =
     return path
 
 
-def _put(models_dir: Path, spec: DailySpec, policy: bytes) -> None:
-    maker = strategy(spec.name)
+def _put(models_dir: Path, maker: AnyStrategy, policy: bytes) -> None:
+    spec = maker.spec
+    assert isinstance(spec, DailySpec)
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     hidden = np.zeros((1, *(spec.recurrent_shape or ())), np.float32)
     answers: list[tuple[float, ...]] = []
@@ -72,7 +78,9 @@ def _put(models_dir: Path, spec: DailySpec, policy: bytes) -> None:
     manifest = manifest_of(maker, policy, tuple(answers), version=VERSION, promoted=False)
     golden = Golden(manifest.golden.observations, tuple(answers), tuple(memories))
     rules = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "10000"} if spec.continuous else {}
-    manifest = manifest_of(maker, policy, (), version=VERSION, promoted=False, golden=golden, rules=rules)
+    manifest = manifest_of(
+        maker, policy, (), version=VERSION, promoted=False, golden=golden, rules=rules, symbols=configured(spec)
+    )
     put(models_dir, manifest, policy)
 
 
