@@ -120,6 +120,7 @@ class Now(msgspec.Struct, frozen=True):
     why: tuple[str, ...] = ()
     acted: DecisionLine | None = None  # the newest decision with orders
     bars_are_days: bool = False
+    claim_broken: str = ""  # how the model broke its claim about risk
     rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
 
 

@@ -25,7 +25,7 @@ class FleetLine(msgspec.Struct, frozen=True):
     money: str  # one of ORDER
     account: str
     running: bool
-    trading: str  # trades, halted, paused, not reconciled: with the reason
+    trading: str  # trades, halted, paused, claim broken, not reconciled: with the reason
     may_trade: bool
     equity_usd: float | None
     exposed_usd: float | None  # worth of all positions at the newest marks
@@ -126,6 +126,8 @@ def _trading(status: DeskStatus) -> tuple[str, bool]:
         return f"halted: {status.halt}", False
     if status.pause:
         return f"paused: {status.pause}", False
+    if status.claim is not None and status.claim.broken:
+        return f"claim broken: {status.claim.broken}", False
     if not status.reconciled:
         return "not reconciled", False
     return "reconciled", True

@@ -25,7 +25,7 @@ from daemon.models.store import stated_claim
 from strategies import regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
 from strategies.registry import strategy as registered
-from tests.support.desks.desk_run import Crash, Desk, verified
+from tests.support.desks.desk_run import Crash, Desk, rltraderctl, verified
 from tests.support.models.daily_models import VERSION, put_models, write_days
 from tests.support.models.swaps import Running, alarms, events, name, running
 
@@ -195,6 +195,23 @@ def test_a_broken_claim_takes_no_new_risk_and_moves_no_pointer(warm: Path, tmp_p
     assert verdict.drawdown > 0.001
     assert alarms(folder / "state").count("claim_broken") == 1
     assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+    assert verified(folder / "state").difference == ""
+
+
+def test_a_broken_claim_survives_a_start_and_a_rotation(warm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+    played(folder, until_broken)
+    said = judged(folder)
+    assert rltraderctl("rotate", "--state-dir", folder / "state", cwd=tmp_path).returncode == 0
+
+    async def later(watched: Watched) -> None:
+        assert watched.claim is not None
+        assert [*watched.claim.broken] == ["v2"]
+        await watched.session()
+
+    played(folder, later)
+    assert [verdict for verdict in judged(folder) if verdict not in said] == []  # it was said before
+    assert alarms(folder / "state").count("claim_broken") <= 1
     assert verified(folder / "state").difference == ""
 
 

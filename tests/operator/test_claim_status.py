@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.dashboard.pages.risk import limits_now
+from daemon.operator.fleet import fleet_of
 from daemon.operator.status import claim_of, rows, status_of
 from tests.support.core.claims import day, judge, quoted, verdict, watched
 from tests.support.core.daily_desk import DailyDesk
@@ -44,6 +45,11 @@ def test_a_broken_claim_is_said_first_with_the_way_out() -> None:
     assert status is not None
     assert (status.verdict, status.former) == ("drawdown", "v0")
     assert status.drawdown == pytest.approx(0.045)
+    fleet = fleet_of([("a", status_of(d.state, "a"))], 0.0).desks
+    assert (fleet[0].trading, fleet[0].may_trade) == (
+        "claim broken: 4.50% of the highest close lost, at most 4.00% stated",
+        False,
+    )
     assert row(d).startswith("BROKEN: 4.50% of the highest close lost, at most 4.00% stated, no new risk")
 
 

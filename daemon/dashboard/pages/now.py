@@ -92,6 +92,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
         drawdown=status.drawdown,
         learns=learns(state, spec),
+        claim_broken=status.claim.broken if status.claim is not None else "",
         rows=tuple(rows(status)),
         **decided,
     )

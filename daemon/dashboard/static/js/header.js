@@ -82,6 +82,7 @@ export function header({ choose }) {
     const lines = [
       now.halt && ["halt", `HALTED${from(now.halt_since, now.time)}: ${author(now.halt)}. Nothing is opened until the desk is resumed.`],
       now.pause && ["pause", `PAUSED: ${author(now.pause)}. No new risk is taken.`],
+      now.claim_broken && ["pause", `CLAIM BROKEN: ${now.claim_broken}. This model takes no new risk until the desk is resumed.`],
       now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
     ].filter(Boolean);
     const box = find("banner");
