@@ -24,7 +24,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from daemon.core.limits import Trading
-from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
@@ -32,6 +31,7 @@ from training.data.daily_table import DailyTable, read_table, table_cache
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.registry import kind
+from training.runs.settings import trading_of
 from training.study.folds import last_fold
 from training.study.study import Fold
 
@@ -77,7 +77,13 @@ class SplitMarkets:
     """A bars file and the sessions of one of its splits; makes markets on them."""
 
     def __init__(
-        self, definition: EnvDefinition, bars: Path | str, split: str, variant: str, symbols: tuple[str, ...] = ()
+        self,
+        definition: EnvDefinition,
+        bars: Path | str,
+        split: str,
+        variant: str,
+        config: Path | str | None = None,
+        symbols: tuple[str, ...] = (),
     ) -> None:
         names, known = Fold.__struct_fields__, kind(definition.spec.name, symbols=symbols)
         if split not in names:
@@ -86,7 +92,7 @@ class SplitMarkets:
         path = Path(bars)
         self._definition = definition
         self._table = _read(path, path.stat().st_mtime_ns, definition.spec.name, symbols)
-        self._trading: Trading = trading_for(definition.spec.name)
+        self._trading: Trading = trading_of(definition.spec.name, None if config is None else Path(config))
         self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
         self.dates: tuple[str, ...] = getattr(last_fold(days, known.walk, known.before), split)
@@ -243,36 +249,53 @@ class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]
 
 
 def stocks_env(
-    bars: Path | str, split: str = "train", *, variant: str = "", render_mode: str | None = None
+    bars: Path | str,
+    split: str = "train",
+    *,
+    variant: str = "",
+    config: Path | str | None = None,
+    render_mode: str | None = None,
 ) -> DailyEnv:
     """`daily_rebalancer`: `Box` (803,) raw and `Box` (50,) within [-1, 1]; an episode ends with the split.
 
     The split ("train", "validate", "test") is that of our own training: the last fold of the strategy's walk, or
     60/20/20 where the file is too short for one. `variant` is what one unit of action is, "shares" or "notional".
+    `config` is the file of the desk that will use the policy: its costs, sizes and risk overlay; None: the defaults.
 
     Raises:
-        ValueError: the split or the variant is unknown.
+        ValueError: the split or the variant is unknown, or the configuration is wrong.
         TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text gives the reason.
     """
-    return DailyEnv(STOCKS, SplitMarkets(STOCKS, bars, split, variant), render_mode)
+    return DailyEnv(STOCKS, SplitMarkets(STOCKS, bars, split, variant, config), render_mode)
 
 
 def stocks_vector_env(
-    num_envs: int, bars: Path | str, split: str = "train", *, variant: str = "", render_mode: str | None = None
+    num_envs: int,
+    bars: Path | str,
+    split: str = "train",
+    *,
+    variant: str = "",
+    config: Path | str | None = None,
+    render_mode: str | None = None,
 ) -> DailyVectorEnv:
     """See `stocks_env`."""
-    return DailyVectorEnv(num_envs, STOCKS, SplitMarkets(STOCKS, bars, split, variant), render_mode)
+    return DailyVectorEnv(num_envs, STOCKS, SplitMarkets(STOCKS, bars, split, variant, config), render_mode)
 
 
 def funds_env(
-    bars: Path | str, split: str = "train", *, symbols: Sequence[str] = (), render_mode: str | None = None
+    bars: Path | str,
+    split: str = "train",
+    *,
+    symbols: Sequence[str] = (),
+    config: Path | str | None = None,
+    render_mode: str | None = None,
 ) -> DailyEnv:
     """`regime_switcher`: `Box` (64,) raw and `Discrete` 16; an episode has 256 sessions, or as many as the split.
 
     `symbols` are its funds, SPY, QQQ and IWM by default; the 16 regimes follow from them. Raises as `stocks_env`, and
     ValueError for symbols of which none follow.
     """
-    return DailyEnv(FUNDS, SplitMarkets(FUNDS, bars, split, "", tuple(symbols)), render_mode)
+    return DailyEnv(FUNDS, SplitMarkets(FUNDS, bars, split, "", config, tuple(symbols)), render_mode)
 
 
 def funds_vector_env(
@@ -281,7 +304,8 @@ def funds_vector_env(
     split: str = "train",
     *,
     symbols: Sequence[str] = (),
+    config: Path | str | None = None,
     render_mode: str | None = None,
 ) -> DailyVectorEnv:
     """See `funds_env`."""
-    return DailyVectorEnv(num_envs, FUNDS, SplitMarkets(FUNDS, bars, split, "", tuple(symbols)), render_mode)
+    return DailyVectorEnv(num_envs, FUNDS, SplitMarkets(FUNDS, bars, split, "", config, tuple(symbols)), render_mode)

@@ -36,7 +36,8 @@ def make_env(
         bars: CSV, CSV.gz or Parquet file; None: `bundled_bars`, which are made up.
         split: "train", "validate" or "test", as `folds` cuts the sessions of the file for one fold.
         options: `reward` ("potential") and `discount` (0.99) of `option_scalper`, `variant` of `daily_rebalancer`,
-            `symbols` of `regime_switcher`.
+            `symbols` of `regime_switcher`; `config`, the file of the desk that will use the policy, of a daily strategy
+            and of one of yours.
 
     Raises:
         ValueError: the strategy or the split is unknown, or the strategy has no environment.
@@ -53,8 +54,7 @@ def make_env(
     """
     name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
-        _none_of(name, options)
-        return own_env(name, path, split)
+        return own_env(name, path, split, **_own_of(name, options))
     registered = _registered(name)
     single, _ = REGISTERED[registered]
     made: gymnasium.Env[Any, Any] = single(path, split, **options)
@@ -81,8 +81,8 @@ def make_vec(
     """
     name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
-        _none_of(name, options)
-        return SyncVectorEnv([partial(own_env, name, path, split)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        one = partial(own_env, name, path, split, **_own_of(name, options))
+        return SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     _, many = REGISTERED[_registered(name)]
     made: VectorEnv[Any, Any, Any] = many(num_envs, path, split, **options)
     return made
@@ -97,9 +97,11 @@ def _registered(name: str) -> str:
     return ids[name]
 
 
-def _none_of(name: str, options: dict[str, Any]) -> None:
-    if options:
-        raise ValueError(f"{name} is not shipped, so {min(options)} is not for its environment: leave it out")
+def _own_of(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a strategy that is not shipped: a desk's configuration alone."""
+    if others := options.keys() - {"config"}:
+        raise ValueError(f"{name} is not shipped, so {min(others)} is not for its environment: leave it out")
+    return options
 
 
 def folds(name: str, bars: Path | str | None = None, count: int = 1) -> tuple[Fold, ...]:

@@ -169,3 +169,21 @@ def test_what_is_unknown_is_named_with_what_is_known(files: dict[str, Path]) -> 
         _single(FUNDS, files).reset(options={"session": "2001-01-01"})
     with pytest.raises(ValueError, match="choose a session in a single environment"):
         stocks_vector_env(2, files[STOCKS]).reset(options={"sessions": []})
+
+
+@pytest.mark.parametrize(("name", "action"), [(STOCKS, np.ones(50, np.float32)), (FUNDS, np.int64(5))])
+def test_a_desk_s_configuration_gives_the_environment_its_risk_overlay(
+    name: str, action: object, files: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "desk.toml").write_text("[basket]\nvolatility_target = 0.01\n")
+    held = []
+    for config in (None, tmp_path / "desk.toml"):
+        env = gymnasium.make(name, bars=files[name], config=config).unwrapped
+        assert isinstance(env, DailyEnv)
+        env.reset(seed=1)
+        env.step(action)
+        equity, cash = env._market.closing_usd if env._market is not None else (None, None)
+        assert equity is not None
+        assert cash is not None
+        held.append(1.0 - float(cash[0] / equity[0]))
+    assert 0.0 < held[1] < 0.5 * held[0]
