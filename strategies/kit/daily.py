@@ -115,6 +115,11 @@ def newest_start_ns(rows: bytes) -> int:
     return int(ROW.unpack_from(rows, len(rows) - ROW.size)[0]) if rows else -1
 
 
+def dated_closes(rows: bytes) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    """Return when a symbol's bars begin (int64, nanoseconds UTC) and their closes (float64, USD), oldest first, (n,)."""
+    return np.frombuffer(rows, dtype="<i8")[::6], np.frombuffer(rows, dtype="<f8")[4::6]
+
+
 def prices(rows: bytes) -> Float64Array:
     """Return open, high, low and close of a symbol's bars: float64 (4, n), USD, oldest first, each row contiguous."""
     return np.ascontiguousarray(np.frombuffer(rows, dtype="<f8").reshape(-1, 6)[:, 1:5].T, dtype=np.float64)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from daemon.core.draft import Draft
@@ -29,7 +30,8 @@ from daemon.core.risk.overlay import (
 )
 from daemon.core.risk.splits import SPLIT_RATIO, factor
 from daemon.core.state import ZERO
-from strategies.kit.contract import Answer, Bar, Basket, Leg, Rebalance
+from strategies.kit.contract import Answer, Basket, Leg, Rebalance
+from strategies.kit.daily import KeptBars, dated_closes
 from strategies.kit.entry import BoolArray, Float64Array
 
 NAMED = 5  # symbols in the words of a reason
@@ -148,7 +150,7 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
     if (wanted & priceless).any():
         return _unknown(f"no sure price: {_names(_which(symbols, wanted & priceless))}")
-    closes = closes_of(draft.desk.decides.known(draft), symbols)
+    closes = kept_closes(draft)
     returns, known = closing_returns(closes, returns_needed(rules.volatility_forecast, rules.volatility_span))
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
@@ -201,14 +203,29 @@ def _variances(rules: Rules, answer: Answer, count: int) -> Float64Array | None:
     return np.array([numbers if len(numbers) == count else [nan] * count], dtype=np.float64)
 
 
-def closes_of(bars: Mapping[str, Sequence[Bar]], symbols: Sequence[str]) -> Float64Array:
-    """Return the closes of all sessions on which a symbol has a bar, (sessions, s); NaN where one has none."""
-    series = [bars.get(symbol, ()) for symbol in symbols]
-    starts = [np.array([bar.start_ns for bar in own], dtype=np.int64) for own in series]
-    sessions = np.unique(np.concatenate(starts)) if starts else np.zeros(0, dtype=np.int64)
-    closes = np.full((len(sessions), len(symbols)), nan)
-    for column, (own, began) in enumerate(zip(series, starts, strict=True)):
-        closes[np.searchsorted(sessions, began), column] = [bar.close if bar.close > 0.0 else nan for bar in own]
+def kept_closes(draft: Draft) -> Float64Array:
+    """Return the closes of all sessions of which the strategy keeps a bar, (sessions, s); NaN where one has none.
+
+    A strategy of the kit keeps rows of bytes, which are read as they are: fifty stocks have 20,000 bars.
+    """
+    if isinstance(draft.strategy, KeptBars):
+        return aligned([dated_closes(rows) for rows in draft.strategy.series])
+    bars = draft.desk.decides.known(draft)
+    own = [bars.get(symbol, ()) for symbol in draft.spec.symbols]
+    return aligned(
+        [(np.array([b.start_ns for b in some], dtype=np.int64), np.array([b.close for b in some])) for some in own]
+    )
+
+
+def aligned(series: Sequence[tuple[npt.NDArray[np.int64], Float64Array]]) -> Float64Array:
+    """Return closes by session and symbol, (sessions, s), of each symbol's starts and closes; NaN where one has none.
+
+    A close that is no price above 0 counts as none.
+    """
+    sessions = np.unique(np.concatenate([starts for starts, _ in series]))
+    closes = np.full((len(sessions), len(series)), nan)
+    for column, (starts, own) in enumerate(series):
+        closes[np.searchsorted(sessions, starts), column] = np.where(own > 0.0, own, nan)
     return closes
 
 
