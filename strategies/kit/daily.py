@@ -116,7 +116,7 @@ def newest_start_ns(rows: bytes) -> int:
 
 
 def dated_closes(rows: bytes) -> tuple[npt.NDArray[np.int64], Float64Array]:
-    """Return when a symbol's bars begin (int64, nanoseconds UTC) and their closes (float64, USD), oldest first, (n,)."""
+    """Return when a symbol's bars begin (int64, nanoseconds UTC) and their closes (float64, USD), oldest first."""
     return np.frombuffer(rows, dtype="<i8")[::6], np.frombuffer(rows, dtype="<f8")[4::6]
 
 
