@@ -153,6 +153,8 @@ class GatewayOrder(msgspec.Struct):
     @property
     def filled(self) -> Decimal:
         """The quantity that is booked."""
+        if not self.fills:  # most orders of a long list
+            return self.base
         return self.base + sum((quantity for quantity, _ in self.fills.values()), ZERO)
 
     @property
