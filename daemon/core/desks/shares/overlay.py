@@ -28,13 +28,14 @@ from daemon.core.risk.overlay import (
     volatility,
     without_new_risk,
 )
-from daemon.core.risk.splits import SPLIT_RATIO, factor
+from daemon.core.risk.splits import SPLIT_RATIO
 from daemon.core.state import ZERO
 from strategies.kit.contract import Answer, Basket, Leg, Rebalance
 from strategies.kit.daily import KeptBars, dated_closes
 from strategies.kit.entry import BoolArray, Float64Array
 
 NAMED = 5  # symbols in the words of a reason
+ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no market halves a price for a day
 
 
 class Ruling(NamedTuple):
@@ -155,8 +156,8 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
         return _unknown(f"{why}: {_names(_which(symbols, wanted & ~known))}")
-    if doubtful := _doubtful(draft, symbols, wanted, closes[-1], prices[0]):
-        return _unknown(f"the price is far from the newest close: {_names(doubtful)}")
+    if not draft.identity.by_tape and (why := _doubt(symbols, wanted, closes, prices[0], len(returns))):
+        return _unknown(why)
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
     with np.errstate(all="ignore"):  # what is not finite is not known
@@ -174,17 +175,26 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     return Known(annual, cap, "")
 
 
-def _doubtful(
-    draft: Draft, symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, prices: Float64Array
-) -> list[str]:
-    """Return wanted symbols whose price and newest close, USD, differ as those of other shares would: one is wrong.
+def _doubt(symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, prices: Float64Array, count: int) -> str:
+    """Return why closes or prices of wanted symbols, USD, are in doubt: one wrong close would sell all that is held.
 
-    A wrong bar alone would make the forecast sell all that is held. A tape's prices are those of its bars.
+    Not asked of a tape, whose prices are those of its bars.
     """
-    if draft.identity.by_tape:
-        return []
-    together = zip(symbols, wanted.tolist(), closes.tolist(), prices.tolist(), strict=True)
-    return [symbol for symbol, is_wanted, close, price in together if is_wanted and factor(price, close) >= SPLIT_RATIO]
+    window = carried_closes(closes)[-count - 1 :, wanted]
+    names = _which(symbols, wanted)
+    far = _apart(window[-1], prices[wanted]) >= SPLIT_RATIO
+    if far.any():
+        return f"the price is far from the newest close: {_names(_which(names, far))}"
+    before, between, after = window[:-2], window[1:-1], window[2:]
+    leaps = np.minimum(_apart(before, between), _apart(between, after)) >= ALONE
+    alone: BoolArray = np.any(leaps & (_apart(before, after) < SPLIT_RATIO), axis=0)
+    return f"a close stands alone among its neighbours: {_names(_which(names, alone))}" if alone.any() else ""
+
+
+def _apart(one: Float64Array, other: Float64Array) -> Float64Array:
+    """Return the ratio of the greater price to the smaller one."""
+    ratio: Float64Array = np.maximum(one / other, other / one)
+    return ratio
 
 
 def mix_of(worth: Any) -> Any:

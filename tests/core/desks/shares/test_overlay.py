@@ -228,6 +228,17 @@ def test_a_wrong_newest_bar_sells_nothing_and_the_strategy_s_own_sale_passes(wro
     assert row(d).unknown == "the price is far from the newest close: AAA"
 
 
+@pytest.mark.parametrize(("times", "sells"), [(3.7, False), (0.27, False), (1.9, True)])
+def test_a_close_that_stands_alone_in_the_window_sells_nothing(times: float, sells: bool) -> None:
+    """Twice its neighbours, or half of them, and back the next day: no market does that. A rise of 90 % counts."""
+    d = with_shares(Account(), AAA=20, BBB=20)
+    d.state = replace(d.state, trading=OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    know(d, AAA=[close * times if day == 5 else close for day, close in enumerate(closes())])
+    assert (dict(answered(d, KEEP, 10, 10)).get("AAA", 0) < 0) == sells
+    assert row(d).unknown == ("" if sells else "a close stands alone among its neighbours: AAA")
+
+
 def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> None:
     d = tuesday(AAA=20)
     book = d.state.book
