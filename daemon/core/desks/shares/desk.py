@@ -255,10 +255,11 @@ class Shares:
             answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)
         decided = self._strategy.decide(draft, answer, view, Rebalance)
         ruling = overlaid(draft, decided, answer, ask.decision)
-        if ruling is not None:
-            decided = ruling.decided
-            report_overlay(draft, ruling.row)
-        rebalance(draft, ask, decided, answer, model)
+        if ruling is None:
+            rebalance(draft, ask, decided, answer, model)
+            return
+        report_overlay(draft, ruling.row)
+        rebalance(draft, ask, ruling.decided, answer, model, ruling.sold)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         decided = self._strategy.decide(draft, answer, share_view(draft, draft.now_ns), Rebalance, shown=True)

@@ -39,10 +39,11 @@ ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no mar
 
 
 class Ruling(NamedTuple):
-    """What the overlay makes of a decision, and its row."""
+    """What the overlay makes of a decision, its row, and the symbols that it sells, or sells more of."""
 
     decided: Rebalance
     row: OverlayRow
+    sold: frozenset[str]
 
 
 class Known(NamedTuple):
@@ -113,7 +114,8 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
         cut=msgspec.json.encode(cut).decode(),
         unknown=forecast.unknown,
     )
-    return Ruling(replace(decided, basket=Basket(_legs(draft, decided.basket.legs, cut))), row)
+    sold = frozenset([symbol for symbol, (_, goal) in cut.items() if goal < draft.held(symbol)])
+    return Ruling(replace(decided, basket=Basket(_legs(draft, decided.basket.legs, cut))), row, sold)
 
 
 def report_overlay(draft: Draft, row: OverlayRow) -> None:

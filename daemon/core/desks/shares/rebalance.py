@@ -6,7 +6,7 @@ reserved for an order is at least what its fills cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import msgspec
@@ -55,6 +55,8 @@ PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blin
 
 LEAVE_SALES = frozenset(("claim_broken",))
 """Gates against more risk alone: the sales of a basket that they deny go on."""
+LEAVE_CAP = LEAVE_SALES | {"turnover"}
+"""Gates that keep no sale back by which the risk overlay comes down to its cap."""
 
 
 def works_of(
@@ -402,8 +404,10 @@ _encode = msgspec.json.encode
 BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the decision's price: a dearer share was counted at a wrong price
 
 
-def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str) -> None:
-    """Turn the strategy's decision into works.
+def rebalance(
+    draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str, capped: Collection[str] = ()
+) -> None:
+    """Turn the strategy's decision into works; `capped` symbols are sold by the risk overlay.
 
     A gate denies a basket as a whole. Where decisions are no rebalancing, its sales are exits: no gate on new risk
     keeps them back, and what a rule leaves already is left to it.
@@ -422,7 +426,7 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
     denied = verdicts is not None and bool(verdicts.denials)
     begun = legs
     if verdicts is not None and denied:
-        begun = leaving or _sales(draft, legs, verdicts)
+        begun = leaving or _sales(draft, legs, verdicts, capped)
     outcome = "ordered" if begun else "denied" if denied else "hold"
     _count(draft, decided)
     choice = decided.choice
@@ -473,11 +477,13 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
     return replace(row, outcome="ordered", work=f"{row.decision}.")
 
 
-def _sales(draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts) -> tuple[Leg, ...]:
-    """Return the sales of a basket that is denied by gates against more risk alone; none where another denies it."""
-    if any(denial.gate not in LEAVE_SALES for denial in verdicts.denials):
-        return ()
-    return tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
+def _sales(draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts, capped: Collection[str] = ()) -> tuple[Leg, ...]:
+    """Return the sales of a denied basket that no gate which denies it keeps back."""
+    denying = {denial.gate for denial in verdicts.denials}
+    sales = tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
+    if denying <= LEAVE_SALES:
+        return sales
+    return tuple(leg for leg in sales if leg.symbol in capped) if denying <= LEAVE_CAP else ()
 
 
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:

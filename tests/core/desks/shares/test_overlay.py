@@ -141,6 +141,16 @@ def test_the_mix_of_a_whole_portfolio_is_kept(
     assert answered(tuesday(Weights(), AAA=held), *goals) == expected
 
 
+def test_a_limit_of_turnover_keeps_no_sale_of_the_cap_back_and_denies_the_rest() -> None:
+    """90 AAA down to 50 is 0.4 of the equity: the limit of 0.3 would keep the exposure above its cap for ever."""
+    d = tuesday(AAA=90, BBB=9)
+    d.state = replace(d.state, trading=changed(OVERLAY, basket=changed(OVERLAY.basket, turnover_max=0.3)))
+    assert answered(d, KEEP, 0, KEEP) == [("AAA", -40)]
+    assert d.decisions()[-1].outcome == "ordered"
+    assert json.loads(d.decisions()[-1].gates or "")["turnover"].startswith("turnover would be 0.49")
+    assert answered(tuesday(AAA=90), 0, 70, KEEP) == [("AAA", -90), ("BBB", 50)]  # within the usual limit
+
+
 def test_the_same_answer_on_the_next_day_trades_nothing_more() -> None:
     """A factor on a change would compound from day to day."""
     d = tuesday()
