@@ -1,4 +1,4 @@
-"""`daily_rebalancer`: the closes and indicators of 50 stocks in, a basket of whole shares out, once a session.
+"""`daily_rebalancer`: closes and indicators of 50 stocks, or of 5 to 100 others, in, whole shares out, once a session.
 
 It decides what to hold, never how to order it; no I/O, clock or random number. Invariant: every result depends on the
 arguments only; there is no cache.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from math import inf, isnan
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,40 +55,82 @@ INDICATORS = (
     "macd", "rsi14", "cci20", "dx14", "sma20", "sma50", "sma200", "bollinger_upper", "bollinger_middle",
     "bollinger_lower", "atr14", "williams_r14", "stochastic_k14",
 )  # fmt: skip
-STOCKS = len(SYMBOLS)
-CLOSES = slice(0, STOCKS)
-INDICATOR_COLUMNS = slice(50, 700)  # all indicators of the first stock, then of the second, ...
-CASH, VALUE = 700, 701
-HOLDINGS = slice(702, 752)
-WEEKDAY = 752  # 0 Monday to 4 Friday
-TRADABLE = slice(753, 803)  # 1, or 0: halted, missing, delisted, too little history
-WIDTH = 803
-HISTORY_BARS = 400  # W
-UNIT_USD = 10_000  # that an action of 1 buys on a desk whose configuration names nothing else
+FEWEST, MOST = 5, 100  # stocks that a desk may name
 
-SPEC = DailySpec(
-    name="daily_rebalancer",
-    revision=1,
-    symbols=SYMBOLS,
-    bar_interval_s=86_400,
-    history_bars=HISTORY_BARS,
-    window=1,
-    observation_shape=(WIDTH,),
-    dtype="float32",
-    features=(
-        *(f"close {symbol}" for symbol in SYMBOLS),
-        *(f"{indicator} {symbol}" for symbol in SYMBOLS for indicator in INDICATORS),
-        "cash",
-        "portfolio_value",
-        *(f"shares {symbol}" for symbol in SYMBOLS),
-        "weekday",
-        *(f"tradable {symbol}" for symbol in SYMBOLS),
-    ),
-    actions=SYMBOLS,
-    temperature=1.0,
-    continuous=True,
-    capital_usd=1_000_000,
-)
+
+class ObservationColumns(NamedTuple):
+    """Where each number of an observation of so many stocks stands."""
+
+    stocks: int
+    closes: slice
+    indicators: slice  # all indicators of the first stock, then of the second, ...
+    cash: int
+    value: int
+    holdings: slice
+    weekday: int  # 0 Monday to 4 Friday
+    tradable: slice  # 1, or 0: halted, missing, delisted, too little history
+    width: int
+
+
+def columns_for(stocks: int) -> ObservationColumns:
+    """Return the places of the numbers of `stocks` stocks: 16 of each, and cash, value and weekday."""
+    market = stocks * (1 + len(INDICATORS))
+    account = market + 2
+    return ObservationColumns(
+        stocks=stocks,
+        closes=slice(0, stocks),
+        indicators=slice(stocks, market),
+        cash=market,
+        value=market + 1,
+        holdings=slice(account, account + stocks),
+        weekday=account + stocks,
+        tradable=slice(account + stocks + 1, account + 2 * stocks + 1),
+        width=account + 2 * stocks + 1,
+    )
+
+
+STOCKS, CLOSES, INDICATOR_COLUMNS, CASH, VALUE, HOLDINGS, WEEKDAY, TRADABLE, WIDTH = columns_for(len(SYMBOLS))
+"""Those of `SYMBOLS`: 803 numbers."""
+HISTORY_BARS = 400  # W
+UNIT = 0.01  # of the equity, that an action of 1 buys on a desk whose configuration names nothing else
+UNIT_USD = 10_000  # that it buys where one counts in dollars
+
+
+def expected_symbols(symbols: tuple[str, ...]) -> str:
+    """Return what a list of stocks should be instead, in words; "" for one that the desk can trade."""
+    return "" if FEWEST <= len(symbols) <= MOST else f"{FEWEST} to {MOST} stocks"
+
+
+def spec_of(symbols: tuple[str, ...]) -> DailySpec:
+    """Return the spec of these stocks, which are part of the contract. `ValueError` for a list that it cannot serve."""
+    if expected := expected_symbols(symbols):
+        raise ValueError(f"daily_rebalancer is given {len(symbols)} symbols: expected {expected}")
+    return DailySpec(
+        name="daily_rebalancer",
+        revision=1,
+        symbols=symbols,
+        bar_interval_s=86_400,
+        history_bars=HISTORY_BARS,
+        window=1,
+        observation_shape=(columns_for(len(symbols)).width,),
+        dtype="float32",
+        features=(
+            *(f"close {symbol}" for symbol in symbols),
+            *(f"{indicator} {symbol}" for symbol in symbols for indicator in INDICATORS),
+            "cash",
+            "portfolio_value",
+            *(f"shares {symbol}" for symbol in symbols),
+            "weekday",
+            *(f"tradable {symbol}" for symbol in symbols),
+        ),
+        actions=symbols,
+        temperature=1.0,
+        continuous=True,
+        capital_usd=1_000_000,
+    )
+
+
+SPEC = spec_of(SYMBOLS)
 
 DECLARATION: dict[str, object] = {
     "bars": "adjusted as of the newest; a bar without usable prices (1e-6 to 1e9 USD) counts as none",
@@ -118,21 +161,33 @@ def vector(
     value: npt.ArrayLike,
     shares: npt.ArrayLike,
     weekday: npt.ArrayLike,
+    scale: float = 1.0,
 ) -> Float32Array:
-    """Return the observation, float32 (..., 803), of market columns (..., 700), flags (..., 50) and the portfolio.
+    """Return the observation, float32 (..., 16 n + 3), of market columns (..., 14 n), flags (..., n) and the portfolio.
 
     `market` is a row of `strategies.kit.daily_features.rebalancer_table`; `cash` and `value` in USD, `shares` (...,
-    50), `weekday` 0 to 4 of the session to decide for. Shared by live and training.
+    n), all times `scale`, `weekday` 0 to 4 of the session to decide for. Shared by live and training.
     """
     columns = np.asarray(market)
-    out = np.empty((*columns.shape[:-1], WIDTH), dtype=np.float32)
-    out[..., :CASH] = columns
-    out[..., CASH] = cash
-    out[..., VALUE] = value
-    out[..., HOLDINGS] = shares
-    out[..., WEEKDAY] = weekday
-    out[..., TRADABLE] = tradable
+    places = columns_for(np.shape(tradable)[-1])
+    out = np.empty((*columns.shape[:-1], places.width), dtype=np.float32)
+    out[..., : places.cash] = columns
+    out[..., places.cash] = np.multiply(cash, scale)
+    out[..., places.value] = np.multiply(value, scale)
+    out[..., places.holdings] = np.multiply(shares, scale)
+    out[..., places.weekday] = weekday
+    out[..., places.tradable] = tradable
     return out
+
+
+def account_scale(portfolio: Portfolio, capital_usd: int) -> float:
+    """Return what cash, value and shares are multiplied with before the policy sees them.
+
+    Where a unit of action is a part of the equity, the account is shown as one of `capital_usd`, so that the same
+    policy serves each size; else, and without an equity above 0, as it is.
+    """
+    by_equity = not portfolio.notional_per_unit and portfolio.equity_per_unit > 0.0 and portfolio.equity > 0.0
+    return capital_usd / portfolio.equity if by_equity else 1.0
 
 
 def basket_of(
@@ -144,13 +199,13 @@ def basket_of(
     """Return the actions as a basket. One rule for live and training; all sequences in the order of `symbols`.
 
     Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
-    int(a x notional_per_unit / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
+    int(a x unit_usd / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
     leaves a symbol alone, and so does a change worth less than `portfolio.band` of the equity, but for selling all.
     Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or when lengths differ.
     """
     sells: list[Leg] = []
     buys: list[tuple[float, int, Leg]] = []
-    least = portfolio.band * portfolio.equity
+    least, unit = portfolio.band * portfolio.equity, portfolio.unit_usd
     rows = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
     for place, (symbol, action, flag, held, price) in enumerate(rows):
         if isnan(action):
@@ -161,18 +216,16 @@ def basket_of(
         if clipped < 0.0:
             if (sold := int(held * -clipped)) > 0 and (sold == held or not 0.0 < sold * price < least):
                 sells.append(Leg(symbol, held - sold))
-        elif (bought := _bought(clipped, price, portfolio)) > 0 and not bought * price < least:
+        elif (bought := _bought(clipped, price, unit, portfolio.shares_per_unit)) > 0 and not bought * price < least:
             buys.append((-clipped, place, Leg(symbol, held + bought)))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 
-def _bought(action: float, price: float, portfolio: Portfolio) -> int:
+def _bought(action: float, price: float, unit_usd: float, unit_shares: int) -> int:
     """Return the whole shares that a positive action buys at `price` USD; 0 without a price."""
     if not 0.0 < price < inf:
         return 0
-    if portfolio.notional_per_unit:
-        return int(action * portfolio.notional_per_unit / price)
-    return int(action * portfolio.shares_per_unit)
+    return int(action * unit_usd / price) if unit_usd else int(action * unit_shares)
 
 
 class DailyRebalancer(KeepsBars[RebalancerState]):
@@ -184,23 +237,26 @@ class DailyRebalancer(KeepsBars[RebalancerState]):
     and `decide` leaves it alone.
     """
 
-    __slots__ = ()
-    spec = SPEC
+    __slots__ = ("spec",)
     state_type = RebalancerState
+
+    def __init__(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
+        """Make the strategy of these stocks. `ValueError` as `spec_of`."""
+        self.spec = SPEC if symbols == SYMBOLS else spec_of(symbols)
 
     def start(self) -> RebalancerState:
         """Return the state before any bar."""
-        return RebalancerState(no_bars(SPEC), (False,) * STOCKS)
+        return RebalancerState(no_bars(self.spec), (False,) * len(self.spec.symbols))
 
     def observe(
         self, state: RebalancerState, bars: tuple[Bar, ...], view: View
     ) -> tuple[RebalancerState, Observation | None]:
-        """Return the 803 numbers; None, with the state unchanged, until one symbol has `HISTORY_BARS` bars.
+        """Return 16 n + 3 numbers; None, with the state unchanged, until one symbol has `HISTORY_BARS` bars.
 
         `bars` of the running session count as each symbol's newest and are not kept. `ValueError` without a portfolio.
         """
-        portfolio = portfolio_of(SPEC, view)
-        series = remembered(SPEC, state.series, bars)
+        portfolio = portfolio_of(self.spec, view)
+        series = remembered(self.spec, state.series, bars)
         if not any(count(rows) == HISTORY_BARS for rows in series):
             return state, None
         newest = max(map(newest_start_ns, series))
@@ -212,12 +268,13 @@ class DailyRebalancer(KeepsBars[RebalancerState]):
             value=portfolio.equity,
             shares=portfolio.shares,
             weekday=weekday_of(view),
+            scale=account_scale(portfolio, self.spec.capital_usd),
         )
-        return RebalancerState(state.series, tradable), Observation(data.tobytes(), SPEC.observation_shape)
+        return RebalancerState(state.series, tradable), Observation(data.tobytes(), self.spec.observation_shape)
 
     def decide(self, state: RebalancerState, answer: Answer, view: View) -> tuple[RebalancerState, Rebalance]:
         """Return the actions as a basket, by `basket_of`; state unchanged."""
-        basket = basket_of(answer.logits, state.tradable, portfolio_of(SPEC, view))
+        basket = basket_of(answer.logits, state.tradable, portfolio_of(self.spec, view), self.spec.symbols)
         return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket)
 
 
@@ -244,11 +301,12 @@ def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequ
 def feature_table(
     open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: BoolArray
 ) -> Float64Array:
-    """Return the observation's columns after each session, float64 (days, 803); those of the account are 0."""
+    """Return the observation's columns after each session, float64 (days, 16 n + 3); those of the account are 0."""
     table = rebalancer_table(open_, high, low, close, present)
-    columns = np.zeros((len(table.market), WIDTH))
-    columns[:, : table.market.shape[1]] = table.market
-    columns[:, TRADABLE] = table.tradable
+    places = columns_for(table.tradable.shape[1])
+    columns = np.zeros((len(table.market), places.width))
+    columns[:, : places.cash] = table.market
+    columns[:, places.tradable] = table.tradable
     return columns
 
 
@@ -259,5 +317,7 @@ STRATEGY = StrategyEntry(
     training="training.desks.daily.rebalancer:KIND",
     defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"notional_per_unit_usd": Decimal(UNIT_USD)}},
     table=feature_table,
+    with_symbols=DailyRebalancer,
+    expected_symbols=expected_symbols,
     columns=columns_of,
 )

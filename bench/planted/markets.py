@@ -20,6 +20,8 @@ from tests.support.training.made_up import write_csv
 
 SCALPED, LEARNED = 160, 110  # sessions of minutes of `option_scalper`, and of `online_dqn`
 REBALANCED, SWITCHED, FORECASTED = 3200, 3200, 3271  # sessions of days
+GROUPS = 10  # of stocks that lead and lag together
+AWAY, KEPT = 0.03, 0.93  # of a price: how far it goes from its path; of that, what is left a day later
 FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 SPREAD_USD = 0.01
 QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session that swings, and of one that does not
@@ -29,9 +31,9 @@ STILL = prices.PlantedRule(noise=0.0012, move=0.0, back=0.0)  # bursts of volume
 Returns = NDArray[np.float64]
 
 
-def write(strategy: str, path: Path, seed: int, *, edge: bool) -> Path:
-    """Write the market of a strategy, with or without its edge, as a bars file."""
-    return write_csv(path, MARKETS[strategy](seed, edge))
+def write(market: str, path: Path, seed: int, *, edge: bool) -> Path:
+    """Write the market of this name, with or without its edge, as a bars file."""
+    return write_csv(path, MARKETS[market](seed, edge))
 
 
 def scalped(seed: int, edge: bool) -> Iterator[Bar]:
@@ -67,6 +69,54 @@ def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
     yield from _days(daily_rebalancer.SYMBOLS, market + own + (leads if edge else 0.0), random)
 
 
+def leaders(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of 50 stocks in ten groups. The edge: three groups lead and three lag, drawn anew every few weeks."""
+    random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
+    groups = random.permutation(np.arange(stocks) % GROUPS)
+    ways = random.permuted(np.tile(np.repeat((0.003, 0.0, -0.003), (3, 4, 3)), (REBALANCED, 1)), axis=1)
+    leads = ways[_turns(random, REBALANCED, 12, 28)][:, groups]
+    yield from _days(daily_rebalancer.SYMBOLS, _stocks(random, groups) + (leads if edge else 0.0), random)
+
+
+def reversal(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of 50 stocks. The edge: a price leaves its path by 3 %, of which ten days later half is left."""
+    random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
+    groups = random.permutation(np.arange(stocks) % GROUPS)
+    away = _returning(random, stocks) if edge else 0.0
+    yield from _days(daily_rebalancer.SYMBOLS, _stocks(random, groups) + away, random)
+
+
+def pairs(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of 25 pairs of stocks. The edge: two of a pair drift 6 % apart and come back together."""
+    random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
+    places = random.permutation(stocks)
+    one, other = places[: stocks // 2], places[stocks // 2 :]
+    groups = np.empty(stocks, dtype=np.int64)
+    groups[one] = groups[other] = np.arange(stocks // 2)
+    returns = _stocks(random, groups)
+    if edge:
+        apart = _returning(random, stocks // 2)
+        returns[:, one] += apart
+        returns[:, other] -= apart
+    yield from _days(daily_rebalancer.SYMBOLS, returns, random)
+
+
+def _stocks(random: np.random.Generator, groups: NDArray[np.int64]) -> Returns:
+    """Return days of stocks that move with the market, with their group and alone, float64 (sessions, stocks)."""
+    market = random.normal(0.0003, 0.006, (REBALANCED, 1))
+    together = random.normal(0.0, 0.003, (REBALANCED, int(groups.max()) + 1))[:, groups]
+    return market + together + random.normal(0.0, 0.008, (REBALANCED, len(groups)))
+
+
+def _returning(random: np.random.Generator, count: int) -> Returns:
+    """Return how far `count` prices move as they leave their path and return to it, float64 (sessions, count)."""
+    shocks = random.normal(0.0, AWAY * np.sqrt(1.0 - KEPT**2), (REBALANCED, count))
+    away = np.zeros((REBALANCED + 1, count))
+    for day in range(REBALANCED):
+        away[day + 1] = KEPT * away[day] + shocks[day]
+    return np.diff(away, axis=0)
+
+
 def switched(seed: int, edge: bool) -> Iterator[Bar]:
     """Yield days of three funds. The edge: one leads the others for 8 to 16 sessions, then the next in turn."""
     random, funds = np.random.default_rng(seed), len(regime_switcher.SYMBOLS)
@@ -94,6 +144,9 @@ def forecast(seed: int, edge: bool) -> Iterator[Bar]:
 MARKETS: Mapping[str, Callable[[int, bool], Iterator[Bar]]] = {
     "option_scalper": scalped,
     "daily_rebalancer": rebalanced,
+    "daily_rebalancer/leaders": leaders,
+    "daily_rebalancer/reversal": reversal,
+    "daily_rebalancer/pairs": pairs,
     "regime_switcher": switched,
     "forecast_ensemble": forecast,
     "online_dqn": learned,

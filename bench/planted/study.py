@@ -28,12 +28,15 @@ from typing import Any
 import msgspec
 import numpy as np
 from scipy.stats import t
+from torch import Tensor
 
 from bench.planted.markets import FORECAST, MARKETS, write
 from bench.training.resumed import OtherStudy, resumed
 from bench.training.train_work import apart, progress
+from strategies.daily_rebalancer import INDICATORS
 from strategies.online_dqn.state_vector import read_file
 from training.cli.learn.lesson import MODEL, RULES
+from training.desks.daily.networks.rebalancer import columns_of
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.online.kind import OnlinePlan
@@ -41,6 +44,7 @@ from training.desks.online.network import COLD_PRESETS
 from training.evidence.findings import Findings
 from training.rl.dimensions import with_values
 from training.rl.presets import Practice
+from training.runs.prepared import prepare
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
 
@@ -51,13 +55,13 @@ SHIPPED, SHORT, QUICK = "shipped", "short", "quick"
 NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
 
 
-def settings_of(strategy: str, folder: Path, *, presets: str) -> Settings:
+def settings_of(market: str, folder: Path, *, presets: str) -> Settings:
     """How this market is trained: by the shipped versions' preset, or one of `SHORT` or `QUICK`."""
     bars, store = folder / "bars.csv", folder / "store"
-    found = (_SHIPPED if presets == SHIPPED else _SHORT)[strategy](bars, store)
+    found = (_SHIPPED if presets == SHIPPED else _SHORT)[market](bars, store)
     if presets == QUICK:
         found = replace(found, steps=min(found.steps, 8192))
-    seeds = {QUICK: 1, SHORT: SEEDS, SHIPPED: SEEDS_OF.get(strategy, SEEDS)}[presets]
+    seeds = {QUICK: 1, SHORT: SEEDS, SHIPPED: SEEDS_OF.get(market, SEEDS)}[presets]
     return replace(
         found, seeds=tuple(range(1, seeds + 1)), processes=1, run_folder=folder / "run", checkpoint_s=3600.0,
         allow_unproven=True,
@@ -71,6 +75,11 @@ def _shipped_scalper(bars: Path, store: Path) -> Settings:
 def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="passive")
     return replace(asked, practice=Practice(over_market=True))
+
+
+def _shipped_shared(bars: Path, store: Path) -> Settings:
+    asked = settings_for("daily_rebalancer", bars, store, preset="shared")
+    return replace(asked, network="shared", practice=Practice(over_market=True))
 
 
 def _shipped_switcher(bars: Path, store: Path) -> Settings:
@@ -105,6 +114,13 @@ def _rebalancer(bars: Path, store: Path) -> Settings:
     )  # fmt: skip
 
 
+def _shared(bars: Path, store: Path) -> Settings:
+    return replace(
+        _shipped_shared(bars, store), train_sessions=2000, validate_sessions=252,
+        test_sessions=504, purge_sessions=5,
+    )  # fmt: skip
+
+
 def _switcher(bars: Path, store: Path) -> Settings:
     asked = settings_for("regime_switcher", bars, store)
     changes = {"environments": 64, "batch": 512, "learning_rate": 2e-3, "entropy": 0.002}
@@ -134,9 +150,13 @@ def _online(bars: Path, store: Path) -> Settings:
     )  # fmt: skip
 
 
+ACROSS = {"daily_rebalancer/leaders": 1.0, "daily_rebalancer/reversal": -1.0, "daily_rebalancer/pairs": -1.0}
+"""Markets with an edge across stocks: which way a stock goes that is above its 20 days' mean more than the others."""
+STEEP = 20.0  # a stock that is 5 % above the others' mean gets a whole unit
 _SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
     "option_scalper": _shipped_scalper,
     "daily_rebalancer": _shipped_rebalancer,
+    **dict.fromkeys(ACROSS, _shipped_shared),
     "regime_switcher": _shipped_switcher,
     "forecast_ensemble": _shipped_forecaster,
     "online_dqn": _shipped_online,
@@ -144,25 +164,54 @@ _SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
 _SHORT: dict[str, Callable[[Path, Path], Settings]] = {
     "option_scalper": _scalper,
     "daily_rebalancer": _rebalancer,
+    **dict.fromkeys(ACROSS, _shared),
     "regime_switcher": _switcher,
     "forecast_ensemble": _forecaster,
     "online_dqn": _online,
 }
 
 
-def trained(strategy: str, kind: str, seed: int, presets: str) -> dict[str, Any]:
+def rule_lead(market: str, asked: Settings) -> float | None:
+    """What the known rule earns more than buy and hold in a session of the test, as a part of the account before it.
+
+    It answers with orders of the strategy: buy for one unit at most, or sell a part. None where no rule is known.
+    """
+    if market not in ACROSS:
+        return None
+    task = prepare((asked, Path(), ""))
+    span = task.span(task.folds[-1].test)
+
+    def rule(observations: Tensor) -> Tensor:
+        at = columns_of(observations)
+        averages = observations[:, at.indicators][:, INDICATORS.index("sma20") :: len(INDICATORS)]
+        above = observations[:, at.closes] / averages - 1.0
+        return (ACROSS[market] * STEEP * (above - above.mean(dim=1, keepdim=True))).clamp(-1.0, 1.0)
+
+    data: Any = task.data
+    played = data.evaluator(span, "cpu")(rule)
+    _, held = data.held(data.desk(span))
+    leads = [
+        one.pnl_usd / one.capital_usd - other.pnl_usd / other.capital_usd
+        for one, other in zip(played, held, strict=True)
+    ]
+    return float(np.mean(leads))
+
+
+def trained(market: str, kind: str, seed: int, presets: str) -> dict[str, Any]:
     """Train one market, and return what its report says."""
     began, core = time.perf_counter(), sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as home, Path(os.devnull).open("w", encoding="utf-8") as nothing:
         folder = Path(home)
-        write(strategy, folder / "bars.csv", seed, edge=kind == "edge")
-        settings = settings_of(strategy, folder, presets=presets)
+        write(market, folder / "bars.csv", seed, edge=kind == "edge")
+        settings = settings_of(market, folder, presets=presets)
         with redirect_stderr(nothing):
             found = train_and_export(settings, lambda _: None).findings
+            rule = rule_lead(market, settings)
     core_s = sum(os.times()[:4]) - core  # of this process and of those that it waited for
     seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(core_s, 1)}
     return {
         **figures(found),
+        "rule": rule,
         "preset": settings.preset or f"{settings.base or next(iter(settings.kind.presets))}, changed",
         **seconds,
     }

@@ -153,7 +153,8 @@ class Basket:
     before_open_min: Annotated[int, Ge(3), Le(240)] = 15  # when one that decides after the close sends its sells
     auction: bool = True  # sells decided after the close go into the opening auction
     shares_per_unit: Annotated[int, Ge(1)] = 100  # one unit of a continuous action (daily_rebalancer)
-    notional_per_unit_usd: Usd = Decimal(0)  # the same in USD; 0: by shares
+    notional_per_unit_usd: Usd = Decimal(0)  # the same in USD; 0: by `equity_per_unit`
+    equity_per_unit: Annotated[float, Ge(0), Le(1)] = 0.0  # the same as a part of the equity; 0: by shares
     band: Annotated[float, Ge(0), Lt(1)] = 0.0  # a weight that would change by less stays
     weight_max: Annotated[float, Gt(0), Le(1)] = 1.0  # the most a strategy that sizes by weights wants of one symbol
     price_slack: Annotated[float, Ge(0), Lt(1)] = 0.002  # limit = ask x (1 + slack), bid x (1 - slack)

@@ -21,6 +21,10 @@ TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
 """Of `Trading`: sizes, contracts, orders, gates, baskets, costs; not those of broker, exploration and serving."""
 
 
+LATER = frozenset({"equity_per_unit"})
+"""Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
+
+
 def trading_for(strategy: str) -> Trading:
     """Return the default trading rules of a strategy. `ValueError` for an unknown name."""
     rules = Trading()
@@ -76,10 +80,14 @@ def other_rules(rules: Mapping[str, str], trading: Trading) -> str:
 
 
 def _values(table: Any) -> list[tuple[str, str]]:
-    """The keys and values of a table. Those of an overlay that is off are left out: they change nothing."""
+    """The keys and values of a table, but those that change nothing: of an overlay that is off, and `LATER` ones."""
     off = isinstance(table, Basket) and not table.volatility_target
-    names = [field.name for field in fields(table) if not (off and field.name.startswith("volatility_"))]
-    return [(name, _text(getattr(table, name))) for name in names]
+    return [
+        (field.name, _text(getattr(table, field.name)))
+        for field in fields(table)
+        if not (off and field.name.startswith("volatility_"))
+        and (field.name not in LATER or getattr(table, field.name) != field.default)
+    ]
 
 
 def _text(value: Any) -> str:

@@ -21,8 +21,7 @@ from strategies.kit.contract import Spec
 from strategies.online_dqn.state_vector import shipped
 from strategies.registry import STRATEGIES, entry, strategy
 from training.desks.daily.markets import rebalancer, regime
-from training.desks.daily.networks.rebalancer import IDENTITY as OF_STOCKS
-from training.desks.daily.networks.rebalancer import LOG_STD, RebalancerActorCritic
+from training.desks.daily.networks.rebalancer import FEATURES, LOG_STD, UNITS, RebalancerActorCritic, SharedActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.forecast import graph, market
 from training.desks.online.network import COLD_PRESETS, SCALE, network_of
@@ -30,6 +29,7 @@ from training.desks.scalper import market as options
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic, parameter_count
 from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.online.reward import DEFAULT
+from training.rl.layers import Scaling
 
 PAGES = Path(__file__).resolve().parents[1] / "strategies"
 BEGIN, END = "<!-- from the code: docs/site/strategy_pages.py -->", "<!-- end -->"
@@ -205,11 +205,14 @@ def _of_forecast() -> list[tuple[str, int]]:
 
 
 def _of_rebalancer() -> list[tuple[str, int]]:
-    net = RebalancerActorCritic(OF_STOCKS, 0)
+    net = RebalancerActorCritic(Scaling.identity(daily_rebalancer.WIDTH), 0)
     own = net.log_std.numel()
+    shared = SharedActorCritic(Scaling.identity(FEATURES), 0, daily_rebalancer.STOCKS)
+    each = f"{FEATURES} → {UNITS} → {UNITS} → 1 of each stock, beside the mean of all"
     return [
-        ("actor 803 → 64 → 64 → 50 and critic 803 → 64 → 64 → 1", _count(net) - own),
-        (f"logarithms of the deviations, which begin at {LOG_STD}", own),
+        ("`mlp`: actor 803 → 64 → 64 → 50 and critic 803 → 64 → 64 → 1", _count(net) - own),
+        (f"`mlp`: logarithms of the deviations, which begin at {LOG_STD}", own),
+        (f"`shared`: actor and critic {each}, for 5 to 100 stocks, and one logarithm", _count(shared)),
     ]
 
 
@@ -237,8 +240,9 @@ _EARNS: dict[str, Callable[[], str]] = {
         f"{options.PNL_WEIGHT:g} x realised P&L / capital + Φ(after). Costs are in equity and P&L."
     ),
     "daily_rebalancer": lambda: (
-        f"Change of the portfolio's value x {rebalancer.REWARD:g}. Costs leave the cash, so they are in that change, "
-        "once."
+        f"`mlp`: change of the portfolio's value x {rebalancer.REWARD:g}. Costs leave the cash, so they are in that "
+        "change, once. `shared`: of each stock its own part of that change, over an equal part of the value, x "
+        f"{rebalancer.EACH:g}. Where a unit is a part of the equity, the change is on the contract's capital."
     ),
     "regime_switcher": lambda: (
         "The portfolio's gross return less that of equal weights of the three funds, less "
@@ -274,7 +278,6 @@ def _costs(name: str) -> list[tuple[str, str]]:
             ("volatility of prices", f"{volatility}, at least {_percent(paper.volatility_floor)}, fixed at the open"),
             ("paper cash, USD", f"{paper.cash_usd:,}"),
         ]
-    unit = rules.basket.notional_per_unit_usd
     rows = [
         ("a trade", f"{_percent(float(paper.share_cost_rate), 2)} of its value"),
         ("a buy that waits", f"{_percent(float(paper.share_wait_rate), 2)} above the price"),
@@ -285,7 +288,10 @@ def _costs(name: str) -> list[tuple[str, str]]:
     if rules.basket.band:
         rows.append(("a change of weight that is not traded", f"below {_percent(rules.basket.band)}"))
     if name == daily_rebalancer.SPEC.name:
-        rows.append(("an action of 1", f"{unit:,} USD of the stock (0: {rules.basket.shares_per_unit} shares)"))
+        usd, part = rules.basket.notional_per_unit_usd, rules.basket.equity_per_unit
+        words = f"{_percent(part)} of the equity" if part else f"{rules.basket.shares_per_unit} shares"
+        words = f"{usd:,} USD" if usd else words
+        rows.append(("an action of 1", f"{words} of the stock"))
     return rows
 
 

@@ -179,8 +179,8 @@ class DailySpec(Spec, frozen=True):
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
-    One unit of a continuous action is `shares_per_unit` shares, or shares for `notional_per_unit` USD where that is
-    not 0. A weight that would change by less than `band` stays as it is; none is wanted above `weight_max`.
+    One unit of a continuous action is `shares_per_unit` shares, or shares for `unit_usd` where that is not 0. A weight
+    that would change by less than `band` stays as it is; none is wanted above `weight_max`.
     """
 
     cash: float  # USD
@@ -188,11 +188,17 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[int, ...]
     prices: tuple[float, ...]  # USD a share, the last known; 0.0 where none is
     shares_per_unit: int = 100
-    notional_per_unit: float = 0.0
+    notional_per_unit: float = 0.0  # USD
     band: float = 0.0
     weight_max: float = 1.0
     costs: tuple[float, ...] = ()  # USD, average price paid for a share of what is held; 0.0 where nothing is
     opened_ns: tuple[int, ...] = ()  # when what is held was first filled; 0 where nothing is
+    equity_per_unit: float = 0.0  # part of the equity; counts where `notional_per_unit` is 0
+
+    @property
+    def unit_usd(self) -> float:
+        """USD of one unit of a continuous action; 0.0: it is counted in shares."""
+        return self.notional_per_unit or self.equity_per_unit * self.equity
 
 
 class View(msgspec.Struct, frozen=True, gc=False):

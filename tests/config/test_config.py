@@ -866,3 +866,11 @@ def test_a_strategy_that_serves_any_symbols_takes_them_from_the_configuration(
             load(write(tmp_path, f"[desk]\nsymbols = [{many}]\n"), chosen)
         monkeypatch.setenv("RLTRADER_DESK__SYMBOLS", "SPY,QQQ")
         assert load(None, chosen).desk.symbols == ("SPY", "QQQ")
+
+
+def test_a_strategy_of_so_many_stocks_takes_no_fewer(tmp_path: Path) -> None:
+    chosen = {"desk.strategy": "daily_rebalancer"}
+    five = write(tmp_path, '[desk]\nsymbols = ["SPY", "AAPL", "KO", "JPM", "XOM"]\n')
+    assert load(five, chosen).desk.symbols == ("SPY", "AAPL", "KO", "JPM", "XOM")
+    with pytest.raises(ConfigError, match=r"desk.symbols is .*: expected 5 to 100 stocks"):
+        load(write(tmp_path, '[desk]\nsymbols = ["SPY", "AAPL", "KO", "JPM"]\n'), chosen)

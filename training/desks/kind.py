@@ -80,6 +80,7 @@ class EnvSettings:
     discount: float
     device: str
     practice: Practice = AS_THE_DESK
+    each: bool = False  # a reward of each action: for a network that judges each (`training.rl.protocols.Network`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +371,7 @@ class Passive:
 
     words: str  # what it does
     layer: str = ""  # the last one of a learner, by its name
-    biases: tuple[float, ...] = ()
+    biases: tuple[float, ...] = ()  # one for all answers, or one for each
     of: Callable[[nn.Module], nn.Module] | None = None
     rule: Callable[[Trading], nn.Module] | None = None  # under a desk's rules
     variant: str = ""  # that it plays by; "": the one of what is trained

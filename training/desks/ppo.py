@@ -41,14 +41,14 @@ from training.desks.kind import (
 from training.desks.trial import Diverged, News, Request, Trained
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
 from training.rl.pool import Stopped
-from training.rl.ppo import Trainer
+from training.rl.ppo import Trainer, actions_judged
 from training.rl.presets import EVERYWHERE
 from training.rl.protocols import Environment
 from training.study.folds import Cut, HistoryError, YearSplit, by_years, last_fold, walk
 from training.study.progress import phase
 from training.study.study import Fold, PlayResult, SessionResult, ValidationCheck
 
-CHECKS = 40  # at most about as many looks at the validation sessions
+CHECKS = 40  # looks at the validation sessions, where a strategy states no other number
 CHECK_UPDATES = 2  # at least as many updates between two of them
 GO, SAVE, STOP = 0, 1, 2
 ALL_BUT_LOST = -1.0 + 1e-9  # of which a logarithm exists
@@ -82,6 +82,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
 
     read: Callable[[Path, Trading], PpoData]
     quoted: Callable[[Path, Trading, QuoteSource], PpoData] | None = None  # `read` with recorded option quotes
+    looks: int = CHECKS  # at most about as many at the validation sessions
     starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     split: YearSplit | None = None
     open_universe: bool = False  # `read` is of the symbols that were asked for
@@ -150,7 +151,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
             Diverged: a loss or a gradient was not finite; the last checkpoint stays as it is.
             OSError: a checkpoint could not be written; the one before it stays.
         """
-        return _trained(task, fold, (task.request.starts or self.starts) if fold.validate else 1)
+        return _trained(task, fold, (task.request.starts or self.starts) if fold.validate else 1, self.looks)
 
     def learner(self, data: PpoData, network: str, seed: int, train: Sequence[str], /) -> Learner:
         """See `Procedure`."""
@@ -214,10 +215,10 @@ def spans_before(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...
     return tuple(Fold(first.train[: train - s], tuple(dates[begin - s : begin - s + size]), ()) for s in shifts)
 
 
-def _trained(task: Task[PpoData, Coefficients], fold: Fold, starts: int) -> Trained:
+def _trained(task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: int) -> Trained:
     began = time.monotonic()
     group, request, control = task.group, task.request, task.control
-    run = _TrialRun(task, fold, starts)
+    run = _TrialRun(task, fold, starts, looks)
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
@@ -284,7 +285,7 @@ class _Best:
 class _TrialRun:
     """One trial under way in one process of a group."""
 
-    def __init__(self, task: Task[PpoData, Coefficients], fold: Fold, starts: int) -> None:
+    def __init__(self, task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: int) -> None:
         group, request, data = task.group, task.request, task.data
         self._group, self._request, self._data, self._keeper = group, request, data, task.keeper
         self._network = data.network(request.network, request.seed, fold.train)
@@ -297,7 +298,7 @@ class _TrialRun:
             self.trainer.load_state_dict(kept["team"][group.rank])
             self.best.load_state_dict(kept["best"])
         self._began = self.steps
-        self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
+        self._every = max(CHECK_UPDATES, self.trainer.total_updates // looks)
         looked_at = Span(fold.validate, request.reward, task.trading, request.burn_in)
         later = [] if group.rank else later_starts(fold.validate, starts)
         self._evaluator = None if group.rank or not fold.validate else data.evaluator(looked_at, request.device)
@@ -417,7 +418,10 @@ def _trainer(task: Task[PpoData, Coefficients], span: Span, network: Learner) ->
     share, seed = c.environments // group.size, request.seed * group.size + group.rank
     return Trainer(
         network,
-        task.data.environment(span, EnvSettings(share, seed, c.discount, request.device, request.practice)),
+        task.data.environment(
+            span,
+            EnvSettings(share, seed, c.discount, request.device, request.practice, bool(actions_judged(network))),
+        ),
         replace(c, environments=share, batch=c.batch // group.size),
         total_steps=-(-request.steps // group.size),
         seed=seed,

@@ -38,12 +38,15 @@ def within_bounds(actions: Tensor) -> Tensor:
     return actions.clamp(-1.0, 1.0) if actions.is_floating_point() else actions
 
 
-def sample(outputs: Tensor, log_std: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(
+    outputs: Tensor, log_std: Tensor | None, generator: torch.Generator, *, each: bool = False
+) -> tuple[Tensor, Tensor]:
     """Actions drawn by `generator`, int64 (n,) or float32 (n, actions) not clipped, and their log-probabilities (n,).
 
     Args:
         outputs: float32 (n, actions), logits, or the means of normal distributions.
         log_std: float32 (actions,); None: `outputs` are logits.
+        each: of numbers, a log-probability of each action, (n, actions), not of all together.
     """
     if log_std is None:
         log_all = torch.log_softmax(outputs, dim=-1)
@@ -52,11 +55,11 @@ def sample(outputs: Tensor, log_std: Tensor | None, generator: torch.Generator) 
         return taken.squeeze(1), log_all.gather(1, taken).squeeze(1)
     noise = torch.randn(outputs.shape, generator=generator, device=outputs.device)
     actions = torch.addcmul(outputs, noise, log_std.exp())
-    return actions, evaluate(outputs, log_std, actions)[0]  # of what is stored, as training will find it
+    return actions, evaluate(outputs, log_std, actions, each=each)[0]  # of what is stored, as training will find it
 
 
-def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (rows,) of actions drawn before, and the mean entropy, () in nats.
+def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor, *, each: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows,) of actions drawn before, of `each` (rows, actions); the mean entropy, () in nats.
 
     For numbers the density of independent normal distributions, log p = -sum((z^2 / 2 + log std + log(2 pi) / 2)) with
     z = (action - mean) / std, and H = sum(log std + (1 + log(2 pi)) / 2).
@@ -67,5 +70,7 @@ def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[
         return log_taken, -(log_all.exp() * log_all).sum(dim=0).mean()
     spread, count = log_std.sum(), log_std.shape[0]
     errors = (actions - outputs) * torch.exp(-log_std)
+    if each:
+        return -0.5 * errors.square() - (log_std + LOG_ROOT_TWO_PI), spread + count * (0.5 + LOG_ROOT_TWO_PI)
     squares = errors.square().sum(dim=1)
     return -0.5 * squares - (spread + count * LOG_ROOT_TWO_PI), spread + count * (0.5 + LOG_ROOT_TWO_PI)

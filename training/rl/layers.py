@@ -52,7 +52,8 @@ def start_linear(network: nn.Module, gains: Mapping[nn.Module, float], generator
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

@@ -35,12 +35,14 @@ def generalized_advantages(
     """Advantages by [2], equation 16: A_t = d_t + (discount x lambda) A_{t+1}, d_t = r_t + discount V_{t+1} - V_t.
 
     Args:
-        rewards, values: float32 (steps, environments).
+        rewards, values: float32 (steps, environments), or (steps, environments, actions) where each action has its own.
         ends: bool (steps, environments), true where the step ended its episode, so nothing follows it (the value after
             a time limit is part of its reward).
-        last_values: float32 (environments,), the critic's value after the last step.
+        last_values: float32 (environments,) or (environments, actions), the critic's value after the last step.
     """
     goes_on = (~ends).to(rewards.dtype)
+    if rewards.dim() > ends.dim():
+        goes_on = goes_on.unsqueeze(-1)
     following = torch.cat([values[1:], last_values.unsqueeze(0)])
     result = torch.addcmul(rewards - values, following, goes_on, value=discount)  # d_t
     decay = goes_on * (discount * gae_lambda)
@@ -54,15 +56,16 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """The loss to descend and its figures, float32 (6,): the first six of `FIGURES`.
 
-    Clipped surrogate of [1], equation 7; value error as the mean square, where `value_clip` is set that of the clipped
-    value as in [4]; the sum policy - entropy x H + value x error of [1], equation 9. The network runs in `precision`,
-    what follows in float32.
+    Clipped surrogate of [1], equation 7, of each action where each has its own advantage; value error as the mean
+    square, where `value_clip` is set that of the clipped value as in [4]; the sum policy - entropy x H + value x error
+    of [1], equation 9. The network runs in `precision`, what follows in float32.
     """
     c = coefficients
     with _autocast(batch.observations.device, precision):
         outputs, values = _evaluate(network, batch)
     values = values.float()
-    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions)
+    each = batch.log_probabilities.dim() > 1
+    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions, each=each)
     log_ratio = log_taken - batch.log_probabilities
     ratio = log_ratio.exp()
     advantages = batch.advantages
@@ -79,6 +82,20 @@ def losses(
         clip_fraction = ((ratio - 1.0).abs() > c.clip).float().mean()
         figures = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction, loss])
     return loss, figures
+
+
+def actions_judged(network: object) -> tuple[int, ...]:
+    """How many numbers a network answers with that judges each of them; () for one that judges all together.
+
+    Raises:
+        TypeError: it judges each and has no `log_std`: a choice is one action.
+    """
+    if not getattr(network, "each", False):
+        return ()
+    log_std = log_deviations(network)
+    if log_std is None:
+        raise TypeError("the network judges each of its numbers and has no log_std: give it one, or each = False")
+    return (log_std.shape[0],)
 
 
 def make_deterministic(threads: int = 1) -> None:
@@ -130,6 +147,7 @@ class Trainer:
         self.gradient_steps = 0
         self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
         self._carrying = network if isinstance(network, CarryingNetwork) else None
+        self._judged = actions_judged(network)
         self._sequence = c.sequence if self._carrying else 1
         check_coefficients(c, self._sequence, precision)
         self._device = torch.device(device)
@@ -233,7 +251,7 @@ class Trainer:
         """One rollout, and float32 (2,): the mean reward of a step and the critic's explained variance."""
         c = self.coefficients
         shape = (c.rollout_steps, c.environments)
-        rewards, values = torch.empty((2, *shape), device=self._device)
+        rewards, values = torch.empty((2, *shape, *self._judged), device=self._device)
         ends = torch.empty(shape, dtype=torch.bool, device=self._device)
         prepared = self._prepare(self.environment.observe())
         rollout = self._storage(prepared)
@@ -246,7 +264,9 @@ class Trainer:
                     segments = index // self._sequence * c.environments
                     rollout.hidden[segments : segments + c.environments] = self._hidden
             outputs, values[index], following = self._forward(prepared, self._hidden)
-            taken, rollout.log_probabilities[now] = sample(outputs, log_deviations(self.network), self._generator)
+            taken, rollout.log_probabilities[now] = sample(
+                outputs, log_deviations(self.network), self._generator, each=bool(self._judged)
+            )
             rollout.actions[now] = taken
             step = self.environment.step(within_bounds(rollout.actions[now]))
             rewards[index], ends[index] = self._rewards(step, following)
@@ -258,8 +278,8 @@ class Trainer:
         advantages = generalized_advantages(
             rewards, values, ends, last_values, discount=c.discount, gae_lambda=c.gae_lambda
         )
-        rollout.advantages.copy_(advantages.flatten())
-        rollout.values.copy_(values.flatten())
+        rollout.advantages.copy_(advantages.flatten(0, 1))
+        rollout.values.copy_(values.flatten(0, 1))
         torch.add(rollout.advantages, rollout.values, out=rollout.returns)  # the TD(lambda) target: [3] detail 5, [4]
         unexplained = advantages.var() / rollout.returns.var().clamp_min(1e-12)
         return rollout, torch.stack([rewards.mean(), 1.0 - unexplained])
@@ -289,6 +309,8 @@ class Trainer:
             raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
         values = self._forward(self._prepare(step.last), following)[1]
         cut = step.truncated & ~step.terminals
+        if self._judged:
+            cut = cut.unsqueeze(-1)
         return step.rewards + torch.where(cut, self.coefficients.discount * values, 0.0), ends
 
     def _storage(self, prepared: Tensor) -> Batch:
@@ -299,7 +321,7 @@ class Trainer:
                 f"{prepared.shape[0]} environments are observed: expected coefficients.environments, {count}"
             )
         if self._rollout is None:
-            room, hidden = torch.empty((4, rows), device=self._device), self._hidden
+            room, hidden = torch.empty((4, rows, *self._judged), device=self._device), self._hidden
             self._rollout = Batch(
                 prepared.new_empty((rows, *prepared.shape[1:])),
                 room_for_actions(rows, log_deviations(self.network), self._device),

@@ -14,7 +14,7 @@ from torch import Tensor
 class Step(NamedTuple):
     """What a step of `n` environments brought. Where an episode ended both ways at once, the true end counts."""
 
-    rewards: Tensor  # float32 (n,)
+    rewards: Tensor  # float32 (n,); (n, actions) for a network that judges each action: see `Network`
     terminals: Tensor  # bool (n,): true ends, nothing follows
     truncated: Tensor | None = (
         None  # bool (n,): a time limit, the value of `last` is bootstrapped; None: there are none
@@ -43,14 +43,16 @@ class Network(Protocol):
     """An `nn.Module` whose answer depends on one observation alone.
 
     With a parameter `log_std`, float32 (actions,), what is called logits here are the means of normal distributions
-    with that logarithm of their standard deviations (`training.rl.distributions`).
+    with that logarithm of their standard deviations (`training.rl.distributions`). Where an attribute `each` is true it
+    judges each of its numbers by a reward of that number's own: its values, and the environment's rewards, have the
+    shape (batch, actions).
     """
 
     def prepare(self, observations: Tensor) -> Tensor:
         """What does not change in training (scaling), once for each observation; (n, *shape) to (n, *prepared)."""
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (batch, actions) and values (batch,)."""
+        """Logits (batch, actions) and values (batch,), or (batch, actions)."""
 
 
 @runtime_checkable
@@ -79,7 +81,8 @@ class Batch:
     """Transitions of a rollout or a minibatch. `log_probabilities` and `values` are those at the time of acting.
 
     A rollout's rows are steps x environments, flattened. With a carried state a minibatch's rows are steps x segments,
-    flattened; `hidden` is each segment's state before its first step, `starts` is true where an episode began.
+    flattened; `hidden` is each segment's state before its first step, `starts` is true where an episode began. Of a
+    network that judges each action, all but `observations` have the shape (rows, actions).
     """
 
     observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)

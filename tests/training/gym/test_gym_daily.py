@@ -163,7 +163,7 @@ def test_splits_are_those_of_our_own_training(files: dict[str, Path]) -> None:
 def test_what_is_unknown_is_named_with_what_is_known(files: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="split is 'training', expected one of train, validate, test"):
         funds_env(files[FUNDS], "training")
-    with pytest.raises(ValueError, match="called 'potential': expected shares, notional for daily_rebalancer"):
+    with pytest.raises(ValueError, match="called 'potential': expected shares, notional, account for daily_rebalancer"):
         stocks_env(files[STOCKS], variant="potential")
     with pytest.raises(ValueError, match=r"session is '2001-01-01'; expected one from .*: see env.sessions"):
         _single(FUNDS, files).reset(options={"session": "2001-01-01"})

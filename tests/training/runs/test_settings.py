@@ -76,8 +76,12 @@ def test_the_command_names_every_bars_file_in_its_order() -> None:
 
 def test_the_ablation_trains_the_other_variants_too() -> None:
     settings = given("--reward", "notional", "--ablation")
-    assert settings.rewards == ("notional", "shares")
-    assert [request.name for request in requests_of(settings)] == ["fold1-notional-seed1", "fold1-shares-seed1"]
+    assert settings.rewards == ("notional", "shares", "account")
+    assert [request.name for request in requests_of(settings)] == [
+        "fold1-notional-seed1",
+        "fold1-shares-seed1",
+        "fold1-account-seed1",
+    ]
     assert settings.command().endswith("--reward notional --ablation")
 
 
@@ -99,11 +103,13 @@ def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: P
 
 
 def test_what_a_strategy_does_not_have_is_refused_with_what_it_has() -> None:
-    with pytest.raises(ValueError, match=r"the preset is called 'regime': expected finrl, wide, passive for daily_reb"):
+    with pytest.raises(
+        ValueError, match=r"the preset is called 'regime': expected finrl, wide, passive, shared for daily"
+    ):
         kind("daily_rebalancer").preset("regime")
     with pytest.raises(ValueError, match=r"the reward is called 'potential': expected alpha for regime_switcher"):
         kind("regime_switcher").check(("potential",), "gru")
-    with pytest.raises(ValueError, match=r"the network is called 'lstm': expected mlp for daily_rebalancer"):
+    with pytest.raises(ValueError, match=r"the network is called 'lstm': expected mlp, shared for daily_rebalancer"):
         kind("daily_rebalancer").check(("shares",), "lstm")
     with pytest.raises(ValueError, match=r"did you mean 'regime_switcher'"):
         kind("regime_switchr")

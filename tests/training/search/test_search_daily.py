@@ -142,7 +142,7 @@ def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--network", "gru"], "the network is called 'gru': expected mlp for daily_rebalancer"),
+        (["--network", "gru"], "the network is called 'gru': expected mlp, shared for daily_rebalancer"),
         (["--reward", "potential"], "the reward is called 'potential': expected shares, notional for daily_rebalancer"),
         (["--preset", "regime"], "the preset is called 'regime': expected"),
     ],

@@ -67,3 +67,20 @@ def test_planted_trends_are_of_bounded_length_and_to_hold_a_stock_earns_nothing(
     assert np.percentile(np.diff(turns), 90) <= 45
     assert 60 <= len(turns) <= 200  # 3,270 / 30 would be 109
     assert np.corrcoef(returns[0], returns[3])[0, 1] < -0.2  # the other half goes the opposite way
+
+
+@pytest.mark.parametrize(("market", "way"), [("leaders", 1.0), ("reversal", -1.0), ("pairs", -1.0)])
+def test_an_edge_across_stocks_is_known_by_each_stock_s_way_from_its_average(market: str, way: float) -> None:
+    """The lead over the others in the next session, by how far a stock is from its mean of 20 sessions."""
+    slopes = []
+    for edge in (True, False):
+        bars: dict[str, list[float]] = {}
+        for bar in MARKETS[f"daily_rebalancer/{market}"](1, edge):
+            bars.setdefault(bar.symbol, []).append(bar.close)
+        closes = np.log(np.array(list(bars.values())))
+        means = np.stack([closes[:, day - 19 : day + 1].mean(axis=1) for day in range(19, closes.shape[1] - 1)], axis=1)
+        away, ahead = closes[:, 19:-1] - means, np.diff(closes, axis=1)[:, 19:]
+        pair = [each - each.mean(axis=0) for each in (away, ahead)]
+        slopes.append(way * float(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1]))
+    assert slopes[0] > 0.04
+    assert abs(slopes[1]) < 0.01

@@ -75,7 +75,7 @@ class Episodes(ABC):
         over = self._day > self._last - self._first
         if self._course.episode is not None:
             over |= self._age >= self._course.episode
-        terminals = torch.zeros_like(rewards, dtype=torch.bool)
+        terminals = torch.zeros(len(rewards), dtype=torch.bool, device=rewards.device)
         if self._looks and not bool(over.any()):
             return Step(rewards, terminals)
         last = self.observe()

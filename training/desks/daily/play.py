@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
-from strategies import daily_rebalancer
 from strategies.regime_switcher import HIDDEN, HOLD, SPEC
 from training.data.daily_table import DailyTable
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
+from training.desks.daily.networks.rebalancer import columns_of
 from training.desks.daily.share_accounts import ShareAccounts
 from training.evaluate.days import SESSION_MIN
 from training.evaluate.machine import Player
-from training.evaluate.players import choosing, constant, one_hot
+from training.evaluate.players import choosing, one_hot
 from training.study.study import SessionResult
 
 Rebalancer = Callable[[Tensor], Tensor]
@@ -104,8 +104,9 @@ class StartingRegime:
         return logits, after
 
 
-flat: Player = constant([0.0] * len(daily_rebalancer.SPEC.actions))
-"""The rebalancer that never trades."""
+def flat(observations: Tensor) -> Tensor:
+    """Actions of the rebalancer that never trades, float32 (n, stocks): zeros."""
+    return torch.zeros(len(observations), columns_of(observations).stocks)
 
 
 class RandomRebalancer:
@@ -117,7 +118,8 @@ class RandomRebalancer:
 
     def __call__(self, observations: Tensor) -> Tensor:
         """Actions, float32 (n, 50)."""
-        action, chance = torch.rand(2, observations.shape[0], 50, generator=self._generator)
+        shape = (2, observations.shape[0], columns_of(observations).stocks)
+        action, chance = torch.rand(shape, generator=self._generator)
         return torch.where(chance < self._moves, action * 2.0 - 1.0, 0.0)
 
 

@@ -7,19 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
-from training.desks.daily.markets.rebalancer import NOTIONAL, VARIANTS, RebalancerMarket, unit_usd
-from training.desks.daily.networks.rebalancer import IDENTITY, EqualMoney, RebalancerActorCritic, fit_scaling
+from training.desks.daily.markets.rebalancer import NOTIONAL, VARIANTS, RebalancerMarket, unit_rules
+from training.desks.daily.networks.rebalancer import (
+    EqualMoney,
+    Policy,
+    RebalancerActorCritic,
+    SharedActorCritic,
+    SharedPolicy,
+    columns_of,
+    fit_scaling,
+    fit_shared_scaling,
+)
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
+from training.rl.layers import Scaling
 from training.rl.presets import PASSIVE, Preset
 from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
 from training.study.study import Fold, PlayResult, SessionResult
@@ -29,11 +39,28 @@ SCALING_ROWS = 4096
 RANDOM_DRAWS = 1000  # traders behind the p-value
 BIAS = 1.0  # before the tanh: three quarters of a unit of every stock
 PURGE = daily_rebalancer.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
+LOOKS = 20  # at the validation sessions: each plays four accounts
 STARTS = 4  # accounts that look at a validation span: a portfolio depends on the day on which it began
+OF_POLICY = "policy."  # how the names of its weights begin
 SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
 
 
-NETWORKS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerActorCritic}
+MLP, SHARED = "mlp", "shared"
+
+
+def _mlp(seen: Tensor, seed: int) -> RebalancerActorCritic:
+    return RebalancerActorCritic(fit_scaling(seen), seed)
+
+
+def _shared(seen: Tensor, seed: int) -> SharedActorCritic:
+    return SharedActorCritic(fit_shared_scaling(seen), seed, columns_of(seen).stocks)
+
+
+NETWORKS: dict[str, Callable[[Tensor, int], RebalancerActorCritic | SharedActorCritic]] = {
+    MLP: _mlp,
+    SHARED: _shared,
+}
+"""Each makes a network of raw observations of the training sessions and a seed."""
 
 
 class RebalancerTaskData(DailyTaskData):
@@ -43,7 +70,7 @@ class RebalancerTaskData(DailyTaskData):
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
         """See `PpoData`; the scaling is that of accounts which trade at random on the training sessions."""
-        return NETWORKS[name](fit_scaling(torch.from_numpy(self._seen(train, SCALING_ROWS, SCALING_SEED))), seed)
+        return NETWORKS[name](torch.from_numpy(self._seen(train, SCALING_ROWS, SCALING_SEED)), seed)
 
     def environment(self, span: Span, settings: EnvSettings) -> RebalancerMarket:
         """See `PpoData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
@@ -59,6 +86,7 @@ class RebalancerTaskData(DailyTaskData):
             device=settings.device,
             draws=not settings.practice.fixed_start,
             practice=settings.practice,
+            each=settings.each,
         )
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
@@ -90,7 +118,7 @@ class RebalancerTaskData(DailyTaskData):
         return recorder.watched()
 
     def _seen(self, dates: Sequence[str], count: int, seed: int) -> Float32Array:
-        """`count` observations of accounts that trade at random on these sessions, float32 (count, 803)."""
+        """`count` observations of accounts that trade at random on these sessions, float32 (count, width)."""
         first, last = self.table.span(dates)
         accounts = min(SEEN_ACCOUNTS, count)
         market = RebalancerMarket(self.table, first, last, self.trading, count=accounts, seed=seed)
@@ -102,16 +130,20 @@ class RebalancerTaskData(DailyTaskData):
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = NETWORKS[network](IDENTITY, seed)
-    found.load_state_dict(weights)  # the scaling is among them
-    return found.eval().policy
+    del seed
+    scaling = Scaling.identity(len(weights["policy.mean"]))
+    found = SharedPolicy(scaling) if network == SHARED else Policy(scaling)
+    found.load_state_dict({name[len(OF_POLICY) :]: one for name, one in weights.items() if name.startswith(OF_POLICY)})
+    return found.eval()
 
 
 def _unit_of_action(span: Span) -> dict[str, str]:
     """What one unit of the policy's actions was in training."""
+    unit = unit_rules(span.trading.basket, span.variant)
     return {
-        "basket.shares_per_unit": str(span.trading.basket.shares_per_unit),
-        "basket.notional_per_unit_usd": str(unit_usd(span.trading, span.variant)),
+        "basket.shares_per_unit": str(unit.shares_per_unit),
+        "basket.notional_per_unit_usd": str(unit.notional_per_unit_usd),
+        "basket.equity_per_unit": str(unit.equity_per_unit),
     }
 
 
@@ -119,10 +151,9 @@ STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "trada
 """What is compared of the 50 stocks, pooled over them: all else is dollars or shares, whose level never comes back."""
 
 
-def _pooled(kind: str) -> Input:
+def _pooled(kind: str, symbols: Sequence[str], features: Sequence[str]) -> Input:
     """The columns of one indicator, all symbols together."""
-    features = daily_rebalancer.SPEC.features
-    names = {f"{kind} {symbol}" for symbol in daily_rebalancer.SYMBOLS}
+    names = {f"{kind} {symbol}" for symbol in symbols}
     return Input(kind, tuple(column for column, name in enumerate(features) if name in names))
 
 
@@ -146,6 +177,15 @@ PRESETS: Mapping[str, Preset] = {
         ),
         PASSIVE,
     ),
+    "shared": Preset(
+        "for the network of this name, from one that buys all stocks, each action judged by what its stock earns: 32 "
+        "environments of 32 steps, batch 128, 4 epochs, 1e-3: looks five sessions ahead",
+        65_536,
+        Coefficients(
+            learning_rate=1e-3, discount=0.8, gae_lambda=0.8, environments=32, rollout_steps=32, batch=128, epochs=4
+        ),
+        PASSIVE,
+    ),
 }
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
 norm 0.5, of which only the constant rate differs from our defaults. It leaves open how many environments share 2,048
@@ -155,39 +195,52 @@ limits how far an update moves fifty actions, so their number counts: 31 updates
 passive policy, 196 at 1e-3 end 2 to 14 away. A desk can sell on the next day what it bought, so a decision is judged by
 ten sessions: on planted markets one seed then leads by 0.11 to 0.13 % a session, at 0.99 and 0.95 by 0.05 %."""
 
-KIND = TrainingKind(
-    strategy=daily_rebalancer.SPEC.name,
-    networks=tuple(NETWORKS),
-    variants=VARIANTS,
-    presets=PRESETS,
-    baselines=baselines.REBALANCER_BASELINES,
-    reference=claims.REBALANCER,
-    procedure=Ppo(
-        lambda path, trading: RebalancerTaskData.read(daily_rebalancer.SPEC.name, path, trading),
-        starts=STARTS,
-        split=YearSplit((2010, 2019), (2020, 2020), (2021, 2022)),
-        practices=("permute", "universe", "fixed_start", "turnover", "over_market"),
-        ablations={
-            "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
-            "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
-            "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
-            "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
-            "band": Arm("a change worth less than 0.2 % of the equity is not traded", rules={"basket.band": "0.002"}),
-            "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
-        },
-    ),
-    policy=_policy,
-    inputs=tuple(map(_pooled, STATIONARY)),
-    before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
-    walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
-    passive=Passive(
-        "buys each of the 50 stocks for the same money, and holds them",
-        "policy.actor.4",
-        (BIAS,) * len(daily_rebalancer.SPEC.actions),
-        rule=lambda trading: EqualMoney(float(unit_usd(trading, NOTIONAL))),
-        variant=NOTIONAL,
-    ),
-    compounds=True,
-    imports=True,
-    rules=_unit_of_action,
-)
+
+ABLATIONS: Mapping[str, Arm] = {
+    "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
+    "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
+    "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
+    "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
+    "band": Arm("a change worth less than 0.2 % of the equity is not traded", rules={"basket.band": "0.002"}),
+    "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
+}
+
+
+def kind_of(symbols: tuple[str, ...]) -> TrainingKind:
+    """How it is trained on these stocks: `mlp` on any 50, `shared` on 5 to 100. `ValueError` for other numbers."""
+    spec = daily_rebalancer.spec_of(symbols)
+    return TrainingKind(
+        strategy=spec.name,
+        networks=tuple(NETWORKS) if len(symbols) == daily_rebalancer.STOCKS else (SHARED,),
+        variants=VARIANTS,
+        presets=PRESETS,
+        baselines=baselines.REBALANCER_BASELINES,
+        reference=claims.REBALANCER,
+        procedure=Ppo(
+            lambda path, trading: RebalancerTaskData.read(spec.name, path, trading, symbols),
+            open_universe=True,
+            starts=STARTS,
+            looks=LOOKS,
+            split=YearSplit((2010, 2019), (2020, 2020), (2021, 2022)),
+            practices=("permute", "universe", "fixed_start", "turnover", "over_market"),
+            ablations=ABLATIONS,
+        ),
+        policy=_policy,
+        inputs=tuple(_pooled(one, symbols, spec.features) for one in STATIONARY),
+        before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
+        walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
+        passive=Passive(
+            "buys each of its stocks for the same money, and holds them",
+            "policy.actor.4",
+            (BIAS,),
+            rule=lambda trading: EqualMoney(float(unit_rules(trading.basket, NOTIONAL).notional_per_unit_usd)),
+            variant=NOTIONAL,
+        ),
+        compounds=True,
+        imports=True,
+        rules=_unit_of_action,
+        with_symbols=kind_of,
+    )
+
+
+KIND = kind_of(daily_rebalancer.SYMBOLS)

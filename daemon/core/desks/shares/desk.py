@@ -196,6 +196,7 @@ def share_view(draft: Draft, now_ns: int) -> View:
         prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
         shares_per_unit=rules.shares_per_unit,
         notional_per_unit=float(rules.notional_per_unit_usd),
+        equity_per_unit=rules.equity_per_unit,
         band=rules.band,
         weight_max=rules.weight_max,
         costs=tuple(map(average_cost, held)),

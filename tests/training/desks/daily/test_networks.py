@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOCKS, TRADABLE, VALUE, WEEKDAY, WIDTH
-from training.desks.daily.networks.rebalancer import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
+from tests.support.models.torch_graph import graph_of
+from training.desks.daily.networks.rebalancer import CLIP, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
 from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.scalper.network import parameter_count
 from training.rl.coefficients import Coefficients
+from training.rl.layers import Scaling
 from training.rl.ppo import Trainer, make_deterministic
 from training.rl.protocols import CarryingNetwork, Network, Step
+
+IDENTITY = Scaling.identity(WIDTH)
 
 
 def _observations(rows: int, seed: int = 1) -> Tensor:
@@ -242,7 +244,7 @@ def test_both_policies_answer_alike_in_onnxruntime_and_the_memory_goes_on(tmp_pa
     switcher = RegimeActorCritic(seed=1, lacks=lacks)
     raw = _observations(4, seed=3)
     raw[1, 20], raw[1, 753 + 20], raw[2, VALUE] = 0.0, 0.0, 0.0
-    graph = _exported(rebalancer.policy, (raw,), ["observation"], ["logits"], tmp_path / "b.onnx")
+    graph = graph_of(rebalancer.policy, (raw,), ["observation"], ["logits"], tmp_path / "b.onnx")
     with torch.no_grad():
         expected = rebalancer.policy(raw)
     answer = graph.run(None, {"observation": raw.numpy()})[0]
@@ -250,7 +252,7 @@ def test_both_policies_answer_alike_in_onnxruntime_and_the_memory_goes_on(tmp_pa
     days = torch.randn(30, 3, 64, generator=torch.Generator().manual_seed(4))
     hidden = torch.zeros(3, 128)
     names = (["observation", "hidden"], ["logits", "next_hidden"])
-    session = _exported(switcher.policy, (days[0], hidden), *names, tmp_path / "c.onnx")
+    session = graph_of(switcher.policy, (days[0], hidden), *names, tmp_path / "c.onnx")
     carried = hidden.numpy()
     with torch.no_grad():
         for day in days:
@@ -265,29 +267,6 @@ def _decided(network: RebalancerActorCritic) -> None:
     last = network.policy.actor[-1]
     assert isinstance(last, nn.Linear)
     nn.init.normal_(last.weight, std=0.2, generator=torch.Generator().manual_seed(1))
-
-
-def _exported(
-    policy: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], path: Path
-) -> onnxruntime.InferenceSession:
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        program = torch.onnx.export(
-            policy.eval(),
-            example,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=tuple({0: batch} for _ in example),
-            opset_version=20,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _bytes(network: nn.Module) -> bytes:

@@ -128,7 +128,9 @@ class Ledger:
         prices = tuple(float(tick) / 10_000 for tick in table.close_ticks[day - 1])
         held = tuple(self.shares.values())
         unit = 10_000.0 if self.variant == "notional" else 0.0
-        portfolio = Portfolio(float(self.cash), float(self.equity(day - 1)), held, prices, 100, unit)
+        part = 0.01 if self.variant == "account" else 0.0
+        equity = float(self.equity(day - 1))
+        portfolio = Portfolio(float(self.cash), equity, held, prices, 100, unit, equity_per_unit=part)
         basket = basket_of(actions, table.tradable[day - 1].tolist(), portfolio)
         for leg in basket.legs:
             change, price = leg.goal - self.shares[leg.symbol], self.opened(day, leg.symbol)
@@ -157,7 +159,7 @@ class Ledger:
 @given(
     seed=st.integers(0, 2**31),
     cash=st.sampled_from(["900", "25000", "1000000"]),
-    variant=st.sampled_from(["shares", "notional"]),
+    variant=st.sampled_from(["shares", "notional", "account"]),
     missing=st.sampled_from([0.0, 0.2]),
     bias=st.sampled_from([0.0, 0.5]),
 )

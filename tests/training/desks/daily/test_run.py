@@ -117,9 +117,9 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     ]  # fmt: skip
 
 
-def test_both_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_compared(rebalancer: Made) -> None:
+def test_all_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_compared(rebalancer: Made) -> None:
     study = rebalancer.study
-    assert [(trial.reward, trial.seed) for trial in study.trials] == [("shares", 1), ("notional", 1)]
+    assert [(trial.reward, trial.seed) for trial in study.trials] == [("shares", 1), ("notional", 1), ("account", 1)]
     assert (study.reward, study.chosen, study.compounds, study.capital_usd) == ("shares", (0,), True, 1_000_000.0)
     assert [one.name for one in study.baselines] == [
         *(name for name in baselines.REBALANCER_BASELINES if name != baselines.SPY),  # no file of funds beside it
@@ -269,7 +269,7 @@ def _same(one: Path, other: Path) -> bool:
         ),
         (
             ["--reward", "potential"],
-            "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional')",
+            "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional', 'account')",
         ),
         (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
         (["--reference-years", "--folds", "2"], "--reference-years is one fold of given years: leave --folds out"),

@@ -15,24 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.limits import Trading
-from strategies.daily_rebalancer import (
-    CASH,
-    CLOSES,
-    HOLDINGS,
-    INDICATOR_COLUMNS,
-    INDICATORS,
-    TRADABLE,
-    UNIT_USD,
-    VALUE,
-    WEEKDAY,
-    WIDTH,
-)
+from daemon.core.limits import Basket, Trading
+from strategies.daily_rebalancer import INDICATORS, SPEC, UNIT, UNIT_USD, columns_for
 from strategies.kit.contract import DailySpec
-from training.data.daily_table import DailyTable
+from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
+from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
 from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
@@ -48,35 +37,42 @@ class Layout:
     """The layouts of many accounts."""
 
     def __init__(self, orders: Tensor, parts: Tensor, practice: Practice) -> None:
-        """Lay out by draws in [0, 1), float64 (n, 50) each: their order is that of the stocks, the least are traded."""
+        """Lay out by draws in [0, 1), float64 (n, stocks): their order is that of the stocks, the least are traded."""
         count, stocks = orders.shape
         self._kept = max(1, round(practice.universe * stocks))
         self._open = (parts.argsort(1).argsort(1) < self._kept).to(torch.float32)
         places = torch.arange(stocks, device=orders.device).expand(count, stocks)
         self._order = orders.argsort(1) if practice.permute else places  # which stock is shown at each place
-        columns = torch.arange(WIDTH, device=orders.device).repeat(count, 1)
-        for part in (CLOSES, HOLDINGS, TRADABLE):
+        self._places = at = columns_for(stocks)
+        columns = torch.arange(at.width, device=orders.device).repeat(count, 1)
+        for part in (at.closes, at.holdings, at.tradable):
             columns[:, part] = part.start + self._order
         each = torch.arange(len(INDICATORS), device=orders.device)
-        begins = INDICATOR_COLUMNS.start + self._order * len(INDICATORS)
-        columns[:, INDICATOR_COLUMNS] = (begins.unsqueeze(2) + each).flatten(1)
+        begins = at.indicators.start + self._order * len(INDICATORS)
+        columns[:, at.indicators] = (begins.unsqueeze(2) + each).flatten(1)
         self._columns = columns
 
     def shown(self, observations: Tensor) -> Tensor:
-        """Raw observations, float32 (n, 803), as the episode shows them; a stock that is left out is all zeros."""
-        for part in (CLOSES, TRADABLE):
+        """Raw observations, float32 (n, width), as the episode shows them; a stock that is left out is all zeros."""
+        for part in (self._places.closes, self._places.tradable):
             observations[:, part] *= self._open
-        observations[:, INDICATOR_COLUMNS] *= self._open.repeat_interleave(len(INDICATORS), dim=1)
+        observations[:, self._places.indicators] *= self._open.repeat_interleave(len(INDICATORS), dim=1)
         return observations.gather(1, self._columns)
 
+    def placed(self, values: Tensor) -> Tensor:
+        """Numbers of the stocks (n, stocks) by the places at which they are shown."""
+        return values.gather(1, self._order)
+
     def meant(self, actions: Tensor) -> Tensor:
-        """Actions (n, 50) by their places, as those of the stocks; none of one that is left out."""
+        """Actions (n, stocks) by their places, as those of the stocks; none of one that is left out."""
         return torch.zeros_like(actions).scatter(1, self._order, actions) * self._open
 
 
-SHARES, NOTIONAL = VARIANTS = ("shares", "notional")
+SHARES, NOTIONAL, ACCOUNT = VARIANTS = ("shares", "notional", "account")
+"""What one unit of action is: a part of the equity, shares, or dollars."""
 FILLS = ("next_open", "same_close")
-REWARD = 1e-4  # of a US dollar
+REWARD = 1e-4  # of a US dollar; of `account` on the contract's capital
+EACH = 50.0  # of a stock's equal part of the account: a day's returns are then about as large as 1
 
 
 class RebalancerMarket(ShareAccounts):
@@ -104,11 +100,13 @@ class RebalancerMarket(ShareAccounts):
         episode: int | None = None,
         draws: bool = True,
         practice: Practice = AS_THE_DESK,
+        each: bool = False,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
-        Without `draws` every episode begins at `first`. `practice` is for training alone.
+        Without `draws` every episode begins at `first`. `practice` is for training alone. With `each` a step has a
+        reward of each stock, `_of_each`.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a name is unknown.
@@ -120,9 +118,11 @@ class RebalancerMarket(ShareAccounts):
                 f"{', '.join(FILLS)}: correct the name"
             )
         super().__init__(Course(first, last, count, seed, device, episode, draws), trading, len(table.symbols))
-        self._band = trading.basket.band
-        self._unit_shares = float(trading.basket.shares_per_unit)
-        self._unit_usd = float(unit_usd(trading, variant))
+        self._band, self._each = trading.basket.band, each
+        unit = unit_rules(trading.basket, variant)
+        self._unit_shares, self._unit_usd = float(unit.shares_per_unit), float(unit.notional_per_unit_usd)
+        self._unit_part = unit.equity_per_unit
+        self._reward = REWARD * (float(SPEC.capital_usd / trading.paper.cash_usd) if variant == ACCOUNT else 1.0)
         self._tables(table, trading, fill)
         self._open_accounts()
         self._begin_episodes()
@@ -133,11 +133,12 @@ class RebalancerMarket(ShareAccounts):
         """What is gathered from, a row for each decision: the observation without the account, and prices."""
         first, rows = self._first, self._last - self._first + 2  # one more: what is seen when the span is over
         before = slice(first - 1, self._last + 1)
-        seen = np.zeros((rows, WIDTH), dtype=np.float32)
-        seen[:, CLOSES] = table.features[before, : self._symbols]
-        seen[:, INDICATOR_COLUMNS] = table.features[before, self._symbols :]
-        seen[:, WEEKDAY] = [table.weekday(day) for day in range(first, self._last + 2)]
-        seen[:, TRADABLE] = table.tradable[before]
+        at = columns_for(self._symbols)
+        seen = np.zeros((rows, at.width), dtype=np.float32)
+        seen[:, : at.cash] = table.features[before]
+        seen[:, at.weekday] = [table.weekday(day) for day in range(first, self._last + 2)]
+        seen[:, at.tradable] = table.tradable[before]
+        self._places = at
         self._seen = self._table(seen)
         prices = price_rows(table, first, self._last, trading, fill)
         flags = table.tradable[first - 1 : self._last, None] > 0
@@ -146,23 +147,27 @@ class RebalancerMarket(ShareAccounts):
         self._market = self._table(market_returns(table, first, self._last))
 
     def observe(self) -> Tensor:
-        """Raw observations, a new tensor of float32 (n, 803)."""
+        """Raw observations, a new tensor of float32 (n, width)."""
         observations = self._seen.index_select(0, self._day)
-        observations[:, CASH] = self._cash / MICRO
-        observations[:, VALUE] = self._value / MICRO
-        observations[:, HOLDINGS] = self._held
+        cash, value, held = self._cash / MICRO, self._value / MICRO, self._held
+        if self._unit_part:  # as `strategies.daily_rebalancer.account_scale`
+            scale = torch.where(value > 0.0, SPEC.capital_usd / value, 1.0)
+            cash, value, held = cash * scale, value * scale, held * scale.unsqueeze(1)
+        observations[:, self._places.cash] = cash
+        observations[:, self._places.value] = value
+        observations[:, self._places.holdings] = held
         return observations if self._layout is None else self._layout.shown(observations)
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
-        before, market = self._value, self._market.index_select(0, self._day)
+        before, held, market = self._value, self._held, self._market.index_select(0, self._day)
         opens, known, sold, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
         leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
-        wanted = (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
+        wanted = self._wanted(up, known, before)
         if self._band > 0.0:
             least = (self._band / MICRO * before).unsqueeze(1)
             leaves = leaves.masked_fill((leaves * known < least) & (leaves < self._held), 0.0)
@@ -173,12 +178,43 @@ class RebalancerMarket(ShareAccounts):
         self._buy(wanted * opens, up, paid, limit)
         self._mark(closes)
         self._next_day()
+        if self._each:
+            return self._stepped(self._of_each(before, held, known, sold, paid, closes, market))
         gained = self._value - before
         if self._practice.turnover:
             gained = gained - self._practice.turnover * self.traded_usd * MICRO
         if self._practice.over_market:
             gained = gained - self._capital * market
-        return self._stepped((gained * (REWARD / MICRO)).to(torch.float32))
+        return self._stepped((gained * (self._reward / MICRO)).to(torch.float32))
+
+    def _wanted(self, up: Tensor, known: Tensor, value: Tensor) -> Tensor:
+        """Whole shares that these actions within [0, 1] buy, float64 (n, symbols), at known prices in USD."""
+        if self._unit_part:
+            return (up * (self._unit_part * (value / MICRO)).unsqueeze(1) / known).trunc_()
+        return (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
+
+    def _of_each(
+        self, value: Tensor, held: Tensor, known: Tensor, sold: Tensor, paid: Tensor, closes: Tensor, market: Tensor
+    ) -> Tensor:
+        """What each stock earned after its costs, float32 (n, symbols), over its equal part of the account's value.
+
+        `held` are the shares before the session. Together they are what the account earned. With `over_market` each is
+        less what its dollars would have earned otherwise: the market's return as far as the account is invested, since
+        cash is then short, and for the rest an equal part's return whatever is held, since cash is then at hand.
+        """
+        marks = torch.where(torch.isfinite(known), known * TICKS, 0.0)
+        bought_ticks = self._bought * paid
+        moved = self._held * closes - held * marks + self._sales * sold - bought_ticks
+        profit = moved * MICRO_A_TICK - self._cost_each
+        part = (value / self._symbols).unsqueeze(1)
+        if self._practice.turnover:
+            profit = profit - self._practice.turnover * (self._sales * sold + bought_ticks) * MICRO_A_TICK
+        if self._practice.over_market:
+            exposed = self._held * marks * MICRO_A_TICK
+            invested = (exposed.sum(1) / value).clamp(0.0, 1.0).unsqueeze(1)
+            profit = profit - (invested * exposed + (1.0 - invested) * part) * market.unsqueeze(1)
+        found = (profit / part * EACH).to(torch.float32)
+        return found if self._layout is None else self._layout.placed(found)
 
     def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """What the risk overlay leaves of sales and buys, in whole shares; it may add sales."""
@@ -222,18 +258,24 @@ def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, 
     return found
 
 
-def unit_usd(trading: Trading, variant: str) -> Decimal:
-    """USD of one unit of action: 0 in the variant `shares`, which counts shares."""
-    return (trading.basket.notional_per_unit_usd or Decimal(UNIT_USD)) if variant == NOTIONAL else Decimal(0)
-
-
 def rules_for(trading: Trading, spec: DailySpec, variant: str = SHARES) -> Trading:
     """The trading rules with the spec's capital as paper cash, and the variant's unit of action."""
     paper = replace(trading.paper, cash_usd=Decimal(spec.capital_usd))
-    basket = replace(trading.basket, notional_per_unit_usd=unit_usd(trading, variant))
-    return replace(trading, paper=paper, basket=basket)
+    return replace(trading, paper=paper, basket=unit_rules(trading.basket, variant))
+
+
+def unit_rules(basket: Basket, variant: str) -> Basket:
+    """The rules of a basket by which one unit of action is what the variant says; `shares` for an unknown one."""
+    usd, part = basket.notional_per_unit_usd, basket.equity_per_unit
+    return replace(
+        basket,
+        notional_per_unit_usd=(usd or Decimal(UNIT_USD)) if variant == NOTIONAL else Decimal(0),
+        equity_per_unit=(part or UNIT) if variant == ACCOUNT else 0.0,
+    )
 
 
 def variant_of(trading: Trading) -> str:
-    """Which preset of `daily_rebalancer` the rules are of: "notional" where a unit of action is dollars."""
-    return NOTIONAL if trading.basket.notional_per_unit_usd else SHARES
+    """Which variant of `daily_rebalancer` the rules are of: what one unit of action is by them."""
+    if trading.basket.notional_per_unit_usd:
+        return NOTIONAL
+    return ACCOUNT if trading.basket.equity_per_unit else SHARES
