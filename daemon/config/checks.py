@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -43,13 +43,18 @@ CAPPED = frozenset({("session", "shares")})  # kinds of desks (`Spec.kind`) that
 Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
 
 
-def contradictions(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield keys that contradict one another, or whose text is invalid."""
+def contradictions(settings: DeskSettings, only: Collection[str] | None = None) -> Iterator[Problem]:
+    """Yield keys that contradict one another, or whose text is invalid; with `only` of these tables alone.
+
+    A table that does not count has its defaults here, which must not refuse what the file's own value allows.
+    """
     for section in DeskSettings.model_fields:
         for key, value in values(getattr(settings, section)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{section}.{key}", value, "a finite number"
     yield from _wrong_trading(settings)
+    if only is None or "broker" in only:
+        yield from _rare_reports(settings)
     if settings.desk.broker == ALPACA:
         yield from _wrong_addresses(settings)
     if settings.desk.account == "live" and not settings.desk.account_number:
@@ -104,6 +109,14 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+    for key in ("flat_before_close_min", "expiry_day_flat_min"):
+        if getattr(execution, key) + execution.flatten_lead_min == 0:
+            expected = "1 or more, or a flatten_lead_min of 1 or more: else no exit is sent before the close"
+            yield f"execution.{key}", 0, expected
+
+
+def _rare_reports(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield a time between two reports by which a desk would be blind although all is well."""
     blind_s = max(60 * settings.broker.blind_min, REPORTS_S)
     if 2 * settings.alpaca.report_every_s > blind_s:
         expected = (
@@ -111,10 +124,6 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
             f"({settings.broker.blind_min}) minutes bring no report, so two must fit: lower this or raise blind_min"
         )
         yield "alpaca.report_every_s", settings.alpaca.report_every_s, expected
-    for key in ("flat_before_close_min", "expiry_day_flat_min"):
-        if getattr(execution, key) + execution.flatten_lead_min == 0:
-            expected = "1 or more, or a flatten_lead_min of 1 or more: else no exit is sent before the close"
-            yield f"execution.{key}", 0, expected
 
 
 def _chooses_by_row(strategy: str) -> bool:

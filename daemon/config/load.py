@@ -150,7 +150,7 @@ def load(
         settings = DeskSettings.model_validate(merged.tables)
     except ValidationError as error:
         raise refusal(merged.problem(*each) for each in explained(error)) from None
-    problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings)]
+    problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings, only)]
     if problems:
         raise refusal(problems)
     return settings.came_from(merged.origins)

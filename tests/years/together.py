@@ -625,11 +625,11 @@ async def _activity_garbage(run: Run, chance: random.Random) -> None:
         run.faults.add("activity_garbage", text=line)
     for kind in ("activity_dropped", "activity_doubled"):
         run.faults.add(kind, times=chance.randint(1, 3))
+    run.money_moved = True  # from the first fee on: until the next report the desk cannot know it
     for _ in range(len(garbage) + chance.randint(1, 3)):
         cash_row(run.world.account, "FEE", Decimal("-0.10"), run.now_ns(), "Fee")
         run.world.server.matching.changed.set()
         await asyncio.sleep(chance.uniform(5.0, 60.0))
-    run.money_moved = True
     await asyncio.sleep(120.0)
     for fault in run.faults.waiting("activity_garbage", "activity_dropped", "activity_doubled"):
         run.faults.remove(fault)

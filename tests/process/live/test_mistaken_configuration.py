@@ -94,6 +94,17 @@ def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_fi
     assert message.endswith("; meanwhile: trading rules from the configuration, whole; by their defaults: [mqtt]")
 
 
+@pytest.mark.parametrize(("mistake", "blind_min"), [(typo, 5), (lambda text: text.replace("port =", "prt ="), 20)])
+def test_reports_as_rare_as_the_file_s_own_blind_min_allows_keep_no_desk_from_starting(
+    held: Held, mistake: Callable[[str], str], blind_min: int
+) -> None:
+    def rare(text: str) -> str:
+        return text.replace("[alpaca]\n", "[alpaca]\nreport_every_s = 600\n") + "\n[broker]\nblind_min = 20\n"
+
+    settings, _ = held.settings(lambda text: mistake(rare(text)))
+    assert (settings.alpaca.report_every_s, settings.broker.blind_min) == (600, blind_min)
+
+
 def test_without_its_keys_no_version_counts_but_the_one_that_answered_last(held: Held) -> None:
     settings, message = held.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
     assert (settings.policy.version, settings.policy.poll_s) == ("none", 0)
