@@ -203,22 +203,24 @@ class Draft:
         if len(others) != len(self.risk.alarms):
             self.risk = replace(self.risk, alarms=others)
 
-    def halt(self, reason: str, detail: str) -> None:
+    def halt(self, reason: str, detail: str) -> bool:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
         The first reason stays unless a later one is more urgent, which then takes over and names the first. A less
-        urgent one is an alarm, once for each case.
+        urgent one is an alarm, once for each case. Returns whether an alarm was raised.
         """
-        former = self.risk.halt
+        former, told = self.risk.halt, False
         if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
             detail = f"{detail}; halted before: {former.reason}: {former.detail}"
             former = None
         if former is None:
             self.risk = replace(self.risk, halt=Halt(reason, detail, self.now_ns))
             self.effects.append(RaiseAlarm(reason, detail))
+            told = True
         elif former.reason != reason:
-            self.alarm(reason, detail, once=True, about=wording(detail))
+            told = self.alarm(reason, detail, once=True, about=wording(detail))
         self.end_trading(leaving=self.leaves_all())
+        return told
 
     def leaves_all(self) -> bool:
         """True while the halt's reason is one that also leaves every position."""

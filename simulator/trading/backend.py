@@ -195,7 +195,7 @@ class Trading(Reads):
         early = self.venue.faults.take("fill_before_reply", context)
         order = self._matching.submit(account, body)
         row = order.shown()
-        if early is not None:
+        if early is not None and order.status == "pending_new":  # one that waits for an open arrives with it
             self._matching.arrive(account, order, self.now_ns())
             await self.venue.clock.hold(float(early.get("seconds", 0.05)))
         return row

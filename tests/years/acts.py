@@ -176,6 +176,7 @@ def _leap(by_s: float) -> Callable[[Run, random.Random], Awaitable[None]]:
 
 async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> None:
     """Killed, and a file that the next life needs is bad for a while; then it is whole, and a person resumes."""
+    await others_mended(run)
     own = run.watch.own() if run.exposed() else {}
     run.desk.kill(again=False)
     file = run.config if what == "configuration" else policy_file(run)
@@ -203,6 +204,12 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
         await run.restart()
     await asyncio.sleep(120.0)
     await command(run, "resume")
+
+
+async def others_mended(run: Run) -> None:
+    """Wait until no file is bad any more: what is put back is what was there."""
+    while run.bad_file:
+        await asyncio.sleep(LOOK_S)
 
 
 def policy_file(run: Run) -> Path:

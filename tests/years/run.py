@@ -20,6 +20,7 @@ from typing import Any, cast
 from daemon.alpaca_api.books import PositionChange
 from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
+from daemon.config.tables import AlarmsTable
 from daemon.core.session import new_york_date
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
@@ -239,6 +240,11 @@ class Run:
             state = live.engine.machine.state
             own = (*state.orders.values(), *state.closed.values())
             self.closings |= {it.order_id for it in own if it.closing and it.order_id}
+
+    @property
+    def alarms_a_minute(self) -> int:
+        """Runs of the operator's program within a minute."""
+        return cast("int", self.tables.get("alarms", {}).get("per_minute", AlarmsTable().per_minute))
 
     def is_own(self, order_id: str) -> bool:
         """Whether the desk sent this order of the server."""

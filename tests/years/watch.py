@@ -118,6 +118,7 @@ class Watch:
         self._below_ns: dict[str, int] = {}
         self._bare_ns: dict[str, int] = {}
         self._grave: list[tuple[int, str, str]] = []
+        self._telling_ns = 0  # until then the program may have grave alarms to tell
         self._halt_ns = 0
         self._equity: tuple[str, Decimal] = ("", ZERO)
         self._cash_at_open = ZERO
@@ -148,6 +149,8 @@ class Watch:
                 halts = halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
                 if urgency_of(effect.name, halts=halts) is Urgency.GRAVE:
                     self._grave.append((run.now_ns(), effect.name, effect.detail))
+                    each_ns = 60 * SECOND_NS // run.alarms_a_minute  # a run for each, at the rate of the settings
+                    self._telling_ns = max(self._telling_ns, run.now_ns()) + each_ns
         halt = after.risk.halt
         if halt is not None and before.risk.halt is None:
             run.met[f"halt {halt.reason}"] += 1
@@ -359,9 +362,9 @@ class Watch:
         begun_ns = max(failed_ns, run.calm_ns, opened_ns)
         if failed_ns and session is not None and run.now_ns() > begun_ns + PANIC_S * SECOND_NS and run.willing():
             run.panic_failed_ns = 0
-            held = run.own()
+            held = {symbol for symbol in run.own() if run.world.market.trading(symbol, run.now_ns())}
             if held and run.alive_since(failed_ns):
-                run.problem("panic", f"{held} are held {PANIC_S} s after a panic that failed")
+                run.problem("panic", f"{sorted(held)} are held {PANIC_S} s after a panic that failed")
 
     def _orders_end(self) -> None:
         """An order that ended at the server does not work in the book for long."""
@@ -492,7 +495,8 @@ class Watch:
         for at_ns, name, detail in self._grave:
             if (name, detail) in told:
                 continue
-            if run.now_ns() - at_ns > TOLD_S * SECOND_NS and run.alive_since(at_ns):
+            begun_ns = max(at_ns, self._telling_ns)
+            if run.now_ns() - begun_ns > TOLD_S * SECOND_NS and run.alive_since(begun_ns):
                 run.problem("alarm", f"{name} was raised {TOLD_S} s ago, and the program was not run")
             elif run.alive_since(at_ns):
                 left.append((at_ns, name, detail))

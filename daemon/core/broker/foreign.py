@@ -45,20 +45,24 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -
                 _doubt(draft, report)
                 _refuse(draft, report, "bears this desk's name, and its journal does not know it")
             return
-    touches = _touches(draft, report, new=adopted is None and not ignored)
+    new = adopted is None and not ignored
+    touches = _touches(draft, report, new=new)
     if touches:
         _doubt(draft, report)
-    if ignored or (adopted is None and is_fraction(draft, report)):  # an ignored order stays ignored
-        _ignore(draft, report)
+    fraction, sold = is_fraction(draft, report), False
+    if ignored or (new and fraction):  # an ignored order stays ignored
+        taken, sold = "ignored", _ignore(draft, report)
     elif adopted is not None or rule == "adopt":
-        _adopt(draft, report, adopted)
+        taken = "adopted" if _adopt(draft, report, adopted) else ""
     elif rule == "ignore":
-        _ignore(draft, report)
+        taken, sold = "ignored", _ignore(draft, report)
     else:
         _refuse(draft, report, "was not sent by this desk")
         return
-    if touches and not is_fraction(draft, report):
-        _refuse(draft, report, "touches what this desk holds or works on")
+    whys = ["sold what this desk holds"] if sold else []
+    whys += ["touches what this desk holds or works on"] if touches and not fraction else []
+    if not _refuse(draft, report, *whys) and new and taken:  # one alarm for each order
+        _report_foreign(draft, f"{taken}: {report.client_order_id} ({_describe(report)})")
 
 
 def _touches(draft: Draft, report: BrokerOrder, *, new: bool) -> bool:
@@ -107,13 +111,18 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
     draft.halt("foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")
 
 
-def _refuse(draft: Draft, report: BrokerOrder, why: str) -> None:
-    """Halt, once for each filled quantity: reports repeat the order after every start. No fill, no halt."""
-    mark = f"{report.client_order_id} {report.filled} {why}"
-    if (not report.filled and report.status in ENDED) or not draft.first_time(mark):
-        return
+def _refuse(draft: Draft, report: BrokerOrder, *whys: str) -> bool:
+    """Halt, once for each filled quantity: reports repeat the order after every start. No fill, no halt.
+
+    Returns whether an alarm tells of it: the first of these reasons that is new.
+    """
+    if not report.filled and report.status in ENDED:
+        return False
+    fresh = [why for why in whys if draft.first_time(f"{report.client_order_id} {report.filled} {why}")]
+    if not fresh:
+        return False
     draft.risk = replace(draft.risk, reconciled=False)
-    draft.halt("foreign_order", f"order {report.client_order_id} ({_describe(report)}) {why}")
+    return draft.halt("foreign_order", f"order {report.client_order_id} ({_describe(report)}) {fresh[0]}")
 
 
 def _describe(report: BrokerOrder) -> str:
@@ -125,18 +134,17 @@ def _report_foreign(draft: Draft, text: str) -> None:
     draft.alarm("foreign_order", text, once=draft.broker.stood_down, about="panic" if draft.broker.stood_down else "")
 
 
-def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> None:
-    """Book its fills as the desk's own; the sender keeps control of the order."""
+def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
+    """Book its fills as the desk's own; the sender keeps control of the order. False where it cannot be held."""
     if order is None:
         if not report.side or report.quantity != int(report.quantity) or not can_hold(draft, report.symbol):
             _refuse(draft, report, "is of a kind that this desk cannot hold")
-            return
-        _report_foreign(draft, f"adopted: {report.client_order_id} ({_describe(report)})")
+            return False
         order = _as_order(report)
         draft.put_order(order)
     if report.side < 0 and draft.held(report.symbol) < report.filled - order.filled:
         draft.risk = replace(draft.risk, reconciled=False)  # its purchase did not arrive yet, or it is short:
-        return  # the next report has all orders and the positions
+        return True  # the next report has all orders and the positions
     if set_totals(draft, order, report):
         now = draft.find_order(report.client_order_id)
         word = BROKER_STATUS.get(report.status, "")
@@ -144,6 +152,7 @@ def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> None:
             moved = advance(now, word)
             if moved is not now:
                 draft.put_order(moved)
+    return True
 
 
 def end_unheld_sale(draft: Draft, report: BrokerOrder) -> None:
@@ -196,29 +205,25 @@ def met_at_begin(draft: Draft, report: BrokerOrder) -> None:
         draft.broker = replace(draft.broker, foreign={**draft.broker.foreign, report.client_order_id: order})
 
 
-def _ignore(draft: Draft, report: BrokerOrder) -> None:
-    """Count its fills as foreign and book its cash as a transfer."""
+def _ignore(draft: Draft, report: BrokerOrder) -> bool:
+    """Count its fills as foreign and book its cash as a transfer; True where it sold what the desk holds."""
     broker, before = draft.broker, draft.book
-    order = broker.foreign.get(report.client_order_id)
-    if order is None:
-        _report_foreign(draft, f"ignored: {report.client_order_id} ({_describe(report)})")
-        order = _as_order(report)
+    order = broker.foreign.get(report.client_order_id) or _as_order(report)
     filled, cost, ended = int(report.filled), total_cost(draft, report), report.status in ENDED
     came_late = filled < order.filled or (not ended and (order.status == CANCELED or cost < order.cost))
     if came_late or (filled and report.average_price is None):
-        return  # an old answer, a fraction of a share, or one in the middle of a change
+        return False  # an old answer, a fraction of a share, or one in the middle of a change
     moved = replace(order, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
     draft.broker = replace(broker, foreign={**broker.foreign, report.client_order_id: moved})
     if (filled, cost) == (order.filled, order.cost):
-        return
+        return False
     paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if draft.contract_of(report.symbol) else 1)
     draft.put_book(replace(before, cash=before.cash + paid))
     hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
     gave_up = _give_up_sold(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
         without_gain(draft, before)
-    if gave_up:
-        _refuse(draft, report, "sold what this desk holds")
+    return bool(gave_up)
 
 
 def _give_up_sold(draft: Draft, symbol: str) -> int:

@@ -381,4 +381,4 @@ def in_the_way(draft: Draft) -> dict[str, Order]:
 
 def _report(draft: Draft, order: Order, why: str) -> None:
     detail = f"{order.client_order_id} ({order.side:+d} {order.remaining} {order.symbol}, {order.status}) {why}"
-    draft.alarm("exit_stuck", detail, once=True, about=order.client_order_id)
+    draft.alarm("exit_stuck", detail, once=True, about=f"{order.symbol} {why}")  # not of each of its attempts

@@ -15,6 +15,7 @@ import pytest
 import websockets
 
 from daemon.alpaca_api.books import PositionChange
+from simulator.faults import Faults
 from simulator.prices.corporate_actions import Split
 from simulator.server import AlpacaServer
 from simulator.serving import RunningServer
@@ -89,6 +90,16 @@ def test_the_auction_takes_orders_from_seven_in_the_evening_until_two_minutes_be
         else:
             with refused(403, 40310000, "opg orders are not accepted at this time"):
                 client.submit_order(auction("AAA", 1))
+
+
+def test_an_auction_order_waits_for_its_auction_even_where_fills_come_before_the_reply() -> None:
+    faults = Faults()
+    faults.add("fill_before_reply")
+    with desks(at("2024-06-04", 9, 15), faults=faults) as (server, (client, *_)):
+        order = submitted(client, auction("AAA", 1))
+        assert (order.status, found(client, order).status) == (OrderStatus.ACCEPTED, OrderStatus.ACCEPTED)
+        server.jump_to(OPENS["2024-06-04"])
+        assert found(client, order).status == OrderStatus.FILLED
 
 
 def test_an_auction_order_without_an_opening_print_is_canceled_after_the_open() -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import CancelOrder, SubmitOrder
+from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.orders import CANCELED, FILLED, PARTIAL
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import CALL, EXIT, OPEN, PUT, SECOND, alarms, of, sent
@@ -106,7 +106,7 @@ def test_under_ignore_the_fills_of_others_are_counted_beside_and_their_cash_is_a
     account.by_hand("ann-1", CALL, 1, 3, d.at(1))
     for _ in range(2):
         d.put(account.found("ann-1", d.at(1, 10)))
-    assert alarms(d.effects) == ["foreign_order", "foreign_order"]  # the alarm that it is ignored, and the halt
+    assert alarms(d.effects) == ["foreign_order"]  # the halt
     account.fill("ann-1", 2, "2.00", d.at(1))
     d.put(account.found("ann-1", d.at(1, 20)))
     older = account.orders["ann-1"]
@@ -118,6 +118,19 @@ def test_under_ignore_the_fills_of_others_are_counted_beside_and_their_cash_is_a
     agreed(d, account, 2)
     d.bar(2)
     assert sent(d.answer(EXIT)).quantity == 5  # never what is not the desk's
+
+
+def test_under_ignore_a_sale_of_what_is_held_is_one_alarm_and_a_further_fill_another() -> None:
+    d = holding(account := Account(), IGNORE, count=5)
+    d.put(ev.FlattenRequested(d.at(1.1), "now", "ann"))
+    account.by_hand("bob-1", CALL, -1, 3, d.at(1.2))
+    account.fill("bob-1", 2, "2.00", d.at(1.2))
+    for second in (20, 21):
+        told = [it.detail for it in of(d.put(account.found("bob-1", d.at(1, second))), RaiseAlarm)]
+        assert [detail.endswith("sold what this desk holds") for detail in told] == [True][: second == 20]
+    account.fill("bob-1", 1, "2.00", d.at(1.4))
+    assert alarms(d.put(account.found("bob-1", d.at(1, 30)))) == ["foreign_order"]
+    assert (d.held, d.halted()) == ({CALL: 2}, "flatten")
 
 
 def test_under_ignore_the_sale_of_what_lies_beside_leaves_the_desk_s_own_alone() -> None:

@@ -56,6 +56,9 @@ def test_a_market_sale_that_never_fills_is_reported_after_a_re_price_interval_an
     assert (alarms(stuck), canceling(stuck)) == (["exit_stuck"], [order.client_order_id])
     again = sent(d.canceled(order.client_order_id))
     assert (again.quantity, again.limit_price) == (9, None)
+    d.accept(again.client_order_id)
+    stuck = d.tick(385, 1)
+    assert ("exit_stuck" in alarms(stuck), canceling(stuck)) == (False, [again.client_order_id])  # said already
 
 
 def hanging_whole(account: Account) -> tuple[Desk, str]:
