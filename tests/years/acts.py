@@ -40,11 +40,18 @@ async def happen(run: Run, it: Happening) -> None:
     if kind is not None:
         await arm(run, it, chance)
         return
+    name, _, rest = it.what.partition(" ")
+    of_file = name in ("typo", "model") or it.what == "exits of zero minutes"
+    async with run.one_file if of_file else contextlib.nullcontext():  # what is put back is what was there
+        await _do(run, chance, it.what, name, rest)
+    run.met[f"did {it.what}"] += 1
+
+
+async def _do(run: Run, chance: random.Random, what: str, name: str, rest: str) -> None:
     from tests.years.together import TOGETHER
 
-    name, _, rest = it.what.partition(" ")
-    if it.what in TOGETHER:
-        await TOGETHER[it.what](run, chance)
+    if what in TOGETHER:
+        await TOGETHER[what](run, chance)
     elif name == "command":
         await command(run, rest)
     elif name == "typo":
@@ -52,8 +59,7 @@ async def happen(run: Run, it: Happening) -> None:
     elif name == "model":
         await _bad_file(run, chance, "model", rest)
     else:
-        await ACTS[it.what](run, chance)
-    run.met[f"did {it.what}"] += 1
+        await ACTS[what](run, chance)
 
 
 # --- faults of the server ---------------------------------------------------------------------------------------------
@@ -176,7 +182,6 @@ def _leap(by_s: float) -> Callable[[Run, random.Random], Awaitable[None]]:
 
 async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> None:
     """Killed, and a file that the next life needs is bad for a while; then it is whole, and a person resumes."""
-    await others_mended(run)
     own = run.watch.own() if run.exposed() else {}
     run.desk.kill(again=False)
     file = run.config if what == "configuration" else policy_file(run)
@@ -204,12 +209,6 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
         await run.restart()
     await asyncio.sleep(120.0)
     await command(run, "resume")
-
-
-async def others_mended(run: Run) -> None:
-    """Wait until no file is bad any more: what is put back is what was there."""
-    while run.bad_file:
-        await asyncio.sleep(LOOK_S)
 
 
 def policy_file(run: Run) -> Path:

@@ -127,6 +127,7 @@ class Run:
         self.split: set[str] = set()
         self.short_by_hand: set[str] = set()
         self.damaged = self.bad_file = self.reset_limits = self.money_moved = False
+        self.one_file = asyncio.Lock()  # held while a file is bad
         self.off = False  # its host is
         self.panic_failed_ns = 0
         self.calm_ns = 0  # from then on no trouble is under way

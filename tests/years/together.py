@@ -159,7 +159,6 @@ async def _exits_of_zero_minutes(run: Run, _: random.Random) -> None:
             "expiry_day_flat_min": 0, "flat_before_close_min": 0, "flatten_lead_min": 0, "expiry_day_no_entry_min": 1
         },
     }  # fmt: skip
-    await acts.others_mended(run)
     run.desk.kill(again=False)
     whole = run.config.read_text()
     run.config.write_text(run.world.config_with(changes))
@@ -376,8 +375,7 @@ async def _ballast_is_a_folder(run: Run, _: random.Random) -> None:
 
 async def _model_gone_for_days(run: Run, _: random.Random) -> None:
     """Killed while it holds something; its model is gone until the middle of the next session."""
-    await acts.others_mended(run)
-    if not await until(run, run.own) or run.bad_file:
+    if not await until(run, run.own):
         return
     run.desk.kill(again=False)
     file = acts.policy_file(run)
