@@ -800,6 +800,7 @@ def test_a_key_of_the_environment_that_is_none_is_refused_without_its_content(
         ("[mqtt]\ncommands = true\n", "mqtt.commands is True"),
         ('[alarms]\ncommand = ["notify"]\n', "alarms.command is"),
         ("[drift]\nleast = 3000\n", "drift.least is 3000"),
+        ('[policy]\nversion = "v9"\n[drift]\nclaim_broken = "former_version"\n', 'policy.version is "v9"'),
         ('[policy]\npublic_key = "abc"\n', "policy.public_key is"),
         ("[metrics]\nport = 70000\n", "metrics.port is 70000"),
     ],
