@@ -372,7 +372,7 @@ class Gateway:
             await self._swept([order.name for order in orders])
             await self.close(name, symbol, None, None)
         except Refusal as refused:
-            self._log("gateway_look_up_failed", problem=f"{name}: {symbol} was not sold: {refused}")
+            self._log("gateway_sells_out", detail=f"{name}: {symbol} was not sold, tried again in a minute: {refused}")
 
     def _without_closing(self, event: Reported) -> Reported:
         """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""

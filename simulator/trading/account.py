@@ -43,6 +43,7 @@ class Account(AccountBooks):
         self.working: dict[str, AlpacaOrder] = {}  # by id: those that may still fill
         self.by_client_id: dict[str, AlpacaOrder] = {}
         self.by_hand: set[str] = set()  # ids of the orders that a person placed
+        self.sold_out: set[str] = set()  # ids of the orders that the broker placed in the last hour of contracts
         self.entitled: dict[Dividend, Decimal] = {}  # shares held at the ex-date of what is still to be paid
 
     def exposed(self) -> bool:

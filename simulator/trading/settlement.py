@@ -151,7 +151,7 @@ def sell_out(matching: Matching, account: Account, session: Session, now_ns: int
             order.canceled_ns = now_ns
             matching.end(account, order, "canceled", now_ns)
         with contextlib.suppress(Refusal):
-            matching.close(account, position.symbol, None, None)
+            account.sold_out.add(matching.close(account, position.symbol, None, None).id)
 
 
 def exercise(matching: Matching, account: Account, symbol: str) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.gateway.events import MAIN
+from simulator.trading.venue import Rules
 from tests.support.gateway_stage import PATIENCE_S, Stage, broker, gateway_on
 
 SEEDS = range(10)
@@ -38,6 +40,7 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("http_error", {"where": {"path": "/v2/orders", "method": "POST"}, "status": 504, "moment": "after"}),
     ("http_error", {"where": {"path": "/v2/orders", "method": "POST"}, "status": 504, "moment": "before"}),
     ("http_error", {"where": {"path": "/v2/positions/SPY", "method": "DELETE"}, "status": 504, "moment": "after"}),
+    ("http_error", {"where": {"path": "/v2/positions/SPY", "method": "DELETE"}, "status": 504, "moment": "before"}),
     ("http_reset", {"where": {"path": "/v2/orders*", "method": "PATCH"}}),
     ("http_slow", {"where": {"path": "/v2/account/activities"}, "seconds": 2}),
     ("stale_read", {"age_s": 2}),
@@ -74,11 +77,16 @@ async def act(s: Stage, name: str, chance: random.Random) -> None:
 
 
 def by_hand(s: Stage, chance: random.Random) -> None:
-    """What a person does in the account meanwhile."""
-    with contextlib.suppress(Exception):
-        s.broker.by_hand(
-            "place", symbol="SPY", qty=str(chance.randint(1, 2)), side=chance.choice(("buy", "buy", "sell"))
-        )
+    """What a person does in the account meanwhile: a stop keeps sales back, which then leave by the close call."""
+    account, quantity = s.broker.account, str(chance.randint(1, 2))
+    stops = [order.id for order in account.working.values() if order.id in account.by_hand]
+    with contextlib.suppress(Refusal):
+        if stops and chance.random() < 0.6:
+            s.broker.by_hand("cancel", order_id=chance.choice(stops))
+        elif chance.random() < 0.5:
+            s.broker.by_hand("place", symbol="SPY", qty=quantity, side="buy", type="stop", stop_price="900")
+        else:
+            s.broker.by_hand("place", symbol="SPY", qty=quantity, side=chance.choice(("buy", "buy", "sell")))
 
 
 async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[str, dict[str, Any]], ...]) -> None:
@@ -87,7 +95,7 @@ async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[
         kind, fields = chance.choice(kinds)
         s.broker.faults.add(kind, **fields)
         acts = [act(s, name, chance) for name in ("a", "b") for _ in range(chance.randint(1, 2))]
-        if chance.random() < 0.3:
+        if chance.random() < 0.4:
             by_hand(s, chance)
         async with asyncio.timeout(PATIENCE_S * 4):
             await asyncio.gather(*acts)
@@ -98,7 +106,8 @@ async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[
 async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     owners: dict[str, str] = {}
-    async with broker("200000") as alpaca:
+    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, calls_cross=True)
+    async with broker("200000", rules) as alpaca:
         for _ in range(2):  # lives of the gateway
             async with gateway_on(alpaca, tmp_path) as s:
                 kinds = tuple(fault for fault in FAULTS if fault[0] not in EXCLUSIVE[seed % 2])
@@ -119,6 +128,8 @@ async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int) -
             await s.settled()
             assert s.books.doubts == ()
             assert {o.id for o in s.books.open_orders()} == set(alpaca.account.working)
+            named = [order for order in s.books.orders.values() if order.name[:2] in ("a-", "b-")]
+            assert all(order.account == order.name[0] for order in named)
             assert s.verified().difference == ""
             spent = {name: Decimal(0) for name in ("a", "b", MAIN)}
             for trade in alpaca.account.trades:

@@ -22,14 +22,14 @@ def account() -> Account:
     return made
 
 
-def bought(made: Account, name: str, quantity: str) -> None:
+def bought(made: Account, name: str, quantity: str, symbol: str = "SPY") -> None:
     order = AlpacaOrder(
-        made.new_id(), name, "SPY", "buy", "market", "day", Decimal(quantity), None, NOW_NS, status="filled"
+        made.new_id(), name, symbol, "buy", "market", "day", Decimal(quantity), None, NOW_NS, status="filled"
     )
     made.add(order)
     if name == "by hand":
         made.by_hand.add(order.id)
-    made.trade(PositionChange("SPY", Decimal(quantity), Decimal(100), NOW_NS, order_id=order.id))
+    made.trade(PositionChange(symbol, Decimal(quantity), Decimal(100), NOW_NS, order_id=order.id))
 
 
 def status(main: str = "0.5", scalper: str = "5") -> verdict.Json:
@@ -74,3 +74,17 @@ def test_an_order_that_nobody_placed_is_found() -> None:
     made = account()
     bought(made, "close-77", "1")
     assert [words.split(":")[0] for words in verdict.strangers(made, EPOCHS)] == ["close-77"]
+
+
+def test_what_the_broker_sells_of_its_own_accord_is_its_one_holders() -> None:
+    put = "SPY241108P00480000"
+    for others in (0, 1):
+        made = account()
+        for name in ("e1-x-3", "hand")[: 1 + others]:
+            bought(made, name, "2", put)
+        sold = AlpacaOrder(made.new_id(), "nobody", put, "sell", "market", "day", Decimal(2), None, NOW_NS)
+        made.add(sold)
+        made.sold_out.add(sold.id)
+        made.trade(PositionChange(put, Decimal(-2), Decimal(5), NOW_NS, order_id=sold.id))
+        assert verdict.owners(made, EPOCHS)[sold.id] == ("main" if others else "scalper")
+        assert "nobody" not in {words.split(":")[0] for words in verdict.strangers(made, EPOCHS)}

@@ -75,12 +75,20 @@ def book_apart(books: Books, status: Json, desk: str, account: Account) -> list[
 def owners(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> dict[str, str]:
     """The owner of each order by its id: a desk, or `main`. `epochs` are the desks' by name.
 
-    `closed` has the owners of orders of the broker's close call, which bear no name of theirs, by id.
+    `closed` has the owners of orders of the broker's close call, which bear no name of theirs, by id. What the broker
+    sells of its own accord is the one holder's.
     """
     result = {}
     for order in account.orders.values():
         mine = [desk for desk, epoch in epochs.items() if epoch and order.client_order_id.startswith(f"{epoch}-")]
         result[order.id] = mine[0] if mine else (closed or {}).get(order.id, MAIN)
+    for order_id in account.sold_out & result.keys():
+        held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+        for trade in account.trades:
+            if trade.symbol == account.orders[order_id].symbol and trade.order_id not in account.sold_out:
+                held[result.get(trade.order_id, MAIN)] += trade.quantity
+        holders = [name for name, quantity in held.items() if quantity > 0]
+        result[order_id] = holders[0] if len(holders) == 1 else MAIN
     return result
 
 
@@ -109,7 +117,9 @@ def strangers(account: Account, epochs: Mapping[str, str], closed: Mapping[str, 
     return [
         f"{order.client_order_id}: nobody's order, {order.side} {order.symbol}"
         for order in account.orders.values()
-        if whose[order.id] == MAIN and order.id not in account.by_hand and order.id not in (closed or {})
+        if whose[order.id] == MAIN
+        and order.id not in account.by_hand | account.sold_out
+        and order.id not in (closed or {})
     ]
 
 
