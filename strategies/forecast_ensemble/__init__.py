@@ -6,7 +6,7 @@ policy serves any symbols. Invariant: every result is a function of the argument
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import msgspec
@@ -71,11 +71,25 @@ SPEC = DailySpec(
     capital_usd=100_000,
     rows_are_symbols=True,
     heads=(
-        Head("probabilities", (len(CLASSES),), "calibrated probabilities of HOLD, BUY and SELL, averaged over members"),
+        Head(
+            "probabilities",
+            (len(CLASSES),),
+            "calibrated, of HOLD, BUY and SELL: who moves, and which way as far as the report says",
+        ),
         Head("confidence", (), "the calibrated probability of the predicted class, or 1 - entropy / ln 3"),
-        Head("sac", (), "the action of SAC alone, before confidence", wish=True),
-        Head("td3", (), "the action of TD3 alone, before confidence", wish=True),
-        Head("final", (), "the weighted mean of both times min(2 x confidence, 1): the answer"),
+        Head(
+            "variance",
+            (),
+            "calibrated variance of log returns over the next 5 sessions, per session; no word on masked ones",
+        ),
+        Head("sac", (), "the action of SAC alone, before the size", wish=True),
+        Head("td3", (), "the action of TD3 alone, before the size", wish=True),
+        Head(
+            "size",
+            (),
+            "the part of a wish that passes: min(2 x confidence, 1), or a stated risk over the forecast",
+        ),
+        Head("final", (), "the weighted mean of both times the size: the answer"),
     ),
 )
 
@@ -337,6 +351,12 @@ def feature_table(
     )
 
 
+def _passed(heads: Mapping[str, tuple[float, ...]]) -> float:
+    """The part of a wish that passed; a journal of versions without the head `size` knows the source's rule alone."""
+    size = heads.get("size", ())
+    return size[0] if size else min(2.0 * heads["confidence"][0], 1.0)
+
+
 STRATEGY = StrategyEntry(
     ForecastEnsemble,
     DECLARATION,
@@ -346,5 +366,5 @@ STRATEGY = StrategyEntry(
     table=feature_table,
     with_symbols=ForecastEnsemble,
     columns=columns_of,
-    trust=lambda heads: min(2.0 * heads["confidence"][0], 1.0),
+    trust=_passed,
 )

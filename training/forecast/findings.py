@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.forecast_ensemble.masks import jumps
 from training.forecast.figures import ForecasterPlots, figures
 from training.forecast.labels import Barriers, Float64Array
+from training.forecast.risk import SESSIONS, UNKNOWN_LOG, RiskRows, RiskScores, fitted, references
 from training.forecast.scores import Calibrated, Skill, compared, skill
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Year(msgspec.Struct, frozen=True, kw_only=True):
     figures: ForecasterPlots | None
     skill: Skill | None = None
     gradient_steps: int = 0  # to the chosen epoch, the fewest of a member; 0: not counted
+    converged: bool = True  # whether all members had stopped getting better before their last epoch
+    risk: RiskScores | None = None
 
 
 class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,7 @@ class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
     scores: Calibrated | None  # of the tested years together; each year has its own temperature
     figures: ForecasterPlots | None
     skill: Skill | None = None  # of the tested years together
+    risk: RiskScores | None = None  # of the tested years together
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Forecast:
     temperature: float
     purged: int
     gradient_steps: int = 0
+    converged: bool = True
+    variance: NDArray[np.float32] | None = None  # (k,); None: not forecast
 
 
 KEY = "forecaster"  # of a study's `extra`
@@ -90,6 +97,7 @@ def find(
         facts: `parameters`, `members` and `confidence` of `ForecasterFindings`.
     """
     parts = {each.year: _ForecastRows.of(material, bars, each) for each in forecasts}
+    risks = risk_rows(material, bars, forecasts)
     years = [
         Year(
             year=each.year,
@@ -99,6 +107,8 @@ def find(
             figures=parts[each.year].figures(cost),
             skill=parts[each.year].skill(),
             gradient_steps=each.gradient_steps,
+            converged=each.converged,
+            risk=risks[each.year].scores() if each.year in risks else None,
         )
         for each in forecasts
     ]
@@ -112,7 +122,35 @@ def find(
         scores=joined.scores(SEVERAL),
         figures=joined.figures(cost),
         skill=joined.skill(),
+        risk=RiskRows.joined([risks[year] for year in tested]).scores() if set(tested) <= set(risks) else None,
     )
+
+
+def risk_rows(material: Material, bars: Float64Array, forecasts: Sequence[Forecast]) -> dict[int, RiskRows]:
+    """By year the rows whose variance came, beside the references; HAR is fitted on all that was known before."""
+    if material.variance is None:
+        return {}
+    broken = jumps(bars)
+    ewma, means = references(bars[3], broken)
+    found = {}
+    usable = material.valid & np.isfinite(material.variance) & np.isfinite(means).all(axis=2) & np.isfinite(ewma)
+    for each in forecasts:
+        if each.variance is None:
+            continue
+        earlier = usable.copy()
+        earlier[max(int(each.rows[:, 0].min()) - SESSIONS, 0) :] = False
+        weights = (UNKNOWN_LOG, *(0.0,) * means.shape[2])
+        if earlier.any():
+            weights = fitted(means[earlier], material.variance[earlier], weights)
+        day, place = each.rows[usable[tuple(each.rows.T)]].T
+        found[each.year] = RiskRows(
+            day,
+            material.variance[day, place],
+            each.variance[usable[tuple(each.rows.T)]].astype(np.float64),
+            np.exp(weights[0] + means[day, place] @ np.array(weights[1:])),
+            ewma[day, place],
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class FoldRows:
     validate: NDArray[np.int64]
     predict: NDArray[np.int64]
     purged: int  # training and validation rows whose label reaches into the next span or its embargo
+    ends: tuple[int, int]  # the session before which all that is said of training, and of validation rows, is known
 
 
 def by_years(dates: Sequence[str], first: int = FIRST_YEAR, last: int = LAST_YEAR) -> tuple[YearFold, ...]:
@@ -71,9 +72,10 @@ def rows_of(fold: YearFold, labels: Labels, valid: BoolArray, embargo: int = 0) 
     """
     if embargo < 0:
         raise ValueError(f"the embargo is {embargo} sessions: expected at least 0")
-    train, cut_train = _kept(fold.train, fold.validate[0] - embargo, labels, valid)
-    validate, cut_validate = _kept(fold.validate, fold.predict[0] - embargo, labels, valid)
-    return FoldRows(train, validate, _where(valid, fold.predict), cut_train + cut_validate)
+    ends = fold.validate[0] - embargo, fold.predict[0] - embargo
+    train, cut_train = _kept(fold.train, ends[0], labels, valid)
+    validate, cut_validate = _kept(fold.validate, ends[1], labels, valid)
+    return FoldRows(train, validate, _where(valid, fold.predict), cut_train + cut_validate, ends)
 
 
 def _kept(span: tuple[int, int], before: int, labels: Labels, valid: BoolArray) -> tuple[NDArray[np.int64], int]:

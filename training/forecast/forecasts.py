@@ -33,6 +33,7 @@ class FoldForecasts:
     rows: NDArray[np.int64]  # (k, 2) session and symbol
     probabilities: NDArray[np.float32]  # (k, 3), after the temperature
     confidence: NDArray[np.float32]  # (k,)
+    variance: NDArray[np.float32]  # (k,) per session, calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Forecasts:
 
     probabilities: NDArray[np.float32]  # (d, n, 3) HOLD, BUY, SELL; NaN where there is none
     confidence: NDArray[np.float32]  # (d, n); NaN where there is none
+    variance: NDArray[np.float32]  # (d, n); NaN where there is none
     fold: NDArray[np.int16]  # (d, n) the predicted year of the fold; NO_FOLD where there is no forecast
     known_until: NDArray[np.int32]  # (d, n) the last session that the row's fold knew; -1 where there is no forecast
 
@@ -67,6 +69,7 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
     joined = Forecasts(
         probabilities=np.full((days, symbols, 3), np.nan, dtype=np.float32),
         confidence=np.full((days, symbols), np.nan, dtype=np.float32),
+        variance=np.full((days, symbols), np.nan, dtype=np.float32),
         fold=np.full((days, symbols), NO_FOLD, dtype=np.int16),
         known_until=np.full((days, symbols), -1, dtype=np.int32),
     )
@@ -87,6 +90,7 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
             )
         joined.probabilities[day, place] = fold.probabilities
         joined.confidence[day, place] = fold.confidence
+        joined.variance[day, place] = fold.variance
         joined.fold[day, place] = fold.year
         joined.known_until[day, place] = fold.known_until
     return joined

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.forecast.labels import CLASSES
+from training.forecast.risk import LARGEST, SMALLEST, UNKNOWN_LOG, Known, hold_logit
 from training.rl.recurrent.lstm import Lstm
 
 CONFIDENCES = ("calibrated", "entropy")
@@ -126,16 +128,28 @@ class ForecastNet(nn.Module):
         return logits
 
 
+class Forecasted(NamedTuple):
+    """What a forecaster says of each sequence."""
+
+    probabilities: Tensor  # (batch, 3), calibrated
+    confidence: Tensor  # (batch,)
+    variance: Tensor  # (batch,) of log returns, per session, above 0; calibrated
+
+
 class Forecaster(nn.Module):
-    """A deep ensemble: raw sequences to calibrated probabilities and a confidence."""
+    """A deep ensemble: raw sequences to calibrated probabilities, a confidence and a variance."""
 
     temperature: Tensor
+    risk: Tensor
 
-    def __init__(self, members: Sequence[ForecastNet], confidence: str = "calibrated") -> None:
+    def __init__(
+        self, members: Sequence[ForecastNet], confidence: str = "calibrated", risk_columns: Sequence[int] = ()
+    ) -> None:
         """Average `members`, one or more.
 
         Args:
             confidence: "calibrated", the probability of the predicted class; "entropy", 1 - H / ln 3.
+            risk_columns: see `Known`.
         """
         super().__init__()
         if not members or confidence not in CONFIDENCES:
@@ -145,12 +159,24 @@ class Forecaster(nn.Module):
             )
         self.members = nn.ModuleList(members)
         self.confidence = confidence
+        self.known = Known(risk_columns)
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("risk", torch.tensor([UNKNOWN_LOG] + [0.0] * (self.known.width + 1)))
 
-    def forward(self, sequences: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (batch, 3) and confidence (batch,) of raw sequences (batch, window, features)."""
-        probabilities = torch.softmax(self.logits(sequences) / self.temperature, dim=-1)
-        return probabilities, confidence_of(probabilities, self.confidence)
+    def forward(self, sequences: Tensor) -> Forecasted:
+        """What is forecast of raw sequences (batch, window, features)."""
+        logits = self.logits(sequences)
+        probabilities = torch.softmax(logits / self.temperature, dim=-1)
+        variance = self.variance(self.seen(sequences, logits))
+        return Forecasted(probabilities, confidence_of(probabilities, self.confidence), variance)
+
+    def seen(self, sequences: Tensor, logits: Tensor) -> Tensor:
+        """What variances are made of, (batch, width): what is known of them, and HOLD's logit, not calibrated."""
+        return torch.cat([self.known(sequences), hold_logit(logits)], dim=1)
+
+    def variance(self, seen: Tensor) -> Tensor:
+        """Variances (batch,) of what they are made of, with the weights `risk`."""
+        return (self.risk[0] + (seen * self.risk[1:]).sum(dim=1)).exp().clamp(SMALLEST, LARGEST)
 
     def logits(self, sequences: Tensor) -> Tensor:
         """Logarithms of the members' mean probability, (batch, 3), before the temperature."""

@@ -22,6 +22,7 @@ class MemberRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     patience: int = 5  # epochs without a better log loss on validation, after which it stops; 0 never
+    least_steps: int = 200  # gradient steps before which it does not stop early
     stride: int = 5  # sessions
     precision: str = "float32"  # or "bf16" for products; weights, cells, moments and all scores stay float32
 

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, rows_of
 from training.forecast.forecasts import FoldForecasts, last_known
-from training.forecast.labels import Barriers, BoolArray, Float64Array, Labels, class_weights
+from training.forecast.labels import CLASSES, Barriers, BoolArray, Float64Array, Labels, class_weights
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes, confidence_of
 from training.forecast.panel import Windows
 from training.forecast.recipe import MemberProgress, MemberRecipe
+from training.forecast.risk import RIDGE, SESSIONS, UNKNOWN_LOG, Known, fitted
 from training.forecast.scores import Calibrated, compared
 from training.forecast.trainer import FittedWeights, MemberTrainer, Samples, answers, fit, identity_of
 
@@ -89,10 +91,20 @@ class Material:
     windows: Windows  # of raw features
     labels: Labels
     valid: BoolArray
+    variance: Float64Array | None = None  # (d, n) of the sessions that follow, NaN where unknown; None: not looked at
+    risk_columns: tuple[int, ...] = ()  # features that say what is known of it beforehand
 
     def samples(self, rows: NDArray[np.int64]) -> Samples:
         """Rows (k, 2) with their classes."""
         return Samples(rows, self.labels.classes[rows[:, 0], rows[:, 1]])
+
+    def came(self, rows: NDArray[np.int64], before: int) -> tuple[NDArray[np.int64], Float64Array]:
+        """Those of rows (k, 2) whose variance is known before a session, and these variances."""
+        if self.variance is None:
+            return rows[:0], np.zeros(0)
+        early = rows[rows[:, 0] + SESSIONS < before]
+        found = self.variance[early[:, 0], early[:, 1]]
+        return early[np.isfinite(found)], found[np.isfinite(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,41 +149,52 @@ def train_member(
     trainer = MemberTrainer(network, material.windows, train, validate, plan.recipe, seed)
     checkpoint = None if folder is None else folder / f"forecaster-{fold.year}-{member + 1}.pt"
     identity = "" if folder is None else identity_of(trainer, material.windows, train, validate, seed)
-    fitted = fit(
+    found = fit(
         trainer,
         checkpoint=checkpoint,
         identity=identity,
         pause=pause,
         tell=lambda progress: tell(fold.year, member, progress),
     )
-    return replace(fitted, known_until=last_known(material.labels, rows.train, rows.validate))
+    return replace(found, known_until=last_known(material.labels, rows.train, rows.validate))
 
 
 def finish_fold(
     material: Material, plan: ForecasterSettings, fold: YearFold, members: Sequence[FittedWeights]
 ) -> FoldResult:
-    """Average the members, find the temperature on the validation year, forecast the predicted year."""
+    """Average the members, calibrate on the validation year what they say, forecast the predicted year."""
     rows = _rows(material, plan, fold)
     frozen = frozen_of(material, rows, plan)
     networks = []
-    for number, fitted in enumerate(members):
+    for number, member in enumerate(members):
         network = ForecastNet(plan.sizes, frozen, _seed(plan, fold, number))
-        network.load_state_dict(fitted.weights)
+        network.load_state_dict(member.weights)
         networks.append(network.to(material.windows.rows.device))
-    forecaster = Forecaster(networks, plan.confidence).to(material.windows.rows.device).eval()
-    validate, classes = _logits(forecaster, material, rows.validate), material.samples(rows.validate).classes
+    forecaster = Forecaster(networks, plan.confidence, material.risk_columns).to(material.windows.rows.device).eval()
+    validate, classes = _exact(_raw(forecaster, material, rows.validate)[0]), material.samples(rows.validate).classes
     temperature = best_temperature(validate, classes.astype(np.int64))
     forecaster.temperature.fill_(temperature)
-    predicted = answers(forecaster.logits, material.windows, material.windows.places(rows.predict))
+    calibrate_risk(forecaster, material, rows)
+    predicted, seen = _raw(forecaster, material, rows.predict)
     probabilities = (predicted / forecaster.temperature).softmax(dim=-1)
     confidence = confidence_of(probabilities, forecaster.confidence)
-    known = max(last_known(material.labels, rows.validate), *(fitted.known_until for fitted in members))
+    known = max(last_known(material.labels, rows.validate), *(member.known_until for member in members))
+    for part, end in zip((rows.train, rows.validate), rows.ends, strict=True):
+        known = max(known, int(material.came(part, end)[0][:, 0].max(initial=-1 - SESSIONS)) + SESSIONS)
+    forecasts = FoldForecasts(
+        fold.year,
+        known,
+        rows.predict,
+        probabilities.cpu().numpy(),
+        confidence.cpu().numpy(),
+        forecaster.variance(seen).cpu().numpy(),
+    )
     return FoldResult(
         fold=fold,
         forecaster=forecaster,
-        forecasts=FoldForecasts(fold.year, known, rows.predict, probabilities.cpu().numpy(), confidence.cpu().numpy()),
+        forecasts=forecasts,
         validated=_compared(validate, material, rows.validate, temperature, plan.seed),
-        tested=_tested(predicted.double().cpu().numpy(), material, rows.predict, temperature, plan.seed),
+        tested=_tested(_exact(predicted), material, rows.predict, temperature, plan.seed),
         purged=rows.purged,
     )
 
@@ -185,10 +208,37 @@ def _seed(plan: ForecasterSettings, fold: YearFold, member: int) -> int:
     return int(np.random.SeedSequence((plan.seed, fold.year, member)).generate_state(1)[0])
 
 
-def _logits(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    found = answers(forecaster.logits, material.windows, material.windows.places(rows))
-    exact: NDArray[np.float64] = found.double().cpu().numpy()
-    return exact
+def calibrate_risk(forecaster: Forecaster, material: Material, rows: FoldRows) -> None:
+    """Set the weights of what the variance is made of; where none is known, the forecaster's stay.
+
+    Those of what is known beforehand have the least QLIKE on the training rows. The validation year, whose forecasts
+    are not of rows learnt by heart, then adds the one of HOLD and moves the others as far as it says so clearly.
+    """
+    (train, of_train), (validate, of_validate) = (
+        material.came(part, end) for part, end in zip((rows.train, rows.validate), rows.ends, strict=True)
+    )
+    if not len(train) or not len(validate):
+        return
+    known = answers(Known(material.risk_columns), material.windows, material.windows.places(train))
+    first = fitted(_exact(known), of_train, (UNKNOWN_LOG, *(0.0,) * known.shape[1]))
+    seen = _exact(_raw(forecaster, material, validate)[1])
+    forecaster.risk.copy_(torch.tensor(fitted(seen, of_validate, (*first, 0.0), RIDGE)))
+
+
+def _raw(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (k, 3), and what variances are made of, both before calibration."""
+
+    def both(sequences: torch.Tensor) -> torch.Tensor:
+        logits = forecaster.logits(sequences)
+        return torch.cat([logits, forecaster.seen(sequences, logits)], dim=1)
+
+    found = answers(both, material.windows, material.windows.places(rows))
+    return found[:, : len(CLASSES)], found[:, len(CLASSES) :]
+
+
+def _exact(values: torch.Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.double().cpu().numpy()
+    return found
 
 
 def _compared(

@@ -55,6 +55,10 @@ class FittedWeights:
         """The epoch whose weights these are."""
         return [epoch for epoch in self.curve if epoch.best][-1]
 
+    def converged(self, recipe: MemberRecipe) -> bool:
+        """Whether the epochs after the chosen one, as many as the recipe's patience or 1, brought nothing better."""
+        return self.curve[-1].epoch - self.chosen.epoch >= max(recipe.patience, 1)
+
 
 Tell = Callable[[MemberProgress], object]
 
@@ -113,6 +117,11 @@ class MemberTrainer:
         """How many batches an epoch has, the first being number 0."""
         count = int((self._days == epoch % self.recipe.stride).sum())
         return max(1, count // self.recipe.batch)
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps so far."""
+        return sum(self.batches(epoch) for epoch in range(self.epochs))
 
     def epoch(self) -> Iterator[float]:
         """Train one epoch; yields after each batch, and at last the mean loss.
@@ -177,7 +186,7 @@ def fit(
     pause: Callable[[], bool] = lambda: False,
     tell: Tell = lambda _: None,
 ) -> FittedWeights:
-    """Train to the last epoch or until `patience` epochs brought nothing better on validation.
+    """Train to the last epoch or until `patience` epochs brought nothing better on validation, after `least_steps`.
 
     Args:
         checkpoint: a file that is gone on from where it is of the same `identity`, and begun anew where it is not.
@@ -197,7 +206,10 @@ def fit(
         trainer.load_state_dict(kept["trainer"])
         best, curve = kept["best"], msgspec.json.decode(kept["curve"], type=list[Epoch])
     clock = _Clock(trainer, tell)
-    while trainer.epochs < trainer.recipe.epochs and not _without(curve, trainer.recipe.patience):
+    recipe = trainer.recipe
+    while trainer.epochs < recipe.epochs and not (
+        trainer.steps >= recipe.least_steps and _without(curve, recipe.patience)
+    ):
         loss = math.nan
         for loss in trainer.epoch():
             clock.tick(loss)

@@ -13,6 +13,7 @@ from training.evidence.wording import UNKNOWN, listed, number, share
 from training.forecast.figures import CoveragePoint, ForecasterPlots
 from training.forecast.findings import ForecasterFindings, Year
 from training.forecast.labels import CLASSES
+from training.forecast.risk import RiskScores
 from training.forecast.scores import Calibrated, Skill
 from training.report.cells import Row, with_share
 
@@ -27,7 +28,14 @@ def score_rows(findings: ForecasterFindings) -> list[Row]:
     """A row for the tested years together, then one for each year."""
     together = [] if findings.scores is None else [_scores("tested years", findings.scores, findings.skill, UNKNOWN, 0)]
     years = [
-        _scores(_name(year), year.scores, year.skill, number(year.scores.temperature), year.gradient_steps)
+        _scores(
+            _name(year),
+            year.scores,
+            year.skill,
+            number(year.scores.temperature),
+            year.gradient_steps,
+            converged=year.converged,
+        )
         for year in findings.years
         if year.scores is not None
     ]
@@ -38,7 +46,9 @@ def _name(year: Year) -> str:
     return f"{year.year}" if year.tested else f"{year.year}\nnot tested"
 
 
-def _scores(name: str, scores: Calibrated, skill: Skill | None, temperature: str, steps: int) -> Row:
+def _scores(
+    name: str, scores: Calibrated, skill: Skill | None, temperature: str, steps: int, converged: bool = True
+) -> Row:
     before, after = scores.before, scores.after
     return (
         name,
@@ -51,7 +61,7 @@ def _scores(name: str, scores: Calibrated, skill: Skill | None, temperature: str
         _both(before.brier, after.brier),
         _both(before.expected_calibration_error, after.expected_calibration_error),
         temperature,
-        f"{steps:,}" if steps else UNKNOWN,
+        (f"{steps:,}" if steps else UNKNOWN) + "\nnot converged" * (not converged),
     )
 
 
@@ -82,7 +92,56 @@ def judgement(findings: ForecasterFindings) -> str:
     """What the forecasters tell apart, and whether they know more than how often each class comes."""
     if findings.scores is None:
         return "No row of the tested years has a label, so nothing is known."
-    return f"{skill_words(findings.skill)}{accuracy_words(findings.scores)}"
+    risk = risk_words(findings.risk)
+    return f"{skill_words(findings.skill)}{f'{risk} ' if risk else ''}{accuracy_words(findings.scores)}"
+
+
+def knowledge(findings: ForecasterFindings) -> str:
+    """What the forecasters can say and what they cannot, for the first lines of a report."""
+    sides = findings.skill.sides if findings.skill is not None else None
+    cannot = sides is not None and sides.low <= 0.5
+    lead = "The forecaster says who moves, not where. " if cannot else ""
+    risk = risk_words(findings.risk)
+    return f"{lead}{skill_words(findings.skill)}{risk}".strip()
+
+
+RISK_HEAD = (
+    "", "rows\nsessions", "QLIKE", "HAR's", "EWMA's", "less HAR's", "less EWMA's",
+    "R²", "HAR's", "EWMA's", "more than HAR's",
+)  # fmt: skip
+
+
+def risk_rows(findings: ForecasterFindings) -> list[Row]:
+    """How good the variances were: a row for the tested years together, then one for each year."""
+    named = [("tested years", findings.risk), *((_name(year), year.risk) for year in findings.years)]
+    return [
+        (
+            name,
+            f"{risk.rows:,}\n{risk.sessions:,}",
+            *(_area(getattr(risk, figure)) for figure in ("qlike", "har", "ewma", "over_har", "over_ewma")),
+            *(_area(getattr(risk, f"explained{figure}")) for figure in ("", "_har", "_ewma", "_over_har")),
+        )
+        for name, risk in named
+        if risk is not None
+    ]
+
+
+def risk_words(risk: RiskScores | None) -> str:
+    """Whether the variances are better than the references', in a sentence; "" where that is not known."""
+    if risk is None:
+        return ""
+    parts = [
+        f"{name} by {number(-one.estimate, 3)} of QLIKE ({number(-one.high, 3)} to {number(-one.low, 3)}), "
+        f"{_below_nothing(one)}"
+        for name, one in (("HAR", risk.over_har), ("EWMA", risk.over_ewma))
+    ]
+    return f"How much a price will move: the variance of the next 5 sessions beats {listed(parts)}."
+
+
+def _below_nothing(interval: Interval) -> str:
+    if interval.high < 0.0:
+        return "beyond chance"
+    return "worse, beyond chance" if interval.low > 0.0 else "no lead is shown"
 
 
 def skill_words(skill: Skill | None) -> str:

@@ -22,10 +22,13 @@ from training.evidence.criteria import (
     judge,
     net_return_of,
 )
+from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings, Judged, PlayerLine, told_apart
 from training.evidence.statistics import headline, joined
 from training.evidence.wording import MINUS, counted, listed, number, percent, share
+from training.forecast.findings import read as forecaster_findings
 from training.report.cells import ACTIVE, fall
+from training.report.forecaster import knowledge
 from training.study.study import Study
 
 
@@ -252,12 +255,15 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
         f"with {counted(policy.figures.trades, 'trade')}{bounds}."
     )
     symbols = [known_today] if known_today else []
+    forecasters = forecaster_findings(study.extra)
+    told = [knowledge(forecasters)] if forecasters is not None and forecasters.skill is not None else []
     refit = [study.refit] if study.refit else []
     learnt = [_learnt(f, study)] if f.learnt is not None else []
     anew = f"; the figures above are of accounts that begin anew with each {'fold' if f.compounds else 'session'}."
     account = [account_words(f).removesuffix(".") + anew] if f.account is not None and f.account.anew else []
     return (
         f"Tested: {_tested(f, study)} {opened}",
+        *told,
         earned,
         *account,
         *refit,
@@ -279,8 +285,21 @@ def _learnt(f: Findings, study: Study) -> str:
         f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} moved by "
         f"{number(one.kl, 3)} (Kullback–Leibler divergence; 0 is not at all) from those of the network that it began "
         f"as{_begun(study)}, have a mean size of {number(one.size, 3)} and deviate by {number(one.variation, 3)} over "
-        f"what it sees{critic}."
+        f"what it sees{critic}.{_dead(study)}"
     )
+
+
+SHOWN_DEAD = 3  # trials that are named
+
+
+def _dead(study: Study) -> str:
+    """Which trials of the headline are dead, in a sentence; "" where none is."""
+    gone = [trial for trial in study.trials if trial.reward == study.reward and dead_trial(trial)]
+    if not gone:
+        return ""
+    which = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in gone[:SHOWN_DEAD]])
+    more = f" and {len(gone) - SHOWN_DEAD} more" if len(gone) > SHOWN_DEAD else ""
+    return f" Dead: {which}{more}; of the first {dead_trial(gone[0])}."
 
 
 def _begun(study: Study) -> str:

@@ -255,9 +255,14 @@ def _policy_of(f: Findings, fold: FoldLine) -> str:
 
 
 def chosen_rows(study: Study) -> list[Row]:
-    """What validation chose for each fold of a study with several agents."""
+    """What validation chose for each fold of a study with several agents, and which of them count as dead."""
     return [
-        (str(fold), *(number(one[name]) for name in ("sac", "td3", "threshold")))
+        (
+            str(fold),
+            *(number(one[name]) for name in ("sac", "td3", "threshold")),
+            " ".join(f"{name.upper()} {share(part)}" for name, part in one.get("saturated", {}).items()),
+            "; ".join(f"{name.upper()}: {why}" for name, why in one.get("dead", {}).items()),
+        )
         for fold, one in enumerate(study.extra["chosen"], 1)
     ]
 

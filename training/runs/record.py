@@ -16,6 +16,7 @@ from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
 from strategies.registry import configured
 from training.desks.kind import Compared, described
+from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings
 from training.evidence.statistics import joined
 from training.export.export import Release, export
@@ -111,12 +112,18 @@ def exported(
 def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
     """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
+    gone = {
+        f"seed {one.seed}": dead_trial(one)
+        for one in study.trials
+        if (one.fold, one.reward) == (trial.fold, trial.reward) and dead_trial(one)
+    }
     return {
         **({"exported": "unproven"} if unproven else {}),
         "test": record.metrics(trial.test.sessions),
         "test_denials": dict(trial.test.denials),
         "validate": record.metrics(trial.validate),
         **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
+        **({"dead": gone} if gone else {}),
         **({"account": record.metrics(joined(study.account))} if study.account else {}),
         **record.found(policy),
     }

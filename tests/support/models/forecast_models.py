@@ -20,6 +20,7 @@ from tests.support.models.row_models import golden_of
 from tests.support.models.tiny_models import graph, manifest_of, put
 
 VERSION = "relay"
+LEAST_VARIANCE = 1e-5  # beside the square of the newest return
 HELD = 1e-4  # of the equity: less counts as nothing
 RETURN, RANGE = (SEQUENCE - COUNT + NAMES.index(name) for name in ("log_return_1", "range"))
 WEIGHT = SEQUENCE + ACCOUNT.index("weight")
@@ -32,6 +33,7 @@ def relay_policy() -> bytes:
     onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
     node = onnx.helper.make_node
     numbers = {"steep": STEEP, "shallow": SHALLOW, "two": 2.0, "one": 1.0, "least": -1.0, "half": 0.5, "held": HELD}
+    numbers["least_variance"] = LEAST_VARIANCE
     constants: dict[str, Any] = {name: np.array(value, np.float32) for name, value in numbers.items()} | {
         "newest": np.array([RETURN, RANGE], dtype=np.int64),
         "return_": np.array(RETURN, dtype=np.int64),
@@ -52,8 +54,10 @@ def relay_policy() -> bytes:
         node("Add", ["sac", "td3"], ["both"]),
         node("Mul", ["both", "half"], ["mean"]),
         node("Mul", ["confidence", "two"], ["twice"]),
-        node("Min", ["twice", "one"], ["trust"]),
-        node("Mul", ["mean", "trust"], ["final"]),
+        node("Min", ["twice", "one"], ["size"]),
+        node("Mul", ["mean", "size"], ["final"]),
+        node("Mul", ["gain", "gain"], ["square"]),
+        node("Add", ["square", "least_variance"], ["variance"]),
         node("Identity", ["final"], ["actions"]),
     ]
     shapes: dict[str, tuple[str | int, ...]] = {head.name: ("batch", *head.shape) for head in SPEC.heads}
@@ -78,8 +82,13 @@ def expected(observation: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     confidence = probabilities.max(axis=1)
     holds = seen[:, WEIGHT] > np.float32(HELD)
     sac, td3 = (np.where(holds, -1.0, np.tanh(slope * seen[:, RETURN])) for slope in (STEEP, SHALLOW))
-    final = (sac + td3) / 2 * np.minimum(2.0 * confidence, 1.0)
-    return {"probabilities": probabilities, "confidence": confidence, "sac": sac, "td3": td3, "final": final}
+    size = np.minimum(2.0 * confidence, 1.0)
+    final = (sac + td3) / 2 * size
+    variance = np.square(seen[:, RETURN]) + LEAST_VARIANCE
+    return {
+        "probabilities": probabilities, "confidence": confidence, "variance": variance, "sac": sac, "td3": td3,
+        "size": size, "final": final,
+    }  # fmt: skip
 
 
 def put_relay(models_dir: Path, *, band: float = 0.01) -> Path:

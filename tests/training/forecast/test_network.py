@@ -94,7 +94,7 @@ def test_the_classes_weights_are_taken_out_of_the_answer() -> None:
 def test_an_ensemble_is_the_mean_of_its_members_probabilities() -> None:
     members = [ForecastNet(SMALL, PLAIN, seed) for seed in range(3)]
     with torch.no_grad():
-        probabilities, confidence = Forecaster(members)(_sequences(4))
+        probabilities, confidence, _ = Forecaster(members)(_sequences(4))
         expected = torch.stack([torch.softmax(member(_sequences(4)), dim=-1) for member in members]).mean(dim=0)
     assert torch.allclose(probabilities, expected, atol=1e-7)
     assert torch.allclose(confidence, expected.amax(dim=-1), atol=1e-7)

@@ -85,7 +85,7 @@ def test_a_forecast_of_a_calibration_row_is_a_leak() -> None:
     assert fold.validate[1] - 4 <= known < fold.predict[0]
     for day, allowed in ((fold.train[0] + 20, False), (known, False), (known + 1, True)):
         part = FoldForecasts(
-            2013, known, np.array([[day, 0]]), np.full((1, 3), 1 / 3, np.float32), np.ones(1, np.float32)
+            2013, known, np.array([[day, 0]]), np.full((1, 3), 1 / 3, np.float32), *np.ones((2, 1), np.float32)
         )
         if allowed:
             assert _assembled(material, [part]).known.sum() == 1
@@ -95,7 +95,7 @@ def test_a_forecast_of_a_calibration_row_is_a_leak() -> None:
 
 
 def test_a_row_is_forecast_by_one_fold_alone() -> None:
-    part = FoldForecasts(2013, 3, np.array([[5, 0]]), np.full((1, 3), 1 / 3, np.float32), np.ones(1, np.float32))
+    part = FoldForecasts(2013, 3, np.array([[5, 0]]), np.full((1, 3), 1 / 3, np.float32), *np.ones((2, 1), np.float32))
     with pytest.raises(LeakError, match="the folds 2013 and 2014 forecast the same 1 rows"):
         assemble(9, 1, [part, replace(part, year=2014)])
 
@@ -118,9 +118,10 @@ def test_what_is_exported_forecasts_what_was_forecast() -> None:
     quick = msgspec.structs.replace(PLAN, recipe=msgspec.structs.replace(PLAN.recipe, epochs=1), confidence="entropy")
     forecasts, (result,) = walk_forward(material, quick)
     rows = np.argwhere(forecasts.known)[:50]
-    probabilities, confidence = result.forecaster(material.windows.gather(material.windows.places(rows)))
+    probabilities, confidence, variance = result.forecaster(material.windows.gather(material.windows.places(rows)))
     assert np.allclose(probabilities.detach(), forecasts.probabilities[tuple(rows.T)], atol=1e-6)
     assert np.allclose(confidence.detach(), forecasts.confidence[tuple(rows.T)], atol=1e-6)
+    assert np.allclose(variance.detach(), forecasts.variance[tuple(rows.T)], rtol=1e-5)
 
 
 def test_scaling_and_class_weights_come_from_training_rows_alone() -> None:

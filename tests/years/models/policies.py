@@ -38,6 +38,7 @@ PLAN = (
 )  # fmt: skip
 """What regime_switcher wants, one decision after the other, over and over."""
 WISH, HELD = 0.8, 1e-4  # what forecast_ensemble wants of a stock that rose; a part of the equity that counts as nothing
+MOVES = 4e-4  # the variance that forecast_ensemble states of each stock: 2 % a session
 LEAP = 2.0  # online_dqn acts on a bar that moved by more, in its own unit: half a thousandth of the price
 
 HOURS = (
@@ -208,6 +209,8 @@ def _relay() -> bytes:
         "held": _number(HELD),
         "none": _number(0.0),
         "wish": _number(WISH),
+        "moves": _number(MOVES),
+        "all": _number(1.0),
         "least": _number(-1.0),
         "half": _number(0.5),
         "buy": np.array([[0.25, 0.5, 0.25]], np.float32),
@@ -224,6 +227,8 @@ def _relay() -> bytes:
         _node("Where", ["rose", "half", "half"], ["confidence"]),
         _node("Where", ["rose", "wish", "none"], ["bought"]),
         _node("Where", ["holds", "least", "bought"], ["sac"]),
+        _node("Where", ["rose", "moves", "moves"], ["variance"]),
+        _node("Where", ["rose", "all", "all"], ["size"]),
         *(_node("Identity", ["sac"], [name]) for name in ("td3", "final", "actions")),
     ]
     shapes: dict[str, tuple[str | int, ...]] = {head.name: ("batch", *head.shape) for head in spec.heads}

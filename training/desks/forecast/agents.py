@@ -17,17 +17,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from daemon.core.limits import Trading
 from training.data.daily_table import DailyTable
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Ensemble, RowScaling, choose_weights
 from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
 from training.desks.forecast.plan import ForecastPlan
-from training.desks.forecast.play import play, rows_of, threshold_rule, wish_of
+from training.desks.forecast.play import CONFIDENCE, Rule, play, rows_of, threshold_rule, wish_of
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper
 from training.desks.trial import RLLIB, Control, Diverged, Listener, News, Request
+from training.evidence.dead import saturation_of, variation_of, why_dead
 from training.rl.coefficients import NotFiniteError
 from training.rl.off_policy.learner import EXPLAINED, Actor
 from training.rl.off_policy.presets import build
@@ -76,6 +80,8 @@ class Chosen:
     steps: int  # transitions of all agents
     chosen_steps: int
     gradient_steps: int  # of both, until their chosen checkpoints
+    dead: dict[str, str]  # why an agent counts as dead, by its name
+    saturated: dict[str, float]  # share of an agent's wishes that are at a bound
 
 
 class Work:
@@ -155,10 +161,30 @@ class Work:
         trainer = OffPolicyTrainer(agent, market, c, total_steps=self.each, seed=seed)
         return trainer, market, self._open
 
-    def look(self, rule: Callable[[torch.Tensor], torch.Tensor]) -> tuple[SessionResult, ...]:
-        """What a rule earns on the validation sessions."""
+    def look(self, agent: nn.Module) -> tuple[SessionResult, ...]:
+        """What an actor or an ensemble earns on the validation sessions."""
+        return self._play(wish_of(agent))
+
+    def _play(self, wish: Rule) -> tuple[SessionResult, ...]:
         data = self._data
-        return play(rule, data.table, self._outlook, self._fold.validate, data.rules)
+        return play(wish, data.table, self._outlook, self._fold.validate, data.rules, sized=True)
+
+    def wishes(self, agent: nn.Module) -> torch.Tensor:
+        """What an actor wants on the validation sessions of the tradable symbols that its account then holds, (n,)."""
+        rule, found = wish_of(agent), []
+
+        def noted(rows: torch.Tensor) -> torch.Tensor:
+            wish = rule(rows)
+            found.append(wish[rows[:, CONFIDENCE] > 0.0])
+            return wish
+
+        self._play(noted)
+        return torch.cat(found)
+
+    def _alone(self, least: float) -> float:
+        """What the forecaster alone earns there by a threshold."""
+        data, rule = self._data, threshold_rule(least, weight_max(self._data.rules))
+        return self.net(play(rule, data.table, self._outlook, self._fold.validate, data.rules))
 
     def net(self, results: Sequence[SessionResult]) -> float:
         """Their net return."""
@@ -177,16 +203,35 @@ class Work:
     def choose(self) -> Chosen:
         """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
         actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, self.finished, strict=True)]
-        shares, _ = choose_weights(lambda shares: self.net(self.look(wish_of(Ensemble(actors, shares)))), len(MEMBERS))
+        wishes = [self.wishes(actor).numpy() for actor in actors]
+        dead = self._dead(wishes)
+        saturated = {name: saturation_of(own) for name, own in zip(MEMBERS, wishes, strict=True)}
+        shares, _ = choose_weights(
+            lambda shares: self.net(self.look(Ensemble(actors, shares))),
+            len(MEMBERS),
+            dead=[name in dead for name in MEMBERS],
+        )
         agents = Ensemble(actors, shares)
-        thresholds, most = self.plan.least, weight_max(self._data.rules)
-        threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
+        threshold = max(self.plan.least, key=self._alone)
         points = [
             point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[ValidationCheck])
         ]
         chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
         gradients = sum(int(done["gradient_steps"]) for done in self.finished)
-        return Chosen(agents, threshold, self.look(wish_of(agents)), tuple(points), self.steps, chosen_steps, gradients)
+        return Chosen(
+            agents, threshold, self.look(agents), tuple(points), self.steps, chosen_steps, gradients, dead, saturated
+        )
+
+    def _dead(self, wishes: Sequence[NDArray[np.float32]]) -> dict[str, str]:
+        """Why agents count as dead, by what each wants where its own wishes lead, and by its critic."""
+        found = {}
+        for name, own, done in zip(MEMBERS, wishes, self.finished, strict=True):
+            curve = msgspec.json.decode(done["curve"], type=list[ValidationCheck])
+            known = [point.figures[EXPLAINED] for point in curve if EXPLAINED in point.figures]
+            explained = known[-1] if known else None
+            if words := why_dead(variation_of(own[:, None]), explained):
+                found[name] = words
+        return found
 
     def _actor(self, name: str, weights: dict[str, Any]) -> Actor:
         c = self.plan.coefficients(name)
@@ -288,7 +333,7 @@ class _Course:
     def _look(self, update_to_data: float) -> ValidationCheck:
         actor = self.trainer.agent.actor
         on_cpu = actor if next(actor.parameters()).device.type == "cpu" else copy.deepcopy(actor).cpu()
-        results = self._work.look(wish_of(on_cpu))
+        results = self._work.look(on_cpu)
         earned = self._work.net(results)
         figures = _means(self._told)
         point = ValidationCheck(
@@ -297,7 +342,7 @@ class _Course:
             entropy=figures.pop("entropy", 0.0),
             kl=0.0,
             clip_fraction=0.0,
-            explained_variance=figures.pop(EXPLAINED, 0.0),
+            explained_variance=figures.get(EXPLAINED, 0.0),
             validate_return=earned,
             validate_trades=sum(result.trades for result in results),
             agent=self._name,

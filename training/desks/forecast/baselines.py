@@ -28,6 +28,7 @@ from training.evaluate.days import Desk, relay, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
+from training.forecast.network import Forecasted
 from training.study.study import PlayResult, SessionResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
@@ -40,9 +41,9 @@ BASELINES: Mapping[str, str] = {
     daily.FLAT: "Never trades.",
     FORECASTER: "The forecaster by a threshold of confidence, chosen on validation: on a BUY the most that a symbol "
     f"may weigh, on a SELL nothing, else as it is. {_DESK}",
-    SAC: f"SAC's wish times min(2 x confidence, 1). {_DESK}",
-    TD3: f"TD3's wish times min(2 x confidence, 1). {_DESK}",
-    TRUSTING: f"The mean of both, whatever the confidence. {_DESK}",
+    SAC: f"SAC's wish times the size. {_DESK}",
+    TD3: f"TD3's wish times the size. {_DESK}",
+    TRUSTING: f"The mean of both, whatever the size. {_DESK}",
     daily.MONTHLY: "Holds the whole universe with equal weights, set again at each month's first open. An account of "
     "fractions of shares that pays the costs of what it trades once and does not wait.",
     daily.HOLD_ALL: "Buys the whole universe for equal money at the first tested open. An account of fractions.",
@@ -65,7 +66,7 @@ Decision = Callable[[Row], Tensor]
 """Final actions (rows,)."""
 
 
-Memory = dict[bytes, tuple[Tensor, Tensor]]
+Memory = dict[bytes, Forecasted]
 """What one policy's network says, by the digest of the sequences that it was shown."""
 
 
@@ -197,8 +198,9 @@ class Account:
 
     def _random(self) -> Played:
         """Traders with the final actions dealt out to other symbols, once for all sessions: one of them, and all."""
-        finals = torch.stack([answers.final for answers in self._answers()])
-        desk, blind = self._desk, _outlook([], self._desk)
+        said = self._answers()
+        finals = torch.stack([answers.final for answers in said])
+        desk, blind = self._desk, _outlook(said, self._desk)
         last = desk.table.span(self._dates)[1]
 
         crowds: dict[int, Tensor] = {}
@@ -256,8 +258,8 @@ def _alone(policy: Policy, most: float) -> Decision:
 _DECISIONS: Mapping[str, Maker] = {
     daily.FLAT: lambda _, __: lambda row: torch.zeros_like(row.answers.final),
     FORECASTER: _alone,
-    SAC: lambda _, __: lambda row: weighted(row.answers.sac, row.answers.confidence),
-    TD3: lambda _, __: lambda row: weighted(row.answers.td3, row.answers.confidence),
+    SAC: lambda _, __: lambda row: weighted(row.answers.sac, row.answers.size),
+    TD3: lambda _, __: lambda row: weighted(row.answers.td3, row.answers.size),
     TRUSTING: lambda policy, _: lambda row: policy.mean(row.answers),
 }
 
@@ -277,10 +279,12 @@ def _seen(row: Row) -> Tensor:
 
 
 def _outlook(answers: list[Answers], desk: Desk) -> Outlook:
-    """What was forecast in the desk's sessions, and nothing elsewhere; without answers, that nobody knows anything."""
+    """What was forecast in the desk's sessions, and nothing elsewhere."""
     days, symbols = len(desk.table.sessions), len(desk.table.symbols)
     probabilities = np.full((days, symbols, 3), 1.0 / 3.0, dtype=np.float32)
     confidence = np.full((days, symbols), 1.0 / 3.0, dtype=np.float32)
+    variances = np.full((days, symbols), np.nan)
     for day, each in enumerate(answers, start=desk.first - 1):
         probabilities[day], confidence[day] = each.probabilities.numpy(), each.confidence.numpy()
-    return Outlook(probabilities, confidence, np.zeros((days, symbols, 0), dtype=np.float32))
+        variances[day] = each.variance.numpy()
+    return Outlook(probabilities, confidence, np.zeros((days, symbols, 0), dtype=np.float32), variances)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW
 from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
-from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
+from training.evidence.dead import counted
+from training.forecast.network import FeatureScaling, Forecasted, Forecaster, ForecastNet, Frozen, Sizes
 from training.rl.off_policy.learner import Actor
 
 
@@ -56,15 +57,17 @@ def simplex(members: int, parts: int) -> list[tuple[float, ...]]:
 
 
 def choose_weights(
-    score: Callable[[Sequence[float]], float], members: int, *, parts: int = 4
+    score: Callable[[Sequence[float]], float], members: int, *, parts: int = 4, dead: Sequence[bool] | None = None
 ) -> tuple[tuple[float, ...], float]:
     """The weights with the highest score on validation, and that score; on a tie those nearest to equal ones.
 
     Args:
         score: what the ensemble earns on the validation span with these weights, by member.
         parts: weights are tried in steps of 1 / `parts`, more of which fit the validation span better than the truth.
+        dead: members that get no weight beside a living one; None: none is.
     """
-    best = max(simplex(members, parts), key=score)
+    gone = (False,) * members if dead is None else dead
+    best = max((weights for weights in simplex(members, parts) if counted(weights, gone)), key=score)
     return best, score(best)
 
 
@@ -88,8 +91,10 @@ class Answers(NamedTuple):
     actions: Tensor  # (rows,), within [-1, 1]
     probabilities: Tensor  # (rows, 3): HOLD, BUY, SELL
     confidence: Tensor  # (rows,)
+    variance: Tensor  # (rows,) of a session's log return over the next 5 sessions
     sac: Tensor  # (rows,)
     td3: Tensor  # (rows,)
+    size: Tensor  # (rows,) the part of a wish that is let pass
     final: Tensor  # (rows,)
 
 
@@ -131,9 +136,17 @@ class Policy(nn.Module):
     columns: Tensor
     threshold: Tensor
 
-    def __init__(self, forecaster: Forecaster, agents: Ensemble, threshold: float = 0.0) -> None:
-        """Join them; `threshold` is that of the forecaster alone, which the graph does not ask for."""
+    def __init__(
+        self, forecaster: Forecaster, agents: Ensemble, threshold: float = 0.0, risk_target: float = 0.0
+    ) -> None:
+        """Join them; `threshold` is that of the forecaster alone, which the graph does not ask for.
+
+        `risk_target`: see `size_of`.
+        """
         super().__init__()
+        self.risk_target = risk_target
+        self.dead: dict[str, str] = {}  # why an agent counts as dead, by its name
+        self.saturated: dict[str, float] = {}  # share of an agent's wishes on validation that are at a bound
         self.forecaster, self.agents = forecaster, agents
         self.register_buffer("columns", torch.tensor(COLUMNS), persistent=False)
         self.register_buffer("threshold", torch.tensor(threshold))
@@ -142,18 +155,21 @@ class Policy(nn.Module):
         """Each row on its own: a symbol knows no other one."""
         return self.decided(observation, *self.forecast(observation))
 
-    def forecast(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (rows, 3) and confidence (rows,)."""
-        probabilities, confidence = self.forecaster(observation[:, :SEQUENCE].reshape(-1, WINDOW, COUNT))
-        return probabilities, confidence
+    def forecast(self, observation: Tensor) -> Forecasted:
+        """What the forecaster says of each row."""
+        said: Forecasted = self.forecaster(observation[:, :SEQUENCE].reshape(-1, WINDOW, COUNT))
+        return said
 
-    def decided(self, observation: Tensor, probabilities: Tensor, confidence: Tensor) -> Answers:
+    def decided(self, observation: Tensor, probabilities: Tensor, confidence: Tensor, variance: Tensor) -> Answers:
         """What the agents make of a forecast."""
         newest = observation[:, SEQUENCE - COUNT : SEQUENCE].index_select(1, self.columns)
         account = observation[:, SEQUENCE : SEQUENCE + ACCOUNT]
         mean, wishes = self.agents(torch.cat([newest, probabilities, confidence.unsqueeze(1), account], dim=1))
-        final = weighted(mean[:, 0], confidence)
-        return Answers(final, probabilities, confidence, wishes[0, :, 0], wishes[1, :, 0], final.clone())
+        size = size_of(confidence, variance, self.risk_target)
+        final = weighted(mean[:, 0], size)
+        return Answers(
+            final, probabilities, confidence, variance, wishes[0, :, 0], wishes[1, :, 0], size, final.clone()
+        )
 
     def mean(self, answers: Answers) -> Tensor:
         """The agents' mean wish, before confidence takes its part, (rows,)."""
@@ -169,9 +185,9 @@ class Passive(nn.Module):
 
     def forward(self, observation: Tensor) -> Answers:
         """As `Policy`."""
-        probabilities, confidence = self.policy.forecast(observation)
-        wish = torch.ones_like(confidence)
-        return Answers(wish, probabilities, confidence, wish.clone(), wish.clone(), wish.clone())
+        said = self.policy.forecast(observation)
+        wish = torch.ones_like(said.confidence)
+        return Answers(wish, *said, wish.clone(), wish.clone(), wish.clone(), wish.clone())
 
 
 def passive_of(trained: nn.Module) -> Passive:
@@ -181,9 +197,20 @@ def passive_of(trained: nn.Module) -> Passive:
     return Passive(trained).eval()
 
 
-def weighted(wish: Tensor, confidence: Tensor) -> Tensor:
-    """What confidence leaves of a wish."""
-    return wish.clamp(-1.0, 1.0) * (2.0 * confidence).clamp(max=1.0)
+def size_of(confidence: Tensor, variance: Tensor, risk_target: float = 0.0) -> Tensor:
+    """The part of a wish that is let pass, (...,) within [0, 1].
+
+    The source's: min(2 x confidence, 1). With a `risk_target`, a deviation of a session's return, its inverse risk:
+    min(target / forecast deviation, 1), so that a symbol that is expected to move more is held less.
+    """
+    if risk_target > 0.0:
+        return (risk_target / variance.sqrt()).clamp(max=1.0)
+    return (2.0 * confidence).clamp(max=1.0)
+
+
+def weighted(wish: Tensor, size: Tensor) -> Tensor:
+    """What sizing leaves of a wish."""
+    return wish.clamp(-1.0, 1.0) * size
 
 
 def made_weights(policy: Policy) -> dict[str, Any]:
@@ -196,6 +223,10 @@ def made_weights(policy: Policy) -> dict[str, Any]:
         "sizes": [sizes.features, sizes.window, *sizes.channels, sizes.kernel, sizes.hidden, sizes.attention],
         "members": len(policy.forecaster.members),
         "confidence": policy.forecaster.confidence,
+        "risk_columns": policy.forecaster.known.columns.tolist(),
+        "risk_target": policy.risk_target,
+        "dead": dict(policy.dead),
+        "saturated": dict(policy.saturated),
         "widths": [weight.shape[0] for weight in list(actor.weights)[:-1]],
         "normalised": actor.normalised,
         "state": {name: value.clone() for name, value in policy.state_dict().items()},
@@ -221,6 +252,8 @@ def policy_of(weights: Mapping[str, Any]) -> Policy:
         )
         for name in MEMBERS
     ]
-    policy = Policy(Forecaster(nets, weights["confidence"]), Ensemble(actors))
+    forecaster = Forecaster(nets, weights["confidence"], weights["risk_columns"])
+    policy = Policy(forecaster, Ensemble(actors), risk_target=weights["risk_target"])
     policy.load_state_dict(weights["state"])
+    policy.dead, policy.saturated = dict(weights["dead"]), dict(weights["saturated"])
     return policy.eval()

@@ -133,6 +133,7 @@ def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Foreca
             year["rows"].numpy(),
             year["probabilities"].numpy(),
             year["confidence"].numpy(),
+            year["variance"].numpy(),
         )
         for year in years
     ]
@@ -149,6 +150,8 @@ def forecast_of(year: Mapping[str, Any]) -> Forecast:
         float(year["forecaster"]["temperature"]),
         year["purged"],
         year["gradient_steps"],
+        year["converged"],
+        year["variance"].numpy(),
     )
 
 
@@ -167,7 +170,7 @@ def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
     """The forecaster that this year's task ended with."""
     sizes = plan.forecast.sizes
     nets = [ForecastNet(sizes, Frozen(FeatureScaling.none(sizes.features)), 0) for _ in range(plan.members)]
-    found = Forecaster(nets, plan.forecast.confidence)
+    found = Forecaster(nets, plan.forecast.confidence, year["risk_columns"])
     found.load_state_dict(year["forecaster"])
     return found.eval()
 
@@ -197,6 +200,7 @@ def member_task(
     return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until} | {
         "steps": steps,
         "gradient_steps": fitted.gradient_steps,
+        "converged": fitted.converged(plan.forecast.recipe),
     }
 
 
@@ -217,11 +221,14 @@ def year_task(
         "rows": torch.from_numpy(np.ascontiguousarray(found.rows)),
         "probabilities": torch.from_numpy(found.probabilities),
         "confidence": torch.from_numpy(found.confidence),
+        "variance": torch.from_numpy(found.variance),
         "forecaster": result.forecaster.cpu().state_dict(),
+        "risk_columns": result.forecaster.known.columns.tolist(),
         "validated": msgspec.json.encode(result.validated).decode(),
         "tested": msgspec.json.encode(result.tested).decode(),
         "purged": result.purged,
         "gradient_steps": min(one["gradient_steps"] for one in kept),
+        "converged": all(one["converged"] for one in kept),
     }
 
 
@@ -303,13 +310,14 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         plan, data, done = task.plan, task.data, task.done
         last = int(fold.validate[-1][:4])
         forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
-        work = Work(task.request, data, data.outlook(forecasts), fold, task.keeper, plan)
+        work = Work(task.request, data, data.outlook(forecasts, plan.risk_target), fold, task.keeper, plan)
         work.run(task.control, task.listen)
         chosen = work.choose()
         weights: dict[str, Any] = {}
         if fold.test:
             year = done(YEAR_TASK.format(year=int(fold.test[0][:4])))
-            policy = Policy(forecaster_of(plan, year), chosen.agents, chosen.threshold)
+            policy = Policy(forecaster_of(plan, year), chosen.agents, chosen.threshold, plan.risk_target)
+            policy.dead, policy.saturated = chosen.dead, chosen.saturated
             weights = made_weights(policy)
         return Trained(
             weights=weights,
@@ -332,7 +340,8 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         if task.request.engine == RLLIB:
             return None
         trained = of_agents(policy)
-        begun = Policy(trained.forecaster, first_agents(task.plan, task.request, trained.agents)).eval()
+        agents = first_agents(task.plan, task.request, trained.agents)
+        begun = Policy(trained.forecaster, agents, risk_target=trained.risk_target).eval()
         return Start(begun, torch.tensor(task.plan.td3.exploration))
 
     def play(
@@ -370,7 +379,10 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in plan.years]
         found = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
         sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
-        chosen = [_shares(each) | {"threshold": float(each.threshold)} for each in of_folds]
+        chosen = [
+            _shares(each) | {"threshold": float(each.threshold), "dead": each.dead, "saturated": each.saturated}
+            for each in of_folds
+        ]
         return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
 
     def figures(self, plan: ForecastPlan, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
@@ -382,10 +394,12 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
                 "alpha_is": ALPHA_IS,
                 "bonus": BONUS,
                 "shares": _shares(last),
+                "dead": last.dead,
+                "saturated": last.saturated,
                 "threshold": float(last.threshold),
             },
             "forecaster": {
-                str(year): {"purged": found["purged"]}
+                str(year): {name: found[name] for name in ("purged", "gradient_steps", "converged")}
                 | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
                 for year, found in years.items()
             },

@@ -47,6 +47,7 @@ class Outlook:
     confidence: Float32Array  # (d, n)
     features: Float32Array  # (d, n, f): the stated subset of the newest row
     variances: Float64Array | None = None  # (d, n): of daily log returns to come, where a head forecasts them
+    sizes: Float32Array | None = None  # (d, n) the part of a wish that is let pass; None: min(2 x confidence, 1)
 
     @property
     def width(self) -> int:
@@ -97,7 +98,7 @@ class ForecastMarket(ShareAccounts):
             portfolio: symbols of an account; None, or without `draws`, all of the table in their order.
             alpha: of the bonus.
             most: that one symbol may weigh; None: what the trading rules say.
-            trusting: leave out what confidence takes from an action, for a comparison.
+            trusting: leave out what sizing takes from an action, for a comparison.
             draws: False begins every episode at `first`.
 
         Raises:
@@ -129,6 +130,8 @@ class ForecastMarket(ShareAccounts):
         self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 8)
         self._marks = self._table(table.close_ticks[seen] / TICKS)
         self._overlay = Overlay(table, first, last, trading, self.device, outlook.variances)
+        sizes = np.minimum(2.0 * outlook.confidence, 1.0) if outlook.sizes is None else outlook.sizes
+        self._sizes = self._table(np.where(tradable, np.nan_to_num(sizes[seen]), 0.0).astype(np.float32))
 
     def _begin_everywhere(self) -> None:
         self._open_accounts()
@@ -176,13 +179,11 @@ class ForecastMarket(ShareAccounts):
         return torch.stack([self._held * marks / equity, gain, age, cash.expand_as(gain)], dim=2)
 
     def final_of(self, actions: Tensor) -> Tensor:
-        """What confidence leaves of actions (rows, 1), float32 (n, k)."""
+        """What sizing leaves of actions (rows, 1), float32 (n, k)."""
         wish = actions.to(torch.float32).view(self._held.shape).clamp(-1.0, 1.0)
         if self._trusting:
             return wish
-        columns = self._seen.flatten(0, 1)[:, -1]
-        confidence = columns.index_select(0, self._flat()).view(self._held.shape)
-        return wish * (2.0 * confidence).clamp(max=1.0)
+        return wish * self._sizes.flatten().index_select(0, self._flat()).view(self._held.shape)
 
     def step(self, actions: Tensor) -> Step:
         """Trade the agents' actions, float (rows, 1) within [-1, 1]; see `trade`."""

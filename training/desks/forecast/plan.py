@@ -24,7 +24,8 @@ FEW_LARGE, TEXTBOOK = RECIPES["few_large"], RECIPES["textbook"]
 CAPACITY = 1 << 18  # transitions of a replay: an agent sees some million, and old forecasts are as true as new ones
 SCALE = 100.0  # of a reward, which is about a hundredth: the return of a day
 SAC = replace(FEW_LARGE.sac, capacity=CAPACITY, reward_scale=SCALE)
-TD3 = replace(FEW_LARGE.td3, capacity=CAPACITY, reward_scale=SCALE)
+SATURATION = 0.01  # without it nine tenths of TD3's answers are at the bounds, whatever it sees: docs/FORECAST.md
+TD3 = replace(FEW_LARGE.td3, capacity=CAPACITY, reward_scale=SCALE, saturation=SATURATION)
 
 PURGE = 60 + 100 + 5  # sessions: rows of a sequence, the longest window of a feature, the horizon of a label
 WALK = Walk(train=100, validate=SESSIONS_A_YEAR, test=SESSIONS_A_YEAR, purge=PURGE, years=True)
@@ -49,6 +50,7 @@ class ForecastPlan(Plan):
     alpha: float = 1.0  # of the bonus, which no action changes: there is nothing to choose it by
     looks: int = 20  # at the validation sessions, by each agent
     thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # probabilities, of the forecaster alone
+    risk_target: float = 0.0  # of sizing, a deviation of a session's return; 0: the source's, min(2 x confidence, 1)
     sessions: int | None = None  # at most of a validation or a test span; None: the whole year
 
     def at(self, precision: str, /) -> Self:
@@ -127,6 +129,7 @@ class ForecastPlan(Plan):
                 )
             ),
             Dimension("alpha", "of the bonus, which no action changes", 0.0, 100.0),
+            Dimension("risk_target", "sizes by it over the forecast deviation; 0: by confidence", 0.0, 0.1),
             Dimension("portfolio", "symbols of an account while agents learn", 1, 500, whole=True),
             Dimension("episode", "sessions of such an account", 5, 2520, whole=True),
             Dimension("looks", "at the validation sessions, by each agent", 1, 1000, whole=True),
@@ -213,7 +216,7 @@ def _smoke() -> ForecastPlan:
         ),
         first_test=2022,
         sac=small(FEW_LARGE.sac),
-        td3=small(FEW_LARGE.td3),
+        td3=small(TD3),
         portfolio=4,
         looks=2,
         sessions=12,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from daemon.core.limits import Trading
 from training.data.daily_table import DailyTable
 from training.desks.daily.play import session_result
-from training.desks.forecast.graph import SEEN, weighted
+from training.desks.forecast.graph import SEEN
 from training.desks.forecast.market import ACCOUNT, BUY, SELL, ForecastMarket, Outlook
 from training.study.study import SessionResult
 
@@ -21,18 +21,18 @@ PROBABILITIES = slice(len(SEEN), len(SEEN) + 3)
 CONFIDENCE = len(SEEN) + 3
 WEIGHT = -ACCOUNT
 Rule = Callable[[Tensor], Tensor]
-"""Rows of an account, float32 (n, columns), to final actions (n,)."""
+"""Rows of an account, float32 (n, columns), to final actions, or to wishes that sizing cuts, (n,)."""
 
 
-def wish_of(agent: nn.Module, *, trusting: bool = False) -> Rule:
-    """The final actions of an actor or an ensemble; `trusting` leaves out what confidence takes."""
+def wish_of(agent: nn.Module) -> Rule:
+    """The wishes of an actor or an ensemble, before sizing."""
 
-    def final(rows: Tensor) -> Tensor:
+    def wish(rows: Tensor) -> Tensor:
         answered = agent(rows)
-        wish = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
-        return wish.clamp(-1.0, 1.0) if trusting else weighted(wish, rows[:, CONFIDENCE])
+        found: Tensor = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
+        return found
 
-    return final
+    return wish
 
 
 def threshold_rule(least: float, most: float) -> Rule:
@@ -59,14 +59,19 @@ def play(
     trading: Trading,
     *,
     fill: str = "next_open",
+    sized: bool = False,
 ) -> tuple[SessionResult, ...]:
-    """One account through the sessions from the first of `dates` to the last. Raises as `ForecastMarket` does."""
+    """One account through the sessions from the first of `dates` to the last. Raises as `ForecastMarket` does.
+
+    `sized`: the rule gives wishes, which sizing cuts; else final actions.
+    """
     first, last = table.span(dates)
     market = ForecastMarket(table, outlook, first, last, trading, count=1, fill=fill, draws=False)
     results: list[SessionResult] = []
     for day in range(first, last + 1):
         before = float(market.equity_usd)
-        market.trade(rule(market.observe()).unsqueeze(0))
+        actions = rule(market.observe()).unsqueeze(0)
+        market.trade(market.final_of(actions) if sized else actions)
         orders = sum(int((side > 0).sum()) for side in market.traded)
         results.append(session_result(table.sessions[day].date, before, orders, market))
     return tuple(results)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,12 +22,13 @@ from training.data.sessions import calendar_of
 from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.forecast import baselines
-from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy
+from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy, size_of
 from training.desks.forecast.market import Outlook
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.kind import Sources, Span
 from training.evaluate.days import dry_run
 from training.export.reference import AnswerRecorder, Watched
+from training.forecast import risk
 from training.forecast.forecasts import Forecasts
 from training.forecast.labels import triple_barrier
 from training.forecast.panel import Panel, Windows
@@ -49,11 +51,14 @@ class ForecastTaskData(DailyTaskData):
         """The trading rules with the strategy's capital as paper cash."""
         return rules_for(self.trading, self.strategy.spec)
 
-    def outlook(self, forecasts: Forecasts) -> Outlook:
-        """What the agents are told of the universe after each session's close."""
+    def outlook(self, forecasts: Forecasts, risk_target: float = 0.0) -> Outlook:
+        """What the agents are told of the universe after each session's close; `risk_target`: see `size_of`."""
         at = np.ix_(self.days_at, self.places)
         features = self.panel.features[np.ix_(self.days_at, self.places, np.array(COLUMNS))]
-        return Outlook(forecasts.probabilities[at], forecasts.confidence[at], features)
+        confidence, variance = (torch.from_numpy(each[at]) for each in (forecasts.confidence, forecasts.variance))
+        sizes = size_of(confidence, variance, risk_target).numpy()
+        variances = forecasts.variance[at].astype(np.float64)
+        return Outlook(forecasts.probabilities[at], forecasts.confidence[at], features, variances, sizes)
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`: of each session a row for each symbol, the newest features and the account."""
@@ -110,7 +115,8 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
     table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
     windows = Windows(panel.features, features.WINDOW)
     labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
-    material = Material(panel.dates, windows, labels, panel.valid)
+    variance = risk.realised(panel.bars[3], panel.broken)
+    material = Material(panel.dates, windows, labels, panel.valid, variance, risk.COLUMNS)
     return ForecastTaskData(
         path,
         table,

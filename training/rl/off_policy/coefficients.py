@@ -39,6 +39,7 @@ class OffPolicyCoefficients:
     exploration: float = 0.1  # TD3: standard deviation of the noise on actions
     target_noise: float = 0.2  # TD3: on the target's actions
     target_noise_clip: float = 0.5
+    saturation: float = 0.0  # TD3: weight of the mean square of what is squashed to actions, in the actor's loss
 
     @property
     def update_to_data(self) -> float:
@@ -70,6 +71,8 @@ def check_off_policy(c: OffPolicyCoefficients, precision: str) -> None:
             raise ValueError(f"{name} is {getattr(c, name)}: expected at least 1")
     if c.capacity < c.environments:
         raise ValueError(f"capacity is {c.capacity}: expected at least one transition of each environment")
+    if c.saturation < 0.0:
+        raise ValueError(f"saturation is {c.saturation}: expected at least 0")
     if c.temperature <= 0.0:
         raise ValueError(f"temperature is {c.temperature}: expected more than 0")
 

@@ -67,9 +67,12 @@ class Td3(Agent):
         found = torch.stack([loss, values.detach().mean(), norm, explained(values, goals)])
         if self.updates % self._c.actor_delay:
             return found, None
-        actions = self.actor.mean(batch.observations, self._products).tanh()
-        values = self.critics(batch.observations, actions, self._products, twins=1)
-        of_actor = torch.stack(self._of_actor.step(actor_loss(values)))
+        means = self.actor.mean(batch.observations, self._products)
+        values = self.critics(batch.observations, means.tanh(), self._products, twins=1)
+        loss = actor_loss(values)
+        if self._c.saturation:
+            loss = loss + self._c.saturation * means.square().mean()
+        of_actor = torch.stack(self._of_actor.step(loss))
         follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
         follow(self._of_target_actor, self._of_actor.numbers, self._c.smoothing)
         return found, of_actor

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.learner import Descent, Guard
+from training.rl.off_policy.presets import build
+from training.rl.off_policy.replay import Transitions
 
 
 def network() -> nn.Sequential:
@@ -69,3 +72,24 @@ def test_after_a_loss_that_is_not_finite_nothing_moves_any_more() -> None:
     assert differ(module, before) == 0.0
     assert torch.equal(descent.state_dict()["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
     assert float(descent.state_dict()["state"][0]["step"]) == 1.0
+
+
+def test_a_td3_whose_critics_say_nothing_shrinks_what_it_squashes_only_where_that_costs() -> None:
+    """The value is 0 everywhere, so the one slope of the actor's loss is that of `saturation`."""
+    sizes = {}
+    for saturation in (0.0, 0.5):
+        c = OffPolicyCoefficients(learning_rate=1e-2, actor_widths=(8,), critic_widths=(8,), saturation=saturation)
+        agent = build("td3", 3, c, seed=1)
+        with torch.no_grad():
+            agent.critics.weights[-1].zero_()
+            agent.critics.biases[-1].zero_()
+        generator = torch.Generator().manual_seed(2)
+        seen = torch.randn(64, 3, generator=generator)
+        zeros = torch.zeros(64)
+        batch = Transitions(seen, seen, torch.zeros(64, 1), zeros, zeros)
+        before = agent.actor.mean(seen).detach().square().mean()
+        for _ in range(20):
+            agent.update(batch, generator)
+        sizes[saturation] = float(agent.actor.mean(seen).detach().square().mean() / before)
+    assert sizes[0.0] == 1.0
+    assert sizes[0.5] < 0.5

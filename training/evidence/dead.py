@@ -1,0 +1,59 @@
+"""Whether an actor counts as dead: it answers the same whatever it sees, or its critic explains nothing.
+
+Of any strategy: the seeds of a mean, the agents of an ensemble, a policy of one's own. A dead one is named in report
+and manifest; an agent of an ensemble has then no weight beside a living one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.wording import number
+from training.study.study import Trial
+
+STEADY = 0.01  # answers that deviate less over what is seen are one answer: that of the criterion `moved`
+
+
+def why_dead(variation: float, explained: float | None = None) -> str:
+    """Why an actor counts as dead, "" for a living one.
+
+    Args:
+        variation: deviation over observations of an action within [-1, 1], or of its probability.
+        explained: explained variance of its critic, at most 1; None where it has none or nobody measured it.
+    """
+    reasons = []
+    if variation < STEADY:
+        reasons.append(f"its answers deviate by {number(variation, 4)} over what it sees (below {STEADY}: one answer)")
+    if explained is not None and explained <= 0.0:
+        reasons.append(f"its critic explains nothing (explained variance {number(explained, 3)})")
+    return "; ".join(reasons)
+
+
+def dead_trial(trial: Trial) -> str:
+    """Why a trial's chosen checkpoint counts as dead, "" for a living one, or where nobody looked.
+
+    An explained variance of exactly 0 is one that nobody measured.
+    """
+    learnt = trial.learnt
+    return "" if learnt is None else why_dead(learnt.variation, learnt.explained_variance or None)
+
+
+AT_A_BOUND = 0.999  # an action beyond is at its bound: what is squashed to it has no gradient left
+
+
+def saturation_of(answers: NDArray[np.float32]) -> float:
+    """The share of answers within [-1, 1] that are at a bound; such an actor may still tell one from the other."""
+    return float((np.abs(answers) > AT_A_BOUND).mean()) if answers.size else 0.0
+
+
+def variation_of(answers: NDArray[np.float32]) -> float:
+    """The deviation over observations of answers (n, actions), the mean over actions; 0 of fewer than two."""
+    return float(answers.astype(np.float64).std(axis=0).mean()) if len(answers) > 1 else 0.0
+
+
+def counted(weights: Sequence[float], dead: Sequence[bool]) -> bool:
+    """Whether weights give a dead member nothing; where all are dead, any do."""
+    return all(dead) or not any(weight > 0.0 and gone for weight, gone in zip(weights, dead, strict=True))
