@@ -43,7 +43,7 @@ help:
 	@echo "make bench-nautilus  replays against NautilusTrader's backtest of the same bars, in alternation, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
-	@echo "make bench-planted  trained markets with an edge and of noise, ten each for every strategy; hours, kept and gone on with"
+	@echo "make bench-planted  trained markets with an edge and of noise, by the presets of the shipped versions; many hours, kept and gone on with"
 	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped; ten seeds, kept and gone on with"
 	@echo "make bench-noise  how often a challenger passes its card where nothing can be learned; ten seeds, kept and gone on with"
 	@echo "make off-policy-coverage  how often the intervals of the off-policy card hold the truth: 10,000 logs, as JSON"

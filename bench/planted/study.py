@@ -292,7 +292,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     line.add_argument("--strategy", action="append", choices=list(MARKETS), help="several times (all)")
     line.add_argument("--markets", type=int, help=f"of each kind and strategy ({MARKETS_EACH}; forecast_ensemble: 5)")
     line.add_argument("--processes", type=int, default=2, help="(%(default)s)")
-    line.add_argument("--into", type=Path, metavar="FILE", help="keeps each market as it is done; goes on there")
+    line.add_argument(
+        "--into", type=Path, metavar="FILE", help="keeps each market as it is done; goes on there (--short: FILE-short)"
+    )
     how = line.add_mutually_exclusive_group()
     how.add_argument("--short", dest="presets", action="store_const", const=SHORT, help="with fewer steps")
     how.add_argument(
@@ -308,9 +310,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for kind in ("edge", "noise")
     ]
     plan = {"study": "planted", "presets": given.presets}
+    into = given.into
+    if into is not None and given.presets != SHIPPED:
+        into = into.with_name(f"{into.name}-{given.presets}")
     work = partial(studied, presets=given.presets, processes=given.processes)
     try:
-        parts = dict(resumed(given.into, plan, keys, work))
+        parts = dict(resumed(into, plan, keys, work))
     except OtherStudy as error:
         sys.exit(str(error))
     found = {name: verdict(parts, name) for name in names}

@@ -94,7 +94,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         decisions = reader.query(_NEWEST, (manifest.version, window))
     if len(decisions) < max(least, 1):
         return None
-    spec = strategy_named(manifest.strategy, (), config_text(manifest)).spec
+    spec = strategy_named(manifest.strategy, manifest.symbols, config_text(manifest)).spec
     rows, answers = _arrays(decisions, spec, manifest)
     acted = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
     features = [

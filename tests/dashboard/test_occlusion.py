@@ -16,10 +16,11 @@ from daemon.dashboard.pages.occlusion import (
     contribution,
     median,
 )
-from daemon.models.store import LoadedModel
+from daemon.models.store import LoadedModel, load
 from strategies.kit.contract import DailySpec, Observation, Spec
 from strategies.kit.manifest import Histogram, Reference
 from strategies.registry import strategy
+from tests.support.models.daily_models import VERSION, put_switcher
 from tests.support.models.swaps import publish_malicious
 from tests.support.models.tiny_models import graph, manifest_of, mlp, put
 
@@ -154,3 +155,18 @@ def test_a_model_made_to_harm_is_not_run_by_the_dashboard_either(tmp_path: Path)
     explainer, seen = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
     with pytest.raises(Unexplained, match="v1 is not at hand: graph operator"):
         explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
+
+
+def test_a_model_for_other_funds_is_explained_under_their_names(tmp_path: Path) -> None:
+    funds = strategy("regime_switcher", ("SPY", "QQQ", "IWM", "TLT", "GLD"))
+    model = load(put_switcher(tmp_path, funds.spec.symbols), funds, VERSION)
+    golden = model.manifest.golden
+    seen, logits = Observation(golden.observations[0], (64,)), golden.logits[0]
+    action = funds.spec.actions[int(np.argmax(logits))]
+    explained = Explainer(tmp_path).explain(funds.spec, VERSION, seen, logits, action)
+    place = funds.spec.features.index("price TLT")
+    without = seen.array().copy()
+    without[place] = 0.0
+    changed = Runner(model, funds.spec).answers(without[None], b"")[0]
+    chosen = int(np.argmax(logits))
+    assert explained.cells[0][place] == pytest.approx(logits[chosen] - changed[chosen], abs=1e-4)

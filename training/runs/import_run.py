@@ -50,7 +50,7 @@ def import_graph_and_export(settings: Settings, path: Path, listen: Listener) ->
         ValueError and others: as `train_and_export`.
     """
     _check_kind(settings)
-    policy = import_onnx(path, strategy(settings.strategy).spec)
+    policy = import_onnx(path, strategy(settings.strategy, settings.symbols).spec)
     also = {
         "imported": path.name,
         "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -22,6 +22,7 @@ from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import try_model
 from strategies.kit.contract import Observation, Spec
 from strategies.kit.manifest import POLICY_FILE, Histogram, Reference, answer_name, memory_shape
+from strategies.registry import configured
 from strategies.registry import strategy as strategy_named
 
 BATCH = 128
@@ -202,9 +203,10 @@ class Explainer:
         if not version or version == "current":
             raise Unexplained("the decision names no model")
         try:
-            model = load(self._models_dir, strategy_named(spec.name, (), spec.config), version)
+            symbols = () if spec.rows_are_symbols else configured(spec)
+            model = load(self._models_dir, strategy_named(spec.name, symbols, spec.config), version)
             with self._trying:  # one child at a time; tried anew, because the store may have changed since
-                try_model(model, config=spec.config)
+                try_model(model, symbols=symbols, config=spec.config)
         except ModelError as error:
             raise Unexplained(f"model {version} is not at hand: {error.check}") from error
         runner = Runner(model, spec)

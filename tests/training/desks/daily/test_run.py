@@ -177,6 +177,7 @@ def test_the_switcher_of_other_funds_is_trained_compared_and_opened_for_their_li
         assert f"was made for {', '.join(FIVE)}, desk.symbols is {named}" in str(caught.value)
     page = (diversified.version / "report.html").read_text()
     assert "--symbols SPY,QQQ,IWM,TLT,GLD" in page
+    assert f"<pre>RLTRADER_DESK__SYMBOLS={','.join(FIVE)} RLTRADER_POLICY__VERSION={name} rltraderd" in page
     assert "Each fund in proportion to 1 / its volatility" in page
 
 
