@@ -22,6 +22,7 @@ from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
 from training.data.daily_table import DailyTable, read_table
 from training.desks.daily.markets.rebalancer import rules_for
+from training.desks.forecast.graph import size_of, weighted
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play
 from training.evaluate.days import desk_before, dry_run, relay
@@ -32,10 +33,25 @@ SEEN = tuple(NAMES.index(name) for name in ("log_return_1", "log_return_20", "rs
 
 
 def outlook(table: DailyTable) -> Outlook:
-    """Three features of each symbol, and a forecast that nobody asks for."""
+    """Three features of each symbol, a forecast that nobody asks for, and a variance that depends on a feature."""
     days, symbols = len(table.sessions), len(table.symbols)
     features = table.features.reshape(days, symbols, COUNT)[:, :, SEEN]
-    return Outlook(np.full((days, symbols, 3), 1 / 3, np.float32), np.full((days, symbols), 0.5, np.float32), features)
+    confidence, variance = torch.full((days, symbols), 0.5), variance_of(torch.from_numpy(features[:, :, 0]))
+    return Outlook(
+        np.full((days, symbols, 3), 1 / 3, np.float32),
+        confidence.numpy(),
+        features,
+        variance.double().numpy(),
+        size_of(confidence, variance, RISK).numpy(),
+    )
+
+
+RISK = 0.011  # of sizing: below and above the forecast deviations
+
+
+def variance_of(newest_return: Tensor) -> Tensor:
+    """A forecast of each symbol's variance."""
+    return 1e-4 + newest_return.square()
 
 
 def rule(rows: Tensor) -> Tensor:
@@ -50,7 +66,15 @@ def policy(observation: Tensor) -> tuple[Tensor, ...]:
     """The same rule as a policy of the desk."""
     newest = observation[:, SEQUENCE - COUNT : SEQUENCE][:, list(SEEN)]
     final = rule(torch.cat([newest, observation[:, SEQUENCE : SEQUENCE + ACCOUNT]], dim=1))
-    return final, final.new_zeros(len(final), 3), final, final, final, final
+    return final, final.new_zeros(len(final), 3), final, variance_of(newest[:, 0]), *[final] * 4
+
+
+def sized(observation: Tensor) -> tuple[Tensor, ...]:
+    """The rule's wishes, of which inverse risk lets a part pass."""
+    wish, probabilities, _, variance, *_ = policy(observation)
+    size = size_of(torch.full_like(wish, 0.5), variance, RISK)
+    final = weighted(wish, size)
+    return final, probabilities, wish, variance, wish, wish, size, final
 
 
 def rules(cash: int, band: float) -> Trading:
@@ -89,8 +113,19 @@ def test_the_desk_and_the_market_earn_the_same_on_made_up_days(cash: int, band: 
     assert sum(result.trades for result in market) > 60
 
 
-@pytest.mark.parametrize("forecast", ["ewma", "har"])
-def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har"]) -> None:
+def test_they_earn_the_same_where_inverse_risk_sizes_what_is_wanted() -> None:
+    table, trading = made_up(0.002), rules(100_000, 0.02)
+    dates, wish = table.dates[400:], lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]])
+    desk = dry_run(sized, desk_before(table, dates, ForecastEnsemble(table.symbols), trading))
+    market = play(wish, table, outlook(table), dates, trading, sized=True)
+    agree(desk, market)
+    whole = play(wish, table, outlook(table), dates, trading)
+    assert sum(result.held_min for result in market) > 0
+    assert [result.pnl_usd for result in market] != [result.pnl_usd for result in whole]
+
+
+@pytest.mark.parametrize("forecast", ["ewma", "har", "model"])
+def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har", "model"]) -> None:
     table, trading = made_up(0.0005), rules(100_000, 0.02)
     basket = replace(trading.basket, weight_max=0.5)
     trading = replace(trading, basket=basket)
@@ -112,8 +147,8 @@ def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_ma
     desk = desk_before(table, [date for dates in spans for date in dates], ForecastEnsemble(table.symbols), trading)
 
     def contrary(observation: Tensor) -> tuple[Tensor, ...]:
-        final, probabilities, *_ = policy(observation)
-        return -final, probabilities, *[-final] * 4
+        final, probabilities, _, variance, *_ = policy(observation)
+        return -final, probabilities, -final, variance, *[-final] * 4
 
     results = relay([policy, contrary, policy], desk, spans)
     assert [[session.date for session in one.sessions] for one in results] == [list(dates) for dates in spans]
