@@ -108,9 +108,8 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
     except _NoFile:
         raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
-        raise ModelError(
-            "missing file", f"{path} cannot be read ({error}), expected a readable file: {cure}"
-        ) from error
+        why = getattr(error, "strerror", None) or error  # the path is named already
+        raise ModelError("missing file", f"{path} cannot be read ({why}), expected a readable file: {cure}") from error
     if len(data) > limit:
         raise ModelError("file size", f"{path} has more than {limit} bytes, expected at most that many: {cure}")
     return data

@@ -41,6 +41,7 @@ from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
 from tests.years.watch import Problem, Watch
 from tests.years.world import WatchedAccount, World
 
+HERE = Path("/proc/self/cwd")  # a run's folder, by one name in every process
 LOOK_S = 15.0
 AFTER_MIN = 35  # after the close the host goes off
 MORNING_MIN = 100  # before the open it is on again
@@ -560,11 +561,17 @@ def _let_it_raise(run: Run) -> None:
 
 
 def live(schedule: Schedule, folder: Path) -> Outcome:
-    """Run a schedule in `folder`, which is emptied before and removed after. For a process of its own."""
+    """Run a schedule in `folder`, which is emptied before and removed after. For a process of its own.
+
+    The run knows its folder as `HERE`: the journal may name it, and its bytes must not depend on where that is.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    os.environ["HOME"] = str(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    os.environ["HOME"] = str(HERE)
     try:
-        return Run(schedule, folder).live()
+        return Run(schedule, HERE).live()
     finally:
+        os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,15 +4,18 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import REPOSITORY
-from tests.years.__main__ import lived
+from tests.years.__main__ import Running, lived
 from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, desk_of
+from tests.years.focused import FOCUSED
 from tests.years.models import FIVE_MINUTES, STORE
 from tests.years.models.policies import make
+from tests.years.run import Outcome, live
 from tests.years.schedule import Happening, Schedule
 
 FIRST = "2024-07-02"  # a half day after it
@@ -45,6 +48,21 @@ def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
         digests.add(told.stdout.splitlines()[-1])
     assert len(digests) == 1
     assert digests.pop().startswith("digest ")
+
+
+def _lived_in(schedule: Schedule, folder: Path, _: Path) -> Outcome:
+    return live(schedule, folder)
+
+
+def test_where_a_run_lives_changes_no_byte_though_its_journal_names_a_file(tmp_path: Path) -> None:
+    schedule = FOCUSED["no_start_without_a_model"]
+    stories = []
+    for folder in ("here", "there_for_longer"):
+        outcome, _ = Running(partial(_lived_in, schedule, tmp_path / folder)).result()
+        stories.append(outcome.story)
+    assert stories[0] == stories[1]
+    named = next(at_ns for at_ns, kind, text in stories[0] if kind == "halted" and "policy.onnx" in text)
+    assert any(at_ns > named and '"chain_head"' in text for at_ns, _, text in stories[0])
 
 
 def test_the_committed_policies_are_those_that_the_command_makes(tmp_path: Path) -> None:
