@@ -1,9 +1,9 @@
 """How often simulated tests pass the criteria of promotion: noise and planted edges, a table as Markdown.
 
-    python -m bench.training.bench_promotion [--series 10000]
+    python -m bench.training.bench_promotion [--series 10000] [--markets 40] [--claim lead|risk]
 
-See `training.evidence.power` for what is simulated and what is not. `ratio` is the annual mean of the edge over its
-deviation; 0 is noise.
+See `training.evidence.power` for what is simulated of a lead and what is not: `ratio` is the annual mean of the edge
+over its deviation; 0 is noise. See `training.evidence.risk_power` for claims of a stated risk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from strategies.kit.manifest import LEAD, RISK
 from training.evidence.power import DAYS, MINUTES, rate
+from training.evidence.risk_power import KINDS, risk_rate
 
 CELLS = (
     (MINUTES, 60, (0.0, 8.0, 10.0)),
@@ -20,13 +22,23 @@ CELLS = (
     (DAYS, 1512, (0.0, 1.5, 2.0)),
     (DAYS, 2016, (0.0, 1.25, 1.75)),
 )
+RISK_CELLS = ((1512, 1), (2016, 1), (2016, 20))  # test sessions, trials that saw them
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--series", type=int, default=10_000, help="for each line (%(default)s)")
-    count = parser.parse_args().series
+    parser.add_argument("--markets", type=int, default=40, help="of each line of a risk (%(default)s)")
+    parser.add_argument("--claim", choices=(LEAD, RISK), help="one of the two tables alone")
+    asked = parser.parse_args()
+    if asked.claim != RISK:
+        _leads(asked.series)
+    if asked.claim != LEAD:
+        _risks(asked.markets)
+
+
+def _leads(count: int) -> None:
     sys.stdout.write("| desk | test sessions | ratio of | ratio | passed | most often failed first |\n")
     sys.stdout.write("|---|---|---|---|---|---|\n")
     for cadence, sessions, ratios in CELLS:
@@ -35,6 +47,18 @@ def main() -> None:
             failed = max(found.failed, key=lambda name: found.failed[name], default="–")
             line = f"| {cadence.name} | {sessions:,} | {cadence.edge} | {ratio:g} | {found.share:.2%} | {failed} |\n"
             sys.stdout.write(line.replace("%", " %"))
+            sys.stdout.flush()
+
+
+def _risks(count: int) -> None:
+    sys.stdout.write("\n| claim of a risk | test sessions | trials | proven | most often failed |\n")
+    sys.stdout.write("|---|---|---|---|---|\n")
+    for kind in KINDS:
+        for sessions, trials in RISK_CELLS if kind.true else RISK_CELLS[1:2]:
+            found = risk_rate(kind, sessions, count, trials=trials)
+            failed = max(found.failed, key=lambda name: found.failed[name], default="–")
+            cells = (kind.name, f"{sessions:,}", str(trials), f"{found.proven} of {found.markets}", failed)
+            sys.stdout.write(f"| {' | '.join(cells)} |\n")
             sys.stdout.flush()
 
 

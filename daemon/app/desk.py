@@ -20,7 +20,7 @@ from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified
 from daemon.core.limits import AUTO, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.core.strategy_rules import other_rules
+from daemon.core.strategy_rules import not_promoted_words, other_rules, promoted_under
 from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside, Policy
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
@@ -82,7 +82,8 @@ class Start:
             return started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
         claim, _ = stated_claim(manifest, self.trading, desk.symbols)
-        verified = ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed, claim)
+        promoted = promoted_under(manifest, self.trading, desk.symbols)
+        verified = ModelVerified(now_ns, model.version, model.digest, promoted, manifest.training.feed, claim)
         if self.hung:
             detail = f"the strategy or its model did not return in the last run: {self.hung}"
             return started, verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
@@ -295,24 +296,26 @@ def announce(desk: OpenDesk, log: Log) -> None:
 
 def _announce_model(checked: CheckedDesk, feed: str, log: Log) -> None:
     """Log the model, and what a person should know of it."""
-    model, manifest = checked.model, checked.model.manifest
+    model, manifest, trading = checked.model, checked.model.manifest, checked.settings.trading()
+    symbols = configured(checked.strategy.spec)
+    denied = not_promoted_words(manifest, trading, symbols)
     log(
         "model_verified",
         version=model.version,
-        promoted=manifest.promoted,
+        promoted=not denied,
         feed=manifest.training.feed,
         provider=checked.policy.provider,
     )
-    if not manifest.promoted:
+    if denied:
         unproven = proof_words(manifest)
-        log("model_warning", version=model.version, reason=f"it is not promoted{': ' + unproven if unproven else ''}")
+        log("model_warning", version=model.version, reason=f"{denied}{': ' + unproven if unproven else ''}")
     if manifest.training.feed != feed:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {feed}"
         log("model_warning", version=model.version, reason=reason)
     for other in (
         other_symbols(manifest, checked.strategy.spec),
-        other_rules(manifest.rules, checked.settings.trading()),
-        stated_claim(manifest, checked.settings.trading(), configured(checked.strategy.spec))[1],
+        other_rules(manifest.rules, trading),
+        stated_claim(manifest, trading, symbols)[1],
     ):
         if other:
             log("model_warning", version=model.version, reason=other)

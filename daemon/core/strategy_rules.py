@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.limits import AUTO, Basket, Protection, Trading
 from strategies.kit.entry import OwnStrategyError
+from strategies.kit.manifest import RISK, Manifest
 from strategies.registry import entry
 
 DIGEST = "digest"  # the name among a manifest's rules
@@ -76,6 +77,30 @@ def other_rules(rules: Mapping[str, str], trading: Trading) -> str:
     return (
         f"it was trained by other sizes, limits, gates or costs (digest {trained[:12]}) than this desk's "
         f"({here[:12]}): train with this desk's configuration, --config, or expect other results than its report's"
+    )
+
+
+def promoted_under(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> bool:
+    """Whether a version may trade real money under a desk's rules: one that claims a risk only under its tests' own.
+
+    Its claim is of the policy and its rules together, the risk overlay among them, and of its symbols, where a
+    configuration names some; without a digest nothing is known.
+    """
+    if manifest.claim is None or manifest.claim.kind != RISK:
+        return manifest.promoted
+    same = manifest.rules.get(DIGEST) == rules_digest(trading) and {*symbols} == {*manifest.symbols}
+    return manifest.promoted and same
+
+
+def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
+    """Return in words why it may not trade real money under these rules; "" where it may."""
+    if promoted_under(manifest, trading, symbols):
+        return ""
+    if not manifest.promoted:
+        return "it is not promoted"
+    return (
+        "it is promoted by a stated risk, which it claims for the symbols, sizes, limits, gates, costs and overlay of "
+        f"its tests alone (digest {manifest.rules.get(DIGEST, 'none')[:12]}, this desk's {rules_digest(trading)[:12]})"
     )
 
 

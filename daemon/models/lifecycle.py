@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
 from daemon.core.limits import Trading
 from daemon.core.step import Step
+from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE
@@ -203,10 +204,12 @@ class Lifecycle:
     def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
         """With real money, refuse to replace a version that may open positions by one that may not."""
         running, real = self._models.running, self._submitter.state.identity.account == "live"
-        if role == "live" and real and running.manifest.promoted and not loaded.manifest.promoted:
+        symbols = configured(self._strategy.spec)
+        denied = not_promoted_words(loaded.manifest, self._trading, symbols)
+        if role == "live" and real and denied and promoted_under(running.manifest, self._trading, symbols):
             raise ModelError(
                 "not promoted",
-                f"{loaded.version} is not promoted and {running.version} is: on a live account it would deny every "
+                f"{loaded.version}: {denied}, and {running.version} may trade: on a live account it would deny every "
                 f"entry; promote it by its report (train-and-export promote), or name another",
             )
 
@@ -216,12 +219,14 @@ class Lifecycle:
         """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
-        claim, why = stated_claim(manifest, self._trading, configured(self._strategy.spec))
+        symbols = configured(self._strategy.spec)
+        claim, why = stated_claim(manifest, self._trading, symbols)
         if why:
             self._log("model_warning", version=loaded.version, reason=why)
+        promoted = promoted_under(manifest, self._trading, symbols)
         await self._submitter.submit(
             lambda now_ns: ModelPromoted(
-                now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous, claim
+                now_ns, loaded.version, loaded.digest, promoted, manifest.training.feed, previous, claim
             ),
             # however busy the engine is: staging another one now would leave this event without a policy
             deadline_s=None,

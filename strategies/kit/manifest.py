@@ -11,7 +11,7 @@ each, and hidden is members x hidden.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -74,8 +74,8 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: Histogram  # numbers of actions, or the values of a continuous policy pooled over its outputs
 
 
-LEAD, RISK = "lead", "risk"
-"""What a version may claim: a lead over its best baseline, or a risk that it keeps."""
+LEAD: Final = "lead"  # what a version may claim: over its best baseline
+RISK: Final = "risk"  # or a risk that it keeps
 
 
 class StatedClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -86,8 +86,9 @@ class StatedClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     under the rules that the version was tested by (`Manifest.rules`), its risk overlay among them.
 
     `volatility_low` and `volatility_high` are what one stretch of `window_sessions` sessions is held against: its
-    realised volatility lies between them with `probability`. `level` is the mean of that volatility over all stretches
-    of the tests, and `level_low` and `level_high` its 95 % interval: what is proven of the target.
+    realised volatility lies between them with `probability` at least, as far as the tests tell. `level` is the mean of
+    that volatility over all stretches of the tests, and `level_low` and `level_high` its 95 % interval: what is proven
+    of the target.
 
     Raises:
         ValueError: a risk without a target, or a number that is not one of its kind.
@@ -119,8 +120,8 @@ class StatedClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ValueError(f"claim: {name} is {value}; expected a number above 0 for a stated risk")
         for name in ("probability", "drawdown_probability"):
             value = getattr(self, name)
-            if not 0.0 < value < 1.0:
-                raise ValueError(f"claim: {name} is {value}; expected a number between 0 and 1")
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"claim: {name} is {value}; expected a number from 0 to below 1")
         if not 0.0 <= self.volatility_low < self.volatility_high or self.window_sessions < FEWEST_IN_A_WINDOW:
             raise ValueError(
                 f"claim: volatility from {self.volatility_low} to {self.volatility_high} over {self.window_sessions} "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from strategies.kit.manifest import MANIFEST_FILE
+from strategies.kit.manifest import LEAD, MANIFEST_FILE, RISK
 from training.cli.main import COMMANDS, DONE, NOT_PROMOTED, wrong
 from training.runs.promotion import PromotionError, promote
 
@@ -24,20 +24,23 @@ def main(arguments: Sequence[str]) -> int:
         metavar="FILE",
         help="of a policy that trades options: the JSON that `rltraderd --dry-run --option-quotes` printed",
     )
+    kind = "judge the claim of a lead or of a risk (the one that the version makes)"
+    options.add_argument("--claim", choices=(LEAD, RISK), default="", help=kind)
     chosen = options.parse_args(arguments)
-    return promoted(chosen.version, chosen.recorded)
+    return promoted(chosen.version, chosen.recorded, chosen.claim)
 
 
-def promoted(version: Path, recorded: Path | None = None) -> int:
+def promoted(version: Path, recorded: Path | None = None, claim: str = "") -> int:
     """Promote this version; returns the exit code."""
     if not (version / MANIFEST_FILE).is_file():
         return wrong(ValueError(f"{version} is no version of the store: give its folder, such as {EXAMPLE}"))
     try:
-        judgement = promote(version, recorded)
+        judgement = promote(version, recorded, claim)
     except (OSError, ValueError) as error:
         return wrong(error)
     except PromotionError as error:
         sys.stderr.write(f"{error}\n")
         return NOT_PROMOTED
-    sys.stderr.write(f"{judgement.version} is promoted: it passes all {len(judgement.criteria)} criteria\n")
+    words = f"it passes all {len(judgement.criteria)} criteria of a {judgement.claim}"
+    sys.stderr.write(f"{judgement.version} is promoted: {words}\n")
     return DONE

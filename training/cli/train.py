@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
+from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import STRATEGIES, add, typed
 from training.cli.main import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
@@ -24,6 +25,7 @@ from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import ENGINES, RLLIB
+from training.evidence.risk import DRAWDOWN
 from training.export.import_sb3 import ACTIVATIONS
 from training.export.version import activate, read_version
 from training.rl.dimensions import with_values
@@ -112,6 +114,7 @@ def parser() -> _Options:
     ray = "train through Ray: 'local' starts it here, 'auto' joins this machine's cluster, or the address of one"
     how.add_argument("--ray", default=defaults.ray, metavar="local|auto|ADDRESS", help=ray)
     _evaluation(found)
+    _claims(found)
     _add_afterwards(found)
     _run_folder(found)
     _elsewhere(found)
@@ -166,6 +169,15 @@ def _add_afterwards(found: argparse.ArgumentParser) -> None:
     after.add_argument("--allow-passive", action="store_true", help=passive)
     unproven = "export what was learned, marked so, where no lead over the best baseline is proven (the passive policy)"
     after.add_argument("--allow-unproven", action="store_true", help=unproven)
+
+
+def _claims(found: argparse.ArgumentParser) -> None:
+    """The options on what the version claims."""
+    claims = found.add_argument_group("what the version claims (the better proven one, else nothing)")
+    kind = "a lead over every baseline, or the risk of basket.volatility_target, proven or not"
+    claims.add_argument("--claim", choices=(LEAD, RISK), default="", help=kind)
+    deepest = f"greatest drawdown of a year that a risk states, above 0 and below 1 ({DRAWDOWN:g} times the target)"
+    claims.add_argument("--claim-drawdown", type=float, metavar="FRACTION", help=deepest)
 
 
 def _evaluation(found: argparse.ArgumentParser) -> None:
@@ -232,6 +244,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         select=chosen.select,
         ensemble=chosen.ensemble or usual.ensemble,
         allow_unproven=chosen.allow_unproven,
+        claim=chosen.claim,
+        claim_drawdown=chosen.claim_drawdown,
         patience=chosen.patience,
         sinks=tuple(chosen.sink),
         quotes=quote_source(chosen),
@@ -349,6 +363,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind, options: arg
     alone = (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) == (1, 1, False, False)
     if brought and not alone:
         return f"{brought} brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"
+    if chosen.claim_drawdown is not None and not 0.0 < chosen.claim_drawdown < 1.0:
+        return f"--claim-drawdown is {chosen.claim_drawdown:g}: expected a fraction above 0 and below 1, such as 0.25"
     if chosen.allow_passive and not chosen.activate:
         return "--allow-passive needs --activate: it lets a version answer that never traded in its test"
     return ""

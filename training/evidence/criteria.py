@@ -1,6 +1,6 @@
-"""The criteria for trading real money: one table, each line a function of the findings.
+"""The criteria for trading real money: a table for each kind of claim, each line a function of the findings.
 
-The only such list; report and promotion both read it. A figure that is not known fails.
+The only such lists; report and promotion both read them. A figure that is not known fails.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
+from strategies.kit.manifest import LEAD, RISK, StatedClaim
 from training.evidence.findings import Findings, Judged
+from training.evidence.risk import KeptRisk, RiskStatement, risk_claim, unknown_claim
 from training.evidence.wording import number, percent, share
 
 MINUTE_SESSIONS, DAILY_SESSIONS = 60, 756
 """The fewest test sessions: of desks whose sessions have accounts of their own, and of one account through all."""
+FEWEST_SEEDS = 10
 DRAWDOWN = 0.25
 MODELLED = 0.1  # of the fills of a run on recorded option quotes, at most, at a modelled price
 DEFLATED = 0.95  # of the lead, at least
@@ -144,7 +147,14 @@ CRITERIA: tuple[Criterion, ...] = (
         0,
         lambda other: "other ones" if other else "the tested ones",
     ),
-    Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}".format),
+    Criterion(
+        "seeds",
+        f"at least {FEWEST_SEEDS} seeds in every fold",
+        lambda f: f.seeds,
+        operator.ge,
+        FEWEST_SEEDS,
+        "{:.0f}".format,
+    ),
     Criterion(
         "length",
         f"at least {MINUTE_SESSIONS} test sessions, of a basket of shares {DAILY_SESSIONS}",
@@ -207,12 +217,182 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, percent),
     Criterion("delay", "net return above 0 one bar late", _scenario(ONE_BAR_LATE), operator.gt, 0.0, percent),
 )
-"""What a policy must show before it may trade real money."""
+"""What a policy that claims a lead must show before it may trade real money."""
+
+TURNOVER, COST = 12.0, 0.01  # times the equity, and a part of it, a year
+FALLS = 0.25  # of the spread of volatility, at least
+STRETCHES = 2 / 3  # of them inside, at least
 
 
-def judge(findings: Findings) -> tuple[Judged, ...]:
-    """Every criterion of `CRITERIA` on these findings, in its order. What is not known (None, or not finite) fails."""
-    return tuple(_judged(criterion, findings) for criterion in CRITERIA)
+def _risk(figure: Callable[[KeptRisk], float | None]) -> Callable[[Findings], float | None]:
+    return lambda findings: None if findings.risk is None else figure(findings.risk)
+
+
+def _outside(kept: KeptRisk) -> float:
+    """How far the level's interval reaches out of the stated one, as a part of the target; below 0: it does not."""
+    return max(kept.stated_low - kept.level.low, kept.level.high - kept.stated_high) / kept.target
+
+
+def _apart(kept: KeptRisk) -> float:
+    """How far the passive policy's level is outside of the interval, as a part of the target; below 0: inside."""
+    return max(kept.level.low - kept.passive_level, kept.passive_level - kept.level.high) / kept.target
+
+
+def _seeds_missing(findings: Findings) -> float:
+    """How many seeds some fold has less than the fewest; a passive policy, which nothing trained, needs none."""
+    return 0 if findings.passive else max(FEWEST_SEEDS - findings.seeds, 0)
+
+
+def _of_the_target(part: float) -> str:
+    return f"by {percent(part)} of the target"
+
+
+RISK_PROOF: tuple[Criterion, ...] = (
+    Criterion(
+        "length",
+        f"at least {DAILY_SESSIONS} test sessions",
+        _risk(lambda kept: float(kept.sessions)),
+        operator.ge,
+        DAILY_SESSIONS,
+        "{:,.0f}".format,
+    ),
+    Criterion(
+        "level",
+        "the interval of the mean volatility of 60 sessions within 25 % of the target",
+        _risk(_outside),
+        operator.le,
+        0.0,
+        lambda part: f"{_of_the_target(part)} outside" if part > 0.0 else f"{_of_the_target(-part)} inside",
+    ),
+    Criterion(
+        "apart",
+        "that interval excludes what the passive policy without overlay has at the same mean exposure",
+        _risk(_apart),
+        operator.gt,
+        0.0,
+        lambda part: f"{_of_the_target(part)} apart" if part > 0.0 else "it is inside",
+    ),
+    Criterion(
+        "stretches",
+        "at least two thirds of all stretches of 60 sessions within 25 % of the target",
+        _risk(lambda kept: kept.inside),
+        operator.ge,
+        STRETCHES,
+        share,
+    ),
+    Criterion(
+        "spread",
+        "the spread of the volatility of 60 sessions at least a quarter below the passive policy's at that exposure",
+        _risk(lambda kept: None if kept.spread is None else kept.spread.estimate),
+        operator.le,
+        -FALLS,
+        lambda change: percent(change, 1),
+    ),
+    Criterion(
+        "spread interval",
+        "the interval of that change below 0",
+        _risk(lambda kept: None if kept.spread is None else kept.spread.high),
+        operator.lt,
+        0.0,
+        lambda high: f"upper end {percent(high, 1)}",
+    ),
+    Criterion(
+        "drawdown",
+        "the stated part of resampled years, without drift and at the upper end of the level, keeps the drawdown",
+        _risk(lambda kept: kept.drawdown_kept - kept.drawdown_probability),
+        operator.ge,
+        0.0,
+        lambda over: f"{percent(over)} against the stated part",
+    ),
+    Criterion(
+        "sharpe",
+        "no proven loss of Sharpe ratio against that passive policy: the 95 % interval of the change not below 0",
+        _risk(lambda kept: kept.sharpe_change_high),
+        operator.ge,
+        0.0,
+        lambda high: f"upper end {number(high)} a year",
+    ),
+    Criterion(
+        "sharpe at twice the costs",
+        "the same at twice the costs",
+        _risk(lambda kept: kept.sharpe_change_twice_high),
+        operator.ge,
+        0.0,
+        lambda high: f"upper end {number(high)} a year",
+    ),
+    Criterion(
+        "turnover",
+        f"at most {TURNOVER:.0f} times the equity bought and sold a year",
+        _risk(lambda kept: kept.turnover),
+        operator.le,
+        TURNOVER,
+        lambda times: f"{number(times, 1)} times",
+    ),
+    Criterion(
+        "costs",
+        f"spreads and fees of at most {COST:.0%} of the equity a year".replace("%", " %"),
+        _risk(lambda kept: kept.cost),
+        operator.le,
+        COST,
+        share,
+    ),
+)
+"""What proves a stated risk."""
+
+RISK_CRITERIA: tuple[Criterion, ...] = (
+    CRITERIA[0],
+    Criterion(
+        "weights",
+        "the exported weights are tested ones, of a policy whose trials are known",
+        lambda f: f.imported or (f.refit and not f.passive),
+        operator.le,
+        0,
+        lambda other: "other ones" if other else "the tested ones",
+    ),
+    Criterion(
+        "seeds",
+        f"at least {FEWEST_SEEDS} seeds in every fold of a learned policy",
+        _seeds_missing,
+        operator.le,
+        0,
+        lambda missing: f"{missing:.0f} missing" if missing else "none missing",
+    ),
+    *RISK_PROOF,
+)
+"""What a policy that claims a risk must show before it may trade real money."""
+
+
+def judge(findings: Findings, kind: str = LEAD) -> tuple[Judged, ...]:
+    """Every criterion of this kind of claim, in the table's order. What is not known (None, or not finite) fails."""
+    return tuple(_judged(criterion, findings) for criterion in (RISK_CRITERIA if kind == RISK else CRITERIA))
+
+
+def claim_of(findings: Findings, asked: str, stated: RiskStatement | None = None) -> StatedClaim | None:
+    """What a version with these findings claims: what was `asked` for, proven or not, else the better proven one.
+
+    A lead is claimed of what was learned alone, a risk where one was `stated`. None where nothing is claimed.
+    """
+    lead = None if findings.passive else _claimed_lead(findings)
+    risk = None if stated is None else _claimed_risk(findings, stated)
+    if asked:
+        return lead if asked == LEAD else risk
+    return next((one for one in (lead, risk) if one is not None and one.proven), None)
+
+
+def _claimed_lead(findings: Findings) -> StatedClaim | None:
+    one = findings.lead
+    if one is None or findings.imported:
+        return None
+    proven = one.low is not None and one.low > 0.0
+    words = f"a lead over {one.baseline}: {percent(one.mean, 3)} a session, at least {percent(one.low, 3)} at 99 %"
+    return StatedClaim(kind=LEAD, proven=proven, sentence=f"Claims {words}, {'proven' if proven else 'not proven'}.")
+
+
+def _claimed_risk(findings: Findings, stated: RiskStatement) -> StatedClaim:
+    if findings.risk is None:
+        return unknown_claim(stated)
+    failed = tuple(criterion.name for criterion in RISK_PROOF if not passes(criterion, findings))
+    return risk_claim(findings.risk, failed)
 
 
 def passes(criterion: Criterion, findings: Findings) -> bool:

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
+from strategies.kit.manifest import StatedClaim
 from training.evidence.calibration import ConfidenceCalibration
 from training.evidence.lead import BaselineLead
 from training.evidence.overfitting import Deflated, Overfitting
 from training.evidence.resampling import FEWEST, Interval
+from training.evidence.risk import KeptRisk
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import SessionStatistics
 from training.study.study import AccountHalt, NetworkChange, SeedAgreement
@@ -166,6 +168,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     calibration: ConfidenceCalibration
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
+    risk: KeptRisk | None = None  # of what is exported, under a risk overlay; None: without one, or not played
+    risk_criteria: tuple[Judged, ...] = ()  # of a claim of that risk
+    claim: StatedClaim | None = None  # that the version makes
     forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
     heads: dict[str, Any] | None = None  # of a strategy whose policy has some: `training.evidence.heads`
 

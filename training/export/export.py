@@ -34,6 +34,7 @@ from strategies.kit.manifest import (
     Golden,
     Manifest,
     Reference,
+    StatedClaim,
     Training,
     answer_name,
     decode,
@@ -69,6 +70,7 @@ class Release:
     rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
     symbols: tuple[str, ...] = ()  # the same; trained on, where a configuration may name others
     reference: Reference | None = None  # what live features and actions are compared with
+    claim: StatedClaim | None = None  # what the version claims
     sign: Callable[[Path, bytes], object] | None = None  # adds a signature of these bytes of the manifest to the folder
 
 
@@ -211,6 +213,7 @@ def _write(
         rules=dict(release.rules),
         symbols=release.symbols,
         reference=release.reference,
+        claim=release.claim,
         members=members,
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",

@@ -29,6 +29,7 @@ from training.evidence.resampling import (
     seeds_interval,
     typical,
 )
+from training.evidence.risk import KeptRisk, RiskSeries, RiskStatement, kept_risk
 from training.evidence.significance import Snooping, detectable, random_p_value, snooping
 from training.evidence.statistics import (
     SESSIONS_A_YEAR,
@@ -47,7 +48,7 @@ from training.evidence.statistics import (
 from training.forecast.findings import KEY
 from training.report.judging import judged
 from training.study.progress import counted, phase
-from training.study.study import FORMAT, Fold, NetworkChange, SessionResult, Study, Trial
+from training.study.study import FORMAT, Fold, NetworkChange, RiskRuns, SessionResult, Study, Trial
 
 
 def check(study: Study) -> None:
@@ -73,6 +74,9 @@ def check(study: Study) -> None:
         played["the one account"] = study.one_account.folds
     if study.ensembles:
         played["the mean of the seeds"] = tuple(trial.test for trial in study.ensembles)
+    if study.risk is not None:
+        runs = study.risk
+        played |= {"the risk": runs.policy, "the risk at twice the costs": runs.twice, "its passive": runs.passive}
     for name, folds in played.items():
         dates = tuple(tuple(session.date for session in one.sessions) for one in folds)
         if dates != tuple(fold.test for fold in study.folds):
@@ -227,8 +231,28 @@ def find(study: Study) -> Findings:
         denials=denials(study),
         forecaster=study.extra.get(KEY),
         heads=study.extra.get(HEADS),
+        risk=None if study.risk is None else risk_of(study.risk, capital),
     )
     return judged(study, findings)
+
+
+def risk_of(runs: RiskRuns, capital_usd: float) -> KeptRisk | None:
+    """What the tests say of a stated risk; None where they are too few."""
+    policy, twice, passive = (joined(folds) for folds in (runs.policy, runs.twice, runs.passive))
+    series = RiskSeries(
+        policy=session_returns(policy, capital_usd),
+        exposure=_exposures(policy),
+        passive=session_returns(passive, capital_usd),
+        passive_exposure=_exposures(passive),
+        twice=session_returns(twice, capital_usd),
+        turnover=summarise(policy, capital_usd, compounds=True).turnover,
+    )
+    return kept_risk(series, RiskStatement(runs.target, runs.drawdown), trials=1 + runs.earlier)
+
+
+def _exposures(results: Sequence[SessionResult]) -> Series:
+    """What was invested at each close, a fraction of the equity."""
+    return np.array([result.held_min / result.minutes for result in results], dtype=np.float64)
 
 
 def _trades_options(name: str) -> bool | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from strategies.kit.manifest import RISK, StatedClaim
 from training.desks.registry import reference_of
 from training.evidence.criteria import (
     COSTS_TWICE,
@@ -19,11 +20,13 @@ from training.evidence.criteria import (
     MINUTE_SESSIONS,
     MOVED,
     ONE_BAR_LATE,
+    claim_of,
     judge,
     net_return_of,
 )
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings, Judged, PlayerLine, told_apart
+from training.evidence.risk import RiskStatement, evidence_words
 from training.evidence.statistics import headline, joined
 from training.evidence.wording import MINUS, counted, listed, number, percent, share
 from training.forecast.findings import read as forecaster_findings
@@ -35,15 +38,33 @@ from training.study.study import Study
 def judged(study: Study, findings: Findings) -> Findings:
     """The findings with criteria, verdict and abstract."""
     findings = msgspec.structs.replace(findings, passive=study.passive)
+    claim = None if study.claim is None else claim_of(findings, study.claim, stated_risk(study))
     criteria, reference = with_limits(judge(findings), findings), reference_of(study.strategy)
     halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
     known_today = reference.survivorship if reference is not None else ""
+    found = verdict(findings, criteria)
+    words = (*_claimed(claim, findings), study.exported, halted, found, _twin(study, findings))
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
-        verdict=" ".join(filter(None, (study.exported, halted, verdict(findings, criteria), _twin(study, findings)))),
+        risk_criteria=judge(findings, RISK) if findings.risk is not None else (),
+        claim=claim,
+        verdict=" ".join(filter(None, words)),
         abstract=abstract(findings, study, known_today),
     )
+
+
+def stated_risk(study: Study) -> RiskStatement | None:
+    """The risk that a study states; None where it states none."""
+    return None if study.risk is None else RiskStatement(study.risk.target, study.risk.drawdown)
+
+
+def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
+    """What is claimed, and what the tests found of a risk."""
+    if claim is None:
+        return ()
+    known = findings.risk if claim.kind == RISK else None
+    return claim.sentence, *(() if known is None else (evidence_words(known),))
 
 
 def _twin(study: Study, findings: Findings) -> str:

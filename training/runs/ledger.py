@@ -22,6 +22,7 @@ import msgspec
 from daemon.host.whole_files import sync
 
 LEDGER_FILE = "ledger.jsonl"
+RISK_CLAIM = "states a risk:"  # how the note of such an opening begins
 AFTER_TORN = b'{"after_torn":true'
 DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
 
@@ -165,6 +166,21 @@ class Ledger:
         ]
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)
+
+    def claims(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> int:
+        """How many risks others stated, or this run stated otherwise, on spans with any of these test dates.
+
+        Raises `LedgerError` as `read` does.
+        """
+        ours = {line.same for line in own}
+        stated = {
+            line.same
+            for line in self.read().lines
+            if line.note.startswith(RISK_CLAIM)
+            and line.same not in ours
+            and any(line.first <= day <= line.last for day in test_dates)
+        }
+        return len(stated)
 
     def _parsed(self, data: bytes) -> Contents:
         """A broken line is torn when it is the unfinished last one, or when the line after it marks it so."""

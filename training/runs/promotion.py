@@ -13,7 +13,7 @@ import msgspec
 from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
-from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.kit.manifest import LEAD, MANIFEST_FILE, POLICY_FILE, RISK, Manifest
 from training.evidence.criteria import judge
 from training.evidence.findings import FORMAT, REPORT_FILE, Findings, Judged, RecordedRun, decode
 
@@ -27,6 +27,7 @@ class Judgement(msgspec.Struct, frozen=True):
 
     version: str
     criteria: tuple[Judged, ...]
+    claim: str = LEAD
 
 
 class _Quotes(msgspec.Struct, frozen=True):
@@ -91,15 +92,17 @@ def learned_until(manifest: Manifest) -> str:
     return max((last for _, last in spans), default=manifest.training.last_session)
 
 
-def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
+def promote(version_folder: Path, recorded: Path | None = None, claim: str = "") -> Judgement:
     """Set `promoted` in the manifest of a version of the model store whose report passes every criterion.
 
     The report's own judgement counts for nothing: its figures are judged again, with those of the dry run on recorded
-    option quotes whose summary is `recorded`. The manifest is replaced by one rename.
+    option quotes whose summary is `recorded`. The manifest is replaced by one rename. `claim` is a lead or a risk; ""
+    is the one that the version makes, a lead where it makes none.
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
-            the manifest vouches for, or a criterion fails (one line each). The manifest stays as it was.
+            the manifest vouches for, the version makes another claim, or a criterion fails (one line each). The
+            manifest stays as it was.
     """
     manifest, findings = _manifest(version_folder), _findings(version_folder)
     found = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
@@ -122,8 +125,9 @@ def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
                 f"{version_folder.name}: {what} {value or 'none'}, {MANIFEST_FILE} names {expected or 'none'}: they "
                 "are not of one training run; export the policy again with its own report"
             )
+    kind = _claimed(manifest, findings, claim)
     run = None if recorded is None else recorded_run(recorded, manifest)
-    criteria = judge(msgspec.structs.replace(findings, recorded_run=run))
+    criteria = judge(msgspec.structs.replace(findings, recorded_run=run), kind)
     failed = [judged for judged in criteria if not judged.passes]
     if failed:
         lines = [f"{judged.name}: {judged.rule}; found {judged.found}" for judged in failed]
@@ -132,7 +136,23 @@ def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
     if not manifest.promoted:
         promoted = msgspec.structs.replace(manifest, promoted=True)
         write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
-    return Judgement(manifest.version, criteria)
+    return Judgement(manifest.version, criteria, kind)
+
+
+def _claimed(manifest: Manifest, findings: Findings, asked: str) -> str:
+    """The kind of claim to judge. Raises PromotionError where the version makes another one, or a risk without rules.
+
+    A version promoted by a risk trades real money under the rules of its tests alone, so it has to name them.
+    """
+    made = LEAD if manifest.claim is None else manifest.claim.kind
+    again = f"train again with --claim {asked or made}: the same run, nothing is trained twice"
+    if asked not in {"", made}:
+        raise PromotionError(f"{manifest.version} claims a {made}, expected a {asked}: {again}")
+    if manifest.claim != findings.claim:
+        raise PromotionError(f"{manifest.version}: {MANIFEST_FILE} and {REPORT_FILE} make other claims: {again}")
+    if made == RISK and not manifest.rules.get(DIGEST):
+        raise PromotionError(f"{manifest.version} names no digest of the rules that its risk was tested by: {again}")
+    return made
 
 
 def _exported(passive: bool) -> str:

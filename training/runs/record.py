@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ from daemon.core.limits import Protection, Trading
 from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
+from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import configured
 from training.desks.kind import Compared, described
+from training.evaluate.players import with_costs
+from training.evidence.criteria import COSTS_TWICE, claim_of
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings
-from training.evidence.statistics import joined
+from training.evidence.risk import DRAWDOWN, RiskStatement
+from training.evidence.statistics import chosen_results, joined, trial_matrix
 from training.export.export import Release, export
 from training.export.reference import reference_of
 from training.export.weights import Weights, write_weights
+from training.report.find import risk_of
 from training.report.report import files, judge_again, write_report
 from training.runs.folder import machine
-from training.runs.ledger import Ledger, Line, utc_now
+from training.runs.ledger import RISK_CLAIM, Ledger, Line, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.study.progress import phase
 from training.study.study import (
@@ -34,6 +39,7 @@ from training.study.study import (
     Fold,
     OneAccount,
     PlayResult,
+    RiskRuns,
     SessionResult,
     Study,
     Trial,
@@ -42,6 +48,7 @@ from training.study.study import (
 )
 
 PROBES = 1000
+DRAWDOWN_MOST = 0.99  # that can be stated: an account without leverage loses no more than all
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +75,16 @@ def exported(
     p = record.prepared
     findings = write_report(study, p.folder)
     instead, words = _unproven(p, study, findings, policy)
-    if words:
-        study = msgspec.structs.replace(study, exported=words)
-        record.write(study)
-        findings = judge_again(study, findings, p.folder)
+    if record.stated is not None:
+        risk = record.risk(study, policy, passive=instead is not None)
+        study = msgspec.structs.replace(study, risk=risk)
+        findings = msgspec.structs.replace(findings, risk=risk_of(risk, study.capital_usd))
+    of_passive = msgspec.structs.replace(findings, passive=True)
+    if instead is not None and claim_of(of_passive, p.settings.claim, record.stated) is None:
+        words = words.replace(":", ", and claims nothing:", 1)
+    study = msgspec.structs.replace(study, exported=words, claim=p.settings.claim)
+    record.write(study)
+    findings = judge_again(study, findings, p.folder)
     refit = None if instead is not None else refit
 
     held = _of_passive(record, study, instead, policy) if instead is not None else None
@@ -102,6 +115,7 @@ def exported(
         rules={**rules, DIGEST: rules_digest(with_rules(p.trading, rules))},
         reference=reference_of(p.kind.inputs, watched, p.machine.spec),
         symbols=configured(p.machine.spec),
+        claim=findings.claim,
     )
     with phase("export to ONNX, read back and compared"):
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
@@ -199,6 +213,72 @@ class RunRecord:
             note=note,
         )
 
+    def check_claim(self) -> None:
+        """Raises ValueError where a risk is to be claimed and there is nothing that keeps one."""
+        settings, target = self.prepared.settings, self.prepared.trading.basket.volatility_target
+        if settings.claim == RISK and not self.prepared.kind.compounds:
+            raise ValueError(
+                f"--claim risk is not for {settings.strategy}: each of its sessions has an account of its own, and a "
+                "risk is claimed of one account through all: leave it out"
+            )
+        if settings.claim == RISK and target <= 0.0:
+            raise ValueError(
+                f"--claim risk needs basket.volatility_target above 0, found {target:g}: give the configuration of a "
+                "desk that sets it by --config, or leave --claim out"
+            )
+        if settings.claim_drawdown is not None and self.stated is None:
+            raise ValueError(
+                f"--claim-drawdown is {settings.claim_drawdown:g} and no risk is stated: set basket.volatility_target "
+                "in the configuration that --config names, or leave it out"
+            )
+
+    @property
+    def stated(self) -> RiskStatement | None:
+        """The risk that this run states before its tests; None without a risk overlay, or where a lead is asked for."""
+        settings, target = self.prepared.settings, self.prepared.trading.basket.volatility_target
+        if settings.claim == LEAD or target <= 0.0 or not self.prepared.kind.compounds:
+            return None
+        return RiskStatement(target, settings.claim_drawdown or min(DRAWDOWN * target, DRAWDOWN_MOST))
+
+    def claims(self) -> list[Line]:
+        """The line on the risk that is stated, on all test sessions; none where none is."""
+        if self.stated is None:
+            return []
+        first, last = self.prepared.folds[0], self.prepared.folds[-1]
+        words = f"{RISK_CLAIM} volatility {self.stated.target:g}, drawdown {self.stated.drawdown:g}"
+        return [msgspec.structs.replace(self._opening(first, words), last=last.test[-1])]
+
+    def risk(self, study: Study, policy: nn.Module, *, passive: bool) -> RiskRuns:
+        """What is exported, the passive policy or what was learned, on the tests of all folds, for a claim of risk.
+
+        `policy` is the last fold's learned one.
+        """
+        p, stated = self.prepared, self.stated
+        assert stated is not None, "asked for a run that states one"
+        basket = replace(p.trading.basket, volatility_target=0.0)
+        without, twice = replace(p.trading, basket=basket), with_costs(p.trading, 2)
+        rules: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
+        with phase("the stated risk: tests with and without the overlay"):
+            for fold in p.folds:
+                held = p.passive(study.network, fold.train, policy)
+                span = p.passive_span(fold.test, study.reward)
+                for trading, folds in rules.items():
+                    if passive or trading is without:
+                        folds.append(p.data.test(held or policy, replace(span, trading=trading)))
+        if not passive:
+            rules |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
+        dates = [date for fold in p.folds for date in fold.test]
+        self.ledger.record(*self.claims())
+        chosen_among = 0 if passive else trial_matrix(study, study.reward)[1].shape[1] - 1
+        return RiskRuns(
+            target=stated.target,
+            drawdown=stated.drawdown,
+            policy=tuple(rules[p.trading]),
+            twice=tuple(rules[twice]),
+            passive=tuple(rules[without]),
+            earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own=self.claims()),
+        )
+
     def study(
         self,
         trials: Sequence[Trial],
@@ -213,7 +293,7 @@ class RunRecord:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared
         dates = [date for fold in p.folds for date in fold.test]
-        own = [*self.openings(), *(self.line(trial) for trial in (*trials, *means))]
+        own = [*self.openings(), *self.claims(), *(self.line(trial) for trial in (*trials, *means))]
         sharpes, openings = self.ledger.prior(dates, own=own)
         study = Study(
             strategy=settings.strategy,

@@ -102,6 +102,7 @@ class Run:
         self._prepared = replace(prepared, folder=folder)
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
         self._record = RunRecord(self._prepared, identity, digest, name, self._ledger)
+        self._record.check_claim()
 
     @contextmanager
     def begun(self) -> Iterator[None]:

@@ -121,6 +121,8 @@ class Settings:
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
     sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.sink`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
+    claim: str = ""  # what the version claims: a lead, a risk, or "" the better proven one
+    claim_drawdown: float | None = None  # the greatest of a year that a risk states; None: by the target volatility
 
     @property
     def kind(self) -> TrainingKind:
@@ -201,7 +203,7 @@ class Settings:
         kept[self.plan.setting] = msgspec.to_builtins(self.plan)
         for name in (
             "out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config", "ensemble",
-            "base", "sinks",
+            "base", "sinks", "claim", "claim_drawdown",
         ):  # fmt: skip
             del kept[name]
         del kept["model_config_file"], kept["quotes"]
@@ -248,6 +250,8 @@ class Settings:
             "warm_start": self.warm_start or None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "allow_unproven": "" if self.allow_unproven else None,
+            "claim": self.claim or None,
+            "claim_drawdown": self.claim_drawdown,
             "coefficients": "coefficients.json" if preset is None else None,
             "members": self.plan.members if self.plan.members > 1 else None,
             "model_config": self.model_config_file or None,

@@ -219,6 +219,17 @@ class Baseline(msgspec.Struct, frozen=True):
     folds: tuple[PlayResult, ...]
 
 
+class RiskRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """What is exported, under a risk overlay, on the test sessions of each fold; and what a claim of risk states."""
+
+    target: float  # annual volatility
+    drawdown: float  # within a year, a fraction
+    policy: tuple[PlayResult, ...]
+    twice: tuple[PlayResult, ...]  # the same at twice the costs
+    passive: tuple[PlayResult, ...]  # the passive policy without the overlay
+    earlier: int = 0  # trials and claims that saw these sessions before
+
+
 class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All data that the report is made of.
 
@@ -254,6 +265,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
+    claim: str | None = None  # asked for: "lead", "risk", "" for the better proven one; None: nothing was exported
+    risk: RiskRuns | None = None
 
     @property
     def passive(self) -> bool:

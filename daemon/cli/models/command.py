@@ -20,6 +20,7 @@ from daemon.cli.arguments import lead_on
 from daemon.cli.models.shown import show_all, show_one
 from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
+from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
 from daemon.models.ladder.cards import HoldReasons, former_holds, write_holds
@@ -37,6 +38,7 @@ from daemon.models.signature import SIGNATURE_FILE, sign
 from daemon.models.store import LoadedModel, is_passive, trades_in_test
 from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
+from strategies.registry import configured
 
 REFUSED = 1
 STORE = ("models_dir", "strategy", "config")
@@ -201,16 +203,19 @@ def _name(
 
 def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
     """Refuse to replace a promoted version by an unpromoted one on a live account."""
-    if store.settings.desk.account != "live" or model.manifest.promoted:
+    trading = store.settings.trading()
+    symbols = configured(store.strategy.spec)
+    denied = not_promoted_words(model.manifest, trading, symbols)
+    if store.settings.desk.account != "live" or not denied:
         return
     try:
         running = load_model(store.models_dir, store.strategy, CURRENT)
     except ModelError:
         return  # there is none whose place it takes
-    if running.manifest.promoted:
+    if promoted_under(running.manifest, trading, symbols):
         raise ModelError(
             "not promoted",
-            f"{model.version} is not promoted and {running.version} is: on a live account it would deny every entry; "
+            f"{model.version}: {denied}, and {running.version} may trade: on a live account it would deny every entry; "
             f"promote it by its report (train-and-export promote), or name another",
         )
 

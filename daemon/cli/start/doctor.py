@@ -35,7 +35,7 @@ from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
-from daemon.core.strategy_rules import other_rules
+from daemon.core.strategy_rules import not_promoted_words, other_rules
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
@@ -152,9 +152,9 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
     manifest = live.model.manifest
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
-    if not manifest.promoted:
+    if denied := not_promoted_words(manifest, settings.trading(), configured(live.strategy.spec)):
         unproven = proof_words(manifest)
-        problems.append(f"it is not promoted{f' ({unproven})' if unproven else ''}")
+        problems.append(f"{denied}{f' ({unproven})' if unproven else ''}")
     if manifest.training.feed != settings.feed.name:
         problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
     if problems:

@@ -36,6 +36,7 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.step import Machine, PolicyEvent, Step
+from daemon.core.strategy_rules import promoted_under
 from daemon.engine.recover import REPLAY, adopt_trading, code_digest, fresh_machine
 from daemon.engine.state_dir import parts_of
 from daemon.journal.reader import JournalReader, reading
@@ -160,7 +161,8 @@ def _started(
     machine.apply(RunStarted(now_ns, who.mode, who.account, who.strategy, who.epoch, code, who.feed, trading))
     adopt_trading(machine)
     manifest = model.manifest
-    machine.apply(ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed))
+    promoted = promoted_under(manifest, trading, configured(strategy.spec))
+    machine.apply(ModelVerified(now_ns, model.version, model.digest, promoted, manifest.training.feed))
     machine.apply(broker_snapshot(machine.market_state, now_ns))
     return machine
 

@@ -48,7 +48,7 @@ def test_the_claim_of_a_lead_needs_no_figure() -> None:
         ("volatility_low", -0.01),
         ("volatility_low", 0.14),
         ("volatility_high", 0.0),
-        ("probability", 0.0),
+        ("probability", -0.1),
         ("probability", 1.0),
         ("drawdown_max", 0.0),
         ("drawdown_probability", 1.5),

@@ -38,7 +38,7 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     result = train_and_export(settings, quiet)
     manifest = decode((result.version / "manifest.json").read_bytes())
     assert manifest.note.startswith(
-        "The exported policy is the passive one, which holds nothing: for what was learned no "
+        "The exported policy is the passive one, which holds nothing, and claims nothing: for what was learned no "
     )
     assert json.loads((result.version / "report.json").read_bytes())["verdict"] == manifest.note
     page = (result.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")

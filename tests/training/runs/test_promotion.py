@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from strategies.kit.manifest import FORMAT, Golden, Manifest, decode, encode
+from strategies.kit.manifest import FORMAT, LEAD, RISK, Golden, Manifest, decode, encode
 from tests.support.training.example_study import example_study
-from training.evidence.criteria import CRITERIA, judge
+from training.evidence.criteria import CRITERIA, RISK_CRITERIA, claim_of, judge
 from training.evidence.findings import Findings, PlayerLine, RecordedRun
 from training.evidence.findings import encode as encode_findings
+from training.evidence.risk import RiskSeries, RiskStatement, kept_risk
+from training.evidence.risk_power import TARGET, simulated
 from training.report.find import find
 from training.runs.promotion import Judgement, PromotionError, promote
 
@@ -372,3 +375,62 @@ def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promo
     manifest = decode((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
     assert complaint in _refused(folder)
+
+
+# --- by a stated risk ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept() -> Findings:
+    """A passive policy without any lead, whose risk overlay keeps the stated risk in one simulated market."""
+    market, policy, exposure, _ = (each[0] for each in simulated(1, 2016, np.random.default_rng(1), clustered=True))
+    stated = RiskStatement(TARGET, 0.25)
+    series = RiskSeries(policy, exposure, market, np.ones(len(market)), policy, 0.01)
+    found = find(example_study(edge_usd=-10.0, seeds=1))
+    with_risk = msgspec.structs.replace(found, passive=True, risk=kept_risk(series, stated))
+    return msgspec.structs.replace(with_risk, claim=claim_of(with_risk, RISK, stated))
+
+
+def _claiming(store: Path, findings: Findings, **changes: Any) -> Path:
+    """The version of a passive policy whose manifest makes the report's claim."""
+    folder = _version(store, findings)
+    manifest = decode((folder / "manifest.json").read_bytes())
+    whole = {"metrics": {"exported": "passive"}, "claim": findings.claim, **changes}
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, **whole)))
+    return folder
+
+
+def test_a_passive_policy_without_a_lead_is_promoted_by_its_proven_risk(kept: Findings, tmp_path: Path) -> None:
+    folder = _claiming(tmp_path, kept)
+    judgement = promote(folder)
+    assert judgement.claim == RISK
+    assert [one.name for one in judgement.criteria] == [one.name for one in RISK_CRITERIA]
+    assert decode((folder / "manifest.json").read_bytes()).promoted
+
+
+def test_a_claim_that_the_version_does_not_make_is_not_judged(kept: Findings, good: Findings, tmp_path: Path) -> None:
+    folder = _claiming(tmp_path, kept)
+    with pytest.raises(PromotionError, match="claims a risk, expected a lead"):
+        promote(folder, claim=LEAD)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(PromotionError, match="claims a lead, expected a risk"):
+        promote(_version(tmp_path / "other", good), claim=RISK)
+
+
+def test_a_claim_that_was_edited_in_the_manifest_promotes_nothing(kept: Findings, tmp_path: Path) -> None:
+    assert kept.claim is not None
+    wider = msgspec.structs.replace(kept.claim, volatility_high=0.5)
+    assert "make other claims" in _refused(_claiming(tmp_path, kept, claim=wider))
+
+
+def test_a_risk_whose_rules_are_not_known_promotes_nothing(kept: Findings, tmp_path: Path) -> None:
+    assert "names no digest of the rules" in _refused(_claiming(tmp_path, kept, rules={}))
+
+
+def test_a_risk_that_its_figures_do_not_keep_promotes_nothing_whatever_is_claimed(
+    kept: Findings, tmp_path: Path
+) -> None:
+    assert kept.risk is not None
+    figures = msgspec.structs.replace(kept.risk, sharpe_change_high=-0.01, drawdown_kept=0.9)
+    refusal = _refused(_claiming(tmp_path, msgspec.structs.replace(kept, risk=figures)))
+    assert [line.partition(":")[0] for line in refusal.splitlines()[1:]] == ["drawdown", "sharpe"]

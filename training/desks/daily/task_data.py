@@ -33,7 +33,7 @@ class DailyTaskData:
     table: DailyTable
     strategy: DailyStrategy
     trading: Trading
-    ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
+    ready: dict[tuple[tuple[str, ...], str, Trading], Desk] = field(default_factory=dict)  # made when first needed
 
     @classmethod
     def read(cls, name: str, path: Path, trading: Trading, symbols: tuple[str, ...] = ()) -> Self:
@@ -86,7 +86,7 @@ class DailyTaskData:
 
     def desk(self, span: Span) -> Desk:
         """The desk before these sessions."""
-        key = (tuple(span.dates), span.variant)
+        key = (tuple(span.dates), span.variant, span.trading)
         if key not in self.ready:
             rules = rules_for(span.trading, self.strategy.spec, span.variant)
             self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)

@@ -139,7 +139,7 @@ def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(
 ) -> None:
     folder = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
     passive = decode((folder / MANIFEST_FILE).read_bytes())
-    assert passive.note.startswith("The exported policy is the passive one, which holds nothing: ")
+    assert passive.note.startswith("The exported policy is the passive one, which holds nothing, and claims nothing: ")
     values = np.array(passive.golden.logits).reshape(-1, 3)  # HOLD, BUY, SELL of each golden symbol
     assert values[:, 0] - values[:, 1] == pytest.approx(np.ones(len(values)))
     assert values[:, 0] - values[:, 2] == pytest.approx(np.ones(len(values)))

@@ -1,0 +1,196 @@
+"""A stated risk is proven where it is kept, and never by a constant share of cash or by wrong figures."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from strategies.kit.manifest import LEAD, RISK
+from tests.support.training.example_study import example_study
+from training.evidence.criteria import RISK_CRITERIA, RISK_PROOF, claim_of, judge
+from training.evidence.findings import Findings, decode, encode
+from training.evidence.risk import (
+    DRAWDOWN,
+    RiskSeries,
+    RiskStatement,
+    deepest,
+    deflated_confidence,
+    evidence_words,
+    kept_risk,
+    rolling_volatility,
+    share_bound,
+)
+from training.evidence.risk_power import KINDS, TARGET, OverlayRuns, failed_proofs, risk_rate, simulated
+from training.evidence.statistics import Series
+from training.report.find import find
+
+SESSIONS = 2016
+STATED = RiskStatement(TARGET, DRAWDOWN * TARGET)
+MARKETS = 10
+
+
+@pytest.fixture(scope="module")
+def runs() -> OverlayRuns:
+    return simulated(2, SESSIONS, np.random.default_rng(1), clustered=True)
+
+
+@pytest.fixture(scope="module")
+def proven(runs: OverlayRuns) -> Findings:
+    """A passive policy, of which a study of made-up sessions says nothing, with a risk that one market keeps."""
+    kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), STATED)
+    found = find(example_study(folds=1, seeds=1))
+    return msgspec.structs.replace(found, passive=True, risk=kept)
+
+
+def _series(policy: Series, passive: Series, exposure: Series) -> RiskSeries:
+    return RiskSeries(policy, exposure, passive, np.ones(len(policy)), policy, 0.01)
+
+
+def _failed(findings: Findings) -> set[str]:
+    return {one.name for one in judge(findings, RISK) if not one.passes}
+
+
+def test_the_volatility_of_each_stretch_is_its_annual_sample_deviation() -> None:
+    squares = ((0.0**2 + 0.02**2 + 0.02**2) / 2, (0.02**2 + 0.02**2 + 0.0**2) / 2)  # around means of 0.01
+    found = rolling_volatility(np.array([0.01, -0.01, 0.03, 0.01]), 3)
+    assert found == pytest.approx([math.sqrt(252 * square) for square in squares])
+
+
+def test_the_largest_drawdown_counts_from_the_start_and_compounds() -> None:
+    paths = np.array([[0.1, -0.5, 0.2], [-0.2, 0.5, -0.1], [0.1, 0.1, 0.1]])
+    assert deepest(paths) == pytest.approx([0.5, 0.2, 0.0])
+
+
+def test_so_many_trials_together_have_the_confidence_of_one() -> None:
+    assert deflated_confidence(1) == deflated_confidence(0) == pytest.approx(0.95)
+    assert deflated_confidence(20) ** 20 == pytest.approx(0.95)
+
+
+def test_the_bound_of_a_share_is_that_of_the_exact_method() -> None:
+    assert share_bound(1.0, 30, 0.95) == pytest.approx(0.05 ** (1 / 30))  # all came: bound ** 30 = 5 %
+    assert share_bound(0.9, 10, 0.95) == pytest.approx(0.6058, abs=1e-4)  # 9 of 10
+    assert share_bound(0.0, 30, 0.95) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_a_constant_share_of_cash_fails_whatever_target_it_states(runs: OverlayRuns, share: float) -> None:
+    market = runs.market[0]
+    policy = share * market
+    for times in (0.8, 1.0, 1.2):
+        target = times * float(rolling_volatility(policy).mean())
+        stated = RiskStatement(target, DRAWDOWN * target)
+        kept = kept_risk(_series(policy, market, np.full(SESSIONS, share)), stated)
+        assert kept is not None
+        assert kept.passive_level == pytest.approx(kept.level.estimate)
+        assert kept.spread is not None
+        assert kept.spread.estimate == pytest.approx(0.0, abs=1e-9)
+        assert kept.sharpe_change == pytest.approx(0.0, abs=1e-9)
+        without = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=kept)
+        assert {"apart", "spread", "spread interval"} <= _failed(without)
+
+
+def test_a_kept_risk_is_claimed_and_proven_with_its_figures(proven: Findings) -> None:
+    kept = proven.risk
+    assert kept is not None
+    claim = claim_of(proven, "", STATED)
+    assert claim is not None
+    assert (claim.kind, claim.proven) == (RISK, True)
+    assert claim.sentence.startswith("Claims a risk, proven: a volatility of 10.0 % a year, ")
+    assert (claim.volatility_target, claim.volatility_low, claim.volatility_high) == pytest.approx((0.1, 0.075, 0.125))
+    assert claim.drawdown_max == pytest.approx(0.25)
+    assert 0.5 < claim.probability < kept.inside
+    assert claim.level_low <= claim.level <= claim.level_high
+    assert "the smallest that this test would have found 4 times in 5 is" in evidence_words(kept)
+    assert _failed(proven) == set()  # a rule needs no seeds
+    assert decode(encode(proven)).risk == kept
+
+
+def test_what_is_not_a_passive_policy_needs_its_seeds_and_an_import_counts_no_trials(proven: Findings) -> None:
+    assert _failed(msgspec.structs.replace(proven, passive=False)) == {"seeds"}
+    assert _failed(msgspec.structs.replace(proven, imported=True)) == {"weights"}
+    assert _failed(msgspec.structs.replace(proven, refit=True)) == set()  # of a learned policy alone
+    assert _failed(msgspec.structs.replace(proven, synthetic=True)) == {"data"}
+
+
+def test_a_passive_policy_claims_no_lead_and_without_a_statement_nothing(proven: Findings) -> None:
+    assert claim_of(proven, LEAD, STATED) is None
+    assert claim_of(proven, "") is None
+    learned = msgspec.structs.replace(proven, passive=False)
+    lead = claim_of(learned, LEAD, STATED)
+    assert lead is not None
+    assert (lead.kind, lead.proven) == (LEAD, False)
+    assert lead.sentence.startswith("Claims a lead over ")
+
+
+def test_a_risk_that_is_not_kept_is_claimed_as_unproven_only_where_it_is_asked_for(runs: OverlayRuns) -> None:
+    stated = RiskStatement(0.06, 0.15)
+    kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), stated)
+    found = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=kept)
+    assert claim_of(found, "", stated) is None
+    claim = claim_of(found, RISK, stated)
+    assert claim is not None
+    assert not claim.proven
+    assert claim.sentence.startswith("Claims a risk, not proven (fails level, ")
+
+
+def test_too_few_sessions_prove_nothing_and_say_so() -> None:
+    few = np.random.default_rng(1).normal(0.0, 0.01, 239)  # four stretches are 240
+    assert kept_risk(_series(few, few, np.ones(239)), STATED) is None
+    found = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True)
+    assert _failed(found) >= {criterion.name for criterion in RISK_PROOF}
+    claim = claim_of(found, RISK, STATED)
+    assert claim is not None
+    assert not claim.proven
+    assert "too short" in claim.sentence
+    assert claim_of(found, "", STATED) is None
+
+
+def test_an_account_that_never_moves_is_no_kept_risk() -> None:
+    flat, moves = np.zeros(SESSIONS), np.random.default_rng(1).normal(0.0, 0.01, SESSIONS)
+    assert kept_risk(_series(flat, moves, flat), STATED) is None
+    assert kept_risk(_series(moves, flat, np.ones(SESSIONS)), STATED) is None
+
+
+def test_a_statement_without_a_number_and_series_of_other_sessions_are_refused(runs: OverlayRuns) -> None:
+    series = _series(runs.policy[0], runs.market[0], runs.exposure[0])
+    with pytest.raises(ValueError, match="above 0"):
+        kept_risk(series, RiskStatement(0.0, 0.1))
+    with pytest.raises(ValueError, match="the same sessions"):
+        kept_risk(series._replace(passive=runs.market[0][1:]), STATED)
+
+
+def test_more_trials_widen_every_interval_and_leave_the_loss_of_sharpe_as_it_is(runs: OverlayRuns) -> None:
+    series = _series(runs.policy[0], runs.market[0], runs.exposure[0])
+    one, many = kept_risk(series, STATED), kept_risk(series, STATED, trials=100)
+    assert one is not None
+    assert many is not None
+    assert many.level.high > one.level.high
+    assert many.probability < one.probability
+    assert many.drawdown_kept <= one.drawdown_kept
+    assert many.sharpe_change_high == one.sharpe_change_high  # a loss is no easier to deny after many trials
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_true_claims_are_mostly_proven_and_those_false_by_a_quarter_hardly_ever(kind: object) -> None:
+    """Bounds are exact quantiles of binomial counts, 0.1 %; `make bench-promotion` has 40 markets of each."""
+    from scipy.stats import binom
+
+    chosen = next(one for one in KINDS if one is kind)
+    found = risk_rate(chosen, SESSIONS, MARKETS)
+    if chosen.true:
+        assert found.proven >= binom.ppf(0.001, MARKETS, 0.9)
+    else:
+        assert found.proven <= binom.ppf(0.999, MARKETS, 0.05)
+
+
+def test_each_criterion_of_a_risk_is_named_once() -> None:
+    names = [criterion.name for criterion in RISK_CRITERIA]
+    assert len(names) == len(set(names))
+
+
+def test_a_market_fails_for_the_drawdown_alone_where_only_that_is_false(runs: OverlayRuns) -> None:
+    assert failed_proofs(runs, 0, STATED) == ()
+    assert failed_proofs(runs, 0, RiskStatement(TARGET, 0.5 * TARGET)) == ("drawdown",)
