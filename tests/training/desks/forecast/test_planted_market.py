@@ -26,7 +26,7 @@ from tests.support.planted.panels import PLAN, moving, panel, walk_forward
 from tests.support.rl.trained import train_agent
 from tests.support.training.made_up_days import trading
 from training.data.daily_table import DailyTable
-from training.desks.forecast.graph import RowScaling, weighted
+from training.desks.forecast.graph import RowScaling, size_of, weighted
 from training.desks.forecast.market import ForecastMarket, Outlook
 from training.forecast.labels import BUY, SELL
 from training.forecast.stage import FoldResult
@@ -36,6 +36,7 @@ from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic
 
 MOVE = 0.02
+NONE = torch.zeros(())  # a variance that sizing by confidence does not read
 QUICK = OffPolicyCoefficients(
     learning_rate=3e-3,
     schedule="linear",
@@ -99,7 +100,7 @@ class Line:
         @torch.no_grad()
         def rule(rows: Tensor) -> Tensor:
             wish: Tensor = agent.actor(rows)[:, 0]
-            return weighted(wish, rows[:, 3])
+            return weighted(wish, size_of(rows[:, 3], NONE))
 
         return rule
 
@@ -138,7 +139,10 @@ def optimum(*, omniscient: bool = False) -> float:
         def final(rows: Tensor) -> Tensor:
             value = expected[next(days)]
             held = (rows[:, -5] > 0.0).double()
-            return weighted(torch.where(value > enter, 1.0, torch.where(value < leave, 0.0, held)).float(), rows[:, 3])
+            return weighted(
+                torch.where(value > enter, 1.0, torch.where(value < leave, 0.0, held)).float(),
+                size_of(rows[:, 3], NONE),
+            )
 
         return final
 
