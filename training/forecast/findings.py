@@ -37,7 +37,7 @@ class Year(msgspec.Struct, frozen=True, kw_only=True):
     figures: ForecasterPlots | None
     skill: Skill | None = None
     gradient_steps: int = 0  # to the chosen epoch, the fewest of a member; 0: not counted
-    converged: bool = True  # whether all members had stopped getting better before their last epoch
+    converged: bool | None = None  # whether all members stopped getting better before their last epoch; None: not known
     risk: RiskScores | None = None
 
 
@@ -68,7 +68,7 @@ class Forecast:
     temperature: float
     purged: int
     gradient_steps: int = 0
-    converged: bool = True
+    converged: bool | None = None
     variance: NDArray[np.float32] | None = None  # (k,); None: not forecast
 
 

@@ -47,7 +47,7 @@ def _name(year: Year) -> str:
 
 
 def _scores(
-    name: str, scores: Calibrated, skill: Skill | None, temperature: str, steps: int, converged: bool = True
+    name: str, scores: Calibrated, skill: Skill | None, temperature: str, steps: int, converged: bool | None = None
 ) -> Row:
     before, after = scores.before, scores.after
     return (
@@ -61,7 +61,7 @@ def _scores(
         _both(before.brier, after.brier),
         _both(before.expected_calibration_error, after.expected_calibration_error),
         temperature,
-        (f"{steps:,}" if steps else UNKNOWN) + "\nnot converged" * (not converged),
+        (f"{steps:,}" if steps else UNKNOWN) + "\nnot converged" * (converged is False),
     )
 
 
