@@ -7,7 +7,6 @@ arguments only; there is no cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from math import inf, isnan
 from operator import itemgetter
 from typing import NamedTuple
@@ -107,7 +106,7 @@ def spec_of(symbols: tuple[str, ...]) -> DailySpec:
         raise ValueError(f"daily_rebalancer is given {len(symbols)} symbols: expected {expected}")
     return DailySpec(
         name="daily_rebalancer",
-        revision=1,
+        revision=2,
         symbols=symbols,
         bar_interval_s=86_400,
         history_bars=HISTORY_BARS,
@@ -137,12 +136,13 @@ DECLARATION: dict[str, object] = {
     "warm": "one symbol at least has history_bars bars",
     "indicators": "TA-Lib's functions on a symbol's last history_bars bars, MACD's line, fast %K; 0 where not finite",
     "periods": PERIODS,
-    "portfolio": "cash and value in USD, whole shares",
+    "portfolio": "cash and value in USD, whole shares; times capital_usd / equity where a unit is a part of the equity",
     "weekday": "0 Monday to 4 Friday, of the session that is decided for",
     "tradable": "1: a bar of the newest session that any symbol has a bar of, and history_bars bars; else 0, and the "
     "last known close and the indicators of its own last bars are shown, 0 where there is none",
-    "basket": "a < 0 sells int(held x -a); a > 0 buys int(a x shares_per_unit), or int(a x notional_per_unit / price) "
-    "where that is not 0; flag 0 changes nothing; sells first, buys by the largest action, ties by symbol",
+    "basket": "a < 0 sells int(held x -a); a > 0 buys int(a x shares_per_unit), or int(a x unit / price) where a unit "
+    "is dollars or a part of the equity; flag 0 changes nothing; sells first, then buys by the largest action, ties by "
+    "symbol",
 }
 """The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
@@ -199,7 +199,7 @@ def basket_of(
     """Return the actions as a basket. One rule for live and training; all sequences in the order of `symbols`.
 
     Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
-    int(a x unit_usd / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
+    int(a x unit_usd / price) where there is one, and nothing without a price; int truncates. A flag of 0
     leaves a symbol alone, and so does a change worth less than `portfolio.band` of the equity, but for selling all.
     Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or when lengths differ.
     """
@@ -221,11 +221,11 @@ def basket_of(
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 
-def _bought(action: float, price: float, unit_usd: float, unit_shares: int) -> int:
+def _bought(action: float, price: float, unit_usd: float | None, unit_shares: int) -> int:
     """Return the whole shares that a positive action buys at `price` USD; 0 without a price."""
     if not 0.0 < price < inf:
         return 0
-    return int(action * unit_usd / price) if unit_usd else int(action * unit_shares)
+    return int(action * unit_shares) if unit_usd is None else int(action * unit_usd / price)
 
 
 class DailyRebalancer(KeepsBars[RebalancerState]):
@@ -315,7 +315,7 @@ STRATEGY = StrategyEntry(
     DECLARATION,
     desk="rebalancer",
     training="training.desks.daily.rebalancer:KIND",
-    defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"notional_per_unit_usd": Decimal(UNIT_USD)}},
+    defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"equity_per_unit": UNIT}},
     table=feature_table,
     with_symbols=DailyRebalancer,
     expected_symbols=expected_symbols,

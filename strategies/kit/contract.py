@@ -179,7 +179,7 @@ class DailySpec(Spec, frozen=True):
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
-    One unit of a continuous action is `shares_per_unit` shares, or shares for `unit_usd` where that is not 0. A weight
+    One unit of a continuous action is `shares_per_unit` shares, or shares for `unit_usd` where there is one. A weight
     that would change by less than `band` stays as it is; none is wanted above `weight_max`.
     """
 
@@ -196,9 +196,11 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     equity_per_unit: float = 0.0  # part of the equity; counts where `notional_per_unit` is 0
 
     @property
-    def unit_usd(self) -> float:
-        """USD of one unit of a continuous action; 0.0: it is counted in shares."""
-        return self.notional_per_unit or self.equity_per_unit * self.equity
+    def unit_usd(self) -> float | None:
+        """USD of one unit of a continuous action; None: it is counted in shares."""
+        if self.notional_per_unit:
+            return self.notional_per_unit
+        return self.equity_per_unit * max(self.equity, 0.0) if self.equity_per_unit else None
 
 
 class View(msgspec.Struct, frozen=True, gc=False):

@@ -326,7 +326,7 @@ def test_one_changed_byte_of_the_policy_is_refused(
 
 # --- rules without which answers mean something else ------------------------------------------------------------------
 
-UNITS = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0"}
+UNITS = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0", "basket.equity_per_unit": "0.0"}
 OF_50 = ((0.0,) * 50,) * 6
 
 
@@ -352,6 +352,7 @@ def test_a_model_runs_under_the_unit_of_action_that_it_was_trained_with(tmp_path
     [
         (UNITS, {"shares_per_unit": 10}, "basket.shares_per_unit is 10, the model v1 was trained with 100"),
         (UNITS, {"notional_per_unit_usd": Decimal(10_000)}, "set basket.notional_per_unit_usd to that"),
+        (UNITS, {"equity_per_unit": 0.01}, "basket.equity_per_unit is 0.01, the model v1 was trained with 0.0"),
         ({}, {}, "does not say what one unit of its actions is"),
         ({"basket.decide": "before_close"}, {}, "basket.decide is after_close"),
         ({"basket.unheard_of": "1"}, {}, "basket.unheard_of is None"),

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
+from strategies.daily_rebalancer import (
+    SPEC,
+    STOCKS,
+    SYMBOLS,
+    DailyRebalancer,
+    RebalancerState,
+    account_scale,
+    basket_of,
+    vector,
+)
 from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
 from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
 from tests.support.examples import examples
@@ -193,6 +202,40 @@ def test_a_change_worth_less_than_the_band_stays_but_for_selling_all() -> None:
 def test_by_notional_a_unit_is_so_many_dollars() -> None:
     portfolio = of_three((0, 0, 0), notional_per_unit=10_000.0)
     assert basket_of((1.0, 0.999, 0.25), (1, 1, 1), portfolio, THREE) == Basket((Leg("A", 1000), Leg("B", 499)))
+
+
+def test_by_equity_a_unit_is_a_part_of_it_whatever_the_size() -> None:
+    small = of_three((0, 0, 0), equity=50_000.0, equity_per_unit=0.01)  # 500 USD
+    assert basket_of((1.0, 0.999, 0.25), (1, 1, 1), small, THREE) == Basket((Leg("A", 50), Leg("B", 24)))
+    large = msgspec.structs.replace(small, equity=50_000_000.0)
+    assert basket_of((1.0, 0.999, 0.25), (1, 1, 1), large, THREE) == Basket(
+        (Leg("A", 50_000), Leg("B", 24_975), Leg("C", 41))
+    )
+    dollars = msgspec.structs.replace(small, notional_per_unit=10_000.0)  # the more special rule counts
+    assert basket_of((1.0, 0.0, 0.0), (1, 1, 1), dollars, THREE) == Basket((Leg("A", 1000),))
+
+
+def test_by_equity_the_account_is_shown_as_one_of_the_contract_s_capital() -> None:
+    shown = []
+    for size in (5_000.0, 1_000_000.0):
+        held = tuple(int(size / 5_000) * n for n in range(STOCKS))
+        view = view_of(SPEC, W, shares=held)
+        portfolio = view.portfolio
+        assert portfolio is not None
+        portfolio = msgspec.structs.replace(portfolio, cash=size / 4, equity=size, equity_per_unit=0.01)
+        _, observation = DESK.observe(WARM, (), msgspec.structs.replace(view, portfolio=portfolio))
+        assert observation is not None
+        shown.append(observation.array())
+    assert shown[0].tolist() == shown[1].tolist()
+    assert shown[0][700:703].tolist() == [250_000.0, 1_000_000.0, 0.0]
+    assert shown[0][702:752].tolist() == [200.0 * n for n in range(STOCKS)]
+
+
+def test_an_account_worth_nothing_is_shown_as_it_is() -> None:
+    portfolio = of_three((1, 0, 0), equity=0.0, cash=-10.0, equity_per_unit=0.01)
+    assert account_scale(portfolio, 1_000_000) == 1.0
+    assert basket_of((1.0, 1.0, 1.0), (1, 1, 1), portfolio, THREE) == Basket()
+    assert basket_of((-1.0, 1.0, 1.0), (1, 1, 1), portfolio, THREE) == Basket((Leg("A", 0),))
 
 
 def test_buys_come_by_the_largest_action_and_ties_by_symbol_after_all_sells() -> None:

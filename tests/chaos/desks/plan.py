@@ -236,7 +236,7 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
             "reprice_s": 3600 if desk == SWITCHER else 6000,  # how long an order that never arrived is sent again
             "end_before_close_min": 30,
             "price_collar": 0.15,
-            "notional_per_unit_usd": 0,  # as the policies of `policy.py` were made: in shares
+            "equity_per_unit": 0,  # as the policies of `policy.py` were made: in shares
         }
         if desk == REBALANCER:
             sections["broker"]["foreign_orders"] = "ignore"  # a person holds shares beside it

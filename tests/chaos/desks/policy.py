@@ -18,7 +18,7 @@ from tests.support.models.tiny_models import graph, manifest_of, put
 
 VERSION = "seesaw"
 LARGEST, SMALLEST = 0.9, 0.3
-RULES = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0"}
+RULES = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0", "basket.equity_per_unit": "0"}
 
 Float32 = npt.NDArray[np.float32]
 

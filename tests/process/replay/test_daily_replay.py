@@ -255,10 +255,10 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
 def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_decisions_are_listed(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 shares of each stock are wanted, and the cheapest costs more than the 4 USD of the account."""
+    """10,000 USD of each stock are wanted, and a share of the cheapest costs more than the 4 USD of the account."""
     why = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
     state_dir = tmp_path / "state"
-    env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4"}
+    env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4", "RLTRADER_BASKET__NOTIONAL_PER_UNIT_USD": "10000"}
     arguments = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
     summary = summary_of(rltraderd(*arguments, cwd=tmp_path, env=env))
     assert (summary["decisions"], summary["orders"], summary["denials"]) == (6, 0, {})

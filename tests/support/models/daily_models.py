@@ -77,7 +77,7 @@ def _put(models_dir: Path, maker: AnyStrategy, policy: bytes) -> None:
         answers.append(tuple(logits[0].tolist()))
     manifest = manifest_of(maker, policy, tuple(answers), version=VERSION, promoted=False)
     golden = Golden(manifest.golden.observations, tuple(answers), tuple(memories))
-    rules = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "10000"} if spec.continuous else {}
+    rules = {"basket.shares_per_unit": "100"} if spec.continuous else {}
     manifest = manifest_of(
         maker, policy, (), version=VERSION, promoted=False, golden=golden, rules=rules, symbols=configured(spec)
     )

@@ -25,7 +25,7 @@ def given(*options: str, strategy: str = "daily_rebalancer") -> Settings:
 def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> None:
     assert settings_for("option_scalper", FILE, STORE) == Settings("option_scalper", FILE, STORE)
     for strategy, network, variant, steps in (
-        ("daily_rebalancer", "mlp", "shares", 500_000),
+        ("daily_rebalancer", "mlp", "account", 500_000),
         ("regime_switcher", "gru", "alpha", 5_000_000),
     ):
         settings = given(strategy=strategy)
@@ -76,11 +76,11 @@ def test_the_command_names_every_bars_file_in_its_order() -> None:
 
 def test_the_ablation_trains_the_other_variants_too() -> None:
     settings = given("--reward", "notional", "--ablation")
-    assert settings.rewards == ("notional", "shares", "account")
+    assert settings.rewards == ("notional", "account", "shares")
     assert [request.name for request in requests_of(settings)] == [
         "fold1-notional-seed1",
-        "fold1-shares-seed1",
         "fold1-account-seed1",
+        "fold1-shares-seed1",
     ]
     assert settings.command().endswith("--reward notional --ablation")
 

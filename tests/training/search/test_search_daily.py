@@ -32,7 +32,7 @@ from training.studies.search.trainings import make_ready
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
 FEW = (Dimension("learning_rate", "", 1e-4, 1e-2, log=True),)
 CASES = (
-    (daily_rebalancer.SPEC, "mlp", "shares"),
+    (daily_rebalancer.SPEC, "mlp", "account"),
     (regime_switcher.SPEC, "gru", "alpha"),
 )
 DECIDED = 20  # sessions: 12 train, 4 validate, 4 test
@@ -132,7 +132,7 @@ def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() ->
     given = ["--bars", "b.csv", "--out", "store", "--strategy"]
     wide = kind("daily_rebalancer").presets["wide"].plan
     rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
-    assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("shares",), 1)
+    assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("account",), 1)
     assert (rebalancer.run.steps, rebalancer.run.plan) == (150_000, wide)
     regime = search_from(parser().parse_args([*given, "regime_switcher"]))
     assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
@@ -143,7 +143,10 @@ def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() ->
     ("arguments", "complaint"),
     [
         (["--network", "gru"], "the network is called 'gru': expected mlp, shared for daily_rebalancer"),
-        (["--reward", "potential"], "the reward is called 'potential': expected shares, notional for daily_rebalancer"),
+        (
+            ["--reward", "potential"],
+            "the reward is called 'potential': expected account, shares, notional for daily_rebalancer",
+        ),
         (["--preset", "regime"], "the preset is called 'regime': expected"),
     ],
 )

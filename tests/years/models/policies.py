@@ -54,7 +54,7 @@ Constants = dict[str, npt.NDArray[Any]]
 def make(store: Path, five_minutes: Path) -> None:
     """Write the model configuration and the four stores."""
     five_minutes.write_text(SHIPPED.read_text().replace("bar_minutes: 1", "bar_minutes: 5"))
-    _put(store, strategy(daily_rebalancer.SPEC.name), _seesaw(), {"basket.notional_per_unit_usd": "10000"})
+    _put(store, strategy(daily_rebalancer.SPEC.name), _seesaw(), {"basket.equity_per_unit": "0.01"})
     _put(store, strategy(regime_switcher.SPEC.name), _plan(), {})
     rules = {"basket.weight_max": "0.1", "basket.band": "0.01"}
     _put(store, strategy(forecast_ensemble.SPEC.name), _relay(), rules, forecast_ensemble.SPEC.symbols)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
-from training.desks.daily.markets.rebalancer import NOTIONAL, VARIANTS, RebalancerMarket, unit_rules
+from training.desks.daily.markets.rebalancer import ACCOUNT, VARIANTS, RebalancerMarket, unit_rules
 from training.desks.daily.networks.rebalancer import (
     EqualMoney,
     Policy,
@@ -233,8 +233,8 @@ def kind_of(symbols: tuple[str, ...]) -> TrainingKind:
             "buys each of its stocks for the same money, and holds them",
             "policy.actor.4",
             (BIAS,),
-            rule=lambda trading: EqualMoney(float(unit_rules(trading.basket, NOTIONAL).notional_per_unit_usd)),
-            variant=NOTIONAL,
+            rule=lambda trading: EqualMoney(spec.capital_usd * unit_rules(trading.basket, ACCOUNT).equity_per_unit),
+            variant=ACCOUNT,
         ),
         compounds=True,
         imports=True,

@@ -54,7 +54,7 @@ def wandering(days: int) -> Floats:
 def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tuple[Floats, list[int], list[float]]:
     """Dollars in each stock, orders of each session, fees, of the passive policy after `days` sessions."""
     made = table(closes, first)
-    rules = rules_for(trading_for(NAME), daily_rebalancer.SPEC, "notional")
+    rules = rules_for(trading_for(NAME), daily_rebalancer.SPEC, "account")
     desk = desk_before(made, made.dates[WARM : WARM + days], DailyRebalancer(), rules)
     result, after = played(passive(), desk)
     positions = after.state.book.positions
@@ -124,7 +124,11 @@ STORE = REPOSITORY / "onnx_models"
 def test_the_shipped_current_version_is_this_policy_and_a_desk_of_default_rules_runs_it() -> None:
     model = load(STORE, strategy(NAME))
     check_rules(model, strategy(NAME), trading_for(NAME))
-    assert model.manifest.rules.keys() - {DIGEST} == {"basket.shares_per_unit", "basket.notional_per_unit_usd"}
+    assert model.manifest.rules.keys() - {DIGEST} == {
+        "basket.shares_per_unit",
+        "basket.notional_per_unit_usd",
+        "basket.equity_per_unit",
+    }
     draw = np.random.default_rng(7)
     rows = draw.uniform(0.0, 1.0, (200, WIDTH)).astype(np.float32)
     rows[:, CLOSES] *= 500.0

@@ -119,8 +119,8 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
 
 def test_all_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_compared(rebalancer: Made) -> None:
     study = rebalancer.study
-    assert [(trial.reward, trial.seed) for trial in study.trials] == [("shares", 1), ("notional", 1), ("account", 1)]
-    assert (study.reward, study.chosen, study.compounds, study.capital_usd) == ("shares", (0,), True, 1_000_000.0)
+    assert [(trial.reward, trial.seed) for trial in study.trials] == [("account", 1), ("shares", 1), ("notional", 1)]
+    assert (study.reward, study.chosen, study.compounds, study.capital_usd) == ("account", (0,), True, 1_000_000.0)
     assert [one.name for one in study.baselines] == [
         *(name for name in baselines.REBALANCER_BASELINES if name != baselines.SPY),  # no file of funds beside it
         UNTRAINED,
@@ -133,7 +133,7 @@ def test_all_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_com
         for before, after in zip(trial.test.sessions, others, strict=False):
             assert abs(before.capital_usd + before.pnl_usd - after.capital_usd) < 1e-6
     lines = Ledger(ledger_path(rebalancer.store, STOCKS)).read().lines
-    assert [line.kind for line in lines] == ["opening", "trial", "trial"]
+    assert [line.kind for line in lines] == ["opening", "trial", "trial", "trial"]
 
 
 def test_a_policy_with_a_memory_is_exported_with_its_states_and_the_daemon_opens_it(switcher: Made) -> None:
@@ -266,13 +266,13 @@ def _same(one: Path, other: Path) -> bool:
     [
         (
             ["--preset", "regime"],
-            "argument --preset: invalid choice: 'regime' (choose from 'finrl', 'wide', 'passive')",
+            "argument --preset: invalid choice: 'regime' (choose from 'finrl', 'wide', 'passive', 'shared')",
         ),
         (
             ["--reward", "potential"],
-            "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional', 'account')",
+            "argument --reward: invalid choice: 'potential' (choose from 'account', 'shares', 'notional')",
         ),
-        (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
+        (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp', 'shared')"),
         (["--reference-years", "--folds", "2"], "--reference-years is one fold of given years: leave --folds out"),
     ],
 )

@@ -6,6 +6,7 @@ And what it learns from: a reward of each stock, and advantages of each action.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from daemon.core.strategy_rules import trading_for
+from daemon.models.store import exported_as, load, versions
 from strategies.daily_rebalancer import (
     INDICATORS,
     SYMBOLS,
@@ -27,6 +29,7 @@ from strategies.daily_rebalancer import (
 )
 from strategies.kit.contract import Portfolio
 from tests.support.models.torch_graph import graph_of
+from tests.support.paths import REPOSITORY
 from tests.support.training.made_up_days import trading, walk, written
 from training.data.daily_table import DailyTable
 from training.desks.daily.markets.rebalancer import EACH, RebalancerMarket
@@ -38,6 +41,7 @@ from training.desks.daily.networks.rebalancer import (
 )
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.registry import kind
+from training.export.export import Exported
 from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, sample
 from training.rl.ppo import Trainer, actions_judged, generalized_advantages, make_deterministic
@@ -45,6 +49,7 @@ from training.rl.presets import Practice
 from training.rl.protocols import Network, Step
 
 NAME = "daily_rebalancer"
+STORE = REPOSITORY / "onnx_models"
 
 
 def seen(rows: int, stocks: int, seed: int = 1) -> Tensor:
@@ -318,11 +323,20 @@ def test_fewer_than_5_or_more_than_100_stocks_are_refused(count: int) -> None:
         DailyRebalancer(tuple(f"S{n}" for n in range(count)))
 
 
-def test_each_size_of_account_is_seen_alike_and_wants_the_same_money() -> None:
+def shipped_policy() -> nn.Module:
+    """What was learned, of the store that is shipped."""
+    maker = DailyRebalancer()
+    found = [load(STORE, maker, version) for version in versions(STORE, NAME)]
+    (learned,) = [model for model in found if exported_as(model.manifest) == "unproven"]
+    return Exported(learned.path / "policy.onnx")
+
+
+@pytest.mark.parametrize("made_by", [lambda: made(50, seed=4).policy, shipped_policy], ids=["drawn", "trained"])
+def test_each_size_of_account_is_seen_alike_and_wants_the_same_money(made_by: Callable[[], nn.Module]) -> None:
     """The same weights for 5,000 to 1,000,000 USD: equal answers, and each goal the same part but for one share."""
     table = walk(9, 2)
     sizes = (5_000, 25_000, 100_000, 1_000_000)
-    policy = made(50, seed=4).policy
+    policy = made_by()
     prices = table.close_ticks[7] / 10_000
     weights = np.random.default_rng(1).uniform(0.0, 0.03, 50)
     answers = []

@@ -68,7 +68,7 @@ class Layout:
         return torch.zeros_like(actions).scatter(1, self._order, actions) * self._open
 
 
-SHARES, NOTIONAL, ACCOUNT = VARIANTS = ("shares", "notional", "account")
+ACCOUNT, SHARES, NOTIONAL = VARIANTS = ("account", "shares", "notional")
 """What one unit of action is: a part of the equity, shares, or dollars."""
 FILLS = ("next_open", "same_close")
 REWARD = 1e-4  # of a US dollar; of `account` on the contract's capital
