@@ -73,11 +73,6 @@ def _shipped_scalper(bars: Path, store: Path) -> Settings:
 
 
 def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
-    asked = settings_for("daily_rebalancer", bars, store, preset="passive")
-    return replace(asked, practice=Practice(over_market=True))
-
-
-def _shipped_shared(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="shared")
     return replace(asked, network="shared", practice=Practice(over_market=True))
 
@@ -116,7 +111,7 @@ def _rebalancer(bars: Path, store: Path) -> Settings:
 
 def _shared(bars: Path, store: Path) -> Settings:
     return replace(
-        _shipped_shared(bars, store), train_sessions=2000, validate_sessions=252,
+        _shipped_rebalancer(bars, store), train_sessions=2000, validate_sessions=252,
         test_sessions=504, purge_sessions=5,
     )  # fmt: skip
 
@@ -156,7 +151,7 @@ STEEP = 20.0  # a stock that is 5 % above the others' mean gets a whole unit
 _SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
     "option_scalper": _shipped_scalper,
     "daily_rebalancer": _shipped_rebalancer,
-    **dict.fromkeys(ACROSS, _shipped_shared),
+    **dict.fromkeys(ACROSS, _shipped_rebalancer),
     "regime_switcher": _shipped_switcher,
     "forecast_ensemble": _shipped_forecaster,
     "online_dqn": _shipped_online,
