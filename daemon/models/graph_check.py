@@ -53,7 +53,7 @@ REDUCTIONS = _names(
     "ReduceSumSquare TopK",
 )
 SHAPING = _names(
-    "Concat Constant Flatten Gather GatherElements Reshape Shape Size Slice Split Squeeze Transpose Trilu",
+    "Concat Constant Flatten Gather GatherElements GatherND Reshape Shape Size Slice Split Squeeze Transpose Trilu",
     "Unsqueeze",
 )
 GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Tile"})

@@ -39,7 +39,12 @@ OF_ONLINE_DQN = (
     "training/online/work.py",
 )
 """The rooms of learning from a live desk, whose one strategy this is, and the readers of its `model_config`."""
-OF_FORECAST_ENSEMBLE = ("training/analysis/forecast_minutes.py", "training/forecast/panel.py")
+OF_FORECAST_ENSEMBLE = (
+    "training/analysis/forecast_minutes.py",
+    "training/forecast/findings.py",
+    "training/forecast/panel.py",
+    "training/forecast/risk.py",
+)
 """The rooms of the forecaster, whose one strategy this is."""
 SESSIONS = 60
 ASKING = ("once_a_session", "shares_by_bar", "option_by_bar")

@@ -44,7 +44,7 @@ def test_the_keys_of_a_file_are_options_and_its_table_changes_the_preset(tmp_pat
         5,
         2,
         False,
-        ("shares", "notional"),
+        ("account", "shares", "notional"),
     )
     assert settings.plan == with_values(wide.plan, {"epochs": 3})
     assert expanded(["--strategy", "x"], parser()) == ["--strategy", "x"]
