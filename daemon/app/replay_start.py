@@ -15,6 +15,7 @@ from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
+from daemon.core.strategy_rules import changes_nothing
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
@@ -75,7 +76,10 @@ class TapeReplay(CheckedDesk):
         trading = self.settings.trading()
         if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker == AUTO:
             trading = replace(trading, protection=UNSET)  # no stop of a replay
-        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(trading)
+        rules = msgspec.to_builtins(trading)
+        for key in changes_nothing(trading.basket):
+            del rules["basket"][key]
+        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(rules)
         return hashlib.sha256(seed).hexdigest()[:10]
 
 

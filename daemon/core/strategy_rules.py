@@ -104,15 +104,20 @@ def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str,
     )
 
 
+def changes_nothing(basket: Basket) -> frozenset[str]:
+    """Return the basket's keys that change nothing: of an overlay that is off, and `LATER` ones at their default.
+
+    They stay out of what names models' rules and replays, so that neither changes with a release that brings a key.
+    """
+    later = {it.name for it in fields(Basket) if it.name in LATER and getattr(basket, it.name) == it.default}
+    off = not basket.volatility_target
+    return frozenset(later | {it.name for it in fields(Basket) if off and it.name.startswith("volatility_")})
+
+
 def _values(table: Any) -> list[tuple[str, str]]:
-    """The keys and values of a table, but those that change nothing: of an overlay that is off, and `LATER` ones."""
-    off = isinstance(table, Basket) and not table.volatility_target
-    return [
-        (field.name, _text(getattr(table, field.name)))
-        for field in fields(table)
-        if not (off and field.name.startswith("volatility_"))
-        and (field.name not in LATER or getattr(table, field.name) != field.default)
-    ]
+    """The keys and values of a table, but those that change nothing."""
+    left_out = changes_nothing(table) if isinstance(table, Basket) else ()
+    return [(field.name, _text(getattr(table, field.name))) for field in fields(table) if field.name not in left_out]
 
 
 def _text(value: Any) -> str:
