@@ -1,8 +1,10 @@
-"""How often and how soon something is done again: a limit by the minute, and the wait after failures."""
+"""How often and how soon something is done again: a limit by the minute, looks, and the wait after failures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 
 from strategies.kit.units import MINUTE_NS
 
@@ -47,3 +49,16 @@ def back_off_s(failures: int, first_s: float, most_s: float, random_unit: float 
     """
     full_s = min(most_s, first_s * 2.0 ** min(failures - 1, DOUBLINGS_MOST))
     return full_s * (sure + (1.0 - sure) * random_unit)
+
+
+async def look_again(look: Callable[[], Awaitable[None]], wake: asyncio.Event, poll_s: float) -> None:
+    """Look now, then each `poll_s` seconds (0: never by itself) and whenever `wake` is set, until cancelled.
+
+    What sets `wake` during a look brings another one. Raises what `look` raises.
+    """
+    while True:
+        wake.clear()
+        await look()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(poll_s or None):
+                await wake.wait()

@@ -33,6 +33,7 @@ from daemon.models.pointer import CURRENT, ModelError, before, named, point
 from daemon.models.runtime import Models
 from daemon.models.store import check_rules, is_passive, load, versions
 from daemon.operator.submitter import Submitter
+from daemon.pacing import look_again
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import Histogram, Manifest, config_text
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
@@ -272,15 +273,13 @@ class ClaimWatch:
 
     async def run(self) -> None:
         """Look now, then each `poll_s` seconds and whenever something is to be said, until cancelled."""
-        while True:
-            self._wake.clear()
-            try:
-                await self.look()
-            except FAILURES as error:
-                self._hold(f"{type(error).__name__}: {error}")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s or None):
-                    await self._wake.wait()
+        await look_again(self._look_safely, self._wake, self._poll_s)
+
+    async def _look_safely(self) -> None:
+        try:
+            await self.look()
+        except FAILURES as error:
+            self._hold(f"{type(error).__name__}: {error}")
 
     async def look(self) -> None:
         """Journal the verdict that is due, then let the pointer follow the journal."""

@@ -24,6 +24,7 @@ from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight, stated_claim
 from daemon.models.trial import TrialProcess
 from daemon.operator.submitter import Submitter
+from daemon.pacing import look_again
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import configured
 
@@ -91,12 +92,7 @@ class Lifecycle:
 
     async def run(self) -> None:
         """Check now, then each `poll_s` seconds and on every reload request, until cancelled."""
-        while True:
-            self._wake.clear()
-            await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s or None):
-                    await self._wake.wait()
+        await look_again(self.look, self._wake, self._poll_s)
 
     def observe(self, event: Event, _: Step) -> None:
         """Check now on a reload request, even what was refused before."""

@@ -7,7 +7,6 @@ the pointers follow the journal. Only `daemon.models.ladder.rules` decides.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from daemon.models.runtime import Models
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
 from daemon.operator.submitter import Submitter
+from daemon.pacing import look_again
 from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
@@ -138,17 +138,15 @@ class Climber:
     async def run(self) -> None:
         """Look now, then each `poll_s` seconds and whenever something was found, until cancelled."""
         try:
-            while True:
-                self._wake.clear()
-                try:
-                    await self.look()
-                except FAILURES as error:
-                    self._hold(f"{type(error).__name__}: {error}")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._poll_s or None):
-                        await self._wake.wait()
+            await look_again(self._look_safely, self._wake, self._poll_s)
         finally:
             self._replaying.give_up()
+
+    async def _look_safely(self) -> None:
+        try:
+            await self.look()
+        except FAILURES as error:
+            self._hold(f"{type(error).__name__}: {error}")
 
     async def replayed(self) -> None:
         """Wait for the replay that runs, if one does."""
