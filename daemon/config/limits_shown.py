@@ -13,7 +13,7 @@ import msgspec
 from daemon.config.checks import values
 from daemon.config.load import DeskSettings
 from daemon.core.events import RunStarted
-from daemon.core.limits import Limit, Risk, Trading
+from daemon.core.limits import OVERLAY, Limit, Risk, Trading
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from strategies.registry import strategy as strategy_named
@@ -51,7 +51,6 @@ PREMIUM = "risk.order_notional_max_usd"
 """Shown as it is in force: `risk.gross_exposure_max_usd` limits it too."""
 STOPS = ("stop_loss", "take_profit")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
-OVERLAY = ("volatility_target", "volatility_forecast", "volatility_span", "volatility_band")
 
 
 _RISK = tuple(field.name for field in dataclasses.fields(Risk))

@@ -6,7 +6,7 @@ It is thrown away when the step raises, so a failed step changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -386,6 +386,15 @@ class Draft:
                 row=ask.row,
             )
         )
+
+
+NAMED = 5  # symbols in the words of an alarm or a reason
+
+
+def names_of(symbols: Sequence[str]) -> str:
+    """Return the first symbols in words, and how many more there are."""
+    more = f" and {len(symbols) - NAMED} more" if len(symbols) > NAMED else ""
+    return f"{', '.join(symbols[:NAMED])}{more}"
 
 
 def wording(detail: str) -> str:

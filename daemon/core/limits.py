@@ -143,6 +143,10 @@ class Protection:
         return self.options != "off" if spec.chained else self.disaster_stop > 0
 
 
+OVERLAY = ("volatility_target", "volatility_forecast", "volatility_span", "volatility_band")
+"""The basket's keys of the risk overlay."""
+
+
 @dataclass(frozen=True, slots=True)
 class Basket:
     """When and how a daily desk rebalances its shares. Weights are parts of the equity."""

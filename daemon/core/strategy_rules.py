@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from daemon.core.limits import AUTO, Basket, Protection, Trading
+from daemon.core.limits import AUTO, OVERLAY, Basket, Protection, Trading
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.manifest import RISK, Manifest
 from strategies.registry import entry
@@ -110,8 +110,7 @@ def changes_nothing(basket: Basket) -> frozenset[str]:
     They stay out of what names models' rules and replays, so that neither changes with a release that brings a key.
     """
     later = {it.name for it in fields(Basket) if it.name in LATER and getattr(basket, it.name) == it.default}
-    off = not basket.volatility_target
-    return frozenset(later | {it.name for it in fields(Basket) if off and it.name.startswith("volatility_")})
+    return frozenset(later if basket.volatility_target else {*later, *OVERLAY})
 
 
 def _values(table: Any) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.draft import Draft, Handler, wording
+from daemon.core.draft import NAMED, Draft, Handler, wording
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -29,8 +29,6 @@ from daemon.core.session import new_york_text
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, DailyStrategy, Leg, Observation
 from strategies.kit.units import MINUTE_NS, SECOND_NS
-
-COLD_NAMED = 5  # symbols that an alarm names
 
 
 class OnceASession:
@@ -196,7 +194,7 @@ def _report_cold(draft: Draft, date: str, known: Mapping[str, tuple[Bar, ...]]) 
     short = [symbol for symbol in spec.symbols if len(known.get(symbol, ())) < spec.history_bars]
     why = f"no symbol of {len(spec.symbols)} has a whole history up to now"
     if short and len(short) < len(spec.symbols):
-        bars = ", ".join(f"{symbol} {len(known.get(symbol, ()))}" for symbol in short[:COLD_NAMED])
+        bars = ", ".join(f"{symbol} {len(known.get(symbol, ()))}" for symbol in short[:NAMED])
         why = f"{len(short)} of {len(spec.symbols)} symbols have fewer than {spec.history_bars} bars: {bars}"
     draft.alarm("symbols_masked", f"no decision for {date}: {why}", once=True, about=date)
 

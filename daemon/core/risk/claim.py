@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from daemon.core.draft import Draft
 from daemon.core.events import ClaimJudged, RiskClaim
 from daemon.core.gates import LOSSES
+from daemon.core.instruments.option_market import SESSIONS_PER_YEAR
 from daemon.core.state import Book, BrokenClaim, ClaimState
 
-SESSIONS_A_YEAR = 252
 ROUNDING = 1e-9  # of a drawdown: exactly the stated one is none beyond it
 KEPT, BELOW, ABOVE, DRAWDOWN = "kept", "below", "above", "drawdown"  # verdicts
 BROKEN = frozenset((ABOVE, DRAWDOWN))
@@ -43,7 +43,7 @@ def volatility(returns: tuple[float, ...]) -> float:
     if count < 2:
         return 0.0
     mean = fsum(returns) / count
-    return sqrt(fsum((one - mean) ** 2 for one in returns) / (count - 1) * SESSIONS_A_YEAR)
+    return sqrt(fsum((one - mean) ** 2 for one in returns) / (count - 1) * SESSIONS_PER_YEAR)
 
 
 def fall(state: ClaimState | UnsetType, book: Book) -> float:

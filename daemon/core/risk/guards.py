@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss
-from daemon.core.draft import LEAVING, PROTECTION, Draft, wording
+from daemon.core.draft import LEAVING, PROTECTION, Draft, names_of, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
@@ -24,7 +24,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
 _AWAITED = frozenset((UNKNOWN, CANCELING))
-NAMED = 5  # symbols in the words of an alarm
 ONCE_A_MINUTE_NS = 2 * MINUTE_NS  # what is asked for once a minute (reports, a daily desk's quotes) is not lost before
 UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operator
 
@@ -204,9 +203,8 @@ def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: in
 
 
 def _lost_text(draft: Draft, lost: list[str], positions: list[Position]) -> str:
-    symbols = ", ".join(position.symbol for position in positions[:NAMED])
-    more = f" and {len(positions) - NAMED} more" if len(positions) > NAMED else ""
-    return f"{' and '.join(lost)} lost for {draft.trading.broker.blind_min} minutes while {symbols}{more} is held"
+    symbols = names_of([position.symbol for position in positions])
+    return f"{' and '.join(lost)} lost for {draft.trading.broker.blind_min} minutes while {symbols} is held"
 
 
 def _bar_due_ns(draft: Draft, held: list[Position], since_ns: int) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-SESSIONS_A_YEAR = 252
+from daemon.core.instruments.option_market import SESSIONS_PER_YEAR
+
 SPANS = 3  # sessions that the moving average reads, in spans: 99.75 % of its weight at a span of 20
 HAR_SESSIONS = 250  # returns that HAR is fitted on
 WEEK, MONTH = 5, 22  # sessions of HAR's averages (Corsi 2009, "A Simple Approximate Long-Memory Model of Realized
@@ -53,7 +54,12 @@ def volatility(xp: Any, mix: Any, returns: Any, forecast: str, span: int, varian
     moves = _total(mix[:, None, :] * returns)
     squares = moves * moves
     daily = _har(xp, squares) if forecast == HAR else _over_time(squares, weights)
-    return xp.sqrt(daily) * sqrt(SESSIONS_A_YEAR)
+    return xp.sqrt(daily) * sqrt(SESSIONS_PER_YEAR)
+
+
+def mix_of(worth: Any) -> Any:
+    """Return what each symbol is of the invested money, (n, s), of its worth in USD, (n, s)."""
+    return worth / _total(worth)[:, None]
 
 
 def exposure_cap(target: float, forecast: Any) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.desks.shares.overlay import carried_closes, mix_of
+from daemon.core.desks.shares.overlay import carried_closes
 from daemon.core.limits import Trading
-from daemon.core.risk.overlay import MODEL, capped, exposure_cap, returns_needed, volatility, without_new_risk
+from daemon.core.risk.overlay import MODEL, capped, exposure_cap, mix_of, returns_needed, volatility, without_new_risk
 from strategies.kit.entry import Float64Array
 from training.data.daily_table import CLOSE, DailyTable
 

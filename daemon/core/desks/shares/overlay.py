@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import fsum, isfinite, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, names_of
 from daemon.core.limits import Basket as Rules
 from daemon.core.records import OverlayRow
 from daemon.core.risk.overlay import (
@@ -24,6 +24,7 @@ from daemon.core.risk.overlay import (
     VARIANCE,
     capped,
     exposure_cap,
+    mix_of,
     returns_needed,
     volatility,
     without_new_risk,
@@ -34,7 +35,6 @@ from strategies.kit.contract import Answer, Basket, Leg, Rebalance
 from strategies.kit.daily import KeptBars, dated_closes
 from strategies.kit.entry import BoolArray, Float64Array
 
-NAMED = 5  # symbols in the words of a reason
 ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no market halves a price for a day
 
 
@@ -146,18 +146,18 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
         return _unknown(f"equity is {draft.book.equity} USD")
     strange = [s for s, position in draft.book.positions.items() if position.quantity and s not in symbols]
     if strange:
-        return _unknown(f"the desk holds what it does not trade: {_names(strange)}")
+        return _unknown(f"the desk holds what it does not trade: {names_of(strange)}")
     alone = wanted & np.isin(symbols, list(decided.notes))
     if alone.any():
-        return _unknown(f"the strategy leaves alone what is held: {_names(_which(symbols, alone))}")
+        return _unknown(f"the strategy leaves alone what is held: {names_of(_which(symbols, alone))}")
     priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
     if (wanted & priceless).any():
-        return _unknown(f"no sure price: {_names(_which(symbols, wanted & priceless))}")
+        return _unknown(f"no sure price: {names_of(_which(symbols, wanted & priceless))}")
     closes = kept_closes(draft)
     returns, known = closing_returns(closes, returns_needed(rules.volatility_forecast, rules.volatility_span))
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
-        return _unknown(f"{why}: {_names(_which(symbols, wanted & ~known))}")
+        return _unknown(f"{why}: {names_of(_which(symbols, wanted & ~known))}")
     if not draft.identity.by_tape and (why := _doubt(symbols, wanted, closes, prices[0], len(returns))):
         return _unknown(why)
     variances = _variances(rules, answer, len(symbols))
@@ -186,25 +186,17 @@ def _doubt(symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, pric
     names = _which(symbols, wanted)
     far = _apart(window[-1], prices[wanted]) >= SPLIT_RATIO
     if far.any():
-        return f"the price is far from the newest close: {_names(_which(names, far))}"
+        return f"the price is far from the newest close: {names_of(_which(names, far))}"
     before, between, after = window[:-2], window[1:-1], window[2:]
     leaps = np.minimum(_apart(before, between), _apart(between, after)) >= ALONE
     alone: BoolArray = np.any(leaps & (_apart(before, after) < SPLIT_RATIO), axis=0)
-    return f"a close stands alone among its neighbours: {_names(_which(names, alone))}" if alone.any() else ""
+    return f"a close stands alone among its neighbours: {names_of(_which(names, alone))}" if alone.any() else ""
 
 
 def _apart(one: Float64Array, other: Float64Array) -> Float64Array:
     """Return the ratio of the greater price to the smaller one."""
     ratio: Float64Array = np.maximum(one / other, other / one)
     return ratio
-
-
-def mix_of(worth: Any) -> Any:
-    """Return what each symbol is of the invested money, (n, s), of its worth in USD; the sums are made in order."""
-    total = worth[:, 0]
-    for place in range(1, worth.shape[1]):
-        total = total + worth[:, place]
-    return worth / total[:, None]
 
 
 def _variances(rules: Rules, answer: Answer, count: int) -> Float64Array | None:
@@ -247,11 +239,6 @@ def _unknown(why: str) -> Known:
 
 def _which(symbols: Sequence[str], flags: BoolArray) -> list[str]:
     return [symbol for symbol, flag in zip(symbols, flags.tolist(), strict=True) if flag]
-
-
-def _names(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - NAMED} more" if len(symbols) > NAMED else ""
-    return f"{', '.join(symbols[:NAMED])}{more}"
 
 
 def _number(value: float) -> float | None:
