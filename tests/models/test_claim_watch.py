@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from daemon.core.events import ClaimJudged, SessionEnded
+from daemon.core.events import ClaimJudged
 from daemon.core.limits import Basket, Trading
 from daemon.core.state import ClaimState
 from daemon.models.drift import ClaimWatch
@@ -77,18 +77,11 @@ class Watched:
 
     async def settle(self) -> None:
         """Let verdicts, store and model follow one another until nothing moves."""
-        row = -1
-        while row != self.run.engine.last_row:
-            row = self.run.engine.last_row
-            await self.run.quiet()
-            await self.watch.look()
-            await self.run.lifecycle.look()
+        await self.run.settle(self.watch.look, self.run.lifecycle.look)
 
     async def session(self) -> None:
         """Feed to the end of the running or next session, and let all follow."""
-        tape, fed = self.run.tape, self.run.fed
-        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
-        await self.run.feed(last + 1 - fed)
+        await self.run.feed_session()
         await self.settle()
 
     @property

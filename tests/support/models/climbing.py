@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config.tables import LadderTable
-from daemon.core.events import SessionEnded
 from daemon.core.state import LadderState
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
@@ -32,20 +31,12 @@ class Climb:
 
     async def settle(self) -> None:
         """Let ladder and store follow one another until nothing moves."""
-        row = -1
-        while row != self.run.engine.last_row:
-            row = self.run.engine.last_row
-            await self.run.quiet()
-            await self.climber.look()
-            await self.climber.replayed()
-            await self.climber.look()
-            await self.run.lifecycle.look()
+        climber = self.climber
+        await self.run.settle(climber.look, climber.replayed, climber.look, self.run.lifecycle.look)
 
     async def session(self) -> None:
         """Feed to the end of the running or next session, and let all follow."""
-        tape, fed = self.run.tape, self.run.fed
-        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
-        await self.run.feed(last + 1 - fed)
+        await self.run.feed_session()
         await self.settle()
 
     @property

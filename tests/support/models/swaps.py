@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from daemon.core.events import (
     Event,
     PolicyAnswered,
     PolicyFailed,
+    SessionEnded,
     SessionScheduled,
 )
 from daemon.core.records import DecisionRow
@@ -110,6 +111,20 @@ class Running:
         """Let all in up to the last session's first event, and `more`."""
         last = max(place for place, event in enumerate(self.tape) if isinstance(event, SessionScheduled))
         await self.feed(last + more - self.fed)
+
+    async def feed_session(self) -> None:
+        """Let all in up to the end of the running or next session."""
+        ends = (place for place in range(self.fed, len(self.tape)) if isinstance(self.tape[place], SessionEnded))
+        await self.feed(next(ends) + 1 - self.fed)
+
+    async def settle(self, *looks: Callable[[], Awaitable[None]]) -> None:
+        """Take these looks in turn until nothing moves."""
+        row = -1
+        while row != self.engine.last_row:
+            row = self.engine.last_row
+            await self.quiet()
+            for look in looks:
+                await look()
 
     async def quiet(self) -> None:
         """Return when all that was let in has been stepped and is durable."""
