@@ -1,0 +1,136 @@
+"""Quantities of shares and contracts: exact, and of one form.
+
+What is whole is an `int`, any other a `Part`: a decimal of at most nine places, the finest that a broker keeps. Sums
+and differences of quantities, and their products with whole numbers, are quantities again; a product with a price is a
+plain `Decimal`. Invariant: equal quantities have equal text, in the journal, its tables, JSON and towards the broker.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_DOWN, Decimal, localcontext
+from typing import TYPE_CHECKING, Any
+
+PLACES = 9
+FINEST = Decimal(1).scaleb(-PLACES)
+_DIGITS = 40  # of the context in which quantities are added: sums are exact
+
+
+class Part(Decimal):
+    """A quantity that is not whole, made by `exact`. Its text has no exponent and no trailing zero."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return Decimal.__format__(self, "f")
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str, /) -> str:  # type: ignore[override]
+        """Format as a `Decimal`, but never with an exponent unless one is asked for."""
+        return Decimal.__format__(self, spec if spec[-1:].isalpha() or spec[-1:] == "%" else f"{spec}f")
+
+    def __add__(self, other: Any, /) -> Any:
+        return _as_quantity(other, Decimal.__add__(self, other))
+
+    def __radd__(self, other: Any, /) -> Any:
+        return _as_quantity(other, Decimal.__radd__(self, other))
+
+    def __sub__(self, other: Any, /) -> Any:
+        return _as_quantity(other, Decimal.__sub__(self, other))
+
+    def __rsub__(self, other: Any, /) -> Any:
+        return _as_quantity(other, Decimal.__rsub__(self, other))
+
+    def __mul__(self, other: Any, /) -> Any:
+        product = Decimal.__mul__(self, other)
+        return exact(product) if type(other) is int else product
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Part:
+        return Part(Decimal.__neg__(self))
+
+    def __pos__(self) -> Part:
+        return self
+
+    def __abs__(self) -> Part:
+        return Part(Decimal.__abs__(self))
+
+    def __reduce__(self) -> Any:
+        return Part, (str(self),)
+
+    def __copy__(self) -> Part:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Part:
+        return self
+
+
+def _as_quantity(other: Any, result: Any) -> Any:
+    """Return a sum with another quantity as one; with any other number it is what the number makes of it."""
+    return exact(result) if type(other) is int or type(other) is Part else result
+
+
+if TYPE_CHECKING:
+    Quantity = int | Part
+else:
+
+    class _Either(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return type(value) is int or type(value) is Part
+
+    class Quantity(metaclass=_Either):
+        """An `int` or a `Part`; as the type of a field it is decoded by `from_json`."""
+
+
+def exact(value: Decimal | int | str) -> Quantity:
+    """Return a number as a quantity.
+
+    Raises:
+        ValueError: it is no finite number, or has more than nine decimals: it would not be exact.
+    """
+    if type(value) is int:
+        return value
+    try:
+        number = value if isinstance(value, Decimal) else Decimal(value)
+        if number == (whole := int(number)):
+            return whole
+    except (ArithmeticError, ValueError):
+        raise ValueError(f"quantity is {value!r}: expected a number of at most {PLACES} decimals") from None
+    number = Decimal.normalize(number)
+    if -int(number.as_tuple().exponent) > PLACES:
+        raise ValueError(f"quantity is {value}: expected at most {PLACES} decimals")
+    return Part(number)
+
+
+def floor_to(value: Decimal | int, step: Decimal | int) -> Quantity:
+    """Return the most that is a multiple of `step`, a quantity above 0, and no further from 0 than `value`."""
+    with localcontext() as context:
+        context.prec = _DIGITS
+        count = (Decimal(value) / step).to_integral_value(ROUND_DOWN)
+        return exact(count * step)
+
+
+def whole_of(value: Quantity) -> int:
+    """Return the whole part, towards 0."""
+    return int(value)
+
+
+def to_json(value: Any) -> Any:
+    """Encode a `Part` as decimal text: the `enc_hook` of an encoder. Raises TypeError for any other type."""
+    if type(value) is Part:
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be encoded")
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """Decode a quantity from a whole number or its text: the `dec_hook` of a decoder. Raises ValueError."""
+    if kind is not Quantity:
+        raise NotImplementedError(kind)
+    if type(value) is str:
+        found = exact(value)
+        if str(found) == value and type(found) is Part:
+            return found
+    elif type(value) is int:
+        return value
+    raise ValueError(f"quantity is {value!r}: expected a whole number, or the plain text of a fraction")
