@@ -25,7 +25,7 @@ from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
 from simulator.trading.trade_stream import FaultyTradeStream
-from simulator.trading.venue import Brokerage, Rules
+from simulator.trading.venue import ROUNDINGS, Brokerage, Rules
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -56,6 +56,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
     free = "the accounts have the free data plan: IEX and indicative option quotes alone"
     options.add_argument("--free-plan", action="store_true", help=free)
+    whole = "shares that are not fractionable, with commas: orders of a fraction of them are refused"
+    options.add_argument("--not-fractionable", metavar="SYMBOLS", default="", help=whole)
+    cents = "what rounds cash to cents, since Alpaca's way is not known (%(default)s)"
+    options.add_argument("--cash-rounding", choices=ROUNDINGS, default="none", help=cents)
     options.add_argument(
         "--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)"
     )
@@ -151,7 +155,11 @@ async def serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = SimClock.starting_now(begin_ns, options.speed)
     accounts = accounts_of(names, one=options.one_account)
-    rules = Rules(free_plan=options.free_plan)
+    rules = Rules(
+        free_plan=options.free_plan,
+        not_fractionable=frozenset(filter(None, options.not_fractionable.split(","))),
+        cash_rounding=options.cash_rounding,
+    )
     server = AlpacaServer(market, clock, accounts=accounts.values(), rules=rules, trade_stream=PrintedStream)
     stream_log = logging.getLogger("simulator")
     stream_log.addHandler(Lines(server))

@@ -10,6 +10,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 KINDS: dict[str, str] = {
@@ -34,6 +35,8 @@ KINDS: dict[str, str] = {
     "unknown_event": "an event (message type) that no client knows, instead of the true one unless `extra`",
     "unknown_status": "the order's status is one that no client knows",
     "unknown_enum": "another enum of the message is one that no client knows (`field`)",
+    "quantity_exponent": "quantities of the message (or the REST reply) are written like 1e-9: the same number",
+    "quantity_too_fine": "quantities of the message (or the REST reply) have ten decimals: 0.0000000001 more",
     "unknown_field": "the message has fields that no client knows",
     "string_time": "`t` of a msgpack message is a string instead of a Timestamp",
     "oversize_frame": "a frame above 1 MiB",
@@ -75,6 +78,7 @@ KINDS: dict[str, str] = {
     "fill_partial": "at this point the order fills `quantity` (1) only; with `then_held` no more until its cancel",
     "fill_before_reply": "new and fill are sent before the POST is answered (`seconds` between, 0.05)",
     "fill_unheard": "the trade stream is cut just before this fill",
+    "close_dust": "the close call of shares sells `quantity` (0.000000001) less than it was asked to: dust stays",
     "cancel_loses": "DELETE is answered 204, then the fill wins",
     "cancel_overtaken": "the cancel is confirmed, `delay_s` (30) simulated seconds later the order fills all the same",
     "cancel_stuck": "pending_cancel, which never resolves (the order does not fill either)",
@@ -99,7 +103,7 @@ KINDS: dict[str, str] = {
     "manual_order": "a person in the account does `action` (place, cancel, close) with the remaining parameters",
     "split": "a SPLIT activity: positions of `symbol` times `ratio`",
     "split_line_late": "the SPLIT activities of `symbol` are not shown for the fault's time",
-    "dividend": "a DIV activity of `amount` USD a share of `symbol`",
+    "dividend": "a DIV activity of `amount` USD a share of `symbol`; one that is `reinvested` buys a fraction of it",
     "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
     "transfer": "a CSD or CSW activity of `amount` USD",
     "ledger_line": "an activity of `activity_type` (FEE): `amount` (0) USD and `quantity` (0) of `symbol` move with it",
@@ -109,6 +113,27 @@ KINDS: dict[str, str] = {
     "clock_skew": "GET /v2/clock is `skew_s` (30) ahead for the fault's time",
 }
 """Every kind of fault and what it does; names in backquotes are its parameters with their defaults in brackets."""
+
+QUANTITIES = frozenset(("qty", "filled_qty", "qty_available", "position_qty", "cum_qty", "leaves_qty"))
+
+
+def respelt(kind: str, body: Any) -> Any:
+    """The JSON `body` with its quantities as `quantity_exponent` or `quantity_too_fine` has them."""
+    if isinstance(body, list):
+        return [respelt(kind, entry) for entry in body]
+    if not isinstance(body, dict):
+        return body
+    return {
+        name: _respelt_number(kind, value) if name in QUANTITIES and isinstance(value, str) else respelt(kind, value)
+        for name, value in body.items()
+    }
+
+
+def _respelt_number(kind: str, value: str) -> str:
+    if kind == "quantity_exponent":
+        return f"{Decimal(value).normalize():e}"
+    return f"{Decimal(value) + Decimal('1e-10'):.10f}"
+
 
 NESTED = b"[" * 100_000  # no decoder goes so deep
 

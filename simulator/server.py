@@ -22,7 +22,7 @@ from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
 from simulator.data.stream import FaultyHub
 from simulator.data.timeline import Timeline
-from simulator.faults import NESTED, Fault, Faults
+from simulator.faults import NESTED, Fault, Faults, respelt
 from simulator.prices.market import Market
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
@@ -218,6 +218,8 @@ HTTP_FAULTS = (
     "malformed_json",
     "http_unknown_field",
     "http_unknown_enum",
+    "quantity_exponent",
+    "quantity_too_fine",
 )
 
 
@@ -248,6 +250,10 @@ async def _spoilt(
             return web.Response(text=broken, content_type="application/json")
         case "http_unknown_field":
             return _changed(reply or await answered(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
+        case "quantity_exponent" | "quantity_too_fine":
+            reply = reply or await answered(request, handler)
+            if isinstance(reply, web.Response) and reply.text:
+                reply.text = json.dumps(respelt(fault.kind, json.loads(reply.text)))
         case _:
             name = str(fault.get("field", "status"))
             return _changed(reply or await answered(request, handler), {name: f"{name}_of_tomorrow"})

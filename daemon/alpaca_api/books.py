@@ -19,7 +19,10 @@ from strategies.kit.units import SECOND_NS
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PositionChange:
-    """One change of a position: a fill, or what settled. `quantity` is signed, `price` in USD a share."""
+    """One change of a position: a fill, or what settled. `quantity` is signed, `price` in USD a share.
+
+    `rounding` is what rounding to cents adds to its cost, USD.
+    """
 
     symbol: str
     quantity: Decimal
@@ -27,6 +30,12 @@ class PositionChange:
     time_ns: int
     order_id: str = ""
     execution_id: str = ""
+    rounding: Decimal = ZERO
+
+    @property
+    def cost(self) -> Decimal:
+        """What it takes from the cash, USD, negative for what it brings."""
+        return self.quantity * self.price * multiplier(self.symbol) + self.rounding
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,15 +153,14 @@ class AccountBooks:
     def trade(self, trade: PositionChange) -> None:
         """Book a trade: cash and position move together, a position of zero is gone."""
         self.trades.append(trade)
-        self.cash -= trade.quantity * trade.price * multiplier(trade.symbol)
+        self.cash -= trade.cost
         self._hold(trade)
 
     def amend(self, old: PositionChange, new: PositionChange | None) -> None:
         """Take `old` back and book `new` in its place (nothing for None); the position folds its trades again."""
         where = self.trades.index(old)
         self.trades[where : where + 1] = [] if new is None else [new]
-        size = multiplier(old.symbol)
-        self.cash += old.quantity * old.price * size - (ZERO if new is None else new.quantity * new.price * size)
+        self.cash += old.cost - (ZERO if new is None else new.cost)
         self.positions.pop(old.symbol, None)
         for trade in self.trades:
             if trade.symbol == old.symbol:

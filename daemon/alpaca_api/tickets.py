@@ -9,6 +9,7 @@ from typing import Any
 from daemon.alpaca_api.refusals import invalid, unprocessable
 from daemon.alpaca_api.wire import decimal
 from daemon.core.instruments.option_market import OccContract, parse_occ
+from strategies.kit.quantity import PLACES
 
 MAX_CLIENT_ORDER_ID = 128
 TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
@@ -39,6 +40,11 @@ class Ticket:
         """+1 buys, -1 sells."""
         return 1 if self.side == "buy" else -1
 
+    @property
+    def fractional(self) -> bool:
+        """Whether it is for a part of a share: by its quantity, or for an amount of USD."""
+        return self.qty is None or bool(self.qty % 1)
+
 
 def ticket(body: dict[str, Any]) -> Ticket:
     """The request in `body`, well-formed. Raises `Refusal` (422)."""
@@ -46,6 +52,9 @@ def ticket(body: dict[str, Any]) -> Ticket:
     if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
         raise invalid("invalid order_class")
     if order_class != "simple":
+        quantity = number(body, "qty")
+        if quantity is None or quantity % 1:
+            raise unprocessable("fractional orders must be simple orders")
         raise unprocessable(f"{order_class} orders are not supported by this server")
     symbol = str(body.get("symbol") or "")
     if not symbol:
@@ -78,6 +87,8 @@ def ticket(body: dict[str, Any]) -> Ticket:
     if len(result.client_order_id) > MAX_CLIENT_ORDER_ID:
         raise invalid("client_order_id must be no more than 128 characters")
     _needs_its_prices(result)
+    if result.contract is None:
+        _fits_a_fraction(result)
     return result
 
 
@@ -108,3 +119,13 @@ def _needs_its_prices(request: Ticket) -> None:
         raise invalid(f"{request.type} orders must not have a limit price")
     if request.type == "trailing_stop" and (request.trail_price is None) == (request.trail_percent is None):
         raise invalid("trailing_stop orders require one of trail_price or trail_percent")
+
+
+def _fits_a_fraction(request: Ticket) -> None:
+    """Nine decimals at most, and of a fraction of a share for the day alone, at the market or with limit and stop."""
+    if request.qty is not None and request.qty != round(request.qty, PLACES):
+        raise unprocessable(f"qty must be limited to {PLACES} decimal places")
+    if request.fractional and request.time_in_force != "day":
+        raise unprocessable("fractional orders must be DAY orders")
+    if request.fractional and request.type == "trailing_stop":
+        raise unprocessable("fractional orders must be market, limit, stop or stop_limit orders")

@@ -41,7 +41,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
 
     async def assets(request: web.Request) -> web.Response:
         now_ns = venue.clock.now_ns()
-        rows = [_asset(venue.market, symbol, now_ns) for symbol in venue.market.bars]
+        rows = [_asset(venue, symbol, now_ns) for symbol in venue.market.bars]
         filters = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
         if request.query.get("asset_class", "us_equity") != "us_equity":
             rows = []
@@ -50,7 +50,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
     async def asset(request: web.Request) -> web.Response:
         name = request.match_info["symbol"]
         symbols = (symbol for symbol in venue.market.bars if name in {symbol, asset_id(symbol)})
-        rows = (_asset(venue.market, symbol, venue.clock.now_ns()) for symbol in symbols)
+        rows = (_asset(venue, symbol, venue.clock.now_ns()) for symbol in symbols)
         return _found(next(rows, None), f"asset not found for {name}")
 
     async def clock(_: web.Request) -> web.Response:
@@ -121,9 +121,9 @@ def _contracts_page(venue: Brokerage, query: Mapping[str, str]) -> object:
     return {"option_contracts": rows[begin : begin + limit], "next_page_token": token}
 
 
-def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
+def _asset(venue: Brokerage, symbol: str, now_ns: int) -> dict[str, Any]:
     """The asset; a share that is halted, delisted or renamed is inactive."""
-    active = market.tradable(symbol, now_ns)
+    active = venue.market.tradable(symbol, now_ns)
     return {
         "id": asset_id(symbol),
         "class": "us_equity",
@@ -136,7 +136,7 @@ def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
         "maintenance_margin_requirement": 30,
         "shortable": True,
         "easy_to_borrow": True,
-        "fractionable": True,
+        "fractionable": symbol not in venue.rules.not_fractionable,
         "attributes": ["fractional_eh_enabled", "has_options"],
     }
 

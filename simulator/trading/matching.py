@@ -11,19 +11,20 @@ import dataclasses
 import functools
 import random
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from typing import Any
 
 from daemon.alpaca_api.books import PositionChange
 from daemon.alpaca_api.refusals import Refusal, unprocessable
 from daemon.alpaca_api.tickets import number, ticket
-from daemon.alpaca_api.wire import fill_fields, multiplier, stamp, text
+from daemon.alpaca_api.wire import ZERO, fill_fields, multiplier, stamp, text
 from simulator.trading.account import Account, fault_context
-from simulator.trading.order_rules import check, check_price_grid
+from simulator.trading.order_rules import FractionRules, check, check_price_grid
 from simulator.trading.orders import AlpacaOrder, triggers
 from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session
+from strategies.kit.quantity import FINEST
 from strategies.kit.units import SECOND_NS
 
 MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})
@@ -60,16 +61,24 @@ class Matching:
 
     # --- the life of an order ---------------------------------------------------------------------------------------
 
-    def submit(self, account: Account, body: dict[str, Any], *, crosses: bool = False) -> AlpacaOrder:
+    def submit(
+        self,
+        account: Account,
+        body: dict[str, Any],
+        *,
+        crosses: bool = False,
+        whole_position: Decimal | None = None,
+    ) -> AlpacaOrder:
         """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`.
 
-        One that `crosses` may meet the account's own orders.
+        One that `crosses` may meet the account's own orders; `whole_position` is what a close call for all sells.
         """
         now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
         request = ticket(body)
         if request.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
-        intent, reserve = check(request, account, self.venue.market, now_ns, crosses=crosses)
+        fractions = self._fractions(whole_position)
+        intent, reserve = check(request, account, self.venue.market, now_ns, crosses=crosses, fractions=fractions)
         session = self._session_for(now_ns)
         order = AlpacaOrder(
             id=account.new_id(),
@@ -92,6 +101,10 @@ class Matching:
         )
         self.take_in(account, order, now_ns)
         return order
+
+    def _fractions(self, whole_position: Decimal | None = None) -> FractionRules:
+        rules = self.venue.rules
+        return FractionRules(rules.not_fractionable, rules.fraction_least_usd, whole_position)
 
     def take_in(self, account: Account, order: AlpacaOrder, now_ns: int) -> None:
         """Put a new order into the books and send it to the venue, where it may already work."""
@@ -166,7 +179,10 @@ class Matching:
             order.held = bool(part.get("then_held"))
             return min(left, Decimal(str(part.get("quantity", 1))))
         seed = f"{self.venue.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
-        size = random.Random(seed).randint(*self.venue.rules.fill_sizes)
+        draw = random.Random(seed)
+        size = draw.randint(*self.venue.rules.fill_sizes)
+        if self.venue.rules.fractions_in_parts and left % 1:
+            return (left * Decimal(str(draw.random()))).quantize(FINEST, ROUND_UP)
         return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 
     def fill(self, account: Account, order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int) -> None:
@@ -174,9 +190,10 @@ class Matching:
         if self.venue.faults.take("fill_unheard", fault_context(account, order)) is not None:
             self.trade_stream.cut(account.key)
         if order.notional is not None:
-            quantity = min(quantity, ((order.notional - order.cost) / price).quantize(Decimal("1e-9")))
+            quantity = min(quantity, ((order.notional - order.cost) / price).quantize(FINEST))
         execution_id = account.new_id()
-        account.trade(PositionChange(order.symbol, quantity * order.sign, price, at_ns, order.id, execution_id))
+        change = PositionChange(order.symbol, quantity * order.sign, price, at_ns, order.id, execution_id)
+        account.trade(dataclasses.replace(change, rounding=self.rounding(account, change)))
         order.filled_qty += quantity
         order.cost += quantity * price
         order.filled_ns = at_ns
@@ -197,6 +214,19 @@ class Matching:
             position_qty=text(account.quantity(order.symbol)),
         )
 
+    def rounding(self, account: Account, fill: PositionChange, former: PositionChange | None = None) -> Decimal:
+        """What rounding to cents adds to the cost of a fill: of this one alone, or of its order's so far.
+
+        It may come in the place of a `former` one.
+        """
+        how = self.venue.rules.rounding
+        if how == "none":
+            return ZERO
+        others = (t for t in account.trades if how == "order" and t.order_id == fill.order_id and t is not former)
+        before = sum((trade.cost - trade.rounding for trade in others), ZERO)
+        exact = fill.cost - fill.rounding
+        return round(before + exact, 2) - round(before, 2) - exact
+
     def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> AlpacaOrder:
         """A market order against the position, whole or in part. Raises `Refusal`, 404 where there is none."""
         held = account.quantity(symbol)
@@ -204,10 +234,16 @@ class Matching:
             raise Refusal(404, 40410000, f"position not found: {symbol}")
         amount = abs(held) if quantity is None else quantity
         if percent is not None:
-            amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+            grid = Decimal(1) if multiplier(symbol) == 100 else FINEST
+            amount = (abs(held) * percent / 100).quantize(grid, ROUND_DOWN)
+        whole = amount if amount == abs(held) else None
+        context = {"key": account.key, "symbol": symbol}
+        if multiplier(symbol) == 1 and (dust := self.venue.faults.take("close_dust", context)) is not None:
+            amount = max(amount - Decimal(str(dust.get("quantity", FINEST))), FINEST)
+            whole = amount
         side = "sell" if held > 0 else "buy"
         body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
-        return self.submit(account, body, crosses=self.venue.rules.calls_cross)
+        return self.submit(account, body, crosses=self.venue.rules.calls_cross, whole_position=whole)
 
     def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         """A person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""
@@ -304,7 +340,8 @@ class Matching:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
         account.working.pop(old.id)  # the new order takes over what the old one holds
         try:
-            check(ticket(new.shown()), account, self.venue.market, new.created_ns)
+            changed = ticket(new.shown())
+            check(changed, account, self.venue.market, new.created_ns, fractions=self._fractions())
         finally:
             account.working[old.id] = old
 

@@ -5,6 +5,7 @@ Rules look at the request, the account's books and the market; they change nothi
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 
 from daemon.alpaca_api.books import AlpacaPosition
@@ -22,8 +23,29 @@ from strategies.kit.units import HOUR_NS, SECOND_NS
 EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that expires today after close - 30 min
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class FractionRules:
+    """What the broker refuses of fractions: symbols, and what is worth less than `least_usd`.
+
+    `whole_position` is the quantity of a close call for all of a position; None for any other order.
+    """
+
+    refused: frozenset[str] = frozenset()
+    least_usd: Decimal = ZERO
+    whole_position: Decimal | None = None
+
+
+ALL_FRACTIONABLE = FractionRules()
+
+
 def check(
-    request: Ticket, account: Account, market: Market, now_ns: int, *, crosses: bool = False
+    request: Ticket,
+    account: Account,
+    market: Market,
+    now_ns: int,
+    *,
+    crosses: bool = False,
+    fractions: FractionRules = ALL_FRACTIONABLE,
 ) -> tuple[str, Decimal]:
     """All rules in turn; returns the position intent in force and the price to reserve (USD a share).
 
@@ -36,12 +58,16 @@ def check(
         check_price_grid(price)
     if request.contract is None:
         _stock_rules(request, market, now_ns)
+        if request.fractional:
+            _fraction_rules(request, account, fractions)
     else:
         _option_rules(request, request.contract, account, market.session_at(now_ns))
     intent = _intent(request, account)
     if request.contract is not None and intent.endswith("_to_open"):
         _not_too_late(request, request.contract, market, now_ns)
     price = _reserve_price(request, market, now_ns)
+    if request.contract is None and request.fractional:
+        _is_worth_it(request, price, fractions)
     if not crosses:
         _no_crossing(request, intent, account)
     _quantity_is_available(request, intent, account, market, now_ns)
@@ -101,19 +127,29 @@ def _option_rules(request: Ticket, contract: OccContract, account: Account, sess
 
 
 def _stock_rules(request: Ticket, market: Market, now_ns: int) -> None:
-    fraction = request.notional is not None or (request.qty is not None and bool(request.qty % 1))
-    if fraction and request.time_in_force != "day":
-        raise unprocessable("fractional orders must be DAY orders")
-    if fraction and request.type == "trailing_stop":
-        raise unprocessable("fractional orders must be market, limit, stop or stop_limit orders")
-    if request.qty is not None and request.qty != round(request.qty, 9):
-        raise unprocessable("qty must be limited to 9 decimal places")
     if request.extended_hours and (request.type != "limit" or request.time_in_force not in {"day", "gtc"}):
         raise unprocessable("extended hours order must be DAY or GTC limit orders")
     if request.time_in_force in {"ioc", "fok"} and market.session_at(now_ns) is None:
         raise forbidden(f"{request.time_in_force} orders are only accepted during market hours")
     if request.time_in_force in {"opg", "cls"}:
         _auction_window(request, market, now_ns)
+
+
+def _fraction_rules(request: Ticket, account: Account, fractions: FractionRules) -> None:
+    """The asset's flag, and the account's own setting; the close call of a whole position passes both."""
+    if request.qty is not None and request.qty == fractions.whole_position:
+        return
+    if request.symbol in fractions.refused:
+        raise forbidden(f'asset "{request.symbol}" is not fractionable')
+    if not account.configuration["fractional_trading"]:
+        raise forbidden("account is not authorized to trade fractional shares")
+
+
+def _is_worth_it(request: Ticket, price: Decimal, fractions: FractionRules) -> None:
+    """An order of a fraction is worth the least amount; so is a close call."""
+    worth = request.notional if request.qty is None else request.qty * price
+    if worth is not None and worth < fractions.least_usd:
+        raise forbidden(f"cost basis must be >= minimal amount of order {text(fractions.least_usd)}")
 
 
 def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:

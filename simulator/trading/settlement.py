@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from collections import deque
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from daemon.alpaca_api.books import AlpacaPosition, PositionChange
@@ -27,6 +27,7 @@ from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
 from simulator.trading.orders import AlpacaOrder
 from strategies.kit.contract import Session
+from strategies.kit.quantity import FINEST
 from strategies.kit.units import MINUTE_NS
 
 KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer", "ledger_line")
@@ -210,7 +211,7 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
         case "split":
             _split(account, str(fault.get("symbol", "SPY")), Decimal(str(fault.get("ratio", 2))), now_ns)
         case "dividend":
-            _dividend(account, str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50"))), now_ns)
+            _dividend(matching, account, fault, now_ns)
         case "transfer":
             _transfer(account, Decimal(str(fault.get("amount", "-100"))), now_ns)
         case "ledger_line":
@@ -321,19 +322,40 @@ def _ledger_line(account: Account, fault: Fault, at_ns: int) -> None:
     cash_row(account, kind, Decimal(str(fault.get("amount", 0))), at_ns, str(fault.get("description", kind)), **more)
 
 
-def _dividend(account: Account, symbol: str, amount: Decimal, at_ns: int) -> None:
+def _dividend(matching: Matching, account: Account, fault: Fault, at_ns: int) -> None:
+    """A dividend; a `reinvested` one buys its amount's worth to nine decimals, by an order of the broker's own."""
+    symbol, amount = str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50")))
     shares = account.quantity(symbol)
     more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
-    cash_row(account, "DIV", shares * amount, at_ns, "Dividend", **more)
+    paid = _paid(matching, shares * amount)
+    cash_row(account, "DIV", paid, at_ns, "Dividend", **more)
+    quote = matching.venue.market.quote(symbol, at_ns)
+    if fault.get("reinvested") and quote is not None and paid > 0:
+        quantity = (paid / quote[1]).quantize(FINEST, ROUND_DOWN)
+        body = {"symbol": symbol, "qty": text(quantity), "side": "buy", "type": "market", "time_in_force": "day"}
+        with contextlib.suppress(Refusal):
+            account.by_hand.add(matching.submit(account, body).id)
+
+
+def _paid(matching: Matching, amount: Decimal) -> Decimal:
+    """USD that a line of the ledger pays: in whole cents where the broker rounds at all."""
+    return amount if matching.venue.rules.rounding == "none" else round(amount, 2)
 
 
 def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
     held = account.positions.get(symbol)
-    change = ZERO if held is None else held.qty * (ratio - 1)
+    change = ZERO
     if held is not None:
-        account.positions[symbol] = dataclasses.replace(held, qty=held.qty * ratio, average=held.average / ratio)
+        shares = _times(held.qty, ratio)
+        change = shares - held.qty
+        account.positions[symbol] = dataclasses.replace(held, qty=shares, average=held.average / ratio)
     fields = {"activity_type": "SPLIT", "date": new_york_date(at_ns), "net_amount": "0", "symbol": symbol}
     account.note(at_ns, {**fields, "qty": text(change), "description": f"{text(ratio)} for 1", "status": "executed"})
+
+
+def _times(shares: Decimal, ratio: Decimal) -> Decimal:
+    """Shares after a split, to nine decimals."""
+    return (shares * ratio).quantize(FINEST).normalize()
 
 
 def _assign(matching: Matching, account: Account, fault: Fault, at_ns: int) -> None:
@@ -366,6 +388,8 @@ def amend_fill(
     order: AlpacaOrder = account.orders[old.order_id]
     quantity = abs(old.quantity)
     new = None if shift is None else dataclasses.replace(old, price=old.price + shift)
+    if new is not None:
+        new = dataclasses.replace(new, rounding=matching.rounding(account, new, old))
     account.amend(old, new)
     account.remember(now_ns)
     if not order_kept:
@@ -416,12 +440,12 @@ def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *,
     symbol = action.symbol if days is None else days.name_on(action.symbol, new_york_date(at_ns))
     match action:
         case Dividend() if paid:
-            _pay(account, action, symbol, at_ns)
+            _pay(matching, account, action, symbol, at_ns)
         case Dividend():
             account.entitled[action] = account.quantity(symbol)
         case Split():
             _cancel_orders(matching, account, symbol, at_ns)
-            _book_split(account, action, symbol, at_ns)
+            _book_split(matching, account, action, symbol, at_ns)
         case Rename():
             _cancel_orders(matching, account, action.symbol, at_ns)
             _rename(account, action, at_ns)
@@ -434,18 +458,18 @@ def _cancel_orders(matching: Matching, account: Account, symbol: str, at_ns: int
             matching.end(account, order, "canceled", at_ns)
 
 
-def _pay(account: Account, dividend: Dividend, symbol: str, at_ns: int) -> None:
+def _pay(matching: Matching, account: Account, dividend: Dividend, symbol: str, at_ns: int) -> None:
     shares = account.entitled.pop(dividend, ZERO)
     if shares:
         more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
-        cash_row(account, "DIV", shares * dividend.amount, at_ns, "Cash DIV", **more)
+        cash_row(account, "DIV", _paid(matching, shares * dividend.amount), at_ns, "Cash DIV", **more)
 
 
-def _book_split(account: Account, split: Split, symbol: str, at_ns: int) -> None:
+def _book_split(matching: Matching, account: Account, split: Split, symbol: str, at_ns: int) -> None:
     held = account.positions.get(symbol)
     if held is None:
         return
-    shares = held.qty * split.ratio
+    shares = _times(held.qty, split.ratio)
     account.trade(PositionChange(symbol, shares - held.qty, ZERO, at_ns))
     last = None if held.lastday_price is None else held.lastday_price / split.ratio
     average = held.average / split.ratio
@@ -457,8 +481,9 @@ def _book_split(account: Account, split: Split, symbol: str, at_ns: int) -> None
     fraction = shares % 1
     if split.fraction_in_cash and fraction:
         price = average if last is None else last
-        account.trade(PositionChange(symbol, -fraction, price, at_ns))
-        fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(fraction * price)}
+        paid = _paid(matching, fraction * price)
+        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - paid))
+        fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(paid)}
         more = {"symbol": symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
         account.note(at_ns, {**fields, "description": "Cash in lieu of a fraction", **more})
 

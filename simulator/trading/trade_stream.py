@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from daemon.alpaca_api.trade_stream import TradeSessions, TradeStreamClient, credentials, encode
 from daemon.alpaca_api.wire import Json
-from simulator.faults import NESTED, Fault
+from simulator.faults import NESTED, Fault, respelt
 from simulator.trading.venue import Brokerage, Listed
 from strategies.kit.units import SECOND_NS
 
@@ -204,6 +204,8 @@ SPOILERS = (
     "unknown_status",
     "unknown_enum",
     "unknown_field",
+    "quantity_exponent",
+    "quantity_too_fine",
     "oversize_frame",
 )
 
@@ -225,6 +227,8 @@ def _spoil(fault: Fault, message: Json) -> Any:
         case "unknown_field":
             data["field_of_tomorrow"] = {"value": [1, None]}
             data["order"] = {**data["order"], "field_of_tomorrow": 1}
+        case "quantity_exponent" | "quantity_too_fine":
+            message["data"] = respelt(fault.kind, data)
         case "oversize_frame":
             data["padding"] = "x" * OVERSIZE_BYTES
     return message

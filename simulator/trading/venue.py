@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, get_args
 
 from simulator.clock import SimClock
 from simulator.faults import Faults
@@ -14,6 +15,8 @@ from simulator.trading.account import Account
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
+Rounding = Literal["none", "fill", "order", "drawn"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 DEFAULT_KEY = "PKTEST00000000000000"
 DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"
 
@@ -35,6 +38,17 @@ class Rules:
     venue_delay_s: float = 0.0  # between pending_new and new
     calls_cross: bool = False  # the close call is no wash trade: whether Alpaca's is one, it does not say
     stop_elects: Literal["print", "bid"] = "print"  # what touches an option's stop sale: trades are at the middle
+    not_fractionable: frozenset[str] = frozenset()  # shares that trade whole alone, by their asset's flag
+    fraction_least_usd: Decimal = Decimal(0)  # what an order of a fraction is at least worth: Alpaca's is not known
+    fractions_in_parts: bool = False  # an order of a fraction fills in parts with up to nine decimals
+    cash_rounding: Rounding = "none"  # to cents; Alpaca's is not known
+
+    @property
+    def rounding(self) -> str:
+        """What rounds cash to cents: "none", each "fill", or each "order"; "drawn" is decided by the seed."""
+        if self.cash_rounding == "drawn":
+            return random.Random(f"cash {self.seed}").choice(("none", "fill", "order"))
+        return self.cash_rounding
 
 
 class Brokerage:
