@@ -20,7 +20,7 @@ from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified
 from daemon.core.limits import AUTO, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.core.strategy_rules import not_promoted_words, other_rules, promoted_under
+from daemon.core.strategy_rules import not_promoted_words, promoted_under, unkept
 from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside, Policy
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
@@ -30,7 +30,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.rows import JournalBusy, JournalError, made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import Models, NoPolicy, OnnxPolicy
-from daemon.models.store import LoadedModel, other_symbols, proof_words, stated_claim
+from daemon.models.store import LoadedModel, proof_words, stated_claim, warnings
 from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import configured
@@ -312,10 +312,6 @@ def _announce_model(checked: CheckedDesk, feed: str, log: Log) -> None:
     if manifest.training.feed != feed:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {feed}"
         log("model_warning", version=model.version, reason=reason)
-    for other in (
-        other_symbols(manifest, checked.strategy.spec),
-        other_rules(manifest.rules, trading),
-        stated_claim(manifest, trading, symbols)[1],
-    ):
+    for other in (*warnings(manifest, checked.strategy.spec, trading), unkept(manifest, trading, symbols)):
         if other:
             log("model_warning", version=model.version, reason=other)

@@ -23,13 +23,14 @@ from daemon.engine.engine import Engine
 from daemon.host.failures import innermost
 from daemon.journal.outcomes import read_baskets
 from daemon.journal.trades import over_night
-from daemon.models.store import exported_as
+from daemon.models.store import claim_words, exported_as
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
 from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summarise
 from daemon.tapes.days import DailyTapeSource
 from daemon.tapes.minutes import TapeSource
 from daemon.tapes.quotes.tape import QuotedTape
+from strategies.registry import configured
 
 
 class ReplaySource:
@@ -188,6 +189,7 @@ async def run_replay(
         remarks=notes,
         option_quotes=quoted,
         exported=exported_as(replay.model.manifest),
+        claim=claim_words(replay.model.manifest, replay.settings.trading(), configured(spec)),
         trades_over_night=nights,
     )
     return summary, curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
 """Of `Trading`: sizes, contracts, orders, gates, baskets, costs; not those of broker, exploration and serving."""
 
 
+NAMED = 5  # keys and symbols that a text names
 LATER = frozenset({"equity_per_unit"})
 """Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
 
@@ -64,32 +65,117 @@ def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
     for key, text in rules.items():
         table, _, name = key.partition(".")
         table_rules = getattr(trading, table)
-        changed: dict[str, Any] = {table: replace(table_rules, **{name: type(getattr(table_rules, name))(text)})}
+        usual = getattr(table_rules, name)
+        value = text == "True" if isinstance(usual, bool) else type(usual)(text)
+        changed: dict[str, Any] = {table: replace(table_rules, **{name: value})}
         trading = replace(trading, **changed)
     return trading
 
 
-def other_rules(rules: Mapping[str, str], trading: Trading) -> str:
+def desk_keys(strategy: str, trading: Trading) -> dict[str, str]:
+    """The keys, dotted, in which rules differ from the strategy's defaults, and their values: a manifest's `desk`."""
+    return {key: here for key, (_, here) in _differing(trading_for(strategy), trading).items()}
+
+
+def other_rules(manifest: Manifest, trading: Trading) -> str:
     """How a desk's rules differ from those a model was trained by, in words; "" where they do not or none are known."""
-    trained, here = rules.get(DIGEST, ""), rules_digest(trading)
-    if not trained or trained == here:
+    if not manifest.rules.get(DIGEST) or _tested_by(manifest, trading):
         return ""
     return (
-        f"it was trained by other sizes, limits, gates or costs (digest {trained[:12]}) than this desk's "
-        f"({here[:12]}): train with this desk's configuration, --config, or expect other results than its report's"
+        f"it was trained by other sizes, limits, gates or costs: {_rules_of_the_tests(manifest, trading)}: train with "
+        "this desk's configuration, --config, or expect other results than its report's"
     )
 
 
-def promoted_under(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> bool:
-    """Whether a version may trade real money under a desk's rules: one that claims a risk only under its tests' own.
+def unkept(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
+    """Why a desk of these rules and symbols makes no claim of risk, though the version proves one; "" otherwise.
 
-    Its claim is of the policy and its rules together, the risk overlay among them, and of its symbols, where a
-    configuration names some; without a digest nothing is known.
+    A claim is of the policy and the rules of its tests together, the risk overlay among them, and of its symbols, where
+    a configuration names some; without a digest nothing is known. Nothing else decides whether a claim holds.
     """
+    if not _proves_a_risk(manifest):
+        return ""
+    if not _tested_by(manifest, trading):
+        return f"no claim of risk is made: it holds with {_rules_of_the_tests(manifest, trading)}"
+    if {*symbols} == {*manifest.symbols}:
+        return ""
+    theirs, here = _listed(manifest.symbols), _listed(symbols)
+    return f"no claim of risk is made: it holds for the symbols of its tests ({theirs}); this desk has {here}"
+
+
+def lines_to_claim(manifest: Manifest, trading: Trading) -> tuple[str, ...]:
+    """The lines, in TOML, by which a desk's rules become those of the version's tests; () where they are not known."""
+    tested = _tests_rules(manifest)
+    tables: dict[str, list[str]] = {}
+    for key, (theirs, _) in ({} if tested is None else _differing(tested, trading)).items():
+        tables.setdefault(f"[{key.partition('.')[0]}]", []).append(_line(key, theirs))
+    return tuple(line for table, lines in tables.items() for line in (table, *lines))
+
+
+def _proves_a_risk(manifest: Manifest) -> bool:
+    return manifest.claim is not None and manifest.claim.kind == RISK and manifest.claim.proven
+
+
+def _tested_by(manifest: Manifest, trading: Trading) -> bool:
+    """Whether these are the rules of the version's tests."""
+    return manifest.rules.get(DIGEST) == rules_digest(trading)
+
+
+def _tests_rules(manifest: Manifest) -> Trading | None:
+    """The rules of a version's tests; None where its manifest does not have them, or defaults changed since."""
+    with contextlib.suppress(ValueError, AttributeError, ArithmeticError):  # a strategy or key that this release lacks
+        tested = with_rules(trading_for(manifest.strategy), manifest.desk)
+        return tested if _tested_by(manifest, tested) else None
+    return None
+
+
+def _differing(theirs: Trading, here: Trading) -> dict[str, tuple[str, str]]:
+    """The keys, dotted, in which two rules differ, with the value of each."""
+    unused = changes_nothing(theirs.basket) & changes_nothing(here.basket)
+    differing = {}
+    for table in TABLES:
+        for name in (field.name for field in fields(getattr(here, table))):
+            one, other = (_text(getattr(getattr(rules, table), name)) for rules in (theirs, here))
+            if one != other and not (table == "basket" and name in unused):
+                differing[f"{table}.{name}"] = one, other
+    return differing
+
+
+def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
+    """The rules of a version's tests beside the desk's, in words: by their keys, or by digests where none is known."""
+    tested = _tests_rules(manifest)
+    if tested is None or not (differing := _differing(tested, trading)):
+        theirs = manifest.rules.get(DIGEST, "none")[:12]
+        return f"the rules of its tests (digest {theirs}); this desk has others ({rules_digest(trading)[:12]})"
+    keys = [f"[{key.partition('.')[0]}] {_line(key, one)}" for key, (one, _) in differing.items()]
+    return f"{_listed(keys)}; this desk has {_listed([_in_toml(here) for _, here in differing.values()])}"
+
+
+def _line(key: str, text: str) -> str:
+    """A key and its value as a line of TOML."""
+    return f"{key.partition('.')[2]} = {_in_toml(text)}"
+
+
+def _in_toml(text: str) -> str:
+    """A value as TOML has it, a number without zeros that say nothing."""
+    if text in {"True", "False"}:
+        return text.lower()
+    try:
+        return format(Decimal(text).normalize(), "f")
+    except ArithmeticError:
+        return f'"{text}"'
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more or "none"
+
+
+def promoted_under(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> bool:
+    """Whether a version may trade real money under a desk's rules: one that claims a risk where its claim holds."""
     if manifest.claim is None or manifest.claim.kind != RISK:
         return manifest.promoted
-    same = manifest.rules.get(DIGEST) == rules_digest(trading) and {*symbols} == {*manifest.symbols}
-    return manifest.promoted and same
+    return manifest.promoted and _proves_a_risk(manifest) and not unkept(manifest, trading, symbols)
 
 
 def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
@@ -98,10 +184,7 @@ def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str,
         return ""
     if not manifest.promoted:
         return "it is not promoted"
-    return (
-        "it is promoted by a stated risk, which it claims for the symbols, sizes, limits, gates, costs and overlay of "
-        f"its tests alone (digest {manifest.rules.get(DIGEST, 'none')[:12]}, this desk's {rules_digest(trading)[:12]})"
-    )
+    return f"it is promoted by a stated risk, and {unkept(manifest, trading, symbols) or 'that is not proven'}"
 
 
 def changes_nothing(basket: Basket) -> frozenset[str]:

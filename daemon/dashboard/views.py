@@ -346,6 +346,7 @@ class ModelLine(msgspec.Struct, frozen=True):
     metrics: tuple[tuple[str, str], ...]
     problem: str  # why it cannot be read
     verdict: str = ""  # of its training, the manifest's note
+    claim: str = ""  # what it claims, or why this desk claims no risk with it
 
 
 class ShadowSummary(msgspec.Struct, frozen=True):

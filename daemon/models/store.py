@@ -21,7 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.events import RiskClaim
 from daemon.core.limits import Trading
-from daemon.core.strategy_rules import DIGEST
+from daemon.core.strategy_rules import DIGEST, lines_to_claim, other_rules, unkept
 from daemon.models.pointer import (
     CURRENT,
     MANIFEST_BYTES_MAX,
@@ -49,12 +49,15 @@ __all__ = [
     "ModelError",
     "Sight",
     "check_rules",
+    "claim_words",
+    "how_to_claim",
     "load",
     "other_symbols",
     "proof_words",
     "sight",
     "stated_claim",
     "versions",
+    "warnings",
 ]
 
 POLICY_BYTES_MAX = 64 * 2**20
@@ -202,16 +205,11 @@ def stated_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...])
 
     Then the text says why; it is "" where no such claim is proven: nothing is promised, and nothing is judged.
     """
-    claim, why = manifest.claim, ""
+    claim = manifest.claim
     if claim is None or claim.kind != RISK or not claim.proven:
         return UNSET, ""
-    here = trading.basket.volatility_target
-    if here != claim.volatility_target:
-        why = f"basket.volatility_target is {here:g}, and the claim is about {claim.volatility_target:g}"
-    elif symbols and manifest.symbols and {*symbols} != {*manifest.symbols}:
-        why = f"desk.symbols are {len(symbols)}, and the claim is about {len(manifest.symbols)}, not the same ones"
-    if why:
-        return UNSET, f"its claim about risk does not hold under these rules, and is not watched: {why}"
+    if why := unkept(manifest, trading, symbols):
+        return UNSET, why
     return RiskClaim(
         claim.volatility_target,
         claim.volatility_low,
@@ -222,6 +220,22 @@ def stated_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...])
         claim.drawdown_probability,
         claim.drawdown_sessions,
     ), ""
+
+
+def claim_words(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
+    """What this version claims, in words, or why this desk claims no risk with it; "" where it claims nothing."""
+    return "" if manifest.claim is None else unkept(manifest, trading, symbols) or manifest.claim.sentence
+
+
+def how_to_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines that a desk's configuration lacks for the version's claim to hold; () where none would do."""
+    return lines_to_claim(manifest, trading) if unkept(manifest, trading, symbols) else ()
+
+
+def warnings(manifest: Manifest, spec: Spec, trading: Trading) -> tuple[str, ...]:
+    """Which symbols and rules of a desk are not those of a version's training; what `unkept` says is not said twice."""
+    rules = "" if unkept(manifest, trading, configured(spec)) else other_rules(manifest, trading)
+    return tuple(filter(None, (other_symbols(manifest, spec), rules)))
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:

@@ -90,6 +90,7 @@ class Summary(msgspec.Struct, frozen=True):
     remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
     option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
     exported: str = ""  # a model without a proven lead: "passive" or "unproven"; "" for others
+    claim: str = ""  # what the model claims, or why this desk claims no risk with it; "" where it claims nothing
     rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
     trades_over_night: int = 0  # of a desk that is flat before the close
 
@@ -124,6 +125,7 @@ def summarise(
     remarks: tuple[str, ...] = (),
     option_quotes: QuotesUsed | None = None,
     exported: str = "",
+    claim: str = "",
     trades_over_night: int = 0,
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
@@ -162,6 +164,7 @@ def summarise(
         remarks=remarks,
         option_quotes=option_quotes,
         exported=exported,
+        claim=claim,
         rules=rules_digest(state.trading),
         trades_over_night=trades_over_night,
     )
@@ -246,6 +249,8 @@ def show(
     if result:
         table.add_row("[bold]result[/bold]", f"[bold]{escape(result)}[/bold]")
     table.add_row("model", summary.model + ("" if summary.promoted else f" ({unproven}not promoted: no real money)"))
+    if summary.claim:
+        table.add_row("claim", escape(summary.claim))
     if summary.daily is not None:
         table.add_row("sessions", _sessions_text(summary.daily))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")

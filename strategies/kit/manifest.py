@@ -152,6 +152,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     model_config_digest: str = ""  # SHA-256 of its canonical text
     members: int = 1  # policies in the graph, which answers with their mean
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
+    desk: dict[str, str] = {}  # keys of the tests' configuration that are not the strategy's defaults -> their values
     claim: StatedClaim | None = None  # None: nothing is claimed, as of a passive policy that nothing was asked of
 
 

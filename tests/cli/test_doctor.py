@@ -19,6 +19,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.cli import daemon as cli
+from daemon.config.load import load
+from daemon.core.strategy_rules import desk_keys, rules_digest, with_rules
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.time.calendar import SessionCalendar
@@ -106,6 +108,7 @@ class Desk:
     monkeypatch: pytest.MonkeyPatch
     checks: dict[str, tuple[str, str]] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
 
     @property
     def state_dir(self) -> Path:
@@ -122,6 +125,8 @@ class Desk:
         output = self.capsys.readouterr()
         assert output.err == ""
         *lines, last = output.out.splitlines()
+        self.more = [line.strip() for line in lines if line.startswith(" ")]  # what goes on with the line before
+        lines = [line for line in lines if not line.startswith(" ")]
         for key in (DEFAULT_KEY, DEFAULT_SECRET, secret):
             assert key not in output.out
         width = max(len(line.partition("  ")[0]) for line in lines)
@@ -498,10 +503,13 @@ def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) ->
     assert desk.checks["keys"][0] == "ok"
 
 
+HOLDS_ELSEWHERE = "it holds with [basket] auction = false; this desk has true"
+
+
 @pytest.mark.parametrize(
     ("proven", "text"),
     [
-        (True, "basket.volatility_target is 0, and the claim is about 0.1"),
+        (True, f"no claim of risk is made: {HOLDS_ELSEWHERE}; to claim it, add"),
         (False, "a risk of 10 % is kept; it is not proven, and nobody watches it"),
     ],
 )
@@ -519,12 +527,15 @@ def test_a_claim_about_risk_that_this_desk_does_not_keep_is_told(desk: Desk, pro
         drawdown_max=0.15,
         drawdown_probability=0.95,
     )
-    path.write_bytes(encode(replace(decode(path.read_bytes()), claim=claim)))
+    usual = write_config(desk.folder / "usual.toml", desk.server, desk.clock, desk.state_dir)
+    tested = with_rules(load(usual, {}).trading(), {"basket.auction": "False"})
+    keys, rules = desk_keys("option_scalper", tested), {"digest": rules_digest(tested)}
+    path.write_bytes(encode(replace(decode(path.read_bytes()), claim=claim, rules=rules, desk=keys)))
     desk.check({"paths": {"models_dir": str(desk.folder / "store")}}, code=0)
     verdict, said = desk.checks["claim"]
     assert verdict == "warn"
-    assert said.startswith("a risk of 10 % is kept; ")
-    assert said.endswith(text)
+    assert said == text
+    assert desk.more == (["[basket]", "auction = false"] if proven else [])
 
 
 def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:

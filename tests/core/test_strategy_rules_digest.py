@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from daemon.config.load import load
 from daemon.core.limits import Trading
-from daemon.core.strategy_rules import not_promoted_words, other_rules, promoted_under, rules_digest, with_rules
+from daemon.core.strategy_rules import (
+    desk_keys,
+    lines_to_claim,
+    not_promoted_words,
+    other_rules,
+    promoted_under,
+    rules_digest,
+    trading_for,
+    unkept,
+    with_rules,
+)
 from strategies.kit.manifest import Golden, Manifest, StatedClaim, Training
 
 BEFORE_THE_OVERLAY = "7c040e0e1da0e182f309c93f08dd3e865f6579cd4c421d1ff39f177807927268"
@@ -35,12 +47,25 @@ def test_the_same_number_written_otherwise_is_the_same() -> None:
 def test_a_desk_with_other_rules_says_so_and_one_with_the_same_or_an_older_model_does_not() -> None:
     rules = with_rules(Trading(), {"basket.notional_per_unit_usd": "10000"})
     assert rules.basket.notional_per_unit_usd == Decimal(10_000)
-    trained = {"digest": rules_digest(rules)}
+    trained = _manifest(rules={"digest": rules_digest(rules)})
     assert other_rules(trained, rules) == ""
-    assert other_rules({}, rules) == ""
+    assert other_rules(_manifest(rules={}), rules) == ""
     words = other_rules(trained, Trading())
-    assert words.startswith(f"it was trained by other sizes, limits, gates or costs (digest {trained['digest'][:12]})")
+    assert words.startswith(
+        "it was trained by other sizes, limits, gates or costs: the rules of its tests (digest "
+        f"{rules_digest(rules)[:12]}); this desk has others ({rules_digest(Trading())[:12]})"
+    )
     assert "--config" in words
+
+
+def test_where_a_manifest_has_the_keys_of_its_tests_the_words_name_them() -> None:
+    usual = trading_for("regime_switcher")
+    rules = with_rules(usual, {"risk.drawdown_max": "0.2"})
+    keys = desk_keys("regime_switcher", rules)
+    assert keys == {"risk.drawdown_max": "0.2"}
+    trained = _manifest(strategy="regime_switcher", rules={"digest": rules_digest(rules)}, desk=keys)
+    theirs = f"{usual.risk.drawdown_max:g}"
+    assert f": [risk] drawdown_max = 0.2; this desk has {theirs}: " in other_rules(trained, usual)
 
 
 def test_an_overlay_that_is_off_leaves_the_digest_of_a_release_without_it() -> None:
@@ -98,12 +123,16 @@ def test_a_version_promoted_by_its_risk_trades_real_money_under_the_rules_of_its
     other = with_rules(OVERLAY, {key: value})
     assert not promoted_under(_manifest(), other, ("QQQ", "SPY"))
     assert rules_digest(other)[:12] in not_promoted_words(_manifest(), other, ("QQQ", "SPY"))
+    assert unkept(_manifest(), other, ("QQQ", "SPY")).startswith("no claim of risk is made: it holds with the rules of")
 
 
 def test_a_promoted_risk_of_other_symbols_or_without_known_rules_trades_no_real_money() -> None:
     assert not promoted_under(_manifest(), OVERLAY, ("SPY",))
     assert not promoted_under(_manifest(rules={}), OVERLAY, ("SPY", "QQQ"))
     assert not promoted_under(_manifest(promoted=False), OVERLAY, ("SPY", "QQQ"))
+    unproven = msgspec.structs.replace(CLAIM, proven=False)
+    assert not promoted_under(_manifest(claim=unproven), OVERLAY, ("SPY", "QQQ"))
+    assert not_promoted_words(_manifest(claim=unproven), OVERLAY, ("SPY", "QQQ")).endswith("that is not proven")
 
 
 def test_a_version_promoted_by_its_lead_trades_under_other_rules_as_before() -> None:
@@ -111,3 +140,64 @@ def test_a_version_promoted_by_its_lead_trades_under_other_rules_as_before() -> 
     for claim in (None, lead):
         assert promoted_under(_manifest(claim=claim), Trading(), ())
         assert not_promoted_words(_manifest(claim=claim, promoted=False), Trading(), ()) == "it is not promoted"
+
+
+# --- what a desk would need -----------------------------------------------------------------------------------------
+
+SWITCHER = trading_for("regime_switcher")
+TESTED = with_rules(
+    SWITCHER, {"basket.volatility_target": "0.1", "basket.auction": "False", "risk.drawdown_max": "0.3"}
+)
+
+
+def _tested() -> Manifest:
+    rules = {"digest": rules_digest(TESTED)}
+    return _manifest(strategy="regime_switcher", rules=rules, desk=desk_keys("regime_switcher", TESTED), symbols=())
+
+
+def _loaded(lines: tuple[str, ...], tmp_path: Path) -> Trading:
+    """The rules of a desk whose configuration has these lines."""
+    path = tmp_path / "config.toml"
+    path.write_text("\n".join(["[desk]", 'strategy = "regime_switcher"', *lines, ""]))
+    return load(path, {}, environment={}).trading()
+
+
+def test_the_lines_that_are_named_make_the_claim_hold(tmp_path: Path) -> None:
+    desk = _loaded((), tmp_path)
+    assert unkept(_tested(), desk, ()) == (
+        "no claim of risk is made: it holds with [risk] drawdown_max = 0.3, [basket] auction = false, [basket] "
+        f"volatility_target = 0.1; this desk has {SWITCHER.risk.drawdown_max:g}, true, 0"
+    )
+    lines = lines_to_claim(_tested(), desk)
+    assert lines == ("[risk]", "drawdown_max = 0.3", "[basket]", "auction = false", "volatility_target = 0.1")
+    assert unkept(_tested(), _loaded(lines, tmp_path), ()) == ""
+    assert lines_to_claim(_tested(), _loaded(lines, tmp_path)) == ()
+
+
+def test_a_key_of_the_overlay_counts_once_there_is_one(tmp_path: Path) -> None:
+    """A span that changes nothing without a target is named with it: the target alone would not make the claim hold."""
+    own = ("[basket]", "volatility_span = 30", 'volatility_forecast = "har"', "auction = false")
+    desk = _loaded((*own, "[risk]", "drawdown_max = 0.3"), tmp_path)
+    assert lines_to_claim(_tested(), desk) == (
+        "[basket]",
+        "volatility_target = 0.1",
+        'volatility_forecast = "ewma"',
+        "volatility_span = 20",
+    )
+    assert desk_keys("regime_switcher", with_rules(SWITCHER, {"basket.volatility_span": "30"})) == {}
+
+
+def test_keys_that_do_not_make_the_digest_are_not_named() -> None:
+    """Of a release whose defaults were others nothing is known but that the rules differ."""
+    elsewhere = msgspec.structs.replace(_tested(), rules={"digest": "0" * 64})
+    assert lines_to_claim(elsewhere, SWITCHER) == ()
+    assert "(digest 000000000000)" in unkept(elsewhere, SWITCHER, ())
+    unheard = msgspec.structs.replace(_tested(), desk={"basket.unheard_of": "1"})
+    assert lines_to_claim(unheard, SWITCHER) == ()
+    assert unkept(_manifest(strategy="nobody's"), SWITCHER, ("SPY", "QQQ")) != ""
+
+
+def test_other_symbols_are_named() -> None:
+    assert unkept(_manifest(), OVERLAY, ("SPY",)) == (
+        "no claim of risk is made: it holds for the symbols of its tests (SPY, QQQ); this desk has SPY"
+    )

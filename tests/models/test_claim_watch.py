@@ -17,15 +17,15 @@ import pytest
 from msgspec import UNSET
 
 from daemon.core.events import ClaimJudged
-from daemon.core.limits import Basket, Trading
 from daemon.core.state import ClaimState
+from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, trading_for, with_rules
 from daemon.models.drift import ClaimWatch
 from daemon.models.pointer import CURRENT, named
-from daemon.models.store import stated_claim
+from daemon.models.store import claim_words, how_to_claim, stated_claim
 from strategies import regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
 from strategies.registry import strategy as registered
-from tests.support.desks.desk_run import Crash, Desk, rltraderctl, verified
+from tests.support.desks.desk_run import Crash, Desk, rltraderctl, settings, verified
 from tests.support.models.daily_models import VERSION, put_models, write_days
 from tests.support.models.swaps import Running, alarms, events, name, running
 
@@ -51,7 +51,10 @@ def publish(store: Path, version: str, claim: StatedClaim | None = None, *, pass
     folder = shutil.copytree(shelf / VERSION, shelf / version)
     manifest = decode((folder / MANIFEST_FILE).read_bytes())
     metrics = {**manifest.metrics, "exported": "passive"} if passive else manifest.metrics
-    changed = msgspec.structs.replace(manifest, version=version, claim=claim, metrics=metrics)
+    tested = settings(Path("unused"), desk__strategy=SWITCHER, basket__volatility_target=0.1).trading()
+    rules = {**manifest.rules, DIGEST: rules_digest(tested)}
+    desk = desk_keys(SWITCHER, tested)
+    changed = msgspec.structs.replace(manifest, version=version, claim=claim, metrics=metrics, rules=rules, desk=desk)
     (folder / MANIFEST_FILE).write_bytes(encode(changed))
 
 
@@ -284,25 +287,29 @@ def test_under_other_rules_the_claim_does_not_hold_and_nobody_watches_it(warm: P
 
 
 @pytest.mark.parametrize(
-    ("target", "symbols", "claim", "why"),
+    ("target", "symbols", "why"),
     [
-        (0.1, (), CLAIM, ""),
-        (0.0, (), CLAIM, "basket.volatility_target is 0, and the claim is about 0.1"),
-        (0.12, (), CLAIM, "basket.volatility_target is 0.12, and the claim is about 0.1"),
-        (0.1, ("AAA", "BBB"), CLAIM, ""),
-        (0.1, ("AAA", "CCC"), CLAIM, "desk.symbols are 2, and the claim is about 2, not the same ones"),
+        (0.1, ("AAA", "BBB"), ""),
+        (0.0, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1; this desk has 0"),
+        (0.12, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1; this desk has 0.12"),
+        (
+            0.1,
+            ("AAA", "CCC"),
+            "it holds for the symbols of its tests (AAA, BBB); this desk has AAA, CCC",
+        ),
     ],
 )
 def test_a_claim_holds_for_the_rules_and_symbols_that_it_is_about(
-    warm: Path, target: float, symbols: tuple[str, ...], claim: StatedClaim, why: str
+    warm: Path, target: float, symbols: tuple[str, ...], why: str
 ) -> None:
     manifest = decode((warm / "store" / SWITCHER / "v2" / MANIFEST_FILE).read_bytes())
-    manifest = msgspec.structs.replace(manifest, claim=claim, symbols=("AAA", "BBB"))
-    rules = Trading(basket=Basket(volatility_target=target))
+    manifest = msgspec.structs.replace(manifest, symbols=("AAA", "BBB"))
+    rules = settings(Path("unused"), desk__strategy=SWITCHER, basket__volatility_target=target).trading()
     found, text = stated_claim(manifest, rules, symbols)
     assert (found is UNSET) == bool(why)
-    assert text.endswith(why)
-    assert text.startswith("its claim about risk does not hold under these rules, and is not watched") == bool(why)
+    assert text == (f"no claim of risk is made: {why}" if why else "")
+    assert claim_words(manifest, rules, symbols) == (text or CLAIM.sentence)
+    assert how_to_claim(manifest, rules, symbols) == (("[basket]", "volatility_target = 0.1") if target != 0.1 else ())
 
 
 @pytest.mark.parametrize(
@@ -315,5 +322,5 @@ def test_a_claim_holds_for_the_rules_and_symbols_that_it_is_about(
 )
 def test_what_is_not_proven_or_no_risk_promises_nothing(warm: Path, claim: StatedClaim | None) -> None:
     manifest = decode((warm / "store" / SWITCHER / "v2" / MANIFEST_FILE).read_bytes())
-    rules = Trading(basket=Basket(volatility_target=0.1))
+    rules = with_rules(trading_for(SWITCHER), {"basket.volatility_target": "0.1"})
     assert stated_claim(msgspec.structs.replace(manifest, claim=claim), rules, ()) == (UNSET, "")

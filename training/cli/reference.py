@@ -53,7 +53,7 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
     described = manifests.config_text(manifest)
     known, trading = kind(manifest.strategy, described, manifest.symbols or ()), trading_of(manifest.strategy, config)
     own = {key: value for key, value in manifest.rules.items() if key != DIGEST}
-    if problem := other_rules(manifest.rules, with_rules(trading, own)):
+    if problem := other_rules(manifest, with_rules(trading, own)):
         raise NoReference(f"{folder.name}: {problem}. Give the configuration that it was trained with: --config FILE")
     loaded = known.load(bars, trading)
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)

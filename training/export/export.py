@@ -67,7 +67,8 @@ class Release:
     label: str = ""  # a word in the name of a version that is named so
     promoted: bool = False
     note: str = ""
-    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
+    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`, as for `desk`
+    desk: Mapping[str, str] = field(default_factory=dict)
     symbols: tuple[str, ...] = ()  # the same; trained on, where a configuration may name others
     reference: Reference | None = None  # what live features and actions are compared with
     claim: StatedClaim | None = None  # what the version claims
@@ -211,6 +212,7 @@ def _write(
         promoted=release.promoted,
         note=release.note,
         rules=dict(release.rules),
+        desk=dict(release.desk),
         symbols=release.symbols,
         reference=release.reference,
         claim=release.claim,

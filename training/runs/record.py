@@ -11,7 +11,7 @@ import msgspec
 from torch import nn
 
 from daemon.core.limits import Protection, Trading
-from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
+from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
 from strategies.kit.manifest import LEAD, RISK
@@ -103,6 +103,7 @@ def exported(
     with phase("distributions of the training sessions"):
         watched = p.data.watch(policy, span(learnt, study.reward))
     rules = p.kind.rules(span(p.folds[-1].test, study.reward))
+    tested = with_rules(p.trading, rules)
     release = Release(
         training=study.data
         if refit is None
@@ -112,7 +113,8 @@ def exported(
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",
-        rules={**rules, DIGEST: rules_digest(with_rules(p.trading, rules))},
+        rules={**rules, DIGEST: rules_digest(tested)},
+        desk=desk_keys(p.settings.strategy, tested),
         reference=reference_of(p.kind.inputs, watched, p.machine.spec),
         symbols=configured(p.machine.spec),
         claim=findings.claim,

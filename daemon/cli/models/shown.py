@@ -16,9 +16,10 @@ from daemon.host.printable import printable
 from daemon.models.ladder.cards import card_of
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
-from daemon.models.store import LoadedModel, versions
+from daemon.models.store import LoadedModel, claim_words, versions
 from daemon.models.store import load as load_model
 from strategies.kit.card import CARD_FILE
+from strategies.registry import configured
 
 HISTORY_SHOWN = 10
 SHOW_FIGURES = 12  # of the manifest's metrics
@@ -97,6 +98,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         ("feed", f"{trained.feed}{', synthetic bars' if trained.synthetic else ''}"),
         ("files", ", ".join(manifest.files) or "none vouched for"),
         ("note", manifest.note),
+        ("claim", claim_words(manifest, store.settings.trading(), configured(store.strategy.spec)) or "none"),
     ]
     lines += _lineage(model)
     lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]

@@ -35,11 +35,11 @@ from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
-from daemon.core.strategy_rules import not_promoted_words, other_rules
+from daemon.core.strategy_rules import not_promoted_words
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
-from daemon.models.store import ModelError, other_symbols, proof_words, stated_claim
+from daemon.models.store import ModelError, claim_words, how_to_claim, proof_words, warnings
 from strategies.kit.manifest import RISK
 from strategies.registry import configured
 
@@ -80,7 +80,8 @@ def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
     findings = asyncio.run(findings_of(settings, keys, dry_run=dry_run))
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        sys.stdout.write(f"{finding.subject:<{width}}  {finding.verdict:<4}  {finding.text}\n")
+        text = finding.text.replace("\n", f"\n{'':<{width + 8}}")
+        sys.stdout.write(f"{finding.subject:<{width}}  {finding.verdict:<4}  {text}\n")
     failed = [finding.subject for finding in findings if finding.verdict == FAIL]
     sys.stdout.write(json.dumps({"check": "failed" if failed else "ok", "failed": failed}) + "\n")
     return EXIT_CODE if failed else 0
@@ -138,10 +139,15 @@ def _claim(settings: DeskSettings, live: Live | None) -> list[CheckLine]:
     claim = None if live is None else live.model.manifest.claim
     if live is None or claim is None or claim.kind != RISK:
         return []
-    unkept = stated_claim(live.model.manifest, settings.trading(), configured(live.strategy.spec))[1]
-    then = f'if it is broken: drift.claim_broken = "{settings.drift.claim_broken}"'
-    text = f"{claim.sentence}; {unkept or (then if claim.proven else 'it is not proven, and nobody watches it')}"
-    return [CheckLine("claim", OK if claim.proven and not unkept else WARN, text)]
+    desk = live.model.manifest, settings.trading(), configured(live.strategy.spec)
+    text = claim_words(*desk)
+    if lines := how_to_claim(*desk):
+        return [CheckLine("claim", WARN, "\n".join([f"{text}; to claim it, add", *lines]))]
+    if not claim.proven:
+        return [CheckLine("claim", WARN, f"{text}; it is not proven, and nobody watches it")]
+    if text != claim.sentence:
+        return [CheckLine("claim", WARN, text)]
+    return [CheckLine("claim", OK, f'{text}; if it is broken: drift.claim_broken = "{settings.drift.claim_broken}"')]
 
 
 def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, CheckLine]:
@@ -161,8 +167,8 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
-    if other := other_symbols(manifest, live.strategy.spec) or other_rules(manifest.rules, settings.trading()):
-        return live, CheckLine("model", WARN, f"{text}; {other}")
+    if others := warnings(manifest, live.strategy.spec, settings.trading()):
+        return live, CheckLine("model", WARN, f"{text}; {others[0]}")
     if live.refused:
         return live, CheckLine("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
     return live, CheckLine("model", OK, text)

@@ -12,10 +12,9 @@ from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DeskSettings
 from daemon.config.strategy import described
-from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
-from daemon.models.store import other_symbols, proof_words, stated_claim
+from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
 from daemon.operator.log import Log
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
@@ -36,9 +35,10 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     except REFUSALS as error:
         return refuse(Log(), str(error))
     manifest = replay.model.manifest
-    unproven = proof_words(manifest)
-    other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
-    claim, unkept = manifest.claim, stated_claim(manifest, settings.trading(), configured(replay.strategy.spec))[1]
+    spec, trading = replay.strategy.spec, settings.trading()
+    unproven, symbols = proof_words(manifest), configured(spec)
+    claim, lines = claim_words(manifest, trading, symbols), how_to_claim(manifest, trading, symbols)
+    other = warnings(manifest, spec, trading)
     values = {
         "configuration": "ok",
         "desk": settings.desk.name,
@@ -50,14 +50,16 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
         + (f"; {unproven}" if unproven else ""),
-        **({"warning": other} if other else {}),
-        **({"claim": "; ".join(filter(None, (claim.sentence, unkept)))} if claim is not None else {}),
+        **({"warning": other[0]} if other else {}),
+        **({"claim": claim} if claim else {}),
+        **({"to claim it": lines} if lines else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }
     width = max(map(len, values))
     for key, value in values.items():
-        sys.stdout.write(f"{key:<{width}}  {value}\n")
+        first, *more = value if isinstance(value, tuple) else (value,)
+        sys.stdout.write("".join([f"{key:<{width}}  {first}\n", *(f"{'':<{width}}  {line}\n" for line in more)]))
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0
 

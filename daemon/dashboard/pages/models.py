@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.limits import Trading
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.decisions import shadow_rows
 from daemon.dashboard.views import ModelLine, ModelsPage, ShadowSummary
 from daemon.journal.reader import JournalReader
 from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, pointed, read_plain
-from daemon.models.store import MANIFEST_BYTES_MAX, versions
+from daemon.models.store import MANIFEST_BYTES_MAX, claim_words, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
+from strategies.registry import configured
 
 VERSIONS_MOST = 50
 METRICS_MOST = 40
@@ -48,8 +50,10 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
     names = versions(models_dir, strategy)
     # the ones that something names come first, then the newest
     newest = sorted(names, key=lambda name: (name in (current, candidate, running), name), reverse=True)[:VERSIONS_MOST]
+    trading = picture.state.trading if picture.state is not None else None
+    desk = None if trading is None else (trading, configured(picture.spec))
     lines = tuple(
-        _line(shelf / name, name, current=name == current, candidate=name == candidate, running=name == running)
+        _line(shelf / name, name, desk, current=name == current, candidate=name == candidate, running=name == running)
         for name in newest
     )
     gone = () if not running or running in names else (_absent(running),)
@@ -74,7 +78,15 @@ def _absent(version: str) -> ModelLine:
     return ModelLine(version, False, False, True, False, "", "", (), "the desk has it, and the store has it no longer")
 
 
-def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: bool) -> ModelLine:
+def _line(
+    folder: Path,
+    name: str,
+    desk: tuple[Trading, tuple[str, ...]] | None,
+    *,
+    current: bool,
+    candidate: bool,
+    running: bool,
+) -> ModelLine:
     try:
         manifest = manifest_in(folder)
     except (ModelError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -95,6 +107,7 @@ def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: b
         metrics=tuple(_flat(manifest.metrics))[:METRICS_MOST],
         problem="",
         verdict=manifest.note,
+        claim="" if desk is None else claim_words(manifest, *desk),
     )
 
 

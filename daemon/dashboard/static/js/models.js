@@ -86,6 +86,7 @@ function store(lines, live) {
       { name: "Version", of: (line) => el("code", {}, line.version) },
       { name: "Flags", of: (line) => flags(line, live) },
       { name: "Verdict of its training", of: (line) => el("small", {}, line.verdict || "–") },
+      { name: "Claim on this desk", of: (line) => el("small", {}, line.claim || "none") },
       { name: "Trained on", of: (line) => line.trained_on || "–" },
       { name: "Last session seen", of: (line) => line.last_session || "–" },
       { name: "Metrics", of: (line) => line.problem || metrics(line) },
