@@ -10,10 +10,13 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -36,24 +39,28 @@ from tests.years.shrink import as_test, shrunk, story
 
 YEAR = 252  # sessions
 GARBAGE = (50_000, 20, 50)
-LIMIT_S = 1800.0  # real seconds for one run: it hangs
+LIMIT_S = 1800.0  # the processor's seconds for one run, whose turns the loop bounds: some call does not return
+IDLE_S = 300.0  # real seconds in which a run had nothing of the processor, which a busy machine too gives it: it waits
+STEP_S = 10.0  # between looks at a run; a machine that slept meanwhile counts as two
+LAST_WORDS_S = 5.0
 TALK = "years.jsonl"
 
 
-def folder_of(number: int) -> Path:
-    """Where a run may write: in memory where there is such a file system."""
+def folder_of(pid: int) -> Path:
+    """Where the run of this process may write: in memory where there is such a file system."""
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
-    return base / f"rltrader-years-{os.getpid()}-{number}"
+    return base / f"rltrader-years-{pid}"
 
 
-def _child(run: Callable[[Path], Any], sender: Any) -> None:
-    """Live one run in this process, and say what became of it."""
+def _child(run: Callable[[Path], Any], sender: Any, stack: Any) -> None:
+    """Live one run in this process, and say what became of it; at SIGUSR1, where it is."""
+    faulthandler.register(signal.SIGUSR1, file=stack.fileno())
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         gc.freeze()
         gc.set_threshold(*GARBAGE)
         began = os.times()
-        outcome = run(folder_of(0))
+        outcome = run(folder_of(os.getpid()))
         ended = os.times()
         sender.send((outcome, ended.user + ended.system - began.user - began.system))
     except BaseException:  # noqa: BLE001 (the run failed, whatever it raised)
@@ -69,19 +76,52 @@ class Running:
         code_digest()
         context: Any = multiprocessing.get_context("fork" if threading.active_count() == 1 else "spawn")
         self.receiver, sender = context.Pipe(duplex=False)
-        self.process = context.Process(target=_child, args=(run, sender), daemon=True)
+        self._stack, stack = context.Pipe(duplex=False)
+        self.process = context.Process(target=_child, args=(run, sender, stack), daemon=True)
         self.process.start()
         sender.close()
-        self.began = time.monotonic()
+        stack.close()
+        self._looked, self._cpu_s, self._idle_s = time.monotonic(), 0.0, 0.0
+
+    def late(self) -> bool:
+        """Whether it will not end: it spent the limit, or waits. To be asked every `STEP_S`."""
+        looked, self._looked = self._looked, time.monotonic()
+        before, self._cpu_s = self._cpu_s, processor_s(self.process.pid)
+        self._idle_s = 0.0 if self._cpu_s > before else self._idle_s + min(self._looked - looked, 2 * STEP_S)
+        return self._cpu_s > LIMIT_S or self._idle_s > IDLE_S
 
     def result(self) -> tuple[Any, float]:
         """The outcome, or (a str) why there is none; and the processor's seconds."""
+        while not self.receiver.poll(STEP_S):
+            if self.late():
+                return self._stopped()
         try:
             answer: tuple[Any, float] = self.receiver.recv()
         except EOFError:
             answer = (f"the run's process ended with {self.process.exitcode}", 0.0)
         self.process.join()
         return answer
+
+    def _stopped(self) -> tuple[str, float]:
+        """Kill it; what it was at, and the processor's seconds."""
+        os.kill(self.process.pid, signal.SIGUSR1)
+        stack = b""
+        while self._stack.poll(LAST_WORDS_S) and (part := os.read(self._stack.fileno(), 1 << 16)):
+            stack += part
+        self.process.kill()
+        self.process.join()
+        shutil.rmtree(folder_of(self.process.pid), ignore_errors=True)
+        idle = f", the last {self._idle_s:.0f} s without any" if self._idle_s else ""
+        return f"no end after {self._cpu_s:.1f} s of the processor{idle}, at\n{stack.decode()}", self._cpu_s
+
+
+def processor_s(pid: int) -> float:
+    """The processor's seconds that a process spent; those of one that ended are not known: 0."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
+    except FileNotFoundError:
+        return 0.0
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def of_schedule(schedule: Schedule) -> Running:
@@ -118,16 +158,12 @@ def live_all(
             running.append((schedule, of_schedule(schedule)))
         if not running:
             return
-        ready = wait([it.receiver for _, it in running], timeout=10.0)
+        ready = wait([it.receiver for _, it in running], timeout=STEP_S)
         for schedule, it in list(running):
-            if it.receiver in ready:
+            if it.receiver in ready or it.late():
                 running.remove((schedule, it))
                 outcome, cpu_s = it.result()
                 going &= take(schedule, outcome, cpu_s)
-            elif time.monotonic() - it.began > LIMIT_S:
-                running.remove((schedule, it))
-                it.process.kill()
-                going &= take(schedule, f"no end after {LIMIT_S} s", LIMIT_S)
 
 
 def row_of(schedule: Schedule, outcome: Outcome | str, cpu_s: float) -> dict[str, Any]:

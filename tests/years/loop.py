@@ -12,10 +12,12 @@ import contextvars
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent, greenlet
@@ -27,6 +29,9 @@ GRID_NS = 1_000  # timers end on it
 LEAST_S = 2e-6  # of a wait
 WORK_US = (20, 2_000)  # of a thread: how long its work takes
 LATER = 0.3  # of what is due: the loop sees it one turn later
+DAY_NS = 24 * 3600 * SECOND_NS
+TURNS_A_DAY = 2_000_000  # of virtual time; see `Endless`
+LAST_TURNS = 2_000  # that an endless run tells of
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -37,6 +42,13 @@ class Killed(BaseException):
 
 class StandsStill(AssertionError):
     """Nothing is left to happen, and somebody waits."""
+
+
+class Endless(StandsStill):
+    """More turns within a virtual day than any life of a desk takes: time goes on too slowly, or not at all.
+
+    The text says when and where: what ran in the last turns, most often first, and how far time went on by them.
+    """
 
 
 class Process:
@@ -156,6 +168,9 @@ class YearsLoop(asyncio.BaseEventLoop):
         self.now_ns = self._began_ns = start_ns
         self.chance = random.Random(f"loop {seed}")
         self.turns = 0
+        self.turns_a_day = TURNS_A_DAY
+        self.allow_a_day()
+        self._told_from_ns = 0
         self.graveyard: list[object] = []  # what died must not be collected: a dead process closes nothing
         self._came: list[tuple[int, float, int, asyncio.Handle]] = []
         self._timers: list[tuple[int, int, _Timer]] = []  # when they end, first asked first ended
@@ -217,6 +232,8 @@ class YearsLoop(asyncio.BaseEventLoop):
             timer = heapq.heappop(timers)[2]
             if not timer._cancelled:
                 ready.append(timer)
+        if self.turns >= self._day_ends_turn:
+            self._bound(ready)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -290,6 +307,29 @@ class YearsLoop(asyncio.BaseEventLoop):
             raise StandsStill("nothing is left to happen")
         self.now_ns = max(self.now_ns, next_ns)
 
+    def allow_a_day(self) -> None:
+        """Let a day begin, with its turns."""
+        self._day_ends_ns, self._day_ends_turn = self.now_ns + DAY_NS, self.turns + self.turns_a_day
+        self._told: Counter[str] | None = None  # what runs, once the day has too many turns
+
+    def _bound(self, ready: deque[Any]) -> None:
+        """Begin the next day, or note what a day runs that has too many turns. Raises Endless with these notes."""
+        if self.now_ns >= self._day_ends_ns:
+            self.allow_a_day()
+            return
+        if self._told is None:
+            self._told, self._told_from_ns = Counter(), self.now_ns
+        self._told.update(_told(handle) for handle in ready if not handle._cancelled)
+        if self._told.total() < LAST_TURNS:
+            return
+        moment = datetime.fromtimestamp(self.now_ns / SECOND_NS, UTC).isoformat(" ", "milliseconds")
+        went_on_s = (self.now_ns - self._told_from_ns) / SECOND_NS
+        most = ", ".join(f"{times} x {what}" for what, times in self._told.most_common(5))
+        raise Endless(
+            f"no end: {self.turns_a_day} turns within a day, at {moment}; "
+            f"in the last {self._told.total()} time went on by {went_on_s:.6f} s: {most}"
+        )
+
     def _write_to_self(self) -> None:
         """Nobody sleeps in this loop."""
 
@@ -359,6 +399,17 @@ class YearsLoop(asyncio.BaseEventLoop):
         context = contextvars.copy_context()
         context.run(OWNER.set, process)
         self.outside(0, callback, *args, context=context)
+
+
+def _told(handle: Any) -> str:
+    """What a turn runs, and whose it is: a task by its coroutine and the line at which it waits."""
+    task = getattr(handle._callback, "__self__", None)
+    owner = handle._context.get(OWNER)
+    whose = "" if owner is None else f"{owner.name}: "
+    if not isinstance(task, asyncio.Task):
+        return f"{whose}{getattr(handle._callback, '__qualname__', type(handle._callback).__name__)}"
+    waits = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack(limit=1)]
+    return f"{whose}{getattr(task.get_coro(), '__qualname__', task.get_name())} {' '.join(waits)}".rstrip()
 
 
 async def _driven(work: Any, answer: Any) -> Any:
