@@ -40,6 +40,7 @@ from strategies.kit.daily import (
 )
 from strategies.kit.daily_features import INDICATOR_COUNT, PERIODS, indicators, rebalancer_table
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
+from strategies.kit.quantity import shares_of, steps_of
 
 SYMBOLS = (
     "AAPL", "ADBE", "AMD", "AMGN", "AMZN", "AVGO", "BA", "BAC", "BKNG", "BMY",
@@ -198,14 +199,14 @@ def basket_of(
 ) -> Basket:
     """Return the actions as a basket. One rule for live and training; all sequences in the order of `symbols`.
 
-    Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
-    int(a x unit_usd / price) where there is one, and nothing without a price; int truncates. A flag of 0
+    Actions are float64, clipped to [-1, 1]. a < 0 sells held x -a shares; a > 0 buys a x shares_per_unit, or
+    a x unit_usd / price where there is one, and nothing without a price; all cut to steps of a share. A flag of 0
     leaves a symbol alone, and so does a change worth less than `portfolio.band` of the equity, but for selling all.
     Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or when lengths differ.
     """
     sells: list[Leg] = []
     buys: list[tuple[float, int, Leg]] = []
-    least, unit = portfolio.band * portfolio.equity, portfolio.unit_usd
+    least, unit, per_share = portfolio.band * portfolio.equity, portfolio.unit_usd, portfolio.per_share
     rows = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
     for place, (symbol, action, flag, held, price) in enumerate(rows):
         if isnan(action):
@@ -213,19 +214,24 @@ def basket_of(
         clipped = min(max(action, -1.0), 1.0)
         if not flag:
             continue
+        steps = steps_of(held, per_share)
         if clipped < 0.0:
-            if (sold := int(held * -clipped)) > 0 and (sold == held or not 0.0 < sold * price < least):
-                sells.append(Leg(symbol, held - sold))
-        elif (bought := _bought(clipped, price, unit, portfolio.shares_per_unit)) > 0 and not bought * price < least:
-            buys.append((-clipped, place, Leg(symbol, held + bought)))
+            sold = steps_of(held * -clipped, per_share)
+            small = 0.0 < shares_of(sold, per_share) * price < least
+            if held > 0 and (sold == steps or (sold > 0 and not small)):
+                sells.append(Leg(symbol, shares_of(steps - sold, per_share)))
+        else:
+            bought = steps_of(_bought(clipped, price, unit, portfolio.shares_per_unit), per_share)
+            if bought > 0 and not shares_of(bought, per_share) * price < least:
+                buys.append((-clipped, place, Leg(symbol, shares_of(steps + bought, per_share))))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 
-def _bought(action: float, price: float, unit_usd: float | None, unit_shares: int) -> int:
-    """Return the whole shares that a positive action buys at `price` USD; 0 without a price."""
+def _bought(action: float, price: float, unit_usd: float | None, unit_shares: int) -> float:
+    """Return the shares that a positive action buys at `price` USD; 0 without a price."""
     if not 0.0 < price < inf:
-        return 0
-    return int(action * unit_shares) if unit_usd is None else int(action * unit_usd / price)
+        return 0.0
+    return action * unit_shares if unit_usd is None else action * unit_usd / price
 
 
 class DailyRebalancer(KeepsBars[RebalancerState]):

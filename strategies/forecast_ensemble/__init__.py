@@ -39,7 +39,7 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, no_bars, portfolio_of, remembered
+from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, cut, no_bars, portfolio_of, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.units import DAY_NS
 
@@ -124,7 +124,7 @@ class ForecastState(KeptBars, frozen=True, gc=False):
     """All that later results depend on; tuples in the spec's order of symbols, empty before the first decision."""
 
     masked: tuple[str, ...] = ()  # why the last observation left each alone, "" for a tradable one
-    held: tuple[int, ...] = ()  # shares at the last decision
+    held: tuple[int | float, ...] = ()  # shares at the last decision
     prices: tuple[float, ...] = ()  # USD, at the last decision
     basis: tuple[float, ...] = ()  # USD, average price paid for what was held then
     ages: tuple[int, ...] = ()  # decisions in a row that found the symbol held
@@ -212,7 +212,7 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
     return after, out
 
 
-def basis_of(had: int, held: int, basis: float, price: float) -> float:
+def basis_of(had: float, held: float, basis: float, price: float) -> float:
     """The average price of `held` shares in USD, where `had` of them cost `basis` and any more `price`; 0 for none."""
     if not held:
         return 0.0
@@ -253,7 +253,7 @@ def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]
     for symbol, weight, present, held, price, mine in rows:
         if not mine or (weight != 0.0 and abs(weight - present) < portfolio.band):
             continue
-        goal = int(weight * portfolio.equity / price)
+        goal = cut(weight * portfolio.equity / price, portfolio)
         if goal < held:
             sells.append(Leg(symbol, goal))
         elif goal > held:

@@ -179,13 +179,14 @@ class DailySpec(Spec, frozen=True):
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
+    `shares` are ints where whole. Goals are multiples of 1 / `per_share`: 1 on a desk of whole shares.
     One unit of a continuous action is `shares_per_unit` shares, or shares for `unit_usd` where there is one. A weight
     that would change by less than `band` stays as it is; none is wanted above `weight_max`.
     """
 
     cash: float  # USD
     equity: float  # USD, cash and shares at `prices`
-    shares: tuple[int, ...]
+    shares: tuple[Any, ...]  # int or float, each
     prices: tuple[float, ...]  # USD a share, the last known; 0.0 where none is
     shares_per_unit: int = 100
     notional_per_unit: float = 0.0  # USD
@@ -194,6 +195,7 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     costs: tuple[float, ...] = ()  # USD, average price paid for a share of what is held; 0.0 where nothing is
     opened_ns: tuple[int, ...] = ()  # when what is held was first filled; 0 where nothing is
     equity_per_unit: float = 0.0  # part of the equity; counts where `notional_per_unit` is 0
+    per_share: int = 1  # steps in which shares are traded
 
     @property
     def unit_usd(self) -> float | None:
@@ -235,17 +237,17 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     confidence: float
 
 
-def _made_whole(struct: msgspec.Struct, field: str) -> None:
-    """Let the field be an int: whole numbers of other types are taken as one, others raise ValueError."""
+def _made_plain(struct: msgspec.Struct, field: str, *, fraction: bool = False) -> None:
+    """Let the field be an int where it is whole; a float where a `fraction` is allowed. Else raise ValueError."""
     value = getattr(struct, field)
-    expected = f"{type(struct).__name__}.{field} is {value!r}: a whole number is expected"
+    expected = f"{type(struct).__name__}.{field} is {value!r}: a {'' if fraction else 'whole '}number is expected"
     try:
-        whole = int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(expected) from None
-    if whole != value:
+    if number != value and not (fraction and isinstance(value, (float, np.floating))):
         raise ValueError(expected)
-    msgspec.structs.force_setattr(struct, field, whole)
+    msgspec.structs.force_setattr(struct, field, number if number == value else float(value))
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -263,8 +265,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         if not type(self.side) is type(self.percent) is int:
-            _made_whole(self, "side")
-            _made_whole(self, "percent")
+            _made_plain(self, "side")
+            _made_plain(self, "percent")
         if self.side not in (-1, 0, 1):
             raise ValueError(f"Target.side is {self.side}: +1 for calls, -1 for puts or 0 for flat is expected")
 
@@ -278,14 +280,17 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leg(msgspec.Struct, frozen=True, gc=False):
-    """Hold `goal` whole shares of `symbol`. Raises ValueError where `goal` is no whole number."""
+    """Hold `goal` shares of `symbol`: an int where whole. Raises ValueError where `goal` is no finite number.
+
+    A desk of whole shares cuts a fraction off, one of fractions what is finer than its `order_step`.
+    """
 
     symbol: str
-    goal: int
+    goal: Any  # int or float
 
     def __post_init__(self) -> None:
         if type(self.goal) is not int:
-            _made_whole(self, "goal")
+            _made_plain(self, "goal", fraction=True)
 
 
 class Basket(msgspec.Struct, frozen=True, gc=False):

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from strategies.kit.contract import Bar, Basket, DailySpec, Leg, Portfolio, View
+from strategies.kit.quantity import shares_of, steps_of
 
 Float64Array = npt.NDArray[np.float64]
 Series = tuple[bytes, ...]
@@ -139,10 +140,15 @@ def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
     return portfolio
 
 
+def cut(shares: float, portfolio: Portfolio) -> int | float:
+    """Return the shares cut to whole steps of the portfolio, towards 0: an int where whole."""
+    return shares_of(steps_of(shares, portfolio.per_share), portfolio.per_share)
+
+
 def basket_of_weights(symbols: Sequence[str], weights: Sequence[float], portfolio: Portfolio) -> Basket:
     """Return the basket that holds these parts of the equity, all in the order of `symbols`; the rest is cash.
 
-    A symbol's goal is int(weight x equity / price) shares, float64, truncated; a weight that would change by less than
+    A symbol's goal is weight x equity / price shares, float64, cut to steps; a weight that would change by less than
     `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `symbols`.
     No legs while the equity is not above 0.
     """
@@ -154,7 +160,7 @@ def basket_of_weights(symbols: Sequence[str], weights: Sequence[float], portfoli
     for symbol, weight, held, price in zip(symbols, weights, portfolio.shares, portfolio.prices, strict=True):
         if not 0.0 < price < inf or abs(weight - held * price / equity) < portfolio.band:
             continue
-        goal = int(weight * equity / price)
+        goal = cut(weight * equity / price, portfolio)
         if goal != held:
             (sells if goal < held else buys).append(Leg(symbol, goal))
     return Basket((*sells, *buys))

@@ -111,6 +111,22 @@ def floor_to(value: Decimal | int, step: Decimal | int) -> Quantity:
         return exact(count * step)
 
 
+def steps_of(shares: float, per_share: int) -> int:
+    """Return the steps in a number of shares, towards 0; `per_share` steps are one share.
+
+    A float64 that stands for a count of steps is that count: 3 / 10000 x 10000 is less than 3. The tensor markets of
+    training cut by the same two lines.
+    """
+    count = round(shares * per_share)
+    return count if count / per_share == shares else int(shares * per_share)
+
+
+def shares_of(steps: int, per_share: int) -> int | float:
+    """Return a count of steps as shares: an int where whole, else the float64 that is next to it."""
+    whole, rest = divmod(steps, per_share)
+    return steps / per_share if rest else whole
+
+
 def whole_of(value: Quantity) -> int:
     """Return the whole part, towards 0."""
     return int(value)

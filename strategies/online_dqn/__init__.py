@@ -28,7 +28,7 @@ from strategies.kit.contract import (
     ShareSpec,
     View,
 )
-from strategies.kit.daily import ROW, usable
+from strategies.kit.daily import ROW, cut, usable
 from strategies.kit.entry import Float64Array, StrategyEntry
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import ModelConfig, of_text
@@ -102,10 +102,10 @@ def resolve(action: npt.ArrayLike, held: npt.ArrayLike) -> npt.NDArray[np.int64]
     return np.where(actions == np.where(np.asarray(held, dtype=bool), BUY, SELL), HOLD, actions)
 
 
-def goal_of(portfolio: Portfolio, price: float) -> int:
-    """Return the whole shares that a BUY holds at `price` USD; symbols do not compete for the cash."""
+def goal_of(portfolio: Portfolio, price: float) -> int | float:
+    """Return the shares that a BUY holds at `price` USD, in whole steps; symbols do not compete for the cash."""
     weight = min(portfolio.weight_max, 1.0 / len(portfolio.shares))
-    return int(weight * max(portfolio.equity, 0.0) / price)
+    return cut(weight * max(portfolio.equity, 0.0) / price, portfolio)
 
 
 class OnlineDqn:

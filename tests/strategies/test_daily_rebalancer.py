@@ -174,7 +174,7 @@ def test_a_vector_may_be_of_many_desks_at_once() -> None:
 THREE = ("A", "B", "C")
 
 
-def of_three(shares: tuple[int, ...], **changed: object) -> Portfolio:
+def of_three(shares: tuple[float, ...], **changed: object) -> Portfolio:
     portfolio = Portfolio(cash=1e6, equity=1e6, shares=shares, prices=(10.0, 20.0, 3000.0))
     return msgspec.structs.replace(portfolio, **changed)
 
@@ -258,6 +258,19 @@ def test_a_nan_or_a_wrong_number_of_actions_is_refused() -> None:
         basket_of((0.0, nan, 0.0), (1, 1, 1), of_three((0, 0, 0)), THREE)
     with pytest.raises(ValueError, match="shorter"):
         basket_of((0.0, 1.0), (1, 1, 1), of_three((0, 0, 0)), THREE)
+
+
+def test_with_fractions_what_is_sold_and_bought_is_cut_to_steps_and_selling_all_leaves_nothing() -> None:
+    portfolio = of_three((1.2345, 0, 0.0003), notional_per_unit=100.0, per_share=10_000)
+    assert basket_of((-0.3, 0.5, -1.0), (1, 1, 1), portfolio, THREE) == Basket(
+        (Leg("A", 0.8642), Leg("C", 0), Leg("B", 2.5))  # 0.37035 sold is 0.3703; 50 USD at 20
+    )
+    assert basket_of((0.0, 0.0, 0.7), (1, 1, 1), portfolio, THREE) == Basket((Leg("C", 0.0236),))  # 70 / 3000
+    crumb = msgspec.structs.replace(
+        portfolio, shares=(0.00004, 1.00004, 0)
+    )  # finer than a step, as a broker may report
+    assert basket_of((-1.0, -1.0, 0.0), (1, 1, 1), crumb, THREE) == Basket((Leg("A", 0), Leg("B", 0)))
+    assert basket_of((-0.00001, -0.00001, 0.0), (1, 1, 1), crumb, THREE) == Basket((Leg("A", 0),))
 
 
 EACH = st.tuples(st.floats(-1, 1), st.booleans(), st.integers(0, 5000), st.floats(0.5, 4000), st.integers(0, 10**9))

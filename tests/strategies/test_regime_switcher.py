@@ -172,6 +172,13 @@ def test_a_regime_wants_whole_shares_for_its_weights_of_the_equity(regime: int, 
     assert basket_of(regime, RICH) == Basket(legs)
 
 
+def test_with_fractions_a_regime_holds_its_weights_to_a_step() -> None:
+    small = msgspec.structs.replace(RICH, cash=1_000.0, equity=1_000.0, per_share=10_000)
+    assert basket_of(5, small) == Basket((Leg("SPY", 1.1111), Leg("QQQ", 0.8333), Leg("IWM", 2.2222)))
+    held = msgspec.structs.replace(small, shares=(1.1111, 0.8333, 2.2222))
+    assert basket_of(5, held) == Basket()
+
+
 def test_sells_come_before_buys() -> None:
     held = msgspec.structs.replace(RICH, cash=0.0, shares=(0, 100, 400))
     assert basket_of(2, held) == Basket((Leg("QQQ", 0), Leg("IWM", 0), Leg("SPY", 333)))

@@ -231,6 +231,15 @@ def test_weights_are_the_actions_times_the_most_and_scaled_down_to_1() -> None:
     assert basket_of((0.2, 0.9, 0.9), whole, FREE, THREE).legs == (Leg("BBB", 22), Leg("CCC", 15), Leg("AAA", 10))
 
 
+def test_with_fractions_a_small_account_holds_its_weights_to_a_step() -> None:
+    small = Portfolio(100.0, 100.0, (0, 0, 0), (10.0, 200.0, 30.0), weight_max=0.5, per_share=10_000)
+    legs = basket_of((0.5, 0.5, 0.25), small, FREE, THREE).legs
+    assert legs == (Leg("AAA", 2.5), Leg("BBB", 0.125), Leg("CCC", 0.4166))  # 25, 25 and 12.5 USD
+    assert basket_of((0.5, 0.5, 0.25), msgspec.structs.replace(small, per_share=1), FREE, THREE).legs == (
+        Leg("AAA", 2),
+    )
+
+
 def test_sells_come_first_a_band_keeps_what_is_near_and_0_always_sells_all() -> None:
     held = msgspec.structs.replace(RICH, cash=390.0, shares=(40, 1, 7))  # weights 0.4, 0.02, 0.21
     assert basket_of((0.8, -1.0, 0.9), held, FREE, THREE).legs == (Leg("BBB", 0), Leg("CCC", 15))

@@ -6,6 +6,7 @@ import copy
 import pickle
 from decimal import Decimal
 from fractions import Fraction
+from math import ulp
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.kit.quantity import FINEST, Part, Quantity, exact, floor_to, from_json, to_json
+from strategies.kit.quantity import FINEST, Part, Quantity, exact, floor_to, from_json, shares_of, steps_of, to_json
 
 counts = st.integers(-(10**15), 10**15)
 
@@ -93,6 +94,23 @@ def test_the_floor_is_a_multiple_of_the_step_and_no_further_from_0(count: int, s
     found = floor_to(value, Decimal(step))
     assert Fraction(found) % Fraction(step) == 0
     assert abs(Fraction(value)) - Fraction(step) < abs(Fraction(found)) <= abs(Fraction(value))
+
+
+@given(st.integers(-(10**10), 10**10))
+def test_a_count_of_steps_survives_its_way_through_a_float(count: int) -> None:
+    shares = shares_of(count, 10_000)
+    assert steps_of(shares, 10_000) == count
+    assert (type(shares) is int) == (count % 10_000 == 0)
+    assert float(exact(Decimal(count).scaleb(-4))) == shares
+
+
+@given(st.floats(-1e9, 1e9), st.sampled_from([1, 10_000]))
+def test_a_number_of_shares_is_cut_towards_0_to_a_step(shares: float, per_share: int) -> None:
+    steps = steps_of(shares, per_share)
+    slack = 2 * Fraction(ulp(shares)) * per_share  # what one product of floats may be off
+    assert abs(steps) <= abs(Fraction(shares)) * per_share + slack
+    assert abs(Fraction(shares)) * per_share < abs(steps) + 1 + slack
+    assert per_share != 1 or steps == int(shares)
 
 
 def test_it_is_copied_and_kept_as_it_is() -> None:
