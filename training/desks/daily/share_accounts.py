@@ -1,8 +1,9 @@
-"""Accounts of cash and whole shares as tensors: a session's sells, then its buys, as the paper broker fills them.
+"""Accounts of cash and shares as tensors: a session's sells, then its buys, as the paper broker fills them.
 
-Sells fill at the open, then buys, the one that is wanted most first, as far as the cash goes. Money is whole
-micro-dollars and prices whole ticks (1e-4 USD) in float64, so nothing is rounded but costs, as the paper broker rounds
-them. Invariant: cash is never below 0. Nothing waits for a device.
+Sells fill at the open, then buys, the one that is wanted most first, as far as the cash goes. Shares are a count of
+steps, prices whole ticks (1e-4 USD), and money whole units, so fine that a step at a tick is whole: micro-dollars where
+a step is a share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so nothing is rounded but costs, as
+the paper broker rounds them. Invariant: cash is never below 0. Nothing waits for a device.
 """
 
 from __future__ import annotations
@@ -14,33 +15,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from daemon.core.desks.shares.sharing import COST_GRID, units_a_usd
 from daemon.core.limits import Trading
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
 
-MICRO = 1_000_000
-MICRO_A_TICK = MICRO // TICKS
 _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
 
 
 class ShareAccounts(Episodes):
     """Accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
 
-    A market is one of these with sessions: it computes what each account wants and values it at the close.
+    A market is one of these with sessions: it computes what each account wants and values it at the close. `_held` and
+    all that is traded are steps, `per_share` of which are a share; `_usd` units of money are a USD, `_a_tick` of them
+    one step at one tick.
     """
 
-    def __init__(self, course: Course, trading: Trading, symbols: int) -> None:
+    def __init__(self, course: Course, trading: Trading, symbols: int, per_share: int = 1) -> None:
         super().__init__(course)
-        self._symbols = symbols
-        self._capital = float(trading.paper.cash_usd * MICRO)
+        self._symbols, self._per_share = symbols, per_share
+        self._usd = units_a_usd(per_share)
+        self._a_tick = self._usd // (TICKS * per_share)
+        self._capital = float(trading.paper.cash_usd * self._usd)
         self._set_costs(trading)
 
     def _set_costs(self, trading: Trading) -> None:
-        """The cost rate as exact ratios: of a traded tick in micro-dollars, and of what a buy reserves."""
+        """The cost rate as exact ratios: of a traded tick in micro-dollars, and of what a buy reserves in units."""
         rate = Fraction(trading.paper.share_cost_rate)
-        of_tick = rate * MICRO_A_TICK
+        of_tick = rate * self._a_tick * COST_GRID / self._usd
         self._cost_numerator, self._cost_denominator = float(of_tick.numerator), float(of_tick.denominator)
-        reserved = MICRO_A_TICK * (1 + rate)  # micro-dollars that a buy of one share for one tick holds back
+        reserved = self._a_tick * (1 + rate)  # units of money that a buy of one step for one tick holds back
         self._reserve_numerator, self._reserve_denominator = float(reserved.numerator), float(reserved.denominator)
 
     def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
@@ -58,7 +62,7 @@ class ShareAccounts(Episodes):
 
     def _mark(self, closes: Tensor) -> None:
         """The session is over: the value of each account at these ticks."""
-        self._value = self._cash + (self._held * closes).sum(1) * MICRO_A_TICK
+        self._value = self._cash + (self._held * closes).sum(1) * self._a_tick
         self._closing, self._closing_cash = self._value, self._cash
 
     def _open_again(self, over: Tensor) -> None:
@@ -68,12 +72,12 @@ class ShareAccounts(Episodes):
         self._held = self._held.masked_fill(over.unsqueeze(1), 0.0)
 
     def _sell(self, leaves: Tensor, sold: Tensor) -> None:
-        """Sell whole shares (n, symbols) at these ticks."""
+        """Sell steps (n, symbols) at these ticks."""
         ticks = leaves * sold
         costs = self._cost(ticks)
         self._cost_each = costs
         self._held = self._held - leaves
-        self._cash = self._cash + (ticks * MICRO_A_TICK - costs).sum(1)
+        self._cash = self._cash + (ticks * self._a_tick - costs).sum(1)
         self._sales, self._costs_paid, self._traded = leaves, costs.sum(1), ticks.sum(1)
 
     def _buy(self, wanted: Tensor, up: Tensor, paid: Tensor, limit: Tensor) -> None:
@@ -94,52 +98,65 @@ class ShareAccounts(Episodes):
         ticks = bought * paid
         costs = self._cost(ticks)
         self._held = self._held + bought
-        self._cash = self._cash - (ticks * MICRO_A_TICK + costs).sum(1)
+        self._cash = self._cash - (ticks * self._a_tick + costs).sum(1)
         self._cost_each = self._cost_each + costs
         self._bought, self._costs_paid = bought, self._costs_paid + costs.sum(1)
         self._traded = self._traded + ticks.sum(1)
 
     def _cost(self, ticks: Tensor) -> Tensor:
-        """What trading this many ticks costs in micro-dollars, half to even."""
-        return (ticks * self._cost_numerator / self._cost_denominator).round_()
+        """What trading this many ticks costs in units of money: whole micro-dollars, half to even."""
+        micro = (ticks * self._cost_numerator / self._cost_denominator).round_()
+        return micro if self._usd == COST_GRID else micro * (self._usd // COST_GRID)
+
+    def _steps(self, shares: Tensor) -> Tensor:
+        """Shares cut to whole steps, as `strategies.kit.quantity.steps_of` cuts them; float64."""
+        if self._per_share == 1:
+            return shares.trunc()
+        steps = shares * self._per_share
+        nearest = steps.round()
+        return torch.where(nearest / self._per_share == shares, nearest, steps.trunc())
+
+    def _in_shares(self, steps: Tensor) -> Tensor:
+        """A count of steps as shares, float64: the numbers that a strategy sees."""
+        return steps if self._per_share == 1 else steps / self._per_share
 
     @property
     def equity_usd(self) -> Tensor:
         """Cash and shares at the last close in USD, float64 (n,)."""
-        found: Tensor = self._value / MICRO
+        found: Tensor = self._value / self._usd
         return found
 
     @property
     def cash_usd(self) -> Tensor:
         """Cash in USD, float64 (n,)."""
-        found: Tensor = self._cash / MICRO
+        found: Tensor = self._cash / self._usd
         return found
 
     @property
     def shares(self) -> Tensor:
-        """Whole shares held, float64 (n, symbols)."""
-        return self._held
+        """Shares held, float64 (n, symbols)."""
+        return self._in_shares(self._held)
 
     @property
     def closing_usd(self) -> tuple[Tensor, Tensor]:
         """Equity and cash at the end of the last step in USD, float64 (n,); before a new episode began."""
-        return self._closing / MICRO, self._closing_cash / MICRO
+        return self._closing / self._usd, self._closing_cash / self._usd
 
     @property
     def traded(self) -> tuple[Tensor, Tensor]:
-        """Whole shares sold and bought in the last step, float64 (n, symbols) each; before a new episode began."""
-        return self._sales, self._bought
+        """Shares sold and bought in the last step, float64 (n, symbols) each; before a new episode began."""
+        return self._in_shares(self._sales), self._in_shares(self._bought)
 
     @property
     def costs_usd(self) -> Tensor:
         """Costs of the last step in USD, float64 (n,)."""
-        found: Tensor = self._costs_paid / MICRO
+        found: Tensor = self._costs_paid / self._usd
         return found
 
     @property
     def traded_usd(self) -> Tensor:
         """Value bought and sold in the last step in USD, float64 (n,)."""
-        found: Tensor = self._traded / TICKS
+        found: Tensor = self._traded / (TICKS * self._per_share)
         return found
 
 

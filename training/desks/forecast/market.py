@@ -28,7 +28,7 @@ from strategies.kit.entry import BoolArray, Float64Array
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
+from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows
 from training.rl.draws import uniform
 from training.rl.protocols import Step
 
@@ -91,6 +91,7 @@ class ForecastMarket(ShareAccounts):
         fill: str = "next_open",
         episode: int | None = None,
         draws: bool = True,
+        per_share: int = 1,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
@@ -100,6 +101,7 @@ class ForecastMarket(ShareAccounts):
             most: that one symbol may weigh; None: what the trading rules say.
             trusting: leave out what sizing takes from an action, for a comparison.
             draws: False begins every episode at `first`.
+            per_share: steps of a share in which shares are traded.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a symbol that may be traded has
@@ -109,7 +111,7 @@ class ForecastMarket(ShareAccounts):
         _check_forecasts(table, outlook, first, last)
         n = len(table.symbols)
         course = Course(first, last, count, seed, device, episode, draws)
-        super().__init__(course, trading, n if portfolio is None or not draws else min(portfolio, n))
+        super().__init__(course, trading, n if portfolio is None or not draws else min(portfolio, n), per_share)
         self._n, self._trusting = n, trusting
         self._band, self._weight_max = trading.basket.band, weight_max(trading) if most is None else most
         self._tables(table, outlook, trading, fill, alpha)
@@ -171,12 +173,12 @@ class ForecastMarket(ShareAccounts):
     def _account(self) -> Tensor:
         """Weight, unrealised return, age and cash share, float64 (n, k, 4)."""
         marks = self._marks.flatten().index_select(0, self._flat()).view(self._held.shape)
-        equity = (self._value / MICRO).unsqueeze(1)
+        equity = self.equity_usd.unsqueeze(1)
         gain = (marks / self._basis - 1.0).clamp(GAIN_MIN, GAIN_MAX)
         gain = torch.where(self._basis > 0.0, gain, 0.0)
         age = (self._ages / AGE_UNIT).clamp(max=AGE_MAX)
-        cash = (self._cash / MICRO).unsqueeze(1) / equity
-        return torch.stack([self._held * marks / equity, gain, age, cash.expand_as(gain)], dim=2)
+        cash = self.cash_usd.unsqueeze(1) / equity
+        return torch.stack([self.shares * marks / equity, gain, age, cash.expand_as(gain)], dim=2)
 
     def final_of(self, actions: Tensor) -> Tensor:
         """What sizing leaves of actions (rows, 1), float32 (n, k)."""
@@ -198,36 +200,37 @@ class ForecastMarket(ShareAccounts):
         goal = self._goals(final, flags, known)
         if self._overlay.on:
             prices = torch.where((known < inf) & (flags > 0.0), known, 0.0)  # one that is left alone is not known
-            goal = self._overlay(self._day, held, goal, prices, self._value / MICRO, whole=True, places=self._places)
+            prices = prices / self._per_share  # USD a step
+            goal = self._overlay(self._day, held, goal, prices, self.equity_usd, whole=True, places=self._places)
         change = (goal - held) * opens
         self._sell(-change.clamp(max=0.0), sold)
         self._buy(change.clamp(min=0.0), final.clamp(0.0, 1.0), paid, limit)
         scale = 1.0 / (before * self._weight_max)
         known = torch.where(known < inf, known, 0.0)
         moved = self._held * closes - held * (known * TICKS) + (self._sales - self._bought) * sold
-        waited = self._bought * (paid - sold) * MICRO_A_TICK
-        terms = moved * MICRO_A_TICK * scale, -(self._cost_each + waited) * scale, credit
+        waited = self._bought * (paid - sold) * self._a_tick
+        terms = moved * self._a_tick * scale, -(self._cost_each + waited) * scale, credit
         self._terms = Terms(*(term.to(torch.float32).flatten() for term in terms))
         self._summed.append(torch.stack(self._terms).mean(1))
-        self._remember(held, known)
+        self._remember(self._in_shares(held), known)
         self._mark(closes)
         self._next_day()
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
     def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
-        """Whole shares that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""
-        equity = (self._value / MICRO).unsqueeze(1)
-        present = torch.where(known < inf, self._held * known / equity, 0.0)
+        """Steps that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""
+        equity = self.equity_usd.unsqueeze(1)
+        present = torch.where(known < inf, self.shares * known / equity, 0.0)
         weights = final.double().clamp(min=0.0) * self._weight_max * flags
         room = (1.0 - _in_sequence(present * (1.0 - flags))).clamp(min=0.0)
         total = _in_sequence(weights)
         weights = torch.where((total > room).unsqueeze(1), weights * (room / total).unsqueeze(1), weights)
         stays = (flags == 0) | (((weights - present).abs() < self._band) & (weights > 0.0))
-        return torch.where(stays, self._held, (weights * equity / known).trunc())
+        return torch.where(stays, self._held, self._steps(weights * equity / known))
 
     def _remember(self, held: Tensor, known: Tensor) -> None:
         """At what prices the shares were wanted, and for how many sessions they have been held."""
-        now = self._held
+        now = self.shares
         paid = (held * self._basis + (now - held) * known) / now
         basis = torch.where(now > held, paid, self._basis)
         self._basis = torch.where(now > 0.0, basis, 0.0)

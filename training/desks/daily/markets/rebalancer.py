@@ -1,4 +1,4 @@
-"""Many accounts of whole shares on one daily history, stepped together as tensors: one step is one session.
+"""Many accounts of shares on one daily history, stepped together as tensors: one step is one session.
 
 Sells fill at the open, then buys, the largest action first, as far as the cash goes; the day ends at its close. Neither
 `observe` nor `step` waits for a device.
@@ -21,7 +21,7 @@ from strategies.kit.contract import DailySpec
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
+from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows
 from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
@@ -101,12 +101,13 @@ class RebalancerMarket(ShareAccounts):
         draws: bool = True,
         practice: Practice = AS_THE_DESK,
         each: bool = False,
+        per_share: int = 1,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
         Without `draws` every episode begins at `first`. `practice` is for training alone. With `each` a step has a
-        reward of each stock, `_of_each`.
+        reward of each stock, `_of_each`. Shares are traded in steps of 1 / `per_share`.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a name is unknown.
@@ -117,7 +118,8 @@ class RebalancerMarket(ShareAccounts):
                 f"variant is {variant!r} and fill {fill!r}; expected one of {', '.join(VARIANTS)} and of "
                 f"{', '.join(FILLS)}: correct the name"
             )
-        super().__init__(Course(first, last, count, seed, device, episode, draws), trading, len(table.symbols))
+        course = Course(first, last, count, seed, device, episode, draws)
+        super().__init__(course, trading, len(table.symbols), per_share)
         self._band, self._each = trading.basket.band, each
         unit = unit_rules(trading.basket, variant)
         self._unit_shares, self._unit_usd = float(unit.shares_per_unit), float(unit.notional_per_unit_usd)
@@ -149,7 +151,7 @@ class RebalancerMarket(ShareAccounts):
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, width)."""
         observations = self._seen.index_select(0, self._day)
-        cash, value, held = self._cash / MICRO, self._value / MICRO, self._held
+        cash, value, held = self.cash_usd, self.equity_usd, self.shares
         if self._unit_part:  # as `strategies.daily_rebalancer.account_scale`
             scale = torch.where(value > 0.0, SPEC.capital_usd / value, 1.0)
             cash, value, held = cash * scale, value * scale, held * scale.unsqueeze(1)
@@ -166,12 +168,12 @@ class RebalancerMarket(ShareAccounts):
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
-        leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
+        leaves = self._steps(self.shares * -actions.clamp(max=0.0))
         wanted = self._wanted(up, known, before)
         if self._band > 0.0:
-            least = (self._band / MICRO * before).unsqueeze(1)
-            leaves = leaves.masked_fill((leaves * known < least) & (leaves < self._held), 0.0)
-            wanted = wanted.masked_fill(wanted * known < least, 0.0)
+            least = (self._band * self.equity_usd).unsqueeze(1)
+            leaves = leaves.masked_fill((self._in_shares(leaves) * known < least) & (leaves < self._held), 0.0)
+            wanted = wanted.masked_fill(self._in_shares(wanted) * known < least, 0.0)
         if self._overlay.on:
             leaves, wanted = self._under_the_cap(leaves, wanted, known)
         self._sell(leaves * opens, sold)
@@ -182,45 +184,45 @@ class RebalancerMarket(ShareAccounts):
             return self._stepped(self._of_each(before, held, known, sold, paid, closes, market))
         gained = self._value - before
         if self._practice.turnover:
-            gained = gained - self._practice.turnover * self.traded_usd * MICRO
+            gained = gained - self._practice.turnover * self.traded_usd * self._usd
         if self._practice.over_market:
             gained = gained - self._capital * market
-        return self._stepped((gained * (self._reward / MICRO)).to(torch.float32))
+        return self._stepped((gained * (self._reward / self._usd)).to(torch.float32))
 
     def _wanted(self, up: Tensor, known: Tensor, value: Tensor) -> Tensor:
-        """Whole shares that these actions within [0, 1] buy, float64 (n, symbols), at known prices in USD."""
+        """Steps that these actions within [0, 1] buy, float64 (n, symbols), at known prices in USD."""
         if self._unit_part:
-            return (up * (self._unit_part * (value / MICRO)).unsqueeze(1) / known).trunc_()
-        return (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
+            return self._steps(up * (self._unit_part * (value / self._usd)).unsqueeze(1) / known)
+        return self._steps(up * self._unit_usd / known if self._unit_usd else up * self._unit_shares)
 
     def _of_each(
         self, value: Tensor, held: Tensor, known: Tensor, sold: Tensor, paid: Tensor, closes: Tensor, market: Tensor
     ) -> Tensor:
         """What each stock earned after its costs, float32 (n, symbols), over its equal part of the account's value.
 
-        `held` are the shares before the session. Together they are what the account earned. With `over_market` each is
+        `held` are the steps before the session. Together they are what the account earned. With `over_market` each is
         less what its dollars would have earned otherwise: the market's return as far as the account is invested, since
         cash is then short, and for the rest an equal part's return whatever is held, since cash is then at hand.
         """
         marks = torch.where(torch.isfinite(known), known * TICKS, 0.0)
         bought_ticks = self._bought * paid
         moved = self._held * closes - held * marks + self._sales * sold - bought_ticks
-        profit = moved * MICRO_A_TICK - self._cost_each
+        profit = moved * self._a_tick - self._cost_each
         part = (value / self._symbols).unsqueeze(1)
         if self._practice.turnover:
-            profit = profit - self._practice.turnover * (self._sales * sold + bought_ticks) * MICRO_A_TICK
+            profit = profit - self._practice.turnover * (self._sales * sold + bought_ticks) * self._a_tick
         if self._practice.over_market:
-            exposed = self._held * marks * MICRO_A_TICK
+            exposed = self._held * marks * self._a_tick
             invested = (exposed.sum(1) / value).clamp(0.0, 1.0).unsqueeze(1)
             profit = profit - (invested * exposed + (1.0 - invested) * part) * market.unsqueeze(1)
         found = (profit / part * EACH).to(torch.float32)
         return found if self._layout is None else self._layout.placed(found)
 
     def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What the risk overlay leaves of sales and buys, in whole shares; it may add sales."""
-        held, prices = self._held, torch.where(known < inf, known, 0.0)
+        """What the risk overlay leaves of sales and buys, in steps; it may add sales."""
+        held, prices = self._held, torch.where(known < inf, known / self._per_share, 0.0)
         goals = held - leaves + wanted
-        goals = self._overlay(self._day, held, goals, prices, self._value / MICRO, whole=False)
+        goals = self._overlay(self._day, held, goals, prices, self.equity_usd, whole=False)
         return (held - goals).clamp(min=0.0), (goals - held).clamp(min=0.0)
 
     def _open_again(self, over: Tensor) -> None:
