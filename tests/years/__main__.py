@@ -4,6 +4,7 @@
 --run DESK SEED          one run, with its story
 --shrink DESK SEED       make a failing run shorter, and print it as a test
 --digests 10             the digests of the first runs, to be compared between machines
+--mutants 100            the share of small changes that the runs find; --find does so for mended defects
 --never                  what no run of the file of results has met
 """
 
@@ -39,7 +40,7 @@ from tests.years.shrink import as_test, shrunk, story
 
 YEAR = 252  # sessions
 GARBAGE = (50_000, 20, 50)
-LIMIT_S = 1800.0  # the processor's seconds for one run, whose turns the loop bounds: some call does not return
+LIMIT_S = 600.0  # the processor's seconds for one run, whose turns the loop bounds: some call does not return
 IDLE_S = 300.0  # real seconds in which a run had nothing of the processor, which a busy machine too gives it: it waits
 STEP_S = 10.0  # between looks at a run; a machine that slept meanwhile counts as two
 LAST_WORDS_S = 5.0
@@ -279,13 +280,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--shorter", action="store_true", dest="shrink_finds", help="with --find: shrink what was found"
     )
     parser.add_argument("--tries", type=int, default=60, help="with --shorter: runs at most (%(default)s)")
-    parser.add_argument("--most", type=int, default=1000, help="with --find: runs to live at most (%(default)s)")
-    parser.add_argument("--finds", type=Path, default=Path("finds.jsonl"), help="results of --find (%(default)s)")
+    parser.add_argument(
+        "--most", type=int, default=1000, help="with --find, --mutants: runs to live at most, each (%(default)s)"
+    )
+    parser.add_argument(
+        "--mutants", type=int, metavar="N", help="try N changes that the tests see, and all that they do not"
+    )
+    parser.add_argument("--sample", type=Path, help="with --mutants: `tried.jsonl` of `make mutants`")
+    parser.add_argument(
+        "--finds", type=Path, default=Path("finds.jsonl"), help="results of --find, --mutants (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.find is not None:
         from tests.years import find
 
         return find.main(options)
+    if options.mutants is not None:
+        if options.sample is None:
+            parser.error("--mutants needs --sample, the file tried.jsonl of `make mutants`")
+        from tests.years import mutants
+
+        return mutants.main(options)
     if options.run:
         schedule = draw(options.run[0], int(options.run[1]))
         outcome, cpu_s = measured(schedule)

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,24 +28,26 @@ from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.run import HASTY, Outcome
 from tests.years.schedule import Schedule, draw
 from tests.years.shrink import as_test, shrunk, story
+from tests.years.watch import Problem
 
 MOST = 2 * YEAR  # sessions within which a defect has to be found
+FAILED = "failed"  # in place of a rule: the run itself did, or had no end
 
 
 class Tree:
-    """A tree whose interpreter lives schedules: with a defect, or (no name) as it is."""
+    """A tree whose interpreter lives schedules: as it is, or a changed copy, which `copy` makes in the folder given."""
 
-    def __init__(self, defect: str = "", folder: Path | None = None) -> None:
-        self._defect = defect
+    def __init__(self, copy: Callable[[Path], Path] | None = None, folder: Path | None = None) -> None:
+        self._copy = copy
         self._folder = Path(tempfile.mkdtemp(prefix="rltrader-find-", dir=folder))
         self._known: dict[Schedule, Outcome | str] = {}
 
     def __enter__(self) -> Self:
-        root = with_defect(self._defect, self._folder / "copy") if self._defect else REPOSITORY
+        root = self._copy(self._folder / "copy") if self._copy else REPOSITORY
         self._ours, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "tests.years.find", "--serve", str(theirs.fileno())]
-        command += ["--hasty"] if self._defect else []
+        command += ["--hasty"] if self._copy else []
         self._process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=(theirs.fileno(),))
         theirs.close()
         return self
@@ -57,12 +60,15 @@ class Tree:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def lived(self, schedule: Schedule) -> Outcome:
-        """Live it there; without a defect once. Raises RuntimeError where the run itself failed."""
+        """Live it there; as it is once. Raises RuntimeError where the run itself failed, or the interpreter did."""
         outcome = self._known.get(schedule)
         if outcome is None:
-            self._ours.send(schedule)
-            outcome = self._ours.recv()
-            if not self._defect:
+            try:
+                self._ours.send(schedule)
+                outcome = self._ours.recv()
+            except (EOFError, ConnectionError):
+                outcome = f"its interpreter ended with {self._process.wait()}"
+            if not self._copy:
                 self._known[schedule] = outcome
         if isinstance(outcome, str):
             raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
@@ -83,10 +89,10 @@ def serve(descriptor: int) -> None:
             pipe.send(str(error))
 
 
-def schedules(name: str, seed: int) -> Iterator[tuple[Schedule, int]]:
-    """Yield the runs of the defect's desks as `--years` draws them, and the sessions up to the end of each."""
-    seeds = dict.fromkeys(DESKS_OF[name], seed)
-    sessions = dict.fromkeys(DESKS_OF[name], 0)
+def schedules(desks: Iterable[str], seed: int) -> Iterator[tuple[Schedule, int]]:
+    """Yield the runs of these desks as `--years` draws them, and the sessions up to the end of each."""
+    seeds = dict.fromkeys(desks, seed)
+    sessions = dict.fromkeys(seeds, 0)
     while sum(sessions.values()) < MOST:
         desk = min(sessions, key=lambda one: sessions[one])
         schedule = draw(desk, seeds[desk])
@@ -101,36 +107,48 @@ def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> di
     if options.focused:
         lives = [(FOCUSED[name], FOCUSED[name].days)]
     else:
-        lives = [life for life in schedules(name, options.seed) if options.every or likely(name, life[0])]
+        lives = list(schedules(DESKS_OF[name], options.seed))
         if not options.every:
-            lives.sort(key=lambda life: (life[0].days + len(life[0].happenings), life[1]))
-    runs = 0
-    for schedule, sessions in lives[: options.most]:
-        runs += 1
-        row |= {"sessions": sessions, "runs": runs, "desk": schedule.desk, "seed": schedule.seed}
-        try:
-            outcome = tree.lived(schedule)
-            if not outcome.problems:
-                continue
-            without = whole.lived(schedule)
-        except RuntimeError as error:
-            print(f"{name}: {schedule.desk} {schedule.seed}: {str(error)[-400:]}", flush=True)
-            continue
-        if without.problems:
-            problem = without.problems[0]
-            print(
-                f"{name}: {schedule.desk} {schedule.seed} without it: {problem.rule}: {problem.text[:300]}", flush=True
-            )
-            row["without"] = [*row.get("without", []), f"{schedule.desk} {schedule.seed} {problem.rule}"]
-            continue
-        problem = outcome.problems[0]
-        row |= {"found": True, "rule": problem.rule, "text": problem.text[:300]}
-        if options.shrink_finds:
-            best, result = shrunk(schedule, problem.rule, tree.lived, options.tries)
-            row |= {"story": len(best.happenings), "days": best.days, "test": as_test(best, problem.rule)}
-            row["lines"] = story(result)
-        break
+            lives = short_first(life for life in lives if likely(name, life[0]))
+    problem = search(name, lives[: options.most], tree, whole, row)
+    if problem is not None and options.shrink_finds and problem.rule != FAILED:
+        schedule = next(life for life, _ in lives if (life.desk, life.seed) == (row["desk"], row["seed"]))
+        best, result = shrunk(schedule, problem.rule, tree.lived, options.tries)
+        row |= {"story": len(best.happenings), "days": best.days, "test": as_test(best, problem.rule)}
+        row["lines"] = story(result)
     return row
+
+
+def short_first(lives: Iterable[tuple[Schedule, int]]) -> list[tuple[Schedule, int]]:
+    """Order runs by what each costs."""
+    return sorted(lives, key=lambda life: (life[0].days + len(life[0].happenings), life[1]))
+
+
+def search(
+    name: str, lives: Iterable[tuple[Schedule, int]], tree: Tree, whole: Tree, row: dict[str, Any]
+) -> Problem | None:
+    """Live these runs until one breaks a rule in `tree` and none in `whole`; None for no such run. Fills the row."""
+    for runs, (schedule, sessions) in enumerate(lives, 1):
+        row |= {"sessions": sessions, "runs": runs, "desk": schedule.desk, "seed": schedule.seed}
+        problem = broken(tree, schedule)
+        if problem is None:
+            continue
+        if (without := broken(whole, schedule)) is not None:
+            text = f"{without.rule}: {without.text[-300:]}"
+            print(f"{name}: {schedule.desk} {schedule.seed} without it: {text}", flush=True)
+            row["without"] = [*row.get("without", []), f"{schedule.desk} {schedule.seed} {without.rule}"]
+            continue
+        row |= {"found": True, "rule": problem.rule, "text": problem.text[-300:]}
+        return problem
+    return None
+
+
+def broken(tree: Tree, schedule: Schedule) -> Problem | None:
+    """The first rule that the run breaks there, `FAILED` where it has no outcome; None for none."""
+    try:
+        return next(iter(tree.lived(schedule).problems), None)
+    except RuntimeError as error:
+        return Problem(FAILED, 0, str(error))
 
 
 def likely(name: str, schedule: Schedule) -> bool:
@@ -148,7 +166,7 @@ def main(options: argparse.Namespace) -> int:
         for name in names:
             if name in done and not options.find:
                 continue
-            with Tree(name) as tree:
+            with Tree(partial(with_defect, name)) as tree:
                 row = found(name, tree, whole, options)
             file.write(json.dumps(row) + "\n")
             file.flush()

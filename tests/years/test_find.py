@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.years.defects import defects
+from tests.years.defects import defects, with_defect
 from tests.years.desks import DESKS
 from tests.years.find import MOST, Tree, found, likely, schedules
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
@@ -37,7 +38,7 @@ def test_all_that_comes_together_is_drawn_for_desks_that_there_are() -> None:
 
 @pytest.mark.parametrize("name", defects())
 def test_two_years_draw_what_meets_it(name: str) -> None:
-    lived = list(schedules(name, 1))
+    lived = list(schedules(DESKS_OF[name], 1))
     assert MOST <= lived[-1][1] < MOST + 10
     assert any(likely(name, schedule) for schedule, _ in lived)
 
@@ -45,7 +46,7 @@ def test_two_years_draw_what_meets_it(name: str) -> None:
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path) -> None:
     options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0, most=1)
-    with Tree(name, tmp_path) as tree, Tree() as whole:
+    with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
         row = found(name, tree, whole, options)
     assert row["found"], row
     assert "without" not in row

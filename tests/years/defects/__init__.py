@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.support.paths import REPOSITORY
@@ -42,7 +42,11 @@ def patched(name: str, root: Path = REPOSITORY) -> dict[str, str]:
 
 def with_defect(name: str, folder: Path) -> Path:
     """Copy what a watched desk needs into `folder`, with this defect; returns `folder`. Raises as `patched`."""
-    texts = patched(name)
+    return copied(patched(name), folder)
+
+
+def copied(texts: Mapping[str, str], folder: Path) -> Path:
+    """Copy what a watched desk needs into `folder`, with these texts in place of their files'; returns `folder`."""
     for package in COPIED:
         shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in texts.items():
