@@ -28,6 +28,7 @@ from daemon.operator.fleet import distinct
 from daemon.operator.status import DeskStatus, option_fills_of, status_of, unreadable_desk
 from daemon.reports.heads import left_alone
 from daemon.reports.record import alarms_since_midnight
+from strategies.kit.quantity import from_json, to_json
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
 
@@ -91,7 +92,11 @@ def desk_of(path: Path) -> DeskStatus:
 def _seen(path: Path) -> DeskStatus:
     """Do as `desk_of`, but root reads as the folder's owner."""
     try:
-        return msgspec.json.decode(as_owner(path, lambda: msgspec.json.encode(desk_of(path))), type=DeskStatus)
+        return msgspec.json.decode(
+            as_owner(path, lambda: msgspec.json.encode(desk_of(path), enc_hook=to_json)),
+            type=DeskStatus,
+            dec_hook=from_json,
+        )
     except (OSError, msgspec.DecodeError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 

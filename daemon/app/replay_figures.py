@@ -27,13 +27,14 @@ from daemon.tapes.files import origin_of
 from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
 from daemon.tapes.zones import half_hours, hours_off, sessions_off
+from strategies.kit.quantity import from_json
 
 PAGE = 5000  # rows of the journal
 _COMPARED = (
     "SELECT id, payload FROM events WHERE id > ? AND kind IN "
     "('SessionScheduled', 'ContractsListed', 'BarClosed', 'OrderFilled') ORDER BY id LIMIT ?"
 )
-_EVENTS = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed | OrderFilled)
+_EVENTS = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed | OrderFilled, dec_hook=from_json)
 CURVE_POINTS = 600  # of the end summary's equity curve
 
 

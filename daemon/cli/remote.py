@@ -26,12 +26,13 @@ from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from strategies.kit.quantity import from_json
 from strategies.kit.units import SECOND_NS
 
 ANSWER_S = 10.0
 LIFETIME_NS = 30_000_000_000
 REFUSED = 1
-_decode = msgspec.json.Decoder(ResponseMessage).decode
+_decode = msgspec.json.Decoder(ResponseMessage, dec_hook=from_json).decode
 _WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
 
 

@@ -38,6 +38,7 @@ from daemon.reports.words import (
     price,
     reference,
 )
+from strategies.kit.quantity import to_json
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         day = read_day(reader, session)
     page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
     if options.json:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(_document(day))) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(_document(day), enc_hook=to_json)) + "\n")
     else:
         _show(day, console)
     write_file(page, day_page(day), "--html", new_folder=options.html is None)

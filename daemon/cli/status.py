@@ -28,6 +28,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import fleet_of
 from daemon.operator.status import DeskStatus, resume_words, unreadable_desk
+from strategies.kit.quantity import to_json
 
 
 def watch(path: Path, console: Console, every_s: float, *, as_json: bool) -> int:
@@ -70,7 +71,7 @@ def _status_line(follower: Follower, facts: Journaled) -> bytes:
     path, machine = follower.path.parent, follower.machine
     if machine is None or follower.problem:
         return msgspec.json.encode(unreadable_desk(str(path), follower.problem))
-    return msgspec.json.encode(desk_status(path, follower.meta, machine, facts))
+    return msgspec.json.encode(desk_status(path, follower.meta, machine, facts), enc_hook=to_json)
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
@@ -186,7 +187,7 @@ def _show_all(options: argparse.Namespace, console: Console) -> int:
 
 def _as_json(desks: list[DeskStatus]) -> int:
     for desk in desks:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(desk)) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(desk, enc_hook=to_json)) + "\n")
     return int(any(desk.problem for desk in desks))
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from daemon.core.events import Contract, ContractExpired, OrderFilled, Quote
 from daemon.core.orders import Order
 from daemon.core.state import ZERO, Book, Position
+from strategies.kit.quantity import Quantity
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
@@ -26,7 +27,7 @@ class BookedFill:
 
     __slots__ = ("book", "closed", "order", "quantity")
 
-    def __init__(self, book: Book, order: Order, quantity: int, closed: Position | None) -> None:
+    def __init__(self, book: Book, order: Order, quantity: Quantity, closed: Position | None) -> None:
         self.book = book
         self.order = order
         self.quantity = quantity
@@ -38,7 +39,7 @@ def is_news(order: Order, fill: OrderFilled) -> bool:
     return (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled)
 
 
-def quantity_after(book: Book, order: Order, fill: OrderFilled) -> int:
+def quantity_after(book: Book, order: Order, fill: OrderFilled) -> Quantity:
     """Return the quantity of the fill's symbol after the fill; negative when it sells more than is held."""
     held = book.positions.get(fill.symbol)
     return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)

@@ -29,6 +29,7 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
+from strategies.kit.quantity import FINEST, Quantity, floor_to, to_json, total
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
@@ -180,9 +181,9 @@ class Draft:
         """Return whether a stop rests at the broker."""
         return any(order.purpose == PROTECTION for order in self.orders.values())
 
-    def working(self, symbol: str, side: int) -> int:
+    def working(self, symbol: str, side: int) -> Quantity:
         """Return the quantity of `symbol` that working orders on this side may still fill."""
-        return sum(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
+        return total(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
 
     def alarm(self, name: str, detail: str, *, once: bool = False, about: str = "") -> bool:
         """Raise an alarm; with `once` one for each case a session, where `about` tells cases of a name apart.
@@ -324,10 +325,29 @@ class Draft:
         self.risk = replace(risk, order_times=(*recent, self.now_ns), orders_today=risk.orders_today + 1)
         self.stats = replace(self.stats, orders=self.stats.orders + 1)
 
-    def held(self, symbol: str) -> int:
+    def held(self, symbol: str) -> Quantity:
         """Return the quantity in the book, negative when short."""
         position = self.book.positions.get(symbol)
         return position.quantity if position else 0
+
+    @property
+    def fractional(self) -> bool:
+        """Return whether this desk holds fractions of shares: as configured, or as its first basket chose."""
+        rule, chosen = self.trading.basket.fractions, self.basket.fractions
+        return self.desk.holds.by_basket and (rule == "on" or (rule == "auto" and chosen is True))
+
+    def expected(self, symbol: str) -> Quantity:
+        """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""
+        beside = self.broker.beside
+        crumb = 0 if isinstance(beside, UnsetType) else beside.get(symbol, 0)
+        return self.held(symbol) + self.broker.foreign_held.get(symbol, 0) + crumb
+
+    def counted(self, shares: Decimal | int) -> Quantity:
+        """Return what the desk counts of a number of shares: all of it with fractions, else the whole ones.
+
+        What its unit leaves over is no share of the desk; of a negative number it is counted towards 0.
+        """
+        return floor_to(shares, FINEST if self.fractional else 1)
 
     def contract_of(self, symbol: str) -> Contract | None:
         """Return the contract of an OCC symbol, from the chain or parsed from the symbol; None for shares."""
@@ -424,7 +444,7 @@ class ShownDecision(NamedTuple):
     @classmethod
     def of(cls, action: str, choice: Choice | None, target: object) -> ShownDecision:
         """Encode the target."""
-        return cls(action, choice, msgspec.json.encode(target))
+        return cls(action, choice, msgspec.json.encode(target, enc_hook=to_json))
 
 
 class Decides(Protocol):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from strategies.kit.contract import Observation
+from strategies.kit.quantity import Quantity
 
 
 class Effect(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -47,7 +48,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     client_order_id: str
     symbol: str
     side: int  # +1 buy, -1 sell
-    quantity: int
+    quantity: Quantity
     limit_price: Decimal | None
     intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for shares
     valid_until_ns: int

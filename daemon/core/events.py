@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity
 
 
 class Event(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -363,10 +364,10 @@ class OrderFilled(Event, frozen=True, tag=True):
     side: int  # +1 bought, -1 sold
     price: Decimal  # of this execution
     filled_ns: int  # when it traded (in replay the bar's open or its end); `time_ns` is when we knew
-    cumulative_quantity: int
+    cumulative_quantity: Quantity
     cumulative_cost: Decimal
     cumulative_fees: Decimal
-    quantity: int  # of this execution
+    quantity: Quantity  # of this execution
     correction: int = 0
 
 
@@ -409,7 +410,7 @@ class TradeCorrected(Event, frozen=True, tag=True):
 
     client_order_id: str
     execution_id: str
-    cumulative_quantity: int
+    cumulative_quantity: Quantity
     cumulative_cost: Decimal
     reason: str  # trade_bust or trade_correct
 

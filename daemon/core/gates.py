@@ -25,6 +25,7 @@ from daemon.core.orders import Order
 from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute, parse_window
 from daemon.core.state import ZERO, Book, ClaimState, Identity, Model, Position, RiskState, SessionState
 from strategies.kit.contract import Leg
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOSSES = "consecutive_losses"  # the pause's reason
@@ -234,7 +235,8 @@ def intraday_margin(view: RiskView, intent: Intent) -> str | None:
 def _worth(view: RiskView, position: Position) -> Decimal:
     """Return the value of a position, long or short: shares at their price, options at their mark."""
     price = view.marks.get(position.symbol, abs(position.cost / position.quantity))
-    return abs(position.quantity) * position.multiplier * price
+    worth: Decimal = price * (abs(position.quantity) * position.multiplier)
+    return worth
 
 
 def _cost(view: RiskView, intent: Intent) -> Decimal:
@@ -258,7 +260,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     contract: Contract | None
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_price: Decimal | None  # None: a market order
     confidence: float = 1.0
     logits: tuple[float, ...] = ()

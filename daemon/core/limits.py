@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET, UnsetType
 
 from strategies.kit.contract import Spec
+from strategies.kit.quantity import FINEST
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Minutes = Annotated[int, Ge(0), Le(390)]
@@ -170,10 +171,18 @@ class Basket:
     position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
     gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
     turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold
+    fractions: Literal["auto", "on", "off"] = "auto"  # of shares, where an asset allows them; auto: by the first equity
+    order_step: Annotated[Decimal, Ge(FINEST), Le(1)] = Decimal("0.0001")  # shares: a goal of a basket is a multiple
+    min_order_usd: Usd = Decimal(1)  # a basket's order of a fraction below this is left out; no exit is
     volatility_target: Annotated[float, Ge(0), Lt(10)] = 0.0  # annual, of the portfolio; 0: no overlay
     volatility_forecast: Literal["ewma", "har", "model"] = "ewma"  # see `daemon.core.risk.overlay`
     volatility_span: Annotated[int, Ge(2), Le(250)] = 20  # sessions of the moving average
     volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # part of the cap by which holdings may exceed it
+
+    @property
+    def steps_a_share(self) -> int:
+        """In how many steps of `order_step` a share is counted."""
+        return int(1 / self.order_step)
 
     def buy_max_usd(self, equity: Decimal) -> Decimal:
         """The most that one buy may cost in USD: its own limit, else 1.5 times what is wanted of one symbol."""

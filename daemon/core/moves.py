@@ -13,6 +13,7 @@ from typing import NamedTuple
 from daemon.core.orders import Order
 from daemon.core.records import MoveRow, RoundTripRow
 from daemon.core.state import ZERO, Book, Position
+from strategies.kit.quantity import Quantity
 
 ENTER, ADD, REDUCE, LEAVE, CHANGE = "enter", "add", "reduce", "leave", "change"
 
@@ -82,7 +83,7 @@ def round_trip(row: MoveRow) -> RoundTripRow:
     )
 
 
-def _held(position: Position | None) -> int:
+def _held(position: Position | None) -> Quantity:
     return 0 if position is None else position.quantity
 
 
@@ -159,7 +160,7 @@ def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int
     )
 
 
-def _kind(before: int, held: int) -> str:
+def _kind(before: Quantity, held: Quantity) -> str:
     if before == held:
         return CHANGE
     if not before or not held:

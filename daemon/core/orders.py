@@ -11,6 +11,8 @@ from decimal import Decimal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from strategies.kit.quantity import Quantity
+
 SUBMITTED = "submitted"  # this process has it in hand: it waits in the queue, or for the broker's answer
 UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
 ACCEPTED = "accepted"
@@ -116,18 +118,18 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     reason: str  # policy, or the rule that wanted it
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_price: Decimal | None
     status: str
     submitted_ns: int
-    filled: int = 0
+    filled: Quantity = 0
     cost: Decimal = Decimal(0)
     fees: Decimal = Decimal(0)
     correction: int = 0
     cancel_asked_ns: int = 0  # when its cancel was last requested
     valid_until_ns: int = 0  # it is not sent, nor sent again, after this
     order_id: str = ""  # the broker's own id, "" while unknown
-    executions: tuple[int, ...] = ()  # cumulative quantities of the executions so far, of this correction
+    executions: tuple[Quantity, ...] = ()  # cumulative quantities of the executions so far, of this correction
     corrected_by: tuple[str, ...] = ()  # execution ids of the corrections
     news_ns: int = 0  # when its status last changed
     looked_up_ns: int = 0  # when it was last looked up
@@ -135,7 +137,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     auction: bool = False  # sent into the opening auction
     cancel_since_ns: int = 0  # when its cancel was first requested
     closing: bool = False  # sent by the broker's own call to close a position, under another name
-    replaced: tuple[tuple[int, Decimal], ...] = ()  # totals that busts and corrections replaced: quantity, cost
+    replaced: tuple[tuple[Quantity, Decimal], ...] = ()  # totals that busts and corrections replaced: quantity, cost
     stop_price: Decimal | UnsetType = UNSET  # USD; set: it rests until the price is there, whatever the day
 
     @property
@@ -159,7 +161,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
         return self.status == UNKNOWN and self.missing_ns > 0
 
     @property
-    def remaining(self) -> int:
+    def remaining(self) -> Quantity:
         """Return the contracts that may still fill; 0 once terminal."""
         return self.quantity - self.filled if self.working else 0
 
@@ -175,7 +177,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     purpose: str
     reason: str
     symbol: str
-    goal: int
+    goal: Quantity
     attempt: int
     order_id: str
     started_ns: int

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
+from strategies.kit.quantity import Quantity
+
 
 class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position.
@@ -104,10 +106,10 @@ class OrderRow(msgspec.Struct, frozen=True, gc=False):
     reason: str
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_price: str | None  # None: market
     status: str
-    filled: int
+    filled: Quantity
     cost: str  # sum of price x quantity
     fees_usd: str
     submitted_ns: int
@@ -125,10 +127,10 @@ class FillRow(msgspec.Struct, frozen=True, gc=False):
 
     client_order_id: str
     correction: int
-    cumulative: int
+    cumulative: Quantity
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     price: str
     fees_usd: str
     filled_ns: int
@@ -154,8 +156,8 @@ class MoveRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reason: str  # policy, the rule that wanted the order, or what moved the book without one
     decision: int | None
     client_order_id: str | None
-    quantity: int  # signed change of contracts or shares
-    held: int  # afterwards
+    quantity: Quantity  # signed change of contracts or shares
+    held: Quantity  # afterwards
     multiplier: int
     entered_usd: str  # value bought, at cost
     left_usd: str  # value sold, before fees
@@ -176,10 +178,13 @@ class RoundTripRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         "time_ns": "max(time_ns, excluded.time_ns)",
         "multiplier": "max(multiplier, excluded.multiplier)",
         **{
+            name: f"iif(typeof({name}) = 'integer' AND typeof(excluded.{name}) = 'integer', "
+            f"{name} + excluded.{name}, exact_plus({name}, excluded.{name}))"
+            for name in ("entered", "left_again")
+        },
+        **{
             name: f"{name} + excluded.{name}"
             for name in (
-                "entered",
-                "left_again",
                 "entered_usd",
                 "left_usd",
                 "realized_usd",
@@ -198,8 +203,8 @@ class RoundTripRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     symbol: str
     time_ns: int
     multiplier: int = 0
-    entered: int = 0  # contracts or shares, negative when short
-    left_again: int = 0  # signed: the rest that is held is `entered` + `left_again`
+    entered: Quantity = 0  # contracts or shares, negative when short
+    left_again: Quantity = 0  # signed: the rest that is held is `entered` + `left_again`
     entered_usd: float = 0.0  # at cost
     left_usd: float = 0.0  # before fees
     realized_usd: float = 0.0  # after fees

@@ -18,6 +18,7 @@ from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
 from strategies.kit.contract import Bar, Leg, Session
+from strategies.kit.quantity import Quantity, to_json
 
 S = TypeVar("S")
 ZERO = Decimal(0)
@@ -69,7 +70,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
     symbol: str
     right: int  # +1 call, -1 put, 0 shares
-    quantity: int
+    quantity: Quantity
     cost: Decimal
     multiplier: int
     opened_ns: int
@@ -147,8 +148,8 @@ class HeldAtClose(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What desk and others held of a symbol from the close of `date` on, "" from the journal's begin on."""
 
     date: str
-    own: int
-    others: int
+    own: Quantity
+    others: Quantity
 
 
 class Owners(msgspec.Struct, frozen=True, gc=False):
@@ -156,7 +157,7 @@ class Owners(msgspec.Struct, frozen=True, gc=False):
 
     noted: str = ""  # the date of the last close that was noted
     closes: dict[str, tuple[HeldAtClose, ...]] = {}
-    moves: dict[str, tuple[int, int]] = {}  # own and others' of shares that left, by the line's kind and symbol
+    moves: dict[str, tuple[Quantity, Quantity]] = {}  # own and others' of shares that left, by line's kind and symbol
     lieu: dict[str, Decimal] = {}  # the desk's part of the cash in lieu to come, by symbol
     owed: dict[str, tuple[int, int]] = {}  # own and others' contracts whose shares are to come, by contract
     disputed: tuple[str, ...] = ()  # symbols with a line whose owner is not known
@@ -179,7 +180,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     suspicion: Suspicion | None = None
     seen: tuple[str, ...] = ()  # ids of ledger lines, and refused orders with their fills, judged before
     asked_ns: int = 0  # when the last report of the right account was requested: later news are not in it
-    available: dict[str, int] = {}  # what the broker would let us sell, where nothing moved since that report
+    available: dict[str, Quantity] = {}  # what the broker would let us sell, where nothing moved since that report
     moved: dict[str, int] = {}  # symbols whose orders changed since that report was requested, and when they last did
     filled: dict[str, int] = {}  # the same for booked fills
     touched: dict[str, int] = {}  # the same for symbols in which another party traded
@@ -189,7 +190,8 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     accept_ns: int = 0  # when a person accepted the next report, 0 if not
     stood_down: bool = False  # a panic was run: nothing is sent until it fails, or the broker's report is accepted
     foreign: dict[str, Order] = {}  # foreign orders that are ignored, with their fills
-    foreign_held: dict[str, int] = {}  # foreign quantities by symbol
+    foreign_held: dict[str, Quantity] = {}  # foreign quantities by symbol
+    beside: dict[str, Quantity] | UnsetType = UNSET  # less than a share, by symbol, that no order and no line explains
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
     panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not
     owners: Owners = Owners()
@@ -206,7 +208,7 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
 
     kind: str  # of the ledger's line
     symbol: str
-    quantity: int
+    quantity: Quantity
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -219,7 +221,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     row: DecisionRow
     until_ns: int
     bounds: dict[str, Decimal] = {}
-    held: dict[str, int] | None = None
+    held: dict[str, Quantity] | None = None
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):
@@ -227,7 +229,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
 
     date: str = ""  # of the last session in which a basket was due: no other basket of it, or of an earlier one, counts
     decision: int = 0  # of the last basket that passed the gates
-    given_up: dict[str, int] = {}  # what it did not reach before its end: shares, negative where they were not sold
+    given_up: dict[str, Quantity] = {}  # what it did not reach before its end: shares, negative where not sold
     leavers: tuple[Leaver, ...] = ()
     fills: int = 0  # executions so far when the equity was last recorded
     splits: tuple[str, ...] = ()  # held symbols with a split in their history that has no ledger line yet
@@ -239,6 +241,8 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as known here
     waiting: Waiting | None = None  # the basket that a gate denies for a passing cause
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
+    fractions: bool | UnsetType = UNSET  # whether `fractions = "auto"` takes them, from the first basket on
+    indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols of which the broker takes whole shares alone
 
     @property
     def unsettled(self) -> tuple[str, ...]:
@@ -369,7 +373,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     basket: BasketState = BasketState()
     shadow: ShadowState = ShadowState()
     leaps: dict[str, Leap] = {}  # prices that are not accepted yet
-    wanted: dict[str, int] = {}  # the quantity that the desk last decided to hold of a symbol that it entered or left
+    wanted: dict[str, Quantity] = {}  # what the desk last decided to hold of a symbol that it entered or left
     doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
     ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
     worths: dict[str, Worth] | msgspec.UnsetType = msgspec.UNSET  # of held options; not encoded while there is none
@@ -381,7 +385,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
         return bool(self.book.positions) or any(order.purpose != "foreign" for order in self.orders.values())
 
 
-_ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state
+_ENCODER = msgspec.json.Encoder(enc_hook=to_json)  # dicts keep their order, which is part of the state
 
 
 def encode_state(state: State[Any]) -> bytes:

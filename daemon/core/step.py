@@ -51,6 +51,7 @@ from daemon.core.risk.guards import look_up_overdue
 from daemon.core.risk.marks import guarded, marked
 from daemon.core.state import Ask, Identity, Position, State
 from strategies.kit.contract import Answer, AnyStrategy
+from strategies.kit.quantity import from_json
 
 
 def trade_rows(draft: Draft, first_part: int) -> list[Row]:
@@ -297,7 +298,7 @@ class Core:
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:
         """Return a decoder of what `daemon.core.state.encode_state` wrote."""
         generic: Any = State  # its parameter is known only here, at run time
-        return msgspec.json.Decoder(generic[self.strategy.state_type])
+        return msgspec.json.Decoder(generic[self.strategy.state_type], dec_hook=from_json)
 
 
 def _ends_a_stop(draft: Draft, event: Any) -> bool:

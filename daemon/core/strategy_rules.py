@@ -23,7 +23,7 @@ TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
 
 
 NAMED = 5  # keys and symbols that a text names
-LATER = frozenset({"equity_per_unit"})
+LATER = frozenset({"equity_per_unit", "fractions", "order_step", "min_order_usd"})
 """Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
 
 

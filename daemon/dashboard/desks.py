@@ -28,6 +28,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, strategy_of
 from daemon.operator.fleet import distinct
 from strategies.kit.contract import Spec
+from strategies.kit.quantity import Quantity
 
 ROWS_AT_ONCE = 2000
 LOOK_S = 1.0  # longest time that one look steps before it is published; the next one goes on
@@ -52,7 +53,7 @@ class Picture(msgspec.Struct, frozen=True):
     decision: dict[str, Any] | None = None  # the newest row of `decisions`, with its outcome as it is `shown`
     lines: Lines = ()  # the newest decision, and the newest one with orders
     newest: Newest = Newest()
-    entered: dict[str, int] = {}  # of each open trade what was entered in all, by symbol
+    entered: dict[str, Quantity] = {}  # of each open trade what was entered in all, by symbol
 
     @property
     def spec(self) -> Spec | None:
@@ -99,7 +100,7 @@ class FollowedDesk:
         caught_up = follower.caught_up
         follower.close()  # between two looks the journal is not held open
         decision, newest, readable, unread = None, Newest(), False, ""
-        entered: dict[str, int] = {}
+        entered: dict[str, Quantity] = {}
         lines: Lines = ()
         same = follower.generation == former.generation
         try:

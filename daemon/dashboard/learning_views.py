@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daemon.reports.heads import DecisionHeads
+from strategies.kit.quantity import Quantity
 
 Pairs = tuple[tuple[str, float], ...]
 
@@ -141,8 +142,8 @@ class TransitionRow(msgspec.Struct, frozen=True):
     learned: str
     greedy: str
     probabilities: tuple[tuple[str, float], ...]
-    shares: int
-    next_shares: int
+    shares: Quantity
+    next_shares: Quantity
     mark: float
     next_mark: float
     fees: float

@@ -35,6 +35,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
 from daemon.journal.trades import day_begin
 from daemon.reports.words import instrument
+from strategies.kit.quantity import Quantity, from_json, of_column
 from strategies.kit.units import SECOND_NS
 
 FIRST_LOOK = 50_000  # rows
@@ -104,8 +105,8 @@ class _Payload(msgspec.Struct):
     figures: dict[str, float] = {}
 
 
-_effects = msgspec.json.Decoder(list[_Effect])
-_payload = msgspec.json.Decoder(_Payload)
+_effects = msgspec.json.Decoder(list[_Effect], dec_hook=from_json)
+_payload = msgspec.json.Decoder(_Payload, dec_hook=from_json)
 
 
 def read_on(reader: JournalReader, seen: Newest) -> Newest:
@@ -200,16 +201,16 @@ def _traded(orders: Sequence[Ordered]) -> str:
     return ", ".join(f"{verb} {count} symbol{'s' * (count != 1)}" for verb, count in many if count)
 
 
-def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, int]:
+def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, Quantity]:
     """Return what was entered in all of each position, by symbol; {} without one, or in a journal without trades."""
     opened = [held.opened_ns for held in state.book.positions.values()] if state is not None else []
     if not opened or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         return {}
     rows = reader.query(
-        "SELECT symbol, abs(entered) AS entered FROM round_trips WHERE opened_ns >= ? AND entered + left_again <> 0",
+        "SELECT symbol, entered FROM round_trips WHERE opened_ns >= ? AND entered + left_again <> 0",
         (min(opened),),
     )
-    return {row["symbol"]: row["entered"] for row in rows}
+    return {row["symbol"]: abs(of_column(row["entered"])) for row in rows}
 
 
 def alarms_of_day(newest: Newest, state: State[Any] | None) -> tuple[AlarmView, ...]:

@@ -34,6 +34,7 @@ from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
 from daemon.operator.gateway_view import gateway_view
+from strategies.kit.quantity import to_json
 
 TARGET_MOST = 2048  # bytes of path and query
 HEAD_MOST = 16 * 1024  # bytes of all headers
@@ -109,7 +110,7 @@ STATIC = Path(__file__).parent / "static"
 
 
 def json_response(value: Any) -> Response:
-    body = msgspec.json.encode(value)
+    body = msgspec.json.encode(value, enc_hook=to_json)
     return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
 
 

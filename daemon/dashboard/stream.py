@@ -21,6 +21,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.views import Now
+from strategies.kit.quantity import to_json
 
 BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
 IDLE_S = 5.0  # between two looks while no page is open
@@ -54,7 +55,7 @@ class Channel:
             self._looked = time.monotonic()
             if now is not None and (self._shown is None or _same(now) != _same(self._shown)):
                 self._shown = now
-                self.message = b"event: now\ndata: " + msgspec.json.encode(now) + b"\n\n"
+                self.message = b"event: now\ndata: " + msgspec.json.encode(now, enc_hook=to_json) + b"\n\n"
                 former, self.changed = self.changed, asyncio.Event()
                 former.set()
 

@@ -11,6 +11,7 @@ import msgspec
 from daemon.journal.trades import Totals
 from daemon.reports.heads import DecisionHeads
 from daemon.reports.performance.figures import Performance
+from strategies.kit.quantity import Quantity
 
 
 class DeskLine(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class PositionLine(msgspec.Struct, frozen=True):
     """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none, `rests` where none rests."""
 
     symbol: str
-    quantity: int
+    quantity: Quantity
     entry: float
     mark: float
     pnl_usd: float  # unrealised
@@ -48,7 +49,7 @@ class PositionLine(msgspec.Struct, frozen=True):
     target: float = 0.0
     rests: float = 0.0  # price of the stop that rests at the broker
     value_usd: float = 0.0  # at the mark
-    entered: int = 0  # in all since it was opened, 0 where that is not known
+    entered: Quantity = 0  # in all since it was opened, 0 where that is not known
     realised_usd: float = 0.0  # by what was left again, and fees
     weight: float | None = None  # of the equity, None without a positive one
 
@@ -59,8 +60,8 @@ class OpenOrder(msgspec.Struct, frozen=True):
     client_order_id: str
     symbol: str
     side: int
-    quantity: int
-    filled: int
+    quantity: Quantity
+    filled: Quantity
     limit: float  # 0: market
     status: str
     submitted: float
@@ -208,8 +209,8 @@ class TradeLine(msgspec.Struct, frozen=True):
     what: str  # in words
     symbol: str
     side: str  # long, short, call or put
-    quantity: int  # entered in all
-    held: int  # still
+    quantity: Quantity  # entered in all
+    held: Quantity  # still
     entered: float
     left: float  # 0 while open
     held_s: float
@@ -289,10 +290,10 @@ class OrderLine(msgspec.Struct, frozen=True):
     client_order_id: str
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit: float
     status: str
-    filled: int
+    filled: Quantity
     submitted: float
     fills: tuple[tuple[float, int, float, float], ...]
     resting: bool = False  # a stop that rested at the broker

@@ -45,6 +45,7 @@ from daemon.journal.rows import (
     symbols_of,
 )
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.quantity import from_json, to_json
 from strategies.registry import own
 from strategies.registry import strategy as strategy_named
 
@@ -74,10 +75,10 @@ def libraries() -> str:
 
 TOLD_BY_RUNS = ("mode", "account", "strategy", "epoch", "feed")  # parts of the identity that each start journals
 REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
-_market_encoder = msgspec.json.Encoder(order="deterministic")
-_market_decoder = msgspec.json.Decoder(PaperState)
-_share_market_decoder = msgspec.json.Decoder(SharePaperState)
-_recorded_market_decoder = msgspec.json.Decoder(RecordedState)
+_market_encoder = msgspec.json.Encoder(order="deterministic", enc_hook=to_json)
+_market_decoder = msgspec.json.Decoder(PaperState, dec_hook=from_json)
+_share_market_decoder = msgspec.json.Decoder(SharePaperState, dec_hook=from_json)
+_recorded_market_decoder = msgspec.json.Decoder(RecordedState, dec_hook=from_json)
 _one_at_a_time = threading.Lock()  # msgspec takes in a type in steps, which no other thread may meet
 
 
@@ -195,7 +196,7 @@ _BEFORE_A_RETRY = frozenset((CodeChanged.__name__, HaltRequested.__name__))
 _LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # journaled effects that matter outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
 _left_decoder: msgspec.json.Decoder[SubmitOrder | CancelOrder | WatchContracts] = msgspec.json.Decoder(
-    SubmitOrder | CancelOrder | WatchContracts
+    SubmitOrder | CancelOrder | WatchContracts, dec_hook=from_json
 )
 _parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 

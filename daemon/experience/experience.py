@@ -12,6 +12,8 @@ from math import isfinite, prod
 
 import msgspec
 
+from strategies.kit.quantity import Quantity, from_json, to_json
+
 SCHEMA = 1
 FIELDS = (b"schema", b"after", b"experience")
 ROW_DIGITS = 19  # of a row
@@ -51,8 +53,8 @@ class SymbolTransition(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     bar: Prices  # the bar that the decision saw
     next_bar: Prices  # the newest bar at what followed
-    shares: int
-    next_shares: int
+    shares: Quantity
+    next_shares: Quantity
     mark: float  # USD, the price by which the book counted it
     next_mark: float
     flow: float  # USD
@@ -100,8 +102,8 @@ class Experience(msgspec.Struct, frozen=True, gc=False):
     transfers: float  # USD that came or left between without a trade: no reward
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Experience)
+_encoder = msgspec.msgpack.Encoder(enc_hook=to_json)
+_decoder = msgspec.msgpack.Decoder(Experience, dec_hook=from_json)
 
 
 def to_entry(experience: Experience, after: int) -> dict[bytes, bytes]:

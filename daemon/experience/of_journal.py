@@ -18,6 +18,7 @@ from daemon.core.state import ZERO, Book, State
 from daemon.core.step import Step
 from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
 from strategies.kit.contract import Bar, Observation, Spec
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import SECOND_NS
 
 UNANSWERED = frozenset(("failed", "expired"))  # outcomes of a question without an answer: the desk holds
@@ -180,7 +181,7 @@ def _marks(state: State[Any]) -> dict[str, float]:
     return {symbol: float(price) for symbol, price in state.marks.items()}
 
 
-def _shares(book: Book, symbol: str) -> int:
+def _shares(book: Book, symbol: str) -> Quantity:
     position = book.positions.get(symbol)
     return 0 if position is None else position.quantity
 

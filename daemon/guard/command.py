@@ -50,6 +50,7 @@ from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, 
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
+from strategies.kit.quantity import from_json, to_json
 from strategies.kit.units import SECOND_NS
 
 TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
@@ -279,11 +280,14 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory: Memory = typed(msgspec.json.Decoder(Memory).decode, self._file.read_bytes())
+            memory: Memory = typed(msgspec.json.Decoder(Memory, dec_hook=from_json).decode, self._file.read_bytes())
         except (OSError, Unreadable):
             return Memory()
         beat = memory.beat
-        if beat is not None and genuine(msgspec.json.encode(beat), Heartbeat, self._desk, self._key) is None:
+        if (
+            beat is not None
+            and genuine(msgspec.json.encode(beat, enc_hook=to_json), Heartbeat, self._desk, self._key) is None
+        ):
             return Memory(fenced=memory.fenced)
         return memory
 
@@ -296,7 +300,7 @@ class Guard:
                 return
         self._kept, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
         with contextlib.suppress(OSError):  # it goes on without
-            write_whole(self._file, msgspec.json.encode(self._kept), 0o600)
+            write_whole(self._file, msgspec.json.encode(self._kept, enc_hook=to_json), 0o600)
 
 
 def _content(beat: Heartbeat | None) -> object:

@@ -19,6 +19,7 @@ from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import ENDED
 from daemon.operator.heartbeat import FRESH_S, Heartbeat
+from strategies.kit.quantity import Quantity, exact
 from strategies.kit.units import SECOND_NS
 
 STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that may have been said
@@ -392,7 +393,7 @@ class Watch:
         within_s = REFUSED_S if symbol in self._refused else TAKEN_S
         return sum(now_s - at_s < within_s for at_s in self._rested[symbol]) < STOPS_MAX
 
-    def _uncovered(self, look: AccountLook) -> dict[str, int]:
+    def _uncovered(self, look: AccountLook) -> dict[str, Quantity]:
         """Return what the desk holds of each symbol, and no order sells."""
         bare, shared, beat = dict(self._held(look)), self._is_shared(look), self.beat
         assert beat is not None
@@ -405,16 +406,16 @@ class Watch:
                 bare[position.symbol] = min(bare[position.symbol], int(position.available))
         return bare
 
-    def _held(self, look: AccountLook) -> Mapping[str, int]:
+    def _held(self, look: AccountLook) -> Mapping[str, Quantity]:
         """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since."""
         beat = self.beat
         assert beat is not None
-        held: dict[str, int] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
+        held: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
         for order in look.orders:
             name, known = order.client_order_id, beat.orders.get(order.client_order_id)
             ours = name.startswith((beat.names, f"{self._rules.prefix}-"))
             if known is not None or (ours and order.submitted_ns > beat.time_ns):
-                held[order.symbol] += order.side * (int(order.filled) - (known or 0))
+                held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
         return held
 
     def _exposure(self, look: AccountLook | None) -> str:
@@ -454,7 +455,7 @@ def _shown(positions: Iterable[BrokerPosition]) -> str:
     return ", ".join(f"{position.quantity} {position.symbol}" for position in positions)
 
 
-def _stop(name: str, symbol: str, quantity: int, price: Decimal, limit: Decimal | None) -> SubmitOrder:
+def _stop(name: str, symbol: str, quantity: Quantity, price: Decimal, limit: Decimal | None) -> SubmitOrder:
     return SubmitOrder(
         client_order_id=name,
         symbol=symbol,

@@ -22,18 +22,21 @@ from daemon.host.passing import busy
 from daemon.journal.moves_of_fills import has_moves, moves_of_fills
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
 from daemon.journal.rows import CommitBatch, Entry, WriteFailed
-from daemon.journal.trade import VIEW, renew_view
+from daemon.journal.trade import NAME, VIEW, renew_view
+from strategies.kit.quantity import Part, Quantity
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
 SWITCH_S = 1.0  # how long a change of the journal mode waits for readers
-_SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
+_SQL_TYPES = {int: " INTEGER", str: " TEXT", float: " REAL", bytes: " BLOB", Quantity: ""}
+"""A quantity has no type: SQLite would turn the text of a fraction into a REAL where it expects a number."""
 
 
 class _Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     create: str
+    counts: bool = False  # whether it has quantities
     merge: str = ""  # what happens to a row whose key is there, "" where the new one replaces it
 
     def insert(self, rows: int) -> str:
@@ -46,17 +49,17 @@ class _Table(NamedTuple):
 def _row_table(row_type: type[Row]) -> _Table:
     columns, lines = [], []
     for field in msgspec.structs.fields(row_type):
-        declared = str(field.type if isinstance(field.type, type) else field.type.__args__[0])
-        name = declared.removeprefix("<class '").removesuffix("'>")
+        declared = field.type if isinstance(field.type, type) else field.type.__args__[0]
         optional = "" if not isinstance(field.type, type) else " NOT NULL"
         columns.append(field.name)
-        lines.append(f"{field.name} {_SQL_TYPES[name]}{optional}")
+        lines.append(f"{field.name}{_SQL_TYPES[declared]}{optional}")
     key = ", ".join(columns[: row_type.KEY])
     rowid = "" if row_type.KEY == 1 and " INTEGER " in lines[0] else " WITHOUT ROWID"
     create = f"CREATE TABLE {row_type.TABLE} ({', '.join(lines)}, PRIMARY KEY ({key})){rowid}"
     merged = ", ".join(f"{column} = {how}" for column, how in getattr(row_type, "MERGED", {}).items())
     merge = f" ON CONFLICT ({key}) DO UPDATE SET {merged}" if merged else ""
-    return _Table(row_type.TABLE, tuple(columns), create, merge)
+    counts = any(field.type is Quantity for field in msgspec.structs.fields(row_type))
+    return _Table(row_type.TABLE, tuple(columns), create, counts, merge)
 
 
 _EVENTS = _Table(
@@ -77,13 +80,13 @@ _SCHEMA = (
     ),
     *(table.create for table in READ_MODELS.values()),
     "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
-    "CREATE INDEX orders_by_work ON orders (work)",
 )
 INDEXED = ("RunStarted", "ModelVerified", "ModelPromoted", "SessionEnded")  # kinds that are queried by name
 _INDEXES = (  # older journals get them with their first commit
     f"CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind) WHERE {' OR '.join(f'kind = {k!r}' for k in INDEXED)}",
     "CREATE INDEX IF NOT EXISTS events_unchained ON events (kind) WHERE seq IS NULL",
     "CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (time_ns)",
+    "CREATE INDEX IF NOT EXISTS orders_by_work ON orders (work)",
     "CREATE INDEX IF NOT EXISTS orders_by_time ON orders (submitted_ns)",
     "CREATE INDEX IF NOT EXISTS orders_by_change ON orders (updated_ns)",
     "CREATE INDEX IF NOT EXISTS orders_by_symbol ON orders (symbol)",
@@ -98,6 +101,7 @@ _OLD_SNAPSHOTS = (  # a rotated file keeps its first one: verify starts there
     "AND NOT (event_id = (SELECT min(id) FROM events) AND EXISTS (SELECT 1 FROM meta WHERE key = 'base'))"
 )
 _CHUNKS = (1024, 256, 64, 16, 4, 1)
+sqlite3.register_adapter(Part, str)
 
 
 class Journal:
@@ -177,6 +181,7 @@ class Journal:
         fills_alone = not has_moves(self._db)
         for table in READ_MODELS.values():
             self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
+        self._renew_tables()
         if fills_alone:
             for name, rows in grouped(moves_of_fills(self.reader())).items():
                 self._insert(READ_MODELS[name], rows)
@@ -184,6 +189,22 @@ class Journal:
         for index in _INDEXES:
             self._db.execute(index)
         self._begun = self._switch("WAL")
+
+    def _renew_tables(self) -> None:
+        """Take the type from the columns of quantities that a former release made whole numbers."""
+        made = dict(self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+        former = [table for table in READ_MODELS.values() if table.counts and made[table.name] != table.create]
+        if not former:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(f"DROP VIEW IF EXISTS {NAME}")
+        for table in former:
+            columns = ", ".join(table.columns)
+            self._db.execute(table.create.replace(table.name, f"new_{table.name}", 1))
+            self._db.execute(f"INSERT INTO new_{table.name} ({columns}) SELECT {columns} FROM {table.name}")
+            self._db.execute(f"DROP TABLE {table.name}")
+            self._db.execute(f"ALTER TABLE new_{table.name} RENAME TO {table.name}")
+        self._db.execute("COMMIT")
 
     def _switch(self, mode: str) -> bool:
         """Change the journal mode, which needs exclusive access; False after SWITCH_S."""

@@ -31,6 +31,7 @@ from daemon.journal.trades import (
     read_trades,
     with_trades,
 )
+from strategies.kit.quantity import Quantity
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class AccountAt(msgspec.Struct, frozen=True, kw_only=True):
     cash_usd: Decimal | None = None
     realized_usd: Decimal | None = None
     marked_ns: int | None = None
-    positions: dict[str, int] = {}
+    positions: dict[str, Quantity] = {}
 
 
 def open(path: Path | str) -> OpenJournal:  # noqa: A001 - `journal.open`, as `gzip.open`

@@ -15,7 +15,7 @@ import msgspec
 
 from daemon.core.orders import TERMINAL
 from daemon.journal.reader import JournalReader
-from strategies.kit.contract import Leg
+from strategies.kit.quantity import Quantity, from_json
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
@@ -23,7 +23,16 @@ SHOWN = ("hold", "ordered", NO_CHANGE, "exit", "denied", "expired", "failed")
 ACTED = ("ordered", "exit")
 NO_STOP = "coalesce(action, '') <> 'resting_stop'"
 """Of `decisions`: a stop that rests has a number too, fifty a day of a desk of fifty shares; it is an order."""
-_basket = msgspec.json.Decoder(tuple[Leg, ...])
+
+
+class _Leg(msgspec.Struct, frozen=True):
+    """A leg as a decision's row has it."""
+
+    symbol: str
+    goal: Quantity
+
+
+_basket = msgspec.json.Decoder(tuple[_Leg, ...], dec_hook=from_json)
 
 
 def shown_outcome(under_way: Iterable[int] = ()) -> str:
@@ -63,8 +72,8 @@ class Ordered(NamedTuple):
 
     symbol: str
     side: int
-    wanted: int  # shares or contracts
-    filled: int
+    wanted: Quantity  # shares or contracts
+    filled: Quantity
     works: bool  # one of them still works at the broker
 
 
@@ -164,7 +173,7 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
     return f"it wanted to buy {buys:,} symbol{'s' * (buys != 1)} with ${float(cash[0]['cash_usd']):,.2f} of cash"
 
 
-def _legs(target: str | None) -> tuple[Leg, ...]:
+def _legs(target: str | None) -> tuple[_Leg, ...]:
     """Return the legs of a basket; none of another target."""
     try:
         return _basket.decode(target or "[]")

@@ -13,6 +13,7 @@ import msgspec
 from daemon.host.own_files import refuse_links
 from daemon.host.passing import busy, may_pass
 from daemon.journal.rows import STRATEGY_FROM, Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
+from strategies.kit.quantity import Quantity, of_column, to_column
 from strategies.registry import remember
 
 SCHEMA_VERSION = 1
@@ -163,6 +164,28 @@ def _damaged_too(text: bytes) -> str:
     return text.decode(errors="surrogateescape")
 
 
+class _ExactSum:
+    """The sum of a column of quantities, each times a whole number where one is given: `exact_sum(quantity, side)`."""
+
+    def __init__(self) -> None:
+        self._sum: Quantity = 0
+
+    def step(self, quantity: Any, times: int = 1) -> None:
+        self._sum += of_column(quantity) * times
+
+    def finalize(self) -> Any:
+        return to_column(self._sum)
+
+
+def with_quantities(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Let SQL add quantities: `exact_plus` of two, `exact_sum` of a column. SQLite's own sum of texts is a REAL."""
+    db.create_function(
+        "exact_plus", 2, lambda one, other: to_column(of_column(one) + of_column(other)), deterministic=True
+    )
+    db.create_aggregate("exact_sum", -1, _ExactSum)
+    return db
+
+
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
     if not path.exists():
@@ -174,6 +197,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     try:
         uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
+        with_quantities(db)
         db.text_factory = _damaged_too
         db.execute("PRAGMA busy_timeout = 5000")
         if read_only:

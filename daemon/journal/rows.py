@@ -17,6 +17,7 @@ from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
 from daemon.core.records import Row
 from daemon.host.passing import MayPass
 from strategies.kit.contract import AnyStrategy, Observation, Spec
+from strategies.kit.quantity import from_json, to_json
 from strategies.registry import configured, own
 from strategies.registry import strategy as strategy_named
 
@@ -150,13 +151,13 @@ class CommitBatch:
 def _observation_digest(value: Any) -> Any:
     if isinstance(value, Observation):
         return hashlib.sha256(value.data + value.hidden).hexdigest()[:16]
-    raise TypeError(f"{type(value).__name__} cannot be journaled")
+    return to_json(value)
 
 
 _STARTUP = frozenset(STARTUP_EVENTS)
-_event_encoder = msgspec.json.Encoder()
+_event_encoder = msgspec.json.Encoder(enc_hook=to_json)
 _effect_encoder = msgspec.json.Encoder(enc_hook=_observation_digest)
-_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(AnyEvent)
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(AnyEvent, dec_hook=from_json)
 
 
 def encode_event(event: Event) -> str:

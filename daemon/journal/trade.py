@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.instruments.option_market import parse_occ
+from strategies.kit.quantity import Quantity, of_column
 
 NAME = "trades"
 USD, USD_PER_SHARE, PERCENT, RATIO, SECONDS, TIME, NUMBER, TEXT = (
@@ -88,8 +89,19 @@ class Trade:
     contract: str = column(TEXT, "OCC symbol of an option", of=_contract)
     right: str = column(TEXT, "call or put", of=_right)
     side: str = column(TEXT, "long or short", "iif(t.entered < 0, 'short', 'long')")
-    quantity: int = column(NUMBER, "entered in all", "abs(t.entered)")
-    held: int = column(NUMBER, "still held, 0 when closed", "t.entered + t.left_again")
+    quantity: Quantity = column(
+        NUMBER,
+        "entered in all; a fraction of shares is text, its exact decimals",
+        "iif(typeof(t.entered) = 'text', ltrim(t.entered, '-'), abs(t.entered))",
+        of=lambda row: of_column(row["quantity"]),
+    )
+    held: Quantity = column(
+        NUMBER,
+        "still held, 0 when closed; in the view a fraction is rounded to nine decimals",
+        "iif(typeof(t.entered) = 'integer' AND typeof(t.left_again) = 'integer', t.entered + t.left_again, "
+        "round(t.entered + t.left_again, 9))",
+        of=lambda row: of_column(row["all_entered"]) + of_column(row["all_left"]),
+    )
     entered_ns: int = column(TIME, "first fill", "t.opened_ns", name="entered_utc")
     left_ns: int | None = column(
         TIME, "last fill; none while it is open", f"iif({_FLAT}, t.left_ns, NULL)", name="left_utc"
@@ -149,7 +161,12 @@ COLUMNS = _declared()
 """Field of `Trade` -> its declaration."""
 LISTED = {declared.name: (name, declared) for name, declared in COLUMNS.items() if declared.name}
 """Column of CSV and JSON -> the field of `Trade` and its declaration."""
-_KEPT = ("t.multiplier", "abs(t.left_usd) AS left_usd")  # of the view alone
+_KEPT = (  # of the view alone
+    "t.multiplier",
+    "abs(t.left_usd) AS left_usd",
+    "t.entered AS all_entered",
+    "t.left_again AS all_left",
+)
 SELECT = f"""SELECT {", ".join((*(f"{c.sql} AS {name}" for name, c in COLUMNS.items() if c.sql), *_KEPT))}
 FROM round_trips AS t LEFT JOIN decisions AS d ON d.decision = t.entry_decision
 LEFT JOIN decisions AS e ON e.decision = t.exit_decision"""
@@ -168,6 +185,7 @@ def table() -> str:
         listed, viewed = (f"`{text}`" if text else "" for text in (c.name, name if c.sql else ""))
         lines.append(f"| {listed} | {viewed} | {c.unit} | {c.meaning} |")
     lines.append("| | `multiplier`, `left_usd` | | shares a contract; USD of what was left again |")
+    lines.append("| | `all_entered`, `all_left` | | what was entered and left, signed and exact |")
     return "\n".join(lines)
 
 

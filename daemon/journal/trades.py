@@ -16,7 +16,7 @@ import msgspec
 from daemon.core.session import NEW_YORK
 from daemon.journal.journal import READ_MODELS, grouped
 from daemon.journal.moves_of_fills import moves_of_fills
-from daemon.journal.reader import JournalReader
+from daemon.journal.reader import JournalReader, with_quantities
 from daemon.journal.trade import SELECT, Trade, trade_of
 from strategies.kit.units import SECOND_NS
 
@@ -133,7 +133,7 @@ def with_trades(reader: JournalReader) -> Iterator[Any]:
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         yield reader.query
         return
-    with closing(sqlite3.connect(":memory:")) as db:
+    with closing(with_quantities(sqlite3.connect(":memory:"))) as db:
         db.row_factory = sqlite3.Row
         for name in ("moves", "round_trips", "decisions"):
             db.execute(READ_MODELS[name].create)

@@ -24,6 +24,7 @@ from daemon.core.state import State
 from daemon.host.safe_decode import typed
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
+from strategies.kit.quantity import Quantity, from_json, to_json
 
 BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
 FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
@@ -32,8 +33,8 @@ FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an old
 class Held(msgspec.Struct, frozen=True, array_like=True):
     """A position: the desk's quantity, that of others, and the stop that a guard may rest, in USD; None: none."""
 
-    quantity: int
-    others: int
+    quantity: Quantity
+    others: Quantity
     stop: Decimal | None
     limit: Decimal | None
 
@@ -61,7 +62,7 @@ class Heartbeat(_Signed, frozen=True, kw_only=True):
     names: str
     leaving: bool
     holds: dict[str, Held]
-    orders: dict[str, int]
+    orders: dict[str, Quantity]
 
 
 class GuardBeat(_Signed, frozen=True, kw_only=True):
@@ -123,11 +124,13 @@ def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | Non
 
 
 def _content(beat: Heartbeat | GuardBeat) -> bytes:
-    return msgspec.json.encode(replace(beat, mac=""))
+    return msgspec.json.encode(replace(beat, mac=""), enc_hook=to_json)
 
 
 # made before there are threads: see `prepare_types`
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in (Heartbeat, GuardBeat)}
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind, dec_hook=from_json) for kind in (Heartbeat, GuardBeat)
+}
 _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
 
@@ -136,7 +139,7 @@ _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
 def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
     """Write the message into the folder, whole. Raises OSError."""
-    write_whole(folder / f"{beat.desk}.{beat.schema}.json", msgspec.json.encode(beat))
+    write_whole(folder / f"{beat.desk}.{beat.schema}.json", msgspec.json.encode(beat, enc_hook=to_json))
 
 
 def taken(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:

@@ -24,6 +24,7 @@ from daemon.core.paper.state import RecordedState
 from daemon.core.risk.claim import fall, volatility
 from daemon.core.risk.guards import loss_to_reset
 from daemon.core.state import ClaimState, LadderState, Pause, Position, State
+from strategies.kit.quantity import Quantity
 
 NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
@@ -33,7 +34,7 @@ class Holding(msgspec.Struct, frozen=True):
     """A position: contracts or shares of `symbol`, what was paid for what is held, and the last known mark."""
 
     symbol: str
-    quantity: int
+    quantity: Quantity
     cost_usd: str
     mark_usd: str  # a share; "" where none is known
     price_usd: str = ""  # average paid a share
@@ -49,7 +50,7 @@ class WorkingOrder(msgspec.Struct, frozen=True):
     client_order_id: str
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_usd: str
     status: str
     stop_usd: str = ""
@@ -273,7 +274,7 @@ class DeskStatus:
         "the orders that work at the broker",
         default=(),
     )
-    given_up: dict[str, int] = stated(
+    given_up: dict[str, Quantity] = stated(
         lambda state: dict(state.basket.given_up),
         "of the newest basket: symbol to shares that were given up",
         default={},

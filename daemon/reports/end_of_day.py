@@ -28,6 +28,7 @@ from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import REPORT_SPAN_NS, Day, first_id
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity, to_json
 
 PAGE_FAILURES = (
     ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
@@ -73,7 +74,7 @@ class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
     halt: str  # that holds at the end, "" for none
     bars_missing: int
     bars_rejected: int
-    held: dict[str, int]  # symbol to contracts or shares
+    held: dict[str, Quantity]  # symbol to contracts or shares
     held_exactly_known: bool
     trades: tuple[dict[str, Cell], ...]
     trade_sums: Totals
@@ -234,4 +235,4 @@ def _page(journal: Path, session: Session) -> tuple[Day | None, str, str]:
 
 
 def _write_json(path: Path, report: DayReport) -> None:
-    whole_text(path, json.dumps(msgspec.to_builtins(report), indent=1) + "\n")
+    whole_text(path, json.dumps(msgspec.to_builtins(report, enc_hook=to_json), indent=1) + "\n")

@@ -9,6 +9,8 @@ from decimal import Decimal
 
 import msgspec
 
+from strategies.kit.quantity import Quantity
+
 ZERO, BP = Decimal(0), Decimal(10_000)
 QUOTE, PRINT, CLOSE = "quote", "print", "close"
 
@@ -45,13 +47,13 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     side: int  # +1 buy, -1 sell
     auction: bool
-    quantity: int
+    quantity: Quantity
     multiplier: int  # 100 for options
     limit: Decimal | None  # None: market
     arrival: Arrival | None
     status: str
     reason: str  # why it was rejected
-    filled: int
+    filled: Quantity
     cost: Decimal
     fees: Decimal
     corrections: int
@@ -130,7 +132,7 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     orders: int
     wanted: int
-    filled: int
+    filled: Quantity
     multiplier: int
     decision: Arrival | None  # what the symbol was worth when the policy answered; of a rule, when it sent first
     end: Arrival | None  # when its last order ended, or now where one works

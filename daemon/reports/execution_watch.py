@@ -40,6 +40,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import BROKER_STATUS, LIFE, SUBMITTED, TERMINAL
 from daemon.reports.execution_quality import CLOSE, PRINT, QUOTE, ZERO, Arrival, OrderQuality, Quality, WorkQuality
 from strategies.kit.contract import Bar
+from strategies.kit.quantity import Quantity, exact
 
 _WORDS: dict[type[Event], str] = {
     OrderAccepted: "accepted",
@@ -64,13 +65,13 @@ class _Sent:
     symbol: str
     side: int
     auction: bool
-    quantity: int
+    quantity: Quantity
     limit: Decimal | None
     arrival: Arrival | None
     submitted_ns: int
     status: str = SUBMITTED
     reason: str = ""
-    filled: int = 0
+    filled: Quantity = 0
     cost: Decimal = ZERO
     fees: Decimal = ZERO
     correction: int = 0
@@ -235,7 +236,7 @@ class Watch:
 
     def _found(self, report: BrokerOrder, time_ns: int) -> None:
         """The broker's own word on an order: its totals where they go beyond ours, and its status."""
-        sent, filled = self._sent.get(report.client_order_id), int(report.filled)
+        sent, filled = self._sent.get(report.client_order_id), exact(report.filled)
         if sent is None or (report.symbol, report.side) != (sent.symbol, sent.side) or report.quantity != sent.quantity:
             return
         if report.average_price is not None:
@@ -251,7 +252,7 @@ class Watch:
                 sent.canceled_ns = sent.canceled_ns or time_ns
             self._advance(sent, word, time_ns)
 
-    def _set(self, sent: _Sent, correction: int, filled: int, cost: Decimal, fees: Decimal, time_ns: int) -> None:
+    def _set(self, sent: _Sent, correction: int, filled: Quantity, cost: Decimal, fees: Decimal, time_ns: int) -> None:
         sent.correction, sent.filled, sent.cost, sent.fees = correction, filled, cost, fees
         self._advance(sent, "filled" if filled == sent.quantity else "partial", time_ns)
 

@@ -5,7 +5,7 @@ Exact where a snapshot followed the last fill, else the sum of what the desk's o
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -17,6 +17,7 @@ from daemon.journal.rows import Entry
 from daemon.reports.execution_quality import Arrival, Quality
 from daemon.reports.record import WARM_NS, Held, Notice, first_id
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity, from_json, of_column
 
 
 def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]:
@@ -70,12 +71,12 @@ def holdings(
         "SELECT state FROM snapshots WHERE event_id BETWEEN ? AND ? ORDER BY event_id DESC LIMIT 1",
         span,
     )
-    state = msgspec.json.decode(newest[0]["state"], type=_Known) if newest else None
+    state = msgspec.json.decode(newest[0]["state"], type=_Known, dec_hook=from_json) if newest else None
     if state is not None:
-        after = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+        after: dict[str, Quantity] = {symbol: position.quantity for symbol, position in state.book.positions.items()}
     else:
         after = _filled(reader, until_ns, session.date)
-    traded: Counter[str] = Counter()
+    traded: dict[str, Quantity] = defaultdict(int)
     for order in quality.orders:
         traded[order.symbol] += order.side * order.filled
     expired = {symbol for symbol in traded if (contract := parse_occ(symbol)) and contract.expiry <= session.date}
@@ -95,7 +96,7 @@ def holdings(
     return held, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, state is not None
 
 
-def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, int]:
+def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, Quantity]:
     """What all orders up to then filled, by symbol, without expired contracts.
 
     With an `underlying` its shares and contracts alone, those that expire on `date` among them: expired ones, which
@@ -106,11 +107,14 @@ def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "
         alive = f"{underlying}{date[2:].replace('-', '')}"  # a contract's symbol goes on with its expiry
         where += " AND (symbol = ? OR symbol BETWEEN ? AND ?)"
         values += [underlying, alive, f"{underlying}:"]
-    rows = reader.query(f"SELECT symbol, sum(side * filled) AS n FROM orders WHERE {where} GROUP BY symbol", values)
+    rows = reader.query(
+        f"SELECT symbol, exact_sum(filled, side) AS n FROM orders WHERE {where} GROUP BY symbol", values
+    )
     terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
     gone = {
         symbol
         for symbol, contract in terms.items()
         if contract and (contract.expiry < date or (contract.expiry == date and not underlying))
     }
-    return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}
+    held = {row["symbol"]: of_column(row["n"]) for row in rows if row["symbol"] not in gone}
+    return {symbol: quantity for symbol, quantity in held.items() if quantity}

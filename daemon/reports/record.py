@@ -22,6 +22,7 @@ from daemon.journal.rows import JournalError, decode_event, strategy_of
 from daemon.journal.trades import TradeList, day_begin
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
+from strategies.kit.quantity import Quantity, from_json
 from strategies.kit.units import SECOND_NS
 
 REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: what its orders became still belongs to the session
@@ -60,7 +61,7 @@ class Held(msgspec.Struct, frozen=True):
 
     symbol: str
     before: int
-    quantity: int
+    quantity: Quantity
     price_before: Decimal | None  # USD a share when the first decision was made
     price: Decimal | None  # the last one that is known
 
@@ -201,4 +202,4 @@ class _NamedEffect(msgspec.Struct):
     name: str = ""
 
 
-_effects = msgspec.json.Decoder(list[_NamedEffect])
+_effects = msgspec.json.Decoder(list[_NamedEffect], dec_hook=from_json)

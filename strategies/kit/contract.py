@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from strategies.kit.quantity import Part
 from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
@@ -286,10 +287,10 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     """
 
     symbol: str
-    goal: Any  # int or float
+    goal: Any  # int or float; exact where the desk has counted it
 
     def __post_init__(self) -> None:
-        if type(self.goal) is not int:
+        if type(self.goal) is not int and type(self.goal) is not Part:
             _made_plain(self, "goal", fraction=True)
 
 

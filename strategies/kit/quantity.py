@@ -7,6 +7,7 @@ plain `Decimal`. Invariant: equal quantities have equal text, in the journal, it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_DOWN, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ class Part(Decimal):
     __repr__ = __str__
 
     def __format__(self, spec: str, /) -> str:  # type: ignore[override]
-        """Format as a `Decimal`, but never with an exponent unless one is asked for."""
+        """Format as a `Decimal`, but with no exponent unless one is asked for; `d`, as of a whole number, is plain."""
+        spec = spec.removesuffix("d")
         return Decimal.__format__(self, spec if spec[-1:].isalpha() or spec[-1:] == "%" else f"{spec}f")
 
     def __add__(self, other: Any, /) -> Any:
@@ -53,7 +55,7 @@ class Part(Decimal):
     def __pos__(self) -> Part:
         return self
 
-    def __abs__(self) -> Part:
+    def __abs__(self) -> Any:
         return Part(Decimal.__abs__(self))
 
     def __reduce__(self) -> Any:
@@ -127,9 +129,35 @@ def shares_of(steps: int, per_share: int) -> int | float:
     return steps / per_share if rest else whole
 
 
+def total(quantities: Iterable[Quantity]) -> Quantity:
+    """Return the sum."""
+    result: Quantity = 0
+    for quantity in quantities:
+        result += quantity
+    return result
+
+
 def whole_of(value: Quantity) -> int:
     """Return the whole part, towards 0."""
     return int(value)
+
+
+def of_column(value: Any) -> Quantity:
+    """Return the quantity that a column of a table holds: a whole number, or the text of a fraction.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    if type(value) is int:
+        return value
+    if type(value) is str:
+        return exact(value)
+    raise ValueError(f"quantity is {value!r}: expected a whole number or the text of a fraction")
+
+
+def to_column(value: Quantity) -> int | str:
+    """Return what a column of a table holds for a quantity: its text where it is a fraction."""
+    return str(value) if type(value) is Part else int(value)
 
 
 def to_json(value: Any) -> Any:

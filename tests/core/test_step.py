@@ -24,6 +24,7 @@ from daemon.core.records import EquityRow
 from daemon.core.state import State, digest, encode_state
 from daemon.core.step import Core, Step
 from strategies.kit.contract import Bar
+from strategies.kit.quantity import whole_of
 from tests.support.core.daily_desk import Shelf
 from tests.support.core.desk import (
     BUY_CALL,
@@ -537,7 +538,7 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             return ev.PolicyFailed(now, ask.decision if ask else a, "x")
         case "fill" | "correct" if order is not None:
             price, correction = Decimal(150 + a) / 100, order.correction + (kind == "correct")
-            cumulative = min(1 + b % order.quantity + (b > 50) * 3, order.quantity)
+            cumulative = min(1 + b % whole_of(order.quantity) + (b > 50) * 3, order.quantity)
             cost, fees = order.cost + price * (cumulative - order.filled), order.fees + Decimal("0.07")
             return ev.OrderFilled(
                 now, name, order.symbol, order.side, price, now, cumulative, cost, fees, 1, correction

@@ -21,6 +21,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch
 from daemon.journal.trade import Trade
 from daemon.journal.trades import TradeList, Wanted, day_begin, day_end, read_trades, trades_of_decision
+from strategies.kit.quantity import whole_of
 from tests.support.core.account import Account, agreed, line
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.desk import (
@@ -176,7 +177,7 @@ def test_an_option_that_expires_worthless_is_left_by_expiry_at_nothing(tmp_path:
 def test_an_exercise_ends_the_option_and_its_shares_are_a_trade_at_the_strike(tmp_path: Path) -> None:
     d = desk(Trading(broker=Broker(exercised_shares="hold")), cash="1000000")
     d.holds()
-    count = d.held[CALL]
+    count = whole_of(d.held[CALL])
     d.put(ev.ContractExpired(d.at(390), CALL, count, "SPY", 100 * count, Decimal(500)))
     option, shares = trades_of(d, tmp_path)
     assert (option.why_left, option.pnl_usd) == ("exercise", -200.0 * count)

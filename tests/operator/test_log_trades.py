@@ -14,6 +14,7 @@ from daemon.core import events as ev
 from daemon.core.limits import Sizing, Trading
 from daemon.core.records import DecisionRow
 from daemon.operator.log import Log
+from strategies.kit.quantity import Quantity
 from tests.support.core.desk import CALL, EXIT, TRIM_50, Desk, desk, sent
 
 
@@ -31,7 +32,7 @@ def a_log() -> dict[str, Any]:
     return {"stream": stream, "log": Log("debug", "json", stream)}
 
 
-def fill(d: Desk, order: str, quantity: int, price: str, fees: str) -> ev.OrderFilled:
+def fill(d: Desk, order: str, quantity: Quantity, price: str, fees: str) -> ev.OrderFilled:
     now, paid = d.state.now_ns, Decimal(price)
     return ev.OrderFilled(now, order, CALL, -1, paid, now, quantity, paid * quantity, Decimal(fees), quantity)
 

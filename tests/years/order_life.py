@@ -47,6 +47,7 @@ from daemon.core.limits import Broker, Execution, Risk, Sizing, Trading
 from daemon.core.orders import Order
 from daemon.core.state import State
 from daemon.core.step import Core, Step
+from strategies.kit.quantity import whole_of
 from tests.support.core.desk import BUY_CALL, CALL, MINUTE, SECOND, Desk, adds_up, moves_add_up, quote, sent
 
 START_CASH = Decimal(10_000)
@@ -515,7 +516,9 @@ class Life:
             check(world.faulty, f"{short(name)} sells {quantity}, and the broker has {free} free")
             return self._left(world, post, stray) if stray else self.refused(world, post, "insufficient qty available")
         chosen = self.choosing(world)
-        own = Own(name, post.symbol, post.side, quantity, post.limit_price, post.intent, "new", world.now, chosen)
+        own = Own(
+            name, post.symbol, post.side, whole_of(quantity), post.limit_price, post.intent, "new", world.now, chosen
+        )
         world = self._left(world, post, stray)
         world = world._replace(orders=(*world.orders, own), stream=(*world.stream, (_accepted(own),)))
         self.bought(world)

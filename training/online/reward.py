@@ -26,17 +26,17 @@ def fees(holding: SymbolTransition) -> float:
 
 def turnover(holding: SymbolTransition) -> float:
     """The value that changed hands in USD, negative."""
-    return -abs(holding.next_shares - holding.shares) * holding.mark
+    return -abs(float(holding.next_shares - holding.shares)) * holding.mark
 
 
 def inventory(holding: SymbolTransition) -> float:
     """The value that is held in USD, negative."""
-    return -abs(holding.next_shares) * holding.next_mark
+    return -abs(float(holding.next_shares)) * holding.next_mark
 
 
 def adverse(holding: SymbolTransition) -> float:
     """How far the newest bar went below the mark, in USD on the shares that are held, negative."""
-    return -max(0.0, holding.mark - holding.next_bar.low) * max(0, holding.next_shares)
+    return -max(0.0, holding.mark - holding.next_bar.low) * max(0.0, float(holding.next_shares))
 
 
 TERMS: Mapping[str, Callable[[SymbolTransition], float]] = {

@@ -21,6 +21,7 @@ from daemon.engine.state_dir import parts_of, where_before
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import base_of
+from strategies.kit.quantity import to_json
 
 NAMES = ("client_order_id", "order_id")
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         for row in rows:
             line = EventLine(row["seq"], json.loads(row["payload"]), json.loads(row["effects"]))
-            sys.stdout.write(json.dumps(msgspec.to_builtins(line)) + "\n")
+            sys.stdout.write(json.dumps(msgspec.to_builtins(line, enc_hook=to_json)) + "\n")
         return 0
     table = Table("seq", "New York time", "event", "what", "effects")
     for row in rows:

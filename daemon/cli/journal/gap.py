@@ -24,6 +24,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.reports.gap.gap import REASONS, Gap, GapSummary, read_gap, summary_of
 from daemon.reports.words import instrument, money, number, price
+from strategies.kit.quantity import to_json
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     summary = summary_of(gaps)
     if options.json:
         result = gaps[0] if options.days is None else summary
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(result, enc_hook=to_json).decode() + "\n")
         return 0
     if options.days is None:
         _show(gaps[0], console)

@@ -28,6 +28,7 @@ from daemon.reports.performance.words import (
     verdict,
 )
 from daemon.tapes.files import TapeError
+from strategies.kit.quantity import to_json
 
 DRAWDOWNS = 5
 COMPARED = ("compared", "return", "drawdown", "Sharpe")
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark, options.names)
     _check(sheet, benchmark)
     if options.json:
-        sys.stdout.write(msgspec.json.encode(sheet).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(sheet, enc_hook=to_json).decode() + "\n")
     else:
         _show(sheet, console)
     if options.html is not None:

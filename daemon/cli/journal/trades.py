@@ -33,6 +33,7 @@ from daemon.reports.trade_tables import (
     what,
     why,
 )
+from strategies.kit.quantity import to_json
 
 SHOWN = 20  # on a terminal
 HEADINGS = ("entered (New York)", "held", "what", "entry", "exit", "P&L USD", "%", "worst", "best", "why", "decisions")
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     with closing(JournalReader(options.state_dir / FILE)) as reader:
         trades = read_trades(reader, filters)
     if options.json:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(trades_shown(trades))) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(trades_shown(trades), enc_hook=to_json)) + "\n")
     elif options.csv:
         sys.stdout.write(trades_csv(trades.trades))
     elif not trades.trades:

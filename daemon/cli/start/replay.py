@@ -30,6 +30,7 @@ from daemon.reports.performance.read import read_performance
 from daemon.reports.performance.words import result_words
 from daemon.reports.trade_tables import unrealised
 from daemon.tapes.quotes.choice import QuoteChoice
+from strategies.kit.quantity import to_json
 
 
 class FinalResult(NamedTuple):
@@ -60,7 +61,7 @@ def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: FinalResu
         screen.print(escape(what_next(REPLAYED, state_dir)), end="", highlight=False, soft_wrap=True)
         return
     try:
-        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(summary, enc_hook=to_json).decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader is gone; the journal has it all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

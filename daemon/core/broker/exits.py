@@ -14,11 +14,12 @@ from daemon.core.risk.marks import for_stop, guarded, would_fetch
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import Position
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
 
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
 
 
-def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
+def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reason: str) -> bool:
     """Request to hold at most `goal` of `symbol`: entries end, an exit under way takes the lower goal.
 
     A rule takes over a basket's sale even for the same goal, because an exit by a rule does not wait for a quote.
@@ -41,7 +42,7 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: st
     return True
 
 
-def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
+def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> None:
     """Reduce the position to `goal` for a reason other than the policy; recorded as a decision of its own."""
     number = draft.decision + 1
     if request_exit(draft, number, symbol, goal, reason):
@@ -124,7 +125,7 @@ def _leave_after_panic(draft: Draft, session: Session) -> None:
         draft.alarm("panic_failed", f"still held after a panic: {left}", once=True, about="left")
 
 
-def reduce_excess(draft: Draft, order: Order, quantity: int) -> None:
+def reduce_excess(draft: Draft, order: Order, quantity: Quantity) -> None:
     """Sell what the entry's new fill of `quantity` exceeds the goal or the limit by, and report it.
 
     Adopted, assigned or split contracts are not counted.

@@ -6,7 +6,6 @@ earlier than the executions they consist of.
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -22,6 +21,7 @@ from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
 from daemon.core.state import ZERO, Book, Position
+from strategies.kit.quantity import Quantity, exact
 
 
 def note_filled(draft: Draft, symbol: str) -> None:
@@ -46,13 +46,12 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     """
     broker, asked_ns = draft.broker, event.asked_ns
     filled = _since(broker.filled, asked_ns)
-    theirs = {position.symbol: int(position.quantity) for position in event.positions}
-    ours = Counter({symbol: position.quantity for symbol, position in draft.book.positions.items()})
-    ours.update(broker.foreign_held)
-    doubtful = [symbol for symbol in sorted(theirs.keys() | ours) if theirs.get(symbol, 0) != ours[symbol]]
+    theirs = {position.symbol: exact(position.quantity) for position in event.positions}
+    symbols = {*theirs, *draft.book.positions, *broker.foreign_held}
+    doubtful = [symbol for symbol in sorted(symbols) if theirs.get(symbol, 0) != draft.expected(symbol)]
     listed = {position.symbol: position.available for position in event.positions}
-    counts = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
-    counts.update({symbol: abs(int(count)) for symbol, count in listed.items() if count is not None})
+    counts: dict[str, Quantity] = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
+    counts.update({symbol: abs(exact(count)) for symbol, count in listed.items() if count is not None})
     moved, touched = _since(broker.moved, asked_ns), _since(broker.touched, asked_ns)
     available = {symbol: count for symbol, count in counts.items() if symbol not in moved and symbol not in touched}
     draft.broker = replace(
@@ -80,7 +79,7 @@ def _at_now(draft: Draft, times: dict[str, int], symbol: str) -> dict[str, int]:
     return {**times, symbol: draft.now_ns}
 
 
-def _without(counts: dict[str, int], symbol: str) -> dict[str, int]:
+def _without(counts: dict[str, Quantity], symbol: str) -> dict[str, Quantity]:
     return {other: count for other, count in counts.items() if other != symbol}
 
 
@@ -134,7 +133,7 @@ def correction_name(client_order_id: str, number: int) -> str:
     return f"{client_order_id} corrected {number}"
 
 
-def is_replaced(order: Order, quantity: int, cost: Decimal) -> bool:
+def is_replaced(order: Order, quantity: Quantity, cost: Decimal) -> bool:
     """Return True for totals that are the order's already, or that a bust or correction replaced."""
     return (quantity, cost) in ((order.filled, order.cost), *order.replaced)
 
@@ -237,12 +236,12 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     )
 
 
-def _refused(client_order_id: str, correction: int, cumulative: int) -> str:
+def _refused(client_order_id: str, correction: int, cumulative: Quantity) -> str:
     """Return the name under which a refused fill is remembered: its identity."""
     return f"{client_order_id} {correction} {cumulative} not booked"
 
 
-def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative: int) -> bool:
+def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative: Quantity) -> bool:
     """Return True for a fill that the book refused before."""
     return _refused(client_order_id, correction, cumulative) in draft.broker.seen
 
@@ -253,7 +252,7 @@ def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     Single executions come from the stream or the ledger. Totals of a corrected order are set as found, but for those
     that a correction replaced: an answer may be older, and the order's own figures need not follow a correction.
     """
-    filled = int(report.filled)
+    filled = exact(report.filled)
     if filled and report.average_price is None:
         return False
     cost = total_cost(draft, report)

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
@@ -28,6 +29,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
+from strategies.kit.quantity import Quantity, exact, whole_of
 
 FOREIGN = "foreign"  # an order's purpose
 GRID = Decimal("0.0001")  # of a share of a cost
@@ -137,7 +139,7 @@ def _report_foreign(draft: Draft, text: str) -> None:
 def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
     """Book its fills as the desk's own; the sender keeps control of the order. False where it cannot be held."""
     if order is None:
-        if not report.side or report.quantity != int(report.quantity) or not can_hold(draft, report.symbol):
+        if not report.side or not can_hold(draft, report.symbol):
             _refuse(draft, report, "is of a kind that this desk cannot hold")
             return False
         order = _as_order(report)
@@ -164,7 +166,7 @@ def end_unheld_sale(draft: Draft, report: BrokerOrder) -> None:
     if order is None or order.purpose != FOREIGN or report.side > 0 or report.status not in ENDED:
         return
     if order.working and draft.held(report.symbol) < report.filled - order.filled:
-        sold = replace(order, filled=int(report.filled), cost=total_cost(draft, report))
+        sold = replace(order, filled=exact(report.filled), cost=total_cost(draft, report))
         draft.put_order(advance(sold, "filled" if sold.filled == sold.quantity else "canceled"))
         draft.alarm(
             "foreign_order", f"{report.client_order_id} ({_describe(report)}): this desk did not hold all of that"
@@ -185,7 +187,7 @@ def _as_order(report: BrokerOrder) -> Order:
         reason="by hand",
         symbol=report.symbol,
         side=report.side,
-        quantity=int(report.quantity),
+        quantity=exact(report.quantity),
         limit_price=report.limit_price,
         status=ACCEPTED,
         submitted_ns=report.submitted_ns,
@@ -198,7 +200,7 @@ def met_at_begin(draft: Draft, report: BrokerOrder) -> None:
     adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, report)
     rule = "adopted" if adopts else "ignored"
     _report_foreign(draft, f"{rule}: {report.client_order_id} ({_describe(report)})")
-    order = replace(_as_order(report), filled=int(report.filled), cost=total_cost(draft, report))
+    order = replace(_as_order(report), filled=exact(report.filled), cost=total_cost(draft, report))
     if rule == "adopted":
         draft.put_order(order)
     else:
@@ -209,7 +211,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
     """Count its fills as foreign and book its cash as a transfer; True where it sold what the desk holds."""
     broker, before = draft.broker, draft.book
     order = broker.foreign.get(report.client_order_id) or _as_order(report)
-    filled, cost, ended = int(report.filled), total_cost(draft, report), report.status in ENDED
+    filled, cost, ended = exact(report.filled), total_cost(draft, report), report.status in ENDED
     came_late = filled < order.filled or (not ended and (order.status == CANCELED or cost < order.cost))
     if came_late or (filled and report.average_price is None):
         return False  # an old answer, a fraction of a share, or one in the middle of a change
@@ -226,7 +228,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
     return bool(gave_up)
 
 
-def _give_up_sold(draft: Draft, symbol: str) -> int:
+def _give_up_sold(draft: Draft, symbol: str) -> Quantity:
     """Give up the part of the desk's position that others sold; returns how many."""
     foreign, own = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
     if not foreign < 0 < own:
@@ -248,7 +250,7 @@ def give_up_sold(draft: Draft) -> None:
             draft.halt("foreign_order", f"others sold {sold} {symbol} that this desk holds")
 
 
-def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
+def keep_own(draft: Draft, symbol: str, quantity: Quantity) -> None:
     """Keep `quantity` of the desk's position, at its share of the cost: another party sold the rest."""
     position = draft.book.positions[symbol]
     positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
@@ -259,10 +261,14 @@ def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
         draft.put_book(replace(draft.book, positions=positions))
 
 
-def hold_foreign(draft: Draft, symbol: str, quantity: int) -> None:
-    """Change the foreign quantity of `symbol` by `quantity`."""
-    foreign = dict(draft.broker.foreign_held)
+def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
+    """Change the foreign quantity of `symbol` by `quantity`; what is sold beyond it was a fraction that lay beside."""
+    foreign, beside = dict(draft.broker.foreign_held), draft.broker.beside
     foreign[symbol] = foreign.get(symbol, 0) + quantity
+    if not isinstance(beside, UnsetType) and quantity < 0 and beside.get(symbol, 0) > 0 > foreign[symbol]:
+        taken = min(beside[symbol], -foreign[symbol])
+        foreign[symbol] += taken
+        draft.broker = replace(draft.broker, beside={**beside, symbol: beside[symbol] - taken})
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})
 
 
@@ -281,7 +287,10 @@ def note_closes(draft: Draft) -> None:
     closed = session.date if over else draft.session.previous
     if owners.noted and closed <= owners.noted:
         return
-    foreign = draft.broker.foreign_held
+    foreign, beside = draft.broker.foreign_held, draft.broker.beside
+    for symbol, quantity in () if isinstance(beside, UnsetType) else beside.items():
+        if draft.first_time(f"beside {symbol} {quantity}"):
+            draft.alarm("fraction_beside", f"{quantity} {symbol} that no order and no line of the ledger explains")
     closes = {}
     for symbol in {**owners.closes, **foreign}:
         history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
@@ -293,7 +302,7 @@ def note_closes(draft: Draft) -> None:
     _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
 
 
-def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[int, int] | None:
+def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[Quantity, Quantity] | None:
     """Return what desk and others held of the line's symbol when it counted; None where that is not known.
 
     `cash`: it pays for what was held before its ex-date, maybe weeks ago. Other lines come on the day they count.
@@ -314,10 +323,10 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if line.ex_date or not cash:
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
         return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
-    return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
+    return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), draft.counted(line.quantity))
 
 
-def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[int, int]]:
+def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
     """Return own and others' of the shares that the line's may replace: of its symbol, or as many, or by its kind."""
     moves = draft.broker.owners.moves
     if (same := f"{line.kind} {line.symbol}") in moves:
@@ -330,13 +339,15 @@ def _holds_shares(draft: Draft) -> bool:
     return any(not position.right for position in draft.book.positions.values())
 
 
-def _alike(parts: list[tuple[int, int]]) -> bool:
+def _alike(parts: list[tuple[Quantity, Quantity]]) -> bool:
     """Return True where own and others' stand in one proportion everywhere."""
     own, others = parts[0]
     return all(own * more == others * mine for mine, more in parts)
 
 
-def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: int) -> tuple[int, int] | None:
+def _all_alike(
+    closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: Quantity
+) -> tuple[Quantity, Quantity] | None:
     """Return what was held at every close from `since` to `until`, where it was the same in proportion.
 
     Only closes with `quantity` shares in all count, where the line names how many it pays for.
@@ -350,7 +361,7 @@ def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity
     return next(iter(pairs)) if _alike(list(pairs)) else None
 
 
-def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool) -> Activity | None:
+def part_of(draft: Draft, line: Activity, own: Quantity, others: Quantity, *, moves: bool) -> Activity | None:
     """Book the others' part of the line, and return the desk's; None where nothing of it is the desk's.
 
     `moves`: the line takes all shares away, or brings what replaces them.
@@ -363,11 +374,11 @@ def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool)
     quantity, amount = line.quantity * own / whole, _cash_part(draft, line, own, whole)
     amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
     if moves:
-        hold_foreign(draft, line.symbol, int(line.quantity) - int(quantity))
+        hold_foreign(draft, line.symbol, draft.counted(line.quantity) - draft.counted(quantity))
     elif line.quantity:
         total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
-        desk = int((draft.held(line.symbol) + quantity).to_integral_value(ROUND_FLOOR)) if own else 0
-        after = int((total + line.quantity).to_integral_value(ROUND_FLOOR))
+        desk = draft.counted(draft.held(line.symbol) + quantity) if own else 0
+        after = draft.counted(total + line.quantity)
         hold_foreign(draft, line.symbol, after - desk - draft.broker.foreign_held.get(line.symbol, 0))
     if line.quantity > 0 or (line.quantity and not moves):
         _note_fractions(draft, line, own, whole, moves=moves)
@@ -376,7 +387,7 @@ def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool)
     return replace(line, quantity=quantity, amount=amount) if own else None
 
 
-def _cash_part(draft: Draft, line: Activity, own: int, whole: int) -> Decimal:
+def _cash_part(draft: Draft, line: Activity, own: Quantity, whole: Quantity) -> Decimal:
     """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
     lieu = draft.broker.owners.lieu
     if line.kind != "CIL" or line.symbol not in lieu:
@@ -386,7 +397,7 @@ def _cash_part(draft: Draft, line: Activity, own: int, whole: int) -> Decimal:
     return line.amount * part
 
 
-def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves: bool) -> None:
+def _note_fractions(draft: Draft, line: Activity, own: Quantity, whole: Quantity, *, moves: bool) -> None:
     """Keep which part of the cash in lieu to come is the desk's."""
     total = line.quantity if moves else whole + line.quantity
     all_of_it, desks = total % FRACTION, (total * own / whole) % FRACTION
@@ -395,7 +406,7 @@ def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves
         _note(draft, replace(owners, lieu={**owners.lieu, line.symbol: min(desks / all_of_it, FRACTION)}))
 
 
-def _note_move(draft: Draft, line: Activity, own: int, others: int) -> None:
+def _note_move(draft: Draft, line: Activity, own: Quantity, others: Quantity) -> None:
     """Keep how many shares of each left until their replacement comes; not where the desk is alone in the account."""
     owners = draft.broker.owners
     moves = owners.moves
@@ -403,7 +414,7 @@ def _note_move(draft: Draft, line: Activity, own: int, others: int) -> None:
         replaced = list(_left_for(draft, line))[-1:]
         moves = {name: parts for name, parts in moves.items() if name not in replaced}
     elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
-        moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-int(line.quantity), 0)}
+        moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-draft.counted(line.quantity), 0)}
     if moves != owners.moves:
         _note(draft, replace(owners, moves=moves))
 
@@ -434,9 +445,9 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
     An exercise or assignment notes how many shares each side is owed by it.
     """
     foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
-    count = abs(int(line.quantity)) or own + abs(foreign)
-    theirs = min(count, abs(foreign)) if foreign else count if not own and draft.broker.foreign_held else 0
-    ours = min(count - theirs, own)
+    count = whole_of(abs(exact(line.quantity)) or own + abs(foreign))
+    theirs = min(count, whole_of(abs(foreign))) if foreign else count if not own and draft.broker.foreign_held else 0
+    ours = min(count - theirs, whole_of(own))
     if foreign:
         hold_foreign(draft, line.symbol, -theirs if foreign > 0 else theirs)
     contract = parse_occ(line.symbol)
@@ -455,11 +466,11 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     have, nobody knows.
     """
     broker = draft.broker
-    if (line.symbol, int(line.quantity)) in broker.settled:
+    if (line.symbol, whole_of(exact(line.quantity))) in broker.settled:
         return line
     contract = _ended_for(draft, line)
     if contract is not None:
-        owed, count = broker.owners.owed, max(abs(int(line.quantity)) // OPTION_MULTIPLIER, 1)
+        owed, count = broker.owners.owed, max(abs(whole_of(exact(line.quantity))) // OPTION_MULTIPLIER, 1)
         own, others = owed[contract]
         theirs = min(count, others)
         ours = min(count - theirs, own)
@@ -478,7 +489,7 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 def _ended_for(draft: Draft, line: Activity) -> str | None:
     """Return the contract that ended for these shares, by its strike and then their number; None where none did."""
-    owed, shares = draft.broker.owners.owed, abs(int(line.quantity))
+    owed, shares = draft.broker.owners.owed, abs(whole_of(exact(line.quantity)))
     ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
     priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
     if not priced and len(ended) > 1:

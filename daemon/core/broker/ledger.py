@@ -7,6 +7,7 @@ quantity and amount.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.state import ZERO, Book, Position
+from strategies.kit.quantity import Quantity, exact, whole_of
 
 FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
 DIVIDENDS = (
@@ -179,7 +181,7 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     """
     if draft.find_order(line.order) is not None:
         return
-    book, contract, quantity = draft.book, parse_occ(line.symbol), int(line.quantity)
+    book, contract, quantity = draft.book, parse_occ(line.symbol), exact(line.quantity)
     opened = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
     if contract is not None:
         opened = replace(opened, right=contract.right, multiplier=SHARES_OF_CONTRACT, expiry=contract.expiry)
@@ -213,7 +215,7 @@ def _end_contract(draft: Draft, line: Activity) -> None:
     if ended < abs(quantity):
         _end_some(draft, line.symbol, ended)
     else:
-        over = ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike)
+        over = ContractExpired(line.time_ns, line.symbol, whole_of(quantity), contract.root, 0, contract.strike)
         on_contract_expired(draft, over)
     if line.kind in EXERCISED:
         draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
@@ -225,7 +227,7 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
     quantity = abs(position.quantity)
     gone = (position.cost * ended / quantity).quantize(COST_GRID)
     loss = gone * position.multiplier
-    left = position.quantity * (quantity - ended) // quantity
+    left = position.quantity - ended if position.quantity > 0 else position.quantity + ended
     moved = replace(position, quantity=left, cost=position.cost - gone, pnl=position.pnl - loss)
     draft.put_book(replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss))
     revalue(draft)
@@ -233,7 +235,7 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
 
 def _move_shares(draft: Draft, line: Activity) -> None:
     """Book the share leg of an exercise or assignment, unless it was booked from the positions already."""
-    shares = int(line.quantity)
+    shares = whole_of(exact(line.quantity))  # of contracts: hundreds
     if (line.symbol, shares) in draft.broker.settled:
         left = list(draft.broker.settled)
         left.remove((line.symbol, shares))
@@ -253,7 +255,7 @@ def _move_shares(draft: Draft, line: Activity) -> None:
     revalue(draft)
 
 
-def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
+def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity]) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
     Shares at the broker beyond the book, as many as the contracts stand for, show an exercise. Returns True when
@@ -268,14 +270,13 @@ def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
         over = contract.expiry < session.date or (contract.expiry == session.date and draft.session.ended)
         if not over:
             continue
-        whole = contract.right * SHARES_OF_CONTRACT * position.quantity
+        count = whole_of(position.quantity)
+        whole = contract.right * SHARES_OF_CONTRACT * count
         own_and_foreign = draft.held(contract.root) + draft.broker.foreign_held.get(contract.root, 0)
         beyond = theirs.get(contract.root, 0) - own_and_foreign
         shares = whole if beyond == whole else 0
         if shares:
             draft.broker = replace(draft.broker, settled=(*draft.broker.settled, (contract.root, shares)))
-        on_contract_expired(
-            draft, ContractExpired(draft.now_ns, symbol, position.quantity, contract.root, shares, contract.strike)
-        )
+        on_contract_expired(draft, ContractExpired(draft.now_ns, symbol, count, contract.root, shares, contract.strike))
         done = True
     return done

@@ -44,6 +44,7 @@ from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, Order, advance
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
 from daemon.core.state import BROKER_MODES, ZERO
+from strategies.kit.quantity import Quantity, exact
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -137,7 +138,7 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
         on_foreign_order(draft, report, order)
         return
     if order.closing and report.quantity != order.quantity:  # the broker's own call chooses the quantity
-        order = replace(order, quantity=int(report.quantity))
+        order = replace(order, quantity=exact(report.quantity))
         draft.put_order(order)
     if not _matches(draft, order, report):
         _mismatch(draft, order, report)
@@ -147,7 +148,7 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
         draft.put_order(order)
     if set_totals(draft, order, report):
         _follow(draft, report)
-    elif report.status in ENDED and was_refused(draft, report.client_order_id, order.correction, int(report.filled)):
+    elif report.status in ENDED and was_refused(draft, report.client_order_id, order.correction, exact(report.filled)):
         _end(draft, order)
 
 
@@ -256,7 +257,7 @@ def _is_unwanted(draft: Draft, stop: Order) -> bool:
     return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
 
 
-def _needed(draft: Draft, order: Order) -> int | None:
+def _needed(draft: Draft, order: Order) -> Quantity | None:
     """Return the quantity that the order's work still needs; None when it was given up or the market is closed."""
     if order.purpose == PROTECTION:  # sent again under its name while all of it is held and nothing is to be sold
         return draft.held(order.symbol) if may_send(draft) and draft.exit_of(order.symbol) is None else None
@@ -267,7 +268,7 @@ def _needed(draft: Draft, order: Order) -> int | None:
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
 
 
-def _leave_of(draft: Draft, order: Order, needed: int) -> Leave:
+def _leave_of(draft: Draft, order: Order, needed: Quantity) -> Leave:
     """Return what may be ordered in place of an exit that never arrived; it gives way to less, and to another way.
 
     The broker's own call has no name of ours: its effect shows in the positions, so it is never repeated as it is.

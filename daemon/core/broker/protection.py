@@ -1,7 +1,8 @@
 """Stops that rest at the broker below what the desk holds, so that it is protected while the daemon is down.
 
 The desk's own rule acts first; the broker's stop is further away. There is one for each symbol, of all that is held and
-that nothing else is about to sell: working stops and working sales are never more than what is held. It never stands in
+that nothing else is about to sell: working stops and working sales are never more than what is held. A fraction of a
+share has a second one, for the day alone: a broker keeps none overnight. It never stands in
 the way: an exit takes it away and sells when its end is confirmed, a buy of more does the same, and a stop without
 shares behind it ends at once, because it would sell short.
 """
@@ -39,6 +40,7 @@ from daemon.core.records import DecisionRow
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, Position
+from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 PROTECTION_LEG = 2  # of a stop's name; entries have leg 0, exits leg 1
@@ -88,7 +90,7 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
 
 
 @lru_cache(maxsize=1024)
-def _below_paid(symbol: str, cost: Decimal, quantity: int, distance: float, stop_loss: float) -> Decimal:
+def _below_paid(symbol: str, cost: Decimal, quantity: Quantity, distance: float, stop_loss: float) -> Decimal:
     """Return the price for what was paid, cached: it is asked for at each event."""
     return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
 
@@ -107,7 +109,7 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
-    working: dict[str, int] = {}
+    working: dict[str, Quantity] = {}
     for order in draft.orders.values():
         if order.side < 0:
             working[order.symbol] = working.get(order.symbol, 0) + order.remaining
@@ -130,7 +132,7 @@ def _has_foreign(draft: Draft) -> bool:
     return any(order.purpose not in (ENTRY, EXIT, PROTECTION) for order in draft.orders.values())
 
 
-def _tend(draft: Draft, order: Order, working: int, rules: Protection | None, *, sends: bool) -> None:
+def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | None, *, sends: bool) -> None:
     """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now.
 
     `working` are all orders' sales of the symbol; `sends` says whether another one could be sent.
@@ -143,7 +145,7 @@ def _tend(draft: Draft, order: Order, working: int, rules: Protection | None, *,
         draft.cancel(order.client_order_id)
 
 
-def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -> bool:
+def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protection) -> bool:
     """Return whether another stop would cover more, at its right price, or longer, and could rest now.
 
     `bare` is what no order sells.
@@ -151,7 +153,8 @@ def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -
     position, follows = draft.book.positions[order.symbol], draft.desk.decides.rebalances
     due = not follows or order.valid_until_ns < _close_ns(draft)  # it follows the closes: once a session
     old = draft.now_ns - order.submitted_ns > RENEWED_NS
-    more = bare > 0 and not order.filled and _coverable(draft, position) > 0
+    missing = bare >= 1 if _is_whole(order) else 0 < bare < 1
+    more = missing and not order.filled and _coverable(draft, position) > 0
     if not (due or old or more):
         return False
     if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
@@ -164,6 +167,11 @@ def _could_be_better(draft: Draft, order: Order, bare: int, rules: Protection) -
     if follows and due and not moved:
         draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
     return moved or old or more
+
+
+def _is_whole(order: Order) -> bool:
+    """Return whether it is a stop of whole shares; one of a fraction is for the day."""
+    return type(order.quantity) is int
 
 
 def _sent_lately(draft: Draft) -> int:
@@ -222,7 +230,7 @@ def _sells_at_once(draft: Draft, order: Order) -> bool:
     return middle is not None and not isinstance(order.stop_price, UnsetType) and middle <= order.stop_price
 
 
-def _coverable(draft: Draft, position: Position) -> int:
+def _coverable(draft: Draft, position: Position) -> Quantity:
     """Return how much of the position a stop may still cover: nothing sells it, or is about to, by book and broker."""
     symbol, broker = position.symbol, draft.broker
     rested, work = sum(order.remaining for order in resting(draft, symbol)), draft.exit_of(symbol)
@@ -262,7 +270,8 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
     bare = position.quantity - sum(order.remaining for order in mine)
     if bare <= 0:
         return
-    rests = any(order.purpose == PROTECTION for order in mine)
+    whole = bare >= 1  # first the whole shares, then what is left below one
+    rests = any(order.purpose == PROTECTION and _is_whole(order) == whole for order in mine)
     late_ns = draft.now_ns - max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
     if rests and late_ns < UNCOVERED_NS:
         return  # another one waits, and it is early for an alarm
@@ -272,7 +281,7 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         seen = _least_price(draft, symbol)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
         if seen is not None and seen > price > 0:
-            _rest(draft, symbol, quantity, price, limit_price(position, price, rules))
+            _rest(draft, symbol, whole_of(quantity) or quantity, price, limit_price(position, price, rules))
             return
         if seen is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
@@ -368,7 +377,7 @@ def _ended(draft: Draft, symbol: str) -> list[Order]:
     return sorted(stops, key=lambda order: order.submitted_ns)
 
 
-def _rest(draft: Draft, symbol: str, quantity: int, price: Decimal, limit: Decimal | None) -> None:
+def _rest(draft: Draft, symbol: str, quantity: Quantity, price: Decimal, limit: Decimal | None) -> None:
     """Send the stop, recorded as a decision of its own."""
     number, identity = draft.decision + 1, draft.identity
     order = Order(
@@ -476,10 +485,9 @@ def _is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
 def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
     """Take a stop that the guard rested while the desk was silent as the desk's own; None for any other order.
 
-    Its fills count as those of a resting stop. What the guard never sends, a buy or a fraction, is no order of it.
+    Its fills count as those of a resting stop. What the guard never sends, a buy, is no order of it.
     """
-    whole = report.quantity == int(report.quantity) and report.quantity > 0
-    if not _is_of_guard(draft, report) or not whole or not 0 < draft.broker.began_ns <= report.submitted_ns:
+    if not _is_of_guard(draft, report) or report.quantity <= 0 or not 0 < draft.broker.began_ns <= report.submitted_ns:
         return None
     if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
         return None
@@ -492,7 +500,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         reason="resting_stop",
         symbol=report.symbol,
         side=-1,
-        quantity=int(report.quantity),
+        quantity=exact(report.quantity),
         limit_price=report.limit_price,
         status=ACCEPTED,
         submitted_ns=report.submitted_ns,
@@ -507,8 +515,8 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
 class Cover(NamedTuple):
     """What the desk holds of a symbol, and the stop that a guard may rest below it: None where none is known."""
 
-    quantity: int
-    others: int
+    quantity: Quantity
+    others: Quantity
     stop: Decimal | None
     limit: Decimal | None
 

@@ -39,16 +39,38 @@ from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, only_splits_differ
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
+from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ADOPTED = Cause("taken_over")
 SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
 
 
-def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
-    """Drop fractions of shares (a reinvested dividend, a split): they do not belong to the desk."""
-    whole = (replace(position, quantity=Decimal(int(position.quantity))) for position in positions)
-    return tuple(position for position in whole if position.quantity)
+def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judged: bool = False) -> None:
+    """Count what is less than a share and in no book: a reinvested dividend, what a split left over.
+
+    At once on a desk of whole shares, whose own news never explains it; with fractions where it stood long enough
+    (`judged`). It lies beside what desk and others hold. `adopt` takes it in.
+    """
+    if draft.fractional and not judged:
+        return
+    theirs = {position.symbol: position.quantity for position in positions}
+    beside = {} if isinstance(draft.broker.beside, UnsetType) else draft.broker.beside
+    adopts = draft.trading.broker.foreign_orders == "adopt"
+    counted: dict[str, Quantity] = {}
+    for symbol in sorted({*theirs, *beside, *draft.broker.foreign_held, *draft.book.positions}):
+        if draft.contract_of(symbol) is not None or (adopts and can_hold(draft, symbol)):
+            continue
+        crumb = beside.get(symbol, 0)
+        apart = exact(theirs.get(symbol, ZERO)) - draft.expected(symbol) + crumb
+        if not draft.fractional:
+            crumb = apart - whole_of(apart)
+        elif abs(apart) < 1:
+            crumb = apart
+        if crumb:
+            counted[symbol] = crumb
+    if counted != beside:
+        draft.broker = replace(draft.broker, beside=counted)
 
 
 def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:
@@ -56,7 +78,10 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
 
     False for what the desk cannot hold, another underlying's shares: it stays a difference.
     """
-    quantity = int(position.quantity) if position is not None else 0
+    quantity = exact(position.quantity) if position is not None else 0
+    beside = draft.broker.beside
+    if not isinstance(beside, UnsetType) and symbol in beside:  # the whole figure is taken over
+        draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in beside.items() if s != symbol})
     if rule == "ignore":
         own = draft.held(symbol)
         left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
@@ -222,11 +247,12 @@ def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> 
     differences: list[str] = []
     book, foreign = draft.book, draft.broker.foreign_held
     theirs = {p.symbol: p.quantity for p in positions}
-    ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
+    ours = {symbol: p.quantity for symbol, p in book.positions.items()}
     for symbol in sorted(theirs.keys() | ours.keys() | foreign.keys()):
-        expected = ours.get(symbol, ZERO) + foreign.get(symbol, 0)
+        expected = draft.expected(symbol)
         if theirs.get(symbol, ZERO) != expected:
-            with_foreign = f" and {foreign[symbol]} beside it" if symbol in foreign else ""
+            others = expected - draft.held(symbol)
+            with_foreign = f" and {others} beside it" if others else ""
             differences.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
     return differences
 
@@ -246,7 +272,7 @@ def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
         symbol = position.symbol
-        expected = draft.held(symbol) + draft.broker.foreign_held.get(symbol, 0)
+        expected = draft.expected(symbol)
         if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
             draft.risk = replace(draft.risk, reconciled=False)
             draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
@@ -262,14 +288,15 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
             draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
     theirs = {p.symbol: p for p in event.positions}
-    if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
+    count_fractions(draft, event.positions, judged=True)
+    if settle_without_ledger(draft, {symbol: exact(p.quantity) for symbol, p in theirs.items()}):
         draft.alarm("settled_without_ledger", "; ".join(differences))
     book, foreign = draft.book, draft.broker.foreign_held
     symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
     differing = [
         symbol
         for symbol in symbols
-        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.held(symbol) + foreign.get(symbol, 0)
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.expected(symbol)
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
@@ -322,8 +349,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     """
     if not account_is_right(draft, event):
         return
-    positions, late = event.positions, event.asked_ns < draft.broker.asked_ns <= event.time_ns
-    event = replace(event, positions=whole_shares(positions))
+    late = event.asked_ns < draft.broker.asked_ns <= event.time_ns
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
@@ -337,7 +363,9 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     _ask_for_the_missing(draft, event)
     count_refused_exits(draft, event)
     take_available(draft, event)
-    draft.desk.holds.note_positions(draft, positions)
+    if not draft.broker.filled:
+        count_fractions(draft, event.positions)
+    draft.desk.holds.note_positions(draft, event.positions)
     _compare(draft, event)
     note_account(draft, event)
 
@@ -381,16 +409,17 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
     whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
-    if rule == "halt" and not accepted and (event.positions or whole):
-        held = [p.symbol for p in event.positions] + whole
+    held = [p.symbol for p in event.positions if abs(p.quantity) >= 1] + whole
+    if rule == "halt" and not accepted and held:
         detail = f"the account is not empty and this journal is new: {', '.join(held)}"
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt("foreign_order", detail)
         return False
     draft.broker = replace(draft.broker, began_ns=event.asked_ns)
     _adopt_cash(draft, event.cash)
+    taken = "adopt" if accepted else rule
     for position in event.positions:
-        take_over(draft, position.symbol, position, "adopt" if accepted else rule)
+        take_over(draft, position.symbol, position, "ignore" if taken == "halt" else taken)
     for order in foreign:
         met_at_begin(draft, order)
         end_former(draft, order)

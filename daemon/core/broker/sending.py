@@ -18,6 +18,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import price_step
 from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
 from daemon.core.state import BROKER_MODES
+from strategies.kit.quantity import Quantity, total
 from strategies.kit.units import SECOND_NS
 
 CONFIRM_NS = 5 * SECOND_NS  # an exit without the report that it waits for leaves by the broker's own call after this
@@ -30,7 +31,7 @@ class Leave(NamedTuple):
     `beyond` is the nearest limit in USD that crosses no order on the other side, where the exit has to keep to it.
     """
 
-    quantity: int
+    quantity: Quantity
     closing: bool = False
     waits: bool = False
     beyond: Decimal | None = None
@@ -44,7 +45,7 @@ class Leave(NamedTuple):
         return max(price, self.beyond) if side < 0 else min(price, self.beyond)
 
 
-def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequence[Order] = ()) -> Leave:
+def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Sequence[Order] = ()) -> Leave:
     """Return what the work's exit on `side` may order of `surplus` now; 0 or less when nothing is free.
 
     That is reported, and a report that it has to wait for is requested. Where the broker's figure counts, it includes
@@ -75,10 +76,11 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
     return Leave(quantity)
 
 
-def _kept(draft: Draft, symbol: str, side: int, surplus: int) -> int:
+def _kept(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
     """Return the quantity of stops that rest on below what the exit leaves: it is no part of what is to be sold."""
     stops = [o.remaining for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, PROTECTION)]
-    return min(sum(stops), max(abs(draft.held(symbol)) - surplus, 0))
+    left: Quantity = abs(draft.held(symbol)) - surplus
+    return min(total(stops), max(left, 0))
 
 
 def awaits_report(draft: Draft, work: Work) -> bool:
@@ -99,7 +101,7 @@ def _requested_ns(draft: Draft, work: Work) -> int:
     return work.report_ns if last is None or work.report_ns >= last.news_ns else 0
 
 
-def _unreported(draft: Draft, work: Work, quantity: int) -> Leave:
+def _unreported(draft: Draft, work: Work, quantity: Quantity) -> Leave:
     """Request a report and wait for it; without one in time the broker's own call closes `quantity`."""
     since_ns = _requested_ns(draft, work)
     if not since_ns or (since_ns < draft.broker.asked_ns and confirmed(draft, work.symbol)):
@@ -148,7 +150,7 @@ def _beyond(stuck: Sequence[Order], side: int) -> Decimal | None:
     return steps * step if steps > 0 else None
 
 
-def _alone(draft: Draft, symbol: str) -> int:
+def _alone(draft: Draft, symbol: str) -> Quantity:
     """Return the quantity that the broker's own call would close when all of it is the desk's own; else 0."""
     position = draft.book.positions.get(symbol)
     return 0 if position is None or draft.broker.foreign_held.get(symbol) else abs(position.quantity)
@@ -170,7 +172,7 @@ def is_option(symbol: str) -> bool:
     return parse_occ(symbol) is not None
 
 
-def report_closing(draft: Draft, work: Work, quantity: int) -> None:
+def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     """Report that a position leaves by the broker's own call, and why."""
     symbol, how = work.symbol, "closed by the broker's own call, which sells no more"
     if work.report_ns and (awaits_report(draft, work) or not confirmed(draft, symbol)):
@@ -298,7 +300,7 @@ def hangs(draft: Draft, order: Order) -> bool:
     return worked_ns(draft, order) >= reprice_ns(draft) + (0 if at_market else HANGS_NS)
 
 
-def tend_exits(draft: Draft, symbol: str, side: int, surplus: int) -> tuple[list[Order], list[Order]]:
+def tend_exits(draft: Draft, symbol: str, side: int, surplus: Quantity) -> tuple[list[Order], list[Order]]:
     """Cancel the exit orders of `symbol` that are too old or too large; returns the good ones and the others."""
     mine = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
     hanging = [order for order in mine if hangs(draft, order)]
@@ -339,18 +341,18 @@ def stuck_against(draft: Draft, symbol: str, side: int) -> list[Order]:
     return against if draft.now_ns - since_ns >= GIVEN_UP_NS else []
 
 
-def may_be_free(hanging: Sequence[Order]) -> int:
+def may_be_free(hanging: Sequence[Order]) -> Quantity:
     """Return the quantity of these orders that the broker's report may show as free.
 
     Orders that the broker did not show yet are left out: they may still be in our own queue and hold nothing back.
     """
-    return sum(order.remaining for order in hanging if _is_shown(order))
+    return total(order.remaining for order in hanging if _is_shown(order))
 
 
-def on_its_way(draft: Draft, symbol: str, side: int) -> int:
+def on_its_way(draft: Draft, symbol: str, side: int) -> Quantity:
     """Return the quantity of working orders that the broker did not show yet: its report counts them as free."""
     mine = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
-    return sum(order.remaining for order in mine if not _is_shown(order))
+    return total(order.remaining for order in mine if not _is_shown(order))
 
 
 def _is_shown(order: Order) -> bool:
@@ -367,7 +369,7 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
     return len(shown) == len(hanging) and draft.now_ns - since_ns >= GIVEN_UP_NS
 
 
-def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:
+def note_held_up(draft: Draft, symbol: str, surplus: Quantity, hanging: Sequence[Order]) -> None:
     """Report that nothing is free to be sold, unless the hanging orders were reported already."""
     if not hanging:
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"

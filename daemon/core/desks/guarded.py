@@ -148,7 +148,7 @@ def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | 
             answer=_encode(_of_row(answer.logits, spec, place)).decode(),
             heads=_encode(numbers).decode(),
             weight_before=_weight(held, price, portfolio.equity),
-            weight_after=_weight(goals.get(symbol, held), price, portfolio.equity),
+            weight_after=_weight(float(goals.get(symbol, held)), price, portfolio.equity),
             note=decided.notes.get(symbol, ""),
         )
 
@@ -164,7 +164,7 @@ def _numbers(values: tuple[float, ...], shape: tuple[int, ...], row: int) -> flo
     return values[row * size : (row + 1) * size] if shape else values[row]
 
 
-def _weight(shares: int, price: float, equity: float) -> float | None:
+def _weight(shares: float, price: float, equity: float) -> float | None:
     """The part of the equity that so many shares are worth; None where that is not known."""
     if not shares:
         return 0.0

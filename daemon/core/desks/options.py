@@ -68,6 +68,7 @@ from daemon.core.risk.marks import (
 from daemon.core.session import expires_by_close, flatten_from_ns, minutes_to
 from daemon.core.state import Ask, Book, Position
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Session, Spec, Strategy, Target, View
+from strategies.kit.quantity import Quantity, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
             return
 
 
-def _cannot_leave(draft: Draft, work: Work, quote: Quote | None, priced: Decimal | None, quantity: int) -> bool:
+def _cannot_leave(draft: Draft, work: Work, quote: Quote | None, priced: Decimal | None, quantity: Quantity) -> bool:
     """Return True for an exit without a price to leave at: nobody bids (an alarm), or a quote may still come."""
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
@@ -316,7 +317,7 @@ def _reduce(
     A trim during an exit under way is denied; a full exit takes it over.
     """
     keep = target.percent if target.side == position.right and position.quantity > 0 else 0
-    goal = max(position.quantity - sold_by_trim(position.quantity, keep), 0)
+    goal = max(position.quantity - sold_by_trim(whole_of(position.quantity), keep), 0)
     side = -1 if position.quantity > 0 else 1
     under_way = draft.exit_of(position.symbol)
     if under_way is not None and keep:
@@ -371,7 +372,7 @@ def split_exercised(draft: Draft, line: Activity) -> None:
     """Book a split of shares from an exercise: their number changes, their cost stays."""
     position = draft.book.positions.get(line.symbol)
     if position is not None:
-        moved = replace(position, quantity=position.quantity + int(line.quantity))
+        moved = replace(position, quantity=position.quantity + draft.counted(line.quantity))
         draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
         revalue(draft)
 

@@ -56,6 +56,7 @@ from daemon.core.paper.state import (
     with_trade,
 )
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import whole_of
 from strategies.kit.units import MINUTE_NS
 
 ORDER_NEWS: tuple[type[Event], ...] = (
@@ -307,11 +308,12 @@ def settle(
     for held, contract in due:
         strike, right = contract.strike, contract.right
         exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
-        shares = right * SHARES * held.quantity if exercised else 0
+        count = whole_of(held.quantity)
+        shares = right * SHARES * count if exercised else 0
         holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
         holdings = with_trade(holdings, underlying, shares, strike)
         state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
-        news.append(ContractExpired(time_ns, held.symbol, held.quantity, underlying, shares, strike))
+        news.append(ContractExpired(time_ns, held.symbol, count, underlying, shares, strike))
     return state
 
 
@@ -327,9 +329,8 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
     if reason:
         news.append(OrderRejected(time_ns, name, reason))
         return state
-    working = RestingOrder(
-        name, order.symbol, order.side, order.quantity, order.limit_price, time_ns, stop_price=order.stop_price
-    )
+    count, limit = whole_of(order.quantity), order.limit_price
+    working = RestingOrder(name, order.symbol, order.side, count, limit, time_ns, stop_price=order.stop_price)
     news.append(OrderAccepted(time_ns, name))
     return replace(state, orders=(*state.orders, working))
 

@@ -13,6 +13,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.fees import CENT, fees
 from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
+from strategies.kit.quantity import whole_of
 from strategies.kit.units import MINUTE_NS
 
 INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
@@ -67,7 +68,7 @@ def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: La
     worst = last_ask(order.symbol) if order.limit_price is None else order.limit_price
     if worst is None:
         return "market order without a quote"
-    required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, paper)
+    required = worst * SHARES * order.quantity + fees(whole_of(order.quantity), ZERO, 1, paper)
     available = _buying_power(state, paper, last_ask)
     if required <= available:
         return ""
@@ -92,7 +93,7 @@ def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal
         if order.side > 0:
             worst = (last_ask(order.symbol) if order.limit_price is None else order.limit_price) or ZERO
             available -= worst * SHARES * (order.quantity - order.filled)
-            available -= fees(order.quantity, ZERO, 1, paper) - order.fees
+            available -= fees(whole_of(order.quantity), ZERO, 1, paper) - order.fees
     return available
 
 

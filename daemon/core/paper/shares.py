@@ -33,6 +33,7 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.paper.state import ZERO, PaperPosition, ShareOrder, SharePaperState, grown
 from strategies.kit.contract import Bar
+from strategies.kit.quantity import total
 from strategies.kit.units import DAY_NS, MINUTE_NS
 
 GRID = Decimal("0.0001")  # USD: the finest price
@@ -296,6 +297,8 @@ class SharePaperBroker:
         """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
         if order.quantity <= 0:
             return f"qty must be > 0 (requested: {order.quantity})"
+        if order.auction and type(order.quantity) is not int:
+            return "fractional orders must be DAY orders"
         if order.symbol not in self._symbols and order.symbol not in state.holdings:
             return f'asset "{order.symbol}" not found'
         session = state.session
@@ -328,7 +331,7 @@ def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | N
         free = state.cash - state.reserved
         return "" if reserved <= free else f"insufficient buying power (required: {reserved}, available: {free})"
     held = state.holdings.get(order.symbol)
-    working = sum(o.quantity for o in state.orders if o.side < 0 and o.symbol == order.symbol)
+    working = total(o.quantity for o in state.orders if o.side < 0 and o.symbol == order.symbol)
     free_shares = (held.quantity if held is not None else 0) - working
     if order.quantity <= free_shares:
         return ""
@@ -374,7 +377,7 @@ def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) 
 
 
 def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
-    """End the session: working orders expire but for stops, prices are dropped."""
-    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order.stop_price is UNSET)
-    stops = tuple(order for order in state.orders if order.stop_price is not UNSET)
+    """End the session: working orders expire but for stops of whole shares, prices are dropped."""
+    stops = tuple(order for order in state.orders if order.stop_price is not UNSET and type(order.quantity) is int)
+    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order not in stops)
     return replace(state, orders=stops, reserved=ZERO, session=None, asks={})

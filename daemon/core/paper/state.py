@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
 from daemon.core.instruments.option_market import OccContract, SessionMarket, parse_occ
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity, total
 
 ZERO = Decimal(0)
 SHARES = 100  # of the underlying for one contract
@@ -23,7 +24,7 @@ class PaperPosition(msgspec.Struct, frozen=True):
     """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
 
     symbol: str
-    quantity: int
+    quantity: Quantity
     average_price: Decimal
 
 
@@ -80,15 +81,15 @@ class RecordedState(PaperState, frozen=True):
 
 
 class ShareOrder(msgspec.Struct, frozen=True):
-    """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost.
+    """An accepted order for shares; it trades whole or not at all. `reserved` is the USD that it may cost.
 
-    With a `stop_price` it rests, over nights also, until a price is at or below that, and sells then.
+    With a `stop_price` it rests until a price is at or below that, and sells then: over nights too, but for a fraction.
     """
 
     client_order_id: str
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_price: Decimal | None
     submitted_ns: int
     auction: bool = False
@@ -123,12 +124,12 @@ def options_held(state: PaperState) -> list[tuple[PaperPosition, OccContract]]:
     return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
 
 
-def quantity_held(state: PaperState, symbol: str) -> int:
-    return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
+def quantity_held(state: PaperState, symbol: str) -> Quantity:
+    return total(holding.quantity for holding in state.holdings if holding.symbol == symbol)
 
 
 def with_trade(
-    holdings: tuple[PaperPosition, ...], symbol: str, quantity: int, at: Decimal
+    holdings: tuple[PaperPosition, ...], symbol: str, quantity: Quantity, at: Decimal
 ) -> tuple[PaperPosition, ...]:
     """Return the holdings after a trade of signed `quantity`, by the rule of `grown`; zero quantities are dropped."""
     others = tuple(holding for holding in holdings if holding.symbol != symbol)
@@ -137,7 +138,7 @@ def with_trade(
     return (*others, new) if new.quantity else others
 
 
-def grown(old: PaperPosition, quantity: int, at: Decimal) -> PaperPosition:
+def grown(old: PaperPosition, quantity: Quantity, at: Decimal) -> PaperPosition:
     """Return a holding after a trade: growing averages its price, shrinking keeps it, turning takes the new one."""
     total, average = old.quantity + quantity, at
     if total and old.quantity * quantity >= 0:

@@ -253,7 +253,7 @@ def _report_unreconciled(draft: Draft, from_ns: int) -> None:
 
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:
     """Return `stop_loss`, `take_profit` or "" by the quote's range; when both are reached, the stop counts."""
-    average = float(position.cost) / position.quantity
+    average = float(position.cost) / float(position.quantity)
     if float(quote.low) <= average * (1.0 - stop_loss) + TOUCH_USD:
         return "stop_loss"
     if float(quote.high) >= average * (1.0 + take_profit) - TOUCH_USD:

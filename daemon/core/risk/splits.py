@@ -18,6 +18,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
+from strategies.kit.quantity import Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
 OPENS_MIN = 9 * 60 + 30  # of New York's day
@@ -126,25 +127,25 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     each with a text for the operator.
     """
     theirs = {position.symbol: position for position in positions}
-    ours, foreign, basket = draft.book.positions, draft.broker.foreign_held, draft.basket
+    ours, basket = draft.book.positions, draft.basket
     apart = tuple(
         symbol
         for symbol in ours
         if symbol not in draft.broker.filled  # the report is older than a fill
-        and _whole(theirs.get(symbol)) != ours[symbol].quantity + foreign.get(symbol, 0)
+        and _there(theirs.get(symbol)) != draft.expected(symbol)
     )
     splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # a sold position waits for nothing
     sure = tuple(symbol for symbol in basket.sure if symbol in ours)
     to_come = tuple(symbol for symbol in apart if symbol in splits or _is_split(draft, symbol, theirs.get(symbol)))
     draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
     return {
-        symbol: f"{symbol}: broker {_whole(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"
+        symbol: f"{symbol}: broker {_there(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"
         for symbol in to_come
     }
 
 
-def _whole(position: BrokerPosition | None) -> int:
-    return 0 if position is None else int(position.quantity)
+def _there(position: BrokerPosition | None) -> Quantity:
+    return 0 if position is None else exact(position.quantity)
 
 
 def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
@@ -156,12 +157,14 @@ def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> boo
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return False
     if others:
-        whole = ours.quantity + others
+        whole = float(ours.quantity + others)
         after = [math.floor(whole * ratio + 1e-9) for r in COMMON for ratio in (r, 1 / r)]
-        return int(position.quantity) in after
+        return math.floor(position.quantity) in after
     cost = position.quantity * position.average_price
     same_cost = abs(cost - ours.cost) <= max(COST_NEAR * ours.cost, position.average_price)
-    return same_cost and any(math.floor(ours.quantity * ratio + 1e-9) == int(position.quantity) for ratio in RATIOS)
+    return same_cost and any(
+        math.floor(float(ours.quantity) * ratio + 1e-9) == math.floor(position.quantity) for ratio in RATIOS
+    )
 
 
 def on_session_over(draft: Draft) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.status import DeskStatus
+from strategies.kit.quantity import from_json
 
 SOCKET = "control.sock"
 LINE_MOST = 4096  # bytes of a command, its newline included
@@ -52,7 +53,7 @@ class ControlError(Exception):
     """The daemon was not reached or gave no answer. The message names the socket, the problem and the cure."""
 
 
-_decode = msgspec.json.Decoder(CommandAnswer).decode
+_decode = msgspec.json.Decoder(CommandAnswer, dec_hook=from_json).decode
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import LINE_MOST, SOCKET, CommandAnswer, CommandRequest, ControlError, address
 from daemon.operator.status import status_of
 from daemon.operator.submitter import Submitter
+from strategies.kit.quantity import to_json
 
 CHANNEL = "control"
 CLIENTS_MOST = 8
@@ -35,7 +36,7 @@ QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 _decode = msgspec.json.Decoder(CommandRequest).decode
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
 class ControlServer:

@@ -20,6 +20,7 @@ from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
 from daemon.operator.status import status_of
 from daemon.operator.submitter import DurableEvent
+from strategies.kit.quantity import to_json
 from strategies.kit.units import SECOND_NS
 
 COMMANDS_MOST = 64  # carried out at the same moment
@@ -36,7 +37,7 @@ class CommandTopic:
     def __init__(self, settings: MqttSettings, judge: Judge, submit: Submit, log: Callable[..., None]) -> None:
         self._settings, self._judge, self._submit, self._log = settings, judge, submit, log
         self._refusals = Refusals(submit, time.monotonic_ns)
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._under_way: set[asyncio.Task[None]] = set()
         self._reporting: asyncio.TimerHandle | None = None
 

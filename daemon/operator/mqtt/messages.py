@@ -19,6 +19,7 @@ from daemon.operator.heartbeat import GuardBeat, Heartbeat
 from daemon.operator.mqtt.outbox import Counts
 from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus, status_of
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS
 
 
@@ -72,10 +73,10 @@ class OrderMessage(_Message, frozen=True, kw_only=True):
     reason: str
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     limit_price: str | None
     status: str
-    filled: int
+    filled: Quantity
     cost: str
     fees_usd: str
     submitted_ns: int
@@ -91,7 +92,7 @@ class FillMessage(_Message, frozen=True, kw_only=True):
     cumulative: int
     symbol: str
     side: int
-    quantity: int
+    quantity: Quantity
     price: str
     fees_usd: str
     filled_ns: int

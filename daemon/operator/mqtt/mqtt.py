@@ -38,6 +38,7 @@ from daemon.operator.mqtt.outbox import Item, Outbox
 from daemon.operator.mqtt.remote_commands import Judge
 from daemon.operator.signing import Key
 from daemon.pacing import back_off_s
+from strategies.kit.quantity import to_json
 
 CHAIN = "chain"  # the journal's newest head
 HEARTBEAT = "heartbeat"  # of a desk with a guard; the newest alone counts, and no broker keeps one
@@ -74,7 +75,7 @@ class MqttSide:
         judge = Judge(settings.desk, keys, now_ns, known_ns)
         self._commands = CommandTopic(settings, judge, submit, log) if settings.commands and keys else None
         self._hears_guard = hears_guard  # takes each message of the desk's guard
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
         self._taken = 0
         self._kept: dict[str, bytes] = {}  # the newest of retained topics: a broker that restarts has forgotten them

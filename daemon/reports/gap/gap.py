@@ -23,6 +23,7 @@ from daemon.reports.gather import read_day
 from daemon.reports.record import WARM_NS, session_of
 from daemon.reports.shadow import FEWEST, interval_of_mean
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity, from_json
 
 
 class _Reported(msgspec.Struct):
@@ -31,7 +32,7 @@ class _Reported(msgspec.Struct):
     activities: tuple[Activity, ...]
 
 
-_REPORTED = msgspec.json.Decoder(_Reported)
+_REPORTED = msgspec.json.Decoder(_Reported, dec_hook=from_json)
 REASONS = {
     "same": "both filled alike",
     "price": "both filled as much, at other prices",
@@ -50,14 +51,14 @@ class GapLine(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     side: int
     purpose: str  # entry or exit
-    quantity: int
+    quantity: Quantity
     multiplier: int
     reason: str  # of `REASONS`
     live_status: str
-    live_filled: int
+    live_filled: Quantity
     live_price: Decimal | None
     live_delay_s: float | None  # from sending to the first fill
-    paper_filled: int
+    paper_filled: Quantity
     paper_price: Decimal | None
     paper_delay_s: float | None
     paper_refusal: str

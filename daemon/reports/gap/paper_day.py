@@ -29,6 +29,7 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.day import DayQuotes
 from daemon.tapes.quotes.reader import QuoteFile
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS
 
 
@@ -85,7 +86,7 @@ class PaperOrder(msgspec.Struct, frozen=True):
     `fees` are in USD.
     """
 
-    filled: int = 0
+    filled: Quantity = 0
     cost: Decimal = Decimal(0)
     first_fill_ns: int = 0
     rejected: str = ""

@@ -13,6 +13,7 @@ import pytest
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, CancelOrder, SubmitOrder
 from strategies.kit.contract import Bar
+from strategies.kit.quantity import Quantity
 from tests.support.core.desk import of
 from tests.support.core.two_shares import RULES, SECOND, SYMBOLS, Desk
 
@@ -81,7 +82,7 @@ def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:
     sent = d.answer(1.0, 0.0)
     (buy,) = d.take(sent)
     d.put(d.account.fill(buy, 4, "100", d.state.now_ns))
-    tried: list[tuple[int, Decimal | None]] = []
+    tried: list[tuple[Quantity, Decimal | None]] = []
     for minute in range(1, 6):
         d.minute(minute)
         d.answer(0.0, 0.0)

@@ -40,6 +40,7 @@ from daemon.core.limits import Contracts, Paper, Trading
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.state import PaperPosition, PaperState, RestingOrder, SessionClose, broker_snapshot
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity
 from tests.support.examples import examples
 
 MINUTE = 60_000_000_000
@@ -106,7 +107,7 @@ def monday(held: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, 
     return run(state, (SessionScheduled(DAY - MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()), broker=broker)[0]
 
 
-def fills(events: Iterable[Event]) -> list[tuple[Decimal, int, int]]:
+def fills(events: Iterable[Event]) -> list[tuple[Decimal, int, Quantity]]:
     """(price, minutes after the open, cumulative quantity) of every fill."""
     return [
         (event.price, (event.filled_ns - MONDAY.open_ns) // MINUTE, event.cumulative_quantity)

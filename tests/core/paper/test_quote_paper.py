@@ -40,6 +40,7 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.state import PaperPosition, PaperState
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -113,7 +114,7 @@ def monday(held: Mapping[str, int] | None = None, cash: str = "10000") -> PaperS
     return run(state, (scheduled, ()), (listing(CALL, PUT, TODAY_CALL, TODAY_PUT), ()))[0]
 
 
-def fills(events: Iterable[Event]) -> list[tuple[str, Decimal, int]]:
+def fills(events: Iterable[Event]) -> list[tuple[str, Decimal, Quantity]]:
     """(client order id, price, cumulative quantity) of every fill."""
     return [(e.client_order_id, e.price, e.cumulative_quantity) for e in events if isinstance(e, OrderFilled)]
 

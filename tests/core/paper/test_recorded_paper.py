@@ -26,6 +26,7 @@ from daemon.core.limits import Paper, Trading
 from daemon.core.paper.quotes import RecordedPaperBroker
 from daemon.core.paper.state import RecordedState
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity
 
 MINUTE = 60_000_000_000
 DAY = 1440 * MINUTE
@@ -81,7 +82,7 @@ def sell(name: str = "b", limit: str | None = "0.01", quantity: int = 2) -> Subm
     return SubmitOrder(name, CALL, -1, quantity, price, "sell_to_close", 2**62)
 
 
-def fills(news: list[Event]) -> list[tuple[str, Decimal, int, int]]:
+def fills(news: list[Event]) -> list[tuple[str, Decimal, Quantity, int]]:
     """(client order id, price, cumulative quantity, minutes after the open) of every fill."""
     return [
         (e.client_order_id, e.price, e.cumulative_quantity, (e.filled_ns - DAY) // MINUTE)

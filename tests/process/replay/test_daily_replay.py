@@ -31,6 +31,7 @@ from daemon.core.step import Core, Machine, Step
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.quantity import Quantity
 from tests.support.core.daily_desk import IDENTITY, SYMBOLS, Shelf
 from tests.support.desks.desk_run import (
     Crash,
@@ -336,7 +337,7 @@ def test_a_desk_that_decides_before_the_close_buys_at_the_next_minute_s_price(tm
     tape.write_text("\n".join([HEADER, *(f"AAA,{at},{price},101,99,100,5" for at, price in moments.items())]) + "\n")
     rules = Trading(basket=Basket(decide="before_close"), paper=Paper(cash_usd=Decimal(10_000)))
     machine = _small_desk(rules)
-    fills: list[tuple[int, Decimal, int, Decimal]] = []
+    fills: list[tuple[int, Decimal, Quantity, Decimal]] = []
 
     def answer(question: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
         assert now_ns == due_ns

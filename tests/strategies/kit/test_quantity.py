@@ -85,7 +85,8 @@ def test_times_a_price_it_is_money() -> None:
 
 
 def test_it_is_formatted_without_an_exponent() -> None:
-    assert f"{exact(FINEST):+} {exact('1234.5'):,} {exact('1234.5'):.2f}" == "+0.000000001 1,234.5 1234.50"
+    part = exact("1234.5")
+    assert f"{exact(FINEST):+} {part:,} {part:.2f} {part:+d}" == "+0.000000001 1,234.5 1234.50 +1234.5"
 
 
 @given(counts, st.sampled_from(["1", "0.0001", "0.000000001", "0.25"]))

@@ -20,6 +20,7 @@ from daemon.core.events import (
     OrderFound,
 )
 from daemon.core.limits import Broker, Trading
+from strategies.kit.quantity import Quantity, exact
 from tests.support.core.desk import OPEN, SECOND, Desk
 
 NUMBER = "PA3TEST"
@@ -32,7 +33,7 @@ class Account:
 
     def __init__(self, cash: str = "10000") -> None:
         self.cash = Decimal(cash)
-        self.positions: dict[str, tuple[int, Decimal]] = {}  # symbol: quantity, average price
+        self.positions: dict[str, tuple[Quantity, Decimal]] = {}  # symbol: quantity, average price
         self.orders: dict[str, BrokerOrder] = {}
         self.fills: list[OrderFilled] = []
         self.lines: list[Activity] = []
@@ -46,14 +47,14 @@ class Account:
         )  # fmt: skip
         return name
 
-    def by_hand(self, name: str, symbol: str, side: int, quantity: int, at_ns: int) -> str:
+    def by_hand(self, name: str, symbol: str, side: int, quantity: Quantity, at_ns: int) -> str:
         """Somebody else's order."""
         return self.take(SubmitOrder(name, symbol, side, quantity, Decimal(2), "", 0), at_ns)
 
-    def fill(self, name: str, quantity: int, price: str, at_ns: int) -> OrderFilled:
+    def fill(self, name: str, quantity: Quantity, price: str, at_ns: int) -> OrderFilled:
         """One execution of `quantity` at `price`; returns it as the stream tells it."""
         order, paid = self.orders[name], Decimal(price)
-        filled = int(order.filled) + quantity
+        filled = exact(order.filled) + quantity
         cost = (order.average_price or ZERO) * order.filled + paid * quantity
         status = "filled" if filled == order.quantity else "partially_filled"
         self.orders[name] = replace(order, filled=Decimal(filled), average_price=cost / filled, status=status)
@@ -64,7 +65,7 @@ class Account:
         self.fills.append(fill)
         return fill
 
-    def _move(self, symbol: str, quantity: int, price: Decimal) -> None:
+    def _move(self, symbol: str, quantity: Quantity, price: Decimal) -> None:
         held, average = self.positions.pop(symbol, (0, ZERO))
         after = held + quantity
         if held * quantity >= 0:
@@ -85,11 +86,11 @@ class Account:
         self.lines.append(line)
         self.cash += line.amount
 
-    def _free(self, symbol: str, held: int) -> Decimal:
+    def _free(self, symbol: str, held: Quantity) -> Decimal:
         """What no working order on the other side holds back, as `qty_available`."""
         side = 1 if held > 0 else -1
         against = [o for o in self.orders.values() if (o.symbol, o.side) == (symbol, -side) and o.status not in ENDED]
-        return held - side * sum((order.quantity - order.filled for order in against), ZERO)
+        return Decimal(held) - side * sum((order.quantity - order.filled for order in against), ZERO)
 
     def report(self, at_ns: int, *, blocked: str = "", account: str = NUMBER) -> BrokerReported:
         """The whole word: everything of the day, as after a start."""
@@ -107,7 +108,7 @@ class Account:
         )
 
 
-def line(kind: str, symbol: str = "", quantity: int = 0, amount: str = "0", status: str = "executed") -> Activity:
+def line(kind: str, symbol: str = "", quantity: Quantity = 0, amount: str = "0", status: str = "executed") -> Activity:
     """A ledger line of today, dated as the broker dates those: midnight. Its id is its kind, symbol and figures."""
     name = f"20240701000000000::{kind}-{symbol}-{quantity}-{amount}"
     return Activity(name, kind, symbol, Decimal(quantity), None, Decimal(amount), status, OPEN - 34_200 * SECOND)

@@ -47,6 +47,7 @@ from strategies.kit.contract import (
     Session,
     View,
 )
+from strategies.kit.quantity import Quantity
 from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, adds_up, moves_add_up, of
 
 MIDNIGHT = 34_200 * 1_000_000_000  # from midnight in New York to the open
@@ -217,7 +218,9 @@ class DailyDesk:
     def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
         return self.put(ClockTicked(self.at(minute, second)))
 
-    def fill(self, name: str, cumulative: int, price: str, *, fees: str = "0", correction: int = 0) -> list[AnyEffect]:
+    def fill(
+        self, name: str, cumulative: Quantity, price: str, *, fees: str = "0", correction: int = 0
+    ) -> list[AnyEffect]:
         """A fill of one of the desk's orders, all of it at `price`."""
         order = self.order(name)
         now, paid = self.state.now_ns, Decimal(price)
@@ -245,7 +248,7 @@ class DailyDesk:
     # --- looking --------------------------------------------------------------------------------------------------
 
     @property
-    def held(self) -> dict[str, int]:
+    def held(self) -> dict[str, Quantity]:
         return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
 
     def order(self, name: str) -> Order:

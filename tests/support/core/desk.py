@@ -36,6 +36,7 @@ from daemon.core.records import DecisionRow, MoveRow, Row
 from daemon.core.state import Book, Identity, State, encode_state
 from daemon.core.step import Core, Step
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, Session, Spec, Target, View
+from strategies.kit.quantity import Quantity
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -240,7 +241,7 @@ class Desk:
     def fill(
         self,
         order: str,
-        cumulative: int,
+        cumulative: Quantity,
         price: str = "2.00",
         *,
         cost: str = "",
@@ -284,7 +285,7 @@ class Desk:
     # --- looking --------------------------------------------------------------------------------------------------
 
     @property
-    def held(self) -> dict[str, int]:
+    def held(self) -> dict[str, Quantity]:
         return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
 
     def halted(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from daemon.core import events as ev
 from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.records import FillRow
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account
 from tests.support.core.desk import BUY_CALL, EXIT, Desk, of, sent
 
@@ -33,12 +34,12 @@ def look_ups(effects: list[Any]) -> list[str]:
     return [effect.client_order_id for effect in of(effects, LookUpOrder)]
 
 
-def resent(effects: list[Any]) -> list[tuple[str, int]]:
+def resent(effects: list[Any]) -> list[tuple[str, Quantity]]:
     """(name, quantity) of the orders sent."""
     return [(effect.client_order_id, effect.quantity) for effect in of(effects, SubmitOrder)]
 
 
-def rows(d: Desk) -> list[tuple[int, int]]:
+def rows(d: Desk) -> list[tuple[int, Quantity]]:
     """(correction, cumulative) of the fills reported so far."""
     return [(row.correction, row.cumulative) for row in d.rows if isinstance(row, FillRow)]
 

@@ -15,6 +15,7 @@ from daemon.core.effects import AnyEffect, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Protection, Sizing, Trading
 from daemon.core.orders import SUBMITTED
 from strategies.kit.contract import Answer, Basket, Leg, Rebalance, View
+from strategies.kit.quantity import Quantity, total
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import live
@@ -39,9 +40,9 @@ def alarms(effects: list[AnyEffect]) -> list[str]:
     return [alarm.name for alarm in of(effects, RaiseAlarm)]
 
 
-def working_sells(desk: Desk, symbol: str) -> int:
+def working_sells(desk: Desk, symbol: str) -> Quantity:
     """What the desk's orders may still sell of the symbol, by its own state."""
-    return sum(order.remaining for order in desk.state.orders.values() if order.symbol == symbol and order.side < 0)
+    return total(order.remaining for order in desk.state.orders.values() if order.symbol == symbol and order.side < 0)
 
 
 def protected(rules: Trading = RESTS) -> tuple[Desk, dict[str, str]]:

@@ -38,6 +38,7 @@ from daemon.core.orders import FENCE
 from daemon.core.risk.splits import ANNOUNCED
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import ZERO
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -333,7 +334,7 @@ class Reporter:
         self._strange = strange
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
-        self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
+        self._given_fills: set[tuple[str, Quantity]] = set()  # order id, cumulative quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
         self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
@@ -552,7 +553,7 @@ class Reporter:
         An order whose fills do not add up is logged and left out: its own figures are among the orders.
         """
         fresh: list[OrderFilled] = []
-        reported: set[tuple[str, int]] = set()
+        reported: set[tuple[str, Quantity]] = set()
         for order_id, of_order in fills.items():
             try:
                 summed = order_fills(of_order, self._names[order_id], now_ns)

@@ -1,13 +1,13 @@
 """Corporate actions in a desk's shares: splits, new names, mergers, spin-offs, from the broker's ledger.
 
 Old shares leave by one line and new ones come by another (two NC lines, quantity negative, then positive). Invariant:
-equity does not change, unless cash comes; no fraction of a share is held.
+equity does not change, unless cash comes; a desk without fractions holds whole shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 
 from msgspec.structs import replace
 
@@ -19,6 +19,7 @@ from daemon.core.events import Activity, BrokerPosition
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue, trade_closed
 from daemon.core.state import ZERO, Leaver, Position
+from strategies.kit.quantity import Quantity
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
@@ -50,7 +51,7 @@ def _split(draft: Draft, line: Activity) -> None:
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
-    whole = int(after.to_integral_value(ROUND_FLOOR))
+    whole = draft.counted(after)
     if line.symbol in draft.marks:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
         _leave_out(draft, draft.marks[line.symbol] * (after - whole))
@@ -64,15 +65,15 @@ def _split(draft: Draft, line: Activity) -> None:
 def reorganise(draft: Draft, line: Activity) -> None:
     """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income."""
     if line.quantity < 0:
-        _leave(draft, line, min(-int(line.quantity), max(draft.held(line.symbol), 0)))
+        _leave(draft, line, min(-draft.counted(line.quantity), max(draft.held(line.symbol), 0)))
     elif line.quantity > 0:
-        _arrive(draft, line, int(line.quantity))
+        _arrive(draft, line, draft.counted(line.quantity))
     else:
         draft.put_book(income(draft.book, line.amount))
     revalue(draft)
 
 
-def _leave(draft: Draft, line: Activity, count: int) -> None:
+def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
     """Book leaving shares: sold if paid for, lost if worthless, else held until their replacement arrives."""
     _stop_trading(draft, line.symbol)
     if count and (line.amount > 0 or line.kind == WORTHLESS):
@@ -98,7 +99,7 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
         draft.basket = replace(draft.basket, leavers=leavers)
 
 
-def _arrive(draft: Draft, line: Activity, count: int) -> None:
+def _arrive(draft: Draft, line: Activity, count: Quantity) -> None:
     """Give new shares the cost and value of those that left by a line of the same kind, else no cost.
 
     Less than one share is dropped: its worth comes as cash.

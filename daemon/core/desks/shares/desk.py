@@ -1,4 +1,4 @@
-"""A desk that holds whole shares by baskets: long or flat in each symbol, overnight where its spec says so."""
+"""A desk that holds shares, whole ones or fractions, by baskets: long or flat, overnight where its spec says so."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
 from daemon.core.desks.shares.overlay import overlaid, report_overlay
 from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
+from daemon.core.desks.shares.sizes import choose_fractions, counted
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
 from daemon.core.gates import Intent, RiskView, ask_gates
@@ -48,6 +49,7 @@ from strategies.kit.contract import (
     softmax,
 )
 from strategies.kit.daily import usable
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS
 
 
@@ -192,13 +194,14 @@ def share_view(draft: Draft, now_ns: int) -> View:
     portfolio = Portfolio(
         cash=float(cash),
         equity=float(draft.book.equity),
-        shares=tuple(draft.held(symbol) for symbol in symbols),
+        shares=tuple([_as_float(draft.held(symbol)) for symbol in symbols]),
         prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
         shares_per_unit=rules.shares_per_unit,
         notional_per_unit=float(rules.notional_per_unit_usd),
         equity_per_unit=rules.equity_per_unit,
         band=rules.band,
         weight_max=rules.weight_max,
+        per_share=rules.steps_a_share if draft.fractional else 1,
         costs=tuple(map(average_cost, held)),
         opened_ns=tuple(position.opened_ns if position else 0 for position in held),
     )
@@ -220,13 +223,18 @@ def sized_view(draft: Draft, now_ns: int) -> View:
     return replace(view, portfolio=sized)
 
 
+def _as_float(quantity: Quantity) -> float:
+    """Return a quantity as strategies see it: whole ones as they are."""
+    return quantity if type(quantity) is int else float(quantity)
+
+
 @lru_cache(maxsize=8)  # asked for at each event
 def _names(symbols: tuple[str, ...]) -> frozenset[str]:
     return frozenset(symbols)
 
 
 class Shares:
-    """Hold whole shares of the spec's symbols. See `draft.Holds` for each member."""
+    """Hold shares of the spec's symbols. See `draft.Holds` for each member."""
 
     by_basket: ClassVar[bool] = True
     guards_replays: ClassVar[bool] = True
@@ -251,10 +259,11 @@ class Shares:
         return share_view(draft, now_ns)
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
+        choose_fractions(draft)
         view = sized_view(draft, draft.now_ns)
         if self._by_row:
             answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)
-        decided = self._strategy.decide(draft, answer, view, Rebalance)
+        decided = counted(draft, self._strategy.decide(draft, answer, view, Rebalance))
         ruling = overlaid(draft, decided, answer, ask.decision)
         if ruling is None:
             rebalance(draft, ask, decided, answer, model)
@@ -263,7 +272,8 @@ class Shares:
         rebalance(draft, ask, ruling.decided, answer, model, ruling.sold)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
-        decided = self._strategy.decide(draft, answer, share_view(draft, draft.now_ns), Rebalance, shown=True)
+        view = share_view(draft, draft.now_ns)
+        decided = counted(draft, self._strategy.decide(draft, answer, view, Rebalance, shown=True))
         ruling = overlaid(draft, decided, answer, draft.decision)
         decided = decided if ruling is None else ruling.decided
         return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
@@ -426,7 +436,7 @@ def orders_per_day(view: RiskView, _: Intent) -> str | None:
 
 
 def order_quantity(_: RiskView, intent: Intent) -> str | None:
-    return None if intent.quantity >= 1 else f"quantity {intent.quantity}: less than one share"
+    return None if intent.quantity > 0 else f"quantity {intent.quantity}: more than 0 is expected"
 
 
 def order_weight(view: RiskView, intent: Intent) -> str | None:
@@ -496,7 +506,7 @@ def duplicate_order(view: RiskView, intent: Intent) -> str | None:
     return None
 
 
-def _held(view: RiskView, symbol: str) -> int:
+def _held(view: RiskView, symbol: str) -> Quantity:
     position = view.book.positions.get(symbol)
     return position.quantity if position else 0
 

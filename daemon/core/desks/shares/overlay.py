@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from daemon.core.desks.shares.sizes import of_steps, steps_a_share
 from daemon.core.draft import Draft, names_of
 from daemon.core.limits import Basket as Rules
 from daemon.core.records import OverlayRow
@@ -34,6 +35,7 @@ from daemon.core.state import ZERO
 from strategies.kit.contract import Answer, Basket, Leg, Rebalance
 from strategies.kit.daily import KeptBars, dated_closes
 from strategies.kit.entry import BoolArray, Float64Array
+from strategies.kit.quantity import Quantity, to_json
 
 ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no market halves a price for a day
 
@@ -86,9 +88,13 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
     off = not rules.volatility_target or not draft.desk.decides.rebalances
     if off or not whole_legs or min(goals_of.values(), default=0) < 0:
         return None
-    held = np.array([[max(draft.held(symbol), 0) for symbol in symbols]], dtype=np.float64)
-    goals = np.array([[goals_of.get(symbol, now) for symbol, now in zip(symbols, held[0].tolist(), strict=True)]])
-    prices = np.array([[float(draft.marks.get(symbol, ZERO)) for symbol in symbols]])
+    before = [max(draft.held(symbol), 0) for symbol in symbols]
+    wanted = [goals_of.get(symbol, now) for symbol, now in zip(symbols, before, strict=True)]
+    steps = [steps_a_share(draft, symbol) for symbol in symbols]  # all below is counted in steps
+    held, goals = (
+        np.array([[float(count * n) for count, n in zip(counts, steps, strict=True)]]) for counts in (before, wanted)
+    )
+    prices = np.array([[float(draft.marks.get(s, ZERO)) / n for s, n in zip(symbols, steps, strict=True)]])
     equity = float(draft.book.equity)
     forecast = _forecast(draft, decided, answer, goals, prices)
     if forecast.unknown:
@@ -96,11 +102,10 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
     else:
         most = np.array([forecast.cap * equity])
         after = capped(np, held, goals, prices, most=most, band=rules.volatility_band, whole=decided.whole)
-    allowed = [int(goal) for goal in after[0].tolist()]
     cut = {
-        symbol: (int(asked), goal)
-        for symbol, asked, goal in zip(symbols, goals[0].tolist(), allowed, strict=True)
-        if goal < asked
+        symbol: (wanted[place], before[place] if count == held[0, place] else of_steps(int(count), steps[place]))
+        for place, (symbol, count) in enumerate(zip(symbols, after[0].tolist(), strict=True))
+        if count < goals[0, place]
     }
     row = OverlayRow(
         decision=decision,
@@ -111,7 +116,7 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
         cap=_number(forecast.cap),
         asked=_weight(goals, prices, equity),
         allowed=_weight(after, prices, equity),
-        cut=msgspec.json.encode(cut).decode(),
+        cut=msgspec.json.encode(cut, enc_hook=to_json).decode(),
         unknown=forecast.unknown,
     )
     sold = frozenset([symbol for symbol, (_, goal) in cut.items() if goal < draft.held(symbol)])
@@ -125,7 +130,7 @@ def report_overlay(draft: Draft, row: OverlayRow) -> None:
         draft.alarm("volatility_unknown", f"nothing is bought: {row.unknown}", once=True, about=row.unknown)
 
 
-def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[int, int]]) -> tuple[Leg, ...]:
+def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[Quantity, Quantity]]) -> tuple[Leg, ...]:
     """Return the legs with the goals that were cut: a buy that is cut whole goes, a sale of what was left alone comes.
 
     They keep their order, which is that of the buys, and the new sales follow.

@@ -29,6 +29,7 @@ from daemon.core.broker.sending import (
     worked_ns,
 )
 from daemon.core.desks.guarded import head_rows
+from daemon.core.desks.shares.sizes import step_of
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
@@ -42,6 +43,7 @@ from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Ask, Waiting
 from strategies.kit.contract import Answer, Leg, Rebalance
+from strategies.kit.quantity import Quantity, floor_to, to_json, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT, POLICY = "entry", "exit", "policy"  # purposes of works, and the reason of those of a basket
@@ -62,7 +64,7 @@ LEAVE_CAP = LEAVE_SALES | {"turnover"}
 def works_of(
     decision: int,
     legs: Iterable[Leg],
-    held: Mapping[str, int],
+    held: Mapping[str, Quantity],
     now_ns: int,
     bounds: Mapping[str, Decimal] | None = None,
 ) -> tuple[Work, ...]:
@@ -105,18 +107,21 @@ def _rounded(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
     return price.quantize(price_step(price, fine=fine), rounding=rounding)
 
 
-def reserved(limit: Decimal, quantity: int, cost_rate: Decimal) -> Decimal:
+def reserved(limit: Decimal, quantity: Quantity, cost_rate: Decimal) -> Decimal:
     """Return the cash in USD reserved for a buy: its limit and its cost, rounded up."""
     traded = limit * quantity
     return traded + (traded * cost_rate).quantize(COST_GRID, rounding=ROUND_CEILING)
 
 
-def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal) -> int:
-    """Return the whole shares that `cash` pays for at the limit, cost included: floor(cash / (limit x (1 + cost)))."""
+def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal, step: Quantity = 1) -> Quantity:
+    """Return the shares that `cash` pays for at the limit, cost included: at most cash / (limit x (1 + cost)).
+
+    It is a multiple of `step`, a quantity: 1 for whole shares.
+    """
     if cash <= 0:
         return 0
-    quantity = int(cash / (limit * (1 + cost_rate)))
-    return quantity if reserved(limit, quantity, cost_rate) <= cash else quantity - 1
+    quantity = floor_to(cash / (limit * (1 + cost_rate)), step)
+    return quantity if reserved(limit, quantity, cost_rate) <= cash else quantity - step
 
 
 def free_cash(cash: Decimal, orders: Mapping[str, Order], marks: Mapping[str, Decimal], cost_rate: Decimal) -> Decimal:
@@ -168,7 +173,7 @@ def _give_up(draft: Draft) -> None:
 
 def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
     """Note and report what these works did not reach; they do not start again that day."""
-    missing: dict[str, int] = {}
+    missing: dict[str, Quantity] = {}
     for work in works:
         position = draft.book.positions.get(work.symbol)
         change = work.goal - (position.quantity if position is not None else 0)
@@ -247,10 +252,10 @@ def _into_auction(draft: Draft, work: Work) -> bool:
     """Return True for the first attempt of a basket decided before the open, while the auction takes orders."""
     rules = draft.trading.basket
     by_auction = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
-    return by_auction and may_enter_auction(draft)
+    return by_auction and may_enter_auction(draft) and draft.held(work.symbol) - work.goal >= 1
 
 
-def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
+def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
     """Send a limit order near the bid, then a market order after some attempts; an exit by a rule goes to the market.
 
     A basket's sale waits for a quote: there is no bid, or the symbol is halted. Where decisions are no rebalancing, the
@@ -269,9 +274,11 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
     return _sell(draft, work, surplus, limit, auction=False)
 
 
-def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
+def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False when nothing is free to be sold, or a gate denies it."""
     leave = sellable(draft, work, -1, surplus, hanging_orders(draft, work.symbol, -1))
+    if auction:  # which takes whole shares: the rest leaves by a day order after the open
+        leave = leave._replace(quantity=whole_of(leave.quantity))
     by_call = work.reason != POLICY or (leave.closing and not draft.desk.decides.rebalances)  # never of a rebalancing
     ways = [way for way in ways_out(draft, work, -1, leave) if by_call or not way.closing]
     if leave.quantity <= 0:
@@ -318,7 +325,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
     if reserved(limit, missing, rate) > free:
         if selling:
             return ZERO  # it waits, and so do all after it
-        missing = affordable(free, limit, rate)
+        missing = affordable(free, limit, rate, step_of(draft, work.symbol))
         if short:
             note_given_up(draft, [replace(work, goal=work.goal - missing)])
         if not missing:
@@ -440,7 +447,7 @@ def rebalance(
         confidence=choice.confidence if choice is not None else None,
         probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
         logits=_encode(answer.logits).decode(),
-        target=_encode(legs).decode(),
+        target=_encode(legs, enc_hook=to_json).decode(),
         gates=_encode(verdicts.by_gate).decode() if verdicts is not None else None,
         outcome=outcome,
         model=model,
@@ -500,7 +507,7 @@ def _may_pass(draft: Draft, verdicts: Verdicts) -> bool:
     return all(denial.gate in passing for denial in verdicts.denials)
 
 
-def _quantities(draft: Draft) -> dict[str, int]:
+def _quantities(draft: Draft) -> dict[str, Quantity]:
     return {symbol: position.quantity for symbol, position in draft.book.positions.items()}
 
 

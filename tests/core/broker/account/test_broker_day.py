@@ -18,6 +18,7 @@ from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.limits import Broker, Execution, Risk, Sizing, Trading
 from daemon.core.records import FillRow
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account, at_broker
 from tests.support.core.desk import BUY_CALL, BUY_PUT, CALL, EXIT, HOLD, PUT, TRIM_50, quote
 
@@ -243,7 +244,7 @@ def test_a_person_in_the_same_account_is_adopted_to_the_last_contract(seed: int,
     assert d.halted() in ("", "blind", "foreign_order"), f"seed {seed}"
 
 
-def same(day: Day) -> tuple[Decimal, dict[str, int], int]:
+def same(day: Day) -> tuple[Decimal, dict[str, Quantity], int]:
     """What a day came to."""
     return day.account.cash, day.desk.held, len(day.desk.effects)
 

@@ -209,7 +209,7 @@ def test_under_adopt_an_old_answer_about_an_adopted_order_changes_nothing() -> N
     assert (d.order("ann-1").status, d.held) == (PARTIAL, {CALL: 2})
 
 
-@pytest.mark.parametrize(("symbol", "quantity"), [("AAPL", "10"), ("SPY", "1.5")])
+@pytest.mark.parametrize(("symbol", "quantity"), [("AAPL", "10"), ("AAPL", "1.5")])
 def test_under_adopt_what_the_desk_cannot_hold_is_refused(symbol: str, quantity: str) -> None:
     d = at_broker(account := Account(), ADOPT)
     account.by_hand("ann-1", symbol, 1, 10, d.at(0))

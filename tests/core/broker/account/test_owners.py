@@ -15,6 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Activity
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.state import Owners
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
@@ -58,7 +59,7 @@ def halted(d: Desk | DailyDesk) -> str:
     return d.state.risk.halt.reason if d.state.risk.halt else ""
 
 
-def holdings(d: DailyDesk) -> tuple[dict[str, int], dict[str, int]]:
+def holdings(d: DailyDesk) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
     return d.held, d.state.broker.foreign_held
 
 
@@ -247,7 +248,7 @@ def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
 OTHER = "SPY240702C00490000"
 
 
-def with_contracts(symbol: str, count: int) -> tuple[Desk, Account, int]:
+def with_contracts(symbol: str, count: int) -> tuple[Desk, Account, Quantity]:
     """A person holds `count` of `symbol`, and the desk bought contracts of CALL; returns how many."""
     account = Account("1000000")
     account.positions[symbol] = (count, Decimal(2))

@@ -15,6 +15,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.limits import Trading
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account, agreed
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import with_shares
@@ -42,7 +43,7 @@ def flatten(d: DailyDesk | Desk, minute: float) -> list[AnyEffect]:
     return d.put(ev.FlattenRequested(d.at(minute), "x", "ann"))
 
 
-def sales(effects: list[AnyEffect]) -> list[tuple[int, bool]]:
+def sales(effects: list[AnyEffect]) -> list[tuple[Quantity, bool]]:
     return [(order.quantity, order.closing) for order in of(effects, SubmitOrder) if order.side < 0]
 
 

@@ -21,6 +21,7 @@ from daemon.core.limits import Broker, Sizing, Trading
 from daemon.core.orders import CANCELED, FILLED
 from daemon.core.records import FillRow
 from daemon.core.state import State
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, MINUTE, PUT, SECOND, Desk, of, sent
 
@@ -92,7 +93,7 @@ def plain(d: Desk) -> State[Any]:
     return replace(d.state, broker=replace(d.state.broker, available={}))
 
 
-def fill_identities(d: Desk) -> list[tuple[str, int, int]]:
+def fill_identities(d: Desk) -> list[tuple[str, int, Quantity]]:
     """The identities of all fill rows."""
     return [(row.client_order_id, row.correction, row.cumulative) for row in d.rows if isinstance(row, FillRow)]
 

@@ -68,7 +68,7 @@ def test_a_whole_share_too_many_is_somebody_else_s() -> None:
         now = d.at(-10) + second * SECOND
         d.put(replace(report, time_ns=now, asked_ns=now, positions=(shares,)))
     assert d.state.risk.halt is not None
-    assert d.state.risk.halt.detail == "AAA: broker 11, book 10"
+    assert d.state.risk.halt.detail == "AAA: broker 11.2, book 10 and 0.2 beside it"
 
 
 def test_shares_of_the_desk_s_symbols_are_adopted_where_that_is_wanted() -> None:

@@ -188,7 +188,7 @@ GOOD_BAD: dict[str, list[tuple[RiskView, Intent, str]]] = {
     "orders_per_day": [
         (replace(VIEW, risk=RiskState(reconciled=True, orders_today=60)), BUY, "60 orders today, limit 60"),
     ],
-    "order_quantity": [(VIEW, replace(BUY, quantity=0), "quantity 0: less than one share")],
+    "order_quantity": [(VIEW, replace(BUY, quantity=0), "quantity 0: more than 0 is expected")],
     "price_collar": [
         (VIEW, replace(BUY, limit_price=Decimal("105.01")), "limit 105.01 is further than 0.05 from 100"),
         (VIEW, replace(SELL, limit_price=Decimal("94.99")), "limit 94.99 is further than 0.05 from 100"),

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
 from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, with_shares
@@ -52,7 +53,7 @@ def in_two_lines(account: Account, symbol: str, before: int, after: int) -> None
     account.book(line("SPLIT", symbol, after))
 
 
-def still(d: DailyDesk) -> tuple[Decimal, Decimal, str, dict[str, int]]:
+def still(d: DailyDesk) -> tuple[Decimal, Decimal, str, dict[str, Quantity]]:
     halt = d.state.risk.halt
     return d.state.marks["AAA"], d.state.book.equity, halt.reason if halt is not None else "", d.held
 

@@ -1,0 +1,91 @@
+"""From a strategy's goals, which are floats, to exact quantities: fractions of shares, or whole ones.
+
+Invariant: a goal of 0 and what is held stay as they are; any other goal is a multiple of the desk's step, and no
+further from 0 than what the strategy asked for.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import UnsetType
+from msgspec.structs import replace
+
+from daemon.core.draft import Draft
+from daemon.core.state import ZERO
+from strategies.kit.contract import Basket, Leg, Rebalance
+from strategies.kit.quantity import Part, Quantity, exact, steps_of
+
+SHARES_MIN = 4  # that an equal part of the equity should pay for of each symbol, so that whole shares do
+
+
+def too_coarse(equity: float, prices: list[float]) -> bool:
+    """Return whether whole shares are too coarse for an account.
+
+    Args:
+        equity: USD.
+        prices: USD a share, of all symbols of the desk; 0 where none is known.
+
+    Returns:
+        True where an equal part of the equity pays for fewer than `SHARES_MIN` shares of some symbol with a price.
+    """
+    return bool(prices) and SHARES_MIN * max(prices) * len(prices) > equity
+
+
+def choose_fractions(draft: Draft) -> None:
+    """Let the first basket of a journal decide whether the desk holds fractions, for good.
+
+    One that has sent orders before this was asked stays with whole shares.
+    """
+    rules, chosen = draft.trading.basket, draft.basket.fractions
+    if rules.fractions != "auto" or not isinstance(chosen, UnsetType):
+        return
+    prices = [float(draft.marks.get(symbol, ZERO)) for symbol in draft.spec.symbols]
+    fractions = draft.stats.orders == 0 and too_coarse(float(draft.book.equity), prices)
+    draft.basket = replace(draft.basket, fractions=fractions)
+
+
+def steps_a_share(draft: Draft, symbol: str) -> int:
+    """Return in how many steps the desk counts a share of this symbol: 1 where it holds whole ones."""
+    indivisible = draft.basket.indivisible
+    whole = not isinstance(indivisible, UnsetType) and symbol in indivisible
+    return draft.trading.basket.steps_a_share if draft.fractional and not whole else 1
+
+
+def step_of(draft: Draft, symbol: str) -> Quantity:
+    """Return the least number of shares that a buy of this symbol is a multiple of."""
+    return exact(draft.trading.basket.order_step) if steps_a_share(draft, symbol) > 1 else 1
+
+
+def in_steps(draft: Draft, symbol: str, goal: float | Quantity) -> Quantity:
+    """Return a strategy's goal as a quantity that the desk can hold."""
+    if type(goal) is int:
+        return goal
+    steps = steps_a_share(draft, symbol)
+    return of_steps(steps_of(goal, steps) if isinstance(goal, float) else int(goal * steps), steps)
+
+
+def of_steps(count: int, steps: int) -> Quantity:
+    """Return so many steps as shares."""
+    return exact(Decimal(count) / steps) if steps > 1 else count
+
+
+def counted(draft: Draft, decided: Rebalance) -> Rebalance:
+    """Return the decision with exact goals; a change too small for an order is left out.
+
+    That is one of a fraction, worth less than `min_order_usd`; never one that sells all.
+    """
+    legs = [
+        leg if type(leg.goal) is int else Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal))
+        for leg in decided.basket.legs
+    ]
+    kept = tuple(leg for leg in legs if not _is_too_small(draft, leg))
+    return decided if kept == decided.basket.legs else replace(decided, basket=Basket(kept))
+
+
+def _is_too_small(draft: Draft, leg: Leg) -> bool:
+    change = leg.goal - draft.held(leg.symbol)
+    if type(change) is not Part or not leg.goal:
+        return False
+    worth: Decimal = abs(change) * draft.marks.get(leg.symbol, ZERO)
+    return worth < draft.trading.basket.min_order_usd
