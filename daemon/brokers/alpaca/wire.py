@@ -30,6 +30,7 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.orders import name_prefix
+from strategies.kit.quantity import PLACES, Quantity, exact
 from strategies.kit.units import SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -180,6 +181,15 @@ def _number(text: str) -> Decimal | None:
     return (number or Decimal(0)) if in_range else None
 
 
+def quantity(value: object, key: str) -> Decimal:
+    """Parse a number of shares or contracts, `1e-9` as the number that it is. Raises Malformed beyond nine decimals."""
+    number = decimal(value, key)
+    places = number.as_tuple().exponent
+    if isinstance(places, int) and -places > PLACES and number != round(number, PLACES):
+        raise Malformed(f"{key} is {number:f}: expected at most {PLACES} decimals")
+    return number
+
+
 def text(value: object) -> str:
     """Return a text; `""` for null, a missing key and anything else."""
     return value if isinstance(value, str) else ""
@@ -211,6 +221,12 @@ def optional_decimal(raw: Mapping[str, object], key: str) -> Decimal | None:
     return None if value is None or value == "" else decimal(value, key)
 
 
+def optional_quantity(raw: Mapping[str, object], key: str) -> Decimal | None:
+    """Return the quantity under `key`; None for null, a missing key and no text. Raises Malformed."""
+    value = raw.get(key)
+    return None if value is None or value == "" else quantity(value, key)
+
+
 def side_of(value: object) -> int:
     """Return +1 for buy, -1 for sell and sell_short, 0 when absent (the parent of a multi-leg order)."""
     word = text(value)
@@ -233,11 +249,11 @@ def order(value: object) -> BrokerOrder:
         order_id=required_text(raw, "id"),
         symbol=text(raw.get("symbol")),
         side=side_of(raw.get("side")),
-        quantity=optional_decimal(raw, "qty") or Decimal(0),
+        quantity=optional_quantity(raw, "qty") or Decimal(0),
         limit_price=optional_decimal(raw, "limit_price"),
         intent=text(raw.get("position_intent")),
         status=text(raw.get("status")),
-        filled=optional_decimal(raw, "filled_qty") or Decimal(0),
+        filled=optional_quantity(raw, "filled_qty") or Decimal(0),
         average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
         replaced_by=text(raw.get("replaced_by")),
@@ -249,31 +265,34 @@ def position(value: object) -> BrokerPosition:
     """Parse a position; short ones are negative whether by quantity or by side. Raises Malformed."""
     raw = mapping(value, "position")
     sign = -1 if raw.get("side") == "short" else 1
-    quantity = decimal(raw.get("qty"), "qty")
-    available = optional_decimal(raw, "qty_available")
+    held = quantity(raw.get("qty"), "qty")
+    available = optional_quantity(raw, "qty_available")
     return BrokerPosition(
         symbol=required_text(raw, "symbol"),
-        quantity=sign * abs(quantity) if sign < 0 else quantity,
+        quantity=sign * abs(held) if sign < 0 else held,
         average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
         available=None if available is None else sign * abs(available) if sign < 0 else available,
     )
 
 
-def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decimal:
+def cost(symbol: str, filled: Decimal, average_price: Decimal | None) -> Decimal:
     """Return the sum of price x quantity from an order's average price, in USD a share times contracts.
 
     Options trade in whole cents, so their sum is one too and rounding to it restores what the average lost (exact while
     quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
     """
-    total = quantity * (average_price or Decimal(0))
+    total = filled * (average_price or Decimal(0))
     return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
 
 
-def whole_number(value: Decimal, key: str) -> int:
-    """Require a whole number. Raises Malformed."""
-    if value != value.to_integral_value():
+def units(value: Decimal, symbol: str, key: str) -> Quantity:
+    """Return an exact number of shares, or a whole one of contracts. Raises Malformed."""
+    if is_option(symbol) and value != value.to_integral_value():
         raise Malformed(f"{key} is {value}: expected a whole number")
-    return int(value)
+    try:
+        return exact(value)
+    except ValueError:
+        raise Malformed(f"{key} is {value:f}: expected at most {PLACES} decimals") from None
 
 
 # --- news of the trading stream -----------------------------------------------------------------------------------
@@ -328,10 +347,10 @@ def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> Order
         side=about.side,
         price=decimal(raw.get("price"), "price"),
         filled_ns=time_ns(raw.get("timestamp")),
-        cumulative_quantity=whole_number(about.filled, "filled_qty"),
+        cumulative_quantity=units(about.filled, about.symbol, "filled_qty"),
         cumulative_cost=cost(about.symbol, about.filled, about.average_price),
         cumulative_fees=Decimal(0),
-        quantity=whole_number(decimal(raw.get("qty"), "qty"), "qty"),
+        quantity=units(quantity(raw.get("qty"), "qty"), about.symbol, "qty"),
     )
 
 
@@ -340,7 +359,7 @@ def _corrected(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns:
         now_ns,
         client_order_id=about.client_order_id,
         execution_id=text(raw.get("execution_id")),
-        cumulative_quantity=whole_number(about.filled, "filled_qty"),
+        cumulative_quantity=units(about.filled, about.symbol, "filled_qty"),
         cumulative_cost=cost(about.symbol, about.filled, about.average_price),
         reason=word,
     )

@@ -23,12 +23,14 @@ from daemon.brokers.alpaca.wire import (
     decimal,
     mapping,
     optional_decimal,
+    optional_quantity,
+    quantity,
     required_text,
     shown,
     side_of,
     text,
     time_ns,
-    whole_number,
+    units,
 )
 from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
@@ -55,7 +57,7 @@ def activity(value: object) -> Activity:
         id=required_text(raw, "id"),
         kind=required_text(raw, "activity_type"),
         symbol=text(raw.get("symbol")),
-        quantity=optional_decimal(raw, "qty") or Decimal(0),
+        quantity=optional_quantity(raw, "qty") or Decimal(0),
         price=optional_decimal(raw, "price"),
         amount=optional_decimal(raw, "net_amount") or Decimal(0),
         status=text(raw.get("status")),
@@ -95,9 +97,9 @@ def ledger_fill(value: object) -> LedgerFill:
         order_id=required_text(raw, "order_id"),
         symbol=required_text(raw, "symbol"),
         side=side_of(raw.get("side")),
-        quantity=decimal(raw.get("qty"), "qty"),
+        quantity=quantity(raw.get("qty"), "qty"),
         price=decimal(raw.get("price"), "price"),
-        cumulative=decimal(raw.get("cum_qty"), "cum_qty"),
+        cumulative=quantity(raw.get("cum_qty"), "cum_qty"),
         filled_ns=time_ns(raw.get("transaction_time"), "transaction_time"),
     )
 
@@ -147,11 +149,11 @@ def _follow_on(lines: Mapping[str, Mapping[str, object]]) -> bool:
     before, waiting = Decimal(0), sorted(lines, key=_moment)
     while waiting:
         together = [line for line in waiting if _moment(line) == _moment(waiting[0])]
-        after = {line: decimal(lines[line].get("cum_qty"), "cum_qty") for line in together}
+        after = {line: quantity(lines[line].get("cum_qty"), "cum_qty") for line in together}
         fits = [
             line
             for line in together
-            if not amends(lines[line]) and after[line] == before + decimal(lines[line].get("qty"), "qty")
+            if not amends(lines[line]) and after[line] == before + quantity(lines[line].get("qty"), "qty")
         ]
         following = fits or [line for line in together if amends(lines[line])]
         if not following:
@@ -182,9 +184,9 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
     for line, row in sorted(lines.items()):
         if amends(row):
             bust = row.get("status") == "canceled" or row.get("type") == BUST
-            quantity, price = decimal(row.get("qty"), "qty"), decimal(row.get("price"), "price")
-            amended = _amended_by(row, now, names, quantity, price if bust else None, hints)
-            after = (Decimal(0), price) if bust else (quantity, price)
+            stated, price = quantity(row.get("qty"), "qty"), decimal(row.get("price"), "price")
+            amended = _amended_by(row, now, names, stated, price if bust else None, hints)
+            after = (Decimal(0), price) if bust else (stated, price)
             time = time_ns(row.get("transaction_time"), "transaction_time")
             amendments.append(Amendment(by_id[amended], now[amended], *after, time))
             now[amended] = after
@@ -206,7 +208,7 @@ def _amended_by(
     row: Mapping[str, object],
     now: Mapping[str, tuple[Decimal, Decimal]],
     names: Mapping[str, str],
-    quantity: Decimal,
+    stated: Decimal,
     price: Decimal | None,
     hints: list[str],
 ) -> str:
@@ -214,7 +216,7 @@ def _amended_by(
     named = text(row.get("previous_id")) or text(row.get("previous_execution_id"))
     if execution_of(named) in names:
         return names[execution_of(named)]
-    alike = [line for line, (held, at) in now.items() if held == quantity and price in (None, at)]
+    alike = [line for line, (held, at) in now.items() if held == stated and price in (None, at)]
     if not named and len({now[line] for line in alike}) == 1:
         return alike[0]
     for hint in hints:
@@ -228,12 +230,13 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
     """Return all fills of one order, with its cost summed over them, by cumulative quantity.
 
     Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the fills
-    do not add up to it: one is missing, or quantities are not whole.
+    do not add up to it: one is missing, or contracts are not whole.
     """
-    events, total, spent = [], 0, Decimal(0)
+    events, spent = [], Decimal(0)
+    total: Quantity = 0
     for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
-        quantity = whole_number(fill.quantity, "qty")
-        total, spent = total + quantity, spent + fill.price * quantity
+        filled = units(fill.quantity, fill.symbol, "qty")
+        total, spent = total + filled, spent + fill.price * filled
         if total != fill.cumulative:
             raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
         events.append(
@@ -247,7 +250,7 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
                 cumulative_quantity=total,
                 cumulative_cost=spent,
                 cumulative_fees=Decimal(0),  # regulatory fees come as FEE activities of their own
-                quantity=quantity,
+                quantity=filled,
             )
         )
     return tuple(events)
@@ -585,7 +588,7 @@ class Reporter:
                         side=order.side,
                         price=cost / filled if filled else Decimal(0),
                         filled_ns=now_ns,
-                        cumulative_quantity=int(filled),
+                        cumulative_quantity=units(filled, order.symbol, "filled_qty"),
                         cumulative_cost=cost,
                         cumulative_fees=Decimal(0),
                         quantity=0,

@@ -217,7 +217,7 @@ class TradingOrders:
         """DELETE /v2/positions/{symbol}?qty=: the broker's order against that much of it, under a name of its own."""
         if withdrawn():
             raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
-        return self._client.client.delete(f"/positions/{order.symbol}", {"qty": order.quantity})
+        return self._client.client.delete(f"/positions/{order.symbol}", {"qty": str(order.quantity)})
 
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
@@ -249,23 +249,23 @@ def opens(order: SubmitOrder) -> bool:
 
 
 def submission(order: SubmitOrder) -> Raw:
-    """Return the body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
+    """Return the body of POST /v2/orders: for the day or the opening auction.
 
-    A stop of shares stays until it is cancelled; one of options is for the day.
-
-    The price is exact text; only options have an intent.
+    A stop of whole shares stays until it is cancelled; one of options is for the day, and so is any order of a
+    fraction. Quantity and prices are exact text; only options have an intent.
     """
+    whole = type(order.quantity) is int
     body: Raw = {
         "symbol": order.symbol,
-        "qty": order.quantity,
+        "qty": str(order.quantity),
         "side": "buy" if order.side > 0 else "sell",
         "type": "market" if order.limit_price is None else "limit",
-        "time_in_force": "opg" if order.auction else "day",
+        "time_in_force": "opg" if order.auction and whole else "day",
         "client_order_id": order.client_order_id,
     }
     if not isinstance(order.stop_price, UnsetType):
         kind = "stop" if order.limit_price is None else "stop_limit"
-        until = "day" if is_option(order.symbol) else "gtc"
+        until = "gtc" if whole and not is_option(order.symbol) else "day"
         body |= {"type": kind, "time_in_force": until, "stop_price": format(order.stop_price, "f")}
     if order.limit_price is not None:
         body["limit_price"] = format(order.limit_price, "f")
