@@ -47,7 +47,7 @@ WHOLE_SOON = Deadlines(connect_s=60.0, read_s=60.0, whole_s=0.5, call_s=60.0, pa
 def test_a_submission_has_exactly_the_documented_keys_and_exact_numbers() -> None:
     assert submission(buy(quantity=3, limit="0.30")) == {
         "symbol": CALL,
-        "qty": 3,
+        "qty": "3",
         "side": "buy",
         "type": "limit",
         "time_in_force": "day",
@@ -65,7 +65,7 @@ def test_a_stop_of_shares_lasts_until_it_is_cancelled_and_one_of_options_for_the
     shares = submission(SubmitOrder(NAME, "SPY", -1, 100, None, "", 0, stop_price=Decimal("55.00")))
     assert shares == {
         "symbol": "SPY",
-        "qty": 100,
+        "qty": "100",
         "side": "sell",
         "type": "stop",
         "time_in_force": "gtc",

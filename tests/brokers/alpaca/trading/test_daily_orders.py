@@ -21,7 +21,7 @@ def order(side: int, limit: str | None = None, *, auction: bool = False, intent:
 def test_a_sale_for_the_opening_auction_is_a_market_order_at_the_open() -> None:
     assert submission(order(-1, auction=True)) == {
         "symbol": "BRK.B",
-        "qty": 12,
+        "qty": "12",
         "side": "sell",
         "type": "market",
         "time_in_force": "opg",
@@ -32,7 +32,7 @@ def test_a_sale_for_the_opening_auction_is_a_market_order_at_the_open() -> None:
 def test_a_buy_is_a_limit_order_for_the_day_without_an_intent() -> None:
     assert submission(order(+1, "412.5")) == {
         "symbol": "BRK.B",
-        "qty": 12,
+        "qty": "12",
         "side": "buy",
         "type": "limit",
         "limit_price": "412.5",
