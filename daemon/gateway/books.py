@@ -22,9 +22,10 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import execution_of
 from daemon.core.session import new_york_date
 from daemon.gateway.events import MAIN
+from strategies.kit.quantity import FINEST
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
 
-UNITS_GRID = Decimal("1e-9")  # of an order in USD
+CENT = Decimal("0.01")
 ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
 LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
@@ -79,7 +80,7 @@ class Moving(msgspec.Struct):
 
 
 class SubAccount(msgspec.Struct):
-    """The books of one sub-account. `suspended` is its own fence."""
+    """The books of one sub-account. `suspended` is its own fence; `fractions`: it ordered a part of a share once."""
 
     name: str
     number: str
@@ -89,6 +90,7 @@ class SubAccount(msgspec.Struct):
     activities: list[NotedLine] = []
     last_equity: Decimal = ZERO
     suspended: bool = False
+    fractions: bool = False
 
     def quantity(self, symbol: str) -> Decimal:
         """Return the signed quantity, 0 without a holding."""
@@ -164,7 +166,7 @@ class GatewayOrder(msgspec.Struct):
             return max(self.quantity - self.filled, ZERO)
         spent = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
         dollars = wire.optional_decimal(self.row or self.body, "notional") or ZERO
-        return max((dollars - spent) / self.reserve, ZERO).quantize(UNITS_GRID) if self.reserve else ZERO
+        return max((dollars - spent) / self.reserve, ZERO).quantize(FINEST) if self.reserve else ZERO
 
     @property
     def opens(self) -> bool:
@@ -211,6 +213,7 @@ class Ledgers(msgspec.Struct):
     doubts: tuple[str, ...] = ()  # differences that last
     halt: tuple[str, str, str] | None = None  # reason, detail, and the date until which; "" without an end
     day: tuple[str, Decimal] = ("", ZERO)  # New York date, and what the sub-accounts were worth at its first report
+    uneven: int = 0  # fills of no whole cents since the sums last agreed: the broker may have rounded each
     code: str = ""
 
     def __post_init__(self) -> None:
@@ -314,6 +317,7 @@ class Ledgers(msgspec.Struct):
         account.cash -= spent
         account.change(order.symbol, order.sign * quantity, spent)
         self.changed_ns = self.now_ns
+        self.uneven += bool(spent % CENT)
         trade = DayFill(order.account, order.symbol, order.sign, quantity, price)
         date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: the news may be days late
         self.trades.setdefault(date, []).append(trade)
@@ -350,6 +354,7 @@ class Ledgers(msgspec.Struct):
         order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
         order.amended_ns = amended_ns
         account.cash -= spent
+        self.uneven += bool(cost * size % CENT or before[1] * size % CENT)
         held = account.holdings.get(order.symbol)
         if change:
             account.change(order.symbol, change, spent)

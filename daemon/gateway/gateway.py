@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -71,6 +71,7 @@ from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Up
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
+from strategies.kit.quantity import FINEST, PLACES
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 T = TypeVar("T")
@@ -238,9 +239,9 @@ class Gateway:
             event = wire.required_text(update, "event")
             readable_order(dict(row))
             if event in FILLS:
-                wire.decimal(row.get("filled_qty"), "filled_qty")
-                for key in ("qty", "price"):
-                    wire.decimal(update.get(key), key)
+                wire.quantity(row.get("filled_qty"), "filled_qty")
+                wire.quantity(update.get("qty"), "qty")
+                wire.decimal(update.get("price"), "price")
                 wire.time_ns(update.get("timestamp"))
         except wire.Malformed:
             self._wanted.set()
@@ -598,7 +599,7 @@ class Gateway:
         name = order.client_order_id or str(uuid.uuid4())
         if verdict.by_call:
             return await self._submit_by_call(account, order, name)
-        sent = {**body, "client_order_id": name}
+        sent = {**body, "client_order_id": name} | ({} if order.qty is None else {"qty": text(order.qty)})
         if verdict.beyond is not None:
             sent |= {"type": "limit", "limit_price": text(verdict.beyond)}
             self._log("gateway_exit_priced", order=name, symbol=order.symbol, limit_price=text(verdict.beyond))
@@ -850,6 +851,7 @@ class Gateway:
         await self._ready_for(account, order)
         self._is_free(account, name)
         verdict = judge(self._view(), account, order, replaced=old)
+        known |= {"qty": text(whole)} if "qty" in known else {}
         event = ReplaceTaken(self.now_ns(), account, name, old.name, known, verdict.reserve, verdict.against)
         return await self._taken(event, urgency_of(order))
 
@@ -893,7 +895,8 @@ class Gateway:
         there = sum(self.books.holders(symbol).values(), ZERO)
         amount = min(held, there) if held > 0 else abs(held)
         if percent is not None:
-            amount = (amount * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+            grid = Decimal(1) if multiplier(symbol) == 100 else FINEST
+            amount = (amount * percent / 100).quantize(grid, ROUND_DOWN)
         amount = amount if quantity is None else quantity
         if amount <= 0:
             raise invalid("qty must be > 0")
@@ -977,8 +980,10 @@ class Gateway:
             held = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
             if quantity > held:
                 raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")
-            if target != MAIN and quantity % 1:
-                raise ValueError(f"{text(quantity)} {symbol}: a sub-account takes whole shares")
+            if quantity != round(quantity, PLACES):
+                raise ValueError(f"{text(quantity)} {symbol}: expected at most {PLACES} decimals")
+            if target != MAIN and quantity % 1 and not books.accounts[target].fractions:
+                raise ValueError(f"{text(quantity)} {symbol}: {target} trades whole shares alone")
         await self.do(Transferred(self.now_ns(), source, target, cash, symbol, quantity, by, why))
         what = [f"{cash} USD"] if cash else []
         what += [f"{text(quantity)} {symbol}"] if quantity else []

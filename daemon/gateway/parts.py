@@ -2,7 +2,8 @@
 
 A line names an account, not a strategy. Fees go by the day's fills, dividends by who held at the close before the
 ex-date, splits and exercises by who held the shares or contracts, interest by cash; deposits and what nobody knows are
-`main`'s. Cents are divided by the largest remainder. A sub-account gets whole shares, `main` the fraction that is left.
+`main`'s. Cents are divided by the largest remainder. A sub-account that trades fractions of shares gets its own to nine
+decimals; any other gets whole shares, and `main` the fraction that is left.
 """
 
 from __future__ import annotations
@@ -28,11 +29,10 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import parse_occ
-from daemon.gateway.books import DayFill, Ledgers, LinePart, Moving
+from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving
 from daemon.gateway.events import MAIN
+from strategies.kit.quantity import FINEST
 
-CENT = Decimal("0.01")
-GRID = Decimal("1e-9")  # of a fraction of a share
 SHARE_LEG = "OPTRD"
 EARLY = "early OPTRD"
 """The kind of `Moving` of shares that were booked before their line came."""
@@ -79,7 +79,7 @@ def line_of(row: Json) -> LedgerLine:
         wire.required_text(row, "id"),
         wire.required_text(row, "activity_type"),
         wire.text(row.get("symbol")),
-        wire.optional_decimal(row, "qty") or ZERO,
+        wire.optional_quantity(row, "qty") or ZERO,
         wire.optional_decimal(row, "net_amount") or ZERO,
         wire.optional_decimal(row, "price"),
         day,
@@ -127,7 +127,8 @@ def apportioned(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = 
     exact = {name: units * weight / whole for name, weight in positive.items()}
     parts = {name: share.to_integral_value(ROUND_FLOOR) for name, share in exact.items()}
     order = sorted(parts, key=lambda name: (parts[name] - exact[name], name == MAIN, name))
-    for name in order[: int(units - sum(parts.values()))]:
+    over = units - sum(parts.values())  # steps
+    for name in order[: int(over)]:
         parts[name] += 1
     shares = {name: sign * count * step for name, count in parts.items()}
     shares[order[0]] += sign * rest  # what is finer than a step
@@ -207,11 +208,11 @@ def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
 
 
 def _fraction(books: Ledgers, line: LedgerLine) -> Division:
-    """Cash for a fraction of a share, which is `main`'s: the others have whole ones."""
+    """Cash for a fraction of a share, by whose fractions make it; `main`'s where nobody has one."""
     holders = books.holders(line.symbol)
-    fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1}
-    owner = next(iter(fractions), MAIN) if len(fractions) == 1 else MAIN
-    return Division({owner: LinePart(line.quantity, line.amount)})
+    fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1 > 0}
+    shares, cash = apportioned(line.quantity, fractions, FINEST), apportioned(line.amount, fractions)
+    return Division({name: LinePart(shares.get(name, ZERO), cash.get(name, ZERO)) for name in sorted(shares | cash)})
 
 
 # --- shares and contracts ---------------------------------------------------------------------------------------------
@@ -229,25 +230,33 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     if before is not None and line.quantity > 0:
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
+        new = _shares_of(books, old, line.quantity)
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
     if not total:
         return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
-    new = _whole_shares(held, (total + line.quantity) / total, total + line.quantity)
+    new = _shares_of(books, held, total + line.quantity)
     names = held.keys() | new.keys()
     change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
     return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
 
 
-def _whole_shares(old: Mapping[str, Decimal], ratio: Decimal, total: Decimal) -> dict[str, Decimal]:
-    """Return the shares of each after a split: whole ones for who had whole ones, and the rest for `main`."""
-    new = {}
-    for name, quantity in sorted(old.items()):
+def _shares_of(books: Ledgers, old: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
+    """Return who has how much of `total` shares that come for `old` ones, in their parts.
+
+    Who trades whole shares gets whole ones. What is left of them is `main`'s; where nobody left anything, the part
+    finer than nine decimals is the greatest holder's.
+    """
+    before, new = sum(old.values(), ZERO), dict[str, Decimal]()
+    whole = [name for name, held in old.items() if not (books.accounts[name].fractions or held % 1)]
+    for name, held in sorted(old.items()):
         if name != MAIN:
-            step = Decimal(1) if quantity == quantity.to_integral_value() else GRID
-            new[name] = (quantity * ratio / step).to_integral_value(ROUND_FLOOR) * step
+            step = Decimal(1) if name in whole else FINEST
+            new[name] = (held * total / before / step).to_integral_value(ROUND_FLOOR) * step
     left = total - sum(new.values(), ZERO)
-    return {**new, MAIN: left} if left or MAIN in old else new
+    if whole or MAIN in old:
+        return {**new, MAIN: left} if left or MAIN in old else new
+    new[max(new, key=lambda name: (new[name], name))] += left
+    return new
 
 
 def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
@@ -280,13 +289,14 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
     if line.quantity < 0 and total and -line.quantity <= total:
         if total == -line.quantity:
             return _taken(books, line, {name: -quantity for name, quantity in held.items()})
-        some = apportioned(line.quantity, held, Decimal(1))
+        fraction = line.quantity % 1 or any(quantity % 1 for quantity in held.values())
+        some = apportioned(line.quantity, held, FINEST if fraction else Decimal(1))
         return _taken(books, line, {name: quantity for name, quantity in some.items() if quantity})
     before = _moving(books, line) if line.quantity > 0 else None
     if before is not None:
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _whole_shares(old, line.quantity / sum(old.values()), line.quantity)
+        new = _shares_of(books, old, line.quantity)
         cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
         return Division(
             {

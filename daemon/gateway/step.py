@@ -20,6 +20,7 @@ from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
+    CENT,
     LOST,
     SENDING,
     UNKNOWN,
@@ -61,7 +62,6 @@ from daemon.gateway.parts import EARLY, UNKNOWN_LINE, LedgerLine, divide, line_o
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
-CENT = Decimal("0.01")
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
@@ -201,6 +201,8 @@ class Bookkeeper:
                 if event.for_order:
                     words = f"{event.account}: {event.name}: {text(event.quantity)} {event.symbol}"
                     self._do(Warn("gateway_exit_called", f"{words}: an order of a person is in its way"))
+        if order.quantity is None or order.quantity % 1:
+            books.accounts[order.account].fractions = True
         books.keep(order)
         for name in order.against:
             self._do(CancelSibling(name))
@@ -502,6 +504,7 @@ class Bookkeeper:
     def _compare(self, asked_ns: int) -> None:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
         books = self.books
+        self._take_rounding(asked_ns)
         cash, held = books.sums()
         found: dict[str, str] = {}
         if abs(cash - books.broker_cash) >= CENT:
@@ -520,6 +523,15 @@ class Bookkeeper:
             if words not in books.doubts:
                 self._do(Warn("gateway_differs", words))
         books.doubts = lasting
+
+    def _take_rounding(self, asked_ns: int) -> None:
+        """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents."""
+        books = self.books
+        beyond = books.broker_cash - books.sums()[0]
+        if books.changed_ns >= asked_ns or abs(beyond) > books.uneven * CENT:
+            return  # the news of a fill may be on its way, or it is more than rounding
+        books.main.cash += beyond
+        books.uneven = 0
 
     def _begin_day(self) -> None:
         """Note what the sub-accounts are worth at the first report of a New York date; each one's equity of before."""

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from daemon.alpaca_api.wire import Json
+from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import accesses, endpoint, trade_deadlines
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
@@ -290,11 +290,9 @@ def readable_order(row: Json) -> None:
 
 
 def _sent(value: Any) -> Any:
-    """Return a value of a request as it is sent: a number as its exact text."""
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, float):
-        return format(Decimal(str(value)), "f")
+    """Return a value of a request as it is sent: a number as its exact text, without exponent and trailing zeros."""
+    if isinstance(value, Decimal | float):
+        return text(Decimal(str(value)))
     return value
 
 

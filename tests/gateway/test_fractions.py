@@ -1,0 +1,216 @@
+"""Fractions of shares through the gateway, in both directions, and whose each part of one is.
+
+A share costs 500.01 USD and brings 500.00; parts are worked out by hand.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.gateway.books import Ledgers
+from daemon.gateway.events import MAIN
+from daemon.gateway.parts import divide
+from simulator.trading.venue import Rules
+from tests.gateway.test_parts import booked, books, cash_of, dec, line
+from tests.support.gateway_stage import Stage, stage
+
+HALF = Decimal("0.5")
+
+
+async def buys(s: Stage, name: str, quantity: str) -> Any:
+    """Buy, and wait until the books have it."""
+    before = s.held(name).get("SPY", Decimal(0))
+    row = await s.place(name, quantity)
+    await s.until(lambda: s.held(name).get("SPY", Decimal(0)) == before + Decimal(quantity))
+    return row
+
+
+def sent(s: Stage, method: str) -> list[str]:
+    """What the gateway sent to the broker by this method: path and body."""
+    return [f"{r.path} {r.body}" for r in s.broker.requests if r.method == method]
+
+
+async def test_a_fraction_passes_in_both_directions(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        row = await buys(s, "a", "1.250000001")
+        assert (row["qty"], row["time_in_force"]) == ("1.250000001", "day")
+        await buys(s, "b", "0.000000001")
+        (position,) = (await s.ask("b", "GET", "/v2/positions"))[1]
+        assert (position["qty"], position["qty_available"]) == ("0.000000001", "0.000000001")
+        (fill,) = (await s.ask("a", "GET", "/v2/account/activities"))[1]
+        assert (fill["qty"], fill["cum_qty"], fill["leaves_qty"]) == ("1.250000001", "1.250000001", "0")
+        assert s.books.accounts["a"].cash == s.books.accounts["a"].capital - Decimal("1.250000001") * Decimal("500.01")
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize("written", ["0.50", "5e-1", 0.5, "0.500000000"])
+async def test_a_quantity_reaches_the_broker_as_its_one_plain_text(tmp_path: Path, written: object) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", written, type="limit", limit_price="490")
+        assert '"qty":"0.5"' in sent(s, "POST")[-1].replace(" ", "")
+
+
+async def test_changes_and_close_calls_have_all_nine_places(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        row = await s.place("a", "0.5", type="limit", limit_price="490")
+        _, new = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"qty": "0.1234567890"})
+        assert new["qty"] == "0.123456789"
+        assert '"qty":"0.123456789"' in sent(s, "PATCH")[-1].replace(" ", "")
+        await s.ask("a", "DELETE", f"/v2/orders/{new['id']}")
+        await buys(s, "a", "2.5")
+        await s.ask("a", "DELETE", "/v2/positions/SPY", qty="0.000000001")
+        await s.until(lambda: s.held("a") == {"SPY": Decimal("2.499999999")})
+        await s.ask("a", "DELETE", "/v2/positions/SPY", percentage="50")  # 1.2499999995, cut at the ninth place
+        await s.until(lambda: s.held("a") == {"SPY": Decimal("1.25")})
+        await s.ask("a", "DELETE", "/v2/positions/SPY")
+        await s.until(lambda: not s.held("a"))
+        queries = [path.split("?")[1].strip() for path in sent(s, "DELETE") if "?" in path]
+        assert queries == ["qty=0.000000001", "qty=1.249999999", "qty=1.25"]
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"quantity": "0.1234567891"}, "qty must be limited to 9 decimal places"),
+        ({"quantity": "0.5", "time_in_force": "opg"}, "fractional orders must be DAY orders"),
+        ({"quantity": "0.5", "time_in_force": "gtc"}, "fractional orders must be DAY orders"),
+    ],
+)
+async def test_what_alpaca_refuses_of_a_fraction_does_not_leave(
+    tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    async with stage(tmp_path) as s:
+        before = len(sent(s, "POST"))
+        assert await s.refused("a", **fields) == (422, 42210000, words)
+        assert len(sent(s, "POST")) == before
+
+
+async def test_a_share_that_is_not_fractionable_is_refused_as_the_broker_does(tmp_path: Path) -> None:
+    async with stage(tmp_path, rules=Rules(fill_sizes=(1000, 1000), not_fractionable=frozenset({"SPY"}))) as s:
+        assert await s.refused("a", "0.5") == (403, 40310000, 'asset "SPY" is not fractionable')
+        asset = (await s.ask("a", "GET", "/v2/assets/SPY"))[1]
+        assert asset["fractionable"] is False
+
+
+async def test_a_sub_account_sells_no_more_than_its_own_fraction(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await buys(s, "a", "0.5")
+        await buys(s, "b", "3")
+        status, code, words = await s.refused("a", "0.500000001", "sell")
+        assert (status, code) == (403, 40310000)
+        assert words == "insufficient qty available for order (requested: 0.500000001, available: 0.5)"
+
+
+async def test_a_split_leaves_each_its_own_fraction_where_it_trades_fractions(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="1", side="buy")
+        await buys(s, "a", "2.5")
+        await buys(s, "b", "3")
+        s.broker.faults.add("split", symbol="SPY", ratio="1.5")
+        await s.until(lambda: s.broker.account.quantity("SPY") == Decimal("9.75"))
+        await s.gateway.reported(30)
+        # 3 for 2 of 2.5, 3 and 1: 3.75, 4.5 and 1.5; b trades whole shares, so main has its half
+        assert (s.held("a"), s.held("b"), s.held("main")) == (
+            {"SPY": Decimal("3.75")},
+            {"SPY": Decimal(4)},
+            {"SPY": Decimal(2)},
+        )
+        await s.settled()
+
+
+@pytest.mark.parametrize("how", ["none", "fill", "order"])
+async def test_how_the_broker_rounds_cash_is_no_difference_of_the_sums(tmp_path: Path, how: Any) -> None:
+    rules = Rules(fill_sizes=(1000, 1000), fractions_in_parts=True, cash_rounding=how)
+    async with stage(tmp_path, rules=rules) as s:
+        for quantity in ("0.123456789", "0.987654321", "0.333333333"):
+            await s.place("a", quantity)
+        for _ in range(200):
+            if s.held("a") == {"SPY": Decimal("1.444444443")}:
+                break
+            s.broker.clock.jump_to(s.broker.clock.now_ns() + 15 * 10**9)
+            s.broker.back_office.advance(s.broker.clock.now_ns())
+            await s.gateway.reported(30)
+        await s.settled()
+        own = s.books.accounts["a"]
+        assert own.cash == own.capital - Decimal("1.444444443") * Decimal("500.01")  # exact, whatever the broker does
+        assert s.books.sums()[0] == s.broker.account.cash
+        assert (s.books.doubts, s.verified().difference) == ((), "")
+
+
+@pytest.mark.parametrize("kind", ["quantity_exponent", "quantity_too_fine"])
+async def test_an_update_that_is_written_oddly_loses_no_fill(tmp_path: Path, kind: str) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.faults.add(kind, where={"stream": "trade", "event": "fill"})
+        await buys(s, "a", "0.000000005")
+        assert s.broker.faults.met[kind] == 1
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+async def test_a_fraction_is_moved_to_who_trades_fractions(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="1.5", side="buy")
+        await s.until(lambda: s.held("main") == {"SPY": Decimal("1.5")})
+        move = s.gateway.transfer
+        with pytest.raises(ValueError, match=r"0\.5 SPY: a trades whole shares alone"):
+            await move("main", "a", Decimal(0), "SPY", HALF, "me", "try")
+        await buys(s, "a", "0.25")
+        with pytest.raises(ValueError, match="expected at most 9 decimals"):
+            await move("main", "a", Decimal(0), "SPY", Decimal("0.1234567891"), "me", "try")
+        await move("main", "a", Decimal(0), "SPY", HALF, "me", "try")
+        assert (s.held("a"), s.held("main")) == ({"SPY": Decimal("0.75")}, {"SPY": Decimal(1)})
+
+
+# --- parts, by hand ---------------------------------------------------------------------------------------------------
+
+
+def trading_fractions(made: Ledgers, *names: str) -> Ledgers:
+    """The books, in which these have taken orders of fractions."""
+    for name in names:
+        made.accounts[name].fractions = True
+    return made
+
+
+def test_of_a_reverse_split_whole_parts_are_whole() -> None:
+    made = books(a={"SPY": 3}, b={"SPY": 6})  # 1 for 3: a third of 3 is 1, whatever a third is in decimals
+    assert booked(made, divide(made, line("SPLIT", "SPY", "-6"), ""), "SPY") == {"a": dec(1), "b": dec(2)}
+
+
+def test_the_last_decimal_of_a_split_is_nobody_elses() -> None:
+    made = trading_fractions(books(a={"SPY": 10}, b={"SPY": 10}), "a", "b")
+    # 1 for 3 of 20 is 6.666666667 at the broker; each has 3.333333333, and one has what is left
+    parts = booked(made, divide(made, line("SPLIT", "SPY", "-13.333333333"), ""), "SPY")
+    assert parts == {"a": dec("3.333333333"), "b": dec("3.333333334")}
+
+
+def test_cash_for_a_fraction_is_by_whose_fractions_it_is_for() -> None:
+    made = trading_fractions(books(a={"SPY": "1.75"}, b={"SPY": "2.5"}, c={"SPY": 4}), "a", "b")
+    # 8.25 shares: a quarter of one is paid, three fifths of it a's (0.75 of 1.25)
+    division = divide(made, line("CIL", "SPY", "-0.25", "25.00"), "")
+    assert cash_of(division) == {"a": dec("15.00"), "b": dec("10.00")}
+    assert booked(made, division, "SPY") == {"a": dec("1.6"), "b": dec("2.4"), "c": dec(4)}
+
+
+def test_cash_for_a_fraction_that_nobody_has_is_mains() -> None:
+    division = divide(books(a={"SPY": 3}), line("CIL", "SPY", "0", "12.00"), "")
+    assert cash_of(division) == {MAIN: dec("12.00")}
+
+
+def test_a_dividend_is_divided_by_fractions() -> None:
+    made = books(a={"SPY": "0.75"}, b={"SPY": "0.25"})
+    made.now_ns += 86_400 * 10**9
+    assert cash_of(divide(made, line("DIV", "SPY", "1", "1.00"), "2024-02-29")) == {"a": dec("0.75"), "b": dec("0.25")}
+
+
+def test_shares_that_partly_go_never_exceed_what_one_has() -> None:
+    made = trading_fractions(books(a={"SPY": "0.4"}, b={"SPY": "2.3"}), "a", "b")
+    left = booked(made, divide(made, line("MA", "SPY", "-2.5", "250.00"), ""), "SPY")
+    assert sum(left.values()) == dec("0.2")
+    assert all(quantity > 0 for quantity in left.values())
