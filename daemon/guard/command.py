@@ -46,7 +46,7 @@ from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
 from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, signed
+from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, payload_of, signed
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
@@ -68,6 +68,9 @@ class Memory(msgspec.Struct):
 
     beat: Heartbeat | None = None
     fenced: bool = False
+
+
+_MEMORY = msgspec.json.Decoder(Memory, dec_hook=from_json)  # made before there are threads: see `prepare_types`
 
 
 def boot_s() -> float:
@@ -237,7 +240,7 @@ class Guard:
         except BrokerError as error:
             self._log("guard_answered", what=what, answer=str(error))
             if isinstance(action, Rest):
-                self.watch.refused(action.order.symbol, str(error))
+                self.watch.refused(action.order, str(error))
         else:
             self._log("guard_answered", what=what, answer="done")
 
@@ -280,14 +283,11 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory: Memory = typed(msgspec.json.Decoder(Memory, dec_hook=from_json).decode, self._file.read_bytes())
+            memory: Memory = typed(_MEMORY.decode, self._file.read_bytes())
         except (OSError, Unreadable):
             return Memory()
         beat = memory.beat
-        if (
-            beat is not None
-            and genuine(msgspec.json.encode(beat, enc_hook=to_json), Heartbeat, self._desk, self._key) is None
-        ):
+        if beat is not None and genuine(payload_of(beat), Heartbeat, self._desk, self._key) is None:
             return Memory(fenced=memory.fenced)
         return memory
 

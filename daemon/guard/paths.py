@@ -13,10 +13,9 @@ import secrets
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-import msgspec
 from aiomqtt import Client, MqttError
 
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, put, taken
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, payload_of, put, taken
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text, still_wanted
 from daemon.operator.signing import Key
 from daemon.pacing import back_off_s
@@ -86,7 +85,7 @@ class MqttPath:
 
     async def _send(self, client: Client) -> NoReturn:
         while True:
-            payload = msgspec.json.encode(self._ears.own_beat())
+            payload = payload_of(self._ears.own_beat())
             await client.publish(f"{self._below}/guard", payload, properties=_PASSING)
             await asyncio.sleep(self._beat_s)
 

@@ -7,7 +7,7 @@ what two looks at the account agree on, and only within the silence. It opens no
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +19,7 @@ from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import ENDED
 from daemon.operator.heartbeat import FRESH_S, Heartbeat
-from strategies.kit.quantity import Quantity, exact
+from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
 
 STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that may have been said
@@ -86,6 +86,13 @@ class Fence(NamedTuple):
 Action = Alarm | Cancel | Rest | Close | Fence
 
 
+class _Part(NamedTuple):
+    """What one stop covers: whole shares or contracts, or the fraction of a share, which has a stop of its own."""
+
+    symbol: str
+    fraction: bool
+
+
 class _Seen(NamedTuple):
     """A look, and when it was asked for."""
 
@@ -114,8 +121,8 @@ class Watch:
         self._closes = False  # it did so in this silence
         self._fenced_s = began_s  # when it last asked for the fence
         self._fenced_once = False  # it was seen in this silence: a person may have lifted it
-        self._rested = defaultdict[str, list[float]](list)  # when it sent a stop of each symbol in this silence
-        self._refused: dict[str, str] = {}  # symbol -> the broker's words about its last stop
+        self._rested = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
+        self._refused: dict[_Part, str] = {}  # the broker's words about its last stop
         self.state = "began"
 
     # --- news -------------------------------------------------------------------------------------------------------
@@ -155,9 +162,9 @@ class Watch:
         """Note that the account could not be looked at."""
         self._problem = problem
 
-    def refused(self, symbol: str, words: str) -> None:
+    def refused(self, stop: SubmitOrder, words: str) -> None:
         """Note that the broker refused a stop."""
-        self._refused[symbol] = words
+        self._refused[_part_of(stop.symbol, stop.quantity)] = words
 
     def carried_out(self, now_s: float) -> None:
         """Note that something that it asked for has its answer: only looks from now on show what came of it."""
@@ -356,21 +363,22 @@ class Watch:
         """Return the stops that both looks miss and that are known, and why others are not rested: symbol -> why."""
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
-        there, before, shared = _whole(look), _whole(former), self._is_shared(look)
+        there, before, shared = _held_there(look), _held_there(former), self._is_shared(look)
         bare_before = self._uncovered(former)
         for symbol, uncovered in self._uncovered(look).items():
             known = beat.holds.get(symbol)
             missing = min(uncovered, bare_before.get(symbol, 0))
-            if missing <= 0 or (not there[symbol] and (self._closes or not there)):
+            has, had = there.get(symbol, 0), before.get(symbol, 0)
+            if missing <= 0 or (not has and (self._closes or not there)):
                 continue  # covered, or closed
             expected = self._held(look)[symbol] + (known.others if known is not None else 0)
-            left_over = self._closes and 0 < there[symbol] < expected  # by the guard's own call
+            if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
+                has, had = whole_of(has), whole_of(had)
+            left_over = self._closes and 0 < has < expected  # by the guard's own call
             if known is None or known.stop is None:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"
-            elif (there[symbol] != expected and not left_over and not (shared and there[symbol] > expected)) or (
-                before[symbol] != there[symbol] and not shared
-            ):
-                found = f"the account has {there[symbol]}, expected are {expected}"
+            elif (has != expected and not left_over and not (shared and has > expected)) or (had != has and not shared):
+                found = f"the account has {has}, expected are {expected}"
                 bare[symbol] = f"{found}: a split, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
@@ -378,20 +386,24 @@ class Watch:
                 bare[symbol] = "a corporate action may have changed what its price means"
             elif parse_occ(symbol) is not None and not look.market_open:
                 bare[symbol] = "a stop of an option is for the day, and the market is closed"
-            elif not self._may_rest(symbol, now_s):
-                bare[symbol] = f"no stop stays: {self._refused.get(symbol, 'somebody takes it away')}"
             else:
-                rested = self._rested[symbol]
-                name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{len(rested)}"
-                rested.append(now_s)
-                self._refused.pop(symbol, None)
-                stops.append(_stop(name, symbol, missing, known.stop, known.limit))
+                for quantity in filter(None, (whole_of(missing), missing - whole_of(missing))):
+                    part = _part_of(symbol, quantity)
+                    if not self._may_rest(part, now_s):
+                        why = self._refused.get(part, "somebody takes it away")
+                        bare[symbol] = f"of {quantity} no stop stays: {why}"
+                        continue
+                    rested = self._rested[part]
+                    name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{len(rested)}"
+                    rested.append(now_s)
+                    self._refused.pop(part, None)
+                    stops.append(_stop(name + "f" * part.fraction, symbol, quantity, known.stop, known.limit))
         return stops, bare
 
-    def _may_rest(self, symbol: str, now_s: float) -> bool:
+    def _may_rest(self, part: _Part, now_s: float) -> bool:
         """Return whether another stop may be tried: not after three that the broker refused, or somebody took away."""
-        within_s = REFUSED_S if symbol in self._refused else TAKEN_S
-        return sum(now_s - at_s < within_s for at_s in self._rested[symbol]) < STOPS_MAX
+        within_s = REFUSED_S if part in self._refused else TAKEN_S
+        return sum(now_s - at_s < within_s for at_s in self._rested[part]) < STOPS_MAX
 
     def _uncovered(self, look: AccountLook) -> dict[str, Quantity]:
         """Return what the desk holds of each symbol, and no order sells."""
@@ -403,7 +415,7 @@ class Watch:
                 bare[order.symbol] -= _rest_of(order)
         for position in look.positions:
             if position.symbol in bare and position.available is not None:
-                bare[position.symbol] = min(bare[position.symbol], int(position.available))
+                bare[position.symbol] = min(bare[position.symbol], exact(position.available))
         return bare
 
     def _held(self, look: AccountLook) -> Mapping[str, Quantity]:
@@ -425,7 +437,7 @@ class Watch:
         if look is None:
             held = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
             return f"the account cannot be looked at; by its last heartbeat it held {held}"
-        ours, there = self._held(look), _whole(look)
+        ours, there = self._held(look), _held_there(look)
         held = _shown(position for position in look.positions if ours.get(position.symbol))
         gone = ", ".join(f"{count} {symbol}" for symbol, count in ours.items() if count > 0 and symbol not in there)
         working = [o.client_order_id for o in _open(look) if o.side > 0 and o.client_order_id.startswith(beat.names)]
@@ -441,14 +453,18 @@ def _open(look: AccountLook) -> list[BrokerOrder]:
     return [order for order in look.orders if order.status not in ENDED]
 
 
-def _rest_of(order: BrokerOrder) -> int:
+def _rest_of(order: BrokerOrder) -> Quantity:
     """Return what it may still fill; 0 of an order for an amount of USD, which has no quantity."""
-    return max(int(order.quantity - order.filled), 0)
+    return max(exact(order.quantity - order.filled), 0)
 
 
-def _whole(look: AccountLook) -> Counter[str]:
-    """Return the account's whole shares and contracts: a fraction, as a reinvested dividend leaves it, is no desk's."""
-    return Counter({position.symbol: int(position.quantity) for position in look.positions})
+def _held_there(look: AccountLook) -> dict[str, Quantity]:
+    """Return the account's shares and contracts."""
+    return {position.symbol: exact(position.quantity) for position in look.positions}
+
+
+def _part_of(symbol: str, quantity: Quantity) -> _Part:
+    return _Part(symbol, type(quantity) is not int)
 
 
 def _shown(positions: Iterable[BrokerPosition]) -> str:

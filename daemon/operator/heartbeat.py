@@ -27,6 +27,7 @@ from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 from strategies.kit.quantity import Quantity, from_json, to_json
 
 BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
+QUANTITY_MAX = 40  # characters of a quantity
 FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
 
 
@@ -112,6 +113,11 @@ def signed(beat: Beat, key: Key) -> Beat:
     return replace(beat, mac=key.mac(_content(beat)))
 
 
+def payload_of(beat: Heartbeat | GuardBeat) -> bytes:
+    """Return the message as it is carried."""
+    return _ENCODER.encode(beat)
+
+
 def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | None:
     """Return the message of this desk, or of its guard; None for one that is not signed with the key."""
     if len(payload) > BYTES_MAX:
@@ -124,12 +130,20 @@ def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | Non
 
 
 def _content(beat: Heartbeat | GuardBeat) -> bytes:
-    return msgspec.json.encode(replace(beat, mac=""), enc_hook=to_json)
+    return payload_of(replace(beat, mac=""))
+
+
+def _quantity(kind: Any, value: Any) -> Any:
+    """Decode a quantity of a message that is not verified yet: no long text, and no exponent that would not end."""
+    if type(value) is str and (len(value) > QUANTITY_MAX or not value.isascii() or "e" in value.lower()):
+        raise ValueError(f"a quantity of {len(value)} characters: expected a plain number")
+    return from_json(kind, value)
 
 
 # made before there are threads: see `prepare_types`
+_ENCODER = msgspec.json.Encoder(enc_hook=to_json)
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind, dec_hook=from_json) for kind in (Heartbeat, GuardBeat)
+    kind: msgspec.json.Decoder(kind, dec_hook=_quantity) for kind in (Heartbeat, GuardBeat)
 }
 _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
@@ -139,7 +153,7 @@ _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
 def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
     """Write the message into the folder, whole. Raises OSError."""
-    write_whole(folder / f"{beat.desk}.{beat.schema}.json", msgspec.json.encode(beat, enc_hook=to_json))
+    write_whole(folder / f"{beat.desk}.{beat.schema}.json", payload_of(beat))
 
 
 def taken(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:

@@ -10,14 +10,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, put, signed, taken
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, payload_of, put, signed, taken
 from daemon.operator.mqtt.connection import connected
 from daemon.operator.signing import KeyRefused, parse_key
+from strategies.kit.quantity import exact
 from tests.support.desks.desk_at_work import until
 from tests.support.outside.mosquitto import Mosquitto, running
 
@@ -33,8 +33,9 @@ BEAT = Heartbeat(
     holds={
         "SPY": Held(10, 2, Decimal("55.00"), None),
         "SPY270115C00500000": Held(3, 0, Decimal("1.1"), Decimal("0.5")),
+        "QQQ": Held(exact("0.000000001"), exact("1.5"), Decimal("55.00"), None),
     },
-    orders={"e1-online_dqn-7-0-0": 4},
+    orders={"e1-online_dqn-7-0-0": 4, "e1-online_dqn-8-0-0": exact("0.5")},
 )
 
 
@@ -85,7 +86,7 @@ async def test_by_mqtt_the_desk_s_heartbeats_and_the_guard_s_own_message_come(br
         assert ears.echoes == sorted(set(ears.echoes))
         async with connected(broker.broker("paper-1"), broker.passwords["paper-1"]) as desk:
             for beat in (BEAT, signed(BEAT, OTHER), signed(BEAT, KEY)):  # unsigned, of another key, genuine
-                await desk.publish("rltrader/paper-1/heartbeat", msgspec.json.encode(beat))
+                await desk.publish("rltrader/paper-1/heartbeat", payload_of(beat))
             await desk.publish("rltrader/paper-1/heartbeat", b"no json")
             await until(lambda: bool(ears.beats))
     assert ears.beats == [signed(BEAT, KEY)]
@@ -129,7 +130,7 @@ async def test_a_folder_that_is_gone_brings_nothing_and_is_found_again(tmp_path:
 
 def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_path: Path) -> None:
     whole = signed(BEAT, KEY)
-    payload = msgspec.json.encode(whole)
+    payload = payload_of(whole)
     assert genuine(payload, Heartbeat, "paper-1", KEY) == whole
     assert genuine(payload, Heartbeat, "paper-2", KEY) is None
     assert genuine(payload, Heartbeat, "paper-1", OTHER) is None
@@ -143,7 +144,7 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
         ("orders", {}),
         ("holds", {"SPY": Held(10, 2, Decimal("54.00"), None)}),
     ):
-        forged = msgspec.json.encode(replace(whole, **{field: other}))
+        forged = payload_of(replace(whole, **{field: other}))
         assert genuine(forged, Heartbeat, "paper-1", KEY) is None, field
     assert genuine(b" " * BYTES_MAX + payload, Heartbeat, "paper-1", KEY) is None
     (tmp_path / "paper-1.heartbeat.json").write_bytes(os.urandom(200))
@@ -161,6 +162,9 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
         b'{"desk":"\\ud800"}',
         b'{"holds":{"SPY":[1,0,"NaN",null]}}',
         b'{"holds":{"SPY":[1e999,0,"1",null]}}',
+        b'{"holds":{"SPY":["1e999999999",0,"1",null]}}',
+        b'{"orders":{"x":"1e-9"}}',
+        b'{"orders":{"x":"' + b"9" * 200_000 + b'.5"}}',
     ],
 )
 def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
 from daemon.operator.heartbeat import Held
+from strategies.kit.quantity import exact
 from tests.support.guarded_world import NAMES, RULES, World
 
 HOUR = 3600.0
@@ -498,10 +499,79 @@ def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
 
 def test_a_fraction_from_a_reinvested_dividend_keeps_no_stop_away() -> None:
     world = World()
-    world.broker.positions = {"SPY": Decimal("10.37")}  # type: ignore[dict-item]
+    world.broker.positions = {"SPY": exact("10.37")}
     dies(world)
-    assert [int(action.order.quantity) for action in world.guard.acts() if isinstance(action, Rest)] == [10]
+    assert [action.order.quantity for action in world.guard.acts() if isinstance(action, Rest)] == [10]
     assert world.guard.alarms() == ["desk_silent", "guard_acts"]
+
+
+def rests(world: World) -> list[tuple[str, str]]:
+    """Names and quantities of the stops that the guard rested."""
+    return [(a.order.client_order_id, str(a.order.quantity)) for a in world.guard.acts() if isinstance(a, Rest)]
+
+
+def test_a_desk_s_fraction_has_a_stop_of_its_own() -> None:
+    world = World(held=exact("10.370000001"))
+    dies(world)
+    (whole, count), (fraction, part) = rests(world)
+    assert (count, part) == ("10", "0.370000001")
+    assert fraction == f"{whole}f"
+    assert world.broker.stops() == {"SPY": exact("10.370000001")}
+    world.run(HOUR)
+    assert len(rests(world)) == 2
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
+def test_less_than_a_share_has_the_fraction_s_stop_alone() -> None:
+    world = World(held=exact("0.000000001"))
+    dies(world)
+    assert [count for _, count in rests(world)] == ["0.000000001"]
+
+
+def test_a_fraction_s_stop_is_for_the_day_and_rested_again_on_each() -> None:
+    world = World(held=exact("2.5"))
+    dies(world)
+    for day in range(5):
+        for order in world.broker.working(-1):
+            if order.quantity % 1:
+                world.broker.end(order.client_order_id, "expired")
+        world.run(24 * HOUR)
+        assert world.broker.stops() == {"SPY": exact("2.5")}, day
+
+
+def test_a_broker_that_refuses_a_fraction_s_stop_has_the_whole_one_all_the_same() -> None:
+    world = World(held=exact("10.5"))
+    take = world.broker.put
+
+    def put(order: SubmitOrder, at_ns: int) -> bool:
+        return type(order.quantity) is int and take(order, at_ns)
+
+    world.broker.put = put  # type: ignore[method-assign]
+    dies(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert "SPY: of 0.5 no stop stays: insufficient qty" in str([a for _, a in world.guard.done])
+
+
+def test_what_a_desk_s_orders_filled_since_counts_to_the_last_place() -> None:
+    world = World(held=exact("1.5"))
+    name = world.own("SPY", 1, exact("0.25"))
+    world.run(60)
+    dead(world)
+    world.broker.fill(name, exact("0.125"))
+    world.run(HOUR)
+    assert [count for _, count in rests(world)] == ["1", "0.625"]
+
+
+@pytest.mark.parametrize("there", ["10.37", "10.369999999", "10"])
+def test_a_fraction_that_is_not_what_a_desk_of_fractions_held_is_told(there: str) -> None:
+    world = World(held=exact("10.370000001"))
+    world.run(60)
+    dead(world)
+    world.broker.positions = {"SPY": exact(there)}
+    world.run(HOUR)
+    assert rests(world) == []
+    assert "guard_unprotected" in world.guard.alarms()
 
 
 def test_a_position_that_is_there_under_another_name_is_told_and_is_not_flat() -> None:

@@ -16,6 +16,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.guard.watch import Action, Alarm, Cancel, Close, Fence, Rest, Rules, Watch
 from daemon.operator.heartbeat import Heartbeat, Held
+from strategies.kit.quantity import Quantity, exact
 
 SECOND = 1_000_000_000
 EPOCH_NS = 1_800_000_000 * SECOND
@@ -29,7 +30,7 @@ ZERO = Decimal(0)
 class Broker:
     """The account, as it truly is."""
 
-    positions: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Quantity] = field(default_factory=dict)
     orders: dict[str, BrokerOrder] = field(default_factory=dict)
     fenced: bool = False
     up: bool = True
@@ -51,7 +52,7 @@ class Broker:
         )  # fmt: skip
         return True
 
-    def fill(self, name: str, quantity: int) -> None:
+    def fill(self, name: str, quantity: Quantity) -> None:
         order = self.orders[name]
         filled = order.filled + quantity
         status = "filled" if filled == order.quantity else "partially_filled"
@@ -68,12 +69,13 @@ class Broker:
         open_ = ("new", "partially_filled")
         return [order for order in self.orders.values() if order.side == side and order.status in open_]
 
-    def stops(self) -> dict[str, int]:
+    def stops(self) -> dict[str, Quantity]:
         """Symbol -> what working stops may still sell."""
         return {symbol: self._selling(symbol) for symbol in {order.symbol for order in self.working(-1)}}
 
-    def _selling(self, symbol: str) -> int:
-        return sum(int(order.quantity - order.filled) for order in self.working(-1) if order.symbol == symbol)
+    def _selling(self, symbol: str) -> Quantity:
+        left = (order.quantity - order.filled for order in self.working(-1) if order.symbol == symbol)
+        return exact(sum(left, ZERO))
 
     def look(self) -> AccountLook:
         held = tuple(
@@ -111,7 +113,7 @@ class DeskHost:
             names=NAMES,
             leaving=self.leaving,
             holds=self.holds,
-            orders={order.client_order_id: int(order.filled) for order in working},
+            orders={order.client_order_id: exact(order.filled) for order in working},
         )
 
     def knows(self, name: str) -> bool:
@@ -146,7 +148,7 @@ class GuardHost:
 class World:
     """All of it. `held` are shares of SPY that the desk bought; its stop would be at 55.00."""
 
-    def __init__(self, rules: Rules = RULES, held: int = 10, guards: int = 1, others: int = 0) -> None:
+    def __init__(self, rules: Rules = RULES, held: Quantity = 10, guards: int = 1, others: Quantity = 0) -> None:
         self.now_s, self.rules = 1000.0, rules
         self.broker, self.desk = Broker(), DeskHost()
         if held:
@@ -160,7 +162,7 @@ class World:
     def now_ns(self) -> int:
         return EPOCH_NS + round(self.now_s * SECOND)
 
-    def own(self, symbol: str, side: int, quantity: int, stop: str = "") -> str:
+    def own(self, symbol: str, side: int, quantity: Quantity, stop: str = "") -> str:
         """An order of the desk itself arrives."""
         name = f"{NAMES}{len(self.broker.orders)}-2-0"
         price = {"stop_price": Decimal(stop)} if stop else {}
@@ -222,7 +224,7 @@ class World:
             case Rest(order=order):
                 assert order.side < 0
                 if not broker.put(order, self.now_ns):
-                    guard.watch.refused(order.symbol, "insufficient qty available for order")
+                    guard.watch.refused(order, "insufficient qty available for order")
             case Close():
                 for working in (*broker.working(1), *broker.working(-1)):
                     broker.end(working.client_order_id)

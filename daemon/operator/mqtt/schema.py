@@ -8,10 +8,20 @@ from typing import Any
 
 import msgspec
 
+from strategies.kit.quantity import Quantity
+
 
 def schema_of(kind: Any) -> dict[str, Any]:
     """Return the schema of a structure (JSON Schema 2020-12)."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": draft, **msgspec.json.schema(kind, schema_hook=_of_quantity)}
+
+
+def _of_quantity(kind: Any) -> dict[str, Any]:
+    """Return the schema of a quantity: whole, or the plain text of a fraction."""
+    if kind is not Quantity:
+        raise NotImplementedError(kind)
+    return {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d+\.\d{1,9}$"}]}
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
