@@ -84,7 +84,7 @@ def opened(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_each_question_has_its_answer_and_the_account_is_flat_again(opened: Opener) -> None:
-    with opened(rules=Rules(stop_elects="bid")) as host:
+    with opened(rules=Rules(stop_elects="bid", cash_rounding="fill")) as host:
         said, settled = host.tries(0)
         assert host.left() == ({}, [], False)
     assert settled["a buy beside the stop"] == "refused"  # the server refuses wash trades, as Alpaca documents
@@ -93,6 +93,14 @@ def test_each_question_has_its_answer_and_the_account_is_flat_again(opened: Open
     assert settled["PATCH of a stop"] == "another id, the old one is replaced after it"
     assert settled["a buy while suspended"] == "refused"
     assert settled["a resting stop while suspended"] == "new"
+    assert settled["SPY is fractionable"] == "True"
+    assert settled["a buy of 0.000000001 of a share"].startswith("filled at 545.01")
+    # 0.123456789 at 545.01 is 67.28518457289 USD
+    assert settled["the cash of a fraction"].startswith("rounded to cents: 67.29 USD for 0.123456789 SPY in 1 fills")
+    assert settled["a stop of a fraction, day"] == "taken"
+    assert settled["a stop of a fraction, gtc"] == settled["a fraction for the auction"] == "refused"
+    assert settled["the close call of 0.000000001 of a share"] == "taken"
+    assert settled["what the close call of a fraction leaves"] == "nothing"
     assert settled["a stop of the contract, gtc"] == "refused"
     assert settled["a stop of the contract, day"] == settled["a stop_limit of the contract, day"] == "new"
     assert settled["what elects an option's stop"].startswith("the bid elected it")

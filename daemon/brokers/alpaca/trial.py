@@ -39,6 +39,8 @@ WAIT_S = 30.0  # for a fill or a cancel
 WATCH_S = 60.0  # for what elects an option's stop
 POLL_S = 0.5
 PREMIUM = Decimal("0.10"), Decimal("3.00")  # least bid and greatest ask of the contract, in USD a share
+DAY = {"time_in_force": "day"}
+PART, LEAST = "0.123456789", "0.000000001"  # of a share
 DAYS = 10  # until the contract's expiry, at most
 NEAR = Decimal("0.02")  # of the share's price: how far from it the contract's strike is
 
@@ -61,6 +63,7 @@ async def trial(settings: DeskSettings, keys: Credentials, symbol: str, show: Sh
         feeds = await admin.feeds(symbol, options=True)
         try:
             await it.share(symbol, feeds[0])
+            await it.fraction(symbol, feeds[0])
             await it.option(symbol, *feeds)
         finally:
             left = await asyncio.shield(it.tidy(admin))
@@ -97,7 +100,7 @@ class Trial:
         self._client, self._reads, self._prices, self._show = client, reads, prices, show
         self._name = f"try-{secrets.token_hex(4)}"
         self._sent: list[str] = []  # ids of its orders
-        self._bought: dict[str, int] = {}
+        self._bought: set[str] = set()
         self._suspended = False
         self.settled: dict[str, str] = {}
 
@@ -125,19 +128,19 @@ class Trial:
         closed = await self._call("the close call beside the stop", "delete", f"/positions/{symbol}", {"qty": "1"})
         self.settled["the close call while a stop holds the share"] = _words(closed)
         if not isinstance(closed, Refused):
-            self._bought.pop(symbol, None)
+            self._bought.discard(symbol)
             return
         stop = await self._moved(stop, _grid(symbol, bid / 2 - price_step(symbol, bid)))
         await self._fenced(symbol, stop, half)
         await self._cancelled(stop)
-        if self._bought.get(symbol):
+        if symbol in self._bought:
             through = _grid(symbol, bid * 2)
             order = await self._order("a stop above the market", symbol, "sell", stop_price=through, **least)
             self.settled["a stop that the market is through"] = (
                 "refused" if order is None else await self._ended(order, WAIT_S)
             )
             if order is not None and (await self._now(order)).get("status") == "filled":
-                self._bought.pop(symbol, None)
+                self._bought.discard(symbol)
 
     async def _moved(self, stop: Raw, price: Decimal) -> Raw:
         """Replace the stop's price; return the order that works then."""
@@ -165,12 +168,63 @@ class Trial:
         gone = await self._call("the close call while suspended", "delete", f"/positions/{symbol}", {"qty": "1"})
         self.settled["the close call while suspended, with a stop"] = _words(gone)
         if not isinstance(gone, Refused):
-            self._bought.pop(symbol, None)
+            self._bought.discard(symbol)
         await self._lift_fence()
 
     async def _lift_fence(self) -> None:
         answer = await self._call("suspend_trade off", "patch", "/account/configurations", {"suspend_trade": False})
         self._suspended = isinstance(answer, Refused)
+
+    # --- a fraction of a share ----------------------------------------------------------------------------------------
+
+    async def fraction(self, symbol: str, feed: str) -> None:
+        """Buy a fraction of nine decimals, ask which orders of it are taken and how its cash is rounded, and leave."""
+        bid = await self._bid(symbol, feed)
+        if symbol in self._bought or not bid:
+            return
+        flag = (await self._reads.asset(symbol)).get("fractionable")
+        self.settled[f"{symbol} is fractionable"] = str(flag)
+        cash, part = await self._cash(), {"qty": PART}
+        if not await self._buys(symbol, {"type": "market", **part}):
+            return
+        self.settled["the cash of a fraction"] = await self._spent(symbol, cash)
+        half = _grid(symbol, bid / 2)
+        for until in ("day", "gtc"):
+            what = f"a stop of a fraction, {until}"
+            fields = {"type": "stop", "time_in_force": until, "stop_price": half}
+            await self._asked(what, self._order(what, symbol, "sell", **fields, **part))
+        what, auction = "a fraction for the auction", {"type": "market", "time_in_force": "opg"}
+        await self._asked(what, self._order(what, symbol, "sell", **auction, **part))
+        gone = await self._call("the close call of a part", "delete", f"/positions/{symbol}", {"qty": LEAST})
+        self.settled[f"the close call of {LEAST} of a share"] = _words(gone)
+        if not isinstance(gone, Refused):
+            await self._ended(gone, WAIT_S)
+        least = await self._order("a buy of the least fraction", symbol, "buy", qty=LEAST, type="market", **DAY)
+        said = "refused" if least is None else await self._ended(least, WAIT_S)
+        self.settled[f"a buy of {LEAST} of a share"] = said
+        gone = await self._call("the close call of the rest", "delete", f"/positions/{symbol}")
+        if not isinstance(gone, Refused):
+            await self._ended(gone, WAIT_S)
+        left = [str(row.get("qty")) for row in await self._reads.positions() if row.get("symbol") == symbol]
+        self.settled["what the close call of a fraction leaves"] = left[0] if left else "nothing"
+        if not left:
+            self._bought.discard(symbol)
+
+    async def _cash(self) -> Decimal:
+        return Decimal(str((await self._reads.account()).get("cash")))
+
+    async def _spent(self, symbol: str, before: Decimal) -> str:
+        """Return what the broker took for the newest order, beside the exact sum of its fills."""
+        fills = await self._reads.order_fills(self._sent[-1])
+        costs = [Decimal(str(fill["qty"])) * Decimal(str(fill["price"])) for fill in fills]
+        exact, spent = sum(costs, Decimal(0)), before - await self._cash()
+        ways = {
+            "exact": exact,
+            "rounded to cents": round(exact, 2),
+            "each fill rounded to cents": sum((round(cost, 2) for cost in costs), Decimal(0)),
+        }
+        how = next((way for way, paid in ways.items() if paid == spent), "in no way that was tried")
+        return f"{how}: {spent} USD for {PART} {symbol} in {len(fills)} fills of {exact} USD"
 
     # --- an option ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +272,7 @@ class Trial:
             by = f"the bid elected it, or a trade at {trade}"
         self.settled["what elects an option's stop"] = f"{by} (it is {status}; the sides were {bid}/{ask})"
         if status.startswith("filled"):
-            self._bought.pop(symbol, None)
+            self._bought.discard(symbol)
 
     async def _traded(self, symbol: str, feed: str) -> str:
         """Return price and time of the contract's newest trade, where one is shown."""
@@ -260,7 +314,7 @@ class Trial:
         return row
 
     async def _order(self, what: str, symbol: str, side: str, **fields: Any) -> Raw | None:
-        """Send an order of one; None where it is refused."""
+        """Send an order, of one where `qty` is not given; None where it is refused."""
         body = {key: str(value) for key, value in fields.items()}
         named = {"symbol": symbol, "qty": "1", "side": side, "client_order_id": f"{self._name}-{len(self._sent)}"}
         answer = await self._call(what, "post", "/orders", {**named, **body})
@@ -275,9 +329,10 @@ class Trial:
             await self._cancelled(answer)
 
     async def _buys(self, symbol: str, fields: dict[str, Any]) -> bool:
-        """Buy one; False where that does not come about."""
-        self._bought[symbol] = 1  # it is looked for at the end, whatever the answer
-        order = await self._order(f"a buy of one {symbol}", symbol, "buy", time_in_force="day", **fields)
+        """Buy one, or a part; False where that does not come about."""
+        self._bought.add(symbol)  # it is looked for at the end, whatever the answer
+        what = f"a buy of {fields.get('qty', 'one')} {symbol}"
+        order = await self._order(what, symbol, "buy", **DAY, **fields)
         status = "refused" if order is None else await self._ended(order, WAIT_S)
         if status.startswith("filled"):
             return True
@@ -331,7 +386,8 @@ class Trial:
                         await self._call("cancel what is left", "delete", f"/orders/{row['id']}")
                 for row in await self._reads.positions():
                     if row.get("symbol") in self._bought and str(row.get("qty_available", "1")) != "0":
-                        await self._call("sell what is left", "delete", f"/positions/{row['symbol']}", {"qty": "1"})
+                        path, whole = f"/positions/{row['symbol']}", {"qty": str(row["qty"])}
+                        await self._call("sell what is left", "delete", path, whole)
                 left = await admin.left()
             except RestError as error:
                 left = (f"the broker does not say what is left ({error}): look at its web page",)
