@@ -191,6 +191,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     stood_down: bool = False  # a panic was run: nothing is sent until it fails, or the broker's report is accepted
     foreign: dict[str, Order] = {}  # foreign orders that are ignored, with their fills
     foreign_held: dict[str, Quantity] = {}  # foreign quantities by symbol
+    parted: int | UnsetType = UNSET  # fills of fractions since the cash last agreed: each may be rounded by the broker
     beside: dict[str, Quantity] | UnsetType = UNSET  # less than a share, by symbol, that no order and no line explains
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
     panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
@@ -21,7 +22,7 @@ from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
 from daemon.core.state import ZERO, Book, Position
-from strategies.kit.quantity import Quantity, exact
+from strategies.kit.quantity import Part, Quantity, exact
 
 
 def note_filled(draft: Draft, symbol: str) -> None:
@@ -156,6 +157,9 @@ def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
     assert order is not None
     executions = (*order.executions, event.cumulative_quantity)
     draft.put_order(replace(order, executions=executions))
+    if type(event.quantity) is Part:
+        parted = draft.broker.parted
+        draft.broker = replace(draft.broker, parted=(0 if isinstance(parted, UnsetType) else parted) + 1)
     stats = draft.stats
     whole = event.cumulative_quantity == order.quantity
     draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))

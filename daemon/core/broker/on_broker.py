@@ -6,6 +6,7 @@ book and broker in `daemon.core.broker.reconcile`.
 
 from __future__ import annotations
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
@@ -21,7 +22,7 @@ from daemon.core.broker.fills import (
 from daemon.core.broker.foreign import on_cancel_by_others, on_foreign_order
 from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
-from daemon.core.draft import PROTECTION, Draft, wording
+from daemon.core.draft import ENTRY, PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
@@ -44,7 +45,7 @@ from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, Order, advance
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
 from daemon.core.state import BROKER_MODES, ZERO
-from strategies.kit.quantity import Quantity, exact
+from strategies.kit.quantity import Part, Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -75,6 +76,8 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
+        if _refuses_fraction(order, event.reason) and NOT_FRACTIONABLE in event.reason:
+            in_whole_shares(draft, order)
         if event.denied is True:
             about = f"{order.symbol} {order.side:+d} {wording(event.reason)}"
             draft.alarm("order_denied", f"{order.client_order_id}: {event.reason}", once=True, about=about)
@@ -84,8 +87,33 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    if not (isinstance(event, OrderRejected) and event.denied is True):  # a denial: no order of this desk is wrong
+    by_rule = isinstance(event, OrderRejected) and (event.denied is True or _refuses_fraction(order, event.reason))
+    if not by_rule:  # by a limit, or by what the asset allows: no order of this desk is wrong
         _count_fate(draft, order)
+
+
+NOT_FRACTIONABLE, LEAST_AMOUNT = "not fractionable", "minimal amount of order"  # in a broker's refusals
+
+
+def _refuses_fraction(order: Order, reason: str) -> bool:
+    """Return whether an order for a fraction was refused because it is one: of this asset, or so small."""
+    return type(order.quantity) is Part and (NOT_FRACTIONABLE in reason or LEAST_AMOUNT in reason)
+
+
+def in_whole_shares(draft: Draft, order: Order) -> None:
+    """Trade a symbol of which the broker takes no fraction in whole shares from here on: the buy under way too.
+
+    Of an exit the whole shares are ordered, and the rest leaves by the broker's own call.
+    """
+    indivisible = () if isinstance(draft.basket.indivisible, UnsetType) else draft.basket.indivisible
+    if order.symbol not in indivisible:
+        draft.basket = replace(draft.basket, indivisible=(*indivisible, order.symbol))
+    work = draft.works.get(order.work)
+    if work is not None and work.purpose == ENTRY:
+        held = draft.held(order.symbol)
+        goal = held + whole_of(work.goal - held)
+        draft.works = {**draft.works, work.key: replace(work, goal=goal, order_id="")}
+        draft.wanted = {**draft.wanted, order.symbol: goal}
 
 
 def _report_rejection(draft: Draft, order: Order, reason: str) -> None:

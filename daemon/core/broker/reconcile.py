@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_book
@@ -447,6 +447,7 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 def _compare(draft: Draft, event: BrokerReported) -> None:
     """Compare with what the desk knew when the report was requested; a fill since then makes it void."""
     halt_on_shorts(draft, event)
+    _book_rounding(draft, event)
     differences = tuple(all_differences(draft, event))
     if differences and draft.broker.filled:  # fills since the request
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
@@ -474,6 +475,24 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
     if suspicion is None:  # a difference that changes waits for the next minute's report: no loop
         draft.effects.append(AskBroker("; ".join(differences)))
+
+
+def _book_rounding(draft: Draft, event: BrokerReported) -> None:
+    """Book what the broker rounded the cash of fractions by: a cent for each of their fills at most.
+
+    It is no fee that nobody explained: `cash_tolerance_usd` stays for those.
+    """
+    parted, cash = draft.broker.parted, event.cash - draft.book.cash
+    if isinstance(parted, UnsetType) or draft.broker.filled or differing_positions(draft, event.positions):
+        return
+    if cash and abs(cash) <= parted * CENT:
+        book = draft.book
+        with draft.because(Cause("rounding")):
+            draft.put_book(replace(book, cash=event.cash, realized=book.realized + cash))
+        revalue(draft)
+        cash = ZERO
+    if not cash:
+        draft.broker = replace(draft.broker, parted=UNSET)
 
 
 def _agree(draft: Draft) -> None:

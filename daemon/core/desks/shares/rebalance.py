@@ -16,6 +16,7 @@ from daemon.core.broker.protection import lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
     QUOTE_WAIT_NS,
+    Leave,
     hanging_orders,
     held_up,
     in_the_way,
@@ -29,7 +30,8 @@ from daemon.core.broker.sending import (
     worked_ns,
 )
 from daemon.core.desks.guarded import head_rows
-from daemon.core.desks.shares.sizes import step_of
+from daemon.core.desks.shares.sharing import shared, slack, step_cost, whole_units
+from daemon.core.desks.shares.sizes import is_indivisible, of_steps, step_of
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
@@ -43,7 +45,7 @@ from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Ask, Waiting
 from strategies.kit.contract import Answer, Leg, Rebalance
-from strategies.kit.quantity import Quantity, floor_to, to_json, whole_of
+from strategies.kit.quantity import Part, Quantity, floor_to, to_json, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT, POLICY = "entry", "exit", "policy"  # purposes of works, and the reason of those of a basket
@@ -279,7 +281,10 @@ def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *,
     leave = sellable(draft, work, -1, surplus, hanging_orders(draft, work.symbol, -1))
     if auction:  # which takes whole shares: the rest leaves by a day order after the open
         leave = leave._replace(quantity=whole_of(leave.quantity))
-    by_call = work.reason != POLICY or (leave.closing and not draft.desk.decides.rebalances)  # never of a rebalancing
+    elif type(leave.quantity) is Part:
+        leave = _of_fraction(draft, work, leave)
+    rebalances = draft.desk.decides.rebalances and leave.quantity >= 1
+    by_call = work.reason != POLICY or (leave.closing and not rebalances)  # never of a rebalancing, but for its dust
     ways = [way for way in ways_out(draft, work, -1, leave) if by_call or not way.closing]
     if leave.quantity <= 0:
         return leave.waits
@@ -294,22 +299,100 @@ def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *,
     return False
 
 
+def _of_fraction(draft: Draft, work: Work, leave: Leave) -> Leave:
+    """Return how a sale with a fraction may leave where the broker takes none of this symbol, or refused the last one.
+
+    Whole shares go by an order, what is left below one by the broker's own call.
+    """
+    last = draft.find_order(work.order_id) if work.order_id else None
+    refused = last is not None and last.status == REJECTED
+    if not refused and not is_indivisible(draft, work.symbol):
+        return leave
+    whole = whole_of(leave.quantity)
+    return leave._replace(quantity=whole) if whole else leave._replace(closing=True)
+
+
 # --- buys ---------------------------------------------------------------------------------------------------------
 
 
 def _drive_buys(draft: Draft, *, selling: bool) -> None:
     """Send each buy in order, as soon as free cash covers it whole.
 
-    The first that it does not cover waits for the sales, with those after it, and is cut to whole shares when no sale
-    is to come.
+    The first that it does not cover waits for the sales, with those after it. Cash that does not cover all of them, and
+    will not with the sales either, is shared by all in proportion once no sale is to come.
     """
+    wanting = [work for work in tuple(draft.works.values()) if work.purpose == ENTRY and _wants(draft, work)]
+    if not wanting or not may_send(draft):
+        return
     free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
     granted = spendable(draft)
     if short := granted is not None and granted < free:
         free, selling = max(granted, ZERO), proceeds_awaited(draft) or selling
-    for work in tuple(draft.works.values()):
-        if work.purpose == ENTRY and _wants(draft, work) and may_send(draft):
-            free = _buy(draft, work, free, selling=selling, short=short)
+    prices = {work.key: price for work in wanting if (price := _price_to_share(draft, work)) is not None}
+    priced, rate = [work for work in wanting if work.key in prices], cost_rate(draft)
+    needed = sum((reserved(prices[work.key], _missing(draft, work), rate) for work in priced), ZERO)
+    if needed > free and selling and needed > free + _proceeds(draft):
+        return
+    if needed > free and not selling:
+        kept = _shared(draft, priced, prices, free, short=short)
+        wanting = [kept.get(work.key, work) for work in wanting if work.key in kept or work.key not in prices]
+    for work in wanting:
+        free = _buy(draft, work, free, selling=selling, short=short)
+
+
+def _missing(draft: Draft, work: Work) -> Quantity:
+    return work.goal - draft.held(work.symbol)
+
+
+def _price_to_share(draft: Draft, work: Work) -> Decimal | None:
+    """Return the price in USD by which a buy has its part of the cash: its limit, or a mark while a quote is to come.
+
+    None for one that has to do with what the others leave: a tape has its prices together, and quotes of a live desk
+    come one by one.
+    """
+    limit, session = _affordable_limit(draft, work), draft.session.session
+    quoted = draft.fresh(draft.quotes.get(work.symbol)) is not None
+    if limit is not None or quoted or session is None or draft.identity.by_tape:
+        return limit
+    began_ns = max(work.started_ns, session.open_ns)
+    return draft.marks.get(work.symbol) if draft.now_ns - began_ns < reprice_ns(draft) else None
+
+
+def _proceeds(draft: Draft) -> Decimal:
+    """Return what the sales under way may bring in USD, at the last known prices and less their cost."""
+    sales = [work for work in draft.works.values() if work.purpose == EXIT]
+    worth = sum(((draft.held(w.symbol) - w.goal) * draft.marks.get(w.symbol, ZERO) for w in sales), ZERO)
+    return max(worth, ZERO) * (1 - cost_rate(draft))
+
+
+def _shared(
+    draft: Draft, works: Sequence[Work], prices: Mapping[str, Decimal], free: Decimal, *, short: bool
+) -> dict[str, Work]:
+    """Cut each buy to its part of the cash, and return those that are left; the broker's limit may be `short` of it.
+
+    The goals of the works are cut with them: what the cash does not cover is given up.
+    """
+    steps = draft.trading.basket.steps_a_share if draft.fractional else 1
+    ordered = sorted(works, key=lambda work: draft.spec.symbols.index(work.symbol))
+    counts = [int(_missing(draft, work) * steps) for work in ordered]
+    each = [step_cost(prices[work.key], cost_rate(draft), steps) for work in ordered]
+    available = whole_units(free, steps) - slack(steps) * len(ordered)
+    left: dict[str, Work] = {}
+    for work, wanted, count in zip(ordered, counts, shared(counts, each, available, steps), strict=True):
+        if count == wanted:
+            left[work.key] = work
+            continue
+        bought = floor_to(of_steps(count, steps), step_of(draft, work.symbol))
+        if short:
+            note_given_up(draft, [replace(work, goal=work.goal - bought)])
+        if not bought:
+            draft.close_work(work)
+            continue
+        cut = replace(work, goal=draft.held(work.symbol) + bought)
+        draft.works = {**draft.works, work.key: cut}
+        draft.wanted = {**draft.wanted, work.symbol: cut.goal}
+        left[work.key] = cut
+    return left
 
 
 def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
@@ -321,16 +404,16 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
     if limit is None:
         return free  # no quote, or a price beyond the collar or the bound: it delays no other
     holding = draft.held(work.symbol)
-    missing = work.goal - holding
+    missing = floor_to(work.goal - holding, step_of(draft, work.symbol))
     if reserved(limit, missing, rate) > free:
         if selling:
             return ZERO  # it waits, and so do all after it
         missing = affordable(free, limit, rate, step_of(draft, work.symbol))
         if short:
             note_given_up(draft, [replace(work, goal=work.goal - missing)])
-        if not missing:
-            draft.close_work(work)
-            return free
+    if not missing:
+        draft.close_work(work)
+        return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
     if _denied(draft, intent, gated(draft)):
         return free

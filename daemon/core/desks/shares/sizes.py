@@ -11,25 +11,11 @@ from decimal import Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
+from daemon.core.desks.shares.fractions import fractions_fit
 from daemon.core.draft import Draft
 from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, exact, steps_of
-
-SHARES_MIN = 4  # that an equal part of the equity should pay for of each symbol, so that whole shares do
-
-
-def too_coarse(equity: float, prices: list[float]) -> bool:
-    """Return whether whole shares are too coarse for an account.
-
-    Args:
-        equity: USD.
-        prices: USD a share, of all symbols of the desk; 0 where none is known.
-
-    Returns:
-        True where an equal part of the equity pays for fewer than `SHARES_MIN` shares of some symbol with a price.
-    """
-    return bool(prices) and SHARES_MIN * max(prices) * len(prices) > equity
 
 
 def choose_fractions(draft: Draft) -> None:
@@ -41,15 +27,19 @@ def choose_fractions(draft: Draft) -> None:
     if rules.fractions != "auto" or not isinstance(chosen, UnsetType):
         return
     prices = [float(draft.marks.get(symbol, ZERO)) for symbol in draft.spec.symbols]
-    fractions = draft.stats.orders == 0 and too_coarse(float(draft.book.equity), prices)
+    fractions = draft.stats.orders == 0 and fractions_fit(float(draft.book.equity), prices)
     draft.basket = replace(draft.basket, fractions=fractions)
+
+
+def is_indivisible(draft: Draft, symbol: str) -> bool:
+    """Return whether the broker takes whole shares of this symbol alone, as far as it said so."""
+    return not isinstance(draft.basket.indivisible, UnsetType) and symbol in draft.basket.indivisible
 
 
 def steps_a_share(draft: Draft, symbol: str) -> int:
     """Return in how many steps the desk counts a share of this symbol: 1 where it holds whole ones."""
-    indivisible = draft.basket.indivisible
-    whole = not isinstance(indivisible, UnsetType) and symbol in indivisible
-    return draft.trading.basket.steps_a_share if draft.fractional and not whole else 1
+    divides = draft.fractional and not is_indivisible(draft, symbol)
+    return draft.trading.basket.steps_a_share if divides else 1
 
 
 def step_of(draft: Draft, symbol: str) -> Quantity:

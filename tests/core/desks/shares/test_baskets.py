@@ -156,15 +156,17 @@ def test_the_first_buy_that_the_cash_does_not_cover_waits_for_the_sales_and_hold
     assert orders(d.quotes(0.1, **AT_100)) == [("BBB", 70, "100.2000"), ("CCC", 5, "100.2000")]
 
 
-def test_once_no_sale_works_the_buy_is_cut_to_what_the_cash_pays_and_the_next_take_what_is_left() -> None:
+def test_once_no_sale_works_the_cash_is_shared_by_all_buys_in_proportion() -> None:
     d = daily_desk()
     decided(d, 50, 70, 5)
-    # AAA: 50 x 100.2 x 1.001 = 5,015.01; 4,984.99 are left: 49 of BBB at 100.3002 each with cost; CCC: 70.28 are left
-    assert orders(d.quotes(0, **AT_100)) == [("AAA", 50, "100.2000"), ("BBB", 49, "100.2000")]
-    assert [work.symbol for work in d.state.works.values()] == ["AAA", "BBB"]
-    for name, quantity in (("e1-shelf-1-0-0", 50), ("e1-shelf-1-1-0", 49)):
+    # 10,000 USD pay for 99.70 of 125 shares at 100.2 x 1.001: 39.88, 55.83 and 3.99 of each; 97 are whole, and the two
+    # that are left go to CCC and AAA, which lost most
+    assert orders(d.quotes(0, **AT_100)) == [
+        ("AAA", 40, "100.2000"), ("BBB", 55, "100.2000"), ("CCC", 4, "100.2000")
+    ]  # fmt: skip
+    for name, quantity in (("e1-shelf-1-0-0", 40), ("e1-shelf-1-1-0", 55), ("e1-shelf-1-2-0", 4)):
         d.fill(name, quantity, "100", fees=str(Decimal(quantity) / 10))
-    assert (d.tick(1), d.state.works, d.held) == ([], {}, {"AAA": 50, "BBB": 49})
+    assert (d.tick(1), d.state.works, d.held) == ([], {}, {"AAA": 40, "BBB": 55, "CCC": 4})
     assert d.state.book.cash == Decimal(10000) - 9900 - Decimal("9.9")
     assert alarms(d.tick(386)) == []  # what there was no cash for is no unfinished work
 
