@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemon.core.limits import Trading
+from strategies.kit.quantity import Quantity
 from tests.support.core.daily_desk import DailyDesk, orders
 from tests.support.core.desk import TUESDAY
 
@@ -14,7 +15,7 @@ def tuesday(trading: Trading | None = None, mode: str = "replay", **shares: int)
     return d
 
 
-def decided(d: DailyDesk, *goals: float, minute: float = -15) -> list[tuple[str, int, str | None]]:
+def decided(d: DailyDesk, *goals: float, minute: float = -15) -> list[tuple[str, Quantity, str | None]]:
     """The orders that leave with the decision."""
     d.due(minute)
     return orders(d.answer(*goals))

@@ -120,7 +120,7 @@ class Shelf:
         assert portfolio is not None
         state = msgspec.structs.replace(state, hidden=answer.hidden)
         goals = zip(SYMBOLS, answer.logits, strict=True)
-        legs = tuple(Leg(symbol, int(goal)) for symbol, goal in goals if goal != KEEP)
+        legs = tuple(Leg(symbol, goal) for symbol, goal in goals if goal != KEEP)
         choice = Choice((0.5, 0.3, 0.2), 1, 0.3) if self.named else None
         return state, Rebalance(choice, "rebalance" if legs else "hold", Basket(legs))
 
@@ -254,7 +254,7 @@ class DailyDesk:
     def order(self, name: str) -> Order:
         return {**self.state.closed, **self.state.orders}[name]
 
-    def working(self) -> list[tuple[str, int]]:
+    def working(self) -> list[tuple[str, Quantity]]:
         """Symbol and signed remaining quantity of the working orders, oldest first."""
         return [(order.symbol, order.side * order.remaining) for order in self.state.orders.values()]
 
@@ -281,7 +281,7 @@ def daily_desk(trading: Trading | None = None, *, cash: str = "10000", mode: str
     return d
 
 
-def orders(effects: list[AnyEffect]) -> list[tuple[str, int, str | None]]:
+def orders(effects: list[AnyEffect]) -> list[tuple[str, Quantity, str | None]]:
     """Symbol, signed quantity and limit of the orders among the effects."""
     return [
         (o.symbol, o.side * o.quantity, None if o.limit_price is None else str(o.limit_price))

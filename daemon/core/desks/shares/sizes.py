@@ -65,12 +65,11 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
 
     That is one of a fraction, worth less than `min_order_usd`; never one that sells all.
     """
-    legs = [
-        leg if type(leg.goal) is int else Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal))
-        for leg in decided.basket.legs
-    ]
+    if all(type(leg.goal) is int for leg in decided.basket.legs) and not draft.fractional:
+        return decided
+    legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
     kept = tuple(leg for leg in legs if not _is_too_small(draft, leg))
-    return decided if kept == decided.basket.legs else replace(decided, basket=Basket(kept))
+    return replace(decided, basket=Basket(kept))
 
 
 def _is_too_small(draft: Draft, leg: Leg) -> bool:

@@ -1,0 +1,289 @@
+"""Fractions of shares at a desk that decides once a session: orders, auction, books, others, restarts; by hand."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import SubmitOrder
+from daemon.core.limits import Basket, Broker, Paper, Protection, Trading
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.state import State, encode_state
+from daemon.core.step import Core
+from strategies.kit.quantity import Part, exact
+from tests.support.core.account import Account, line
+from tests.support.core.baskets import decided, tuesday
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders
+from tests.support.core.daily_live import live, with_shares
+from tests.support.core.desk import TUESDAY, alarms, of
+
+ON = Trading(basket=Basket(fractions="on"))
+OFF = Trading(basket=Basket(fractions="off"))
+AT_100 = dict.fromkeys(SYMBOLS, "100")
+FREE = Paper(share_cost_rate=Decimal(0), share_wait_rate=Decimal(0))
+
+
+def q(text: str) -> Part:
+    part = exact(text)
+    assert isinstance(part, Part)
+    return part
+
+
+def hold(d: DailyDesk, quantity: str) -> None:
+    """Let the book hold this quantity of AAA at the cost that it has."""
+    position = d.state.book.positions["AAA"]
+    d.state = replace(d.state, book=replace(d.state.book, positions={"AAA": replace(position, quantity=q(quantity))}))
+
+
+# --- what is ordered --------------------------------------------------------------------------------------------------
+
+
+def test_a_goal_is_cut_to_the_step_and_bought_as_a_fraction() -> None:
+    d = daily_desk(ON)
+    decided(d, 12.34567, 0.00009, KEEP)  # 1.2 cents of BBB are below the least order
+    assert orders(d.quotes(0, **AT_100)) == [("AAA", q("12.3456"), "100.2000")]
+    d.fill("e1-shelf-1-0-0", q("12.3456"), "100")
+    assert (d.held, d.state.book.cash) == ({"AAA": q("12.3456")}, Decimal("8765.44"))
+
+
+def test_without_fractions_the_same_goal_is_whole_shares() -> None:
+    d = daily_desk(OFF)
+    decided(d, 12.9, KEEP, KEEP)
+    assert orders(d.quotes(0, **AT_100)) == [("AAA", 12, "100.2000")]
+
+
+@pytest.mark.parametrize(("cash", "fractions"), [("1199.99", True), ("1200", False)])
+def test_auto_takes_fractions_where_an_equal_part_pays_for_fewer_than_four_shares(cash: str, fractions: bool) -> None:
+    d = daily_desk(cash=cash)  # three symbols at 100 USD
+    decided(d, 0.5, KEEP, KEEP)
+    assert d.state.basket.fractions is fractions
+    assert orders(d.quotes(0, **AT_100)) == ([("AAA", q("0.5"), "100.2000")] if fractions else [])
+
+
+def test_auto_is_chosen_once_and_a_journal_that_sent_orders_before_stays_whole() -> None:
+    d = daily_desk()
+    decided(d, 10, KEEP, KEEP)
+    d.quotes(0, **AT_100)
+    d.state = replace(
+        d.state, basket=replace(d.state.basket, fractions=UNSET), book=replace(d.state.book, equity=Decimal(900))
+    )
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    decided(d, 0.5, KEEP, KEEP)
+    assert d.state.basket.fractions is False
+
+
+def test_exits_sell_all_nine_places_the_whole_part_into_the_auction_and_the_rest_after_the_open() -> None:
+    d = tuesday(ON, AAA=10)
+    position = d.state.book.positions["AAA"]
+    d.state = replace(
+        d.state, book=replace(d.state.book, positions={"AAA": replace(position, quantity=q("10.123456789"))})
+    )
+    decided_now = decided(d, 0, KEEP, KEEP)
+    assert decided_now == [("AAA", -10, None)]
+    name = next(iter(d.state.orders))
+    assert d.order(name).auction
+    d.fill(name, 10, "100")
+    rest = orders(d.quotes(0.1, **AT_100))
+    assert [(symbol, quantity) for symbol, quantity, _ in rest] == [("AAA", q("-0.123456789"))]
+    newest = list(d.state.orders)[-1]
+    assert not d.order(newest).auction
+    d.fill(newest, q("0.123456789"), "100")
+    d.tick(1)
+    assert d.held == {}
+    assert d.state.works == {}
+
+
+def test_less_than_a_share_waits_for_the_open_as_one_order() -> None:
+    d = tuesday(ON, AAA=10)
+    decided(d, 9.5, KEEP, KEEP)
+    assert d.state.orders == {}
+    assert [order[:2] for order in orders(d.quotes(0, **AT_100))] == [("AAA", q("-0.5"))]
+
+
+def test_a_basket_leaves_out_what_is_worth_less_than_the_least_order_but_never_an_exit() -> None:
+    d = tuesday(ON, AAA=10)
+    hold(d, "0.005")
+    decided(d, 0.004, KEEP, KEEP)  # ten cents less
+    assert orders(d.quotes(0, **AT_100)) == []
+    d.put(ev.FlattenRequested(d.at(1), "out", "ann"))
+    assert [order[:2] for order in orders(d.quotes(1, **AT_100)) or orders(d.effects[-3:])] == [("AAA", q("-0.005"))]
+
+
+def test_short_cash_is_shared_in_fractions_in_proportion() -> None:
+    d = daily_desk(ON, cash="1000")
+    decided(d, 6, 6, 3)
+    sent = orders(d.quotes(0, **AT_100))
+    # 1,000 USD pay for 9.97 of 15 shares at 100.2 x 1.001; a part of 2^-20 of whole cents, cut to the step
+    assert [symbol for symbol, _, _ in sent] == ["AAA", "BBB", "CCC"]
+    counts = [Decimal(str(quantity)) for _, quantity, _ in sent]
+    assert counts[0] == counts[1] == 2 * counts[2] or abs(counts[0] - 2 * counts[2]) <= Decimal("0.0001")
+    cost = sum(counts) * Decimal("100.2") * Decimal("1.001")
+    assert Decimal("999.9") < cost <= 1000
+
+
+# --- what the broker refuses ------------------------------------------------------------------------------------------
+
+
+def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_shares() -> None:
+    d = daily_desk(ON)
+    decided(d, 12.5, KEEP, KEEP)
+    d.quotes(0, **AT_100)
+    refused = d.put(ev.OrderRejected(d.at(0.1), "e1-shelf-1-0-0", 'asset "AAA" is not fractionable'))
+    sent = orders(refused) or orders(d.quotes(0.2, **AT_100))
+    assert sent == [("AAA", 12, "100.2000")]
+    assert d.state.basket.indivisible == ("AAA",)
+    assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset is no fault of the desk
+
+
+def test_a_fraction_that_no_order_may_sell_leaves_by_the_close_call() -> None:
+    d = with_shares(account := Account(), Trading(basket=Basket(fractions="on", auction=False)), AAA=10)
+    account.positions["AAA"] = (q("0.4"), Decimal(100))
+    position = d.state.book.positions["AAA"]
+    d.state = replace(
+        d.state, book=replace(d.state.book, positions={"AAA": replace(position, quantity=q("0.4"), cost=Decimal(40))})
+    )
+    account.cash += 960
+    d.state = replace(d.state, book=replace(d.state.book, cash=d.state.book.cash + 960))
+    d.put(account.report(d.at(-10)))
+    d.put(ev.FlattenRequested(d.at(1), "out", "ann"))
+    first = of(d.effects, SubmitOrder)[-1]
+    assert (first.quantity, first.closing) == (q("0.4"), False)
+    d.put(ev.OrderRejected(d.at(1.1), first.client_order_id, "cost basis must be >= minimal amount of order 1"))
+    d.prompt = account.report
+    d.tick(3)
+    d.tick(5)
+    last = of(d.effects, SubmitOrder)[-1]
+    assert (last.quantity, last.closing) == (q("0.4"), True)
+
+
+# --- what others do ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore"])
+@pytest.mark.parametrize("trading", [ON, OFF], ids=["fractions", "whole"])
+def test_a_fraction_that_somebody_leaves_is_counted_exactly_and_halts_nothing(rule: str, trading: Trading) -> None:
+    own = replace_broker(trading, rule)
+    d = with_shares(account := Account(), own, AAA=10)
+    account.positions["AAA"] = (q("10.123456789"), Decimal(100))
+    for minute in (-18, -17, -16):
+        d.put(account.report(d.at(minute)))
+    assert (d.held, d.state.broker.beside, d.state.risk.halt) == ({"AAA": 10}, {"AAA": q("0.123456789")}, None)
+    assert d.state.risk.reconciled
+    d.put(ev.SessionEnded(d.session.close_ns, d.session.date), account.report(d.session.close_ns + 1))
+    assert "fraction_beside" in alarms(d.effects)
+
+
+def test_adopt_alone_takes_it_in() -> None:
+    d = with_shares(account := Account(), replace_broker(ON, "adopt"), AAA=10)
+    account.positions["AAA"] = (q("10.5"), Decimal(100))
+    for minute in (-18, -17, -16):
+        d.put(account.report(d.at(minute)))
+    assert (d.held, d.state.risk.halt) == ({"AAA": q("10.5")}, None)
+
+
+def test_a_person_who_sells_the_fraction_beside_sells_nothing_of_the_desk() -> None:
+    d = with_shares(account := Account(), replace_broker(OFF, "ignore"), AAA=10)
+    account.positions["AAA"] = (q("10.5"), Decimal(100))
+    for minute in (-18, -17):
+        d.put(account.report(d.at(minute)))
+    account.by_hand("ann-1", "AAA", -1, q("0.5"), d.at(-16))
+    account.fill("ann-1", q("0.5"), "100", d.at(-16))
+    d.put(account.report(d.at(-15)), account.report(d.at(-14)))
+    assert (d.held, d.state.risk.halt, d.state.broker.foreign_held) == ({"AAA": 10}, None, {})
+
+
+def test_with_fractions_a_split_is_exact_and_without_it_whole_shares_are_counted() -> None:
+    for trading, held in ((ON, q("7.5")), (OFF, 7)):
+        d = DailyDesk(trading, mode="live")
+        account = Account()
+        d = with_shares(account, trading, AAA=5)
+        account.positions["AAA"] = (q("7.5"), Decimal("66.6667"))
+        account.lines.append(replace(line("SPLIT", "AAA", 0), quantity=Decimal("2.5")))
+        d.put(account.report(d.at(-18)), account.report(d.at(-17)))
+        assert (d.held["AAA"], d.state.risk.halt) == (held, None)
+
+
+# --- cash that is rounded ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("apart", "booked"), [("0.01", True), ("-0.01", True), ("0.02", False)])
+def test_a_cent_for_a_fill_of_a_fraction_is_rounding_and_no_fee(apart: str, booked: bool) -> None:
+    d = live(account := Account(), Trading(basket=Basket(fractions="on"), broker=Broker(cash_tolerance_usd=Decimal(0))))
+    d.due()
+    d.answer(0.3333, KEEP, KEEP)
+    (order,) = of(d.quotes(0, **AT_100), SubmitOrder)
+    name = account.take(order, d.state.now_ns)
+    d.put(account.fill(name, order.quantity, "100", d.state.now_ns))
+    account.cash += Decimal(apart)
+    d.put(account.report(d.at(1)))
+    book = d.state.book
+    assert (d.state.book.cash == account.cash, d.state.risk.reconciled) == (booked, booked)
+    assert (book.fees, book.realized) == (Decimal(0), Decimal(apart) if booked else Decimal(0))
+    assert "cash_adjusted" not in alarms(d.effects)
+
+
+# --- the state, the paper broker, the stop ----------------------------------------------------------------------------
+
+
+def test_a_state_with_fractions_goes_through_json_and_whole_ones_look_as_before() -> None:
+    d = daily_desk(ON)
+    d.reload = True
+    decided(d, 0.5, 2, KEEP)
+    d.quotes(0, **AT_100)
+    text = encode_state(d.state)
+    assert b'"quantity":"0.5"' in text
+    assert b'"quantity":2,' in text
+    again: State[object] = Core(d.strategy).decoder().decode(text)
+    assert encode_state(again) == text
+
+
+def test_the_paper_broker_fills_a_fraction_takes_none_into_the_auction_and_ends_its_stop_with_the_day() -> None:
+    broker = SharePaperBroker(Trading(paper=FREE), SYMBOLS)
+    assert broker._paper.share_cost_rate == 0
+    d = tuesday(Trading(paper=FREE, basket=Basket(fractions="on")), AAA=10)
+    state = broker.start()
+    scheduled = ev.SessionScheduled(d.at(-30), d.session, (), ())
+    state, _ = broker.step(state, scheduled)
+    auction = SubmitOrder("a", "AAA", -1, q("0.5"), None, "", 0, auction=True)
+    state, news = broker.step(state, ev.ClockTicked(d.at(-10)), (auction,))
+    assert [type(event).__name__ for event in news] == ["OrderRejected"]
+    buy = SubmitOrder("b", "AAA", 1, q("1.25"), Decimal(100), "", 0)
+    state, _ = broker.step(state, ev.ClockTicked(d.at(0.1)), (buy,))
+    state, news = broker.step(state, ev.PricesPrinted(d.at(1), d.session.date, False, (ev.Price("AAA", Decimal(80)),)))
+    assert state.holdings["AAA"].quantity == q("1.25")
+    assert state.cash == FREE.cash_usd - 100
+    for name, count in (("s", q("0.25")), ("w", 1)):
+        stop = SubmitOrder(name, "AAA", -1, count, None, "", 0, stop_price=Decimal(50))
+        state, news = broker.step(state, ev.ClockTicked(d.at(2)), (stop,))
+    state, news = broker.step(state, ev.SessionEnded(d.session.close_ns, d.session.date))
+    assert [event.client_order_id for event in news if isinstance(event, ev.OrderExpired)] == ["s"]
+    assert [order.client_order_id for order in state.orders] == ["w"]
+
+
+def test_a_fraction_has_a_second_stop_beside_that_of_the_whole_shares() -> None:
+    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
+    d = with_shares(account := Account(), Trading(basket=Basket(fractions="on"), protection=rules), AAA=10)
+    (whole,) = d.state.orders.values()  # rests since Monday
+    assert (whole.quantity, whole.stop_price) == (10, Decimal(80))
+    account.take(next(sent for sent in of(d.effects, SubmitOrder) if sent.stop_price is not UNSET), d.at(-20))
+    d.put(ev.OrderAccepted(d.at(-19), whole.client_order_id, f"id-{whole.client_order_id}"))
+    account.positions["AAA"] = (q("10.25"), Decimal(100))
+    hold(d, "10.25")
+    sent: list[SubmitOrder] = []
+    for minute in (1.0, 2.0, 3.0, 4.0):
+        effects = d.put(account.report(d.at(minute))) + d.quotes(minute + 0.1, **AT_100)
+        for stop in of(effects, SubmitOrder):
+            account.take(stop, d.state.now_ns)
+            d.put(ev.OrderAccepted(d.state.now_ns, stop.client_order_id, f"id-{stop.client_order_id}"))
+            sent.append(stop)
+    assert [(stop.quantity, stop.stop_price) for stop in sent] == [(q("0.25"), Decimal(80))]
+    assert sorted(order.quantity for order in d.state.orders.values()) == [q("0.25"), 10]
+
+
+def replace_broker(trading: Trading, rule: str) -> Trading:
+    return Trading(basket=trading.basket, broker=Broker(foreign_orders=rule))  # type: ignore[arg-type]
