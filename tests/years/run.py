@@ -263,6 +263,10 @@ class Run:
         book = live.engine.machine.state.book
         return bool(book.cash < book.equity / 3)
 
+    def cash_changed(self) -> bool:
+        """Whether something that moves money without a trade has happened so far: what is to come excuses nothing."""
+        return any(it.changes_cash and self._at(it) <= self.now_ns() for it in self.schedule.happenings)
+
     def moved(self, symbol: str) -> bool:
         """Whether a corporate action moved shares of it in this run."""
         return symbol in self.befallen or any(it.symbol == symbol for it in self.plan.happenings)

@@ -102,6 +102,11 @@ for _family, _whats in RICH.items():
     FAMILIES[_family] = tuple(_whats)
 
 
+OF_MONEY = (
+    "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """`what` happens in session `day` (from 0) at `minute` from its open; `number` draws its details."""
@@ -110,6 +115,11 @@ class Happening:
     minute: float
     what: str
     number: int = 0
+
+    @property
+    def changes_cash(self) -> bool:
+        """Whether it moves money that no trade moves."""
+        return any(word in self.what for word in OF_MONEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +133,6 @@ class Schedule:
     tables: tuple[Row, ...]
     happenings: tuple[Happening, ...]
     nights: tuple[bool, ...] = ()  # before each session: whether the host is on
-
-    @property
-    def happenings_change_cash(self) -> bool:
-        """Whether something in it moves money that no trade moves."""
-        words = (
-            "ledger",
-            "transfer",
-            "dividend",
-            "split",
-            "fee",
-            "bust",
-            "correct",
-            "half a share",
-            "unknown line",
-            "worthless",
-        )
-        return any(word in it.what for it in self.happenings for word in words)
 
     def without(self, gone: set[int]) -> Schedule:
         """The same without the happenings of these places."""

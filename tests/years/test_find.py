@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 
 from tests.years.defects import defects, with_defect
 from tests.years.desks import DESKS
-from tests.years.find import MOST, Tree, found, likely, schedules
+from tests.years.find import MOST, Tree, broken, found, likely, schedules
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
-from tests.years.schedule import FAMILIES, RICH, kind_of
+from tests.years.schedule import FAMILIES, RICH, Happening, kind_of
 from tests.years.together import TOGETHER
 
 SHORT = (  # one session of one desk each
@@ -50,3 +51,14 @@ def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, 
         row = found(name, tree, whole, options)
     assert row["found"], row
     assert "without" not in row
+
+
+def test_what_will_move_money_later_excuses_no_profit_that_is_not_true(tmp_path: Path) -> None:
+    name = "accepted_report_forgets_the_day"
+    schedule = FOCUSED[name]
+    later = replace(schedule, happenings=(*schedule.happenings, Happening(0, 385.0, "unknown line", 1)))
+    with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
+        found_by = broken(tree, later)
+        assert broken(whole, later) is None
+    assert found_by is not None
+    assert found_by.rule == "status"

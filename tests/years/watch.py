@@ -18,6 +18,7 @@ from daemon.alpaca_api.books import PositionChange
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import new_york_date
 from daemon.core.step import Step
 from daemon.operator.status import status_of
 from daemon.operator.urgency import Urgency, urgency_of
@@ -382,8 +383,10 @@ class Watch:
                 run.problem("order_ended", f"{name} ended at the broker {ENDED_S} s ago and works in the book")
 
     def _undisturbed(self) -> bool:
-        """Whether the account's money is the desk's alone."""
-        return not (self._run.persons or self._run.money_moved or self._run.split or self._run.plan.happenings)
+        """Whether the account's money was the desk's alone so far, and nothing befell a company."""
+        run, today = self._run, new_york_date(self._run.now_ns()).isoformat()
+        befell = any(it.date <= today for it in run.plan.happenings)
+        return not (run.persons or run.money_moved or run.split or befell)
 
     def _loss_is_met(self) -> None:
         run, state = self._run, self._state
@@ -425,7 +428,7 @@ class Watch:
         flat = not (run.world.account.positions or state.book.positions or state.orders)
         if not (flat and self._cash_at_open and self._undisturbed() and state.risk.reconciled and run.willing()):
             return
-        if session is None or session.date != date or run.schedule.happenings_change_cash:
+        if session is None or session.date != date or run.cash_changed():
             return
         cash = run.world.account.cash
         if self._stated[0] is state and self._stated[1] == cash:
