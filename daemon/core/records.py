@@ -94,6 +94,19 @@ class OverlayRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     unknown: str  # why the forecast is not known, so nothing is bought; "" where it is
 
 
+class BasketRow(msgspec.Struct, frozen=True, gc=False):
+    """How far a basket came, once nothing more of it is to be traded. Parts of the equity at the last known prices."""
+
+    TABLE: ClassVar[str] = "baskets"
+    KEY: ClassVar[int] = 1
+
+    decision: int
+    time_ns: int
+    apart: float  # sum of the absolute differences between the weights held and those that the decision wanted
+    largest: float  # the largest of them
+    symbol: str  # whose it is, "" where there is none
+
+
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
     """An order as it is now. Times are nanoseconds UTC, amounts USD as text, `side` 1 buys and -1 sells."""
 
@@ -256,7 +269,17 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 Row = (
-    DecisionRow | HeadRow | ChoiceRow | OverlayRow | OrderRow | FillRow | EquityRow | ShadowRow | MoveRow | RoundTripRow
+    DecisionRow
+    | HeadRow
+    | ChoiceRow
+    | OverlayRow
+    | BasketRow
+    | OrderRow
+    | FillRow
+    | EquityRow
+    | ShadowRow
+    | MoveRow
+    | RoundTripRow
 )
 ROW_TYPES: tuple[type[Row], ...] = (
     DecisionRow,
@@ -267,6 +290,7 @@ ROW_TYPES: tuple[type[Row], ...] = (
     HeadRow,
     ChoiceRow,
     OverlayRow,
+    BasketRow,
     MoveRow,
     RoundTripRow,
 )

@@ -243,6 +243,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     waiting: Waiting | None = None  # the basket that a gate denies for a passing cause
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
     fractions: bool | UnsetType = UNSET  # whether `fractions = "auto"` takes them, from the first basket on
+    goals: dict[str, Quantity] | UnsetType = UNSET  # of the basket under way: what it wants of its symbols
     indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols of which the broker takes whole shares alone
 
     @property

@@ -64,6 +64,18 @@ def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Basket
     return Baskets(row["ordered"], int(row["unsent"]))
 
 
+def basket_reached(reader: JournalReader, decision: int) -> str:
+    """Return how far a basket came, in words; "" for a decision without one that is over. Raises sqlite3.Error."""
+    if not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'"):
+        return ""
+    rows = reader.query("SELECT apart, largest, symbol FROM baskets WHERE decision = ?", (decision,))
+    if not rows:
+        return ""
+    (row,) = rows
+    of_one = f"; the most {row['largest']:.2%} of the equity, in {row['symbol']}" if row["symbol"] else ""
+    return f"The weights held are {row['apart']:.2%} of the equity from those wanted{of_one}."
+
+
 # --- what its orders did ----------------------------------------------------------------------------------------------
 
 

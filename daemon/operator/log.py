@@ -39,7 +39,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.moves import LEAVE, REDUCE
-from daemon.core.records import DecisionRow, MoveRow
+from daemon.core.records import BasketRow, DecisionRow, MoveRow
 from daemon.core.session import new_york_text
 from daemon.core.state import Halt
 from daemon.core.step import Step
@@ -131,6 +131,7 @@ class Log:
                 self._effect(effect, step.state.risk.halt)
         if daily:
             self._decided(step)
+            self._basket_reached(step)
         for row in step.rows:
             if type(row) is MoveRow and row.step in (REDUCE, LEAVE):
                 self._left(row)
@@ -239,6 +240,17 @@ class Log:
                     action=row.action,
                     outcome=row.outcome,
                     legs=legs,
+                )
+
+    def _basket_reached(self, step: Step) -> None:
+        for row in step.rows:
+            if isinstance(row, BasketRow):
+                self(
+                    "basket_reached",
+                    decision=row.decision,
+                    apart=round(row.apart, 6),
+                    largest=round(row.largest, 6),
+                    symbol=row.symbol,
                 )
 
     def _basket_traded(self, date: str, step: Step) -> None:

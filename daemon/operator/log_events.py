@@ -339,6 +339,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("date", "decision", "action", "outcome", "legs"),
         "A daily desk's decision for this session: what it is called, what became of it, how many symbols it changes.",
     ),
+    "basket_reached": LogEvent(
+        "info",
+        ("decision", "apart", "largest", "symbol"),
+        "Nothing more of a basket is to be traded: the sum of the absolute differences between the weights held and "
+        "those wanted, and the largest of them, as parts of the equity.",
+    ),
     "basket_traded": LogEvent(
         "info",
         ("date", "orders", "fills", "bought_usd", "sold_usd", "costs_usd", "given_up"),

@@ -80,6 +80,6 @@ def test_an_earlier_export_is_replaced_and_no_part_is_left(state: Path, tmp_path
     out = tmp_path / "tables"
     for _ in range(2):
         assert ctl.main(["export", "tables", "--state-dir", str(state), "--out", str(out)]) == 0
-    tables = "choices decisions equity fills heads moves orders overlays shadows trades"
+    tables = "baskets choices decisions equity fills heads moves orders overlays shadows trades"
     names = set(tables.split())
     assert {path.name for path in out.iterdir()} == {f"{name}.parquet" for name in names}

@@ -24,6 +24,7 @@ from daemon.journal.outcomes import (
     NO_STOP,
     SHOWN,
     WHY_NO_CHANGE,
+    basket_reached,
     became,
     booked,
     orders_of,
@@ -162,6 +163,8 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         console.print(f"outcome: {outcomes[row['decision']]}")
         if words := overlay_words(reader, row["decision"]):
             console.print("risk overlay:", *words, highlight=False)
+        if reached := basket_reached(reader, row["decision"]):
+            console.print("basket:", reached, highlight=False)
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(

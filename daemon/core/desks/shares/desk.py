@@ -10,6 +10,7 @@ from math import fsum
 from typing import ClassVar
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 from numpy.random import Philox
 
@@ -312,7 +313,7 @@ class Shares:
 
     def drive(self, draft: Draft) -> None:
         ask_again(draft)
-        if draft.orders or draft.works:
+        if draft.orders or draft.works or draft.basket.goals is not UNSET:
             drive_shares(draft)
 
     def intent(self, _: int, __: str) -> str:

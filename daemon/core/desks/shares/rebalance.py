@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from math import fsum
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.broker.protection import lift
@@ -38,7 +40,7 @@ from daemon.core.events import Quote
 from daemon.core.gates import Intent, Verdicts, ask_gates
 from daemon.core.limits import Basket
 from daemon.core.orders import REJECTED, Order, Work
-from daemon.core.records import DecisionRow
+from daemon.core.records import BasketRow, DecisionRow
 from daemon.core.risk import splits
 from daemon.core.risk.guards import cost_rate, gated, proceeds_awaited, risk_view, spendable
 from daemon.core.risk.marks import leaps
@@ -142,6 +144,7 @@ def drive_shares(draft: Draft) -> None:
     """Advance every work. An order whose work was given up (a halt, a pause, an exit) is cancelled."""
     if draft.session.ended:  # day orders lapse by themselves
         _give_up(draft)
+        note_reached(draft)
         return
     if _basket_is_over(draft):
         _give_up(draft)
@@ -151,6 +154,7 @@ def drive_shares(draft: Draft) -> None:
     selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):
         _drive_buys(draft, selling=any(selling))
+    note_reached(draft)
 
 
 # --- the end of a basket ------------------------------------------------------------------------------------------
@@ -185,6 +189,31 @@ def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
         draft.basket = replace(draft.basket, given_up={**draft.basket.given_up, **missing})
         text = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
         draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {text}"))
+
+
+def note_reached(draft: Draft) -> None:
+    """Record how far the newest basket came, once nothing more of it is to be traded."""
+    goals = draft.basket.goals
+    if isinstance(goals, UnsetType) or any(work.reason == POLICY for work in draft.works.values()):
+        return
+    draft.basket = replace(draft.basket, goals=UNSET)
+    equity = draft.book.equity
+    if equity <= 0:
+        return
+    apart = {
+        symbol: float(abs(goal - draft.held(symbol)) * draft.marks.get(symbol, ZERO) / equity)
+        for symbol, goal in goals.items()
+    }
+    largest = max(apart, key=apart.__getitem__, default="")
+    draft.records.append(
+        BasketRow(
+            draft.basket.decision,
+            draft.now_ns,
+            fsum(apart.values()),
+            apart.get(largest, 0.0),
+            largest if any(apart.values()) else "",
+        )
+    )
 
 
 def note_ended(draft: Draft, works: tuple[Work, ...]) -> None:
@@ -563,7 +592,8 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
     works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
     draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
     draft.works = {**draft.works, **{work.key: work for work in works}}
-    draft.basket = replace(draft.basket, decision=row.decision, waiting=None)
+    goals = {leg.symbol: leg.goal for leg in legs}
+    draft.basket = replace(draft.basket, decision=row.decision, waiting=None, goals=goals)
     return replace(row, outcome="ordered", work=f"{row.decision}.")
 
 

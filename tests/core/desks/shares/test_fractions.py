@@ -12,6 +12,7 @@ from daemon.core import events as ev
 from daemon.core.effects import SubmitOrder
 from daemon.core.limits import Basket, Broker, Paper, Protection, Trading
 from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.records import BasketRow
 from daemon.core.state import State, encode_state
 from daemon.core.step import Core
 from strategies.kit.quantity import Part, exact
@@ -124,6 +125,20 @@ def test_short_cash_is_shared_in_fractions_in_proportion() -> None:
     assert counts[0] == counts[1] == 2 * counts[2] or abs(counts[0] - 2 * counts[2]) <= Decimal("0.0001")
     cost = sum(counts) * Decimal("100.2") * Decimal("1.001")
     assert Decimal("999.9") < cost <= 1000
+
+
+def test_a_basket_says_how_far_it_came() -> None:
+    d = daily_desk(OFF, cash="1000")
+    decided(d, 6, 6, KEEP)
+    d.quotes(0, **AT_100)
+    for name in list(d.state.orders):
+        d.fill(name, d.order(name).quantity, "100")
+    d.tick(1)
+    # 9 of 12 shares: 9.97 are paid for, 4.98 of each, and one is left for the first: 5 and 4 of 6 at 100 of 1,000 USD
+    (row,) = [row for row in d.rows if isinstance(row, BasketRow)]
+    assert d.held == {"AAA": 5, "BBB": 4}
+    assert (row.decision, row.symbol) == (1, "BBB")
+    assert (row.apart, row.largest) == pytest.approx((0.3, 0.2))
 
 
 # --- what the broker refuses ------------------------------------------------------------------------------------------
