@@ -213,3 +213,51 @@ def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> No
     division = divide(books(a={"SPY": 1}), line("OPEXP", CALL, "-2"), "")
     assert division.parts == {}
     assert "nobody holds any" in division.doubt
+
+
+# --- fractions of shares ----------------------------------------------------------------------------------------------
+
+
+def trading_fractions(made: Ledgers, *names: str) -> Ledgers:
+    """The books, in which these have taken orders of fractions."""
+    for name in names:
+        made.accounts[name].fractions = True
+    return made
+
+
+def test_of_a_reverse_split_whole_parts_are_whole() -> None:
+    made = books(a={"SPY": 3}, b={"SPY": 6})  # 1 for 3: a third of 3 is 1, whatever a third is in decimals
+    assert booked(made, divide(made, line("SPLIT", "SPY", "-6"), ""), "SPY") == {"a": dec(1), "b": dec(2)}
+
+
+def test_the_last_decimal_of_a_split_is_nobody_elses() -> None:
+    made = trading_fractions(books(a={"SPY": 10}, b={"SPY": 10}), "a", "b")
+    # 1 for 3 of 20 is 6.666666667 at the broker; each has 3.333333333, and one has what is left
+    parts = booked(made, divide(made, line("SPLIT", "SPY", "-13.333333333"), ""), "SPY")
+    assert parts == {"a": dec("3.333333333"), "b": dec("3.333333334")}
+
+
+def test_cash_for_a_fraction_is_by_whose_fractions_it_is_for() -> None:
+    made = trading_fractions(books(a={"SPY": "1.75"}, b={"SPY": "2.5"}, c={"SPY": 4}), "a", "b")
+    # 8.25 shares: a quarter of one is paid, three fifths of it a's (0.75 of 1.25)
+    division = divide(made, line("CIL", "SPY", "-0.25", "25.00"), "")
+    assert cash_of(division) == {"a": dec("15.00"), "b": dec("10.00")}
+    assert booked(made, division, "SPY") == {"a": dec("1.6"), "b": dec("2.4"), "c": dec(4)}
+
+
+def test_cash_for_a_fraction_that_nobody_has_is_mains() -> None:
+    division = divide(books(a={"SPY": 3}), line("CIL", "SPY", "0", "12.00"), "")
+    assert cash_of(division) == {MAIN: dec("12.00")}
+
+
+def test_a_dividend_is_divided_by_fractions() -> None:
+    made = books(a={"SPY": "0.75"}, b={"SPY": "0.25"})
+    made.now_ns += 86_400 * 10**9
+    assert cash_of(divide(made, line("DIV", "SPY", "1", "1.00"), "2024-02-29")) == {"a": dec("0.75"), "b": dec("0.25")}
+
+
+def test_shares_that_partly_go_never_exceed_what_one_has() -> None:
+    made = trading_fractions(books(a={"SPY": "0.4"}, b={"SPY": "2.3"}), "a", "b")
+    left = booked(made, divide(made, line("MA", "SPY", "-2.5", "250.00"), ""), "SPY")
+    assert sum(left.values()) == dec("0.2")
+    assert all(quantity > 0 for quantity in left.values())

@@ -279,9 +279,11 @@ def cost(symbol: str, filled: Decimal, average_price: Decimal | None) -> Decimal
     """Return the sum of price x quantity from an order's average price, in USD a share times contracts.
 
     Options trade in whole cents, so their sum is one too and rounding to it restores what the average lost (exact while
-    quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
+    quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD, fractions not at all.
     """
     total = filled * (average_price or Decimal(0))
+    if filled % 1 and not is_option(symbol):
+        return total
     return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
 
 

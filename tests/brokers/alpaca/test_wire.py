@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,12 +26,9 @@ from daemon.core.events import (
     OrderRejected,
     TradeCorrected,
 )
+from tests.support.alpaca.trade_updates import NAME, NOW, OCC, OURS, order, parse, update
 
-OURS = wire.is_ours("a1b2c3", "option_scalper")
-NAME = "a1b2c3-option_scalper-7-0-1"
-NOW = 1_800_000_000_000_000_000
 ZERO = Decimal(0)
-OCC = "SPY240703C00545000"
 
 # Alpaca, Websocket Streaming and Order Lifecycle, and what clients saw besides
 DOCUMENTED_EVENTS = [
@@ -78,53 +74,6 @@ DOCUMENTED_STATUSES = [
     "calculated",
     "held",
 ]
-
-
-def order(**changes: Any) -> dict[str, Any]:
-    """An order object as the broker shows it: a call, 2 of 3 filled at 1.05 and 1.06."""
-    return {
-        "id": "904837e3-3b76-47ec-b432-046db621571b",
-        "client_order_id": NAME,
-        "created_at": "2024-07-02T13:31:00.123456789Z",
-        "updated_at": "2024-07-02T09:31:01.5-04:00",
-        "submitted_at": "2024-07-02T09:31:00.123456789-04:00",
-        "filled_at": None,
-        "canceled_at": None,
-        "replaced_by": None,
-        "replaces": None,
-        "asset_class": "us_option",
-        "symbol": OCC,
-        "notional": None,
-        "qty": "3",
-        "filled_qty": "2",
-        "filled_avg_price": "1.055",
-        "order_class": "",
-        "type": "limit",
-        "side": "buy",
-        "position_intent": "buy_to_open",
-        "time_in_force": "day",
-        "limit_price": "1.1",
-        "status": "partially_filled",
-        "extended_hours": False,
-        "legs": None,
-    } | changes
-
-
-def update(event: str, **changes: Any) -> dict[str, Any]:
-    """A trade update's data."""
-    return {
-        "event": event,
-        "execution_id": "2f63ea93-423d-4169-b3f6-3fdafc10c418",
-        "timestamp": "2024-07-02T13:31:05.024916716Z",
-        "price": "1.06",
-        "qty": "1",
-        "position_qty": "2",
-        "order": order(),
-    } | changes
-
-
-def parse(data: object) -> tuple[Any, ...]:
-    return wire.trade_update(data, OURS, NOW)
 
 
 def test_every_documented_event_and_status_has_exactly_one_outcome() -> None:
@@ -298,9 +247,10 @@ def test_the_new_york_day_starts_at_its_own_midnight() -> None:
     assert wire.time_text(wire.day_start_ns(wire.time_ns("2024-01-02T05:00:00Z"))) == "2024-01-02T05:00:00Z"
 
 
-def test_the_cost_of_options_is_whole_cents_and_of_shares_a_hundredth_of_one() -> None:
+def test_the_cost_of_options_is_whole_cents_of_shares_a_hundredth_of_one_and_of_a_fraction_exact() -> None:
     assert wire.cost(OCC, Decimal(3), Decimal("1.333333")) == Decimal("4.00")  # 1.33 + 1.33 + 1.34
     assert wire.cost("SPY", Decimal(300), Decimal("545.123457")) == Decimal("163537.0371")
+    assert wire.cost("SPY", Decimal("0.123456789"), Decimal("545.01")) == Decimal("67.28518457289")
 
 
 # --- positions and the ledger -------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ def daily_stage(
     days: DailyPrices | None = None,
     others: tuple[Account, ...] = (),
     rate: float | None = None,
+    rules: Rules = IN_FULL,
+    cash: int = CASH,
 ) -> Iterator[Stage]:
     """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed.
 
@@ -100,10 +102,10 @@ def daily_stage(
     days = days or prices()
     folder.mkdir(parents=True, exist_ok=True)
     market = Market((), "SPY", sessions=days.sessions, days=days)
-    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
     with (
         clock_from(new_york_ns(day, begin), rate) as clock,
-        serving(market, clock, rules=IN_FULL, accounts=[account, *others]) as server,
+        serving(market, clock, rules=rules, accounts=[account, *others]) as server,
     ):
         scene = Stage(
             server, clock, market, folder, models_dir, (SELDOM_PINGED if rate is None else QUICK, DAILY, *tables)

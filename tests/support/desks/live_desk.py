@@ -264,17 +264,17 @@ def differences(ours: Books, account: Account) -> list[str]:
     if moved != book.realized:
         problems.append(f"moves: they realised {moved}, the book {book.realized}")
     names = {order.id: order.client_order_id for order in account.orders.values()}
-    executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
+    executed: dict[tuple[str, Decimal], tuple[Decimal, Decimal]] = {}
     cumulative: dict[str, Decimal] = {}
     for trade in account.trades:
         if trade.order_id:
             size = abs(trade.quantity)
             total = cumulative[trade.order_id] = cumulative.get(trade.order_id, Decimal(0)) + size
-            executed[names[trade.order_id], int(total)] = (size, trade.price)
-    journaled: dict[tuple[str, int], list[tuple[Decimal, Decimal]]] = {}
+            executed[names[trade.order_id], total] = (size, trade.price)
+    journaled: dict[tuple[str, Decimal], list[tuple[Decimal, Decimal]]] = {}
     for row in ours.fills:
         if row["correction"] == 0:
-            key = (row["client_order_id"], row["cumulative"])
+            key = (row["client_order_id"], Decimal(row["cumulative"]))
             journaled.setdefault(key, []).append((Decimal(row["quantity"]), Decimal(row["price"])))
     return problems + [
         f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}"

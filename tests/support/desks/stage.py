@@ -27,6 +27,7 @@ from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import Quantity, exact
 from strategies.kit.units import SECOND_NS
 from tests.support.desks.live_desk import LOOSE, Books, Daemon, books, write_config
 from tests.support.simulator.clocks import clock_from
@@ -165,10 +166,10 @@ class Stage:
         """What reached the server over REST."""
         return [row for row in self.server.server.requests[:] if row.method in methods]
 
-    def held(self) -> dict[str, int]:
-        """Contracts held by the server's book."""
+    def held(self) -> dict[str, Quantity]:
+        """Contracts and shares held by the server's book."""
         return self.server.call(
-            lambda: {symbol: int(position.qty) for symbol, position in self.account.positions.items()}
+            lambda: {symbol: exact(position.qty) for symbol, position in self.account.positions.items()}
         )
 
     def halts(self) -> list[str]:

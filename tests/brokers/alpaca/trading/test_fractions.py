@@ -19,11 +19,10 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerLost, BrokerReported, OrderAccepted, OrderFilled, OrderFound
 from simulator.trading.venue import Rules
 from strategies.kit.quantity import Quantity, exact
-from tests.brokers.alpaca.test_wire import OCC, order, parse, update
-from tests.brokers.alpaca.trading.test_report import filled, reporter
 from tests.support.alpaca.linked import linked
-from tests.support.alpaca.reports import LogRecorder
+from tests.support.alpaca.reports import LogRecorder, filled, reporter
 from tests.support.alpaca.rest_desk import NAME, OPEN_NS, SECOND_NS, desk, eventually
+from tests.support.alpaca.trade_updates import OCC, order, parse, update
 
 FOR_AN_HOUR_NS = OPEN_NS + 3600 * SECOND_NS
 

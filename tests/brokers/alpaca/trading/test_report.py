@@ -6,44 +6,23 @@ A report must be whole after a start, carry only what is new later, and fail rat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.alpaca.trading.report import Reporter, blocked, funds_of
-from daemon.brokers.alpaca.wire import Malformed, is_ours
+from daemon.brokers.alpaca.trading.report import blocked, funds_of
+from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported, Funds
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS
-from tests.support.alpaca.account_side import clock_check
-from tests.support.alpaca.reports import LogRecorder
+from tests.support.alpaca.reports import OURS, LogRecorder, filled, reporter, reporter_at
 from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
 
-OURS = is_ours("e1", "scalper")
 DATE = {"date": "2024-07-02"}
-
-
-def reporter(it: Desk, recorder: LogRecorder | None = None) -> Reporter:
-    return reporter_at(it, it.clock, recorder)
-
-
-def reporter_at(
-    it: Desk, clock: Clock, recorder: LogRecorder | None = None, agreed_ns: Callable[[], int] = lambda: 0
-) -> Reporter:
-    """A reporter whose host shows this time."""
-    log = recorder or LogRecorder()
-    return Reporter(it.reads, clock, OURS, log, clock_check(it.reads, clock, log), agreed_ns=agreed_ns)
-
-
-async def filled(it: Desk, order: SubmitOrder) -> None:
-    """Submit, and wait until the server has filled it whole."""
-    await it.orders.submit(order)
-    await eventually(lambda: not it.server.account.by_client_id[order.client_order_id].open)
 
 
 async def test_a_fresh_account_is_reported_with_its_cash_and_nothing_else() -> None:

@@ -1,0 +1,79 @@
+"""A daily desk whose thousand dollars buy parts of shares, at the loopback Alpaca.
+
+The policy wants ALL_SPY from cash and ALL_QQQ while it holds SPY; expected values are the server's own books and log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli import ctl
+from simulator.trading.venue import Rules
+from tests.support.desks.daily_day import BEGIN, bought, stop
+from tests.support.desks.daily_stage import HALF_DAY, IN_FULL, NEXT_DAY, daily_stage, jump, swapping
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import new_york_ns
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the swapping policy."""
+    return swapping(tmp_path_factory.mktemp("swapping"))
+
+
+def rules(**changes: Any) -> Rules:
+    """What fills at once, with changes."""
+    return dataclasses.replace(IN_FULL, **changes)
+
+
+@pytest.mark.parametrize("how", ["none", "fill", "order"])
+def test_a_small_desk_buys_and_swaps_parts_of_shares_however_cash_is_rounded(
+    models: Path, tmp_path: Path, how: Any
+) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, cash=1000, rules=rules(cash_rounding=how)) as played:
+        bought(played)
+        held = played.held()["SPY"]
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: played.held().get("SPY") is None, "SPY is sold")
+        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(played)
+        (bought_first, *sales, bought_then) = [
+            (post["symbol"], post["side"], post["qty"], post["time_in_force"]) for post in played.posts()
+        ]
+        whole, part = str(held).split(".")
+        assert bought_first == ("SPY", "buy", str(held), "day")
+        # no auction takes a fraction: it goes beside the whole shares, for the day
+        assert sorted(sales) == [("SPY", "sell", f"0.{part}", "day"), ("SPY", "sell", whole, "opg")]
+        assert bought_then == ("QQQ", "buy", str(played.held()["QQQ"]), "day")
+        books = played.books()
+        assert differences(books, played.account) == []
+        assert books.state.risk.halt is None
+        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+
+
+def test_a_fraction_that_fills_in_parts_of_nine_decimals_is_booked_to_the_last(models: Path, tmp_path: Path) -> None:
+    parts = rules(fractions_in_parts=True, cash_rounding="fill")
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, cash=1000, rules=parts) as played:
+        played.start()
+        played.until_true(lambda: any(not o.open for o in played.account.orders.values()), "the buy is over")
+        played.until_time(new_york_ns(HALF_DAY, "10:15"))
+        stop(played)
+        books = played.books()
+        assert len(books.fills) > 3
+        assert str(played.held()["SPY"]) == str(books.state.book.positions["SPY"].quantity)
+        assert differences(books, played.account) == []
+        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+
+
+def test_of_a_share_that_is_not_fractionable_a_small_desk_buys_whole_ones(models: Path, tmp_path: Path) -> None:
+    whole = rules(not_fractionable=frozenset({"SPY"}))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, cash=1000, rules=whole) as played:
+        bought(played)
+        assert played.held() == {"SPY": 1}
+        assert [post["qty"] for post in played.posts()][-1] == "1"
+        assert differences(played.books(), played.account) == []
