@@ -295,7 +295,7 @@ class OrderLine(msgspec.Struct, frozen=True):
     status: str
     filled: Quantity
     submitted: float
-    fills: tuple[tuple[float, int, float, float], ...]
+    fills: tuple[tuple[float, Quantity, float, float], ...]
     resting: bool = False  # a stop that rested at the broker
 
 

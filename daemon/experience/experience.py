@@ -63,7 +63,7 @@ class SymbolTransition(msgspec.Struct, frozen=True, gc=False):
     @property
     def gain(self) -> float:
         """The change of its value and the cash that its fills brought, after costs, USD."""
-        return self.next_shares * self.next_mark - self.shares * self.mark + self.flow
+        return float(self.next_shares) * self.next_mark - float(self.shares) * self.mark + self.flow
 
 
 class ActionChoice(msgspec.Struct, frozen=True, gc=False):
@@ -191,7 +191,7 @@ def _implausible_holding(holding: SymbolTransition, equity: float) -> Iterator[s
     elif not (isfinite(holding.flow) and isfinite(holding.fees) and abs(holding.gain) <= GAIN_MOST * equity):
         yield f"{holding.symbol}: a flow of {holding.flow} USD, fees of {holding.fees}: a gain beyond the equity"
     else:
-        held = max(abs(holding.shares) * holding.mark, abs(holding.next_shares) * holding.next_mark)
+        held = max(abs(float(holding.shares)) * holding.mark, abs(float(holding.next_shares)) * holding.next_mark)
         if max(held, abs(holding.fees)) > GAIN_MOST * equity:
             yield f"{holding.symbol}: {held} USD held, fees of {holding.fees}, beyond the equity"
 

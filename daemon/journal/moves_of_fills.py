@@ -16,12 +16,13 @@ from daemon.core.orders import Order
 from daemon.core.records import Row
 from daemon.core.state import Book
 from daemon.journal.reader import JournalReader
+from strategies.kit.quantity import of_column
 
 _FILLS = (
     "SELECT f.client_order_id, f.correction, f.cumulative, f.symbol, f.side, f.quantity, f.price, f.fees_usd, "
     "f.filled_ns, f.time_ns, o.work, o.purpose, o.reason, o.quantity FROM fills AS f "
     "LEFT JOIN orders AS o ON o.client_order_id = f.client_order_id ORDER BY f.time_ns, f.filled_ns, f.side, "
-    "f.client_order_id, f.correction, f.cumulative"
+    "f.client_order_id, f.correction, f.cumulative + 0"
 )
 
 
@@ -39,6 +40,7 @@ def moves_of_fills(journal: JournalReader) -> list[Row]:
     book, orders, rows, number = Book(), dict[str, Order](), list[Row](), 0
     for row in journal.query(_FILLS):
         name, correction, _, symbol, side, quantity, price, fees, filled_ns, time_ns = tuple(row)[:10]
+        quantity = of_column(quantity)
         order = orders.get(name) or _order(name, symbol, side, *tuple(row)[10:])
         fill = OrderFilled(
             time_ns,
@@ -69,6 +71,14 @@ def moves_of_fills(journal: JournalReader) -> list[Row]:
 
 
 def _order(
-    name: str, symbol: str, side: int, work: str | None, purpose: str | None, reason: str | None, quantity: int | None
+    name: str,
+    symbol: str,
+    side: int,
+    work: str | None,
+    purpose: str | None,
+    reason: str | None,
+    quantity: int | str | None,
 ) -> Order:
-    return Order(name, work or "", purpose or "", reason or "", symbol, side, quantity or 0, None, "filled", 0)
+    return Order(
+        name, work or "", purpose or "", reason or "", symbol, side, of_column(quantity or 0), None, "filled", 0
+    )

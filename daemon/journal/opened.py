@@ -31,7 +31,7 @@ from daemon.journal.trades import (
     read_trades,
     with_trades,
 )
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import Quantity, of_column
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class OpenJournal:
 
     def fills(self) -> Iterator[FillRow]:
         """Yield the fills, each once, in the order in which the desk learned of them."""
-        return self._table(FillRow, "time_ns, filled_ns, client_order_id, correction, cumulative")
+        return self._table(FillRow, "time_ns, filled_ns, client_order_id, correction, cumulative + 0")
 
     def equity(self) -> Iterator[EquityRow]:
         """Yield the records of the equity: at a bar while a position is open, at a session's first bar and its end."""
@@ -287,7 +287,7 @@ class OpenJournal:
                 "ORDER BY time_ns, seq, part",
                 {"time": time_ns, "seq": seq},
             )
-        held = {move["symbol"]: move["held"] for move in moves}
+        held = {move["symbol"]: of_column(move["held"]) for move in moves}
         positions = {symbol: count for symbol, count in held.items() if count}
         at = AccountAt(row=row, seq=seq, time_ns=time_ns, positions=positions)
         if not marked:
@@ -326,13 +326,15 @@ class OpenJournal:
     def _table(self, row_type: type[R], order: str) -> Iterator[R]:
         """Yield the rows of a table. They are taken in pages, so that a writer is not kept waiting."""
         columns = row_type.__struct_fields__
+        quantities = [field.name for field in msgspec.structs.fields(row_type) if field.type is Quantity]
         offset = 0
         while True:
             rows = self.query(
                 f"SELECT {', '.join(columns)} FROM {row_type.TABLE} ORDER BY {order} LIMIT ? OFFSET ?", (PAGE, offset)
             )
             for row in rows:
-                yield row_type(**dict(zip(columns, tuple(row), strict=True)))
+                values = dict(zip(columns, tuple(row), strict=True))
+                yield row_type(**values | {name: of_column(values[name]) for name in quantities})
             if len(rows) < PAGE:
                 return
             offset += PAGE

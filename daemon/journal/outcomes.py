@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
 
 from daemon.core.orders import TERMINAL
 from daemon.journal.reader import JournalReader
-from strategies.kit.quantity import Quantity, from_json
+from strategies.kit.quantity import Quantity, from_json, of_column
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
@@ -99,13 +100,23 @@ class BookChange(NamedTuple):
 
 def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
     """Return what a decision ordered, by symbol and side. Raises sqlite3.Error."""
-    ended = ",".join("?" * len(TERMINAL))
     rows = reader.query(
-        f"SELECT symbol, side, max(quantity) AS wanted, sum(filled) AS filled, max(status NOT IN ({ended})) AS works "
-        "FROM orders WHERE work >= ? AND work < ? GROUP BY symbol, side",
-        (*TERMINAL, f"{decision}.", f"{decision}/"),
+        "SELECT symbol, side, quantity, filled, status FROM orders WHERE work >= ? AND work < ? "
+        "ORDER BY symbol, side, submitted_ns, length(client_order_id), client_order_id",
+        (f"{decision}.", f"{decision}/"),
     )
-    return tuple(Ordered(r["symbol"], r["side"], r["wanted"], r["filled"], bool(r["works"])) for r in rows)
+    alike = groupby(rows, lambda row: (row["symbol"], row["side"]))
+    return tuple(_ordered(symbol, side, tuple(some)) for (symbol, side), some in alike)
+
+
+def _ordered(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
+    """Sum up orders in the order in which they were sent: each was to fill what those before it had left."""
+    wanted: Quantity = 0
+    filled: Quantity = 0
+    for row in rows:
+        wanted = max(wanted, filled + of_column(row["quantity"]))
+        filled += of_column(row["filled"])
+    return Ordered(symbol, side, wanted, filled, any(row["status"] not in TERMINAL for row in rows))
 
 
 def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
@@ -170,7 +181,7 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
     if not legs or not _has_moves(reader):
         return WHY_NO_CHANGE
     held = {
-        cause["symbol"]: cause["held"]
+        cause["symbol"]: of_column(cause["held"])
         for cause in reader.query(
             "SELECT symbol, held, max(1000 * seq + part) FROM moves WHERE at_ns < ? GROUP BY symbol", (row["time_ns"],)
         )

@@ -88,7 +88,7 @@ class Trade:
     symbol: str = column(TEXT, "share or underlying; the view has the OCC symbol of an option", "t.symbol", of=_symbol)
     contract: str = column(TEXT, "OCC symbol of an option", of=_contract)
     right: str = column(TEXT, "call or put", of=_right)
-    side: str = column(TEXT, "long or short", "iif(t.entered < 0, 'short', 'long')")
+    side: str = column(TEXT, "long or short", "iif(t.entered + 0 < 0, 'short', 'long')")
     quantity: Quantity = column(
         NUMBER,
         "entered in all; a fraction of shares is text, its exact decimals",

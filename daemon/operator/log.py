@@ -45,6 +45,7 @@ from daemon.core.state import Halt
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.operator.log_events import LOG_EVENTS
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import SECOND_NS
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
@@ -94,7 +95,7 @@ class Log:
         self._threshold, self._also, self._shown = LEVELS[level], also, shown
         self._reconciled = False
         self._traded = _Traded()
-        self._exits: dict[tuple[int, str], tuple[int, Decimal]] = {}  # of open trades: quantity, value before fees
+        self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
         self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
         self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
         self.tape_time = False  # `market_time` follows the steps of a tape

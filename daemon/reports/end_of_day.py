@@ -28,7 +28,7 @@ from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import REPORT_SPAN_NS, Day, first_id
 from strategies.kit.contract import Session
-from strategies.kit.quantity import Quantity, to_json
+from strategies.kit.quantity import Quantity, of_column, to_json, total
 
 PAGE_FAILURES = (
     ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
@@ -114,10 +114,10 @@ class DayReport(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain
     decisions: dict[str, int]  # outcome to count
     orders: tuple[OrderCount, ...]
-    contracts_bought: int
-    contracts_sold: int
-    shares_bought: int
-    shares_sold: int
+    contracts_bought: Quantity
+    contracts_sold: Quantity
+    shares_bought: Quantity
+    shares_sold: Quantity
     fees_usd: str
     equity_first_usd: str | None
     equity_last_usd: str | None
@@ -195,10 +195,10 @@ def newest_head(journal: Path) -> tuple[int, str]:
         return row, reader.chain_head(row).hex()
 
 
-def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> int:
+def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> Quantity:
     """Contracts or shares that the orders of one side filled; what the broker corrected is corrected here too."""
     ours = (row for row in orders if row["side"] == side and (parse_occ(row["symbol"]) is not None) == options)
-    return sum(row["filled"] for row in ours)
+    return total(of_column(row["filled"]) for row in ours)
 
 
 def _gain(rows: list[sqlite3.Row]) -> str:

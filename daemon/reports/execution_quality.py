@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import Quantity, total
 
 ZERO, BP = Decimal(0), Decimal(10_000)
 QUOTE, PRINT, CLOSE = "quote", "print", "close"
@@ -131,7 +131,7 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
     side: int
     purpose: str
     orders: int
-    wanted: int
+    wanted: Quantity
     filled: Quantity
     multiplier: int
     decision: Arrival | None  # what the symbol was worth when the policy answered; of a rule, when it sent first
@@ -170,8 +170,8 @@ class Quality(msgspec.Struct, frozen=True):
     @property
     def filled_share(self) -> Decimal | None:
         """What was filled of what the works wanted, 0 to 1; None where nothing was wanted."""
-        ordered = sum(work.wanted for work in self.works)
-        return Decimal(sum(work.filled for work in self.works)) / ordered if ordered else None
+        ordered = total(work.wanted for work in self.works)
+        return Decimal(total(work.filled for work in self.works)) / ordered if ordered else None
 
     @property
     def fees_usd(self) -> Decimal:

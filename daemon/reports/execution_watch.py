@@ -40,7 +40,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import BROKER_STATUS, LIFE, SUBMITTED, TERMINAL
 from daemon.reports.execution_quality import CLOSE, PRINT, QUOTE, ZERO, Arrival, OrderQuality, Quality, WorkQuality
 from strategies.kit.contract import Bar
-from strategies.kit.quantity import Quantity, exact
+from strategies.kit.quantity import Quantity, exact, of_column
 
 _WORDS: dict[type[Event], str] = {
     OrderAccepted: "accepted",
@@ -190,7 +190,7 @@ class Watch:
             effect["symbol"],
             side,
             bool(effect.get("auction")),
-            effect["quantity"],
+            of_column(effect["quantity"]),
             None if limit is None else Decimal(limit),
             None if rests else self.known.get(effect["symbol"]),  # it is no order to sell now
             time_ns,
@@ -290,7 +290,8 @@ class Watch:
 
     def _work(self, attempts: Sequence[_Sent]) -> WorkQuality:
         first, last = attempts[0], attempts[-1]
-        before, ordered = 0, 0
+        before: Quantity = 0
+        ordered: Quantity = 0
         for sent in attempts:
             ordered = max(ordered, before + sent.quantity)
             before += sent.filled

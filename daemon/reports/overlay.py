@@ -6,6 +6,7 @@ import json
 import sqlite3
 
 from daemon.journal.reader import JournalReader
+from strategies.kit.quantity import of_column
 
 CUT_SHOWN = 20  # symbols
 
@@ -25,7 +26,7 @@ def overlay_words(reader: JournalReader, decision: int) -> tuple[str, ...]:
 
 
 def _words(row: sqlite3.Row) -> tuple[str, ...]:
-    cut: dict[str, list[int]] = json.loads(row["cut"])
+    cut: dict[str, list[int | str]] = json.loads(row["cut"])
     if row["unknown"]:
         first = f"The volatility of what is asked for is not known, so nothing is bought: {row['unknown']}."
     elif row["volatility"] is None:
@@ -35,7 +36,7 @@ def _words(row: sqlite3.Row) -> tuple[str, ...]:
         bound = f" = {target} / {forecast}" if row["cap"] < 1.0 else f": {forecast} is not above the {target}"
         first = f"At most {row['cap']:.2%} of the equity may be invested{bound}."
     second = f"Asked for: {_part(row['asked'])}; allowed: {_part(row['allowed'])}."
-    names = [f"{symbol} {asked:,} to {goal:,} shares" for symbol, (asked, goal) in cut.items()]
+    names = [f"{symbol} {of_column(asked):,} to {of_column(goal):,} shares" for symbol, (asked, goal) in cut.items()]
     more = f" and {len(names) - CUT_SHOWN} more" if len(names) > CUT_SHOWN else ""
     third = f"Cut: {', '.join(names[:CUT_SHOWN])}{more}." if names else "Nothing was cut."
     return first, second, third

@@ -60,7 +60,7 @@ class Held(msgspec.Struct, frozen=True):
     """A position at the end: `quantity` contracts or shares, before the session's fills and after them."""
 
     symbol: str
-    before: int
+    before: Quantity
     quantity: Quantity
     price_before: Decimal | None  # USD a share when the first decision was made
     price: Decimal | None  # the last one that is known

@@ -22,6 +22,7 @@ from daemon.journal.outcomes import (
     shown_outcome,
     why_no_change,
 )
+from strategies.kit.quantity import exact
 
 
 class Rows:
@@ -122,14 +123,20 @@ def test_a_target_that_is_no_basket_has_the_general_reason(rows: Any, target: st
 
 
 def test_the_orders_of_a_decision_are_summed_by_symbol_and_side_and_none_of_another_decision(empty: Any) -> None:
-    empty.table(
-        "orders", "work, symbol, side, quantity, filled, status",
+    orders = [
         ("1.AAA", "AAA", -1, 8, 3, "canceled"), ("1.AAA", "AAA", -1, 5, 5, "filled"),  # the second sold the rest
         ("1.BBB", "BBB", 1, 4, 1, "partial"), ("1.BBB", "BBB", 1, 2, 0, "rejected"),
+        ("1.CCC", "CCC", -1, 2, 2, "filled"), ("1.CCC", "CCC", -1, "0.25", "0.1", "canceled"),  # apart: 2.25 in all
         ("10.AAA", "AAA", -1, 90, 0, "accepted"), ("11.0", "AAA", -1, 7, 7, "filled"),
         ("0.0", "CCC", 1, 1, 1, "filled"),
-    )  # fmt: skip
-    assert set(orders_of(empty, 1)) == {Ordered("AAA", -1, 8, 8, works=False), Ordered("BBB", 1, 4, 1, works=True)}
+    ]  # fmt: skip
+    columns = "work, symbol, side, quantity, filled, status, submitted_ns, client_order_id"
+    empty.table("orders", columns, *((*order, number, f"o-{number}") for number, order in enumerate(orders)))
+    assert set(orders_of(empty, 1)) == {
+        Ordered("AAA", -1, 8, 8, works=False),
+        Ordered("BBB", 1, 4, 1, works=True),
+        Ordered("CCC", -1, exact("2.25"), exact("2.1"), works=False),
+    }
 
 
 def test_the_profit_of_a_decision_is_that_of_its_fills_and_of_the_trades_that_they_ended(empty: Any) -> None:

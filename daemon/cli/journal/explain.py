@@ -36,6 +36,7 @@ from daemon.journal.rows import strategy_of
 from daemon.reports.heads import DecisionHeads, SymbolChoice, heads_at
 from daemon.reports.overlay import overlay_words
 from strategies.kit.contract import Spec
+from strategies.kit.quantity import of_column
 from strategies.kit.units import SECOND_NS
 
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
@@ -196,7 +197,7 @@ def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
             alone.append(f"{feature} {value:g}")
     if spec.continuous and row["logits"]:
         seen["action"] = dict(zip(spec.answers, json.loads(row["logits"]), strict=True))
-    goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
+    goals = {leg["symbol"]: f"{of_column(leg['goal']):,}" for leg in json.loads(row["target"] or "[]")}
     columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
     tables = []
     for first in range(0, len(columns), COLUMNS):
@@ -298,7 +299,7 @@ def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> 
         (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], new_york_text(f["filled_ns"]))
         for o in orders
         for f in reader.query(
-            "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", (o["client_order_id"],)
+            "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative + 0", (o["client_order_id"],)
         )
     ]
     console.print(_table(("fill of", "quantity", "price", "fees USD", "traded"), fills) if fills else "no fills")

@@ -1,7 +1,8 @@
 """`rltraderctl export tables`: the journal's tables as Parquet files, for pandas, DuckDB and the like.
 
 Times become timestamps (UTC, without a zone, NULL for 0), amounts 64-bit floats, a feature row a list of float32; JSON
-stays text. The journal keeps the exact amounts.
+stays text. The journal keeps the exact amounts. Quantities are exact: 64-bit integers of a journal that has whole ones
+alone, decimals with nine places of one with fractions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -23,11 +25,13 @@ from daemon.host.whole_files import whole
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade import Trade
 from daemon.journal.trades import Wanted, read_trades
+from strategies.kit.quantity import PLACES, Quantity
 
 TRADES = "trades"
 _PAGE = 20_000
 _AMOUNTS = ("_usd", "price", "cost")
 _TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.list_(pa.float32())}
+_FRACTIONS = pa.decimal128(38, PLACES)
 _META = ("desk", "strategy", "mode", "tape", "synthetic")
 
 
@@ -48,28 +52,43 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
     with closing(JournalReader(journal)) as reader:
         meta = {name: text for name, text in reader.meta().items() if name in _META}
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        whole = not _has_fractions(reader)
         for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is made of those
-            count = _write(folder / f"{row_type.TABLE}.parquet", _columns(row_type), _pages(reader, row_type), meta)
+            count = _write(
+                folder / f"{row_type.TABLE}.parquet", _columns(row_type, whole), _pages(reader, row_type), meta
+            )
             console.print(f"{folder / row_type.TABLE}.parquet: {count:,} rows")
         trades = [[dataclasses.asdict(trade) for trade in read_trades(reader, Wanted()).trades[::-1]]]
-        console.print(
-            f"{folder / TRADES}.parquet: {_write(folder / f'{TRADES}.parquet', _columns(Trade), trades, meta):,} rows"
-        )
+        count = _write(folder / f"{TRADES}.parquet", _columns(Trade, whole), trades, meta)
+        console.print(f"{folder / TRADES}.parquet: {count:,} rows")
     return 0
 
 
-def _columns(row_type: type[Row | Trade]) -> list[_Column]:
+def _has_fractions(reader: JournalReader) -> bool:
+    """Return whether any quantity of the journal is a fraction: its column holds text."""
+    there = {row["name"] for row in reader.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for row_type in ROW_TYPES:
+        names = [field.name for field in msgspec.structs.fields(row_type) if field.type is Quantity]
+        texts = " OR ".join(f"typeof({name}) = 'text'" for name in names)
+        if names and row_type.TABLE in there and reader.query(f"SELECT 1 FROM {row_type.TABLE} WHERE {texts} LIMIT 1"):
+            return True
+    return False
+
+
+def _columns(row_type: type[Row | Trade], whole: bool) -> list[_Column]:
     fields = dataclasses.fields(row_type) if dataclasses.is_dataclass(row_type) else msgspec.structs.fields(row_type)
     types = get_type_hints(row_type)
-    return [_column(field.name, types[field.name]) for field in fields]
+    return [_column(field.name, types[field.name], whole) for field in fields]
 
 
-def _column(name: str, declared: Any) -> _Column:
+def _column(name: str, declared: Any, whole: bool) -> _Column:
     kind = declared if isinstance(declared, type) else declared.__args__[0]
     if name.endswith("_ns"):
         return _Column(name, f"{name.removesuffix('_ns')}_utc", pa.timestamp("ns"), lambda value: value or None)
     if kind is str and name.endswith(_AMOUNTS):
         return _Column(name, name, pa.float64(), float)
+    if kind is Quantity:
+        return _Column(name, name, pa.int64(), None) if whole else _Column(name, name, _FRACTIONS, Decimal)
     if kind is bytes:
         return _Column(name, name, _TYPES[kind], lambda value: np.frombuffer(value, "<f4"))
     return _Column(name, name, _TYPES[kind], None)

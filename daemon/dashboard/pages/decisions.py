@@ -34,6 +34,7 @@ from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
 from daemon.reports.overlay import overlay_words
 from strategies.kit.contract import Observation, Spec
+from strategies.kit.quantity import of_column
 
 ACTED = "acted"  # what led to orders
 FILTERS = (ACTED, *SHOWN)
@@ -168,19 +169,21 @@ def _orders(reader: JournalReader, work: str | None) -> tuple[OrderLine, ...]:
 def _order(reader: JournalReader, row: sqlite3.Row) -> OrderLine:
     fills = reader.query(
         "SELECT filled_ns, quantity, price, fees_usd FROM fills WHERE client_order_id = ? "
-        "ORDER BY correction, cumulative",
+        "ORDER BY correction, cumulative + 0",
         (row["client_order_id"],),
     )
     return OrderLine(
         client_order_id=row["client_order_id"],
         symbol=row["symbol"],
         side=row["side"],
-        quantity=row["quantity"],
+        quantity=of_column(row["quantity"]),
         limit=float(row["limit_price"] or 0),
         status=row["status"],
-        filled=row["filled"],
+        filled=of_column(row["filled"]),
         submitted=row["submitted_ns"] / 1e9,
-        fills=tuple((f["filled_ns"] / 1e9, f["quantity"], float(f["price"]), float(f["fees_usd"])) for f in fills),
+        fills=tuple(
+            (f["filled_ns"] / 1e9, of_column(f["quantity"]), float(f["price"]), float(f["fees_usd"])) for f in fills
+        ),
         resting=row["purpose"] == PROTECTION,
     )
 

@@ -22,6 +22,7 @@ from daemon.dashboard.views import Now, OpenOrder, PositionLine, Share
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import rows, status_of
 from strategies.kit.contract import Spec
+from strategies.kit.quantity import of_column
 
 ALARMS = 20
 
@@ -178,8 +179,8 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
                 row["client_order_id"],
                 row["symbol"],
                 row["side"],
-                row["quantity"],
-                row["filled"],
+                of_column(row["quantity"]),
+                of_column(row["filled"]),
                 float(row["limit_price"] or 0),
                 row["status"],
                 row["submitted_ns"] / 1e9,

@@ -179,7 +179,8 @@ def fill_marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str =
     rows = reader.query(
         "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.purpose, o.reason "
         "FROM fills f LEFT JOIN orders o USING (client_order_id) "
-        "WHERE f.filled_ns >= ? AND f.filled_ns < ? AND (? = '' OR f.symbol = ?) ORDER BY f.filled_ns, f.cumulative",
+        "WHERE f.filled_ns >= ? AND f.filled_ns < ? AND (? = '' OR f.symbol = ?) "
+        "ORDER BY f.filled_ns, f.cumulative + 0",
         (from_ns, until_ns, symbol, symbol),
     )
     return tuple(_mark(row) for row in rows)

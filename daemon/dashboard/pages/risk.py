@@ -17,7 +17,7 @@ from daemon.core.draft import Draft
 from daemon.core.gates import Gate, Intent, RiskView, ask_gates, reject_rate
 from daemon.core.risk.guards import risk_view
 from daemon.core.session import new_york_text
-from daemon.core.state import State
+from daemon.core.state import ZERO, State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import GateLine, LimitLine, RiskPage
 from daemon.operator.status import claim_of
@@ -108,7 +108,7 @@ def _a_minute(state: State[Any]) -> int:
 
 def _of_shares(state: State[Any], spec: Spec) -> list[LimitLine]:
     basket, book, symbols = state.trading.basket, state.book, len(spec.symbols)
-    worth = [abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values()]
+    worth = [float(abs(p.quantity) * state.marks.get(p.symbol, ZERO)) for p in book.positions.values()]
     held, widest = sum(worth), max(worth, default=0.0)
     equity = float(book.equity)
     return [
@@ -141,8 +141,8 @@ def _exposure(state: State[Any]) -> float:
     for symbol, position in state.book.positions.items():
         quote = state.quotes.get(symbol)
         if quote is not None:
-            total += float((quote.bid + quote.ask) / 2) * abs(position.quantity) * position.multiplier
-    return total + sum(float(o.limit_price or 0) * o.remaining * 100 for o in state.orders.values() if o.side > 0)
+            total += float((quote.bid + quote.ask) / 2 * abs(position.quantity) * position.multiplier)
+    return total + sum(float((o.limit_price or ZERO) * o.remaining) * 100 for o in state.orders.values() if o.side > 0)
 
 
 def _part(name: str, value: float, limit: float) -> LimitLine:

@@ -89,7 +89,7 @@ class FillMessage(_Message, frozen=True, kw_only=True):
     schema: Literal["fill"] = "fill"
     client_order_id: str
     correction: int
-    cumulative: int
+    cumulative: Quantity
     symbol: str
     side: int
     quantity: Quantity

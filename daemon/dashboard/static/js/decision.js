@@ -4,7 +4,7 @@
 import { interval, priceChart } from "./charts.js";
 import { card, chooser, el, empty, figures, more, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, count, day, moment, number, output, percent, signed, span, usd, words } from "./format.js";
+import { clock, count, day, moment, number, output, percent, quantity, signed, span, usd, words } from "./format.js";
 import { gates } from "./gates.js";
 import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
@@ -323,7 +323,7 @@ function target(text) {
   if (typeof parsed.percent === "number") return contracts(parsed);
   if (!Array.isArray(parsed)) return figures(Object.entries(parsed).map(([name, value]) => [words(name), flat(value)]), "figures small");
   if (!parsed.length) return el("p", {}, "Nothing is to change.");
-  const leg = (one) => (one !== null && "goal" in Object(one) ? `${number(one.goal)} ${one.symbol}` : flat(one));
+  const leg = (one) => (one !== null && "goal" in Object(one) ? `${quantity(one.goal)} ${one.symbol}` : flat(one));
   const list = el("ul", { class: "plain-list inline" }, parsed.map((one) => el("li", {}, leg(one))));
   return parsed.length > 6 ? more("legs", `Shares of ${count(parsed.length, "symbol")}`, list) : list;
 }

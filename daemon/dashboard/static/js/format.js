@@ -35,6 +35,9 @@ export function number(value, digits = 0, least = digits) {
   return numbers.get(key).format(Number(value)).replace(/^-(?=[0.,]*$)/, "").replace("-", "−"); // no minus before a nought
 }
 
+// Shares or contracts: all decimals that a fraction has, none of a whole number.
+export const quantity = (value) => number(value, 9, 0);
+
 export function usd(value, { sign = false } = {}) {
   if (value === null || value === undefined || value === "" || Number.isNaN(Number(value))) return DASH;
   const amount = Number(value);

@@ -4,7 +4,7 @@
 import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { daily, equityChart, interval, priceChart } from "./charts.js";
-import { clock, count, day, instrument, moment, number, percent, usd, words } from "./format.js";
+import { clock, count, day, instrument, moment, number, percent, quantity, usd, words } from "./format.js";
 import { gates } from "./gates.js";
 import { alarms, chosenAction, gain, holding, opening, orders, outcome, probabilities, sentence, soFar, trouble } from "./parts.js";
 
@@ -179,7 +179,7 @@ function held(all) {
   if (!all.length) return ["none"];
   const gained = all.reduce((sum, one) => sum + one.pnl_usd, 0);
   const realised = all.length > 1 ? 0 : all[0].realised_usd;
-  return [all.length > 1 ? count(all.length, "position") : `${number(all[0].quantity)} × ${instrument(all[0].symbol)}`, el("span", {}, soFar(gained, realised))];
+  return [all.length > 1 ? count(all.length, "position") : `${quantity(all[0].quantity)} × ${instrument(all[0].symbol)}`, el("span", {}, soFar(gained, realised))];
 }
 
 // Which bars these are: one session's, or of a daily desk all up to one.
@@ -197,7 +197,7 @@ function holdings(all) {
     table(
       "Positions",
       [
-        { name: "Symbol", of: (held) => [held.symbol, el("small", {}, `${number(held.quantity)} × ${usd(held.mark)}`)] },
+        { name: "Symbol", of: (held) => [held.symbol, el("small", {}, `${quantity(held.quantity)} × ${usd(held.mark)}`)] },
         { name: "Weight", number: true, of: (held) => percent(held.weight) },
         { name: "Unrealised", number: true, of: (held) => gain(held.pnl_usd) },
       ],

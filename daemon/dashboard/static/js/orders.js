@@ -1,7 +1,7 @@
 // The orders that followed from a decision, with their fills.
 
 import { el, empty, figures, more, table } from "./dom.js";
-import { clock, count, instrument, number, side, usd, words } from "./format.js";
+import { clock, count, instrument, number, quantity, side, usd, words } from "./format.js";
 import { price } from "./parts.js";
 
 const FIRST = 8; // shown at once
@@ -15,7 +15,7 @@ export function followed(all, became) {
 
 // The orders of a basket under one heading, a line each: sells first, as they are sent.
 function basket(all) {
-  const cost = ({ fills }) => fills.reduce((sum, [, quantity, price]) => sum + quantity * price, 0);
+  const cost = ({ fills }) => fills.reduce((sum, [, filled, price]) => sum + filled * price, 0);
   const average = (line) => (line.filled ? cost(line) / line.filled : null);
   const fees = ({ fills }) => fills.reduce((sum, fill) => sum + fill[3], 0);
   const of = (sign) => all.filter((line) => line.side === sign);
@@ -33,9 +33,9 @@ function basket(all) {
     table(
       "Orders of the basket",
       [
-        { name: "Order", of: (line) => `${side(line.side)} ${number(line.quantity)} ${instrument(line.symbol)}` },
+        { name: "Order", of: (line) => `${side(line.side)} ${quantity(line.quantity)} ${instrument(line.symbol)}` },
         { name: "Limit", number: true, of: price },
-        { name: "Filled", number: true, of: (line) => number(line.filled) },
+        { name: "Filled", number: true, of: (line) => quantity(line.filled) },
         { name: "Price", number: true, of: (line) => usd(average(line)) },
         { name: "Fees", number: true, of: (line) => usd(fees(line)) },
         { name: "Status", of: (line) => words(line.status) },
@@ -51,15 +51,15 @@ function order(line) {
   return el(
     "div",
     { class: "holding", data: { order: line.client_order_id } },
-    el("h3", {}, `${side(line.side)} ${number(line.quantity)} × ${instrument(line.symbol)}`),
-    el("p", {}, `${line.limit && !line.resting ? "limit " : ""}${price(line)}, ${words(line.status)}, ${number(line.filled)} filled, sent ${clock(line.submitted)}`),
+    el("h3", {}, `${side(line.side)} ${quantity(line.quantity)} × ${instrument(line.symbol)}`),
+    el("p", {}, `${line.limit && !line.resting ? "limit " : ""}${price(line)}, ${words(line.status)}, ${quantity(line.filled)} filled, sent ${clock(line.submitted)}`),
     el("p", { class: "muted" }, el("code", {}, line.client_order_id)),
     line.fills.length > 0 &&
       table(
         `Fills of ${line.client_order_id}`,
         [
           { name: "Filled", of: ([time]) => clock(time) },
-          { name: "Quantity", number: true, of: ([, quantity]) => number(quantity) },
+          { name: "Quantity", number: true, of: ([, filled]) => quantity(filled) },
           { name: "Price", number: true, of: ([, , price]) => usd(price) },
           { name: "Fees", number: true, of: ([, , , fees]) => usd(fees) },
         ],

@@ -1,7 +1,7 @@
 // What several pages show alike: bars of probabilities, alarms, orders, positions. Data in, elements out.
 
 import { append, badge, el, empty, figures, more, table } from "./dom.js";
-import { author, clock, day, instrument, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { author, clock, day, instrument, moment, number, percent, quantity, side, signed, usd, words } from "./format.js";
 
 // What became of a decision: blue where its orders were filled, for that is neither good nor bad.
 const OUTCOMES = {
@@ -122,9 +122,9 @@ function listed(lines) {
   return table(
     "Orders",
     [
-      { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${number(order.quantity)} ${instrument(order.symbol)}`) },
+      { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${quantity(order.quantity)} ${instrument(order.symbol)}`) },
       { name: "Limit", number: true, of: price },
-      { name: "Filled", number: true, of: (order) => `${number(order.filled)} of ${number(order.quantity)}` },
+      { name: "Filled", number: true, of: (order) => `${quantity(order.filled)} of ${quantity(order.quantity)}` },
       { name: "Status", of: (order) => words(order.status) },
       { name: "Sent", of: (order) => clock(order.submitted) },
       { name: "Name", of: (order) => el("code", {}, order.client_order_id) },
@@ -135,7 +135,7 @@ function listed(lines) {
 }
 
 // How much of what was entered is still held.
-export const partOf = (held, entered) => `${number(held)}${entered > Math.abs(held) ? ` of ${number(entered)}` : ""}`;
+export const partOf = (held, entered) => `${quantity(held)}${entered > Math.abs(held) ? ` of ${quantity(entered)}` : ""}`;
 
 // What an open position has made so far: at the newest mark, and by what was left again.
 export const soFar = (unrealised, realised) => ["unrealised ", gain(unrealised), realised ? [", realised ", gain(realised)] : ""];

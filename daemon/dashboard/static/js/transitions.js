@@ -2,7 +2,7 @@
 
 import { card, el, empty, figures, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, moment, number, percent, signed, usd, words } from "./format.js";
+import { count, moment, number, percent, quantity, signed, usd, words } from "./format.js";
 import { outcome, sentence, trouble } from "./parts.js";
 
 const AGAIN_MS = 700;
@@ -89,7 +89,7 @@ function row(line, data) {
         ["Action", words(line.action), line.action === line.greedy ? "the largest value" : `explored: the largest value was ${words(line.greedy)}`],
         other && ["Learned as", words(line.learned), `it was ${words(data.became)}`],
         ["Reward", signed(line.reward, 6), usd(line.gain, { sign: true })],
-        ["Shares", `${number(line.shares)} → ${number(line.next_shares)}`, line.fees ? `fees ${usd(line.fees)}` : ""],
+        ["Shares", `${quantity(line.shares)} → ${quantity(line.next_shares)}`, line.fees ? `fees ${usd(line.fees)}` : ""],
         ["Mark", `${usd(line.mark)} → ${usd(line.next_mark)}`],
         ["Probabilities", line.probabilities.map(([name, share]) => `${words(name)} ${percent(share)}`).join(", ")],
       ],
