@@ -99,6 +99,10 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
         expected = f"at most execution.entry_deadline_s ({execution.entry_deadline_s})"
         yield "execution.entry_reprice_s", execution.entry_reprice_s, expected
     basket = settings.basket
+    if 1 % basket.order_step:
+        yield "basket.order_step", basket.order_step, "a part of 1 without a rest, such as 0.0001"
+    if basket.fractions == "on" and is_known(settings.desk.strategy) and _trades_options(settings.desk.strategy):
+        yield "basket.fractions", basket.fractions, f'"auto": {settings.desk.strategy} trades whole contracts'
     if basket.decide == "before_close" and basket.end_before_close_min >= basket.before_close_min:
         expected = f"less than basket.before_close_min ({basket.before_close_min}), when the basket is decided"
         yield "basket.end_before_close_min", basket.end_before_close_min, expected

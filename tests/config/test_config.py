@@ -300,6 +300,14 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             'protection.options is "off" (from default): expected "stop_limit" or "stop", where you accept that nobody',
         ),
         (
+            '[desk]\nstrategy = "regime_switcher"\n[basket]\norder_step = 0.0003\n',
+            "basket.order_step is 0.0003 (from {file}): expected a part of 1 without a rest, such as",
+        ),
+        (
+            '[basket]\nfractions = "on"\n',
+            'basket.fractions is "on" (from {file}): expected "auto": option_scalper trades whole contracts',
+        ),
+        (
             "[basket]\nvolatility_target = 0.1\n",
             "basket.volatility_target is 0.1 (from {file}): expected 0: option_scalper decides at each bar",
         ),
