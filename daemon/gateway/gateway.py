@@ -23,7 +23,7 @@ from daemon.alpaca_api.tickets import Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
-from daemon.brokers.alpaca.trading.report import amends
+from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
 from daemon.core.instruments.option_market import parse_occ
@@ -415,10 +415,18 @@ class Gateway:
             await self._reported.wait_for(lambda: self._taken_in > begun)
 
     async def _read_fills(self, order_id: str) -> None:
-        """Read all fills of an order; the ledger has the amendment a moment after the stream."""
-        lines = await self._found(
-            partial(self.upstream.reads.order_fills, order_id), lambda rows: any(amends(row) for row in rows)
-        )
+        """Read all fills of an order; the ledger has the amendment a moment after the stream.
+
+        A line that cannot be read is asked for again: an amendment that is not booked stays a difference.
+        """
+
+        async def readable() -> list[Json]:
+            rows = await self.upstream.reads.order_fills(order_id)
+            for row in rows:
+                ledger_fill(row)
+            return rows
+
+        lines = await self._found(readable, lambda rows: any(amends(row) for row in rows))
         await self.do(FillsRead(self.now_ns(), order_id, lines))
 
     async def _found(

@@ -162,3 +162,15 @@ async def test_a_fraction_is_moved_to_who_trades_fractions(tmp_path: Path) -> No
             await move("main", "a", Decimal(0), "SPY", Decimal("0.1234567891"), "me", "try")
         await move("main", "a", Decimal(0), "SPY", HALF, "me", "try")
         assert (s.held("a"), s.held("main")) == ({"SPY": Decimal("0.75")}, {"SPY": Decimal(1)})
+
+
+async def test_a_bust_whose_lines_cannot_be_read_at_once_is_booked_when_they_can(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await buys(s, "a", "1.5")
+        s.broker.faults.add("quantity_too_fine", times=3, where={"path": "/v2/account/activities"})
+        s.broker.faults.add("trade_bust")
+        await s.until(lambda: not s.held("a"))
+        assert s.broker.faults.met["quantity_too_fine"] > 0
+        s.broker.faults.clear()
+        await s.settled()
+        assert s.verified().difference == ""

@@ -14,9 +14,10 @@ import pytest
 from daemon.alpaca_api.refusals import Refusal
 from daemon.gateway.events import MAIN
 from simulator.trading.venue import Rules
+from strategies.kit.quantity import exact
 from tests.support.gateway_stage import PATIENCE_S, Stage, broker, gateway_on
 
-SEEDS = range(10)
+SEEDS = [*((seed, False) for seed in range(10)), *((seed, True) for seed in range(8))]
 FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("fill_partial", {"quantity": 1}),
     ("fill_before_reply", {}),
@@ -45,15 +46,30 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("http_slow", {"where": {"path": "/v2/account/activities"}, "seconds": 2}),
     ("stale_read", {"age_s": 2}),
 )
+OF_PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("fill_partial", {"quantity": "0.000000001"}),
+    ("quantity_exponent", {"where": {"stream": "trade"}}),
+    ("quantity_too_fine", {"where": {"stream": "trade"}}),
+    ("quantity_exponent", {"where": {"path": "/v2/positions"}}),
+    ("quantity_too_fine", {"where": {"path": "/v2/account/activities"}}),
+    ("close_dust", {}),
+    ("dividend", {"symbol": "SPY", "amount": "0.37", "reinvested": True}),
+    ("split", {"symbol": "SPY", "ratio": "1.5"}),
+)
 EXCLUSIVE = (("split",), ("trade_bust", "trade_correct"))  # the simulator's amendments know no split of before
 
 
-async def act(s: Stage, name: str, chance: random.Random) -> None:
+def some(chance: random.Random, most: int, *, parts: bool) -> str:
+    """A quantity: a whole one, or `parts` with up to nine decimals."""
+    return str(exact(Decimal(chance.randint(1, most * 10**9)).scaleb(-9))) if parts else str(chance.randint(1, most))
+
+
+async def act(s: Stage, name: str, chance: random.Random, *, parts: bool) -> None:
     """One request of a client, whatever comes of it."""
     held = s.held(name).get("SPY", Decimal(0))
     mine = [order for order in s.books.open_orders() if order.account == name and order.known]
     named = f"{name}-{chance.getrandbits(64)}"
-    body: dict[str, object] = {"symbol": "SPY", "qty": str(chance.randint(1, 4)), "time_in_force": "day"}
+    body: dict[str, object] = {"symbol": "SPY", "qty": some(chance, 4, parts=parts), "time_in_force": "day"}
     body["client_order_id"] = named
     match chance.randrange(8):
         case 0 | 1:
@@ -62,14 +78,14 @@ async def act(s: Stage, name: str, chance: random.Random) -> None:
             price = str(chance.choice((480, 499, 501)))
             await s.ask(name, "POST", "/v2/orders", {**body, "side": "buy", "type": "limit", "limit_price": price})
         case 3 if held > 0:
-            body["qty"] = str(min(held, Decimal(chance.randint(1, 4))))
+            body["qty"] = str(min(held, Decimal(some(chance, 4, parts=parts))))
             await s.ask(name, "POST", "/v2/orders", {**body, "side": "sell", "type": "market"})
         case 4 if held > 0:
             await s.ask(name, "DELETE", "/v2/positions/SPY")
         case 5 if mine:
             await s.ask(name, "DELETE", f"/v2/orders/{chance.choice(mine).id}")
         case 6 if mine:
-            changes = {"limit_price": str(chance.choice((481, 498, 502))), "qty": str(chance.randint(1, 5))}
+            changes = {"limit_price": str(chance.choice((481, 498, 502))), "qty": some(chance, 5, parts=parts)}
             changes["client_order_id"] = named
             await s.ask(name, "PATCH", f"/v2/orders/{chance.choice(mine).id}", changes)
         case _:
@@ -89,12 +105,14 @@ def by_hand(s: Stage, chance: random.Random) -> None:
             s.broker.by_hand("place", symbol="SPY", qty=quantity, side=chance.choice(("buy", "buy", "sell")))
 
 
-async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[str, dict[str, Any]], ...]) -> None:
+async def storm(
+    s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[str, dict[str, Any]], ...], *, parts: bool
+) -> None:
     """Let everybody act, each step under a fault."""
     for _ in range(steps):
         kind, fields = chance.choice(kinds)
         s.broker.faults.add(kind, **fields)
-        acts = [act(s, name, chance) for name in ("a", "b") for _ in range(chance.randint(1, 2))]
+        acts = [act(s, name, chance, parts=parts) for name in ("a", "b") for _ in range(chance.randint(1, 2))]
         if chance.random() < 0.4:
             by_hand(s, chance)
         async with asyncio.timeout(PATIENCE_S * 4):
@@ -102,16 +120,24 @@ async def storm(s: Stage, chance: random.Random, steps: int, kinds: tuple[tuple[
         await asyncio.sleep(chance.random() * 2)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "parts"), SEEDS)
+async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int, parts: bool) -> None:
     chance = random.Random(seed)
     owners: dict[str, str] = {}
-    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, calls_cross=True)
+    rules = Rules(
+        fill_sizes=(1000, 1000),
+        dead_session_s=1.0,
+        calls_cross=True,
+        seed=seed,
+        cash_rounding="drawn" if parts else "none",
+    )
     async with broker("200000", rules) as alpaca:
         for _ in range(2):  # lives of the gateway
             async with gateway_on(alpaca, tmp_path) as s:
-                kinds = tuple(fault for fault in FAULTS if fault[0] not in EXCLUSIVE[seed % 2])
-                await storm(s, chance, 12, kinds)
+                kinds = tuple(
+                    fault for fault in (*FAULTS, *(OF_PARTS if parts else ())) if fault[0] not in EXCLUSIVE[seed % 2]
+                )
+                await storm(s, chance, 12, kinds, parts=parts)
                 alpaca.faults.clear()
                 await asyncio.sleep(8)
                 await s.gateway.reported(60)
