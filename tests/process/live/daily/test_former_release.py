@@ -50,7 +50,6 @@ def as_the_former_release_made_it(journal: Path) -> None:
             db.execute(former)
             db.execute(f"INSERT INTO {name} SELECT * FROM newer")
             db.execute("DROP TABLE newer")
-        db.execute("DROP TABLE baskets")
         db.commit()
 
 
