@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 PLACES = 9
 FINEST = Decimal(1).scaleb(-PLACES)
+MOST_DIGITS = 18  # before the point
 _DIGITS = 40  # of the context in which quantities are added: sums are exact
 
 
@@ -95,6 +96,8 @@ def exact(value: Decimal | int | str) -> Quantity:
         return value
     try:
         number = value if isinstance(value, Decimal) else Decimal(value)
+        if number.adjusted() > MOST_DIGITS:  # before a number with as many digits is made of it
+            raise ValueError
         if number == (whole := int(number)):
             return whole
     except (ArithmeticError, ValueError):
