@@ -22,7 +22,7 @@ from daemon.engine.engine import Engine
 from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
-from daemon.models.lifecycle import Lifecycle
+from daemon.models.lifecycle import Lifecycle, WatchedDesk
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer
 from daemon.operator.log import Log
@@ -31,7 +31,7 @@ from daemon.operator.side_thread import SideThread, Work
 from daemon.operator.submitter import Submitter
 
 if TYPE_CHECKING:
-    from daemon.models.drift import ClaimWatch
+    from daemon.models.claim_watch import ClaimWatch
     from daemon.operator.guard_link import GuardLink
     from daemon.operator.heartbeat import Heartbeat
     from daemon.operator.metrics.metrics import Metrics
@@ -347,39 +347,28 @@ class OperatorSide:
         if self._guard is not None:
             self._guard.hear(payload)
 
-    def _climber(self, lifecycle: Lifecycle) -> Climber:
+    def _watched(self, lifecycle: Lifecycle) -> WatchedDesk:
         checked = self._opened.checked
-        settings = checked.settings
-        return Climber(
-            settings.paths.models_dir,
+        return WatchedDesk(
+            checked.settings.paths.models_dir,
             checked.strategy,
-            settings.ladder,
-            journal=settings.paths.state_dir / FILE,
-            poll_s=settings.policy.poll_s,
-            public_key=settings.policy.public_key,
-            submitter=self.submitter,
-            models=self._opened.models,
-            lifecycle=lifecycle,
-            log=self._log,
+            checked.settings.policy.poll_s,
+            checked.settings.policy.public_key,
+            self.submitter,
+            self._opened.models,
+            lifecycle,
+            self._log,
         )
+
+    def _climber(self, lifecycle: Lifecycle) -> Climber:
+        settings = self._opened.checked.settings
+        return Climber(self._watched(lifecycle), settings.ladder, settings.paths.state_dir / FILE)
 
     def _claim_watch(self, lifecycle: Lifecycle) -> ClaimWatch:
-        from daemon.models.drift import ClaimWatch
+        from daemon.models.claim_watch import ClaimWatch
 
-        checked = self._opened.checked
-        settings = checked.settings
-        return ClaimWatch(
-            settings.paths.models_dir,
-            checked.strategy,
-            settings.drift.claim_broken,
-            trading=settings.trading(),
-            poll_s=settings.policy.poll_s,
-            public_key=settings.policy.public_key,
-            submitter=self.submitter,
-            models=self._opened.models,
-            lifecycle=lifecycle,
-            log=self._log,
-        )
+        settings = self._opened.checked.settings
+        return ClaimWatch(self._watched(lifecycle), settings.drift.claim_broken, settings.trading())
 
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head over MQTT if that is enabled. On the trading loop's thread."""

@@ -1,40 +1,23 @@
-"""Drift: what the running model meets and does against its training, and what its desk risks against its claim.
+"""Drift: what the running model meets and does against its training.
 
-The first reads the journal's table `decisions` on a connection and a thread of its own. Its only effect on trading is a
-pause event, where configured. A difference within chance, or within the spread of the training data itself, is no
-alarm. Of the second only `daemon.core.risk.claim` judges. Invariant: a verdict is journaled as `ClaimJudged` before the
-pointer moves, and from that event on the version takes no new risk; after a crash the pointer follows the journal.
+It reads the journal's table `decisions` on a connection and a thread of its own. Its only effect on trading is a pause
+event, where configured. A difference within chance, or within the spread of the training data itself, is no alarm.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import UnsetType
 
-from daemon.core.events import ClaimJudged, Event, ModelPromoted
-from daemon.core.limits import Trading
-from daemon.core.risk import claim as rules
 from daemon.core.session import new_york_text
-from daemon.core.state import BrokenClaim, ClaimState, LadderState, State
-from daemon.core.step import Step
-from daemon.host.printable import printable
 from daemon.journal.reader import JournalReader
-from daemon.models.lifecycle import Lifecycle, WriteLog
-from daemon.models.pointer import CURRENT, ModelError, before, named, point
-from daemon.models.runtime import Models
-from daemon.models.store import check_rules, is_passive, load, versions
-from daemon.operator.submitter import Submitter
-from daemon.pacing import look_again
-from strategies.kit.contract import AnyStrategy, Spec
+from strategies.kit.contract import Spec
 from strategies.kit.manifest import Histogram, Manifest, config_text
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
 from strategies.registry import strategy as strategy_named
@@ -224,139 +207,3 @@ def _found(reference: Histogram, values: Float64Array, samples: int) -> Quantity
         expected=reference.shares,
         found=tuple(round(share, 6) for share in shares.tolist()),
     )
-
-
-# --- the claim about risk ---------------------------------------------------------------------------------------------
-
-WHO = "claim"
-FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: the next one tries again
-REASON_MOST = 500  # letters of a problem that are logged
-
-
-class ClaimWatch:
-    """Run `run` on the event loop; `observe` must see every step, after the models.
-
-    `consequence` is `drift.claim_broken`.
-    """
-
-    def __init__(
-        self,
-        models_dir: Path,
-        strategy: AnyStrategy,
-        consequence: str,
-        *,
-        trading: Trading,
-        poll_s: float,
-        public_key: str,
-        submitter: Submitter,
-        models: Models,
-        lifecycle: Lifecycle,
-        log: WriteLog,
-    ) -> None:
-        self._models_dir, self._strategy, self._consequence = models_dir, strategy, consequence
-        self._trading = trading
-        self._poll_s, self._public_key = poll_s, public_key
-        self._submitter, self._models, self._lifecycle, self._log = submitter, models, lifecycle, log
-        self._wake = asyncio.Event()
-        self._claim: object = None  # of the last step that was looked at
-        self._book: object = None
-        self._problem = ""
-
-    def observe(self, event: Event, step: Step) -> None:
-        """Look at once where the step left something to say."""
-        state = step.state
-        if isinstance(state.claim, UnsetType) or (self._claim is state.claim and self._book is state.book):
-            return
-        self._claim, self._book = state.claim, state.book
-        if type(event) is ModelPromoted or rules.judged(state.claim, state.book) is not None:
-            self._wake.set()
-
-    async def run(self) -> None:
-        """Look now, then each `poll_s` seconds and whenever something is to be said, until cancelled."""
-        await look_again(self._look_safely, self._wake, self._poll_s)
-
-    async def _look_safely(self) -> None:
-        try:
-            await self.look()
-        except FAILURES as error:
-            self._hold(f"{type(error).__name__}: {error}")
-
-    async def look(self) -> None:
-        """Journal the verdict that is due, then let the pointer follow the journal."""
-        state = self._submitter.state
-        verdict = rules.judged(state.claim, state.book)
-        if verdict is not None:
-            await self._judge(state, verdict)
-        await self._align()
-
-    async def _judge(self, state: State[Any], verdict: rules.Verdict) -> None:
-        watched = state.claim
-        assert isinstance(watched, ClaimState)
-        consequence = self._consequence if verdict.verdict in rules.BROKEN else ""
-        former = await asyncio.to_thread(self._former, state) if consequence == rules.FORMER_VERSION else ""
-        full = watched.claim is not None and len(watched.returns) >= watched.claim.window_sessions
-        await self._submitter.submit(
-            lambda now_ns: ClaimJudged(
-                now_ns,
-                watched.version,
-                verdict.verdict,
-                verdict.detail,
-                watched.sessions,
-                rules.volatility(watched.returns) if full else 0.0,
-                rules.fall(watched, state.book),
-                consequence,
-                former,
-            ),
-            deadline_s=None,
-        )
-
-    def _former(self, state: State[Any]) -> str:
-        """Return the version before the running one, else a passive policy; "" where neither may answer."""
-        shelf = self._models_dir / self._strategy.spec.name
-        broken = state.claim.broken if isinstance(state.claim, ClaimState) else {}
-        out = {self._models.running.version, *broken, *_fallen(state)}
-        with contextlib.suppress(ModelError):
-            version = before(shelf)
-            if version not in out and self._may_answer(version, state):
-                return version
-        others = reversed(versions(self._models_dir, self._strategy.spec.name))
-        return next((name for name in others if name not in out and self._may_answer(name, state, passive=True)), "")
-
-    def _may_answer(self, version: str, state: State[Any], *, passive: bool = False) -> bool:
-        """Return whether the store's checks, but for the trial, let a version answer in the running one's place."""
-        try:
-            loaded = load(self._models_dir, self._strategy, version, self._public_key)
-            check_rules(loaded, self._strategy, self._trading)
-        except ModelError:
-            return False
-        real = state.identity.account == "live" and self._models.running.manifest.promoted
-        return (is_passive(loaded.manifest) or not passive) and (loaded.manifest.promoted or not real)
-
-    async def _align(self) -> None:
-        """Let `current` name the former version where the one that answers broke its claim; by hand it stays."""
-        running, watched = self._models.running.version, self._submitter.state.claim
-        broken = watched.broken.get(running) if isinstance(watched, ClaimState) else None
-        if broken is None or not broken.former:
-            return
-        shelf = self._models_dir / self._strategy.spec.name
-        if await asyncio.to_thread(named, shelf, CURRENT) == running:
-            await asyncio.to_thread(self._point, shelf, running, broken)
-            self._lifecycle.wake()
-
-    def _point(self, shelf: Path, version: str, broken: BrokenClaim) -> None:
-        why, back = f"{version}: {broken.detail}", False
-        with contextlib.suppress(ModelError):
-            back = before(shelf) == broken.former
-        point(shelf, CURRENT, broken.former, who=WHO, why=why, now_ns=self._submitter.now_ns(), rollback=back)
-
-    def _hold(self, problem: str) -> None:
-        """Log once why nothing follows; the version takes no new risk meanwhile."""
-        if self._problem != problem:
-            self._problem = problem
-            self._log("claim_held", reason=printable(problem, REASON_MOST))
-
-
-def _fallen(state: State[Any]) -> set[str]:
-    """Return the versions that left the ladder, but for the champion of the newest one."""
-    ladder = state.ladder
-    return {*ladder.judged} - {ladder.champion} if isinstance(ladder, LadderState) else set()

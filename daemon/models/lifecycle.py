@@ -244,3 +244,22 @@ class Lifecycle:
         """Journal that a version is refused; it raises an alarm."""
         text = printable(" ".join(reason.split()), REASON_MOST)
         self._submitter.put(CandidateRefused(self._submitter.now_ns(), version, text))
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedDesk:
+    """A running desk as those see it that watch its model: the store, how often they look, and the desk's parts."""
+
+    models_dir: Path
+    strategy: AnyStrategy
+    poll_s: float
+    public_key: str
+    submitter: Submitter
+    models: Models
+    lifecycle: Lifecycle
+    log: WriteLog
+
+    @property
+    def shelf(self) -> Path:
+        """The folder of the strategy's versions."""
+        return self.models_dir / self.strategy.spec.name

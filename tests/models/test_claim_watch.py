@@ -19,13 +19,14 @@ from msgspec import UNSET
 from daemon.core.events import ClaimJudged
 from daemon.core.state import ClaimState
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, trading_for, with_rules
-from daemon.models.drift import ClaimWatch
+from daemon.models.claim_watch import ClaimWatch
 from daemon.models.pointer import CURRENT, named
 from daemon.models.store import claim_words, how_to_claim, stated_claim
 from strategies import regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
 from strategies.registry import strategy as registered
 from tests.support.desks.desk_run import Crash, Desk, rltraderctl, settings, verified
+from tests.support.models.climbing import watched_desk
 from tests.support.models.daily_models import VERSION, put_models, write_days
 from tests.support.models.swaps import Running, alarms, events, name, running
 
@@ -105,9 +106,9 @@ class Mortal(ClaimWatch):
         self._at("before the pointer follows")
 
     async def _align(self) -> None:
-        before = named(self._models_dir / SWITCHER, CURRENT)
+        before = named(self._desk.shelf, CURRENT)
         await super()._align()
-        if named(self._models_dir / SWITCHER, CURRENT) != before:
+        if named(self._desk.shelf, CURRENT) != before:
             self._at("before the desk follows the pointer")
 
     def _at(self, boundary: str) -> None:
@@ -137,16 +138,9 @@ def played(
     async def started() -> None:
         async with running(desk, folder / "state") as run:
             watch = Mortal(
-                store,
-                registered(SWITCHER),
+                watched_desk(run, store, registered(SWITCHER)),
                 consequence,
-                trading=desk.replay.settings.trading(),
-                poll_s=0,
-                public_key="",
-                submitter=run.submitter,
-                models=run.models,
-                lifecycle=run.lifecycle,
-                log=lambda event, /, **fields: run.log.append((event, fields)),
+                desk.replay.settings.trading(),
             )
             watch.left = left
             watches.append(watch)

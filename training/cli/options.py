@@ -1,4 +1,4 @@
-"""Options that several commands share: `--model-config`, recorded option quotes, `--precision` and `--device`."""
+"""Options that several commands share: symbols, `--model-config`, recorded quotes, `--precision` and `--device`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ from training.desks.registry import kind
 from training.rl.coefficients import PRECISIONS
 from training.rl.kernels import fast_precision
 from training.runs.settings import Settings, model_config_of
+
+
+def add_symbols(command: Any) -> None:
+    """Add the option to a parser, or to one of its groups."""
+    text = "the universe, where the strategy leaves it open (its own)"
+    command.add_argument("--symbols", metavar="A,B,...", help=text)
+
+
+def symbols_of(chosen: argparse.Namespace) -> tuple[str, ...]:
+    """Return the symbols that were asked for; () for the strategy's own."""
+    return tuple(chosen.symbols.split(",")) if chosen.symbols else ()
 
 
 def add_model_config(command: Any) -> None:

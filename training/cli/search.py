@@ -10,7 +10,15 @@ from pathlib import Path
 
 from strategies.registry import STRATEGIES, add
 from training.cli.main import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
-from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
+from training.cli.options import (
+    add_computing,
+    add_model_config,
+    add_option_quotes,
+    add_symbols,
+    quote_source,
+    symbols_of,
+    with_model_config,
+)
 from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
 from training.rl.kernels import slow_products
@@ -41,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
+    add_symbols(found)
     add_models_dir(found, "model store: its ledger counts the trials", "--out")
     config = (
         "of the desk that will use the policy: train by its limits, costs, gates and sizes (the strategy's defaults)"
@@ -106,6 +115,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         run_folder=chosen.study_dir,
         restart=chosen.restart,
         quotes=quote_source(chosen),
+        symbols=symbols_of(chosen),
     )
     run = with_model_config(run, chosen.model_config)
     space = tuple(dimension for dimension in plan.searched if dimension.name.startswith(chosen.only))

@@ -19,7 +19,15 @@ from daemon.host.version import add_version, in_this_shell
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import STRATEGIES, add, typed
 from training.cli.main import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
-from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
+from training.cli.options import (
+    add_computing,
+    add_model_config,
+    add_option_quotes,
+    add_symbols,
+    quote_source,
+    symbols_of,
+    with_model_config,
+)
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
@@ -82,7 +90,7 @@ def parser() -> _Options:
     what.add_argument("--strategy", required=True, metavar="NAME", help=_NAMED)
     bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
-    what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
+    add_symbols(what)
     add_models_dir(what, "model store", FORMERLY)
     add_model_config(what)
     config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
@@ -104,6 +112,8 @@ def parser() -> _Options:
     how.add_argument("--refit", action="store_true", help=refit)
     _otherwise(how)
     how.add_argument("--members", type=int, metavar="N", help="networks of a deep ensemble (the preset's)")
+    passive = "train nothing: test the strategy's passive policy, and export it with what it claims"
+    how.add_argument("--passive", action="store_true", help=passive)
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
     add_computing(how)
@@ -244,6 +254,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         select=chosen.select,
         ensemble=chosen.ensemble or usual.ensemble,
         allow_unproven=chosen.allow_unproven,
+        passive=chosen.passive,
         claim=chosen.claim,
         claim_drawdown=chosen.claim_drawdown,
         patience=chosen.patience,
@@ -254,7 +265,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         plan=plan,
         base=chosen.preset or "",
         more_bars=tuple(chosen.bars[1:]),
-        symbols=tuple((chosen.symbols or "").split(",")) if chosen.symbols else (),
+        symbols=symbols_of(chosen),
         processes=chosen.processes,
         engine=chosen.engine,
         ray=chosen.ray,
@@ -360,6 +371,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind, options: arg
         return f"{brought} brings in a policy, and nothing is trained: leave --warm-start out"
     if chosen.refit and any(text.startswith("from_date=") for text in chosen.practice):
         return "--refit trains on all sessions: leave --practice from_date out"
+    if chosen.passive and (needless := _of_training(chosen, options)):
+        return f"--passive trains nothing: leave --{needless.replace('_', '-')} out"
     alone = (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) == (1, 1, False, False)
     if brought and not alone:
         return f"{brought} brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"
@@ -368,6 +381,15 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind, options: arg
     if chosen.allow_passive and not chosen.activate:
         return "--allow-passive needs --activate: it lets a version answer that never traded in its test"
     return ""
+
+
+def _of_training(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> str:
+    """The first option that is given and is about what is trained, or about another policy; "" for none."""
+    names = (
+        "seeds", "steps", "members", "ablation", "refit", "warm_start", "practice", "coefficients", "allow_unproven",
+        "engine", "import_sb3", "import_onnx", "patience",
+    )  # fmt: skip
+    return next((name for name in names if getattr(chosen, name) != options.get_default(name)), "")
 
 
 def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Whether an actor counts as dead: it answers the same whatever it sees, or its critic explains nothing.
 
 Of any strategy: the seeds of a mean, the agents of an ensemble, a policy of one's own. A dead one is named in report
-and manifest; an agent of an ensemble has then no weight beside a living one.
+and manifest, and has no weight beside a living one: a seed is not in the mean, an agent's weight is 0.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ def variation_of(answers: NDArray[np.float32]) -> float:
     return float(answers.astype(np.float64).std(axis=0).mean()) if len(answers) > 1 else 0.0
 
 
+def with_weight(dead: Sequence[bool]) -> tuple[int, ...]:
+    """The places of the members that may have a weight: the living, or all where all are dead."""
+    return tuple(place for place, gone in enumerate(dead) if not gone or all(dead))
+
+
 def counted(weights: Sequence[float], dead: Sequence[bool]) -> bool:
-    """Whether weights give a dead member nothing; where all are dead, any do."""
-    return all(dead) or not any(weight > 0.0 and gone for weight, gone in zip(weights, dead, strict=True))
+    """Whether weights give nothing to members that may have none."""
+    return {place for place, weight in enumerate(weights) if weight > 0.0} <= {*with_weight(dead)}

@@ -179,6 +179,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         """The baselines that are no part of the policy: those that it has to lead."""
         return tuple(line for line in self.baselines if line.name not in self.parts)
 
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing was trained: the figures are those of a policy as it was made."""
+        return not any(one.steps for one in self.runs)
+
 
 def told_apart(gap: Interval, sessions: int) -> bool:
     """Whether the interval of a difference over so many sessions leaves zero out; never for fewer than `FEWEST`."""

@@ -141,7 +141,9 @@ def _moved(f: Findings) -> str:
 
 def _weights(f: Findings) -> str:
     if f.passive:
-        return "those of the passive policy, of which no figure here is"
+        return (
+            f"those of the passive policy, {'which nothing trained' if f.untrained else 'of which no figure here is'}"
+        )
     return "trained once more" if f.refit else "the tested ones"
 
 
@@ -320,7 +322,7 @@ def _dead(study: Study) -> str:
         return ""
     which = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in gone[:SHOWN_DEAD]])
     more = f" and {len(gone) - SHOWN_DEAD} more" if len(gone) > SHOWN_DEAD else ""
-    return f" Dead: {which}{more}; of the first {dead_trial(gone[0])}."
+    return f" Dead: {which}{more}, without weight beside a living one; of the first {dead_trial(gone[0])}."
 
 
 def _begun(study: Study) -> str:
@@ -339,8 +341,8 @@ def _tested(f: Findings, study: Study) -> str:
             f"a policy for {f.strategy} that was trained elsewhere, {span}. On which sessions it was trained, and "
             "among how many it was chosen, is not known: it may have learned from these very sessions."
         )
-    if not any(trial.steps for trial in study.trials):
-        return f"a rule for {f.strategy} that nothing trained, {span}."
+    if f.untrained:
+        return f"a {'passive policy' if f.passive else 'rule'} for {f.strategy} that nothing trained, {span}."
     runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
     word = "setting" if f.compounds else "reward"
     rewards = f"{word}{'s' * (len(f.rewards) > 1)} {listed([f'“{line.reward}”' for line in f.rewards])}"

@@ -88,7 +88,7 @@ def page(study: Study, findings: Findings, *, exported: Mapping[str, Any] | None
         study=study,
         f=findings,
         reference=reference_of(study.strategy),
-        passive=study.passive,
+        passive=study.passive and not findings.untrained,  # the figures are then of something else
         exported=exported,
         version=version,
         fall=fall,

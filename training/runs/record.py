@@ -147,13 +147,13 @@ def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bo
 
 def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.Module) -> dict[str, Any]:
     """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
-    p = record.prepared
-    tested = p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
+    p, own = record.prepared, record.prepared.settings.passive
+    tested = study.headline[-1].test if own else p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
     return {
         "exported": "passive",
         "test": record.metrics(tested.sessions),
         "test_denials": dict(tested.denials),
-        "learned": _learned(record, study, learned),
+        **({} if own else {"learned": _learned(record, study, learned)}),
     }
 
 
@@ -163,6 +163,8 @@ def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) 
     None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
     """
     known = p.kind.passive
+    if p.settings.passive and known is not None:
+        return policy, f"{PASSIVE_WORDS}{known.words}: nothing was trained."
     if known is None or findings.imported or (findings.lead is not None and (findings.lead.low or 0.0) > 0.0):
         return None, ""
     if p.settings.allow_unproven:

@@ -22,6 +22,7 @@ from torch import nn
 from training.desks.kind import POLICY, Compared
 from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
+from training.evidence.dead import dead_trial, with_weight
 from training.evidence.wording import counted
 from training.export.weights import Weights
 from training.rl.kernels import how_computed
@@ -72,6 +73,8 @@ def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = N
     with stop_on_signals(stop):
         run = Run(settings, listen, stop)
         with run.begun():
+            if settings.passive:
+                return run.passive()
             rule = kind(settings.strategy).rule
             return run.outcome() if rule is None else run.imported(rule(), 0, "a rule, not trained")
 
@@ -135,19 +138,20 @@ class Run:
         policies = [p.mean_policy(of.requests, own) for of, own in zip(groups, weights, strict=True)]
         means: Sequence[Trial] = ()
         if self._settings.averages:
-            self._listen(f"testing the mean of {len(self._settings.seeds)} seeds")
+            self._listen(f"testing the mean of {len(self._settings.seeds)} seeds, without dead ones")
             means = self._through(mean_one, groups)
         kept: tuple[Weights, ...] = () if "warm_start" in p.kind.procedure.lacks() else tuple(weights[-1])
         refit, kept = self._refit(groups[-1]) if self._settings.refit else (None, kept)
         return self._told(trials, chosen, policies, means, refit, kept)
 
     def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[Together]:
-        """The trials that each fold's policy is made of: the chosen one, or all seeds of its reward."""
+        """The trials that each fold's policy is made of: the chosen one, or all living seeds of its reward."""
         found = []
         for index in chosen:
             one = requests[index]
             own = [i for i, each in enumerate(requests) if (each.fold, each.reward) == (one.fold, one.reward)]
-            places = own if self._settings.averages else [index]
+            living = with_weight([bool(dead_trial(trials[i])) for i in own])
+            places = [own[place] for place in living] if self._settings.averages else [index]
             found.append(Together(tuple(requests[i] for i in places), tuple(trials[i] for i in places)))
         return found
 
@@ -164,22 +168,42 @@ class Run:
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
-        p, self._trains = self._prepared, False
+        self._trains = False
         self._ledger.record(*self._record.openings())
-        evaluator = p.data.evaluator(p.span(p.folds[0].validate), "cpu")
-        trial = Trial(
-            fold=0,
-            seed=0,
-            reward=self._settings.rewards[0],
-            steps=steps,
-            seconds=0.0,
-            chosen_steps=steps,
-            stopped=origin,
-            curve=(),
-            validate=evaluator(policy),
-            test=p.data.test(policy, p.span(p.folds[0].test)),
-        )
-        return self._told((trial,), (0,), [policy])
+        return self._told((self._as_made(0, policy, steps, origin),), (0,), [policy])
+
+    def passive(self) -> Outcome:
+        """The same for the strategy's passive policy, which nothing trains, on the tests of all folds."""
+        p, self._trains = self._prepared, False
+        made = [p.passive(self._settings.network, fold.train) for fold in p.folds]
+        policies = [policy for policy in made if policy is not None]
+        if len(policies) < len(p.folds):
+            raise ValueError(
+                f"--passive is not for {self._settings.strategy}: it has no passive policy that is made without a "
+                "trained one: leave it out"
+            )
+        self._ledger.record(*self._record.openings())
+        self._listen(f"nothing is trained; run folder {p.folder}")
+        trials = [self._as_made(index, policy, 0, "not trained") for index, policy in enumerate(policies)]
+        return self._told(trials, range(len(trials)), policies)
+
+    def _as_made(self, index: int, policy: nn.Module, steps: int, origin: str) -> Trial:
+        """A fold's only trial, of a policy that is not trained here."""
+        p, reward = self._prepared, self._settings.rewards[0]
+        fold, span = p.folds[index], p.passive_span if self._settings.passive else p.span
+        with reported(f"fold {index + 1}", self._listen), phase("test sessions"):
+            return Trial(
+                fold=index,
+                seed=0,
+                reward=reward,
+                steps=steps,
+                seconds=0.0,
+                chosen_steps=steps,
+                stopped=origin,
+                curve=(),
+                validate=p.data.evaluator(span(fold.validate, reward), "cpu")(policy),
+                test=p.data.test(policy, span(fold.test, reward)),
+            )
 
     def _told(
         self,

@@ -121,6 +121,7 @@ class Settings:
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
     sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.sink`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
+    passive: bool = False  # train nothing: test and export the strategy's passive policy
     claim: str = ""  # what the version claims: a lead, a risk, or "" the better proven one
     claim_drawdown: float | None = None  # the greatest of a year that a risk states; None: by the target volatility
 
@@ -211,7 +212,7 @@ class Settings:
         kept |= {"calibration": found} if (found := calibration_of(self.strategy, self.config)) else {}
         if self.model_config:
             kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
-        for name in ("more_bars", "symbols", "model_config", "warm_start"):
+        for name in ("more_bars", "symbols", "model_config", "warm_start", "passive"):
             if not kept[name]:
                 del kept[name]
         if self.engine == OWN:
@@ -250,6 +251,7 @@ class Settings:
             "warm_start": self.warm_start or None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "allow_unproven": "" if self.allow_unproven else None,
+            "passive": "" if self.passive else None,
             "claim": self.claim or None,
             "claim_drawdown": self.claim_drawdown,
             "coefficients": "coefficients.json" if preset is None else None,

@@ -157,7 +157,7 @@ def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
         test=test,
         learnt=learnt_together(prepared, of.requests, of.trials, weights, policy),
         members=len(of.requests),
-        agreement=agreement_of(prepared, of.requests, weights),
+        agreement=agreement_of(prepared, of.requests, weights) if len(weights) > 1 else None,
         passive=held,
     )
     folder.save_weights({})

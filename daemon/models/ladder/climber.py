@@ -29,14 +29,11 @@ from daemon.models.ladder import rules as rules_of
 from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_of, newest_with_card
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
-from daemon.models.lifecycle import Lifecycle, WriteLog
+from daemon.models.lifecycle import WatchedDesk
 from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
-from daemon.models.runtime import Models
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
-from daemon.operator.submitter import Submitter
 from daemon.pacing import look_again
-from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
@@ -51,23 +48,8 @@ PEAK_STEP = 0.25
 class Climber:
     """Run `run` on the event loop; `observe` must see every step, after the models."""
 
-    def __init__(
-        self,
-        models_dir: Path,
-        strategy: AnyStrategy,
-        rules: LadderTable,
-        *,
-        journal: Path,
-        poll_s: float,
-        public_key: str,
-        submitter: Submitter,
-        models: Models,
-        lifecycle: Lifecycle,
-        log: WriteLog,
-    ) -> None:
-        self._models_dir, self._strategy, self._rules = models_dir, strategy, rules
-        self._poll_s, self._public_key = poll_s, public_key
-        self._submitter, self._models, self._lifecycle, self._log = submitter, models, lifecycle, log
+    def __init__(self, desk: WatchedDesk, rules: LadderTable, journal: Path) -> None:
+        self._desk, self._rules = desk, rules
         self._wake = asyncio.Event()
         self._due: list[LadderMove] = []  # found between two looks
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
@@ -76,7 +58,9 @@ class Climber:
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
         self._changed = ""  # the champion that was changed since, once it was reported
-        self._replaying = Replaying(models_dir, journal, rules.replay_sessions, public_key, self._wake.set, log)
+        self._replaying = Replaying(
+            desk.models_dir, journal, rules.replay_sessions, desk.public_key, self._wake.set, desk.log
+        )
 
     # --- the trading loop's side --------------------------------------------------------------------------------------
 
@@ -105,14 +89,14 @@ class Climber:
         if self._shadow is None or self._shadow.model != version:
             self._shadow = Shadow(version)
         try:
-            self._shadow.observe(self._submitter.machine, event, step)
+            self._shadow.observe(self._desk.submitter.machine, event, step)
         except FAILURES as error:
             self._shadow = None
             self._hold(f"the shadow of {version}: {type(error).__name__}: {error}")
 
     def drifted(self, version: str, detail: str) -> None:
         """Roll the canary back when its features or actions drift."""
-        ladder = self._submitter.state.ladder
+        ladder = self._desk.submitter.state.ladder
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
             self._found(LadderMove(ROLLED_BACK, "canary_drift", detail))
 
@@ -138,7 +122,7 @@ class Climber:
     async def run(self) -> None:
         """Look now, then each `poll_s` seconds and whenever something was found, until cancelled."""
         try:
-            await look_again(self._look_safely, self._wake, self._poll_s)
+            await look_again(self._look_safely, self._wake, self._desk.poll_s)
         finally:
             self._replaying.give_up()
 
@@ -155,7 +139,7 @@ class Climber:
     async def look(self) -> None:
         """Take every step that is due."""
         try:
-            holds = await asyncio.to_thread(holds_of, self._shelf)
+            holds = await asyncio.to_thread(holds_of, self._desk.shelf)
         except ModelError as error:
             holds = HoldReasons(frozen=str(error))
             self._hold(str(error))
@@ -167,21 +151,17 @@ class Climber:
         """Log once why nothing climbs; the next look tries again."""
         if self._problem != problem:
             self._problem = problem
-            self._log("ladder_held", reason=printable(problem, REASON_MOST))
-
-    @property
-    def _shelf(self) -> Path:
-        return self._models_dir / self._strategy.spec.name
+            self._desk.log("ladder_held", reason=printable(problem, REASON_MOST))
 
     async def _step(self, holds: HoldReasons) -> bool:
         """Take one step; False when none is due."""
-        ladder = self._submitter.state.ladder
+        ladder = self._desk.submitter.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
             return not holds.frozen and not _falls(ladder) and await self._propose(holds)
-        running = self._models.running.version
+        running = self._desk.models.running.version
         if ladder.version in holds.held:
             self._due = [LadderMove(_out(ladder), "held_back", holds.held[ladder.version])]
-        elif ladder.step in CANARY and (broken := _broken(self._submitter.state, ladder.version)):
+        elif ladder.step in CANARY and (broken := _broken(self._desk.submitter.state, ladder.version)):
             self._due = [LadderMove(ROLLED_BACK, "canary_claim", broken)]
         elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             self._due = [LadderMove(CHAMPION, "by_hand", "it was promoted by hand")]
@@ -213,19 +193,21 @@ class Climber:
 
     async def _propose(self, holds: HoldReasons) -> bool:
         """Judge the newest version with a card that was not judged yet; False without one."""
-        state = self._submitter.state
+        state = self._desk.submitter.state
         judged = state.ladder.judged if state.ladder is not UNSET else ()
-        running = self._models.running
+        running = self._desk.models.running
         champion, manifest = running.version, ""
         others = {*holds.held, champion}
         if state.ladder is not UNSET:
             others.add(state.ladder.champion)  # it answered before; its own card is about another parent
-        name = self._strategy.spec.name
-        version = await asyncio.to_thread(newest_with_card, self._models_dir, name, judged, others)
+        name = self._desk.strategy.spec.name
+        version = await asyncio.to_thread(newest_with_card, self._desk.models_dir, name, judged, others)
         if not version:
             return False
         try:
-            loaded = await asyncio.to_thread(load, self._models_dir, self._strategy, version, self._public_key)
+            loaded = await asyncio.to_thread(
+                load, self._desk.models_dir, self._desk.strategy, version, self._desk.public_key
+            )
             card, manifest = await asyncio.to_thread(card_of, loaded), loaded.manifest_digest
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
@@ -240,7 +222,7 @@ class Climber:
 
     async def _replay(self, ladder: LadderState) -> bool:
         """Judge the replay when it is over, else see that it runs: always over the same sessions."""
-        result = self._replaying.look(ladder, self._submitter.state)
+        result = self._replaying.look(ladder, self._desk.submitter.state)
         if result is None:
             return False
         figures = {**ladder.figures}
@@ -251,7 +233,7 @@ class Climber:
 
     async def _begin(self, ladder: LadderState) -> None:
         """The challenger answers from here on: note the equity at its promotion, and what was gained before."""
-        state = self._submitter.state
+        state = self._desk.submitter.state
         base, self._peak = float(state.book.equity), rules_of.gained(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
         figures |= {GAINED: self._peak, PEAK: self._peak, ASKED: float(state.decision)}
@@ -322,7 +304,7 @@ class Climber:
         """Journal the step. A version that falls keeps its part of the size until another one answers."""
         falls = to_step == ROLLED_BACK and "left" not in figures
         share = ladder.share if falls else CANARY.get(to_step, 1.0)
-        await self._submitter.submit(
+        await self._desk.submitter.submit(
             lambda now_ns: LadderMoved(
                 now_ns,
                 ladder.version,
@@ -342,16 +324,16 @@ class Climber:
 
     async def _align(self) -> None:
         """Let shadow and `current` follow the journal; a fall is over when another version answers."""
-        ladder = self._submitter.state.ladder
+        ladder = self._desk.submitter.state.ladder
         if ladder is UNSET:
             return
         falls = _falls(ladder)
-        running = self._models.running.version
+        running = self._desk.models.running.version
         if falls and running != ladder.version:
             await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
             falls = False
-        self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
-        now = await asyncio.to_thread(named, self._shelf, CURRENT)
+        self._desk.lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
+        now = await asyncio.to_thread(named, self._desk.shelf, CURRENT)
         version, judged = "", ""
         if ladder.step in CANARY and "base" not in ladder.figures:
             version, judged = ladder.version, ladder.manifest
@@ -362,10 +344,10 @@ class Climber:
 
     async def _point(self, ladder: LadderState, version: str, judged: str) -> None:
         """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
-        why, now_ns = f"{ladder.version}: {ladder.step}", self._submitter.now_ns()
+        why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
         try:
             await asyncio.to_thread(
-                point, self._shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged
+                point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged
             )
         except ModelError as error:
             if error.check != JUDGED:
@@ -374,9 +356,9 @@ class Climber:
                 await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
             elif self._changed != version:
                 self._changed = version
-                self._lifecycle.report_refused(version, str(error))
+                self._desk.lifecycle.report_refused(version, str(error))
             return
-        self._lifecycle.wake()
+        self._desk.lifecycle.wake()
 
 
 def _falls(ladder: LadderState | UnsetType) -> bool:

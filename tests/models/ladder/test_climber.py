@@ -385,7 +385,7 @@ class Swapping(Climber):
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
         await super()._shadowed(ladder, state)
-        swap(self._models_dir, "v2", 9)
+        swap(self._desk.models_dir, "v2", 9)
 
 
 def test_a_version_that_was_swapped_after_its_card_and_shadow_were_judged_never_answers(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ class Mortal(Climber):
         self._at(f"before the pointer follows {to_step}")
 
     async def _align(self) -> None:
-        before = named(self._shelf, CURRENT)
+        before = named(self._desk.shelf, CURRENT)
         await super()._align()
-        if (now := named(self._shelf, CURRENT)) != before:
+        if (now := named(self._desk.shelf, CURRENT)) != before:
             self._at(f"before the desk follows the pointer to {now}")
 
     def _at(self, boundary: str) -> None:

@@ -10,6 +10,7 @@ from daemon.config.tables import LadderTable
 from daemon.core.state import LadderState
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
+from daemon.models.lifecycle import WatchedDesk
 from tests.support.models.swaps import SCALPER, Running
 
 RULES = LadderTable(
@@ -45,21 +46,24 @@ class Climb:
         return f"{ladder.version} {ladder.step}" if isinstance(ladder, LadderState) else ""
 
 
+def watched_desk(run: Running, store: Path, strategy: Any) -> WatchedDesk:
+    """The running desk as those see it that watch its model; they look when they are told to."""
+    return WatchedDesk(
+        store,
+        strategy,
+        0,
+        "",
+        run.submitter,
+        run.models,
+        run.lifecycle,
+        lambda event, /, **fields: run.log.append((event, fields)),
+    )
+
+
 def climber_of(
     run: Running, store: Path, rules: LadderTable = RULES, *, strategy: Any = SCALPER, kind: type[Climber] = Climber
 ) -> Climber:
     """A climber of the running desk that sees every step."""
-    climber = kind(
-        store,
-        strategy,
-        rules,
-        journal=run.path / FILE,
-        poll_s=0,
-        public_key="",
-        submitter=run.submitter,
-        models=run.models,
-        lifecycle=run.lifecycle,
-        log=lambda event, /, **fields: run.log.append((event, fields)),
-    )
+    climber = kind(watched_desk(run, store, strategy), rules, run.path / FILE)
     run.observers.append(climber.observe)
     return climber

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.desks.forecast.graph import choose_weights
-from training.evidence.dead import saturation_of, variation_of, why_dead
+from training.evidence.dead import counted, saturation_of, variation_of, why_dead, with_weight
 
 
 def test_one_answer_and_a_critic_that_explains_nothing_are_named() -> None:
@@ -37,3 +37,11 @@ def test_a_dead_member_gets_no_weight_beside_a_living_one() -> None:
     assert weights == (0.0, 1.0)  # one of them has to answer
     weights, _ = choose_weights(lambda shares: shares[1], 2)
     assert weights == (0.0, 1.0)
+
+
+def test_the_dead_have_no_weight_beside_a_living_one() -> None:
+    assert with_weight([False, True, False]) == (0, 2)
+    assert with_weight([True, True]) == (0, 1)  # all are dead: somebody has to answer
+    assert counted([0.5, 0.0], [False, True])
+    assert not counted([0.5, 0.5], [False, True])
+    assert counted([0.5, 0.5], [True, True])

@@ -77,6 +77,34 @@ def test_each_statement_is_in_the_ledger_once_and_counts_for_others(settings: Se
     assert ledger.claims(["1999-01-04"]) == 0
 
 
+def test_the_passive_policy_alone_is_tested_and_claims_without_a_training(settings: Settings, tmp_path: Path) -> None:
+    trained = train_and_export(replace(settings, out=tmp_path / "trained", run_folder=tmp_path / "a"), lambda _: None)
+    alone = replace(settings, passive=True, claim=RISK, out=tmp_path / "alone", run_folder=tmp_path / "b")
+    outcome = train_and_export(alone, lambda _: None)
+    manifest, other = (decode((one.version / "manifest.json").read_bytes()) for one in (outcome, trained))
+    assert manifest.golden == other.golden  # the same policy
+    assert manifest.metrics == {name: figure for name, figure in other.metrics.items() if name != "learned"}
+    assert manifest.claim is not None
+    assert manifest.desk == {"basket.volatility_target": "0.1"}
+    assert manifest.note.startswith(manifest.claim.sentence)
+    assert "which takes EQUAL_WEIGHT every day: nothing was trained. " in manifest.note
+    page = (outcome.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "a passive policy for regime_switcher that nothing trained" in page
+    assert "learned policy" not in page
+    assert " --config config.toml --passive --claim risk " in manifest.hyperparameters["command"]
+
+
+@pytest.mark.parametrize("options", [["--seeds", "3"], ["--steps", "64"], ["--allow-unproven"], ["--refit"]])
+def test_what_is_about_a_training_is_refused_beside_it(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    given = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--passive", *options])
+    assert ended.value.code == 2
+    assert f"--passive trains nothing: leave {options[0]} out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

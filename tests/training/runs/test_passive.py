@@ -163,6 +163,32 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
     assert min(np.abs(answer - one).max(), np.abs(answer - other).max()) < 1e-5
 
 
+def test_a_dead_seed_is_trained_tested_and_named_and_not_in_the_mean(small: Settings, tmp_path: Path) -> None:
+    settings = replace(small, seeds=(1, 2, 3), out=tmp_path / "store", run_folder=tmp_path / "run")
+    train_and_export(replace(settings, ensemble="none"), quiet)
+    for seed, variation in ((1, 0.5), (2, 0.0), (3, 0.5)):  # as if the second answered the same whatever it sees
+        path = tmp_path / f"run/trials/fold1-potential-seed{seed}/trial.json"
+        found = json.loads(path.read_bytes())
+        found["trial"]["learnt"] |= {"variation": variation, "explained_variance": 0.5}
+        path.write_text(json.dumps(found))
+    result = train_and_export(settings, quiet)
+    assert result.findings.seeds == 3
+    assert result.findings.members == 2
+    seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
+    living = [
+        KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 3)
+    ]
+    with torch.no_grad():
+        one, other = (policy(torch.from_numpy(seen)).numpy() for policy in living)
+    assert np.abs(run_onnx(result.version / "policy.onnx", seen) - (one + other) / 2).max() < 1e-5
+    manifest = decode((result.version / "manifest.json").read_bytes())
+    assert manifest.members == 2
+    assert list(manifest.metrics["dead"]) == ["seed 2"]
+    assert any("Dead: fold 1 seed 2, without weight" in sentence for sentence in result.findings.abstract)
+    page = (result.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "the mean of the answers of the 2 living ones of 3 seeds" in page
+
+
 def test_one_seed_and_a_procedure_of_its_own_have_no_mean(capsys: pytest.CaptureFixture[str]) -> None:
     def given(*options: str) -> Settings:
         return settings_from(parser().parse_args(["--bars", "b.csv", *options]))

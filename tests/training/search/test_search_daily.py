@@ -18,6 +18,10 @@ from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
 from training.cli.search import main, parser, search_from
+from training.cli.studies.ablate import asked
+from training.cli.studies.ablate import parser as ablation
+from training.cli.train import parser as training
+from training.cli.train import settings_from
 from training.desks.registry import kind
 from training.rl.coefficients import SPACE, Coefficients
 from training.rl.dimensions import Dimension
@@ -156,3 +160,12 @@ def test_what_the_strategy_does_not_have_is_one_line(
     given = ["--strategy", "daily_rebalancer", "--bars", str(tmp_path / "b.csv"), "--out", str(tmp_path / "store")]
     assert main([*given, *arguments]) == 2
     assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_another_universe_is_searched_and_compared_as_it_is_trained(tmp_path: Path) -> None:
+    given = ["--strategy", "regime_switcher", "--bars", "bars.csv", "--models-dir", str(tmp_path)]
+    given += ["--symbols", "SPY,QQQ,IWM,TLT,GLD"]
+    funds = ("SPY", "QQQ", "IWM", "TLT", "GLD")
+    assert search_from(parser().parse_args(given)).run.symbols == funds
+    assert asked(ablation().parse_args(given)).run.symbols == funds
+    assert settings_from(training().parse_args(given)).symbols == funds

@@ -11,7 +11,7 @@ from typing import Any
 
 from strategies.registry import STRATEGIES, add
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
-from training.cli.options import add_option_quotes, quote_source
+from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of
 from training.desks.kind import Arm
 from training.desks.registry import kind
 from training.evidence.resampling import Interval
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="train-and-export ablate", description=COMMANDS["ablate"])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
     found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    add_symbols(found)
     names = "which of the strategy's settings (all; an unknown name lists them)"
     found.add_argument("--settings", default="", metavar="A,B,...", help=names)
     add_models_dir(found, "model store, whose ledger counts the settings", "--store")
@@ -88,6 +89,7 @@ def asked(chosen: argparse.Namespace) -> Ablation:
         run_folder=chosen.out,
         base=chosen.preset or "",
         quotes=quote_source(chosen),
+        symbols=symbols_of(chosen),
     )
     return Ablation(run, _named(chosen.settings, arms, strategy))
 

@@ -1,0 +1,142 @@
+"""What a desk risks, against what its model claims: verdicts are journaled, and the pointer follows them.
+
+Only `daemon.core.risk.claim` judges. Invariant: a verdict is journaled as `ClaimJudged` before the pointer moves, and
+from that event on the version takes no new risk; after a crash the pointer follows the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from msgspec import UnsetType
+
+from daemon.core.events import ClaimJudged, Event, ModelPromoted
+from daemon.core.limits import Trading
+from daemon.core.risk import claim as rules
+from daemon.core.state import BrokenClaim, ClaimState, LadderState, State
+from daemon.core.step import Step
+from daemon.host.printable import printable
+from daemon.models.lifecycle import WatchedDesk
+from daemon.models.pointer import CURRENT, ModelError, before, named, point
+from daemon.models.store import check_rules, is_passive, load, versions
+from daemon.pacing import look_again
+
+WHO = "claim"
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: the next one tries again
+REASON_MOST = 500  # letters of a problem that are logged
+
+
+class ClaimWatch:
+    """Run `run` on the event loop; `observe` must see every step, after the models.
+
+    `consequence` is `drift.claim_broken`.
+    """
+
+    def __init__(self, desk: WatchedDesk, consequence: str, trading: Trading) -> None:
+        self._desk, self._consequence, self._trading = desk, consequence, trading
+        self._wake = asyncio.Event()
+        self._claim: object = None  # of the last step that was looked at
+        self._book: object = None
+        self._problem = ""
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Look at once where the step left something to say."""
+        state = step.state
+        if isinstance(state.claim, UnsetType) or (self._claim is state.claim and self._book is state.book):
+            return
+        self._claim, self._book = state.claim, state.book
+        if type(event) is ModelPromoted or rules.judged(state.claim, state.book) is not None:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Look now, then each `poll_s` seconds and whenever something is to be said, until cancelled."""
+        await look_again(self._look_safely, self._wake, self._desk.poll_s)
+
+    async def _look_safely(self) -> None:
+        try:
+            await self.look()
+        except FAILURES as error:
+            self._hold(f"{type(error).__name__}: {error}")
+
+    async def look(self) -> None:
+        """Journal the verdict that is due, then let the pointer follow the journal."""
+        state = self._desk.submitter.state
+        verdict = rules.judged(state.claim, state.book)
+        if verdict is not None:
+            await self._judge(state, verdict)
+        await self._align()
+
+    async def _judge(self, state: State[Any], verdict: rules.Verdict) -> None:
+        watched = state.claim
+        assert isinstance(watched, ClaimState)
+        consequence = self._consequence if verdict.verdict in rules.BROKEN else ""
+        former = await asyncio.to_thread(self._former, state) if consequence == rules.FORMER_VERSION else ""
+        full = watched.claim is not None and len(watched.returns) >= watched.claim.window_sessions
+        await self._desk.submitter.submit(
+            lambda now_ns: ClaimJudged(
+                now_ns,
+                watched.version,
+                verdict.verdict,
+                verdict.detail,
+                watched.sessions,
+                rules.volatility(watched.returns) if full else 0.0,
+                rules.fall(watched, state.book),
+                consequence,
+                former,
+            ),
+            deadline_s=None,
+        )
+
+    def _former(self, state: State[Any]) -> str:
+        """Return the version before the running one, else a passive policy; "" where neither may answer."""
+        shelf = self._desk.shelf
+        broken = state.claim.broken if isinstance(state.claim, ClaimState) else {}
+        out = {self._desk.models.running.version, *broken, *_fallen(state)}
+        with contextlib.suppress(ModelError):
+            version = before(shelf)
+            if version not in out and self._may_answer(version, state):
+                return version
+        others = reversed(versions(self._desk.models_dir, self._desk.strategy.spec.name))
+        return next((name for name in others if name not in out and self._may_answer(name, state, passive=True)), "")
+
+    def _may_answer(self, version: str, state: State[Any], *, passive: bool = False) -> bool:
+        """Return whether the store's checks, but for the trial, let a version answer in the running one's place."""
+        try:
+            loaded = load(self._desk.models_dir, self._desk.strategy, version, self._desk.public_key)
+            check_rules(loaded, self._desk.strategy, self._trading)
+        except ModelError:
+            return False
+        real = state.identity.account == "live" and self._desk.models.running.manifest.promoted
+        return (is_passive(loaded.manifest) or not passive) and (loaded.manifest.promoted or not real)
+
+    async def _align(self) -> None:
+        """Let `current` name the former version where the one that answers broke its claim; by hand it stays."""
+        running, watched = self._desk.models.running.version, self._desk.submitter.state.claim
+        broken = watched.broken.get(running) if isinstance(watched, ClaimState) else None
+        if broken is None or not broken.former:
+            return
+        shelf = self._desk.shelf
+        if await asyncio.to_thread(named, shelf, CURRENT) == running:
+            await asyncio.to_thread(self._point, shelf, running, broken)
+            self._desk.lifecycle.wake()
+
+    def _point(self, shelf: Path, version: str, broken: BrokenClaim) -> None:
+        why, back = f"{version}: {broken.detail}", False
+        with contextlib.suppress(ModelError):
+            back = before(shelf) == broken.former
+        point(shelf, CURRENT, broken.former, who=WHO, why=why, now_ns=self._desk.submitter.now_ns(), rollback=back)
+
+    def _hold(self, problem: str) -> None:
+        """Log once why nothing follows; the version takes no new risk meanwhile."""
+        if self._problem != problem:
+            self._problem = problem
+            self._desk.log("claim_held", reason=printable(problem, REASON_MOST))
+
+
+def _fallen(state: State[Any]) -> set[str]:
+    """Return the versions that left the ladder, but for the champion of the newest one."""
+    ladder = state.ladder
+    return {*ladder.judged} - {ladder.champion} if isinstance(ladder, LadderState) else set()
