@@ -49,10 +49,10 @@ def test_what_is_left_out_takes_all_below_it_along() -> None:
 
 
 FILES = {
-    "start -> Engine.run": 86,
+    "start -> Engine.run": 87,
     "bar -> order, nothing beside": 30,
     "fill -> journal's row": 24,
-    "daily decision -> first order, nothing beside": 42,
+    "daily decision -> first order, nothing beside": 43,
 }
 """The most files of each walk: one or two above what a quiet machine meets. Who raises one says why in the commit."""
 FUNCTIONS = 202  # from a bar to its order; one above what a quiet machine meets
