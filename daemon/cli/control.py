@@ -1,4 +1,4 @@
-"""`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic, …`: an operator's commands.
+"""`rltraderctl pause, resume, halt, close, flatten, reload, accept-broker, panic, …`: an operator's commands.
 
 A running daemon gets the command over its control socket. For a stopped one the same event is journaled, and takes
 effect at the next start. `panic` and `try-protection` need neither.
@@ -28,7 +28,7 @@ from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
 from daemon.host.time.clock import Clock
-from daemon.operator.commands import RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
+from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
 
@@ -53,6 +53,7 @@ async def _broker_time(settings: DeskSettings, keys: Credentials) -> int:
 
 
 SENT_AS = {"reload": "reload-model"}
+ASKS = {"flatten": "FLATTEN", CLOSE: "CLOSE"}  # what a person types to confirm
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
 
 
@@ -76,6 +77,14 @@ def add_resume(command: argparse.ArgumentParser) -> None:
 
 def add_flatten(command: argparse.ArgumentParser) -> None:
     """Add the options of `flatten`."""
+    add_options(command)
+    _add_yes(command)
+
+
+def add_close(command: argparse.ArgumentParser) -> None:
+    """Add the options of `close`."""
+    command.add_argument("symbol", metavar="SYMBOL", help="a share, or the OCC symbol of a contract")
+    command.add_argument("quantity", metavar="QUANTITY", nargs="?", default="", help="how much (default: all of it)")
     add_options(command)
     _add_yes(command)
 
@@ -136,7 +145,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             f"{options.state_dir}: no daemon runs here, so there is nothing to reload: its next start reads the model "
             f"store anyway"
         )
-    if name == "flatten" and not options.yes and not confirmed("FLATTEN"):
+    if name in ASKS and not options.yes and not confirmed(ASKS[name]):
         raise NotFound("nothing was touched")
     answer = _asked(options, holder) if holder else _offline(options)
     _lead_on(options, answer.status, running=bool(holder))
@@ -240,6 +249,8 @@ def _sent_as(options: argparse.Namespace) -> str:
     if getattr(options, "reset_limits", False):
         return RESET_LIMITS
     name: str = options.command
+    if name == CLOSE:
+        return " ".join((name, options.symbol.upper(), *filter(None, (options.quantity,))))
     return SENT_AS.get(name, name)
 
 

@@ -61,6 +61,10 @@ COMMANDS = {
     "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
     "resume": ("daemon.cli.control:add_resume", "end a halt or a pause"),
     "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),
+    "close": (
+        "daemon.cli.control:add_close",
+        "leave one position, or a part of it, which is not bought back in this session",
+    ),
     "flatten": ("daemon.cli.control:add_flatten", "halt and leave every position"),
     "reload": (JOURNALED, "look at the model store at once (a running daemon alone)"),
     "accept-broker": (JOURNALED, "halt, and let the book take over the broker's next report; then resume"),
@@ -85,8 +89,8 @@ The module is imported when its command is chosen: all of them together load num
 
 
 CHANGES = frozenset(
-    {"pause", "resume", "halt", "flatten", "reload", "accept-broker", "reset-clock", "models", "rotate", "remote"}
-    | {"new-strategy"}
+    {"pause", "resume", "halt", "close", "flatten", "reload", "accept-broker", "reset-clock", "models", "rotate"}
+    | {"remote", "new-strategy"}
 )
 """Commands that change something: what leads on from there is printed where no terminal is, too."""
 OWN_DEFAULT = ("status", "panic", "try-protection")

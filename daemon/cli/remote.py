@@ -22,7 +22,7 @@ from daemon.cli.arguments import lead_on
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
 from daemon.host.printable import printable
 from daemon.host.safe_decode import Unreadable, typed
-from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS
+from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
@@ -49,6 +49,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `remote`."""
     command.set_defaults(run=run)
     command.add_argument("name", choices=NAMES, metavar="COMMAND", help=f"one of {', '.join(NAMES)}")
+    command.add_argument("arguments", nargs="*", metavar="…", help="of close: its symbol, and maybe a quantity")
     command.add_argument(
         "--config", type=Path, metavar="FILE", help="its [mqtt] names the broker (default ./config.toml)"
     )
@@ -68,6 +69,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for option, text in (("--desk", options.desk), ("--username", options.username)):
         if text and _WORD.fullmatch(text) is None:  # it becomes a level of a topic
             raise ConfigError(f"{option} is {text[:60]!r}: expected a word without /, + and #: correct it")
+    try:
+        event_of(Command(" ".join((options.name, *options.arguments)), options.reason, "remote"))
+    except CommandError as error:
+        raise ConfigError(str(error)) from None
     settings = load(options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None), {})
     held = operator_secrets()
     text = held.mqtt_command_keys.get_secret_value() if held.mqtt_command_keys is not None else ""
@@ -80,7 +85,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         key,
         name,
         route.desk,
-        options.name,
+        " ".join((options.name, *options.arguments)),
         options.reason,
         time.time_ns(),
         LIFETIME_NS,

@@ -443,6 +443,15 @@ class FlattenRequested(Event, frozen=True, tag=True):
     who: str
 
 
+class CloseRequested(Event, frozen=True, tag=True):
+    """Leave `quantity` of what is held of a symbol, all of it for 0; the policy buys none back in this session."""
+
+    symbol: str
+    quantity: Quantity
+    reason: str
+    who: str
+
+
 class AcceptBrokerRequested(Event, frozen=True, tag=True):
     """Take over the broker's next report into the book: positions, cash, no order of ours. Halts."""
 
@@ -584,6 +593,7 @@ AnyEvent = (
     | ResumeRequested
     | PauseRequested
     | FlattenRequested
+    | CloseRequested
     | AcceptBrokerRequested
     | PanicNoticed
     | PanicFailed

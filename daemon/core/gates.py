@@ -378,9 +378,22 @@ def stale_quote(view: RiskView, intent: Intent) -> str | None:
 
 
 def owner_unknown(view: RiskView, intent: Intent) -> str | None:
-    contract = parse_occ(intent.symbol)
-    symbol = intent.symbol if contract is None else contract.root
+    symbol = _root(intent.symbol)
     return f"a line of the ledger about {symbol} has no known owner" if symbol in view.disputed else None
+
+
+def closed_by_hand(view: RiskView, intent: Intent) -> str | None:
+    """Deny a purchase of what a person closed in this session; of contracts, any of the same underlying."""
+    closed = view.risk.by_hand
+    if isinstance(closed, UnsetType) or _root(intent.symbol) not in map(_root, closed):
+        return None
+    return f"{_root(intent.symbol)} was closed by hand in this session"
+
+
+def _root(symbol: str) -> str:
+    """Return the share that an order is about: the underlying of a contract."""
+    contract = parse_occ(symbol)
+    return symbol if contract is None else contract.root
 
 
 def opposite_order(view: RiskView, intent: Intent) -> str | None:

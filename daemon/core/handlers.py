@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -25,6 +25,7 @@ from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
 from daemon.core.state import BROKER_MODES, TAPE_MODES, LadderState, Model, Pause, ShadowState
 from strategies.kit.contract import Answer
+from strategies.kit.quantity import Quantity
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
@@ -112,6 +113,24 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
         exit_by_rule(draft, symbol, "operator")
 
 
+def on_close(draft: Draft, event: ev.CloseRequested) -> None:
+    """Leave a part of one position, or all of it, and let the policy leave the symbol alone for this session."""
+    symbol, held = event.symbol, draft.held(event.symbol)
+    if draft.broker.stood_down and not draft.broker.follows_panic:
+        why = f"nothing is sent after a panic; first: {ACCEPT}"
+        draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
+        return
+    if not held:
+        named = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
+        draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
+        return
+    left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
+    by_hand = () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    if symbol not in by_hand:
+        draft.risk = replace(draft.risk, by_hand=(*by_hand, symbol))
+    exit_by_rule(draft, symbol, "closed_by_hand", left)
+
+
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
     """Send nothing more, not even exits, while the panic lives: it flattens the account, and the book is old.
 
@@ -196,7 +215,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     if draft.broker.foreign:
         foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=foreign)
-    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
+    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=(), by_hand=UNSET)
     _name_unanswered(draft)
     draft.put_book(begin_session(draft.book))
     draft.chain = None

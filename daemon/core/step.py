@@ -205,6 +205,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.ResumeRequested: handlers.on_resume,
     ev.PauseRequested: handlers.on_pause,
     ev.FlattenRequested: handlers.on_flatten,
+    ev.CloseRequested: handlers.on_close,
     ev.AcceptBrokerRequested: on_accept_broker,
     ev.PanicNoticed: handlers.on_panic,
     ev.PanicFailed: handlers.on_panic_failed,

@@ -48,6 +48,7 @@ COMMANDS = (
     "ResumeRequested",
     "PauseRequested",
     "FlattenRequested",
+    "CloseRequested",
     "AcceptBrokerRequested",
     "PanicNoticed",
     "PanicFailed",

@@ -1,13 +1,14 @@
 """The operator's commands to a running desk, by socket or MQTT: one name, one event.
 
-Pure. No command opens a position: `flatten` closes positions, `halt` and `pause` stop new risk, `resume` lets the gates
-decide again, `resume-reset-limits` also counts loss and drawdown from the present equity, `accept-broker` replaces the
-book by the broker's report, `reset-clock` corrects the desk's time.
+Pure. No command opens a position: `flatten` closes positions, `close` one of them or a part, `halt` and `pause` stop
+new risk, `resume` lets the gates decide again, `resume-reset-limits` also counts loss and drawdown from the present
+equity, `accept-broker` replaces the book by the broker's report, `reset-clock` corrects the desk's time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -15,6 +16,7 @@ from daemon.core.effects import AnyEffect, RaiseAlarm
 from daemon.core.events import (
     AcceptBrokerRequested,
     ClockReset,
+    CloseRequested,
     Event,
     FlattenRequested,
     HaltRequested,
@@ -23,19 +25,24 @@ from daemon.core.events import (
     ResumeRequested,
     StatusRequested,
 )
+from strategies.kit.quantity import Quantity, exact
 
+_SYMBOL = re.compile(r"[A-Z][A-Z0-9.]{0,20}")
 REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
 RESET_LIMITS = "resume-reset-limits"  # `resume --reset-limits`
-NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS)
+CLOSE = "close"  # its symbol follows, and maybe a quantity: "close SPY 12.5"
+NAMES = (
+    "pause", "resume", "halt", "flatten", CLOSE, "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS
+)  # fmt: skip
 
 
 REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a command that does nothing
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command: a name of `NAMES`, the reason, and who sends it."""
+    """One command: a name of `NAMES` with its arguments, the reason, and who sends it."""
 
     name: str
     reason: str
@@ -48,9 +55,9 @@ class CommandError(ValueError):
 
 def event_of(command: Command) -> Callable[[int], Event]:
     """Return the maker of the command's event. Raises CommandError for an unknown name or an unusable reason."""
-    name, reason, who = command.name, command.reason.strip(), command.who.strip()
-    if name not in NAMES:
-        raise CommandError(f"command is {name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
+    (name, *arguments), reason, who = command.name.split(" "), command.reason.strip(), command.who.strip()
+    if name not in NAMES or (arguments and name != CLOSE):
+        raise CommandError(f"command is {command.name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
     for what, text in (("reason", reason), ("who", who)):
         if not text or len(text) > REASON_MOST or not text.isprintable():
             found = f"{len(text)} letters" if text.isprintable() else "text with control characters"
@@ -66,6 +73,9 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
         case "flatten":
             return lambda now_ns: FlattenRequested(now_ns, reason, who)
+        case "close":
+            symbol, quantity = closing(arguments)
+            return lambda now_ns: CloseRequested(now_ns, symbol, quantity, reason, who)
         case "accept-broker":
             return lambda now_ns: AcceptBrokerRequested(now_ns, reason, who)
         case "reset-clock":
@@ -74,6 +84,21 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: ReloadRequested(now_ns, reason, who)
         case _:
             return lambda now_ns: StatusRequested(now_ns, reason, who)
+
+
+def closing(arguments: Sequence[str]) -> tuple[str, Quantity]:
+    """Return the symbol that `close` names, and the quantity: 0 is all of it. Raises CommandError."""
+    symbol, quantity = arguments[0] if arguments else "", arguments[1] if len(arguments) > 1 else ""
+    if not _SYMBOL.fullmatch(symbol) or len(arguments) > 2:
+        found = " ".join(arguments)[:40]
+        raise CommandError(f"close is given {found!r}: expected a symbol, and maybe a quantity, such as SPY 12.5")
+    try:
+        count = exact(quantity) if quantity else 0
+    except ValueError as error:
+        raise CommandError(f"close {symbol}: {error}: leave it out to close all of it") from None
+    if quantity and count <= 0:
+        raise CommandError(f"close {symbol}: quantity is {quantity[:40]}: expected one above 0, or none for all of it")
+    return symbol, count
 
 
 def refused_by(effects: Iterable[AnyEffect]) -> str:

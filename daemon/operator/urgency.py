@@ -42,7 +42,7 @@ clock_leap clock_wrong clock_stepped_back calendar_ends job_failed
     Urgency.NOTE: """
 bar_rejected order_rejected order_denied cash_adjusted cash_explained symbols_masked shares_renamed candidate_refused
 ladder_refused resume_refused stream_busy trading_status repair_abandoned history_short clock_reset snapshot_passed_over
-volatility_unknown
+volatility_unknown fraction_beside
 """,
 }
 URGENCY: dict[str, Urgency] = dict.fromkeys(_HALTS.split(), Urgency.GRAVE) | {

@@ -17,6 +17,7 @@ from daemon.core.events import (
     BarRejected,
     BrokerReported,
     CashTransferred,
+    CloseRequested,
     CommandRefused,
     ContractExpired,
     Event,
@@ -129,6 +130,10 @@ class _Pass:
                 if isinstance(event, ResumeRequested) and event.reset_limits:
                     name = "resume --reset-limits"
                 self.commands.append(Notice(now, name, event.reason, event.who))
+            case CloseRequested():
+                self.moved_id = entry.id
+                count = f"{event.quantity} " if event.quantity else ""
+                self.commands.append(Notice(now, f"close {count}{event.symbol}", event.reason, event.who))
             case StopRequested():
                 self.commands.append(Notice(now, "stop, flat" if event.flatten else "stop", event.reason))
             case CommandRefused():

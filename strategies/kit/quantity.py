@@ -96,12 +96,13 @@ def exact(value: Decimal | int | str) -> Quantity:
         return value
     try:
         number = value if isinstance(value, Decimal) else Decimal(value)
-        if number.adjusted() > MOST_DIGITS:  # before a number with as many digits is made of it
-            raise ValueError
-        if number == (whole := int(number)):
-            return whole
+        whole = int(number) if number.adjusted() <= MOST_DIGITS else None  # not a number of a billion digits
     except (ArithmeticError, ValueError):
         raise ValueError(f"quantity is {value!r}: expected a number of at most {PLACES} decimals") from None
+    if whole is None:
+        raise ValueError(f"quantity is {value}: expected at most {MOST_DIGITS} digits and {PLACES} decimals")
+    if number == whole:
+        return whole
     number = Decimal.normalize(number)
     if -int(number.as_tuple().exponent) > PLACES:
         raise ValueError(f"quantity is {value}: expected at most {PLACES} decimals")

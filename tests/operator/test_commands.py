@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from daemon.core.events import (
     AcceptBrokerRequested,
     ClockReset,
+    CloseRequested,
     Event,
     FlattenRequested,
     HaltRequested,
@@ -18,6 +19,7 @@ from daemon.core.events import (
     StatusRequested,
 )
 from daemon.operator.commands import NAMES, REASON_MOST, Command, CommandError, event_of
+from strategies.kit.quantity import exact
 
 EVENTS: dict[str, Event] = {
     "pause": PauseRequested(7, "news", "control/ann (uid 1)"),
@@ -25,6 +27,7 @@ EVENTS: dict[str, Event] = {
     "resume-reset-limits": ResumeRequested(7, "news", "control/ann (uid 1)", reset_limits=True),
     "halt": HaltRequested(7, "operator", "news", "control/ann (uid 1)"),
     "flatten": FlattenRequested(7, "news", "control/ann (uid 1)"),
+    "close SPY 2.5": CloseRequested(7, "SPY", exact("2.5"), "news", "control/ann (uid 1)"),
     "accept-broker": AcceptBrokerRequested(7, "news", "control/ann (uid 1)"),
     "reload-model": ReloadRequested(7, "news", "control/ann (uid 1)"),
     "status": StatusRequested(7, "news", "control/ann (uid 1)"),
@@ -32,14 +35,14 @@ EVENTS: dict[str, Event] = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVENTS)
 def test_each_name_is_one_event_with_reason_and_person(name: str) -> None:
     assert event_of(Command(name, " news\n", "\tcontrol/ann (uid 1) "))(7) == EVENTS[name]
 
 
 def test_the_list_of_names_is_closed() -> None:
-    assert set(NAMES) == set(EVENTS)
-    with pytest.raises(CommandError, match="command is 'buy': expected one of pause, resume, halt, flatten"):
+    assert set(NAMES) == {name.split()[0] for name in EVENTS}
+    with pytest.raises(CommandError, match="command is 'buy': expected one of pause, resume, halt, flatten, close"):
         event_of(Command("buy", "x", "ann"))
 
 
@@ -59,6 +62,28 @@ def test_a_reason_and_a_name_are_one_to_five_hundred_printable_letters(field: st
     command = Command("halt", text, "ann") if field == "reason" else Command("halt", "why", text)
     with pytest.raises(CommandError, match=f"{field} has {problem}: expected 1 to 500 printable ones"):
         event_of(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("close", "expected a symbol, and maybe a quantity"),
+        ("close spy", "expected a symbol"),
+        ("close SPY 1 2", "expected a symbol"),
+        ("close SPY 0", "expected one above 0"),
+        ("close SPY -1", "expected one above 0"),
+        ("close SPY 1e-10", "at most 9 decimals"),
+        ("close SPY many", "at most 9 decimals"),
+        ("pause SPY", "expected one of pause"),
+    ],
+)
+def test_a_close_that_names_no_symbol_or_no_quantity_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(CommandError, match=problem):
+        event_of(Command(name, "why", "ann"))
+
+
+def test_a_close_without_a_quantity_is_of_all() -> None:
+    assert event_of(Command("close BRK.B", "why", "ann"))(1) == CloseRequested(1, "BRK.B", 0, "why", "ann")
 
 
 def test_five_hundred_letters_of_any_language_are_taken() -> None:

@@ -121,6 +121,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
+    "closed_by_hand": (at(risk={"by_hand": ("AAA",)}), at(risk={"by_hand": (PUT,)})),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
         at(orders={"o1": order("pending_cancel", -1, PUT)}),
@@ -164,6 +165,7 @@ WITHOUT_NUMBER = {
     "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "blind", "calendar_unknown",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
     "buying_power", "claim_broken", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
+    "closed_by_hand",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 

@@ -193,7 +193,7 @@ async def test_what_cannot_be_read_is_refused_with_an_alarm_and_nothing_is_done(
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        (line("buy"), "command is 'buy': expected one of pause, resume, halt, flatten, reload-model, status"),
+        (line("buy"), "command is 'buy': expected one of pause, resume, halt, flatten, close, reload-model"),
         (line("halt", "  "), "reason has 0 letters: expected 1 to 500 printable ones"),
         (line("halt", "x" * 501), "reason has 501 letters"),
         (line("halt", "a\nb"), "reason has text with control characters"),

@@ -71,7 +71,9 @@ def test_another_form_is_refused(text: str) -> None:
         msgspec.json.decode(f'{{"quantity":{text}}}', type=Held, dec_hook=from_json)
 
 
-@pytest.mark.parametrize("value", ["0.0000000001", "NaN", "Infinity", "many", "1e9999999", "-1e20", Decimal("1.0000000005")])
+@pytest.mark.parametrize(
+    "value", ["0.0000000001", "NaN", "Infinity", "many", "1e9999999", "-1e20", Decimal("1.0000000005")]
+)
 def test_what_is_not_exact_is_refused(value: Decimal | str) -> None:
     with pytest.raises(ValueError, match="decimals"):
         exact(value)

@@ -61,14 +61,16 @@ def of_steps(count: int, steps: int) -> Quantity:
 
 
 def counted(draft: Draft, decided: Rebalance) -> Rebalance:
-    """Return the decision with exact goals; a change too small for an order is left out.
+    """Return the decision with exact goals, without purchases of what a person closed, and without tiny changes.
 
-    That is one of a fraction, worth less than `min_order_usd`; never one that sells all.
+    Tiny is a change of a fraction that is worth less than `min_order_usd`; never one that sells all.
     """
-    if all(type(leg.goal) is int for leg in decided.basket.legs) and not draft.fractional:
+    closed = () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    if not (closed or draft.fractional) and all(type(leg.goal) is int for leg in decided.basket.legs):
         return decided
     legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
-    kept = tuple(leg for leg in legs if not _is_too_small(draft, leg))
+    bought_back = [leg for leg in legs if leg.symbol in closed and leg.goal > draft.held(leg.symbol)]
+    kept = tuple(leg for leg in legs if leg not in bought_back and not _is_too_small(draft, leg))
     return replace(decided, basket=Basket(kept))
 
 

@@ -1,0 +1,90 @@
+"""`close SYMBOL [QUANTITY]`: one position leaves by a person's word, and the policy leaves it alone for the session."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from daemon.core.effects import CancelOrder, SubmitOrder
+from daemon.core.events import CloseRequested, SessionEnded
+from daemon.core.limits import Basket, Protection, Trading
+from strategies.kit.quantity import Quantity, exact
+from tests.support.core.account import Account
+from tests.support.core.baskets import decided, tuesday
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
+from tests.support.core.daily_live import with_shares
+from tests.support.core.desk import BUY_CALL, CALL, TUESDAY, Desk, alarms, desk, of
+
+AT_100 = dict.fromkeys(SYMBOLS, "100")
+NO_AUCTION = Trading(basket=Basket(auction=False))
+
+
+def close(d: DailyDesk | Desk, symbol: str, at_ns: int, quantity: Quantity = 0) -> list[object]:
+    return list(d.put(CloseRequested(at_ns, symbol, quantity, "enough", "ann")))
+
+
+def test_all_of_a_position_is_sold_and_nothing_else() -> None:
+    d = tuesday(NO_AUCTION, AAA=10, BBB=5)
+    close(d, "AAA", d.at(1))
+    d.quotes(1, **AT_100)
+    assert [order[:2] for order in orders(d.effects)[-1:]] == [("AAA", -10)]
+    assert d.state.risk.halt is None
+
+
+def test_a_part_is_sold_and_never_more_than_is_held() -> None:
+    for asked, sold in ((exact("2.5"), exact("2.5")), (99, 10)):
+        d = tuesday(NO_AUCTION, AAA=10)
+        close(d, "AAA", d.at(1), asked)
+        d.quotes(1, **AT_100)
+        assert [order.quantity for order in of(d.effects, SubmitOrder)][-1] == sold
+
+
+def test_the_policy_does_not_buy_it_back_this_session_and_may_in_the_next() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    close(d, "AAA", d.at(-20))
+    decided(d, 10, 5, KEEP)
+    sent = orders(d.quotes(0, **AT_100))
+    assert ("AAA", -10, None) in sent
+    name = next(
+        order.client_order_id for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0
+    )
+    d.fill(name, 10, "100")
+    later = orders(d.quotes(1, **AT_100))
+    bought = [order for order in (*sent, *later) if order[1] > 0]
+    assert {symbol for symbol, _, _ in bought} == {"BBB"}
+    d.put(SessionEnded(d.session.close_ns, d.session.date))
+    assert d.held.get("AAA") is None
+
+
+def test_what_is_not_held_is_refused_by_what_is() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    close(d, "BBB", d.at(1))
+    assert "command_refused" in alarms(d.effects)
+    assert "BBB" not in d.state.works
+
+
+def test_a_contract_leaves_and_no_other_of_its_underlying_comes_that_day() -> None:
+    d = desk()
+    d.holds()
+    close(d, CALL, d.state.now_ns)
+    sale = of(d.effects, SubmitOrder)[-1]
+    assert (sale.symbol, sale.side, sale.quantity) == (CALL, -1, d.held[CALL])
+    d.fill(sale.client_order_id, sale.quantity, "2.00")
+    before = len(of(d.effects, SubmitOrder))
+    for minute in range(30, 40):
+        d.bar(minute)
+        if d.state.ask is not None:
+            d.answer(BUY_CALL)
+    assert len(of(d.effects, SubmitOrder)) == before
+    assert d.state.stats.denials["closed_by_hand"] > 0
+
+
+def test_the_stop_that_covers_it_is_taken_away_first() -> None:
+    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
+    d = with_shares(account := Account(), Trading(basket=Basket(auction=False), protection=rules), AAA=10)
+    (stop,) = d.state.orders.values()
+    assert stop.stop_price == Decimal(80)
+    d.quotes(1, **AT_100)
+    d.put(CloseRequested(d.at(2), "AAA", 0, "enough", "ann"))
+    assert of(d.effects, CancelOrder)[-1].client_order_id == stop.client_order_id
+    assert account.positions["AAA"][0] == 10
+    assert d.session == TUESDAY
