@@ -58,12 +58,13 @@ from daemon.reports.record import find_session
 from strategies.kit.quantity import Part, Quantity, exact, to_json
 from strategies.registry import strategy
 from tests.support.core.desk import MONDAY
-from tests.support.core.fractions_desk import JournaledDesk, played, shelf_known
+from tests.support.core.fractions_desk import JournaledDesk, played
+from tests.support.toy.registered import registered
 
 
 @pytest.fixture(scope="module", autouse=True)
 def known() -> Iterator[None]:
-    with shelf_known():
+    with registered(shelf="tests.support.core.fractions_desk"):
         yield
 
 

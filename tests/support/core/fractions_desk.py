@@ -9,11 +9,8 @@ buys 0.35 CCC at 100. So AAA is a closed trade: 33.35 became 40.02. Of BBB 10 ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -22,10 +19,8 @@ from daemon.core.limits import Basket, Trading
 from daemon.engine.recover import TOLD_BY_RUNS, code_digest
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import SCHEMA_VERSION
-from daemon.journal.rows import CommitBatch, HashChain, chain_start, encode_effects
-from strategies import registry
+from daemon.journal.rows import STRATEGY_FROM, CommitBatch, HashChain, chain_start, encode_effects
 from strategies.kit.entry import StrategyEntry
-from strategies.kit.own.load import OwnStrategy
 from strategies.kit.quantity import exact
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import IDENTITY, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf
@@ -33,6 +28,7 @@ from tests.support.core.desk import MONDAY, TUESDAY, of
 
 FRACTIONS = Trading(basket=Basket(fractions="on"))
 PAPER = replace(IDENTITY, mode="paper")
+STRATEGY = StrategyEntry(Shelf, {}, "shelf")
 
 
 class JournaledDesk(DailyDesk):
@@ -41,6 +37,7 @@ class JournaledDesk(DailyDesk):
     def __init__(self, trading: Trading) -> None:
         super().__init__(trading, mode="paper")
         self.meta = {name: getattr(PAPER, name) for name in TOLD_BY_RUNS} | {"desk": "shelf-1"}
+        self.meta[STRATEGY_FROM] = f"{Path(__file__)}:STRATEGY"
         self.batch = CommitBatch()
         self._chain = HashChain(1, chain_start(self.meta | {"schema": str(SCHEMA_VERSION)}))
 
@@ -58,17 +55,6 @@ class JournaledDesk(DailyDesk):
         journal.commit(self.batch)
         journal.close()
         return folder / FILE
-
-
-@contextmanager
-def shelf_known() -> Iterator[None]:
-    """Let the registry know the strategy, as one of the user's own."""
-    file = Path(__file__)
-    entry = StrategyEntry(Shelf, {}, "shelf")
-    known = OwnStrategy("shelf", entry, f"{file}:SHELF", "", file, file.parent, (file,), "0" * 12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._own, "shelf", known)
-        yield
 
 
 def filled(d: DailyDesk, account: Account, order: SubmitOrder, price: str, *parts: str) -> None:
