@@ -111,6 +111,8 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
         )
         yield PricesPrinted(session.open_ns, session.date, opening=True, prices=prices)
         yield PricesPrinted(session.open_ns + MINUTE_NS, session.date, opening=False, prices=prices)
+        if trading.basket.fractions != "off":  # what the auction does not take of a share leaves first, then buys
+            yield PricesPrinted(session.open_ns + 2 * MINUTE_NS, session.date, opening=False, prices=prices)
     for bar in table.day_bars(day):
         yield BarClosed(session.close_ns, bar)
     yield SessionEnded(session.close_ns, session.date)

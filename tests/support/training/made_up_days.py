@@ -57,8 +57,9 @@ def walk(days: int, seed: int, spec: DailySpec = SHORT, missing: float = 0.0) ->
     return table_of(np.where(gone, np.nan, bars), sessions(days), spec)
 
 
-def trading(cash: str, *, shares_per_unit: int = 100, band: float = 0.0) -> Trading:
+def trading(cash: str, *, shares_per_unit: int = 100, band: float = 0.0, fractions: bool = False) -> Trading:
     """The default rules with this much paper cash and these rules of the basket."""
     rules = Trading()
     paper = replace(rules.paper, cash_usd=Decimal(cash))
-    return replace(rules, paper=paper, basket=replace(rules.basket, shares_per_unit=shares_per_unit, band=band))
+    basket = replace(rules.basket, shares_per_unit=shares_per_unit, band=band, fractions="on" if fractions else "off")
+    return replace(rules, paper=paper, basket=basket)

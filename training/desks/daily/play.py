@@ -49,8 +49,7 @@ def play_rebalancer(
     for day in range(first, last + 1):
         before = float(market.equity_usd)
         market.step(policy(market.observe()).clamp(-1.0, 1.0))
-        orders = sum(int((side > 0).sum()) for side in market.traded)
-        results.append(session_result(table.sessions[day].date, before, orders, market))
+        results.append(session_result(table.sessions[day].date, before, int(market.orders), market))
     return tuple(results)
 
 

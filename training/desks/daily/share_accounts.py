@@ -1,6 +1,6 @@
 """Accounts of cash and shares as tensors: a session's sells, then its buys, as the paper broker fills them.
 
-Sells fill at the open, then buys, the one that is wanted most first, as far as the cash goes. Shares are a count of
+Sells fill at the open, then buys, the same part of each where the cash is short. Shares are a count of
 steps, prices whole ticks (1e-4 USD), and money whole units, so fine that a step at a tick is whole: micro-dollars where
 a step is a share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so nothing is rounded but costs, as
 the paper broker rounds them. Invariant: cash is never below 0. Nothing waits for a device.
@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.desks.shares.sharing import COST_GRID, units_a_usd
+from daemon.core.desks.shares.fractions import fractions_fit
+from daemon.core.desks.shares.sharing import BITS, CENTS, COST_GRID, slack, units_a_usd
 from daemon.core.limits import Trading
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
 
+FINEST = 10_000  # steps in a share for which accounts of a million USD are exact in float64
 _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
 
 
@@ -36,7 +38,9 @@ class ShareAccounts(Episodes):
         self._symbols, self._per_share = symbols, per_share
         self._usd = units_a_usd(per_share)
         self._a_tick = self._usd // (TICKS * per_share)
+        self._micro, self._slack = self._usd // COST_GRID, slack(per_share)
         self._capital = float(trading.paper.cash_usd * self._usd)
+        self._least_order = float(trading.basket.min_order_usd * TICKS * per_share)  # in steps at a tick
         self._set_costs(trading)
 
     def _set_costs(self, trading: Trading) -> None:
@@ -80,21 +84,20 @@ class ShareAccounts(Episodes):
         self._cash = self._cash + (ticks * self._a_tick - costs).sum(1)
         self._sales, self._costs_paid, self._traded = leaves, costs.sum(1), ticks.sum(1)
 
-    def _buy(self, wanted: Tensor, up: Tensor, paid: Tensor, limit: Tensor) -> None:
-        """Buy what is wanted at the ticks `paid` where the cash covers all limits, else one after the other.
+    def _worth_an_order(self, change: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+        """Steps to trade (n, symbols) for a goal, but for changes too small for an order at the closes known in USD.
 
-        Those with the largest `up`, within [0, 1] and exact in float32, come first, ties by place.
+        As `daemon.core.desks.shares.sizes.counted` leaves them out: a fraction worth less than `basket.min_order_usd`.
         """
-        reserve = limit * self._reserve_numerator
-        free = self._cash * self._reserve_denominator
-        short = (reserve * wanted).sum(1) > free
-        rows = short.nonzero().squeeze(1) if self._looks else self._everyone
-        bought = wanted
-        if rows.numel():
-            some = _in_order(
-                wanted.index_select(0, rows), up.index_select(0, rows), reserve.index_select(0, rows), free[rows]
-            )
-            bought = wanted.index_copy(0, rows, some)
+        if self._per_share == 1:
+            return change
+        worth = change * torch.where(known.isfinite(), (known * TICKS).round(), 0.0)
+        small = (worth < self._least_order) & (goal > 0.0) & (change % self._per_share > 0.0)
+        return change.masked_fill(small, 0.0)
+
+    def _buy(self, wanted: Tensor, paid: Tensor, limit: Tensor) -> None:
+        """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each."""
+        bought = self._paid_for(wanted, limit, self._cash)
         ticks = bought * paid
         costs = self._cost(ticks)
         self._held = self._held + bought
@@ -106,7 +109,21 @@ class ShareAccounts(Episodes):
     def _cost(self, ticks: Tensor) -> Tensor:
         """What trading this many ticks costs in units of money: whole micro-dollars, half to even."""
         micro = (ticks * self._cost_numerator / self._cost_denominator).round_()
-        return micro if self._usd == COST_GRID else micro * (self._usd // COST_GRID)
+        return micro if self._micro == 1 else micro * self._micro
+
+    def _paid_for(self, wanted: Tensor, ticks: Tensor, cash: Tensor) -> Tensor:
+        """Steps that the cash, in units of money (n,), pays for at these ticks, cost included: see `shared`."""
+        traded = wanted * ticks
+        costs = -(-(traded * self._cost_numerator) / self._cost_denominator).floor() * self._micro
+        short = (traded * self._a_tick + costs).sum(1) > cash  # what the orders hold back
+        rows = short.nonzero().squeeze(1) if self._looks else self._everyone
+        if not rows.numel():
+            return wanted
+        some, prices, free = wanted.index_select(0, rows), ticks.index_select(0, rows), cash.index_select(0, rows)
+        each = -(-(prices * self._reserve_numerator) / self._reserve_denominator).floor()
+        free = (free - self._slack * (some > 0.0).sum(1)).clamp(min=0.0)
+        found = shared_steps(some, each, free, self._per_share)
+        return torch.where(short.unsqueeze(1), wanted.index_copy(0, rows, found), wanted)
 
     def _steps(self, shares: Tensor) -> Tensor:
         """Shares cut to whole steps, as `strategies.kit.quantity.steps_of` cuts them; float64."""
@@ -148,6 +165,15 @@ class ShareAccounts(Episodes):
         return self._in_shares(self._sales), self._in_shares(self._bought)
 
     @property
+    def orders(self) -> Tensor:
+        """Orders filled in the last step, int64 (n,): what is sold beyond whole shares leaves by one of its own.
+
+        The opening auction takes whole shares alone.
+        """
+        rest = self._sales % self._per_share
+        return ((self._sales > rest).long() + (rest > 0.0) + (self._bought > 0.0)).sum(1)
+
+    @property
     def costs_usd(self) -> Tensor:
         """Costs of the last step in USD, float64 (n,)."""
         found: Tensor = self._costs_paid / self._usd
@@ -158,6 +184,24 @@ class ShareAccounts(Episodes):
         """Value bought and sold in the last step in USD, float64 (n,)."""
         found: Tensor = self._traded / (TICKS * self._per_share)
         return found
+
+
+def steps_a_share(table: DailyTable, first: int, trading: Trading, symbols: int | None = None) -> int:
+    """In how many steps accounts of `symbols` symbols (all of the table) trade a share, from session `first` on.
+
+    The desk's own rule, at the first decision. Raises ValueError where the steps are finer than accounts are exact for.
+    """
+    rules, n = trading.basket, len(table.symbols)
+    if rules.fractions == "auto":
+        closes = (table.close_ticks[first - 1] / TICKS).tolist()
+        fractions = fractions_fit(float(trading.paper.cash_usd) * n / (symbols or n), closes)
+    else:
+        fractions = rules.fractions == "on"
+    if fractions and rules.steps_a_share > FINEST:
+        raise ValueError(
+            f"basket.order_step is {rules.order_step}: training counts 1/{FINEST:,} of a share at the finest"
+        )
+    return rules.steps_a_share if fractions else 1
 
 
 def check_span(table: DailyTable, first: int, last: int) -> None:
@@ -197,34 +241,38 @@ def _times(ticks: np.ndarray[Any, Any], factor: Fraction) -> np.ndarray[Any, Any
     return -(-whole * factor.numerator // factor.denominator).astype(np.float64)
 
 
-def _in_order(wanted: Tensor, up: Tensor, reserve: Tensor, free: Tensor) -> Tensor:
-    """Shares bought, the largest action first (ties by place), each as many as what is left covers; float64 (k, n).
+def shared_steps(wanted: Tensor, each: Tensor, free: Tensor, per_share: int) -> Tensor:
+    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sharing.shared`.
 
-    A quotient of whole numbers below 2^53 is never rounded up to the next whole one, so what is left is never below 0.
+    All are whole numbers: steps wanted and units of money that one costs (k, n), units that are there (k,), 0 or more.
+    A quotient of whole numbers below 2^53 is never rounded to or over a whole one, so all is exact below 2^33 cents and
+    2^33 steps.
     """
-    order = _sorted(_keys(up))
-    goals = wanted.gather(1, order)
+    cent = units_a_usd(per_share) // CENTS
+    needed = (wanted * each).sum(1)
+    part = ((free / cent).floor() * (1 << BITS) / (needed / cent).ceil().clamp(min=1.0)).floor()
+    part = torch.where(needed > free, part, 1 << BITS)
+    product = wanted * part.unsqueeze(1)
+    kept = (product / (1 << BITS)).floor()
+    if per_share > 1:
+        return kept
+    remainder = torch.where(wanted > kept, product - kept * (1 << BITS), -1.0)
+    order = _by_size(remainder)
     if wanted.device.type == "cpu":  # stocks that no account buys come last; counting them is cheap on a CPU
-        used = int((goals > 0).any(0).nonzero().max()) + 1
-        order, goals = order[:, :used], goals[:, :used]
-    prices, goals = reserve.gather(1, order).T.contiguous(), goals.T.contiguous()
-    left = free.clone()
-    bought = torch.zeros_like(goals)
-    for price, goal, found in zip(prices.clamp(min=1.0).unbind(0), goals.unbind(0), bought.unbind(0), strict=True):
-        torch.div(left, price, out=found)
-        torch.minimum(found.floor_(), goal, out=found)
+        order = order[:, : int((wanted > kept).sum(1).max())]
+    left = free - (kept * each).sum(1)
+    prices, wants = each.gather(1, order).T.contiguous(), (wanted > kept).gather(1, order).T.contiguous()
+    more = torch.zeros_like(prices)
+    for price, want, found in zip(prices.unbind(0), wants.unbind(0), more.unbind(0), strict=True):
+        torch.mul(want, price <= left, out=found)
         left.addcmul_(found, price, value=-1)
-    return torch.zeros_like(wanted).scatter(1, order, bought.T)
+    return kept.scatter_add(1, order, more.T)
 
 
-def _keys(up: Tensor) -> Tensor:
-    """Whole numbers that ascend as actions within [0, 1] descend, and as places ascend where actions are equal.
-
-    Positive floats are ordered as their bits; a float64 of a float32 has 29 low bits of 0, whose room a place takes.
-    """
-    places = torch.arange(up.shape[1], device=up.device)
-    bits = up.to(torch.float32).view(torch.int32).to(torch.int64)
-    return (((1 << 31) - bits) << _INDEX_BITS) | places
+def _by_size(values: Tensor) -> Tensor:
+    """The places of whole numbers within [-1, 2^20], the largest first, ties by place; int64 (k, n)."""
+    places = torch.arange(values.shape[1], device=values.device)
+    return _sorted((((1 << BITS) - values).to(torch.int64) << _INDEX_BITS) | places)
 
 
 def _sorted(keys: Tensor) -> Tensor:

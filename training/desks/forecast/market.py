@@ -28,7 +28,7 @@ from strategies.kit.entry import BoolArray, Float64Array
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows
+from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows, steps_a_share
 from training.rl.draws import uniform
 from training.rl.protocols import Step
 
@@ -91,7 +91,6 @@ class ForecastMarket(ShareAccounts):
         fill: str = "next_open",
         episode: int | None = None,
         draws: bool = True,
-        per_share: int = 1,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
@@ -101,7 +100,6 @@ class ForecastMarket(ShareAccounts):
             most: that one symbol may weigh; None: what the trading rules say.
             trusting: leave out what sizing takes from an action, for a comparison.
             draws: False begins every episode at `first`.
-            per_share: steps of a share in which shares are traded.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a symbol that may be traded has
@@ -111,7 +109,8 @@ class ForecastMarket(ShareAccounts):
         _check_forecasts(table, outlook, first, last)
         n = len(table.symbols)
         course = Course(first, last, count, seed, device, episode, draws)
-        super().__init__(course, trading, n if portfolio is None or not draws else min(portfolio, n), per_share)
+        symbols = n if portfolio is None or not draws else min(portfolio, n)
+        super().__init__(course, trading, symbols, steps_a_share(table, first, trading, symbols))
         self._n, self._trusting = n, trusting
         self._band, self._weight_max = trading.basket.band, weight_max(trading) if most is None else most
         self._tables(table, outlook, trading, fill, alpha)
@@ -198,13 +197,15 @@ class ForecastMarket(ShareAccounts):
         opens, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
         held, before = self._held, self._value.unsqueeze(1)
         goal = self._goals(final, flags, known)
+        change = self._worth_an_order((goal - held).abs(), goal, known)
+        goal = torch.where(change > 0.0, goal, held)
         if self._overlay.on:
             prices = torch.where((known < inf) & (flags > 0.0), known, 0.0)  # one that is left alone is not known
             prices = prices / self._per_share  # USD a step
             goal = self._overlay(self._day, held, goal, prices, self.equity_usd, whole=True, places=self._places)
-        change = (goal - held) * opens
-        self._sell(-change.clamp(max=0.0), sold)
-        self._buy(change.clamp(min=0.0), final.clamp(0.0, 1.0), paid, limit)
+        leaves, wanted = (held - goal).clamp(min=0.0), (goal - held).clamp(min=0.0)
+        self._sell(leaves * opens, sold)
+        self._buy(wanted * opens, paid, limit)
         scale = 1.0 / (before * self._weight_max)
         known = torch.where(known < inf, known, 0.0)
         moved = self._held * closes - held * (known * TICKS) + (self._sales - self._bought) * sold

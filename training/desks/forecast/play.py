@@ -72,8 +72,7 @@ def play(
         before = float(market.equity_usd)
         actions = rule(market.observe()).unsqueeze(0)
         market.trade(market.final_of(actions) if sized else actions)
-        orders = sum(int((side > 0).sum()) for side in market.traded)
-        results.append(session_result(table.sessions[day].date, before, orders, market))
+        results.append(session_result(table.sessions[day].date, before, int(market.orders), market))
     return tuple(results)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -36,11 +36,21 @@ ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5
 
 
 @pytest.mark.parametrize(
-    ("variant", "cash", "band"), [("shares", 1_000_000, 0.0), ("notional", 60_000, 0.0), ("shares", 1_000_000, 0.001)]
+    ("variant", "cash", "band", "fractions"),
+    [
+        ("shares", 1_000_000, 0.0, "auto"),
+        ("notional", 60_000, 0.0, "off"),
+        ("notional", 60_000, 0.0, "auto"),  # fifty equal parts pay for fewer than four shares of some
+        ("shares", 1_000_000, 0.001, "auto"),
+        ("account", 5_000, 0.0, "auto"),
+        ("account", 1_000_000, 0.001, "on"),
+    ],
 )
-def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(variant: str, cash: int, band: float) -> None:
+def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(
+    variant: str, cash: int, band: float, fractions: Literal["auto", "on", "off"]
+) -> None:
     table, rules = made_up_stocks(), stocks_rules(variant, cash)
-    rules = replace(rules, basket=replace(rules.basket, band=band))
+    rules = replace(rules, basket=replace(rules.basket, band=band, fractions=fractions))
     dates = table.dates[402:]
     desk = desk_before(table, dates, DailyRebalancer(), rules)
     market = play_rebalancer(trend, table, dates, rules, variant=variant)
@@ -48,7 +58,8 @@ def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(variant: s
     assert sum(result.trades for result in market) > 300
     assert max(result.held_min for result in market) > 385  # the money runs out
     if band:
-        without = play_rebalancer(trend, table, dates, stocks_rules(variant, cash), variant=variant)
+        always = replace(rules, basket=replace(rules.basket, band=0.0))
+        without = play_rebalancer(trend, table, dates, always, variant=variant)
         assert sum(result.trades for result in market) < 0.95 * sum(result.trades for result in without)
 
 

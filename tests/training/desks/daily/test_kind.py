@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: PpoData, funds: 
 
 def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: PpoData) -> None:
     dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
+    rules = replace(rules, paper=replace(rules.paper, cash_usd=Decimal(100_000_000)))  # short cash is shared by all
     environments = {
         variant: stocks.environment(Span(dates, variant, rules), EnvSettings(5, 7, 0.99, "cpu"))
         for variant in ("shares", "notional")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SYMBOLS, WEEKDAY, basket_of, vector
 from strategies.kit.contract import Portfolio
+from strategies.kit.quantity import steps_of
 from tests.support.examples import examples
+from tests.support.training.ledger import Ledger
 from tests.support.training.made_up_days import trading, walk, written
 from training.data.daily_table import DailyTable
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 
-GRID = Decimal("0.0001")
-MICRO = Decimal("0.000001")
 HAND = {
     "AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0), (103.0, 99.0)],
     "ADBE": [(50.0, 50.0), (50.0, 50.0), (49.0, 48.0), (47.5, 49.5)],
@@ -58,21 +57,36 @@ def test_two_stocks_over_two_sessions_come_out_as_calculated_by_hand() -> None:
     assert step.terminals.tolist() == [False]
 
 
-def test_who_goes_short_of_cash_buys_whole_shares_with_the_largest_action_first() -> None:
+def test_who_goes_short_of_cash_buys_the_same_part_of_all() -> None:
     desk = market(written(HAND), 2, trading("10000"))
     desk.step(acting(AAPL=1.0, ADBE=0.5))
-    # a share of AAPL holds back 101.2223 x 1.001 = 101.3235223: 98 of them, 70.29 are left; ADBE 49.1079 x 1.001: 1
-    assert desk.shares[0, :2].tolist() == [98.0, 1.0]
-
-
-def test_equal_actions_buy_in_the_order_of_the_symbols() -> None:
+    # a share holds back 101.323523 and 49.157008: 12,590.20 for 100 and 50, so 79.43 and 39.71 are paid for; 79 and 39
+    # leave 78.32, of which ADBE's larger remainder takes a share
+    assert desk.shares[0, :2].tolist() == [79.0, 40.0]
     desk = market(written(HAND), 2, trading("10000"))
     desk.step(acting(AAPL=1.0, ADBE=1.0))
-    assert desk.shares[0, :2].tolist() == [98.0, 1.0]
-    desk = market(written(HAND), 2, trading("10000"))
-    desk.step(acting(AAPL=0.99, ADBE=1.0))
-    # ADBE: 100 x 49.1570079 = 4,915.70; 5,084.299 / 101.3235 = 50
-    assert desk.shares[0, :2].tolist() == [50.0, 100.0]
+    # 66.45 of each; 66 and 66 leave 68.28, which pays for ADBE alone
+    assert desk.shares[0, :2].tolist() == [66.0, 67.0]
+
+
+def test_what_opens_too_dear_for_the_cash_is_cut() -> None:
+    table = written({"AAPL": [(100.0, 100.0)] * 2 + [(120.0, 120.0)] * 2, "ADBE": [(50.0, 50.0)] * 4})
+    desk = market(table, 2, trading("10000"))
+    desk.step(acting(AAPL=0.5, ADBE=1.0))
+    # 50 and 100 were worth 10,000 at the closes; a share then costs 120.384365 and 50.160211 at most, together
+    # 11,035.24: 45.31 and 90.62 are paid for; 45 and 90 leave 68.28, which ADBE's larger remainder takes
+    assert desk.shares[0, :2].tolist() == [45.0, 91.0]
+
+
+def test_with_fractions_the_crumbs_stay_cash() -> None:
+    desk = market(written(HAND), 2, trading("10", fractions=True), variant="notional")
+    desk.step(acting(AAPL=0.001, ADBE=0.0005))
+    # 10 and 5 USD are wanted: 0.1 shares each, which hold back 15.05. Of the 10 USD 2e-6 are kept for the rounding of
+    # the costs, so 999 of 1,505 whole cents are paid for: 0.0663 of a share each
+    assert desk.shares[0, :2].tolist() == [0.0663, 0.0663]
+    spent = 0.0663 * 101.0202 + 0.0663 * 49.0098
+    assert float(desk.closing_usd[1]) == pytest.approx(10.0 - spent - float(desk.costs_usd), abs=1e-9)
+    assert float(desk.costs_usd) == pytest.approx(0.006698 + 0.003249, abs=1e-9)  # each rounded to a micro-dollar
 
 
 def test_zero_actions_trade_nothing_and_the_value_stays() -> None:
@@ -111,69 +125,44 @@ def test_the_observation_is_the_one_that_the_live_strategy_assembles() -> None:
     assert seen[WEEKDAY] == 1  # the seventh session after a Monday is a Tuesday
 
 
-class Ledger:
-    """One account by the live rule (`basket_of`) with sells, then buys one after the other, in Decimal."""
-
-    def __init__(self, table: DailyTable, rules: Trading, variant: str) -> None:
-        self.table, self.rules, self.variant = table, rules, variant
-        self.cash = rules.paper.cash_usd
-        self.shares = dict.fromkeys(SYMBOLS, 0)
-
-    def equity(self, day: int) -> Decimal:
-        closes = (Decimal(int(price)) * GRID for price in self.table.close_ticks[day])
-        return self.cash + sum((self.shares[s] * c for s, c in zip(SYMBOLS, closes, strict=True)), Decimal(0))
-
-    def trade(self, day: int, actions: list[float]) -> None:
-        paper, table = self.rules.paper, self.table
-        prices = tuple(float(tick) / 10_000 for tick in table.close_ticks[day - 1])
-        held = tuple(self.shares.values())
-        unit = 10_000.0 if self.variant == "notional" else 0.0
-        part = 0.01 if self.variant == "account" else 0.0
-        equity = float(self.equity(day - 1))
-        portfolio = Portfolio(float(self.cash), equity, held, prices, 100, unit, equity_per_unit=part)
-        basket = basket_of(actions, table.tradable[day - 1].tolist(), portfolio)
-        for leg in basket.legs:
-            change, price = leg.goal - self.shares[leg.symbol], self.opened(day, leg.symbol)
-            if not price:
-                continue
-            if change > 0:
-                ask = (price * (1 + paper.share_wait_rate)).quantize(GRID, ROUND_CEILING)
-                slack = 1 + Decimal(repr(self.rules.basket.price_slack))
-                limit = (ask * slack).quantize(GRID, ROUND_CEILING)
-                change = min(change, int(self.free / (limit * (1 + paper.share_cost_rate))))
-                self.free -= change * limit * (1 + paper.share_cost_rate)
-                price = ask
-            value = price * change
-            self.cash -= value + (abs(value) * paper.share_cost_rate).quantize(MICRO, ROUND_HALF_EVEN)
-            self.shares[leg.symbol] += change
-            if change < 0:
-                self.free = self.cash
-
-    def opened(self, day: int, symbol: str) -> Decimal:
-        return Decimal(int(self.table.open_ticks[day, SYMBOLS.index(symbol)])) * GRID
-
-    free = Decimal(0)
+def goals_of(ledger: Ledger, day: int, actions: list[float], variant: str) -> dict[int, int]:
+    """What the live rule (`basket_of`) wants to hold before session `day`, in steps by place."""
+    prices = tuple(float(tick) / 10_000 for tick in ledger.table.close_ticks[day - 1])
+    portfolio = Portfolio(
+        float(ledger.cash),
+        float(ledger.equity(day - 1)),
+        ledger.held,
+        prices,
+        notional_per_unit=10_000.0 if variant == "notional" else 0.0,
+        equity_per_unit=0.01 if variant == "account" else 0.0,
+        band=ledger.rules.basket.band,
+        per_share=ledger.per_share,
+    )
+    basket = basket_of(actions, ledger.table.tradable[day - 1].tolist(), portfolio)
+    return {SYMBOLS.index(leg.symbol): steps_of(leg.goal, ledger.per_share) for leg in basket.legs}
 
 
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(40))
 @given(
     seed=st.integers(0, 2**31),
     cash=st.sampled_from(["900", "25000", "1000000"]),
     variant=st.sampled_from(["shares", "notional", "account"]),
     missing=st.sampled_from([0.0, 0.2]),
     bias=st.sampled_from([0.0, 0.5]),
+    band=st.sampled_from([0.0, 0.002]),
+    per_share=st.sampled_from([1, 10_000]),
 )
-def test_the_tensor_rule_is_the_live_rule_with_purchases_one_after_the_other(
-    seed: int, cash: str, variant: str, missing: float, bias: float
+def test_the_tensor_rule_is_the_live_rule_with_purchases_in_proportion(
+    seed: int, cash: str, variant: str, missing: float, bias: float, band: float, per_share: int
 ) -> None:
-    table, rules = walk(8, seed, missing=missing), trading(cash)
-    desk, ledger = market(table, 3, rules, variant=variant), Ledger(table, rules, variant)
+    table, rules = walk(8, seed, missing=missing), trading(cash, band=band, fractions=per_share > 1)
+    desk = market(table, 3, rules, variant=variant)
+    ledger = Ledger(table, rules, per_share)
     random = np.random.default_rng(seed)
     for day in range(3, 8):
         actions = np.clip(random.uniform(-1, 1, 50) + bias, -1, 1).round(1 if seed % 2 else 7).astype(np.float32)
-        ledger.free = ledger.cash
         desk.step(torch.from_numpy(actions).unsqueeze(0))
-        ledger.trade(day, actions.tolist())
+        ledger.trade(day, goals_of(ledger, day, actions.tolist(), variant))
         equity, left = desk.closing_usd
         assert float(left) == float(ledger.cash) >= 0.0
         assert float(equity) == float(ledger.equity(day))

@@ -103,7 +103,9 @@ def made_up(missing: float) -> DailyTable:
     return walk(480, seed=5, spec=ForecastEnsemble(("AAA", "BBB", "CCC")).spec, missing=missing)
 
 
-@pytest.mark.parametrize(("cash", "band", "missing"), [(100_000, 0.0, 0.0), (100_000, 0.05, 0.0), (3_000, 0.02, 0.002)])
+@pytest.mark.parametrize(
+    ("cash", "band", "missing"), [(100_000, 0.0, 0.0), (100_000, 0.05, 0.0), (3_000, 0.02, 0.002), (500, 0.0, 0.002)]
+)
 def test_the_desk_and_the_market_earn_the_same_on_made_up_days(cash: int, band: float, missing: float) -> None:
     table, trading = made_up(missing), rules(cash, band)
     dates = table.dates[400:]

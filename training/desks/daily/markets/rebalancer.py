@@ -1,6 +1,6 @@
 """Many accounts of shares on one daily history, stepped together as tensors: one step is one session.
 
-Sells fill at the open, then buys, the largest action first, as far as the cash goes; the day ends at its close. Neither
+Sells fill at the open, then buys, all in proportion where the cash is short; the day ends at its close. Neither
 `observe` nor `step` waits for a device.
 """
 
@@ -21,7 +21,7 @@ from strategies.kit.contract import DailySpec
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows
+from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows, steps_a_share
 from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
@@ -101,13 +101,12 @@ class RebalancerMarket(ShareAccounts):
         draws: bool = True,
         practice: Practice = AS_THE_DESK,
         each: bool = False,
-        per_share: int = 1,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
         Without `draws` every episode begins at `first`. `practice` is for training alone. With `each` a step has a
-        reward of each stock, `_of_each`. Shares are traded in steps of 1 / `per_share`.
+        reward of each stock, `_of_each`.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a name is unknown.
@@ -119,7 +118,7 @@ class RebalancerMarket(ShareAccounts):
                 f"{', '.join(FILLS)}: correct the name"
             )
         course = Course(first, last, count, seed, device, episode, draws)
-        super().__init__(course, trading, len(table.symbols), per_share)
+        super().__init__(course, trading, len(table.symbols), steps_a_share(table, first, trading))
         self._band, self._each = trading.basket.band, each
         unit = unit_rules(trading.basket, variant)
         self._unit_shares, self._unit_usd = float(unit.shares_per_unit), float(unit.notional_per_unit_usd)
@@ -174,10 +173,12 @@ class RebalancerMarket(ShareAccounts):
             least = (self._band * self.equity_usd).unsqueeze(1)
             leaves = leaves.masked_fill((self._in_shares(leaves) * known < least) & (leaves < self._held), 0.0)
             wanted = wanted.masked_fill(self._in_shares(wanted) * known < least, 0.0)
+        leaves = self._worth_an_order(leaves, self._held - leaves, known)
+        wanted = self._worth_an_order(wanted, self._held + wanted, known)
         if self._overlay.on:
             leaves, wanted = self._under_the_cap(leaves, wanted, known)
         self._sell(leaves * opens, sold)
-        self._buy(wanted * opens, up, paid, limit)
+        self._buy(wanted * opens, paid, limit)
         self._mark(closes)
         self._next_day()
         if self._each:

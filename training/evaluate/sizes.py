@@ -1,0 +1,126 @@
+"""The same policy on accounts of several sizes, through the dry run: how far what is held is from what is wanted.
+
+What a decision wants is asked of the strategy once more, with shares cut so fine that nothing is lost. What is left of
+the difference after the session's fills comes from whole shares (or steps), short cash, limits and missing prices;
+under a risk overlay also from what that took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from math import prod
+from typing import Any
+
+import msgspec
+
+from strategies.kit.contract import Answer, Bar, DailySpec, DailyStrategy, Observation, Portfolio, Rebalance, View
+from training.evaluate.days import Desk, desk_before, played
+from training.evaluate.machine import Player
+from training.study.progress import counted
+from training.study.study import SessionResult
+
+SIZES_USD = (5_000, 25_000, 100_000, 1_000_000)
+FINE = 10**9  # steps in a share at which nothing is lost
+KEY = "sizes"  # of a study's `extra`
+
+
+class SizeFigures(msgspec.Struct, frozen=True):
+    """What one size came to; means over the sessions with a decision."""
+
+    capital_usd: float
+    sessions: int
+    fractions: bool  # whether shares were traded in parts at the last decision
+    net_return: float
+    off: float  # sum over symbols of |weight held - weight wanted|, at the decision's prices and equity
+    off_most: float  # the largest of these
+    orders: float  # filled, a session
+    costs: float  # of all sessions, parts of the capital
+    denials: int  # by gates
+
+
+class _Noting:
+    """A strategy that notes, at each decision, the portfolio that it saw and the shares that it would hold."""
+
+    def __init__(self, strategy: DailyStrategy) -> None:
+        self._strategy = strategy
+        self.portfolio: Portfolio | None = None  # at the session's decision
+        self.wanted: dict[str, float] = {}  # shares then, of what shall change
+
+    def forget(self) -> None:
+        """A session begins."""
+        self.portfolio, self.wanted = None, {}
+
+    @property
+    def spec(self) -> DailySpec:
+        return self._strategy.spec
+
+    @property
+    def state_type(self) -> type[Any]:
+        return self._strategy.state_type
+
+    def start(self) -> Any:
+        return self._strategy.start()
+
+    def remember(self, state: Any, bars: tuple[Bar, ...]) -> Any:
+        return self._strategy.remember(state, bars)
+
+    def readjust(self, state: Any, symbol: str, bars: tuple[Bar, ...]) -> Any:
+        return self._strategy.readjust(state, symbol, bars)
+
+    def known(self, state: Any) -> Mapping[str, tuple[Bar, ...]]:
+        return self._strategy.known(state)
+
+    def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
+        return self._strategy.observe(state, bars, view)
+
+    def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
+        assert view.portfolio is not None, "a desk of shares shows its portfolio"
+        fine = msgspec.structs.replace(view.portfolio, per_share=FINE)
+        ideal = self._strategy.decide(state, answer, msgspec.structs.replace(view, portfolio=fine))[1]
+        self.portfolio, self.wanted = view.portfolio, {leg.symbol: float(leg.goal) for leg in ideal.basket.legs}
+        return self._strategy.decide(state, answer, view)
+
+
+def at_sizes(policy: Player, desk: Desk, sizes_usd: Sequence[float] = SIZES_USD) -> tuple[SizeFigures, ...]:
+    """What the policy comes to in the desk's sessions with so much paper cash each, all else as the desk has it."""
+    return tuple([at_size(policy, desk, usd) for usd in counted(sizes_usd, "sizes")])
+
+
+def at_size(policy: Player, desk: Desk, capital_usd: float) -> SizeFigures:
+    """What it comes to with this much cash. Raises as `training.evaluate.days.desk_before`."""
+    paper = replace(desk.trading.paper, cash_usd=Decimal(str(capital_usd)))
+    noting = _Noting(desk.strategy)
+    one = desk_before(desk.table, desk.dates, noting, replace(desk.trading, paper=paper))
+    last, sessions, offs, denials, fractions = one.last, list[SessionResult](), list[list[float]](), 0, False
+    for day in range(one.first, last + 1):
+        noting.forget()
+        result, one = played(policy, replace(one, first=day, last=day))
+        sessions += result.sessions
+        denials += sum(result.denials.values())
+        if (portfolio := noting.portfolio) is not None:
+            offs.append(_off(noting.wanted, portfolio, one))
+            fractions = portfolio.per_share > 1
+    decisions = max(len(offs), 1)
+    return SizeFigures(
+        capital_usd=capital_usd,
+        sessions=len(sessions),
+        fractions=fractions,
+        net_return=prod(1.0 + one.pnl_usd / one.capital_usd for one in sessions) - 1.0,
+        off=sum(map(sum, offs)) / decisions,
+        off_most=sum(max(each, default=0.0) for each in offs) / decisions,
+        orders=sum(one.trades for one in sessions) / len(sessions),
+        costs=sum(one.fees_usd for one in sessions) / capital_usd,
+        denials=denials,
+    )
+
+
+def _off(wanted: Mapping[str, float], portfolio: Portfolio, after: Desk) -> list[float]:
+    """How far each symbol's weight after the session is from the one that was wanted, at the decision's prices."""
+    held = {symbol: float(position.quantity) for symbol, position in after.state.book.positions.items()}
+    rows = zip(after.strategy.spec.symbols, portfolio.shares, portfolio.prices, strict=True)
+    return [
+        abs(held.get(symbol, 0.0) - wanted.get(symbol, before)) * price / portfolio.equity
+        for symbol, before, price in rows
+    ]
