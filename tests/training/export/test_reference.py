@@ -16,6 +16,7 @@ from daemon.core.strategy_rules import trading_for
 from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode, encode
 from strategies.registry import STRATEGIES, strategy
+from tests.support.models.tested_desk import desk_config_of
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up import random_walk, write_csv
 from training.cli.main import main
@@ -146,8 +147,9 @@ def without(name: str, store: Path) -> Path:
 
 
 def add(name: str, folder: Path, bars: Path) -> int:
+    config = desk_config_of(decode((folder / MANIFEST_FILE).read_bytes()), folder.parent)
     given = ("--strategy", name, "--bars", bars, "--version", folder.name, "--out", folder.parent.parent)
-    return main(["reference", *map(str, given)])
+    return main(["reference", *map(str, (*given, "--config", config))])
 
 
 def test_the_command_makes_the_shipped_reference_again_and_changes_nothing_else(tmp_path: Path, data_dir: Path) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 import training
 from strategies.registry import STRATEGIES
+from tests.support.models.tested_desk import desk_config_of
 from tests.support.paths import REPOSITORY
 from training.gym import OptionScalperEnv
 from training.study.study import as_metrics
@@ -118,18 +119,21 @@ def test_a_stored_policy_takes_one_observation_or_several_and_its_memory_back() 
         policy.predict(seen, deterministic=False)
 
 
-def test_a_version_earns_on_its_test_sessions_what_its_manifest_states(data_dir: Path) -> None:
+def test_a_version_earns_on_its_test_sessions_what_its_manifest_states(data_dir: Path, tmp_path: Path) -> None:
+    bars = data_dir / "etf_daily_2010_2022.parquet"
     for version in sorted(path.name for path in (STORE / "regime_switcher").glob("2022-*")):
-        done = training.evaluate_version(STORE, "regime_switcher", data_dir / "etf_daily_2010_2022.parquet", version)
-        stated = training.load_version(STORE, "regime_switcher", version).manifest.metrics["test"]
+        manifest = training.load_version(STORE, "regime_switcher", version).manifest
+        config, stated = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
+        done = training.evaluate_version(STORE, "regime_switcher", bars, version, config=config)
         assert {name: as_metrics(done.figures)[name] for name in stated} == stated
 
 
-def test_the_passive_version_plays_by_its_own_size_of_an_action(data_dir: Path) -> None:
+def test_the_passive_version_plays_by_its_own_size_of_an_action(data_dir: Path, tmp_path: Path) -> None:
     (version,) = (path.name for path in (STORE / "daily_rebalancer").glob("*passive*"))
     bars = data_dir / "stocks_daily_2010_2022.parquet"
-    done = training.evaluate_version(STORE, "daily_rebalancer", bars, version)
-    stated = training.load_version(STORE, "daily_rebalancer", version).manifest.metrics["test"]
+    manifest = training.load_version(STORE, "daily_rebalancer", version).manifest
+    config, stated = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
+    done = training.evaluate_version(STORE, "daily_rebalancer", bars, version, config=config)
     assert as_metrics(done.figures)["net_return"] == stated["net_return"]
 
 
