@@ -13,6 +13,7 @@ from daemon.app.desk import CheckedDesk
 from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
+from daemon.core.desks.shares.sizes import fractions_fit
 from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
 from daemon.core.strategy_rules import changes_nothing
@@ -84,7 +85,10 @@ class TapeReplay(CheckedDesk):
 
 
 def _of_days(replay: TapeReplay, skip: int, _: Machine | None) -> DailyTapeSource:
-    return DailyTapeSource(replay.tape, replay.info, replay.calendar, replay.settings.trading().basket, skip)
+    trading, info = replay.settings.trading(), replay.info
+    small = fractions_fit(float(trading.paper.cash_usd), [info.dearest] * len(info.symbols))  # at its worst day
+    parts = trading.basket.fractions == "on" or (trading.basket.fractions == "auto" and small)
+    return DailyTapeSource(replay.tape, info, replay.calendar, trading.basket, skip, parts=parts)
 
 
 def _of_bars(replay: TapeReplay, skip: int, machine: Machine | None) -> TapeSource | QuotedTape:

@@ -378,22 +378,18 @@ def stale_quote(view: RiskView, intent: Intent) -> str | None:
 
 
 def owner_unknown(view: RiskView, intent: Intent) -> str | None:
-    symbol = _root(intent.symbol)
+    contract = parse_occ(intent.symbol)
+    symbol = intent.symbol if contract is None else contract.root
     return f"a line of the ledger about {symbol} has no known owner" if symbol in view.disputed else None
 
 
 def closed_by_hand(view: RiskView, intent: Intent) -> str | None:
     """Deny a purchase of what a person closed in this session; of contracts, any of the same underlying."""
-    closed = view.risk.by_hand
-    if isinstance(closed, UnsetType) or _root(intent.symbol) not in map(_root, closed):
+    if isinstance(view.risk.by_hand, UnsetType):
         return None
-    return f"{_root(intent.symbol)} was closed by hand in this session"
-
-
-def _root(symbol: str) -> str:
-    """Return the share that an order is about: the underlying of a contract."""
-    contract = parse_occ(symbol)
-    return symbol if contract is None else contract.root
+    contract = parse_occ(intent.symbol)
+    symbol = intent.symbol if contract is None else contract.root
+    return f"{symbol} was closed by hand in this session" if symbol in view.risk.by_hand else None
 
 
 def opposite_order(view: RiskView, intent: Intent) -> str | None:

@@ -17,6 +17,7 @@ from daemon.core.broker.protection import is_guarded
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
@@ -125,9 +126,8 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    by_hand = () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
-    if symbol not in by_hand:
-        draft.risk = replace(draft.risk, by_hand=(*by_hand, symbol))
+    contract, by_hand = parse_occ(symbol), () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    draft.risk = replace(draft.risk, by_hand=(*by_hand, symbol if contract is None else contract.root))
     exit_by_rule(draft, symbol, "closed_by_hand", left)
 
 

@@ -43,7 +43,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 MINUTE_S = 60
 SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is announced
-_SECOND_PRINT_NS = MINUTE_NS  # after the open, on a daily tape: where the buys that waited trade
+_NEXT_PRINT_NS = MINUTE_NS  # after the one before, on a daily tape: where the buys that waited trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,15 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
         interval_s=interval_s,
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
+        dearest=_dearest(columns.prices),
         adjusted=file.adjusts and interval_s == DAY_S,
     )
+
+
+def _dearest(prices: npt.NDArray[np.float64]) -> float:
+    """Return the highest close that is a number, of prices (5, n); 0.0 without any."""
+    closes = prices[3]
+    return float(closes[np.isfinite(closes)].max(initial=0.0))
 
 
 def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
@@ -132,13 +139,24 @@ class DailyTapeSource:
     For each session with a row: `SessionScheduled`; `RebalanceDue` before the open or, on minutes, before the close;
     `PricesPrinted` at the open and later; `BarRejected` for bad rows; at the close `BarClosed` for each symbol with a
     bar, in the strategy's order, and `SessionEnded`. A day of minutes is first open, highest high, lowest low, last
-    close and summed volume of its good minutes.
+    close and summed volume of its good minutes. With `parts` a daily tape prints the open a third time: the auction
+    takes no fraction, what it leaves of a sale trades at the second print, and buys for that cash at the third.
 
     `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer, the
     calendar does not span it or it cannot support `basket.decide`.
     """
 
-    def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, basket: Basket, skip: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: TapeInfo,
+        calendar: SessionCalendar,
+        basket: Basket,
+        skip: int = 0,
+        *,
+        parts: bool = False,
+    ) -> None:
+        self._prints = 3 if parts else 2
         self.counts = TapeCounts()
         self._path = path
         self._info = info
@@ -207,8 +225,9 @@ class DailyTapeSource:
                 good.setdefault(start, []).append(Bar(symbol, start, *row))
         if self._daily:
             bars = tuple(bar for minute in good.values() for bar in minute)
-            yield PricesPrinted(session.open_ns, session.date, opening=True, prices=_opens(bars))
-            yield PricesPrinted(session.open_ns + _SECOND_PRINT_NS, session.date, opening=False, prices=_opens(bars))
+            for number in range(self._prints):
+                at_ns = session.open_ns + number * _NEXT_PRINT_NS
+                yield PricesPrinted(at_ns, session.date, opening=not number, prices=_opens(bars))
             yield from refused
         else:
             day = _Day(session.date, self._info.symbols)

@@ -48,6 +48,7 @@ class TapeInfo(msgspec.Struct, frozen=True):
     interval_s: int  # the strategy's
     symbol_assumed: bool  # the file has no symbol column
     synthetic: str  # the label of a synthetic tape, empty for recorded data
+    dearest: float = 0.0  # USD, of days: the highest good price of the strategy's symbols
     adjusted: bool = False  # prices are multiplied by adj_close / close
     resorted: bool = False  # the file is not in order of time: its rows are sorted
 

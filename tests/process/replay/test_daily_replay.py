@@ -260,6 +260,7 @@ def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_d
     why = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
     state_dir = tmp_path / "state"
     env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4", "RLTRADER_BASKET__NOTIONAL_PER_UNIT_USD": "10000"}
+    env |= {"RLTRADER_BASKET__FRACTIONS": "off"}
     arguments = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
     summary = summary_of(rltraderd(*arguments, cwd=tmp_path, env=env))
     assert (summary["decisions"], summary["orders"], summary["denials"]) == (6, 0, {})

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.desks.shares.fractions import fractions_fit
-from daemon.core.desks.shares.sharing import BITS, CENTS, COST_GRID, slack, units_a_usd
+from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, fractions_fit, slack, units_a_usd
 from daemon.core.limits import Trading
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
@@ -123,6 +122,9 @@ class ShareAccounts(Episodes):
         each = -(-(prices * self._reserve_numerator) / self._reserve_denominator).floor()
         free = (free - self._slack * (some > 0.0).sum(1)).clamp(min=0.0)
         found = shared_steps(some, each, free, self._per_share)
+        if self._per_share > 1:  # a part of one may be too small for an order
+            small = (found < some) & (found * prices < self._least_order) & (found % self._per_share > 0.0)
+            found = found.masked_fill(small, 0.0)
         return torch.where(short.unsqueeze(1), wanted.index_copy(0, rows, found), wanted)
 
     def _steps(self, shares: Tensor) -> Tensor:
@@ -242,7 +244,7 @@ def _times(ticks: np.ndarray[Any, Any], factor: Fraction) -> np.ndarray[Any, Any
 
 
 def shared_steps(wanted: Tensor, each: Tensor, free: Tensor, per_share: int) -> Tensor:
-    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sharing.shared`.
+    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sizes.shared`.
 
     All are whole numbers: steps wanted and units of money that one costs (k, n), units that are there (k,), 0 or more.
     A quotient of whole numbers below 2^53 is never rounded to or over a whole one, so all is exact below 2^33 cents and

@@ -32,8 +32,7 @@ from daemon.core.broker.sending import (
     worked_ns,
 )
 from daemon.core.desks.guarded import head_rows
-from daemon.core.desks.shares.sharing import shared, slack, step_cost, whole_units
-from daemon.core.desks.shares.sizes import is_indivisible, of_steps, step_of
+from daemon.core.desks.shares.sizes import is_indivisible, of_steps, shared, slack, step_cost, step_of, whole_units
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
@@ -412,6 +411,8 @@ def _shared(
             left[work.key] = work
             continue
         bought = floor_to(of_steps(count, steps), step_of(draft, work.symbol))
+        if type(bought) is Part and bought * prices[work.key] < draft.trading.basket.min_order_usd:
+            bought = 0
         if short:
             note_given_up(draft, [replace(work, goal=work.goal - bought)])
         if not bought:

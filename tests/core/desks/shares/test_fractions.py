@@ -127,6 +127,12 @@ def test_short_cash_is_shared_in_fractions_in_proportion() -> None:
     assert Decimal("999.9") < cost <= 1000
 
 
+def test_a_part_of_the_cash_that_is_too_small_for_an_order_is_left_out() -> None:
+    d = daily_desk(ON, cash="2.5")
+    decided(d, 1, 1, 0.1)  # 210 USD are wanted, 1.2 % are paid for: 1.19, 1.19 and 0.12 USD
+    assert [symbol for symbol, _, _ in orders(d.quotes(0, **AT_100))] == ["AAA", "BBB"]
+
+
 def test_a_basket_says_how_far_it_came() -> None:
     d = daily_desk(OFF, cash="1000")
     decided(d, 6, 6, KEEP)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.desks.shares.fractions import fractions_fit
-from daemon.core.desks.shares.sharing import shared, slack, step_cost, units_a_usd, whole_units
+from daemon.core.desks.shares.sizes import fractions_fit, shared, slack, step_cost, units_a_usd, whole_units
 
 BUYS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**10)), min_size=1, max_size=12)
 

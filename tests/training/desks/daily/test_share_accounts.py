@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.desks.shares.sharing import shared, units_a_usd
+from daemon.core.desks.shares.sizes import shared, units_a_usd
 from strategies.kit.quantity import steps_of
 from tests.support.examples import examples
 from training.desks.daily.share_accounts import shared_steps
