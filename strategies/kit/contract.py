@@ -297,7 +297,7 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 class Basket(msgspec.Struct, frozen=True, gc=False):
     """A daily strategy's goals: one leg for each symbol to change, none when all stays.
 
-    Sells come before buys. Buys come in the order of the legs while the cash lasts: the last one runs short.
+    Sells come before buys. Where the cash does not pay for all buys, each gets the same part of what it wants.
     """
 
     legs: tuple[Leg, ...] = ()
