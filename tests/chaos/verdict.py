@@ -10,6 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+
+from msgspec import UnsetType
 
 from simulator.prices.market import Market
 from simulator.server import LoggedRequest
@@ -37,15 +40,22 @@ def disagreements(books: Books, account: Account) -> list[str]:
     state = books.state
     if Decimal(account.cash) != state.book.cash:
         differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
-    whole = {symbol: Decimal(int(position.qty)) for symbol, position in account.positions.items()}
-    theirs = {symbol: quantity for symbol, quantity in whole.items() if quantity}  # a fraction lies beside
-    held: Counter[str] = Counter(dict(state.broker.foreign_held))
-    for symbol, position in state.book.positions.items():
-        held[symbol] += position.quantity
-    mine = {symbol: Decimal(quantity) for symbol, quantity in held.items() if quantity}
+    theirs = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
+    mine = known(state)
     if theirs != mine:
         differences.append(f"positions: server {theirs}, daemon {mine}")
     return differences + fills_apart(books, account, whole=True)
+
+
+def known(state: Any) -> dict[str, Decimal]:
+    """What the account holds by all that the desk's state knows: its own, others', and fractions that lie beside."""
+    beside = state.broker.beside
+    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    own = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+    for holdings in (own, state.broker.foreign_held, {} if isinstance(beside, UnsetType) else beside):
+        for symbol, quantity in holdings.items():
+            held[symbol] += quantity
+    return {symbol: Decimal(quantity) for symbol, quantity in held.items() if quantity}
 
 
 def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
@@ -54,16 +64,16 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
     amending = {"canceled", "correct"}
     rows = [row.fields for row in account.activities if row.fields.get("status") in amending]
     corrected = {names[row["order_id"]] for row in rows if row.get("order_id") in names}
-    executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
+    executed: dict[tuple[str, Decimal], tuple[Decimal, Decimal]] = {}
     total: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for trade in account.trades:
         if trade.order_id in names:
             total[trade.order_id] += abs(trade.quantity)
-            executed[names[trade.order_id], int(total[trade.order_id])] = (abs(trade.quantity), trade.price)
-    journaled: dict[tuple[str, int], list[tuple[Decimal, Decimal]]] = defaultdict(list)
+            executed[names[trade.order_id], total[trade.order_id]] = (abs(trade.quantity), trade.price)
+    journaled: dict[tuple[str, Decimal], list[tuple[Decimal, Decimal]]] = defaultdict(list)
     for row in books.fills:
         if row["client_order_id"] in names.values():
-            key = (row["client_order_id"], row["cumulative"])
+            key = (row["client_order_id"], Decimal(row["cumulative"]))
             journaled[key].append((Decimal(row["quantity"]), Decimal(row["price"])))
     problems = _totals_apart(books, account, corrected) if whole else []
     for key in sorted(executed.keys() | journaled.keys()):
@@ -86,7 +96,7 @@ def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[
         stand = [trade for trade in account.trades if trade.order_id == order.id]
         filled = sum((abs(trade.quantity) for trade in stand), ZERO)
         cost = sum((abs(trade.quantity) * trade.price for trade in stand), ZERO)
-        if filled != row["filled"] or abs(cost - Decimal(row["cost"])) > filled * AVERAGE_OFF + COST_OFF:
+        if filled != Decimal(row["filled"]) or abs(cost - Decimal(row["cost"])) > filled * AVERAGE_OFF + COST_OFF:
             problems.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
     return problems
 
@@ -128,12 +138,13 @@ def intents_exceeded(books: Books, account: Account) -> list[str]:
             works[row["work"]].append(order)
     for work, orders in works.items():
         first = min((row for row in books.orders.values() if row["work"] == work), key=lambda row: row["submitted_ns"])
+        intent = Decimal(first["quantity"])
         for newest in orders:
             sums = [_at(order, newest.created_ns) for order in orders]
-            if sum((sum(pair, ZERO) for pair in sums), ZERO) > first["quantity"]:
-                problems.append(f"decision {work}: live and filled {sums}, intent {first['quantity']}")
-        if sum((order.filled_qty for order in orders), ZERO) > first["quantity"]:
-            problems.append(f"decision {work}: filled above its intent {first['quantity']}")
+            if sum((sum(pair, ZERO) for pair in sums), ZERO) > intent:
+                problems.append(f"decision {work}: live and filled {sums}, intent {intent}")
+        if sum((order.filled_qty for order in orders), ZERO) > intent:
+            problems.append(f"decision {work}: filled above its intent {intent}")
     return problems
 
 

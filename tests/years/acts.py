@@ -10,14 +10,16 @@ import contextlib
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.alpaca_api.refusals import Refusal
+from daemon.alpaca_api.wire import text
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
+from strategies.kit.quantity import FINEST, PLACES
 from strategies.kit.units import SECOND_NS
 from tests.chaos.desks.plan import bound
 from tests.chaos.kinds import HELD, WORKING
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 DUE_S = 3600.0  # how long trouble waits for its moment (a position, an order at work)
 LOOK_S = 5.0
+PARTS = 10**PLACES  # of a share
 
 
 async def happen(run: Run, it: Happening) -> None:
@@ -264,23 +267,32 @@ def _one_held(run: Run, chance: random.Random) -> str:
     return chance.choice(held) if held else ""
 
 
+def shares_of(run: Run, chance: random.Random, least: int, most: int) -> str:
+    """How many shares a person takes: whole ones, or any number to nine decimals where this run has it so."""
+    if not run.by_fractions:
+        return str(chance.randint(least, most))
+    return text(Decimal(chance.randint(least * PARTS, most * PARTS)) / PARTS)
+
+
 async def _buys(run: Run, chance: random.Random) -> None:
     """What the desk holds."""
     if symbol := _one_held(run, chance):
-        by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
+        by_hand(run, "place", symbol=symbol, qty=shares_of(run, chance, 1, 9), side="buy")
 
 
 async def _buys_beside(run: Run, chance: random.Random) -> None:
     """What the desk does not hold."""
     symbol = chance.choice(sorted(run.shares))
-    by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 9)), side="buy")
+    by_hand(run, "place", symbol=symbol, qty=shares_of(run, chance, 1, 9), side="buy")
 
 
 async def _sells(run: Run, chance: random.Random) -> None:
     """A part of what is held."""
     if symbol := _one_held(run, chance):
-        quantity = max(1, int(run.world.account.positions[symbol].qty) // 2)
-        by_hand(run, "place", symbol=symbol, qty=str(quantity), side="sell")
+        held = run.world.account.positions[symbol].qty
+        whole = symbol not in run.shares or not run.by_fractions
+        quantity = max(1, int(held) // 2) if whole else (held / 2).quantize(FINEST, ROUND_UP)
+        by_hand(run, "place", symbol=symbol, qty=text(Decimal(quantity)), side="sell")
 
 
 async def _closes(run: Run, chance: random.Random) -> None:
@@ -309,7 +321,7 @@ def _beside(action: str) -> Callable[[Run, random.Random], Awaitable[None]]:
         shares = sorted(run.shares)
         symbol = _one_held(run, chance) if chance.random() < 0.7 else ""
         symbol = symbol if symbol in shares else chance.choice(shares)
-        by_hand(run, "place", symbol=symbol, qty=str(chance.randint(1, 90)), side="buy")
+        by_hand(run, "place", symbol=symbol, qty=shares_of(run, chance, 1, 90), side="buy")
         await asyncio.sleep(chance.uniform(30.0, 300.0))
         more: dict[str, Any] = {"ratio": chance.choice((2, 3))} if action == "split" else {}
         run.split |= {symbol} if action == "split" else set()
@@ -400,6 +412,19 @@ async def _half_a_share(run: Run, chance: random.Random) -> None:
     by_hand(run, "place", symbol=chance.choice(sorted(run.shares)), qty="0.5", side="buy")
 
 
+async def _dividend_reinvested(run: Run, chance: random.Random) -> None:
+    """The broker pays for what is held, and buys less than a share of it for that."""
+    symbol = _one_held(run, chance)
+    quote = run.world.market.quote(symbol, run.now_ns()) if symbol in run.shares else None
+    if quote is not None:
+        most = quote[1] / run.world.account.quantity(symbol)  # a share's worth
+        amount = (most * Decimal(chance.randint(1, 80)) / 100).quantize(Decimal("0.0001"), ROUND_UP)
+        run.persons += 1
+        run.by_hand_ns = run.now_ns()
+        run.faults.add("dividend", symbol=symbol, amount=text(amount), reinvested=True)
+        run.trouble_until(60)
+
+
 async def _restart_flat(run: Run, _: random.Random) -> None:
     await command(run, "flatten")
     await asyncio.sleep(300.0)
@@ -435,5 +460,6 @@ ACTS: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "panic that fails": _panic_that_fails,
     "fee late": _fee_late,
     "half a share": _half_a_share,
+    "dividend reinvested": _dividend_reinvested,
 }
 """Every act by its name in a schedule."""

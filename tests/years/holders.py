@@ -1,19 +1,21 @@
 """Who holds what in one account: the desk, and all together, by the server's trades alone.
 
 A trade belongs to who sent its order. What has no order is the company's or the clearing house's: a new name takes both
-along, a split gives each its own shares times the ratio. The desk's part is whole, and what is left over is the
-other's; so the fraction of a share that the company pays out takes nothing from the desk's whole shares.
+along, a split gives each its own shares times the ratio. The desk's part is a multiple of its `unit`, a share or the
+finest fraction, and what is left over is the other's. So the fraction that the company pays out takes nothing
+from whole shares of the desk; from its fractions it takes at most what the account had beyond whole shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 
 from daemon.alpaca_api.books import PositionChange
+from strategies.kit.quantity import floor_to
 
-ZERO = Decimal(0)
+ZERO, WHOLE = Decimal(0), Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,12 @@ def fold(
     trades: Sequence[PositionChange],
     is_own: Callable[[str], bool],
     others: Collection[PositionChange] = (),
+    unit: Decimal = WHOLE,
 ) -> Holders:
     """Return who holds what after `trades`, in their order.
 
-    `is_own` tells of an order's id whether the desk sent it; `others` are trades without an order that are no desk's.
+    `is_own` tells of an order's id whether the desk sent it; `others` are trades without an order that are no desk's;
+    `unit` is the least number of shares that the desk counts.
     """
     own, total, disturbed = dict(before.own), dict(before.total), set(before.disturbed)
     moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
@@ -51,10 +55,10 @@ def fold(
         elif moving is not None and trade.quantity == moving[0]:
             mine, moving = mine + moving[1], None
         elif trade.price and trade.quantity == -(all_ % 1):
-            mine = _whole(mine)  # cash in lieu of a fraction
+            mine -= _paid_out(mine, all_, unit)  # cash in lieu of a fraction
         elif all_:
             mine = mine * (all_ + trade.quantity) / all_
-            mine = mine if all_ == own.get(symbol) else _whole(mine)
+            mine = mine if all_ == own.get(symbol) else Decimal(floor_to(mine, unit))
         elif trade.price:
             mine += trade.quantity  # shares for a contract
         own[symbol], total[symbol] = mine, all_ + trade.quantity
@@ -66,5 +70,6 @@ def _renames(pair: Sequence[PositionChange]) -> bool:
     return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
 
 
-def _whole(shares: Decimal) -> Decimal:
-    return shares.to_integral_value(ROUND_FLOOR)
+def _paid_out(mine: Decimal, all_: Decimal, unit: Decimal) -> Decimal:
+    """Return what of the desk's shares goes with the account's fraction of a share."""
+    return mine - floor_to(mine, WHOLE) if unit == WHOLE else min(mine % 1, all_ % 1)

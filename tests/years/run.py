@@ -12,10 +12,13 @@ import os
 import random
 import shutil
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec import UnsetType
 
 from daemon.alpaca_api.books import PositionChange
 from daemon.app.live import desk as live_desk
@@ -27,7 +30,8 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
-from simulator.trading.venue import Rules
+from simulator.trading.venue import Rounding, Rules
+from strategies.kit.quantity import FINEST, Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named
 from tests.chaos import verdict
@@ -110,6 +114,18 @@ class Outcome:
     story: tuple[tuple[int, str, str], ...]
 
 
+def _rules(own: Mapping[str, object], seed: int, symbols: Sequence[str]) -> Rules:
+    """How the broker trades fractions and rounds cash, by the world's settings."""
+    whole = frozenset[str]()
+    if symbols and "not_fractionable" in own:
+        whole = frozenset((symbols[cast("int", own["not_fractionable"]) % len(symbols)],))
+    rounding = cast("Rounding", own.get("cash_rounding", "none"))
+    in_parts = bool(own.get("fractions_in_parts", False))
+    return Rules(
+        seed=seed, fill_sizes=(1, 4), not_fractionable=whole, fractions_in_parts=in_parts, cash_rounding=rounding
+    )
+
+
 class Run:
     """A run under way: what acts and watch need of it."""
 
@@ -140,17 +156,19 @@ class Run:
         self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
-        account = WatchedAccount("PKYEARS0000000000000", SECRET, cash=self.plan.cash, account_number="PA3YEARS0001")
-        start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
-        rules = Rules(seed=schedule.seed, fill_sizes=(1, 4))
-        self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
-        self.watch = Watch(self)
-        self._alive_ns = 0  # since when this life is up
         self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
         for section, key, value in schedule.tables:
             self.tables.setdefault(section, {})[key] = value
         own = self.tables.pop("world", {})
+        self.by_fractions = bool(own.get("fractions_by_hand", False))  # what a person buys and sells
+        cash = Decimal(str(own.get("cash_usd", self.plan.cash)))
+        account = WatchedAccount("PKYEARS0000000000000", SECRET, cash=cash, account_number="PA3YEARS0001")
+        start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
+        rules = _rules(own, schedule.seed, sorted(self.plan.symbols))
+        self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
+        self.watch = Watch(self)
+        self._alive_ns = 0  # since when this life is up
         self.attended = bool(own.get("attended", False))
         live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
@@ -221,7 +239,18 @@ class Run:
         live = self.desk.live
         return live is not None and self.desk.running and bool(live.engine.machine.state.exposed)
 
-    def own(self) -> dict[str, int]:
+    @property
+    def unit(self) -> Decimal:
+        """The least number of shares that the desk counts."""
+        live = self.desk.live
+        if live is None:
+            return Decimal(1)
+        machine = live.engine.machine
+        rule, chosen = machine.state.trading.basket.fractions, machine.state.basket.fractions
+        fractions = rule == "on" or (rule == "auto" and chosen is True)
+        return FINEST if fractions and self.schedule.desk != SCALPER else Decimal(1)
+
+    def own(self) -> dict[str, Quantity]:
         """What the desk holds by its own book, and the server knows of."""
         live = self.desk.live
         if live is None or not self.desk.running:
@@ -483,13 +512,13 @@ class Run:
         differences = []
         if Decimal(account.cash) != state.book.cash and not self.persons:
             differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
-        theirs = {symbol: int(position.qty) for symbol, position in account.positions.items() if int(position.qty)}
-        held: Counter[str] = Counter(dict(state.broker.foreign_held))
-        for symbol, position in state.book.positions.items():
-            held[symbol] += position.quantity
-        mine = {symbol: quantity for symbol, quantity in held.items() if quantity}
+        theirs = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
+        mine = verdict.known(state)
         if theirs != mine:
             differences.append(f"positions: server {theirs}, daemon {mine}")
+        beside = state.broker.beside
+        if self.unit == FINEST and not (self.persons or isinstance(beside, UnsetType) or not beside):
+            differences.append(f"nobody but the desk has traded, and beside lies {beside}")
         working = {order.client_order_id for order in account.working.values()} | set(account.working)
         ended = [name for name, it in state.orders.items() if name not in working and it.order_id not in working]
         if ended:

@@ -22,6 +22,8 @@ REPORTS = ((60, 5), (150, 5), (300, 10), (600, 20))  # seconds between two, and 
 NIGHT_MIN = -900.0  # before the open
 DAY_MIN = 389.0
 NIGHTS = 0.2  # of them are lived through; over the others, and over weekends, the host is off
+SMALL_USD = (900, 3_000, 8_000, 30_000)  # accounts of desks that may trade fractions
+ROUNDINGS = ("none", "fill", "order")  # of cash to cents
 OFTEN = (0.2, 3.0)  # happenings a session of a run, at least and at most
 COMMANDS = ("pause", "resume", "halt", "flatten", "accept-broker", "resume-reset-limits", "reload-model", "status")
 
@@ -42,7 +44,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "clock": ("clock ahead", "clock behind"),
     "network": ("network down", "half open"),
     "disk": ("snapshot flipped", "row flipped"),
-    "ledger": ("fee late", "half a share"),
+    "ledger": ("fee late", "half a share", "dividend reinvested"),
 }
 """What the runner itself does, by family."""
 
@@ -163,7 +165,7 @@ def draw(desk: str, seed: int) -> Schedule:
                 night = chance.random() < (0.35 if desk in DAILY else 0.15)
                 minute = chance.uniform(NIGHT_MIN, 0.0) if night else chance.uniform(0.0, DAY_MIN)
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
-    tables = [*_tables(chance), *protection(desk, seed)]
+    tables = [*_tables(chance), *protection(desk, seed), *fractions(desk, seed)]
     nights = [chance.random() < NIGHTS for _ in range(days)]
     _draw_rich(desk, days, chance, happenings, tables, nights)
     if WIDE in tables:  # it leaves room for no stop below it
@@ -210,6 +212,25 @@ def protection(desk: str, seed: int) -> tuple[Row, ...]:
         ("protection", "distance", chance.choice((1.0, 1.5, 3.0))),
         ("protection", "options", chance.choice(("stop", "stop_limit"))),
     )
+
+
+def fractions(desk: str, seed: int) -> tuple[Row, ...]:
+    """Whether a desk of shares trades fractions, and how its broker and the person beside it do."""
+    chance = random.Random(f"fractions {desk} {seed}")
+    if desk not in OF_SHARES or chance.random() < 0.3:
+        return ()
+    rows: list[Row] = [
+        ("world", "cash_usd", chance.choice(SMALL_USD)),
+        ("world", "cash_rounding", chance.choice(ROUNDINGS)),
+        ("basket", "fractions", chance.choice(("on", "auto", "auto", "auto", "off"))),
+    ]
+    if chance.random() < 0.5:
+        rows.append(("world", "fractions_in_parts", True))
+    if chance.random() < 0.5:
+        rows.append(("world", "fractions_by_hand", True))
+    if chance.random() < 0.3:
+        rows.append(("world", "not_fractionable", chance.randrange(100)))
+    return tuple(rows)
 
 
 def _count(chance: random.Random, rate: float) -> int:

@@ -38,6 +38,27 @@ def test_a_reverse_split_leaves_the_desk_half_of_its_own(own: int, others: int, 
     assert held(*trades) == ({"AAA": Decimal(desk)}, {"AAA": Decimal(total)})
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "paid", "desk", "total"),
+    [
+        ("15.5", "0", "0", "1.55", "1.55"),  # one for ten, of a desk that counts fractions
+        ("15.5", "0", "0.55", "1", "1"),
+        ("9", "4", "0.3", "0.6", "1"),  # 0.9 and 0.4: the desk's fraction goes first
+        ("20", "4", "0.4", "2", "2"),  # 2 and 0.4: the fraction is the other's
+        ("0.000000015", "0", "0", "0.000000002", "0.000000002"),  # the broker rounds what is the desk's alone
+    ],
+)
+def test_a_desk_of_fractions_keeps_them_until_they_are_paid_out(
+    own: str, others: str, paid: str, desk: str, total: str
+) -> None:
+    before = Decimal(own) + Decimal(others)
+    after = Decimal(total) + Decimal(paid)
+    trades = [change(own, "100", "d1"), change(others, "100", "p1"), change(str(after - before))]
+    trades += [change(f"-{paid}", "1000")] if Decimal(paid) else []
+    now = fold(Holders({}, {}), trades, lambda order_id: order_id.startswith("d"), unit=Decimal("1e-9"))
+    assert (now.own["AAA"], now.total["AAA"]) == (Decimal(desk), Decimal(total))
+
+
 def test_a_new_name_takes_both_s_shares_along() -> None:
     trades = change("50", "100", "d1"), change("100", "100", "p1"), change("-150"), change("150", symbol="BBB")
     assert held(*trades) == ({"AAA": Decimal(0), "BBB": Decimal(50)}, {"AAA": Decimal(0), "BBB": Decimal(150)})

@@ -181,7 +181,7 @@ async def _both_hold(run: Run, chance: random.Random) -> str:
     if not symbol:
         return ""
     if run.world.account.quantity(symbol) <= run.own().get(symbol, 0):
-        acts.by_hand(run, "place", symbol=symbol, qty=str(chance.randint(5, 90)), side="buy")
+        acts.by_hand(run, "place", symbol=symbol, qty=acts.shares_of(run, chance, 5, 90), side="buy")
         await asyncio.sleep(120.0)
     return str(symbol)
 
@@ -214,7 +214,7 @@ async def _dividend_unannounced(run: Run, chance: random.Random) -> None:
     if not symbol:
         return
     if await _into_next_session(run, 60.0) and symbol in run.own():
-        acts.by_hand(run, "place", symbol=symbol, qty=str(chance.randint(5, 90)), side="buy")
+        acts.by_hand(run, "place", symbol=symbol, qty=acts.shares_of(run, chance, 5, 90), side="buy")
     if not await _into_next_session(run, 60.0) or symbol not in run.own():
         return
     await asyncio.sleep(chance.uniform(60.0, 600.0))

@@ -86,6 +86,7 @@ ENDED_S = 900
 REFUSALS = 3  # alarms of one refusal in a session: the first, the tenth, the hundredth
 SETTLED_NS = 400 * SECOND_NS  # after its last trade a book is compared
 PAID = frozenset(("DIV", "SPIN", "CGD"))
+HALF_CENT = Decimal("0.005")
 CHEAP = Decimal("0.9")  # of the least that the rules allow
 
 
@@ -144,7 +145,8 @@ class Watch:
                     self._accepted(after)
                 self._raised[effect.name] += 1
                 self._worded(effect)
-                if self._raised[effect.name] == FLOOD:
+                most = FLOOD + (run.persons if effect.name == "foreign_order" else 0)  # one for each order of theirs
+                if self._raised[effect.name] == most:
                     run.problem("flood", f"{effect.name} was raised {FLOOD} times in this session")
                 halt = after.risk.halt
                 halts = halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
@@ -224,15 +226,15 @@ class Watch:
 
     # --- what a person has beside -------------------------------------------------------------------------------------
 
-    def own(self) -> dict[str, int]:
+    def own(self) -> dict[str, Decimal]:
         """What the desk has by the server's trades."""
         self._count()
-        return {symbol: int(quantity) for symbol, quantity in self._now.own.items() if int(quantity)}
+        return {symbol: quantity for symbol, quantity in self._now.own.items() if quantity}
 
-    def others(self, symbol: str) -> int:
+    def others(self, symbol: str) -> Decimal:
         """What others have of it, by the server's trades."""
         self._count()
-        return int(self._now.total.get(symbol, ZERO) - self._now.own.get(symbol, ZERO))
+        return self._now.total.get(symbol, ZERO) - self._now.own.get(symbol, ZERO)
 
     def pays(self, symbol: str) -> None:
         """Something is paid on who holds the symbol now."""
@@ -252,7 +254,7 @@ class Watch:
             return
         self._seen = mark
         begun, base = self._base
-        now = fold(base, account.trades[begun:], run.is_own, run.others_changes)
+        now = fold(base, account.trades[begun:], run.is_own, run.others_changes, run.unit)
         if now.own != self._now.own:
             self._changed_ns = run.now_ns()
         self._now = now
@@ -273,7 +275,7 @@ class Watch:
         for symbol, position in state.book.positions.items():
             there = run.world.account.quantity(symbol)
             known = symbol not in self._now.disturbed and there == self._now.total.get(symbol, ZERO)
-            if known and position.quantity > self._now.own.get(symbol, ZERO) + 1 and symbol not in run.split:
+            if known and position.quantity > self._now.own.get(symbol, ZERO) + run.unit and symbol not in run.split:
                 text = f"{symbol}: the book holds {position.quantity}, {self._now.own.get(symbol, ZERO)} are the desk's"
                 run.problem("owner", text)
 
@@ -435,7 +437,7 @@ class Watch:
             return  # nothing changed since
         self._stated = state, cash
         shown, made = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
-        if Decimal(str(shown)) != made:
+        if abs(Decimal(str(shown)) - made) > HALF_CENT:  # cash may have more decimals, what is shown has two
             run.problem("status", f"{shown} USD are shown for the session, {made} were made")
 
     def _trade_rules(self) -> None:

@@ -6,8 +6,9 @@
 With `ignore`, a dividend or a corporate action belongs to who held at the close before its ex-date, so the quantities
 at each close are kept. The desk's part is booked as its own, the rest as a transfer; quantities are whole, and what is
 left over is the other's: of a split the desk has its own shares times the ratio, rounded down, and cash for a fraction
-goes to whose the fraction was. Where date or owner is not known nothing is booked as the desk's, an alarm says so, and
-the symbol takes no new risk until a person resumes the desk.
+goes to whose the fraction was. A desk with fractions holds its own until that cash comes, which takes it. Where date or
+owner is not known nothing is booked as the desk's, an alarm says so, and the symbol takes no new risk until a person
+resumes the desk.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
-from strategies.kit.quantity import Quantity, exact, whole_of
+from strategies.kit.quantity import FINEST, Quantity, exact, whole_of
 
 FOREIGN = "foreign"  # an order's purpose
 GRID = Decimal("0.0001")  # of a share of a cost
@@ -87,8 +88,11 @@ def _doubt(draft: Draft, report: BrokerOrder) -> None:
 
 
 def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
-    """Return True for less than one share (a reinvested dividend): no desk holds fractions."""
-    if draft.contract_of(report.symbol) is not None:
+    """Return True for less than one share: a reinvested dividend, and no share of a desk that holds whole ones.
+
+    On a desk with fractions a sale is none: it may be of the desk's own.
+    """
+    if draft.contract_of(report.symbol) is not None or (draft.fractional and report.side < 0):
         return False
     quantity = report.quantity or (report.filled if report.status in ENDED else ZERO)  # ordered in USD: no quantity
     return 0 < quantity < 1
@@ -395,6 +399,30 @@ def _cash_part(draft: Draft, line: Activity, own: Quantity, whole: Quantity) -> 
     part = lieu[line.symbol]
     _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
     return line.amount * part
+
+
+def fraction_paid(draft: Draft, line: Activity) -> Quantity:
+    """Return which fraction of a share this cash in lieu takes from the account; 0 on a desk of whole shares.
+
+    A line that does not say how much takes what the account has beyond whole shares.
+    """
+    if not draft.fractional:
+        return 0
+    beyond = draft.expected(line.symbol)
+    return abs(exact(line.quantity)) or max(beyond - whole_of(beyond), 0)
+
+
+def take_fraction(draft: Draft, symbol: str, paid: Quantity, own: Quantity, others: Quantity) -> Quantity:
+    """Take the others' part of a fraction that is paid out from them; returns the desk's, which is still to be booked.
+
+    `own` and `others` are in the proportion in which both held, where no split or merger left the fraction.
+    """
+    part = draft.broker.owners.lieu.get(symbol, Decimal(own) / (own + others))
+    gone = min(exact((paid * part).quantize(FINEST)), max(draft.held(symbol), 0))
+    theirs = min(paid - gone, max(draft.broker.foreign_held.get(symbol, 0), 0))
+    if theirs:
+        hold_foreign(draft, symbol, -theirs)
+    return gone
 
 
 def _note_fractions(draft: Draft, line: Activity, own: Quantity, whole: Quantity, *, moves: bool) -> None:

@@ -14,7 +14,15 @@ from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled, without_income
 from daemon.core.broker.fills import transfer
-from daemon.core.broker.foreign import contracts_of_the_desk, dispute, part_of, share_of, shares_of_the_desk
+from daemon.core.broker.foreign import (
+    contracts_of_the_desk,
+    dispute,
+    fraction_paid,
+    part_of,
+    share_of,
+    shares_of_the_desk,
+    take_fraction,
+)
 from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
@@ -119,6 +127,10 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         dispute(draft, line)
         return None
     own, others = share
+    if line.kind == CASH_IN_LIEU and (paid := fraction_paid(draft, line)):
+        gone = take_fraction(draft, line.symbol, paid, own, others)
+        desks = part_of(draft, replace(line, quantity=ZERO), own, others, moves=False)
+        return None if desks is None else replace(desks, quantity=Decimal(-gone))
     if line.kind in INCOME:  # it may name how many shares it pays for
         line = replace(line, quantity=ZERO)
     left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
@@ -127,7 +139,9 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 
 def _book(draft: Draft, line: Activity) -> None:
-    if line.kind in FEES or line.kind in INCOME:
+    if line.kind == CASH_IN_LIEU and line.quantity and line.amount > 0:  # a fraction that is held is sold for it
+        draft.desk.holds.reorganise(draft, line)
+    elif line.kind in FEES or line.kind in INCOME:
         _book_income(draft, line)
     elif line.kind == CONTRACT_CASH:
         draft.put_book(income(draft.book, line.amount))

@@ -15,7 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Activity
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.state import Owners
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
@@ -23,12 +23,16 @@ from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, SECOND, TUESDAY, D
 
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
 
+FRACTIONS = Trading(broker=IGNORE.broker, basket=Basket(position_weight_max=2.0, fractions="on"))
 
-def beside(others: int = 100, desk_quantity: int = 50, *, reload: bool = True) -> tuple[DailyDesk, Account]:
+
+def beside(
+    others: int = 100, desk_quantity: int = 50, *, reload: bool = True, trading: Trading = IGNORE
+) -> tuple[DailyDesk, Account]:
     """The desk on Tuesday before the open, and the account."""
     account = Account()
     account.positions["AAA"] = (others, Decimal(90))
-    d = with_shares(account, IGNORE, AAA=desk_quantity)
+    d = with_shares(account, trading, AAA=desk_quantity)
     d.reload = reload
     assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (
         {"AAA": desk_quantity}, {"AAA": others}, Decimal(10000 - 100 * desk_quantity),
@@ -44,7 +48,7 @@ def of_today(kind: str, symbol: str, quantity: str, amount: str = "0", ex_date: 
 
 
 def book(
-    d: DailyDesk, account: Account, minute: float, shares: int | None, *lines: Activity, symbol: str = "AAA"
+    d: DailyDesk, account: Account, minute: float, shares: Quantity | None, *lines: Activity, symbol: str = "AAA"
 ) -> None:
     """The broker books the lines and holds so many shares of `symbol` afterwards; two reports say so."""
     for one in lines:
@@ -118,6 +122,25 @@ def test_cash_for_a_fraction_that_is_told_before_its_split_goes_to_whose_it_was(
     assert holdings(d) == ({"AAA": desk}, {"AAA": left})
     assert d.state.book.realized - before == Decimal(realised)
     assert (d.state.book.cash, d.state.broker.owners.disputed) == (account.cash, ())
+
+
+@pytest.mark.parametrize(
+    ("desk_quantity", "others", "split", "paid", "desk", "left", "realised"),
+    [
+        (51, 100, "-75.5", "-0.5", "25", "50", "-60"),  # 40 USD for half a share that cost 5,100 / 51
+        (50, 101, "-75.5", "-0.5", "25", "50", "0"),
+        (9, 4, "-11.7", "-0.3", "0.6", "0.4", "-260"),  # 0.9 and 0.4: what is beyond a share is the desk's first
+        (4, 9, "-11.7", "-0.3", "0.1", "0.9", "-260"),
+    ],
+)
+def test_with_fractions_cash_in_lieu_takes_the_fraction_from_whose_it_was(
+    desk_quantity: int, others: int, split: str, paid: str, desk: str, left: str, realised: str
+) -> None:
+    d, account = beside(others, desk_quantity, trading=FRACTIONS)
+    after = exact(Decimal(desk) + Decimal(left))
+    book(d, account, -10, after, of_today("SPLIT", "AAA", split), of_today("CIL", "AAA", paid, "40.00"))
+    assert holdings(d) == ({"AAA": exact(desk)}, {"AAA": exact(left)})
+    assert (d.state.book.realized, d.state.book.cash, halted(d)) == (Decimal(realised), account.cash, "")
 
 
 @pytest.mark.parametrize(("quantity", "ex_date"), [("0", "2024-07-02"), ("150", "")])  # for 150: since Monday's close

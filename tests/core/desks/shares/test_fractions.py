@@ -218,6 +218,16 @@ def test_a_person_who_sells_the_fraction_beside_sells_nothing_of_the_desk() -> N
     assert (d.held, d.state.risk.halt, d.state.broker.foreign_held) == ({"AAA": 10}, None, {})
 
 
+@pytest.mark.parametrize("rule", ["halt", "ignore"])
+def test_with_fractions_a_sale_of_less_than_a_share_by_others_is_no_reinvested_dividend(rule: str) -> None:
+    d = with_shares(account := Account(), replace_broker(ON, rule), AAA=10)
+    account.by_hand("ann-1", "AAA", -1, q("0.5"), d.at(-16))
+    d.put(account.report(d.at(-15)))
+    halt = d.state.risk.halt
+    assert halt is not None
+    assert (halt.reason, "ann-1" in halt.detail) == ("foreign_order", True)  # at its first news: it is of the desk's
+
+
 def test_with_fractions_a_split_is_exact_and_without_it_whole_shares_are_counted() -> None:
     for trading, held in ((ON, q("7.5")), (OFF, 7)):
         d = DailyDesk(trading, mode="live")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.book import session_loss
+from daemon.core.limits import Basket, Trading
 from daemon.core.state import Leaver
 from tests.support.core.account import line
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
@@ -72,6 +73,22 @@ def test_a_split_s_fraction_is_not_held_and_comes_as_cash() -> None:
     assert (d.held, round(d.state.book.equity, 2)) == ({"AAA": 7}, Decimal("9966.67"))
     report_lines(d, fraction("CIL", "AAA", "0", "33.33"))
     assert (round(d.state.book.equity, 2), d.state.book.realized) == (Decimal("10000.00"), Decimal("33.33"))
+
+
+@pytest.mark.parametrize("quantity", ["-0.5", "0"])  # of the cash's line, where the broker says how much it is for
+def test_with_fractions_cash_in_lieu_sells_the_fraction_that_is_held(quantity: str) -> None:
+    d = DailyDesk(Trading(basket=Basket(fractions="on"))).fund().holds(AAA=5)
+    d.begin(TUESDAY)
+    report_lines(d, fraction("SPLIT", "AAA", "2.5"))
+    assert d.held == {"AAA": Decimal("7.5")}
+    paid = fraction("CIL", "AAA", quantity, "33.33")
+    left = [ev.BrokerPosition("AAA", Decimal(7), Decimal(1))]
+    now, cash = d.state.now_ns, d.state.book.cash + Decimal("33.33")
+    d.put(ev.BrokerReported(now, now, "A", cash, "", tuple(left), (), (), (), (paid,)))
+    position = d.state.book.positions["AAA"]
+    assert (position.quantity, position.cost, d.state.broker.suspicion) == (7, Decimal("466.6667"), None)
+    assert (d.state.book.cash, d.state.book.realized) == (cash, Decimal("-0.0033"))  # 33.33 for 500 x 0.5 / 7.5
+    assert round(d.state.book.equity, 2) == Decimal("10000.00")
 
 
 @pytest.mark.parametrize("lines", [("-60", "7.5"), ("7.5", "-60")])
