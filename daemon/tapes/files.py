@@ -240,6 +240,22 @@ class TapeFile:
 _ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps, or as integer epoch nanoseconds"
 
 
+def last_closes(path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> dict[str, float]:
+    """Return the close in USD of each symbol's latest row; symbols without one are absent.
+
+    Reads the whole tape. Raises TapeError as a reader does.
+    """
+    newest: dict[str, tuple[int, float]] = {}
+    for rows in TapeFile(path, symbols, adjust=adjust).batches():
+        for code, name in enumerate(rows.names):
+            places = np.flatnonzero((rows.codes == code) & (rows.prices[3] > 0) & (rows.prices[3] < np.inf))
+            if name in symbols and places.size:
+                last = places[np.argmax(rows.start_ns[places])]
+                row = int(rows.start_ns[last]), float(rows.prices[3, last])
+                newest[name] = max(newest.get(name, row), row)
+    return {name: close for name, (_, close) in newest.items()}
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn the readers' exceptions into a TapeError that names the file."""

@@ -482,6 +482,33 @@ def test_a_share_without_bars_is_named(
     assert "none of IWM: halted, delisted or renamed" in desk.checks["history"][1]
 
 
+def test_a_small_account_of_shares_is_told_what_it_holds_and_the_least_capital_for_whole_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    small: Table = {"paper": {"cash_usd": 300}}
+    with daily_desk(tmp_path, capsys, monkeypatch) as desk:
+        desk.check(tables, code=0)
+        assert desk.checks["capital"][0] == "ok"
+        assert desk.checks["capital"][1].startswith("10,000.00 USD over 3 symbols, 3,333.33 USD each: ")
+        desk.check(tables, small, {"basket": {"fractions": "auto"}}, code=0, dry_run=True)
+        verdict, text = desk.checks["capital"]
+        assert verdict == "ok"
+        assert text == (
+            "300.00 USD over 3 symbols, 100.00 USD each: fractions of shares, because an equal part pays for fewer "
+            "than 4 shares of SPY at 500.00 USD"
+        )
+        desk.check(tables, small, {"basket": {"fractions": "off"}}, code=0, dry_run=True)
+        verdict, text = desk.checks["capital"]
+        assert verdict == "warn"
+        assert text == (
+            "300.00 USD over 3 symbols are 100.00 each, less than one share of SPY at 500.00 USD, QQQ at 400.00 USD, "
+            'IWM at 200.00 USD: what is below one share is not held; 1,500 USD hold them (basket.fractions = "off"): '
+            'set basket.fractions = "on", fewer desk.symbols, or add that capital'
+        )
+
+
 def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:
     desk.monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     other = AccountLock(tmp_path / "run", Holder("other", "/elsewhere", 4711), desk.server.trading_url)

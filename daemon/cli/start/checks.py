@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -196,15 +196,22 @@ def trades_shares(settings: DeskSettings) -> bool:
 
 async def account_findings(
     settings: DeskSettings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
-) -> list[CheckLine]:
-    """Check the keys' environment, the account's number and status and, for options, the level."""
+) -> tuple[list[CheckLine], str]:
+    """Check the keys' environment, the account's number and status and, for options, the level.
+
+    The second is the account's equity in USD as the broker writes it, "" where it is not known.
+    """
     try:
         account = await admin.account()
     except BrokerRefused as refused:
         where = broker.service(settings).split("/")[2]
-        return [CheckLine("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
+        return [
+            CheckLine("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")
+        ], ""
     except BrokerError as error:
-        return [CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
+        return [
+            CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")
+        ], ""
     number, expected = account.number, settings.desk.account_number
     lines = [CheckLine("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
     if expected and number != expected:
@@ -216,7 +223,7 @@ async def account_findings(
         lines.append(CheckLine("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
     if not shares:
         lines.append(_options_level(account, dry_run=dry_run))
-    return [*lines, await _shorting(admin)]
+    return [*lines, await _shorting(admin)], account.equity
 
 
 async def _shorting(admin: Admin) -> CheckLine:
@@ -272,8 +279,13 @@ async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Cl
     return [CheckLine("activity stream", OK, f"{seen}; {how}")]
 
 
-async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
-    """Check that the keys may read the feeds: a quote of the underlying and recent bars."""
+async def feeds_findings(
+    settings: DeskSettings, admin: Admin, clock: Clock
+) -> tuple[list[CheckLine], Mapping[str, float]]:
+    """Check that the keys may read the feeds: a quote of the underlying and recent bars.
+
+    The second is the price in USD by symbol of shares that are quoted now.
+    """
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
     symbol = _spec(settings).symbols[0]
@@ -303,7 +315,7 @@ async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> 
         await _entitled(f"feed {settings.feed.name}", quote, cure),
         await _entitled("history", bars, cure),
         await _entitled(f"options {settings.feed.options}", options, of_options),
-    ]
+    ], {}
 
 
 def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
@@ -312,13 +324,17 @@ def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
 
-async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
+async def _share_feeds(
+    settings: DeskSettings, admin: Admin, clock: Clock
+) -> tuple[list[CheckLine], Mapping[str, float]]:
     """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()
+    prices: dict[str, float] = {}
 
     async def quotes() -> str:
-        return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
+        prices.update({symbol: float(bid) for symbol, bid in (await admin.quotes(symbols)).items()})
+        return f"quotes of {len(prices)} of {len(symbols)} symbols"
 
     cure = _cure("name", feed, STOCK_FEEDS)
     lines = [await _entitled(f"feed {feed}", quotes, cure)]
@@ -337,7 +353,7 @@ async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> li
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = CheckLine("history", WARN, text)
-    return [*lines, history]
+    return [*lines, history], prices
 
 
 async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> CheckLine:

@@ -14,6 +14,7 @@ from daemon.app.live.feed_choice import FeedUnknown, choose_feed
 from daemon.app.live.prepare import DRY_RUN, Live, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
+from daemon.cli.start.capital import capital_finding
 from daemon.cli.start.checks import (
     FAIL,
     OK,
@@ -105,13 +106,18 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     connection = alone(broker, settings, keys, clock)
     try:
         admin = connection.admin
-        account = await account_findings(settings, broker, admin, dry_run=dry_run, shares=trades_shares(settings))
+        shares = trades_shares(settings)
+        account, equity = await account_findings(settings, broker, admin, dry_run=dry_run, shares=shares)
         lines += account
         if account[0].verdict != FAIL:
             lines.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
             lines += await ledger_stream_findings(settings, admin, clock)
         if not any(finding.verdict == FAIL for finding in feed):
-            lines += await feeds_findings(settings, admin, clock)
+            feeds, prices = await feeds_findings(settings, admin, clock)
+            lines += feeds
+            if shares and all(finding.verdict != FAIL for finding in (account[0], feeds[0])):
+                symbols = strategy_of(settings).spec.symbols
+                lines.append(capital_finding(settings, symbols, prices, "" if dry_run else equity))
     finally:
         await connection.close()
     return lines

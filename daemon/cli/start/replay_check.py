@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daemon.app.replay_start import prepare_replay
+from daemon.cli.start.capital import capital_finding
+from daemon.cli.start.checks import OK
 from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DeskSettings
@@ -16,6 +19,7 @@ from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
 from daemon.operator.log import Log
+from daemon.tapes.files import last_closes
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
 from strategies.registry import configured
@@ -29,6 +33,9 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         meta = peek(settings.paths.state_dir)
         if meta is not None:
             check_identity(settings.paths.state_dir, meta, replay.meta())
+        closes = (
+            {} if replay.strategy.spec.chained else last_closes(tape, replay.info.symbols, adjust=replay.info.adjusted)
+        )
         holder = locked_by(settings.paths.state_dir)
         if holder:
             raise StateDirError(f"{settings.paths.state_dir}: in use by process {holder}; stop it or choose another")
@@ -54,6 +61,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         **({"claim": claim} if claim else {}),
         **({"to claim it": lines} if lines else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
+        **({"capital": _capital(settings, spec.symbols, closes)} if closes else {}),
         "limits": in_force(settings),
     }
     width = max(map(len, values))
@@ -62,6 +70,12 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         sys.stdout.write("".join([f"{key:<{width}}  {first}\n", *(f"{'':<{width}}  {line}\n" for line in more)]))
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0
+
+
+def _capital(settings: DeskSettings, symbols: Sequence[str], closes: Mapping[str, float]) -> str:
+    """Return what the account holds of a desk of shares at the tape's last closes."""
+    finding = capital_finding(settings, symbols, closes)
+    return finding.text if finding.verdict == OK else f"{finding.verdict}: {finding.text}"
 
 
 def _described(quotes: OptionQuotes) -> str:

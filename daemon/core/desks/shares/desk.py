@@ -22,7 +22,7 @@ from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
 from daemon.core.desks.shares.overlay import overlaid, report_overlay
 from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
-from daemon.core.desks.shares.sizes import choose_fractions, counted
+from daemon.core.desks.shares.sizes import choose_fractions, counted, report_too_small
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
 from daemon.core.gates import Intent, RiskView, ask_gates
@@ -261,6 +261,7 @@ class Shares:
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
         choose_fractions(draft)
+        report_too_small(draft)
         view = sized_view(draft, draft.now_ns)
         if self._by_row:
             answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)

@@ -7,9 +7,9 @@ multiple of the desk's step, no further from 0 than what was asked for; shared b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from math import lcm
 
 from msgspec import UnsetType
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, exact, steps_of
 
+NAMED_MOST = 5  # symbols that a text names
 FEWEST_SHARES = 4.0  # with fewer, a position is more than an eighth off what is wanted, on the worst day
 
 
@@ -30,7 +31,7 @@ def fractions_fit(equity: float, prices: Sequence[float]) -> bool:
         prices: USD a share of each of the desk's symbols, the last known; 0 or less (or infinite) where none is.
     """
     part = equity / len(prices) if prices else 0.0
-    return any(0.0 < price < float("inf") and part < FEWEST_SHARES * price for price in prices)
+    return any(0.0 < price < math.inf and part < FEWEST_SHARES * price for price in prices)
 
 
 def choose_fractions(draft: Draft) -> None:
@@ -44,6 +45,49 @@ def choose_fractions(draft: Draft) -> None:
     prices = [float(draft.marks.get(symbol, ZERO)) for symbol in draft.spec.symbols]
     fractions = draft.stats.orders == 0 and fractions_fit(float(draft.book.equity), prices)
     draft.basket = replace(draft.basket, fractions=fractions)
+
+
+def out_of_reach(equity: float, prices: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the symbols of which an equal part of the equity pays for less than one share, the dearest first.
+
+    Args:
+        equity: USD.
+        prices: USD a share by each of the desk's symbols.
+    """
+    part = equity / len(prices) if prices else 0.0
+    dear = [symbol for symbol, price in prices.items() if 0.0 < price < math.inf and part < price]
+    return tuple(sorted(dear, key=lambda symbol: -prices[symbol]))
+
+
+def least_capital(count: int, dearest: float) -> int:
+    """Return the equity in whole USD, rounded up, of which an equal part for `count` symbols pays for the dearest."""
+    return math.ceil(round(count * dearest, 6))  # the product's last bits are no cent
+
+
+def out_of_reach_words(equity: float, prices: Mapping[str, float], symbols: Sequence[str]) -> str:
+    """Return why `symbols`, the dearest first, cannot be held in whole shares, and from which capital they could be."""
+    count, dearest = len(prices), prices[symbols[0]]
+    part = math.floor(100 * equity / count) / 100
+    named = [f"{symbol} at {prices[symbol]:,.2f} USD" for symbol in symbols[:NAMED_MOST]]
+    more = [f"{len(symbols) - NAMED_MOST} more"] * (len(symbols) > NAMED_MOST)
+    return (
+        f"{equity:,.2f} USD over {count} symbol{'s' * (count != 1)} are {part:,.2f} each, less than one share of "
+        f"{', '.join((*named, *more))}: what is below one share is not held; {least_capital(count, dearest):,} USD "
+        "hold them"
+    )
+
+
+def report_too_small(draft: Draft) -> None:
+    """Raise an alarm, once a session, where an equal part of the equity pays for no share of a symbol held whole.
+
+    On a desk with fractions that is one of which the broker takes none.
+    """
+    equity, spec = float(draft.book.equity), draft.spec
+    prices = {symbol: float(draft.marks.get(symbol, ZERO)) for symbol in spec.symbols}
+    symbols = [symbol for symbol in out_of_reach(equity, prices) if steps_a_share(draft, symbol) == 1]
+    if symbols:
+        cure = "the broker takes no fraction of them" if draft.fractional else 'or set basket.fractions = "on"'
+        draft.alarm("account_too_small", f"{out_of_reach_words(equity, prices, symbols)}, {cure}", once=True)
 
 
 def is_indivisible(draft: Draft, symbol: str) -> bool:
@@ -108,7 +152,7 @@ CENTS = 100  # a USD: the part is that of whole cents, so that float64 holds it 
 
 def units_a_usd(per_share: int) -> int:
     """Return how many units of money are a USD: one step of a share at one tick is whole, and so is a cost."""
-    return lcm(COST_GRID, TICKS * per_share)
+    return math.lcm(COST_GRID, TICKS * per_share)
 
 
 def whole_units(usd: Decimal, per_share: int) -> int:

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Paper, Protection, Trading
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import BasketRow
@@ -76,6 +76,36 @@ def test_auto_is_chosen_once_and_a_journal_that_sent_orders_before_stays_whole()
     d.begin(TUESDAY)
     decided(d, 0.5, KEEP, KEEP)
     assert d.state.basket.fractions is False
+
+
+@pytest.mark.parametrize(("cash", "named"), [("299.99", ["AAA", "BBB", "CCC"]), ("300", [])])
+def test_an_account_that_pays_for_no_share_of_a_symbol_says_so_once_a_session(cash: str, named: list[str]) -> None:
+    d = daily_desk(OFF, cash=cash)  # three symbols at 100 USD
+    decided(d, 1, KEEP, KEEP)
+    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"]
+    assert bool(found) is bool(named)
+    for alarm in found:
+        assert alarm.detail == (
+            "299.99 USD over 3 symbols are 99.99 each, less than one share of AAA at 100.00 USD, BBB at 100.00 USD, "
+            "CCC at 100.00 USD: what is below one share is not held; 300 USD hold them, or set basket.fractions = "
+            '"on"'
+        )
+    seen = len(found)
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    decided(d, 1, KEEP, KEEP)
+    again = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"]
+    assert len(again) == seen + bool(named)
+
+
+def test_with_fractions_only_a_symbol_that_the_broker_does_not_divide_is_out_of_reach() -> None:
+    d = daily_desk(ON, cash="150")
+    d.state = replace(d.state, basket=replace(d.state.basket, indivisible=("BBB",)))
+    decided(d, 0.2, KEEP, KEEP)
+    (alarm,) = [effect for effect in d.effects if isinstance(effect, RaiseAlarm)]
+    assert alarm.name == "account_too_small"
+    assert "150.00 USD over 3 symbols are 50.00 each, less than one share of BBB at 100.00 USD: what" in alarm.detail
+    assert "; 300 USD hold them, the broker takes no fraction of them" in alarm.detail
 
 
 def test_exits_sell_all_nine_places_the_whole_part_into_the_auction_and_the_rest_after_the_open() -> None:
