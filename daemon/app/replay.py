@@ -16,6 +16,7 @@ from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepar
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
 from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, remarks, session_ends
 from daemon.app.replay_start import TapeReplay
+from daemon.app.small_accounts import Entries, read_entries, unaffordable_words
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -168,7 +169,10 @@ async def run_replay(
             _log_quotes(log, quoted)
         nights = 0 if spec.overnight else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
+        entries = read_entries(reader, state.trading) if spec.chained else Entries()
         notes = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
+        if entries.unaffordable and not engine.stopped_by:
+            notes = (*notes, unaffordable_words(entries))
         for remark in notes:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
@@ -191,6 +195,8 @@ async def run_replay(
         exported=exported_as(replay.model.manifest),
         claim=claim_words(replay.model.manifest, replay.settings.trading(), configured(spec)),
         trades_over_night=nights,
+        entries_wanted=entries.wanted,
+        entries_unaffordable=entries.unaffordable,
     )
     return summary, curve
 

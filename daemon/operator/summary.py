@@ -93,6 +93,8 @@ class Summary(msgspec.Struct, frozen=True):
     claim: str = ""  # what the model claims, or why this desk claims no risk with it; "" where it claims nothing
     rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
     trades_over_night: int = 0  # of a desk that is flat before the close
+    entries_wanted: int = 0  # of an option desk: with a quoted contract, ordered or denied
+    entries_unaffordable: int = 0  # of these: the account was too small for one contract
 
 
 def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> Daily:
@@ -127,6 +129,8 @@ def summarise(
     exported: str = "",
     claim: str = "",
     trades_over_night: int = 0,
+    entries_wanted: int = 0,
+    entries_unaffordable: int = 0,
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
@@ -167,6 +171,8 @@ def summarise(
         claim=claim,
         rules=rules_digest(state.trading),
         trades_over_night=trades_over_night,
+        entries_wanted=entries_wanted,
+        entries_unaffordable=entries_unaffordable,
     )
 
 

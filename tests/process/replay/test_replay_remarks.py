@@ -135,3 +135,28 @@ def test_a_tape_without_a_decision_says_what_is_missing(tmp_path: Path, rows: li
         "No decision was made: option_scalper needs 256 bars of history before its first one, and the tape has 80 "
         "bars. Pass a longer tape."
     )
+
+
+def test_entries_that_a_small_account_cannot_pay_for_are_counted_and_the_setting_that_fits_them_does(
+    tmp_path: Path,
+) -> None:
+    rows = [row for session in bundled_rows().values() for row in session]
+    for name in ("small", "fitted", "large"):
+        (tmp_path / name).mkdir()
+    small = replayed(tmp_path / "small", rows, RLTRADER_PAPER__CASH_USD="1000")
+    remark = small["remarks"][-1]
+    assert small["entries_unaffordable"] == small["denials"]["order_quantity"] > 0  # the gate's own count
+    assert remark.startswith(f"{small['entries_unaffordable']:,} of {small['entries_wanted']:,} wanted entries (")
+    hints = dict(re.findall(r"(delta_target|premium_fraction|min_days) = ([\d.]+) fits", remark))
+    part = hints["premium_fraction"]
+    fitted = replayed(
+        tmp_path / "fitted", rows, RLTRADER_PAPER__CASH_USD="1000", RLTRADER_SIZING__PREMIUM_FRACTION=part
+    )
+    assert fitted["entries_wanted"] > 0
+    assert (
+        fitted["entries_unaffordable"] / fitted["entries_wanted"]
+        < 0.5 * small["entries_unaffordable"] / small["entries_wanted"]
+    )
+    large = replayed(tmp_path / "large", rows, RLTRADER_PAPER__CASH_USD="100000")
+    assert large["entries_unaffordable"] == 0 < large["fills"]
+    assert "wanted entries (" not in " ".join(large["remarks"])

@@ -1,0 +1,200 @@
+"""Which option entries of a replay the account could not pay for, and which single setting would have made them fit.
+
+Read from the journal; contracts are priced by the modelled option market (docs/PAPER.md) at the bar of each
+decision. Size, premium and spread are judged: whether the other gates would let the entry pass is left open.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.desks.options import contracts_for, entry_bound, entry_limit
+from daemon.core.events import BarClosed, ContractsListed, Quote, SessionScheduled
+from daemon.core.instruments.option_market import (
+    SessionMarket,
+    expiries_from,
+    occ_symbol,
+    strike_for_delta,
+)
+from daemon.core.instruments.quotes import nearest
+from daemon.core.limits import Trading
+from daemon.journal.reader import JournalReader
+from strategies.kit.contract import Target
+from strategies.kit.quantity import from_json
+
+SIZE = ("order_quantity", "order_notional", "gross_exposure", "buying_power")
+"""Gates that deny an entry because of what it costs."""
+DELTAS = tuple(step / 100 for step in range(45, 4, -5))
+FRACTIONS = tuple(step / 100 for step in range(5, 101, 5))
+ENOUGH = 0.9  # of the entries: a setting by which so many fit is named, else the best
+_PAGE = 5000
+_EVENTS = (
+    "SELECT id, payload FROM events WHERE id > ? AND kind IN ('SessionScheduled', 'ContractsListed', 'BarClosed') "
+    "ORDER BY id LIMIT ?"
+)
+_event = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed, dec_hook=from_json)
+_gates = msgspec.json.Decoder(dict[str, str])
+_target = msgspec.json.Decoder(Target)
+
+
+class Entries(NamedTuple):
+    """Entries with a quoted contract: how many the policy wanted, and how many of them cost too much."""
+
+    wanted: int = 0
+    unaffordable: int = 0
+    hint: str = ""  # what would have fitted, "" where nothing is known to
+
+
+class _Entry(NamedTuple):
+    """One entry that cost too much."""
+
+    time_ns: int
+    side: int
+    equity: Decimal
+
+
+class _Scene(NamedTuple):
+    """The market at a decision: `spot` in USD at the bar's close, `strikes` in USD as listed."""
+
+    market: SessionMarket
+    underlying: str
+    spot: float
+    strikes: tuple[float, ...]
+
+
+def read_entries(reader: JournalReader, trading: Trading) -> Entries:
+    """Count the journal's entries, and look for the setting that fits those which cost too much."""
+    wanted, missed = 0, list[_Entry]()
+    equity = [(row["time_ns"], Decimal(row["equity_usd"])) for row in reader.query(
+        "SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"
+    )]  # fmt: skip
+    times = [time_ns for time_ns, _ in equity]
+    for row in reader.query(
+        "SELECT time_ns, target, gates, outcome FROM decisions WHERE kind = 'policy' "
+        "AND outcome IN ('ordered', 'denied') AND gates LIKE '%\"order_quantity\":%' ORDER BY decision"
+    ):
+        wanted += 1
+        denied = {gate: reason for gate, reason in _gates.decode(row["gates"]).items() if reason}
+        place = bisect_right(times, row["time_ns"]) - 1
+        if place >= 0 and _costs_too_much(denied):
+            missed.append(_Entry(row["time_ns"], _target.decode(row["target"]).side, equity[place][1]))
+    return Entries(wanted, len(missed), _hint(reader, trading, missed) if missed else "")
+
+
+def _costs_too_much(denied: dict[str, str]) -> bool:
+    """Return whether the cost of an entry is what denies it: not that it is larger than an order may be."""
+    quantity = denied.get("order_quantity", "")
+    return quantity.startswith("quantity 0") or any(gate in denied for gate in SIZE[1:])
+
+
+def unaffordable_words(entries: Entries) -> str:
+    """Return the remark about entries that cost too much, with what would have fitted."""
+    part = f"{entries.unaffordable / entries.wanted:.0%}".replace("%", " %")
+    found = f"By the modelled option market {entries.hint}." if entries.hint else "No quote tells what would fit."
+    return (
+        f"{entries.unaffordable:,} of {entries.wanted:,} wanted entries ({part}) cost more than the account may "
+        f"spend on one position. {found}"
+    )
+
+
+def _hint(reader: JournalReader, trading: Trading, missed: Sequence[_Entry]) -> str:
+    """Return by which one setting how many of the entries would have fitted, the most first; "" without a market."""
+    scenes = _scenes(reader, {entry.time_ns for entry in missed})
+    priced = [(entry, scenes[entry.time_ns]) for entry in missed if entry.time_ns in scenes]
+    if not priced:
+        return ""
+    days, delta = trading.contracts.min_days, trading.contracts.delta_target
+    by_delta = trading.contracts.strike == "delta"
+    rules = {
+        "contracts": [
+            (f"contracts.min_days = {fewer}", replace(trading, contracts=replace(trading.contracts, min_days=fewer)))
+            for fewer in range(days - 1, -1, -1)
+        ],
+        "delta": [
+            (
+                f'contracts.strike = "delta" with contracts.delta_target = {target:g}',
+                replace(trading, contracts=replace(trading.contracts, strike="delta", delta_target=target)),
+            )
+            for target in DELTAS
+            if not by_delta or target < delta
+        ],
+        "sizing": [
+            (
+                f"sizing.premium_fraction = {part:g}",
+                replace(trading, sizing=replace(trading.sizing, premium_fraction=part)),
+            )
+            for part in FRACTIONS
+            if part > trading.sizing.premium_fraction
+        ],
+    }
+    best: list[tuple[int, str]] = []
+    for settings in rules.values():
+        fits = [(sum(_fits(rule, *one) for one in priced), name) for name, rule in settings]
+        enough = next((found for found in fits if found[0] >= ENOUGH * len(priced)), None)
+        if found := enough or max(fits, default=None, key=lambda fit: fit[0]):
+            best.append(found)
+    ranked = sorted((found for found in best if found[0]), key=lambda found: -found[0])
+    return ", ".join(f"{name} fits {count / len(priced):.0%} of them".replace("%", " %") for count, name in ranked)
+
+
+def _fits(trading: Trading, entry: _Entry, scene: _Scene) -> bool:
+    """Return whether the account pays for the least size of the contract that these rules choose, at a fair spread."""
+    quote = _quote(trading, entry, scene)
+    if quote is None:
+        return False
+    bound = entry_bound(quote, trading.risk.price_collar)
+    limit = entry_limit(quote, trading.execution.entry_slack, bound)
+    size = contracts_for(entry.equity, limit, trading.sizing)
+    cost = limit * size * OPTION_MULTIPLIER
+    narrow = quote.ask - quote.bid <= Decimal(str(trading.risk.spread_max)) * (quote.bid + quote.ask) / 2
+    return size > 0 and narrow and cost <= min(trading.risk.premium_max_usd, entry.equity)
+
+
+def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
+    """Return the option market's quote of the contract that these rules choose; None where there is none."""
+    market, rule = scene.market, trading.contracts
+    expiries = market.listed_expiries(rule.min_days, rule.max_days)
+    years = market.years(expiries[0], entry.time_ns) if expiries else None
+    if not years or not scene.strikes:
+        return None
+    level = scene.spot
+    if rule.strike == "delta":
+        level = strike_for_delta(scene.spot, years, market.volatility, entry.side, rule.delta_target)
+    strike = Decimal(str(scene.strikes[nearest(scene.strikes, level)]))
+    symbol = occ_symbol(scene.underlying, expiries[0], entry.side, strike)
+    cents = market.cents(symbol, scene.spot, entry.time_ns, trading.paper)
+    if cents is None or min(cents) <= 0:
+        return None
+    bid, ask = (Decimal(side) / 100 for side in cents)
+    middle = (bid + ask) / 2
+    return Quote(symbol=symbol, bid=bid, ask=ask, low=middle, high=middle, quoted_ns=entry.time_ns)
+
+
+def _scenes(reader: JournalReader, times: set[int]) -> dict[int, _Scene]:
+    """Return the market by time, of those of the times that have a bar and a volatility."""
+    scenes: dict[int, _Scene] = {}
+    session: SessionScheduled | None = None
+    market: SessionMarket | None = None
+    strikes: tuple[float, ...] = ()
+    last = 0
+    while rows := reader.query(_EVENTS, (last, _PAGE)):
+        last = rows[-1]["id"]
+        for row in rows:
+            match _event.decode(row["payload"]):
+                case SessionScheduled() as session:
+                    market = None
+                case ContractsListed() as listed if session is not None and listed.volatility is not None:
+                    market = SessionMarket(
+                        session.session, expiries_from(session.session, session.upcoming), listed.volatility, 0
+                    )
+                    strikes = tuple(sorted({float(contract.strike) for contract in listed.contracts}))
+                case BarClosed() as closed if market is not None and closed.time_ns in times:
+                    scenes[closed.time_ns] = _Scene(market, closed.bar.symbol, closed.bar.close, strikes)
+    return scenes
