@@ -50,7 +50,8 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     """Count what is less than a share and in no book: a reinvested dividend, what a split left over.
 
     At once on a desk of whole shares, whose own news never explains it; with fractions where it stood long enough
-    (`judged`). It lies beside what desk and others hold. `adopt` takes it in.
+    (`judged`). It lies beside what desk and others hold. `adopt` takes it in. Less than the book has is none: where it
+    is not of what others hold, it is a difference like any other.
     """
     if draft.fractional and not judged:
         return
@@ -63,10 +64,12 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
             continue
         crumb = beside.get(symbol, 0)
         apart = exact(theirs.get(symbol, ZERO)) - draft.expected(symbol) + crumb
+        least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
             crumb = apart - whole_of(apart)
+            crumb += 1 if crumb < least else 0
         elif abs(apart) < 1:
-            crumb = apart
+            crumb = max(apart, 0) if apart < least else apart
         if crumb:
             counted[symbol] = crumb
     if counted != beside:

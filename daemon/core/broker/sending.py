@@ -18,7 +18,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import price_step
 from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
 from daemon.core.state import BROKER_MODES
-from strategies.kit.quantity import Quantity, total
+from strategies.kit.quantity import Part, Quantity, total
 from strategies.kit.units import SECOND_NS
 
 CONFIRM_NS = 5 * SECOND_NS  # an exit without the report that it waits for leaves by the broker's own call after this
@@ -183,6 +183,8 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
         return  # said already
     against = hanging_orders(draft, symbol, 1 if draft.held(symbol) > 0 else -1)
     cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
+    if type(quantity) is Part and not against and not hanging_orders(draft, symbol, -1):
+        cause = "the broker takes no order of this fraction"
     draft.alarm("exit_stuck", f"{quantity} {symbol}: {cause}; {how}", once=True, about=f"close {symbol}")
 
 

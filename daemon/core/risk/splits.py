@@ -32,6 +32,7 @@ RATIOS = frozenset(
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
 NEAR = 0.02  # a dividend of the same day, and rounding
 COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
+EXACT = 1e-8  # shares: quantities have nine places, and a ratio is a float
 
 
 def factor(one: float, other: float) -> float:
@@ -149,22 +150,41 @@ def _there(position: BrokerPosition | None) -> Quantity:
 
 
 def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
-    """Return True when the broker's shares are ours at a split's ratio, and cost what ours cost.
+    """Return True when the broker's shares are those of the book at a split's ratio, and cost what ours cost.
 
-    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough.
+    A fraction that lies beside is from before or from the split. What others hold beside cost what nobody here knows:
+    then a common ratio of all shares is enough.
     """
     ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return False
-    if others:
-        whole = float(ours.quantity + others)
-        after = [math.floor(whole * ratio + 1e-9) for r in COMMON for ratio in (r, 1 / r)]
-        return math.floor(position.quantity) in after
-    cost = position.quantity * position.average_price
-    same_cost = abs(cost - ours.cost) <= max(COST_NEAR * ours.cost, position.average_price)
-    return same_cost and any(
-        math.floor(float(ours.quantity) * ratio + 1e-9) == math.floor(position.quantity) for ratio in RATIOS
-    )
+    there, price, mine = position.quantity, position.average_price, ours.quantity + others
+    for before in {mine, draft.expected(symbol)}:
+        ratios = (*COMMON, *(1 / ratio for ratio in COMMON)) if others else RATIOS
+        fractions = [
+            fraction for ratio in ratios if (fraction := _fraction(before, there, ratio, draft.fractional)) is not None
+        ]
+        if others and fractions:
+            return True
+        beside = price * abs(before - mine) * there / before if before > 0 else ZERO
+        apart = abs(there * price - ours.cost) - COST_NEAR * ours.cost - beside
+        if any(apart <= price * Decimal(fraction) for fraction in fractions):
+            return True
+    return False
+
+
+def _fraction(before: Quantity, there: Decimal, ratio: float, fractional: bool) -> float | None:
+    """Return the fraction of a share that a split of this ratio may have left out of what is there, 0.0 for none.
+
+    None where there was no such split. A desk of whole shares compares them alone. Without a fraction only a change of
+    a share or more counts: less may be one that somebody left or took.
+    """
+    after = float(before) * ratio
+    if abs(float(there) - after) <= EXACT:
+        return 0.0
+    whole = math.floor(there)
+    cut = whole == math.floor(after + EXACT) >= 1 and abs(there - before) >= 1 and (whole == there or not fractional)
+    return after - whole + float(there - whole) if cut else None
 
 
 def on_session_over(draft: Draft) -> None:

@@ -25,7 +25,7 @@ def live(account: Account, trading: Trading | None = None) -> DailyDesk:
     return d
 
 
-def with_shares(account: Account, trading: Trading | None = None, **shares: int) -> DailyDesk:
+def with_shares(account: Account, trading: Trading | None = None, **shares: float) -> DailyDesk:
     """The same with these shares bought on Monday at 100.00, on Tuesday before the open."""
     d = live(account, trading)
     d.due()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
@@ -19,7 +20,7 @@ from daemon.core.events import Activity, BrokerPosition
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue, trade_closed
 from daemon.core.state import ZERO, Leaver, Position
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import FINEST, Quantity, exact, floor_to
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
@@ -43,14 +44,14 @@ def split_shares(draft: Draft, line: Activity) -> None:
 
 def _split(draft: Draft, line: Activity) -> None:
     before = draft.held(line.symbol)
-    after = before + line.quantity
     if not before:
         return
     left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
-    if after <= 0 or left:  # two lines: all leave, then all come
+    if before + line.quantity <= 0 or left:  # two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
+    after = before + _of_the_book(draft, line, line.symbol, before, adds=True)
     whole = draft.counted(after)
     if line.symbol in draft.marks:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
@@ -62,12 +63,31 @@ def _split(draft: Draft, line: Activity) -> None:
     revalue(draft)
 
 
+def _of_the_book(draft: Draft, line: Activity, symbol: str, own: Quantity, *, adds: bool) -> Decimal:
+    """Return the part of the line's shares that belongs to `own` shares of `symbol` in the book.
+
+    The rest is of the fraction of `symbol` that lies beside, which grows by it (`adds`) or is replaced by it. Of shares
+    that others hold too the line is the desk's part already.
+    """
+    known, broker = draft.broker.beside, draft.broker
+    beside = {} if isinstance(known, UnsetType) else dict(known)
+    crumb = beside.get(symbol, 0)
+    if crumb <= 0 or own <= 0 or broker.foreign_held.get(symbol):
+        return line.quantity
+    mine = floor_to(line.quantity * own / (own + crumb), FINEST)
+    if not adds:
+        del beside[symbol]
+    beside[line.symbol] = beside.get(line.symbol, 0) + exact(line.quantity) - mine
+    draft.broker = replace(broker, beside=beside)
+    return Decimal(mine)
+
+
 def reorganise(draft: Draft, line: Activity) -> None:
     """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income."""
     if line.quantity < 0:
         _leave(draft, line, min(-draft.counted(line.quantity), max(draft.held(line.symbol), 0)))
     elif line.quantity > 0:
-        _arrive(draft, line, draft.counted(line.quantity))
+        _arrive(draft, line)
     else:
         draft.put_book(income(draft.book, line.amount))
     revalue(draft)
@@ -99,12 +119,15 @@ def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
         draft.basket = replace(draft.basket, leavers=leavers)
 
 
-def _arrive(draft: Draft, line: Activity, count: Quantity) -> None:
+def _arrive(draft: Draft, line: Activity) -> None:
     """Give new shares the cost and value of those that left by a line of the same kind, else no cost.
 
     Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
+    if leaver is not None:
+        line = replace(line, quantity=_of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False))
+    count = draft.counted(line.quantity)
     position = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
     cost, mark = ZERO, line.price
     if leaver is not None:

@@ -32,7 +32,16 @@ from daemon.core.broker.sending import (
     worked_ns,
 )
 from daemon.core.desks.guarded import head_rows
-from daemon.core.desks.shares.sizes import is_indivisible, of_steps, shared, slack, step_cost, step_of, whole_units
+from daemon.core.desks.shares.sizes import (
+    is_indivisible,
+    is_too_small,
+    of_steps,
+    shared,
+    slack,
+    step_cost,
+    step_of,
+    whole_units,
+)
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
@@ -258,7 +267,7 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     soon = any(not _old(draft, working, SALE_INTERVALS) for working in (*well, *hanging))
     if well:
         return soon
-    if surplus <= 0:
+    if surplus <= 0 or (work.goal and work.reason == POLICY and _is_rest(draft, work, surplus)):
         if not hanging:
             draft.close_work(work)
         return False
@@ -271,6 +280,11 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     if order is not None and order.status == REJECTED and not _old(draft, order):
         return True  # retried one re-price interval later
     return held_up(draft, work.symbol, -1) or lift(draft, work) or _sell_now(draft, work, surplus) or soon
+
+
+def _is_rest(draft: Draft, work: Work, quantity: Quantity) -> bool:
+    """Return whether so little is what an order of the day left: too small for another one."""
+    return work.attempt >= work.auction and is_too_small(draft, work.symbol, quantity)
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:
@@ -441,7 +455,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
         missing = affordable(free, limit, rate, step_of(draft, work.symbol))
         if short:
             note_given_up(draft, [replace(work, goal=work.goal - missing)])
-    if not missing:
+    if not missing or _is_rest(draft, work, missing):
         draft.close_work(work)
         return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)

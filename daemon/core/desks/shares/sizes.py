@@ -37,13 +37,14 @@ def fractions_fit(equity: float, prices: Sequence[float]) -> bool:
 def choose_fractions(draft: Draft) -> None:
     """Let the first basket of a journal decide whether the desk holds fractions, for good.
 
-    One that has sent orders before this was asked stays with whole shares.
+    One that has sent orders before this was asked stays with whole shares. Without equity, or any price, nothing is
+    chosen yet.
     """
-    rules, chosen = draft.trading.basket, draft.basket.fractions
-    if rules.fractions != "auto" or not isinstance(chosen, UnsetType):
-        return
+    rules, chosen, equity = draft.trading.basket, draft.basket.fractions, draft.book.equity
     prices = [float(draft.marks.get(symbol, ZERO)) for symbol in draft.spec.symbols]
-    fractions = draft.stats.orders == 0 and fractions_fit(float(draft.book.equity), prices)
+    if rules.fractions != "auto" or not isinstance(chosen, UnsetType) or equity <= 0 or not any(prices):
+        return
+    fractions = draft.stats.orders == 0 and fractions_fit(float(equity), prices)
     draft.basket = replace(draft.basket, fractions=fractions)
 
 
@@ -129,16 +130,17 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
         return decided
     legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
     bought_back = [leg for leg in legs if leg.symbol in closed and leg.goal > draft.held(leg.symbol)]
-    kept = tuple(leg for leg in legs if leg not in bought_back and not _is_too_small(draft, leg))
+    tiny = [leg for leg in legs if leg.goal and is_too_small(draft, leg.symbol, leg.goal - draft.held(leg.symbol))]
+    kept = tuple(leg for leg in legs if leg not in bought_back and leg not in tiny)
     return replace(decided, basket=Basket(kept))
 
 
-def _is_too_small(draft: Draft, leg: Leg) -> bool:
-    change = leg.goal - draft.held(leg.symbol)
-    if type(change) is not Part or not leg.goal:
+def is_too_small(draft: Draft, symbol: str, change: Quantity) -> bool:
+    """Return whether a change is a fraction of shares worth less than `min_order_usd` at its mark."""
+    if type(change) is not Part:
         return False
-    worth: Decimal = abs(change) * draft.marks.get(leg.symbol, ZERO)
-    return worth < draft.trading.basket.min_order_usd
+    worth: Decimal = abs(change) * draft.marks.get(symbol, ZERO)
+    return 0 < worth < draft.trading.basket.min_order_usd
 
 
 # --- short cash -------------------------------------------------------------------------------------------------------

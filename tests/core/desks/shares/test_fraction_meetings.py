@@ -1,0 +1,207 @@
+"""Fractions where they meet something else: splits, what lies beside, cash in lieu, partial fills, dust; by hand."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import SubmitOrder
+from daemon.core.limits import Basket, Broker, Trading
+from daemon.core.state import Halt
+from strategies.kit.quantity import exact
+from tests.support.core.account import Account, line
+from tests.support.core.baskets import decided
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders
+from tests.support.core.daily_live import live, with_shares
+from tests.support.core.desk import TUESDAY, alarms, of
+
+AT_100 = dict.fromkeys(SYMBOLS, "100")
+
+
+def by_rule(rule: str, fractions: str = "on") -> Trading:
+    return Trading(basket=Basket(fractions=fractions), broker=Broker(foreign_orders=rule))  # type: ignore[arg-type]
+
+
+def reported(d: DailyDesk, account: Account, *minutes: int) -> DailyDesk:
+    d.put(*(account.report(d.at(minute)) for minute in minutes))
+    return d
+
+
+def with_part(account: Account, held: str, rule: str = "halt") -> DailyDesk:
+    """A desk that holds this much of AAA, bought at 100, on Tuesday before the open."""
+    return with_shares(account, by_rule(rule), AAA=float(held))
+
+
+def split(account: Account, kind: str, quantity: str) -> None:
+    account.book(replace(line(kind, "AAA"), id=f"{kind} {quantity}", quantity=Decimal(quantity)))
+
+
+# --- less than a share more, or less ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore"])
+@pytest.mark.parametrize(
+    ("held", "there"), [("0.3", "0.304"), ("0.5", "0.6"), ("2.5", "3"), ("3", "3.02"), ("0.5", "1")]
+)
+def test_a_reinvested_dividend_of_a_small_position_is_no_split_that_is_waited_for(
+    rule: str, held: str, there: str
+) -> None:
+    d = with_part(account := Account(), held, rule)
+    account.positions["AAA"] = (exact(there), Decimal(100))
+    reported(d, account, -18, -17, -16)
+    assert d.state.broker.beside == {"AAA": exact(Decimal(there) - Decimal(held))}
+    assert (d.held, d.state.risk.halt, d.state.risk.reconciled) == ({"AAA": exact(held)}, None, True)
+    assert "split_awaited" not in alarms(d.effects)
+
+
+@pytest.mark.parametrize(
+    ("held", "there", "price"),
+    [("0.5", "1", "50"), ("10.5", "1.05", "1000"), ("10.5", "1", "1000"), ("2.5", "7.5", "33.3333")],
+)
+def test_a_split_of_a_fraction_is_known_by_its_ratio_and_cost(held: str, there: str, price: str) -> None:
+    d = with_part(account := Account(), held)
+    account.positions["AAA"] = (exact(there), Decimal(price))
+    reported(d, account, -18, -17, -16)
+    assert (d.held, d.state.basket.to_come, d.state.risk.halt) == ({"AAA": exact(held)}, ("AAA",), None)
+    assert "split_awaited" in alarms(d.effects)
+
+
+@pytest.mark.parametrize("fractions", ["on", "off"])
+def test_less_than_the_book_has_is_a_difference_and_nothing_that_lies_beside(fractions: str) -> None:
+    d = with_shares(account := Account(), by_rule("halt", fractions), AAA=10)
+    account.positions["AAA"] = (exact("9.5"), Decimal(100))
+    reported(d, account, -18, -17, -16)
+    halt = d.state.risk.halt
+    assert isinstance(halt, Halt)
+    assert halt.reason == "reconciliation"
+    d.put(ev.AcceptBrokerRequested(d.at(-15), "it is so", "ann"))
+    reported(d, account, -14, -13)
+    assert (d.held, d.state.risk.reconciled) == ({"AAA": exact("9.5")}, True)
+    d.put(ev.FlattenRequested(d.at(1), "out", "ann"))  # and all of it can leave
+    assert of(d.effects, SubmitOrder)[-1].quantity == exact("9.5")
+
+
+def test_a_fraction_of_others_that_is_gone_is_none_of_the_desk_s() -> None:
+    account = Account()
+    account.positions["AAA"] = (exact("0.5"), Decimal(100))
+    d = live(account, by_rule("halt"))
+    assert d.state.broker.foreign_held == {"AAA": exact("0.5")}
+    del account.positions["AAA"]
+    reported(d, account, -18, -17, -16)
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+# --- corporate actions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+def test_cash_in_lieu_takes_the_fraction_that_a_reverse_split_left(rule: str) -> None:
+    # 10.5 at 100 become 1.05 at 1,000; 0.05 of it leave for 50 USD, which is neither gain nor loss
+    d = with_part(account := Account(), "10.5", rule)
+    account.positions["AAA"] = (1, Decimal(1000))
+    split(account, "RSPLIT", "-10.5")
+    split(account, "RSPLIT", "1.05")
+    account.book(line("CIL", "AAA", amount="50"))
+    reported(d, account, -18, -17, -16)
+    book = d.state.book
+    assert (d.held, d.state.risk.halt, d.state.risk.reconciled) == ({"AAA": 1}, None, True)
+    assert (book.cash, book.equity, book.realized) == (account.cash, Decimal(10_000), Decimal(0))
+    assert book.positions["AAA"].cost == 1000
+
+
+@pytest.mark.parametrize(
+    ("lines", "own", "beside", "mark"),
+    [
+        (("SPLIT 10.75",), "21", "0.5", "50"),
+        (("SPLIT -5.375",), "5.25", "0.125", "200"),
+        (("RSPLIT -10.75", "RSPLIT 1.075"), "1.05", "0.025", "1000"),
+    ],
+)
+def test_a_split_gives_the_fraction_beside_its_own_part(
+    lines: tuple[str, ...], own: str, beside: str, mark: str
+) -> None:
+    d = with_part(account := Account(), "10.5")
+    account.positions["AAA"] = (exact("10.75"), Decimal(100))
+    reported(d, account, -20, -19, -18)
+    assert d.state.broker.beside == {"AAA": exact("0.25")}
+    account.positions["AAA"] = (exact(Decimal(own) + Decimal(beside)), Decimal(mark))
+    for one in lines:
+        split(account, *one.split())
+    reported(d, account, -17, -16)
+    assert (d.held, d.state.broker.beside) == ({"AAA": exact(own)}, {"AAA": exact(beside)})
+    assert (d.state.marks["AAA"], d.state.book.equity, d.state.risk.reconciled) == (
+        Decimal(mark),
+        Decimal(10_000),
+        True,
+    )
+
+
+# --- dust -------------------------------------------------------------------------------------------------------------
+
+
+def part_filled(d: DailyDesk, account: Account, filled: str) -> list[SubmitOrder]:
+    """One order is filled in part, then cancelled by its re-price; the orders after it."""
+    (order,) = of(d.quotes(0, **AT_100), SubmitOrder)
+    name = account.take(order, d.state.now_ns)
+    d.put(account.fill(name, exact(filled), "100", d.at(0.1)))
+    d.quotes(2, **AT_100)
+    assert d.order(name).cancel_asked_ns
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(2, 1), name), account.report(d.at(2, 2)))
+    for minute in (3, 4, 5):
+        sent += d.quotes(minute, **AT_100)
+    assert d.state.works == {}
+    return of(sent, SubmitOrder)
+
+
+def test_what_a_partial_fill_left_of_a_buy_is_no_order_below_the_least_amount() -> None:
+    d = live(account := Account(), by_rule("halt"))
+    decided(d, 0.5, KEEP, KEEP)
+    assert part_filled(d, account, "0.4999") == []  # one cent is missing
+    assert (d.held, d.state.orders) == ({"AAA": exact("0.4999")}, {})
+
+
+def test_what_a_partial_fill_left_of_a_trim_is_no_order_either() -> None:
+    d = with_part(account := Account(), "2.5")
+    decided(d, 2, KEEP, KEEP)
+    assert part_filled(d, account, "0.4999") == []  # nor a call that closes, again and again until the close
+    assert d.held == {"AAA": exact("2.0001")}
+
+
+def test_but_what_is_left_of_an_exit_leaves() -> None:
+    d = with_part(account := Account(), "0.5")
+    decided(d, 0, KEEP, KEEP)
+    d.prompt = account.report
+    (order,) = of(d.quotes(0, **AT_100), SubmitOrder)
+    name = account.take(order, d.state.now_ns)
+    d.put(account.fill(name, exact("0.4999"), "100", d.at(0.1)))
+    d.quotes(2, **AT_100)
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(2, 1), name)) + d.quotes(3, **AT_100)
+    assert [order.quantity for order in of(sent, SubmitOrder)] == [exact("0.0001")]
+
+
+def test_cash_for_less_than_the_least_order_of_each_buys_nothing() -> None:
+    d = daily_desk(by_rule("halt"), cash="2")
+    decided(d, 6, 6, 3)
+    assert orders(d.quotes(0, **AT_100)) == []
+    assert d.state.works == {}
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_without_money_has_not_chosen_yet() -> None:
+    d = daily_desk(by_rule("halt", "auto"), cash="0")
+    decided(d, 6, 6, 3)
+    chosen = [d.state.basket.fractions]
+    d.put(ev.CashTransferred(d.at(-10), Decimal(100_000)))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    decided(d, 6.5, KEEP, KEEP)
+    chosen.append(d.state.basket.fractions)
+    assert chosen == [UNSET, False]  # 333 shares of each
