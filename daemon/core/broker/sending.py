@@ -242,9 +242,9 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     sent = submission_of(draft, order)
     if not draft.leaves(sent):
         return
-    draft.put_order(order)
-    if intent.closing:
+    if intent.closing:  # by the report that the order itself makes old
         report_closing(draft, work, intent.quantity)
+    draft.put_order(order)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.state import Halt
 from strategies.kit.quantity import exact
@@ -183,6 +183,21 @@ def test_but_what_is_left_of_an_exit_leaves() -> None:
     account.end(name)
     sent = d.put(ev.OrderCanceled(d.at(2, 1), name)) + d.quotes(3, **AT_100)
     assert [order.quantity for order in of(sent, SubmitOrder)] == [exact("0.0001")]
+
+
+def test_a_fraction_that_leaves_by_the_close_call_says_why() -> None:
+    d = with_part(account := Account(), "0.5")
+    d.prompt = account.report
+    d.put(ev.FlattenRequested(d.at(1), "out", "ann"))
+    first = of(d.effects, SubmitOrder)[-1]
+    account.take(first, d.state.now_ns)
+    account.end(first.client_order_id, "rejected")
+    d.put(ev.OrderRejected(d.at(1, 1), first.client_order_id, 'asset "AAA" is not fractionable'))
+    sent = d.tick(3)
+    assert [(order.quantity, order.closing) for order in of(sent, SubmitOrder)] == [(exact("0.5"), True)]
+    (said,) = [alarm for alarm in of(sent, RaiseAlarm) if alarm.name in ("exit_stuck", "exit_unconfirmed")]
+    assert said.name == "exit_stuck"
+    assert "the broker takes no order of this fraction" in said.detail
 
 
 def test_cash_for_less_than_the_least_order_of_each_buys_nothing() -> None:
