@@ -170,7 +170,7 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
             here.execute("UPDATE heads SET answer = '1.0', heads = ? WHERE symbol = ?", said)
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
-        for model, taken in (("2022-12-30-passive-5b984c29", 0.0), ("2022-12-30-1a7c40e3", 0.2)):
+        for model, taken in (("2022-12-30-passive-382b2576", 0.0), ("2022-12-30-43c0f4b3", 0.2)):
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
