@@ -1,4 +1,4 @@
-"""`daily_rebalancer`: closes and indicators of 50 stocks, or of 5 to 100 others, in, whole shares out, once a session.
+"""`daily_rebalancer`: closes and indicators of 50 stocks, or of 5 to 100 others, in, shares out, once a session.
 
 It decides what to hold, never how to order it; no I/O, clock or random number. Invariant: every result depends on the
 arguments only; there is no cache.
@@ -27,6 +27,8 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.daily import (
+    SHORT_CASH,
+    STEPS,
     KeepsBars,
     KeptBars,
     Series,
@@ -137,13 +139,13 @@ DECLARATION: dict[str, object] = {
     "warm": "one symbol at least has history_bars bars",
     "indicators": "TA-Lib's functions on a symbol's last history_bars bars, MACD's line, fast %K; 0 where not finite",
     "periods": PERIODS,
-    "portfolio": "cash and value in USD, whole shares; times capital_usd / equity where a unit is a part of the equity",
+    "portfolio": "cash and value in USD, shares; times capital_usd / equity where a unit is a part of the equity",
     "weekday": "0 Monday to 4 Friday, of the session that is decided for",
     "tradable": "1: a bar of the newest session that any symbol has a bar of, and history_bars bars; else 0, and the "
     "last known close and the indicators of its own last bars are shown, 0 where there is none",
-    "basket": "a < 0 sells int(held x -a); a > 0 buys int(a x shares_per_unit), or int(a x unit / price) where a unit "
-    "is dollars or a part of the equity; flag 0 changes nothing; sells first, then buys by the largest action, ties by "
-    "symbol",
+    "basket": "a < 0 sells held x -a shares; a > 0 buys a x shares_per_unit, or a x unit / price where a unit is "
+    f"dollars or a part of the equity; {STEPS}; flag 0 changes nothing, and so does a change below the band, but for "
+    f"selling all; sells, then buys; {SHORT_CASH}",
 }
 """The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 

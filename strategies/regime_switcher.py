@@ -29,6 +29,8 @@ from strategies.kit.contract import (
     choose,
 )
 from strategies.kit.daily import (
+    SHORT_CASH,
+    STEPS,
     KeepsBars,
     KeptBars,
     basket_of_weights,
@@ -197,8 +199,8 @@ def declared(symbols: tuple[str, ...]) -> dict[str, object]:
         "highest",
         "sampling": SAMPLING,
         "regimes": regimes,
-        "basket": "shares = int(weight x equity / price); a weight that would change by less than the band stays, and "
-        "one without a price; sells, then buys in the order of symbols",
+        "basket": f"shares = weight x equity / price, {STEPS}; a weight that would change by less than the band stays, "
+        f"and one without a price; sells, then buys; {SHORT_CASH}",
         "hidden": "float32 (128,), empty for zeros; the newest answer's",
     }
     if any(isinstance(weights, float) for _, weights in regimes):

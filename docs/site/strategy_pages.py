@@ -115,7 +115,7 @@ def _of_stocks() -> str:
         (r.INDICATOR_COLUMNS, f"{len(r.INDICATORS)} indicators of the first stock, then of the second, ...: {names}"),
         (slice(r.CASH, r.CASH + 1), "cash, USD"),
         (slice(r.VALUE, r.VALUE + 1), "portfolio value, USD"),
-        (r.HOLDINGS, "whole shares of each stock"),
+        (r.HOLDINGS, "shares of each stock"),
         (slice(r.WEEKDAY, r.WEEKDAY + 1), "weekday of the session that is decided for, 0 to 4"),
         (r.TRADABLE, "1 where the stock is tradable, else 0"),
     )

@@ -39,7 +39,19 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, cut, no_bars, portfolio_of, remembered
+from strategies.kit.daily import (
+    ROW,
+    SHORT_CASH,
+    STEPS,
+    KeepsBars,
+    KeptBars,
+    Series,
+    count,
+    cut,
+    no_bars,
+    portfolio_of,
+    remembered,
+)
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.units import DAY_NS
 
@@ -114,8 +126,8 @@ DECLARATION: dict[str, object] = {
     "masked": MASKING,
     "labels": CLASSES,
     "basket": "weight = max(final, 0) x weight_max of tradable symbols, scaled down to what masked ones leave of 1; a "
-    "weight that would change by less than the band stays, but for 0; masked symbols stay; shares = int(weight x "
-    "equity / price); sells in the order of symbols, then buys by the largest weight",
+    "weight that would change by less than the band stays, but for 0; masked symbols stay; shares = weight x equity / "
+    f"price, {STEPS}; sells, then buys; {SHORT_CASH}",
 }
 """All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
 

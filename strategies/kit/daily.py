@@ -29,6 +29,10 @@ Series = tuple[bytes, ...]
 PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD: valid prices; all figures computed from them are finite float32
 ROW = Layout("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
 
+STEPS = "cut towards 0 to the desk's steps: whole shares, or multiples of order_step"
+SHORT_CASH = "where the cash does not pay for all buys, each gets the same part"
+"""What each desk of shares does with a basket, in the words of declarations."""
+
 
 def usable(bar: Bar) -> bool:
     """Return whether all four prices are numbers from `PRICE_MIN` to `PRICE_MAX`; other bars do not count."""

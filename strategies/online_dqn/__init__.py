@@ -28,7 +28,7 @@ from strategies.kit.contract import (
     ShareSpec,
     View,
 )
-from strategies.kit.daily import ROW, cut, usable
+from strategies.kit.daily import ROW, STEPS, cut, usable
 from strategies.kit.entry import Float64Array, StrategyEntry
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import ModelConfig, of_text
@@ -49,8 +49,8 @@ DECLARATION: dict[str, object] = {
     "portfolio": "position 1 or 0; cash / equity; shares x price / equity; price / average price - 1 within [-1, 3]; "
     "whole minutes since the first fill / 60, at most 6.5",
     "answer": "the value of each action; the largest counts, of equals the first",
-    "resolution": "BUY while held and SELL while flat mean HOLD; BUY buys int(min(weight_max, 1 / symbols) x equity / "
-    "price) shares, SELL sells all",
+    "resolution": "BUY while held and SELL while flat mean HOLD; BUY buys min(weight_max, 1 / symbols) x equity / "
+    f"price shares, {STEPS}; SELL sells all",
     "masked": "a symbol without a bar of this minute, with less than history_bars bars before the open, or without a "
     "price: HOLD",
     "heads": "direction: the probability that the close so many bars later is higher; risk: the largest fall below "
