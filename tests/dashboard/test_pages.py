@@ -717,6 +717,8 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
         assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
         file.unlink()
         expect(page.locator("#gateways h2")).to_contain_text("UNREADABLE")
+        for left in (page, phone):  # they ask the server again, which goes first
+            left.goto("about:blank")
 
 
 def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
