@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.alpaca_api.refusals import Refusal
+from daemon.alpaca_api.wire import text
 from daemon.cli.ctl import main as rltraderctl
 from simulator.serving import serving
 from simulator.trading.account import Account
-from simulator.trading.venue import Rules
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -43,7 +43,7 @@ from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Host, Station
-from tests.chaos.desks.plan import BY_MINUTE, CASH_USD, DAILY, DESKS, FIVE_MINUTES, ONLINE, REBALANCER, SCALPER, bound
+from tests.chaos.desks.plan import BY_MINUTE, DAILY, DESKS, FIVE_MINUTES, ONLINE, REBALANCER, SCALPER, bound
 from tests.chaos.plan import OUTAGES, Plan
 from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
@@ -106,7 +106,7 @@ def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
     for order in [order for order in station.by_hand if host.now_ns() >= session.open_ns + order.minute * MINUTE_NS]:
         station.by_hand.remove(order)
         with contextlib.suppress(Refusal):
-            fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
+            fields = {"symbol": order.symbol, "qty": text(order.quantity), "side": order.side}
             host.served.by_hand("place", key=station.account.key, **fields)
             host.persons += 1
             station.look_ns = host.now_ns() + int(LOOK_MIN * MINUTE_NS)
@@ -182,7 +182,7 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
         if books is None:
             host.problem(session.date, station, "its journal cannot be read")
             continue
-        for problem in host.served.call(_found, station, books, before_ns):
+        for problem in host.served.call(_found, station, books, before_ns, host.seed):
             host.problem(session.date, station, problem)
         outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
@@ -195,8 +195,8 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
 
 
-def _found(station: Station, books: Books, before_ns: int) -> list[str]:
-    account, start = station.account, Decimal(CASH_USD[station.name])
+def _found(station: Station, books: Books, before_ns: int, seed: int) -> list[str]:
+    account, start = station.account, Decimal(desks_plan.money(seed, station.name).cash_usd)
     problems = [
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),
@@ -291,13 +291,14 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
     accounts = [
         Account(
             *(f"{word}{chance.getrandbits(120):030X}" for word in ("PKCHAOS", "secret-chaos-")),
-            cash=Decimal(CASH_USD[name]),
+            cash=Decimal(desks_plan.money(seed, name).cash_usd),
             account_number=f"PA3CHAOS{number}",
         )
         for number, name in enumerate(DESKS)
     ]
     tally = Tally(seed)
-    rules = Rules(seed=seed, fill_sizes=(1, 4))
+    rules = desks_plan.broker_rules(seed)
+    print(f"{rules}; {'; '.join(f'{name}: {desks_plan.money(seed, name)}' for name in DESKS)}")
     for it in happenings:
         print(f"{it.date}: {it.symbol} {it.kind}")
     with (

@@ -46,7 +46,7 @@ def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
         if fields["activity_type"] not in IN_TRADES and Decimal(fields.get("net_amount", "0")):
             yield row.time_ns, Decimal(fields["net_amount"]), ""
     for trade in account.trades:
-        yield trade.time_ns, -trade.quantity * trade.price * multiplier(trade.symbol), trade.order_id
+        yield trade.time_ns, -trade.cost, trade.order_id
 
 
 def overdrawn(account: Account, start: Decimal) -> list[str]:

@@ -82,7 +82,8 @@ class Host:
         models = {"paths": {"models_dir": str(self.folder / "models")}}
         state_dir = station.run.desk.state_dir
         redis = "" if self.stream is None else self.stream.address
-        tables = (LOOSE, desks_plan.tables(station.name, self.folder, redis), path, models)
+        fractions = desks_plan.money(self.seed, station.name).fractions
+        tables = (LOOSE, desks_plan.tables(station.name, self.folder, redis, fractions), path, models)
         write_config(station.config, self.served, self.clock, state_dir, *tables)
 
     def problem(self, date: str, station: Station, message: str) -> None:

@@ -17,11 +17,13 @@ from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
 from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
 from strategies.kit.contract import Session
+from strategies.kit.quantity import PLACES
 from tests.chaos.desks.plan import DECIDE_MIN
 from tests.chaos.session import MINUTE_NS
 
 FIRST, LAST = "2024-11-01", "2024-11-29"  # twenty sessions: clocks change on 3 November, the last one is a half day
 HISTORY_FROM = "2023-01-03"  # sessions enough for every strategy to decide, not for forecast_ensemble's whole W
+RATIOS = ("2", "3", "10", "1.5", "0.7")  # of splits, some of which leave fractions, and pay them out
 EVENTS = 5  # of each kind in twenty sessions, at most one of them of a fund
 
 
@@ -63,7 +65,7 @@ def market(seed: int, events: Sequence[Happening]) -> Market:
         last=LAST,
         seed=seed,
         closes={"SPY": (FIRST, 480.0), "QQQ": (FIRST, 400.0), "IWM": (FIRST, 200.0)},
-        splits=[Split(it.symbol, it.date, Decimal(chance.choice((2, 3, 10)))) for it in of("split")],
+        splits=[Split(it.symbol, it.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.3) for it in of("split")],
         dividends=[Dividend(it.symbol, it.date, Decimal("0.25")) for it in of("dividend")],
         halts={it.symbol: {it.date} for it in of("halted")},
         delisted={it.symbol: it.date for it in of("delisted")},
@@ -75,21 +77,23 @@ def market(seed: int, events: Sequence[Happening]) -> Market:
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """What a person does beside the desk on one date: `side`, shares, and minutes from the open."""
+    """What a person does beside the desk on one date: `side`, shares or fractions, minutes from the open."""
 
     side: str
     symbol: str
-    quantity: int
+    quantity: Decimal
     minute: int
 
 
 def persons(seed: int, events: Sequence[Happening], dates: Sequence[str], date: str) -> list[ByHand]:
     """Shares that a person buys the session before a split or a dividend, and sells two sessions after it."""
-    orders = []
+    orders, parts = [], random.Random(f"persons {seed}").random() < 0.5
     for it in events:
         chance = random.Random(f"person {seed} {it.symbol}")
-        place, quantity = list(dates).index(it.date), chance.randint(1, 5)
+        place, quantity = list(dates).index(it.date), Decimal(chance.randint(1, 5))
         minute = chance.randint(20, 200)
+        if parts:
+            quantity += Decimal(chance.randrange(10**PLACES)) / 10**PLACES
         if it.kind in ("split", "dividend") and it.symbol in daily_rebalancer.SYMBOLS:
             orders += [
                 ("buy", it.symbol, quantity, minute, place - 1),

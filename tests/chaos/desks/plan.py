@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from simulator.trading.venue import Rounding, Rules
 from strategies import daily_rebalancer, forecast_ensemble, online_dqn, option_scalper, regime_switcher
 from tests.chaos.kinds import ANY, KINDS, TARGETS, Kind, Line
 from tests.chaos.plan import Trouble
@@ -25,6 +26,8 @@ ONLINE = online_dqn.OnlineDqn().spec.name
 DESKS = (SCALPER, *DAILY, ONLINE)
 BY_MINUTE = ("SPY", "QQQ")  # what the online desk trades, by bars of five minutes that the feed builds of minutes
 CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000, FORECAST: 100_000, ONLINE: 100_000}
+ROUNDED: tuple[Rounding, ...] = ("none", "fill", "order")  # cash to cents
+SMALL_USD = (2_000, 8_000, 30_000)  # of desks of shares that may trade fractions
 FIVE_MINUTES = "five_minutes.yaml"
 DECIDE_MIN = 60  # minutes before the open: while orders wait for the auction, each second is a step
 OF_A_SESSION = (2, 4)  # kinds of one desk
@@ -43,6 +46,38 @@ Window = tuple[float, float]  # minutes from the session's open
 
 NIGHT, BEFORE = (-500.0, -DECIDE_MIN - 60.0), (-DECIDE_MIN - 30.0, -DECIDE_MIN + 5.0)
 AUCTION, DAY = (-DECIDE_MIN + 2.0, 2.0), (2.0, 240.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """A desk's cash at the begin in USD, and its `[basket] fractions`."""
+
+    cash_usd: int
+    fractions: str = "off"
+
+
+def money(seed: int, desk: str) -> Money:
+    """What the desk begins with: one of shares mostly with so little that `auto` takes fractions, or with them on."""
+    chance = random.Random(f"money {seed} {desk}")
+    if desk == SCALPER or chance.random() < 1 / 3:
+        return Money(CASH_USD[desk])
+    return Money(chance.choice(SMALL_USD), chance.choice(("auto", "auto", "on")))
+
+
+def broker_rules(seed: int) -> Rules:
+    """How the campaign's broker rounds cash, fills fractions, and which share it trades whole alone."""
+    chance = random.Random(f"broker {seed}")
+    rounding, in_parts = chance.choice(ROUNDED), chance.random() < 0.5
+    whole = (
+        frozenset({chance.choice(daily_rebalancer.SYMBOLS), chance.choice(BY_MINUTE)}) if chance.random() < 0.5 else ()
+    )
+    return Rules(
+        seed=seed,
+        fill_sizes=(1, 4),
+        cash_rounding=rounding,
+        fractions_in_parts=in_parts,
+        not_fractionable=frozenset(whole),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +232,11 @@ def bound(trouble: Trouble, key: str) -> Trouble:
     return replace(trouble, lines=tuple(map(on_it, trouble.lines)))
 
 
-def tables(desk: str, folder: Path, redis: str = "") -> Table:
+def tables(desk: str, folder: Path, redis: str = "", fractions: str = "off") -> Table:
     """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet.
 
-    `folder` has the model configuration of the online desk, whose answers are served at `redis`, "" for its own.
+    `fractions` is of `[basket]`. `folder` has the model configuration of the online desk, whose answers are served at
+    `redis`, "" for its own.
     """
     sections: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
@@ -240,6 +276,8 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
         }
         if desk == REBALANCER:
             sections["broker"]["foreign_orders"] = "ignore"  # a person holds shares beside it
+    if desk != SCALPER:
+        sections["basket"]["fractions"] = fractions
     return sections
 
 

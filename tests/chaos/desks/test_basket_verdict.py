@@ -71,6 +71,14 @@ def books(*decisions: tuple[int, str, str]) -> Books:
     return Books(fresh_machine(strategy("daily_rebalancer"), identity, Trading()).state, decisions=rows)
 
 
+def test_cash_that_the_broker_rounds_is_the_cash_that_buys_are_paid_from() -> None:
+    scene = Scene()
+    bought = PositionChange("KO", Decimal("9.999"), Decimal(100), OPEN_NS, "x", "y", rounding=Decimal("0.1"))
+    scene.account.trade(bought)  # 999.90 USD, and 0.10 more: nothing is left
+    assert basket_verdict.overdrawn(scene.account, START) == []
+    assert basket_verdict.overdrawn(scene.account, START - Decimal("0.01")) == [f"cash -0.010 USD at {OPEN_NS}"]
+
+
 def test_two_baskets_of_one_date_are_told_and_one_on_each_of_two_dates_is_not() -> None:
     apart = books((0, "policy", "ordered"), (DAY_S, "policy", "hold"))
     assert basket_verdict.baskets(apart) == {"2024-11-21": "ordered", "2024-11-22": "hold"}

@@ -30,6 +30,26 @@ def test_what_befalls_a_desk_is_the_same_whenever_seed_and_date_are() -> None:
     assert desks_market.happenings(7, DATES) == desks_market.happenings(7, DATES)
 
 
+def test_thirty_campaigns_deal_every_rounding_and_desks_of_shares_with_and_without_fractions() -> None:
+    moneys = {desk: {desks_plan.money(seed, desk).fractions for seed in range(30)} for desk in DESKS}
+    assert moneys == {desk: {"off"} if desk == SCALPER else {"off", "auto", "on"} for desk in DESKS}
+    rules = [desks_plan.broker_rules(seed) for seed in range(30)]
+    assert {one.cash_rounding for one in rules} == {"none", "fill", "order"}
+    assert {one.fractions_in_parts for one in rules} == {bool(one.not_fractionable) for one in rules} == {True, False}
+
+
+def test_persons_trade_fractions_in_some_campaigns_and_sell_what_they_bought() -> None:
+    parts = set()
+    for seed in range(6):
+        events = desks_market.happenings(seed, DATES)
+        orders = [order for date in DATES for order in desks_market.persons(seed, events, DATES, date)]
+        parts.add(any(order.quantity % 1 for order in orders))
+        bought = {order.symbol: order.quantity for order in orders if order.side == "buy"}
+        sold = {order.symbol: order.quantity for order in orders if order.side == "sell"}
+        assert all(bought[symbol] == quantity for symbol, quantity in sold.items() if symbol in bought)
+    assert parts == {True, False}
+
+
 def test_five_campaigns_deal_every_kind_of_a_daily_desk_s_own() -> None:
     dealt = {
         trouble.kind.name.partition(": ")[2]
