@@ -151,15 +151,20 @@ def book_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
         record_execution(draft, stands, ZERO)
 
 
+def note_part(draft: Draft, quantity: Quantity) -> None:
+    """Count the fill of a fraction, the desk's or another's: the broker may round the cash of each."""
+    if type(quantity) is Part:
+        parted = draft.broker.parted
+        draft.broker = replace(draft.broker, parted=(0 if isinstance(parted, UnsetType) else parted) + 1)
+
+
 def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
     """Record the execution by its identity, with its row."""
     order = draft.find_order(event.client_order_id)
     assert order is not None
     executions = (*order.executions, event.cumulative_quantity)
     draft.put_order(replace(order, executions=executions))
-    if type(event.quantity) is Part:
-        parted = draft.broker.parted
-        draft.broker = replace(draft.broker, parted=(0 if isinstance(parted, UnsetType) else parted) + 1)
+    note_part(draft, event.quantity)
     stats = draft.stats
     whole = event.cumulative_quantity == order.quantity
     draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))

@@ -21,7 +21,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
-from daemon.core.broker.fills import is_ours, note_touched, set_totals, total_cost, transfer, without_gain
+from daemon.core.broker.fills import is_ours, note_part, note_touched, set_totals, total_cost, transfer, without_gain
 from daemon.core.broker.protection import on_removed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
@@ -226,6 +226,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
     paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if draft.contract_of(report.symbol) else 1)
     draft.put_book(replace(before, cash=before.cash + paid))
     hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
+    note_part(draft, filled - order.filled)
     gave_up = _give_up_sold(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
         without_gain(draft, before)

@@ -288,6 +288,16 @@ def test_a_cent_for_a_fill_of_a_fraction_is_rounding_and_no_fee(apart: str, book
     assert "cash_adjusted" not in alarms(d.effects)
 
 
+def test_a_cent_for_another_s_fill_of_a_fraction_is_rounding_too() -> None:
+    rules = Trading(broker=Broker(cash_tolerance_usd=Decimal(0), foreign_orders="ignore"))
+    d = with_shares(account := Account(), rules, AAA=10)
+    account.by_hand("ann-1", "BBB", 1, q("0.3333"), d.at(-16))
+    account.fill("ann-1", q("0.3333"), "100", d.at(-16))
+    account.cash -= Decimal("0.01")
+    d.put(account.report(d.at(-15)), account.report(d.at(-14)))
+    assert (d.state.risk.reconciled, d.state.book.cash, d.state.book.fees) == (True, account.cash, Decimal(0))
+
+
 # --- the state, the paper broker, the stop ----------------------------------------------------------------------------
 
 
