@@ -126,9 +126,19 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    contract, by_hand = parse_occ(symbol), () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
-    draft.risk = replace(draft.risk, by_hand=(*by_hand, symbol if contract is None else contract.root))
+    contract, by_hand = parse_occ(symbol), {} if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    session = draft.session.session
+    date = "" if session is None or draft.session.ended else session.date  # over night it is the next session's
+    draft.risk = replace(draft.risk, by_hand={**by_hand, symbol if contract is None else contract.root: date})
     exit_by_rule(draft, symbol, "closed_by_hand", left)
+
+
+def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
+    """Return what a person closed for the session that begins: over night, before it was known."""
+    by_hand, session = draft.risk.by_hand, draft.session.session
+    if isinstance(by_hand, UnsetType) or session is None:
+        return UNSET
+    return {symbol: session.date for symbol, date in by_hand.items() if not date} or UNSET
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
@@ -215,7 +225,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     if draft.broker.foreign:
         foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=foreign)
-    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=(), by_hand=UNSET)
+    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=(), by_hand=_still_by_hand(draft))
     _name_unanswered(draft)
     draft.put_book(begin_session(draft.book))
     draft.chain = None

@@ -134,7 +134,9 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
     alarms: tuple[str, ...] = ()  # raised once a session
     stopping: str = ""  # why the daemon is being stopped; no new risk until its next start
     stop_flat: bool = False  # and positions are left meanwhile
-    by_hand: tuple[str, ...] | UnsetType = UNSET  # shares, or underlyings, that a person closed in this session
+    by_hand: dict[str, str] | UnsetType = (
+        UNSET  # what a person closed: share or underlying, to its session's date, "" the next
+    )
     strategy_off: bool = False  # the strategy raised twice: it is not asked again until a resume
 
 

@@ -12,7 +12,7 @@ from tests.support.core.account import Account
 from tests.support.core.baskets import decided, tuesday
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import BUY_CALL, CALL, TUESDAY, Desk, alarms, desk, of
+from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, TUESDAY, Desk, alarms, desk, of
 
 AT_100 = dict.fromkeys(SYMBOLS, "100")
 NO_AUCTION = Trading(basket=Basket(auction=False))
@@ -53,6 +53,24 @@ def test_the_policy_does_not_buy_it_back_this_session_and_may_in_the_next() -> N
     assert {symbol for symbol, _, _ in bought} == {"BBB"}
     d.put(SessionEnded(d.session.close_ns, d.session.date))
     assert d.held.get("AAA") is None
+
+
+def test_what_is_closed_over_night_is_not_bought_back_in_the_session_that_sells_it() -> None:
+    d = DailyDesk(NO_AUCTION).fund().holds(AAA=10)
+    close(d, "AAA", d.session.close_ns + 1)
+    d.begin(TUESDAY)
+    decided(d, 10, 5, KEEP)
+    d.quotes(0, **AT_100)
+    sale = next(order for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0)
+    d.fill(sale.client_order_id, 10, "100")
+    d.quotes(1, **AT_100)
+    bought = [order for order in of(d.effects, SubmitOrder)[1:] if order.side > 0]
+    assert {order.symbol for order in bought} == {"BBB"}
+    d.fill(bought[-1].client_order_id, 5, "100")
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    decided(d, 10, KEEP, KEEP)
+    assert [order[:2] for order in orders(d.quotes(0, **AT_100))] == [("AAA", 10)]
 
 
 def test_what_is_not_held_is_refused_by_what_is() -> None:

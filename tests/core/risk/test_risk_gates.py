@@ -121,7 +121,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
-    "closed_by_hand": (at(risk={"by_hand": ("AAA",)}), at(risk={"by_hand": ("SPY",)})),
+    "closed_by_hand": (at(risk={"by_hand": {"AAA": ""}}), at(risk={"by_hand": {"SPY": ""}})),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
         at(orders={"o1": order("pending_cancel", -1, PUT)}),

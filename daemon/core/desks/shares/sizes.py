@@ -125,7 +125,7 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
 
     Tiny is a change of a fraction that is worth less than `min_order_usd`; never one that sells all.
     """
-    closed = () if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    closed = {} if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
     if not (closed or draft.fractional) and all(type(leg.goal) is int for leg in decided.basket.legs):
         return decided
     legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
