@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.core.desks.shares.sizes import may_trade_fractions
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -34,7 +35,7 @@ from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailyStrategy
 from strategies.kit.units import MINUTE_NS
-from training.data.daily_table import DailyTable
+from training.data.daily_table import TICKS, DailyTable
 from training.evaluate.machine import FEED, MODEL, Player, PlayTally, answering, denied, halts_of, joined, started
 from training.study.progress import counted
 from training.study.study import PlayResult, SessionResult
@@ -111,7 +112,8 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
         )
         yield PricesPrinted(session.open_ns, session.date, opening=True, prices=prices)
         yield PricesPrinted(session.open_ns + MINUTE_NS, session.date, opening=False, prices=prices)
-        if trading.basket.fractions != "off":  # what the auction does not take of a share leaves first, then buys
+        dearest = float(table.close_ticks.max(initial=0)) / TICKS
+        if may_trade_fractions(trading, dearest, len(table.symbols)):  # what the auction leaves goes first, then buys
             yield PricesPrinted(session.open_ns + 2 * MINUTE_NS, session.date, opening=False, prices=prices)
     for bar in table.day_bars(day):
         yield BarClosed(session.close_ns, bar)

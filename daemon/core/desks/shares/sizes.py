@@ -15,6 +15,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.draft import Draft
+from daemon.core.limits import Trading
 from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, exact, steps_of
@@ -32,6 +33,18 @@ def fractions_fit(equity: float, prices: Sequence[float]) -> bool:
     """
     part = equity / len(prices) if prices else 0.0
     return any(0.0 < price < math.inf and part < FEWEST_SHARES * price for price in prices)
+
+
+def may_trade_fractions(trading: Trading, dearest: float, symbols: int) -> bool:
+    """Return whether a desk with the paper cash may come to trade fractions; a replay prints for it once more.
+
+    Args:
+        trading: its rules.
+        dearest: USD, the highest price of its tape.
+        symbols: how many it trades.
+    """
+    rule, cash = trading.basket.fractions, float(trading.paper.cash_usd)
+    return rule == "on" or (rule == "auto" and fractions_fit(cash, [dearest] * symbols))
 
 
 def choose_fractions(draft: Draft) -> None:
