@@ -338,8 +338,7 @@ class Draft:
 
     def expected(self, symbol: str) -> Quantity:
         """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""
-        beside = self.broker.beside
-        crumb = 0 if isinstance(beside, UnsetType) else beside.get(symbol, 0)
+        crumb = self.broker.unexplained.get(symbol, 0)
         return self.held(symbol) + self.broker.foreign_held.get(symbol, 0) + crumb
 
     def counted(self, shares: Decimal | int) -> Quantity:

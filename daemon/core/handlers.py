@@ -126,7 +126,7 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    contract, by_hand = parse_occ(symbol), {} if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    contract, by_hand = parse_occ(symbol), draft.risk.closed_by_hand
     session = draft.session.session
     date = "" if session is None or draft.session.ended else session.date  # over night it is the next session's
     draft.risk = replace(draft.risk, by_hand={**by_hand, symbol if contract is None else contract.root: date})
@@ -135,10 +135,10 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
     """Return what a person closed for the session that begins: over night, before it was known."""
-    by_hand, session = draft.risk.by_hand, draft.session.session
-    if isinstance(by_hand, UnsetType) or session is None:
+    session = draft.session.session
+    if session is None:
         return UNSET
-    return {symbol: session.date for symbol, date in by_hand.items() if not date} or UNSET
+    return {symbol: session.date for symbol, date in draft.risk.closed_by_hand.items() if not date} or UNSET
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:

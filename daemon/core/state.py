@@ -139,6 +139,11 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
     )
     strategy_off: bool = False  # the strategy raised twice: it is not asked again until a resume
 
+    @property
+    def closed_by_hand(self) -> dict[str, str]:
+        """`by_hand`, empty while nothing was closed."""
+        return {} if isinstance(self.by_hand, UnsetType) else self.by_hand
+
 
 class Suspicion(msgspec.Struct, frozen=True, gc=False):
     """Differences between book and broker that stand since `since_ns`; judged once they stood long enough."""
@@ -206,6 +211,11 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
         """True while the desk closes what a failed panic left of its own, and nobody accepted the broker's report."""
         return self.stood_down and self.panic_failed_ns > 0 and not self.accept_ns
 
+    @property
+    def unexplained(self) -> dict[str, Quantity]:
+        """`beside`, empty while there was none."""
+        return {} if isinstance(self.beside, UnsetType) else self.beside
+
 
 class Leaver(msgspec.Struct, frozen=True, gc=False):
     """Shares that a corporate action took away under one symbol, until their replacement is known."""
@@ -253,6 +263,11 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     def unsettled(self) -> tuple[str, ...]:
         """Symbols whose shares in the book no price may mark: they may be of other shares."""
         return (*self.splits, *self.apart)
+
+    @property
+    def whole_only(self) -> tuple[str, ...]:
+        """`indivisible`, empty while the broker refused no fraction."""
+        return () if isinstance(self.indivisible, UnsetType) else self.indivisible
 
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 
-from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
@@ -268,9 +267,9 @@ def keep_own(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
     """Change the foreign quantity of `symbol` by `quantity`; what is sold beyond it was a fraction that lay beside."""
-    foreign, beside = dict(draft.broker.foreign_held), draft.broker.beside
+    foreign, beside = dict(draft.broker.foreign_held), draft.broker.unexplained
     foreign[symbol] = foreign.get(symbol, 0) + quantity
-    if not isinstance(beside, UnsetType) and quantity < 0 and beside.get(symbol, 0) > 0 > foreign[symbol]:
+    if quantity < 0 and beside.get(symbol, 0) > 0 > foreign[symbol]:
         taken = min(beside[symbol], -foreign[symbol])
         foreign[symbol] += taken
         draft.broker = replace(draft.broker, beside={**beside, symbol: beside[symbol] - taken})
@@ -292,8 +291,8 @@ def note_closes(draft: Draft) -> None:
     closed = session.date if over else draft.session.previous
     if owners.noted and closed <= owners.noted:
         return
-    foreign, beside = draft.broker.foreign_held, draft.broker.beside
-    for symbol, quantity in () if isinstance(beside, UnsetType) else beside.items():
+    foreign = draft.broker.foreign_held
+    for symbol, quantity in draft.broker.unexplained.items():
         if draft.first_time(f"beside {symbol} {quantity}"):
             draft.alarm("fraction_beside", f"{quantity} {symbol} that no order and no line of the ledger explains")
     closes = {}

@@ -6,7 +6,6 @@ book and broker in `daemon.core.broker.reconcile`.
 
 from __future__ import annotations
 
-from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
@@ -105,7 +104,7 @@ def in_whole_shares(draft: Draft, order: Order) -> None:
 
     Of an exit the whole shares are ordered, and the rest leaves by the broker's own call.
     """
-    indivisible = () if isinstance(draft.basket.indivisible, UnsetType) else draft.basket.indivisible
+    indivisible = draft.basket.whole_only
     if order.symbol not in indivisible:
         draft.basket = replace(draft.basket, indivisible=(*indivisible, order.symbol))
     work = draft.works.get(order.work)

@@ -56,7 +56,7 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     if draft.fractional and not judged:
         return
     theirs = {position.symbol: position.quantity for position in positions}
-    beside = {} if isinstance(draft.broker.beside, UnsetType) else draft.broker.beside
+    beside = draft.broker.unexplained
     adopts = draft.trading.broker.foreign_orders == "adopt"
     counted: dict[str, Quantity] = {}
     for symbol in sorted({*theirs, *beside, *draft.broker.foreign_held, *draft.book.positions}):
@@ -82,8 +82,8 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     False for what the desk cannot hold, another underlying's shares: it stays a difference.
     """
     quantity = exact(position.quantity) if position is not None else 0
-    beside = draft.broker.beside
-    if not isinstance(beside, UnsetType) and symbol in beside:  # the whole figure is taken over
+    beside = draft.broker.unexplained
+    if symbol in beside:  # the whole figure is taken over
         draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in beside.items() if s != symbol})
     if rule == "ignore":
         own = draft.held(symbol)

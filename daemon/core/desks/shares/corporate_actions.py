@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
@@ -69,8 +68,7 @@ def _of_the_book(draft: Draft, line: Activity, symbol: str, own: Quantity, *, ad
     The rest is of the fraction of `symbol` that lies beside, which grows by it (`adds`) or is replaced by it. Of shares
     that others hold too the line is the desk's part already.
     """
-    known, broker = draft.broker.beside, draft.broker
-    beside = {} if isinstance(known, UnsetType) else dict(known)
+    broker, beside = draft.broker, dict(draft.broker.unexplained)
     crumb = beside.get(symbol, 0)
     if crumb <= 0 or own <= 0 or broker.foreign_held.get(symbol):
         return line.quantity

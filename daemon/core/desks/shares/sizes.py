@@ -54,8 +54,10 @@ def choose_fractions(draft: Draft) -> None:
     chosen yet.
     """
     rules, chosen, equity = draft.trading.basket, draft.basket.fractions, draft.book.equity
+    if rules.fractions != "auto" or not isinstance(chosen, UnsetType) or equity <= 0:
+        return
     prices = [float(draft.marks.get(symbol, ZERO)) for symbol in draft.spec.symbols]
-    if rules.fractions != "auto" or not isinstance(chosen, UnsetType) or equity <= 0 or not any(prices):
+    if not any(prices):
         return
     fractions = draft.stats.orders == 0 and fractions_fit(float(equity), prices)
     draft.basket = replace(draft.basket, fractions=fractions)
@@ -106,7 +108,7 @@ def report_too_small(draft: Draft) -> None:
 
 def is_indivisible(draft: Draft, symbol: str) -> bool:
     """Return whether the broker takes whole shares of this symbol alone, as far as it said so."""
-    return not isinstance(draft.basket.indivisible, UnsetType) and symbol in draft.basket.indivisible
+    return symbol in draft.basket.whole_only
 
 
 def steps_a_share(draft: Draft, symbol: str) -> int:
@@ -138,7 +140,7 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
 
     Tiny is a change of a fraction that is worth less than `min_order_usd`; never one that sells all.
     """
-    closed = {} if isinstance(draft.risk.by_hand, UnsetType) else draft.risk.by_hand
+    closed = draft.risk.closed_by_hand
     if not (closed or draft.fractional) and all(type(leg.goal) is int for leg in decided.basket.legs):
         return decided
     legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
