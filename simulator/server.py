@@ -42,7 +42,7 @@ KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One REST request. `status` is 0 where no reply was sent (hang, reset); `key` "" without credentials."""
+    """One REST request, when it was answered. `status` is 0 without a reply (hang, reset), `key` "" without one."""
 
     time_ns: int
     method: str
@@ -169,12 +169,12 @@ class AlpacaServer(Brokerage):
         status = 0
         try:
             reply = await self._front.answer(request, handler)
-            await self.clock.on_the_way(way, asked=True)
             status = reply.status
-            return reply
-        finally:
+        finally:  # before the way back: who sees what a request has done finds it in the log
             path = request.path_qs
             self.requests.append(LoggedRequest(self.clock.now_ns(), request.method, path, body, status, key))
+        await self.clock.on_the_way(way, asked=True)
+        return reply
 
 
 class FaultyFront(Front[Account]):
