@@ -261,6 +261,7 @@ install: .venv/bin/python
 	@install -m 644 systemd/*.conf systemd/README.md $(HERE)/systemd
 	@cp -rn onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin
+	@ln -sfn $(PREFIX)/current/venv/bin/rltrader $(DESTDIR)/usr/local/bin/rltrader
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard

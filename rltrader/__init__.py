@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["HOME", "main", "module_command"]
@@ -28,6 +29,7 @@ HOME = _HERE if (_HERE / "daemon").is_dir() else _HERE.parent
 
 PACKAGES = ("daemon", "simulator", "strategies", "training")
 PROGRAMS = {
+    "rltrader": "rltrader.front",
     "rltraderd": "daemon.__main__",
     "rltraderctl": "daemon.cli.ctl",
     "rltrader-dashboard": "daemon.dashboard.__main__",
@@ -41,6 +43,7 @@ PROGRAMS = {
     "train-and-export": "training.__main__",
 }
 """An installed program -> the module whose `main()` it is."""
+_called: dict[str, str] = {}  # program -> what a person types for it, where that is not its name
 
 
 def _put_home_first() -> None:
@@ -65,8 +68,20 @@ def module_command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "rltrader.module", module, *map(str, arguments)]
 
 
+def called(program: str) -> str:
+    """Return what a person types for a program of `PROGRAMS` here: its name, or `rltrader COMMAND` where that began."""
+    return _called.get(program, program)
+
+
+def call(names: Mapping[str, str]) -> None:
+    """Let `called` answer so from now on, with each program's own name where `names` has none."""
+    _called.clear()
+    _called.update(names)
+
+
 def main() -> int:
     """Run the program by whose name this process was started; returns its exit code."""
+    call({})
     name = Path(sys.argv[0]).name
     if name not in PROGRAMS:
         sys.exit(f"rltrader: no program is called {name!r}: start it as one of {', '.join(PROGRAMS)}")

@@ -18,7 +18,8 @@ from typing import Any
 
 from aiohttp import web
 
-from daemon.host.version import add_version
+from daemon.host.version import add_version, in_this_shell
+from rltrader import called
 from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
@@ -37,7 +38,9 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser("rltrader-simulator", description="Serve a recorded day as Alpaca would.")
+    options = argparse.ArgumentParser(
+        prog=called("rltrader-simulator"), description="Serve a recorded day as Alpaca would."
+    )
     add_version(options)
     options.add_argument(
         "--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)"
@@ -189,9 +192,7 @@ def show_environment(variables: str, file: Path | None, *, gateway: bool = False
     file.write_text(variables)
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
     program, arguments = ("rltrader-gateway", "init --sub SUB …") if gateway else ("rltraderd", "--state-dir DIR")
-    sibling = Path(sys.argv[0]).with_name(program)  # as in .venv/bin
-    command = sibling if sibling.exists() else program
-    print(f"in another terminal: . {named} && {command} {arguments}\n", flush=True)
+    print(f"in another terminal: . {named} && {in_this_shell(program)} {arguments}\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

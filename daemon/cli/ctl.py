@@ -26,6 +26,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import unreadable
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import ControlError
+from rltrader import called
 from strategies.kit.entry import OwnStrategyError
 
 JOURNALED = "daemon.cli.control"
@@ -100,7 +101,7 @@ OWN_DEFAULT = ("status", "panic", "try-protection")
 def parser(chosen: str) -> argparse.ArgumentParser:
     """The command line of rltraderctl, with the options of the chosen command alone."""
     line = argparse.ArgumentParser(
-        prog="rltraderctl", description="Look into a state directory and prove it; command its desk; panic."
+        prog=called("rltraderctl"), description="Look into a state directory and prove it; command its desk; panic."
     )
     add_version(line)
     commands = line.add_subparsers(dest="command", required=True)
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
     else:
         return code
-    sys.stderr.write(f"rltraderctl: {problem}\n")
+    sys.stderr.write(f"{called('rltraderctl')}: {problem}\n")
     return EXIT_CODE
 
 

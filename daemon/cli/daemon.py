@@ -23,12 +23,13 @@ from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
 from daemon.tapes.quotes.choice import QuoteChoice
+from rltrader import called
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of rltraderd."""
     line = argparse.ArgumentParser(
-        prog="rltraderd",
+        prog=called("rltraderd"),
         description="Trade a policy at a broker. With --dry-run: on the live feed without sending an order, or over "
         "recorded bars (with --bars, or without keys).",
         epilog="Keys: APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment. Exit codes: 0 done or stopped, "

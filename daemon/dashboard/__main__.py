@@ -23,6 +23,7 @@ from daemon.host.safe_decode import prepare_types
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.models.shipped import to_read
+from rltrader import called
 from strategies.registry import add
 
 PORT = 8420
@@ -55,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rltrader-dashboard", description="The read-only page about your desks.")
+    parser = argparse.ArgumentParser(
+        prog=called("rltrader-dashboard"), description="The read-only page about your desks."
+    )
     add_version(parser)
     which = parser.add_mutually_exclusive_group()
     one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"

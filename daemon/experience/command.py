@@ -25,6 +25,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError
 from daemon.operator.log import Log
+from rltrader import called
 
 REPORT_S = 60.0  # between two log lines about what was published
 
@@ -87,7 +88,7 @@ def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.E
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="rltrader-publisher", description="Carry a desk's experience from its journal to a Redis stream."
+        prog=called("rltrader-publisher"), description="Carry a desk's experience from its journal to a Redis stream."
     )
     add_version(parser)
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="the desk's; it is only read")

@@ -54,6 +54,7 @@ from daemon.journal.rows import JournalError
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
 from daemon.operator.metrics.server import serve as serve_metrics
+from rltrader import called
 
 FAILED = 1
 JOURNAL_S = 45.0  # real seconds in which the journal's thread must come round
@@ -397,7 +398,7 @@ def _keys(settings: GatewaySettings, name: str) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     line = argparse.ArgumentParser(
-        prog="rltrader-gateway",
+        prog=called("rltrader-gateway"),
         description="One account, several strategies: holds the account's keys, and serves each sub-account as Alpaca "
         "would. docs/GATEWAY.md explains it.",
     )

@@ -50,6 +50,7 @@ from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, guard_key, 
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
+from rltrader import called
 from strategies.kit.quantity import from_json, to_json
 from strategies.kit.units import SECOND_NS
 
@@ -390,7 +391,7 @@ async def _main(prepared: Prepared, *, check: bool) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     line = argparse.ArgumentParser(
-        prog="rltrader-guard",
+        prog=called("rltrader-guard"),
         description="Watches one desk from another host, and protects it when its host is gone. docs/GUARD.md "
         "explains it.",
     )

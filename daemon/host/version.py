@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rltrader import called
+
 
 class _Print(argparse.Action):
     """Print the command and the version of the installed package, and exit."""
@@ -33,7 +35,8 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 def in_this_shell(command: str) -> str:
     """Return a command that begins with a program of ours so that it works as it is typed here."""
     name, space, rest = command.partition(" ")
-    return f"{_program(name)}{space}{rest}"
+    program, *word = called(name).split(" ")
+    return " ".join([_program(program), *word]) + space + rest
 
 
 def _program(name: str) -> str:

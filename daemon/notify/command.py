@@ -28,6 +28,7 @@ from daemon.journal.rows import JournalError
 from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket
+from rltrader import called
 
 WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
 NAMED_MOST = 8  # kinds of messages that a summary names
@@ -281,7 +282,7 @@ def _kinds(text: str) -> list[str]:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     line = argparse.ArgumentParser(
-        prog="rltrader-notify",
+        prog=called("rltrader-notify"),
         description="Messages about a desk to Telegram, Discord, ntfy, mail and other services. docs/MONITORING.md "
         "explains it.",
     )

@@ -1,22 +1,23 @@
 """The reference as Markdown, made from the code: each program's options, and every key of config.toml.
 
-Programs are found in pyproject.toml and started up to the point where they parse their arguments; none is run.
+Programs are found in pyproject.toml; `rltrader.parsers` has their parsers.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 import tomllib
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 from daemon.config.load import defaults
+from rltrader import PROGRAMS, front
+from rltrader.parsers import commands, parse
 from strategies.registry import STRATEGIES, entry
+
+__all__ = ["command_page", "commands", "configuration_page", "parse", "programs"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "config.toml"
@@ -26,76 +27,16 @@ _KEY = re.compile(r"(?:# )?(\w+) = (\S.*)")
 _END = "# One file for desks"
 
 
-class Parsed(BaseException):  # no handler of a program catches it
-    """Raised instead of running a program: the parser that it asked, and what that parser made of the arguments."""
-
-    def __init__(self, parser: argparse.ArgumentParser, found: argparse.Namespace | None) -> None:
-        super().__init__(parser.prog)
-        self.parser, self.found = parser, found
-
-
 def programs() -> dict[str, str]:
     """Return program -> `module:function`."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     return dict(project["scripts"])
 
 
-def parse(program: str, arguments: Sequence[str], *, really: bool = True) -> Parsed:
-    """Start a program up to the point where its arguments are parsed.
-
-    With `really` false they are not: the parser alone is found. Raises SystemExit where the program refuses them.
-    """
-    original = argparse.ArgumentParser.parse_args
-
-    def stop(parser: argparse.ArgumentParser, given: Sequence[str] | None = None) -> Any:
-        raise Parsed(parser, original(parser, given) if really else None)
-
-    module, _, function = programs()[program].partition(":")
-    start = getattr(import_module(module), function)
-    with patch.object(argparse.ArgumentParser, "parse_args", stop), patch.object(sys, "argv", [program, *arguments]):
-        try:
-            start()
-        except Parsed as parsed:
-            return parsed
-    raise AssertionError(f"{program} {' '.join(arguments)} parses no argument")
-
-
-class Command(NamedTuple):
-    """A command: its words after the program's name, none for the program itself, and its parser."""
-
-    words: tuple[str, ...]
-    parser: argparse.ArgumentParser
-
-
-def commands(program: str) -> Iterator[Command]:
-    """Yield the program itself and each of its commands, outer ones first."""
-    if program == "train-and-export":  # each of its commands is a module with a parser of its own
-        from training.cli.main import COMMANDS
-
-        yield Command((), parse(program, [], really=False).parser)
-        for name in COMMANDS:
-            yield Command((name,), parse(program, [name], really=False).parser)
-        return
-    outer = parse(program, [], really=False).parser
-    yield Command((), outer)
-    for name in _inner(outer):
-        parser = _inner(parse(program, [name], really=False).parser)[name]  # rltraderctl fills in the chosen one alone
-        yield Command((name,), parser)
-        for word, deeper in _inner(parser).items():
-            yield Command((name, word), deeper)
-
-
-def _inner(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the commands of a parser; those under a former name are left out."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            shown = {choice.dest for choice in action._choices_actions}
-            return {name: found for name, found in action.choices.items() if name in shown}
-    return {}
-
-
 def command_page(program: str) -> str:
     """Return the reference of a program as Markdown."""
+    if program == "rltrader":
+        return _table_of_words()
     parts = [f"# `{program}`\n"]
     for words, parser in commands(program):
         if words:
@@ -105,6 +46,19 @@ def command_page(program: str) -> str:
             parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]) + "\n")
         if parser.epilog:
             parts.append(_epilog(parser))
+    return "\n".join(parts)
+
+
+def _table_of_words() -> str:
+    """Return the page of the command whose words start the others; each of those has a page of its own."""
+    about = "One command, whose words start every program there is, with the options of that program.\n"
+    parts, head = ["# `rltrader`\n", about], ("| command | what it does | also called |", "|---|---|---|")
+    for heading, words in front.GROUPS.items():
+        parts += [f"## {heading[0].upper()}{heading[1:]}\n", *head]
+        for word, command in words.items():
+            name = f"[`{command.starts}`]({command.starts}.md)" if command.starts in PROGRAMS else ""
+            parts.append(f"| `rltrader {word}` | {_sentence(command.text)} | {name} |")
+        parts.append("")
     return "\n".join(parts)
 
 

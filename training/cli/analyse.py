@@ -16,6 +16,7 @@ import numpy as np
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes import bundled
 from daemon.tapes.files import TapeError
+from rltrader import called
 from strategies import registry
 from strategies.golden import contract_hash, golden_bars
 from strategies.kit.contract import Spec
@@ -198,6 +199,8 @@ def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: S
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train-and-export analyse …`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="train-and-export analyse", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"{called('train-and-export')} analyse", description=(__doc__ or "").partition("\n")[0]
+    )
     add_arguments(parser)
     return run(parser.parse_args(arguments))

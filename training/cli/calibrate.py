@@ -17,6 +17,7 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_calibration
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.tape import closes_in
+from rltrader import called
 from training.analysis.calibrate import DAYS, MONEYNESS, NEAR, PARTS, WHOLE, calibrate
 from training.cli.main import COMMANDS, DONE, wrong
 from training.evidence.wording import UNKNOWN, counted
@@ -24,7 +25,7 @@ from training.evidence.wording import UNKNOWN, counted
 
 def main(arguments: Sequence[str]) -> int:
     """`train-and-export calibrate …`; returns the exit code: 0, or 2 with one line on standard error."""
-    options = argparse.ArgumentParser(prog="train-and-export calibrate", description=COMMANDS["calibrate"])
+    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} calibrate", description=COMMANDS["calibrate"])
     options.add_argument("--quotes", required=True, type=Path, metavar="FILE", help="option quotes (docs/DATA.md)")
     options.add_argument(
         "--closes", type=Path, metavar="FILE", help="bars of the underlying, 20 sessions before included"

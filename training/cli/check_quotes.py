@@ -17,6 +17,7 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, Cover, QuoteReport, report_on
 from daemon.tapes.quotes.day import STANDING
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
+from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
 from training.evidence.wording import counted, share
 
@@ -27,7 +28,9 @@ _DAYS = ((0, 0), (1, 1), (2, 5), (6, 14), (15, 45), (46, None))
 
 def main(arguments: Sequence[str]) -> int:
     """`train-and-export check-quotes FILE`; returns 0, 1 when there are faults, 2 when the file is unusable."""
-    options = argparse.ArgumentParser(prog="train-and-export check-quotes", description=COMMANDS["check-quotes"])
+    options = argparse.ArgumentParser(
+        prog=f"{called('train-and-export')} check-quotes", description=COMMANDS["check-quotes"]
+    )
     options.add_argument("file", type=Path, help="a file of option quotes (docs/DATA.md)")
     options.add_argument("--json", action="store_true", help="one JSON object with everything")
     chosen = options.parse_args(arguments)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
+from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
 from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import Converted, convert
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     formats = FORMATS | BARS
     texts = "; ".join(f"{name}: {getattr(what, 'text', what)}" for name, what in formats.items())
     options = argparse.ArgumentParser(
-        prog="train-and-export convert", description=COMMANDS["convert"], epilog=f"Formats. {texts}."
+        prog=f"{called('train-and-export')} convert", description=COMMANDS["convert"], epilog=f"Formats. {texts}."
     )
     options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the vendor's files, all of one format")
     options.add_argument("--from", dest="format", required=True, choices=tuple(formats), help="the files' format")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
+from rltrader import called
 from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Keys, Listen, PacingClock, pages_of
 from training.data.bars_check import checked
 from training.data.bars_parts import EXAMPLES, DownloadSummary, already, assemble, claim, store, stored, writing
@@ -174,7 +175,7 @@ def run(chosen: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train-and-export download …`; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="train-and-export download",
+        prog=f"{called('train-and-export')} download",
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"Keys: {' and '.join(KEY_VARIABLES)} in the environment; {DATA_URL_VARIABLE} for another server.",
     )

@@ -16,6 +16,7 @@ import msgspec
 
 from daemon.core.strategy_rules import DIGEST, other_rules, with_rules
 from daemon.host.whole_files import write_whole
+from rltrader import called
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import add, strategy
@@ -72,7 +73,7 @@ def _train_dates(data: TaskData, manifest: Manifest) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 for what cannot be read or compared."""
     options = argparse.ArgumentParser(
-        prog="train-and-export reference",
+        prog=f"{called('train-and-export')} reference",
         description="put the distributions of features and actions in training into the manifest of a version",
     )
     options.add_argument("--strategy", required=True, metavar="NAME", help="of the version, or its file")

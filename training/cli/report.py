@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rltrader import called
 from strategies.registry import add, entry
 from training.cli.main import COMMANDS, DONE, wrong
 from training.report.report import write_report
@@ -15,7 +16,7 @@ from training.study.study import STUDY_FILE, decode
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 no folder of a finished run."""
-    options = argparse.ArgumentParser(prog="train-and-export report", description=COMMANDS["report"])
+    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} report", description=COMMANDS["report"])
     options.add_argument("run", type=Path, metavar="FOLDER", help="of a finished run, such as runs/<its name>")
     moved = "file of the run's strategy, where it is one of your own that is not installed"
     options.add_argument("--strategy", metavar="FILE.py", help=moved)

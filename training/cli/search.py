@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.options import (
@@ -46,7 +47,7 @@ def row(found: TrialResult) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
-    found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
+    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     add_symbols(found)

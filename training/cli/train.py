@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
+from rltrader import called
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import STRATEGIES, add, typed
 from training.cli.main import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
@@ -79,7 +80,7 @@ def parser() -> _Options:
     """The options of training itself."""
     defaults = Settings("", Path(), Path())
     found = _Options(
-        prog="train-and-export",
+        prog=called("train-and-export"),
         usage="%(prog)s --strategy NAME --bars FILE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,

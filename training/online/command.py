@@ -25,6 +25,7 @@ from daemon.host.version import add_version
 from daemon.models.signature import keys_of
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
+from rltrader import called
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import read_file, shipped
 from training.desks.online.network import COLD_PRESETS
@@ -106,7 +107,7 @@ def _run(
 def parser() -> argparse.ArgumentParser:
     """The command line of rltrader-trainer."""
     line = argparse.ArgumentParser(
-        prog="rltrader-trainer",
+        prog=called("rltrader-trainer"),
         description="Make a first model from recorded bars, then learn from a desk's experience, and add versions with "
         "their cards to the model store. docs/ONLINE.md explains it.",
         epilog="Password of Redis: the credential REDIS_PASSWORD. Exit codes: 0 stopped, 1 start it again, 2 mend what "

@@ -17,6 +17,7 @@ import torch
 
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.version import in_this_shell
+from rltrader import called
 from simulator.online import prices
 from training.cli.learn.lesson import (
     STRATEGY,
@@ -184,7 +185,7 @@ def tell_next(folder: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `learn`."""
-    found = argparse.ArgumentParser(prog="train-and-export learn", description=__doc__.partition("\n")[0])
+    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__.partition("\n")[0])
     found.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)")
     found.add_argument("--steps", type=int, default=STEPS, help="of each of the two networks (%(default)s)")
     found.add_argument("--seed", type=int, default=1, help="of the market and the networks (%(default)s)")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of
@@ -25,7 +26,7 @@ HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "differe
 
 def parser() -> argparse.ArgumentParser:
     """The options of `ablate`."""
-    found = argparse.ArgumentParser(prog="train-and-export ablate", description=COMMANDS["ablate"])
+    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
     found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
     add_symbols(found)

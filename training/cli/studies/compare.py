@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.host.whole_files import write_whole
+from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
 from training.report.compare import page, read_runs, rows_of, updates_csv
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of `compare`."""
-    options = argparse.ArgumentParser(prog="train-and-export compare", description=COMMANDS["compare"])
+    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} compare", description=COMMANDS["compare"])
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of a version")
     page_help = "the page (%(default)s)"
     options.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page_help)

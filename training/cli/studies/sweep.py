@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
@@ -19,7 +20,7 @@ SHOWN = 15  # cells in the table
 
 def parser() -> argparse.ArgumentParser:
     """The options of `sweep`."""
-    found = argparse.ArgumentParser(prog="train-and-export sweep", description=COMMANDS["sweep"])
+    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} sweep", description=COMMANDS["sweep"])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
     found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
     axis = "a rule and its values, also KEY=VALUE,VALUE; several times for all combinations"

@@ -1,0 +1,10 @@
+"""`python -m rltrader COMMAND …`: the command `rltrader`, also where its file is not on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from rltrader.front import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""`rltrader`: one command, whose words start every program there is.
+
+It looks at the first word alone: the program gets the others as they were typed, and everything behind it (exit code,
+signals, environment) is the program's own. Nothing is imported before that word is known.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from rltrader import PROGRAMS, call
+
+USAGE_ERROR = 2
+
+
+class Command(NamedTuple):
+    """What a word starts: a program of `PROGRAMS`, or the function `module:function`; and what that is for."""
+
+    starts: str
+    text: str
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "begin": {
+        "completion": Command("rltrader.completion:main", "print what lets bash or zsh complete these commands"),
+    },
+    "trade and watch": {
+        "run": Command("rltraderd", "trade at a broker, or in a dry run; --check says what would run"),
+        "ctl": Command("rltraderctl", "status, trades, reports and models of a desk; pause, halt, flatten, panic"),
+        "dashboard": Command("rltrader-dashboard", "the page about your desks, read only"),
+        "simulate": Command("rltrader-simulator", "a broker on this machine with recorded or made-up prices"),
+        "gateway": Command("rltrader-gateway", "one account for several desks"),
+        "guard": Command("rltrader-guard", "watch a desk from another host, and protect what it holds"),
+        "notify": Command("rltrader-notify", "messages to Telegram, mail and other services"),
+        "pod": Command("rltrader-pod", "run one of these in a container as systemd would"),
+    },
+    "train": {
+        "train": Command("train-and-export", "train, test, compare and export policies; recorded bars and quotes"),
+        "trainer": Command("rltrader-trainer", "learn from a desk while it trades"),
+        "publisher": Command("rltrader-publisher", "give what a desk lives through to its trainer"),
+    },
+}
+"""Heading -> word -> what it starts."""
+COMMANDS = {word: command for group in GROUPS.values() for word, command in group.items()}
+EXTRAS = {
+    "onnxruntime": "cpu", "apprise": "notify", "redis": "online", "hiredis": "online", "torch": "training",
+    "gymnasium": "training", "onnxscript": "training", "optuna": "training", "ray": "scale", "databento": "databento",
+}  # fmt: skip
+"""A package that an extra of pyproject.toml brings -> that extra."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `rltrader`; returns the exit code of what it started, 2 for a word that starts nothing."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    first = words[0] if words else "--help"
+    if first in ("--help", "-h"):
+        sys.stdout.write(help_text())
+        return 0
+    if first == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"rltrader {version('rltrader')}\n")
+        return 0
+    if first not in COMMANDS:
+        sys.stderr.write(f"rltrader: no command is called {first!r}{_meant(first)}; rltrader --help lists all\n")
+        return USAGE_ERROR
+    return _started(first, words[1:])
+
+
+def _started(word: str, arguments: list[str]) -> int:
+    starts = COMMANDS[word].starts
+    call({command.starts: f"rltrader {typed}" for typed, command in COMMANDS.items() if command.starts in PROGRAMS})
+    sys.argv[1:] = arguments
+    module, _, function = PROGRAMS.get(starts, starts).partition(":")
+    try:
+        code: int = getattr(import_module(module), function or "main")()
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        sys.stderr.write(f"rltrader {word}: {error.name} is not installed: {install_line(extra)}\n")
+        return USAGE_ERROR
+    return code
+
+
+def install_line(extra: str) -> str:
+    """Return the command that installs an extra: into a checkout from its folder, else for the installed wheel."""
+    from rltrader import HOME
+
+    checkout = (HOME / "pyproject.toml").is_file()
+    return f"pip install -c constraints.txt -e '.[{extra}]'" if checkout else f"pip install 'rltrader[{extra}]'"
+
+
+def help_text() -> str:
+    """Return the table of all commands."""
+    wide = max(map(len, COMMANDS)) + 2
+    lines = ["usage: rltrader COMMAND …", ""]
+    for heading, commands in GROUPS.items():
+        lines += [f"{heading}:", *(f"  {word:{wide}}{command.text}" for word, command in commands.items()), ""]
+    lines.append("rltrader COMMAND --help explains one of them; rltrader --version prints the version.")
+    return "\n".join(lines) + "\n"
+
+
+def _meant(word: str) -> str:
+    """Return the nearest command as words of a sentence, "" where nothing is near."""
+    from difflib import get_close_matches
+
+    near = {typed: f"rltrader {typed}" for typed in COMMANDS}
+    near |= {command.starts: f"rltrader {typed}" for typed, command in COMMANDS.items() if command.starts in PROGRAMS}
+    if not (found := get_close_matches(word, near, 1)):
+        from daemon.cli.ctl import COMMANDS as CONTROL
+
+        near = {typed: f"rltrader ctl {typed}" for typed in CONTROL}
+        found = get_close_matches(word, near, 1)
+    return f"; did you mean `{near[found[0]]}`?" if found else ""

@@ -1,0 +1,107 @@
+"""`rltrader`: one command whose first word starts a program, with its arguments as they were typed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from daemon.host.version import in_this_shell
+from rltrader import PROGRAMS, front
+from rltrader.parsers import parse
+from tests.support.paths import REPOSITORY
+
+HEAVY = ("torch", "numpy", "daemon", "training", "simulator", "strategies", "pydantic", "rich", "argparse")
+
+
+def rltrader(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `rltrader` in a process of its own, after some statements."""
+    program = f"import sys; {before}\nfrom rltrader.front import main\nsys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_every_program_has_a_word_and_every_word_starts_something() -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.keys() == PROGRAMS.keys()
+    assert {command.starts for command in front.COMMANDS.values()} >= PROGRAMS.keys() - {"rltrader"}
+    assert [word for word in front.COMMANDS if parse("rltrader", [word], really=False).parser is None] == []
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_without_a_command_all_are_listed_and_nothing_heavy_is_loaded(words: tuple[str, ...]) -> None:
+    loaded = f"import atexit; atexit.register(lambda: print('loaded', *(set({HEAVY!r}) & sys.modules.keys())))"
+    done = rltrader(*words, before=loaded)
+    listed = re.findall(r"^  (\w+) +\S", done.stdout, re.MULTILINE)
+    assert done.returncode == 0
+    assert listed == list(front.COMMANDS)
+    assert done.stdout.splitlines()[-1] == "loaded"
+
+
+def test_the_version_is_the_package_s() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert rltrader("--version").stdout == f"rltrader {version}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("rnu", "rltrader run"),
+        ("dashbord", "rltrader dashboard"),
+        ("rltraderctl", "rltrader ctl"),
+        ("train-and-export", "rltrader train"),
+        ("statsu", "rltrader ctl status"),
+    ],
+)
+def test_a_typo_names_the_nearest(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main([typed]) == 2
+    assert f"no command is called {typed!r}; did you mean `{meant}`?" in capsys.readouterr().err
+
+
+def test_what_is_near_to_nothing_gets_no_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main(["xyzzy"]) == 2
+    assert capsys.readouterr().err == "rltrader: no command is called 'xyzzy'; rltrader --help lists all\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "prog"),
+    [("run", "rltraderd"), ("ctl", "rltraderctl"), ("train", "train-and-export"), ("simulate", "rltrader-simulator")],
+)
+def test_a_program_is_called_as_it_was_started(word: str, prog: str) -> None:
+    assert parse("rltrader", [word], really=False).parser.prog == f"rltrader {word}"
+    assert parse(prog, [], really=False).parser.prog == prog
+
+
+def test_the_arguments_reach_the_program_as_they_were_typed() -> None:
+    found = parse("rltrader", ["ctl", "trades", "--limit", "3", "--state-dir", "a b"]).found
+    assert found is not None
+    assert (found.command, found.limit, found.state_dir) == ("trades", 3, Path("a b"))
+
+
+def test_a_command_to_type_next_is_the_one_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    parse("rltrader", ["run"], really=False)
+    assert in_this_shell("rltraderctl trades --limit 3") == "rltrader ctl trades --limit 3"
+    parse("rltraderd", [], really=False)
+    assert in_this_shell("rltraderctl trades --limit 3") == "rltraderctl trades --limit 3"
+
+
+def test_the_exit_code_is_the_program_s(tmp_path: Path) -> None:
+    assert rltrader("run", "--config", str(tmp_path / "none.toml"), "--check").returncode == 2
+
+
+def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
+    done = rltrader("ctl", "models", "list", before="sys.modules['onnxruntime'] = None")
+    assert done.returncode == 2
+    assert done.stderr == ("rltrader ctl: onnxruntime is not installed: pip install -c constraints.txt -e '.[cpu]'\n")
+
+
+def test_what_is_missing_and_no_extra_has_is_a_bug_and_shown_whole() -> None:
+    done = rltrader("ctl", "status", before="sys.modules['msgspec'] = None")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
