@@ -146,17 +146,21 @@ bench: .venv/.installed-tests
 	@.venv/bin/python -m bench.live.protection
 	@.venv/bin/python -m bench.live.gateway
 
-# The peer has an environment of its own: it is installed here on request, and is no dependency.
-NAUTILUS := .venv/peers/nautilus
-$(NAUTILUS)/.installed: bench/peers/nautilus.txt | .venv/bin/python
-	@echo "== installing NautilusTrader into $(NAUTILUS)" >&2
-	@.venv/bin/python -m venv $(NAUTILUS)
-	@$(NAUTILUS)/bin/python -m pip --disable-pip-version-check install --quiet -r bench/peers/nautilus.txt
-	@touch $@
+# Each peer has an environment of its own: it is installed here on request, and is no dependency. NautilusTrader 1.221 is
+# the last one for Python 3.11; NAUTILUS_PYTHON names a Python 3.12 or newer for those after it. OUR_PYTHON runs our replay.
+NAUTILUS_PYTHON ?= $(shell for python in python3.13 python3.12; do $$python -c 'import sys; print(sys.executable)' 2>/dev/null && break; done)
+OUR_PYTHON ?= .venv/bin/python
+NAUTILUS_VERSIONS ?= 1.221.0$(if $(NAUTILUS_PYTHON), 1.231.0 2.0.0rc7)
+NAUTILUS := $(foreach version,$(NAUTILUS_VERSIONS),.venv/peers/nautilus-$(version)/bin/nautilus)
+.venv/peers/nautilus-%/bin/nautilus: bench/peers/nautilus.txt | .venv/bin/python
+	@echo "== installing NautilusTrader $* into .venv/peers" >&2
+	@$(if $(filter 1.221.%,$*),.venv/bin/python,$(NAUTILUS_PYTHON)) -m venv .venv/peers/nautilus-$*
+	@.venv/peers/nautilus-$*/bin/python -m pip --disable-pip-version-check install --quiet nautilus_trader==$* -r $<
+	@ln -sf python $@
 
 .PHONY: bench-nautilus
-bench-nautilus: .venv/.installed-tests $(NAUTILUS)/.installed
-	@.venv/bin/python -m bench.peers.bench_nautilus $(NAUTILUS_ARGS)
+bench-nautilus: .venv/.installed-tests $(NAUTILUS)
+	@.venv/bin/python -m bench.peers.bench_nautilus --ours $(OUR_PYTHON) $(NAUTILUS_ARGS) $(NAUTILUS)
 
 # Studies of an hour and more: each keeps its parts in a file, and goes on there.
 STUDIES ?= .studies

@@ -1,23 +1,29 @@
-"""One backtest in NautilusTrader, run by the peer's own Python (`bench.peers.bench_nautilus` starts it).
+"""One backtest in NautilusTrader 1.x or 2.x, run by the peer's own Python (`bench.peers.bench_nautilus` starts it).
 
-Arguments: tape, ONNX file, bars between two orders. Prints one JSON object. It imports nothing of this project.
+Arguments: tape, ONNX file, bars between two orders, the bar at which the process kills itself (0: none), and a folder
+if the peer shall keep its record of events there: its stream of Feather files, of which what is flushed outlives
+SIGKILL. Prints one JSON object. It imports nothing of this project.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import resource
+import signal
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import nautilus_trader
 import numpy as np
 import onnxruntime
 import pandas as pd
-from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
-from nautilus_trader.config import LoggingConfig
+from nautilus_trader import model
 from nautilus_trader.indicators import (
     AverageTrueRange,
     BollingerBands,
@@ -26,24 +32,36 @@ from nautilus_trader.indicators import (
     RelativeStrengthIndex,
     SimpleMovingAverage,
 )
-from nautilus_trader.model.currencies import USD
-from nautilus_trader.model.data import BarType
-from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
-from nautilus_trader.model.identifiers import Venue
-from nautilus_trader.model.objects import Money
-from nautilus_trader.persistence.wranglers import BarDataWrangler
-from nautilus_trader.test_kit.providers import TestInstrumentProvider
-from nautilus_trader.trading.strategy import Strategy
+
+RUST = nautilus_trader.__version__.startswith("2.")  # the core is another one, and modules and names moved
+if RUST:
+    from nautilus_trader.backtest import BacktestEngine, BacktestEngineConfig
+    from nautilus_trader.common import LoggerConfig
+    from nautilus_trader.execution import FixedFeeModel
+    from nautilus_trader.model import AccountType, Equity, OmsType, OrderSide
+    from nautilus_trader.persistence import RotationConfig, StreamingConfig
+    from nautilus_trader.trading import Strategy, StrategyConfig
+else:
+    from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
+    from nautilus_trader.config import LoggingConfig, StrategyConfig, StreamingConfig
+    from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
+    from nautilus_trader.model.instruments import Equity
+    from nautilus_trader.trading.strategy import Strategy
 
 WINDOW, FEATURES, TEMPERATURE = 20, 23, 0.7
+FLUSH_MS = 585 * 60_000  # by the backtest's clock: as many bars as one commit of ours holds in a replay
 
 
-class Scalper(Strategy):
+class Scalper(Strategy):  # type: ignore[misc]
     """Six indicators, a window of their rows, one ONNX answer and one draw each bar; an order every `every` bars."""
 
-    def __init__(self, instrument: Any, bar_type: BarType, graph: str, every: int) -> None:
-        super().__init__()
-        self.instrument, self.bar_type, self.every = instrument, bar_type, every
+    def __new__(cls, config: Any, *_: Any) -> Any:
+        """The compiled base class takes the configuration alone."""
+        return super().__new__(cls, config)
+
+    def __init__(self, config: Any, instrument: Any, bar_type: Any, graph: str, every: int, last: int) -> None:
+        super().__init__(config)
+        self.instrument, self.bar_type, self.every, self.last = instrument, bar_type, every, last
         self.bars = self.answers = self.orders = 0
         self.ema, self.sma = ExponentialMovingAverage(9), SimpleMovingAverage(50)
         self.rsi, self.atr = RelativeStrengthIndex(14), AverageTrueRange(14)
@@ -63,6 +81,8 @@ class Scalper(Strategy):
     def on_bar(self, bar: Any) -> None:
         """Observe the bar, ask the policy, draw an action, and now and then trade."""
         self.bars += 1
+        if self.bars == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
         if not self.indicators_initialized():
             return
         close = float(bar.close)
@@ -92,42 +112,89 @@ class Scalper(Strategy):
 
     def trade(self) -> None:
         """Buy when flat, else sell what is held."""
-        flat = self.portfolio.is_flat(self.instrument.id)
+        flat = (self.portfolio.is_net_flat if RUST else self.portfolio.is_flat)(self.instrument.id)
         side = OrderSide.BUY if flat else OrderSide.SELL
-        self.submit_order(self.order_factory.market(self.instrument.id, side, self.instrument.make_qty(10)))
+        self.submit_order(self.order_factory.market(self.instrument.id, side, model.Quantity.from_int(10)))
         self.orders += 1
+
+
+def engine(record: str) -> Any:
+    """The peer's engine without a log; with `record`, its stream of everything goes into that folder.
+
+    What 2.0.0rc7 has flushed is no file before it rotates, so it rotates as often as 1.x flushes.
+    """
+    streaming: dict[str, Any] = {}
+    if record and RUST:
+        rotation = RotationConfig.interval(FLUSH_MS * 1_000_000)
+        streaming["streaming"] = StreamingConfig(record, flush_interval_ms=FLUSH_MS, rotation_config=rotation)
+    elif record:
+        streaming["streaming"] = StreamingConfig(catalog_path=record, flush_interval_ms=FLUSH_MS)
+    if RUST:
+        return BacktestEngine(
+            BacktestEngineConfig(
+                logging=LoggerConfig(bypass_logging=True), bypass_logging=True, run_analysis=False, **streaming
+            )
+        )
+    logging = LoggingConfig(bypass_logging=True)
+    return BacktestEngine(BacktestEngineConfig(logging=logging, run_analysis=False, **streaming))
+
+
+def read(tape: str, bar_type: Any) -> list[Any]:
+    """The tape as the peer's bars, each known at its minute's end."""
+    table = pd.read_parquet(tape)
+    ends = (table["timestamp"] + pd.Timedelta(minutes=1)).astype("datetime64[ns, UTC]").astype("int64").tolist()
+    prices = [[model.Price(price, 2) for price in table[name].tolist()] for name in ("open", "high", "low", "close")]
+    volumes = [model.Quantity(volume, 0) for volume in table["volume"].tolist()]
+    return [
+        model.Bar(bar_type, *ohlc, volume, end, end) for *ohlc, volume, end in zip(*prices, volumes, ends, strict=True)
+    ]
 
 
 def main() -> None:
     """Load the bars, then measure `BacktestEngine.run` alone."""
-    tape, graph, every = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    instrument = TestInstrumentProvider.equity(symbol="SPY", venue="XNAS")
-    bar_type = BarType.from_str(f"{instrument.id}-1-MINUTE-LAST-EXTERNAL")
-    table = pd.read_parquet(tape).set_index("timestamp")[["open", "high", "low", "close", "volume"]]
-    table.index = table.index + pd.Timedelta(minutes=1)  # a bar is known at its end
-    bars = BarDataWrangler(bar_type, instrument).process(table)
-    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
-    engine.add_venue(
-        Venue("XNAS"), OmsType.NETTING, AccountType.CASH, [Money(Decimal(100_000), USD)], base_currency=USD
+    tape, graph, every, last, record = (
+        sys.argv[1],
+        sys.argv[2],
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        "".join(sys.argv[5:]),
     )
-    engine.add_instrument(instrument)
-    engine.add_data(bars)
-    strategy = Scalper(instrument, bar_type, graph, every)
-    engine.add_strategy(strategy)
+    usd = model.Currency.from_str("USD")
+    instrument = Equity(
+        model.InstrumentId.from_str("SPY.XNAS"),
+        model.Symbol("SPY"),
+        usd,
+        2,
+        model.Price.from_str("0.01"),
+        lot_size=model.Quantity.from_int(1),
+        ts_event=0,
+        ts_init=0,
+    )
+    bar_type = model.BarType.from_str(f"{instrument.id}-1-MINUTE-LAST-EXTERNAL")
+    run = engine(record)
+    fees = {"fee_model": FixedFeeModel(model.Money(Decimal(0), usd))} if RUST else {}
+    cash = [model.Money(Decimal(100_000), usd)]
+    run.add_venue(model.Venue("XNAS"), OmsType.NETTING, AccountType.CASH, cash, base_currency=usd, **fees)
+    run.add_instrument(instrument)
+    run.add_data(read(tape, bar_type))
+    strategy = Scalper(StrategyConfig(), instrument, bar_type, graph, every, last)
+    run.add_strategy(strategy)
     used, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    engine.run()
+    run.run()
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    fills = len(engine.trader.generate_fills_report())
     figures = {
+        "version": nautilus_trader.__version__,
+        "python": platform.python_version(),
         "bars": strategy.bars,
         "answers": strategy.answers,
         "orders": strategy.orders,
-        "fills": fills,
+        "fills": len(run.trader.generate_fills_report() if not RUST else run.generate_fills_report()),
         "wall_s": round(wall, 3),
         "cpu_s": round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, 3),
+        "record_bytes": sum(path.stat().st_size for path in Path(record).rglob("*") if path.is_file()) if record else 0,
     }
     sys.stdout.write(json.dumps(figures) + "\n")
-    engine.dispose()
+    run.dispose()
 
 
 if __name__ == "__main__":
