@@ -35,6 +35,7 @@ from daemon.operator.mqtt.connection import MqttSettings
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
+from daemon.operator.remote_commands import Judge
 from daemon.operator.side_thread import SideThread
 from daemon.operator.signing import parse_keys, signed
 from daemon.operator.submitter import DurableEvent, Submitter
@@ -131,7 +132,7 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
         told.side = MqttSide(
             settings,
             mosquitto.passwords["paper-1"],
-            parse_keys(f"ops:{KEY}"),
+            Judge("paper-1", parse_keys(f"ops:{KEY}"), time.time_ns),
             told.outbox,
             submit,
             lambda: engine.machine.state,

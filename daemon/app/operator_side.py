@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +22,11 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle, WatchedDesk
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.control.control import ControlServer
+from daemon.operator.control.control import ControlServer, SignedServer
 from daemon.operator.log import Log
 from daemon.operator.metrics.loop_lag import LoopLag, WalWatch
 from daemon.operator.side_thread import SideThread, Work
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from daemon.operator.heartbeat import Heartbeat
     from daemon.operator.metrics.metrics import Metrics
     from daemon.operator.mqtt.outbox import Outbox
+    from daemon.operator.remote_commands import Judge
     from daemon.operator.signing import Key
 
 
@@ -52,7 +55,7 @@ class BrokerKeys(NamedTuple):
 
 def broker_keys(settings: DeskSettings) -> BrokerKeys:
     """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
-    keys = mqtt_keys(settings)
+    keys = signed_keys(settings)
     if not settings.guard.prefix:
         return keys
     from daemon.operator.heartbeat import guard_key
@@ -60,22 +63,27 @@ def broker_keys(settings: DeskSettings) -> BrokerKeys:
     return keys._replace(guard=guard_key(settings.guard))
 
 
-def mqtt_keys(settings: DeskSettings) -> BrokerKeys:
-    """Return those of `[mqtt]` alone. Raises ConfigError."""
-    if not settings.mqtt.enabled:
-        return BrokerKeys(None, {})
-    from daemon.operator.mqtt.connection import password_of
+def signed_keys(settings: DeskSettings) -> BrokerKeys:
+    """Return those of `[mqtt]` and of signed commands alone. Raises ConfigError."""
+    password, mqtt = None, settings.mqtt
+    if mqtt.enabled:
+        from daemon.operator.mqtt.connection import password_of
+
+        password = password_of(mqtt)
+    switch = "mqtt.commands" if mqtt.commands else "control.signed" if settings.control.signed else ""
+    if not switch:
+        return BrokerKeys(password, {})
     from daemon.operator.signing import KeyRefused, parse_keys
 
-    password, text = password_of(settings.mqtt), operator_secrets().mqtt_command_keys
+    text = operator_secrets().mqtt_command_keys
     try:
-        keys = parse_keys(text.get_secret_value()) if text is not None and settings.mqtt.commands else {}
+        keys = parse_keys(text.get_secret_value()) if text is not None else {}
     except KeyRefused as error:
         raise ConfigError(f"MQTT_COMMAND_KEYS: {error}") from None
-    if settings.mqtt.commands and not keys:
+    if not keys:
         raise ConfigError(
-            "mqtt.commands is true and there is no key that signs them: expected the credential or environment "
-            "variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
+            f"{switch} is true and there is no key that signs commands: expected the credential or environment "
+            f"variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
         )
     return BrokerKeys(password, keys)
 
@@ -88,9 +96,9 @@ class Telemetry:
         settings: DeskSettings,
         name: str,
         keys: BrokerKeys,
+        judge: Judge | None,
         submitter: Submitter,
         log: Log,
-        host_ns: Callable[[], int],
         hears_guard: Callable[[bytes], None] | None,
     ) -> None:
         from daemon.operator.announce import Announcer
@@ -104,16 +112,15 @@ class Telemetry:
         client = MqttSide(
             MqttSettings(broker, name, table.prefix, table.commands),
             keys.password,
-            keys.commands,
+            judge,
             self.outbox,
             submitter.submit_from_thread,
             lambda: submitter.state,
             log,
-            host_ns,
             hears_guard,
         )
         self.run = client.run
-        self.observers = (("telemetry", Announcer(self.outbox).observe), ("remote commands", client.observe))
+        self.observers = (("telemetry", Announcer(self.outbox).observe),)
 
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head. On the trading loop's thread."""
@@ -289,13 +296,17 @@ class OperatorSide:
             self._observers.append(("claim", watch.observe))
             self._works.append(("claim", watch.run))
         side: list[tuple[str, Work]] = []
+        judge = self._judge(name, keys.commands, ports.host_ns)
+        if settings.control.signed and judge is not None:
+            signed = SignedServer(settings.paths.state_dir, self.submitter, name, judge, log)
+            self._works.append(("signed commands", signed.run))
         if settings.control.enabled:
             control = ControlServer(settings.paths.state_dir, self.submitter, settings.desk.name, log)
             self._works.append(("control", control.run))
         self._telemetry: Telemetry | None = None
         if settings.mqtt.enabled:
             hears = None if keys.guard is None else self._hear_guard
-            self._telemetry = Telemetry(settings, name, keys, self.submitter, log, ports.host_ns, hears)
+            self._telemetry = Telemetry(settings, name, keys, judge, self.submitter, log, hears)
             self._observers += self._telemetry.observers
             side.append(("mqtt", self._telemetry.run))
         self._guard = self._guard_link(name, keys.guard, notify)
@@ -331,6 +342,22 @@ class OperatorSide:
             models=self._opened.models,
             log=self._log,
         )
+
+    def _judge(self, name: str, keys: Mapping[str, Key], host_ns: Callable[[], int]) -> Judge | None:
+        """Return the judge of signed commands, None without a key."""
+        if not keys:
+            return None
+        from daemon.operator.remote_commands import Judge, journaled_ids
+
+        desk, done = self.submitter.state, []
+        if any(key.scope for key in keys.values()):
+            journal = self._opened.checked.settings.paths.state_dir / FILE
+            with closing(JournalReader(journal)) as reader:
+                done = list(journaled_ids(reader))
+        known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
+        judge = Judge(name, keys, host_ns, known_ns, done)
+        self._observers.append(("signed commands", judge.observe))
+        return judge
 
     def _guard_link(self, name: str, key: Key | None, notify: Notify) -> GuardLink | None:
         """Return the link to the guard, of a desk that sends orders and has one."""

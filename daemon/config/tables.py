@@ -168,10 +168,11 @@ class ServiceTable:
 
 @dataclass(frozen=True, slots=True)
 class ControlTable:
-    """The local command socket in the state directory."""
+    """The local command sockets in the state directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     enabled: bool = True
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 PROTECTION = "protection"  # purpose of a stop that rests at the broker
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
+BEFORE = "; halted before: "
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
 CASE_LETTERS = 200
@@ -212,7 +213,7 @@ class Draft:
         """
         former, told = self.risk.halt, False
         if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
-            detail = f"{detail}; halted before: {former.reason}: {former.detail}"
+            detail = f"{detail}{BEFORE}{former.reason}: {former.detail}"
             former = None
         if former is None:
             self.risk = replace(self.risk, halt=Halt(reason, detail, self.now_ns))

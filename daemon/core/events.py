@@ -426,11 +426,13 @@ class ResumeRequested(Event, frozen=True, tag=True):
     """Ends a halt or a pause. `reason` must not be empty.
 
     `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
+    `scope` is that of the key that signed it: with one it ends no halt that waits for the broker's word.
     """
 
     reason: str
     who: str
     reset_limits: bool = False
+    scope: str | UnsetType = UNSET  # unset for who may do everything
 
 
 class PauseRequested(Event, frozen=True, tag=True):

@@ -14,7 +14,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
-from daemon.core.draft import Draft, wording
+from daemon.core.draft import BEFORE, Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import parse_occ
@@ -24,13 +24,24 @@ from daemon.core.records import ShadowRow
 from daemon.core.risk.claim import forgive, note_model
 from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
-from daemon.core.state import BROKER_MODES, TAPE_MODES, LadderState, Model, Pause, ShadowState
+from daemon.core.state import (
+    BROKER_MODES,
+    TAPE_MODES,
+    BrokerState,
+    LadderState,
+    Model,
+    Pause,
+    RiskState,
+    ShadowState,
+)
 from strategies.kit.contract import Answer
 from strategies.kit.quantity import Quantity
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
 RESET = "rltraderctl resume --reset-limits --reason TEXT"
+BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
+"""Halts that end well only after the book took over the broker's report."""
 
 
 def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
@@ -86,6 +97,9 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if draft.broker.stood_down and not draft.broker.accept_ns:
         draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
         return
+    if event.scope and (why := _beyond_scope(draft)):
+        draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
+        return
     if event.reset_limits:
         draft.put_book(limits_reset(draft.book, fetch_equity(draft, draft.book)))
         draft.risk = replace(draft.risk, consecutive_losses=0)
@@ -98,6 +112,22 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
         draft.effects.append(LiftFence())
     settle_disputes(draft)
+
+
+def _beyond_scope(draft: Draft) -> str:
+    """Return why no key with a scope ends what holds the desk, "" where it may: what a more urgent halt hid counts."""
+    halt = draft.risk.halt
+    reasons = () if halt is None else (halt.reason, *(f.partition(":")[0] for f in halt.detail.split(BEFORE)[1:]))
+    if waits_for_broker(draft.broker, draft.risk) or not BY_ACCEPTING.isdisjoint(reasons):
+        return f"that waits for the broker's word: on the host, {ACCEPT}, then rltraderctl resume"
+    return "after a panic: on the host, rltraderctl resume" if "panic" in reasons else ""
+
+
+def waits_for_broker(broker: BrokerState, risk: RiskState) -> bool:
+    """Return whether the broker's report is to become the book before the desk goes on, or just does."""
+    standing = broker.suspicion is not None and risk.halt is not None
+    halted = risk.halt is not None and risk.halt.reason in BY_ACCEPTING
+    return bool(broker.accept_ns or broker.stood_down or standing or halted)
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:

@@ -1,7 +1,8 @@
 """`rltrader-notify`: messages about a desk to Telegram, Discord, ntfy, mail and whatever else Apprise knows.
 
 `alarm` is for the daemon's alarm command, `follow` a process of its own that reads a desk's journal, `test` sends one
-message. The daemon depends on none of them. Exit code 1: a service did not take the message; 2: wrong use.
+message, `listen` answers a person's phone. The daemon depends on none of them. Exit code 1: a service did not take the
+message; 2: wrong use; 3: Telegram refuses the token.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
+from daemon.notify.listen import KEYS, TOKEN, ListenProblem, listen, listening
 from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket
@@ -174,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Send what the command is about; returns the exit code."""
     options = _options(arguments)
     try:
+        if options.command == "listen":
+            return listen(listening(options.config), _say, _Complaints())
         services = Services(*addresses(options.urls))
         if options.command == "test":
             return _test(services)
@@ -181,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = of_alarm(sys.stdin.read(LINE_BYTES_MAX))
             return _sent(services.send(message.title, message.body))
         return _follow(options, services)
-    except (NotifyProblem, StateDirError, JournalError, ValueError) as error:
+    except (NotifyProblem, ListenProblem, StateDirError, JournalError, ValueError) as error:
         return _refused(str(error))
 
 
@@ -302,6 +306,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--send", default=ALARMS, metavar="KINDS", help=kinds)
     rate = "messages a minute, 1 or more; what is held back is summed up in the last one (%(default)s)"
     command.add_argument("--per-minute", type=_count, default=6, metavar="N", help=rate)
+    text = "answer the listed senders of a Telegram bot, and pass on what they ask of a desk, until a signal"
+    command = commands.add_parser("listen", help=text, description=text)
+    file = f"who may write and which desks there are; secrets are the credentials {TOKEN} and {KEYS}"
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help=file)
     return line.parse_args(arguments)
 
 

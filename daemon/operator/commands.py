@@ -1,4 +1,4 @@
-"""The operator's commands to a running desk, by socket or MQTT: one name, one event.
+"""The operator's commands to a running desk, by a socket or MQTT: one name, one event.
 
 Pure. No command opens a position: `flatten` closes positions, `close` one of them or a part, `halt` and `pause` stop
 new risk, `resume` lets the gates decide again, `resume-reset-limits` also counts loss and drawdown from the present
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
+from msgspec import UNSET
 
 from daemon.core.effects import AnyEffect, RaiseAlarm
 from daemon.core.events import (
@@ -42,11 +43,12 @@ REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a comma
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command: a name of `NAMES` with its arguments, the reason, and who sends it."""
+    """One command: a name of `NAMES` with its arguments, the reason, who sends it, and the scope of the key, if any."""
 
     name: str
     reason: str
     who: str
+    scope: str = ""
 
 
 class CommandError(ValueError):
@@ -66,7 +68,7 @@ def event_of(command: Command) -> Callable[[int], Event]:
         case "pause":
             return lambda now_ns: PauseRequested(now_ns, reason, who)
         case "resume":
-            return lambda now_ns: ResumeRequested(now_ns, reason, who)
+            return lambda now_ns: ResumeRequested(now_ns, reason, who, scope=command.scope or UNSET)
         case "resume-reset-limits":
             return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True)
         case "halt":

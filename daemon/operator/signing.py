@@ -1,4 +1,4 @@
-"""Signed commands over MQTT: their canonical form, their keys, their HMAC. No network and no clock.
+"""Signed commands: their canonical form, their keys with what each may do, their HMAC. No network and no clock.
 
 The signature covers the compact JSON array of the parsed fields, not the received bytes, so a message has one meaning.
 A key's value is in no repr, no exception and no log.
@@ -17,6 +17,9 @@ from msgspec import Meta
 
 KEY_LEAST = 32  # bytes of a key
 SCHEME = "rltrader-command-v1"
+PHONE = "phone"
+SCOPES = {PHONE: frozenset(("status", "pause", "resume", "halt", "close", "flatten"))}
+"""Scope of a key -> the commands that it may sign; a key without a scope may sign each."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -26,15 +29,19 @@ class KeyRefused(ValueError):
 
 
 class Key:
-    """A command key. Only `mac` uses its value; it is not shown and not compared."""
+    """A command key, of a scope of `SCOPES` or "" for every command. Only `mac` uses its value; it is not shown."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "scope")
 
-    def __init__(self, value: bytes) -> None:
-        self._value = value
+    def __init__(self, value: bytes, scope: str = "") -> None:
+        self._value, self.scope = value, scope
 
     def __repr__(self) -> str:
         return "Key(hidden)"
+
+    def may(self, command: str) -> bool:
+        """Return whether the key may sign the command, which may have arguments."""
+        return not self.scope or command.partition(" ")[0] in SCOPES[self.scope]
 
     def mac(self, message: bytes) -> str:
         """HMAC-SHA256 (RFC 2104) in hex."""
@@ -56,23 +63,29 @@ class SignedCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_keys(text: str) -> dict[str, Key]:
-    """Keys from `name:hex`, one a line or with commas between them. Raises KeyRefused."""
+    """Keys from `name:hex` or `name:hex:scope`, one a line or with commas between them. Raises KeyRefused."""
     keys: dict[str, Key] = {}
     for place, entry in enumerate(filter(None, (part.strip() for part in re.split(r"[,\n]", text))), 1):
-        name, colon, digits = (part.strip() for part in entry.partition(":"))
+        name, colon, rest = (part.strip() for part in entry.partition(":"))
+        digits, limited, scope = (part.strip() for part in rest.partition(":"))
         if not colon or not _NAME.fullmatch(name):
             raise KeyRefused(
                 f"command key {place}: expected name:hex, the name of a to z, digits, . _ - and at most 40 letters: "
                 f"write it so"
             )
-        key = parse_key(digits, f"command key {place}")
+        if limited and scope not in SCOPES:
+            raise KeyRefused(
+                f"command key {place} has a scope that there is not: expected {', '.join(SCOPES)} after its second "
+                f"colon, or no second colon for a key that may do everything"
+            )
+        key = parse_key(digits, f"command key {place}", scope)
         if name in keys:
             raise KeyRefused(f"command key {place} has the name of an earlier one: expected each name once: rename it")
         keys[name] = key
     return keys
 
 
-def parse_key(digits: str, what: str) -> Key:
+def parse_key(digits: str, what: str, scope: str = "") -> Key:
     """Return the key of hex digits. Raises KeyRefused, which calls it `what` and shows none of it."""
     try:
         value = bytes.fromhex(digits.strip())
@@ -84,7 +97,7 @@ def parse_key(digits: str, what: str) -> Key:
             f"{what} has {found}: expected at least {KEY_LEAST} bytes as hex: "
             f"make one with `openssl rand -hex {KEY_LEAST}`"
         )
-    return Key(value)
+    return Key(value, scope)
 
 
 def canonical(command: SignedCommand) -> bytes:

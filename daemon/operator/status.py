@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from daemon.core.book import fall_from
-from daemon.core.handlers import ACCEPT
+from daemon.core.handlers import ACCEPT, waits_for_broker
 from daemon.core.limits import Limit
 from daemon.core.orders import Order
 from daemon.core.paper.state import RecordedState
@@ -27,7 +27,6 @@ from daemon.core.state import ClaimState, LadderState, Pause, Position, State
 from strategies.kit.quantity import Quantity
 
 NAMED_MOST = 5  # positions that a line names one by one
-BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -140,11 +139,9 @@ def differences_of(state: State[Any]) -> str:
 
 def way_out(state: State[Any]) -> str:
     """Return the command that accepts the broker's report as the book; "" where it is not needed."""
-    broker, halt = state.broker, state.risk.halt
-    if broker.accept_ns:
+    if state.broker.accept_ns:
         return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
-    standing = broker.suspicion is not None and halt is not None
-    if broker.stood_down or standing or (halt is not None and halt.reason in BY_ACCEPTING):
+    if waits_for_broker(state.broker, state.risk):
         return f"when the account is as it shall be: {ACCEPT}; then resume"
     return ""
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.host.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed, writable
-from daemon.operator.mqtt.remote_commands import CommandRefusal, Judge
+from daemon.operator.remote_commands import CommandRefusal, Judge
 from daemon.operator.signing import parse_keys
 
 FIRST_DECODES = """

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import UNSET
 
 from daemon.app.live.prepare import Live
-from daemon.app.operator_side import mqtt_keys
+from daemon.app.operator_side import signed_keys
 from daemon.brokers.api import AccountSummary, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
 from daemon.config.checks import LOOPBACK
 from daemon.config.load import ConfigError, Credentials, DeskSettings
@@ -148,13 +148,19 @@ def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     lines, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:
-            keys = mqtt_keys(settings)
+            keys = signed_keys(settings)
             taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
             missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
             text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
             lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
         except ConfigError as error:
             lines.append(CheckLine("mqtt", FAIL, str(error)))
+    elif settings.control.signed:
+        try:
+            keys = signed_keys(settings)
+            lines.append(CheckLine("control", OK, f"commands signed by {', '.join(sorted(keys.commands))}"))
+        except ConfigError as error:
+            lines.append(CheckLine("control", FAIL, str(error)))
     lines += _guard_findings(settings)
     if command and not os.access(command[0], os.X_OK):
         lines.append(CheckLine("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))

@@ -16,10 +16,12 @@ from typing import Literal
 import msgspec
 
 from daemon.host.safe_decode import Unreadable, typed
+from daemon.operator.signing import SignedCommand
 from daemon.operator.status import DeskStatus
 from strategies.kit.quantity import from_json
 
 SOCKET = "control.sock"
+SIGNED_SOCKET = "signed.sock"
 LINE_MOST = 4096  # bytes of a command, its newline included
 ANSWER_MOST = 1 << 20  # bytes
 ANSWER_WITHIN_S = 10.0
@@ -53,41 +55,43 @@ class ControlError(Exception):
     """The daemon was not reached or gave no answer. The message names the socket, the problem and the cure."""
 
 
+_SWITCHES = {SOCKET: ("control socket", "enabled"), SIGNED_SOCKET: ("socket for signed commands", "signed")}
 _decode = msgspec.json.Decoder(CommandAnswer, dec_hook=from_json).decode
 
 
 @contextlib.contextmanager
-def address(state_dir: Path) -> Iterator[str]:
+def address(state_dir: Path, name: str = SOCKET) -> Iterator[str]:
     """Yield a path of the socket that is short enough for the kernel, whatever the length of `state_dir`."""
-    path = str(state_dir / SOCKET)
+    path = str(state_dir / name)
     if len(os.fsencode(path)) <= _PATH_MOST:
         yield path
         return
     folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
+        yield f"/proc/self/fd/{folder}/{name}"
     finally:
         os.close(folder)
 
 
-def ask(state_dir: Path, request: CommandRequest, within_s: float = ANSWER_WITHIN_S) -> CommandAnswer:
-    """Send one command to the daemon of `state_dir`; returns its answer. Raises ControlError."""
-    place = state_dir / SOCKET
+def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: float = ANSWER_WITHIN_S) -> CommandAnswer:
+    """Send one command to the daemon of `state_dir`, a signed one by the socket for those. Raises ControlError."""
+    name = SIGNED_SOCKET if isinstance(request, SignedCommand) else SOCKET
+    place = state_dir / name
     line = msgspec.json.encode(request) + b"\n"
     if len(line) > LINE_MOST:
         raise ControlError(f"the command has {len(line)} bytes, at most {LINE_MOST} are taken: shorten --reason")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(within_s)
         try:
-            with address(state_dir) as path:
+            with address(state_dir, name) as path:
                 connection.connect(path)
             with contextlib.suppress(BrokenPipeError):  # refused before it was read: the answer has the reason
                 connection.sendall(line)
             answer = _line(connection, within_s)
         except FileNotFoundError:
             raise ControlError(
-                f"{place}: the daemon has no control socket: it is starting (try again in a moment), or its "
-                f"configuration has control.enabled = false (set it to true and start the daemon again)"
+                f"{place}: the daemon has no {_SWITCHES[name][0]}: it is starting (try again in a moment), or its "
+                f"configuration has control.{_SWITCHES[name][1]} = false (set it to true and start the daemon again)"
             ) from None
         except ConnectionRefusedError:
             raise ControlError(f"{place}: no daemon listens: it is starting or ending; try again in a moment") from None

@@ -1,7 +1,8 @@
-"""Serve commands on a Unix socket in the state directory: one JSON line in, one JSON line out.
+"""Serve commands on Unix sockets in the state directory: one JSON line in, one JSON line out.
 
-Only the daemon's own user and root may connect; the kernel names the peer. All commands but `status` are journaled
-before they are acted on. No client can stop the desk: sizes, times and numbers of clients are bounded.
+To `control.sock` only the daemon's own user and root may connect; the kernel names the peer. `signed.sock` takes signed
+commands from other users of the host. All commands but `status` are journaled before they are acted on. No client can
+stop the desk: sizes, times and numbers of clients are bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -22,12 +23,22 @@ import msgspec
 from daemon.core.events import CommandRefused
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
-from daemon.operator.control.client import LINE_MOST, SOCKET, CommandAnswer, CommandRequest, ControlError, address
+from daemon.operator.control.client import (
+    LINE_MOST,
+    SIGNED_SOCKET,
+    SOCKET,
+    CommandAnswer,
+    CommandRequest,
+    ControlError,
+    address,
+)
+from daemon.operator.remote_commands import CommandRefusal, EventAt, Judge, Refusals
 from daemon.operator.status import status_of
 from daemon.operator.submitter import Submitter
 from strategies.kit.quantity import to_json
+from strategies.kit.units import SECOND_NS
 
-CHANNEL = "control"
+CHANNEL, SIGNED = "control", "signed"
 CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
@@ -39,50 +50,43 @@ _decode = msgspec.json.Decoder(CommandRequest).decode
 _encode = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
-class ControlServer:
-    """Serves `state_dir`/control.sock for the desk of this name. `allowed` are the user ids that may command.
+class CommandSocket:
+    """Serves one socket of `state_dir`: a line in, an answer out. Used on the event loop's thread alone.
 
-    `log` is called as `log(event, **fields)`. Used on the event loop's thread alone.
+    `answer(line, uid)` makes the answer; what it raises is one too. `refuse(reason)` is told of a client that sends no
+    proper line, and `stranger(uid)` says why a user may not ask, "" where it may.
     """
 
     def __init__(
         self,
         state_dir: Path,
-        submitter: Submitter,
-        desk: str,
-        log: Callable[..., None],
-        allowed: Collection[int] | None = None,
+        name: str,
+        mode: int,
+        answer: Callable[[bytes, int], Awaitable[CommandAnswer]],
+        refuse: Callable[[str], CommandAnswer],
+        stranger: Callable[[int], str] = lambda _: "",
     ) -> None:
-        self._state_dir = state_dir
-        self._submitter = submitter
-        self._desk = desk
-        self._log = log
-        self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
-        self._users: dict[int, str] = {}
+        self._state_dir, self._name, self._mode = state_dir, name, mode
+        self._answer_to, self._refuse, self._stranger = answer, refuse, stranger
         self._clients: set[asyncio.Task[None]] = set()
-        self._refused_at: float | None = None
-        self._refused_since = 0
 
-    async def run(self) -> None:
+    async def run(self, log: Callable[..., None]) -> None:
         """Serve until cancelled. Raises ControlError when the socket cannot be had."""
-        self._users = await asyncio.to_thread(_user_names, self._allowed)
-        listening, inode = listen(self._state_dir)
+        listening, inode = listen(self._state_dir, self._name, self._mode)
         try:
             server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
-            self._log("control_listening", socket=str(self._state_dir / SOCKET))
+            log("control_listening", socket=str(self._state_dir / self._name))
             try:
                 await server.serve_forever()
             finally:
                 server.close()
         finally:
             listening.close()
-            _unlink(self._state_dir, inode)
+            _unlink(self._state_dir, self._name, inode)
             clients = tuple(self._clients)
             for client in clients:
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
-
-    # --- one client -----------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one command. A client that is too slow, or gone, is dropped."""
@@ -105,8 +109,8 @@ class ControlServer:
 
     async def _answer(self, reader: asyncio.StreamReader, uid: int, *, full: bool) -> CommandAnswer | None:
         """Return the answer; None where the client sent nothing."""
-        if uid not in self._allowed:
-            return self._refuse(f"user id {uid} may not command this desk: its own user and root may")
+        if problem := self._stranger(uid):
+            return self._refuse(problem)
         if full:
             return CommandAnswer(ok=False, error=f"{CLIENTS_MOST} clients are being served: try again in a moment")
         try:
@@ -117,34 +121,78 @@ class ControlServer:
         except asyncio.LimitOverrunError:
             return self._refuse(f"a line of more than {LINE_MOST} bytes from user id {uid}")
         try:
-            request = typed(_decode, line)
-        except Unreadable as error:
-            found = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
-            return self._refuse(f"an unreadable line from user id {uid}: {found}")
-        try:
-            return await self._carried_out(request, uid)
+            return await self._answer_to(line, uid)
         except CommandError as error:
             return CommandAnswer(ok=False, error=str(error))
-        except TimeoutError:
-            problem = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
-            return CommandAnswer(ok=False, error=problem, status=status_of(self._submitter.state, self._desk))
         except Exception as error:  # a failed command never stops the desk
             return CommandAnswer(ok=False, error=f"{type(error).__name__}: {error}")
 
-    async def _carried_out(self, request: CommandRequest, uid: int) -> CommandAnswer:
-        """Submit the command; wait until it is durable. Raises CommandError and what `submit` does."""
-        if request.command == "status":  # its owner may read the journal anyway
+
+class Commands:
+    """Carries out commands for the desk of this name, and waits until each is durable."""
+
+    def __init__(self, submitter: Submitter, desk: str, log: Callable[..., None]) -> None:
+        self._submitter, self._desk, self._log = submitter, desk, log
+
+    async def carried_out(self, command: Command, channel: str) -> CommandAnswer:
+        """Submit the command. Raises CommandError and what `submit` does, but for its deadline."""
+        if command.name == "status":  # who may ask for it may read the journal, too
             return CommandAnswer(ok=True, status=status_of(self._submitter.state, self._desk))
-        claimed = request.who.strip() or self._users.get(uid, "")
-        who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
-        seq, step = await self._submitter.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
-        reason = request.reason.strip()
-        self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
+        try:
+            seq, step = await self._submitter.submit(event_of(command), WITHIN_S)
+        except TimeoutError:
+            problem = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
+            return CommandAnswer(ok=False, error=problem, status=status_of(self._submitter.state, self._desk))
+        reason = command.reason.strip()
+        self._log("command", command=command.name, channel=channel, who=command.who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
         refused = refused_by(step.effects)
         return CommandAnswer(
             ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refused
         )
+
+
+class ControlServer:
+    """Serves `state_dir`/control.sock for the desk of this name. `allowed` are the user ids that may command.
+
+    `log` is called as `log(event, **fields)`. Used on the event loop's thread alone.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        submitter: Submitter,
+        desk: str,
+        log: Callable[..., None],
+        allowed: Collection[int] | None = None,
+    ) -> None:
+        self._submitter, self._log = submitter, log
+        self._commands = Commands(submitter, desk, log)
+        self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
+        self._socket = CommandSocket(state_dir, SOCKET, 0o600, self._answer, self._refuse, self._stranger)
+        self._users: dict[int, str] = {}
+        self._refused_at: float | None = None
+        self._refused_since = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        self._users = await asyncio.to_thread(_user_names, self._allowed)
+        await self._socket.run(self._log)
+
+    def _stranger(self, uid: int) -> str:
+        if uid in self._allowed:
+            return ""
+        return f"user id {uid} may not command this desk: its own user and root may"
+
+    async def _answer(self, line: bytes, uid: int) -> CommandAnswer:
+        try:
+            request = typed(_decode, line)
+        except Unreadable as error:
+            found = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
+            return self._refuse(f"an unreadable line from user id {uid}: {found}")
+        claimed = request.who.strip() or self._users.get(uid, "")
+        who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
+        return await self._commands.carried_out(Command(request.command, request.reason, who), CHANNEL)
 
     def _refuse(self, reason: str) -> CommandAnswer:
         """Raise an alarm, at most one in `REFUSED_EVERY_S` that counts the others."""
@@ -158,23 +206,68 @@ class ControlServer:
         return CommandAnswer(ok=False, error=reason)
 
 
+class SignedServer:
+    """Serves `state_dir`/signed.sock: commands signed by a key of the judge, whoever brings them.
+
+    The group of the state directory may connect: it reads the journal already, and without a key it moves nothing.
+    """
+
+    def __init__(
+        self, state_dir: Path, submitter: Submitter, desk: str, judge: Judge, log: Callable[..., None]
+    ) -> None:
+        self._submitter, self._judge, self._log = submitter, judge, log
+        self._commands = Commands(submitter, desk, log)
+        self._refusals = Refusals(self._alarm, time.monotonic_ns, SIGNED)
+        self._socket = CommandSocket(state_dir, SIGNED_SOCKET, 0o660, self._answer, self._refuse)
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        reporting = asyncio.get_running_loop().create_task(self._report())
+        try:
+            await self._socket.run(self._log)
+        finally:
+            reporting.cancel()
+
+    async def _answer(self, line: bytes, _: int) -> CommandAnswer:
+        verdict = self._judge.judge(line, channel=SIGNED)
+        if isinstance(verdict, CommandRefusal):
+            return self._refuse(verdict.reason)
+        await asyncio.sleep(verdict.wait_ns / SECOND_NS)
+        return await self._commands.carried_out(verdict.command, SIGNED)
+
+    def _refuse(self, reason: str) -> CommandAnswer:
+        self._refusals.note(reason)
+        return CommandAnswer(ok=False, error=reason)
+
+    async def _report(self) -> None:
+        """Journal the refusals that waited."""
+        while True:
+            await asyncio.sleep((self._refusals.due_ns() or SECOND_NS) / SECOND_NS)
+            self._refusals.report_when_due()
+
+    def _alarm(self, event_at: EventAt) -> None:
+        self._submitter.put(event_at(self._submitter.now_ns()))
+
+
 # --- the socket ---------------------------------------------------------------------------------------------------
 
 
-def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
-    """Bind the socket, for its owner alone from the first moment; returns it with the device and inode of its file.
+def listen(state_dir: Path, name: str = SOCKET, mode: int = 0o600) -> tuple[socket.socket, tuple[int, int]]:
+    """Bind the socket, of this mode from the first moment; returns it with the device and inode of its file.
 
     A dead daemon's socket is replaced. Raises ControlError where a process listens, or no socket can be made.
     """
-    place = state_dir / SOCKET
+    place = state_dir / name
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with address(state_dir) as path:
+        with address(state_dir, name) as path:
             _clear(place, path)
-            os.fchmod(server.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
+            os.fchmod(server.fileno(), mode)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
             server.bind(path)
+            if mode != 0o600:
+                Path(path).chmod(mode)  # what the umask took
             stat = Path(path).lstat()
-            _check_mode(place, Path(path), stat.st_mode)
+            _check_mode(place, Path(path), stat.st_mode, mode)
         server.setblocking(False)
     except OSError as error:
         server.close()
@@ -187,10 +280,10 @@ def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
     return server, (stat.st_dev, stat.st_ino)
 
 
-def _check_mode(place: Path, path: Path, mode: int) -> None:
-    if stat.S_IMODE(mode) != 0o600:  # pragma: no cover - Linux keeps the mode of fchmod
+def _check_mode(place: Path, path: Path, found: int, mode: int) -> None:
+    if stat.S_IMODE(found) != mode:  # pragma: no cover - Linux keeps the mode of fchmod
         path.unlink()
-        raise ControlError(f"{place}: has mode {stat.S_IMODE(mode):o}, expected 600: use another file system")
+        raise ControlError(f"{place}: has mode {stat.S_IMODE(found):o}, expected {mode:o}: use another file system")
 
 
 def _clear(place: Path, path: str) -> None:
@@ -213,9 +306,9 @@ def _clear(place: Path, path: str) -> None:
     raise ControlError(f"{place}: another process listens here: end it, or use another state directory")
 
 
-def _unlink(state_dir: Path, inode: tuple[int, int]) -> None:
+def _unlink(state_dir: Path, name: str, inode: tuple[int, int]) -> None:
     """Remove our own socket's file; another process's stays."""
-    with contextlib.suppress(OSError), address(state_dir) as path:
+    with contextlib.suppress(OSError), address(state_dir, name) as path:
         stat = Path(path).lstat()
         if (stat.st_dev, stat.st_ino) == inode:
             Path(path).unlink()

@@ -17,7 +17,7 @@ from daemon.core.events import Event
 from daemon.operator.commands import CommandError
 from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
 from daemon.operator.mqtt.messages import ResponseMessage
-from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
+from daemon.operator.remote_commands import CHANNEL, Accepted, Judge, Refusals
 from daemon.operator.status import status_of
 from daemon.operator.submitter import DurableEvent
 from strategies.kit.quantity import to_json
@@ -40,10 +40,6 @@ class CommandTopic:
         self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._under_way: set[asyncio.Task[None]] = set()
         self._reporting: asyncio.TimerHandle | None = None
-
-    def lead_back(self) -> None:
-        """The clock was reset: accept commands again."""
-        self._judge.lead_back()
 
     async def subscribed(self, client: Client) -> bool:
         """Subscribe to commands; False where the broker refuses."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cached_property
 from hashlib import pbkdf2_hmac
 from typing import Any, NoReturn
@@ -18,9 +18,7 @@ from typing import Any, NoReturn
 import msgspec
 from aiomqtt import Client, MqttError, Will
 
-from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
-from daemon.core.step import Step
 from daemon.host.failures import innermost
 from daemon.operator.mqtt.command_topic import CommandTopic, Submit
 from daemon.operator.mqtt.connection import (
@@ -35,8 +33,7 @@ from daemon.operator.mqtt.connection import (
 )
 from daemon.operator.mqtt.messages import StatusMessage, message_of, telemetry_of
 from daemon.operator.mqtt.outbox import Item, Outbox
-from daemon.operator.mqtt.remote_commands import Judge
-from daemon.operator.signing import Key
+from daemon.operator.remote_commands import Judge
 from daemon.pacing import back_off_s
 from strategies.kit.quantity import to_json
 
@@ -52,28 +49,25 @@ NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall
 class MqttSide:
     """`run` on the side thread, for as long as the daemon lives.
 
-    `submit` is `Submitter.submit_from_thread`, `state` returns the desk's state; `log` and `now_ns` (real time) may be
-    called on any thread. `password` and `keys` are never published or logged.
+    `submit` is `Submitter.submit_from_thread`, `state` returns the desk's state; `log` may be called on any thread. The
+    judge is None where no key signs commands. `password` is never published or logged.
     """
 
     def __init__(
         self,
         settings: MqttSettings,
         password: str | None,
-        keys: Mapping[str, Key],
+        judge: Judge | None,
         outbox: Outbox,
         submit: Submit,
         state: Callable[[], State[Any]],
         log: Callable[..., None],
-        now_ns: Callable[[], int] = time.time_ns,
         hears_guard: Callable[[bytes], None] | None = None,
     ) -> None:
         self._settings, self._password, self._outbox = settings, password, outbox
         self._state, self._log = state, log
-        desk = state()
-        known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
-        judge = Judge(settings.desk, keys, now_ns, known_ns)
-        self._commands = CommandTopic(settings, judge, submit, log) if settings.commands and keys else None
+        judging = judge if settings.commands else None
+        self._commands = CommandTopic(settings, judging, submit, log) if judging is not None else None
         self._hears_guard = hears_guard  # takes each message of the desk's guard
         self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
@@ -81,11 +75,6 @@ class MqttSide:
         self._kept: dict[str, bytes] = {}  # the newest of retained topics: a broker that restarts has forgotten them
         self._reason = ""  # why the connection was lost, as logged last
         self.reconnects = 0
-
-    def observe(self, event: Event, _: Step) -> None:
-        """See every step, on the trading thread: after a clock reset commands are accepted again."""
-        if isinstance(event, ClockReset) and self._commands is not None:
-            self._commands.lead_back()
 
     async def run(self) -> None:
         """Connect, publish and listen until cancelled."""

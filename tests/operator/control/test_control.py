@@ -307,7 +307,7 @@ async def test_the_ninth_client_at_once_is_told_to_come_again(work: AtWork, serv
     assert (await exchange(state, line("halt")))["error"] == "8 clients are being served: try again in a moment"
     for _, writer in held:
         await closed(writer)
-    await until(lambda: not server._clients)
+    await until(lambda: not server._socket._clients)
     assert (await exchange(state, line("status")))["ok"]
 
 

@@ -35,6 +35,7 @@ from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connected,
 from daemon.operator.mqtt.messages import ChainHead
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
+from daemon.operator.remote_commands import Judge
 from daemon.operator.side_thread import SideThread
 from daemon.operator.signing import SignedCommand, parse_keys, signed
 from tests.support.desks.desk_at_work import AtWork, at_work, until
@@ -116,7 +117,7 @@ async def connected_desk(
         side = MqttSide(
             MqttSettings(address, "paper-1", **chosen),
             password,
-            KEYS,
+            Judge("paper-1", KEYS, time.time_ns),
             outbox,
             work.submitter.submit_from_thread,
             lambda: work.submitter.state,

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.events import CommandRefused, Event, HaltRequested
+from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeRequested
 from daemon.host.time.clock import Clock as HostClock
 from daemon.host.time.clock import LeapWatch
-from daemon.operator.mqtt.remote_commands import Accepted, CommandRefusal, Judge, Refusals
+from daemon.operator.commands import NAMES
+from daemon.operator.remote_commands import Accepted, CommandRefusal, Judge, Refusals
 from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
 
 S = 1_000_000_000
@@ -263,3 +264,60 @@ def test_bad_keys_are_refused_without_being_shown(text: str, message: str) -> No
 def test_another_key_does_not_make_the_mac() -> None:
     assert is_genuine(_command(), KEYS["ops-laptop"])
     assert not is_genuine(_command(), KEYS["other"])
+
+
+# --- a key with a scope -----------------------------------------------------------------------------------------------
+
+SCOPED = parse_keys(f"handset:{HEX}:phone\nold:{'ab' * 32}")
+ALLOWED = ("status", "pause", "resume", "halt", "flatten", "close SPY", "close SPY 2")
+
+
+def by_phone(judge: Judge, name: str, **changes: Any) -> Accepted | CommandRefusal:
+    command = _command(key=SCOPED["handset"], name="handset", command=name, **changes)
+    return judge.judge(msgspec.json.encode(command), channel="signed")
+
+
+def scoped(done: tuple[str, ...] = ()) -> Judge:
+    clock = Clock()
+    judge = Judge("paper-1", SCOPED, clock, done=done)
+    clock.now_ns = NOW_NS
+    return judge
+
+
+def test_a_phone_s_key_may_sign_what_it_is_for_and_nothing_else_while_an_old_key_keeps_all_it_could() -> None:
+    for name in NAMES:
+        given = f"{name} SPY" if name == "close" else name
+        verdict, taken = by_phone(scoped(), given), given in ALLOWED
+        assert isinstance(verdict, Accepted) is taken, given
+        if not taken:
+            assert "its scope is phone, which has only close, flatten, halt, pause, resume, status" in _reason(verdict)
+        old = _command(key=SCOPED["old"], name="old", command=given)
+        assert isinstance(_verdict(scoped(), old), Accepted), given
+
+
+def test_a_phone_s_resume_carries_its_scope_into_the_journal_and_no_other_does() -> None:
+    verdict = by_phone(scoped(), "resume")
+    assert isinstance(verdict, Accepted)
+    event = verdict.event_at(7)
+    assert event == ResumeRequested(7, "the fair is wrong", "signed/handset #0001020304050607", scope="phone")
+    old = _verdict(scoped(), _command(key=SCOPED["old"], name="old", command="resume"))
+    assert isinstance(old, Accepted)
+    assert b"scope" not in msgspec.json.encode(old.event_at(7))
+
+
+def test_one_wish_is_taken_once_however_often_it_is_signed_anew_also_by_the_next_process() -> None:
+    judge = scoped()
+    assert isinstance(by_phone(judge, "close SPY"), Accepted)
+    clock = judge._clock
+    assert isinstance(clock, Clock)
+    clock.now_ns += 3600 * S
+    again = by_phone(judge, "close SPY", issued_ns=clock.now_ns)
+    assert "it came before" in _reason(again)
+    assert "it came before" in _reason(by_phone(scoped(done=(NONCE.hex()[:16],)), "close SPY"))
+
+
+def test_a_scope_that_there_is_not_is_no_key_and_is_not_shown() -> None:
+    with pytest.raises(KeyRefused, match="has a scope that there is not: expected phone") as refused:
+        parse_keys(f"handset:{HEX}:s3cret")
+    assert "s3cret" not in str(refused.value)
+    assert HEX not in str(refused.value)

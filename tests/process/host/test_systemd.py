@@ -28,7 +28,7 @@ HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
 TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
 REDIS, PUBLISHER, TRAINER = "rltrader-redis.service", "rltrader-publisher.service", "rltrader-trainer.service"
 GATEWAY, GUARD = "rltrader-gateway.service", "rltrader-guard.service"
-NOTIFY = ("rltrader-notify.service", "rltrader-notify@.service")
+NOTIFY, PHONE = ("rltrader-notify.service", "rltrader-notify@.service"), "rltrader-phone.service"
 LEARNING = (REDIS, PUBLISHER, TRAINER)
 EXPOSURE_MAX = "--threshold=15"  # tenths: 1.5 of 10
 
@@ -66,7 +66,7 @@ def installed(tmp_path: Path) -> Path:
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in (*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GATEWAY, GUARD):
+    for name in (*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, PHONE, GATEWAY, GUARD):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
         text = text.replace("/usr/bin/redis-server", str(tmp_path / "of-debian" / "venv" / "bin" / "redis-server"))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
@@ -80,14 +80,16 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, GATEWAY, GUARD])
+@pytest.mark.parametrize(
+    "unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY, PHONE, GATEWAY, GUARD]
+)
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     result = analyze("verify", "--man=no", str(installed / unit))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING, *NOTIFY, GATEWAY, GUARD])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING, *NOTIFY, PHONE, GATEWAY, GUARD])
 def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, unit: str) -> None:
     text = (installed / unit).read_text()
     assert analyze("security", "--offline=true", EXPOSURE_MAX, str(installed / unit)).returncode == 0
@@ -97,7 +99,7 @@ def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, uni
 
 
 @needs_systemd
-@pytest.mark.parametrize("drop_in", ["gpu.conf", "guard.conf", "mqtt.conf", "online.conf"])
+@pytest.mark.parametrize("drop_in", ["gpu.conf", "guard.conf", "mqtt.conf", "online.conf", "signed.conf"])
 def test_systemd_accepts_the_unit_with_a_drop_in(installed: Path, drop_in: str) -> None:
     (installed / f"{DAEMON}.d").mkdir()
     shutil.copy(SYSTEMD / drop_in, installed / f"{DAEMON}.d")

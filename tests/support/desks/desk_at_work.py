@@ -21,7 +21,8 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine, Intake, Outside
 from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.journal.writer import JournalWriter
-from daemon.operator.control.control import ControlServer
+from daemon.operator.control.control import ControlServer, SignedServer
+from daemon.operator.remote_commands import Judge
 from daemon.operator.submitter import Submitter
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk
@@ -130,8 +131,28 @@ async def listening(work: AtWork, path: Path, **kwargs: Any) -> AsyncIterator[Co
         await asyncio.gather(serving, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def signed_for(work: AtWork, path: Path, judge: Judge) -> AsyncIterator[None]:
+    """Serve the socket for signed commands in `path`."""
+    ready = asyncio.Event()
+
+    def log(name: str, /, **fields: object) -> None:
+        work.log.append((name, fields))
+        ready.set()
+
+    serving = asyncio.create_task(SignedServer(path, work.submitter, "desk-1", judge, log).run())
+    try:
+        await ready.wait()
+        yield
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
 @contextlib.contextmanager
-def in_background(desk: Desk, path: Path, events: int = 0, *, socket: bool = True, **kwargs: Any) -> Iterator[AtWork]:
+def in_background(
+    desk: Desk, path: Path, events: int = 0, *, socket: bool = True, judge: Judge | None = None, **kwargs: Any
+) -> Iterator[AtWork]:
     """The same on a thread with a loop of its own, for tests that call the blocking client."""
     ready = threading.Event()
     works: list[AtWork] = []
@@ -142,6 +163,8 @@ def in_background(desk: Desk, path: Path, events: int = 0, *, socket: bool = Tru
         async with at_work(desk, path, events) as work, contextlib.AsyncExitStack() as stack:
             if socket:
                 await stack.enter_async_context(listening(work, path, **kwargs))
+            if judge is not None:
+                await stack.enter_async_context(signed_for(work, path, judge))
             works.append(work)
             loops.append((asyncio.get_running_loop(), ended))
             ready.set()

@@ -736,3 +736,37 @@ def test_adopted_orders_of_others_are_left_to_them_by_a_panic_and_by_an_acceptan
     assert d.order("ann-1").status == "accepted"
     d.put(ev.AcceptBrokerRequested(d.at(1, 30), "x", "ann"), account.report(d.at(1, 40)))
     assert (d.order("ann-1").status, of(d.effects, CancelOrder)) == ("accepted", [])
+
+
+# --- a resume by a key with a scope -----------------------------------------------------------------------------------
+
+
+def by_phone(d: DailyDesk, minute: float) -> list[str]:
+    return alarms(d.put(ev.ResumeRequested(d.at(minute), "go on", "signed/handset #00", scope="phone")))
+
+
+def test_a_phone_ends_a_halt_of_a_person_but_none_that_waits_for_the_broker_also_not_by_a_flatten_before_it() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.HaltRequested(d.at(1.1), "operator", "lunch", "ann"))
+    assert (by_phone(d, 1.2), halted(d)) == ([], "")
+    d.put(ev.HaltRequested(d.at(1.3), "cash_difference", "12 USD", "x"))
+    assert (by_phone(d, 1.4), halted(d)) == (["resume_refused"], "cash_difference")
+    d.put(ev.FlattenRequested(d.at(1.5), "x", "signed/handset #01"))
+    assert halted(d) == "flatten"  # the more urgent one; the other still counts
+    assert (by_phone(d, 1.6), halted(d)) == (["resume_refused"], "flatten")
+    assert alarms(d.put(ev.ResumeRequested(d.at(1.7), "looked at it", "ann"))) == []
+    assert halted(d) == ""
+
+
+def test_after_a_panic_no_phone_resumes_even_when_the_broker_s_word_is_the_book() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    d.put(ev.PanicNoticed(d.at(1.1), "ann"))
+    assert by_phone(d, 1.2) == ["resume_refused"]
+    sold_by_hand(d, account, "AAA", 10, "99")
+    d.put(ev.AcceptBrokerRequested(d.at(2.1), "settled", "ann"))
+    assert by_phone(d, 2.15) == ["resume_refused"]
+    d.put(account.report(d.at(2.2)))
+    assert (by_phone(d, 2.3), halted(d)) == (["resume_refused"], "panic")
+    d.put(ev.ResumeRequested(d.at(2.4), "settled", "ann"))
+    assert halted(d) == ""

@@ -1,29 +1,49 @@
-"""Accept a command from MQTT only when it is signed by a known key, for this desk, in time, and new.
+"""Accept a signed command only when it is of a known key that may sign it, for this desk, in time, and new.
 
-`Judge` decides and sends nothing. A sender without a key costs one HMAC and gets no answer. A refusal is journaled at
-most once in ten seconds, with a count of the others, so that a flood fills no journal.
+`Judge` decides and sends nothing; one judges what comes by MQTT and by the signed socket. A sender without a key costs
+one HMAC and gets no answer. A refusal is journaled at most once in ten seconds, with a count of the others, so that a
+flood fills no journal.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from daemon.core.events import CommandRefused, Event
+from daemon.core.events import (
+    ClockReset,
+    CloseRequested,
+    CommandRefused,
+    Event,
+    FlattenRequested,
+    HaltRequested,
+    PauseRequested,
+    ResumeRequested,
+)
+from daemon.core.step import Step
 from daemon.host.safe_decode import Unreadable, typed
+from daemon.journal.reader import JournalReader
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
-from daemon.operator.signing import Key, SignedCommand, is_genuine
-from strategies.kit.units import SECOND_NS
+from daemon.operator.signing import SCOPES, Key, SignedCommand, is_genuine
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 SIZE_MOST = 4096  # bytes of a command
 FUTURE_MOST_NS = 5 * SECOND_NS  # the most that the sender's clock may be ahead
 LIFETIME_MOST_NS = 60 * SECOND_NS
 NONCES_MOST = 1000  # commands taken within their lifetime
+IDS_MOST = 10_000  # of commands by keys with a scope
+IDS_KEPT_NS = 25 * HOUR_NS  # Telegram keeps an update for 24 hours
 REFUSAL_EVERY_NS = 10 * SECOND_NS
 CHANNEL = "mqtt"
+_BY_PHONE = (CloseRequested, FlattenRequested, HaltRequested, PauseRequested, ResumeRequested)
+_ID = re.compile(r"^[a-z]+/[a-z0-9._-]+ #([0-9a-f]{16})$")
+ID_DIGITS = 16  # of the nonce of a command by a key with a scope, journaled as `signed/NAME #DIGITS`
 
 EventAt = Callable[[int], Event]
 
@@ -44,28 +64,51 @@ class CommandRefusal(NamedTuple):
 
 
 class Judge:
-    """Takes a desk's commands that were issued from `since_ns` on; `now_ns` is this host's real time.
+    """Takes a desk's commands that were issued from `since_ns` on; `now_ns` is this host's real time. Thread-safe.
 
     Nonces are kept until their command expires, but not over a restart. So a process accepts only commands issued after
     it began to listen, and executes none before its time of issue: no command is accepted by two processes. `known_ns`,
     the time of the journal's newest event, ensures that when the clock was set back in between. A clock reset lowers it
     (`lead_back`); only the start of listening bounds that command, because it has no effect when repeated.
+
+    A key with a scope is held by a program that may ask twice for what a person asked once. The nonce of its commands
+    names that wish, and its first digits stand in the journal: `done` are those of before (`journaled_ids`), and none
+    of them is taken again.
     """
 
-    def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
+    def __init__(
+        self,
+        desk: str,
+        keys: Mapping[str, Key],
+        now_ns: Callable[[], int],
+        known_ns: int = 0,
+        done: Iterable[str] = (),
+    ) -> None:
         self._desk, self._keys, self._clock = desk, keys, now_ns
         self._latest_ns = 0
         self._nonces: dict[str, int] = {}  # to the command's expiry
+        self._done = dict.fromkeys(done)  # a set that knows its oldest
+        self._lock = threading.Lock()
         self._decoder = msgspec.json.Decoder(SignedCommand)
         self.listens_ns = self._now_ns()
         self.since_ns = max(self.listens_ns, known_ns + 1)
 
     def lead_back(self) -> None:
         """Accept what is issued from now on: the desk's clock was reset."""
-        self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
+        with self._lock:
+            self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
 
-    def judge(self, payload: bytes, *, retained: bool) -> Accepted | CommandRefusal:
+    def observe(self, event: Event, _: Step) -> None:
+        """See every step: after a clock reset commands are accepted again."""
+        if isinstance(event, ClockReset):
+            self.lead_back()
+
+    def judge(self, payload: bytes, *, retained: bool = False, channel: str = CHANNEL) -> Accepted | CommandRefusal:
         """Accept or refuse a message; an accepted one's nonce is used up."""
+        with self._lock:
+            return self._judged(payload, retained, channel)
+
+    def _judged(self, payload: bytes, retained: bool, channel: str) -> Accepted | CommandRefusal:
         if retained:
             return CommandRefusal("the message is retained: a command is sent once")
         if len(payload) > SIZE_MOST:
@@ -81,14 +124,21 @@ class Judge:
         if not genuine:
             return CommandRefusal(f"the signature is not that of key {signed.key}")
         problem = self._untimely(signed)
+        if not key.may(signed.command):
+            problem = f"its scope is {key.scope}, which has only {', '.join(sorted(SCOPES[key.scope]))}"
         if problem:
             return CommandRefusal(f"{signed.command!r} by key {signed.key}: {problem}", genuine=True)
-        command = Command(signed.command, signed.reason, f"{CHANNEL}/{signed.key}")
+        who = f"{channel}/{signed.key}" + (f" #{signed.nonce[:ID_DIGITS]}" if key.scope else "")
+        command = Command(signed.command, signed.reason, who, key.scope)
         try:
             event_at = event_of(command)
         except CommandError as error:
             return CommandRefusal(f"by key {signed.key}: {error}", genuine=True)
         self._nonces[signed.nonce] = signed.expires_ns
+        if key.scope and command.name != "status":
+            self._done[signed.nonce[:ID_DIGITS]] = None
+            if len(self._done) > IDS_MOST:
+                del self._done[next(iter(self._done))]
         return Accepted(event_at, command, max(signed.issued_ns - self._now_ns(), 0))
 
     def _now_ns(self) -> int:
@@ -110,7 +160,7 @@ class Judge:
             return f"it was issued {_seconds(signed.issued_ns - now_ns)} in the future: compare the clocks"
         if signed.issued_ns < (self.listens_ns if signed.command == RESET_CLOCK else self.since_ns):
             return "it was issued before the daemon began to listen, or before its journal's end: send it again"
-        if signed.nonce in self._nonces:
+        if signed.nonce in self._nonces or signed.nonce[:ID_DIGITS] in self._done:
             return "it came before: each command has a nonce of its own"
         if len(self._nonces) >= NONCES_MOST:
             return f"more than {NONCES_MOST} commands within their lifetimes: wait a minute"
@@ -123,8 +173,8 @@ class Refusals:
     `now_ns` may be any clock that goes forward.
     """
 
-    def __init__(self, submit: Callable[[EventAt], object], now_ns: Callable[[], int]) -> None:
-        self._submit, self._now_ns = submit, now_ns
+    def __init__(self, submit: Callable[[EventAt], object], now_ns: Callable[[], int], channel: str = CHANNEL) -> None:
+        self._submit, self._now_ns, self._channel = submit, now_ns, channel
         self._next_ns = 0
         self._pending: deque[str] = deque(maxlen=1)  # the newest
         self._others = 0
@@ -147,7 +197,24 @@ class Refusals:
         reason, others = self._pending.pop(), self._others
         self._others, self._next_ns = 0, now_ns + REFUSAL_EVERY_NS
         text = f"{reason} (and {others} others)" if others else reason
-        self._submit(lambda at_ns: CommandRefused(at_ns, CHANNEL, text))
+        self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))
+
+
+def journaled_ids(reader: JournalReader) -> Iterator[str]:
+    """Yield the ids of commands by keys with a scope in the journal's newest `IDS_KEPT_NS`, oldest first."""
+    newest = reader.last_entry()
+    if newest is None:
+        return
+    low, high = 0, newest.id  # the last row before that time is one of these, or there is none
+    while low < high:
+        middle = (low + high + 1) // 2
+        rows = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (middle,))
+        low, high = (middle, high) if rows[0]["time_ns"] < newest.time_ns - IDS_KEPT_NS else (low, middle - 1)
+    kinds = ", ".join(f"'{kind.__name__}'" for kind in _BY_PHONE)
+    for row in reader.query(f"SELECT payload FROM events WHERE id > ? AND kind IN ({kinds}) ORDER BY id", (low,)):
+        found = _ID.search(str(json.loads(row["payload"]).get("who", "")))
+        if found is not None:
+            yield found[1]
 
 
 def _seconds(duration_ns: int) -> str:

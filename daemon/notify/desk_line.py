@@ -1,0 +1,148 @@
+"""The line from this program to one desk on this host: signed commands to it, and its journal, which is only read."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import date, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from daemon.core.session import new_york_text
+from daemon.engine.state_dir import locked_by
+from daemon.host.own_files import StateDirError
+from daemon.host.printable import printable
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError
+from daemon.journal.trade import Trade
+from daemon.journal.trades import TradeList, Wanted, day_begin, read_trades
+from daemon.notify.phone import ALL, TODAY, DeskAway
+from daemon.operator.control.client import CommandAnswer, ControlError, ask
+from daemon.operator.signing import Key, signed
+from daemon.operator.status import DeskStatus, holdings_in_words
+from strategies.kit.units import SECOND_NS
+
+LIFETIME_NS = 30 * SECOND_NS
+POSITIONS_MOST = 20
+
+
+class LocalDesk:
+    """A desk by its name, its state directory, and the key that signs commands for it; `bot` names the asking bot.
+
+    `now_ns` is this host's time, by which the desk judges commands.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state_dir: Path,
+        key_name: str,
+        key: Key,
+        bot: int,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.name = name
+        self._state_dir, self._key_name, self._key, self._bot = state_dir, key_name, key, bot
+        self._now_ns = now_ns
+
+    def status(self) -> DeskStatus:
+        """Ask the desk for its status. Raises DeskAway."""
+        answer = self._asked("status", "asked from the phone", secrets.token_bytes(16))
+        if answer.status is None:
+            raise DeskAway(f"{self.name}: {printable(answer.error, 300)}")
+        return answer.status
+
+    def act(self, command: str, reason: str, wish: str) -> str:
+        """Have the command carried out; returns what came of it. Raises DeskAway."""
+        nonce = sha256(f"{self._bot}:{wish}:{self.name}".encode()).digest()[:16]
+        answer = self._asked(command, reason, nonce)
+        if not answer.ok:
+            raise DeskAway(f"{self.name} refuses /{command}: {printable(answer.error, 600)}")
+        if answer.refused:
+            return f"{self.name}: this does nothing: {printable(answer.refused, 600)}"
+        return f"{self.name}: done (event {answer.seq:,}). {_stands(answer)}"
+
+    def _asked(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
+        request = signed(self._key, self._key_name, self.name, command, reason, self._now_ns(), LIFETIME_NS, nonce)
+        try:
+            return ask(self._state_dir, request)
+        except ControlError as error:
+            raise DeskAway(f"{self.name} gave no answer: {self._why(str(error))}") from None
+
+    def _why(self, problem: str) -> str:
+        """Say whether the desk runs at all."""
+        try:
+            if not locked_by(self._state_dir):
+                return "its daemon does not run."
+        except (StateDirError, OSError):
+            pass
+        return printable(problem, 400)
+
+    # --- the journal --------------------------------------------------------------------------------------------------
+
+    def profit(self, span: str) -> str:
+        """Say what was realised in the time, and what is open. Raises DeskAway."""
+        now_ns, days, opened = self._read(span)
+        totals, open_now = days.totals, opened.totals
+        until = new_york_text(now_ns)[:10]
+        since = "all of its journal" if span == ALL else until if span == TODAY else f"{_monday(until)} to {until}"
+        realised = totals.pnl_usd + totals.other_usd
+        lines = [f"{self.name}, {since}: {realised:+,.2f} USD realised"]
+        if totals.trades:
+            lines[0] += f" in {totals.trades} trade{'s' * (totals.trades != 1)}, {totals.wins} won"
+        if open_now.open:
+            worth = "no mark is known" if open_now.open_usd is None else f"{open_now.open_usd:+,.2f} USD now"
+            lines.append(f"{open_now.open} open: {worth}")
+        else:
+            lines.append("Nothing is open.")
+        return "\n".join(lines)
+
+    def positions(self) -> str:
+        """Say what is held and what it stands at. Raises DeskAway."""
+        now_ns, _, opened = self._read(ALL)
+        lines = [_position(trade) for trade in opened.trades[:POSITIONS_MOST]]
+        more = len(opened.trades) - POSITIONS_MOST
+        lines += [f"{more} more"] * (more > 0)
+        held = "\n".join(lines) or "Nothing is held."
+        return f"{self.name} at {new_york_text(now_ns)[:16]} New York:\n{held}"
+
+    def _read(self, span: str) -> tuple[int, TradeList, TradeList]:
+        """Return the time of the newest event, the trades that were closed in the time, and the open ones."""
+        journal = self._state_dir / FILE
+        try:
+            with reading(journal), closing(JournalReader(journal)) as reader:
+                newest = reader.last_entry()
+                now_ns = newest.time_ns if newest is not None else 0
+                today = new_york_text(now_ns)[:10]
+                since_ns = 0 if span == ALL else day_begin(today if span == TODAY else _monday(today))
+                closed = read_trades(reader, Wanted(start_ns=since_ns, limit=1))
+                return now_ns, closed, read_trades(reader, Wanted(open_only=True))
+        except (JournalError, OSError) as error:
+            raise DeskAway(f"{self.name}: its journal cannot be read: {printable(str(error), 300)}") from None
+
+
+def _stands(answer: CommandAnswer) -> str:
+    """Return how the desk stands after a command."""
+    status = answer.status
+    if status is None:
+        return ""
+    state = "Halted" if status.halt else "Paused" if status.pause else "It trades"
+    sent = answer.effects.count("SubmitOrder")
+    orders = f", {sent} order{'s' * (sent != 1)} sent" if sent else ""
+    return f"{state}{orders}; holds {holdings_in_words(status) or 'nothing'}."
+
+
+def _position(trade: Trade) -> str:
+    name = trade.contract or trade.symbol
+    if trade.pnl_usd is None:
+        return f"{trade.held} {name}: no mark is known"
+    share = f" ({trade.pnl_pct:+.1f} %)" if trade.pnl_pct is not None else ""
+    return f"{trade.held} {name}: {trade.pnl_usd:+,.2f} USD{share}"
+
+
+def _monday(day: str) -> str:
+    that = date.fromisoformat(day)
+    return (that - timedelta(days=that.weekday())).isoformat()
