@@ -23,7 +23,6 @@ import pyarrow.parquet
 from daemon.core.strategy_rules import trading_for
 from strategies.registry import daily_strategy
 from training.data.daily_table import DailyTable, read_table
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.play import always
 from training.evaluate.days import desk_before, dry_run
 from training.study.study import figures
@@ -50,7 +49,7 @@ def write_funds(path: Path, data: Path) -> Path:
 def played(table: DailyTable, funds: tuple[str, ...], dates: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the figures of each regime of these funds on these sessions."""
     strategy = daily_strategy("regime_switcher", funds)
-    rules = rules_for(trading_for("regime_switcher"), strategy.spec)
+    rules = trading_for("regime_switcher")
     desk = desk_before(table, dates, strategy, rules)
     for name in REGIMES:
         if name in strategy.spec.actions:

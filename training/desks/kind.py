@@ -27,7 +27,7 @@ from training.rl.process_group import ProcessGroup
 from training.rl.protocols import CarryingNetwork, Network
 from training.sinks.sink import MetricsFile
 from training.study.folds import Cut, Walk, YearSplit
-from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures
 
 
 class Info(Protocol):
@@ -124,6 +124,12 @@ class TaskData(Protocol):
         """What policies do on one account through spans that follow one another, each in its own, by the dry run.
 
         Nobody resumes the desk after a halt. Not asked where the players of the procedure have one account already.
+        """
+
+    def at_sizes(self, policy: nn.Module, span: Span, /) -> tuple[SizeFigures, ...]:
+        """What a policy comes to in these sessions on accounts of several sizes, by the dry run.
+
+        () where each session has an account of its own.
         """
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

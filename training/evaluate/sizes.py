@@ -19,25 +19,11 @@ from strategies.kit.contract import Answer, Bar, DailySpec, DailyStrategy, Obser
 from training.evaluate.days import Desk, desk_before, played
 from training.evaluate.machine import Player
 from training.study.progress import counted
-from training.study.study import SessionResult
+from training.study.study import SessionResult, SizeFigures
 
 SIZES_USD = (5_000, 25_000, 100_000, 1_000_000)
+SESSIONS = 252  # that a report plays at most, the first ones of its last test: each size costs a dry run of them
 FINE = 10**9  # steps in a share at which nothing is lost
-KEY = "sizes"  # of a study's `extra`
-
-
-class SizeFigures(msgspec.Struct, frozen=True):
-    """What one size came to; means over the sessions with a decision."""
-
-    capital_usd: float
-    sessions: int
-    fractions: bool  # whether shares were traded in parts at the last decision
-    net_return: float
-    off: float  # sum over symbols of |weight held - weight wanted|, at the decision's prices and equity
-    off_most: float  # the largest of these
-    orders: float  # filled, a session
-    costs: float  # of all sessions, parts of the capital
-    denials: int  # by gates
 
 
 class _Noting:

@@ -18,7 +18,7 @@ from training.evidence.resampling import FEWEST, Interval
 from training.evidence.risk import KeptRisk
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import SessionStatistics
-from training.study.study import AccountHalt, NetworkChange, SeedAgreement
+from training.study.study import AccountHalt, NetworkChange, SeedAgreement, SizesPlayed
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -173,6 +173,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     claim: StatedClaim | None = None  # that the version makes
     forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
     heads: dict[str, Any] | None = None  # of a strategy whose policy has some: `training.evidence.heads`
+    sizes: SizesPlayed | None = None  # of what is exported, not of what was learned; None: not played
 
     @property
     def rivals(self) -> tuple[PlayerLine, ...]:

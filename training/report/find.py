@@ -232,6 +232,7 @@ def find(study: Study) -> Findings:
         forecaster=study.extra.get(KEY),
         heads=study.extra.get(HEADS),
         risk=None if study.risk is None else risk_of(study.risk, capital),
+        sizes=study.sizes,
     )
     return judged(study, findings)
 

@@ -23,7 +23,7 @@ from training.evidence.resampling import Interval
 from training.evidence.statistics import chosen_results, joined, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import ACTIVE, PLAYER_STYLES, Row, fall, sharpe, variant_word, with_interval, with_share
-from training.study.study import PlayResult, SessionResult, Study, ValidationCheck
+from training.study.study import PlayResult, SessionResult, SizesPlayed, Study, ValidationCheck
 
 ROOM = 0.5  # of the range of all others, on each side of it
 
@@ -383,6 +383,29 @@ def confidence_plot(f: Findings) -> Markup:
 def share_won(c: ConfidenceCalibration) -> float:
     """The share of all trades that earned."""
     return sum(one.trades * one.won for one in c.bins) / c.trades
+
+
+SIZES_HEAD = (
+    "capital, USD", "shares in parts", "held from wanted", "of one symbol at most", "orders a session", "costs",
+    "net return", "denied",
+)  # fmt: skip
+
+
+def size_rows(sizes: SizesPlayed) -> list[Row]:
+    """What is exported on accounts of several sizes, a row each."""
+    return [
+        (
+            number(one.capital_usd, 0),
+            "yes" if one.fractions else "no",
+            percent(one.off, 4).lstrip("+"),
+            percent(one.off_most, 4).lstrip("+"),
+            number(one.orders, 1),
+            share(one.costs),
+            percent(one.net_return),
+            f"{one.denials:,}",
+        )
+        for one in sizes.accounts
+    ]
 
 
 def denials_plot(f: Findings) -> Markup:

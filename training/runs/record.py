@@ -18,6 +18,7 @@ from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import configured
 from training.desks.kind import Compared, described
 from training.evaluate.players import with_costs
+from training.evaluate.sizes import SESSIONS, SIZES_USD
 from training.evidence.criteria import COSTS_TWICE, claim_of
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings
@@ -41,6 +42,7 @@ from training.study.study import (
     PlayResult,
     RiskRuns,
     SessionResult,
+    SizesPlayed,
     Study,
     Trial,
     as_metrics,
@@ -79,6 +81,8 @@ def exported(
         risk = record.risk(study, policy, passive=instead is not None)
         study = msgspec.structs.replace(study, risk=risk)
         findings = msgspec.structs.replace(findings, risk=risk_of(risk, study.capital_usd))
+    sizes = record.sizes(study, instead or policy, passive=instead is not None)
+    study, findings = msgspec.structs.replace(study, sizes=sizes), msgspec.structs.replace(findings, sizes=sizes)
     of_passive = msgspec.structs.replace(findings, passive=True)
     if instead is not None and claim_of(of_passive, p.settings.claim, record.stated) is None:
         words = words.replace(":", ", and claims nothing:", 1)
@@ -282,6 +286,15 @@ class RunRecord:
             passive=tuple(rules[without]),
             earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own=self.claims()),
         )
+
+    def sizes(self, study: Study, policy: nn.Module, *, passive: bool) -> SizesPlayed | None:
+        """What is exported, on accounts of several sizes; None where no account goes through the sessions."""
+        p = self.prepared
+        dates = p.folds[-1].test[:SESSIONS]
+        span = (p.passive_span if passive else p.span)(dates, study.reward)
+        with phase(f"accounts of {len(SIZES_USD)} sizes, {len(dates)} sessions"):
+            accounts = p.data.at_sizes(policy, span)
+        return SizesPlayed(dates[0], dates[-1], accounts) if accounts else None
 
     def study(
         self,

@@ -219,6 +219,28 @@ class Baseline(msgspec.Struct, frozen=True):
     folds: tuple[PlayResult, ...]
 
 
+class SizeFigures(msgspec.Struct, frozen=True):
+    """What one size came to; means over the sessions with a decision."""
+
+    capital_usd: float
+    sessions: int
+    fractions: bool  # whether shares were traded in parts at the last decision
+    net_return: float
+    off: float  # sum over symbols of |weight held - weight wanted|, at the decision's prices and equity
+    off_most: float  # the largest of these
+    orders: float  # filled, a session
+    costs: float  # of all sessions, parts of the capital
+    denials: int  # by gates
+
+
+class SizesPlayed(msgspec.Struct, frozen=True):
+    """What is exported, on an account of each size, in the sessions from `first` to `last`: New York dates."""
+
+    first: str
+    last: str
+    accounts: tuple[SizeFigures, ...]
+
+
 class RiskRuns(msgspec.Struct, frozen=True, kw_only=True):
     """What is exported, under a risk overlay, on the test sessions of each fold; and what a claim of risk states."""
 
@@ -267,6 +289,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     prior_openings: int = 0  # times the test sessions were opened before this study
     claim: str | None = None  # asked for: "lead", "risk", "" for the better proven one; None: nothing was exported
     risk: RiskRuns | None = None
+    sizes: SizesPlayed | None = None  # None where each session has an account of its own, and in earlier versions
 
     @property
     def passive(self) -> bool:

@@ -18,7 +18,7 @@ from strategies.daily_rebalancer import DailyRebalancer
 from tests.support.desks.desk_run import environment, rltraderctl, rltraderd, summary_of, table
 from tests.support.models.daily_models import VERSION, put_models, write_days
 from training.data.daily_table import read_table
-from training.desks.daily.markets.rebalancer import NOTIONAL, rules_for
+from training.desks.daily.markets.rebalancer import NOTIONAL, by_variant
 from training.desks.daily.play import play_rebalancer
 from training.evaluate.days import desk_before, dry_run
 
@@ -48,9 +48,7 @@ def test_replay_training_s_desk_and_its_market_end_each_session_with_the_same_mo
         return torch.from_numpy(session.run(None, {"observation": observations.numpy()})[0])
 
     trading = trading_for("daily_rebalancer")
-    trading = rules_for(
-        replace(trading, basket=replace(trading.basket, volatility_target=TARGET)), daily_rebalancer.SPEC, NOTIONAL
-    )
+    trading = by_variant(replace(trading, basket=replace(trading.basket, volatility_target=TARGET)), NOTIONAL)
     bars = read_table(tape, DailyRebalancer())
     dates = bars.dates[400:]
     played = dry_run(policy, desk_before(bars, dates, DailyRebalancer(), trading)).sessions

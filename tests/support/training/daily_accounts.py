@@ -20,7 +20,7 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE
 from tests.support.training.made_up_days import walk
 from training.data.daily_table import DailyTable
-from training.desks.daily.markets.rebalancer import rules_for
+from training.desks.daily.markets.rebalancer import by_variant
 from training.study.study import PlayResult, SessionResult
 
 CENT = 0.01
@@ -69,5 +69,5 @@ def stocks_rules(variant: str, cash: int = 1_000_000) -> Trading:
     """The desk's own rules, but that it never halts."""
     rules = trading_for("daily_rebalancer")
     rules = replace(rules, risk=replace(rules.risk, daily_loss_max=1.0, drawdown_max=1.0))
-    rules = rules_for(rules, daily_rebalancer.SPEC, variant)
+    rules = by_variant(rules, variant)
     return replace(rules, paper=replace(rules.paper, cash_usd=Decimal(cash)))

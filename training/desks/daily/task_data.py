@@ -15,11 +15,12 @@ from strategies.kit.contract import DailyStrategy
 from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
 from training.data.daily_table import DailyTable, read_table, table_cache
-from training.desks.daily.markets.rebalancer import rules_for
+from training.desks.daily.markets.rebalancer import by_variant
 from training.desks.kind import Evaluator, Span
 from training.evaluate.days import Desk, desk_before, dry_run, relay
+from training.evaluate.sizes import at_sizes
 from training.export.reference import AnswerRecorder, Watched
-from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, figures
+from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class DailyTaskData:
         desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
         return OneAccount(relay(policies, desk, dates), *self.held(desk))
 
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`."""
+        return at_sizes(policy, self.desk(span))
+
     @staticmethod
     def held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
         """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
@@ -88,7 +93,7 @@ class DailyTaskData:
         """The desk before these sessions."""
         key = (tuple(span.dates), span.variant, span.trading)
         if key not in self.ready:
-            rules = rules_for(span.trading, self.strategy.spec, span.variant)
+            rules = by_variant(span.trading, span.variant)
             self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
         return self.ready[key]
 

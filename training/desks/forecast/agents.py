@@ -137,7 +137,7 @@ class Work:
         data, plan = self._data, self.plan
         first, last = data.table.span(self._fold.train)
         size = min(plan.portfolio, len(data.table.symbols))
-        span = (data.table, self._outlook, first, last, data.rules)
+        span = (data.table, self._outlook, first, last, data.trading)
         return functools.partial(accounts, span, portfolio=size, alpha=plan.alpha, episode=plan.episode, device=device)
 
     def course_parts(self, name: str) -> tuple[AnyTrainer, ForecastMarket | None, dict[str, Any] | None]:
@@ -167,7 +167,7 @@ class Work:
 
     def _play(self, wish: Rule) -> tuple[SessionResult, ...]:
         data = self._data
-        return play(wish, data.table, self._outlook, self._fold.validate, data.rules, sized=True)
+        return play(wish, data.table, self._outlook, self._fold.validate, data.trading, sized=True)
 
     def wishes(self, agent: nn.Module) -> torch.Tensor:
         """What an actor wants on the validation sessions of the tradable symbols that its account then holds, (n,)."""
@@ -183,8 +183,8 @@ class Work:
 
     def _alone(self, least: float) -> float:
         """What the forecaster alone earns there by a threshold."""
-        data, rule = self._data, threshold_rule(least, weight_max(self._data.rules))
-        return self.net(play(rule, data.table, self._outlook, self._fold.validate, data.rules))
+        data, rule = self._data, threshold_rule(least, weight_max(self._data.trading))
+        return self.net(play(rule, data.table, self._outlook, self._fold.validate, data.trading))
 
     def net(self, results: Sequence[SessionResult]) -> float:
         """Their net return."""
@@ -193,7 +193,7 @@ class Work:
     def _scaling(self) -> RowScaling:
         """Frozen from accounts that trade at random on the training sessions; the same for all agents."""
         rows = rows_of(self.market(self._request.seed, 1024), SCALING_STEPS, self._request.seed)
-        return RowScaling.of(rows, weight_max(self._data.rules))
+        return RowScaling.of(rows, weight_max(self._data.trading))
 
     def _save(self, under_way: dict[str, Any] | None, whole: int) -> None:
         """Keep the agents that are done and the one under way; without the latter's state, it begins anew."""

@@ -367,7 +367,7 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         /,
     ) -> dict[str, Any]:
         """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
-        paper = data.rules.paper
+        paper = data.trading.paper
         cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
         of_folds = list(map(of_agents, policies))
         net = of_folds[-1].forecaster

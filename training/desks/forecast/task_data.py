@@ -19,7 +19,6 @@ from strategies.kit.contract import DailySpec, Float32Array
 from strategies.registry import daily_strategy
 from training.data.daily_table import DailyTable, read_table, table_cache, table_of
 from training.data.sessions import calendar_of
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.forecast import baselines
 from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy, size_of
@@ -45,11 +44,6 @@ class ForecastTaskData(DailyTaskData):
     places: NDArray[np.int64]  # of the universe's symbols in the panel
     days_at: NDArray[np.int64]  # of the table's sessions in the panel
     heard: dict[str, baselines.Memory] = field(default_factory=dict)  # what networks said, for the players
-
-    @property
-    def rules(self) -> Trading:
-        """The trading rules with the strategy's capital as paper cash."""
-        return rules_for(self.trading, self.strategy.spec)
 
     def outlook(self, forecasts: Forecasts, risk_target: float = 0.0) -> Outlook:
         """What the agents are told of the universe after each session's close; `risk_target`: see `size_of`."""

@@ -32,7 +32,7 @@ from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader, choosing, one_hot
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
-from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +228,11 @@ class OnlineTaskData:
         held = data.desk.relay([hold_from_open] * len(dates), dates, trading)
         sessions = tuple(session for each in held for session in each.sessions)
         return OneAccount(data.desk.relay(policies, dates, trading), FROM_OPEN, sessions)
+
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`: each session has an account of its own."""
+        del policy, span
+        return ()
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the portfolios in them are drawn."""

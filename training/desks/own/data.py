@@ -24,7 +24,6 @@ from daemon.core.step import Core, Machine
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
 from training.data.daily_table import DailyTable
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
 from training.evaluate import days as daily
@@ -32,10 +31,11 @@ from training.evaluate.bars import BarDesk, SessionStart
 from training.evaluate.days import dry_run, relay
 from training.evaluate.machine import Player
 from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
+from training.evaluate.sizes import at_sizes
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
-from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
 class SmallPolicy(nn.Module):
@@ -267,6 +267,10 @@ class OwnDays(Common):
         desk = self._desk([date for each in dates for date in each], spans[0].trading)
         return OneAccount(relay(policies, desk, dates))
 
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`."""
+        return at_sizes(policy, self._desk(span.dates, span.trading))
+
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: so many sessions from this one on."""
         desk = self._desk(span.dates[number : number + EPISODE_SESSIONS], span.trading)
@@ -278,8 +282,7 @@ class OwnDays(Common):
     def _desk(self, dates: Sequence[str], trading: Trading) -> daily.Desk:
         key = (dates[0], dates[-1], trading)
         if key not in self.ready:
-            rules = rules_for(trading, self.spec)
-            self.ready[key] = daily.desk_before(self.table, dates, self.strategy, rules)
+            self.ready[key] = daily.desk_before(self.table, dates, self.strategy, trading)
         return self.ready[key]
 
 
@@ -324,6 +327,11 @@ class OwnMinutes(Common):
         """See `OwnData`."""
         check_answer(player, self.spec)
         return self.desk.play(player, [self._start(date, span.trading) for date in span.dates], span.trading)
+
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`: each session has an account of its own."""
+        del policy, span
+        return ()
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`."""

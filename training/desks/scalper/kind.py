@@ -30,7 +30,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
 from training.study.folds import Walk
 from training.study.progress import phase
-from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, figures
+from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,11 @@ class ScalperTaskData:
         folds = self.desk.relay(policies, dates, trading)
         held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
         return OneAccount(folds, baselines.HOLD_SHARES, held)
+
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`: each session has an account of its own."""
+        del policy, span
+        return ()
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the positions in them are drawn."""

@@ -27,7 +27,7 @@ from training.desks.daily.baselines import (
     regime_baselines,
     regime_scenarios,
 )
-from training.desks.daily.markets.rebalancer import rules_for, variant_of
+from training.desks.daily.markets.rebalancer import by_variant, variant_of
 from training.desks.daily.play import (
     RandomRebalancer,
     always,
@@ -55,14 +55,14 @@ from training.study.study import PlayResult, SessionResult
 @cache
 def stocks_desk() -> Desk:
     table = walk(440, seed=11, spec=daily_rebalancer.SPEC)
-    rules = rules_for(trading_for("daily_rebalancer"), daily_rebalancer.SPEC)
+    rules = by_variant(trading_for("daily_rebalancer"))
     return desk_before(table, table.dates[405:], DailyRebalancer(), rules)
 
 
 @cache
 def funds_desk() -> Desk:
     table = walk(560, seed=12, spec=regime_switcher.SPEC)
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     return desk_before(table, table.dates[260:], RegimeSwitcher(), rules)
 
 
@@ -252,7 +252,7 @@ def test_costs_times_none_are_none_and_the_variant_is_told_by_the_rules() -> Non
     assert none.share_cost_rate == none.share_wait_rate == 0
     assert [str(rate) for rate in (thrice.share_cost_rate, thrice.share_wait_rate)] == ["0.003", "0.0006"]
     for variant in ("shares", "notional"):
-        assert variant_of(rules_for(rules, daily_rebalancer.SPEC, variant)) == variant
+        assert variant_of(by_variant(rules, variant)) == variant
 
 
 def test_two_plays_of_one_policy_are_the_same() -> None:

@@ -25,7 +25,6 @@ from tests.support.training.daily_accounts import agree, ends, made_up_funds, ma
 from tests.support.training.made_up_days import walk, written
 from training.data.daily_table import DailyTable, read_table
 from training.desks.daily import baselines
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData
@@ -94,7 +93,7 @@ def funds(data_dir: Path) -> DailyTable:
 def test_holding_funds_whole_shares_stay_close_to_weights_over_real_years(funds: DailyTable) -> None:
     """What one purchase loses: 2 bp of waiting, and up to 0.3 % of the money that is reserved and stays cash."""
     dates = [date for date in funds.dates if date >= "2020-01-01"]
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     desk = dry_run(StartingRegime(ALL_SPY), desk_before(funds, dates, RegimeSwitcher(), rules))
     weights = play_regime(StartingRegime(ALL_SPY), funds, dates, rules)
     assert desk.denials == {}
@@ -105,7 +104,7 @@ def test_holding_funds_whole_shares_stay_close_to_weights_over_real_years(funds:
 def test_switching_loses_to_weights_what_waiting_and_whole_shares_cost(funds: DailyTable) -> None:
     """Each day within 2 bp and 0.3 % of what was bought, and the nights' moves of what could not be bought."""
     dates = [date for date in funds.dates if date >= "2021-01-01"][:250]
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     desk = dry_run(RandomSwitcher(4, 0.1), desk_before(funds, dates, RegimeSwitcher(), rules))
     weights = play_regime(RandomSwitcher(4, 0.1), funds, dates, rules)
     bought = sum(r.premium_usd for r in weights) / 2
@@ -120,14 +119,14 @@ def test_no_trade_changes_no_money() -> None:
     assert ends(played.sessions) == [1_000_000.0] * 8
     assert sum(result.trades for result in played.sessions) == 0
     table = made_up_funds()
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     desk = desk_before(table, table.dates[260:268], RegimeSwitcher(), rules)
     assert ends(dry_run(always(0), desk).sessions) == [100_000.0] * 8
 
 
 def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_is() -> None:
     table = made_up_funds()
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     desk = desk_before(table, table.dates[260:330], RegimeSwitcher(), rules)
     before = desk.state
 
@@ -149,7 +148,7 @@ def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_
 
 def test_the_hidden_state_is_carried_from_session_to_session() -> None:
     table = made_up_funds()
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     dates = table.dates[260:266]
     seen: list[float] = []
 
@@ -168,7 +167,7 @@ def test_the_hidden_state_is_carried_from_session_to_session() -> None:
 
 def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
     table = made_up_funds()
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     dear = replace(rules, paper=replace(rules.paper, share_cost_rate=Decimal("0.01")))
     dates = table.dates[260:280]
     result = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
@@ -193,7 +192,7 @@ def test_an_account_through_two_spans_halts_at_its_drawdown_and_trades_nothing_m
     falls = [(100.0, 100.0)] * 253 + [(100.0 * 0.96**n, 100.0 * 0.96 ** (n + 1)) for n in range(14)]
     table = written(dict.fromkeys(regime_switcher.SYMBOLS, falls), regime_switcher.SPEC)
     dates = table.dates[253:]
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     rules = replace(rules, risk=replace(rules.risk, drawdown_max=0.3))
     desk = desk_before(table, dates, RegimeSwitcher(), rules)
     spans = dates[:6], dates[6:10], dates[10:]
@@ -215,7 +214,7 @@ def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
         seen.append(float(hidden.max()))
         return torch.eye(len(regime_switcher.SPEC.actions))[[EQUAL_WEIGHT]], hidden + 1.0
 
-    desk = desk_before(table, dates, RegimeSwitcher(), rules_for(trading_for("regime_switcher"), regime_switcher.SPEC))
+    desk = desk_before(table, dates, RegimeSwitcher(), trading_for("regime_switcher"))
     relay([counting, counting, partial(counting)], desk, [dates[:2], dates[2:4], dates[4:]])
     assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
 

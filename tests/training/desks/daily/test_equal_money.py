@@ -18,7 +18,7 @@ from strategies.registry import strategy
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up_days import sessions
 from training.data.daily_table import DailyTable, table_of
-from training.desks.daily.markets.rebalancer import rules_for
+from training.desks.daily.markets.rebalancer import by_variant
 from training.desks.registry import kind
 from training.evaluate.days import desk_before, played
 from training.export.export import Exported
@@ -54,7 +54,7 @@ def wandering(days: int) -> Floats:
 def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tuple[Floats, list[int], list[float]]:
     """Dollars in each stock, orders of each session, fees, of the passive policy after `days` sessions."""
     made = table(closes, first)
-    rules = rules_for(trading_for(NAME), daily_rebalancer.SPEC, "account")
+    rules = by_variant(trading_for(NAME), "account")
     desk = desk_before(made, made.dates[WARM : WARM + days], DailyRebalancer(), rules)
     result, after = played(passive(), desk)
     positions = after.state.book.positions

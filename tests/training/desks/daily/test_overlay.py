@@ -12,12 +12,11 @@ import torch
 
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
-from strategies import daily_rebalancer, regime_switcher
+from strategies import daily_rebalancer
 from strategies.daily_rebalancer import DailyRebalancer
 from strategies.regime_switcher import RegimeSwitcher
 from tests.support.training.daily_accounts import agree, ends, made_up_funds, made_up_stocks, stocks_rules, trend
 from tests.support.training.made_up_days import walk
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.play import RandomSwitcher, play_rebalancer, play_regime
 from training.evaluate.days import desk_before, dry_run
@@ -60,7 +59,7 @@ def test_they_agree_where_stocks_have_no_bar_on_some_days_and_nothing_is_bought_
 def test_weights_in_training_stay_close_to_the_desk_s_whole_shares() -> None:
     """As without the overlay: 2 bp of waiting, and 0.3 % of what was bought."""
     table = made_up_funds()
-    rules = under(rules_for(trading_for("regime_switcher"), regime_switcher.SPEC), 0.08)
+    rules = under(trading_for("regime_switcher"), 0.08)
     dates = table.dates[260:]
     desk = dry_run(RandomSwitcher(4, 0.3), desk_before(table, dates, RegimeSwitcher(), rules))
     weights = play_regime(RandomSwitcher(4, 0.3), table, dates, rules)

@@ -16,16 +16,20 @@ import onnx
 import pytest
 import torch
 
+from daemon.host.time.calendar import midnight_ns
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
 from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.contract import Bar
 from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
 from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up import write_csv
 from training.cli.main import main
 from training.desks.daily import baselines
 from training.desks.registry import kind
 from training.desks.trial import News
+from training.evidence.findings import decode as decode_findings
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import code_version
@@ -47,19 +51,23 @@ WARM = {STOCKS: 400, FUNDS: 252}
 class Made:
     """What a command made: its version, its run's folder, and its standard error."""
 
-    def __init__(self, home: Path, strategy: str, *options: str, symbols: Sequence[str] = ()) -> None:
-        bars = write_days(
+    def __init__(
+        self, home: Path, strategy: str, *options: str, symbols: Sequence[str] = (), bars: Path | None = None
+    ) -> None:
+        bars = bars or write_days(
             home / f"{strategy}.csv",
             symbols or SYMBOLS[strategy],
             days("2020-01-02", "2022-06-30", WARM[strategy] + 20),
         )
-        changes = home / f"{strategy}.json"
-        write_plan(changes, SMALL, settings_for(strategy, bars, home).plan)
         self.run, self.store = home / f"run-{strategy}", home / "store"
         self.command = [
             "--strategy", strategy, "--bars", str(bars), "--out", str(self.store), "--run-dir", str(self.run),
-            "--coefficients", str(changes), "--processes", "1", "--allow-unproven", *options,
+            "--processes", "1", *options,
         ]  # fmt: skip
+        if "--passive" not in options:  # which has no coefficients, and is exported as it is
+            changes = home / f"{strategy}.json"
+            write_plan(changes, SMALL, settings_for(strategy, bars, home).plan)
+            self.command += ["--coefficients", str(changes), "--allow-unproven"]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(self.command)
@@ -207,6 +215,63 @@ def test_the_validation_return_is_of_one_account(switcher: Made) -> None:
     first, last = trial.validate[0], trial.validate[-1]
     assert abs(best.validate_return - ((last.capital_usd + last.pnl_usd) / first.capital_usd - 1.0)) < 1e-9
     assert best.validate_return == max(point.validate_return for point in trial.curve)
+
+
+@pytest.fixture(scope="module")
+def small(home: Path) -> Made:
+    """The passive switcher of an account of 5,000 USD, whose configuration says so, on funds that stay at 50 USD."""
+    folder = home / "small"
+    folder.mkdir()
+    (folder / "desk.toml").write_text("[paper]\ncash_usd = 5000\n")
+    dates = days("2020-01-02", "2022-06-30", WARM[FUNDS] + 20)
+    still = (Bar(symbol, midnight_ns(date), 50.0, 50.0, 50.0, 50.0, 1e6) for date in dates for symbol in SYMBOLS[FUNDS])
+    bars = write_csv(folder / "still.csv", still)
+    return Made(folder, FUNDS, "--passive", "--config", str(folder / "desk.toml"), bars=bars)
+
+
+def test_the_size_of_the_account_is_the_configuration_s_everywhere(small: Made) -> None:
+    """A third of 5,000 USD buys 33 shares of 50 USD with their costs, three times; the first day costs all there is.
+
+    A buy that waits for the open pays 50.01 (0.02 %), and 0.1 % of that: 99 x 50.01 = 4,950.99 and 4.95099 of costs.
+    """
+    cost = 99 * 0.01 + 4.95099
+    study, manifest = small.study, decode((small.version / "manifest.json").read_bytes())
+    (trial,) = study.trials
+    first, *later = trial.test.sessions
+    assert (first.capital_usd, first.trades) == (5_000.0, 3)
+    assert (first.premium_usd, first.pnl_usd, first.fees_usd) == pytest.approx((4_950.99, -cost, 4.95099))
+    assert [session.pnl_usd for session in later] == [0.0] * len(later)
+    assert trial.validate[0].capital_usd == 5_000.0
+    assert {one.name: one.folds[0].sessions[0].capital_usd for one in study.baselines} == dict.fromkeys(
+        [one.name for one in study.baselines], 5_000.0
+    )
+    assert {one[0].sessions[0].capital_usd for one in study.scenarios.values()} == {5_000.0}
+    assert study.capital_usd == 5_000.0
+    assert manifest.desk == {"paper.cash_usd": "5000"}
+    assert manifest.metrics["test"]["net_return"] == round(-cost / 5_000.0, 6)
+    assert "5,000 USD" in (small.version / "report.html").read_text()
+
+
+def test_the_report_has_what_is_exported_on_accounts_of_several_sizes(small: Made) -> None:
+    """On 5,000 USD a third is 33 1/3 shares of 50 USD, and 33 are held: 1 % of the equity is in no share.
+
+    From the second session on the equity is 4,994.05901 USD, less what 99 shares cost above 50 USD.
+    """
+    study = small.study
+    assert study.sizes is not None
+    assert (study.sizes.first, study.sizes.last) == (study.folds[0].test[0], study.folds[0].test[-1])
+    accounts = {one.capital_usd: one for one in study.sizes.accounts}
+    assert [*accounts] == [5_000, 25_000, 100_000, 1_000_000]
+    least, later = accounts[5_000], (4_994.05901 - 99 * 50.0) / 4_994.05901
+    assert least.off == pytest.approx((0.01 + 3 * later) / 4, rel=1e-6)
+    assert least.off_most == pytest.approx(least.off / 3, rel=1e-6)
+    assert (least.sessions, least.fractions, least.orders, least.denials) == (4, False, 3 / 4, 0)
+    assert least.costs == pytest.approx(4.95099 / 5_000)
+    assert accounts[1_000_000].off < least.off
+    assert decode_findings((small.version / "report.json").read_bytes()).sizes == study.sizes
+    page = (small.version / "report.html").read_text()
+    assert f"of the 4 test sessions from {study.sizes.first} to {study.sizes.last}" in page
+    assert "1,000,000" in page
 
 
 class StopAfter:

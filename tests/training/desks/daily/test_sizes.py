@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 
 from daemon.core.strategy_rules import trading_for
-from strategies import regime_switcher
 from strategies.daily_rebalancer import DailyRebalancer
 from strategies.regime_switcher import RegimeSwitcher
 from tests.support.training.daily_accounts import made_up_funds, made_up_stocks, stocks_rules, trend
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.daily.play import StartingRegime, flat
 from training.evaluate.days import desk_before, dry_run, under
 from training.evaluate.sizes import at_size, at_sizes
@@ -21,7 +19,7 @@ ALL_SPY = 2
 
 def test_one_purchase_is_off_by_what_a_share_cannot_be_cut_to() -> None:
     table = made_up_funds()
-    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = trading_for("regime_switcher")
     rules = replace(rules, basket=replace(rules.basket, fractions="off"))
     desk = desk_before(table, table.dates[260:261], RegimeSwitcher(), rules)
     price, opened = table.close_ticks[259, 0] / 1e4, table.open_ticks[260, 0] / 1e4

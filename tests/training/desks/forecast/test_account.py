@@ -12,7 +12,6 @@ from daemon.core.strategy_rules import trading_for
 from strategies.forecast_ensemble import ForecastEnsemble
 from tests.support.training.made_up_days import walk
 from tests.support.training.untrained_ensemble import untrained
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.forecast import baselines
 from training.desks.forecast.baselines import PLAYERS, Account
 from training.desks.kind import Played
@@ -26,7 +25,7 @@ def desk() -> tuple[Desk, tuple[tuple[str, ...], ...]]:
     spec = ForecastEnsemble(("AAA", "BBB", "CCC")).spec
     table = walk(450, seed=7, spec=spec)
     spans = tuple(table.dates[405:429]), tuple(table.dates[429:450])
-    trading = rules_for(trading_for(spec.name), spec)
+    trading = trading_for(spec.name)
     return desk_before(table, spans[0] + spans[1], ForecastEnsemble(table.symbols), trading), spans
 
 

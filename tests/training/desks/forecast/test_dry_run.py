@@ -21,7 +21,6 @@ from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
 from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
 from training.data.daily_table import DailyTable, read_table
-from training.desks.daily.markets.rebalancer import rules_for
 from training.desks.forecast.graph import size_of, weighted
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play
@@ -81,7 +80,6 @@ def rules(cash: int, band: float) -> Trading:
     """The desk's own rules, but that it never halts."""
     trading = trading_for(forecast_ensemble.SPEC.name)
     trading = replace(trading, risk=replace(trading.risk, daily_loss_max=1.0, drawdown_max=1.0))
-    trading = rules_for(trading, forecast_ensemble.SPEC)
     trading = replace(trading, basket=replace(trading.basket, band=band))
     return replace(trading, paper=replace(trading.paper, cash_usd=Decimal(cash)))
 

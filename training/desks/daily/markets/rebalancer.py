@@ -17,7 +17,6 @@ from torch import Tensor
 
 from daemon.core.limits import Basket, Trading
 from strategies.daily_rebalancer import INDICATORS, SPEC, UNIT, UNIT_USD, columns_for
-from strategies.kit.contract import DailySpec
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
@@ -261,10 +260,12 @@ def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, 
     return found
 
 
-def rules_for(trading: Trading, spec: DailySpec, variant: str = SHARES) -> Trading:
-    """The trading rules with the spec's capital as paper cash, and the variant's unit of action."""
-    paper = replace(trading.paper, cash_usd=Decimal(spec.capital_usd))
-    return replace(trading, paper=paper, basket=unit_rules(trading.basket, variant))
+def by_variant(trading: Trading, variant: str = SHARES) -> Trading:
+    """The trading rules with the variant's unit of action; the rules as they are for the variant of another strategy.
+
+    The paper cash stays: an account of a run is as large as its configuration says, wherever it is played.
+    """
+    return replace(trading, basket=unit_rules(trading.basket, variant)) if variant in VARIANTS else trading
 
 
 def unit_rules(basket: Basket, variant: str) -> Basket:
