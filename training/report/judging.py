@@ -20,9 +20,11 @@ from training.evidence.criteria import (
     MINUTE_SESSIONS,
     MOVED,
     ONE_BAR_LATE,
+    RISK_PROOF,
     claim_of,
     judge,
     net_return_of,
+    passes,
 )
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings, Judged, PlayerLine, told_apart
@@ -43,13 +45,13 @@ def judged(study: Study, findings: Findings) -> Findings:
     halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
     known_today = reference.survivorship if reference is not None else ""
     found = verdict(findings, criteria)
-    words = (*_claimed(claim, findings), study.exported, halted, found, _twin(study, findings))
+    words = (*_claimed(claim, findings), study.exported, *_unclaimed(study, findings, claim), halted, found)
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
         risk_criteria=judge(findings, RISK) if findings.risk is not None else (),
         claim=claim,
-        verdict=" ".join(filter(None, words)),
+        verdict=" ".join(filter(None, (*words, _twin(study, findings)))),
         abstract=abstract(findings, study, known_today),
     )
 
@@ -65,6 +67,16 @@ def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
         return ()
     known = findings.risk if claim.kind == RISK else None
     return claim.sentence, *(() if known is None else (evidence_words(known),))
+
+
+def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> tuple[str, ...]:
+    """That a risk was stated which the tests do not prove, and what they found, where nothing is claimed."""
+    if study.claim is None or claim is not None or study.risk is None:
+        return ()
+    if findings.risk is None:
+        return ("A risk was stated; the tests say nothing of it, so none is claimed.",)
+    failed = [criterion.name for criterion in RISK_PROOF if not passes(criterion, findings)]
+    return f"A risk was stated and is not proven (fails {listed(failed)}).", evidence_words(findings.risk)
 
 
 def _twin(study: Study, findings: Findings) -> str:

@@ -26,6 +26,8 @@ from training.evidence.risk import (
 from training.evidence.risk_power import KINDS, TARGET, OverlayRuns, failed_proofs, risk_rate, simulated
 from training.evidence.statistics import Series
 from training.report.find import find
+from training.report.judging import judged
+from training.study.study import PASSIVE_WORDS, RiskRuns
 
 SESSIONS = 2016
 STATED = RiskStatement(TARGET, DRAWDOWN * TARGET)
@@ -90,6 +92,19 @@ def test_a_constant_share_of_cash_fails_whatever_target_it_states(runs: OverlayR
         assert kept.sharpe_change == pytest.approx(0.0, abs=1e-9)
         without = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=kept)
         assert {"apart", "spread", "spread interval"} <= _failed(without)
+
+
+def test_a_risk_that_was_stated_and_not_proven_is_named_where_nothing_is_claimed(runs: OverlayRuns) -> None:
+    market, study = runs.market[0], example_study(folds=1, seeds=1)
+    kept = kept_risk(_series(0.5 * market, market, np.full(SESSIONS, 0.5)), STATED)
+    nothing = RiskRuns(target=TARGET, drawdown=STATED.drawdown, policy=(), twice=(), passive=())
+    found = msgspec.structs.replace(find(study), passive=True, risk=kept)
+    words = PASSIVE_WORDS + "holds nothing, and claims nothing: nothing was trained."
+    again = judged(msgspec.structs.replace(study, exported=words, claim="", risk=nothing), found)
+    assert kept is not None
+    assert again.claim is None
+    assert again.verdict.startswith(f"{words} A risk was stated and is not proven (fails ")
+    assert f"spread and spread interval). {evidence_words(kept)}" in again.verdict
 
 
 def test_a_kept_risk_is_claimed_and_proven_with_its_figures(proven: Findings) -> None:

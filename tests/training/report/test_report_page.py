@@ -38,6 +38,15 @@ def test_the_page_is_one_small_file_that_loads_nothing(page: str) -> None:
     assert not re.search(r"<script|<link|<img|<iframe|src=|url\(|@import|https?:", page)
 
 
+def test_the_first_sentence_of_a_verdict_stands_out_and_the_others_follow(study: Study, findings: Findings) -> None:
+    told = files(study, replace(findings, verdict="Costs 1.5 % a year. Earned 2.5 %. So be it."))[
+        "report.html"
+    ].decode()
+    assert re.search(r'<p class="verdict bad">Costs 1\.5\s% a year\.</p>\s*<p>Earned 2\.5\s%\. So be it\.</p>', told)
+    alone = files(study, replace(findings, verdict="Earned nothing."))["report.html"].decode()
+    assert '<p class="verdict bad">Earned nothing.</p>' in alone
+
+
 def test_sessions_with_the_full_capital_each_have_no_drawdown_that_could_pass_100_percent(
     page: str, findings: Findings
 ) -> None:

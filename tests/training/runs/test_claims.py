@@ -64,6 +64,7 @@ def test_without_a_proven_claim_the_passive_policy_claims_nothing(settings: Sett
     assert manifest.claim is None
     assert manifest.note.startswith("The exported policy is the passive one, which takes EQUAL_WEIGHT every day, and ")
     assert ", and claims nothing: for what was learned" in manifest.note
+    assert "A risk was stated; the tests say nothing of it, so none is claimed." in manifest.note
 
 
 def test_each_statement_is_in_the_ledger_once_and_counts_for_others(settings: Settings) -> None:
