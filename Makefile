@@ -84,7 +84,7 @@ help:
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon-$(RUNTIME)
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,notebooks]'
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,mcp,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 

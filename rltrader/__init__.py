@@ -35,6 +35,7 @@ PROGRAMS = {
     "rltrader-dashboard": "daemon.dashboard.__main__",
     "rltrader-gateway": "daemon.gateway.command",
     "rltrader-guard": "daemon.guard.command",
+    "rltrader-mcp": "daemon.dashboard.mcp_server",
     "rltrader-notify": "daemon.notify.command",
     "rltrader-pod": "daemon.host.pod.__main__",
     "rltrader-publisher": "daemon.experience.__main__",

@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "run": Command("rltraderd", "trade at a broker, or in a dry run; --check says what would run"),
         "ctl": Command("rltraderctl", "status, trades, reports and models of a desk; pause, halt, flatten, panic"),
         "dashboard": Command("rltrader-dashboard", "the page about your desks, read only"),
+        "mcp": Command("rltrader-mcp", "let an assistant read desks, models and manuals; it cannot act"),
         "simulate": Command("rltrader-simulator", "a broker on this machine with recorded or made-up prices"),
         "gateway": Command("rltrader-gateway", "one account for several desks"),
         "guard": Command("rltrader-guard", "watch a desk from another host, and protect what it holds"),
@@ -48,6 +49,7 @@ COMMANDS = {word: command for group in GROUPS.values() for word, command in grou
 EXTRAS = {
     "onnxruntime": "cpu", "apprise": "notify", "redis": "online", "hiredis": "online", "torch": "training",
     "gymnasium": "training", "onnxscript": "training", "optuna": "training", "ray": "scale", "databento": "databento",
+    "mcp": "mcp",
 }  # fmt: skip
 """A package that an extra of pyproject.toml brings -> that extra."""
 

@@ -15,28 +15,22 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
-from daemon.dashboard.desks import FollowedDesk, named
+from daemon.dashboard.desks import add_options, chosen
 from daemon.dashboard.server import Dashboard, listen, names, serve
-from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
-from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.models.shipped import to_read
 from rltrader import called
-from strategies.registry import add
 
 PORT = 8420
-DESKS_MOST = 32
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends the process."""
     options = _options(arguments)
     try:
-        for place in options.strategy:
-            add(place)
-        desks = _chosen(options)
+        desks = chosen(options)
         listening = listen(options.port)
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
@@ -60,17 +54,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog=called("rltrader-dashboard"), description="The read-only page about your desks."
     )
     add_version(parser)
-    which = parser.add_mutually_exclusive_group()
-    one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
-    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
-    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
-    parser.add_argument(
-        "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
-    )
+    add_options(parser)
     behind = "folder of a gateway (its state_dir): its account on the page of all desks; may be given repeatedly"
     parser.add_argument("--gateway", type=Path, action="append", default=[], metavar="DIR", help=behind)
-    moved = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
-    parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=moved)
     parser.add_argument("--port", type=_port, default=PORT, help="on 127.0.0.1; 0 takes a free one (%(default)s)")
     return parser.parse_args(arguments)
 
@@ -79,20 +65,6 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 0 to 65535")
     return int(text)
-
-
-def _chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
-    """The desks by name. Raises ValueError for too many, StateDirError, also for none."""
-    place: Path | None = options.desks
-    if place is not None and place.is_file():
-        desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in desks_at(place)}
-    elif place is not None:
-        desks = named([desk.state_dir for desk in desks_at(place)])
-    else:
-        desks = named(options.state_dir or [configured_state_dir()])
-    if len(desks) > DESKS_MOST:
-        raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
-    return desks
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ finds it free. The picture reports a journal that cannot be read or followed; ot
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 import threading
@@ -19,17 +20,21 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, read_on
+from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.engine.follow import Follower
 from daemon.engine.recover import code_digest
 from daemon.engine.state_dir import last_locked_by, locked_by
 from daemon.host.own_files import StateDirError
+from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, strategy_of
 from daemon.operator.fleet import distinct
 from strategies.kit.contract import Spec
 from strategies.kit.quantity import Quantity
+from strategies.registry import add
 
+DESKS_MOST = 32
 ROWS_AT_ONCE = 2000
 LOOK_S = 1.0  # longest time that one look steps before it is published; the next one goes on
 _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
@@ -185,3 +190,37 @@ def _name(path: Path) -> str:
             return reader.meta().get("desk", "")
     except (JournalError, sqlite3.Error, OSError, ValueError, KeyError):
         return ""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let a program be told which desks it shows, where their models are, and strategies of one's own."""
+    which = parser.add_mutually_exclusive_group()
+    one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
+    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
+    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
+    parser.add_argument(
+        "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
+    )
+    moved = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
+    parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=moved)
+
+
+def chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
+    """The desks of `add_options` by name, their strategies registered.
+
+    Raises:
+        ValueError: too many desks, or a strategy's file that is none.
+        StateDirError: no state directory is named anywhere, or one is unusable.
+    """
+    for place in options.strategy:
+        add(place)
+    place = options.desks
+    if place is not None and place.is_file():
+        desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in desks_at(place)}
+    elif place is not None:
+        desks = named([desk.state_dir for desk in desks_at(place)])
+    else:
+        desks = named(options.state_dir or [configured_state_dir()])
+    if len(desks) > DESKS_MOST:
+        raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
+    return desks
