@@ -25,6 +25,9 @@ class Command(NamedTuple):
 
 GROUPS: dict[str, dict[str, Command]] = {
     "begin": {
+        "init": Command(
+            "daemon.cli.init.command:main", "make a desk here: account, strategy, bars, and a first dry run"
+        ),
         "completion": Command("rltrader.completion:main", "print what lets bash or zsh complete these commands"),
     },
     "trade and watch": {

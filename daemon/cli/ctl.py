@@ -39,6 +39,7 @@ COMMANDS = {
         "daemon.cli.journal.rotate",
         "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)",
     ),
+    "init": ("daemon.cli.init.command", "make a desk in a folder: account, strategy, bars, and a first dry run"),
     "start": ("daemon.cli.start.desks", "start the desks of a desks.toml, each as a daemon of its own"),
     "status": ("daemon.cli.status", "what the desk is, holds and has earned; without --state-dir all desks"),
     "events": ("daemon.cli.journal.events", "the events, newest last"),
@@ -98,10 +99,10 @@ OWN_DEFAULT = ("status", "panic", "try-protection")
 """Commands that find a state directory by themselves."""
 
 
-def parser(chosen: str) -> argparse.ArgumentParser:
+def parser(chosen: str, prog: str = "rltraderctl") -> argparse.ArgumentParser:
     """The command line of rltraderctl, with the options of the chosen command alone."""
     line = argparse.ArgumentParser(
-        prog=called("rltraderctl"), description="Look into a state directory and prove it; command its desk; panic."
+        prog=prog, description="Look into a state directory and prove it; command its desk; panic."
     )
     add_version(line)
     commands = line.add_subparsers(dest="command", required=True)
@@ -113,11 +114,15 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     return line
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 for an impossible request."""
+def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
+    """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 for an impossible request.
+
+    `prog` is what was typed before the command, where that is not this program.
+    """
+    prog = prog or called("rltraderctl")
     words = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in words if not argument.startswith("-")), "")
-    options = parser(chosen).parse_args(words)
+    options = parser(chosen, prog).parse_args(words)
     try:
         take_desks(options)
         remember_places(options)
@@ -143,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
     else:
         return code
-    sys.stderr.write(f"{called('rltraderctl')}: {problem}\n")
+    sys.stderr.write(f"{prog}: {problem}\n")
     return EXIT_CODE
 
 

@@ -1,0 +1,132 @@
+"""The broker's account in `rltrader init`: where its keys come from, and what it says to them.
+
+Keys are held in memory and go to the broker alone; no text here holds one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, DecimalException
+from getpass import getpass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from daemon.brokers.api import AccountSummary, BrokerError, BrokerRefused, alone
+from daemon.brokers.registry import broker_of
+from daemon.config.clock import clock_of
+from daemon.config.load import KEYS, ConfigError, Credentials, DeskSettings, credentials
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
+
+PAPER, LIVE, NONE = "paper", "live", "none"
+FOLDER = "keys"
+"""Of a desk's own keys, as systemd's credentials are: a file for each, by the name of its variable."""
+LIVE_SIGN, PAPER_SIGN = "AK", "PK"  # how Alpaca's key ids of the two environments begin
+
+
+class NoAccount(Exception):
+    """The account cannot be used. The text says why and what to do; `of_keys`: other keys may help."""
+
+    def __init__(self, text: str, *, of_keys: bool = False) -> None:
+        super().__init__(text)
+        self.of_keys = of_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the account says to these keys. `others`: its orders and positions, a line each. Never printed."""
+
+    keys: Credentials = field(repr=False)
+    summary: AccountSummary
+    others: tuple[str, ...]
+    bids: Mapping[str, float]  # USD by symbol, as far as the broker tells
+
+    @property
+    def equity(self) -> float:
+        """USD; 0 where the broker's text is no number."""
+        try:
+            return float(Decimal(self.summary.equity))
+        except DecimalException:
+            return 0.0
+
+
+def keys_around(folder: Path) -> tuple[Credentials | None, str]:
+    """Return the keys that are there already, None for none, and where: this process's, else those of the folder.
+
+    Raises NoAccount for a credential that cannot be read or be a key.
+    """
+    try:
+        keys = credentials()
+        if keys.complete:
+            return keys, "environment"
+        if os.environ.get("CREDENTIALS_DIRECTORY") or not all((folder / FOLDER / name).is_file() for name in KEYS):
+            return None, ""
+        return _as_keys([(folder / FOLDER / name).read_text() for name in KEYS]), FOLDER
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        raise NoAccount(str(error)) from None
+
+
+def typed_keys() -> Credentials:
+    """Ask for both keys at the terminal, unseen. Raises NoAccount where one is empty, EOFError."""
+    return checked_keys([getpass("  key ID (it is not shown): "), getpass("  secret key (it is not shown): ")])
+
+
+def piped_keys() -> Credentials:
+    """Read both keys from standard input, a line each. Raises NoAccount."""
+    return checked_keys([sys.stdin.readline(), sys.stdin.readline()])
+
+
+def checked_keys(lines: Sequence[str]) -> Credentials:
+    """Return two texts as keys. Raises NoAccount, without them, where they cannot be keys."""
+    keys = _as_keys(lines)
+    texts = (keys.key, keys.secret)
+    if not all(text.isascii() and text.isprintable() and text and " " not in text for text in texts):
+        raise NoAccount(
+            "these are no keys: expected letters and digits alone, the ID first: copy them again", of_keys=True
+        )
+    return keys
+
+
+def _as_keys(lines: Sequence[str]) -> Credentials:
+    key, secret = (SecretStr(line.strip()) for line in lines)
+    return Credentials(api_key_id=key, api_secret_key=secret)
+
+
+def try_keys(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
+    """Ask the broker for the account, and for bids of these symbols. Raises NoAccount with a clear reason."""
+    try:
+        return asyncio.run(_tried(settings, keys, symbols))
+    except BrokerRefused as refused:
+        kind = settings.desk.account
+        where = broker_of(settings).service(settings).split("/")[2]
+        raise NoAccount(f"{where} refuses these keys ({refused}): {_other(kind, keys)}", of_keys=True) from None
+    except BrokerError as error:
+        raise NoAccount(f"the broker cannot be asked ({error}): check the network, and try again") from None
+
+
+def _other(kind: str, keys: Credentials) -> str:
+    """Say what may be wrong with refused keys, by the environment that their ID names."""
+    if kind == PAPER and keys.key.startswith(LIVE_SIGN):
+        return "they look like keys of a live account, and paper was chosen: make keys on the paper account's page"
+    if kind == LIVE and keys.key.startswith(PAPER_SIGN):
+        return "they look like keys of a paper account, and live was chosen: choose paper, or use the live keys"
+    return f"copy both again from the page of the {kind} account; new keys make the former ones worthless"
+
+
+async def _tried(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
+    settings = settings.with_feed(STOCK_FEEDS[1], OPTION_FEEDS[1])  # the free ones, which every account may read
+    connection = alone(broker_of(settings), settings, keys, clock_of(settings))
+    try:
+        summary = await connection.admin.account()
+        others = await connection.admin.left()
+        try:
+            bids = {symbol: float(bid) for symbol, bid in (await connection.admin.quotes(symbols)).items()}
+        except BrokerError:  # what a strategy needs is then said without prices
+            bids = {}
+        return Account(keys, summary, others, bids)
+    finally:
+        await connection.close()

@@ -1,0 +1,278 @@
+"""What `rltrader init` writes: a configuration of the lines that differ, keys, models and a first dry run.
+
+Everything is made in a hidden folder first and put into place at the end, the configuration last: where that is, the
+others are whole. Nothing that is there is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from daemon.cli.init.account import FOLDER, LIVE, NONE
+from daemon.config.load import KEYS, Credentials, defaults
+from daemon.host.version import in_this_shell
+from daemon.host.whole_files import write_whole
+from daemon.models.__main__ import shown
+from daemon.models.shipped import PACKAGED, USUAL
+from rltrader import HOME, module_command
+from strategies.kit.contract import Spec
+
+CONFIG, STATE = Path("config.toml"), Path("state")
+LIVE_ADDRESSES = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
+MINUTES_DAYS, DAYS_MORE = 70, 365  # of the calendar: some 48 sessions of minutes; a year of decisions once a day
+STAGE = ".rltrader-init-"
+HEAD = """# A desk of {} {}, made by `rltrader init`. What differs from the defaults stands here, and no key;
+# `rltraderd --check` shows all that holds.
+"""
+
+
+class FolderProblem(Exception):
+    """The folder cannot become a desk's. The text names it and the cure."""
+
+
+class Line(NamedTuple):
+    """A line of the configuration: its key, its value, and why it is there."""
+
+    key: str
+    value: object
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a desk is made of."""
+
+    strategy: str  # a name, or the absolute path of a file
+    spec: Spec
+    account: str  # paper, live or none
+    number: str = ""
+    foreign: str = "halt"
+
+
+def config_text(choices: Choices) -> str:
+    """Return the configuration: the keys alone that differ from their defaults, each with its reason."""
+    account, spec, live = choices.account, choices.spec, choices.account == LIVE
+    lines = [
+        Line("desk.name", "live-1" if live else "paper-1", "in logs and messages"),
+        Line("desk.strategy", choices.strategy, f"{about(spec)}; its journal is bound to it"),
+        Line("desk.account", LIVE if live else "paper", "real money"),
+        Line("desk.account_number", choices.number, "keys of any other account are refused"),
+        Line("paths.state_dir", str(state_of(account)), "its journal; a dry run has a folder of its own"),
+        Line("broker.foreign_orders", choices.foreign, "what others hold or order in the account"),
+        *(Line(f"alpaca.{key}", address, "of live accounts") for key, address in LIVE_ADDRESSES.items() if live),
+    ]
+    usual = defaults()
+    where = "in the simulator" if account == NONE else f"on a {account} account"
+    text = HEAD.format(spec.name, where)
+    for table in usual:
+        chosen = [line for line in lines if line.key.startswith(f"{table}.")]
+        differ = [line for line in chosen if line.value != _plain(usual[table][line.key.partition(".")[2]])]
+        if differ:
+            rows = [f"{line.key.partition('.')[2]} = {json.dumps(line.value)}  # {line.why}\n" for line in differ]
+            text += f"\n[{table}]\n{''.join(rows)}"
+    return text
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def state_of(account: str) -> Path:
+    """Return the desk's state directory within its folder."""
+    return STATE / ("sim" if account == NONE else account)
+
+
+def about(spec: Spec) -> str:
+    """Return in a few words what a strategy holds, and when it decides."""
+    if spec.chained:
+        what = f"options on {spec.symbols[0]}"
+    elif len(spec.symbols) > 4:
+        what = f"{len(spec.symbols)} stocks"
+    else:
+        what = ", ".join(spec.symbols)
+    return f"{what}, {'once a day' if spec.decides == 'session' else 'each minute, flat by the close'}"
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """Bars for a first dry run: dates of New York, both included."""
+
+    timeframe: str
+    start: date
+    end: date
+    adjustment: str
+
+
+def wanted_bars(spec: Spec, today: date) -> Wanted:
+    """Return the bars that show a strategy at work: enough to warm it up, and some sessions more."""
+    end = today - timedelta(days=1)
+    if spec.decides != "session":
+        return Wanted("1Min", end - timedelta(days=MINUTES_DAYS), end, "raw")
+    return Wanted("1Day", end - timedelta(days=spec.history_bars * 365 // 250 + DAYS_MORE), end, "all")
+
+
+def fetch_bars(folder: Path, spec: Spec, wanted: Wanted, keys: Credentials, data_url: str) -> Path | None:
+    """Fetch them into a file of the folder, with progress on standard error; None where that failed, which it says.
+
+    What is finished is kept next to it: the same call goes on with it. The keys are in the child's environment alone.
+    """
+    out = folder / "bars" / f"{spec.name}-{wanted.end.isoformat()}.parquet"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = module_command(
+        "training", "download", "--symbols", ",".join(spec.symbols), "--start", wanted.start, "--end", wanted.end,
+        "--timeframe", wanted.timeframe, "--adjustment", wanted.adjustment, "--out", out,
+    )  # fmt: skip
+    secrets = dict(zip(KEYS, (keys.key, keys.secret), strict=True))
+    done = subprocess.run(command, env=os.environ | secrets | {"RLTRADER_ALPACA__DATA_URL": data_url}, check=False)
+    return out if done.returncode == 0 else None
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def check_folder(folder: Path) -> None:
+    """Raise FolderProblem where the folder has a configuration already, or cannot be written to."""
+    config = folder / CONFIG
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise FolderProblem(f"{there} is no folder: name another one")
+    if config.exists() or config.is_symlink():
+        another = in_this_shell("rltrader") if folder == Path() else "init"
+        raise FolderProblem(
+            f"{config} is there already, and nothing is overwritten: name another folder ({another} init DIR), "
+            "or move that file away"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FolderProblem(f"{there} is not writable: name another folder, or mend its owner and mode")
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder within the desk's, on the same disk, which is gone at the end, however that comes."""
+    made = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=STAGE, dir=folder) as name:
+            yield Path(name)
+    finally:
+        for place in made:  # the innermost first; one that was filled stays
+            try:
+                place.rmdir()
+            except OSError:
+                break
+
+
+def put_keys(staged: Path, keys: Credentials) -> None:
+    """Write both keys into the folder `keys`, for this user alone, and out of git's sight."""
+    place = staged / FOLDER
+    place.mkdir(mode=0o700)
+    for name, text in zip(KEYS, (keys.key, keys.secret), strict=True):
+        write_whole(place / name, f"{text}\n".encode(), 0o600)
+    write_whole(place / ".gitignore", b"*\n", 0o600)
+
+
+def shipped_store() -> Path | None:
+    """Return the store of shipped models: of the wheel, or of the checkout; None where neither is."""
+    return next((store for store in (PACKAGED, HOME / USUAL) if store.is_dir()), None)
+
+
+def put_models(staged: Path, folder: Path, strategy: str) -> None:
+    """Copy the strategy's shipped models, unless the folder has some; a strategy of one's own has none."""
+    store = shipped_store()
+    if store is not None and (store / strategy).is_dir() and not (folder / USUAL / strategy).exists():
+        shutil.copytree(store / strategy, staged / USUAL / strategy)
+
+
+def put_first_run(staged: Path, folder: Path, spec: Spec, state: Path, bars: Path | None) -> dict[str, Any]:
+    """Run the first dry run, by the version that `make demo` shows, and return its summary.
+
+    Its journal is in `state`, within the folder. Without `bars` it is over the bundled tape. Raises FolderProblem with
+    its last words where it fails.
+    """
+    models = next(store for store in (staged / USUAL, folder / USUAL) if (store / spec.name).is_dir())
+    try:
+        version = shown(models, spec.name).partition(" ")[0]
+    except (OSError, ValueError) as error:
+        raise FolderProblem(f"{models / spec.name}: its models cannot be read: {error}") from error
+    command = [
+        *module_command("daemon", "--dry-run", "--config", staged / CONFIG, "--models-dir", models),
+        *("--state-dir", str(staged / state)), *(("--bars", str(bars)) if bars is not None else ()),
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name not in KEYS}
+    environment.pop("CREDENTIALS_DIRECTORY", None)  # with keys and without a tape it would be on the live feed
+    environment["RLTRADER_POLICY__VERSION"] = version
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FolderProblem(f"the first dry run failed: {_last_problem(done.stderr)}")
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
+
+
+def _last_problem(log: str) -> str:
+    for line in reversed(log.splitlines()):
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            return line
+        if problem := fields.get("problem"):
+            return str(problem)
+    return "it said nothing"
+
+
+def put_into_place(staged: Path, folder: Path) -> None:
+    """Move what was made into the folder, the configuration last. Raises FolderProblem for what has come meanwhile.
+
+    Where one cannot be moved, those before it go again.
+    """
+    moved: list[Path] = []
+    try:
+        for part in _parts(staged):
+            target = folder / part
+            target.parent.mkdir(mode=0o750, exist_ok=True)
+            _move(staged / part, target)
+            moved.append(target)
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+
+
+def _move(part: Path, target: Path) -> None:
+    try:
+        if part.is_dir():
+            part.rename(target)  # the system refuses a folder that is there and not empty
+        else:
+            os.link(part, target)  # and a file that is there
+    except OSError as error:
+        text = f"{target} cannot be written ({error.strerror}): nothing is overwritten: move it away"
+        raise FolderProblem(text) from error
+
+
+def first_state(folder: Path) -> Path:
+    """Return a state directory for the first dry run that is not there yet, within the desk's folder."""
+    names = ("first", *(f"first-{number}" for number in range(2, 1000)))
+    return next(STATE / name for name in names if not (folder / STATE / name).exists())
+
+
+def _parts(staged: Path) -> Iterator[Path]:
+    for outer in (USUAL, STATE):
+        if (staged / outer).is_dir():
+            yield from (outer / inner.name for inner in sorted((staged / outer).iterdir()))
+    yield from (part for part in (Path(FOLDER), CONFIG) if (staged / part).exists())
+
+
+def overruled(environment: Mapping[str, str]) -> Sequence[str]:
+    """Return the variables of this shell that will win over the configuration."""
+    return sorted(name for name in environment if name.startswith("RLTRADER_") and "__" in name)
