@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from math import log
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from strategies.kit.contract import (
     View,
     choose,
 )
-from strategies.kit.entry import StrategyEntry
+from strategies.kit.entry import ChartLine, StrategyEntry
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -453,10 +454,27 @@ def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
     return tuple(bar if (b.start_ns, b.symbol) == (bar.start_ns, bar.symbol) else b for b in bars)
 
 
+def _band(place: int, bars: Float64Array) -> Float64Array:
+    deviations = PERIODS.bollinger_deviations
+    bands = talib.BBANDS(bars[3], timeperiod=PERIODS.bollinger, nbdevup=deviations, nbdevdn=deviations)
+    return np.asarray(bands[place])
+
+
+INDICATORS: dict[str, ChartLine] = {
+    "EMA 9": ChartLine("EMA of 9 bars", lambda bars: talib.EMA(bars[3], timeperiod=PERIODS.ema_fast), True),
+    "EMA 21": ChartLine("EMA of 21 bars", lambda bars: talib.EMA(bars[3], timeperiod=PERIODS.ema_slow), True),
+    "SMA 50": ChartLine("SMA of 50 bars", lambda bars: talib.SMA(bars[3], timeperiod=PERIODS.close_sma), True),
+    "Bollinger upper": ChartLine("upper band of 20 bars, 2 deviations", partial(_band, 0), True),
+    "Bollinger lower": ChartLine("lower band of 20 bars, 2 deviations", partial(_band, 2), True),
+    "RSI 14": ChartLine("RSI of 14 bars, 0 to 100", lambda bars: talib.RSI(bars[3], timeperiod=PERIODS.rsi)),
+}
+"""Over all bars, without the break between sessions that the features make."""
+
 STRATEGY = StrategyEntry(
     OptionScalper,
     DECLARATION,
     desk="scalper",
     training="training.desks.scalper.kind:KIND",
     table=feature_table,
+    indicators=INDICATORS,
 )

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from daemon.dashboard.bar_history import POINTS_MOST, STEPS
 from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.chart import PANES_MOST, Wish, chart_page
 from daemon.dashboard.pages.decisions import FILTERS, LINES_MOST, decision_page, decision_row, decisions_page
 from daemon.dashboard.pages.health import health_page
 from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
@@ -25,9 +27,21 @@ from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import around_page, trades_file, trades_page
 from daemon.dashboard.pages.transitions import transition_page, wanted
-from daemon.dashboard.queries import DATE, Query, RefusedRequest, end_of, one_of, wanted_trades, whole
+from daemon.dashboard.queries import (
+    DATE,
+    Query,
+    RefusedRequest,
+    date_of,
+    end_of,
+    one_of,
+    step_in,
+    wanted_trades,
+    whole,
+)
 from daemon.dashboard.views import DeskLine, Now
 from daemon.reports.performance.figures import RANGES
+
+SECONDS_MOST = 2**33  # of a time: the year 2242
 
 
 class AnswerContext(msgspec.Struct, frozen=True):
@@ -71,6 +85,25 @@ def price(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
         raise RefusedRequest(400, f"session is {session[:40]!r}, expected a date as 2024-08-05")
     with desk.reader() as reader:
         return price_page(desk.picture, reader, session, symbol[:40])
+
+
+def bars(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
+    """`GET /api/bars`."""
+    wish = Wish(
+        symbol=query.get("symbol", "")[:40],
+        begin=whole(query, "from", 0, SECONDS_MOST),
+        end=whole(query, "to", 0, SECONDS_MOST),
+        session=date_of(query, "session"),
+        trade=one_of(query, "trade", ("next", "previous")),
+        at=whole(query, "at", 0, SECONDS_MOST * 1000) / 1000,
+        whole=one_of(query, "view", ("all",)) == "all",
+        points=min(max(whole(query, "points", 600, POINTS_MOST), 10), POINTS_MOST),
+        step_s=step_in(query, "step", STEPS),
+        panes=tuple(name for name in query.get("panes", "").split(",")[:PANES_MOST] if name),
+        sessions=one_of(query, "sessions", ("1",)) == "1",
+    )
+    with desk.reader() as reader:
+        return chart_page(desk, reader, wish)
 
 
 def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
@@ -188,6 +221,7 @@ def transition(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
 ANSWERS: dict[str, Answer] = {
     "/api/now": lambda desk, _, __: now(desk),
     "/api/price": price,
+    "/api/bars": bars,
     "/api/equity": equity,
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.state import State
+from daemon.dashboard.bar_history import BarHistory
 from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, read_on
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.engine.follow import Follower
@@ -78,6 +79,7 @@ class FollowedDesk:
         self.file = path / FILE
         self.picture = Picture(name)
         self._follower = Follower(path)
+        self.bars = BarHistory(self.file)
         self._looking = threading.Lock()
 
     @contextmanager

@@ -7,6 +7,7 @@ rows added since. The newest `KEPT` of each sort are kept.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -16,9 +17,9 @@ import msgspec
 
 from daemon.core.draft import PROTECTION
 from daemon.core.session import new_york_text
-from daemon.core.state import State
+from daemon.core.state import TAPE_MODES, State
 from daemon.dashboard.learning_views import StepLine
-from daemon.dashboard.views import AlarmView, DecisionLine
+from daemon.dashboard.views import AlarmView, DecisionLine, Raised
 from daemon.engine.state_dir import parts_of
 from daemon.journal.outcomes import (
     ACTED,
@@ -42,6 +43,7 @@ FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
 KEPT = 50
 STARTS_KEPT = 20
+NUMBERS = re.compile(r"[0-9][0-9.,:]*")
 STEPS_KEPT = 200
 COMMANDS = (
     "HaltRequested",
@@ -78,6 +80,7 @@ class Newest(msgspec.Struct, frozen=True):
     starts: tuple[float, ...] = ()  # seconds since 1970 UTC
     code: str = ""  # of the newest start that was seen
     steps: tuple[StepLine, ...] = ()
+    raised: tuple[Raised, ...] = ()  # of each New York day, the newest first: as many as `KEPT`
 
 
 class _Effect(msgspec.Struct):
@@ -214,12 +217,57 @@ def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, Qua
     return {row["symbol"]: abs(of_column(row["entered"])) for row in rows}
 
 
-def alarms_of_day(newest: Newest, state: State[Any] | None) -> tuple[AlarmView, ...]:
-    """Return the kept alarms of the newest New York day, newest first; () before the first event."""
+def raised_of(newest: Newest, state: State[Any] | None, mode: str) -> tuple[tuple[Raised, ...], tuple[Raised, ...]]:
+    """Return what was raised, newest first, and what was before that: each page says the same by this.
+
+    Of recorded data it is what the whole run raised, else what the newest New York day did; nothing before the first
+    event.
+    """
+    if mode in TAPE_MODES:
+        return _merged(newest.raised), ()
+    of_day = raised_on(newest, state)
+    return of_day, _merged(newest.raised[len(of_day) :])
+
+
+def raised_on(newest: Newest, state: State[Any] | None) -> tuple[Raised, ...]:
+    """Return what was raised on the newest New York day, newest first; () before the first event."""
     if state is None or not state.seq:
         return ()
     since = day_begin(new_york_text(state.now_ns)[:10]) / SECOND_NS
-    return tuple(alarm for alarm in newest.alarms if alarm.time >= since)
+    return tuple(alarm for alarm in newest.raised if alarm.time >= since)
+
+
+def _merged(raised: tuple[Raised, ...]) -> tuple[Raised, ...]:
+    """Join those of several days that are alike."""
+    alike: dict[tuple[str, str], Raised] = {}
+    for alarm in raised:
+        later = alike.get(key := _kind(alarm.name, alarm.detail))
+        alike[key] = alarm if later is None else _joined(alarm, later)
+    return tuple(alike.values())
+
+
+def _joined(earlier: Raised, later: Raised) -> Raised:
+    return Raised(later.name, later.detail, earlier.count + later.count, earlier.first, later.time)
+
+
+def _kind(name: str, detail: str) -> tuple[str, str]:
+    """Return what alarms that differ in their numbers alone have in common."""
+    return name, NUMBERS.sub("#", detail)
+
+
+def _raise(raised: tuple[Raised, ...], alarm: AlarmView) -> tuple[Raised, ...]:
+    """Add an alarm to those of its New York day."""
+    one, day = Raised(alarm.name, alarm.detail, 1, alarm.time, alarm.time), _day(alarm.time)
+    for place, other in enumerate(raised):
+        if _day(other.time) != day:
+            break
+        if _kind(other.name, other.detail) == _kind(alarm.name, alarm.detail):
+            return (_joined(other, one), *raised[:place], *raised[place + 1 :])
+    return (one, *raised)[:KEPT]
+
+
+def _day(time: float) -> str:
+    return new_york_text(int(time * SECOND_NS))[:10]
 
 
 def under_way(state: State[Any] | None) -> frozenset[int]:
@@ -247,10 +295,12 @@ def _read(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
 def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:
     """Add this row to `seen`."""
     alarms, commands, swaps, starts, code = seen.alarms, seen.commands, seen.swaps, seen.starts, seen.code
+    raised = seen.raised
     try:
         for effect in _effects.decode(effects) if effects.startswith("[") else ():
             if effect.type == "RaiseAlarm":
                 alarms = (AlarmView(time, effect.name, effect.detail), *alarms)[:KEPT]
+                raised = _raise(raised, alarms[0])
         fields = _payload.decode(payload)
     except (msgspec.DecodeError, UnicodeError):
         return seen  # a damaged row: the follower reports it
@@ -261,7 +311,7 @@ def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> N
     elif kind == START:
         starts, code = (time, *starts)[:STARTS_KEPT], fields.code
     steps = _steps(seen.steps, _step(time, fields)) if kind == STEP else seen.steps
-    return Newest(seen.last_id, alarms, commands, swaps, starts, code, steps)
+    return Newest(seen.last_id, alarms, commands, swaps, starts, code, steps, raised)
 
 
 def _steps(seen: tuple[StepLine, ...], new: StepLine) -> tuple[StepLine, ...]:

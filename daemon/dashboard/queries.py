@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -44,6 +44,16 @@ def whole(query: Query, name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 15) or int(text) > most:
         raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a whole number from 0 to {most}")
     return int(text)
+
+
+def step_in(query: Query, name: str, lengths: Iterable[int]) -> int | None:
+    """Read a bucket's length in seconds, 0 for the bars themselves, None for none. Raises RefusedRequest."""
+    if not query.get(name, ""):
+        return None
+    step_s = whole(query, name, 0, 2**31)
+    if step_s and step_s not in lengths:
+        raise RefusedRequest(400, f"{name} is {step_s}, expected one of 0, {', '.join(map(str, lengths))}")
+    return step_s
 
 
 def one_of(query: Query, name: str, choices: Sequence[str], default: str = "") -> str:

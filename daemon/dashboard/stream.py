@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.views import Now
+from daemon.journal.rows import JournalError
 from strategies.kit.quantity import to_json
 
 BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
@@ -41,6 +43,7 @@ class Channel:
         self.message = b""  # the newest state as an event of the stream
         self.changed = asyncio.Event()  # replaced at each change
         self._pool = pool
+        self._digging = digging
         self._lock = asyncio.Lock()
         self._looked = 0.0
         self._shown: Now | None = None
@@ -68,14 +71,25 @@ class Channel:
         return now
 
     async def keep_looking(self) -> None:
-        """Follow the journal: often while a page is open, rarely while none is."""
+        """Follow the journal: often while a page is open, rarely while none is. Its bars are read once before that."""
+        warm = False
         while True:
             look = asyncio.ensure_future(self.fresh())
             await asyncio.wait({look})
             if not look.cancelled() and look.exception() is not None:  # a bug: report it and go on
                 sys.stderr.write(f"rltrader-dashboard: a look at {self.desk.name!r} failed: {look.exception()!r}\n")
+            if not warm and self.desk.picture.readable:
+                warm = True
+                self._digging.submit(self._read_bars)
             behind = not self.desk.picture.caught_up and not self.desk.picture.problem
             await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
+
+    def _read_bars(self) -> None:
+        with (
+            contextlib.suppress(JournalError, sqlite3.Error, OSError),
+            self.desk.bars.reading("", self.desk.picture.generation),
+        ):
+            pass
 
 
 def _same(now: Now) -> Now:

@@ -123,6 +123,7 @@ class Now(msgspec.Struct, frozen=True):
     bars_are_days: bool = False
     claim_broken: str = ""  # how the model broke its claim about risk
     rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
+    raised: tuple[Raised, ...] = ()  # what was raised on the newest day, of recorded data during the run
 
 
 class AlarmView(msgspec.Struct, frozen=True):
@@ -131,6 +132,16 @@ class AlarmView(msgspec.Struct, frozen=True):
     time: float
     name: str
     detail: str
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """An alarm, once or again and again: of one name, with details that differ in their numbers alone."""
+
+    name: str
+    detail: str  # the newest one
+    count: int
+    first: float
+    time: float  # of the newest
 
 
 class Candle(msgspec.Struct, frozen=True, array_like=True):
@@ -163,6 +174,52 @@ class PricePage(msgspec.Struct, frozen=True):
     sessions: tuple[str, ...]  # there are, newest last
     bars: tuple[Candle, ...]
     marks: tuple[FillMark, ...]
+
+
+class MarkGroup(msgspec.Struct, frozen=True):
+    """The fills of one kind within one bucket of the chart. `text` is of the newest, `decision` the newest one's."""
+
+    time: float  # of the bucket
+    kind: str  # entry or exit
+    count: int
+    text: str
+    decision: int
+
+
+class Pane(msgspec.Struct, frozen=True):
+    """Numbers under the price: a feature as the policy saw it, an indicator, or a contract's own price."""
+
+    name: str
+    meaning: str
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    overlay: bool = False  # drawn over the price, in its unit
+
+
+class BarsPage(msgspec.Struct, frozen=True):
+    """`GET /api/bars?symbol=S&from=S&to=S&session=DATE&trade=next|previous&at=S&points=N&step=S&panes=A,B`.
+
+    Buckets of a span and as many bars beside it, at most 2,000. Times are seconds since 1970 UTC.
+    """
+
+    symbol: str
+    symbols: tuple[str, ...]
+    first: float  # start of the journal's first and newest bar, 0 without any
+    last: float
+    begin: float  # what is to be seen, start of its first and last bucket
+    end: float
+    step: int  # length of a bucket in seconds, 0: the bars themselves
+    length: str  # the same in words, "" where it is not known
+    bars: tuple[Candle, ...]
+    marks: tuple[MarkGroup, ...]
+    fills: tuple[FillMark, ...]  # within what is seen, the newest first, at most 200
+    fills_seen: int
+    panes: tuple[Pane, ...]
+    names: tuple[str, ...]  # of the panes that there are
+    sessions: tuple[str, ...] = ()  # dates, oldest first, where they are asked for (`sessions=1`)
+    trade: TradeLine | None = None  # the one that was stepped to
+    contract: Pane | None = None  # the traded contracts' own price, where what is seen is short enough
+    days: bool = False  # a bucket is a day or longer
 
 
 class EquityPage(msgspec.Struct, frozen=True):
@@ -388,3 +445,5 @@ class RiskPage(msgspec.Struct, frozen=True):
     denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
     alarms: tuple[AlarmView, ...]
     commands: tuple[AlarmView, ...]  # what operators asked for, newest first
+    raised: tuple[Raised, ...] = ()  # as in `Now`
+    earlier: tuple[Raised, ...] = ()  # of a live desk on the days before

@@ -31,6 +31,15 @@ class Columns(NamedTuple):
     warm: BoolArray  # (d,): an observation exists
 
 
+class ChartLine(NamedTuple):
+    """An indicator that the dashboard draws for a strategy. No part of the contract: the policy does not see it."""
+
+    meaning: str
+    of: Callable[[Float64Array], Float64Array]
+    """Of bars (5, n): open, high, low, close in USD and volume; gives (n,), NaN where it is not known yet."""
+    overlay: bool = False  # a price: it is drawn over the bars, else in a pane of its own
+
+
 class StrategyEntry(NamedTuple):
     """A strategy in the registry: the name `STRATEGY` of its module."""
 
@@ -58,6 +67,8 @@ class StrategyEntry(NamedTuple):
     """What a list of symbols should be that `with_symbols` cannot serve, in words; "" for one that it can."""
     declared: Callable[[tuple[str, ...]], Mapping[str, object]] | None = None
     """The declaration for other symbols than its own, where it depends on them; None: `declaration` holds for all."""
+    indicators: Mapping[str, ChartLine] = MappingProxyType({})
+    """What the dashboard's chart offers beside the features, by name."""
     training: str = ""
     """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`); "" where nothing does."""
 

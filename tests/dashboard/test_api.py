@@ -24,11 +24,11 @@ from daemon.core.limits import Risk, Trading
 from daemon.core.session import NEW_YORK
 from daemon.core.state import Halt, Identity, Pause, RiskState, State
 from daemon.dashboard.desks import FollowedDesk, Picture
-from daemon.dashboard.newest import Newest
-from daemon.dashboard.pages.health import alarms_of, timings_of, troubles_of
+from daemon.dashboard.newest import Newest, raised_of, read_on
+from daemon.dashboard.pages.health import timings_of, troubles_of
 from daemon.dashboard.pages.price import peaks_of
 from daemon.dashboard.pages.risk import gates_now
-from daemon.dashboard.views import AlarmView
+from daemon.dashboard.views import Raised
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from strategies.option_scalper import SPEC
@@ -234,15 +234,41 @@ def test_health_says_what_to_look_at_since_when_and_what_to_do() -> None:
     assert list(troubles_of(replace(running, meta={"mode": "replay"}), "abc")) == []
 
 
-def test_a_live_desk_counts_the_alarms_of_its_day_and_recorded_data_those_of_the_whole_run() -> None:
+def test_a_live_desk_tells_what_its_day_raised_and_recorded_data_what_the_whole_run_did() -> None:
     noon_ns = 1_732_294_800 * 10**9  # 22 November 2024, 12:00 in New York
     identity = Identity("paper", "paper", "option_scalper", "e", "sip")
     state: State[None] = State(None, identity, Trading(), now_ns=noon_ns, seq=9)
-    before, today = (AlarmView(noon_ns / 1e9 - hours * 3600, "daily_loss", "") for hours in (13, 11))
-    live = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(alarms=(today, before)))
-    assert alarms_of(live) == (today,)
-    assert alarms_of(replace(live, meta={"mode": "replay"})) == (today, before)
-    assert alarms_of(replace(live, state=None)) == ()
+    noon_s = noon_ns / 1e9
+    before = Raised("daily_loss", "equity 70 of 100", 3, noon_s - 15 * 3600, noon_s - 13 * 3600)
+    today = Raised("daily_loss", "equity 90 of 100", 2, noon_s - 11 * 3600, noon_s - 3600)
+    newest = Newest(raised=(today, before))
+    assert raised_of(newest, state, "paper") == ((today,), (before,))
+    assert raised_of(newest, None, "paper") == ((), (Raised("daily_loss", today.detail, 5, before.first, today.time),))
+    whole = Raised("daily_loss", "equity 90 of 100", 5, before.first, today.time)
+    assert raised_of(newest, state, "replay") == ((whole,), ())
+
+
+def test_one_alarm_raised_again_and_again_is_one_line_with_a_count_for_each_day(played: Played, tmp_path: Path) -> None:
+    copy = tmp_path / "journal.sqlite"
+    shutil.copyfile(played.path / "journal.sqlite", copy)
+    with closing(sqlite3.connect(copy)) as db:
+        rows = db.execute("SELECT id, time_ns FROM events WHERE kind = 'BarClosed' ORDER BY id").fetchall()
+        one, other = rows[:20], rows[-2:]
+        for (row, _), loss in zip((*one, *other), range(22), strict=True):
+            alarm = {"type": "RaiseAlarm", "name": "blind", "detail": f"no bar for {loss + 60} s"}
+            db.execute("UPDATE events SET effects = ? WHERE id = ?", (json.dumps([alarm]), row))
+        db.execute(
+            "UPDATE events SET effects = '[]' WHERE effects LIKE '%RaiseAlarm%' AND effects NOT LIKE '%no bar for%'"
+        )
+        db.commit()
+    with closing(JournalReader(copy)) as reader:
+        newest = read_on(reader, Newest())
+    lines = [(alarm.name, alarm.detail, alarm.count) for alarm in newest.raised]
+    assert lines == [("blind", "no bar for 81 s", 2), ("blind", "no bar for 79 s", 20)]
+    assert [(alarm.first, alarm.time) for alarm in newest.raised] == [
+        (other[0][1] / 1e9, other[1][1] / 1e9),
+        (one[0][1] / 1e9, one[-1][1] / 1e9),
+    ]
 
 
 @pytest.mark.parametrize(

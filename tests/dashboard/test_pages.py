@@ -221,7 +221,7 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, journal: Jo
     y, x = arrows[len(arrows) // 2]
     chart.hover(position={"x": x, "y": y})
     expect(page.locator("#price .reading")).to_contain_text(
-        re.compile(r"O [\d.]+ H [\d.]+ L [\d.]+ C [\d.]+ · .*buy \d+ SPY \d")
+        re.compile(r"O [\d.]+ H [\d.]+ L [\d.]+ C [\d.]+ volume [\d,]+ · .*buy \d+ SPY \d")
     )
     chart.click(position={"x": x, "y": y})
     page.wait_for_selector("#orders [data-order]")
@@ -274,9 +274,14 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
     assert page.locator("#course [data-line]").count() == 2
     page.get_by_text("week as a list").or_(page.get_by_text("weeks as a list")).click()
     mondays = {str(day - timedelta(days=day.weekday())) for day in map(date.fromisoformat, dates)}
-    weeks = page.get_by_role("table", name="Weeks").get_by_role("rowheader")
-    assert sorted(weeks.all_text_contents(), reverse=True) == weeks.all_text_contents()
-    assert set(weeks.all_text_contents()) == mondays
+    weeks = page.get_by_role("table", name="Weeks").locator("tr[data-period]")
+    names = weeks.evaluate_all("all => all.map(n => n.dataset.period)")
+    assert sorted(names, reverse=True) == names
+    assert set(names) == mondays
+    assert all(
+        re.fullmatch(r"\d{1,2} [A-Z][a-z]{2} \d{4}", text)
+        for text in weeks.get_by_role("rowheader").all_text_contents()
+    )
     page.get_by_role("button", name="1D").click()
     expect(page.locator("#days td[data-day]")).to_have_count(1)
     assert page.get_by_role("button", name="1D").get_attribute("aria-pressed") == "true"
@@ -301,12 +306,13 @@ def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
 
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .choosers select").page
-    sessions = page.locator("#price .choosers option").all_text_contents()
+    sessions = page.locator("#price .choosers option").evaluate_all("all => all.map(n => n.value).filter(Boolean)")
     days = {new_york(row["bar_ns"]).date().isoformat() for row in journal.rows("SELECT bar_ns FROM decisions")}
     assert days <= set(sessions)
     assert sessions == sorted(sessions, reverse=True)
     page.locator("#price .choosers select").select_option(min(days))
-    expect(page.locator("#price h2")).to_contain_text(min(days))
+    first = date.fromisoformat(min(days))
+    expect(page.locator("#price h2")).to_contain_text(f"{first.day} {first:%b %Y}")
     expect(page.locator("#price .chart")).to_have_attribute("data-bars", "390")
 
 
@@ -580,8 +586,8 @@ WAYS = {"name", "desk", "session", "sessions", "state", "rows", "equity_usd", "c
 
 
 def test_markup_in_any_text_is_shown_as_text(opened: Opener, journal: JournalRows) -> None:
-    alarm = {"time": 1.0, "name": HOSTILE, "detail": HOSTILE}
-    between = changed(hostile, lambda now: {**now, "halt": HOSTILE, "alarms": [alarm]})
+    alarm = {"first": 1.0, "time": 1.0, "name": HOSTILE, "detail": HOSTILE, "count": 1}
+    between = changed(hostile, lambda now: {**now, "halt": HOSTILE, "raised": [alarm]})
     watched = opened("now", READY["now"], answers=between)
     expect(watched.page.locator("#alarms")).to_contain_text(HOSTILE)
     for name, ready in READY.items():
@@ -602,14 +608,17 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
     between = changed(lambda answer: answer, lambda now: {**now, **states})
     page = opened("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
-    tops = []
-    for part in ("#live-money", "#desk", "nav", "#banner"):
+    for part in ("#desk", "#mode", "nav", "#banner"):
         expect(page.locator(part)).to_be_in_viewport(ratio=1)
-        tops.append(page.locator(part).evaluate("node => node.getBoundingClientRect().top"))
-    expect(page.locator("#mode")).to_be_in_viewport(ratio=1)
-    assert tops == sorted(set(tops))
-    expect(page.locator("#live-money")).to_be_visible()
     expect(page.locator("#mode")).to_have_text("LIVE MONEY")
+    line = page.locator(".bar-line")
+    assert line.evaluate("node => getComputedStyle(node).backgroundColor") == "rgb(180, 35, 24)"
+    assert line.evaluate("node => node.getBoundingClientRect().width") == PHONE[0]
+    assert page.evaluate(CONTRAST) == []
+    assert page.locator("#top").evaluate("node => node.getBoundingClientRect().height") <= PHONE[1] / 8
+    expect(page.locator(".said")).to_contain_text("Nothing is opened until the desk is resumed.")
+    page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+    expect(page.locator("#live-money")).to_be_in_viewport(ratio=1)
     expect(page.locator("#banner")).to_contain_text("HALTED since 5 Jan 2024, 10:30 EST: operator: spread, by anna.")
     expect(page.locator("#stale")).to_have_text("Not live: the journal was written by other code")
     expect(page.locator("#clock")).to_have_class(re.compile("old"))

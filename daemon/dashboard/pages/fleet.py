@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.newest import alarms_of_day
+from daemon.dashboard.newest import raised_on
 from daemon.operator.fleet import Fleet, fleet_of
 from daemon.operator.status import DeskStatus, status_of, unreadable_desk
 
@@ -20,11 +20,11 @@ def _status(picture: Picture) -> DeskStatus:
     state = picture.state
     if state is None:
         return unreadable_desk("", picture.problem or "its journal is still being read")
-    alarms = alarms_of_day(picture.newest, state)
+    raised = raised_on(picture.newest, state)
     return replace(
         status_of(state, picture.desk),
         process=picture.process,
         problem=picture.problem,
-        alarms=len(alarms),
-        alarm=alarms[0].name if alarms else "",
+        alarms=sum(alarm.count for alarm in raised),
+        alarm=raised[0].name if raised else "",
     )

@@ -5,6 +5,7 @@ How fast a live desk is follows from its journal's newest rows: times are when t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import msgspec
 from daemon.core.risk.guards import loss_to_reset
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.newest import alarms_of_day
+from daemon.dashboard.newest import raised_of
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
-from daemon.dashboard.views import AlarmView
+from daemon.dashboard.views import Raised
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import resume_words
 from strategies.kit.contract import Bar, Spec
@@ -62,7 +63,8 @@ class HealthPage(msgspec.Struct, frozen=True):
     clients: int  # pages that are open
     timings: tuple[TimingLine, ...] = ()  # none of recorded data
     troubles: tuple[TroubleLine, ...] = ()  # none: nothing keeps the desk from its work now
-    alarms: int = 0  # of the newest New York day; of recorded data all of the newest rows, at most 50
+    alarms: int = 0  # of the newest New York day; of recorded data of the whole run
+    raised: tuple[Raised, ...] = ()  # the same, each kind once with its count
 
 
 MIB = 2**20
@@ -92,6 +94,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
             "SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind ORDER BY n DESC, kind", (from_id,)
         )
         kinds = tuple((row["kind"], row["n"]) for row in rows)
+    raised, _ = raised_of(picture.newest, picture.state, picture.meta.get("mode", ""))
     newest = reader.query("SELECT code FROM snapshots ORDER BY event_id DESC LIMIT 1")
     return HealthPage(
         running=bool(picture.process),
@@ -111,7 +114,8 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         clients=clients,
         timings=timings_of(reader, picture.spec, picture.meta.get("mode", "")),
         troubles=tuple(troubles_of(picture, own_code)),
-        alarms=len(alarms_of(picture)),
+        alarms=sum(alarm.count for alarm in raised),
+        raised=raised,
     )
 
 
@@ -154,13 +158,6 @@ def _mib(path: Path) -> float:
         return 0.0
 
 
-def alarms_of(picture: Picture) -> tuple[AlarmView, ...]:
-    """Return the newest alarms, newest first: of the newest New York day, of recorded data those of the whole run."""
-    if picture.meta.get("mode", "") not in LIVE:
-        return picture.newest.alarms
-    return alarms_of_day(picture.newest, picture.state)
-
-
 # --- how fast ---------------------------------------------------------------------------------------------------------
 
 
@@ -197,11 +194,16 @@ def _newest(reader: JournalReader, kind: str) -> list[tuple[int, str]]:
 
 
 def _bars(reader: JournalReader, length_ns: int) -> Iterator[int]:
-    for time_ns, payload in _newest(reader, "BarClosed"):
+    """How late each bar of the feed was. What came together and was over for longer than a bar is history."""
+    rows = _newest(reader, "BarClosed")
+    together = Counter(time_ns for time_ns, _ in rows)
+    for time_ns, payload in rows:
         try:
-            yield time_ns - _bar.decode(payload).bar.start_ns - length_ns
+            lag_ns = time_ns - _bar.decode(payload).bar.start_ns - length_ns
         except msgspec.DecodeError:
             continue  # a damaged row: the follower reports it
+        if together[time_ns] == 1 or lag_ns < length_ns:
+            yield lag_ns
 
 
 def _decisions(reader: JournalReader, length_ns: int) -> Iterator[int]:

@@ -17,6 +17,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import Position as Held
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
+from daemon.dashboard.newest import raised_of
 from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, PositionLine, Share
 from daemon.journal.reader import JournalReader
@@ -42,6 +43,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "acted": picture.lines[1] if len(picture.lines) > 1 else None,
         "bars_are_days": spec is not None and spec.before_open_ns > 0,
         "alarms": picture.newest.alarms[:ALARMS],
+        "raised": raised_of(picture.newest, state, picture.meta.get("mode", ""))[0],
     }
     if state is None or spec is None or (picture.problem and not state.seq):  # nothing was followed yet
         return _from_rows(picture, reader, decided)

@@ -19,8 +19,9 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
 from daemon.engine.state_dir import part_of, where_before
 from daemon.journal.reader import JournalReader
+from daemon.journal.trades import LONGEST
 from strategies.kit.contract import Bar, Spec
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_NS, SECOND_NS
 from strategies.registry import daily_strategy
 
 DAILY_BARS = 250
@@ -86,7 +87,7 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     spec = picture.spec
     if spec is None:
         return PricePage("", (), "", (), (), ())
-    symbol = symbol or _largest_held(picture, spec) or spec.symbols[0]
+    symbol = symbol or largest_held(picture, spec) or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
     return _PAGES[spec.decides](picture, reader, spec, symbol, session)
@@ -106,7 +107,7 @@ def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, sess
     return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, fill_marks(reader, from_ns, until_ns))
 
 
-def _largest_held(picture: Picture, spec: Spec) -> str:
+def largest_held(picture: Picture, spec: Spec) -> str:
     """Return the symbol of the desk with the most at cost, "" for none."""
     state: State[Any] | None = picture.state
     held = state.book.positions.values() if state is not None else ()
@@ -174,24 +175,32 @@ def _candle(bar: Bar) -> Candle:
     return Candle(bar.start_ns / 1e9, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
+KNOWN_LATE_NS = 40 * DAY_NS  # by so much a fill may be older than its row
+
+
 def fill_marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[FillMark, ...]:
     """Return the fills within, oldest first, of one symbol or of all."""
-    rows = reader.query(
-        "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.purpose, o.reason "
+    return tuple(mark_of(row) for row in fill_rows(reader, from_ns, until_ns, symbol))
+
+
+def fill_rows(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> list[sqlite3.Row]:
+    """Return the same as rows, each with its `kind`: entry or exit. Raises sqlite3.Error."""
+    return reader.query(
+        "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.reason, "
+        "CASE WHEN o.purpose IN ('entry', 'exit') THEN o.purpose WHEN f.side > 0 THEN 'entry' ELSE 'exit' END AS kind "
         "FROM fills f LEFT JOIN orders o USING (client_order_id) "
-        "WHERE f.filled_ns >= ? AND f.filled_ns < ? AND (? = '' OR f.symbol = ?) "
+        "WHERE f.time_ns >= ? AND f.time_ns < ? AND f.filled_ns >= ? AND f.filled_ns < ? AND (? = '' OR f.symbol = ?) "
         "ORDER BY f.filled_ns, f.cumulative + 0",
-        (from_ns, until_ns, symbol, symbol),
+        (from_ns, min(until_ns + KNOWN_LATE_NS, LONGEST), from_ns, until_ns, symbol, symbol),
     )
-    return tuple(_mark(row) for row in rows)
 
 
-def _mark(row: sqlite3.Row) -> FillMark:
-    kind = row["purpose"] if row["purpose"] in ("entry", "exit") else "entry" if row["side"] > 0 else "exit"
+def mark_of(row: sqlite3.Row) -> FillMark:
+    """Return a row of `fill_rows` in words."""
     verb = "buy" if row["side"] > 0 else "sell"
     why = f" ({row['reason'].replace('_', ' ')})" if row["reason"] not in (None, "", "policy") else ""
     text = f"{verb} {row['quantity']} {row['symbol']} at {row['price']}{why}"
-    return FillMark(row["filled_ns"] / 1e9, kind, row["side"], text, decision_of(row["work"]))
+    return FillMark(row["filled_ns"] / 1e9, row["kind"], row["side"], text, decision_of(row["work"]))
 
 
 def decision_of(work: str | None) -> int:

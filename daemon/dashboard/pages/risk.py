@@ -19,6 +19,7 @@ from daemon.core.risk.guards import risk_view
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, State
 from daemon.dashboard.desks import Picture
+from daemon.dashboard.newest import raised_of
 from daemon.dashboard.views import GateLine, LimitLine, RiskPage
 from daemon.operator.status import claim_of
 from strategies.kit.contract import Spec
@@ -160,7 +161,8 @@ def _usd(name: str, value: float, limit: float) -> LimitLine:
 def risk_page(picture: Picture) -> RiskPage:
     """`GET /api/risk`. Without a state only what stands in the journal."""
     state, spec, newest = picture.state, picture.spec, picture.newest
+    raised, earlier = raised_of(newest, state, picture.meta.get("mode", ""))
     if state is None or spec is None:
-        return RiskPage((), (), (), newest.alarms, newest.commands)
+        return RiskPage((), (), (), newest.alarms, newest.commands, raised, earlier)
     denials = tuple(sorted(state.stats.denials.items(), key=lambda item: (-item[1], item[0])))
-    return RiskPage(gates_now(state), limits_now(state, spec), denials, newest.alarms, newest.commands)
+    return RiskPage(gates_now(state), limits_now(state, spec), denials, newest.alarms, newest.commands, raised, earlier)

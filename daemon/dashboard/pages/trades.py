@@ -30,7 +30,7 @@ def trades_page(reader: JournalReader, filters: Wanted) -> TradesPage:
         TradeColumn(name, column.heading, column.meaning, column.unit != TEXT)
         for name, column in own_columns(PAGE).items()
     )
-    return TradesPage(tuple(map(_line, trades.trades)), trades.totals, columns)
+    return TradesPage(tuple(map(trade_line, trades.trades)), trades.totals, columns)
 
 
 def trades_file(reader: JournalReader, filters: Wanted) -> str:
@@ -38,7 +38,8 @@ def trades_file(reader: JournalReader, filters: Wanted) -> str:
     return trades_csv(read_trades(reader, filters).trades)
 
 
-def _line(trade: Trade) -> TradeLine:
+def trade_line(trade: Trade) -> TradeLine:
+    """Return a round trip as pages show it."""
     return TradeLine(
         what=what(trade),
         symbol=trade.contract or trade.symbol,
@@ -71,7 +72,7 @@ def _line(trade: Trade) -> TradeLine:
 def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbol: str) -> AroundPage:
     """`GET /api/around/N`. Raises NotThere for an unknown symbol, sqlite3.Error."""
     spec = picture.spec
-    trades = tuple(map(_line, trades_of_decision(reader, row["decision"], TRADES_MOST)))
+    trades = tuple(map(trade_line, trades_of_decision(reader, row["decision"], TRADES_MOST)))
     if spec is None:
         return AroundPage("", (), (), (), trades)
     first = [*(trade.symbol for trade in trades), *_held(reader, row["time_ns"])]

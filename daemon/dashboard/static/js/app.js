@@ -1,21 +1,14 @@
 // The pages and what they share: which desk, which page, the stream. A page is `{ title, mount(main, context, …) }` and
-// gives back `{ update(now), close(), route(…) }`; the route stands in the address, so that it can be kept and sent.
+// gives back `{ update(now), close(), route(…) }`; the route stands in the address, so that it can be kept and sent, with
+// what of the page is viewed (`view`, and `keep` to change it).
 
 import { el } from "./dom.js";
 import { ask, stream } from "./feed.js";
 import { header } from "./header.js";
-import * as decision from "./decision.js";
-import * as decisions from "./decisions.js";
-import * as fleet from "./fleet.js";
-import * as health from "./health.js";
-import * as learning from "./learning.js";
-import * as models from "./models.js";
-import * as now from "./now.js";
-import * as performance from "./performance.js";
-import * as risk from "./risk.js";
-import * as trades from "./trades.js";
 
-const PAGES = { fleet, now, performance, trades, decisions, decision, models, learning, risk, health };
+// Each page's module is loaded when it is first opened.
+const PAGES = ["fleet", "now", "performance", "trades", "decisions", "decision", "models", "learning", "risk", "health"];
+const loaded = new Map();
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
 let desks = [];
@@ -26,14 +19,22 @@ let newest = null;
 function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [page, ...rest] = path.split("/");
-  const desk = new URLSearchParams(query).get("desk") ?? "";
-  return { page: page || (desks.length > 1 && !desk ? "fleet" : "now"), rest, desk };
+  const view = new URLSearchParams(query);
+  const desk = view.get("desk") ?? "";
+  view.delete("desk");
+  return { page: page || (desks.length > 1 && !desk ? "fleet" : "now"), rest, desk, view };
 }
 
 // The address of a page of the desk that is shown.
-export function address(page, rest = [], desk = shown?.desk ?? "") {
-  const query = desks.length > 1 && desk ? `?desk=${encodeURIComponent(desk)}` : "";
-  return `#/${[page, ...rest].join("/")}${query}`;
+export function address(page, rest = [], desk = shown?.desk ?? "", view = new URLSearchParams()) {
+  const query = new URLSearchParams([...(desks.length > 1 && desk ? [["desk", desk]] : []), ...view]);
+  return `#/${[page, ...rest].join("/")}${query.size ? `?${query}` : ""}`;
+}
+
+// Note in the address what is viewed: neither a new page nor a step back.
+function keep(view) {
+  const { page, rest } = route();
+  history.replaceState(null, "", address(page, rest, shown.desk, view));
 }
 
 function go(page, rest, desk) {
@@ -54,10 +55,12 @@ function follow(desk) {
   );
 }
 
-function render() {
+let asked = 0; // which call of `render` is the newest: a module may come late
+
+async function render() {
   if (location.hash && !location.hash.startsWith("#/")) return; // the skip link
-  const { page, rest, desk: wished } = route();
-  const missing = !Object.hasOwn(PAGES, page) ? `a page "${page}"` : wished && !desks.some((line) => line.name === wished) ? `a desk "${wished}"` : "";
+  const { page, rest, desk: wished, view } = route();
+  const missing = !PAGES.includes(page) ? `a page "${page}"` : wished && !desks.some((line) => line.name === wished) ? `a desk "${wished}"` : "";
   if (missing) {
     nothing(missing);
     return;
@@ -65,6 +68,16 @@ function render() {
   const desk = desks.some((line) => line.name === wished) ? wished : (desks[0]?.name ?? "");
   const line = desks.find((other) => other.name === desk);
   const first = shown === null;
+  const number = ++asked;
+  if (!loaded.has(page)) {
+    try {
+      loaded.set(page, await import(`./${page}.js`));
+    } catch {
+      if (number === asked) main.replaceChildren(el("h1", { tabindex: -1 }, "Not loaded"), el("p", {}, `The page "${page}" could not be loaded: reload it when the dashboard runs.`));
+      return;
+    }
+    if (number !== asked) return;
+  }
   if (shown?.desk !== desk) {
     top.desk(desks, line);
     follow(desk);
@@ -75,14 +88,14 @@ function render() {
     shown?.page.close?.();
     main.replaceChildren();
     shown = { name: page, desk, page: {} };
-    const context = { desk, strategy: line?.strategy ?? "", address, go: (to, more) => go(to, more, desk) };
-    shown.page = PAGES[page].mount(main, context, ...rest) ?? {};
+    const context = { desk, strategy: line?.strategy ?? "", address, go: (to, more) => go(to, more, desk), view, keep };
+    shown.page = loaded.get(page).mount(main, context, ...rest) ?? {};
     if (newest) shown.page.update?.(newest);
     if (!first) main.querySelector("h1")?.focus({ preventScroll: false });
   }
   document.body.dataset.shown = page;
   top.page(page === "decision" ? "decisions" : page, address);
-  document.title = page === "fleet" ? "Fleet · rltrader" : `${PAGES[page].title} · ${desk} · rltrader`;
+  document.title = page === "fleet" ? "Fleet · rltrader" : `${loaded.get(page).title} · ${desk} · rltrader`;
 }
 
 // An address that leads nowhere: one sentence, and where to go on.

@@ -1,5 +1,5 @@
-// The two charts, drawn by TradingView Lightweight Charts: a session's candles with fills and position lines, and the
-// equity with its drawdown. Times are true; only their labels are New York's. A table next to each shows the same.
+// Charts, drawn by TradingView Lightweight Charts: candles with fills, the equity with its drawdown, returns. Times are
+// true; only their labels are New York's. A table next to each shows the same. The large chart is in `explore.js`.
 
 import { append, el } from "./dom.js";
 import { clock, day, instrument, minute, number, percent, signed, usd } from "./format.js";
@@ -12,7 +12,7 @@ const LABEL = 15; // pixels of a label on an axis
 const GRID_MOST = 4000; // places of a time axis
 const NARROWEST = 0.01; // pixels from bar to bar: twelve years of days fit on a phone
 
-function colour(name) {
+export function colour(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(--${name})`;
   document.body.append(probe);
@@ -34,13 +34,13 @@ function look() {
   };
 }
 
-function chart(container, { daily = () => false } = {}) {
+export function chart(container, { daily = () => false, moves = false } = {}) {
   const label = (seconds) => (daily() ? day(seconds) : `${day(seconds)}, ${clock(seconds)}`);
   const board = LightweightCharts.createChart(container, {
     ...look(),
     autoSize: true,
-    handleScroll: { vertTouchDrag: false, mouseWheel: false },
-    handleScale: { mouseWheel: false },
+    handleScroll: { vertTouchDrag: false, mouseWheel: moves },
+    handleScale: { mouseWheel: moves },
     rightPriceScale: { borderVisible: false, entireTextOnly: true },
     timeScale: {
       borderVisible: false,
@@ -56,7 +56,7 @@ function chart(container, { daily = () => false } = {}) {
 }
 
 // Show all points of a chart, with room for half a label at both ends.
-function fit(board, points) {
+export function fit(board, points) {
   const room = (points * EDGE) / Math.max(board.timeScale().width(), 4 * EDGE);
   if (points) board.timeScale().setVisibleLogicalRange({ from: -room, to: points - 1 + room });
 }
@@ -73,7 +73,7 @@ function tick(seconds, kind, board) {
 }
 
 // Numbers of an axis, without those that the label of a value covers. `labelled()` gives the values with a label.
-function axis(write, series, labelled, more = {}) {
+export function axis(write, series, labelled, more = {}) {
   const covered = (price) => {
     const at = series()?.priceToCoordinate(price) ?? null;
     if (at === null) return false;
@@ -83,7 +83,7 @@ function axis(write, series, labelled, more = {}) {
 }
 
 // A line of text above a chart: what is under the pointer, else the newest.
-function legend(container, board, describe) {
+export function legend(container, board, describe) {
   const line = el("p", { class: "reading" });
   container.before(line);
   let at = null;
@@ -197,7 +197,7 @@ export function priceChart(container, open) {
   return { show, position, close: themed(board, paint) };
 }
 
-function candleColours() {
+export function candleColours() {
   const up = colour("good");
   const down = colour("bad");
   // hollow: closed higher. The shape shows it as well as the colour
@@ -249,9 +249,9 @@ function upright() {
   };
 }
 
-const barOf = (mark, bars) => bars.findLast((other) => other.time <= mark.time) ?? bars[0];
+export const barOf = (mark, bars) => bars.findLast((other) => other.time <= mark.time) ?? bars[0];
 
-function marker(mark, bars) {
+export function marker(mark, bars) {
   const bar = barOf(mark, bars);
   if (!bar) return null;
   const entry = mark.kind === "entry";
@@ -261,6 +261,7 @@ function marker(mark, bars) {
     shape: entry ? "arrowUp" : "arrowDown",
     color: colour(entry ? "accent" : "warn"),
     id: String(mark.decision),
+    text: mark.count > 1 ? String(mark.count) : undefined,
     size: 1,
   };
 }
@@ -381,7 +382,7 @@ export function courseChart(container) {
 }
 
 // The library wants whole seconds, each once, rising: of equal ones the last counts.
-function rising(points) {
+export function rising(points) {
   const kept = [];
   for (const point of points) {
     const time = Math.floor(point.time);
@@ -391,7 +392,7 @@ function rising(points) {
   return kept;
 }
 
-function themed(board, paint) {
+export function themed(board, paint) {
   const change = () => {
     board.applyOptions(look());
     paint();

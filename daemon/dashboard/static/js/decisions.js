@@ -1,12 +1,11 @@
 // The list of decisions, newest first, by outcome, a page at a time. The first page grows with new decisions.
 
-import { card, chooser, el, empty, field, table } from "./dom.js";
+import { card, chooser, el, empty, field, pageful, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { clock, count, day, number, percent, usd, words } from "./format.js";
 import { chosenAction, gain, opening, outcome, trouble } from "./parts.js";
 
 export const title = "Decisions";
-const LIMIT = 50;
 const OUTCOMES = ["acted", "", "hold", "ordered", "no_change", "exit", "denied", "expired", "failed"];
 const NAMES = { acted: "with orders", "": "all", ordered: "entry or basket ordered", exit: "exit or trim", no_change: "passed, no order followed" };
 const named = (outcome) => NAMES[outcome] ?? words(outcome);
@@ -15,12 +14,13 @@ export function mount(main, { desk, address }) {
   const problems = trouble();
   const list = card("Newest first", { id: "list" });
   const pager = el("p", { class: "pager" });
+  const limit = pageful();
   let wished = OUTCOMES[0];
   let until = ""; // a New York day, "" for the newest
   let before = [""]; // of each page so far: below which number it begins
   let known = -1;
   const lines = resource(
-    (signal) => ask("decisions", { desk, before: before.at(-1), limit: LIMIT, outcome: wished, day: until }, signal),
+    (signal) => ask("decisions", { desk, before: before.at(-1), limit: limit, outcome: wished, day: until }, signal),
     show,
     problems.fail,
     1000,
@@ -48,7 +48,7 @@ export function mount(main, { desk, address }) {
   function show(data) {
     problems.fine();
     const { lines: shown, total } = data;
-    const first = (before.length - 1) * LIMIT;
+    const first = (before.length - 1) * limit;
     const matching = total === null ? "more than 1,000" : number(total);
     const part = wished && `${matching} of ${count(data.of, "decision")} shown: ${named(wished)}.`;
     shares.replaceChildren(...(part ? [el("span", {}, part), all] : [el("span", {}, `All ${count(data.of, "decision")}.`)]));

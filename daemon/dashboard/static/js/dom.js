@@ -61,6 +61,39 @@ export function card(title, { id, wide = false, note = "" } = {}) {
   return { section, heading, head: section.firstChild, body, show };
 }
 
+// Cards in two columns of one width, each put below the shorter one. They are put anew until their first contents have
+// come, or the window's width changes, and then stay where they are. On a narrow window they keep their order.
+export function columns(sections) {
+  const sides = [el("div", { class: "column" }), el("div", { class: "column" })];
+  const box = el("div", { class: "columns even" }, sides);
+  const settle_ms = 3000;
+  const began = performance.now();
+  let width = 0;
+  sides[0].append(...sections);
+  const watch = new ResizeObserver(() => {
+    const now = box.clientWidth || 1;
+    if (now === width && performance.now() - began > settle_ms) return;
+    width = now;
+    place();
+  });
+  function place() {
+    const heights = sections.map((section) => section.getBoundingClientRect().height);
+    const sums = [0, 0];
+    const narrow = matchMedia("(max-width: 899px)").matches;
+    const columns = sections.map((_, at) => {
+      const side = narrow || sums[0] <= sums[1] ? 0 : 1;
+      sums[side] += heights[at] + 14;
+      return side;
+    });
+    sides.forEach((side, number) => {
+      const wanted = sections.filter((_, at) => columns[at] === number);
+      if (wanted.length !== side.children.length || wanted.some((section, at) => side.children[at] !== section)) side.replaceChildren(...wanted);
+    });
+  }
+  for (const node of [box, ...sections]) watch.observe(node);
+  return { box, close: () => watch.disconnect() };
+}
+
 export const empty = (words) => el("p", { class: "empty" }, words);
 
 // A table. `columns`: [{ name, of: row => child, title?, number?: true, minor?: true }]. Where there is little room each row
@@ -92,6 +125,9 @@ export function table(caption, columns, rows, { stacked = true, tight = false, r
     ),
   );
 }
+
+// Lines of a list that is shown a page at a time: fewer where each takes much of the screen.
+export const pageful = () => (matchMedia("(max-width: 700px)").matches ? 10 : 50);
 
 // Names and values: [[name, child, note?], …].
 export function figures(pairs, name = "figures") {

@@ -11,16 +11,23 @@ const minuteFormat = new Intl.DateTimeFormat("en-GB", {
 });
 const dayFormat = new Intl.DateTimeFormat("en-GB", { timeZone: ZONE, day: "numeric", month: "short", year: "numeric" });
 const zoneFormat = new Intl.DateTimeFormat("en-US", { timeZone: ZONE, timeZoneName: "short" });
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const numbers = new Map();
 
-const date = (seconds) => new Date(seconds * 1000);
+const at = (seconds) => new Date(seconds * 1000);
 
 export function zone(seconds) {
-  return zoneFormat.formatToParts(date(seconds)).find((part) => part.type === "timeZoneName").value;
+  return zoneFormat.formatToParts(at(seconds)).find((part) => part.type === "timeZoneName").value;
 }
-export const clock = (seconds) => (seconds ? `${clockFormat.format(date(seconds))} ${zone(seconds)}` : DASH);
-export const minute = (seconds) => (seconds ? minuteFormat.format(date(seconds)) : DASH);
-export const day = (seconds) => (seconds ? dayFormat.format(date(seconds)) : DASH);
+export const clock = (seconds) => (seconds ? `${clockFormat.format(at(seconds))} ${zone(seconds)}` : DASH);
+export const minute = (seconds) => (seconds ? minuteFormat.format(at(seconds)) : DASH);
+export const day = (seconds) => (seconds ? dayFormat.format(at(seconds)) : DASH);
+const isoFormat = new Intl.DateTimeFormat("en-CA", { timeZone: ZONE, year: "numeric", month: "2-digit", day: "2-digit" });
+// The New York date as the journal names it, "2024-12-03".
+export const date = (seconds) => isoFormat.format(at(seconds));
+// Dates of the journal within a text, "2024-12-03" -> "3 Dec 2024"; what goes on after them, as a version's name, stays.
+export const dated = (text) =>
+  String(text ?? "").replace(/(?<![\w-])(\d{4})-(\d{2})-(\d{2})(?![\w-])/g, (all, year, month, date) => (MONTHS[month - 1] ? `${Number(date)} ${MONTHS[month - 1]} ${year}` : all));
 export const moment = (seconds) => (seconds ? `${day(seconds)}, ${clock(seconds)}` : "never");
 
 export function number(value, digits = 0, least = digits) {
@@ -66,7 +73,6 @@ export function span(seconds) {
 
 // OCC symbols within a text in words, "SPY241121C00479000" -> "SPY 21 Nov 24 479 call"; all else unchanged.
 const OCC = /\b([A-Z][A-Z0-9]{0,5})(\d{2})(\d{2})(\d{2})([CP])(\d{8})\b/g;
-const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 export const instrument = (text) =>
   String(text ?? "").replace(OCC, (all, root, year, month, date, right, strike) =>
     MONTHS[month - 1] ? `${root} ${Number(date)} ${MONTHS[month - 1]} ${year} ${Number(strike) / 1000} ${right === "C" ? "call" : "put"}` : all,

@@ -11,6 +11,7 @@ const MODES = {
   recorded: "replay with recorded option quotes",
 };
 const BY_TAPE = new Set(["replay", "recorded"]); // how long ago their newest event was says nothing
+const NARROW = matchMedia("(max-width: 700px)");
 const find = (id) => document.getElementById(id);
 
 export function header({ choose }) {
@@ -44,10 +45,10 @@ export function header({ choose }) {
   function age() {
     if (!state.time) return "no event yet";
     const newest = `${day(state.time)}, ${clock(state.time)}`;
-    if (BY_TAPE.has(state.mode)) return `recorded time: ${newest}`;
+    if (BY_TAPE.has(state.mode)) return NARROW.matches ? `recorded ${day(state.time)}, ${minute(state.time)}` : `recorded time: ${newest}`;
     const passed = (performance.now() - heard) / 1000;
     const old = state.read_at - state.time + passed;
-    return `${newest} · newest event ${span(old)} ago`;
+    return NARROW.matches ? `${minute(state.time)} ${zone(state.time)}, ${span(old)} ago` : `${newest} · newest event ${span(old)} ago`;
   }
 
   function countdown(node) {
@@ -73,24 +74,18 @@ export function header({ choose }) {
     const stale = find("stale");
     stale.hidden = now.stale === "";
     stale.textContent = now.stale && `Not live: ${now.stale}`;
-    kept();
+    stale.classList.toggle("stopped", !now.running && now.stale.startsWith("the desk is stopped")); // "stopped" stands there too
     banner(now);
     tick();
   }
 
   function banner(now) {
-    const lines = [
-      now.halt && ["halt", `HALTED${from(now.halt_since, now.time)}: ${author(now.halt)}. Nothing is opened until the desk is resumed.`],
-      now.pause && ["pause", `PAUSED: ${author(now.pause)}. No new risk is taken.`],
-      now.claim_broken && ["pause", `CLAIM BROKEN: ${now.claim_broken}. This model takes no new risk until the desk is resumed.`],
-      now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
-    ].filter(Boolean);
+    const lines = warnings(now);
     const box = find("banner");
     const key = JSON.stringify(lines);
     if (box.dataset.key === key) return; // shown once, not with every event
     box.dataset.key = key;
     box.replaceChildren(...lines.map(([kind, text]) => el("p", { class: `banner ${kind}` }, text)));
-    kept();
   }
 
   function connection(now) {
@@ -115,7 +110,6 @@ export function header({ choose }) {
     find("clock").textContent = line?.problem || "no event yet";
     find("banner").replaceChildren();
     delete find("banner").dataset.key;
-    kept();
   }
 
   function page(name, address) {
@@ -130,19 +124,20 @@ export function header({ choose }) {
   return { show, connection, desk, page };
 }
 
+// What keeps a desk from new risk, the gravest first: its tone and its words.
+export function warnings(now) {
+  return [
+    now.halt && ["halt", `HALTED${from(now.halt_since, now.time)}: ${author(now.halt)}. Nothing is opened until the desk is resumed.`],
+    now.pause && ["pause", `PAUSED: ${author(now.pause)}. No new risk is taken.`],
+    now.claim_broken && ["pause", `CLAIM BROKEN: ${now.claim_broken}. This model takes no new risk until the desk is resumed.`],
+    now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
+  ].filter(Boolean);
+}
+
 // Since when: the time, and the day where it is another one.
 function from(then, now) {
   if (!then) return "";
   return ` since ${day(then) === day(now) ? "" : `${day(then)}, `}${minute(then)} ${zone(then)}`;
-}
-
-// On a phone some lines of the header stay in view, each below the one before it; on a screen all of them do.
-function kept() {
-  let top = 0;
-  for (const node of [find("live-money"), document.querySelector(".identity"), document.querySelector("nav"), find("banner")]) {
-    node.style.setProperty("--kept", `${top}px`);
-    top += Math.floor(node.getBoundingClientRect().height);
-  }
 }
 
 // Scroll the list of pages, which is wider than a phone, to the page that is shown.
@@ -153,7 +148,6 @@ function seen() {
   const [inner, outer] = [link, list].map((node) => node.getBoundingClientRect());
   list.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
   faded();
-  kept();
 }
 
 // The list fades out where more pages follow.

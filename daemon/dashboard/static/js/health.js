@@ -1,9 +1,9 @@
 // The health of daemon, journal and this dashboard, in words with units.
 
-import { badge, card, el, empty, figures, table } from "./dom.js";
+import { badge, card, columns, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, moment, number, span, words } from "./format.js";
-import { opening, trouble } from "./parts.js";
+import { opening, raised, trouble } from "./parts.js";
 
 export const title = "Health";
 
@@ -16,16 +16,12 @@ export function mount(main, { desk, address }) {
   const kinds = card("Events of the newest session, by kind", { id: "kinds" });
   const timings = card("How fast", { id: "timings" });
   const starts = card("Starts", { id: "starts" });
+  const cards = columns([daemon, kinds, timings, journal, board, starts].map((one) => one.section));
   main.append(
     ...opening("Health"),
     problems.box,
     state.section,
-    el(
-      "div",
-      { class: "columns even" },
-      el("div", { class: "column" }, daemon.section, timings.section, journal.section, board.section),
-      el("div", { class: "column" }, kinds.section, starts.section),
-    ),
+    cards.box,
   );
   const page = resource((signal) => ask("health", { desk }, signal), show, problems.fail, 3000);
   page.refresh();
@@ -33,18 +29,19 @@ export function mount(main, { desk, address }) {
   function show(data) {
     problems.fine();
     const same = data.code === data.own_code;
-    state.show([data.troubles, data.running, data.alarms], () =>
+    state.show([data.troubles, data.running, data.alarms, data.raised], () => [
       data.troubles.length
         ? [
             el("p", { class: "headline" }, badge("Look at", "bad"), ` ${count(data.troubles.length, "thing")}.`),
             el("ul", { class: "plain-list" }, data.troubles.map(trouble_line)),
           ]
         : headline(data, address),
-    );
+      data.raised.length > 0 && more("raised", `Alarms: ${count(data.raised.length, "kind")}`, raised(data.raised, "")),
+    ]);
     daemon.show(data, () =>
       figures(
         [
-          ["Process", data.running ? "runs" : "does not run", data.process],
+          ["Process", data.running ? "running" : "stopped", data.process],
           ["Deciding code", el("code", {}, data.code || "unknown"), "digest of the last run's"],
           ["Refused bars", number(data.rejected_bars), "since the journal began"],
         ],
@@ -83,7 +80,12 @@ export function mount(main, { desk, address }) {
       all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, moment(time)))) : empty("None with a time: a replay starts before its first bar."),
     );
   }
-  return { update: () => page.refresh(), close: () => page.close() };
+  return { update: () => page.refresh(), close };
+
+  function close() {
+    page.close();
+    cards.close();
+  }
 }
 
 // Nothing keeps the desk from its work: what of it a person should know all the same.

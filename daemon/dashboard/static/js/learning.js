@@ -4,7 +4,7 @@
 import { badge, card, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { courseChart } from "./charts.js";
-import { count, moment, number, percent, signed, span, words } from "./format.js";
+import { count, dated, moment, number, percent, signed, span, words } from "./format.js";
 import { headTables } from "./heads.js";
 import { answering, holding, opening, trouble } from "./parts.js";
 import { transitions } from "./transitions.js";
@@ -134,7 +134,7 @@ function exploration({ exploration: rule, explored }) {
           table(
             "Explored choices by session",
             [
-              { name: "Session", of: (line) => line.session },
+              { name: "Session", of: (line) => dated(line.session) },
               { name: "Explored", number: true, of: (line) => `${number(line.explored)} of ${number(line.choices)}` },
               { name: "Share", number: true, of: (line) => percent(line.explored / line.choices) },
               { name: "Chance", number: true, of: (line) => percent(line.chance) },

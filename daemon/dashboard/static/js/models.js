@@ -2,7 +2,7 @@
 
 import { badge, card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, number, percent, usd, words } from "./format.js";
+import { count, dated, number, percent, usd, words } from "./format.js";
 import { alarms, answering, opening, trouble } from "./parts.js";
 
 export const title = "Models";
@@ -87,8 +87,8 @@ function store(lines, live) {
       { name: "Flags", of: (line) => flags(line, live) },
       { name: "Verdict of its training", of: (line) => el("small", {}, line.verdict || "–") },
       { name: "Claim on this desk", of: (line) => el("small", {}, line.claim || "none") },
-      { name: "Trained on", of: (line) => line.trained_on || "–" },
-      { name: "Last session seen", of: (line) => line.last_session || "–" },
+      { name: "Trained on", of: (line) => dated(line.trained_on) || "–" },
+      { name: "Last session seen", of: (line) => dated(line.last_session) || "–" },
       { name: "Metrics", of: (line) => line.problem || metrics(line) },
     ],
     lines,
@@ -110,18 +110,25 @@ function figuresOf(line) {
   return all;
 }
 
+// A figure's name as people say it: "sharpe annual" -> "Sharpe ratio a year", "fees usd" -> "fees".
+const SAID = [
+  [/\b(sharpe|sortino|calmar)\b( ratio)?/, (name) => `${name[0].toUpperCase()}${name.slice(1).replace(" ratio", "")} ratio`],
+  [/ annual$/, " a year"], [/ usd\b/, ""], [/\bpnl\b/, "P&L"], [/ pct$/, " in %"], [/ s$/, " in seconds"], [/ bp$/, " in basis points"],
+];
+const label = (name) => SAID.reduce((text, [part, plain]) => text.replace(part, plain), words(name));
+
 function metrics(line) {
   const known = figuresOf(line);
   if (!known.size) return "none";
   const key = KEY.filter((name) => known.has(name));
   const rest = [...known].filter(([name]) => !key.includes(name));
   const sessions = known.get("test sessions");
-  const list = (names) => figures(names.map(([name, value, called = name]) => [words(called), figure(name, value)]), "figures small");
+  const list = (names) => figures(names.map(([name, value, called = name]) => [label(called), figure(name, value)]), "figures small");
   return el(
     "div",
     {},
     key.length > 0 && el("small", {}, sessions ? `On the ${count(Number(sessions), "test session")} of the last fold:` : "On the test sessions of the last fold:"),
-    key.length > 0 && list(key.map((name) => [name, known.get(name), name.replace(/^test /, "").replace(/ usd$/, "")])),
+    key.length > 0 && list(key.map((name) => [name, known.get(name), name.replace(/^test /, "")])),
     rest.length > 0 && more(`metrics ${line.version}`, key.length ? `${count(rest.length, "other figure")}` : count(rest.length, "figure"), list(rest)),
   );
 }
@@ -165,7 +172,7 @@ function sideBySide(one, other) {
   const shown = (caption, some) => table(
     caption,
     [
-      { name: "Figure", of: ([name]) => name },
+      { name: "Figure", of: ([name]) => label(name) },
       { name: "A", number: true, title: one.version, of: (line) => line[1] },
       { name: "B", number: true, title: other.version, of: (line) => line[2] },
       { name: "B against A", number: true, of: (line) => line[3] || "–" },

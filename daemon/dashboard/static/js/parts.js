@@ -103,6 +103,27 @@ export function alarms(lines, none) {
   );
 }
 
+// What was raised: the same alarm again and again is one line with a count.
+export function raised(lines, none) {
+  if (!lines.length) return empty(none);
+  return el(
+    "ol",
+    { class: "log" },
+    lines.map((line) =>
+      el(
+        "li",
+        { data: { raised: line.name, count: line.count } },
+        el("time", {}, moment(line.time), line.count > 1 && `, the first ${moment(line.first)}`),
+        el("strong", {}, words(line.name), line.count > 1 && ` (${number(line.count)} times)`),
+        el("span", {}, author(instrument(line.detail))),
+      ),
+    ),
+  );
+}
+
+// Of which time what was raised is: of a live desk the newest day, of recorded data the whole run.
+export const raisedIn = (mode) => (["replay", "recorded"].includes(mode) ? "during the run" : "on the newest day");
+
 // The price of an order: of a stop that rests at the broker the one at which it sells.
 export function price({ limit, stop, resting }) {
   if (resting) return stop ? `stop ${usd(stop)}` : "stop";

@@ -3,7 +3,7 @@
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { returnsChart } from "./charts.js";
 import { ask, resource } from "./feed.js";
-import { count, number, percent, signed, span, usd } from "./format.js";
+import { count, dated, number, percent, signed, span, usd } from "./format.js";
 import { change, gain, opening, trouble } from "./parts.js";
 
 export const title = "Performance";
@@ -133,8 +133,8 @@ function summed(found) {
         `of the highest equity so far, at day ends${within}`,
       ],
       ["Days won", percent(found.days_won)],
-      found.best && ["Best day", change(found.best.share), found.best.name],
-      found.worst && ["Worst day", change(found.worst.share), found.worst.name],
+      found.best && ["Best day", change(found.best.share), dated(found.best.name)],
+      found.worst && ["Worst day", change(found.worst.share), dated(found.worst.name)],
       ["Closed trades", number(trades.trades), trades.win_rate === null ? "" : `${percent(trades.win_rate)} won`],
       trades.trades > 0 && ["Profit factor", number(trades.profit_factor, 2), trades.profit_factor === null ? "no losses" : `gains / losses of ${count(trades.trades, "closed trade")}`],
       trades.trades > 0 && ["Expectancy", gain(trades.expectancy_usd), `held ${span(trades.held_s)} on average`],
@@ -249,19 +249,19 @@ function yearOf(year, days, most, readout) {
   );
 }
 
-const shown = (day) => [`${day.name}: `, gain(day.pnl_usd), ", ", change(day.share)];
-const told = (day) => `${day.name}: ${usd(day.pnl_usd, { sign: true })}, ${signed(100 * day.share, 2)} %`;
+const shown = (day) => [`${dated(day.name)}: `, gain(day.pnl_usd), ", ", change(day.share)];
+const told = (day) => `${dated(day.name)}: ${usd(day.pnl_usd, { sign: true })}, ${signed(100 * day.share, 2)} %`;
 
 function list(periods, caption, name) {
   return table(
     caption,
     [
-      { name, of: (period) => period.name },
+      { name, of: (period) => dated(period.name) },
       { name: "P&L", number: true, of: (period) => gain(period.pnl_usd) },
       { name: "Return", number: true, of: (period) => change(period.share) },
     ],
     [...periods].reverse().slice(0, LISTED),
-    { tight: true },
+    { tight: true, row: (period) => ({ data: { period: period.name } }) },
   );
 }
 
@@ -271,10 +271,10 @@ function fallen(falls, all) {
     table(
       "Drawdowns",
       [
-        { name: "Start", of: (fall) => fall.start },
+        { name: "Start", of: (fall) => dated(fall.start) },
         { name: "Depth", number: true, of: (fall) => el("span", { class: "loss" }, `${signed(-100 * fall.depth, 2)} %`) },
-        { name: "Trough", of: (fall) => fall.trough },
-        { name: "End", of: (fall) => fall.end || el("span", { class: "badge warn" }, "not recovered") },
+        { name: "Trough", of: (fall) => dated(fall.trough) },
+        { name: "End", of: (fall) => dated(fall.end) || el("span", { class: "badge warn" }, "not recovered") },
         { name: "Length", number: true, of: (fall) => number(fall.length) },
         { name: "To the trough", number: true, of: (fall) => number(fall.to_trough) },
       ],

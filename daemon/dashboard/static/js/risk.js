@@ -1,10 +1,10 @@
 // Risk: the gates as they stand, limits and what is used of them, denials, commands and alarms.
 
-import { card, el, empty } from "./dom.js";
+import { card, columns, el, empty, more } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, number, percent, words } from "./format.js";
 import { gates } from "./gates.js";
-import { alarms, opening, trouble } from "./parts.js";
+import { alarms, opening, raised, trouble } from "./parts.js";
 
 export const title = "Risk";
 
@@ -18,15 +18,11 @@ export function mount(main, { desk }) {
   const denials = card("Denied so far, by gate", { id: "denials" });
   const commands = card("Commands of operators", { id: "commands" });
   const alarm = card("Alarms", { id: "alarms" });
+  const cards = columns([limits, gate, alarm, denials, commands].map((one) => one.section));
   main.append(
     ...opening("Risk"),
     problems.box,
-    el(
-      "div",
-      { class: "columns even" },
-      el("div", { class: "column" }, limits.section, denials.section, commands.section),
-      el("div", { class: "column" }, gate.section, alarm.section),
-    ),
+    cards.box,
   );
   const page = resource((signal) => ask("risk", { desk }, signal), show, problems.fail, 3000);
   page.refresh();
@@ -37,9 +33,17 @@ export function mount(main, { desk }) {
     gate.show(data.gates, (all) => gates(all, { now: true }));
     denials.show(data.denials, (all) => (all.length ? denied(all) : empty("Nothing was denied since the journal began.")));
     commands.show(data.commands, (all) => alarms(all, "No command was given."));
-    alarm.show(data.alarms, (all) => alarms(all, "No alarm."));
+    alarm.show([data.raised, data.earlier], ([now, before]) => [
+      raised(now, "No alarm."),
+      before.length > 0 && more("earlier", `On earlier days: ${number(before.reduce((sum, line) => sum + line.count, 0))}`, raised(before, "")),
+    ]);
   }
-  return { update: () => page.refresh(), close: () => page.close() };
+  return { update: () => page.refresh(), close };
+
+  function close() {
+    page.close();
+    cards.close();
+  }
 }
 
 function used(lines) {

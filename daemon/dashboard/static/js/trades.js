@@ -1,12 +1,11 @@
 // Trades: round trips from flat to flat, their sums, filters, and a file of what matches.
 
-import { card, chooser, el, empty, field, figures, table } from "./dom.js";
+import { card, chooser, el, empty, field, figures, pageful, table } from "./dom.js";
 import { ask, resource, target } from "./feed.js";
 import { count, day, left, minute, number, percent, span, usd, words } from "./format.js";
 import { gain, opening, partOf, soFar, trouble } from "./parts.js";
 
 export const title = "Trades";
-const LIMIT = 50;
 const SIDES = ["", "long", "short", "call", "put"];
 const RESULTS = ["", "win", "loss", "open"];
 const SORTS = [["time", "newest first"], ["pnl", "largest P&L first"], ["duration", "longest first"]];
@@ -17,11 +16,12 @@ export function mount(main, { desk, address }) {
   const lists = [["Open", true], ["Closed", false]].map(([name, open]) => ({ name, open, ...card(name, { id: open ? "held" : "closed" }) }));
   const pager = el("p", { class: "pager" });
   const wished = { symbol: "", from: "", to: "", side: "", result: "", sort: "time" };
+  const limit = pageful();
   let page = 0;
   let known = "";
   const query = () => ({ desk, ...wished });
   const trades = resource(
-    (signal) => ask("trades", { ...query(), offset: page * LIMIT, limit: LIMIT }, signal),
+    (signal) => ask("trades", { ...query(), offset: page * limit, limit: limit }, signal),
     show,
     problems.fail,
     2000,
@@ -73,8 +73,8 @@ export function mount(main, { desk, address }) {
     pager.replaceChildren(
       ...[
         page > 0 && turn("Earlier lines", () => (page -= 1)),
-        matching > 0 && el("span", {}, `${number(page * LIMIT + 1)} to ${number(Math.min(matching, (page + 1) * LIMIT))} of ${number(matching)}`),
-        matching > (page + 1) * LIMIT && turn("Later lines", () => (page += 1)),
+        matching > 0 && el("span", {}, `${number(page * limit + 1)} to ${number(Math.min(matching, (page + 1) * limit))} of ${number(matching)}`),
+        matching > (page + 1) * limit && turn("Later lines", () => (page += 1)),
       ].filter(Boolean),
     );
   }
