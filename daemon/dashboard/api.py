@@ -5,6 +5,7 @@ Every value from outside is checked here. A refusal names what was found and wha
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from daemon.dashboard.pages.models import models_page
 from daemon.dashboard.pages.now import now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.pages.performance import performance_page
-from daemon.dashboard.pages.price import NotThere, equity_page, price_page
+from daemon.dashboard.pages.price import NotThere, equity_page, price_page, spark_of
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import around_page, trades_file, trades_page
@@ -39,6 +40,7 @@ from daemon.dashboard.queries import (
     whole,
 )
 from daemon.dashboard.views import DeskLine, Now
+from daemon.journal.rows import JournalError
 from daemon.reports.performance.figures import RANGES
 
 SECONDS_MOST = 2**33  # of a time: the year 2242
@@ -110,6 +112,15 @@ def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
     """`GET /api/equity`."""
     with desk.reader() as reader:
         return equity_page(reader, desk.picture.state)
+
+
+def spark(desk: FollowedDesk) -> tuple[float, ...]:
+    """A desk's part of `GET /api/sparks`: () where its journal cannot be read."""
+    try:
+        with desk.reader() as reader:
+            return spark_of(reader)
+    except (JournalError, sqlite3.Error, OSError):
+        return ()
 
 
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:

@@ -178,20 +178,24 @@ class OwnCode:
 
 
 def named(paths: list[Path]) -> dict[str, FollowedDesk]:
-    """Name the desks of these state directories: by the journal, by the folder where two journals have one name.
+    """Name the desks of these state directories: by the journal, with the strategy where two journals have one name.
 
-    Names are fixed here; a journal that appears later changes none.
+    A folder without a journal has its own name. Names are fixed here; a journal that appears later changes none.
     """
-    names = distinct([(_name(path), path.resolve().name) for path in paths])
+    names = distinct([_names(path) for path in paths])
     return {name: FollowedDesk(name, path) for name, path in zip(names, paths, strict=True)}
 
 
-def _name(path: Path) -> str:
+def _names(path: Path) -> tuple[str, str]:
+    """Return the desk's name and a longer one; "" and the folder's name without a journal that can be read."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
-            return reader.meta().get("desk", "")
+            meta = reader.meta()
     except (JournalError, sqlite3.Error, OSError, ValueError, KeyError):
-        return ""
+        meta = {}
+    name = meta.get("desk", "")
+    longer = f"{name} {meta.get('strategy', '').replace('_', ' ')}".strip()
+    return (name, longer) if name else ("", path.resolve().name)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -170,7 +170,7 @@ class Dashboard:
     def app(self, port: int) -> ASGIApp:
         """The ASGI application for this port."""
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
-        routes.append(Route("/api/fleet", self._fleet))
+        routes += [Route("/api/fleet", self._fleet), Route("/api/sparks", self._sparks)]
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
         return RequestGuard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
@@ -205,6 +205,12 @@ class Dashboard:
     async def _fleet(self, _: Request) -> Response:
         await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
         return fleet_response(self.desks.values(), self.gateways)
+
+    async def _sparks(self, _: Request) -> Response:
+        await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
+        loop = asyncio.get_running_loop()
+        courses = (loop.run_in_executor(self._pool, api.spark, desk) for desk in self.desks.values())
+        return json_response(dict(zip(self.desks, await asyncio.gather(*courses), strict=True)))
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
         channel = self._channel(request)

@@ -438,3 +438,11 @@ def test_the_fleet_is_each_desk_s_own_word(served: Served, played: Played) -> No
     (line,) = fleet["desks"]
     assert (line["equity_usd"], line["money"], line["running"]) == (float(money), "recorded data", False)
     assert [total["equity_usd"] for total in fleet["totals"]] == [float(money)]
+
+
+def test_a_spark_is_the_equity_at_times_of_even_distance(served: Served, played: Played) -> None:
+    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    (values,) = served.json("/api/sparks").values()
+    first, last = rows[0]["time_ns"], rows[-1]["time_ns"]
+    times = [first + (last - first) * point // 39 for point in range(40)]
+    assert values == [float([row["equity_usd"] for row in rows if row["time_ns"] <= time][-1]) for time in times]

@@ -142,7 +142,7 @@ def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None
 
 def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) -> None:
     desks = named([played.path, played.path, tmp_path / "none"])
-    assert list(desks) == ["desk", "desk (2)", "none"]  # both are "paper-1": their folders' names stand instead
+    assert list(desks) == ["paper-1 option scalper", "paper-1 option scalper (2)", "none"]
 
 
 def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
 
 
 READY = {
-    "fleet": "#desks tr[data-fleet]",
+    "fleet": "main tr[data-fleet]",
     "now": "#answer [data-action]",
     "performance": "#days td[data-day]",
     "trades": "#trips tr[data-trade]",
@@ -629,11 +629,12 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     def several(answer: Any) -> Any:
         if isinstance(answer, dict) and "totals" in answer:
             (desk,), (total,) = answer["desks"], answer["totals"]
-            desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05"}
+            desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05", "money": "paper account"}
             lines: dict[str, dict[str, Any]] = {
                 "calm": {"running": True},
                 "over": {},
                 "odd": {"holds": "4 SPY241121C00479000"},
+                "tape": {"money": "recorded data", "holds": "4 SPY241121C00479000"},
                 "mute": {"problem": "no journal here", "equity_usd": 10_000.0, "day_usd": 0.0},
                 "held": {
                     "running": True,
@@ -657,6 +658,9 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
         ["calm", "running"],
         ["over", "stopped"],
     ]
+    finished = page.locator("#replays tr[data-fleet]")
+    assert finished.evaluate_all("all => all.map(n => [n.dataset.fleet, n.dataset.state])") == [["tape", "finished"]]
+    expect(finished).to_contain_text("recorded time")
     cells = page.locator('tr[data-fleet="mute"] td').all_text_contents()
     assert cells[1:] == ["–"] * len(cells[1:])
     expect(page.locator('tr[data-fleet="held"]')).to_contain_text("operator: why, by anna")

@@ -26,6 +26,7 @@ from strategies.registry import daily_strategy
 
 DAILY_BARS = 250
 POINTS = 1000
+SPARK_POINTS = 40
 CENT = 0.005
 OPEN_NS = int(9.5 * 3600) * SECOND_NS
 
@@ -232,6 +233,17 @@ def equity_page(reader: JournalReader, state: State[Any] | None = None) -> Equit
         tuple(equity[i] for i in chosen),
         tuple(drawdown[i] for i in chosen),
     )
+
+
+def spark_of(reader: JournalReader) -> tuple[float, ...]:
+    """Return the equity in USD at SPARK_POINTS times of even distance, from the first record on."""
+    ends = reader.query("SELECT min(time_ns) AS first, max(time_ns) AS last FROM equity")[0]
+    if ends["first"] is None:
+        return ()
+    span_ns = ends["last"] - ends["first"]
+    times = [ends["first"] + span_ns * point // (SPARK_POINTS - 1) for point in range(SPARK_POINTS)]
+    before = "SELECT equity_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
+    return tuple(float(reader.query(before, (time_ns,))[0]["equity_usd"]) for time_ns in times)
 
 
 def peaks_of(equity: list[float], peak: float) -> list[float]:

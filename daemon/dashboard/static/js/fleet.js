@@ -3,17 +3,20 @@
 import { badge, card, el, empty, figures, pair, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { author, count, day, instrument, minute, number, percent, span, usd, words } from "./format.js";
-import { gain, opening, trouble } from "./parts.js";
+import { gain, opening, spark, trouble } from "./parts.js";
 
 export const title = "Fleet";
 const EVERY_MS = 3000;
+const SPARKS_MS = 30_000;
 const REAL = "real money";
+const RECORDED = "recorded data";
 const PLAY = new Set(["dry run", "recorded data"]); // each desk has a paper broker of its own
 
 export function mount(main, { address }) {
   const problems = trouble();
   const totals = el("div", { class: "columns even", id: "totals" });
   const desks = card("Desks, what needs attention first", { id: "desks", wide: true });
+  const replays = card("Finished replays", { id: "replays", wide: true, note: "Recorded data that was played to its end: nothing there needs a person. Their times are recorded ones." });
   const remarks = el("div", { id: "remarks" });
   const gateways = el("div", { id: "gateways" });
   main.append(
@@ -23,11 +26,16 @@ export function mount(main, { address }) {
     remarks,
     desks.section,
     gateways,
+    replays.section,
   );
   const page = resource((signal) => ask("fleet", {}, signal), show, problems.fail, EVERY_MS);
   const timer = setInterval(() => page.refresh(), EVERY_MS);
   let known = "";
+  let courses = {}; // of each desk's equity
+  const sparks = resource((signal) => ask("sparks", {}, signal), (all) => ((courses = all), page.refresh()), () => {}, SPARKS_MS);
+  const slower = setInterval(() => sparks.refresh(), SPARKS_MS);
   page.refresh();
+  sparks.refresh();
 
   function show(data) {
     problems.fine();
@@ -39,12 +47,18 @@ export function mount(main, { address }) {
       remarks.replaceChildren(...data.remarks.map((text) => el("p", { class: "note" }, text)));
     }
     refill(gateways, data.gateways.map(account));
-    desks.show(data.desks, (all) => (all.length ? lines(all, address) : empty("No desk.")));
+    const [live, over] = [false, true].map((finished) => data.desks.filter((line) => played(line) === finished));
+    desks.section.hidden = !live.length && over.length > 0;
+    replays.section.hidden = !over.length;
+    desks.show([live, courses], () => (live.length ? lines(live, address, courses, "Desks") : empty("No desk.")));
+    replays.show([over, courses], () => lines(over, address, courses, "Finished replays"));
   }
 
   return {
     close() {
       clearInterval(timer);
+      clearInterval(slower);
+      sparks.close();
       page.close();
     },
   };
@@ -113,11 +127,15 @@ function parts(accounts) {
   );
 }
 
+// A replay that came to its end: what it holds there is no holding.
+const played = (line) => !line.problem && line.money === RECORDED && !line.running;
+
 // One state for each desk, by how much it wants attention: the rank, the words, the tone, and what is to be said.
 function state(line) {
   if (line.problem) return [0, "UNREADABLE", "bad", line.problem];
   const [kind, ...reason] = line.trading.split(": ");
   const why = [author(reason.join(": ")), !line.running && "stopped"].filter(Boolean).join("; ");
+  if (played(line)) return [7, "finished", "plain", kind === "reconciled" || kind === "not reconciled" ? "" : line.trading];
   if (kind === "halted") return [1, "HALTED", "bad", why];
   if (kind === "paused") return [2, "PAUSED", "warn", why];
   if (kind === "claim broken") return [2, "CLAIM BROKEN", "warn", why];
@@ -126,17 +144,19 @@ function state(line) {
   return line.running ? [5, "running", "good", ""] : [6, "stopped", "plain", ""];
 }
 
-function lines(all, address) {
+function lines(all, address, courses, caption) {
   const sorted = [...all].sort((a, b) => state(a)[0] - state(b)[0] || b.alarms - a.alarms);
   const kinds = new Set(all.filter((line) => !line.problem).map((line) => line.money));
   const known = (line, value) => (line.problem ? "–" : value());
+  const course = ({ name }) => (courses[name]?.length > 1 ? spark(courses[name], `Equity from ${usd(courses[name][0])} to ${usd(courses[name].at(-1))}`) : "–");
   return table(
-    "Desks",
+    caption,
     [
       { name: "Desk", of: (line) => pair(el("a", { href: address("now", [], line.name), data: { key: line.name } }, line.name), words(line.strategy)) },
       { name: "State", of: trading },
       { name: "Alarms", of: (line) => (line.alarms ? pair(badge(count(line.alarms, "alarm"), "bad"), words(line.alarm)) : line.problem ? "–" : "none") },
       { name: "Equity", number: true, of: (line) => known(line, () => usd(line.equity_usd)) },
+      { name: "Course", title: "The equity since the journal began", of: (line) => known(line, () => course(line)) },
       { name: "P&L", number: true, of: (line) => known(line, () => (line.day_usd === null ? "–" : pair(gain(line.day_usd), dated(line.session)))) },
       { name: "Exposure", number: true, of: (line) => known(line, () => percent(line.exposure)) },
       { name: "Holds", of: (line) => known(line, () => `${instrument(line.holds)}${line.orders ? `; ${count(line.orders, "order")}` : ""}`) },
@@ -155,5 +175,5 @@ function trading(line) {
 
 function lag(line) {
   if (line.problem || !line.time) return "–";
-  return line.lag_s === null ? `${day(line.time)}, ${minute(line.time)}` : `${span(line.lag_s)} ago`;
+  return line.lag_s === null ? pair(`${day(line.time)}, ${minute(line.time)}`, "recorded time") : `${span(line.lag_s)} ago`;
 }

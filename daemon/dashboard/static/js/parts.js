@@ -203,6 +203,21 @@ function gauge({ stop, entry, mark, target }) {
   );
 }
 
+// A small line of numbers without axes; where it ends is told by its colour and its arrow in the text beside it.
+export function spark(values, label) {
+  const [wide, high] = [96, 24];
+  const drawing = (name, attributes) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    return node;
+  };
+  const [low, most] = [Math.min(...values), Math.max(...values)];
+  const points = values.map((value, at) => `${((at / (values.length - 1)) * wide).toFixed(1)},${(high - 2 - ((value - low) / (most - low || 1)) * (high - 4)).toFixed(1)}`);
+  const box = drawing("svg", { viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": label, class: "spark" });
+  box.append(drawing("polyline", { points: points.join(" ") }));
+  return box;
+}
+
 // The first lines of a page: its heading, which takes the focus when the page changes, and what it is about.
 export function opening(title, about) {
   const heading = el("h1", { tabindex: -1 }, title);
