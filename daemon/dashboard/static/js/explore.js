@@ -229,7 +229,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
     } else fit(board, 0);
     requestAnimationFrame(() => (quiet -= 1)); // the library tells the change with the next frame
     if (put === "seen") note(follows ? null : { from: Math.round(data.begin), to: Math.round(data.end) });
-    strip.seen(data.begin, data.end);
+    strip.seen(...(put === "seen" ? [data.begin, Math.min(data.last, data.end + Math.max(0, data.step - 60))] : spanSeen())); // to its last bucket's end
     levels();
     read();
     describe();
