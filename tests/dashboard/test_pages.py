@@ -644,7 +644,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
             }
             answer["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
             answer["desks"][0]["session"] = "2024-01-04"
-            answer["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
+            answer["totals"] = [{**total, "money": "paper account", "desks": 4, "counted": 3, "day_usd": 12.0}]
         return answer
 
     page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
