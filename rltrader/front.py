@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "pod": Command("rltrader-pod", "run one of these in a container as systemd would"),
     },
     "train": {
+        "data": Command("training.cli.data:main", "the folder of bars: fetch, update, list, check, make longer ones"),
         "train": Command("train-and-export", "train, test, compare and export policies; recorded bars and quotes"),
         "trainer": Command("rltrader-trainer", "learn from a desk while it trades"),
         "publisher": Command("rltrader-publisher", "give what a desk lives through to its trainer"),

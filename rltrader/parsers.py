@@ -79,7 +79,9 @@ def commands_behind(word: str) -> Iterator[Command]:
     if starts in PROGRAMS:
         yield from (Command((word, *words), parser) for words, parser in commands(starts))
     else:
-        yield Command((word,), parse("rltrader", [word], really=False).parser)
+        outer = parse("rltrader", [word], really=False).parser
+        yield Command((word,), outer)
+        yield from (Command((word, name), parser) for name, parser in inner(outer).items())
 
 
 def inner(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

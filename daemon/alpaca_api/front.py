@@ -15,7 +15,7 @@ from strategies.kit.units import MINUTE_NS
 
 A = TypeVar("A")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
+DATA_PREFIXES = ("/v2/stocks", "/v1/corporate-actions", "/v1beta1/")
 
 
 class Front(Generic[A]):

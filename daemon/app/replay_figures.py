@@ -23,7 +23,7 @@ from daemon.journal.reader import JournalReader
 from daemon.models.store import is_passive
 from daemon.operator.summary import QuotesUsed, daily_figures
 from daemon.tapes import bundled
-from daemon.tapes.files import origin_of
+from daemon.tapes.bars import origin_of
 from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
 from daemon.tapes.zones import half_hours, hours_off, sessions_off

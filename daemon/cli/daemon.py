@@ -23,6 +23,7 @@ from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
 from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
 
 
@@ -39,8 +40,10 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
     line.add_argument("--dry-run", action="store_true", help="do everything but send orders: a paper broker fills them")
     line.add_argument(
-        "--bars", type=Path, metavar="FILE", help="replay this tape (CSV, CSV.gz, Parquet); needs --dry-run"
+        "--bars", type=Path, metavar="FILE", help="replay this tape (CSV, CSV.gz, Parquet), or folder; needs --dry-run"
     )
+    line.add_argument("--symbols", metavar="A,B,…", help="whose bars of the folder (the strategy's)")
+    add_span(line)
     line.add_argument(
         "--option-quotes", type=Path, metavar="FILE", help="fill option orders at these recorded quotes; needs --bars"
     )
@@ -192,16 +195,21 @@ def _quotes(options: argparse.Namespace) -> QuoteChoice | None:
 def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials) -> Path | None:
     """Return the tape to replay, None for a live desk. Without --dry-run nothing is simulated."""
     if not options.dry_run:
-        if options.bars is not None:
-            raise ConfigError(f"--bars {options.bars} needs --dry-run: a tape is never traded with a real broker")
+        if options.bars is not None or options.first_date:
+            named = f"--bars {options.bars}" if options.bars is not None else f"--from {options.first_date}"
+            raise ConfigError(f"{named} needs --dry-run: a tape is never traded with a real broker")
         if not keys.complete:
             raise ConfigError(
                 "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment (or as systemd "
                 "credentials), or add --dry-run"
             )
         return None
-    if options.bars is not None:
-        return Path(options.bars)
+    if options.symbols and not options.first_date:
+        raise ConfigError(f"--symbols {options.symbols} goes with --from and --to: it names bars of a folder")
+    symbols = tuple(options.symbols.split(",")) if options.symbols else ()
+    chosen = chosen_bars(options, options.bars, strategy_of(settings).spec, symbols)
+    if chosen is not None:
+        return chosen
     if keys.complete:
         return None
     return bundled(strategy_of(settings).spec)

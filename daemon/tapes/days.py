@@ -27,7 +27,8 @@ from daemon.core.instruments.quotes import FAULTS, faults, values_text
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.files import TapeError, TapeFile, digest_of
+from daemon.tapes.bars import AnyBars, open_bars
+from daemon.tapes.files import TapeError
 from daemon.tapes.minutes import (
     DAY_S,
     TapeCounts,
@@ -61,8 +62,8 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
 
     Raises TapeError, whose message names the file, the finding, the expected and the cure.
     """
-    file = TapeFile(path, symbols, adjust=True)
-    digest = digest_of(path)
+    file = open_bars(path, symbols, adjust=True)
+    digest = file.digest()
     columns = _read(file, symbols)
     if not columns.counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
@@ -114,7 +115,7 @@ def _interval_s(path: Path, starts: npt.NDArray[np.int64]) -> int:
     )
 
 
-def _read(file: TapeFile, symbols: tuple[str, ...]) -> _Columns:
+def _read(file: AnyBars, symbols: tuple[str, ...]) -> _Columns:
     place_of = {symbol: place for place, symbol in enumerate(symbols)}
     starts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
     places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -180,7 +181,7 @@ class DailyTapeSource:
 
     def _events(self) -> Iterator[Event]:
         info, counts = self._info, self.counts
-        columns = _read(TapeFile(self._path, info.symbols, adjust=info.adjusted), info.symbols)
+        columns = _read(open_bars(self._path, info.symbols, adjust=info.adjusted), info.symbols)
         starts, places, prices = columns.start_ns, columns.places, columns.prices
         counts.other_symbols = sum(columns.counts.values()) - starts.size
         at = np.searchsorted(self._begins, starts, side="right") - 1

@@ -31,7 +31,7 @@ SOURCE_KEY = b"source"  # of a Parquet file's metadata: where the bars come from
 ADJUSTMENT_KEY = b"adjustment"  # of a Parquet file's metadata: raw, split, dividend or all
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
 _SOURCE = "# source"
-_BATCH_ROWS = 16_384
+BATCH_ROWS = 16_384
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
 _EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
 _INSTANT = pa.timestamp("ns", "UTC")
@@ -41,13 +41,8 @@ class TapeError(Exception):
     """An unusable tape: the operator's mistake (exit code 2). The message names file, fault and cure."""
 
 
-def origin_of(*paths: Path) -> str:
-    """Return where the files say that their bars come from, each source once; "" where one of them does not say it."""
-    origins = [_origin(path) for path in paths]
-    return ", ".join(dict.fromkeys(origins)) if all(origins) else ""
-
-
-def _origin(path: Path) -> str:
+def origin_of_file(path: Path) -> str:
+    """Return where a file says that its bars come from; "" where it does not say it."""
     try:
         if path.name.endswith(".parquet"):
             metadata = pa.parquet.read_schema(path).metadata or {}
@@ -102,7 +97,8 @@ class TapeFile:
         self._kind: Any = None  # the Parquet type of timestamp
         if not path.is_file():
             found = "a folder" if path.is_dir() else "no such file"
-            raise TapeError(f"{path}: {found}; expected a tape of bars: check the path given with --bars")
+            more = "; a folder of bars needs --from and --to" if path.is_dir() else ""
+            raise TapeError(f"{path}: {found}; expected a tape of bars: check the path given with --bars{more}")
         if path.stat().st_size == 0:
             raise TapeError(f"{path}: the file is empty; expected a header and bars: check how it was written")
         self._parquet = path.name.endswith(".parquet")
@@ -132,6 +128,10 @@ class TapeFile:
         with _reading(path):
             self._check_timestamps()
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the file's bytes, hexadecimal. Raises OSError."""
+        return digest_of(self.path)
+
     def batches(self) -> Iterator[BarRows]:
         """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
         with _reading(self.path):
@@ -149,8 +149,8 @@ class TapeFile:
         start_ns = np.concatenate([rows.start_ns for rows in batches])
         prices = np.concatenate([rows.prices for rows in batches], axis=1)
         order = np.argsort(start_ns, kind="stable")
-        for begin in range(0, order.size, _BATCH_ROWS):
-            part = order[begin : begin + _BATCH_ROWS]
+        for begin in range(0, order.size, BATCH_ROWS):
+            part = order[begin : begin + BATCH_ROWS]
             yield BarRows(names, codes[part], start_ns[part], prices[:, part])
 
     def _open_parquet(self) -> list[str]:
@@ -197,7 +197,7 @@ class TapeFile:
 
     def _parquet_batches(self) -> Iterator[Any]:
         with pa.parquet.ParquetFile(self.path, pre_buffer=False) as file:
-            yield from file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False)
+            yield from file.iter_batches(BATCH_ROWS, columns=self._columns, use_threads=False)
 
     def _csv_batches(self) -> Iterator[Any]:
         types = dict.fromkeys((*PRICES, ADJUSTED), pa.float64()) | {"symbol": pa.string()}
@@ -238,22 +238,6 @@ class TapeFile:
 
 
 _ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps, or as integer epoch nanoseconds"
-
-
-def last_closes(path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> dict[str, float]:
-    """Return the close in USD of each symbol's latest row; symbols without one are absent.
-
-    Reads the whole tape. Raises TapeError as a reader does.
-    """
-    newest: dict[str, tuple[int, float]] = {}
-    for rows in TapeFile(path, symbols, adjust=adjust).batches():
-        for code, name in enumerate(rows.names):
-            places = np.flatnonzero((rows.codes == code) & (rows.prices[3] > 0) & (rows.prices[3] < np.inf))
-            if name in symbols and places.size:
-                last = places[np.argmax(rows.start_ns[places])]
-                row = int(rows.start_ns[last]), float(rows.prices[3, last])
-                newest[name] = max(newest.get(name, row), row)
-    return {name: close for name, (_, close) in newest.items()}
 
 
 @contextmanager

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
 from daemon.core.instruments.quotes import FAULTS, faults, values_text
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.files import BarRows, TapeError, TapeFile, digest_of
+from daemon.tapes.bars import open_bars
+from daemon.tapes.files import BarRows, TapeError
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
@@ -69,8 +70,8 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     `symbols` and `interval_s` are the strategy's (`Spec`). Raises TapeError, whose message names the file, the finding,
     the expected and the cure.
     """
-    file = TapeFile(path, symbols)
-    digest = digest_of(path)
+    file = open_bars(path, symbols)
+    digest = file.digest()
     counts: Counter[str] = Counter()
     days: set[date] = set()  # that have rows of the strategy
     begun: set[int] = set()  # the strategy's symbols seen, by place
@@ -200,7 +201,7 @@ class TapeSource:
         symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * SECOND_NS
         now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
         gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
-        file = TapeFile(self._path, symbols)
+        file = open_bars(self._path, symbols)
         for batch in file.in_order() if self._info.resorted else file.batches():
             for start, slot, at, place, fault, *prices in self._classified(batch):
                 if slot > now:

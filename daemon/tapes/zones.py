@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeFile
+from daemon.tapes.bars import open_bars
 from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS
 
@@ -43,7 +43,7 @@ class SessionsOff(NamedTuple):
 def half_hours(path: Path, symbols: tuple[str, ...]) -> HalfHours:
     """Count the rows of these symbols by the half hour. Reads the whole tape. Raises TapeError as a reader does."""
     halves: Counter[int] = Counter()
-    for rows in TapeFile(path, symbols).batches():
+    for rows in open_bars(path, symbols).batches():
         ours = np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])
         values, counts = np.unique(rows.start_ns[ours] // HALF_HOUR_NS, return_counts=True)
         halves.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))

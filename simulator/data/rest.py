@@ -182,16 +182,45 @@ def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns
     return [bar if new is None or now_ns < new[0] else new[1] for bar, new in late]
 
 
+ACTIONS_LIMIT, ACTIONS_LIMIT_MAX = 100, 1_000
+
+
+def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
+    """GET /v1/corporate-actions: a page of dividends and splits, by the date that they are processed on."""
+    symbols, days = symbols_of(query), venue.market.days
+    first, last = query.get("start") or "", query.get("end") or "9999"
+    types = query.get("types", "cash_dividend,forward_split,reverse_split").split(",")
+    rows: list[tuple[str, str, dict[str, object]]] = []
+    for dividend in days.dividends if days is not None else ():
+        paid = dividend.paid or dividend.date
+        row: dict[str, object] = {"symbol": dividend.symbol, "ex_date": dividend.date, "rate": float(dividend.amount)}
+        row |= {"special": False, "foreign": False, "payable_date": paid, "process_date": paid}
+        rows.append((paid, "cash_dividend", row))
+    for split in days.splits if days is not None else ():
+        new, old = split.ratio.as_integer_ratio()
+        row = {"symbol": split.symbol, "ex_date": split.date, "process_date": split.date}
+        kind = "forward_split" if split.ratio > 1 else "reverse_split"
+        rows.append((split.date, kind, {**row, "new_rate": new, "old_rate": old}))
+    rows.sort(key=lambda entry: entry[:2])
+    rows = [e for e in rows if first <= e[0] <= last and e[1] in types and e[2]["symbol"] in symbols]
+    begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
+    found: dict[str, list[object]] = {}
+    for _, kind, row in rows[begin : begin + limit]:
+        found.setdefault(f"{kind}s", []).append(row)
+    token = str(begin + limit) if begin + limit < len(rows) else None
+    return {"corporate_actions": found, "next_page_token": token}
+
+
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000
 SYMBOLS_MAX = 100  # of one request for options
 
 
 def routes(venue: Brokerage) -> list[web.RouteDef]:
-    """The routes under /v2/stocks and /v1beta1/options."""
+    """The routes under /v2/stocks, /v1/corporate-actions and /v1beta1/options."""
 
     def get(path: str, answer: Callable[[Brokerage, Mapping[str, str]], object]) -> web.RouteDef:
         async def handler(request: web.Request) -> web.Response:
-            if path != "/v2/stocks/bars":  # whose age decides
+            if path not in {"/v2/stocks/bars", "/v1/corporate-actions"}:  # of bars their age decides
                 check_feed(venue, request.query, "sip" if path.startswith("/v2/stocks") else "opra")
             return reply(answer(venue, {**request.query, **request.match_info}))
 
@@ -203,6 +232,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
         get("/v2/stocks/quotes/latest", _latest("quotes", quote_row)),
         get("/v2/stocks/trades/latest", _latest("trades", trade_row)),
         get("/v2/stocks/snapshots", _stock_snapshots),
+        get("/v1/corporate-actions", _corporate_actions),
         get("/v1beta1/options/quotes/latest", _latest("quotes", quote_row)),
         get("/v1beta1/options/trades/latest", _latest("trades", trade_row)),
         get("/v1beta1/options/snapshots", _option_snapshots),

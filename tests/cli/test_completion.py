@@ -37,7 +37,7 @@ def offered(file: Path, *words: str, folder: Path | None = None) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("rltrader", "da"), ["dashboard"]),
+        (("rltrader", "das"), ["dashboard"]),
         (("rltrader", "ctl", "stat"), ["status"]),
         (("rltraderctl", "stat"), ["status"]),
         (("/opt/rltrader/bin/rltraderctl", "models", "roll"), ["rollback"]),
@@ -47,6 +47,7 @@ def offered(file: Path, *words: str, folder: Path | None = None) -> list[str]:
         (("rltrader", "train", "down"), ["download"]),
         (("rltrader", "train", "download", "--timeframe", "=", "1D"), ["1Day"]),
         (("rltrader", "completion", ""), ["bash", "zsh"]),
+        (("rltrader", "data", "resample", "1"), ["15min", "1h", "1d"]),
         (("rltrader", "run", "--config", ""), []),  # then bash's own: files
     ],
 )

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from daemon.core.events import FEED_EVENTS, BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes import BUNDLED_TAPE
-from daemon.tapes.files import SOURCE_KEY, TapeError, origin_of
+from daemon.tapes.bars import origin_of
+from daemon.tapes.files import SOURCE_KEY, TapeError
 from daemon.tapes.make_synthetic import tape_bytes
 from daemon.tapes.minutes import REJECT_REASONS, TapeInfo, TapeSource, scan
 from strategies.kit.contract import Bar

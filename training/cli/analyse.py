@@ -16,6 +16,7 @@ import numpy as np
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes import bundled
 from daemon.tapes.files import TapeError
+from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
 from strategies import registry
 from strategies.golden import contract_hash, golden_bars
@@ -149,7 +150,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("analysis", choices=tuple(ANALYSES), help="what to look for")
     parser.add_argument("--strategy", required=True, help="a registered name, package.module:Class, or file.py:Class")
-    parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file (the bundled made-up tape)")
+    parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file, or a folder (the bundled made-up tape)")
+    add_span(parser)
     file = "state vector, of a strategy that a file describes (the shipped one)"
     parser.add_argument("--model-config", type=Path, metavar="FILE", help=file)
     parser.add_argument("--model", default="", help="version, its folder, or an ONNX file (the store's current one)")
@@ -169,7 +171,7 @@ def run(chosen: argparse.Namespace) -> int:
         config = read_file(chosen.model_config) if chosen.model_config else None
         subject = subject_named(chosen.strategy, config)
         spec = _spec_of(subject)
-        path = chosen.bars or bundled(spec)
+        path = chosen_bars(chosen, chosen.bars, spec) or bundled(spec)
         moments = moments_of(path, spec)
         policy = _policy(chosen, subject, spec, moments)
         sys.stderr.write(f"analyse: {path.name}, {len(moments):,} {UNITS[spec.decides]}; decisions by {policy.name}\n")

@@ -27,6 +27,7 @@ from training.study.folds import HistoryError
 COMMANDS = {
     "learn": "watch a policy learn a made-up market whose rule is known, then trade it in the dry run",
     "download": "bars from Alpaca into a file that training, dry run and replay read",
+    "data": "bars that live in one folder: fetch, update, list, check, make longer ones",
     "convert": "vendors' option quotes, or stock minutes, into files that this project reads",
     "check-quotes": "what is wrong with a file of option quotes, and what it covers",
     "calibrate": "what recorded option quotes say of the option market's constants, as a file",

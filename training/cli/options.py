@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from daemon.tapes.bars import digest_of_bars
 from daemon.tapes.files import digest_of
+from daemon.tapes.span_options import chosen_bars
+from daemon.tapes.spans import SpanBars, is_span
 from strategies.online_dqn.state_vector import read_file
-from training.desks.kind import QuoteSource
+from strategies.registry import strategy
+from training.desks.kind import QuoteSource, TrainingKind
 from training.desks.registry import kind
 from training.rl.coefficients import PRECISIONS
 from training.rl.kernels import fast_precision
@@ -26,6 +30,25 @@ def add_symbols(command: Any) -> None:
 def symbols_of(chosen: argparse.Namespace) -> tuple[str, ...]:
     """Return the symbols that were asked for; () for the strategy's own."""
     return tuple(chosen.symbols.split(",")) if chosen.symbols else ()
+
+
+def leave_out_own_symbols(chosen: argparse.Namespace, known: TrainingKind) -> None:
+    """Drop `--symbols` where the universe is not open and they are the strategy's own: they choose nothing then."""
+    if chosen.symbols and "symbols" in known.procedure.lacks():
+        own = sorted(strategy(chosen.strategy).spec.symbols)
+        chosen.symbols = None if sorted(symbols_of(chosen)) == own else chosen.symbols
+
+
+def with_span(settings: Settings, chosen: argparse.Namespace) -> Settings:
+    """Return the settings with the span that the command line names, if it names one, and its feed.
+
+    The span has the symbols of the desk. Raises TapeError, CalendarError, ValueError as `strategy`.
+    """
+    spec = strategy(settings.strategy, settings.symbols, settings.model_config).spec
+    bars = chosen_bars(chosen, settings.bars, spec)
+    if bars is None or not is_span(bars):
+        return settings
+    return replace(settings, bars=bars, feed=SpanBars(bars).feed)
 
 
 def add_model_config(command: Any) -> None:
@@ -81,7 +104,7 @@ def quote_source(chosen: argparse.Namespace) -> QuoteSource | None:
     share = chosen.synthetic_share
     if not 0.0 <= share < 1.0:
         raise ValueError(f"--synthetic-share is {share:g}; expected 0 or more and below 1")
-    closes_sha256 = digest_of(chosen.closes) if chosen.closes is not None else ""
+    closes_sha256 = digest_of_bars(chosen.closes) if chosen.closes is not None else ""
     digest = digest_of(chosen.option_quotes)
     return QuoteSource(chosen.option_quotes, digest, chosen.option_root, chosen.closes, closes_sha256, share)
 

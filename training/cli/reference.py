@@ -16,6 +16,7 @@ import msgspec
 
 from daemon.core.strategy_rules import DIGEST, other_rules, with_rules
 from daemon.host.whole_files import write_whole
+from daemon.tapes.bars import digest_of_bars
 from rltrader import called
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
@@ -44,11 +45,10 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
     """
     manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
     graph = (folder / POLICY_FILE).read_bytes()
-    for what, data, expected, cure in (
-        (bars.name, bars.read_bytes(), manifest.training.file_sha256, f"give the file {manifest.training.file}"),
-        (POLICY_FILE, graph, manifest.policy_sha256, "restore the version's folder"),
+    for what, found, expected, cure in (
+        (bars.name, digest_of_bars(bars), manifest.training.file_sha256, f"give the file {manifest.training.file}"),
+        (POLICY_FILE, hashlib.sha256(graph).hexdigest(), manifest.policy_sha256, "restore the version's folder"),
     ):
-        found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
     described = manifests.config_text(manifest)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import DONE, ERRORS, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
@@ -19,6 +20,7 @@ from training.cli.options import (
     quote_source,
     symbols_of,
     with_model_config,
+    with_span,
 )
 from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
@@ -49,8 +51,9 @@ def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
     found = argparse.ArgumentParser(prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
-    found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
+    found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars, or a folder")
     add_symbols(found)
+    add_span(found)
     add_models_dir(found, "model store: its ledger counts the trials", "--out")
     config = (
         "of the desk that will use the policy: train by its limits, costs, gates and sizes (the strategy's defaults)"
@@ -118,7 +121,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         quotes=quote_source(chosen),
         symbols=symbols_of(chosen),
     )
-    run = with_model_config(run, chosen.model_config)
+    run = with_span(with_model_config(run, chosen.model_config), chosen)
     space = tuple(dimension for dimension in plan.searched if dimension.name.startswith(chosen.only))
     if not space:
         raise ValueError(f"--only is {chosen.only!r}: no coefficient of {chosen.strategy} begins like that")

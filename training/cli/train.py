@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
+from daemon.tapes.bar_folder import default_folder
+from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import STRATEGIES, add, typed
@@ -25,9 +27,11 @@ from training.cli.options import (
     add_model_config,
     add_option_quotes,
     add_symbols,
+    leave_out_own_symbols,
     quote_source,
     symbols_of,
     with_model_config,
+    with_span,
 )
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
@@ -89,14 +93,15 @@ def parser() -> _Options:
     what = found.add_argument_group("what to train on")
     _from_file(what)
     what.add_argument("--strategy", required=True, metavar="NAME", help=_NAMED)
-    bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
-    what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
+    bars = "CSV, CSV.gz or Parquet file of bars, or a folder of them (data); several times for an open universe"
+    what.add_argument("--bars", type=Path, action="append", metavar="FILE", help=bars)
     add_symbols(what)
     add_models_dir(what, "model store", FORMERLY)
     add_model_config(what)
     config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
     what.add_argument("--config", type=Path, metavar="FILE", help=config)
-    what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
+    what.add_argument("--feed", default=defaults.feed, help="the feed the bars of a file come from (%(default)s)")
+    add_span(found)
     add_option_quotes(found)
     how = found.add_argument_group("how to train")
     how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
@@ -297,6 +302,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         chosen.strategy = add(chosen.strategy)
         known = kind(chosen.strategy)
+        leave_out_own_symbols(chosen, known)
     except ValueError as error:
         return wrong(error)
     for name, least in (
@@ -306,10 +312,13 @@ def main(arguments: Sequence[str]) -> int:
     ):  # fmt: skip
         if getattr(chosen, name) is not None and getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
+    if not chosen.bars and not chosen.first_date:
+        options.error("the following arguments are required: --bars")
+    chosen.bars = chosen.bars or [default_folder()]
     if fault := _foreign(chosen, known) or _contradiction(chosen, known, options):
         options.error(fault)
     try:
-        settings = settings_from(chosen)
+        settings = with_span(settings_from(chosen), chosen)
         if warning := slow_products(settings.precision, settings.device):
             sys.stderr.write(f"train-and-export: {warning}\n")
         with Display(len(requests_of(settings)), settings.steps) as display:

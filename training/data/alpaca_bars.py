@@ -1,6 +1,6 @@
-"""Client for Alpaca's recorded bars: page by page, rate-limited, bounded in time and size, with retries.
+"""Client for Alpaca's recorded bars and corporate actions: page by page, rate-limited, bounded, with retries.
 
-Decides nothing about bars. Invariant: GET alone, one call at a time, never more in a minute than the request allows; no
+Decides nothing about them. Invariant: GET alone, one call at a time, never more in a minute than the request allows; no
 key stands in a text that leaves here.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import requests
@@ -27,8 +27,24 @@ PAGE_BARS = 10_000  # Alpaca's most
 PAGES_MAX = 1_000  # of one chunk
 TRIES = 8  # of one page; with the pauses between them it gets over 90 s without an answer
 PAUSE_MAX_S = 300.0  # longest Retry-After that is obeyed
+_AGAIN = "give the same command again later"
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
+ACTIONS_LIMIT = 1_000  # Alpaca's most, of a page of corporate actions
+SYMBOLS_MAX = 50  # of one request for corporate actions
 KEY_VARIABLES = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+
+
+class Resource(NamedTuple):
+    """What is asked for: the version of the API, the path below it, and the member of an answer that holds it."""
+
+    version: str
+    path: str
+    member: str
+
+
+BARS = Resource("v2", "/stocks/bars", "bars")
+CORPORATE_ACTIONS = Resource("v1", "/corporate-actions", "corporate_actions")
+ACTION_TYPES = ("cash_dividend", "forward_split", "reverse_split", "spin_off", "stock_dividend")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -120,7 +136,7 @@ class _Unusable:
 
 
 class BarsDoor:
-    """Alpaca's history of bars, one call at a time: paced, bounded, and asked again where that may help."""
+    """Alpaca's history, one call at a time: paced, bounded, and asked again where that may help."""
 
     def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: PacingClock) -> None:
         self._session = _Bounded(request.deadline_s)
@@ -131,12 +147,12 @@ class BarsDoor:
         self._window: deque[float] = deque(maxlen=request.calls_per_minute)  # when the newest calls were made
         self._not_before_s = 0.0
 
-    def page(self, query: Mapping[str, object]) -> Mapping[str, Any]:
+    def page(self, query: Mapping[str, object], what: Resource = BARS) -> Mapping[str, Any]:
         """One page. Raises DownloadError for a refusal, and after `TRIES` answers that cannot be used."""
         reason = ""
         for attempt in range(TRIES):
             self._await_turn()
-            answer = self._once(query)
+            answer = self._once(query, what)
             pause_s = self._heed_headers(limited=isinstance(answer, _Unusable))
             if not isinstance(answer, _Unusable):
                 return answer
@@ -170,11 +186,11 @@ class BarsDoor:
         self._not_before_s = self._clock.monotonic_s() + pause_s if pause_s else 0.0
         return pause_s
 
-    def _once(self, query: Mapping[str, object]) -> Mapping[str, Any] | _Unusable:
+    def _once(self, query: Mapping[str, object], what: Resource) -> Mapping[str, Any] | _Unusable:
         """The failure is made outside of the handler: it keeps no request with its headers."""
         refused: tuple[int, str] | None = None
         try:
-            answer = self._client.get("/stocks/bars", dict(query))
+            answer = self._client.get(what.path, dict(query), api_version=what.version)
         except _StatusError as error:
             refused = error.status, error.body
         except requests.Timeout:
@@ -182,9 +198,9 @@ class BarsDoor:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
             return _Unusable(self._hide(f"{type(error).__name__}: {error}"[:200]))
         if refused is None:
-            if isinstance(answer, dict) and isinstance(answer.get("bars") or {}, dict):
+            if isinstance(answer, dict) and isinstance(answer.get(what.member) or {}, dict):
                 return answer
-            return _Unusable(f"HTTP {self._session.status} without a page of bars")
+            return _Unusable(f"HTTP {self._session.status} without a page of {what.member.replace('_', ' ')}")
         status, body = refused
         if status in {0, 408, 429} or status >= 500:
             return _Unusable(f"HTTP {status}")
@@ -219,23 +235,45 @@ def pages_of(door: BarsDoor, request: DownloadRequest, chunk: Chunk) -> Iterator
 
     Raises DownloadError when the pages do not end, and as `BarsDoor.page` does.
     """
-    symbol, query = chunk.symbol, _query(request, chunk)
-    token: str | None = None
-    for _ in range(PAGES_MAX):
-        page = door.page(query if token is None else {**query, "page_token": token})
+    symbol = chunk.symbol
+    for page in _all_pages(door, _query(request, chunk), BARS, symbol):
         rows = (page.get("bars") or {}).get(symbol) or []
         if not isinstance(rows, list):
             raise DownloadError(f"{symbol}: Alpaca's page holds {str(rows)[:80]!r}: expected a list of bars")
         yield rows
+
+
+def actions_of(door: BarsDoor, symbols: Sequence[str], first: str, last: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The corporate actions that Alpaca processed between two dates, `YYYY-MM-DD`: their kind, and the row it gave.
+
+    The kinds are those of `ACTION_TYPES` with an s. Raises DownloadError as `pages_of`.
+    """
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for begin in range(0, len(symbols), SYMBOLS_MAX):
+        names = ",".join(symbols[begin : begin + SYMBOLS_MAX])
+        query = {"symbols": names, "types": ",".join(ACTION_TYPES), "start": first, "end": last, "limit": ACTIONS_LIMIT}
+        for page in _all_pages(door, query, CORPORATE_ACTIONS, names):
+            kinds = page.get(CORPORATE_ACTIONS.member) or {}
+            if not all(
+                isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in kinds.values()
+            ):
+                raise DownloadError(f"{names}: Alpaca's page of corporate actions holds {str(kinds)[:80]!r}: {_AGAIN}")
+            found += [(kind, row) for kind, rows in kinds.items() for row in rows]
+    return found
+
+
+def _all_pages(door: BarsDoor, query: Mapping[str, object], what: Resource, symbol: str) -> Iterator[Mapping[str, Any]]:
+    token: str | None = None
+    for _ in range(PAGES_MAX):
+        page = door.page(query if token is None else {**query, "page_token": token}, what)
+        yield page
         following = page.get("next_page_token")
         if not following:
             return
         if following == token:
             break
         token = str(following)
-    raise DownloadError(
-        f"{symbol}: Alpaca's pages do not end (page token {token!r}): give the same command again later"
-    )
+    raise DownloadError(f"{symbol}: Alpaca's pages do not end (page token {token!r}): {_AGAIN}")
 
 
 def _query(request: DownloadRequest, chunk: Chunk) -> dict[str, object]:

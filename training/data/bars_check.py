@@ -48,6 +48,13 @@ def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any
         rows.extend(_row(row, chunk.symbol) for row in page)
     starts = np.array([row[0] for row in rows], dtype=np.int64)
     prices = np.array([row[1] for row in rows], dtype=np.float64).reshape(-1, len(PRICES)).T
+    return checked_rows(request, chunk, starts, prices, count)
+
+
+def checked_rows(
+    request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices: Float64Array, pages: int = 0
+) -> CheckedChunk:
+    """Bars of a chunk, starts (n,) and prices (5, n) in any hours, as bars of the wanted ones. Raises as `checked`."""
     _check_order(chunk.symbol, starts)
     begins, ends = np.array(spans_of(request, chunk), dtype=np.int64).T
     at = np.searchsorted(begins, starts, side="right") - 1
@@ -56,8 +63,8 @@ def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any
     off_grid = starts - begins[at] if request.timeframe == "1Day" else starts % request.asked_step_ns
     _check_values(chunk.symbol, starts, prices, off_grid)
     if request.timeframe == "1Hour" and starts.size:
-        starts, prices = _hours_of_sessions(starts, prices, begins[at])
-    return CheckedChunk(starts, prices, count, int(np.count_nonzero(~inside)))
+        starts, prices = grouped(starts - (starts - begins[at]) % HOUR_NS, prices)
+    return CheckedChunk(starts, prices, pages, int(np.count_nonzero(~inside)))
 
 
 def _row(row: Any, symbol: str) -> tuple[int, list[float]]:
@@ -102,14 +109,16 @@ def _check_values(symbol: str, starts: Int64Array, prices: Float64Array, off_gri
             raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index]))}: {fault}: {values}: {_BAD_BAR_CURE}")
 
 
-def _hours_of_sessions(starts: Int64Array, prices: Float64Array, opens: Int64Array) -> tuple[Int64Array, Float64Array]:
-    """Half-hour bars as hours that begin at their session's open; the last one of a session may be half as long."""
-    labels = starts - (starts - opens) % HOUR_NS
-    hours, first = np.unique(labels, return_index=True)
+def grouped(labels: Int64Array, prices: Float64Array) -> tuple[Int64Array, Float64Array]:
+    """Bars (5, n) in order of time as longer ones, one for each of the ascending `labels` (n,) that they share.
+
+    First open, highest high, lowest low, last close, sum of the volumes. Returns the labels (k,) and the bars (5, k).
+    """
+    longer, first = np.unique(labels, return_index=True)
     last = np.append(first[1:], len(labels)) - 1
     opened, high, low, close, volume = prices
     extremes = np.maximum.reduceat(high, first), np.minimum.reduceat(low, first)
-    return hours, np.stack([opened[first], *extremes, close[last], np.add.reduceat(volume, first)])
+    return longer, np.stack([opened[first], *extremes, close[last], np.add.reduceat(volume, first)])
 
 
 @dataclass(slots=True)

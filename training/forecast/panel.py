@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daemon.core.limits import Basket
+from daemon.tapes.bars import open_bars
 from daemon.tapes.days import DailyTapeSource, scan_daily
-from daemon.tapes.files import TapeError, TapeFile, digest_of
+from daemon.tapes.files import TapeError
 from strategies.forecast_ensemble.masks import GOOD, jumps, reasons
 from training.data.sessions import calendar_of, days_of
 from training.forecast.labels import BoolArray, Float64Array
@@ -126,7 +127,7 @@ class Panel:
 
 def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
     """What a file is, by one look at all of its rows."""
-    file = TapeFile(path, ("",))
+    file = open_bars(path, ("",))
     if file.symbol_assumed:
         raise TapeError(f"{path}: there is no column symbol: add it, so that each bar says whose it is")
     names: dict[str, None] = {}
@@ -140,7 +141,7 @@ def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
     if kind not in ADJUSTMENTS:
         kind = "split" if on_cents > ON_CENTS * rows else "all"
     wanted = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
-    return BarsFile(path.name, digest_of(path), wanted, ADJUSTMENTS[kind], file.synthetic)
+    return BarsFile(path.name, file.digest(), wanted, ADJUSTMENTS[kind], file.synthetic)
 
 
 def _checked(sources: list[BarsFile], symbols: Sequence[str]) -> tuple[BarsFile, ...]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daemon.tapes.files import PRICES, TapeError, TapeFile
+from daemon.tapes.bars import open_bars
+from daemon.tapes.files import PRICES, TapeError
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -84,7 +85,7 @@ def load_bars(path: Path | str, *, symbol: str = "", adjust: bool = False) -> Ba
     >>> len(bars), bars.symbols, bool(bars.synthetic)
     (11520, ('SPY',), True)
     """
-    file = TapeFile(Path(path), (symbol,), adjust=adjust)
+    file = open_bars(Path(path), (symbol,), adjust=adjust)
     batches = list(file.in_order())
     if not batches:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")

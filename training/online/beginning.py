@@ -17,7 +17,7 @@ import torch
 
 from daemon.core.limits import Trading
 from daemon.host.whole_files import write_whole
-from daemon.tapes.files import origin_of
+from daemon.tapes.bars import origin_of
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from strategies.online_dqn.model_config import ModelConfig

@@ -13,7 +13,7 @@ from torch import nn
 from daemon.core.limits import Protection, Trading
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
-from daemon.tapes.files import origin_of
+from daemon.tapes.bars import origin_of
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import configured
 from training.desks.kind import Compared, described

@@ -19,7 +19,7 @@ from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
 from daemon.operator.log import Log
-from daemon.tapes.files import last_closes
+from daemon.tapes.bars import last_closes
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
 from strategies.registry import configured

@@ -22,7 +22,8 @@ from daemon.journal.reader import JournalReader
 from daemon.reports.performance.figures import DaySpan
 from daemon.reports.performance.ratios import Series
 from daemon.reports.record import first_id
-from daemon.tapes.files import TapeError, TapeFile
+from daemon.tapes.bars import open_bars
+from daemon.tapes.files import TapeError
 
 Closes = dict[str, dict[str, float]]
 """Symbol -> New York date -> close in USD a share."""
@@ -202,7 +203,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
     path, symbol = (Path(name), symbol) if colon and not Path(text).exists() else (Path(text), "")
     label = symbol or path.name.split(".")[0]
     closes: dict[str, float] = {}
-    for rows in TapeFile(path, (label,)).in_order():
+    for rows in open_bars(path, (label,)).in_order():
         if not symbol and len(rows.names) > 1:
             raise TapeError(
                 f"{path}: it has {len(rows.names)} symbols ({', '.join(rows.names[:8])} …): name one: {path}:SYMBOL"

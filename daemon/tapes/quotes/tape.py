@@ -16,7 +16,8 @@ from daemon.core.events import BarClosed, Event, SessionScheduled
 from daemon.core.limits import Trading
 from daemon.core.paper.state import RecordedState
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeError, TapeFile, digest_of
+from daemon.tapes.bars import open_bars
+from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.minutes import TapeCounts, TapeSource, new_york_days
 from daemon.tapes.quotes.day import DayQuotes, QuoteCounts, QuotedSession, later_sessions, volatility_of
 from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
@@ -27,7 +28,7 @@ def closes_in(path: Path, symbol: str) -> dict[str, float]:
     """Return the last close of each New York date in a file of bars, days or minutes. Raises TapeError."""
     newest: dict[str, tuple[int, float]] = {}
     calendar: SessionCalendar | None = None
-    for batch in TapeFile(path, (symbol,)).batches():
+    for batch in open_bars(path, (symbol,)).batches():
         if symbol not in batch.names:
             continue
         ours = np.flatnonzero(batch.codes == batch.names.index(symbol))

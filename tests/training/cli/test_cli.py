@@ -287,7 +287,10 @@ def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usag
     ("given", "complaint"),
     [
         (["downlod", "--symbols", "SPY"], "did you mean download?"),
-        (["fly"], "no command is called 'fly': expected one of learn, download, convert, check-quotes, calibrate, "),
+        (
+            ["fly"],
+            "no command is called 'fly': expected one of learn, download, data, convert, check-quotes, calibrate, ",
+        ),
         (["report", "nowhere"], "nowhere holds no study.json: give the folder of a run"),
         (["promote", "2024-12-31-0badcafe"], "2024-12-31-0badcafe is no version of the store: give its folder"),
     ],

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
-from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of
+from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of, with_span
 from training.desks.kind import Arm
 from training.desks.registry import kind
 from training.evidence.resampling import Interval
@@ -28,8 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """The options of `ablate`."""
     found = argparse.ArgumentParser(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
-    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
     add_symbols(found)
+    add_span(found)
     names = "which of the strategy's settings (all; an unknown name lists them)"
     found.add_argument("--settings", default="", metavar="A,B,...", help=names)
     add_models_dir(found, "model store, whose ledger counts the settings", "--store")
@@ -92,7 +94,7 @@ def asked(chosen: argparse.Namespace) -> Ablation:
         quotes=quote_source(chosen),
         symbols=symbols_of(chosen),
     )
-    return Ablation(run, _named(chosen.settings, arms, strategy))
+    return Ablation(with_span(run, chosen), _named(chosen.settings, arms, strategy))
 
 
 def _named(text: str, known: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:

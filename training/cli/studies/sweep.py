@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
-from strategies.registry import STRATEGIES, add
+from strategies.registry import STRATEGIES, add, strategy
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
 from training.studies.grid import GridCell, Swept, axis_of
@@ -22,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
     """The options of `sweep`."""
     found = argparse.ArgumentParser(prog=f"{called('train-and-export')} sweep", description=COMMANDS["sweep"])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
-    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
+    add_span(found)
     axis = "a rule and its values, also KEY=VALUE,VALUE; several times for all combinations"
     found.add_argument("--set", required=True, action="append", metavar="KEY=LOW:HIGH:COUNT", dest="axes", help=axis)
     add_models_dir(found, "model store, whose ledger counts the sweep", "--store")
@@ -56,8 +58,11 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{news}\n")
 
     try:
+        name = add(chosen.strategy)
+        bars = chosen_bars(chosen, chosen.bars, strategy(name).spec)
+        assert bars is not None, "--bars is required"
         asked = SweepRequest(
-            add(chosen.strategy), chosen.bars.absolute(), chosen.models_dir.absolute(),
+            name, bars.absolute(), chosen.models_dir.absolute(),
             tuple(axis_of(text) for text in chosen.axes), chosen.version,
             chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,
             chosen.processes, chosen.ray, chosen.out,

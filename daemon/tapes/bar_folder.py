@@ -1,0 +1,192 @@
+"""A folder of bars: Parquet by symbol, bar length and month, an index beside them, and what companies did to shares.
+
+    1min/SPY/index.json               what there is of SPY, with the SHA-256 of each file
+    1min/SPY/2024-03-5f0c2a917b3e.parquet
+    1d/SPY/2024-9d41….parquet         bars of days by year
+    actions/SPY.json                  splits and dividends, by ex-date
+
+Prices are as they were traded. A file's name ends with the beginning of its digest and its bytes never change, so that
+an index that was read stays true; what replaced it has another name. This module reads; `training.data.folder` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+
+from daemon.tapes.files import PRICES, TapeError
+
+Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+T = TypeVar("T", bound=msgspec.Struct)
+
+BAR_LENGTHS = {"1min": 60, "5min": 300, "15min": 900, "1h": 3_600, "1d": 86_400}
+"""Length of a bar -> seconds."""
+DAYS = "1d"
+SPLIT, DIVIDEND, SPIN_OFF = ACTION_KINDS = ("split", "dividend", "spin_off")
+INDEX = "index.json"
+ACTIONS = "actions"
+_VERSION = 1
+_CURE = "rltrader data check names what is damaged, rltrader data add --again fetches it anew"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One month of bars (of days: one year). Dates are New York's, in order."""
+
+    file: str  # its name; "" where the source has no bar in these sessions
+    sha256: str  # of the file's bytes
+    content: str  # SHA-256 of its bars: what bars made of these are compared with
+    rows: int
+    sessions: tuple[str, ...]  # that have a bar
+    empty: tuple[str, ...]  # for which the source had none
+    fetched: str  # UTC, when the newest of it came
+    made_of: str = ""  # of bars that were made of minutes: the digest of their contents
+
+
+class Series(msgspec.Struct, frozen=True):
+    """The bars of one symbol in one length."""
+
+    symbol: str
+    bars: str  # a key of `BAR_LENGTHS`
+    feed: str  # sip, iex, or what a file's owner called it
+    source: str  # where they come from; "" where nobody said so
+    synthetic: str  # the label of made-up bars, "" of recorded ones
+    parts: dict[str, Part]  # by month, YYYY-MM (of days: by year, YYYY), in order
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """New York dates that have a bar, in order."""
+        return tuple(date for part in self.parts.values() for date in part.sessions)
+
+    @property
+    def empty(self) -> frozenset[str]:
+        """New York dates for which the source had no bar."""
+        return frozenset(date for part in self.parts.values() for date in part.empty)
+
+
+class Action(msgspec.Struct, frozen=True, order=True):
+    """What a company did to its shares; it holds from the open of `ex_date` (New York) on."""
+
+    ex_date: str
+    kind: str  # one of `ACTION_KINDS`
+    value: float  # of a split the shares for each one before, else USD a share; 0 where nobody knows it
+
+
+class Actions(msgspec.Struct, frozen=True):
+    """What is known of a symbol's splits, dividends and spin-offs from `first` to `last`, New York dates, both
+    included. There is none but these."""
+
+    symbol: str
+    first: str
+    last: str
+    source: str
+    fetched: str  # UTC
+    actions: tuple[Action, ...]  # in order
+
+
+def default_folder() -> Path:
+    """Return the folder of the user's bars: `$XDG_DATA_HOME/rltrader/bars`, or under `~/.local/share`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rltrader" / "bars"
+
+
+def period_of(date: str, bars: str) -> str:
+    """Return the part that holds a date: its month, of daily bars its year."""
+    return date[:4] if bars == DAYS else date[:7]
+
+
+def sealed(value: msgspec.Struct) -> bytes:
+    """Encode an index, with a digest of itself."""
+    body = msgspec.json.encode(value)
+    seal = {"version": _VERSION, "sha256": hashlib.sha256(body).hexdigest(), "body": msgspec.Raw(body)}
+    return msgspec.json.format(msgspec.json.encode(seal), indent=1) + b"\n"
+
+
+class _Sealed(msgspec.Struct):
+    version: int
+    sha256: str
+    body: dict[str, Any]
+
+
+def _opened(path: Path, kind: type[T]) -> T | None:
+    """Read an index; None where there is none. Raises TapeError for one that is damaged or was edited."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TapeError(f"{path}: it cannot be read ({error.strerror}): let this user read it") from error
+    try:
+        found = msgspec.json.decode(data, type=_Sealed)
+        if found.version != _VERSION:
+            raise TapeError(f"{path}: version {found.version}, expected {_VERSION}: another release made it")
+        body = msgspec.convert(found.body, kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise TapeError(f"{path}: it is no index of bars ({error}): {_CURE}") from error
+    if hashlib.sha256(msgspec.json.encode(body)).hexdigest() != found.sha256:
+        raise TapeError(f"{path}: its digest is not that of its content, so somebody edited it: {_CURE}")
+    return body
+
+
+def series_of(folder: Path, bars: str, symbol: str) -> Series | None:
+    """Return what there is of a symbol in one length, None for nothing. Raises TapeError."""
+    return _opened(folder / bars / symbol / INDEX, Series)
+
+
+def actions_of(folder: Path, symbol: str) -> Actions | None:
+    """Return what is known of a symbol's splits and dividends, None for nothing. Raises TapeError."""
+    return _opened(folder / ACTIONS / f"{symbol}.json", Actions)
+
+
+def all_series(folder: Path) -> Iterator[Series]:
+    """Yield what a folder has, by length and then by symbol. Raises TapeError."""
+    for bars in BAR_LENGTHS:
+        for path in sorted((folder / bars).glob(f"*/{INDEX}")):
+            found = series_of(folder, bars, path.parent.name)
+            if found is not None:
+                yield found
+
+
+def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Float64Array]:
+    """Return a part's starts (n,) in nanoseconds UTC, ascending, and open, high, low, close, volume (5, n).
+
+    Raises TapeError where the file is not the one of the index.
+    """
+    if not part.file:
+        return np.empty(0, np.int64), np.empty((len(PRICES), 0))
+    path = folder / series.bars / series.symbol / part.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TapeError(f"{path}: {error.strerror}; the index names it: {_CURE}") from error
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise TapeError(f"{path}: its SHA-256 is not that of the index, so the file was edited or damaged: {_CURE}")
+    try:
+        table = pa.parquet.read_table(pa.BufferReader(data), use_threads=False)
+        starts = table.column("timestamp").cast(pa.int64()).to_numpy()
+        return starts, np.stack([table.column(name).to_numpy() for name in PRICES])
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise TapeError(f"{path}: it is no file of bars ({error}): {_CURE}") from error
+
+
+def content_digest(starts: Int64Array, prices: Float64Array) -> str:
+    """Return the SHA-256 of bars, whatever file holds them."""
+    return hashlib.sha256(_bytes(starts, prices)).hexdigest()
+
+
+def _bytes(starts: Int64Array, prices: Float64Array) -> bytes:
+    return starts.astype("<i8").tobytes() + np.ascontiguousarray(prices, dtype="<f8").tobytes()
+
+
+def made_of(minutes: Mapping[str, Part], period: str) -> str:
+    """Return the digest of the minutes of a month or a year, of which longer bars are made."""
+    contents = [part.content for month, part in minutes.items() if month.startswith(period)]
+    return hashlib.sha256("".join(contents).encode()).hexdigest()

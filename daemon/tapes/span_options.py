@@ -1,0 +1,62 @@
+"""The options of a command that reads bars: dates and symbols that make a span of a folder of bars."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from daemon.tapes.bar_folder import BAR_LENGTHS, default_folder
+from daemon.tapes.files import TapeError
+from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span
+from strategies.kit.contract import Spec
+
+
+def add_span(command: argparse.ArgumentParser) -> Any:
+    """Add the options in a group of their own, and return it."""
+    group = command.add_argument_group("a span of a folder of bars, in place of a file (docs/DATA.md)")
+    group.add_argument("--from", dest="first_date", metavar="DATE", help="first New York date; --bars is then a folder")
+    group.add_argument("--to", dest="last_date", metavar="DATE", help="last New York date, included")
+    usual = "raw for options, split for bars of shares, all for days"
+    group.add_argument("--adjustment", choices=ADJUSTMENTS, help=f"what is done to prices as traded ({usual})")
+    group.add_argument("--bar-length", choices=tuple(BAR_LENGTHS), help="(the strategy's)")
+    group.add_argument("--allow-holes", action="store_true", help="sessions without a bar are no fault")
+    return group
+
+
+def chosen_bars(
+    chosen: argparse.Namespace, bars: Path | None, spec: Spec, symbols: tuple[str, ...] = ()
+) -> Path | None:
+    """Return what to read: `bars` where that is a file or None, else the span of that folder (None: the usual one).
+
+    The span has the strategy's symbols, length and adjustment where the command line names no others. Raises TapeError.
+    """
+    given = [name for dest, name in _NAMES.items() if getattr(chosen, dest)]
+    if not given:
+        return bars
+    if bars is not None and bars.exists() and not bars.is_dir():
+        raise TapeError(f"{given[0]} goes with a folder of bars, and --bars {bars} is a file: leave one of them out")
+    if not chosen.first_date or not chosen.last_date:
+        raise TapeError(f"{given[0]} needs both --from and --to: New York dates such as 2024-01-02")
+    length = chosen.bar_length or _length(spec)
+    adjustment = chosen.adjustment or (RAW if spec.chained else ALL if spec.decides == "session" else SPLITS)
+    names = tuple(sorted(set(symbols or spec.symbols)))
+    folder = bars or default_folder()
+    span = Span(folder, names, length, adjustment, chosen.first_date, chosen.last_date, chosen.allow_holes)
+    return Span.at(span.path).path
+
+
+_NAMES = {
+    "first_date": "--from",
+    "last_date": "--to",
+    "adjustment": "--adjustment",
+    "bar_length": "--bar-length",
+    "allow_holes": "--allow-holes",
+}
+
+
+def _length(spec: Spec) -> str:
+    length = next((name for name, seconds in BAR_LENGTHS.items() if seconds == spec.bar_interval_s), None)
+    if length is None:
+        raise TapeError(f"{spec.name} has bars of {spec.bar_interval_s} s, which no folder has: give a file by --bars")
+    return length

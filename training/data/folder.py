@@ -1,0 +1,536 @@
+"""The folder of bars, written: bars taken in, fetched, updated, made longer; `daemon.tapes.bar_folder` has the layout.
+
+Invariant: one command writes at a time; a file is whole and durable before the index names it, and the index before the
+file that it no longer names is gone. A command that was stopped goes on when it is given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from daemon.host.time.calendar import midnight_ns
+from daemon.host.whole_files import write_whole
+from daemon.tapes.bar_folder import (
+    ACTION_KINDS,
+    ACTIONS,
+    BAR_LENGTHS,
+    DAYS,
+    DIVIDEND,
+    INDEX,
+    SPIN_OFF,
+    SPLIT,
+    Action,
+    Actions,
+    Float64Array,
+    Int64Array,
+    Part,
+    Series,
+    actions_of,
+    all_series,
+    content_digest,
+    made_of,
+    period_of,
+    read_part,
+    sealed,
+    series_of,
+)
+from daemon.tapes.bars import AnyBars, open_bars, origin_of
+from daemon.tapes.files import PRICES
+from daemon.tapes.minutes import new_york_days
+from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
+from training.data import alpaca_bars
+from training.data.alpaca_bars import BarsDoor, Listen, PacingClock, pages_of
+from training.data.bars_check import CheckedChunk, checked, checked_rows, grouped
+from training.data.bars_request import FEEDS, Chunk, DownloadError, DownloadRequest, periods_of, settled
+from training.data.sessions import calendar_of
+
+TIMEFRAMES = {"1min": "1Min", "5min": "5Min", "15min": "15Min", "1h": "1Hour", "1d": "1Day"}
+"""Length of a bar -> Alpaca's name for it."""
+MINUTES = "1min"
+ALPACA = "Alpaca /v2/stocks/bars"
+ALPACA_ACTIONS = "Alpaca /v1/corporate-actions"
+OF_A_FILE = "file"  # the feed of a file that names none
+PROCESSED_LATER = timedelta(days=180)  # Alpaca dates an action by when it is processed: a dividend when it is paid
+_SCHEMA = pa.schema([("timestamp", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in PRICES)])
+
+
+class Origin(NamedTuple):
+    """Where bars come from, as the index has it."""
+
+    feed: str
+    source: str
+    synthetic: str = ""
+
+
+class Rows(NamedTuple):
+    """Bars of the sessions that a source was asked for, of one part: a month, of daily bars a year."""
+
+    sessions: Sequence[str]  # New York dates, those without a bar included
+    starts: Int64Array  # (n,)
+    prices: Float64Array  # (5, n)
+    made_of: str = ""  # see `Part`
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The folder, while this process alone writes into it."""
+
+    folder: Path
+    clock: PacingClock
+
+    @property
+    def now(self) -> str:
+        """The time, UTC, to the second."""
+        return datetime.fromtimestamp(self.clock.now_ns() // SECOND_NS, UTC).isoformat().replace("+00:00", "Z")
+
+    def put(self, symbol: str, bars: str, origin: Origin, chunks: Iterable[Rows]) -> int:
+        """Replace whole sessions; returns how many bars came. Files first, then the index, then what it replaced goes.
+
+        Raises DownloadError for another feed, or bars that somebody made up beside recorded ones; TapeError; OSError.
+        """
+        series = series_of(self.folder, bars, symbol) or Series(symbol, bars, *origin, {})
+        _check_origin(self.folder, series, origin)
+        home = self.folder / bars / symbol
+        home.mkdir(parents=True, exist_ok=True)
+        parts, count = dict(series.parts), 0
+        for rows in chunks:
+            if rows.sessions:
+                period = period_of(rows.sessions[0], bars)
+                parts[period] = self._written(series, parts.get(period), period, rows, origin)
+                count += rows.starts.size
+        sources = ", ".join(dict.fromkeys(filter(None, (series.source, origin.source))))
+        self._index(Series(symbol, bars, series.feed, sources, series.synthetic, dict(sorted(parts.items()))))
+        return count
+
+    def _written(self, series: Series, old: Part | None, period: str, rows: Rows, origin: Origin) -> Part:
+        """Merge rows into a part and write its file."""
+        starts, prices = rows.starts, rows.prices
+        asked, kept = set(rows.sessions), set[str]()
+        if old is not None:
+            stood, before = read_part(self.folder, series, old)
+            stays = ~np.isin(new_york_days(stood), np.array(sorted(asked), dtype="datetime64[D]"))
+            starts = np.concatenate((stood[stays], starts))
+            prices = np.concatenate((before[:, stays], prices), axis=1)
+            order = np.argsort(starts, kind="stable")
+            starts, prices, kept = starts[order], prices[:, order], set(old.empty) - asked
+        sessions = tuple(map(str, np.unique(new_york_days(starts))))
+        empty = tuple(sorted(kept | (asked - set(sessions))))
+        content = content_digest(starts, prices)
+        if not starts.size:
+            return Part("", "", content, 0, (), empty, self.now, rows.made_of)
+        named = {"symbol": series.symbol, "source": origin.source, "feed": origin.feed, "adjustment": "raw"}
+        schema = _SCHEMA.with_metadata(named | ({"synthetic": origin.synthetic} if origin.synthetic else {}))
+        times = pa.array(starts).cast(_SCHEMA.field("timestamp").type)
+        sink = pa.BufferOutputStream()
+        pa.parquet.write_table(pa.table([times, *map(pa.array, prices)], schema=schema), sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{period}-{digest[:12]}.parquet"
+        write_whole(self.folder / series.bars / series.symbol / file, data)
+        return Part(file, digest, content, int(starts.size), sessions, empty, self.now, rows.made_of)
+
+    def _index(self, series: Series) -> None:
+        home = self.folder / series.bars / series.symbol
+        write_whole(home / INDEX, sealed(series))
+        _sweep(home, series)
+
+    def put_actions(self, actions: Actions) -> None:
+        """Replace what is known of a symbol's splits and dividends. Raises OSError."""
+        (self.folder / ACTIONS).mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / ACTIONS / f"{actions.symbol}.json", sealed(actions))
+
+    def remove(self, symbol: str, bars: str) -> None:
+        """Remove a symbol's bars of one length; its splits and dividends stay. Raises DownloadError, OSError."""
+        home = self.folder / bars / symbol
+        if not home.is_dir():
+            raise DownloadError(
+                f"{self.folder}: there are no {bars} bars of {symbol}: rltrader data list shows what there is"
+            )
+        (home / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(home)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, clock: PacingClock | None = None) -> Iterator[Writer]:
+    """Hold the folder for this process. Raises DownloadError where another one writes into it, OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DownloadError(f"{folder}: another command writes into it: wait for its end") from error
+        yield Writer(folder, clock or PacingClock())
+
+
+def _sweep(home: Path, series: Series) -> None:
+    """Remove the files that no index names: replaced ones, and those of a command that was stopped."""
+    named = {part.file for part in series.parts.values()}
+    for path in (*home.glob("*.parquet"), *home.glob(".*.part")):
+        if path.name not in named:
+            path.unlink(missing_ok=True)
+
+
+def _check_origin(folder: Path, series: Series, origin: Origin) -> None:
+    for name, there, new in (
+        ("feed", series.feed, origin.feed),
+        ("mark of made-up bars", series.synthetic, origin.synthetic),
+    ):
+        if there != new:
+            raise DownloadError(
+                f"{folder}: the {series.bars} bars of {series.symbol} have the {name} {there or 'none'!r}, these have "
+                f"{new or 'none'!r}: bars of two are never mixed; take another --data-dir, or rltrader data remove "
+                f"{series.symbol} --bars {series.bars} first"
+            )
+
+
+# --- from Alpaca ------------------------------------------------------------------------------------------------------
+
+
+def fetch(writer: Writer, request: DownloadRequest, door: BarsDoor, listen: Listen, *, again: bool = False) -> int:
+    """Fetch the sessions of a request that are missing (`again`: all), month by month; returns how many bars came.
+
+    Raises DownloadError where Alpaca refuses or a symbol has no bar at all, TapeError, CalendarError, OSError.
+    """
+    bars = next(name for name, timeframe in TIMEFRAMES.items() if timeframe == request.timeframe)
+    sessions, left_out = settled(request, writer.clock.now_ns())
+    if left_out:
+        listen(f"left out, not over yet: {', '.join(left_out)}")
+    origin, count = Origin(request.feed, ALPACA), 0
+    for symbol in request.symbols:
+        series = series_of(writer.folder, bars, symbol)
+        if series is not None:
+            _check_origin(writer.folder, series, origin)
+            _check_fetched(writer.folder, series)
+        there = set() if series is None or again else _known(series)
+        wanted = [session for session in sessions if session.date not in there]
+        if not wanted:
+            listen(f"{symbol}: {bars} bars are here already")
+            continue
+        for (chunk,) in periods_of(_alone(request, symbol), wanted):
+            part = checked(request, chunk, pages_of(door, request, chunk))
+            count += writer.put(symbol, bars, origin, [_rows(chunk, part)])
+            listen(f"{symbol} {chunk.sessions[0].date} to {chunk.sessions[-1].date}: {part.start_ns.size:,} bars")
+        series = series_of(writer.folder, bars, symbol)
+        if series is None or not series.sessions:
+            writer.remove(symbol, bars)
+            raise DownloadError(
+                f"no bar of {symbol} from {request.start} to {request.end} on feed {request.feed}: check the symbol "
+                "and the dates (Alpaca's history begins in 2016)"
+            )
+    return count
+
+
+def _alone(request: DownloadRequest, symbol: str, **changes: Any) -> DownloadRequest:
+    return dataclasses.replace(request, symbols=(symbol,), **changes)
+
+
+def _rows(chunk: Chunk, part: CheckedChunk) -> Rows:
+    return Rows([session.date for session in chunk.sessions], part.start_ns, part.prices)
+
+
+def _known(series: Series) -> set[str]:
+    """The sessions that need not be asked for: those with a bar, and those without one before the newest bar."""
+    newest = max(series.sessions, default="")
+    return set(series.sessions) | {day for day in series.empty if day < newest}
+
+
+def _check_fetched(folder: Path, series: Series) -> None:
+    if _is_made(series):
+        raise DownloadError(
+            f"{folder}: the {series.bars} bars of {series.symbol} were made of its minutes: rltrader data update makes "
+            f"the newer ones; to fetch them instead, rltrader data remove {series.symbol} --bars {series.bars} first"
+        )
+
+
+def update(writer: Writer, usual: DownloadRequest, door: BarsDoor, listen: Listen) -> int:
+    """Fetch what is missing of each symbol up to `usual.end`, make longer bars anew, and ask for splits and dividends.
+
+    `usual` has what all requests share. Returns how many bars came. Raises as `fetch`.
+    """
+    count, of_files, everything = 0, [], list(all_series(writer.folder))
+    if not everything:
+        raise DownloadError(f"{writer.folder}: there are no bars: begin with rltrader data add SPY --from 2020")
+    for series in everything:
+        if _is_made(series) or not series.sessions:
+            continue
+        if series.feed not in FEEDS or ALPACA not in series.source:
+            of_files.append(f"{series.symbol} {series.bars}")
+            continue
+        timeframe, start = TIMEFRAMES[series.bars], series.sessions[0]
+        request = _alone(usual, series.symbol, start=start, timeframe=timeframe, feed=series.feed)
+        count += fetch(writer, request, door, listen)
+    if of_files:
+        listen(f"not updated: {', '.join(of_files)}, of files: rltrader data add --from-file takes newer bars in")
+    for bars in sorted({series.bars for series in everything if _is_made(series)}):
+        of_minutes = [series.symbol for series in everything if series.bars == bars and _is_made(series)]
+        resample(writer, bars, of_minutes, listen)
+    fetch_actions(writer, sorted({s.symbol for s in everything if ALPACA in s.source}), usual.end, door, listen)
+    return count
+
+
+def _is_made(series: Series) -> bool:
+    return any(part.made_of for part in series.parts.values())
+
+
+# --- splits and dividends ---------------------------------------------------------------------------------------------
+
+
+def fetch_actions(writer: Writer, symbols: Sequence[str], last: str, door: BarsDoor, listen: Listen) -> None:
+    """Ask Alpaca for the splits and dividends of all dates that have bars, up to the newest session before `last`.
+
+    What Alpaca says now counts; `listen` gets what changed. Raises as `actions_of`, TapeError, OSError.
+    """
+    spans = _dates_of(writer.folder, symbols)
+    if not spans:
+        return
+    earliest = min(first for first, _ in spans.values())
+    latest = date.fromisoformat(max(min(last, newest) for _, newest in spans.values())) + PROCESSED_LATER
+    found: dict[str, set[Action]] = {symbol: set() for symbol in spans}
+    for kind, row in alpaca_bars.actions_of(door, sorted(spans), earliest, latest.isoformat()):
+        symbol, action = _action_of(kind, row)
+        if symbol in found:
+            found[symbol].add(action)
+    for symbol, (first, newest) in spans.items():
+        old = actions_of(writer.folder, symbol)
+        worth = {a.ex_date: a for a in old.actions if a.kind == SPIN_OFF} if old is not None else {}
+        named = (worth.get(a.ex_date, a) if a.kind == SPIN_OFF else a for a in found[symbol])
+        actions = tuple(sorted(action for action in named if first <= action.ex_date <= newest))
+        _tell_changes(old, actions, symbol, listen)
+        writer.put_actions(Actions(symbol, first, newest, ALPACA_ACTIONS, writer.now, actions))
+
+
+def _action_of(kind: str, row: Mapping[str, Any]) -> tuple[str, Action]:
+    """Alpaca's row as an action, and whose it is. Raises DownloadError for what is none."""
+    try:
+        symbol = str(row["source_symbol" if kind == "spin_offs" else "symbol"])
+        day = date.fromisoformat(row["ex_date"]).isoformat()
+        if kind == "cash_dividends":
+            action = Action(day, DIVIDEND, float(row["rate"]))
+        elif kind == "stock_dividends":
+            action = Action(day, SPLIT, 1.0 + float(row["rate"]))
+        elif kind == "spin_offs":
+            action = Action(day, SPIN_OFF, 0.0)  # what the new share is worth is not said
+        else:
+            action = Action(day, SPLIT, float(row["new_rate"]) / float(row["old_rate"]))
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DownloadError(
+            f"{str(row)[:200]} is no corporate action ({kind}): expected symbol, ex_date and rate: give the same "
+            "command again; if it stays, report it to Alpaca, and give the actions by rltrader data add --actions"
+        ) from error
+    if action.kind != SPIN_OFF and not 0.0 < action.value < float("inf"):
+        raise DownloadError(f"{symbol}: the {action.kind} of {day} is {action.value:g}: expected a number above 0")
+    return symbol, action
+
+
+def _tell_changes(old: Actions | None, new: Sequence[Action], symbol: str, listen: Listen) -> None:
+    if old is None:
+        listen(f"{symbol}: {len(new)} splits, dividends and spin-offs")
+        return
+    for word, actions in (("no more", set(old.actions) - set(new)), ("new", set(new) - set(old.actions))):
+        for action in sorted(actions):
+            within = " (spans over it have another digest now)" if action.ex_date <= old.last else ""
+            listen(f"{symbol}: {word}: {action.kind} of {action.ex_date}, {action.value:g}{within}")
+
+
+def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
+    """Take splits, dividends and spin-offs from a CSV file: symbol, ex_date, kind and value; returns how many.
+
+    The file has all there were on the dates of the symbol's bars of which nothing is known; on others what it says is
+    added, in place of what is known of the same kind and date. Raises DownloadError that names the row, OSError.
+    """
+    rows = _rows_of(path)
+    spans = _dates_of(writer.folder, symbols or sorted({symbol for symbol, _ in rows}))
+    for symbol, (first, last) in spans.items():
+        known = actions_of(writer.folder, symbol)
+        merged = {(action.ex_date, action.kind): action for action in (known.actions if known is not None else ())}
+        merged |= {(action.ex_date, action.kind): action for name, action in rows if name == symbol}
+        begin, end = (first, last) if known is None else (min(first, known.first), max(last, known.last))
+        within = tuple(sorted(action for action in merged.values() if begin <= action.ex_date <= end))
+        writer.put_actions(Actions(symbol, begin, end, path.name, writer.now, within))
+    return sum(symbol in spans for symbol, _ in rows)
+
+
+def _rows_of(path: Path) -> list[tuple[str, Action]]:
+    found: list[tuple[str, Action]] = []
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(line for line in stream if not line.startswith("#"))
+        columns = ("symbol", "ex_date", "kind", "value")
+        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            raise DownloadError(f"{path}: the column {missing[0]} is missing; expected {', '.join(columns)}")
+        for number, row in enumerate(reader, 2):
+            try:
+                action = Action(date.fromisoformat(row["ex_date"]).isoformat(), row["kind"], float(row["value"]))
+            except (TypeError, ValueError) as error:
+                raise DownloadError(f"{path}, row {number}: {error}: expected a date and a number") from error
+            if action.kind not in ACTION_KINDS or not 0.0 < action.value < float("inf"):
+                raise DownloadError(
+                    f"{path}, row {number}: {action.kind} {action.value:g}; expected one of {', '.join(ACTION_KINDS)} "
+                    "and a number above 0 (of a split the shares for each one before, else USD a share)"
+                )
+            found.append((row["symbol"], action))
+    return found
+
+
+def _dates_of(folder: Path, symbols: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The first and the last date that has a bar of any length, of those of the symbols that have one."""
+    spans: dict[str, tuple[str, str]] = {}
+    for series in all_series(folder):
+        if series.symbol in symbols and series.sessions:
+            first, newest = spans.get(series.symbol, ("9999", ""))
+            spans[series.symbol] = min(first, series.sessions[0]), max(newest, series.sessions[-1])
+    return spans
+
+
+# --- from a file ------------------------------------------------------------------------------------------------------
+
+
+def take_file(
+    writer: Writer, path: Path, symbols: tuple[str, ...], bars: str, feed: str, listen: Listen, *, again: bool = False
+) -> int:
+    """Take in the bars of a file (prices as traded), of these or all its symbols; returns how many bars came.
+
+    Sessions that are there stay where the file says the same; where it says otherwise, `again` replaces them.
+    Raises DownloadError that names the fault, TapeError, CalendarError, OSError.
+    """
+    file = open_bars(path, symbols or ("",))
+    if file.adjustment not in {"", "raw"}:
+        raise DownloadError(
+            f"{path}: its prices are adjusted ({file.adjustment}); a folder holds them as they were traded, and "
+            "adjusts when they are read: give a file of raw prices"
+        )
+    tables = _by_symbol(path, file, symbols)
+    origin = Origin(feed or _feed_of(path) or OF_A_FILE, origin_of(path), file.synthetic)
+    firsts, lasts = zip(*((starts[0], starts[-1]) for starts, _ in tables.values()), strict=True)
+    first, last = map(str, new_york_days(np.array([min(firsts), max(lasts)])))
+    sessions = [day for day in calendar_of(first, last).sessions if first <= day.date <= last]
+    count = 0
+    for symbol, (starts, prices) in tables.items():
+        request = DownloadRequest((symbol,), first, last, TIMEFRAMES[bars], Path("x.parquet"))
+        series = series_of(writer.folder, bars, symbol)
+        if series is not None:
+            _check_fetched(writer.folder, series)
+        chunks = [_of_file(request, chunk, starts, prices) for (chunk,) in periods_of(request, sessions)]
+        new = [_changed(writer, series, chunk, path, again=again) for chunk in chunks]
+        came = writer.put(symbol, bars, origin, new)
+        outside = starts.size - sum(chunk.starts.size for chunk in chunks)
+        left_out = f"; {outside:,} outside of regular hours left out" if outside else ""
+        listen(f"{symbol} {first} to {last}: {came:,} new {bars} bars{left_out}")
+        count += came
+    return count
+
+
+def _by_symbol(path: Path, file: AnyBars, symbols: Sequence[str]) -> dict[str, tuple[Int64Array, Float64Array]]:
+    """The rows of each symbol in order of time. Raises DownloadError for a symbol without a row."""
+    batches = list(file.batches())
+    starts = np.concatenate([np.empty(0, np.int64), *(rows.start_ns for rows in batches)])
+    prices = np.concatenate([np.empty((len(PRICES), 0)), *(rows.prices for rows in batches)], axis=1)
+    names = np.concatenate([np.empty(0, "U1"), *(np.array(rows.names)[rows.codes] for rows in batches)])
+    found = {}
+    for symbol in symbols or sorted(set(names.tolist())):
+        rows = np.flatnonzero(names == symbol)
+        rows = rows[np.argsort(starts[rows], kind="stable")]
+        if not symbol or not rows.size:
+            there = ", ".join(sorted(set(names.tolist()))[:8]) or "none"
+            raise DownloadError(f"{path}: no bar of {symbol or 'a named symbol'}; found {there}: name the symbols")
+        found[symbol] = starts[rows], prices[:, rows]
+    return found
+
+
+def _feed_of(path: Path) -> str:
+    if not path.name.endswith(".parquet"):
+        return ""
+    return str((pa.parquet.read_schema(path).metadata or {}).get(b"feed", b"").decode())
+
+
+def _of_file(request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices: Float64Array) -> Rows:
+    low, high = midnight_ns(chunk.sessions[0].date), midnight_ns(chunk.sessions[-1].date) + 24 * 3600 * SECOND_NS
+    begin, end = np.searchsorted(starts, (low, high))
+    return _rows(chunk, checked_rows(request, chunk, starts[begin:end], prices[:, begin:end]))
+
+
+def _changed(writer: Writer, series: Series | None, rows: Rows, path: Path, *, again: bool) -> Rows:
+    """The sessions of a file that are not there yet. Raises DownloadError where one is there with other bars."""
+    part = None if series is None else series.parts.get(period_of(rows.sessions[0], series.bars))
+    if series is None or part is None or again:
+        return rows
+    starts, prices = read_part(writer.folder, series, part)
+    there, days = new_york_days(starts), new_york_days(rows.starts)
+    new = []
+    for day in rows.sessions:
+        old, now = there == np.datetime64(day), days == np.datetime64(day)
+        if not old.any():
+            new.append(day)
+        elif now.any() and not (
+            np.array_equal(starts[old], rows.starts[now]) and np.array_equal(prices[:, old], rows.prices[:, now])
+        ):
+            raise DownloadError(
+                f"{path}: its bars of {series.symbol} on {day} are not those of {writer.folder}: --again replaces them"
+            )
+    keep = np.isin(days, np.array(new, dtype="datetime64[D]"))
+    return Rows(new, rows.starts[keep], rows.prices[:, keep])
+
+
+# --- longer bars ------------------------------------------------------------------------------------------------------
+
+
+def resample(writer: Writer, bars: str, symbols: Sequence[str], listen: Listen) -> int:
+    """Make longer bars of minutes, where they changed since; returns how many were made.
+
+    A bar begins at the open plus whole lengths and ends with its session at the latest; a day's is labelled by midnight
+    in New York. First open, highest high, lowest low, last close, sum of the volume. Raises DownloadError for a symbol
+    without minutes, or whose longer bars were fetched; TapeError; OSError.
+    """
+    count = 0
+    for symbol in symbols:
+        minutes, old = series_of(writer.folder, MINUTES, symbol), series_of(writer.folder, bars, symbol)
+        if minutes is None or not minutes.sessions:
+            raise DownloadError(
+                f"{writer.folder}: there are no minutes of {symbol}: rltrader data add {symbol} --bars 1min"
+            )
+        if old is not None and not _is_made(old):
+            raise DownloadError(
+                f"{writer.folder}: the {bars} bars of {symbol} were not made of minutes; to make them, rltrader data "
+                f"remove {symbol} --bars {bars} first"
+            )
+        days = calendar_of(minutes.sessions[0], minutes.sessions[-1]).sessions
+        chunks = []
+        for period in dict.fromkeys(period_of(month, bars) for month in minutes.parts):
+            digest = made_of(minutes.parts, period)
+            if old is None or period not in old.parts or old.parts[period].made_of != digest:
+                chunks.append(_longer(writer.folder, minutes, period, bars, days, digest))
+        made = writer.put(symbol, bars, Origin(minutes.feed, minutes.source, minutes.synthetic), chunks)
+        listen(f"{symbol}: {made:,} {bars} bars made of minutes" if chunks else f"{symbol}: {bars} bars are up to date")
+        count += made
+    return count
+
+
+def _longer(folder: Path, minutes: Series, period: str, bars: str, sessions: Sequence[Session], digest: str) -> Rows:
+    parts = [part for month, part in minutes.parts.items() if month.startswith(period)]
+    read = [read_part(folder, minutes, part) for part in parts]
+    starts = np.concatenate([rows[0] for rows in read])
+    prices = np.concatenate([rows[1] for rows in read], axis=1)
+    opens = np.array([session.open_ns for session in sessions], dtype=np.int64)
+    at = np.searchsorted(opens, starts, side="right") - 1
+    if bars == DAYS:
+        labels = np.array([midnight_ns(session.date) for session in sessions], dtype=np.int64)[at]
+    else:
+        labels = starts - (starts - opens[at]) % (BAR_LENGTHS[bars] * SECOND_NS)
+    dates = sorted({day for part in parts for day in (*part.sessions, *part.empty)})
+    if not starts.size:
+        return Rows(dates, starts, prices, digest)
+    return Rows(dates, *grouped(labels, prices), digest)

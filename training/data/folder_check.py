@@ -1,0 +1,194 @@
+"""What is wrong with a folder of bars, and what there is of it. Reads alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.host.time.calendar import midnight_ns
+from daemon.tapes.bar_folder import (
+    BAR_LENGTHS,
+    DAYS,
+    SPLIT,
+    Actions,
+    Float64Array,
+    Int64Array,
+    Series,
+    actions_of,
+    all_series,
+    content_digest,
+    made_of,
+    read_part,
+    series_of,
+)
+from daemon.tapes.files import TapeError
+from daemon.tapes.minutes import new_york_days
+from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
+from training.data.sessions import calendar_of
+
+SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
+"""Shares for each one before, of the splits that an overnight jump is compared with."""
+NEAR = 0.05  # of such a ratio: a share moves less in most nights
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One fault."""
+
+    symbol: str
+    bars: str
+    what: str  # its kind, in a word
+    detail: str
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What there is of one symbol in one length. Dates are New York's."""
+
+    symbol: str
+    bars: str
+    first: str
+    last: str
+    sessions: int
+    rows: int
+    holes: tuple[str, ...]  # sessions of the exchange between first and last without a bar
+    missing_bars: int  # of the other sessions' regular hours
+    feed: str
+    source: str
+    adjustment: str  # of the prices on disk
+    synthetic: str
+    fetched: str  # UTC, of the newest part
+    made_of_minutes: bool
+    bytes: int
+    actions: int  # splits, dividends and spin-offs that are known
+    actions_until: str  # "" where nothing is known
+
+
+def held(folder: Path) -> list[Held]:
+    """Return what a folder holds. Raises TapeError, CalendarError."""
+    return [_held(folder, series) for series in all_series(folder) if series.sessions]
+
+
+def _held(folder: Path, series: Series) -> Held:
+    dates, parts, known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
+    sessions = [day for day in calendar_of(dates[0], dates[-1]).sessions if dates[0] <= day.date <= dates[-1]]
+    there = set(dates)
+    rows = sum(part.rows for part in parts)
+    expected = sum(len(_grid(series, session)) for session in sessions if session.date in there)
+    home = folder / series.bars / series.symbol
+    return Held(
+        symbol=series.symbol,
+        bars=series.bars,
+        first=dates[0],
+        last=dates[-1],
+        sessions=len(dates),
+        rows=rows,
+        holes=tuple(session.date for session in sessions if session.date not in there),
+        missing_bars=expected - rows,
+        feed=series.feed,
+        source=series.source,
+        adjustment="raw",
+        synthetic=series.synthetic,
+        fetched=max(part.fetched for part in parts),
+        made_of_minutes=any(part.made_of for part in parts),
+        bytes=sum(path.stat().st_size for path in home.iterdir()),
+        actions=len(known.actions) if known else 0,
+        actions_until=known.last if known else "",
+    )
+
+
+def _grid(series: Series, session: Session) -> range:
+    """The starts of a session's bars, in nanoseconds UTC."""
+    if series.bars == DAYS:
+        return range(midnight_ns(session.date), midnight_ns(session.date) + 1)
+    return range(session.open_ns, session.close_ns, BAR_LENGTHS[series.bars] * SECOND_NS)
+
+
+def findings(folder: Path) -> Iterator[Finding]:
+    """Yield the faults of a folder, symbol by symbol. Raises CalendarError."""
+    for bars in BAR_LENGTHS:
+        for home in sorted((folder / bars).glob("*")):
+            try:
+                series = series_of(folder, bars, home.name)
+                known = actions_of(folder, home.name)
+                if series is None:
+                    yield Finding(
+                        home.name, bars, "index", f"{home}: no index: rltrader data add {home.name} --again makes one"
+                    )
+                    continue
+                yield from _of_series(folder, series, known)
+            except TapeError as error:
+                yield Finding(home.name, bars, "damaged", str(error))
+
+
+def _of_series(folder: Path, series: Series, known: Actions | None) -> Iterator[Finding]:
+    def finding(what: str, detail: str) -> Finding:
+        return Finding(series.symbol, series.bars, what, detail)
+
+    read: list[tuple[Int64Array, Float64Array]] = []
+    for period, part in series.parts.items():
+        try:
+            starts, prices = read_part(folder, series, part)
+        except TapeError as error:
+            yield finding("damaged", str(error))
+            continue
+        said = part.rows, part.sessions, part.content
+        if (starts.size, tuple(map(str, np.unique(new_york_days(starts)))), content_digest(starts, prices)) != said:
+            yield finding("index", f"{period}: rows or sessions of {part.file} are not those of the index")
+        if part.made_of:
+            minutes = series_of(folder, "1min", series.symbol)
+            if minutes is None or made_of(minutes.parts, period) != part.made_of:
+                yield finding("made_of", f"{period}: the minutes changed since: rltrader data resample {series.bars}")
+        read.append((starts, prices))
+    if not read or not series.sessions:
+        return
+    starts = np.concatenate([rows[0] for rows in read])
+    prices = np.concatenate([rows[1] for rows in read], axis=1)
+    dates = series.sessions
+    sessions = [day for day in calendar_of(dates[0], dates[-1]).sessions if dates[0] <= day.date <= dates[-1]]
+    for what, mask in _wrong(series, starts, prices, sessions):
+        if mask.any():
+            first = np.datetime64(int(starts[np.argmax(mask)]), "ns").astype("datetime64[s]")
+            yield finding(what, f"{int(mask.sum()):,} bars, the first of {first}Z")
+    lacking = [session.date for session in sessions if session.date not in set(dates)]
+    if lacking:
+        more = ", …" if len(lacking) > 5 else ""
+        detail = f"{len(lacking)} sessions without a bar: {', '.join(lacking[:5])}{more}"
+        yield finding("hole", f"{detail}: rltrader data add {series.symbol} --bars {series.bars} --from {lacking[0]}")
+    for what, detail in _jumps(starts, prices, known):
+        yield finding(what, detail)
+
+
+def _wrong(
+    series: Series, starts: Int64Array, prices: Float64Array, sessions: list[Session]
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    opened, high, low, close, volume = prices
+    steps = np.diff(starts, prepend=starts[0] - 1)
+    yield "duplicate", steps == 0
+    yield "order", steps < 0
+    yield "not_finite", np.any(~np.isfinite(prices), axis=0)
+    yield "price", np.any(prices[:4] <= 0.0, axis=0)
+    yield "extremes", np.any([high < low, np.minimum(opened, close) < low, np.maximum(opened, close) > high], axis=0)
+    yield "volume", volume < 0.0
+    grid = np.concatenate([np.array(_grid(series, session), dtype=np.int64) for session in sessions])
+    yield "off_session", ~np.isin(starts, grid)
+
+
+def _jumps(starts: Int64Array, prices: Float64Array, known: Actions | None) -> Iterator[tuple[str, str]]:
+    """Nights in which the price moved as by a split that nobody knows of, or did not move by one that is known."""
+    days = new_york_days(starts)
+    first = np.flatnonzero(np.append(True, days[1:] != days[:-1]))
+    splits = {a.ex_date: a.value for a in known.actions if a.kind == SPLIT} if known is not None else {}
+    for place in first[1:].tolist():
+        before, after, day = float(prices[3, place - 1]), float(prices[0, place]), str(days[place])
+        if not (before > 0.0 and after > 0.0):
+            continue
+        ratio, shares = before / after, splits.get(day)
+        likely = next((value for value in SPLITS if abs(ratio / value - 1.0) < NEAR), None)
+        if shares is None and likely is not None:
+            yield "split", f"{day}: from {before:g} to {after:g}, as by a split {likely:g} for 1 that nobody knows of"
+        elif shares is not None and abs(shares - 1.0) > 0.2 and abs(ratio - 1.0) < abs(ratio - shares):
+            yield "split", f"{day}: a split {shares:g} for 1, yet {before:g} and then {after:g}: adjusted prices?"
