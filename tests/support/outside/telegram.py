@@ -39,7 +39,6 @@ class Telegram:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[tuple[int, dict[str, Any]]] = []
         self.skew_s = 0  # of this server's clock before the host's
-        self.twice = False  # each update is delivered a second time, confirmed or not
         self._updates: list[dict[str, Any]] = []
         self._next, self._message, self._ended = 874_000_001, 1, False
         self._changed = threading.Condition()
@@ -62,11 +61,11 @@ class Telegram:
 
     def write(self, text: str, user: int = ANN, chat: int | None = None, *, age_s: int = 0, **more: Any) -> int:
         """A person writes; returns the update's number."""
-        return self.update({"message": self._made(text, user, chat, age_s, **more)})
+        return self.update({"message": self.message(text, user, chat, age_s, **more)})
 
     def edit(self, text: str, user: int = ANN) -> int:
         """A person edits a message."""
-        return self.update({"edited_message": self._made(text, user, None, 0) | {"edit_date": self.now_s()}})
+        return self.update({"edited_message": self.message(text, user, None, 0) | {"edit_date": self.now_s()}})
 
     def press(self, label: str, user: int = ANN, message: dict[str, Any] | None = None) -> int:
         """A person presses a button of a message, of the newest one that has some."""
@@ -85,13 +84,20 @@ class Telegram:
             self._changed.notify_all()
         return chosen
 
-    def _made(self, text: str, user: int, chat: int | None, age_s: int, **more: Any) -> dict[str, Any]:
+    def message(
+        self, text: str, user: int = ANN, chat: int | None = None, age_s: int = 0, **more: Any
+    ) -> dict[str, Any]:
+        """Return Telegram's Message of a person's text."""
         self._message += 1
         where = {"id": user, "type": "private"} if chat is None else {"id": chat, "type": "group", "title": "Desks"}
         return {
             "message_id": self._message, "from": person(user), "chat": where, "date": self.now_s() - age_s,
             "text": text, **more,
         }  # fmt: skip
+
+    def until_confirmed(self) -> None:
+        """Return once the bot has confirmed every update. Raises AssertionError."""
+        self.until(lambda: not self._updates)
 
     def until_sent(self, count: int, limit_s: float = 120.0) -> list[str]:
         """Return all texts once there are so many. Raises AssertionError."""
@@ -128,18 +134,15 @@ class Telegram:
         return good(BOT)
 
     def _get_updates(self, offset: int = 0, limit: int = 100, timeout: int = 0, allowed_updates: Any = ()) -> Any:
-        def due() -> list[dict[str, Any]]:
-            wanted = [one for one in self._updates if one["update_id"] >= offset or self.twice]
-            if allowed_updates:
-                wanted = [one for one in wanted if any(kind in one for kind in allowed_updates)]
-            return wanted[:limit]
-
         with self._changed:
-            self._changed.wait_for(lambda: due() or self._ended or self.faults, timeout)
-            found = due()
-            if self.twice:
+            if offset:  # all before it are confirmed, and forgotten
                 self._updates = [one for one in self._updates if one["update_id"] >= offset]
-            return good(found)
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._due(allowed_updates) or self._ended or self.faults, timeout)
+            return good(self._due(allowed_updates)[:limit])
+
+    def _due(self, kinds: Any) -> list[dict[str, Any]]:
+        return [one for one in self._updates if not kinds or any(kind in one for kind in kinds)]
 
     def _send_message(self, chat_id: int, text: str, reply_markup: Any = None, **_: Any) -> Any:
         if not 1 <= len(text) <= 4096:
