@@ -28,6 +28,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.notify.listen import KEYS, TOKEN, ListenProblem, listen, listening
 from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
+from daemon.notify.trade_news import MERGE_S
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket
 from rltrader import called
@@ -219,7 +220,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
     waited_ns = _wait_for(state_dir / FILE, stop, service)
     if stop.is_set():
         return 0
-    news = NewsReader(state_dir, kinds, waited_ns)
+    news = NewsReader(state_dir, kinds, waited_ns, entries=options.entries, merge_s=options.merge_s)
     _say(f"follows {news.desk}: {options.send}")
     while not stop.is_set():
         try:
@@ -304,6 +305,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
     kinds = f"what, with commas: {'; '.join(f'{kind} ({text})' for kind, text in KINDS.items())} (%(default)s)"
     command.add_argument("--send", default=ALARMS, metavar="KINDS", help=kinds)
+    told = "with trades, also what was entered, once no fill was added for --merge-s"
+    command.add_argument("--entries", action="store_true", help=told)
+    seconds = "seconds in which fills of one entry are one message, 1 to 600 (%(default)s)"
+    command.add_argument("--merge-s", type=_count, default=round(MERGE_S), metavar="S", help=seconds)
     rate = "messages a minute, 1 or more; what is held back is summed up in the last one (%(default)s)"
     command.add_argument("--per-minute", type=_count, default=6, metavar="N", help=rate)
     text = "answer the listed senders of a Telegram bot, and pass on what they ask of a desk, until a signal"
@@ -315,5 +320,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate; expected 1 to 600")
+        raise argparse.ArgumentTypeError(f"{text!r} is no such number; expected 1 to 600")
     return int(text)

@@ -1,4 +1,4 @@
-"""Turn new journal rows into short messages: alarms, fills, model changes, ended sessions.
+"""Turn new journal rows into short messages: alarms, trades, fills, model changes, ended sessions.
 
 Reads only. Everything that rows hold is data from outside, so it is made printable.
 """
@@ -17,13 +17,15 @@ from daemon.host.printable import printable
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry
+from daemon.notify.trade_news import DAILY, MERGE_S, QUIET, TradeNews
 from daemon.reports.gather import read_day
 from daemon.reports.record import find_session
 from daemon.reports.words import first_sentence, further_sentences
 
-ALARMS, FILLS, DAYS, MODELS = "alarms", "fills", "days", "models"
+ALARMS, TRADES, FILLS, DAYS, MODELS = "alarms", "trades", "fills", "days", "models"
 KINDS = {
     ALARMS: "every alarm, and every halt, which is one too",
+    TRADES: "every closed trade with its result; of a desk that decides once a session every basket",
     FILLS: "every fill",
     DAYS: "the report of each session that ended",
     MODELS: "a model that was activated or refused",
@@ -47,16 +49,29 @@ class Notification(NamedTuple):
 class NewsReader:
     """The rows after the newest one at the time of making, kind by kind as chosen."""
 
-    def __init__(self, state_dir: Path, kinds: Collection[str], since_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        kinds: Collection[str],
+        since_ns: int | None = None,
+        *,
+        entries: bool = False,
+        merge_s: float = MERGE_S,
+    ) -> None:
         """Begin after the newest row; with `since_ns`, nanoseconds since 1970 UTC, before the first row from then on.
 
-        Raises JournalError without a readable journal.
+        With `entries` the trades include what was entered, once no fill was added for `merge_s` seconds. Raises
+        JournalError without a readable journal.
         """
         self._journal, self._kinds = state_dir / FILE, frozenset(kinds)
         with reading(self._journal):
             reader = JournalReader(self._journal)
             meta, newest = reader.meta(), reader.last_entry()
             later = [] if since_ns is None else reader.query(_FIRST, (since_ns,))
+            self._trades = (
+                TradeNews(reader, since_ns, entries=entries, merge_s=merge_s) if TRADES in self._kinds else None
+            )
+            self._moved = self._trades is not None
             reader.close()
         self.desk = printable(meta.get("desk", "") or meta["strategy"])
         self._row = later[0]["id"] - 1 if later else newest.id if newest is not None else 0
@@ -73,12 +88,28 @@ class NewsReader:
                     messages = self._messages(entry, reader)
                     self._row = entry.id
                     yield from messages
+                yield from self._of_trades(reader)
             except _UNREADABLE as error:
                 if may_pass(error, self._journal):
                     raise
                 yield from self._past_damage(reader, error)
             finally:
                 reader.close()
+
+    def _of_trades(self, reader: JournalReader) -> Iterator[Notification]:
+        """The messages about trades after all new rows. A journal whose trades cannot be read has none from then on."""
+        if self._trades is None:
+            return
+        moved, self._moved = self._moved, False
+        try:
+            for what, title, body in self._trades.read(reader, moved=moved):
+                yield Notification(TRADES, what, f"{self.desk}: {title}", body)
+        except _UNREADABLE as error:
+            if may_pass(error, self._journal):
+                self._moved = True
+                raise
+            self._trades = None
+            yield self._damaged("what it says of trades", error)
 
     def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Notification]:
         """Yield the messages up to rows that SQLite cannot read; the next look begins at the first one after them.
@@ -111,6 +142,9 @@ class NewsReader:
     def _messages(self, entry: Entry, reader: JournalReader) -> list[Notification]:
         """The messages of one row; of one that is damaged what is left of it, and a message that says so."""
         messages, problems = [], []
+        self._moved |= entry.kind not in QUIET
+        if self._trades is not None and entry.kind == DAILY:
+            self._trades.daily = True
         for kind, part in ((ALARMS, _alarms), (FILLS, _fills), (MODELS, _models), (DAYS, self._days)):
             if kind not in self._kinds:
                 continue

@@ -60,7 +60,7 @@ def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
     with inbox() as box:
         urls = written(tmp_path, box)
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path), "--send", "fils"]) == 2
-        assert "'fils' is none of alarms, fills, days, models" in capsys.readouterr().err
+        assert "'fils' is none of alarms, trades, fills, days, models" in capsys.readouterr().err
         (tmp_path / FILE).write_text("no journal")
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path)]) == 2
         assert str(tmp_path) in capsys.readouterr().err

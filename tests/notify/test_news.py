@@ -14,7 +14,7 @@ import pytest
 from daemon.core.events import ModelPromoted
 from daemon.journal.journal import FILE
 from daemon.journal.rows import Entry
-from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, NewsReader, Notification, of_alarm
+from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, TRADES, NewsReader, Notification, of_alarm
 from daemon.notify.news import _models as of_models
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
@@ -46,11 +46,14 @@ def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     with closing(sqlite3.connect(state / FILE)) as db:
         fills = db.execute("SELECT count(*) FROM fills").fetchone()[0]
         ended = db.execute("SELECT count(*) FROM events WHERE kind = 'SessionEnded'").fetchone()[0]
+        closed = db.execute("SELECT count(*) FROM moves WHERE held = 0 AND opened_ns <> 0").fetchone()[0]
         effects = [effect for (text,) in db.execute("SELECT effects FROM events") for effect in json.loads(text)]
     alarms = sum(effect["type"] == "RaiseAlarm" for effect in effects)
     assert fills > 0
     assert ended == 5  # two whole sessions and three stubs before them
-    assert Counter(message.kind for message in messages) == Counter({FILLS: fills, ALARMS: alarms, DAYS: ended})
+    assert Counter(message.kind for message in messages) == Counter(
+        {FILLS: fills, ALARMS: alarms, DAYS: ended, TRADES: closed}
+    )
     assert list(news.read()) == []  # once
     first = next(message for message in messages if message.kind == FILLS)
     assert first.title.startswith(f"{news.desk}: bought ")

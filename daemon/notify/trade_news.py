@@ -1,0 +1,183 @@
+"""Turn the trades of a journal into messages: a round trip once it is closed, a daily desk's basket once it is done.
+
+A trade is told once, however many fills it had. Reads only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import NamedTuple
+
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import new_york_text
+from daemon.host.printable import printable
+from daemon.journal.reader import JournalReader
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Wanted, read_trades
+from daemon.reports.trade_tables import lasted, left_by
+from daemon.reports.words import plural
+from strategies.kit.units import DAY_NS
+
+MERGE_S = 30.0  # without another fill, then an entry is told
+BACK_NS = 8 * DAY_NS  # a fill may be heard of as late as that
+DAILY = "RebalanceDue"  # the event by which a desk decides once a session
+DUE_ROWS = 20_000  # of the journal's end: more than two sessions of a daily desk
+QUIET = frozenset(("BarClosed", "QuotesReceived", "ClockTicked", "PricesPrinted", "PolicyAnswered"))
+"""Kinds of events that close no trade."""
+REASONS = {
+    "take_profit": "target reached",
+    "stop_loss": "stop reached",
+    "flat_before_close": "flat before the close",
+    "closed_by_hand": "closed by hand",
+    "operator": "flattened by hand",
+    "policy": "by the policy",
+    "daily_loss": "the day's loss limit",
+    "drawdown": "the drawdown limit",
+    "expiry": "expired",
+    "foreign_order": "sold by somebody else",
+}
+
+
+class TradeMessage(NamedTuple):
+    """A message without the desk's name; `what` names it in a summary."""
+
+    what: str
+    title: str
+    body: str
+
+
+class TradeNews:
+    """What came of trades since this was made, or since `since_ns`. `now_s` is a steady clock."""
+
+    def __init__(
+        self,
+        reader: JournalReader,
+        since_ns: int | None,
+        *,
+        entries: bool = False,
+        merge_s: float = MERGE_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._entries, self._merge_s, self._now_s = entries, merge_s, now_s
+        newest = reader.last_entry()
+        self._newest_ns = 0 if newest is None else newest.time_ns
+        before_ns = self._newest_ns + 1 if since_ns is None else since_ns
+        kept = read_trades(reader, Wanted(start_ns=max(min(before_ns, self._newest_ns) - BACK_NS, 0))).trades
+        self._told = {_key(trade): trade.left_ns for trade in kept if (trade.left_ns or before_ns) < before_ns}
+        opened = read_trades(reader, Wanted(open_only=True)).trades
+        self._entered = {_key(trade): trade.quantity for trade in opened if trade.opened_ns < before_ns}
+        self._growing: dict[tuple[int, str], tuple[object, float]] = {}  # quantity, and since when it stands
+        self._basket = _newest_basket(reader, before_ns)
+        rows = reader.query(f"SELECT kind FROM events ORDER BY id DESC LIMIT {DUE_ROWS}")
+        self.daily = any(row["kind"] == DAILY for row in rows)
+
+    def read(self, reader: JournalReader, *, moved: bool) -> Iterator[TradeMessage]:
+        """Yield what is to be told now. Without `moved` no event came that may have closed a trade."""
+        if moved:
+            yield from self._baskets(reader)
+        if not moved and not self._growing:
+            return
+        newest = reader.last_entry()
+        self._newest_ns = self._newest_ns if newest is None else newest.time_ns
+        since_ns = max(self._newest_ns - BACK_NS, 0)
+        if self._entries and not self.daily:
+            yield from self._openings(reader)
+        trades = read_trades(reader, Wanted(start_ns=since_ns)).trades
+        for trade in sorted((one for one in trades if one.left_ns is not None), key=lambda one: one.left_ns or 0):
+            if _key(trade) in self._told:
+                continue
+            self._told[_key(trade)] = trade.left_ns
+            self._growing.pop(_key(trade), None)
+            if not self.daily or trade.why_left != "policy":
+                yield _closed(trade)
+        self._told = {key: left_ns for key, left_ns in self._told.items() if (left_ns or 0) >= since_ns}
+
+    def _openings(self, reader: JournalReader) -> Iterator[TradeMessage]:
+        """Yield the entries to which no fill was added for a while."""
+        now_s, opened = self._now_s(), read_trades(reader, Wanted(open_only=True)).trades
+        keys = {_key(trade) for trade in opened}
+        self._growing = {key: value for key, value in self._growing.items() if key in keys}
+        for trade in opened:
+            key = _key(trade)
+            if self._entered.get(key) == trade.quantity:
+                continue
+            quantity, since_s = self._growing.get(key, (None, now_s))
+            if quantity != trade.quantity:
+                self._growing[key] = trade.quantity, now_s
+            elif now_s - since_s >= self._merge_s:
+                del self._growing[key]
+                before = self._entered.get(key)
+                self._entered[key] = trade.quantity
+                yield _opened(trade, grown=before is not None)
+
+    def _baskets(self, reader: JournalReader) -> Iterator[TradeMessage]:
+        if not self.daily or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'"):
+            return
+        done = "SELECT decision, time_ns FROM baskets WHERE decision > ? ORDER BY decision"
+        for basket in reader.query(done, (self._basket,)):
+            self._basket = basket["decision"]
+            orders = reader.query(_ORDERS, (f"{self._basket}.*",))[0]
+            if orders["n"]:
+                cash = reader.query(_CASH, (basket["time_ns"],))
+                yield _basket(basket["time_ns"], orders, cash[0]["cash_usd"] if cash else "")
+
+
+_ORDERS = (
+    "SELECT count(*) AS n, total(filled + 0 = 0) AS unfilled, total(iif(side > 0, cost + 0, 0)) AS bought, "
+    "total(iif(side < 0, cost + 0, 0)) AS sold FROM orders WHERE work GLOB ? AND reason = 'policy'"
+)
+_CASH = "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
+
+
+def _newest_basket(reader: JournalReader, before_ns: int) -> int:
+    if not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'"):
+        return 0
+    rows = reader.query("SELECT max(decision) AS newest FROM baskets WHERE time_ns < ?", (before_ns,))
+    return rows[0]["newest"] or 0
+
+
+def _basket(time_ns: int, orders: object, cash: str) -> TradeMessage:
+    n, unfilled = orders["n"], round(orders["unfilled"])  # type: ignore[index]
+    bought, sold = orders["bought"], orders["sold"]  # type: ignore[index]
+    body = f"bought for {bought:,.2f} USD, sold for {sold:,.2f} USD"
+    body += f", {unfilled} without a fill" if unfilled else ""
+    body += f"\nCash after it {float(cash):,.2f} USD." if cash else ""
+    return TradeMessage("basket", f"basket of {plural(n, 'order')}", f"{body}\n{_at(time_ns)}")
+
+
+def _closed(trade: Trade) -> TradeMessage:
+    result = "result not known" if trade.pnl_usd is None else f"{trade.pnl_usd:+,.2f} USD"
+    if trade.pnl_usd is not None and trade.pnl_pct is not None:
+        result += f" ({trade.pnl_pct:+.1f} %)"
+    reason = REASONS.get(trade.why_left, "") or left_by(trade)
+    body = f"{trade.quantity:,} held for {lasted(trade.held_s)}, {reason}"
+    return TradeMessage("trade", printable(f"{_name(trade)}: {result}", 200), f"{body}\n{_at(trade.left_ns or 0)}")
+
+
+def _opened(trade: Trade, *, grown: bool) -> TradeMessage:
+    verb = "sold short" if trade.side == "short" else "bought"
+    price = "" if trade.entry_price is None else f" at {trade.entry_price:,.2f}"
+    more = ", more than before" if grown else ""
+    title = f"{verb} {trade.quantity:,} {_name(trade)}{price}"
+    body = f"{trade.entered_usd:,.2f} USD{more}\n{_at(trade.opened_ns)}"
+    return TradeMessage("entry", printable(title, 200), body)
+
+
+def _name(trade: Trade) -> str:
+    """Return "SPY call 585 of 1 Nov" for a contract, a share's symbol unchanged."""
+    terms = parse_occ(trade.contract) if trade.contract else None
+    if terms is None:
+        return trade.symbol
+    expiry = date.fromisoformat(terms.expiry)
+    word = "call" if terms.right > 0 else "put"
+    return f"{terms.root} {word} {terms.strike.normalize():f} of {expiry.day} {expiry:%b}"
+
+
+def _key(trade: Trade) -> tuple[int, str]:
+    return trade.opened_ns, trade.contract or trade.symbol
+
+
+def _at(time_ns: int) -> str:
+    return f"{new_york_text(time_ns)} New York"
