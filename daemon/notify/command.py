@@ -26,7 +26,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
-from daemon.notify.listen import KEYS, TOKEN, ListenProblem, listen, listening
+from daemon.notify.listen import KEYS, TOKEN, TOKEN_REFUSED, ListenProblem, listen, listening
 from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.notify.trade_news import MERGE_S
 from daemon.operator.urgency import Urgency, urgency_of
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         if options.command == "listen":
-            return listen(listening(options.config), _say, _Complaints())
+            return _listen(options)
         services = Services(*addresses(options.urls))
         if options.command == "test":
             return _test(services)
@@ -188,6 +188,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _follow(options, services)
     except (NotifyProblem, ListenProblem, StateDirError, JournalError, ValueError) as error:
         return _refused(str(error))
+
+
+def _listen(options: argparse.Namespace) -> int:
+    """Listen until a signal; of a refused token the other services hear, where there are some."""
+    code = listen(listening(options.config), _say, _Complaints())
+    if code == TOKEN_REFUSED and (options.urls is not None or credential(CREDENTIAL)[0]):
+        text = f"Telegram refuses the bot's token. Nothing is heard until {TOKEN} is replaced."
+        _sent(Services(*addresses(options.urls)).send("rltrader: the phone is not heard", text))
+    return code
 
 
 def _test(services: Services) -> int:
@@ -315,6 +324,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command = commands.add_parser("listen", help=text, description=text)
     file = f"who may write and which desks there are; secrets are the credentials {TOKEN} and {KEYS}"
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help=file)
+    urls = f"addresses that hear of a token that Telegram refuses (the credential {CREDENTIAL}, where it is)"
+    command.add_argument("--urls", type=Path, metavar="FILE", help=urls)
     return line.parse_args(arguments)
 
 

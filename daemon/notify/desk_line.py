@@ -19,11 +19,12 @@ from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError
 from daemon.journal.trade import Trade
 from daemon.journal.trades import TradeList, Wanted, day_begin, read_trades
-from daemon.notify.phone import ALL, TODAY, DeskAway
-from daemon.operator.control.client import CommandAnswer, ControlError, ask
-from daemon.operator.signing import Key, signed
+from daemon.notify.phone import ALL, TODAY, DeskAway, DeskStopped
+from daemon.operator.control.client import CommandAnswer, ControlError, ask, leave
+from daemon.operator.remote_commands import WAIT_MOST_NS
+from daemon.operator.signing import Key, SignedCommand, signed
 from daemon.operator.status import DeskStatus, holdings_in_words
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 LIFETIME_NS = 30 * SECOND_NS
 POSITIONS_MOST = 20
@@ -55,31 +56,48 @@ class LocalDesk:
             raise DeskAway(f"{self.name}: {printable(answer.error, 300)}")
         return answer.status
 
-    def act(self, command: str, reason: str, wish: str) -> str:
-        """Have the command carried out; returns what came of it. Raises DeskAway."""
+    def act(self, command: str, reason: str, wish: str, *, at_start: bool) -> str:
+        """Have the command carried out, or left for the next start; returns what came of it. Raises DeskAway."""
         nonce = sha256(f"{self._bot}:{wish}:{self.name}".encode()).digest()[:16]
-        answer = self._asked(command, reason, nonce)
+        try:
+            answer = self._asked(command, reason, nonce)
+        except DeskStopped:
+            if not at_start:
+                raise
+            return self._left(command, reason, nonce)
         if not answer.ok:
             raise DeskAway(f"{self.name} refuses /{command}: {printable(answer.error, 600)}")
         if answer.refused:
             return f"{self.name}: this does nothing: {printable(answer.refused, 600)}"
         return f"{self.name}: done (event {answer.seq:,}). {_stands(answer)}"
 
-    def _asked(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
-        request = signed(self._key, self._key_name, self.name, command, reason, self._now_ns(), LIFETIME_NS, nonce)
+    def _left(self, command: str, reason: str, nonce: bytes) -> str:
+        """Leave the command where the next start takes it up. Raises DeskAway."""
+        waiting = self._signed(command, reason, nonce, WAIT_MOST_NS)
         try:
-            return ask(self._state_dir, request)
+            leave(self._state_dir, waiting)
         except ControlError as error:
-            raise DeskAway(f"{self.name} gave no answer: {self._why(str(error))}") from None
+            raise DeskAway(f"{self.name}: {printable(str(error), 400)}") from None
+        hours = WAIT_MOST_NS // HOUR_NS
+        return f"{self.name}: left for its next start within {hours} h: {command}. Nothing is done before that."
 
-    def _why(self, problem: str) -> str:
-        """Say whether the desk runs at all."""
+    def _signed(self, command: str, reason: str, nonce: bytes, lifetime_ns: int) -> SignedCommand:
+        return signed(self._key, self._key_name, self.name, command, reason, self._now_ns(), lifetime_ns, nonce)
+
+    def _asked(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
         try:
-            if not locked_by(self._state_dir):
-                return "its daemon does not run."
+            return ask(self._state_dir, self._signed(command, reason, nonce, LIFETIME_NS))
+        except ControlError as error:
+            if self._stopped():
+                raise DeskStopped(f"{self.name} gave no answer: its daemon does not run.") from None
+            raise DeskAway(f"{self.name} gave no answer: {printable(str(error), 400)}") from None
+
+    def _stopped(self) -> bool:
+        """Return whether a desk is there and no daemon runs it."""
+        try:
+            return (self._state_dir / FILE).exists() and not locked_by(self._state_dir)
         except (StateDirError, OSError):
-            pass
-        return printable(problem, 400)
+            return False
 
     # --- the journal --------------------------------------------------------------------------------------------------
 

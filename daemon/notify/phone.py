@@ -14,6 +14,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.operator.commands import CLOSE, CommandError, closing
+from daemon.operator.remote_commands import AT_START
 from daemon.operator.status import DeskStatus, Holding, holdings_in_words
 from daemon.pacing import TokenBucket
 from strategies.kit.quantity import Quantity
@@ -43,6 +44,10 @@ class DeskAway(Exception):
     """A desk gave no answer; the text says why, in plain words."""
 
 
+class DeskStopped(DeskAway):
+    """No daemon runs: what may wait for its start can be left there."""
+
+
 class DeskLine(Protocol):
     """The line to one desk."""
 
@@ -57,8 +62,11 @@ class DeskLine(Protocol):
     def positions(self) -> str:
         """Raises DeskAway."""
 
-    def act(self, command: str, reason: str, wish: str) -> str:
-        """Have the command carried out; `wish` is the same for the same wish of a person. Raises DeskAway."""
+    def act(self, command: str, reason: str, wish: str, *, at_start: bool) -> str:
+        """Have the command carried out, by the next start where the desk does not run and `at_start` is confirmed.
+
+        `wish` is the same for the same wish of a person. Raises DeskAway.
+        """
 
 
 class Sender(NamedTuple):
@@ -94,6 +102,7 @@ class _Question(NamedTuple):
     desk: str
     command: str
     asked_s: float
+    at_start: bool
 
 
 class Phone:
@@ -225,14 +234,18 @@ class Phone:
     def _ask(self, sender: Sender, name: str, arguments: Sequence[str]) -> Outgoing:
         """Ask back. Raises DeskAway, CommandError."""
         self._open.pop(sender, None)
-        desk = self._desk(sender)
-        status = desk.status()
-        if name == CLOSE:
-            command, what = _closing(status, [word.upper() for word in arguments])
-        else:
-            command, what = name, _consequence(name, status)
+        desk, upper, at_start = self._desk(sender), [word.upper() for word in arguments], False
+        try:
+            status = desk.status()
+            command, what = _closing(status, upper) if name == CLOSE else (name, _consequence(name, status))
+        except DeskStopped:
+            if name not in AT_START:
+                raise
+            symbol, quantity = closing(upper) if name == CLOSE else ("", 0)
+            command = " ".join(filter(None, (name, symbol, str(quantity or ""))))
+            what, at_start = f"its daemon does not run. Do this when it starts: {command}?", True
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
-        self._open[sender] = _Question(code, desk.name, command, self._now_s())
+        self._open[sender] = _Question(code, desk.name, command, self._now_s(), at_start)
         text = f"{desk.name}: {what}\nPress, or write /yes {code}, within {CONFIRM_S:.0f} s."
         return Outgoing(sender.chat, text, (("Yes", f"yes {code}"), ("No", f"no {code}")))
 
@@ -256,7 +269,9 @@ class Phone:
         if self._now_s() - question.asked_s > CONFIRM_S:
             return f"The question was open for {CONFIRM_S:.0f} s. Nothing was done: ask again."
         reason = f"from the phone by {sender.name} (Telegram user {sender.user}, update {incoming.update_id})"
-        return self._desks[question.desk].act(question.command, reason, str(incoming.update_id))
+        return self._desks[question.desk].act(
+            question.command, reason, str(incoming.update_id), at_start=question.at_start
+        )
 
 
 def _late(name: str, age_s: float) -> str:

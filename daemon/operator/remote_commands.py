@@ -7,8 +7,10 @@ flood fills no journal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +40,10 @@ FUTURE_MOST_NS = 5 * SECOND_NS  # the most that the sender's clock may be ahead
 LIFETIME_MOST_NS = 60 * SECOND_NS
 NONCES_MOST = 1000  # commands taken within their lifetime
 IDS_MOST = 10_000  # of commands by keys with a scope
-IDS_KEPT_NS = 25 * HOUR_NS  # Telegram keeps an update for 24 hours
+WAIT_MOST_NS = 96 * HOUR_NS  # for the start of a stopped desk: over a long weekend
+IDS_KEPT_NS = WAIT_MOST_NS + HOUR_NS  # Telegram keeps an update for 24 hours
+AT_START = ("pause", "halt", "close", "flatten")
+"""Commands that may wait for the start: each leaves less risk, whenever it comes."""
 REFUSAL_EVERY_NS = 10 * SECOND_NS
 CHANNEL = "mqtt"
 _BY_PHONE = (CloseRequested, FlattenRequested, HaltRequested, PauseRequested, ResumeRequested)
@@ -103,12 +108,17 @@ class Judge:
         if isinstance(event, ClockReset):
             self.lead_back()
 
-    def judge(self, payload: bytes, *, retained: bool = False, channel: str = CHANNEL) -> Accepted | CommandRefusal:
-        """Accept or refuse a message; an accepted one's nonce is used up."""
-        with self._lock:
-            return self._judged(payload, retained, channel)
+    def judge(
+        self, payload: bytes, *, retained: bool = False, channel: str = CHANNEL, waited: bool = False
+    ) -> Accepted | CommandRefusal:
+        """Accept or refuse a message; an accepted one's nonce is used up.
 
-    def _judged(self, payload: bytes, retained: bool, channel: str) -> Accepted | CommandRefusal:
+        One that `waited` for this process's start may be older: one of `AT_START`, by a key with a scope.
+        """
+        with self._lock:
+            return self._judged(payload, retained, channel, waited)
+
+    def _judged(self, payload: bytes, retained: bool, channel: str, waited: bool) -> Accepted | CommandRefusal:
         if retained:
             return CommandRefusal("the message is retained: a command is sent once")
         if len(payload) > SIZE_MOST:
@@ -123,7 +133,9 @@ class Judge:
             return CommandRefusal("the key is not known here")
         if not genuine:
             return CommandRefusal(f"the signature is not that of key {signed.key}")
-        problem = self._untimely(signed)
+        problem = self._untimely(signed, waited)
+        if waited and not (key.scope and signed.command.partition(" ")[0] in AT_START):
+            problem = f"only {', '.join(AT_START)} by a key with a scope may wait for a start"
         if not key.may(signed.command):
             problem = f"its scope is {key.scope}, which has only {', '.join(sorted(SCOPES[key.scope]))}"
         if problem:
@@ -146,19 +158,21 @@ class Judge:
         self._latest_ns = max(self._latest_ns, self._clock())
         return self._latest_ns
 
-    def _untimely(self, signed: SignedCommand) -> str:
+    def _untimely(self, signed: SignedCommand, waited: bool) -> str:
         """Return why a genuine command does not count now, "" when it does."""
         now_ns = self._now_ns()
         self._nonces = {nonce: expires_ns for nonce, expires_ns in self._nonces.items() if expires_ns >= now_ns}
         if signed.desk != self._desk:
             return f"it is for desk {signed.desk!r}, this is {self._desk!r}"
-        if signed.expires_ns - signed.issued_ns > LIFETIME_MOST_NS or signed.expires_ns < signed.issued_ns:
-            return f"it is valid for {_seconds(signed.expires_ns - signed.issued_ns)}: expected 0 to 60 s"
+        most_ns = WAIT_MOST_NS if waited else LIFETIME_MOST_NS
+        if signed.expires_ns - signed.issued_ns > most_ns or signed.expires_ns < signed.issued_ns:
+            expected = f"expected 0 to {most_ns // SECOND_NS} s"
+            return f"it is valid for {_seconds(signed.expires_ns - signed.issued_ns)}: {expected}"
         if signed.expires_ns < now_ns:
             return f"it expired {_seconds(now_ns - signed.expires_ns)} ago: send it again, compare the clocks"
         if signed.issued_ns > now_ns + FUTURE_MOST_NS:
             return f"it was issued {_seconds(signed.issued_ns - now_ns)} in the future: compare the clocks"
-        if signed.issued_ns < (self.listens_ns if signed.command == RESET_CLOCK else self.since_ns):
+        if not waited and signed.issued_ns < (self.listens_ns if signed.command == RESET_CLOCK else self.since_ns):
             return "it was issued before the daemon began to listen, or before its journal's end: send it again"
         if signed.nonce in self._nonces or signed.nonce[:ID_DIGITS] in self._done:
             return "it came before: each command has a nonce of its own"
@@ -202,6 +216,11 @@ class Refusals:
 
 def journaled_ids(reader: JournalReader) -> Iterator[str]:
     """Yield the ids of commands by keys with a scope in the journal's newest `IDS_KEPT_NS`, oldest first."""
+    with contextlib.suppress(sqlite3.DatabaseError, TypeError):  # damage keeps no desk from its start
+        yield from _ids(reader)
+
+
+def _ids(reader: JournalReader) -> Iterator[str]:
     newest = reader.last_entry()
     if newest is None:
         return
@@ -212,7 +231,9 @@ def journaled_ids(reader: JournalReader) -> Iterator[str]:
         low, high = (middle, high) if rows[0]["time_ns"] < newest.time_ns - IDS_KEPT_NS else (low, middle - 1)
     kinds = ", ".join(f"'{kind.__name__}'" for kind in _BY_PHONE)
     for row in reader.query(f"SELECT payload FROM events WHERE id > ? AND kind IN ({kinds}) ORDER BY id", (low,)):
-        found = _ID.search(str(json.loads(row["payload"]).get("who", "")))
+        found = None
+        with contextlib.suppress(ValueError, AttributeError):
+            found = _ID.search(str(json.loads(row["payload"]).get("who", "")))
         if found is not None:
             yield found[1]
 

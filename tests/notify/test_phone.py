@@ -35,9 +35,10 @@ class StandIn:
     def positions(self) -> str:
         return "positions"
 
-    def act(self, command: str, reason: str, wish: str) -> str:
+    def act(self, command: str, reason: str, wish: str, *, at_start: bool) -> str:
         if self.away:
             raise DeskAway(self.away)
+        assert not at_start
         self.acts.append((command, reason, wish))
         return "done"
 

@@ -16,12 +16,14 @@ from typing import Literal
 import msgspec
 
 from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.whole_files import write_whole
 from daemon.operator.signing import SignedCommand
 from daemon.operator.status import DeskStatus
 from strategies.kit.quantity import from_json
 
 SOCKET = "control.sock"
 SIGNED_SOCKET = "signed.sock"
+WAITING = "signed"  # the folder of signed commands that wait for the daemon's start
 LINE_MOST = 4096  # bytes of a command, its newline included
 ANSWER_MOST = 1 << 20  # bytes
 ANSWER_WITHIN_S = 10.0
@@ -111,6 +113,19 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
     except Unreadable as error:
         raise ControlError(
             f"{place}: an answer of another version: {error}; use the rltraderctl that belongs to the daemon"
+        ) from None
+
+
+def leave(state_dir: Path, command: SignedCommand) -> None:
+    """Leave a signed command for the next start of the daemon of `state_dir`. Raises ControlError."""
+    place = state_dir / WAITING / f"{command.nonce}.json"
+    try:
+        write_whole(place, msgspec.json.encode(command), 0o640)
+        place.chmod(0o640)  # whatever the umask: the folder's group reads it
+    except OSError as error:
+        raise ControlError(
+            f"{place}: cannot be left there: {error.strerror}; the daemon makes the folder when it starts with "
+            f"control.signed = true; on the host, rltraderctl does the same"
         ) from None
 
 

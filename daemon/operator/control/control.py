@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import re
 import socket
 import stat
 import struct
@@ -21,18 +22,20 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.events import CommandRefused
+from daemon.host.own_files import open_own_folder, open_plain
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import (
     LINE_MOST,
     SIGNED_SOCKET,
     SOCKET,
+    WAITING,
     CommandAnswer,
     CommandRequest,
     ControlError,
     address,
 )
-from daemon.operator.remote_commands import CommandRefusal, EventAt, Judge, Refusals
+from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, EventAt, Judge, Refusals
 from daemon.operator.status import status_of
 from daemon.operator.submitter import Submitter
 from strategies.kit.quantity import to_json
@@ -43,6 +46,8 @@ CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
 REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
+WAITING_MOST = 100  # files of commands that wait for a start
+_LEFT = re.compile(r"[0-9a-f]{32}\.json")
 QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
@@ -215,13 +220,14 @@ class SignedServer:
     def __init__(
         self, state_dir: Path, submitter: Submitter, desk: str, judge: Judge, log: Callable[..., None]
     ) -> None:
-        self._submitter, self._judge, self._log = submitter, judge, log
+        self._state_dir, self._submitter, self._judge, self._log = state_dir, submitter, judge, log
         self._commands = Commands(submitter, desk, log)
         self._refusals = Refusals(self._alarm, time.monotonic_ns, SIGNED)
         self._socket = CommandSocket(state_dir, SIGNED_SOCKET, 0o660, self._answer, self._refuse)
 
     async def run(self) -> None:
-        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        """Carry out what waited, then serve until cancelled. Raises ControlError when the socket cannot be had."""
+        await self._carry_out_waiting()
         reporting = asyncio.get_running_loop().create_task(self._report())
         try:
             await self._socket.run(self._log)
@@ -235,6 +241,19 @@ class SignedServer:
         await asyncio.sleep(verdict.wait_ns / SECOND_NS)
         return await self._commands.carried_out(verdict.command, SIGNED)
 
+    async def _carry_out_waiting(self) -> None:
+        """Carry out the commands that were left for this start, oldest first; each file is gone afterwards."""
+        for name, payload in await asyncio.to_thread(_waiting, self._state_dir / WAITING):
+            verdict = self._judge.judge(payload, channel=SIGNED, waited=True)
+            if isinstance(verdict, CommandRefusal):
+                self._refuse(f"left for this start: {verdict.reason}")
+            else:
+                answer = await self._commands.carried_out(verdict.command, SIGNED)
+                if not answer.ok:  # the next start tries again: its id is in the journal if it was carried out
+                    continue
+            with contextlib.suppress(OSError):
+                (self._state_dir / WAITING / name).unlink()
+
     def _refuse(self, reason: str) -> CommandAnswer:
         self._refusals.note(reason)
         return CommandAnswer(ok=False, error=reason)
@@ -247,6 +266,31 @@ class SignedServer:
 
     def _alarm(self, event_at: EventAt) -> None:
         self._submitter.put(event_at(self._submitter.now_ns()))
+
+
+# --- what waits for a start -------------------------------------------------------------------------------------
+
+
+def _waiting(folder: Path) -> list[tuple[str, bytes]]:
+    """Return what lies in the folder for commands, oldest first, and make the folder where there is none.
+
+    Its group may put files there and takes none away that are another's (mode 3770). Unreadable ones stay.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor = open_own_folder(folder)
+    except OSError:
+        return []
+    found: list[tuple[int, str, bytes]] = []
+    try:
+        os.fchmod(descriptor, 0o3770)
+        names = sorted(path.name for path in folder.iterdir() if _LEFT.fullmatch(path.name))
+        for name in names[:WAITING_MOST]:
+            with contextlib.suppress(OSError), os.fdopen(open_plain(descriptor, name, os.O_RDONLY), "rb") as file:
+                found.append((os.fstat(file.fileno()).st_mtime_ns, name, file.read(SIZE_MOST + 1)))
+    finally:
+        os.close(descriptor)
+    return [(name, payload) for _, name, payload in sorted(found)]
 
 
 # --- the socket ---------------------------------------------------------------------------------------------------

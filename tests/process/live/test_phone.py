@@ -88,6 +88,44 @@ def test_a_position_that_a_phone_closed_is_left_and_not_bought_back_and_the_same
             daemon = played.daemons[-1]
             daemon.kill()
             daemon.wait(60)
-            server.write("/flatten")
+            server.write("/resume")
             assert server.until_sent(sent + 2)[sent + 1] == "paper-1 gave no answer: its daemon does not run."
     assert verified(played.state_dir).difference == ""
+
+
+def test_what_a_phone_asks_of_a_stopped_desk_waits_for_its_start_and_is_done_once(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        played = stack.enter_context(stage(bundled, DAY, BEGIN, tmp_path / "stage", lively, SIGNED))
+        server = stack.enter_context(telegram())
+        started(played)
+        (contract,) = played.held()
+        played.daemons[-1].kill()
+        played.daemons[-1].wait(60)
+        with heard(server, [line_to(played)]):
+            server.write(f"/close {contract}")
+            assert f"its daemon does not run. Do this when it starts: close {contract}?" in server.until_sent(1)[0]
+            server.press("Yes")
+            left = f"paper-1: left for its next start within 96 h: close {contract}. Nothing is done before that."
+            assert server.until_sent(2)[1] == left
+        (waiting,) = (played.state_dir / "signed").iterdir()
+        assert oct(waiting.parent.stat().st_mode & 0o7777) == "0o3770"
+        copy = waiting.read_bytes()
+        before = entries(played)
+        played.start(environment=ENVIRONMENT)
+        played.until_true(lambda: bool(played.journaled("CloseRequested")), "the command is journaled")
+        played.until_true(partial(flat, played), "the position is left")
+        assert not waiting.exists()
+        played.until_time(played.clock.now_ns() + PAUSED_MIN * MINUTE_NS)
+        assert entries(played) == before
+        played.daemons[-1].kill()
+        played.daemons[-1].wait(60)
+        waiting.write_bytes(copy)
+        played.start(environment=ENVIRONMENT)
+        played.until_true(lambda: bool(played.journaled("CommandRefused")), "the copy is refused")
+        (refused,) = played.journaled("CommandRefused")
+        assert "left for this start" in refused["reason"]
+        assert "it came before" in refused["reason"]
+        assert len(played.journaled("CloseRequested")) == 1
+        played.until_true(lambda: not waiting.exists(), "the copy is gone")

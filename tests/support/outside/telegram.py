@@ -29,7 +29,7 @@ ANN = 4711
 
 
 class Telegram:
-    """The server's side. `faults` are answers that the next requests of any method get instead of their own."""
+    """The server's side. `faults` are answers that the next requests of a method get instead of their own."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -37,7 +37,7 @@ class Telegram:
         self.sent: list[dict[str, Any]] = []  # results of sendMessage, with their reply_markup
         self.toasts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.faults: list[tuple[int, dict[str, Any]]] = []
+        self.faults: list[tuple[str, int, dict[str, Any]]] = []  # method, status, answer
         self.skew_s = 0  # of this server's clock before the host's
         self._updates: list[dict[str, Any]] = []
         self._next, self._message, self._ended = 874_000_001, 1, False
@@ -118,8 +118,10 @@ class Telegram:
         with self._changed:
             self.asked.append((method, fields))
             self._changed.notify_all()
-            if self.faults:
-                return self.faults.pop(0)
+            fault = next((fault for fault in self.faults if fault[0] == method), None)
+            if fault is not None:
+                self.faults.remove(fault)
+                return fault[1:]
         if token != self.token:
             return 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
         if method not in FIELDS:
