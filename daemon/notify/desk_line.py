@@ -20,14 +20,17 @@ from daemon.journal.rows import JournalError
 from daemon.journal.trade import Trade
 from daemon.journal.trades import TradeList, Wanted, day_begin, read_trades
 from daemon.notify.phone import ALL, TODAY, DeskAway, DeskStopped
+from daemon.operator.commands import CLOSE
 from daemon.operator.control.client import CommandAnswer, ControlError, ask, leave
 from daemon.operator.remote_commands import WAIT_MOST_NS
 from daemon.operator.signing import Key, SignedCommand, signed
 from daemon.operator.status import DeskStatus, holdings_in_words
+from daemon.reports.words import plural
 from strategies.kit.units import HOUR_NS, SECOND_NS
 
 LIFETIME_NS = 30 * SECOND_NS
 POSITIONS_MOST = 20
+NOT_KNOWN = "Whether it was carried out is not known: look at /status."
 
 
 class LocalDesk:
@@ -62,14 +65,16 @@ class LocalDesk:
         try:
             answer = self._asked(command, reason, nonce)
         except DeskStopped:
-            if not at_start:
-                raise
-            return self._left(command, reason, nonce)
+            if at_start:
+                return self._left(command, reason, nonce)
+            raise DeskAway(f"{self.name}: its daemon does not run any more. {NOT_KNOWN}") from None
+        except DeskAway as problem:
+            raise DeskAway(f"{problem} {NOT_KNOWN}") from None
         if not answer.ok:
             raise DeskAway(f"{self.name} refuses /{command}: {printable(answer.error, 600)}")
         if answer.refused:
             return f"{self.name}: this does nothing: {printable(answer.refused, 600)}"
-        return f"{self.name}: done (event {answer.seq:,}). {_stands(answer)}"
+        return f"{self.name}: done (event {answer.seq:,}). {_stands(answer, command)}"
 
     def _left(self, command: str, reason: str, nonce: bytes) -> str:
         """Leave the command where the next start takes it up. Raises DeskAway."""
@@ -142,14 +147,15 @@ class LocalDesk:
             raise DeskAway(f"{self.name}: its journal cannot be read: {printable(str(error), 300)}") from None
 
 
-def _stands(answer: CommandAnswer) -> str:
+def _stands(answer: CommandAnswer, command: str) -> str:
     """Return how the desk stands after a command."""
     status = answer.status
     if status is None:
         return ""
     state = "Halted" if status.halt else "Paused" if status.pause else "It trades"
     sent = answer.effects.count("SubmitOrder")
-    orders = f", {sent} order{'s' * (sent != 1)} sent" if sent else ""
+    sells = command.partition(" ")[0] in (CLOSE, "flatten") and bool(status.positions)
+    orders = f", {plural(sent, 'order')} sent" if sent else ", the sale follows" if sells else ""
     return f"{state}{orders}; holds {holdings_in_words(status) or 'nothing'}."
 
 

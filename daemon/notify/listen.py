@@ -23,7 +23,7 @@ from msgspec import Meta
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.service import Service
 from daemon.notify.desk_line import LocalDesk
-from daemon.notify.phone import DeskLine, Incoming, Outgoing, Phone, Sender
+from daemon.notify.phone import CONFIRM_S, DeskLine, Incoming, Outgoing, Phone, Sender
 from daemon.notify.telegram import API, Bot, NotTaken, TelegramError, TokenRefused, Update
 from daemon.operator.signing import PHONE, Key, KeyRefused, parse_keys
 from daemon.pacing import back_off_s
@@ -31,7 +31,7 @@ from daemon.pacing import back_off_s
 TOKEN, KEYS = "TELEGRAM_TOKEN", "PHONE_KEYS"
 TOKEN_REFUSED = 3
 FIRST_S, MOST_S = 1.0, 60.0  # of the back-off
-TRIES = 4  # for an answer to arrive
+KEPT_S = 900.0  # that an answer is tried to be sent
 WAITING_MOST = 100  # answers; later ones are left out
 SEEN_MOST = 1000  # updates
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -169,7 +169,7 @@ class Listener:
             chosen, chosen.bot, say, complain, service,
         )  # fmt: skip
         self._seen: dict[int, None] = {}
-        self._out: asyncio.Queue[Outgoing] = asyncio.Queue(WAITING_MOST)
+        self._out: asyncio.Queue[tuple[float, Outgoing]] = asyncio.Queue(WAITING_MOST)  # until when it is worth sending
 
     async def poll(self) -> None:
         """Ask for updates for good. Raises TokenRefused."""
@@ -191,20 +191,30 @@ class Listener:
                     del self._seen[next(iter(self._seen))]
                 incoming = incoming_of(update, now_s)
                 if incoming is not None:
-                    for outgoing in await asyncio.to_thread(phone.take, incoming):
+                    for outgoing in await self._taken(phone, incoming):
                         self._put(outgoing)
 
-    def _put(self, outgoing: Outgoing) -> None:
+    async def _taken(self, phone: Phone, incoming: Incoming) -> list[Outgoing]:
+        """Return what to send; of a message that brings an error up none, and the next ones are answered."""
         try:
-            self._out.put_nowait(outgoing)
+            return await asyncio.to_thread(phone.take, incoming)
+        except Exception as error:
+            self._complain(f"update {incoming.update_id} gave no answer: {type(error).__name__}")
+            return []
+
+    def _put(self, outgoing: Outgoing) -> None:
+        until_s = boot_s() + (CONFIRM_S if outgoing.buttons or outgoing.press else KEPT_S)
+        try:
+            self._out.put_nowait((until_s, outgoing))
         except asyncio.QueueFull:
             self._complain("Telegram takes no answers: some are left out")
 
     async def post(self) -> None:
         """Send the answers for good. Raises TokenRefused."""
         while True:
-            outgoing = await self._out.get()
-            for attempt in range(1, TRIES + 1):
+            until_s, outgoing = await self._out.get()
+            failures = 0
+            while boot_s() <= until_s:
                 try:
                     await self._sent(outgoing)
                     break
@@ -214,8 +224,9 @@ class Listener:
                     self._complain(f"an answer was not taken: {error}")
                     break
                 except TelegramError as error:
+                    failures += 1
                     self._complain(f"an answer is delayed: {error}")
-                    await asyncio.sleep(_wait_s(error, attempt))
+                    await asyncio.sleep(_wait_s(error, failures))
 
     async def _sent(self, outgoing: Outgoing) -> None:
         if outgoing.press:

@@ -264,7 +264,9 @@ class Phone:
         """Have the command of this code carried out. Raises DeskAway."""
         question = self._open.get(sender)
         if question is None or not secrets.compare_digest(question.code.encode(), code.encode()):
-            return "No such question is open: nothing was done. It was answered, or this program started again since."
+            return (
+                "No such question is open, so this did nothing. It was answered or is too old: /status tells how it is."
+            )
         del self._open[sender]
         if self._now_s() - question.asked_s > CONFIRM_S:
             return f"The question was open for {CONFIRM_S:.0f} s. Nothing was done: ask again."

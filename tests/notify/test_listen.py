@@ -69,7 +69,7 @@ def test_status_tells_and_pause_asks_first_and_is_then_done_once(server: Telegra
         assert "signed/handset #" in pause.reason
 
         server.press("Yes")  # the same button again
-        assert server.until_sent(4)[3].startswith("No such question is open: nothing was done.")
+        assert server.until_sent(4)[3].startswith("No such question is open, so this did nothing.")
         assert commands(work) == ["PauseRequested"]
 
 

@@ -60,7 +60,7 @@ def test_a_position_that_a_phone_closed_is_left_and_not_bought_back_and_the_same
             server.until_confirmed()
         with heard(server, [line_to(played)]):  # the listener started again between question and answer
             server.press("Yes")
-            assert "this program started again" in server.until_sent(4)[3]
+            assert "No such question is open" in server.until_sent(4)[3]
             assert played.journaled("CloseRequested") == []
             server.write("/close spy")
             code = re.search(r"/yes ([A-Z0-9]+)", server.until_sent(5)[4])
