@@ -5,9 +5,11 @@ A trade is told once, however many fills it had. Reads only.
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import NamedTuple
 
 from daemon.core.instruments.option_market import parse_occ
@@ -118,15 +120,15 @@ class TradeNews:
         done = "SELECT decision, time_ns FROM baskets WHERE decision > ? ORDER BY decision"
         for basket in reader.query(done, (self._basket,)):
             self._basket = basket["decision"]
-            orders = reader.query(_ORDERS, (f"{self._basket}.*",))[0]
-            if orders["n"]:
+            orders = reader.query(_ORDERS, (f"{self._basket}.*",))
+            if orders:
                 cash = reader.query(_CASH, (basket["time_ns"],))
                 yield _basket(basket["time_ns"], orders, cash[0]["cash_usd"] if cash else "")
 
 
 _ORDERS = (
-    "SELECT count(*) AS n, total(filled + 0 = 0) AS unfilled, total(iif(side > 0, cost + 0, 0)) AS bought, "
-    "total(iif(side < 0, cost + 0, 0)) AS sold FROM orders WHERE work GLOB ? AND reason = 'policy'"
+    "SELECT side, cost, filled + 0 = 0 AS unfilled FROM orders WHERE work GLOB ? AND reason = 'policy' "
+    "ORDER BY client_order_id"
 )
 _CASH = "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
 
@@ -138,13 +140,13 @@ def _newest_basket(reader: JournalReader, before_ns: int) -> int:
     return rows[0]["newest"] or 0
 
 
-def _basket(time_ns: int, orders: object, cash: str) -> TradeMessage:
-    n, unfilled = orders["n"], round(orders["unfilled"])  # type: ignore[index]
-    bought, sold = orders["bought"], orders["sold"]  # type: ignore[index]
+def _basket(time_ns: int, orders: Sequence[sqlite3.Row], cash: str) -> TradeMessage:
+    bought, sold = (sum(Decimal(order["cost"]) for order in orders if order["side"] == side) for side in (1, -1))
+    unfilled = sum(order["unfilled"] for order in orders)
     body = f"bought for {bought:,.2f} USD, sold for {sold:,.2f} USD"
     body += f", {unfilled} without a fill" if unfilled else ""
-    body += f"\nCash after it {float(cash):,.2f} USD." if cash else ""
-    return TradeMessage("basket", f"basket of {plural(n, 'order')}", f"{body}\n{_at(time_ns)}")
+    body += f"\nCash after it {Decimal(cash):,.2f} USD." if cash else ""
+    return TradeMessage("basket", f"basket of {plural(len(orders), 'order')}", f"{body}\n{_at(time_ns)}")
 
 
 def _closed(trade: Trade) -> TradeMessage:

@@ -42,7 +42,7 @@ from strategies.kit.manifest import MANIFEST_FILE
 from tests.support.dashboards import serving
 from tests.support.desks.desk_run import command, environment, verified
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import Stage, Tape, new_york_ns, stage, until
+from tests.support.desks.stage import Stage, Tape, entries, flat, holding, new_york_ns, stage, until
 from tests.support.outside.operator_side import slow_pages
 from tests.support.outside.other_user import GROUP, as_stranger, looked
 
@@ -81,21 +81,6 @@ def story(state_dir: Path) -> list[tuple[Event, list[dict[str, Any]]]]:
 def bought(played: Stage, after: int) -> bool:
     """Whether the server has more than `after` accepted entries."""
     return entries(played) > after
-
-
-def entries(played: Stage) -> int:
-    """Entries that reached the server."""
-    return sum(post["side"] == "buy" for post in played.posts())
-
-
-def holding(played: Stage) -> bool:
-    """Whether the server's book has a position and no order works."""
-    return bool(played.held()) and not played.server.call(lambda: list(played.account.working))
-
-
-def flat(played: Stage) -> bool:
-    """Whether the server's book has neither a position nor an order that works."""
-    return not played.held() and not played.server.call(lambda: list(played.account.working))
 
 
 def knows_flat(played: Stage) -> bool:

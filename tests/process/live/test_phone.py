@@ -12,13 +12,16 @@ from pathlib import Path
 
 from daemon.notify.desk_line import LocalDesk
 from daemon.operator.control.client import CommandRequest, ask
-from tests.process.live.test_operator import BEGIN, DAY, MINUTE_NS, PAUSED_MIN, entries, flat, holding
+from strategies.kit.units import MINUTE_NS
 from tests.support.desks.desk_run import verified
 from tests.support.desks.stage import KEYS as BROKER_KEYS
-from tests.support.desks.stage import Stage, Table, Tape, stage
+from tests.support.desks.stage import Stage, Table, Tape, entries, flat, holding, stage
 from tests.support.outside.phones import HEX, KEYS, heard
 from tests.support.outside.telegram import ANN, BOT_ID, telegram
 
+DAY = "2024-10-31"
+BEGIN = "10:06"  # three minutes before the lively policy's first entry
+PAUSED_MIN = 15  # two entries of the lively policy would fall into it
 SIGNED: Table = {"control": {"signed": True}, "desk": {"name": "paper-1"}}
 ENVIRONMENT = {**BROKER_KEYS, "MQTT_COMMAND_KEYS": f"handset:{HEX}:phone"}
 

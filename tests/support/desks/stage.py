@@ -192,6 +192,21 @@ class Stage:
         return books(self.state_dir)
 
 
+def entries(played: Stage) -> int:
+    """Entries that reached the server."""
+    return sum(post["side"] == "buy" for post in played.posts())
+
+
+def holding(played: Stage) -> bool:
+    """Whether the server's book has a position and no order works."""
+    return bool(played.held()) and not played.server.call(lambda: list(played.account.working))
+
+
+def flat(played: Stage) -> bool:
+    """Whether the server's book has neither a position nor an order that works."""
+    return not played.held() and not played.server.call(lambda: list(played.account.working))
+
+
 @contextlib.contextmanager
 def stage(
     tape: Tape,

@@ -45,8 +45,11 @@ def test_the_tutorial_s_words_to_the_bot_get_the_answers_that_it_prints(
     blocks = BLOCK.findall(section[1])
     prepare, _, listens = (text for kind, text in blocks if kind == "bash")
     (spoken,) = (text for kind, text in blocks if kind == "console")
+    (table,) = (text for kind, text in blocks if kind == "toml")
     subprocess.run(["bash", "-e", "-c", prepare], cwd=tmp_path, check=True, env=environment())
-    key = (tmp_path / "phone.key").read_text().strip()
+    (tmp_path / "phone.toml").write_text(table)
+    (tmp_path / "phone" / "TELEGRAM_TOKEN").write_text(f"{TOKEN}\n")
+    key = (tmp_path / "phone" / "PHONE_KEYS").read_text().strip()
     assert listens.strip().endswith("rltrader-notify listen --config phone.toml")
     with daily_stage(HALF_DAY, BEGIN, tmp_path, swapping(tmp_path / "store")) as played, telegram() as server:
         played.start(
@@ -55,8 +58,7 @@ def test_the_tutorial_s_words_to_the_bot_get_the_answers_that_it_prints(
         )
         played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
         played.until_true(lambda: bool(played.journaled("OrderFilled")), "the fill is journaled")
-        monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
-        monkeypatch.setenv("PHONE_KEYS", key)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "phone"))
         chosen = listening(tmp_path / "phone.toml")
         (named,) = chosen.desks
         handset = parse_keys(key)["handset"]
