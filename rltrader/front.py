@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rltrader import PROGRAMS, call
 
-USAGE_ERROR = 2
+USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 class Command(NamedTuple):
@@ -83,6 +83,8 @@ def _started(word: str, arguments: list[str]) -> int:
     module, _, function = PROGRAMS.get(starts, starts).partition(":")
     try:
         code: int = getattr(import_module(module), function or "main")()
+    except KeyboardInterrupt:  # while libraries are loaded; afterwards each program has its own way to end
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

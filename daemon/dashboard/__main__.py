@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
     prepare_types()
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
-    sys.stdout.flush()
-    asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway), listening))
+    with suppress(KeyboardInterrupt):
+        sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}; Ctrl-C ends it\n")
+        sys.stdout.flush()
+        asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway), listening))
     return 0
 
 

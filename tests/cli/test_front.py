@@ -95,6 +95,17 @@ def test_the_exit_code_is_the_program_s(tmp_path: Path) -> None:
     assert rltrader("run", "--config", str(tmp_path / "none.toml"), "--check").returncode == 2
 
 
+def interrupted() -> int:
+    """Stand in for a program at which a person typed Ctrl-C while it was loaded."""
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(front.COMMANDS, "run", front.Command(f"{__name__}:interrupted", ""))
+    monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
+    assert front.main() == 130
+
+
 def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
     done = rltrader("ctl", "models", "list", before="sys.modules['onnxruntime'] = None")
     assert done.returncode == 2

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import ctl
+from daemon.cli import ctl, daemon
 from daemon.cli.init import command, desk_folder
 from daemon.cli.init.account import NoAccount, checked_keys
 from daemon.config.load import KEYS, defaults, load
@@ -29,6 +29,7 @@ from simulator.clock import SimClock
 from simulator.desks_by_hand import environment, market_of
 from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
+from strategies import registry
 from strategies.registry import strategy
 from tests.support.paths import REPOSITORY
 
@@ -67,6 +68,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(registry, "_own", dict(registry._own))  # a strategy of one test is none of the next
+    monkeypatch.setenv(registry.VARIABLE, "{}")
     folder = tmp_path / "desk"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -113,7 +116,7 @@ def test_without_keys_a_desk_of_the_simulator_is_made(desk: Path, capsys: pytest
         "paths": {"state_dir": "state/sim"},
     }
     assert re.search(r"first dry run in state/first: 1,500 bars of \S+, whose prices are made up: \d+ decisions", text)
-    assert re.search(r"its broker: +\S*rltrader-simulator --accounts regime --env sim.env\n", text)
+    assert re.search(r"start its broker: +\S*rltrader-simulator --accounts regime --env sim.env\n", text)
     assert re.search(r"look at it: +\S*rltrader-dashboard --state-dir state/first\n", text)
     assert not list(desk.glob(".rltrader-init*"))
     assert ctl.main(["verify", "--state-dir", "state/first"]) == 0  # it was made elsewhere, and moved
@@ -143,6 +146,11 @@ def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(
     assert config["desk"] == {"strategy": "regime_switcher", "account_number": "PA3EMPTY"}
     assert [path.suffix for path in (desk / "bars").iterdir()] == [".parquet"]
     assert "bars of regime_switcher-" in text  # the first dry run is over what was fetched
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "keys")
+    assert daemon.main(["--check"]) == 0  # the second command that was printed
+    assert "accepted for the paper account PA3EMPTY" in words_of(capfd)
     assert len(started) >= 2
     assert not [word for line in started for word in line if SECRET in word or EMPTY in word]
 
@@ -316,6 +324,18 @@ def test_a_strategy_that_nobody_knows_gets_the_nearest(desk: Path, capsys: pytes
     assert init("--yes", "--strategy", "regime_swticher") == 2
     assert "did you mean 'regime_switcher'?" in words_of(capsys)
     assert list(desk.iterdir()) == []
+
+
+def test_a_strategy_of_one_s_own_is_named_by_its_file_and_needs_a_model_first(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ctl.main(["new-strategy", "my_cross", "--cadence", "session", "--holds", "shares"]) == 0
+    assert init("--yes", "--strategy", "my_cross/my_cross.py", "a_desk") == 0
+    text = words_of(capsys)
+    file = desk / "my_cross" / "my_cross.py"
+    assert tomllib.loads((desk / "a_desk/config.toml").read_text())["desk"] == {"strategy": str(file)}
+    assert re.search(rf"train-and-export --strategy {file} --bars FILE --activate\n", text)
+    assert re.search(rf"start its broker: +\S*rltrader-simulator --strategy {file} --env sim.env\n", text)
 
 
 # --- asked at a terminal ----------------------------------------------------------------------------------------------

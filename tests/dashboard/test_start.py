@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from daemon.dashboard.__main__ import _options, main
 from daemon.dashboard.desks import chosen
 from daemon.journal.journal import FILE
+from rltrader import module_command
 
 
 def test_a_port_in_use_is_named_with_the_option_that_chooses_another(
@@ -38,3 +41,14 @@ def test_desks_are_those_of_a_start_file_or_those_with_a_journal_below_a_folder(
         assert {name: desk.path for name, desk in desks.items()} == {
             name: tmp_path / folder for name, folder in expected.items()
         }
+
+
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    command = module_command("daemon.dashboard", "--state-dir", tmp_path, "--port", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        assert "Ctrl-C ends it" in page.stdout.readline()
+        page.send_signal(signal.SIGINT)
+        _, problems = page.communicate(timeout=120)
+    assert page.returncode == 0
+    assert "Traceback" not in problems

@@ -60,7 +60,7 @@ from daemon.host.version import in_this_shell
 from daemon.models.shipped import USUAL
 from rltrader import front
 from strategies.kit.contract import Spec
-from strategies.registry import add, entry, names, own, strategy, typed
+from strategies.registry import STRATEGIES, add, entry, names, strategy, typed
 
 STOPPED = 130
 FILE, NOWHERE, SYSTEMD = "file", "nowhere", "systemd"
@@ -358,7 +358,11 @@ class _Init:
         if self.options.no_dry_run:
             return {}
         if not _has_models(self.folder, spec.name):
-            self._say(f"no first dry run: there is no model of {spec.name} yet: train-and-export --strategy makes one")
+            command = (
+                f"{in_this_shell('train-and-export')} --strategy {shlex.quote(typed(spec.name))} --bars FILE --activate"
+            )
+            self._say(f"no first dry run: there is no model of {spec.name} yet. In the desk's folder this makes one:")
+            self._say(f"  {command}")
             return {}
         over = f"{bars}" if bars is not None else "the bundled, made-up bars"
         with self.console.status(f"first dry run, over {over}"):
@@ -392,11 +396,9 @@ class _Init:
         look = f"{in_this_shell('rltrader-dashboard')} --state-dir {self.first if first else state_of(kind)}"
         commands = [("look at it", look)]
         if kind == NONE:
-            known = own(name)
-            account = (
-                f"--strategy {shlex.quote(known.place)}" if known is not None else f"--accounts {entry(name).desk}"
-            )
-            commands.append(("its broker", f"{in_this_shell('rltrader-simulator')} {account} --env sim.env"))
+            of_own = f"--strategy {shlex.quote(typed(name))}"
+            account = f"--accounts {entry(name).desk}" if name in STRATEGIES else of_own
+            commands.append(("start its broker", f"{in_this_shell('rltrader-simulator')} {account} --env sim.env"))
             commands.append(("run it, in a second terminal", f". ./sim.env.{entry(name).desk}; {run}"))
         else:
             keys = f"CREDENTIALS_DIRECTORY={FOLDER} " if self.kept in (FILE, FOLDER) else ""

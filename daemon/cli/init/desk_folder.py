@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 from daemon.cli.init.account import FOLDER, LIVE, NONE
 from daemon.config.load import KEYS, Credentials, defaults
-from daemon.host.version import in_this_shell
 from daemon.host.whole_files import write_whole
 from daemon.models.__main__ import shown
 from daemon.models.shipped import PACKAGED, USUAL
@@ -149,10 +148,9 @@ def check_folder(folder: Path) -> None:
     if not there.is_dir():
         raise FolderProblem(f"{there} is no folder: name another one")
     if config.exists() or config.is_symlink():
-        another = in_this_shell("rltrader") if folder == Path() else "init"
         raise FolderProblem(
-            f"{config} is there already, and nothing is overwritten: name another folder ({another} init DIR), "
-            "or move that file away"
+            f"{config} is there already, and nothing is overwritten: name another folder, such as `init ~/desk`, or "
+            "move that file away"
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise FolderProblem(f"{there} is not writable: name another folder, or mend its owner and mode")
