@@ -35,6 +35,7 @@ DAYS = "1d"
 SPLIT, DIVIDEND, SPIN_OFF = ACTION_KINDS = ("split", "dividend", "spin_off")
 INDEX = "index.json"
 ACTIONS = "actions"
+UNKNOWN = "unknown"  # the source of bars of which nobody said where they come from
 _VERSION = 1
 _CURE = "rltrader data check names what is damaged, rltrader data add --again fetches it anew"
 
@@ -58,7 +59,7 @@ class Series(msgspec.Struct, frozen=True):
     symbol: str
     bars: str  # a key of `BAR_LENGTHS`
     feed: str  # sip, iex, or what a file's owner called it
-    source: str  # where they come from; "" where nobody said so
+    source: str  # where they come from, `UNKNOWN` among it for those of which nobody said so
     synthetic: str  # the label of made-up bars, "" of recorded ones
     parts: dict[str, Part]  # by month, YYYY-MM (of days: by year, YYYY), in order
 

@@ -27,6 +27,7 @@ from daemon.tapes.bar_folder import (
     DIVIDEND,
     SPIN_OFF,
     SPLIT,
+    UNKNOWN,
     Action,
     Actions,
     Float64Array,
@@ -108,9 +109,8 @@ class SpanBars:
         self._series = [_series(span, symbol) for symbol in span.symbols]
         self.feed = self._same("feed")
         self.synthetic = self._same("synthetic")
-        self.source = ", ".join(dict.fromkeys(series.source for series in self._series))
-        if not all(series.source for series in self._series):
-            self.source = ""
+        sources = ", ".join(dict.fromkeys(series.source for series in self._series))
+        self.source = "" if UNKNOWN in sources else sources  # of some of them it is not known
         for series in self._series:
             self._check_holes(series)
             self._check_made_of(series)

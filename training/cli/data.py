@@ -237,7 +237,7 @@ def _table(rows: Sequence[Held]) -> Table:
             f"{row.sessions:,}",
             holes if row.holes else "none",
             f"{row.missing_bars:,}" if row.missing_bars else "none",
-            f"{row.feed}, {row.source or 'unknown'}, {row.adjustment}{mark}",
+            f"{row.feed}, {row.source}, {row.adjustment}{mark}",
             f"{row.actions}, until {row.actions_until}" if row.actions_until else "unknown",
             row.fetched[:10],
             f"{row.bytes / 1e6:,.1f}",

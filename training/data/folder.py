@@ -33,6 +33,7 @@ from daemon.tapes.bar_folder import (
     INDEX,
     SPIN_OFF,
     SPLIT,
+    UNKNOWN,
     Action,
     Actions,
     Float64Array,
@@ -107,17 +108,18 @@ class Writer:
         _check_origin(self.folder, series, origin)
         home = self.folder / bars / symbol
         home.mkdir(parents=True, exist_ok=True)
+        named = [*(series.source.split(", ") if series.parts else ()), *(origin.source or UNKNOWN).split(", ")]
+        sources = ", ".join(dict.fromkeys(named))
         parts, count = dict(series.parts), 0
         for rows in chunks:
             if rows.sessions:
                 period = period_of(rows.sessions[0], bars)
-                parts[period] = self._written(series, parts.get(period), period, rows, origin)
+                parts[period] = self._written(series, parts.get(period), period, rows, sources)
                 count += rows.starts.size
-        sources = ", ".join(dict.fromkeys(filter(None, (series.source, origin.source))))
         self._index(Series(symbol, bars, series.feed, sources, series.synthetic, dict(sorted(parts.items()))))
         return count
 
-    def _written(self, series: Series, old: Part | None, period: str, rows: Rows, origin: Origin) -> Part:
+    def _written(self, series: Series, old: Part | None, period: str, rows: Rows, sources: str) -> Part:
         """Merge rows into a part and write its file."""
         starts, prices = rows.starts, rows.prices
         asked, kept = set(rows.sessions), set[str]()
@@ -133,8 +135,10 @@ class Writer:
         content = content_digest(starts, prices)
         if not starts.size:
             return Part("", "", content, 0, (), empty, self.now, rows.made_of)
-        named = {"symbol": series.symbol, "source": origin.source, "feed": origin.feed, "adjustment": "raw"}
-        schema = _SCHEMA.with_metadata(named | ({"synthetic": origin.synthetic} if origin.synthetic else {}))
+        source = "" if UNKNOWN in sources else sources
+        named = {"symbol": series.symbol, "feed": series.feed, "adjustment": "raw"}
+        marks = {"source": source, "synthetic": series.synthetic}
+        schema = _SCHEMA.with_metadata(named | {name: text for name, text in marks.items() if text})
         times = pa.array(starts).cast(_SCHEMA.field("timestamp").type)
         sink = pa.BufferOutputStream()
         pa.parquet.write_table(pa.table([times, *map(pa.array, prices)], schema=schema), sink, compression="zstd")

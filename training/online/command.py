@@ -25,6 +25,7 @@ from daemon.host.version import add_version
 from daemon.models.signature import keys_of
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
+from daemon.tapes.spans import is_span
 from rltrader import called
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import read_file, shipped
@@ -206,7 +207,7 @@ def _checked(options: argparse.Namespace) -> ModelConfig:
     if NAME.fullmatch(options.desk) is None:
         raise ValueError(f"--desk is {options.desk!r}: expected the desk's name (desk.name of its configuration)")
     for path in options.bars:
-        if not path.is_file():
+        if not is_span(path) and not path.is_file():
             raise ValueError(f"--bars {path}: no such file: name recorded bars (train-and-export download makes them)")
     if not options.models_dir.is_dir():
         raise ValueError(f"--models-dir {options.models_dir}: no such folder: name the model store (paths.models_dir)")

@@ -22,6 +22,7 @@ import msgspec
 import pytest
 
 from daemon.cli import daemon
+from daemon.tapes.bars import origin_of
 from daemon.tapes.files import TapeError
 from rltrader import module_command
 from simulator.serving import RunningServer
@@ -300,6 +301,55 @@ def test_an_update_that_was_interrupted_goes_on(desk: Desk, server: RunningServe
     assert requested_dates(server, before)[0] == "2024-07-01"
     assert read(span(desk.folder, FIRST, LAST)) == until(spy(), LAST)
     assert "no fault" in desk.run("check")
+
+
+def test_an_update_makes_longer_bars_of_the_new_minutes_and_asks_for_splits(desk: Desk, server: RunningServer) -> None:
+    desk.run("add", "SPY", "--from", FIRST, "--to", "2024-06-28")
+    desk.run("resample", "1d")
+    desk.run("update", "--to", LAST)
+    assert [bar.volume for bar in read(span(desk.folder, FIRST, LAST, bars="1d"))] == [
+        float(sum(range(1000, 1000 + count))) for count in (390, 390, 390, 390, 210, 390)
+    ]
+    assert (
+        len(read(span(desk.folder, FIRST, LAST, adjustment="all"))) == 5 * 390 + 210
+    )  # there was none, and it is known
+    assert {row["actions_until"] for row in json.loads(desk.run("list", "--json"))} == {LAST}
+    assert "no fault" in desk.run("check")
+
+
+def test_bars_of_a_file_are_not_updated_and_that_is_told(desk: Desk, server: RunningServer, tmp_path: Path) -> None:
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", until(spy(), "2024-07-02")))
+    assert "not updated: SPY 1min, of files" in desk.run("update", "--to", LAST)
+    assert requests_so_far(server) == 0
+
+
+def test_of_bars_that_came_with_others_of_unknown_origin_nobody_says_where_they_are_from(
+    desk: Desk, server: RunningServer, tmp_path: Path
+) -> None:
+    june = bars_file(tmp_path / "june.csv", until(spy(), "2024-06-27"))
+    desk.run("add", "--from-file", june, "--feed", "sip")
+    desk.run("add", "SPY", "--from", "2024-06-28", "--to", "2024-07-01")
+    whole = span(desk.folder, FIRST, "2024-07-01")
+    assert (origin_of(whole), read(whole)) == ("", until(spy(), "2024-07-01"))
+    desk.run("update", "--to", LAST)
+    assert read(span(desk.folder, FIRST, LAST)) == until(spy(), LAST)
+    other = Desk(tmp_path / "other", desk.capture)
+    other.run("add", "SPY", "--from", FIRST, "--to", "2024-07-01")
+    assert origin_of(span(other.folder, FIRST, "2024-07-01")) == "Alpaca /v2/stocks/bars"
+
+
+def test_a_symbol_that_alpaca_does_not_have_leaves_nothing_behind(desk: Desk, server: RunningServer) -> None:
+    assert f"no bar of SPZ from {FIRST} to {LAST} on feed sip" in desk.run(
+        "add", "SPZ", "--from", FIRST, "--to", LAST, code=2
+    )
+    assert "no bars" in desk.run("list")
+
+
+def test_what_is_removed_is_gone(desk: Desk, tmp_path: Path) -> None:
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", [*spy(), *qqq()]))
+    desk.run("remove", "QQQ", "--bars", "1min")
+    assert [row["symbol"] for row in json.loads(desk.run("list", "--json"))] == ["SPY"]
+    assert "there are no 1min bars of QQQ" in desk.run("remove", "QQQ", "--bars", "1min", code=2)
 
 
 # --- who reads it -----------------------------------------------------------------------------------------------------
