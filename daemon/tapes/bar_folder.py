@@ -171,7 +171,8 @@ def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Flo
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise TapeError(f"{path}: its SHA-256 is not that of the index, so the file was edited or damaged: {_CURE}")
     try:
-        table = pa.parquet.read_table(pa.BufferReader(data), use_threads=False)
+        with pa.parquet.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read(use_threads=False)
         starts = table.column("timestamp").cast(pa.int64()).to_numpy()
         return starts, np.stack([table.column(name).to_numpy() for name in PRICES])
     except (pa.ArrowException, KeyError, ValueError) as error:

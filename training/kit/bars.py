@@ -71,6 +71,8 @@ class Bars:
 def load_bars(path: Path | str, *, symbol: str = "", adjust: bool = False) -> Bars:
     """Read a CSV, CSV.gz or Parquet file of bars, as it is: values are not checked, no session is cut out.
 
+    A path `FOLDER/SPY_1min_raw_2024-01-02_2024-06-28.span` names bars of a folder (docs/DATA.md), which is checked.
+
     The file has the columns timestamp, open, high, low, close, volume, and symbol unless all bars are of one.
 
     Args:

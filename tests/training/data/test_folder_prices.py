@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
+from daemon.tapes.bar_folder import Action, Actions
 from daemon.tapes.files import TapeError
 from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend, Split
@@ -26,6 +27,7 @@ from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from tests.support.training.bar_folders import bars_file, data, digest, keys_of_environment, read, span
 from tests.support.training.recorded_alpaca import AFTER_ALL_NS, KEYS, bars_in, fetch, minutes
+from training.data.folder import writing
 
 NEW_YORK = "America/New_York"
 
@@ -223,6 +225,38 @@ def test_a_dividend_that_becomes_known_changes_the_digest_of_adjusted_spans_over
     new = {how: digest(span(folder, *whole, how)) for how in ("raw", "split", "all")}
     assert (new["raw"], new["split"], digest(span(folder, *before, "all"))) == (old["raw"], old["split"], early)
     assert new["all"] != old["all"]
+
+
+def test_a_spin_off_of_unknown_worth_is_refused_until_somebody_states_it(tmp_path: Path) -> None:
+    folder = tmp_path / "bars"
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", TPG), "--bars", "1d")
+    with writing(folder) as writer:
+        unknown = (Action("2026-02-19", "spin_off", 0.0),)
+        writer.put_actions(Actions("TPG", "2026-02-17", "2026-02-19", "Alpaca", "2026-02-20T00:00:00Z", unknown))
+    whole = ("2026-02-17", "2026-02-19", "TPG", "1d")
+    with pytest.raises(TapeError, match="the spin-off of TPG with the ex-date 2026-02-19 has no factor"):
+        read(span(folder, *whole, "all"))
+    assert read(span(folder, *whole, "split")) == TPG
+    data(folder, "add", "TPG", "--actions", actions(tmp_path / "a.csv", ("TPG", "2026-02-19", "spin_off", 4.794)))
+    assert [bar.close for bar in read(span(folder, *whole, "all"))] == pytest.approx([42.21, 43.146, 44.58])  # x 0.9
+
+
+def test_thirteen_years_of_spy_are_adjusted_as_yahoo_has_them(data_dir: Path, tmp_path: Path) -> None:
+    folder, dates = tmp_path / "bars", ("2010-01-04", "2022-12-30")
+    recorded = pd.read_parquet(data_dir / "etf_daily_2010_2022.parquet").query("symbol == 'SPY'")
+    columns = ["symbol", "timestamp", "open", "high", "low", "close", "volume"]
+    recorded[columns].to_parquet(tmp_path / "spy.parquet", index=False)
+    paid = pd.read_parquet(data_dir / "spy_dividends_2010_2022.parquet")
+    rows = [
+        ("SPY", str(day)[:10], "dividend", float(usd))
+        for day, usd in zip(paid.iloc[:, 1], paid.iloc[:, 2], strict=True)
+    ]
+    known = actions(tmp_path / "a.csv", *rows)
+    assert data(folder, "add", "--from-file", tmp_path / "spy.parquet", "--bars", "1d", "--actions", known) == 0
+    closes = np.array([bar.close for bar in read(span(folder, *dates, "SPY", "1d", "all"))])
+    level = closes / recorded["adj_close"].to_numpy()  # theirs is as of a later day, so by one factor below ours
+    assert len(rows) == 52
+    assert level / level[-1] == pytest.approx(np.ones(3272), abs=2e-6)
 
 
 @pytest.mark.parametrize(
