@@ -138,6 +138,7 @@ def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(
     text = words_of(capfd)
     assert "keys: accepted for paper account PA3EMPTY: 10000.00 USD of equity; it may trade" in text
     assert "warn  shorting: the account may sell shares" in text
+    assert "ok    capital: 10,000.00 USD over 3 symbols, 3,333.33 USD each: " in text
     assert re.search(r"check it: +CREDENTIALS_DIRECTORY=keys \S*rltraderd --check\n", text)
     assert stat.S_IMODE((desk / "keys").stat().st_mode) == 0o700
     assert {stat.S_IMODE((desk / "keys" / name).stat().st_mode) for name in KEYS} == {0o600}

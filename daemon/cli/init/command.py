@@ -51,6 +51,7 @@ from daemon.cli.init.desk_folder import (
     state_of,
     wanted_bars,
 )
+from daemon.cli.start.capital import SUBJECT as CAPITAL
 from daemon.cli.start.checks import OK, OPTIONS_LEVEL
 from daemon.config.clock import clock_of
 from daemon.config.load import NO_STRATEGY, ConfigError, Credentials, DeskSettings, defaults, load
@@ -369,7 +370,7 @@ class _Init:
             return put_first_run(staged, self.folder, spec, self.first, bars)
 
     def _check(self, account: Account) -> None:
-        """Show what `rltraderd --check` finds that is not ok."""
+        """Show what `rltraderd --check` finds that is not ok, and what the account's size means for the strategy."""
         from daemon.cli.start.doctor import findings_of
 
         try:
@@ -377,7 +378,7 @@ class _Init:
         except ConfigError as error:  # this shell's variables contradict it
             self._say(f"the check of this desk: {error}")
             return
-        findings = [line for line in lines if line.verdict != OK]
+        findings = [line for line in lines if line.verdict != OK or line.subject == CAPITAL]
         if findings:
             self._say("the check of this desk (all of it: the second command below):")
         for line in findings:
