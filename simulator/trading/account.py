@@ -5,15 +5,22 @@ Fills change a position through `trade` and `amend` alone, with the cash. Decide
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 
-from daemon.alpaca_api.books import AccountBooks, AlpacaPosition, PositionChange
+from daemon.alpaca_api.books import AccountBooks, ActivityRow, AlpacaPosition, PositionChange
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
+from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.tape import new_york_date
 from simulator.trading.orders import AlpacaOrder
+from strategies.kit.units import SECOND_NS
+
+LATE = 200  # of the newest activities: those that may still have to be shown
+LONGEST_NS = 3600 * SECOND_NS
 
 
 class Account(AccountBooks):
@@ -45,6 +52,7 @@ class Account(AccountBooks):
         self.by_hand: set[str] = set()  # ids of the orders that a person placed
         self.sold_out: set[str] = set()  # ids of the orders that the broker placed in the last hour of contracts
         self.entitled: dict[Dividend, Decimal] = {}  # shares held at the ex-date of what is still to be paid
+        self._waiting: dict[asyncio.Event, None] = {}
 
     def exposed(self) -> bool:
         """Whether an order works or a position is open."""
@@ -67,6 +75,28 @@ class Account(AccountBooks):
         quantity = self.quantity(symbol)
         held = min(self.held_for_orders(symbol)[0], abs(quantity))
         return quantity - held if quantity > 0 else quantity + held
+
+    def note(
+        self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "", amends: str = ""
+    ) -> ActivityRow:
+        """Add a row to the activities, and wake who waits for it. To be called on the server's loop."""
+        row = super().note(now_ns, fields, visible_ns=visible_ns, name=name, amends=amends)
+        for waiting in self._waiting:
+            waiting.set()
+        return row
+
+    async def next_activity(self, clock: SimClock) -> None:
+        """Return once there is another row, or one that is there may be shown now; in any case after an hour."""
+        now_ns = clock.now_ns()
+        later = [row.visible_ns for row in self.activities[-LATE:] if row.visible_ns > now_ns]
+        left_ns = min(later) - now_ns if later else LONGEST_NS
+        self._waiting[news := asyncio.Event()] = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(clock.nap_s(left_ns)):
+                    await news.wait()
+        finally:
+            del self._waiting[news]
 
     def trade(self, trade: PositionChange) -> None:
         """Book a trade: cash and position move together, a position of zero is gone."""

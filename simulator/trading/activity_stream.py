@@ -17,12 +17,16 @@ class FaultyActivityStream(activity_stream.ActivityStreamServer[Account]):
 
     def __init__(self, trading: Trading) -> None:
         super().__init__(trading, trading.venue.authentic)
-        self._faults = trading.venue.faults
+        self._faults, self._clock = trading.venue.faults, trading.venue.clock
 
     def denied(self, key: str, account: Account | None) -> int:
         """401 for wrong credentials, or what the script has."""
         refused = self._faults.take("activity_refused", {"key": key})
         return super().denied(key, account) if refused is None else int(refused.get("status", 404))
+
+    async def pause(self, account: Account) -> None:
+        """Wait for the account's next row: in virtual time each look is a step of the clock."""
+        await account.next_activity(self._clock)
 
     async def write(self, response: web.StreamResponse, account: Account, row: ActivityRow, event_id: str) -> bool:
         """Send one event; False where a fault cuts the connection before it."""

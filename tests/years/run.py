@@ -30,6 +30,7 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
+from simulator.trading.account import Account
 from simulator.trading.venue import Rounding, Rules
 from strategies.kit.quantity import FINEST, Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -43,7 +44,7 @@ from tests.years.met import count_lives
 from tests.years.models import BY_MINUTE, STORE
 from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
 from tests.years.watch import Problem, Watch
-from tests.years.world import WatchedAccount, World
+from tests.years.world import World
 
 HERE = Path("/proc/self/cwd")  # a run's folder, by one name in every process
 LOOK_S = 15.0
@@ -163,7 +164,7 @@ class Run:
         own = self.tables.pop("world", {})
         self.by_fractions = bool(own.get("fractions_by_hand", False))  # what a person buys and sells
         cash = Decimal(str(own.get("cash_usd", self.plan.cash)))
-        account = WatchedAccount("PKYEARS0000000000000", SECRET, cash=cash, account_number="PA3YEARS0001")
+        account = Account("PKYEARS0000000000000", SECRET, cash=cash, account_number="PA3YEARS0001")
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = _rules(own, schedule.seed, sorted(self.plan.symbols))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)

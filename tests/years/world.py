@@ -13,12 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from daemon.alpaca_api.books import ActivityRow
 from simulator.clock import SimClock
 from simulator.faults import Faults
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from simulator.trading.activity_stream import FaultyActivityStream
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.years.desk import DeskLives, take_the_place_of_threads
@@ -56,35 +54,6 @@ class YearsClock(SimClock):
 
 
 WHOLE_WIRE = 0.1  # of the runs: every request of theirs goes as HTTP, byte by byte
-LATE = 200  # of the newest activities: those that may still have to be shown
-LONGEST_S = 3600.0
-
-
-class WatchedAccount(Account):
-    """An account that wakes who waits for its next activity."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._waiting: dict[asyncio.Event, None] = {}
-
-    def note(self, *args: Any, **fields: Any) -> ActivityRow:
-        """Add a row."""
-        row = super().note(*args, **fields)
-        for waiting in self._waiting:
-            waiting.set()
-        return row
-
-    async def next_activity(self, now_ns: int) -> None:
-        """Wait until there is another row, or one that is there is to be shown."""
-        later = [row.visible_ns for row in self.activities[-LATE:] if row.visible_ns > now_ns]
-        left_s = (min(later) - now_ns) / SECOND_NS if later else LONGEST_S
-        self._waiting[news := asyncio.Event()] = None
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await news.wait()
-        finally:
-            del self._waiting[news]
 
 
 class Story:
@@ -135,12 +104,6 @@ class World:
         self.server = AlpacaServer(market, self.clock, faults=faults, accounts=[account], rules=rules)
         if random.Random(f"wire {seed}").random() >= WHOLE_WIRE:
             lay_short_way(self.loop, self.network, self.server)
-        loop = self.loop
-
-        async def pause(_server: FaultyActivityStream, account: WatchedAccount) -> None:
-            await account.next_activity(loop.now_ns)
-
-        FaultyActivityStream.pause = pause  # type: ignore[method-assign,assignment]
         self.desk: DeskLives
         self._tables: dict[str, dict[str, object]] = {}
 

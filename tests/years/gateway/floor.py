@@ -57,7 +57,7 @@ from tests.years.run import AFTER_MIN, BEFORE_MIN, MORNING_MIN
 from tests.years.schedule import Happening as OfDesk
 from tests.years.schedule import protection
 from tests.years.watch import Problem
-from tests.years.world import WatchedAccount, World, addresses_of, toml_of
+from tests.years.world import World, addresses_of, toml_of
 
 RULES = {
     "sum": "the sub-accounts are not together what the server has, to the cent and the share, and it lasts",
@@ -209,15 +209,15 @@ class Floor(Person):
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
         for befalls in self.befalls:
             self.met[f"befalls: {befalls.kind}"] += 1
-        self.account = WatchedAccount(
+        self.account = Account(
             "PKYEARS0000000000000", SECRET.format("broker"), cash=cash, account_number="PA3YEARS0001"
         )
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = Rules(seed=plan.seed, fill_sizes=(1, 4), calls_cross=True)
         self.world = World(folder, plan.seed, start_ns, market, self.account, rules, self.faults)
-        self.readers: list[WatchedAccount] = []
+        self.readers: list[Account] = []
         for name in plan.desks if plan.at_broker else ():
-            reader = WatchedAccount(*self._keys(name), cash=Decimal(0), account_number=f"PA3READS{len(self.readers)}")
+            reader = Account(*self._keys(name), cash=Decimal(0), account_number=f"PA3READS{len(self.readers)}")
             self.world.server.accounts[reader.key] = reader
             self.readers.append(reader)
         self.served = OnLoop(self.world.server)
