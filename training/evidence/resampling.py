@@ -62,17 +62,23 @@ def block_length(returns: Series) -> float:
     return max(length, 1.0) if math.isfinite(length) else fallback
 
 
-def resamples(sessions: int, block: float, draws: int, random: np.random.Generator) -> NDArray[np.intp]:
+def resamples(
+    sessions: int, block: float, draws: int, random: np.random.Generator, *, first: int | None = None
+) -> NDArray[np.intp]:
     """Indices, (draws, sessions), of the stationary bootstrap: circular blocks of geometric lengths around `block`.
 
-    Politis & Romano 1994, JASA 89, section 2.
+    Politis & Romano 1994, JASA 89, section 2. With `first`, only the first so many sessions of each draw: the same
+    numbers are drawn, and the same indices stand there.
     """
-    begins = random.random((draws, sessions)) < 1.0 / block
+    begins = random.random((draws, sessions))[:, :first] < 1.0 / block
     begins[:, 0] = True
-    start = random.integers(sessions, size=(draws, sessions))
-    position = np.arange(sessions)
+    start = random.integers(sessions, size=(draws, sessions))[:, :first]
+    position = np.arange(begins.shape[1])
     latest = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
-    index: NDArray[np.intp] = (np.take_along_axis(start, latest, axis=1) + position - latest) % sessions
+    index: NDArray[np.intp] = np.take_along_axis(start, latest, axis=1)
+    index += position
+    index -= latest
+    np.subtract(index, sessions, out=index, where=index >= sessions)  # below twice `sessions`: cheaper than a remainder
     return index
 
 

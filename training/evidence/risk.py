@@ -210,7 +210,8 @@ def _kept_years(policy: Series, drawdown: float, level: Interval, seed: int) -> 
     counts against the claim: returns are scaled to the upper end of its interval.
     """
     moves = (policy - max(float(policy.mean()), 0.0)) * (level.high / level.estimate)
-    index = resamples(len(moves), float(WINDOW), DRAWS, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    index = resamples(len(moves), float(WINDOW), DRAWS, random, first=DRAWDOWN_SESSIONS)
     years = np.tile(index, (1, -(-DRAWDOWN_SESSIONS // len(moves))))[:, :DRAWDOWN_SESSIONS]
     return float((deepest(moves[years]) <= drawdown).mean())
 
