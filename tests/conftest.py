@@ -52,6 +52,10 @@ LONGEST = (
     "training/desks/online/test_run.py",
     "training/runs/test_shared_processes.py",
     "training/runs/test_passive.py",
+    "training/kit/test_kit.py",
+    "process/replay/test_daily_replay.py",
+    "models/ladder/test_climber.py",
+    "process/live/test_bad_strategy.py",
     "process/live/daily/test_forecast_desk.py",
     "chaos/desks/test_ladder_kills.py",
     "process/live/daily/test_daily_splits.py",
@@ -66,6 +70,8 @@ LONGEST = (
     "training/search/test_search_ray.py",
     "training/runs/test_refit.py",
     "models/ladder/test_crashes.py",
+    "training/desks/daily/test_networks.py",
+    "years/gateway/test_floor.py",
     "training/search/test_search.py",
     "training/online/test_process.py",
     "training/rl/off_policy/test_benchmark.py",
@@ -110,8 +116,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Import and collect without the garbage collector, and keep it later from walking through all that came of it.
+
+    These are thousands of tests and all libraries, of which nothing is garbage.
+    """
+    gc.disable()
+    try:
+        _import_first(session)
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+def _import_first(session: pytest.Session) -> None:
     """In a process of pytest-xdist that runs all tests, import the measured code, then the tests, untraced.
 
     Each process begins at another file: in a fresh checkout each rewrites the assertions of some files, and reads the
@@ -131,12 +152,6 @@ def _import_all(files: list[Path]) -> None:
     for path in files:
         with contextlib.suppress(Exception, pytest.skip.Exception):
             importlib.import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking through thousands of tests and all libraries at each full collection."""
-    gc.collect()
-    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,12 @@
-"""What tests of whole runs share: one export to ONNX for equal policies, whose tracing takes seconds."""
+"""What tests of whole runs share: one list of torch's translations to ONNX in a process, which is half of the time of a
+small export, and one export for equal policies, whose tracing takes seconds.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import io
 import pickle
 from collections.abc import Iterator
@@ -36,6 +40,22 @@ def digest(*objects: Any) -> str:
     values.fast = True  # equal values are written alike, whether they are one object or several
     values.dump(objects)
     return hashlib.sha256(written.getvalue()).hexdigest()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry() -> Iterator[None]:
+    """Let torch list its translations once a process; it only reads them. Each export is real."""
+    real = export.onnx_bytes
+    with pytest.MonkeyPatch.context() as patch:
+
+        def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
+            registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+            if not hasattr(registry.from_torchlib, "cache_info"):
+                patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
+            return real(policy, example, spec)
+
+        patch.setattr(export, "onnx_bytes", onnx_bytes)
+        yield
 
 
 @pytest.fixture(scope="module")
