@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from daemon.notify.desk_line import LocalDesk
+from daemon.notify.phone import DeskAway
+from daemon.operator.control.client import SIGNED_SOCKET
 from daemon.operator.remote_commands import Judge
+from daemon.operator.status import DeskStatus
 from tests.support.desks.desk_at_work import AtWork, in_background
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.inbox import inbox
@@ -101,6 +106,42 @@ def test_what_is_no_message_of_a_person_is_confirmed_and_gets_no_answer(server: 
     assert server.asked[1][1]["allowed_updates"] == ["message", "callback_query"]
     server.until_confirmed()
     assert len(server.sent) == 1
+
+
+class Broken(LocalDesk):
+    """A desk whose line has a bug."""
+
+    def status(self) -> DeskStatus:
+        raise ZeroDivisionError(TOKEN)
+
+
+def test_a_message_that_brings_an_error_up_is_passed_over_and_the_next_one_is_answered(server: Telegram) -> None:
+    with heard(server, [Broken("desk-1", Path("/nowhere"), "handset", KEYS["handset"], BOT_ID)]) as listener:
+        number = server.write("/status")
+        server.write("/help")
+        assert server.until_sent(1)[0].startswith("/status  what the desk is")
+        server.until_confirmed()
+    assert listener.complaints == [f"update {number} gave no answer: ZeroDivisionError"]
+
+
+def test_a_command_whose_answer_is_lost_is_said_to_be_open(tmp_path: Path) -> None:
+    line = LocalDesk("desk-1", tmp_path, "handset", KEYS["handset"], BOT_ID)
+    with socket.socket(socket.AF_UNIX) as listening_socket:
+        listening_socket.bind(str(tmp_path / SIGNED_SOCKET))
+        listening_socket.listen()
+
+        def cut_off() -> None:
+            connection, _ = listening_socket.accept()
+            with connection:
+                connection.recv(65536)
+
+        daemon = threading.Thread(target=cut_off)
+        daemon.start()
+        with pytest.raises(DeskAway) as away:
+            line.act("flatten", "a test", "1", at_start=False)
+        daemon.join()
+    assert "which may still be carried out" in str(away.value)
+    assert str(away.value).endswith("Whether it was carried out is not known: look at /status.")
 
 
 def test_an_update_that_comes_twice_is_answered_once(server: Telegram, helper: Heard) -> None:

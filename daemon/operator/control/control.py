@@ -285,7 +285,9 @@ def _waiting(folder: Path) -> list[tuple[str, bytes]]:
     try:
         os.fchmod(descriptor, 0o3770)
         names = sorted(path.name for path in folder.iterdir() if _LEFT.fullmatch(path.name))
-        for name in names[:WAITING_MOST]:
+        for name in names:
+            if len(found) == WAITING_MOST:
+                break
             with contextlib.suppress(OSError), os.fdopen(open_plain(descriptor, name, os.O_RDONLY), "rb") as file:
                 found.append((os.fstat(file.fileno()).st_mtime_ns, name, file.read(SIZE_MOST + 1)))
     finally:

@@ -1,0 +1,105 @@
+"""The socket for signed commands: whoever brings one, its key decides what is done, and the rest is refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.core.events import CommandRefused, HaltRequested
+from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ask
+from daemon.operator.remote_commands import Judge
+from daemon.operator.signing import SignedCommand, parse_keys, signed
+from strategies.kit.quantity import from_json
+from tests.support.desks.desk_at_work import AtWork, in_background
+from tests.support.desks.desk_run import Desk, tape_rows, write_tape
+from tests.support.outside.phones import KEYS
+
+S = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(1, 75)))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def work(desk: Desk, state: Path) -> Iterator[AtWork]:
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)) as running:
+        yield running
+
+
+def command(name: str, key: str = "handset", nonce: int = 1) -> SignedCommand:
+    return signed(KEYS[key], key, "desk-1", name, "a test", time.time_ns(), 30 * S, nonce.to_bytes(16))
+
+
+def raw(state: Path, line: bytes) -> CommandAnswer:
+    """The answer to any bytes."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(120)
+        client.connect(str(state / SIGNED_SOCKET))
+        client.sendall(line)
+        answer = b""
+        while not answer.endswith(b"\n") and (got := client.recv(65536)):
+            answer += got
+    return msgspec.json.decode(answer, type=CommandAnswer, dec_hook=from_json)
+
+
+def test_the_group_of_the_state_directory_may_connect_and_nobody_else_whatever_the_umask(
+    work: AtWork, state: Path
+) -> None:
+    assert stat.S_IMODE((state / SIGNED_SOCKET).stat().st_mode) == 0o660
+    assert stat.S_IMODE((state / "control.sock").stat().st_mode) == 0o600
+    assert (state / SIGNED_SOCKET).stat().st_gid == os.getegid()
+
+
+def test_a_signed_halt_is_journaled_with_its_key_and_id_and_the_same_bytes_do_nothing_again(
+    work: AtWork, state: Path
+) -> None:
+    halt = command("halt")
+    answer = ask(state, halt)
+    assert (answer.ok, answer.refused) == (True, "")
+    assert answer.status is not None
+    assert answer.status.halt == "operator: a test (by signed/handset #0000000000000000)"
+    again = ask(state, halt)
+    assert (again.ok, "it came before" in again.error) == (False, True)
+    assert [type(event) for event in work.stepped].count(HaltRequested) == 1
+
+
+def test_a_status_is_told_and_not_journaled(work: AtWork, state: Path) -> None:
+    before = len(work.stepped)
+    answer = ask(state, command("status"))
+    assert answer.status is not None
+    assert (answer.ok, answer.seq, answer.status.desk) == (True, 0, "desk-1")
+    assert len(work.stepped) == before
+
+
+@pytest.mark.parametrize("name", ["accept-broker", "resume-reset-limits", "reset-clock", "reload-model"])
+def test_the_daemon_itself_refuses_what_is_beyond_the_scope_of_a_key(work: AtWork, state: Path, name: str) -> None:
+    answer = ask(state, command(name))
+    assert not answer.ok
+    assert f"{name!r} by key handset: its scope is phone" in answer.error
+    assert ask(state, command("pause", "ops", 2)).ok  # a key without a scope
+
+
+def test_what_nobody_signed_is_refused_and_an_alarm_says_so(work: AtWork, state: Path) -> None:
+    assert raw(state, b'{"v":1,"command":"halt","reason":"why"}\n').error == "the message cannot be read"
+    forged = msgspec.structs.replace(command("flatten"), mac="0" * 64)
+    assert raw(state, msgspec.json.encode(forged) + b"\n").error == "the signature is not that of key handset"
+    stranger = parse_keys(f"handset:{'77' * 32}:phone")["handset"]
+    other = signed(stranger, "handset", "desk-1", "flatten", "x", time.time_ns(), 30 * S, bytes(16))
+    assert raw(state, msgspec.json.encode(other) + b"\n").error == "the signature is not that of key handset"
+    ask(state, command("status"))
+    refused = [event for event in work.stepped if isinstance(event, CommandRefused)]
+    assert [(event.channel, event.reason) for event in refused] == [("signed", "the message cannot be read")]
