@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,9 @@ from daemon.core.events import Event, PauseRequested
 from daemon.core.state import BROKER_MODES
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
+from daemon.engine.state_dir import parts_of
 from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
-from daemon.journal.reader import JournalReader
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle, WatchedDesk
 from daemon.operator.alarm_command import AlarmCommand
@@ -244,6 +243,7 @@ def _drift_watch(
 
 
 SHUTDOWN_TIMEOUT_S = 2.0
+JOURNALS_READ = 2  # for the ids of signed commands: a rotation may have been at this start
 DESK_OF_A_REPLAY = "replay"  # appended to the desk's name in telemetry, so that no replay passes for the desk itself
 
 Observer = Callable[[Event, Step], None]
@@ -352,8 +352,7 @@ class OperatorSide:
         desk, done = self.submitter.state, []
         if any(key.scope for key in keys.values()):
             journal = self._opened.checked.settings.paths.state_dir / FILE
-            with closing(JournalReader(journal)) as reader:
-                done = list(journaled_ids(reader))
+            done = list(journaled_ids(parts_of(journal)[-JOURNALS_READ:]))
         known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
         judge = Judge(name, keys, host_ns, known_ns, done)
         self._observers.append(("signed commands", judge.observe))

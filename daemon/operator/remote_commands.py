@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,7 @@ from daemon.core.events import (
 from daemon.core.step import Step
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.operator.signing import SCOPES, Key, SignedCommand, is_genuine
 from strategies.kit.units import HOUR_NS, SECOND_NS
@@ -214,10 +216,12 @@ class Refusals:
         self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))
 
 
-def journaled_ids(reader: JournalReader) -> Iterator[str]:
-    """Yield the ids of commands by keys with a scope in the journal's newest `IDS_KEPT_NS`, oldest first."""
-    with contextlib.suppress(sqlite3.DatabaseError, TypeError):  # damage keeps no desk from its start
-        yield from _ids(reader)
+def journaled_ids(journals: Iterable[Path]) -> Iterator[str]:
+    """Yield the ids of commands by keys with a scope in the newest `IDS_KEPT_NS` of each file, oldest first."""
+    damage = (sqlite3.DatabaseError, TypeError, JournalError, OSError)  # none keeps a desk from its start
+    for journal in journals:
+        with contextlib.suppress(*damage), contextlib.closing(JournalReader(journal)) as reader:
+            yield from _ids(reader)
 
 
 def _ids(reader: JournalReader) -> Iterator[str]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from daemon.app.offline.command import rotate_offline
 from daemon.core.events import CommandRefused, HaltRequested
+from daemon.engine.state_dir import parts_of
+from daemon.journal.journal import FILE
 from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ask
-from daemon.operator.remote_commands import Judge
+from daemon.operator.remote_commands import Judge, journaled_ids
 from daemon.operator.signing import SignedCommand, parse_keys, signed
 from strategies.kit.quantity import from_json
 from tests.support.desks.desk_at_work import AtWork, in_background
@@ -103,3 +108,22 @@ def test_what_nobody_signed_is_refused_and_an_alarm_says_so(work: AtWork, state:
     ask(state, command("status"))
     refused = [event for event in work.stepped if isinstance(event, CommandRefused)]
     assert [(event.channel, event.reason) for event in refused] == [("signed", "the message cannot be read")]
+
+
+def test_the_ids_of_what_was_done_are_known_after_a_rotation_and_beside_damage(desk: Desk, state: Path) -> None:
+    first, second = (int("a" * 32, 16), int("b" * 32, 16))
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
+        assert ask(state, command("pause", nonce=first)).ok
+        assert ask(state, command("status", nonce=7)).ok
+    rotate_offline(state)
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
+        assert ask(state, command("resume", nonce=second)).ok
+    known = journaled_ids(parts_of(state / FILE))  # both files have the row at which one goes on
+    assert list(dict.fromkeys(known)) == ["a" * 16, "b" * 16]
+    with closing(sqlite3.connect(state / FILE)) as db:
+        db.execute("UPDATE events SET payload = 'no json' WHERE kind = 'ResumeRequested'")
+        db.commit()
+    parts_of(state / FILE)[0].write_bytes(b"damage")
+    assert list(journaled_ids(parts_of(state / FILE))) == ["a" * 16]  # of the row that both have
+    done = journaled_ids([state / FILE, state / "none"])
+    assert isinstance(Judge("desk-1", KEYS, time.time_ns, done=done), Judge)
