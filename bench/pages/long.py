@@ -30,6 +30,8 @@ PAGES = {
     "now": "now",
     "fleet": "fleet",
     "price": "price",
+    "bars": "bars",
+    "bars_all": "bars?view=all&points=650&sessions=1",
     "equity": "equity",
     "performance": "performance?range=ALL",
     "performance_month": "performance?range=1M",

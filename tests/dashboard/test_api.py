@@ -432,6 +432,20 @@ def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(played: Playe
     }
 
 
+def test_bars_that_came_together_long_after_they_were_over_are_no_lag_of_the_feed(
+    played: Played, tmp_path: Path
+) -> None:
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        newest = "SELECT id FROM events WHERE kind = 'BarClosed' ORDER BY id DESC LIMIT 5"
+        (last,) = db.execute("SELECT max(time_ns) FROM events WHERE kind = 'BarClosed'").fetchone()
+        db.execute(f"UPDATE events SET time_ns = ? WHERE id IN ({newest})", (last + 3600 * 10**9,))
+        db.commit()
+    with closing(JournalReader(tmp_path / FILE)) as reader:
+        (lag,) = [line for line in timings_of(reader, SPEC, "paper") if line.name == "feed lag"]
+    assert (lag.count, lag.worst_s) == (195, 0.0)  # of the newest 200, which a replay has at their ends
+
+
 def test_the_fleet_is_each_desk_s_own_word(served: Served, played: Played) -> None:
     money = played.sql("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]["equity_usd"]
     fleet = served.json("/api/fleet")

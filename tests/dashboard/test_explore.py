@@ -308,3 +308,14 @@ def test_one_alarm_twenty_times_is_one_line_and_now_risk_and_health_agree(
             expect(line).to_contain_text("no bar for 79 s")
         expect(page.locator("#state .headline")).to_contain_text("20 alarms")
         page.goto("about:blank")
+
+
+def test_figures_of_a_model_have_names_in_words(context: BrowserContext, address: str) -> None:
+    page = context.new_page()
+    page.goto(f"{address}/#/models")
+    page.wait_for_selector("#versions [data-version]")
+    page.evaluate(
+        "async () => { const { label } = await import('/static/js/models.js');"
+        " window.said = ['test sharpe annual', 'test fees usd', 'net pnl usd', 'worst session'].map(label); }"
+    )
+    assert page.evaluate("window.said") == ["test Sharpe ratio a year", "test fees", "net P&L", "worst session"]

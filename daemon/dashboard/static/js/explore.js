@@ -221,7 +221,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
       } else {
         const [from, to] = [placeOf(data.begin), placeOf(data.end)];
         const room = ((to - from + 1) * 13) / Math.max(board.timeScale().width(), 100);
-        board.timeScale().setVisibleLogicalRange({ from: from - room, to: to + room });
+        board.timeScale().setVisibleLogicalRange({ from: from - (data.begin > data.first ? 0 : room), to: to + room });
       }
       gather();
       const range = board.timeScale().getVisibleLogicalRange();

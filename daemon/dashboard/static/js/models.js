@@ -115,7 +115,7 @@ const SAID = [
   [/\b(sharpe|sortino|calmar)\b( ratio)?/, (name) => `${name[0].toUpperCase()}${name.slice(1).replace(" ratio", "")} ratio`],
   [/ annual$/, " a year"], [/ usd\b/, ""], [/\bpnl\b/, "P&L"], [/ pct$/, " in %"], [/ s$/, " in seconds"], [/ bp$/, " in basis points"],
 ];
-const label = (name) => SAID.reduce((text, [part, plain]) => text.replace(part, plain), words(name));
+export const label = (name) => SAID.reduce((text, [part, plain]) => text.replace(part, plain), words(name));
 
 function metrics(line) {
   const known = figuresOf(line);
