@@ -1,4 +1,4 @@
-"""When a cold browser first paints the dashboard, beside a bare page of the same server, and how much it asks for. JSON.
+"""When a cold browser first paints the dashboard, beside a bare page of the same server, and what it asks for. JSON.
 
     .venv/bin/python -m bench.pages.paint [--visits 9] [--state-dir DIR]
 

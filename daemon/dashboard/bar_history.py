@@ -252,9 +252,15 @@ class BarHistory:
         with self._lock:
             if generation != self._generation:
                 self._series, self._last_id, self._generation = {}, 0, generation
-            for part in parts_of(self._journal) if not self._last_id else [self._journal]:
+            for part in [self._journal] if self._goes_on() else parts_of(self._journal):
                 self._read(part)
             yield self._series.get(symbol, Series())
+
+    def _goes_on(self) -> bool:
+        """Return whether the journal's own file has all rows after those that were read: not after a rotation."""
+        with closing(JournalReader(self._journal)) as reader:
+            first = reader.query("SELECT min(id) AS id FROM events")[0]["id"] or 1
+        return 0 < self._last_id >= first - 1
 
     def _read(self, part: Path) -> None:
         try:

@@ -32,6 +32,7 @@ from daemon.dashboard.bar_history import (
     bucketed,
     step_of,
 )
+from daemon.engine.state_dir import ROTATED
 from strategies.kit.contract import Bar
 from tests.support.dashboards import Played, Served
 
@@ -180,6 +181,31 @@ def test_the_journal_s_bars_are_read_once_and_then_on(played: Played, tmp_path: 
         assert series.rows(0, len(series)).tolist() == [*every, [every[-1][0] + 60, 1.0, 2.0, 0.5, 1.5, 3.0]]
     with history.reading("QQQ", 1) as series:
         assert len(series) == 0
+
+
+def test_bars_on_both_sides_of_a_rotation_are_read_also_by_one_who_was_behind(played: Played, tmp_path: Path) -> None:
+    journal, old = tmp_path / "journal.sqlite", tmp_path / ROTATED / "0001.sqlite"
+    every = bars_by_sql(played.path / "journal.sqlite")
+    with closing(sqlite3.connect(played.path / "journal.sqlite")) as db:
+        (last,) = db.execute("SELECT max(id) FROM events").fetchone()
+    split, behind = last // 2, last // 3
+    old.parent.mkdir()
+    history = BarHistory(journal)
+    for path, removed in ((journal, f"id > {behind}"), (old, f"id > {split}")):
+        shutil.copyfile(played.path / "journal.sqlite", path)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"DELETE FROM events WHERE {removed}")
+            db.commit()
+        if path == journal:
+            with history.reading("SPY", 1) as series:
+                assert 0 < len(series) < len(every)
+    shutil.copyfile(played.path / "journal.sqlite", journal)
+    with closing(sqlite3.connect(journal)) as db:
+        db.execute(f"DELETE FROM events WHERE id < {split}")
+        db.commit()
+    for reading in (history, BarHistory(journal)):
+        with reading.reading("SPY", 1) as series:
+            assert series.rows(0, len(series)).tolist() == every
 
 
 # --- GET /api/bars ----------------------------------------------------------------------------------------------------

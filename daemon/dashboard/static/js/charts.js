@@ -131,7 +131,7 @@ export function interval(bars) {
 export function priceChart(container, open) {
   let days = false;
   const board = chart(container, { daily: () => days });
-  const labelled = () => [shown.at(-1)?.close, ...lines.map((line) => line.options().price)].filter((price) => price !== undefined);
+  const labelled = () => (shown.length ? [shown.at(-1).close] : []);
   const candles = board.addSeries(LightweightCharts.CandlestickSeries, candleColours());
   candles.applyOptions({ priceFormat: axis((price) => number(price, 2), () => candles, labelled) });
   candles.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.1 } });
@@ -139,7 +139,6 @@ export function priceChart(container, open) {
   const here = upright();
   candles.attachPrimitive(here.primitive);
   let decided = null; // the bar that a decision was made on
-  let lines = [];
   let fitted = "";
   let shown = [];
   let fills = [];
@@ -181,20 +180,11 @@ export function priceChart(container, open) {
     );
   }
 
-  function position(held) {
-    for (const line of lines) candles.removePriceLine(line);
-    lines = (held ? [["entry", "muted"], ["stop", "bad"], ["rests", "bad"], ["target", "good"]] : [])
-      .filter(([name]) => held[name] > 0)
-      .map(([name, tone]) =>
-        candles.createPriceLine({ price: held[name], color: colour(tone), lineWidth: 1, lineStyle: 2, title: name }),
-      );
-  }
-
   const paint = () => {
     candles.applyOptions({ ...candleColours(), priceLineColor: colour(shown.at(-1)?.close < shown.at(-1)?.open ? "bad" : "good") });
     here.paint();
   };
-  return { show, position, close: themed(board, paint) };
+  return { show, close: themed(board, paint) };
 }
 
 export function candleColours() {
