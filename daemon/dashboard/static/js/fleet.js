@@ -32,13 +32,20 @@ export function mount(main, { address }) {
   const timer = setInterval(() => page.refresh(), EVERY_MS);
   let known = "";
   let courses = {}; // of each desk's equity
-  const sparks = resource((signal) => ask("sparks", {}, signal), (all) => ((courses = all), page.refresh()), () => {}, SPARKS_MS);
+  let shown = null;
+  const sparks = resource((signal) => ask("sparks", {}, signal), drawn, () => {}, SPARKS_MS);
   const slower = setInterval(() => sparks.refresh(), SPARKS_MS);
   page.refresh();
   sparks.refresh();
 
+  function drawn(all) {
+    courses = all;
+    if (shown) show(shown);
+  }
+
   function show(data) {
     problems.fine();
+    shown = data;
     const key = JSON.stringify([data.totals, data.remarks, data.desks.map((line) => line.session)]);
     if (key !== known) {
       known = key;
@@ -152,7 +159,7 @@ function lines(all, address, courses, caption) {
   return table(
     caption,
     [
-      { name: "Desk", of: (line) => pair(el("a", { href: address("now", [], line.name), data: { key: line.name } }, line.name), words(line.strategy)) },
+      { name: "Desk", of: (line) => pair(el("a", { href: address("now", [], line.name), data: { key: line.name } }, line.name), line.name.includes(words(line.strategy)) ? "" : words(line.strategy)) },
       { name: "State", of: trading },
       { name: "Alarms", of: (line) => (line.alarms ? pair(badge(count(line.alarms, "alarm"), "bad"), words(line.alarm)) : line.problem ? "–" : "none") },
       { name: "Equity", number: true, of: (line) => known(line, () => usd(line.equity_usd)) },

@@ -160,7 +160,7 @@ function faded() {
 // Desks may have the same name: the strategy distinguishes them.
 function called({ name, strategy, problem }) {
   if (problem) return `${name} (unreadable)`;
-  return strategy && strategy !== name ? `${name} · ${words(strategy)}` : name;
+  return strategy && strategy !== name && !name.includes(words(strategy)) ? `${name} · ${words(strategy)}` : name;
 }
 
 function theme() {
