@@ -36,6 +36,10 @@ from tests.support.paths import REPOSITORY
 SECRET = "loopback-secret-of-this-test"
 EMPTY, BUSY, BEGINNER = "PKLOOPEMPTY", "PKLOOPBUSY", "PKLOOPBEGINNER"
 LIMIT_S = 120.0
+AT_TERMINAL = """import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C is then a signal, and keys are read from it unseen
+from rltrader.front import main
+sys.exit(main())"""
 
 
 @pytest.fixture(scope="module")
@@ -348,12 +352,13 @@ class Terminal:
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         around = {name: text for name, text in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
         self.shown, self._met = "", 0
-        child, self._terminal = pty.fork()
-        if child == 0:
-            os.chdir(folder)
-            around |= {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "TERM": "dumb", **variables}
-            os.execve(sys.executable, [sys.executable, "-m", "rltrader", "init", "--no-dry-run"], around)
-        self._child = child
+        self._terminal, its_side = pty.openpty()
+        around |= {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "TERM": "dumb", **variables}
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", AT_TERMINAL, "init", "--no-dry-run"],
+            stdin=its_side, stdout=its_side, stderr=its_side, cwd=folder, env=around, start_new_session=True,
+        )  # fmt: skip
+        os.close(its_side)
 
     def wait_for(self, words: str) -> None:
         """Read until these words are shown."""
@@ -383,7 +388,7 @@ class Terminal:
         while self._read():
             pass
         os.close(self._terminal)
-        return os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        return self._child.wait(LIMIT_S)
 
 
 def test_a_person_is_asked_and_may_be_wrong_at_first(desk: Path, broker: RunningServer) -> None:
