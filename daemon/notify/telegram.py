@@ -193,8 +193,8 @@ class Bot:
             raise TelegramError(f"{method}: an answer of more than {BYTES_MOST} bytes")
         try:
             answer = typed(_answer, body)
-        except Unreadable:
-            raise _problem(method, status, None) from None
+        except Unreadable:  # of something on the way: it says nothing of the token
+            raise TelegramError(f"{method}: an answer that is none of Telegram's ({status})") from None
         if not answer.ok or status != 200:
             raise _problem(method, answer.error_code or status, answer.parameters.retry_after)
         return bytes(answer.result), _seconds(date)

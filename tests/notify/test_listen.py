@@ -168,11 +168,14 @@ def test_trouble_at_telegram_is_waited_out_and_no_line_holds_the_token(server: T
     server.until(lambda: len(server.asked) == 2)
     conflict = {"ok": False, "error_code": 409, "description": "Conflict: terminated by other getUpdates request"}
     poll = "getUpdates"
-    server.faults += [(poll, 502, {}), (poll, 409, conflict), (poll, 200, {"ok": True, "result": 7})]
+    stranger = {"detail": "no such page"}  # of a proxy on the way
+    server.faults += [(poll, 502, {}), (poll, 404, stranger), (poll, 409, conflict)]
     server.write("/help")
     server.until(lambda: not server.faults and bool(server.sent))
     server.write("/help")
     server.until_sent(2)
+    assert "getUpdates: an answer that is none of Telegram's (404)" in helper.complaints
+    assert not helper.refused
     assert [line for line in helper.complaints if "another program asks for this bot's updates" in line] != []
     assert server.token not in "".join(helper.complaints + helper.said)
 
