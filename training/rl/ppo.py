@@ -17,13 +17,14 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
+from training.rl.graphs import Recorded
 from training.rl.kernels import keep_freed_memory
 from training.rl.layers import Adam, averaged
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
@@ -107,6 +108,17 @@ def make_deterministic(threads: int = 1) -> None:
     switches.fill_uninitialized_memory = False  # which nothing here reads
 
 
+class _Moved(NamedTuple):
+    """A step of all environments, as a rollout keeps it."""
+
+    prepared: Tensor
+    actions: Tensor
+    log_probabilities: Tensor
+    values: Tensor
+    rewards: Tensor
+    ends: Tensor
+
+
 class Trainer:
     """Trains `network` in place, one `update` at a time."""
 
@@ -121,6 +133,7 @@ class Trainer:
         precision: str = "float32",
         average: Callable[[Sequence[Tensor]], None] | None = None,
         device: torch.device | str = "cpu",
+        record: bool = True,
     ) -> None:
         """Prepare to train for at least `total_steps` transitions (whole rollouts).
 
@@ -133,6 +146,8 @@ class Trainer:
                 tensors it is given (the gradients of a minibatch, then its figures, so that all processes stop at the
                 same KL or the same loss that is not finite) in place by their means over the processes. Each process
                 normalises the advantages of its own minibatches.
+            record: on a GPU a step of all environments and a minibatch's gradient step are CUDA graphs, where the
+                coefficients allow it; False launches every kernel by itself, with the same numbers.
 
         Raises:
             ValueError: coefficients that do not fit each other or the network.
@@ -157,11 +172,27 @@ class Trainer:
         self._average = average
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._optimizer = Adam(self._parameters, lr=c.learning_rate, eps=c.adam_epsilon, fused=True)
+        self._record = record and self._device.type == "cuda"
+        rate = torch.tensor(c.learning_rate, device=self._device) if self._record else c.learning_rate
+        self._rate = rate  # a recorded step reads it from a tensor
+        self._optimizer = Adam(self._parameters, lr=rate, eps=c.adam_epsilon, fused=True, capturable=self._record)
+        self._broken = torch.zeros((), device=self._device)  # 1 once a figure of this update was not finite
         self._starts = torch.ones(c.environments, dtype=torch.bool, device=self._device)
         self._hidden = self._carrying.start(c.environments).to(self._device) if self._carrying else None
         self._rollout: Batch | None = None
+        self._chosen = torch.zeros(c.batch // self._sequence, dtype=torch.int64, device=self._device)
         self._averaged = None if c.weight_average is None else averaged(self.network, c.weight_average)
+        self._begin_recordings()
+
+    def _begin_recordings(self) -> None:
+        """What is launched as a whole on a GPU; nothing is recorded before it was called a few times."""
+        self._move: Callable[[], _Moved] = self._moved
+        self._recorded_step: Recorded[Tensor] | None = None
+        if self._record:
+            owners, generators = (self, self.environment), (self._generator,)
+            self._move = Recorded(self._moved, self._device, owners=owners, generators=generators)
+            if self.coefficients.target_kl is None and self._average is None:  # which the host looks at
+                self._recorded_step = Recorded(self._whole_step, self._device)
 
     @property
     def answering(self) -> nn.Module:
@@ -221,6 +252,7 @@ class Trainer:
             self._averaged.load_state_dict(state["averaged"])
         self._starts = state["starts"].to(self._device)
         self._hidden = None if state["hidden"] is None else state["hidden"].to(self._device)
+        self._begin_recordings()  # the tensors are others
 
     def update(self) -> Progress:
         """One rollout and its epochs.
@@ -229,7 +261,7 @@ class Trainer:
             NotFiniteError: a loss or a gradient norm was not finite; no step was taken from that minibatch on.
         """
         rate = self.learning_rate
-        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.param_groups[0]["lr"] = self._rate.fill_(rate) if isinstance(self._rate, Tensor) else rate
         rollout, of_rollout = self._collect()
         figures, epochs = self._improve(rollout)
         reward, explained, *flat = torch.cat([of_rollout, figures.flatten()]).tolist()  # the one wait for the device
@@ -253,27 +285,19 @@ class Trainer:
         shape = (c.rollout_steps, c.environments)
         rewards, values = torch.empty((2, *shape, *self._judged), device=self._device)
         ends = torch.empty(shape, dtype=torch.bool, device=self._device)
-        prepared = self._prepare(self.environment.observe())
-        rollout = self._storage(prepared)
+        rollout = self._storage()
         for index in range(c.rollout_steps):
             now = slice(index * c.environments, (index + 1) * c.environments)
-            rollout.observations[now] = prepared
             if rollout.hidden is not None and rollout.starts is not None and self._hidden is not None:
                 rollout.starts[now] = self._starts
                 if index % self._sequence == 0:
                     segments = index // self._sequence * c.environments
                     rollout.hidden[segments : segments + c.environments] = self._hidden
-            outputs, values[index], following = self._forward(prepared, self._hidden)
-            taken, rollout.log_probabilities[now] = sample(
-                outputs, log_deviations(self.network), self._generator, each=bool(self._judged)
-            )
-            rollout.actions[now] = taken
-            step = self.environment.step(within_bounds(rollout.actions[now]))
-            rewards[index], ends[index] = self._rewards(step, following)
-            self._starts = ends[index].clone()
-            if following is not None:  # an episode begins from the zero state
-                self._hidden = torch.where(self._starts.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
-            prepared = self._prepare(self.environment.observe())
+            moved = self._move()
+            rollout.observations[now], rollout.actions[now] = moved.prepared, moved.actions
+            rollout.log_probabilities[now], values[index] = moved.log_probabilities, moved.values
+            rewards[index], ends[index] = moved.rewards, moved.ends
+        prepared = self._prepare(self.environment.observe())
         last_values = self._forward(prepared, self._hidden)[1]
         advantages = generalized_advantages(
             rewards, values, ends, last_values, discount=c.discount, gae_lambda=c.gae_lambda
@@ -283,6 +307,20 @@ class Trainer:
         torch.add(rollout.advantages, rollout.values, out=rollout.returns)  # the TD(lambda) target: [3] detail 5, [4]
         unexplained = advantages.var() / rollout.returns.var().clamp_min(1e-12)
         return rollout, torch.stack([rewards.mean(), 1.0 - unexplained])
+
+    @torch.no_grad()
+    def _moved(self) -> _Moved:
+        """One step of all environments."""
+        prepared = self._prepare(self.environment.observe())
+        outputs, values, following = self._forward(prepared, self._hidden)
+        judged = bool(self._judged)
+        actions, log_probabilities = sample(outputs, log_deviations(self.network), self._generator, each=judged)
+        step = self.environment.step(within_bounds(actions))
+        rewards, ends = self._rewards(step, following)
+        self._starts = ends.clone()
+        if following is not None:  # an episode begins from the zero state
+            self._hidden = torch.where(ends.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
+        return _Moved(prepared, actions, log_probabilities, values, rewards, ends)
 
     def _prepare(self, observations: Tensor) -> Tensor:
         """Prepared observations, in the type that the products want."""
@@ -313,14 +351,15 @@ class Trainer:
             cut = cut.unsqueeze(-1)
         return step.rewards + torch.where(cut, self.coefficients.discount * values, 0.0), ends
 
-    def _storage(self, prepared: Tensor) -> Batch:
+    def _storage(self) -> Batch:
         """Room for one rollout, taken once; all rows in the order of time."""
-        count, rows = self.coefficients.environments, self.coefficients.environments * self.coefficients.rollout_steps
-        if prepared.shape[0] != count:
-            raise ValueError(
-                f"{prepared.shape[0]} environments are observed: expected coefficients.environments, {count}"
-            )
         if self._rollout is None:
+            prepared, count = self._prepare(self.environment.observe()), self.coefficients.environments
+            if prepared.shape[0] != count:
+                raise ValueError(
+                    f"{prepared.shape[0]} environments are observed: expected coefficients.environments, {count}"
+                )
+            rows = count * self.coefficients.rollout_steps
             room, hidden = torch.empty((4, rows, *self._judged), device=self._device), self._hidden
             self._rollout = Batch(
                 prepared.new_empty((rows, *prepared.shape[1:])),
@@ -337,46 +376,72 @@ class Trainer:
     def _improve(self, rollout: Batch) -> tuple[Tensor, int]:
         """All epochs over a rollout; the figures of every minibatch, float32 (minibatches, 7), and the epochs begun."""
         c, rows = self.coefficients, []
-        broken = torch.zeros((), device=self._device)
+        self._broken.zero_()
         epoch = 0
         for epoch in range(1, c.epochs + 1):
-            for minibatch in self._minibatches(rollout):
-                loss, figures = losses(self.network, minibatch, c, self._precision)
-                self._optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-                if self._average is not None:
-                    self._average([*gradients, figures])
-                norm = nn.utils.clip_grad_norm_(self._parameters, c.max_grad_norm)  # [3] detail 11
-                rows.append(torch.cat([figures, norm.unsqueeze(0)]))
-                if c.target_kl is not None and float(figures[3]) > 1.5 * c.target_kl:
-                    return torch.stack(rows), epoch
-                broken = torch.maximum(broken, (~torch.isfinite(rows[-1]).all()).float())
-                _step_unless(self._optimizer, broken)
+            for chosen in self._orders():
+                if self._recorded_step is not None and rollout is self._rollout and len(chosen) == len(self._chosen):
+                    self._chosen.copy_(chosen)
+                    rows.append(self._recorded_step().clone())
+                else:
+                    rows.append(self._gradients(rollout, chosen))
+                    if c.target_kl is not None and float(rows[-1][3]) > 1.5 * c.target_kl:
+                        return torch.stack(rows), epoch
+                    self._descend(rows[-1])
                 if self._averaged is not None:
                     self._averaged.update_parameters(self.network)
         return torch.stack(rows), epoch
 
-    def _minibatches(self, rollout: Batch) -> Iterator[Batch]:
-        """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6])."""
+    def _whole_step(self) -> Tensor:
+        """The gradient step of the segments that are chosen; its figures."""
+        assert self._rollout is not None
+        row = self._gradients(self._rollout, self._chosen)
+        self._descend(row)
+        return row
+
+    def _gradients(self, rollout: Batch, chosen: Tensor) -> Tensor:
+        """The clipped gradients of a minibatch, in the parameters; its figures, float32 (7,)."""
+        c = self.coefficients
+        loss, figures = losses(self.network, self._minibatch(rollout, chosen), c, self._precision)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if self._average is not None:
+            self._average([*gradients, figures])
+        norm = nn.utils.clip_grad_norm_(self._parameters, c.max_grad_norm)  # [3] detail 11
+        return torch.cat([figures, norm.unsqueeze(0)])
+
+    def _descend(self, row: Tensor) -> None:
+        """A step of Adam, unless a figure of this minibatch or of an earlier one of the update was not finite."""
+        torch.maximum(self._broken, (~torch.isfinite(row).all()).float(), out=self._broken)
+        _step_unless(self._optimizer, self._broken)
+
+    def _orders(self) -> Iterator[Tensor]:
+        """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6]).
+
+        The places of a minibatch's segments, int64 (segments,), as `_minibatch` takes them.
+        """
         c, length = self.coefficients, self._sequence
         segments = c.environments * c.rollout_steps // length
         order = torch.randperm(segments, generator=self._generator, device=self._device)
-        within = torch.arange(length, device=self._device).unsqueeze(1) * c.environments
-        for begin in range(0, segments, c.batch // length):
-            chosen = order[begin : begin + c.batch // length]
-            first = chosen + chosen // c.environments * ((length - 1) * c.environments)  # row of a segment's first step
-            rows = (first + within).flatten()
-            yield Batch(
-                rollout.observations.index_select(0, rows),
-                rollout.actions.index_select(0, rows),
-                rollout.log_probabilities.index_select(0, rows),
-                rollout.advantages.index_select(0, rows),
-                rollout.returns.index_select(0, rows),
-                rollout.values.index_select(0, rows),
-                None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
-                None if rollout.starts is None else rollout.starts.index_select(0, rows),
-            )
+        yield from torch.split(order, c.batch // length)
+
+    def _minibatch(self, rollout: Batch, chosen: Tensor) -> Batch:
+        """The transitions of these segments of a rollout."""
+        environments, length = self.coefficients.environments, self._sequence
+        within = torch.arange(length, device=self._device).unsqueeze(1) * environments
+        first = chosen + chosen // environments * ((length - 1) * environments)  # row of a segment's first step
+        rows = (first + within).flatten()
+        return Batch(
+            rollout.observations.index_select(0, rows),
+            rollout.actions.index_select(0, rows),
+            rollout.log_probabilities.index_select(0, rows),
+            rollout.advantages.index_select(0, rows),
+            rollout.returns.index_select(0, rows),
+            rollout.values.index_select(0, rows),
+            None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
+            None if rollout.starts is None else rollout.starts.index_select(0, rows),
+        )
 
 
 def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:

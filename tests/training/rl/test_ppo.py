@@ -204,7 +204,8 @@ def test_an_epoch_sees_every_transition_once_and_segments_whole(kind: type[React
     rollout, _ = trainer._collect()
     rollout.values.copy_(torch.arange(72.0))  # row = step x 6 + environment
     seen: list[float] = []
-    for batch in trainer._minibatches(rollout):
+    for chosen in trainer._orders():
+        batch = trainer._minibatch(rollout, chosen)
         seen += batch.values.tolist()
         if batch.hidden is not None:
             segments = batch.values.view(4, 6)

@@ -279,7 +279,7 @@ def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_n
     rollout, _ = trainer._collect()
     assert rollout.observations.dtype == torch.bfloat16
     assert rollout.actions.dtype == rollout.log_probabilities.dtype == torch.float32
-    batch = next(iter(trainer._minibatches(rollout)))
+    batch = trainer._minibatch(rollout, next(trainer._orders()))
     trainer.network.zero_grad()
     loss, figures = losses(trainer.network, batch, NOISY, "bf16")
     torch.autograd.backward(loss)

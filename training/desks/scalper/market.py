@@ -324,16 +324,18 @@ class Market:
         days = days.to(self.device)
         mask = torch.ones_like(self.active) if which is None else which
         rows = self._rows(mask)
-        if not rows.numel():
+        if _nobody(rows):
             return
-        chosen, day = mask.index_select(0, rows), days.index_select(0, rows)
-        _put(self._whole, 1, rows, chosen, self._fresh)
+        chosen, day = _of(mask, 0, rows), _of(days, 0, rows)
+        _begin(self._whole, 1, rows, chosen, self._fresh)
         for tensor, first in ((self.row, self._first_decision), (self._last_row, self._flatten_row)):
-            _put(tensor, 0, rows, chosen, first.index_select(0, day))
+            _begin(tensor, 0, rows, chosen, first.index_select(0, day))
         self._episode.add_(mask)
-        _put(self._real, 1, rows, chosen, self._fresh_real)
+        _begin(self._real, 1, rows, chosen, self._fresh_real)
         for tensor in (self._returns, self._positions, self._exit_due):
-            _put(tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor.narrow(0, 0, 1)))
+            _begin(
+                tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor.narrow(0, 0, 1))
+            )
         self.active |= mask
 
     def observe(self) -> Tensor:
@@ -407,15 +409,15 @@ class Market:
         self._lane.copy_(torch.where(account.contracts > 0, self._lane, torch.where(right == 1, put, call)))
         entering = (buys > 0) & self._entries(entry_minute)
         rows = self._rows(entering | (percent > 0) | self._exit_due)
-        if rows.numel():
-            before = account_of(self._accounts.index_select(1, rows))
-            decided = (self._lane + self.row).index_select(0, rows)
-            bought = self._quantity(before.cash, entering.index_select(0, rows), decided)
-            part, due = percent.index_select(0, rows), self._exit_due.index_select(0, rows)
+        if not _nobody(rows):
+            before = account_of(_of(self._accounts, 1, rows))
+            decided = _of(self._lane + self.row, 0, rows)
+            bought = self._quantity(before.cash, _of(entering, 0, rows), decided)
+            part, due = _of(percent, 0, rows), _of(self._exit_due, 0, rows)
             some = torch.maximum(before.contracts * part // 100, (part > 0).to(torch.int64))
             sold = torch.where(due, before.contracts, some)
-            moves = self.active.index_select(0, rows).to(torch.int64)
-            self._fill(rows, before, bought, sold, right.index_select(0, rows), decided + moves)
+            moves = _of(self.active, 0, rows).to(torch.int64)
+            self._fill(rows, before, bought, sold, _of(right, 0, rows), decided + moves)
         self.row.add_(self.active)
 
     def _quantity(self, cash: Tensor, entering: Tensor, cell: Tensor) -> Tensor:
@@ -424,35 +426,36 @@ class Market:
         quantity = (cash * self._budget // self._prices.costs.index_select(0, cell)).clamp(0, sizing.max_contracts)
         return quantity * (entering & (quantity >= sizing.min_contracts))
 
-    def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
+    def _fill(
+        self, rows: Tensor | None, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor
+    ) -> None:
         """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
         bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
-        row = cell - self._lane.index_select(0, rows)
+        row = cell - _of(self._lane, 0, rows)
         minute = self._known.index_select(0, row).select(1, 0)
         booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
         account, sizing = booked.account, self._trading.sizing
-        self._accounts.index_copy_(1, rows, matrix_of(account))
+        _put(self._accounts, 1, rows, matrix_of(account))
         held = account.contracts > 0
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
         stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
         target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
         levels = torch.stack([average, stop, target])
-        self._levels.index_copy_(1, rows, levels)
+        _put(self._levels, 1, rows, levels)
         self._remember(rows, booked)
 
-    def _remember(self, rows: Tensor, booked: Booked) -> None:
+    def _remember(self, rows: Tensor | None, booked: Booked) -> None:
         """Enter closed trades in the ring of returns, and renew the Sharpe ratio and the win rate of who closed one."""
         some = self._rows(booked.ended)
-        if not some.numel():
+        if _nobody(some):
             return
-        rows, closed = rows.index_select(0, some), booked.account.closed.index_select(0, some)
-        ended, result = booked.ended.index_select(0, some), booked.result.index_select(0, some)
+        rows, closed = rows if rows is None else _of(rows, 0, some), _of(booked.account.closed, 0, some)
+        ended, result = _of(booked.ended, 0, some), _of(booked.result, 0, some)
         newest = self._slots == ((closed - 1) % TRADES).unsqueeze(1)
-        ring = self._returns.index_select(0, rows)
-        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), ring)
-        self._returns.index_copy_(0, rows, ring)
-        self._skill.index_copy_(0, rows, skill(*trade_statistics(ring, closed)))
+        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), _of(self._returns, 0, rows))
+        _put(self._returns, 0, rows, ring)
+        _put(self._skill, 0, rows, skill(*trade_statistics(ring, closed)))
 
     def _mark(self) -> None:
         """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
@@ -484,23 +487,23 @@ class Market:
         """Sell what is held where the session's flatten is due; it fills at the next row's open."""
         leaving = terminal & (self.account.contracts > 0)
         rows = self._rows(leaving)
-        if not rows.numel():
+        if _nobody(rows):
             return
-        ends = leaving.index_select(0, rows)
-        before = account_of(self._accounts.index_select(1, rows))
-        none = torch.zeros_like(rows)
-        cell = (self._lane + self.row).index_select(0, rows) + ends
+        ends = _of(leaving, 0, rows)
+        before = account_of(_of(self._accounts, 1, rows))
+        none = torch.zeros_like(before.contracts)
+        cell = _of(self._lane + self.row, 0, rows) + ends
         self._fill(rows, before, none, before.contracts * ends, none, cell)
-        cash, equity = self.account.cash.index_select(0, rows), self._equity.index_select(0, rows)
-        self._equity.index_copy_(0, rows, torch.where(ends, cash, equity))
+        cash, equity = _of(self.account.cash, 0, rows), _of(self._equity, 0, rows)
+        _put(self._equity, 0, rows, torch.where(ends, cash, equity))
         torch.maximum(self._peak, self._equity, out=self._peak)
 
-    def _rows(self, mask: Tensor) -> Tensor:
-        """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
-        return mask.nonzero().squeeze(1) if self._looks else self._everyone
+    def _rows(self, mask: Tensor) -> Tensor | None:
+        """Indices of the rows of `mask` on the CPU; None, which is every row, where looking would wait."""
+        return mask.nonzero().squeeze(1) if self._looks else None
 
     def _begin_again(self, terminal: Tensor) -> None:
-        if self._rows(terminal).numel():
+        if not _nobody(self._rows(terminal)):
             self.begin(self._draw(), terminal)
 
     def _draw(self) -> Tensor:
@@ -514,9 +517,26 @@ class Market:
         self.row += ((self._last_row - self.row).double() * spread).floor().to(torch.int64)
 
 
-def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:
+def _nobody(rows: Tensor | None) -> bool:
+    return rows is not None and not rows.numel()
+
+
+def _of(state: Tensor, dim: int, rows: Tensor | None) -> Tensor:
+    """Those of `rows` along `dim`: a copy of some, `state` itself of all."""
+    return state if rows is None else state.index_select(dim, rows)
+
+
+def _put(state: Tensor, dim: int, rows: Tensor | None, values: Tensor) -> None:
+    """Write `values` to `rows` along `dim`."""
+    if rows is None:
+        state.copy_(values)
+    else:
+        state.index_copy_(dim, rows, values)
+
+
+def _begin(state: Tensor, dim: int, rows: Tensor | None, mask: Tensor, fresh: Tensor) -> None:
     """Write `fresh` to those of `rows` where `mask` is true."""
-    state.index_copy_(dim, rows, torch.where(mask, fresh, state.index_select(dim, rows)))
+    _put(state, dim, rows, torch.where(mask, fresh, _of(state, dim, rows)))
 
 
 def _least_loss(capital: int, part: float) -> int:

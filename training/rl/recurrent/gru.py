@@ -1,14 +1,20 @@
 """`torch.nn.GRU` with episodes: its state becomes zero where one begins.
 
-A hand-written kernel gained 15 % of a whole PPO training of `regime_switcher`, too little to keep it.
+On a CPU a hand-written kernel gained 15 % of a whole PPO training of `regime_switcher`, too little to keep it. On a GPU
+cuDNN takes no resets inside a sequence, so the loop over the steps is written here: few kernels a step, and those that
+PyTorch's own cell is made of.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_cell: Any = torch.ops.aten._thnn_fused_gru_cell  # (gates, hidden's gates, state): the next state, a workspace
+_cell_back: Any = torch.ops.aten._thnn_fused_gru_cell_backward  # (gradient, workspace, False): gradients of those
 
 
 class Gru(nn.Module):
@@ -26,9 +32,13 @@ class Gru(nn.Module):
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The state (batch, hidden), which is the output too, after one step over inputs (batch, inputs)."""
-        if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or inputs.device.type != "cpu":
+        if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
             result: Tensor = self.layers(inputs.unsqueeze(1), state.unsqueeze(0))[0][:, 0]
             return result.float()
+        if inputs.device.type != "cpu":
+            parameters = list(self.layers.parameters())
+            with torch.autocast(inputs.device.type, enabled=False):
+                return torch.gru_cell(inputs.to(parameters[0].dtype), state, *parameters)
         return self._run(inputs.unsqueeze(1), state)[:, 0]
 
     def sequence(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
@@ -41,7 +51,8 @@ class Gru(nn.Module):
             starts: bool (steps, batch), true where the state is zeroed before that step, and no gradient flows across.
         """
         if inputs.device.type != "cpu":
-            return self.one_by_one(inputs, state, starts)
+            with torch.autocast(inputs.device.type, enabled=False):
+                return looped(inputs, state, starts, *self.layers.parameters())
         zeroed = [step for step, fresh in enumerate(starts.any(dim=1).tolist()) if fresh and step]
         rows, found = inputs.transpose(0, 1), []
         for first, last in pairwise((0, *zeroed, len(starts))):
@@ -50,17 +61,53 @@ class Gru(nn.Module):
             state = outputs[:, -1]
         return torch.cat(found, dim=1).transpose(0, 1)
 
-    def one_by_one(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
-        """The same as `sequence`, step by step, which asks the device for nothing: on other devices than the CPU."""
-        outputs = []
-        for now, fresh in zip(inputs, starts, strict=True):
-            state = self.step(now, state.masked_fill(fresh.unsqueeze(1), 0.0))
-            outputs.append(state)
-        return torch.stack(outputs)
-
     def _run(self, rows: Tensor, state: Tensor) -> Tensor:
         """Outputs (batch, steps, hidden) over rows (batch, steps, inputs)."""
         own = next(self.layers.parameters()).dtype
         with torch.autocast("cpu", enabled=False):
             result: Tensor = self.layers(rows.to(own), state.to(own).unsqueeze(0))[0]
         return result
+
+
+def looped(
+    inputs: Tensor, state: Tensor, starts: Tensor, in_weight: Tensor, weight: Tensor, in_bias: Tensor, bias: Tensor
+) -> Tensor:
+    """`Gru.sequence` on a GPU with the parameters of `torch.nn.GRU`, in their type; nothing waits for the device."""
+    apply: Any = _Loop.apply
+    result: Tensor = apply(inputs.to(weight.dtype), state, starts, in_weight, weight, in_bias, bias)
+    return result
+
+
+class _Loop(torch.autograd.Function):
+    """Both products with the inputs, and all gradients of weights, are taken once over all steps."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> Tensor:
+        inputs, state, starts, in_weight, weight, in_bias, bias = given
+        steps, batch = starts.shape
+        gates = torch.addmm(in_bias, inputs.flatten(0, 1), in_weight.T).view(steps, batch, -1)
+        fresh, turned = starts.unsqueeze(2), weight.T
+        before, spaces, outputs = [], [], []
+        for now, zeroed in zip(gates.unbind(0), fresh.unbind(0), strict=True):
+            before.append(state.masked_fill(zeroed, 0.0))
+            state, space = _cell(now, torch.addmm(bias, before[-1], turned), before[-1])
+            spaces.append(space)
+            outputs.append(state)
+        ctx.save_for_backward(inputs, fresh, in_weight, weight, torch.stack(before), *spaces)
+        return torch.stack(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, fresh, in_weight, weight, before, *spaces = ctx.saved_tensors
+        by_output = gradients[0]
+        carried = torch.zeros_like(by_output[0])
+        by_gates, by_hidden = [], []
+        for index in range(len(spaces) - 1, -1, -1):
+            of_gates, of_hidden, direct, *_ = _cell_back(by_output[index] + carried, spaces[index], False)
+            by_gates.append(of_gates)
+            by_hidden.append(of_hidden)
+            carried = torch.addmm(direct, of_hidden, weight).masked_fill(fresh[index], 0.0)
+        of_gates, of_hidden = (torch.stack(each[::-1]).flatten(0, 1) for each in (by_gates, by_hidden))
+        by_inputs = (of_gates @ in_weight).view_as(inputs) if ctx.needs_input_grad[0] else None
+        weights = (of_gates.T @ inputs.flatten(0, 1), of_hidden.T @ before.flatten(0, 1))
+        return by_inputs, carried, None, *weights, of_gates.sum(0), of_hidden.sum(0)

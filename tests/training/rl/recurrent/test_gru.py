@@ -1,4 +1,7 @@
-"""The GRU with episodes against torch's cell: outputs, all gradients, resets; alike step by step and under autocast."""
+"""The GRU with episodes against torch's cell: outputs, all gradients, resets; alike step by step and under autocast.
+
+The loop of a GPU runs here on the CPU with its two kernels written out; a test on a device has the kernels themselves.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.examples import examples
-from training.rl.recurrent.gru import Gru
+from training.rl.recurrent import gru
+from training.rl.recurrent.gru import Gru, looped
 
 
 @pytest.fixture(autouse=True)
@@ -102,13 +106,74 @@ def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_see
     assert not of_state.any()
 
 
+def one_by_one(layer: Gru, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+    """All outputs by single steps."""
+    outputs = []
+    for now, fresh in zip(inputs, starts, strict=True):
+        state = layer.step(now, state.masked_fill(fresh.unsqueeze(1), 0.0))
+        outputs.append(state)
+    return torch.stack(outputs)
+
+
+def cell(gates: Tensor, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The next state by the equations of `torch.nn.GRU`, and what the way back needs."""
+    (r, z, n), (of_r, of_z, of_n) = gates.chunk(3, dim=1), hidden.chunk(3, dim=1)
+    reset, update = torch.sigmoid(r + of_r), torch.sigmoid(z + of_z)
+    new = torch.tanh(n + reset * of_n)
+    return new + update * (state - new), torch.cat([reset, update, new, state, of_n], dim=1)
+
+
+def cell_back(gradient: Tensor, space: Tensor, _: bool) -> tuple[Tensor, ...]:
+    """Gradients of `cell` for its three arguments."""
+    reset, update, new, state, of_n = space.chunk(5, dim=1)
+    by_new = gradient * (1 - update) * (1 - new.square())
+    by_update = gradient * (state - new) * update * (1 - update)
+    by_reset = by_new * of_n * reset * (1 - reset)
+    gates = torch.cat([by_reset, by_update, by_new], dim=1)
+    hidden = torch.cat([by_reset, by_update, by_new * reset], dim=1)
+    return gates, hidden, gradient * update, torch.Tensor(), torch.Tensor()
+
+
+BEGINS = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
+
+
+def test_the_loop_of_a_gpu_is_the_sequence_and_has_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gru, "_cell", cell)
+    monkeypatch.setattr(gru, "_cell_back", cell_back)
+    layer = Gru(3, 4, torch.Generator().manual_seed(0))
+    for name, bias in layer.layers.named_parameters():
+        if "bias" in name:
+            nn.init.normal_(bias, generator=torch.Generator().manual_seed(1))
+    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
+    parameters, weight = list(layer.layers.parameters()), _inputs(5, 2, 4, seed=2)
+    ours = _gradients(lambda: looped(rows, state, BEGINS, *parameters), [rows, state, *parameters], weight)
+    expected = _gradients(lambda: layer.sequence(rows, state, BEGINS), [rows, state, *parameters], weight)
+    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device_the_sequence_and_its_gradients_are_the_cpu_s() -> None:
+    here, there = (Gru(128, 128, torch.Generator().manual_seed(0)).to(device) for device in ("cpu", "cuda"))
+    starts = torch.rand(32, 64, generator=torch.Generator().manual_seed(3)) < 0.05
+    rows, state, weight = _inputs(32, 64, 128), _inputs(64, 128, seed=1).tanh(), _inputs(32, 64, 128, seed=2)
+
+    def found(layer: Gru, device: str) -> list[Tensor]:
+        placed = [each.to(device).requires_grad_() for each in (rows, state)]
+        inputs = [*placed, *layer.layers.parameters()]
+        output, gradients = _gradients(lambda: layer.sequence(*placed, starts.to(device)), inputs, weight.to(device))
+        return [each.cpu() for each in (output, *gradients)]
+
+    for ours, other in zip(found(there, "cuda"), found(here, "cpu"), strict=True):
+        assert float((ours - other).norm() / other.norm()) < 1e-5
+
+
 def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
     layer = Gru(3, 4, torch.Generator().manual_seed(0))
     rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
-    starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
+    starts = BEGINS
     inputs, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
     ours = _gradients(lambda: layer.sequence(rows, state, starts), inputs, weight)
-    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), inputs, weight)
+    expected = _gradients(lambda: one_by_one(layer, rows, state, starts), inputs, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
@@ -119,5 +184,5 @@ def test_with_and_without_gradients_steps_are_the_sequence_within_a_millionth() 
     starts[20, :3] = True
     whole = layer.sequence(rows, state, starts).detach()
     with torch.no_grad():
-        _close([layer.one_by_one(rows, state, starts)], [whole], tolerance=1e-6)
-    _close([layer.one_by_one(rows, state, starts).detach()], [whole], tolerance=1e-6)
+        _close([one_by_one(layer, rows, state, starts)], [whole], tolerance=1e-6)
+    _close([one_by_one(layer, rows, state, starts).detach()], [whole], tolerance=1e-6)

@@ -40,7 +40,7 @@ class Layout:
         count, stocks = orders.shape
         self._kept = max(1, round(practice.universe * stocks))
         self._open = (parts.argsort(1).argsort(1) < self._kept).to(torch.float32)
-        places = torch.arange(stocks, device=orders.device).expand(count, stocks)
+        places = torch.arange(stocks, device=orders.device).repeat(count, 1)
         self._order = orders.argsort(1) if practice.permute else places  # which stock is shown at each place
         self._places = at = columns_for(stocks)
         columns = torch.arange(at.width, device=orders.device).repeat(count, 1)

@@ -1,0 +1,135 @@
+"""What is recorded on a GPU computes what its calls compute; where its tensors stay can be seen anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from strategies.option_scalper import SPEC
+from strategies.regime_switcher import SPEC as SWITCHER
+from tests.support.training.made_up import random_walk
+from tests.support.training.made_up_days import trading, walk
+from training.desks.daily.markets.regime import RegimeMarket
+from training.desks.daily.networks.regime import RegimeActorCritic
+from training.desks.scalper.history import price_table, read_history
+from training.desks.scalper.market import Market
+from training.desks.scalper.network import IDENTITY, build
+from training.rl.coefficients import Coefficients
+from training.rl.graphs import NotRecordableError, Recorded, keep_places
+from training.rl.ppo import Trainer
+
+DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Account:
+    """Something with a state of tensors that a step binds anew."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.cash = torch.zeros(3, device=device)
+        self.before = torch.zeros(3, device=device)
+        self.number = 0
+
+    def earn(self, by: Tensor) -> Tensor:
+        self.before = self.cash
+        self.cash = self.cash + by
+        return self.cash - self.before
+
+
+def test_tensors_that_were_bound_anew_are_in_their_old_places_even_one_that_is_another_s_old_one() -> None:
+    account = Account()
+    cash, before = account.cash, account.before
+    attributes = dict(vars(account))
+    account.earn(torch.tensor([1.0, 2.0, 3.0]))
+    assert account.before is cash
+    keep_places([account], [attributes])
+    assert account.cash is cash
+    assert account.before is before
+    assert cash.tolist() == [1.0, 2.0, 3.0]
+    assert before.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_what_a_replay_cannot_repeat_is_refused_by_its_name() -> None:
+    account = Account()
+    attributes = dict(vars(account))
+    account.number = 1
+    with pytest.raises(NotRecordableError, match=r"Account\.number changes from 0 to 1"):
+        keep_places([account], [attributes])
+    account = Account()
+    account.before = account.cash
+    attributes = dict(vars(account))
+    account.cash, account.before = torch.ones(3), torch.zeros(3)
+    with pytest.raises(NotRecordableError, match="began as one tensor"):
+        keep_places([account], [attributes])
+
+
+def test_on_a_cpu_every_call_does_the_work() -> None:
+    account = Account()
+    earn = Recorded(lambda: account.earn(torch.ones(3)), torch.device("cpu"), owners=(account,))
+    for number in range(1, 6):
+        assert earn().tolist() == [1.0, 1.0, 1.0]
+        assert account.cash.tolist() == [float(number)] * 3
+
+
+@DEVICE
+def test_replays_go_on_from_the_state_and_draw_the_numbers_of_the_calls() -> None:
+    drawn: dict[bool, list[list[float]]] = {}
+    for recorded in (False, True):
+        account, generator = Account("cuda"), torch.Generator("cuda").manual_seed(5)
+
+        def work(account: Account = account, generator: torch.Generator = generator) -> Tensor:
+            return account.earn(torch.rand(3, generator=generator, device="cuda"))
+
+        earn: Callable[[], Tensor] = work
+        if recorded:
+            earn = Recorded(work, torch.device("cuda"), owners=(account,), generators=(generator,))
+        drawn[recorded] = [[*earn().tolist(), *account.cash.tolist()] for _ in range(7)]
+        drawn[recorded].append(torch.rand(2, generator=generator, device="cuda").tolist())
+    assert drawn[True] == drawn[False]
+
+
+SMALL = Coefficients(environments=32, rollout_steps=16, batch=96, epochs=2, sequence=8, entropy=0.01)
+
+
+def switcher(**how: Any) -> Trainer:
+    funds = msgspec.structs.replace(SWITCHER, history_bars=2)
+    market = RegimeMarket(
+        walk(60, seed=3, spec=funds), 2, 59, trading("100000"), count=32, seed=1, episode=9, device="cuda"
+    )
+    return Trainer(RegimeActorCritic(1), market, SMALL, total_steps=10_000, seed=1, device="cuda", **how)
+
+
+def scalper(**how: Any) -> Trainer:
+    history = read_history(random_walk(26), SPEC, Trading())
+    prices = price_table(history, history.usable, Trading())
+    market = Market(history, prices, history.usable, Trading(), count=32, seed=1, device="cuda")
+    return Trainer(build("mlp", IDENTITY, 1), market, SMALL, total_steps=10_000, seed=1, device="cuda", **how)
+
+
+@DEVICE
+@pytest.mark.parametrize("made", [switcher, scalper])
+def test_a_training_that_is_recorded_ends_with_the_weights_of_one_that_is_not(made: Callable[..., Trainer]) -> None:
+    recorded, plain = made(), made(record=False)
+    for _ in range(5):
+        assert recorded.update() == plain.update()
+    for ours, other in zip(recorded.network.parameters(), plain.network.parameters(), strict=True):
+        assert torch.equal(ours, other)
+    again = made()
+    again.load_state_dict(recorded.state_dict())
+    for _ in range(5):
+        assert again.update() == recorded.update()
+
+
+@DEVICE
+def test_work_that_waits_for_the_device_is_refused() -> None:
+    account = Account("cuda")
+    waits = Recorded(lambda: account.cash.sum().item(), torch.device("cuda"))
+    assert [waits() for _ in range(2)] == [0.0, 0.0]
+    with pytest.raises(NotRecordableError, match="waits for the device"):
+        waits()
+    assert account.cash.tolist() == [0.0, 0.0, 0.0]

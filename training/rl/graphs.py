@@ -1,0 +1,150 @@
+"""Work on a GPU that is launched as a whole: recorded once as a CUDA graph, then replayed.
+
+A small network's step is hundreds of kernels of a few microseconds, which Python launches one by one more slowly than
+the GPU computes them. On a CPU nothing is recorded. Invariant: a replay computes what the call would have computed.
+
+Source: the PyTorch manual, "CUDA semantics", section "CUDA Graphs".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+WARM = 2
+"""Calls before the recording: libraries take their memory and choose their kernels in the first ones."""
+
+T = TypeVar("T")
+
+
+class NotRecordableError(RuntimeError):
+    """Work that cannot be recorded; the text says what it does."""
+
+
+class Recorded(Generic[T]):
+    """`work()`, on a GPU as one launch from its third call on.
+
+    `work` takes no arguments: what differs from call to call it reads from tensors that keep their address. It never
+    waits for the device, and every number that is no tensor stays what it was at the recording. It may rebind tensors
+    that are attributes of its `owners`: the replay leaves the new numbers in the same attributes. The tensors that it
+    returns are overwritten by the next call.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], T],
+        device: torch.device,
+        *,
+        owners: Sequence[object] = (),
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        """Record nothing yet.
+
+        Args:
+            generators: of `device`, all that `work` draws from; they go on as if it were called.
+        """
+        self._work = work
+        self._device = device
+        self._owners, self._generators = owners, generators
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._result: list[T] = []
+
+    def __call__(self) -> T:
+        """The result of `work`.
+
+        Raises:
+            NotRecordableError: `work` waits for the device, or changes an attribute that is no tensor.
+        """
+        if self._device.type != "cuda":
+            return self._work()
+        with torch.cuda.device(self._device):
+            if self._graph is None:
+                if self._calls < WARM:
+                    return self._beside()
+                self._graph = self._recording()
+            self._graph.replay()
+        return self._result[0]
+
+    def _beside(self) -> T:
+        """One call on another stream than the default one, which cannot be recorded."""
+        self._calls += 1
+        here, side = torch.cuda.current_stream(), _side_stream(self._device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            result = self._work()
+        here.wait_stream(side)
+        return result
+
+    def _recording(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        before = [dict(vars(owner)) for owner in self._owners]
+        try:
+            with torch.cuda.graph(graph, stream=_side_stream(self._device)):
+                self._result = [self._work()]
+                keep_places(self._owners, before)
+        except NotRecordableError:
+            raise
+        except RuntimeError as error:
+            raise NotRecordableError(
+                f"this work on {self._device} cannot be recorded as a CUDA graph, because it waits for the device or "
+                f"does what a recording does not hold: {error}"
+            ) from error
+        return graph
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device on which everything is recorded: autograd remembers the stream of a weight."""
+    return torch.cuda.Stream(device)
+
+
+def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -> None:
+    """Copy tensors that were rebound into the ones `before`, and bind these again.
+
+    Args:
+        before: the attributes of each owner, by name, as they were.
+
+    Raises:
+        NotRecordableError: an attribute changed that is neither a tensor nor an object of tensors, or two attributes
+            shared one tensor and do so no more.
+    """
+    moves: list[tuple[Tensor, Tensor]] = []
+    for owner, attributes in zip(owners, before, strict=True):
+        moves.extend(_rebound(owner, attributes))
+    places = {place.data_ptr() for place, _ in moves}
+    if len(places) < len(moves):
+        raise NotRecordableError("two attributes began as one tensor and are two afterwards: make them two at once")
+    copies = [(place, value.clone() if value.data_ptr() in places else value) for place, value in moves]
+    for place, value in copies:
+        place.copy_(value)
+
+
+def _rebound(owner: object, before: Mapping[str, Any]) -> Iterable[tuple[Tensor, Tensor]]:
+    """Each tensor that was bound to an attribute of `owner`, with what is bound now; the former is bound again."""
+    for name, value in list(vars(owner).items()):
+        was = before.get(name)
+        if value is was:
+            continue
+        if isinstance(value, Tensor) and isinstance(was, Tensor) and value.shape == was.shape:
+            yield was, value
+        elif not isinstance(value, Tensor) and not isinstance(was, Tensor) and value == was:
+            pass
+        elif type(value) is type(was) and hasattr(value, "__dict__") and not isinstance(value, Tensor):
+            yield from _rebound(value, vars(was))
+        else:
+            raise NotRecordableError(
+                f"{type(owner).__name__}.{name} changes from {_short(was)} to {_short(value)}: expected a tensor of "
+                f"one shape, as a replay repeats tensor operations alone"
+            )
+        setattr(owner, name, was)
+
+
+def _short(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
