@@ -321,8 +321,8 @@ def waited(device: str) -> None:
 
 # --- learning curves --------------------------------------------------------------------------------------------------
 
-UPDATES = 60
-LEARNED = (case(SWITCHER.name, 512, 64, 2048), case(SCALPER, 256, 64, 4096))
+UPDATES = 30
+LEARNED = (case(SWITCHER.name, 512, 32, 2048), case(SCALPER, 256, 64, 4096))
 
 
 def curves(device: str, cases: tuple[Case, ...], updates: int, seeds: int) -> dict[str, Any]:
@@ -390,6 +390,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=5)
     parser.add_argument("--cap-s", type=float, default=8.0, help="of a case of speed (%(default)s)")
     parser.add_argument("--only", default="", help="cases of speed whose line has this text")
+    parser.add_argument("--no-plain", action="store_true", help="no case of speed that launches kernels one by one")
     parser.add_argument("--seeds", type=int, default=5, help="of curves")
     parser.add_argument("--against", type=Path, help="the last line of a run of `curves` on another device")
     asked = parser.parse_args()
@@ -397,6 +398,7 @@ def main() -> None:
     found: dict[str, Any] = {"bench": "device", "torch": torch.__version__, "device": name_of(device)}
     print(f"{found['device']}, torch {torch.__version__}: {how_computed('float32', device)}", flush=True)
     cases = tuple(one for one in (TINY if quick else CASES) if asked.only in one.words)
+    cases = tuple(one for one in cases if one.record or not asked.no_plain)
     if "speed" in asked.part:
         found["speed"] = speed(device, cases, 1 if quick else asked.windows, asked.cap_s)
     if "profile" in asked.part:

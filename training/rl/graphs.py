@@ -100,9 +100,10 @@ class Recorded(Generic[T]):
 
 
 @cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
+def _side_stream(device: torch.device) -> Any:
     """The stream of a device on which everything is recorded: autograd remembers the stream of a weight."""
-    return torch.cuda.Stream(device)
+    stream: Any = torch.cuda.Stream
+    return stream(device)
 
 
 def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -> None:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC
 from strategies.regime_switcher import SPEC as SWITCHER
 from tests.support.training.made_up import random_walk
 from tests.support.training.made_up_days import trading, walk
+from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.history import price_table, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY, build
 from training.rl.coefficients import Coefficients
+from training.rl.dqn.presets import RECIPES as DQN_RECIPES
+from training.rl.dqn.presets import build as dqn_of
+from training.rl.dqn.trainer import DqnTrainer
 from training.rl.graphs import NotRecordableError, Recorded, keep_places
+from training.rl.off_policy.presets import RECIPES
+from training.rl.off_policy.presets import build as agent_of
+from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import Trainer
 
 DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -122,6 +131,43 @@ def test_a_training_that_is_recorded_ends_with_the_weights_of_one_that_is_not(ma
     again = made()
     again.load_state_dict(recorded.state_dict())
     for _ in range(5):
+        assert again.update() == recorded.update()
+
+
+class Plain(nn.Module):
+    """Observations of a size that a network can take."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.tanh(rows * 1e-3)
+
+
+def agent(name: str, **how: Any) -> OffPolicyTrainer:
+    c = replace(RECIPES["few_large"].of(name), environments=32, batch=64, per_transitions=32, round_transitions=128)
+    c = replace(c, learning_starts=64, reward_scale=1e-6, actor_widths=(16,), critic_widths=(16,))
+    place = RebalancerMarket(walk(40, seed=2), 3, 39, trading("50000"), count=32, seed=4, episode=9, device="cuda")
+    inputs = place.observe().shape[1]
+    made = agent_of(name, inputs, c, seed=1, actions=50, scaling=Plain(), device="cuda")
+    return OffPolicyTrainer(made, place, c, total_steps=10_000, seed=1, **how)
+
+
+def chooser(**how: Any) -> DqnTrainer:
+    c = replace(DQN_RECIPES["few_large"], environments=32, batch=64, per_transitions=32, round_transitions=128)
+    c = replace(c, learning_starts=64, capacity=4096, widths=(16,), target_every=3, smoothing=1.0)
+    funds = msgspec.structs.replace(SWITCHER, history_bars=2)
+    place = RegimeMarket(walk(60, seed=3, spec=funds), 2, 59, trading("100000"), count=32, episode=9, device="cuda")
+    return DqnTrainer(dqn_of(64, c, actions=16, seed=1, device="cuda"), place, c, total_steps=10_000, seed=1, **how)
+
+
+@DEVICE
+@pytest.mark.parametrize("made", [partial(agent, "sac"), partial(agent, "td3"), chooser], ids=["sac", "td3", "dqn"])
+def test_an_agent_whose_steps_are_recorded_is_the_one_whose_steps_are_not(made: Callable[..., Any]) -> None:
+    recorded, plain = made(), made(record=False)
+    for _ in range(6):
+        assert recorded.update() == plain.update()
+    assert recorded.gradient_steps > 40
+    again = made()
+    again.load_state_dict(recorded.state_dict())
+    for _ in range(4):
         assert again.update() == recorded.update()
 
 

@@ -324,16 +324,16 @@ class Market:
         days = days.to(self.device)
         mask = torch.ones_like(self.active) if which is None else which
         rows = self._rows(mask)
-        if _nobody(rows):
+        if not rows.numel():
             return
-        chosen, day = _of(mask, 0, rows), _of(days, 0, rows)
-        _begin(self._whole, 1, rows, chosen, self._fresh)
+        chosen, day = self._of(mask, 0, rows), self._of(days, 0, rows)
+        self._afresh(self._whole, 1, rows, chosen, self._fresh)
         for tensor, first in ((self.row, self._first_decision), (self._last_row, self._flatten_row)):
-            _begin(tensor, 0, rows, chosen, first.index_select(0, day))
+            self._afresh(tensor, 0, rows, chosen, first.index_select(0, day))
         self._episode.add_(mask)
-        _begin(self._real, 1, rows, chosen, self._fresh_real)
+        self._afresh(self._real, 1, rows, chosen, self._fresh_real)
         for tensor in (self._returns, self._positions, self._exit_due):
-            _begin(
+            self._afresh(
                 tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor.narrow(0, 0, 1))
             )
         self.active |= mask
@@ -409,15 +409,15 @@ class Market:
         self._lane.copy_(torch.where(account.contracts > 0, self._lane, torch.where(right == 1, put, call)))
         entering = (buys > 0) & self._entries(entry_minute)
         rows = self._rows(entering | (percent > 0) | self._exit_due)
-        if not _nobody(rows):
-            before = account_of(_of(self._accounts, 1, rows))
-            decided = _of(self._lane + self.row, 0, rows)
-            bought = self._quantity(before.cash, _of(entering, 0, rows), decided)
-            part, due = _of(percent, 0, rows), _of(self._exit_due, 0, rows)
+        if rows.numel():
+            before = account_of(self._of(self._accounts, 1, rows))
+            decided = self._of(self._lane + self.row, 0, rows)
+            bought = self._quantity(before.cash, self._of(entering, 0, rows), decided)
+            part, due = self._of(percent, 0, rows), self._of(self._exit_due, 0, rows)
             some = torch.maximum(before.contracts * part // 100, (part > 0).to(torch.int64))
             sold = torch.where(due, before.contracts, some)
-            moves = _of(self.active, 0, rows).to(torch.int64)
-            self._fill(rows, before, bought, sold, _of(right, 0, rows), decided + moves)
+            moves = self._of(self.active, 0, rows).to(torch.int64)
+            self._fill(rows, before, bought, sold, self._of(right, 0, rows), decided + moves)
         self.row.add_(self.active)
 
     def _quantity(self, cash: Tensor, entering: Tensor, cell: Tensor) -> Tensor:
@@ -426,36 +426,34 @@ class Market:
         quantity = (cash * self._budget // self._prices.costs.index_select(0, cell)).clamp(0, sizing.max_contracts)
         return quantity * (entering & (quantity >= sizing.min_contracts))
 
-    def _fill(
-        self, rows: Tensor | None, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor
-    ) -> None:
+    def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
         """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
         bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
-        row = cell - _of(self._lane, 0, rows)
+        row = cell - self._of(self._lane, 0, rows)
         minute = self._known.index_select(0, row).select(1, 0)
         booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
         account, sizing = booked.account, self._trading.sizing
-        _put(self._accounts, 1, rows, matrix_of(account))
+        self._put(self._accounts, 1, rows, matrix_of(account))
         held = account.contracts > 0
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
         stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
         target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
         levels = torch.stack([average, stop, target])
-        _put(self._levels, 1, rows, levels)
+        self._put(self._levels, 1, rows, levels)
         self._remember(rows, booked)
 
-    def _remember(self, rows: Tensor | None, booked: Booked) -> None:
+    def _remember(self, rows: Tensor, booked: Booked) -> None:
         """Enter closed trades in the ring of returns, and renew the Sharpe ratio and the win rate of who closed one."""
         some = self._rows(booked.ended)
-        if _nobody(some):
+        if not some.numel():
             return
-        rows, closed = rows if rows is None else _of(rows, 0, some), _of(booked.account.closed, 0, some)
-        ended, result = _of(booked.ended, 0, some), _of(booked.result, 0, some)
+        rows, closed = self._of(rows, 0, some), self._of(booked.account.closed, 0, some)
+        ended, result = self._of(booked.ended, 0, some), self._of(booked.result, 0, some)
         newest = self._slots == ((closed - 1) % TRADES).unsqueeze(1)
-        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), _of(self._returns, 0, rows))
-        _put(self._returns, 0, rows, ring)
-        _put(self._skill, 0, rows, skill(*trade_statistics(ring, closed)))
+        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), self._of(self._returns, 0, rows))
+        self._put(self._returns, 0, rows, ring)
+        self._put(self._skill, 0, rows, skill(*trade_statistics(ring, closed)))
 
     def _mark(self) -> None:
         """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
@@ -487,23 +485,38 @@ class Market:
         """Sell what is held where the session's flatten is due; it fills at the next row's open."""
         leaving = terminal & (self.account.contracts > 0)
         rows = self._rows(leaving)
-        if _nobody(rows):
+        if not rows.numel():
             return
-        ends = _of(leaving, 0, rows)
-        before = account_of(_of(self._accounts, 1, rows))
+        ends = self._of(leaving, 0, rows)
+        before = account_of(self._of(self._accounts, 1, rows))
         none = torch.zeros_like(before.contracts)
-        cell = _of(self._lane + self.row, 0, rows) + ends
+        cell = self._of(self._lane + self.row, 0, rows) + ends
         self._fill(rows, before, none, before.contracts * ends, none, cell)
-        cash, equity = _of(self.account.cash, 0, rows), _of(self._equity, 0, rows)
-        _put(self._equity, 0, rows, torch.where(ends, cash, equity))
+        cash, equity = self._of(self.account.cash, 0, rows), self._of(self._equity, 0, rows)
+        self._put(self._equity, 0, rows, torch.where(ends, cash, equity))
         torch.maximum(self._peak, self._equity, out=self._peak)
 
-    def _rows(self, mask: Tensor) -> Tensor | None:
-        """Indices of the rows of `mask` on the CPU; None, which is every row, where looking would wait."""
-        return mask.nonzero().squeeze(1) if self._looks else None
+    def _rows(self, mask: Tensor) -> Tensor:
+        """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
+        return mask.nonzero().squeeze(1) if self._looks else self._everyone
+
+    def _of(self, state: Tensor, dim: int, rows: Tensor) -> Tensor:
+        """Those of `rows` along `dim`: a copy of some, `state` itself of all."""
+        return state if rows is self._everyone else state.index_select(dim, rows)
+
+    def _put(self, state: Tensor, dim: int, rows: Tensor, values: Tensor) -> None:
+        """Write `values` to `rows` along `dim`."""
+        if rows is self._everyone:
+            state.copy_(values)
+        else:
+            state.index_copy_(dim, rows, values)
+
+    def _afresh(self, state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:
+        """Write `fresh` to those of `rows` where `mask` is true."""
+        self._put(state, dim, rows, torch.where(mask, fresh, self._of(state, dim, rows)))
 
     def _begin_again(self, terminal: Tensor) -> None:
-        if not _nobody(self._rows(terminal)):
+        if self._rows(terminal).numel():
             self.begin(self._draw(), terminal)
 
     def _draw(self) -> Tensor:
@@ -515,28 +528,6 @@ class Market:
         """Spread the first episodes over their sessions, so that the environments are not all at the same minute."""
         spread = uniform(self._seed, 1, self._everyone, self._episode)
         self.row += ((self._last_row - self.row).double() * spread).floor().to(torch.int64)
-
-
-def _nobody(rows: Tensor | None) -> bool:
-    return rows is not None and not rows.numel()
-
-
-def _of(state: Tensor, dim: int, rows: Tensor | None) -> Tensor:
-    """Those of `rows` along `dim`: a copy of some, `state` itself of all."""
-    return state if rows is None else state.index_select(dim, rows)
-
-
-def _put(state: Tensor, dim: int, rows: Tensor | None, values: Tensor) -> None:
-    """Write `values` to `rows` along `dim`."""
-    if rows is None:
-        state.copy_(values)
-    else:
-        state.index_copy_(dim, rows, values)
-
-
-def _begin(state: Tensor, dim: int, rows: Tensor | None, mask: Tensor, fresh: Tensor) -> None:
-    """Write `fresh` to those of `rows` where `mask` is true."""
-    _put(state, dim, rows, torch.where(mask, fresh, _of(state, dim, rows)))
 
 
 def _least_loss(capital: int, part: float) -> int:

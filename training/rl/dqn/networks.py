@@ -124,7 +124,7 @@ def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> tuple[Tenso
 
 
 @torch.no_grad()
-def explore(values: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+def explore(values: Tensor, epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
     """The best actions, int64 (n,); a share `epsilon` of them is uniform instead."""
     count, actions = values.shape
     drawn = torch.randint(actions, (count,), generator=generator, device=values.device)

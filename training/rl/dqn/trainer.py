@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,8 +12,8 @@ from training.rl.dqn.coefficients import DqnCoefficients, epsilon_at
 from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import explore
-from training.rl.dqn.replay import ChoiceReplay, OneStep, Returns
-from training.rl.off_policy.trainer import Figures, Part, Rounds, due_steps, following
+from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
+from training.rl.off_policy.trainer import Figures, Part, Rounds, due_steps, following, in_place_of
 from training.rl.protocols import Environment
 
 
@@ -20,12 +21,21 @@ class DqnTrainer(Rounds):
     """Trains `dqn` in place, one `update` at a time; its state holds the replay."""
 
     def __init__(
-        self, dqn: Dqn, environment: Environment, coefficients: DqnCoefficients, *, total_steps: int, seed: int
+        self,
+        dqn: Dqn,
+        environment: Environment,
+        coefficients: DqnCoefficients,
+        *,
+        total_steps: int,
+        seed: int,
+        record: bool = True,
     ) -> None:
         """As `Rounds`; actions and minibatches are drawn from `seed`."""
         self.dqn, self.coefficients = dqn, coefficients
         c, network = coefficients, dqn.network
-        super().__init__(dqn, environment, c, c.round_transitions, total_steps=total_steps, seed=seed)
+        super().__init__(dqn, environment, c, c.round_transitions, total_steps=total_steps, seed=seed, record=record)
+        self._epsilon = torch.ones((), device=dqn.device)  # what a recorded step reads
+        self._batch: Choices | None = None
         self._returns = Returns(c.returns, c.discount)
         self._replay = ChoiceReplay(
             c.capacity,
@@ -57,29 +67,48 @@ class DqnTrainer(Rounds):
             rewards.append(self._step())
             for _ in range(due_steps(c, self._begun, self.gradient_steps) if self._replay.size else 0):
                 self.gradient_steps += 1
-                importance = c.importance + (1.0 - c.importance) * self.progress
-                batch = self._replay.sample(c.batch, self._generator, importance)
-                found, errors = self.dqn.update(batch)
-                assert batch.places is not None
-                self._replay.reprioritise(batch.places, errors)
-                figures.rows.append(found)
+                figures.rows.append(self._gradient_step().clone())
         return rewards, (figures,)
+
+    def _gradient_step(self) -> Tensor:
+        c, dqn, number = self.coefficients, self.dqn, self.dqn.updates + 1
+        importance = c.importance + (1.0 - c.importance) * self.progress
+        batch = self._replay.sample(c.batch, self._generator, importance)
+        assert batch.places is not None
+        if self._record:
+            kept = self._batch = in_place_of(self._batch, batch)
+            found, errors = self._launch(number % c.target_every, lambda: dqn.update(kept))
+            dqn.updates = number  # a replay counts nothing
+        else:
+            found, errors = dqn.update(batch)
+        self._replay.reprioritise(batch.places, errors)
+        return found
 
     @torch.no_grad()
     def _step(self) -> Tensor:
         """One step of all environments into the replay; the mean reward, which is NaN after what is not finite."""
+        c = self.coefficients
+        epsilon = epsilon_at(c, self.progress) if self._begun >= c.learning_starts else 1.0
+        if self._record:
+            self._epsilon.fill_(epsilon)
+            one, reward = copy.deepcopy(self._launch("step", lambda: self._moved(self._epsilon), self.environment))
+        else:
+            one, reward = self._moved(epsilon)
+        self._count(one.observations)
+        choices = self._returns.add(one)
+        if choices is not None:
+            self._replay.add(choices)
+        return reward
+
+    def _moved(self, epsilon: float | Tensor) -> tuple[OneStep, Tensor]:
+        """A step with this share of uniform actions, and its mean reward, not scaled."""
         c, network = self.coefficients, self.dqn.network
         before = network.prepare(self.environment.observe())
         labels = labels_of(self.environment, len(network.heads), before)
-        epsilon = epsilon_at(c, self.progress) if self._begun >= c.learning_starts else 1.0
-        self._count(before)
         actions = explore(self.dqn.values(before), epsilon, self._generator)
         step = self.environment.step(actions)
         after = following(self.environment, network.prepare, step)
         ended = step.terminals if step.truncated is None else step.terminals | step.truncated
         goes_on = (~step.terminals).to(before.dtype)
         one = OneStep(before, actions, step.rewards * c.reward_scale, after, goes_on, ended, labels)
-        choices = self._returns.add(one)
-        if choices is not None:
-            self._replay.add(choices)
-        return step.rewards.mean() + (0.0 * after).sum()
+        return one, step.rewards.mean() + (0.0 * after).sum()

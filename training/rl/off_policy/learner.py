@@ -190,9 +190,10 @@ class Descent:
         max_grad_norm: float | None = None,
     ) -> None:
         self._parameters = list(parameters)
-        self.rate = rate
         self.numbers = in_one_piece(self._parameters)
         """The weights, (numbers,), in the order of the parameters."""
+        self._on_device = None if self.numbers.device.type == "cpu" else self.numbers.new_zeros(())
+        self.rate = rate
         self._gradient, self._mean, self._square = (torch.zeros_like(self.numbers) for _ in range(3))
         self._steps = self.numbers.new_zeros(())
         self._of_each = shaped(self._gradient, self._parameters)
@@ -201,6 +202,17 @@ class Descent:
         self._guard = guard
         self._average = average
         self._max = max_grad_norm
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._rate = rate
+        if self._on_device is not None:  # a recorded step reads it there
+            self._on_device.fill_(rate)
 
     def step(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Descend `loss`; returns it (its mean over the processes) and the norm of the gradients before clipping.
@@ -250,7 +262,7 @@ class Descent:
             [self._square],
             [],
             [self._steps.add_(1.0 - self._guard.broken)],
-            lr=self.rate,
+            lr=self._rate if self._on_device is None else self._on_device,
             beta1=0.9,
             beta2=0.999,
             weight_decay=0.0,

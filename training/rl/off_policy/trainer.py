@@ -5,18 +5,26 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from training.rl.coefficients import NotFiniteError, rate_at
+from training.rl.graphs import Recorded
 from training.rl.kernels import keep_freed_memory
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress
 from training.rl.off_policy.learner import Agent, Learner
 from training.rl.off_policy.replay import Replay, Transitions
 from training.rl.protocols import Environment, Step
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 # The loop around a learner: rounds of steps and gradient steps, what they report, and the state to go on from.
 #
@@ -91,6 +99,7 @@ class Rounds(ABC):
         *,
         total_steps: int,
         seed: int,
+        record: bool = True,
     ) -> None:
         """Prepare to train for at least `total_steps` transitions (whole updates).
 
@@ -98,6 +107,8 @@ class Rounds(ABC):
             environment: `coefficients.environments` of them, whose tensors are on the learner's device.
             round_transitions: of one update, rounded up to whole steps of all environments.
             seed: of this trainer's own generator.
+            record: on a GPU a step of all environments and a gradient step are CUDA graphs; False launches every
+                kernel by itself, with the same numbers.
         """
         self.environment = environment
         self.updates = 0
@@ -109,6 +120,8 @@ class Rounds(ABC):
         if learner.device.type == "cpu":
             keep_freed_memory()
         self._generator = torch.Generator(learner.device).manual_seed(seed)
+        self._record = record and learner.device.type == "cuda"
+        self._recorded: dict[Hashable, Recorded[Any]] = {}
         self._begun = 0  # transitions, those of the update under way included
 
     @property
@@ -148,6 +161,7 @@ class Rounds(ABC):
         self.updates, self.gradient_steps = state["updates"], state["gradient_steps"]
         self._begun = self.steps
         self._generator.set_state(state["generator"].cpu())
+        self._recorded.clear()  # the tensors of the environments are others
 
     def update(self) -> OffPolicyProgress:
         """Some steps of all environments, and the gradient steps that became due on the way.
@@ -174,6 +188,15 @@ class Rounds(ABC):
     @abstractmethod
     def _round(self) -> tuple[list[Tensor], Sequence[Figures]]:
         """The steps and gradient steps of an update: mean rewards of the steps, NaN after what is not finite."""
+
+    def _launch(self, kind: Hashable, work: Callable[[], T], *owners: object) -> T:
+        """The result of `work`, which is recorded on a GPU, once for each `kind`: see `Recorded`."""
+        if not self._record:
+            return work()
+        if kind not in self._recorded:
+            self._recorded[kind] = Recorded(work, self._learner.device, owners=owners, generators=(self._generator,))
+        found: T = self._recorded[kind]()
+        return found
 
     def _count(self, observations: Tensor) -> None:
         """Raise where the environments are not as many as expected, and count their step."""
@@ -215,6 +238,17 @@ def last_of(step: Step) -> Tensor:
     return step.last
 
 
+def in_place_of(place: T | None, batch: T) -> T:
+    """The tensors of a batch in those of an earlier one, which it returns; in new ones where there is none."""
+    if place is None:
+        return copy.deepcopy(batch)
+    for field in fields(cast("DataclassInstance", batch)):
+        found = getattr(batch, field.name)
+        if found is not None:
+            getattr(place, field.name).copy_(found)
+    return place
+
+
 class OffPolicyTrainer(Rounds):
     """Trains `agent` in place, one `update` at a time; its state holds the replay."""
 
@@ -226,11 +260,13 @@ class OffPolicyTrainer(Rounds):
         *,
         total_steps: int,
         seed: int,
+        record: bool = True,
     ) -> None:
         """As `Rounds`; actions, minibatches and noise are drawn from `seed`."""
         self.agent = agent
         self.coefficients = c = coefficients
-        super().__init__(agent, environment, c, c.round_transitions, total_steps=total_steps, seed=seed)
+        super().__init__(agent, environment, c, c.round_transitions, total_steps=total_steps, seed=seed, record=record)
+        self._batch: Transitions | None = None  # what a recorded gradient step reads
         self._replay = Replay(c.capacity, c.environments, agent.actor.inputs, agent.actor.actions, agent.device)
 
     def _parts(self) -> Mapping[str, Part]:
@@ -243,26 +279,45 @@ class OffPolicyTrainer(Rounds):
             rewards.append(self._step())
             for _ in range(due_steps(self.coefficients, self._begun, self.gradient_steps)):
                 self.gradient_steps += 1
-                batch = self._replay.sample(self.coefficients.batch, self._generator)
-                critics, actor = self.agent.update(batch, self._generator)
-                of_critics.rows.append(critics)
+                critics, actor = self._gradient_step()
+                of_critics.rows.append(critics.clone())
                 if actor is not None:
-                    of_actor.rows.append(actor)
+                    of_actor.rows.append(actor.clone())
         return rewards, (of_critics, of_actor)
+
+    def _gradient_step(self) -> tuple[Tensor, Tensor | None]:
+        agent, number = self.agent, self.agent.updates + 1
+        batch = self._replay.sample(self.coefficients.batch, self._generator)
+        if not self._record:
+            return agent.update(batch, self._generator)
+        kept = self._batch = in_place_of(self._batch, batch)
+        found = self._launch(number % self.coefficients.actor_delay, lambda: agent.update(kept, self._generator))
+        agent.updates = number  # a replay counts nothing
+        return found
 
     @torch.no_grad()
     def _step(self) -> Tensor:
         """One step of all environments into the replay; the mean reward, which is NaN after what is not finite."""
-        c, actor = self.coefficients, self.agent.actor
-        before = actor.prepare(self.environment.observe())
-        uniform = self._begun < c.learning_starts
-        self._count(before)
-        actions = self._uniform(before) if uniform else self.agent.act(before, self._generator)
+        c = self.coefficients
+        if self._begun < c.learning_starts:
+            moved, reward = self._moved(self._uniform)
+        else:
+            act = partial(self.agent.act, generator=self._generator)
+            moved, reward = self._launch("step", lambda: self._moved(act), self.environment)
+        self._count(moved.observations)
+        self._replay.add(moved)
+        return reward.clone()
+
+    def _moved(self, act: Callable[[Tensor], Tensor]) -> tuple[Transitions, Tensor]:
+        """A step by these actions, and its mean reward, not scaled."""
+        c, prepare = self.coefficients, self.agent.actor.prepare
+        before = prepare(self.environment.observe())
+        actions = act(before)
         step = self.environment.step(actions)
-        after = following(self.environment, actor.prepare, step)
+        after = following(self.environment, prepare, step)
         goes_on = (~step.terminals).to(before.dtype)
-        self._replay.add(Transitions(before, after, actions, step.rewards * c.reward_scale, goes_on))
-        return step.rewards.mean() + (0.0 * after).sum()
+        moved = Transitions(before, after, actions, step.rewards * c.reward_scale, goes_on)
+        return moved, step.rewards.mean() + (0.0 * after).sum()
 
     def _uniform(self, prepared: Tensor) -> Tensor:
         """The first actions."""

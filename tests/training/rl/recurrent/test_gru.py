@@ -158,9 +158,9 @@ def test_on_a_device_the_sequence_and_its_gradients_are_the_cpu_s() -> None:
     rows, state, weight = _inputs(32, 64, 128), _inputs(64, 128, seed=1).tanh(), _inputs(32, 64, 128, seed=2)
 
     def found(layer: Gru, device: str) -> list[Tensor]:
-        placed = [each.to(device).requires_grad_() for each in (rows, state)]
-        inputs = [*placed, *layer.layers.parameters()]
-        output, gradients = _gradients(lambda: layer.sequence(*placed, starts.to(device)), inputs, weight.to(device))
+        seen, before = (each.to(device).requires_grad_() for each in (rows, state))
+        inputs, fresh = [seen, before, *layer.layers.parameters()], starts.to(device)
+        output, gradients = _gradients(lambda: layer.sequence(seen, before, fresh), inputs, weight.to(device))
         return [each.cpu() for each in (output, *gradients)]
 
     for ours, other in zip(found(there, "cuda"), found(here, "cpu"), strict=True):
