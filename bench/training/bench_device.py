@@ -294,6 +294,7 @@ def sizing(device: str, environments: int, name: str) -> OffPolicyTrainer:
     table = walk(400, seed=1)
     market = partial(RebalancerMarket, table, 40, 399, trading("1000000"), variant="account", episode=64)
     c = replace(RECIPES["few_large"].of(name), environments=environments, reward_scale=1e-2)
+    c = replace(c, capacity=min(c.capacity, 256 * environments))
     c = replace(c, learning_starts=8 * environments, round_transitions=8 * environments)
     rows = market(count=64).observe()
     scaling = Standardised(torch.cat([rows, market(count=64, seed=2).observe()]))

@@ -106,6 +106,11 @@ def _side_stream(device: torch.device) -> Any:
     return stream(device)
 
 
+def replayable(environment: object) -> bool:
+    """Whether a step of these environments says that it can be recorded: see `training.rl.protocols.Environment`."""
+    return bool(getattr(environment, "replayable", False))
+
+
 def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -> None:
     """Copy tensors that were rebound into the ones `before`, and bind these again.
 

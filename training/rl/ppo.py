@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
-from training.rl.graphs import Recorded
+from training.rl.graphs import Recorded, replayable
 from training.rl.kernels import keep_freed_memory
 from training.rl.layers import Adam, averaged
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
@@ -146,8 +146,8 @@ class Trainer:
                 tensors it is given (the gradients of a minibatch, then its figures, so that all processes stop at the
                 same KL or the same loss that is not finite) in place by their means over the processes. Each process
                 normalises the advantages of its own minibatches.
-            record: on a GPU a step of all environments and a minibatch's gradient step are CUDA graphs, where the
-                coefficients allow it; False launches every kernel by itself, with the same numbers.
+            record: on a GPU a step of all environments and a minibatch's gradient step are CUDA graphs, where
+                environment and coefficients allow it; False launches every kernel by itself, with the same numbers.
 
         Raises:
             ValueError: coefficients that do not fit each other or the network.
@@ -190,7 +190,8 @@ class Trainer:
         self._recorded_step: Recorded[Tensor] | None = None
         if self._record:
             owners, generators = (self, self.environment), (self._generator,)
-            self._move = Recorded(self._moved, self._device, owners=owners, generators=generators)
+            if replayable(self.environment):
+                self._move = Recorded(self._moved, self._device, owners=owners, generators=generators)
             if self.coefficients.target_kl is None and self._average is None:  # which the host looks at
                 self._recorded_step = Recorded(self._whole_step, self._device)
 

@@ -23,7 +23,12 @@ class Step(NamedTuple):
 
 
 class Environment(Protocol):
-    """Many environments stepped together on one device; a finished one restarts at once."""
+    """Many environments stepped together on one device; a finished one restarts at once.
+
+    With an attribute `replayable` that is true, `observe` and `step` promise to be tensor operations alone, the same at
+    every call, that never wait for the device and change nothing but tensors: a GPU then repeats them as a CUDA graph
+    (`training.rl.graphs`). Without it every call is made.
+    """
 
     def observe(self) -> Tensor:
         """Raw observations, float32 (n, *shape). Asking twice changes nothing."""

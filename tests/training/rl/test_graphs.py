@@ -32,6 +32,7 @@ from training.rl.off_policy.presets import RECIPES
 from training.rl.off_policy.presets import build as agent_of
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import Trainer
+from training.rl.protocols import Step
 
 DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -132,6 +133,23 @@ def test_a_training_that_is_recorded_ends_with_the_weights_of_one_that_is_not(ma
     again.load_state_dict(recorded.state_dict())
     for _ in range(5):
         assert again.update() == recorded.update()
+
+
+@DEVICE
+def test_a_market_that_does_not_promise_it_is_stepped_by_calls() -> None:
+    class Counted(RegimeMarket):
+        replayable, calls = False, 0
+
+        def step(self, actions: Tensor) -> Step:
+            self.calls += 1
+            return super().step(actions)
+
+    funds = msgspec.structs.replace(SWITCHER, history_bars=2)
+    market = Counted(walk(60, seed=3, spec=funds), 2, 59, trading("100000"), count=32, episode=9, device="cuda")
+    trainer = Trainer(RegimeActorCritic(1), market, SMALL, total_steps=10_000, seed=1, device="cuda")
+    for _ in range(4):
+        trainer.update()
+    assert market.calls == 4 * SMALL.rollout_steps
 
 
 class Plain(nn.Module):

@@ -238,6 +238,7 @@ class Market:
     """
 
     changing: ClassVar[tuple[str, ...]] = _CHANGING
+    replayable: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from training.rl.coefficients import NotFiniteError, rate_at
-from training.rl.graphs import Recorded
+from training.rl.graphs import Recorded, replayable
 from training.rl.kernels import keep_freed_memory
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress
 from training.rl.off_policy.learner import Agent, Learner
@@ -107,8 +107,8 @@ class Rounds(ABC):
             environment: `coefficients.environments` of them, whose tensors are on the learner's device.
             round_transitions: of one update, rounded up to whole steps of all environments.
             seed: of this trainer's own generator.
-            record: on a GPU a step of all environments and a gradient step are CUDA graphs; False launches every
-                kernel by itself, with the same numbers.
+            record: on a GPU a step of all environments, where they allow it, and a gradient step are CUDA graphs;
+                False launches every kernel by itself, with the same numbers.
         """
         self.environment = environment
         self.updates = 0
@@ -190,8 +190,8 @@ class Rounds(ABC):
         """The steps and gradient steps of an update: mean rewards of the steps, NaN after what is not finite."""
 
     def _launch(self, kind: Hashable, work: Callable[[], T], *owners: object) -> T:
-        """The result of `work`, which is recorded on a GPU, once for each `kind`: see `Recorded`."""
-        if not self._record:
+        """The result of `work`, which is recorded on a GPU, once for each `kind`, where its owners allow it."""
+        if not self._record or not all(replayable(owner) for owner in owners):
             return work()
         if kind not in self._recorded:
             self._recorded[kind] = Recorded(work, self._learner.device, owners=owners, generators=(self._generator,))

@@ -83,6 +83,7 @@ class RebalancerMarket(ShareAccounts):
 
     _layout: Layout | None = None
     CHANGING = ("_cash", "_held", "_value", "_day", "_age", "_episode")
+    replayable = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class RegimeMarket(Episodes):
     """
 
     CHANGING = ("_weights", "_equity", "_equities", "_day", "_age", "_episode")
+    replayable = True
 
     def __init__(
         self,

@@ -149,6 +149,7 @@ class RecordedMarket(Market):
     """As `Market`, on a `QuoteTable`. The last `made` sessions of `days` are drawn with the chance `share`."""
 
     changing: ClassVar[tuple[str, ...]] = (*Market.changing, "_works", "_busy", "_tails")
+    replayable: ClassVar[bool] = False  # it looks whether a position is still held
 
     def __init__(
         self,
