@@ -6,6 +6,7 @@ place that knows them all. Most strategies are trained by one procedure, `traini
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -463,6 +464,11 @@ class TrainingKind:
         _one_of("network", network, self.strategy, self.networks)
         for variant in variants:
             _one_of("reward", variant, self.strategy, self.variants)
+
+
+def on_cpu(policy: nn.Module, device: str) -> nn.Module:
+    """The policy on the CPU: itself, or a copy of one that trains elsewhere."""
+    return policy if device == "cpu" else copy.deepcopy(policy).cpu()
 
 
 def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:

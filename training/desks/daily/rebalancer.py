@@ -24,8 +24,8 @@ from training.desks.daily.networks.rebalancer import (
     fit_shared_scaling,
 )
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
-from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
-from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.daily.task_data import DailyTaskData, funds_beside
+from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind, on_cpu
 from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients

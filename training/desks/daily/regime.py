@@ -19,8 +19,8 @@ from training.desks.daily import baselines, claims, random_traders
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
-from training.desks.daily.task_data import DailyTaskData, on_cpu
-from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.daily.task_data import DailyTaskData
+from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind, on_cpu
 from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
 from training.data.daily_table import DailyTable, read_table, table_cache
 from training.desks.daily.markets.rebalancer import by_variant
-from training.desks.kind import Evaluator, Span
+from training.desks.kind import Evaluator, Span, on_cpu
 from training.evaluate.days import Desk, desk_before, dry_run, relay
 from training.evaluate.sizes import at_sizes
 from training.export.reference import AnswerRecorder, Watched
@@ -96,11 +95,6 @@ class DailyTaskData:
             rules = by_variant(span.trading, span.variant)
             self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
         return self.ready[key]
-
-
-def on_cpu(policy: nn.Module, device: str) -> nn.Module:
-    """The policy on the CPU: itself, or a copy of one that trains elsewhere."""
-    return policy if device == "cpu" else copy.deepcopy(policy).cpu()
 
 
 ETF_FILE = "etf_daily_2010_2022.parquet"

@@ -15,7 +15,17 @@ from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, Float32Array
 from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, QuoteSource, Span, TrainingKind
+from training.desks.kind import (
+    Compared,
+    EnvSettings,
+    Evaluator,
+    Learner,
+    Passive,
+    QuoteSource,
+    Span,
+    TrainingKind,
+    on_cpu,
+)
 from training.desks.ppo import Ppo
 from training.desks.scalper import baselines
 from training.desks.scalper.baselines import play
@@ -75,10 +85,10 @@ class ScalperTaskData:
         )
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
-        """See `TaskData`."""
+        """See `TaskData`; it is played on the CPU, whatever trains: a few sessions are too few for a GPU."""
         days, data = self.data.on(span.dates), self.data
-        market = data.market(days, span.trading, count=len(days), auto_reset=False, device=device)
-        return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
+        market = data.market(days, span.trading, count=len(days), auto_reset=False)
+        return lambda policy: play(market, on_cpu(policy, device), span.dates, span.trading.risk.confidence_min)
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; every session begins with the same capital, so returns add up."""
