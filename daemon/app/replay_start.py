@@ -16,7 +16,7 @@ from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.desks.shares.sizes import may_trade_fractions
 from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
-from daemon.core.strategy_rules import changes_nothing
+from daemon.core.strategy_rules import TABLES, changes_nothing
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
@@ -78,8 +78,9 @@ class TapeReplay(CheckedDesk):
         if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker == AUTO:
             trading = replace(trading, protection=UNSET)  # no stop of a replay
         rules = msgspec.to_builtins(trading)
-        for key in changes_nothing(trading.basket):
-            del rules["basket"][key]
+        for table in TABLES:
+            for key in changes_nothing(getattr(trading, table)):
+                del rules[table][key]
         seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(rules)
         return hashlib.sha256(seed).hexdigest()[:10]
 

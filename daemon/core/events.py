@@ -259,6 +259,12 @@ class Activity(msgspec.Struct, frozen=True):
     ex_date: str = ""  # YYYY-MM-DD: who held at the close before it is paid; "" where it is not known
 
 
+class LedgerBooked(Event, frozen=True, tag=True):
+    """Lines of the paper broker's ledger at a session's end: the day's fees of shares."""
+
+    activities: tuple[Activity, ...]
+
+
 class BrokerSnapshot(Event, frozen=True, tag=True):
     """The paper broker's positions at a start, reconciled by the step."""
 
@@ -591,6 +597,7 @@ AnyEvent = (
     | BrokerReported
     | ContractExpired
     | CashTransferred
+    | LedgerBooked
     | HaltRequested
     | ResumeRequested
     | PauseRequested

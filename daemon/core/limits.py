@@ -208,14 +208,15 @@ class Served:
 
 
 ALL, SOLD, PROCEEDS = "every contract", "contracts sold", "proceeds of sales"
-"""What a fee is charged on: its rate is USD for each contract, or each contract sold, or a part of what sales bring."""
+SHARES, SHARES_SOLD = "every share", "shares sold"
+"""What a fee is charged on: its rate is USD for each contract or share (sold), or a part of what sales bring."""
 
 
 class Fee(msgspec.Struct, frozen=True):
-    """The declaration of a fee of an option order: the paper broker, training, its key and docs/PAPER.md follow it."""
+    """The declaration of a regulatory fee: the paper brokers, training, its key and docs/PAPER.md follow it."""
 
     short: str  # name in a list of costs
-    charged: str  # ALL, SOLD or PROCEEDS
+    charged: str  # ALL, SOLD, PROCEEDS, SHARES or SHARES_SOLD
     meaning: str
     rate: str  # in 2024: the default, and what it leaves out
     since: str  # the rate since then, "" where it is the same
@@ -227,8 +228,9 @@ def fee(
 ) -> Decimal:
     """Declare a fee as a field of `Paper`; a new one goes behind the last field of the table, with a default of 0.
 
-    A start of an earlier release is read without the key: with another default its replay would pay the fee. Any new
-    field changes the digest of the rules, so shipped models are told to have been trained by other costs.
+    A start of an earlier release is read without the key: with another default its replay would pay the fee. A new
+    field changes the digest of the rules, so shipped models are told to have been trained by other costs; but for one
+    that is among `daemon.core.strategy_rules.LATER`, because at its default it changes nothing they were tested by.
     """
     declared = Fee(short, charged, meaning, f"{default}{note}", since, source)
     return field(default=Decimal(default), metadata={Fee: declared})
@@ -287,6 +289,23 @@ class Paper:
     strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the previous session's last close
     share_cost_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.001")  # of the traded value of shares
     share_wait_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0002")  # dearer, for buys that wait for the sells
+    share_fees_below_usd: Usd = Decimal(100_000)  # accounts that begin with less pay a day's fees of shares, in cents
+    share_taf_usd: Usd = fee(
+        "0.000166",
+        "TAF",
+        SHARES_SOLD,
+        "trading activity fee of shares",
+        note=" (8.30 USD at most for a trade: above 50,000 shares)",
+        source='FINRA Trading Activity Fee; Alpaca "Regulatory Fees"',
+    )
+    share_cat_usd: Usd = fee(
+        "0.000048",
+        "CAT",
+        SHARES,
+        "consolidated audit trail fee of shares",
+        note=" from 2024-10, 0 before",
+        source="catnmsplan.com, question V6",
+    )
 
 
 @dataclass(frozen=True, slots=True)

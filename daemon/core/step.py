@@ -19,6 +19,7 @@ from daemon.core import events as ev
 from daemon.core import handlers
 from daemon.core.broker.exits import flatten_when_due
 from daemon.core.broker.fills import on_order_filled
+from daemon.core.broker.ledger import on_ledger_booked
 from daemon.core.broker.on_broker import (
     HAPPENED,
     on_broker_lost,
@@ -201,6 +202,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.OrderFilled: on_order_filled,
     ev.ContractExpired: on_contract_expired,
     ev.CashTransferred: on_cash_transferred,
+    ev.LedgerBooked: on_ledger_booked,
     ev.HaltRequested: handlers.on_halt,
     ev.ResumeRequested: handlers.on_resume,
     ev.PauseRequested: handlers.on_pause,

@@ -23,7 +23,12 @@ TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
 
 
 NAMED = 5  # keys and symbols that a text names
-LATER = frozenset({"equity_per_unit", "fractions", "order_step", "min_order_usd"})
+LATER = frozenset(
+    {
+        *("equity_per_unit", "fractions", "order_step", "min_order_usd"),
+        *("share_fees_below_usd", "share_taf_usd", "share_cat_usd"),
+    }
+)
 """Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
 
 
@@ -131,12 +136,12 @@ def _tests_rules(manifest: Manifest) -> Trading | None:
 
 def _differing(theirs: Trading, here: Trading) -> dict[str, tuple[str, str]]:
     """The keys, dotted, in which two rules differ, with the value of each."""
-    unused = changes_nothing(theirs.basket) & changes_nothing(here.basket)
     differing = {}
     for table in TABLES:
+        unused = changes_nothing(getattr(theirs, table)) & changes_nothing(getattr(here, table))
         for name in (field.name for field in fields(getattr(here, table))):
             one, other = (_text(getattr(getattr(rules, table), name)) for rules in (theirs, here))
-            if one != other and not (table == "basket" and name in unused):
+            if one != other and name not in unused:
                 differing[f"{table}.{name}"] = one, other
     return differing
 
@@ -187,18 +192,19 @@ def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str,
     return f"it is promoted by a stated risk, and {unkept(manifest, trading, symbols) or 'that is not proven'}"
 
 
-def changes_nothing(basket: Basket) -> frozenset[str]:
-    """Return the basket's keys that change nothing: of an overlay that is off, and `LATER` ones at their default.
+def changes_nothing(table: Any) -> frozenset[str]:
+    """Return a table's keys that change nothing: `LATER` ones at their default, and of an overlay that is off.
 
     They stay out of what names models' rules and replays, so that neither changes with a release that brings a key.
     """
-    later = {it.name for it in fields(Basket) if it.name in LATER and getattr(basket, it.name) == it.default}
-    return frozenset(later if basket.volatility_target else {*later, *OVERLAY})
+    later = {it.name for it in fields(table) if it.name in LATER and getattr(table, it.name) == it.default}
+    off = isinstance(table, Basket) and not table.volatility_target
+    return frozenset({*later, *OVERLAY} if off else later)
 
 
 def _values(table: Any) -> list[tuple[str, str]]:
     """The keys and values of a table, but those that change nothing."""
-    left_out = changes_nothing(table) if isinstance(table, Basket) else ()
+    left_out = changes_nothing(table)
     return [(field.name, _text(getattr(table, field.name))) for field in fields(table) if field.name not in left_out]
 
 

@@ -23,6 +23,7 @@ from daemon.core.events import (
     Event,
     FlattenRequested,
     HaltRequested,
+    LedgerBooked,
     ModelPromoted,
     ModelVerified,
     OrderFilled,
@@ -98,7 +99,7 @@ class _Pass:
                 self._answered(model, now, shadow=False)
             case ShadowAnswered(model=model):
                 self._answered(model, now, shadow=True)
-            case OrderFilled() | TradeCorrected() | ContractExpired() | OrderFound():
+            case OrderFilled() | TradeCorrected() | ContractExpired() | OrderFound() | LedgerBooked():
                 self.moved_id = entry.id
             case BrokerReported() if event.fills or event.activities or event.ended_orders:
                 self.moved_id = entry.id

@@ -25,7 +25,7 @@ from daemon.core.broker.foreign import (
 )
 from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.draft import Draft
-from daemon.core.events import Activity, ContractExpired
+from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
@@ -101,6 +101,13 @@ def turn(line: Activity) -> int:
         return 2
     brings = line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
     return int(brings or line.kind == "OPTRD")  # after the contracts that ended for them
+
+
+def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
+    """Book the lines of the paper broker's ledger; the session's line of equity has them."""
+    for line in event.activities:
+        book_activity(draft, line)
+    draft.record_equity()
 
 
 def book_activity(draft: Draft, line: Activity) -> None:

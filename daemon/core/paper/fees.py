@@ -1,7 +1,8 @@
-"""Fees of an option order: one formula over its cumulative figures, in Decimal.
+"""Fees of an option order, and of a day's trades of shares: each one formula over cumulative figures, in Decimal.
 
-The cumulative sum is rounded up to the cent once, so partial fills do not add rounding. Each fee is declared once, as a
-field of `daemon.core.limits.Paper`; nothing here or in training names one.
+An order's sum is rounded up to the cent once, so partial fills do not add rounding; a day's fees are as a broker's
+ledger has them, each kind rounded up to the cent. Each fee is declared once, as a field of `daemon.core.limits.Paper`;
+nothing here or in training names one.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import sys
 from dataclasses import fields
 from decimal import ROUND_CEILING, Decimal
 
-from daemon.core.limits import ALL, PROCEEDS, SOLD, Fee, Paper
+from daemon.core.limits import ALL, PROCEEDS, SHARES, SHARES_SOLD, SOLD, Fee, Paper
+from strategies.kit.quantity import Quantity
 
 CENT = Decimal("0.01")
 _UNITS = {
     ALL: "USD a contract",
     SOLD: "USD a contract sold",
     PROCEEDS: "Fraction of the proceeds of a sale, 0 to below 1",
+    SHARES: "USD a share",
+    SHARES_SOLD: "USD a share sold",
 }
 
 FEES: dict[str, Fee] = {field.name: field.metadata[Fee] for field in fields(Paper) if Fee in field.metadata}
@@ -40,6 +44,24 @@ def fees(quantity: int, proceeds: Decimal, side: int, paper: Paper) -> Decimal:
     if side < 0:
         total += rate(SOLD, paper) * quantity + rate(PROCEEDS, paper) * proceeds
     return total.quantize(CENT, rounding=ROUND_CEILING)
+
+
+def charges_days(paper: Paper) -> bool:
+    """Return whether a desk of shares pays a day's fees; a larger account's are part of `share_cost_rate`."""
+    return paper.cash_usd < paper.share_fees_below_usd
+
+
+def day_fees(shares: Quantity, sold: Quantity, proceeds: Decimal, paper: Paper) -> dict[str, Decimal]:
+    """Return a day's fees of shares by their short names, USD, each rounded up to the cent; those of 0 are left out.
+
+    Args:
+        shares: traded on the day, bought and sold.
+        sold: shares of these that were sold.
+        proceeds: USD that the sales brought.
+    """
+    bases: dict[str, Quantity | Decimal] = {SHARES_SOLD: sold, PROCEEDS: proceeds, SHARES: shares}
+    exact = {fee.short: getattr(paper, key) * base for on, base in bases.items() for key, fee in CHARGED[on].items()}
+    return {name: usd.quantize(CENT, rounding=ROUND_CEILING) for name, usd in exact.items() if usd}
 
 
 def table() -> str:

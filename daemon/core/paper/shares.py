@@ -1,7 +1,8 @@
 """The paper broker of shares: simulates a broker and an exchange for a desk of shares, as a pure function.
 
 It fills at prices printed after an order came (or, on a live feed, at later quotes), never at a known price. It reads
-no clock and draws no random number. Invariant: the cash never falls below 0. Rules: docs/PAPER.md.
+no clock and draws no random number. Invariant: no order and no fill takes more than the cash; a day's fees alone may,
+by cents, as at a broker. Rules: docs/PAPER.md.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
+    Activity,
     BarClosed,
     CancelRejected,
     ClockTicked,
     Event,
+    LedgerBooked,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
@@ -31,7 +34,8 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.paper.state import ZERO, PaperPosition, ShareOrder, SharePaperState, grown
+from daemon.core.paper.fees import charges_days, day_fees
+from daemon.core.paper.state import ZERO, DayTraded, PaperPosition, ShareOrder, SharePaperState, grown
 from strategies.kit.contract import Bar
 from strategies.kit.quantity import total
 from strategies.kit.units import DAY_NS, MINUTE_NS
@@ -49,6 +53,7 @@ _NEWS: tuple[type[Event], ...] = (
     OrderCanceled,
     OrderExpired,
     CancelRejected,
+    LedgerBooked,
 )
 _MOVING = frozenset(
     (BarClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
@@ -58,7 +63,8 @@ _MOVING = frozenset(
 class Offer(NamedTuple):
     """Current prices of a symbol, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`.
 
-    A stop sells at the bid once `low`, the lowest price that it sees, is at or below it.
+    A stop sells at the bid once `low`, the lowest price that it sees, is at or below it. A fraction sells at
+    `fraction_bid`, where there is one.
     """
 
     bid: Decimal
@@ -67,6 +73,7 @@ class Offer(NamedTuple):
     auction_ask: Decimal
     at_ns: int
     low: Decimal
+    fraction_bid: Decimal | None = None
 
 
 def on_grid(price: float) -> Decimal:
@@ -82,10 +89,11 @@ class SharePaperBroker:
     closed by quotes around its close.
     """
 
-    __slots__ = ("EMITS", "_by_bar", "_live", "_paper", "_symbols")
+    __slots__ = ("EMITS", "_by_bar", "_charges", "_live", "_paper", "_symbols")
 
     def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False, by_bar: bool = False) -> None:
         self._paper = trading.paper
+        self._charges = charges_days(trading.paper)
         self._symbols = frozenset(symbols)
         self._live = live
         self._by_bar = by_bar and not live
@@ -119,10 +127,10 @@ class SharePaperBroker:
                 state = self._quoted(state, (), event.time_ns, news)
             case SessionScheduled():
                 if state.session is None or state.session.date < event.session.date:
-                    state = replace(_end(state, event.time_ns, news), session=event.session, seen=())
+                    state = replace(self._end(state, event.time_ns, news), session=event.session, seen=())
             case SessionEnded():
                 if state.session is not None and state.session.date == event.date:
-                    state = _end(state, event.time_ns, news)
+                    state = self._end(state, event.time_ns, news)
         for effect in effects:
             match effect:
                 case SubmitOrder():
@@ -182,12 +190,12 @@ class SharePaperBroker:
         """Fill earlier orders at this print; the opening one ends the auction. Then return the quotes."""
         if state.session is None or state.session.date != event.date:
             return state, None
-        now, dearer = event.time_ns, 1 + self._paper.share_wait_rate
+        now, waits = event.time_ns, self._paper.share_wait_rate
         offers: dict[str, Offer] = {}
         quotes: list[Quote] = []
         for printed in event.prices:
-            bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * dearer)
-            offers[printed.symbol] = Offer(bid, ask, bid, paid, now, bid)
+            bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * (1 + waits))
+            offers[printed.symbol] = Offer(bid, ask, bid, paid, now, bid, down(printed.price * (1 - waits)))
             middle = (bid + ask) / 2
             quotes.append(Quote(printed.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
@@ -226,7 +234,7 @@ class SharePaperBroker:
         auction_ends: bool,
     ) -> SharePaperState:
         """Trade the working orders, first come first; cancel those that the auction or the cash cannot fill."""
-        cash, costs, reserved = state.cash, state.costs, state.reserved
+        cash, costs, reserved, day = state.cash, state.costs, state.reserved, state.day
         holdings, left = dict(state.holdings), []
         for order in state.orders:
             offer = offers.get(order.symbol)
@@ -242,19 +250,35 @@ class SharePaperBroker:
             traded = price * order.quantity
             cost = self.cost(traded)
             after = cash - order.side * traded - cost
-            if after < 0:  # a market buy that became dearer than the cash
+            if order.side > 0 and after < 0:  # a market buy that became dearer than the cash
                 news.append(OrderCanceled(now_ns, order.client_order_id))
                 continue
             cash, costs = after, costs + cost
             _hold(holdings, order, price)
+            if self._charges:
+                day = _with_fill(day, order, traded)
             name, symbol, side, quantity = order.client_order_id, order.symbol, order.side, order.quantity
             filled_ns = min(offer.at_ns, now_ns)
             news.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, traded, cost, quantity))
-        return replace(state, cash=cash, costs=costs, reserved=reserved, holdings=holdings, orders=tuple(left))
+        return replace(state, cash=cash, costs=costs, reserved=reserved, holdings=holdings, orders=tuple(left), day=day)
 
     def cost(self, traded: Decimal) -> Decimal:
         """Return the cost of trading this value, in USD on the grid of 1e-6, ties to even."""
         return (traded * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
+
+    def _end(self, state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
+        """End the session: orders expire but for stops of whole shares, fees are booked, prices are dropped."""
+        stops = tuple(order for order in state.orders if order.stop_price is not UNSET and type(order.quantity) is int)
+        news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order not in stops)
+        cash, costs = state.cash, state.costs
+        if not isinstance(state.day, UnsetType) and state.session is not None:
+            day, date = state.day, state.session.date
+            fees = day_fees(day.shares, day.sold, day.proceeds, self._paper)
+            lines = tuple(_fee_line(date, name, usd, time_ns) for name, usd in fees.items())
+            if lines:
+                news.append(LedgerBooked(time_ns, lines))
+            cash, costs = cash - sum(fees.values(), ZERO), costs + sum(fees.values(), ZERO)
+        return replace(state, cash=cash, costs=costs, orders=stops, reserved=ZERO, session=None, asks={}, day=UNSET)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -348,6 +372,8 @@ def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
     if not isinstance(order.stop_price, UnsetType) and offer.low > order.stop_price:
         return None
     bid, ask = (offer.auction_bid, offer.auction_ask) if order.auction else (offer.bid, offer.ask)
+    if offer.fraction_bid is not None and type(order.quantity) is not int:
+        bid = offer.fraction_bid
     price, limit = ask if order.side > 0 else bid, order.limit_price
     if not price or (limit is not None and order.side * (limit - price) < 0):
         return None
@@ -376,8 +402,13 @@ def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) 
     return replace(state, orders=rest, reserved=state.reserved - working_order.reserved)
 
 
-def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
-    """End the session: working orders expire but for stops of whole shares, prices are dropped."""
-    stops = tuple(order for order in state.orders if order.stop_price is not UNSET and type(order.quantity) is int)
-    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order not in stops)
-    return replace(state, orders=stops, reserved=ZERO, session=None, asks={})
+def _with_fill(day: DayTraded | UnsetType, order: ShareOrder, traded: Decimal) -> DayTraded:
+    """Return the day's trades with one more fill, worth `traded` USD."""
+    before = DayTraded(0, 0, ZERO) if isinstance(day, UnsetType) else day
+    sold, proceeds = (order.quantity, traded) if order.side < 0 else (0, ZERO)
+    return DayTraded(before.shares + order.quantity, before.sold + sold, before.proceeds + proceeds)
+
+
+def _fee_line(date: str, name: str, usd: Decimal, time_ns: int) -> Activity:
+    """Return a day's fee of one kind as a line of the ledger."""
+    return Activity(f"{date}-{name}", "FEE", "", ZERO, None, -usd, "executed", time_ns)

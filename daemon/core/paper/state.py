@@ -97,6 +97,14 @@ class ShareOrder(msgspec.Struct, frozen=True):
     stop_price: Decimal | UnsetType = UNSET
 
 
+class DayTraded(msgspec.Struct, frozen=True):
+    """What a session's fees of shares are computed from: shares traded, those of them sold, and what they brought."""
+
+    shares: Quantity
+    sold: Quantity
+    proceeds: Decimal
+
+
 class SharePaperState(msgspec.Struct, frozen=True):
     """The share paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
 
@@ -108,6 +116,7 @@ class SharePaperState(msgspec.Struct, frozen=True):
     session: Session | None = None  # None before the first and between sessions
     asks: dict[str, Decimal] = {}  # the last known of this session: a market buy is checked against them
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
+    day: DayTraded | UnsetType = UNSET  # unset without a trade, or without fees
 
 
 def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:

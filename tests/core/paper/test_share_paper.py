@@ -18,6 +18,7 @@ from daemon.core.limits import Paper, Trading
 from daemon.core.paper.shares import SharePaperBroker, on_grid
 from daemon.core.paper.state import PaperPosition, SharePaperState, broker_snapshot
 from strategies.kit.contract import Bar, Session
+from strategies.kit.quantity import exact
 from tests.support.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
 
 TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
@@ -110,6 +111,77 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
     assert state.costs == Decimal("0.720509")
     assert state.holdings == {"BBB": PaperPosition("BBB", 7, Decimal("50.0201"))}
     assert (state.orders, state.reserved) == ((), NOTHING)
+
+
+# --- fees by the day --------------------------------------------------------------------------------------------------
+
+OVER: Steps = (ev.SessionEnded(CLOSE, MONDAY.date), ())
+
+
+def booked(events: Iterable[ev.Event]) -> list[tuple[str, str, Decimal]]:
+    lines = [line for event in events if isinstance(event, ev.LedgerBooked) for line in event.activities]
+    return [(line.id, line.kind, line.amount) for line in lines]
+
+
+def test_a_session_s_end_books_its_fees_kind_by_kind_once_for_all_its_orders() -> None:
+    state, events = play(
+        monday({"AAA": 30}, cash="100"),
+        tick(BEFORE, order("s", "AAA", -1, 20, auction=True), order("t", "AAA", -1, 10, auction=True)),
+        printed(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
+        printed(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
+    )
+    assert booked(events) == []
+    before = state.cash
+    state, events = play(state, OVER)
+    # TAF 30 x 0.000166 = 0.00498; SEC 0.0000278 x 370.368 = 0.0103; CAT 37 x 0.000048 = 0.0018
+    assert booked(events) == [
+        (f"{MONDAY.date}-TAF", "FEE", Decimal("-0.01")),
+        (f"{MONDAY.date}-SEC", "FEE", Decimal("-0.02")),
+        (f"{MONDAY.date}-CAT", "FEE", Decimal("-0.01")),
+    ]
+    assert before - state.cash == Decimal("0.04")
+    state, events = play(
+        state,
+        (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()),
+        (ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date), ()),
+    )
+    assert booked(events) == []  # a day without trades
+
+
+def test_a_large_account_s_fees_are_part_of_its_costs() -> None:
+    large = SharePaperBroker(Trading(paper=Paper(cash_usd=Decimal(100_000))), SYMBOLS)
+    sells = tick(BEFORE, order("s", "AAA", -1, 30, auction=True))
+    state, events = play(monday({"AAA": 30}), sells, printed(OPEN, opening=True, AAA="12"), OVER, broker=large)
+    assert (booked(events), state.cash) == ([], Decimal(10_000) + 360 - Decimal("0.36"))
+
+
+def test_a_session_that_was_missed_pays_when_the_next_is_scheduled() -> None:
+    sells = tick(BEFORE, order("s", "AAA", -1, 30, auction=True))
+    state, _ = play(monday({"AAA": 30}), sells, printed(OPEN, opening=True, AAA="12"))
+    _, events = play(state, (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()))
+    assert [name for name, _, _ in booked(events)] == [f"{MONDAY.date}-{name}" for name in ("TAF", "SEC", "CAT")]
+
+
+def test_a_sale_goes_through_where_a_day_s_fees_took_more_than_the_cash() -> None:
+    dust = order("s", "AAA", -1, 1)
+    state, events = play(monday({"AAA": 1}, cash="-0.03"), tick(OPEN + 1, dust), printed(OPEN + MINUTE, AAA="0.01"))
+    assert (len(fills(events)), state.cash) == (1, Decimal("-0.02001"))
+
+
+def test_a_fraction_is_sold_after_the_auction_below_the_print() -> None:
+    state = monday({"AAA": 3})
+    fraction = replace(order("f", "AAA", -1, 1), quantity=exact("0.25"))
+    state, events = play(
+        state,
+        tick(BEFORE, order("s", "AAA", -1, 2, auction=True)),
+        printed(OPEN, fraction, opening=True, AAA="12.3456"),
+        printed(OPEN + MINUTE, AAA="12.3456"),
+    )
+    # 12.3456 x 0.9998 = 12.34313, down
+    assert [(fill.quantity, fill.price) for fill in fills(events)] == [
+        (2, Decimal("12.3456")),
+        (exact("0.25"), Decimal("12.3431")),
+    ]
 
 
 def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> None:

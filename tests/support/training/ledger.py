@@ -1,4 +1,4 @@
-"""One account of shares on daily bars in Decimal: sells at the open, then buys that share what cash there is.
+"""One account of shares on daily bars in Decimal: sells at the open, then buys that share what cash there is, fees.
 
 The fills are the paper broker's, written once more; how short cash is shared is the desk's own rule.
 """
@@ -6,7 +6,7 @@ The fills are the paper broker's, written once more; how short cash is shared is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 from daemon.core.desks.shares.sizes import shared, slack, step_cost, whole_units
 from daemon.core.limits import Trading
@@ -23,6 +23,7 @@ class Ledger:
         self.table, self.rules, self.per_share = table, rules, per_share
         self.cash = rules.paper.cash_usd
         self.steps = [0] * len(table.symbols)
+        self._day = [Decimal(0)] * 3  # shares traded, shares sold, USD that sales brought
 
     @property
     def held(self) -> tuple[float, ...]:
@@ -45,14 +46,19 @@ class Ledger:
         changes = {p: steps for p, steps in changes.items() if not self._is_small(p, steps, self._close(day - 1, p))}
         sales = {place: -change for place, change in changes.items() if change < 0}
         buys = {place: change for place, change in changes.items() if change > 0}
+        wait = self.rules.paper.share_wait_rate
+        self._day = [Decimal(0)] * 3
         for place, steps in sales.items():
             if opened := self._open(day, place):
-                self._move(place, -steps, opened)
-        waits, room = 1 + self.rules.paper.share_wait_rate, 1 + Decimal(repr(self.rules.basket.price_slack))
+                rest = steps % self.per_share  # not in the auction
+                self._move(place, rest - steps, opened)
+                self._move(place, -rest, (opened * (1 - wait)).quantize(GRID, ROUND_FLOOR))
+        waits, room = 1 + wait, 1 + Decimal(repr(self.rules.basket.price_slack))
         asks = {p: (o * waits).quantize(GRID, ROUND_CEILING) for p in buys if (o := self._open(day, p))}
         limits = {place: (ask * room).quantize(GRID, ROUND_CEILING) for place, ask in asks.items()}
         for place, steps in self._paid_for({p: buys[p] for p in asks}, limits, self.cash).items():
             self._move(place, steps, asks[place])
+        self._pay_fees()
 
     def _paid_for(self, buys: dict[int, int], prices: Mapping[int, Decimal], cash: Decimal) -> dict[int, int]:
         traded = [prices[place] * steps / self.per_share for place, steps in buys.items()]
@@ -75,6 +81,18 @@ class Ledger:
         value = price * steps / self.per_share
         self.cash -= value + (abs(value) * self._rate).quantize(MICRO, ROUND_HALF_EVEN)
         self.steps[place] += steps
+        shares = Decimal(abs(steps)) / self.per_share
+        self._day[0] += shares
+        if steps < 0:
+            self._day[1] += shares
+            self._day[2] -= value
+
+    def _pay_fees(self) -> None:
+        """CAT of every share, TAF of those sold, the SEC's of what sales brought: each in whole cents a day, up."""
+        paper = self.rules.paper
+        if paper.cash_usd < paper.share_fees_below_usd:
+            for traded, rate in zip(self._day, (paper.share_cat_usd, paper.share_taf_usd, paper.sec_rate), strict=True):
+                self.cash -= (traded * rate).quantize(Decimal("0.01"), ROUND_CEILING)
 
     @property
     def _rate(self) -> Decimal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import DailySpec
@@ -26,6 +27,7 @@ from training.desks.daily.play import (
     play_regime,
 )
 from training.desks.daily.random_traders import RANDOM
+from training.desks.daily.share_accounts import fees_of_values
 from training.evaluate.days import SESSION_MIN, Desk, dry_run, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, never_stop, with_costs
@@ -132,10 +134,11 @@ def owned(
     results: list[SessionResult] = []
     before = cash
     for number, day in enumerate(range(first, last + 1)):
-        traded = np.zeros(len(places))
+        traded, cost = np.zeros(len(places)), 0.0
         if buys(number):
             traded = _to_equal(cash, held, opens[day], table.present[day, places], rate)
-            cost = rate * float(np.abs(traded).sum())
+            fees = fees_of_values(torch.from_numpy(traded[None]), torch.from_numpy(opens[day][None]), trading)
+            cost = rate * float(np.abs(traded).sum()) + float(fees)
             cash -= float(traded.sum()) + cost
             held = held + traded / np.where(opens[day] > 0.0, opens[day], 1.0)
         worth = float(held @ closes[day])
@@ -144,7 +147,7 @@ def owned(
             pnl_usd=cash + worth - before,
             trades=int(np.count_nonzero(traded)),
             wins=0,
-            fees_usd=rate * float(np.abs(traded).sum()),
+            fees_usd=cost,
             premium_usd=float(np.abs(traded).sum()),
             held_min=round(SESSION_MIN * min(worth / (cash + worth), 1.0)),
             minutes=SESSION_MIN,

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, fractions_fit, slack, units_a_usd
-from daemon.core.limits import Trading
+from daemon.core.limits import PROCEEDS, SHARES, SHARES_SOLD, Trading
+from daemon.core.paper.fees import CHARGED, charges_days
 from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
 
@@ -49,6 +50,13 @@ class ShareAccounts(Episodes):
         self._cost_numerator, self._cost_denominator = float(of_tick.numerator), float(of_tick.denominator)
         reserved = self._a_tick * (1 + rate)  # units of money that a buy of one step for one tick holds back
         self._reserve_numerator, self._reserve_denominator = float(reserved.numerator), float(reserved.denominator)
+        step, tick = Fraction(CENTS, self._per_share), Fraction(CENTS * self._a_tick, self._usd)
+        cents = {SHARES: step, SHARES_SOLD: step, PROCEEDS: tick}  # of a fee's rate: of a step, of a step at a tick
+        self._fees = [
+            (on, (Fraction(getattr(trading.paper, key)) * each).as_integer_ratio())
+            for on, each in cents.items()
+            for key in (CHARGED[on] if charges_days(trading.paper) else ())
+        ]
 
     def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
@@ -59,7 +67,7 @@ class ShareAccounts(Episodes):
         self._cash = torch.full((n,), self._capital, dtype=real, device=self.device)
         self._value = torch.full((n,), self._capital, dtype=real, device=self.device)
         self._held = torch.zeros((n, self._symbols), dtype=real, device=self.device)
-        self._bought = self._sales = self._cost_each = torch.zeros_like(self._held)
+        self._bought = self._sales = self._sale_ticks = self._cost_each = torch.zeros_like(self._held)
         self._costs_paid = self._traded = torch.zeros_like(self._cash)
         self._closing = self._closing_cash = self._cash
 
@@ -74,14 +82,17 @@ class ShareAccounts(Episodes):
         self._value = self._value.masked_fill(over, self._capital)
         self._held = self._held.masked_fill(over.unsqueeze(1), 0.0)
 
-    def _sell(self, leaves: Tensor, sold: Tensor) -> None:
-        """Sell steps (n, symbols) at these ticks."""
+    def _sell(self, leaves: Tensor, sold: Tensor, late: Tensor) -> None:
+        """Sell steps (n, symbols): whole shares in the auction at the ticks `sold`, the rest after it at `late`."""
         ticks = leaves * sold
+        if self._per_share > 1:
+            ticks = ticks - leaves % self._per_share * (sold - late)
         costs = self._cost(ticks)
         self._cost_each = costs
         self._held = self._held - leaves
         self._cash = self._cash + (ticks * self._a_tick - costs).sum(1)
-        self._sales, self._costs_paid, self._traded = leaves, costs.sum(1), ticks.sum(1)
+        self._sales, self._sale_ticks = leaves, ticks
+        self._costs_paid, self._traded = costs.sum(1), ticks.sum(1)
 
     def _worth_an_order(self, change: Tensor, goal: Tensor, known: Tensor) -> Tensor:
         """Steps to trade (n, symbols) for a goal, but for changes too small for an order at the closes known in USD.
@@ -95,7 +106,10 @@ class ShareAccounts(Episodes):
         return change.masked_fill(small, 0.0)
 
     def _buy(self, wanted: Tensor, paid: Tensor, limit: Tensor) -> None:
-        """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each."""
+        """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each.
+
+        That ends the session's trades: its fees are booked.
+        """
         bought = self._paid_for(wanted, limit, self._cash)
         ticks = bought * paid
         costs = self._cost(ticks)
@@ -104,6 +118,23 @@ class ShareAccounts(Episodes):
         self._cost_each = self._cost_each + costs
         self._bought, self._costs_paid = bought, self._costs_paid + costs.sum(1)
         self._traded = self._traded + ticks.sum(1)
+        if self._fees:
+            self._charge(ticks)
+
+    def _charge(self, bought: Tensor) -> None:
+        """Take the day's fees, each kind rounded up to the cent, from what was sold and `bought` (n, symbols) in ticks.
+
+        As `daemon.core.paper.fees.day_fees` has them. Each symbol bears a part of them, by what was traded of it.
+        """
+        sold = self._sales.sum(1)
+        bases = {SHARES: sold + self._bought.sum(1), SHARES_SOLD: sold, PROCEEDS: self._sale_ticks.sum(1)}
+        cents = torch.zeros_like(sold, dtype=torch.int64)
+        for on, (numerator, denominator) in self._fees:
+            cents = cents - -bases[on].long() * numerator // denominator  # rounded up
+        fees = cents.double() * (self._usd // CENTS)
+        part = (self._sale_ticks + bought) / self._traded.clamp(min=1.0).unsqueeze(1)
+        self._cash, self._costs_paid = self._cash - fees, self._costs_paid + fees
+        self._cost_each = self._cost_each + part * fees.unsqueeze(1)
 
     def _cost(self, ticks: Tensor) -> Tensor:
         """What trading this many ticks costs in units of money: whole micro-dollars, half to even."""
@@ -218,29 +249,49 @@ def check_span(table: DailyTable, first: int, last: int) -> None:
 def price_rows(
     table: DailyTable, first: int, last: int, trading: Trading, fill: str = "next_open"
 ) -> np.ndarray[Any, Any]:
-    """What the decisions before sessions `first` to `last` meet, float64 (sessions, 6, symbols).
+    """What the decisions before sessions `first` to `last` meet, float64 (sessions, 7, symbols).
 
     Of each symbol: whether it opens at all, the last known close in USD (infinite where none is known), and in whole
-    ticks what sales get, what buys pay, their limit, and the close to come. `fill` "same_close" trades at the close on
-    which the decision is made.
+    ticks what sales get in the auction and after it, what buys pay, their limit, and the close to come. `fill`
+    "same_close" trades at the close on which the decision is made.
     """
     marks = table.close_ticks[first - 1 : last + 1]
     sold = table.open_ticks[first : last + 1] if fill == "next_open" else marks[:-1]
-    paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold)
+    late, paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold, sold)
     known = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
-    return np.stack([sold > 0, known, sold, paid, limit, marks[1:]], axis=1)
+    return np.stack([sold > 0, known, sold, late, paid, limit, marks[1:]], axis=1)
 
 
-def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """What buys that wait for the sells pay, and their limit, in whole ticks: each is rounded up, exactly."""
-    ask = _times(prints, 1 + Fraction(trading.paper.share_wait_rate))
-    return ask, _times(ask, 1 + Fraction(repr(trading.basket.price_slack)))
+def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], ...]:
+    """What sales after the auction get, rounded down; what buys that wait for them pay, and their limit, rounded up.
+
+    In whole ticks, exactly.
+    """
+    waits = Fraction(trading.paper.share_wait_rate)
+    ask = _times(prints, 1 + waits)
+    return -_times(-prints, 1 - waits), ask, _times(ask, 1 + Fraction(repr(trading.basket.price_slack)))
 
 
 def _times(ticks: np.ndarray[Any, Any], factor: Fraction) -> np.ndarray[Any, Any]:
     """Whole ticks times a factor, rounded up to whole ticks in exact integers."""
     whole = ticks.astype(np.int64)
     return -(-whole * factor.numerator // factor.denominator).astype(np.float64)
+
+
+def fees_of_values(moved: Tensor, prices: Tensor, trading: Trading) -> Tensor:
+    """A day's fees in USD, float64 (n,), of accounts that count no shares; 0 where the rules charge none by the day.
+
+    `moved` are the changes in USD (n, symbols), sales below 0, at `prices` in USD a share. A change worth less than
+    `basket.min_order_usd` is no order.
+    """
+    if not charges_days(trading.paper):
+        return torch.zeros_like(moved[:, 0])
+    moved = torch.where((moved.abs() >= float(trading.basket.min_order_usd)) & (prices > 0.0), moved, 0.0)
+    sales = -moved.clamp(max=0.0)
+    shares = [(usd / torch.where(prices > 0.0, prices, 1.0)).sum(1) for usd in (moved.abs(), sales)]
+    bases = {SHARES: shares[0], SHARES_SOLD: shares[1], PROCEEDS: sales.sum(1)}
+    cents = [(float(getattr(trading.paper, key)) * CENTS * bases[on]).ceil() for on in bases for key in CHARGED[on]]
+    return torch.stack(cents).sum(0) / CENTS
 
 
 def shared_steps(wanted: Tensor, each: Tensor, free: Tensor, per_share: int) -> Tensor:

@@ -6,10 +6,11 @@ with the fills of the paper broker, to the cent. The forecasts are given, and ha
 
 Reward of a row, in parts of what one symbol may weigh at most: `action x market return - cost + alpha x confidence x
 bonus if the prediction was right`. The action is the one in force: what is held before the trade earns the night, what
-is held after it the day, so the rows of an account sum up to its change of value. Costs are fees, and what buys that
-wait pay above the open. A prediction is right where its class is the sign of the next close-to-close return beyond the
-cost of a trade, HOLD where the return is within it. Sessions, symbols and forecasts of a row are the same whatever is
-traded, so no action changes a bonus, present or later: it moves values, not choices, and alpha is nothing to search.
+is held after it the day, so the rows of an account sum up to its change of value. Costs are fees, and what trades after
+the auction pay above the open or get below it. A prediction is right where its class is the sign of the next
+close-to-close return beyond the cost of a trade, HOLD where the return is within it. Sessions, symbols and forecasts of
+a row are the same whatever is traded, so no action changes a bonus, present or later: it moves values, not choices, and
+alpha is nothing to search.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class ForecastMarket(ShareAccounts):
         credit = alpha * BONUS * outlook.confidence[first - 1 : last] * right(table, outlook, trading)[first - 1 : last]
         credit = np.where(tradable[:-1], np.nan_to_num(credit), 0.0)
         each = np.concatenate([prices, tradable[:-1, None], credit[:, None]], axis=1)
-        self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 8)
+        self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 9)
         self._marks = self._table(table.close_ticks[seen] / TICKS)
         self._overlay = Overlay(table, first, last, trading, self.device, outlook.variances)
         sizes = np.minimum(2.0 * outlook.confidence, 1.0) if outlook.sizes is None else outlook.sizes
@@ -194,7 +195,7 @@ class ForecastMarket(ShareAccounts):
     def trade(self, final: Tensor) -> Step:
         """Trade final actions, float32 (n, k), in the next session; rewards float32 (rows,), who ran out of time."""
         each = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
-        opens, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
+        opens, known, sold, late, paid, limit, closes, flags, credit = each.unbind(2)
         held, before = self._held, self._value.unsqueeze(1)
         goal = self._goals(final, flags, known)
         change = self._worth_an_order((goal - held).abs(), goal, known)
@@ -204,12 +205,12 @@ class ForecastMarket(ShareAccounts):
             prices = prices / self._per_share  # USD a step
             goal = self._overlay(self._day, held, goal, prices, self.equity_usd, whole=True, places=self._places)
         leaves, wanted = (held - goal).clamp(min=0.0), (goal - held).clamp(min=0.0)
-        self._sell(leaves * opens, sold)
+        self._sell(leaves * opens, sold, late)
         self._buy(wanted * opens, paid, limit)
         scale = 1.0 / (before * self._weight_max)
         known = torch.where(known < inf, known, 0.0)
         moved = self._held * closes - held * (known * TICKS) + (self._sales - self._bought) * sold
-        waited = self._bought * (paid - sold) * self._a_tick
+        waited = (self._bought * (paid - sold) + self._sales * sold - self._sale_ticks) * self._a_tick
         terms = moved * self._a_tick * scale, -(self._cost_each + waited) * scale, credit
         self._terms = Terms(*(term.to(torch.float32).flatten() for term in terms))
         self._summed.append(torch.stack(self._terms).mean(1))

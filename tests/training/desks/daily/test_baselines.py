@@ -43,6 +43,7 @@ from training.desks.daily.random_traders import (
     random_rebalancers,
     random_switchers,
 )
+from training.desks.daily.share_accounts import fees_of_values
 from training.desks.daily.task_data import funds_beside
 from training.desks.registry import kind
 from training.evaluate.days import Desk, desk_before, dry_run
@@ -79,14 +80,25 @@ def test_owning_two_stocks_from_the_first_open_comes_out_as_calculated_by_hand()
         {"AAPL": [(10.0, 10.0), (11.0, 12.0), (12.0, 9.0)], "ADBE": [(20.0, 20.0), (25.0, 20.0), (20.0, 30.0)]}
     )
     played = owned(table, table.dates[1:], trading("10010"), lambda day: day == 0, ("AAPL", "ADBE"))
-    # 5,000 USD each at the opens 11 and 25, and 10 of costs: 10,000 x 0.001
+    # 5,000 USD each at the opens 11 and 25, and 10 of costs: 10,000 x 0.001; CAT 654.5 x 0.000048 = 0.0314, so 4 cents
     first, second = played.sessions
-    assert first.pnl_usd == pytest.approx(5000 * 12 / 11 + 5000 * 20 / 25 - 10010, abs=1e-6)
-    assert first.fees_usd == pytest.approx(10.0, abs=1e-6)
+    assert first.pnl_usd == pytest.approx(5000 * 12 / 11 + 5000 * 20 / 25 - 10010.04, abs=1e-6)
+    assert first.fees_usd == pytest.approx(10.04, abs=1e-6)
     assert first.premium_usd == pytest.approx(10000.0, abs=1e-4)
     assert (first.trades, second.trades) == (2, 0)
     assert second.pnl_usd == pytest.approx(5000 * (9 - 12) / 11 + 5000 * (30 - 20) / 25, abs=1e-6)
     assert second.capital_usd == pytest.approx(10010 + first.pnl_usd)
+
+
+def test_a_small_account_without_shares_pays_the_fees_of_what_its_values_come_to() -> None:
+    # 5 sold and 4 bought: TAF 5 x 0.000166, SEC 0.0000278 x 500 = 0.0139, CAT 9 x 0.000048: 0.01, 0.02 and 0.01
+    moved, prices = torch.tensor([[-500.0, 200.0, 0.9]]).double(), torch.tensor([[100.0, 50.0, 0.01]]).double()
+    assert fees_of_values(moved, prices, trading("5000")).tolist() == pytest.approx([0.04])
+    assert fees_of_values(moved, prices, trading("100000")).tolist() == [0.0]
+    table = walk(30, seed=3)
+    (first, *others) = owned(table, table.dates[3:], trading("5000"), lambda day: day == 0).sessions
+    assert first.fees_usd - 0.001 * first.premium_usd == pytest.approx(0.01)
+    assert {other.fees_usd for other in others} == {0.0}
 
 
 def test_equal_weights_are_set_again_without_money_from_outside() -> None:

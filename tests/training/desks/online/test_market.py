@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> No
     all_of_it = replace(RULES, basket=replace(RULES.basket, weight_max=1.0))
     data = of_bars(wild(bundled().bars, 0.006, 10, seed=5), all_of_it)
     assert both_play(busy, data, list(data.days)[5:6], all_of_it) > 20
+
+
+def test_they_do_where_a_small_account_pays_each_session_s_fees_in_cents() -> None:
+    small = replace(RULES, paper=replace(RULES.paper, cash_usd=Decimal(9_000)))
+    data = of_bars(bundled().bars, small)
+    (date,) = list(data.days)[8:9]
+    assert both_play(busy, data, [date], small) > 10
+    free = replace(small, paper=replace(small.paper, share_fees_below_usd=Decimal(0)))
+    (paid,), (without,) = play(busy(), data, [date], small), play(busy(), of_bars(bundled().bars, free), [date], free)
+    assert round(100 * (paid.fees_usd - without.fees_usd), 6) >= 3  # TAF, SEC and CAT
+    assert paid.trades == without.trades
 
 
 def test_they_do_on_recorded_sessions(data_dir: Path) -> None:

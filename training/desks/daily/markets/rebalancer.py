@@ -163,7 +163,7 @@ class RebalancerMarket(ShareAccounts):
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
         before, held, market = self._value, self._held, self._market.index_select(0, self._day)
-        opens, known, sold, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
+        opens, known, sold, late, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
@@ -177,12 +177,12 @@ class RebalancerMarket(ShareAccounts):
         wanted = self._worth_an_order(wanted, self._held + wanted, known)
         if self._overlay.on:
             leaves, wanted = self._under_the_cap(leaves, wanted, known)
-        self._sell(leaves * opens, sold)
+        self._sell(leaves * opens, sold, late)
         self._buy(wanted * opens, paid, limit)
         self._mark(closes)
         self._next_day()
         if self._each:
-            return self._stepped(self._of_each(before, held, known, sold, paid, closes, market))
+            return self._stepped(self._of_each(before, held, known, paid, closes, market))
         gained = self._value - before
         if self._practice.turnover:
             gained = gained - self._practice.turnover * self.traded_usd * self._usd
@@ -197,7 +197,7 @@ class RebalancerMarket(ShareAccounts):
         return self._steps(up * self._unit_usd / known if self._unit_usd else up * self._unit_shares)
 
     def _of_each(
-        self, value: Tensor, held: Tensor, known: Tensor, sold: Tensor, paid: Tensor, closes: Tensor, market: Tensor
+        self, value: Tensor, held: Tensor, known: Tensor, paid: Tensor, closes: Tensor, market: Tensor
     ) -> Tensor:
         """What each stock earned after its costs, float32 (n, symbols), over its equal part of the account's value.
 
@@ -207,11 +207,11 @@ class RebalancerMarket(ShareAccounts):
         """
         marks = torch.where(torch.isfinite(known), known * TICKS, 0.0)
         bought_ticks = self._bought * paid
-        moved = self._held * closes - held * marks + self._sales * sold - bought_ticks
+        moved = self._held * closes - held * marks + self._sale_ticks - bought_ticks
         profit = moved * self._a_tick - self._cost_each
         part = (value / self._symbols).unsqueeze(1)
         if self._practice.turnover:
-            profit = profit - self._practice.turnover * (self._sales * sold + bought_ticks) * self._a_tick
+            profit = profit - self._practice.turnover * (self._sale_ticks + bought_ticks) * self._a_tick
         if self._practice.over_market:
             exposed = self._held * marks * self._a_tick
             invested = (exposed.sum(1) / value).clamp(0.0, 1.0).unsqueeze(1)

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from daemon.core.paper.fees import charges_days
 from strategies.regime_switcher import EPISODE, HOLD, WIDTH, inverse_weights, layout, regimes_of
-from training.data.daily_table import DailyTable
+from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
 from training.desks.daily.overlay import Overlay
-from training.desks.daily.share_accounts import check_span
+from training.desks.daily.share_accounts import check_span, fees_of_values
 from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
@@ -66,6 +67,7 @@ class RegimeMarket(Episodes):
         super().__init__(Course(first, last, count, seed, device, episode, draws, whole=True))
         self._capital = float(trading.paper.cash_usd)
         self._rate = float(trading.paper.share_cost_rate)
+        self._trading = trading
         self._band = trading.basket.band
         self._penalty = REWARD_COST + turnover
         self._tables(table, fill)
@@ -94,6 +96,7 @@ class RegimeMarket(Episodes):
         whole = close[first : last + 1] / was
         self._seen = self._table(seen)
         self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
+        self._opens = self._table(opened / TICKS) if charges_days(self._trading.paper) else None  # USD a share
         regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
         self._regimes = self._table(np.array([each if isinstance(each, tuple) else none for each in regimes]))
         parts = np.array([each if isinstance(each, float) else 0.0 for each in regimes])
@@ -138,6 +141,9 @@ class RegimeMarket(Episodes):
         grown = 1.0 + (goal * (day - 1.0)).sum(1)
         opened = self._equity * slept
         self._paid = opened * self._turnover * self._rate
+        if self._opens is not None:
+            moved = (goal - drifted) * opened.unsqueeze(1)
+            self._paid = self._paid + fees_of_values(moved, self._opens.index_select(0, self._day), self._trading)
         self._traded = opened * self._turnover
         self._equity = (opened - self._paid) * grown
         self._weights = goal * day / grown.unsqueeze(1)

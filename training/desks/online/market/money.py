@@ -9,7 +9,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from daemon.core.limits import Trading
+from daemon.core.desks.shares.sizes import CENTS
+from daemon.core.limits import PROCEEDS, SHARES, SHARES_SOLD, Trading
+from daemon.core.paper.fees import CHARGED, charges_days
 from training.desks.online.market.bars import Float64Array, Int64Array
 from training.desks.online.market.history import HALF, rounded_up
 
@@ -25,6 +27,12 @@ class Money:
         self._rate = Fraction(trading.paper.share_cost_rate)
         self._slack, self._collar = Fraction(str(rules.price_slack)), Fraction(str(rules.price_collar))
         self._weight = min(rules.weight_max, 1.0 / symbols)
+        cents = {SHARES: Fraction(CENTS), SHARES_SOLD: Fraction(CENTS), PROCEEDS: Fraction(CENTS, MICRO)}
+        self._fees = [
+            (on, Fraction(getattr(trading.paper, key)) * each)
+            for on, each in cents.items()
+            for key in (CHARGED[on] if charges_days(trading.paper) else ())
+        ]
 
     def cost(self, traded: Int64Array) -> Int64Array:
         """What trading this value costs, half to even."""
@@ -33,6 +41,15 @@ class Money:
         up = (2 * rest > self._rate.denominator) | ((2 * rest == self._rate.denominator) & (whole % 2 == 1))
         rounded: Int64Array = whole + up
         return rounded
+
+    def day_fees(self, shares: Int64Array, sold: Int64Array, proceeds: Int64Array) -> Int64Array:
+        """A day's fees of shares traded, of those sold, and of what they brought: each kind rounded up to the cent."""
+        bases = {SHARES: shares, SHARES_SOLD: sold, PROCEEDS: proceeds}
+        cents = np.zeros_like(shares)
+        for on, rate in self._fees:
+            cents += -(-bases[on] * rate.numerator // rate.denominator)
+        found: Int64Array = cents * (MICRO // CENTS)
+        return found
 
     def reserved(self, limit: Int64Array, shares: Int64Array) -> Int64Array:
         """What a buy at this limit in ticks holds back."""

@@ -57,6 +57,9 @@ class Accounts:
     wins: Int64Array
     costs: Int64Array
     traded: Int64Array  # value
+    shares: Int64Array  # bought and sold
+    sold: Int64Array  # of these
+    proceeds: Int64Array  # value
     held_min: Int64Array
 
     def __init__(self, trading: Trading, money: Money, count: int) -> None:
@@ -126,6 +129,9 @@ class Accounts:
         self.held += bought - sold
         self.costs += cost
         self.traded += traded
+        self.shares += bought + sold
+        self.sold += sold
+        self.proceeds += sold * price * MICRO_A_TICK
         self.wanted[bought > 0] = 0
         self._close(sells, minute)
         self.revalue(mark, (bought > 0) | sells)
@@ -141,6 +147,13 @@ class Accounts:
         self.wanted[(lost | drawn)] = 0
         if risk.daily_loss_flatten:
             self.leaving |= lost & (self.held > 0)
+
+    def pay_fees(self, rows: BoolArray) -> None:
+        """The session of these rows is over: its fees are booked."""
+        fees = np.where(rows, self._money.day_fees(self.shares, self.sold, self.proceeds), 0)
+        self.cash -= fees
+        self.equity -= fees
+        self.costs += fees
 
     def _allowed(self) -> BoolArray:
         """Where no loss limit and no number of orders keeps an entry back."""
@@ -312,6 +325,7 @@ class OnlineMarket:
         row = self.row + leaves
         h = self._history
         a.fill(h.open[row], self._mark[self.row], h.minute[row], h.bar_min, leaves)
+        a.pay_fees(terminal)
 
     def _draw(self) -> Int64Array:
         """A session for the next episode of each row."""
