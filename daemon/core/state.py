@@ -216,6 +216,11 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
         """`beside`, empty while there was none."""
         return {} if isinstance(self.beside, UnsetType) else self.beside
 
+    @property
+    def part_fills(self) -> int:
+        """`parted`, 0 while there was none."""
+        return 0 if isinstance(self.parted, UnsetType) else self.parted
+
 
 class Leaver(msgspec.Struct, frozen=True, gc=False):
     """Shares that a corporate action took away under one symbol, until their replacement is known."""

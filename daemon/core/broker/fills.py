@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
@@ -154,8 +153,7 @@ def book_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
 def note_part(draft: Draft, quantity: Quantity) -> None:
     """Count the fill of a fraction, the desk's or another's: the broker may round the cash of each."""
     if type(quantity) is Part:
-        parted = draft.broker.parted
-        draft.broker = replace(draft.broker, parted=(0 if isinstance(parted, UnsetType) else parted) + 1)
+        draft.broker = replace(draft.broker, parted=draft.broker.part_fills + 1)
 
 
 def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:

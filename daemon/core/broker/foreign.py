@@ -487,6 +487,11 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
     return ours
 
 
+def whole_shares(line: Activity) -> int:
+    """Return the shares of a line of the ledger that moves whole ones: of an exercise or assignment, in hundreds."""
+    return whole_of(exact(line.quantity))
+
+
 def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none.
 
@@ -494,11 +499,11 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     have, nobody knows.
     """
     broker = draft.broker
-    if (line.symbol, whole_of(exact(line.quantity))) in broker.settled:
+    if (line.symbol, whole_shares(line)) in broker.settled:
         return line
     contract = _ended_for(draft, line)
     if contract is not None:
-        owed, count = broker.owners.owed, max(abs(whole_of(exact(line.quantity))) // OPTION_MULTIPLIER, 1)
+        owed, count = broker.owners.owed, max(abs(whole_shares(line)) // OPTION_MULTIPLIER, 1)
         own, others = owed[contract]
         theirs = min(count, others)
         ours = min(count - theirs, own)
@@ -517,7 +522,7 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 def _ended_for(draft: Draft, line: Activity) -> str | None:
     """Return the contract that ended for these shares, by its strike and then their number; None where none did."""
-    owed, shares = draft.broker.owners.owed, abs(whole_of(exact(line.quantity)))
+    owed, shares = draft.broker.owners.owed, abs(whole_shares(line))
     ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
     priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
     if not priced and len(ended) > 1:

@@ -22,6 +22,7 @@ from daemon.core.broker.foreign import (
     share_of,
     shares_of_the_desk,
     take_fraction,
+    whole_shares,
 )
 from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.draft import Draft
@@ -256,7 +257,7 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
 
 def _move_shares(draft: Draft, line: Activity) -> None:
     """Book the share leg of an exercise or assignment, unless it was booked from the positions already."""
-    shares = whole_of(exact(line.quantity))  # of contracts: hundreds
+    shares = whole_shares(line)
     if (line.symbol, shares) in draft.broker.settled:
         left = list(draft.broker.settled)
         left.remove((line.symbol, shares))

@@ -74,8 +74,11 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     draft.put_order(moved)
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
+    by_rule = False
     if isinstance(event, OrderRejected):
-        if _refuses_fraction(order, event.reason) and NOT_FRACTIONABLE in event.reason:
+        refuses_fraction = _refuses_fraction(order, event.reason)
+        by_rule = event.denied is True or refuses_fraction
+        if refuses_fraction and NOT_FRACTIONABLE in event.reason:
             in_whole_shares(draft, order)
         if event.denied is True:
             about = f"{order.symbol} {order.side:+d} {wording(event.reason)}"
@@ -86,7 +89,6 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    by_rule = isinstance(event, OrderRejected) and (event.denied is True or _refuses_fraction(order, event.reason))
     if not by_rule:  # by a limit, or by what the asset allows: no order of this desk is wrong
         _count_fate(draft, order)
 

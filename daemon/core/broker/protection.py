@@ -2,9 +2,9 @@
 
 The desk's own rule acts first; the broker's stop is further away. There is one for each symbol, of all that is held and
 that nothing else is about to sell: working stops and working sales are never more than what is held. A fraction of a
-share has a second one, for the day alone: a broker keeps none overnight. It never stands in
-the way: an exit takes it away and sells when its end is confirmed, a buy of more does the same, and a stop without
-shares behind it ends at once, because it would sell short.
+share has a second one, for the day alone: a broker keeps none overnight. It never stands in the way: an exit takes it
+away and sells when its end is confirmed, a buy of more does the same, and a stop without shares behind it ends at once,
+because it would sell short.
 """
 
 from __future__ import annotations
@@ -277,6 +277,8 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         return  # another one waits, and it is early for an alarm
     quantity = _coverable(draft, position)
     why = _hindrance(draft, symbol, late_ns)
+    if not whole and symbol in draft.basket.whole_only:
+        why = "the broker takes no order for a fraction of it"
     if quantity > 0 and not why and not rests:
         seen = _least_price(draft, symbol)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
@@ -288,8 +290,8 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
         why = f"its price is unknown, or at {price} USD"
     if late_ns >= UNCOVERED_NS:
         why = why or "orders of others hold it, or the broker has less"
-        why = f"{bare} {symbol}: no stop rests at the broker; {why}"
-        draft.alarm("unprotected", why, once=True, about=symbol)
+        what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
+        draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
 
 
 def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:

@@ -485,10 +485,10 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
 
     It is no fee that nobody explained: `cash_tolerance_usd` stays for those.
     """
-    parted, cash = draft.broker.parted, event.cash - draft.book.cash
-    if isinstance(parted, UnsetType) or draft.broker.filled or differing_positions(draft, event.positions):
+    fills, cash = draft.broker.part_fills, event.cash - draft.book.cash
+    if not fills or draft.broker.filled or differing_positions(draft, event.positions):
         return
-    if cash and abs(cash) <= parted * CENT:
+    if cash and abs(cash) <= fills * CENT:
         book = draft.book
         with draft.because(Cause("rounding")):
             draft.put_book(replace(book, cash=event.cash, realized=book.realized + cash))

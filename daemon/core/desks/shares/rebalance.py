@@ -425,7 +425,7 @@ def _shared(
             left[work.key] = work
             continue
         bought = floor_to(of_steps(count, steps), step_of(draft, work.symbol))
-        if type(bought) is Part and bought * prices[work.key] < draft.trading.basket.min_order_usd:
+        if is_too_small(draft, work.symbol, bought, prices[work.key]):
             bought = 0
         if short:
             note_given_up(draft, [replace(work, goal=work.goal - bought)])

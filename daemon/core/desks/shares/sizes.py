@@ -14,13 +14,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, names_of
 from daemon.core.limits import Trading
 from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, exact, steps_of
 
-NAMED_MOST = 5  # symbols that a text names
 FEWEST_SHARES = 4.0  # with fewer, a position is more than an eighth off what is wanted, on the worst day
 
 
@@ -84,20 +83,22 @@ def out_of_reach_words(equity: float, prices: Mapping[str, float], symbols: Sequ
     """Return why `symbols`, the dearest first, cannot be held in whole shares, and from which capital they could be."""
     count, dearest = len(prices), prices[symbols[0]]
     part = math.floor(100 * equity / count) / 100
-    named = [f"{symbol} at {prices[symbol]:,.2f} USD" for symbol in symbols[:NAMED_MOST]]
-    more = [f"{len(symbols) - NAMED_MOST} more"] * (len(symbols) > NAMED_MOST)
+    named = names_of([f"{symbol} at {prices[symbol]:,.2f} USD" for symbol in symbols])
     return (
         f"{equity:,.2f} USD over {count} symbol{'s' * (count != 1)} are {part:,.2f} each, less than one share of "
-        f"{', '.join((*named, *more))}: what is below one share is not held; {least_capital(count, dearest):,} USD "
+        f"{named}: what is below one share is not held; {least_capital(count, dearest):,} USD "
         "hold them"
     )
 
 
 def report_too_small(draft: Draft) -> None:
-    """Raise an alarm, once a session, where an equal part of the equity pays for no share of a symbol held whole.
+    """Raise an alarm where an equal part of the equity pays for no share of a symbol held whole.
 
-    On a desk with fractions that is one of which the broker takes none.
+    On a desk with fractions that is one of which the broker takes none. A session's first decision counts them.
     """
+    session = draft.session.session
+    if session is None or not draft.first_time(f"account_too_small {session.date}"):
+        return
     equity, spec = float(draft.book.equity), draft.spec
     prices = {symbol: float(draft.marks.get(symbol, ZERO)) for symbol in spec.symbols}
     symbols = [symbol for symbol in out_of_reach(equity, prices) if steps_a_share(draft, symbol) == 1]
@@ -150,11 +151,11 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
     return replace(decided, basket=Basket(kept))
 
 
-def is_too_small(draft: Draft, symbol: str, change: Quantity) -> bool:
-    """Return whether a change is a fraction of shares worth less than `min_order_usd` at its mark."""
+def is_too_small(draft: Draft, symbol: str, change: Quantity, price: Decimal | None = None) -> bool:
+    """Return whether a change is a fraction of shares worth less than `min_order_usd` at a price, None for its mark."""
     if type(change) is not Part:
         return False
-    worth: Decimal = abs(change) * draft.marks.get(symbol, ZERO)
+    worth: Decimal = abs(change) * (draft.marks.get(symbol, ZERO) if price is None else price)
     return 0 < worth < draft.trading.basket.min_order_usd
 
 
