@@ -28,7 +28,7 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.ledger import AMENDED, book_activity, cause_of, settle_without_ledger, turn
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.protection import end_former, is_guarded
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
 from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.instruments.option_market import parse_occ
@@ -423,6 +423,10 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     taken = "adopt" if accepted else rule
     for position in event.positions:
         take_over(draft, position.symbol, position, "ignore" if taken == "halt" else taken)
+    if taken == "halt" and event.positions:  # all below one share: perhaps of this desk, which lost its journal
+        symbols = names_of([f"{exact(position.quantity)} {position.symbol}" for position in event.positions])
+        detail = f"this journal is new and counts what is below one share as others', beside its book: {symbols}"
+        draft.alarm("fraction_beside", f"{detail}; where it is the desk's own, rltraderctl accept-broker takes it in")
     for order in foreign:
         met_at_begin(draft, order)
         end_former(draft, order)

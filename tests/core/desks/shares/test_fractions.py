@@ -229,6 +229,30 @@ def test_a_fraction_that_somebody_leaves_is_counted_exactly_and_halts_nothing(ru
     assert "fraction_beside" in alarms(d.effects)
 
 
+def test_a_new_journal_that_finds_fractions_alone_says_whose_they_count_as_and_what_takes_them_in() -> None:
+    account = Account()
+    account.positions.update(AAA=(q("0.5"), Decimal(100)), BBB=(q("0.25"), Decimal(100)))
+    d = live(account, ON)
+    (alarm,) = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "fraction_beside"]
+    assert "counts what is below one share as others', beside its book: 0.5 AAA, 0.25 BBB; where" in alarm.detail
+    assert (d.held, d.state.risk.halt) == ({}, None)
+    d.put(ev.AcceptBrokerRequested(d.at(-19), "the old journal is lost", "ann"), account.report(d.at(-18)))
+    assert d.held == {"AAA": q("0.5"), "BBB": q("0.25")}
+
+
+def test_a_fraction_of_what_the_broker_does_not_divide_rests_no_stop_and_the_alarm_says_why() -> None:
+    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
+    d = with_shares(account := Account(), Trading(basket=ON.basket, protection=rules), AAA=10.5)
+    d.state = replace(d.state, basket=replace(d.state.basket, indivisible=("AAA",)))
+    for minute in range(6):
+        d.quotes(minute, AAA="100")
+        d.put(account.report(d.at(minute) + 1))
+    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "unprotected"]
+    assert [alarm.detail for alarm in found][-1:] == [
+        "0.5 of a share of AAA: no stop rests at the broker; the broker takes no order for a fraction of it"
+    ]
+
+
 def test_adopt_alone_takes_it_in() -> None:
     d = with_shares(account := Account(), replace_broker(ON, "adopt"), AAA=10)
     account.positions["AAA"] = (q("10.5"), Decimal(100))
