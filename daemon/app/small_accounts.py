@@ -1,13 +1,14 @@
-"""Which option entries of a replay the account could not pay for, and which single setting would have made them fit.
+"""Which option entries an account cannot pay for, and which single setting makes them fit.
 
-Read from the journal; contracts are priced by the modelled option market (docs/PAPER.md) at the bar of each
-decision. Size, premium and spread are judged: whether the other gates would let the entry pass is left open.
+Those of a replay are read from its journal; before one, entries are tried all over a tape. Contracts are priced by the
+modelled option market (docs/PAPER.md) at the bar of each decision. Size, premium and spread are judged: whether the
+other gates would let the entry pass is left open.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import msgspec
 
 from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.desks.options import contracts_for, entry_bound, entry_limit
-from daemon.core.events import BarClosed, ContractsListed, Quote, SessionScheduled
+from daemon.core.events import BarClosed, ContractsListed, Event, Quote, SessionScheduled
 from daemon.core.instruments.option_market import (
     SessionMarket,
     expiries_from,
@@ -25,15 +26,19 @@ from daemon.core.instruments.option_market import (
 )
 from daemon.core.instruments.quotes import nearest
 from daemon.core.limits import Trading
+from daemon.core.paper.paper import PaperBroker
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Target
 from strategies.kit.quantity import from_json
+from strategies.kit.units import MINUTE_NS
 
 SIZE = ("order_quantity", "order_notional", "gross_exposure", "buying_power")
 """Gates that deny an entry because of what it costs."""
 DELTAS = tuple(step / 100 for step in range(45, 4, -5))
 FRACTIONS = tuple(step / 100 for step in range(5, 101, 5))
 ENOUGH = 0.9  # of the entries: a setting by which so many fit is named, else the best
+EVERY_MIN = 30  # of a session: an entry of each side is tried
+HINTED = 400  # of the entries that cost too much: as many, evenly, are priced for the hint
 _PAGE = 5000
 _EVENTS = (
     "SELECT id, payload FROM events WHERE id > ? AND kind IN ('SessionScheduled', 'ContractsListed', 'BarClosed') "
@@ -45,7 +50,7 @@ _target = msgspec.json.Decoder(Target)
 
 
 class Entries(NamedTuple):
-    """Entries with a quoted contract: how many the policy wanted, and how many of them cost too much."""
+    """Entries with a quoted contract: how many were wanted, and how many of them cost too much."""
 
     wanted: int = 0
     unaffordable: int = 0
@@ -85,7 +90,55 @@ def read_entries(reader: JournalReader, trading: Trading) -> Entries:
         place = bisect_right(times, row["time_ns"]) - 1
         if place >= 0 and _costs_too_much(denied):
             missed.append(_Entry(row["time_ns"], _target.decode(row["target"]).side, equity[place][1]))
-    return Entries(wanted, len(missed), _hint(reader, trading, missed) if missed else "")
+    if not missed:
+        return Entries(wanted)
+    scenes = dict(_scenes(_journaled(reader), {entry.time_ns for entry in missed}))
+    priced = [(entry, scenes[entry.time_ns]) for entry in missed if entry.time_ns in scenes]
+    return Entries(wanted, len(missed), _hint(trading, priced))
+
+
+def tried_entries(feed: Iterable[Event], trading: Trading, underlying: str) -> Entries:
+    """Try a call and a put with the paper cash at bars all over a tape, by its feed events; no policy is asked."""
+    tried = missed = 0
+    dear: list[tuple[_Entry, _Scene]] = []
+    for time_ns, scene in _scenes(_listed(feed, trading, underlying)):
+        if (time_ns - scene.market.session.open_ns) % (EVERY_MIN * MINUTE_NS):
+            continue
+        for side in (1, -1):
+            entry = _Entry(time_ns, side, trading.paper.cash_usd)
+            if _quote(trading, entry, scene) is None:
+                continue
+            tried += 1
+            if not _fits(trading, entry, scene):
+                missed += 1
+                dear.append((entry, scene))
+    return Entries(tried, missed, _hint(trading, dear[:: len(dear) // HINTED + 1]))
+
+
+def _listed(feed: Iterable[Event], trading: Trading, underlying: str) -> Iterator[Event]:
+    """A tape's events with the contracts that the paper broker lists for them."""
+    broker = PaperBroker(trading, underlying)
+    state = broker.start()
+    for event in feed:
+        state, news = broker.step(state, event)
+        yield event
+        yield from news
+
+
+def tried_words(entries: Entries, cash_usd: Decimal) -> str:
+    """Return what share of the entries tried on a tape cost too much, and what fits them; "" where none was priced."""
+    if not entries.wanted:
+        return ""
+    tried = f"a call and a put each {EVERY_MIN} minutes, by the modelled option market"
+    part = f"{entries.unaffordable:,} of {entries.wanted:,} entries ({_part(entries.unaffordable, entries.wanted)})"
+    if not entries.unaffordable:
+        return f"{cash_usd:,.2f} USD pay for each of {entries.wanted:,} entries on this tape: {tried}"
+    cure = f": {entries.hint}" if entries.hint else ": no single setting is known to fit them; add capital"
+    return f"{cash_usd:,.2f} USD: {part} cost more than one position may: {tried}{cure}"
+
+
+def _part(count: int, of: int) -> str:
+    return f"{count / of:.0%}".replace("%", " %")
 
 
 def _costs_too_much(denied: dict[str, str]) -> bool:
@@ -96,7 +149,7 @@ def _costs_too_much(denied: dict[str, str]) -> bool:
 
 def unaffordable_words(entries: Entries) -> str:
     """Return the remark about entries that cost too much, with what would have fitted."""
-    part = f"{entries.unaffordable / entries.wanted:.0%}".replace("%", " %")
+    part = _part(entries.unaffordable, entries.wanted)
     found = f"By the modelled option market {entries.hint}." if entries.hint else "No quote tells what would fit."
     return (
         f"{entries.unaffordable:,} of {entries.wanted:,} wanted entries ({part}) cost more than the account may "
@@ -104,10 +157,8 @@ def unaffordable_words(entries: Entries) -> str:
     )
 
 
-def _hint(reader: JournalReader, trading: Trading, missed: Sequence[_Entry]) -> str:
+def _hint(trading: Trading, priced: Sequence[tuple[_Entry, _Scene]]) -> str:
     """Return by which one setting how many of the entries would have fitted, the most first; "" without a market."""
-    scenes = _scenes(reader, {entry.time_ns for entry in missed})
-    priced = [(entry, scenes[entry.time_ns]) for entry in missed if entry.time_ns in scenes]
     if not priced:
         return ""
     days, delta = trading.contracts.min_days, trading.contracts.delta_target
@@ -141,7 +192,7 @@ def _hint(reader: JournalReader, trading: Trading, missed: Sequence[_Entry]) -> 
         if found := enough or max(fits, default=None, key=lambda fit: fit[0]):
             best.append(found)
     ranked = sorted((found for found in best if found[0]), key=lambda found: -found[0])
-    return ", ".join(f"{name} fits {count / len(priced):.0%} of them".replace("%", " %") for count, name in ranked)
+    return ", ".join(f"{name} fits {_part(count, len(priced))} of them" for count, name in ranked)
 
 
 def _fits(trading: Trading, entry: _Entry, scene: _Scene) -> bool:
@@ -177,24 +228,27 @@ def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
     return Quote(symbol=symbol, bid=bid, ask=ask, low=middle, high=middle, quoted_ns=entry.time_ns)
 
 
-def _scenes(reader: JournalReader, times: set[int]) -> dict[int, _Scene]:
-    """Return the market by time, of those of the times that have a bar and a volatility."""
-    scenes: dict[int, _Scene] = {}
-    session: SessionScheduled | None = None
-    market: SessionMarket | None = None
-    strikes: tuple[float, ...] = ()
+def _journaled(reader: JournalReader) -> Iterator[Event]:
+    """The journal's events that scenes are made of."""
     last = 0
     while rows := reader.query(_EVENTS, (last, _PAGE)):
         last = rows[-1]["id"]
-        for row in rows:
-            match _event.decode(row["payload"]):
-                case SessionScheduled() as session:
-                    market = None
-                case ContractsListed() as listed if session is not None and listed.volatility is not None:
-                    market = SessionMarket(
-                        session.session, expiries_from(session.session, session.upcoming), listed.volatility, 0
-                    )
-                    strikes = tuple(sorted({float(contract.strike) for contract in listed.contracts}))
-                case BarClosed() as closed if market is not None and closed.time_ns in times:
-                    scenes[closed.time_ns] = _Scene(market, closed.bar.symbol, closed.bar.close, strikes)
-    return scenes
+        yield from (_event.decode(row["payload"]) for row in rows)
+
+
+def _scenes(events: Iterable[Event], times: Collection[int] | None = None) -> Iterator[tuple[int, _Scene]]:
+    """Give the market at each bar with a volatility, with its time; `times` leaves all others out."""
+    session: SessionScheduled | None = None
+    market: SessionMarket | None = None
+    strikes: tuple[float, ...] = ()
+    for event in events:
+        match event:
+            case SessionScheduled() as session:
+                market = None
+            case ContractsListed() as listed if session is not None and listed.volatility is not None:
+                market = SessionMarket(
+                    session.session, expiries_from(session.session, session.upcoming), listed.volatility, 0
+                )
+                strikes = tuple(sorted({float(contract.strike) for contract in listed.contracts}))
+            case BarClosed() as closed if market is not None and (times is None or closed.time_ns in times):
+                yield closed.time_ns, _Scene(market, closed.bar.symbol, closed.bar.close, strikes)

@@ -277,8 +277,10 @@ class Admin(Protocol):
     async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
         """Return symbol -> number of daily bars that begin between the two times; symbols without one are absent."""
 
-    async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
-        """Return the number of quoted option contracts between two expiries and two strikes, both included."""
+    async def contracts(
+        self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]
+    ) -> Mapping[str, Decimal]:
+        """Return contract -> newest ask in USD (0 without one) between two expiries and two strikes, both included."""
 
     async def cancel_all(self) -> BulkResult:
         """Request a cancel of every order of the account."""

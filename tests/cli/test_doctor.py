@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ SUBJECTS = [
     "feed sip",
     "history",
     "options indicative",
+    "capital",
 ]
 Table = Mapping[str, Mapping[str, object]]
 
@@ -507,6 +509,19 @@ def test_a_small_account_of_shares_is_told_what_it_holds_and_the_least_capital_f
             'IWM at 200.00 USD: what is below one share is not held; 1,500 USD hold them (basket.fractions = "off"): '
             'set basket.fractions = "on", fewer desk.symbols, or add that capital'
         )
+
+
+def test_a_small_account_of_options_is_told_which_entries_cost_too_much_and_what_fits_them(desk: Desk) -> None:
+    desk.check(code=0)
+    verdict, text = desk.checks["capital"]
+    assert (verdict, text.endswith(": an entry pays for each")) == ("ok", True)
+    dear = [float(ask) for ask in re.findall(r"(?:call|put) at ([\d.]+)", text)]
+    assert len(dear) == 2
+    cash = int(100 * 1.05 * max(dear) / 0.2)  # a fifth of it pays for 100 shares at 5 % above the ask, but for cents
+    desk.check({"paper": {"cash_usd": cash}}, code=0, dry_run=True)
+    verdict, text = desk.checks["capital"]
+    assert (verdict, " of 2 entries cost more than one position may: " in text) == ("warn", True)
+    assert "sizing.premium_fraction = 0.25 fits them" in text
 
 
 def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:

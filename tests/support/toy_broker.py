@@ -165,8 +165,11 @@ class ToyAccount:
     async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
         return {}
 
-    async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
-        return sum(strikes[0] <= strike <= strikes[1] for strike in STRIKES)
+    async def contracts(
+        self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]
+    ) -> Mapping[str, Decimal]:
+        near = [strike for strike in STRIKES if strikes[0] <= strike <= strikes[1]]
+        return {occ_symbol(symbol, dates[1], 1, Decimal(strike)): Decimal(0) for strike in near}
 
     async def cancel_all(self) -> api.BulkResult:
         working = {name: order for name, order in self.orders.items() if order.status == WORKING}

@@ -128,9 +128,13 @@ class AlpacaAdmin:
         rows = await self._market().day_bars(tuple(symbols), start_ns, end_ns, self._feed.name)
         return {symbol: len(bars) for symbol, bars in rows.items() if bars}
 
-    async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
-        """Return the number of contracts in the option chain."""
-        return len(await self._market().option_chain(symbol, *dates, *strikes, self._feed.options))
+    async def contracts(
+        self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]
+    ) -> Mapping[str, Decimal]:
+        """Return the asks of the option chain's newest quotes."""
+        chain = await self._market().option_chain(symbol, *dates, *strikes, self._feed.options)
+        quotes = {contract: (row or {}).get("latestQuote") or {} for contract, row in chain.items()}
+        return {contract: Decimal(str(quote.get("ap") or 0)) for contract, quote in quotes.items()}
 
     async def cancel_all(self) -> BulkResult:
         """DELETE /v2/orders."""

@@ -1,18 +1,24 @@
-"""What the account can hold, as `rltraderd --check` says it: shares by an equal part of the equity for each symbol."""
+"""What the account can hold, as `rltraderd --check` says it: an equal part in shares of each symbol, or a contract."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal, DecimalException
 from pathlib import Path
 
 import msgspec
 
+from daemon.app.small_accounts import FRACTIONS
 from daemon.cli.start.checks import OK, WARN, CheckLine
 from daemon.config.load import DeskSettings
+from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.desks.options import contracts_for
 from daemon.core.desks.shares.sizes import FEWEST_SHARES, fractions_fit, out_of_reach, out_of_reach_words
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.limits import Sizing, Trading
 from daemon.engine.state_dir import standing
 from daemon.host.own_files import StateDirError
 from daemon.journal.reader import JournalReader, reading
@@ -101,6 +107,56 @@ def capital_finding(
     shares = int(equity / count / priced[dearest])
     why = why or f"an equal part pays for {shares:,} of {dear}"
     return CheckLine(SUBJECT, OK, f"{of_all}: whole shares, {why}")
+
+
+def entry_finding(
+    settings: DeskSettings, symbols: Sequence[str], quoted: Mapping[str, float], account: str = ""
+) -> CheckLine:
+    """Say which of the entries at the money, a call and a put, the account pays for now, and what would fit the rest.
+
+    Args:
+        settings: of a desk of options.
+        symbols: of the desk; the first is the underlying.
+        quoted: USD by symbol: the underlying's price, and the asks of contracts near its money; 0 without one.
+        account: as of `capital_finding`.
+    """
+    trading = settings.trading()
+    equity = Decimal(str(_equity(settings, _begun(settings.paths.state_dir), account)))
+    asks = [(contract, Decimal(str(ask))) for name, ask in quoted.items() if (contract := parse_occ(name)) and ask > 0]
+    dates = sorted({contract.expiry for contract, _ in asks})
+    spot, least = Decimal(str(quoted.get(symbols[0], 0.0))), trading.contracts.min_days
+    if len(dates) <= least:
+        return CheckLine(SUBJECT, WARN, "not checked: no contract near the money has an ask now")
+    of_day = [(contract, ask) for contract, ask in asks if contract.expiry == dates[least]]
+    limits = {}
+    for right, name in ((1, "call"), (-1, "put")):
+        near = min(
+            (one for one in of_day if one[0].right == right), key=lambda one: abs(one[0].strike - spot), default=None
+        )
+        if near is not None:
+            limits[f"a {name} at {near[1]:,.2f}"] = near[1] * (1 + Decimal(str(trading.execution.entry_slack)))
+    dear = [words for words, limit in limits.items() if not _pays(trading, equity, limit, trading.sizing)]
+    now = f"{equity:,.2f} USD, contracts at the money that end {dates[least]}: {' and '.join(limits)} USD a share"
+    if not dear:
+        return CheckLine(SUBJECT, OK, f"{now}: an entry pays for each")
+    part = f"{len(dear)} of {len(limits)} entries cost more than one position may"
+    fitting = [
+        part
+        for part in FRACTIONS
+        if part > trading.sizing.premium_fraction
+        and all(
+            _pays(trading, equity, limit, replace(trading.sizing, premium_fraction=part)) for limit in limits.values()
+        )
+    ]
+    cure = f"sizing.premium_fraction = {fitting[0]:g} fits them" if fitting else "add capital"
+    tape = "rltraderd --dry-run --check says it of a whole tape, with other settings"
+    return CheckLine(SUBJECT, WARN, f"{now}; {part}: {cure}; {tape}")
+
+
+def _pays(trading: Trading, equity: Decimal, limit: Decimal, sizing: Sizing) -> bool:
+    """Return whether the account pays for the least size at this limit in USD a share."""
+    cost = limit * contracts_for(equity, limit, sizing) * OPTION_MULTIPLIER
+    return 0 < cost <= min(trading.risk.premium_max_usd, equity)
 
 
 def _fractions(settings: DeskSettings, equity: float, journal: _Begun | None, prices: list[float]) -> tuple[bool, str]:

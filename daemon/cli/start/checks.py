@@ -290,12 +290,14 @@ async def feeds_findings(
 ) -> tuple[list[CheckLine], Mapping[str, float]]:
     """Check that the keys may read the feeds: a quote of the underlying and recent bars.
 
-    The second is the price in USD by symbol of shares that are quoted now.
+    The second is the price in USD by symbol of what is quoted now: of shares, or of an underlying, and the asks of
+    contracts near its money.
     """
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
     symbol = _spec(settings).symbols[0]
     now_ns = clock.now_ns()
+    prices: dict[str, float] = {}
 
     async def quote() -> str:
         return "a quote" if symbol in await admin.quotes((symbol,)) else "no quote yet"
@@ -313,7 +315,9 @@ async def feeds_findings(
         days = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
         today, week = (day.isoformat() for day in days)
         near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
-        return f"{await admin.contracts(symbol, (today, week), near)} contracts near the money this week"
+        asks = await admin.contracts(symbol, (today, week), near)
+        prices.update({symbol: float(spot), **{contract: float(ask) for contract, ask in asks.items()}})
+        return f"{len(asks)} contracts near the money this week"
 
     cure = _cure("name", settings.feed.name, STOCK_FEEDS)
     of_options = _cure("options", settings.feed.options, OPTION_FEEDS)
@@ -321,7 +325,7 @@ async def feeds_findings(
         await _entitled(f"feed {settings.feed.name}", quote, cure),
         await _entitled("history", bars, cure),
         await _entitled(f"options {settings.feed.options}", options, of_options),
-    ], {}
+    ], prices
 
 
 def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:

@@ -14,7 +14,7 @@ from daemon.app.live.feed_choice import FeedUnknown, choose_feed
 from daemon.app.live.prepare import DRY_RUN, Live, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
-from daemon.cli.start.capital import capital_finding
+from daemon.cli.start.capital import capital_finding, entry_finding
 from daemon.cli.start.checks import (
     FAIL,
     OK,
@@ -115,9 +115,10 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
         if not any(finding.verdict == FAIL for finding in feed):
             feeds, prices = await feeds_findings(settings, admin, clock)
             lines += feeds
-            if shares and all(finding.verdict != FAIL for finding in (account[0], feeds[0])):
-                symbols = strategy_of(settings).spec.symbols
-                lines.append(capital_finding(settings, symbols, prices, "" if dry_run else equity))
+            if all(finding.verdict != FAIL for finding in (account[0], feeds[0])):
+                symbols, of_account = strategy_of(settings).spec.symbols, "" if dry_run else equity
+                finding = capital_finding if shares else entry_finding
+                lines.append(finding(settings, symbols, prices, of_account))
     finally:
         await connection.close()
     return lines

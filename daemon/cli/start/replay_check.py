@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from daemon.app.replay_start import prepare_replay
+from daemon.app.replay_start import TapeReplay, prepare_replay
+from daemon.app.small_accounts import tried_entries, tried_words
 from daemon.cli.start.capital import capital_finding
-from daemon.cli.start.checks import OK
+from daemon.cli.start.checks import OK, WARN
 from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DeskSettings
@@ -61,7 +62,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         **({"claim": claim} if claim else {}),
         **({"to claim it": lines} if lines else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
-        **({"capital": _capital(settings, spec.symbols, closes)} if closes else {}),
+        **({"capital": capital} if (capital := _capital(settings, replay, closes)) else {}),
         "limits": in_force(settings),
     }
     width = max(map(len, values))
@@ -72,10 +73,21 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     return 0
 
 
-def _capital(settings: DeskSettings, symbols: Sequence[str], closes: Mapping[str, float]) -> str:
-    """Return what the account holds of a desk of shares at the tape's last closes."""
-    finding = capital_finding(settings, symbols, closes)
-    return finding.text if finding.verdict == OK else f"{finding.verdict}: {finding.text}"
+def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, float]) -> str:
+    """Return what the account holds of a desk of shares at the tape's last closes, or which option entries fit it.
+
+    "" where the tape has no price, or is too short for an option market.
+    """
+    spec, trading = replay.strategy.spec, settings.trading()
+    if spec.chained:
+        entries = tried_entries(replay.source(), trading, spec.symbols[0])
+        text, verdict = tried_words(entries, trading.paper.cash_usd), WARN if entries.unaffordable else OK
+    elif closes:
+        finding = capital_finding(settings, spec.symbols, closes)
+        text, verdict = finding.text, finding.verdict
+    else:
+        return ""
+    return text if verdict == OK else f"{verdict}: {text}"
 
 
 def _described(quotes: OptionQuotes) -> str:
