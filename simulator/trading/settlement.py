@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from collections import deque
 from datetime import date, timedelta
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
 from typing import Any
 
 from daemon.alpaca_api.books import AlpacaPosition, PositionChange
@@ -289,13 +289,24 @@ def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
-    fee = matching.venue.rules.fee_per_contract
-    if not fee:
-        return
-    traded = (t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns)
+    """Book a session's fees: of contracts in one line, of shares in one of each kind."""
+    rules = matching.venue.rules
+    traded = [t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns]
     contracts = sum((abs(trade.quantity) for trade in traded if multiplier(trade.symbol) == 100), ZERO)
-    if contracts:
-        cash_row(account, "FEE", -fee * contracts, session.close_ns, f"Fees for {text(contracts)} contracts")
+    if rules.fee_per_contract and contracts:
+        fee = rules.fee_per_contract * contracts
+        cash_row(account, "FEE", -fee, session.close_ns, f"Fees for {text(contracts)} contracts")
+    shares = [(trade.quantity, trade.price) for trade in traded if multiplier(trade.symbol) == 1]
+    sold = -sum((quantity for quantity, _ in shares if quantity < 0), ZERO)
+    proceeds = -sum((quantity * price for quantity, price in shares if quantity < 0), ZERO)
+    moved = sum((abs(quantity) for quantity, _ in shares), ZERO)
+    for words, usd in (
+        (f"TAF fee for proceed of {text(sold)} shares", sold * rules.taf_per_share),
+        (f"REG fee for proceed of ${text(proceeds)}", proceeds * rules.reg_rate),
+        (f"CAT fee for {text(moved)} shares", moved * rules.cat_per_share),
+    ):
+        if usd:
+            cash_row(account, "FEE", -usd.quantize(CENT, ROUND_CEILING), session.close_ns, words)
 
 
 def cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, description: str, **more: str) -> None:

@@ -34,6 +34,11 @@ class Rules:
     dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
     late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
     fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
+    taf_per_share: Decimal = Decimal(
+        0
+    )  # USD a share sold: a FEE of its own then, as the next two, rounded up to the cent
+    reg_rate: Decimal = Decimal(0)  # of what sales of shares brought
+    cat_per_share: Decimal = Decimal(0)  # USD a share bought or sold
     free_plan: bool = False  # of market data: IEX and indicative option quotes alone
     venue_delay_s: float = 0.0  # between pending_new and new
     calls_cross: bool = False  # the close call is no wash trade: whether Alpaca's is one, it does not say

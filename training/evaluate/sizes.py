@@ -78,6 +78,7 @@ def at_size(policy: Player, desk: Desk, capital_usd: float) -> SizeFigures:
     """What it comes to with this much cash. Raises as `training.evaluate.days.desk_before`."""
     paper = replace(desk.trading.paper, cash_usd=Decimal(str(capital_usd)))
     noting = _Noting(desk.strategy)
+    rate = float(paper.share_cost_rate)
     one = desk_before(desk.table, desk.dates, noting, replace(desk.trading, paper=paper))
     last, sessions, offs, denials, fractions = one.last, list[SessionResult](), list[list[float]](), 0, False
     for day in range(one.first, last + 1):
@@ -99,6 +100,7 @@ def at_size(policy: Player, desk: Desk, capital_usd: float) -> SizeFigures:
         orders=sum(one.trades for one in sessions) / len(sessions),
         costs=sum(one.fees_usd for one in sessions) / capital_usd,
         denials=denials,
+        day_fees=sum(one.fees_usd - rate * one.premium_usd for one in sessions) / capital_usd,
     )
 
 

@@ -231,6 +231,7 @@ class SizeFigures(msgspec.Struct, frozen=True):
     orders: float  # filled, a session
     costs: float  # of all sessions, parts of the capital
     denials: int  # by gates
+    day_fees: float = 0.0  # of these costs: regulatory fees that are booked by the day, parts of the capital
 
 
 class SizesPlayed(msgspec.Struct, frozen=True):

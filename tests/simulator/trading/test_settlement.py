@@ -5,6 +5,7 @@ Expected values: the documentation, and arithmetic by hand on `trading_tape.py` 
 
 from __future__ import annotations
 
+import math
 import warnings
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -130,6 +131,20 @@ def test_fees_are_booked_for_each_contract_at_the_close() -> None:
         server.jump_to(CLOSE_NS + SECOND_NS)
         assert cash(client) == before - Decimal("0.30")  # six contracts
         assert [row["net_amount"] for row in activities(client, activity_types="FEE")] == ["-0.3"]
+
+
+def test_fees_of_shares_are_a_line_of_each_kind_rounded_up_to_the_cent_at_the_close() -> None:
+    taf, reg, cat = map(Decimal, ("0.000166", "0.0000278", "0.00048"))
+    rules = Rules(fill_sizes=(1000, 1000), taf_per_share=taf, reg_rate=reg, cat_per_share=cat)
+    with broker(rules=rules) as (server, client):
+        submitted(client, buy("SPY", 30))
+        submitted(client, sell("SPY", 30))
+        (sale,) = [row for row in activities(client, activity_types="FILL") if row["side"] == "sell"]
+        cents = math.ceil(30 * Decimal(sale["price"]) * Decimal("0.00278"))
+        server.jump_to(CLOSE_NS + SECOND_NS)
+        lines = {row["description"].split()[0]: row["net_amount"] for row in activities(client, activity_types="FEE")}
+        # TAF 30 x 0.000166 = 0.00498; CAT 60 x 0.00048 = 0.0288
+        assert lines == {"TAF": "-0.01", "REG": f"-{cents / 100:g}", "CAT": "-0.03"}
 
 
 def test_activities_are_paged_in_both_directions_by_the_last_id() -> None:

@@ -6,6 +6,8 @@ The policy wants ALL_SPY from cash and ALL_QQQ while it holds SPY; expected valu
 from __future__ import annotations
 
 import dataclasses
+import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from simulator.trading.venue import Rules
 from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, IN_FULL, NEXT_DAY, daily_stage, jump, swapping
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import new_york_ns
+from tests.support.desks.stage import Stage, new_york_ns
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,47 @@ def test_a_small_desk_buys_and_swaps_parts_of_shares_however_cash_is_rounded(
         assert differences(books, played.account) == []
         assert books.state.risk.halt is None
         assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+
+
+@pytest.mark.parametrize("cash", [5_000, 1_000_000])
+def test_an_account_of_any_size_is_invested_and_its_book_has_the_fees_that_the_broker_books_by_the_day(
+    models: Path, tmp_path: Path, cash: int
+) -> None:
+    taf, reg, cat = map(Decimal, ("0.000166", "0.0000278", "0.000048"))
+    fees = rules(taf_per_share=taf, reg_rate=reg, cat_per_share=cat)
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, cash=cash, rules=fees) as played:
+        bought(played)
+        (first,) = [trade for trade in played.account.trades if trade.execution_id]
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
+        played.until_true(lambda: len(booked(played)) == 4, "the day's fees are booked")
+        played.until_true(lambda: len(fee_lines(played)) == 4, "the desk is told")
+        stop(played)
+        books, trades = played.books(), [trade for trade in played.account.trades if trade.execution_id]
+        second = [trade for trade in trades if trade is not first]
+        sold = -sum(trade.quantity for trade in second if trade.quantity < 0)
+        proceeds = -sum(trade.quantity * trade.price for trade in second if trade.quantity < 0)
+        moved = sum(abs(trade.quantity) for trade in second)
+        exact = (first.quantity * cat, sold * taf, proceeds * reg, moved * cat)
+        cents = [Decimal(math.ceil(100 * usd)) / 100 for usd in exact]
+        assert booked(played) == cents
+        assert books.state.book.fees == sum(cents)
+        assert differences(books, played.account) == []
+        worth = played.held()["QQQ"] * trades[-1].price
+        assert worth / books.state.book.equity > Decimal("0.98")  # all of it is wanted
+
+
+def booked(played: Stage) -> list[Decimal]:
+    """The fees that the server booked, USD."""
+    rows = played.server.call(lambda: list(played.account.activities))
+    return [-Decimal(row.fields["net_amount"]) for row in rows if row.fields["activity_type"] == "FEE"]
+
+
+def fee_lines(played: Stage) -> set[str]:
+    """Ids of the fees in the reports that the desk journaled."""
+    reports = played.journaled("BrokerReported")
+    return {line["id"] for report in reports for line in report["activities"] if line["kind"] == "FEE"}
 
 
 def test_a_fraction_that_fills_in_parts_of_nine_decimals_is_booked_to_the_last(models: Path, tmp_path: Path) -> None:

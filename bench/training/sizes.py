@@ -1,0 +1,55 @@
+"""What accounts of four sizes hold, and what it costs: `python -m bench.training.sizes --strategy NAME --bars FILE`.
+
+Plays the version that the shipped store names through the dry run of so much cash each, by the strategy's default rules
+(`training.evaluate.sizes`), and prints JSON: how far what is held is from what is wanted, orders, costs, return.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from bisect import bisect_left
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from daemon.core.strategy_rules import trading_for
+from daemon.models.shipped import USUAL
+from daemon.models.store import load
+from strategies.kit.manifest import POLICY_FILE
+from strategies.registry import daily_strategy
+from training.data.daily_table import read_table
+from training.evaluate.days import desk_before
+from training.evaluate.sizes import SIZES_USD, at_sizes
+from training.export.export import Exported
+
+
+def main() -> None:
+    """Play and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--strategy", required=True)
+    parser.add_argument("--bars", type=Path, required=True)
+    parser.add_argument("--first", default="2021-01-04", help="date of the first session")
+    parser.add_argument("--sessions", type=int, default=60)
+    parser.add_argument("--cash", type=int, nargs="*", default=list(SIZES_USD), help="USD")
+    parser.add_argument("--fractions", choices=("auto", "on", "off"), default="auto")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    strategy, rules = daily_strategy(asked.strategy), trading_for(asked.strategy)
+    rules = replace(rules, basket=replace(rules.basket, fractions=asked.fractions))
+    model = load(USUAL, strategy)
+    table = read_table(asked.bars, strategy)
+    first = bisect_left(table.dates, asked.first)
+    desk = desk_before(table, table.dates[first : first + asked.sessions], strategy, rules)
+    policy: Any = Exported(model.path / POLICY_FILE).eval()
+    sizes = [msgspec.to_builtins(found) for found in at_sizes(policy, desk, asked.cash)]
+    found = {"strategy": asked.strategy, "version": model.version, "from": desk.dates[0], "to": desk.dates[-1]}
+    sys.stdout.write(json.dumps({**found, "sizes": sizes}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
