@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import torch
 
-from daemon.core.strategy_rules import trading_for
+from daemon.core.strategy_rules import trading_for, with_rules
 from daemon.models.shipped import USUAL
 from daemon.models.store import load
 from strategies.kit.manifest import POLICY_FILE
@@ -37,11 +37,13 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=60)
     parser.add_argument("--cash", type=int, nargs="*", default=list(SIZES_USD), help="USD")
     parser.add_argument("--fractions", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--tested", action="store_true", help="by the rules of the version's tests: a risk overlay")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     strategy, rules = daily_strategy(asked.strategy), trading_for(asked.strategy)
-    rules = replace(rules, basket=replace(rules.basket, fractions=asked.fractions))
     model = load(USUAL, strategy)
+    rules = with_rules(rules, model.manifest.desk if asked.tested else {})
+    rules = replace(rules, basket=replace(rules.basket, fractions=asked.fractions))
     table = read_table(asked.bars, strategy)
     first = bisect_left(table.dates, asked.first)
     desk = desk_before(table, table.dates[first : first + asked.sessions], strategy, rules)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from daemon.core.limits import ALL, PROCEEDS, SHARES, SHARES_SOLD, SOLD, Paper
 from daemon.core.paper.fees import CHARGED
 from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
@@ -263,14 +264,19 @@ _EARNS: dict[str, Callable[[], str]] = {
 }
 
 
+def _fees(paper: Paper, *kinds: str) -> str:
+    """Return the fees that are charged on these, with their rates."""
+    return "; ".join(
+        f"{', '.join(f'{fee.short} {getattr(paper, key)}' for key, fee in CHARGED[charged].items())} of {charged}"
+        for charged in kinds
+    )
+
+
 def _costs(name: str) -> list[tuple[str, str]]:
     rules = trading_for(name)
     paper = rules.paper
     if strategy(name).spec.holds == "option":
-        fees = "; ".join(
-            f"{', '.join(f'{fee.short} {getattr(paper, key)}' for key, fee in some.items())} of {charged}"
-            for charged, some in CHARGED.items()
-        )
+        fees = _fees(paper, ALL, SOLD, PROCEEDS)
         volatility = f"of {paper.volatility_sessions} sessions x {paper.volatility_premium:g}"
         return [
             ("fees, USD or a share", fees),
@@ -281,6 +287,10 @@ def _costs(name: str) -> list[tuple[str, str]]:
     rows = [
         ("a trade", f"{_percent(float(paper.share_cost_rate), 2)} of its value"),
         ("a buy that waits", f"{_percent(float(paper.share_wait_rate), 2)} above the price"),
+        (
+            f"fees by the day, below {paper.share_fees_below_usd:,} USD of cash",
+            _fees(paper, SHARES_SOLD, PROCEEDS, SHARES),
+        ),
         ("paper cash, USD", f"{paper.cash_usd:,}"),
     ]
     if rules.basket.weight_max < 1.0:
