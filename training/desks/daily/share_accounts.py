@@ -1,9 +1,10 @@
 """Accounts of cash and shares as tensors: a session's sells, then its buys, as the paper broker fills them.
 
-Sells fill at the open, then buys, the same part of each where the cash is short. Shares are a count of
-steps, prices whole ticks (1e-4 USD), and money whole units, so fine that a step at a tick is whole: micro-dollars where
-a step is a share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so nothing is rounded but costs, as
-the paper broker rounds them. Invariant: cash is never below 0. Nothing waits for a device.
+Sells fill at the open, then buys, the same part of each where the cash is short. Shares are a count of steps, prices
+whole ticks (1e-4 USD), and money whole units, so fine that a step at a tick is whole: micro-dollars where a step is a
+share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so nothing is rounded but costs, as the paper
+broker rounds them. Invariant: no trade takes cash below 0; a day's fees alone may, by cents. Nothing waits for a
+device.
 """
 
 from __future__ import annotations
