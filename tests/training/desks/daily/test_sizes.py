@@ -30,7 +30,8 @@ def test_one_purchase_is_off_by_what_a_share_cannot_be_cut_to() -> None:
     assert 8 <= held <= 10
     assert found.off == found.off_most == pytest.approx((10.5 - held) / 10.5, rel=1e-9)
     assert (found.sessions, found.orders, found.denials, found.fractions) == (1, 1.0, 0, False)
-    assert found.costs == pytest.approx(held * opened * 1.0002 * 0.001 / usd, rel=1e-3)
+    assert found.costs == pytest.approx((held * opened * 1.0002 * 0.001 + 0.01) / usd, rel=1e-3)
+    assert found.day_fees == pytest.approx(0.01 / usd, rel=1e-3)  # CAT
     cut = at_size(
         StartingRegime(ALL_SPY), under(desk, replace(rules, basket=replace(rules.basket, fractions="on"))), usd
     )
