@@ -5,6 +5,7 @@ Nothing in the daemon knows this desk: its strategy is entered in the registry, 
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from strategies.kit.units import DAY_NS
 from strategies.registry import STRATEGIES
 from tests.support.core.share_bars import SPEC, ShareBars
 from tests.support.desks.desk_run import Crash, chained, read_models, table, verified
@@ -59,7 +61,13 @@ def test_it_replays_a_tape_trades_shares_and_verifies(toy: Toy, tmp_path: Path) 
     sides = [row[4] for row in sorted(fills, key=lambda row: int(row[8]))]  # by the time they filled
     assert sides == [1 if i % 2 == 0 else -1 for i in range(len(fills))]
     paid = sum(row[4] * row[5] * Decimal(row[6]) + Decimal(row[7]) for row in fills)
-    assert Decimal(table(tmp_path / "one", "equity")[-1][2]) == 10_000 - paid
+    fees = Decimal(0)  # of each of two sessions: SEC, TAF and CAT, each kind rounded up to the cent
+    for day in {row[8] // DAY_NS for row in fills}:
+        of_day = [row for row in fills if row[8] // DAY_NS == day]
+        sold = [row[5] * Decimal(row[6]) for row in of_day if row[4] < 0]
+        cents = (sum(sold) * Decimal("0.00278"), len(sold) * Decimal("0.166"), len(of_day) * Decimal("0.048"))
+        fees += sum(map(math.ceil, cents)) / Decimal(100)
+    assert Decimal(table(tmp_path / "one", "equity")[-1][2]) == 10_000 - paid - fees
     assert chained(tmp_path / "one") == chained(tmp_path / "two")
     assert verified(tmp_path / "one").difference == ""
 

@@ -57,9 +57,12 @@ def walk(days: int, seed: int, spec: DailySpec = SHORT, missing: float = 0.0) ->
     return table_of(np.where(gone, np.nan, bars), sessions(days), spec)
 
 
-def trading(cash: str, *, shares_per_unit: int = 100, band: float = 0.0, fractions: bool = False) -> Trading:
-    """The default rules with this much paper cash and these rules of the basket."""
+def trading(
+    cash: str, *, shares_per_unit: int = 100, band: float = 0.0, fractions: bool = False, day_fees: bool = True
+) -> Trading:
+    """The default rules with this much paper cash and these rules of the basket, perhaps without fees by the day."""
     rules = Trading()
     paper = replace(rules.paper, cash_usd=Decimal(cash))
+    paper = paper if day_fees else replace(paper, share_fees_below_usd=Decimal(0))
     basket = replace(rules.basket, shares_per_unit=shares_per_unit, band=band, fractions="on" if fractions else "off")
     return replace(rules, paper=paper, basket=basket)

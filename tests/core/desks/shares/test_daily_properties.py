@@ -32,7 +32,9 @@ from tests.support.examples import examples
 DAYS = (MONDAY, TUESDAY, HALF_DAY, FRIDAY)
 RISK = changed(Trading().risk, daily_loss_max=1.0, drawdown_max=1.0)
 TRADING = Trading(
-    paper=Paper(cash_usd=Decimal(10000)), risk=RISK, execution=changed(Trading().execution, policy_valid_s=7200)
+    paper=Paper(cash_usd=Decimal(10000), share_fees_below_usd=Decimal(0)),
+    risk=RISK,
+    execution=changed(Trading().execution, policy_valid_s=7200),
 )
 CENTS = st.integers(100, 20_000)
 PRICES = st.tuples(*(st.one_of(st.none(), CENTS, CENTS, CENTS),) * 3)  # an opening price in cents; None: no print

@@ -78,7 +78,8 @@ def test_each_episode_has_a_layout_of_its_own_and_a_state_that_goes_on_has_the_s
 
 def test_a_penalty_of_turnover_is_taken_from_the_reward_and_from_no_account() -> None:
     stocks = written({"AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0)]})
-    market = RebalancerMarket(stocks, 2, 2, trading("20000"), count=1, draws=False, practice=Practice(turnover=0.01))
+    rules, practice = trading("20000", day_fees=False), Practice(turnover=0.01)
+    market = RebalancerMarket(stocks, 2, 2, rules, count=1, draws=False, practice=practice)
     action = torch.zeros(1, STOCKS)
     action[0, 0] = 1.0
     reward = market.step(action).rewards

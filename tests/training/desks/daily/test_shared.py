@@ -167,10 +167,22 @@ HAND = {
 
 
 def judged(table: DailyTable, cash: str, practice: Practice | None = None) -> RebalancerMarket:
-    last = len(table.sessions) - 1
-    return RebalancerMarket(
-        table, 2, last, trading(cash), count=1, draws=False, practice=practice or Practice(), each=True
+    last, rules = len(table.sessions) - 1, trading(cash, day_fees=False)
+    return RebalancerMarket(table, 2, last, rules, count=1, draws=False, practice=practice or Practice(), each=True)
+
+
+def test_a_day_s_fees_are_borne_by_the_stocks_that_were_traded_and_are_the_account_s_together() -> None:
+    table = written(HAND)
+    free, paying = (
+        RebalancerMarket(table, 2, 3, trading("20000", day_fees=fees), count=1, draws=False, each=True)
+        for fees in (False, True)
     )
+    actions = torch.zeros(1, 50)
+    actions[0, 0], actions[0, 1] = 1.0, 0.5
+    less = (free.step(actions).rewards - paying.step(actions).rewards).double() * 400.0 / EACH
+    # CAT of 150 shares is a cent, of which AAPL bears 10,102.02 of 12,552.51 USD that were traded
+    assert less[0, :2].tolist() == pytest.approx([0.00804781, 0.00195219], abs=2e-5)
+    assert not less[0, 2:].any()
 
 
 def test_a_stock_s_reward_is_its_own_profit_after_costs_over_an_equal_part_of_the_account() -> None:
