@@ -185,7 +185,7 @@ def test_a_daily_desk_s_shares_fill_at_later_prints_and_the_two_books_agree_thro
         ("AAA", -1, 10, Decimal("101.0000"), tuesday),
         ("BBB", +1, 20, Decimal("50.0100"), tuesday + MINUTE),
     ]
-    # 10,000 - 1,000.20 - 1.0002, + 1,010 - 1.01, - 1,000.20 - 1.0002; CAT of each day, SEC 0.02808 and TAF of the second
+    # 10,000 - 1,000.20 - 1.0002, + 1,010 - 1.01, - 1,000.20 - 1.0002; CAT twice, SEC 0.02808 and TAF once
     assert desk.state.book.cash == desk.market_state.cash == Decimal("9006.589600") - Decimal("0.06")
     again = shelf()
     for event in seen:
