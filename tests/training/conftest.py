@@ -45,16 +45,16 @@ def digest(*objects: Any) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def one_registry() -> Iterator[None]:
     """Let torch list its translations once a process; it only reads them. Each export is real."""
-    real = export.onnx_bytes
+    real = torch.onnx.export
     with pytest.MonkeyPatch.context() as patch:
 
-        def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
+        def exported(*given: Any, **named: Any) -> Any:
             registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
             if not hasattr(registry.from_torchlib, "cache_info"):
                 patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
-            return real(policy, example, spec)
+            return real(*given, **named)
 
-        patch.setattr(export, "onnx_bytes", onnx_bytes)
+        patch.setattr(torch.onnx, "export", exported)
         yield
 
 
