@@ -5,8 +5,9 @@
     1d/SPY/2024-9d41….parquet         bars of days by year
     actions/SPY.json                  splits and dividends, by ex-date
 
-Prices are as they were traded. A file's name ends with the beginning of its digest and its bytes never change, so that
-an index that was read stays true; what replaced it has another name. This module reads; `training.data.folder` writes.
+Prices are as they were traded. A file's name ends with the beginning of its digest and its bytes never change; what
+replaces it has another name, and the next command that writes removes it. So who began to read goes on with what it
+was. This module reads; `training.data.folder` writes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ INDEX = "index.json"
 ACTIONS = "actions"
 UNKNOWN = "unknown"  # the source of bars of which nobody said where they come from
 _VERSION = 1
-_CURE = "rltrader data check names what is damaged, rltrader data add --again fetches it anew"
+_CURE = "rltrader data remove takes it away, rltrader data add fetches it anew"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -164,19 +165,21 @@ def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Flo
     if not part.file:
         return np.empty(0, np.int64), np.empty((len(PRICES), 0))
     path = folder / series.bars / series.symbol / part.file
+    dates = f"--from {min(part.sessions + part.empty)} --to {max(part.sessions + part.empty)}"
+    cure = f"rltrader data add {series.symbol} --bars {series.bars} {dates} --again --data-dir {folder} replaces it"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise TapeError(f"{path}: {error.strerror}; the index names it: {_CURE}") from error
+        raise TapeError(f"{path}: {error.strerror}; the index names it: {cure}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
-        raise TapeError(f"{path}: its SHA-256 is not that of the index, so the file was edited or damaged: {_CURE}")
+        raise TapeError(f"{path}: its SHA-256 is not that of the index, so the file was edited or damaged: {cure}")
     try:
         with pa.parquet.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read(use_threads=False)
         starts = table.column("timestamp").cast(pa.int64()).to_numpy()
         return starts, np.stack([table.column(name).to_numpy() for name in PRICES])
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise TapeError(f"{path}: it is no file of bars ({error}): {_CURE}") from error
+        raise TapeError(f"{path}: it is no file of bars ({error}): {cure}") from error
 
 
 def content_digest(starts: Int64Array, prices: Float64Array) -> str:

@@ -1,7 +1,7 @@
 """The folder of bars, written: bars taken in, fetched, updated, made longer; `daemon.tapes.bar_folder` has the layout.
 
-Invariant: one command writes at a time; a file is whole and durable before the index names it, and the index before the
-file that it no longer names is gone. A command that was stopped goes on when it is given again.
+Invariant: one command writes at a time; a file is whole and durable before the index names it, and what it no longer
+names stays until the next command. A command that was stopped goes on when it is given again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from daemon.tapes.bar_folder import (
     series_of,
 )
 from daemon.tapes.bars import AnyBars, open_bars, origin_of
-from daemon.tapes.files import PRICES
+from daemon.tapes.files import PRICES, TapeError
 from daemon.tapes.minutes import new_york_days
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -122,14 +122,15 @@ class Writer:
     def _written(self, series: Series, old: Part | None, period: str, rows: Rows, sources: str) -> Part:
         """Merge rows into a part and write its file."""
         starts, prices = rows.starts, rows.prices
-        asked, kept = set(rows.sessions), set[str]()
-        if old is not None:
+        asked = set(rows.sessions)
+        if old is not None and not asked.issuperset(old.sessions):
             stood, before = read_part(self.folder, series, old)
             stays = ~np.isin(new_york_days(stood), np.array(sorted(asked), dtype="datetime64[D]"))
             starts = np.concatenate((stood[stays], starts))
             prices = np.concatenate((before[:, stays], prices), axis=1)
             order = np.argsort(starts, kind="stable")
-            starts, prices, kept = starts[order], prices[:, order], set(old.empty) - asked
+            starts, prices = starts[order], prices[:, order]
+        kept = set(old.empty) - asked if old is not None else set()
         sessions = tuple(map(str, np.unique(new_york_days(starts))))
         empty = tuple(sorted(kept | (asked - set(sessions))))
         content = content_digest(starts, prices)
@@ -149,9 +150,7 @@ class Writer:
         return Part(file, digest, content, int(starts.size), sessions, empty, self.now, rows.made_of)
 
     def _index(self, series: Series) -> None:
-        home = self.folder / series.bars / series.symbol
-        write_whole(home / INDEX, sealed(series))
-        _sweep(home, series)
+        write_whole(self.folder / series.bars / series.symbol / INDEX, sealed(series))
 
     def put_actions(self, actions: Actions) -> None:
         """Replace what is known of a symbol's splits and dividends. Raises OSError."""
@@ -178,15 +177,19 @@ def writing(folder: Path, clock: PacingClock | None = None) -> Iterator[Writer]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DownloadError(f"{folder}: another command writes into it: wait for its end") from error
+        _sweep(folder)
         yield Writer(folder, clock or PacingClock())
 
 
-def _sweep(home: Path, series: Series) -> None:
-    """Remove the files that no index names: replaced ones, and those of a command that was stopped."""
-    named = {part.file for part in series.parts.values()}
-    for path in (*home.glob("*.parquet"), *home.glob(".*.part")):
-        if path.name not in named:
-            path.unlink(missing_ok=True)
+def _sweep(folder: Path) -> None:
+    """Remove the files that no index names: those that an earlier command replaced, or left when it was stopped."""
+    for home in folder.glob("*/*/"):
+        with contextlib.suppress(TapeError):  # of a damaged index nothing is known: `remove` takes it away
+            series = series_of(folder, home.parent.name, home.name)
+            named = {part.file for part in series.parts.values()} if series is not None else set()
+            for path in (*home.glob("*.parquet"), *home.glob(".*.part")):
+                if path.name not in named:
+                    path.unlink(missing_ok=True)
 
 
 def _check_origin(folder: Path, series: Series, origin: Origin) -> None:

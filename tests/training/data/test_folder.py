@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from daemon.cli import daemon
-from daemon.tapes.bars import origin_of
+from daemon.tapes.bars import open_bars, origin_of
 from daemon.tapes.files import TapeError
 from rltrader import module_command
 from simulator.serving import RunningServer
@@ -40,6 +40,10 @@ from tests.support.training.recorded_alpaca import (
     session_of,
     spy,
 )
+from training.cli import train
+from training.cli.options import with_span
+from training.runs.prepared import loaded
+from training.runs.settings import trading_of
 
 FIRST, LAST = DATES[0], DATES[5]  # six sessions of June and July, a half day among them
 
@@ -211,6 +215,36 @@ def test_an_index_that_names_a_file_that_is_gone_is_found(desk: Desk, tmp_path: 
     with pytest.raises(TapeError, match=r"No such file or directory; the index names it"):
         read(span(desk.folder, FIRST, LAST))
     assert str(file) in desk.run("check", code=1)
+
+
+def test_what_is_damaged_is_replaced_by_the_command_that_the_refusal_names(desk: Desk, server: RunningServer) -> None:
+    desk.run("add", "SPY", "--from", FIRST, "--to", LAST)
+    (file,) = (desk.folder / "1min" / "SPY").glob("2024-06-*.parquet")
+    file.write_bytes(b"damaged")
+    with pytest.raises(TapeError) as refused:
+        read(span(desk.folder, FIRST, LAST))
+    (cure,) = re.findall(r"rltrader data (.*) --data-dir", str(refused.value))
+    desk.run(*shlex.split(cure))
+    assert read(span(desk.folder, FIRST, LAST)) == until(spy(), LAST)
+    (desk.folder / "1min" / "SPY" / "index.json").write_text("{}")
+    assert "rltrader data remove takes it away" in desk.run("add", "SPY", "--from", FIRST, "--to", LAST, code=2)
+    desk.run("remove", "SPY", "--bars", "1min")
+    desk.run("add", "SPY", "--from", FIRST, "--to", LAST)
+    assert read(span(desk.folder, FIRST, LAST)) == until(spy(), LAST)
+
+
+def test_who_began_to_read_goes_on_with_what_it_was(desk: Desk, tmp_path: Path) -> None:
+    bars = until(spy(), LAST)
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", bars))
+    reader = open_bars(span(desk.folder, FIRST, LAST), ("SPY",))
+    before = reader.digest()
+    changed = [msgspec.structs.replace(bar, volume=1.0) for bar in bars]
+    desk.run("add", "--from-file", bars_file(tmp_path / "c.csv", changed), "--again")
+    assert reader.digest() == before
+    assert digest(span(desk.folder, FIRST, LAST)) != before
+    assert len(list((desk.folder / "1min" / "SPY").glob("*.parquet"))) == 4
+    desk.run("update", "--to", LAST, code=2)  # without keys; it removes what was replaced
+    assert len(list((desk.folder / "1min" / "SPY").glob("*.parquet"))) == 2
 
 
 def test_two_commands_never_write_at_once(desk: Desk, tmp_path: Path) -> None:
@@ -399,3 +433,13 @@ def test_a_command_line_that_names_no_span_gets_one_line(
     named = [word.format(folder=desk.folder, file=file) for word in words]
     assert daemon.main(["--dry-run", "--state-dir", str(tmp_path / "s"), *named]) == 2
     assert re.search(complaint, desk.capture.readouterr().err)
+
+
+def test_training_reads_the_span_of_its_strategy_and_knows_its_feed(desk: Desk, tmp_path: Path) -> None:
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", until(spy(), LAST)), "--feed", "iex")
+    words = ["--strategy", "option_scalper", "--bars", str(desk.folder), "--from", FIRST, "--to", LAST]
+    chosen = train.parser().parse_args(words)
+    settings = with_span(train.settings_from(chosen), chosen)
+    assert (settings.bars, settings.feed) == (span(desk.folder, FIRST, LAST), "iex")
+    assert f"--bars {span(desk.folder, FIRST, LAST).name} " in settings.command()
+    assert loaded(settings, trading_of("option_scalper", None)).info.sha256 == digest(settings.bars)
