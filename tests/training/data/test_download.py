@@ -244,7 +244,7 @@ def test_missing_keys_and_an_address_in_the_clear_are_refused(
 def test_ctrl_c_says_how_to_go_on(
     run_command: Callable[..., tuple[int, str, str]], shared: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RESTClient, "get", interrupted)
