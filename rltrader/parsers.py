@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from rltrader import PROGRAMS, front, main
+from rltrader import PROGRAMS, call, called, front, main
 
 
 class Parsed(BaseException):  # no handler of a program catches it
@@ -40,6 +40,8 @@ def parse(program: str, arguments: Sequence[str], *, really: bool = True) -> Par
         raise Parsed(parser, original(parser, given) if really else None)
 
     before, argparse.ArgumentParser.parse_args = sys.argv, stop  # type: ignore[method-assign, assignment]
+    # a program changes both for its process, and this is another one
+    finders, names = list(sys.meta_path), {name: called(name) for name in PROGRAMS}
     sys.argv = [program, *arguments]
     try:
         main()
@@ -47,6 +49,8 @@ def parse(program: str, arguments: Sequence[str], *, really: bool = True) -> Par
         return parsed
     finally:
         sys.argv, argparse.ArgumentParser.parse_args = before, original  # type: ignore[method-assign]
+        sys.meta_path[:] = finders
+        call(names)
     raise ValueError(f"{program} {' '.join(arguments)} parses no argument")
 
 

@@ -6,16 +6,25 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from daemon.host.version import in_this_shell
-from rltrader import PROGRAMS, front
+from rltrader import PROGRAMS, call, front
 from rltrader.parsers import parse
 from tests.support.paths import REPOSITORY
 
 HEAVY = ("torch", "numpy", "daemon", "training", "simulator", "strategies", "pydantic", "rich", "argparse")
+
+
+@pytest.fixture(autouse=True)
+def own_names() -> Iterator[None]:
+    """Programs have their own names again in this process, whatever started one."""
+    yield
+    call({})
 
 
 def rltrader(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -85,10 +94,26 @@ def test_the_arguments_reach_the_program_as_they_were_typed() -> None:
 
 def test_a_command_to_type_next_is_the_one_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    said: list[str] = []
+
+    def program() -> int:
+        said.append(in_this_shell("rltraderctl trades --limit 3"))
+        return 0
+
+    monkeypatch.setattr(front, "import_module", lambda _: SimpleNamespace(main=program))
+    monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
+    assert front.main() == 0
+    assert said == ["rltrader ctl trades --limit 3"]
+    call({})
+    assert program() == 0
+    assert said[1:] == ["rltraderctl trades --limit 3"]
+
+
+def test_a_parser_leaves_nothing_of_its_program_in_this_process() -> None:
+    before = list(sys.meta_path)
     parse("rltrader", ["run"], really=False)
-    assert in_this_shell("rltraderctl trades --limit 3") == "rltrader ctl trades --limit 3"
-    parse("rltraderd", [], really=False)
-    assert in_this_shell("rltraderctl trades --limit 3") == "rltraderctl trades --limit 3"
+    assert in_this_shell("rltraderctl trades").endswith("rltraderctl trades")
+    assert sys.meta_path == before
 
 
 def test_the_exit_code_is_the_program_s(tmp_path: Path) -> None:
