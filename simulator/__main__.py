@@ -179,7 +179,8 @@ async def serve(options: argparse.Namespace) -> None:
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), max(end_s, 0.0))
+            async with asyncio.timeout(max(end_s, 0.0)):
+                await stop.wait()
         looking.cancel()
         show(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
 

@@ -74,7 +74,8 @@ class ReplaySource:
                 return event
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), max(self._delay_s(self._held, self._speed), 0.0))
+                async with asyncio.timeout(max(self._delay_s(self._held, self._speed), 0.0)):
+                    await self._woken.wait()
 
     def _delay_s(self, event: Event, speed: float) -> float:
         now = time.monotonic()

@@ -145,7 +145,8 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
-    await asyncio.wait_for(send({"type": "http.response.body", "body": body, "more_body": more}), WRITE_S)
+    async with asyncio.timeout(WRITE_S):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], streams: OpenStreams) -> bool:
@@ -155,6 +156,7 @@ async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], streams: Ope
         if gone.done() or streams.ending():
             return True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), BETWEEN_S)
+            async with asyncio.timeout(BETWEEN_S):
+                await changed.wait()
             return True
     return False

@@ -173,7 +173,8 @@ class AlarmCommand:
                 arrived.clear()
                 if not self._queue and not self._is_due():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(arrived.wait(), NAP_S if self._failed else None)
+                        async with asyncio.timeout(NAP_S if self._failed else None):
+                            await arrived.wait()
                     continue
                 scarce = False
                 while wait_ns := self._bucket.wait_ns():

@@ -235,7 +235,8 @@ class RequestQueue:
                     return self._oldest()
                 return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
+                async with asyncio.timeout(max(0.001, self.clock.real_s(wait_ns))):
+                    await self._wake.wait()
         return None
 
     def _oldest(self) -> _Call:
