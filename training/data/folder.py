@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import fcntl
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ ALPACA = "Alpaca /v2/stocks/bars"
 ALPACA_ACTIONS = "Alpaca /v1/corporate-actions"
 OF_A_FILE = "file"  # the feed of a file that names none
 PROCESSED_LATER = timedelta(days=180)  # Alpaca dates an action by when it is processed: a dividend when it is paid
+_PART = r"\d{4}(-\d\d)?-[0-9a-f]{12}\.parquet"
+_WRITTEN = re.compile(rf"{_PART}|\.({_PART}|{re.escape(INDEX)})\..+\.part")  # names of what `Writer` writes
 _SCHEMA = pa.schema([("timestamp", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in PRICES)])
 
 
@@ -160,7 +163,7 @@ class Writer:
     def remove(self, symbol: str, bars: str) -> None:
         """Remove a symbol's bars of one length; its splits and dividends stay. Raises DownloadError, OSError."""
         home = self.folder / bars / symbol
-        if not home.is_dir():
+        if home not in (self.folder / bars).glob("*/"):  # a path such as .. leads elsewhere
             raise DownloadError(
                 f"{self.folder}: there are no {bars} bars of {symbol}: rltrader data list shows what there is"
             )
@@ -182,13 +185,16 @@ def writing(folder: Path, clock: PacingClock | None = None) -> Iterator[Writer]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the files that no index names: those that an earlier command replaced, or left when it was stopped."""
-    for home in folder.glob("*/*/"):
+    """Remove the files that no index names: those that an earlier command replaced, or left when it was stopped.
+
+    Others keep theirs: `--data-dir` may be a folder that has more than bars.
+    """
+    for home in (place for bars in BAR_LENGTHS for place in (folder / bars).glob("*/")):
         with contextlib.suppress(TapeError):  # of a damaged index nothing is known: `remove` takes it away
             series = series_of(folder, home.parent.name, home.name)
             named = {part.file for part in series.parts.values()} if series is not None else set()
-            for path in (*home.glob("*.parquet"), *home.glob(".*.part")):
-                if path.name not in named:
+            for path in home.iterdir():
+                if path.name not in named and _WRITTEN.fullmatch(path.name):
                     path.unlink(missing_ok=True)
 
 

@@ -386,6 +386,30 @@ def test_what_is_removed_is_gone(desk: Desk, tmp_path: Path) -> None:
     assert "there are no 1min bars of QQQ" in desk.run("remove", "QQQ", "--bars", "1min", code=2)
 
 
+def test_a_command_that_writes_leaves_files_of_others_alone(desk: Desk, tmp_path: Path) -> None:
+    others = [
+        desk.folder / name for name in ("mine/results/run.parquet", "mine/results/.a.part", "1min/SPY/own.parquet")
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of another program")
+    left = [desk.folder / "1min/QQQ" / name for name in ("2024-06-0123456789ab.parquet", ".index.json.17.part")]
+    left[0].parent.mkdir()
+    for path in left:
+        path.write_text("of a command that was killed before its first index")
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", spy()))
+    assert [path for path in others + left if path.exists()] == others
+
+
+@pytest.mark.parametrize("name", ["..", ".", "SPY/..", "/"])
+def test_what_is_no_symbol_removes_nothing(desk: Desk, tmp_path: Path, name: str) -> None:
+    desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", spy()))
+    before = sorted(desk.folder.rglob("*"))
+    name = name if name != "/" else str(desk.folder / "1min")
+    assert f"there are no 1min bars of {name}" in desk.run("remove", name, "--bars", "1min", code=2)
+    assert sorted(desk.folder.rglob("*")) == before
+
+
 # --- who reads it -----------------------------------------------------------------------------------------------------
 
 
