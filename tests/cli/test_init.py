@@ -301,6 +301,22 @@ def test_an_interruption_leaves_nothing_half_written(
     assert list(desk.iterdir()) == []
 
 
+def test_an_interruption_of_the_check_says_that_the_desk_is_written(
+    desk: Path, broker: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    at(broker, monkeypatch, EMPTY)
+    monkeypatch.setattr(command._Init, "_check", interrupted)
+    assert init("--yes", "--account", "paper", "--keep-keys", "file", "--no-dry-run", "here") == 130
+    text = words_of(capsys)
+    assert "here/config.toml and all that belongs to it are written; rltraderd --check there" in text
+    assert "no configuration" not in text
+    assert (desk / "here/config.toml").is_file()
+    assert (desk / "here/keys").is_dir()
+
+
 def test_what_came_meanwhile_is_left_and_what_was_put_there_goes_again(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -370,16 +370,17 @@ def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
     spans = _dates_of(writer.folder, symbols or sorted({symbol for symbol, _ in rows}))
     for symbol, (first, last) in spans.items():
         known = actions_of(writer.folder, symbol)
-        merged = {(action.ex_date, action.kind): action for action in (known.actions if known is not None else ())}
-        merged |= {(action.ex_date, action.kind): action for name, action in rows if name == symbol}
+        merged = [action for name, action in rows if name == symbol]  # of one day two dividends may be
+        stated = {(action.ex_date, action.kind) for action in merged}
+        merged += [a for a in (known.actions if known is not None else ()) if (a.ex_date, a.kind) not in stated]
         begin, end = (first, last) if known is None else (min(first, known.first), max(last, known.last))
-        within = tuple(sorted(action for action in merged.values() if begin <= action.ex_date <= end))
+        within = tuple(sorted(action for action in merged if begin <= action.ex_date <= end))
         writer.put_actions(Actions(symbol, begin, end, path.name, writer.now, within))
     return sum(symbol in spans for symbol, _ in rows)
 
 
 def _rows_of(path: Path) -> list[tuple[str, Action]]:
-    found: list[tuple[str, Action]] = []
+    found: dict[tuple[str, Action], None] = {}
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(line for line in stream if not line.startswith("#"))
         columns = ("symbol", "ex_date", "kind", "value")
@@ -395,8 +396,13 @@ def _rows_of(path: Path) -> list[tuple[str, Action]]:
                     f"{path}, row {number}: {action.kind} {action.value:g}; expected one of {', '.join(ACTION_KINDS)} "
                     "and a number above 0 (of a split the shares for each one before, else USD a share)"
                 )
-            found.append((row["symbol"], action))
-    return found
+            if (row["symbol"], action) in found:
+                raise DownloadError(
+                    f"{path}, row {number}: the {action.kind} of {row['symbol']} of {action.ex_date}, "
+                    f"{action.value:g}, comes twice: leave one out; where both are meant, give one row with what they make together"
+                )
+            found[row["symbol"], action] = None
+    return list(found)
 
 
 def _dates_of(folder: Path, symbols: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -104,10 +104,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Ask, write, check; returns 0, or 130 where it was stopped. Raises NotFound for what cannot be."""
     if find_spec("onnxruntime") is None:
         raise NotFound(f"onnxruntime is not installed, and no model runs without: {front.install_line('cpu')}")
+    init = _Init(options, console)
     try:
-        return _Init(options, console).run()
+        return init.run()
     except (KeyboardInterrupt, EOFError):
-        sys.stderr.write("\ninit: stopped: no configuration and no key was written; give the same command again\n")
+        state = "no configuration and no key was written; give the same command again"
+        if init.written:
+            state = f"{init.folder / CONFIG} and all that belongs to it are written; rltraderd --check there tells more"
+        sys.stderr.write(f"\ninit: stopped: {state}\n")
         return STOPPED
     except (NoAccount, FolderProblem, Unanswered, ConfigError) as error:
         raise NotFound(str(error)) from error
@@ -161,6 +165,7 @@ class _Init:
         self.folder: Path = options.folder
         self.kept = NOWHERE
         self.first = Path()  # where the first dry run is
+        self.written = False
 
     def run(self) -> int:
         self._choose_folder()
@@ -180,6 +185,7 @@ class _Init:
             if account is not None and self.kept == FILE:
                 put_keys(staged, account.keys)  # as late as can be: a kill leaves none in a hidden folder
             put_into_place(staged, self.folder)
+            self.written = True
         os.chdir(self.folder)  # the commands below are for that folder
         self._say("")
         self._say(f"written to {self.folder}: {CONFIG}, which has what differs from the defaults")

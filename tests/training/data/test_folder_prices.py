@@ -259,6 +259,21 @@ def test_thirteen_years_of_spy_are_adjusted_as_yahoo_has_them(data_dir: Path, tm
     assert level / level[-1] == pytest.approx(np.ones(3272), abs=2e-6)
 
 
+def test_two_dividends_of_one_day_both_count_and_a_row_given_twice_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, at = tmp_path / "bars", "2026-02-19"
+    known = actions(tmp_path / "a.csv", ("TPG", at, "dividend", 0.61), ("TPG", at, "dividend", 2.0))
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", TPG), "--bars", "1d", "--actions", known)
+    raw, adjusted = (read(span(folder, "2026-02-17", at, "TPG", "1d", how)) for how in ("raw", "all"))
+    assert [bar.close for bar in adjusted[:2]] == pytest.approx(
+        [bar.close * (1 - 2.61 / raw[1].close) for bar in raw[:2]], rel=1e-12
+    )
+    twice = actions(tmp_path / "t.csv", *[("TPG", at, "dividend", 0.61)] * 2)
+    assert data(folder, "add", "TPG", "--actions", twice) == 2
+    assert f"row 3: the dividend of TPG of {at}, 0.61, comes twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
