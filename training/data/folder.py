@@ -399,7 +399,8 @@ def _rows_of(path: Path) -> list[tuple[str, Action]]:
             if (row["symbol"], action) in found:
                 raise DownloadError(
                     f"{path}, row {number}: the {action.kind} of {row['symbol']} of {action.ex_date}, "
-                    f"{action.value:g}, comes twice: leave one out; where both are meant, give one row with what they make together"
+                    f"{action.value:g}, comes twice: leave one out; where both are meant, give one row with what they "
+                    "make together"
                 )
             found[row["symbol"], action] = None
     return list(found)
