@@ -201,7 +201,7 @@ def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials
         if not keys.complete:
             raise ConfigError(
                 "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment (or as systemd "
-                "credentials), or add --dry-run"
+                "credentials; for the simulator read the file that its --env wrote), or add --dry-run"
             )
         return None
     if options.symbols and not options.first_date:

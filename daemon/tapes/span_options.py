@@ -36,8 +36,9 @@ def chosen_bars(
         return bars
     if bars is not None and bars.exists() and not bars.is_dir():
         raise TapeError(f"{given[0]} goes with a folder of bars, and --bars {bars} is a file: leave one of them out")
-    if not chosen.first_date or not chosen.last_date:
-        raise TapeError(f"{given[0]} needs both --from and --to: New York dates such as 2024-01-02")
+    absent = [name for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)) if not day]
+    if absent:
+        raise TapeError(f"{given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
     length = chosen.bar_length or _length(spec)
     adjustment = chosen.adjustment or (RAW if spec.chained else ALL if spec.decides == "session" else SPLITS)
     names = tuple(sorted(set(symbols or spec.symbols)))

@@ -120,7 +120,10 @@ def keys_of(environment: Mapping[str, str]) -> Keys:
     """The keys of the environment, under the daemon's names. Raises DownloadError, without what it found."""
     key, secret = (environment.get(name, "").strip() for name in KEY_VARIABLES)
     if not key or not secret:
-        raise DownloadError(f"no keys: set {' and '.join(KEY_VARIABLES)} in the environment")
+        raise DownloadError(
+            f"no keys: set {' and '.join(KEY_VARIABLES)} in the environment, or take in a file of your own: "
+            "rltrader data add SYMBOL --from-file FILE"
+        )
     if not _KEY.fullmatch(key) or not _KEY.fullmatch(secret):
         raise DownloadError(f"{' or '.join(KEY_VARIABLES)} is no key: expected signs without a space: copy it again")
     return Keys(key, secret)

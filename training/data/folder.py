@@ -464,9 +464,13 @@ def _by_symbol(path: Path, file: AnyBars, symbols: Sequence[str]) -> dict[str, t
     for symbol in symbols or sorted(set(names.tolist())):
         rows = np.flatnonzero(names == symbol)
         rows = rows[np.argsort(starts[rows], kind="stable")]
-        if not symbol or not rows.size:
+        if not symbol and rows.size:
+            raise DownloadError(
+                f"{path}: it has no column symbol: name its symbol, as in data add SPY --from-file FILE"
+            )
+        if not rows.size:
             there = ", ".join(sorted(set(names.tolist()))[:8]) or "none"
-            raise DownloadError(f"{path}: no bar of {symbol or 'a named symbol'}; found {there}: name the symbols")
+            raise DownloadError(f"{path}: no bar of {symbol}; found {there}: name the symbols")
         found[symbol] = starts[rows], prices[:, rows]
     return found
 

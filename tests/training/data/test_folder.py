@@ -283,6 +283,9 @@ def test_adjusted_prices_bad_bars_and_unknown_symbols_do_not_come_in(desk: Desk,
     refused = desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", bars), code=2)
     assert "SPY: the bar of 2024-06-27T13:35:00Z: a price is not above 0" in refused
     assert "no bar of QQQ; found SPY" in desk.run("add", "QQQ", "--from-file", tmp_path / "b.csv", code=2)
+    nameless = tmp_path / "nameless.csv"
+    nameless.write_text("timestamp,open,high,low,close,volume\n2024-06-27T13:30:00Z,1,1,1,1,100\n")
+    assert "it has no column symbol: name its symbol" in desk.run("add", "--from-file", nameless, code=2)
     twice = bars_file(tmp_path / "twice.csv", [*spy(), spy()[0]])
     assert "comes twice" in desk.run("add", "--from-file", twice, code=2)
     assert "no bars" in desk.run("list")
@@ -434,7 +437,7 @@ def test_the_dry_run_reads_a_span_and_its_journal_has_the_span_s_digest(desk: De
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--bars", "{folder}", "--from", FIRST), "--from needs both --from and --to"),
+        (("--bars", "{folder}", "--from", FIRST), "--from needs --to too: New York dates"),
         (("--bars", "{folder}"), "a folder; expected a tape of bars: .* a folder of bars needs --from and --to"),
         (
             ("--bars", "{file}", "--from", FIRST, "--to", LAST),
