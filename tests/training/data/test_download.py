@@ -237,8 +237,10 @@ def test_missing_keys_and_an_address_in_the_clear_are_refused(
     monkeypatch.setenv("APCA_API_SECRET_KEY", "")
     assert run_command()[::2] == (
         2,
-        "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, "
-        "or take in a file of your own: rltrader data add SYMBOL --from-file FILE\n",
+        (
+            "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, "
+            "or take in a file of your own: rltrader data add SYMBOL --from-file FILE\n"
+        ),
     )
 
 
