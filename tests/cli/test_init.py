@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -297,6 +298,25 @@ def test_an_interruption_leaves_nothing_half_written(
 
     monkeypatch.setattr(command, "put_first_run", interrupted)
     assert init("--yes", "here") == 130
+    assert "no configuration and no key was written" in words_of(capsys)
+    assert list(desk.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_by_the_system_leaves_nothing_half_written(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def stopped(*_: object) -> None:
+        assert signal.getsignal(number) is not signal.SIG_DFL, "it would end the process, and these tests with it"
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(command, "put_first_run", stopped)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup it is another
+    try:
+        assert init("--yes", "here") == 130
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert "no configuration and no key was written" in words_of(capsys)
     assert list(desk.iterdir()) == []
 

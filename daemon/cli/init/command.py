@@ -10,9 +10,11 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from signal import SIG_DFL, SIGHUP, SIGTERM, default_int_handler, getsignal, signal
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -106,7 +108,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"onnxruntime is not installed, and no model runs without: {front.install_line('cpu')}")
     init = _Init(options, console)
     try:
-        return init.run()
+        with _every_stop_as_ctrl_c():
+            return init.run()
     except (KeyboardInterrupt, EOFError):
         state = "no configuration and no key was written; give the same command again"
         if init.written:
@@ -115,6 +118,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return STOPPED
     except (NoAccount, FolderProblem, Unanswered, ConfigError) as error:
         raise NotFound(str(error)) from error
+
+
+@contextmanager
+def _every_stop_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a terminal that is closed, raise KeyboardInterrupt: what is staged is removed."""
+    usual = [number for number in (SIGTERM, SIGHUP) if getsignal(number) is SIG_DFL]
+    for number in usual:
+        signal(number, default_int_handler)
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal(number, SIG_DFL)
 
 
 class _Asker:
