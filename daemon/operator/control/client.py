@@ -120,8 +120,8 @@ def leave(state_dir: Path, command: SignedCommand) -> None:
     """Leave a signed command for the next start of the daemon of `state_dir`. Raises ControlError."""
     place = state_dir / WAITING / f"{command.nonce}.json"
     try:
-        write_whole(place, msgspec.json.encode(command), 0o640)
-        place.chmod(0o640)  # whatever the umask: the folder's group reads it
+        write_whole(place, msgspec.json.encode(command))
+        place.chmod(0o644)  # whatever umask and group: the daemon is another user, and only its group enters the folder
     except OSError as error:
         raise ControlError(
             f"{place}: cannot be left there: {error.strerror}; the daemon makes the folder when it starts with "

@@ -243,7 +243,12 @@ class SignedServer:
 
     async def _carry_out_waiting(self) -> None:
         """Carry out the commands that were left for this start, oldest first; each file is gone afterwards."""
-        for name, payload in await asyncio.to_thread(_waiting, self._state_dir / WAITING):
+        try:
+            waiting = await asyncio.to_thread(_waiting, self._state_dir / WAITING)
+        except OSError as error:  # the socket is served all the same
+            self._refuse(f"what was left for this start cannot be read: {error.strerror}")
+            waiting = []
+        for name, payload in waiting:
             verdict = self._judge.judge(payload, channel=SIGNED, waited=True)
             if isinstance(verdict, CommandRefusal):
                 self._refuse(f"left for this start: {verdict.reason}")
@@ -274,16 +279,14 @@ class SignedServer:
 def _waiting(folder: Path) -> list[tuple[str, bytes]]:
     """Return what lies in the folder for commands, oldest first, and make the folder where there is none.
 
-    Its group may put files there and takes none away that are another's (mode 3770). Unreadable ones stay.
+    Its group may put files there and takes none away that are another's (mode 1770; systemd's RestrictSUIDSGID
+    forbids a set-group-ID bit, on folders too). Unreadable ones stay. Raises OSError.
     """
-    try:
-        folder.mkdir(exist_ok=True)
-        descriptor = open_own_folder(folder)
-    except OSError:
-        return []
+    folder.mkdir(exist_ok=True)
+    descriptor = open_own_folder(folder)
     found: list[tuple[int, str, bytes]] = []
     try:
-        os.fchmod(descriptor, 0o3770)
+        os.fchmod(descriptor, 0o1770)
         names = sorted(path.name for path in folder.iterdir() if _LEFT.fullmatch(path.name))
         for name in names:
             if len(found) == WAITING_MOST:

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from daemon.app.offline.command import rotate_offline
-from daemon.core.events import CommandRefused, HaltRequested
+from daemon.core.events import CommandRefused, HaltRequested, PauseRequested
 from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
-from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ask
+from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ask, leave
 from daemon.operator.remote_commands import Judge, journaled_ids
 from daemon.operator.signing import SignedCommand, parse_keys, signed
 from strategies.kit.quantity import from_json
@@ -127,3 +127,48 @@ def test_the_ids_of_what_was_done_are_known_after_a_rotation_and_beside_damage(d
     assert list(journaled_ids(parts_of(state / FILE))) == ["a" * 16]  # of the row that both have
     done = journaled_ids([state / FILE, state / "none"])
     assert isinstance(Judge("desk-1", KEYS, time.time_ns, done=done), Judge)
+
+
+def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver_is_of_another_group(
+    desk: Desk, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, bits = os.fchmod, stat.S_ISUID | stat.S_ISGID
+
+    def restricted(descriptor: int, mode: int) -> None:
+        """What RestrictSUIDSGID=yes makes of it (systemd.exec(5))."""
+        if mode & bits:
+            raise PermissionError(1, "Operation not permitted")
+        changed(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", restricted)
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
+        assert ask(state, command("status")).ok
+    folder = state / "signed"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1770
+    former = os.umask(0o077)  # of systemd/rltrader-phone.service
+    try:
+        leave(
+            state, signed(KEYS["handset"], "handset", "desk-1", "pause", "a test", time.time_ns(), 3600 * S, bytes(16))
+        )
+    finally:
+        os.umask(former)
+    (waiting,) = folder.iterdir()
+    assert stat.S_IMODE(waiting.stat().st_mode) & stat.S_IROTH
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)) as work:
+        status = ask(state, command("status", nonce=int("c" * 32, 16))).status
+        assert status is not None
+        assert status.pause == "a test (by signed/handset #0000000000000000)"
+        assert [type(event) for event in work.stepped].count(PauseRequested) == 1
+    assert not waiting.exists()
+
+
+def test_a_folder_for_waiting_commands_that_is_none_is_an_alarm_and_the_socket_is_served(
+    desk: Desk, state: Path, tmp_path: Path
+) -> None:
+    with in_background(desk, state, 5):
+        pass
+    (state / "signed").write_text("no folder")
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)) as work:
+        assert ask(state, command("status")).ok
+        refused = [event.reason for event in work.stepped if isinstance(event, CommandRefused)]
+    assert refused == ["what was left for this start cannot be read: File exists"]

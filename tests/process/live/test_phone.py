@@ -113,7 +113,7 @@ def test_what_a_phone_asks_of_a_stopped_desk_waits_for_its_start_and_is_done_onc
             left = f"paper-1: left for its next start within 96 h: close {contract}. Nothing is done before that."
             assert server.until_sent(2)[1] == left
         (waiting,) = (played.state_dir / "signed").iterdir()
-        assert oct(waiting.parent.stat().st_mode & 0o7777) == "0o3770"
+        assert oct(waiting.parent.stat().st_mode & 0o7777) == "0o1770"
         copy = waiting.read_bytes()
         before = entries(played)
         played.start(environment=ENVIRONMENT)
