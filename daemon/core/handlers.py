@@ -146,7 +146,8 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     """Leave a part of one position, or all of it, and let the policy leave the symbol alone for this session."""
-    symbol, held = event.symbol, draft.held(event.symbol)
+    symbol = _held_as(draft, event.symbol)
+    held = draft.held(symbol)
     if draft.broker.stood_down and not draft.broker.follows_panic:
         why = f"nothing is sent after a panic; first: {ACCEPT}"
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
@@ -158,17 +159,29 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
     contract, by_hand = parse_occ(symbol), draft.risk.closed_by_hand
     session = draft.session.session
-    date = "" if session is None or draft.session.ended else session.date  # over night it is the next session's
+    over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
+    date = "" if session is None or over else session.date  # over night it is the next session's
     draft.risk = replace(draft.risk, by_hand={**by_hand, symbol if contract is None else contract.root: date})
     exit_by_rule(draft, symbol, "closed_by_hand", left)
 
 
+def _held_as(draft: Draft, symbol: str) -> str:
+    """Return the one contract that is held of this underlying; the symbol itself where it, none or several are."""
+    all_terms = ((name, parse_occ(name)) for name in draft.book.positions)
+    held = [name for name, terms in all_terms if terms is not None and terms.root == symbol]
+    return held[0] if len(held) == 1 and not draft.held(symbol) else symbol
+
+
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
-    """Return what a person closed for the session that begins: over night, before it was known."""
+    """Return what a person closed for the session that begins: over night, before it was known.
+
+    A session that is announced after its end, because no daemon ran, is none in which something is bought.
+    """
     session = draft.session.session
     if session is None:
         return UNSET
-    return {symbol: session.date for symbol, date in draft.risk.closed_by_hand.items() if not date} or UNSET
+    date = session.date if draft.now_ns < session.close_ns else ""
+    return {symbol: date for symbol, former in draft.risk.closed_by_hand.items() if not former} or UNSET
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:

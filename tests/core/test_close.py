@@ -73,6 +73,28 @@ def test_what_is_closed_over_night_is_not_bought_back_in_the_session_that_sells_
     assert [order[:2] for order in orders(d.quotes(0, **AT_100))] == [("AAA", 10)]
 
 
+def test_what_is_closed_at_a_start_days_later_is_not_bought_back_in_the_session_of_that_start() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)  # the daemon was killed within this session, whose end no event says
+    close(d, "AAA", HALF_DAY.open_ns - 1)
+    d.begin(HALF_DAY)
+    assert d.state.risk.closed_by_hand == {"AAA": HALF_DAY.date}
+    missed = DailyDesk(NO_AUCTION).fund().holds(AAA=10)
+    close(missed, "AAA", HALF_DAY.open_ns - 1)
+    missed.begin(TUESDAY)  # as a feed announces a session that no daemon saw
+    missed.put(SessionEnded(missed.state.now_ns, TUESDAY.date))
+    missed.begin(HALF_DAY)
+    assert missed.state.risk.closed_by_hand == {"AAA": HALF_DAY.date}
+
+
+def test_an_underlying_names_the_one_contract_that_is_held_of_it() -> None:
+    d = desk()
+    d.holds()
+    close(d, "SPY", d.state.now_ns)
+    sale = of(d.effects, SubmitOrder)[-1]
+    assert (sale.symbol, sale.side, sale.quantity) == (CALL, -1, d.held[CALL])
+    assert alarms(d.effects) == []
+
+
 def test_what_is_not_held_is_refused_by_what_is() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     close(d, "BBB", d.at(1))
