@@ -107,6 +107,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    draft.case_over(*BY_ACCEPTING)  # what stood behind the halt ended with it
     forgive(draft)
     if FENCE in draft.broker.blocked and is_guarded(draft):
         draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
@@ -115,9 +116,14 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
 
 
 def _beyond_scope(draft: Draft) -> str:
-    """Return why no key with a scope ends what holds the desk, "" where it may: what a more urgent halt hid counts."""
-    halt = draft.risk.halt
-    reasons = () if halt is None else (halt.reason, *(f.partition(":")[0] for f in halt.detail.split(BEFORE)[1:]))
+    """Return why no key with a scope ends what holds the desk, "" where it may: what another halt hid counts.
+
+    A more urgent halt names what it took over from; what came behind an equal one is a case of its alarm.
+    """
+    halt, reasons = draft.risk.halt, list[str]()
+    if halt is not None:
+        before = (former.partition(":")[0] for former in halt.detail.split(BEFORE)[1:])
+        reasons = [halt.reason, *before, *(case.partition(" ")[0] for case in draft.risk.alarms)]
     if waits_for_broker(draft.broker, draft.risk) or not BY_ACCEPTING.isdisjoint(reasons):
         return f"that waits for the broker's word: on the host, {ACCEPT}, then rltraderctl resume"
     return "after a panic: on the host, rltraderctl resume" if "panic" in reasons else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from daemon.core.effects import CancelOrder, SubmitOrder
-from daemon.core.events import CloseRequested, SessionEnded
+from daemon.core.events import CloseRequested, HaltRequested, ResumeRequested, SessionEnded
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account
@@ -128,3 +128,17 @@ def test_the_stop_that_covers_it_is_taken_away_first() -> None:
     assert of(d.effects, CancelOrder)[-1].client_order_id == stop.client_order_id
     assert account.positions["AAA"][0] == 10
     assert d.session == TUESDAY
+
+
+def test_a_phone_s_halt_hides_no_later_one_that_waits_for_the_broker_s_word() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    d.put(HaltRequested(d.at(1), "operator", "enough", "signed/handset"))
+    d.put(HaltRequested(d.at(2), "fill_mismatch", "the broker's total is another", "test"))
+    d.put(ResumeRequested(d.at(3), "go on", "signed/handset", scope="phone"))
+    assert d.state.risk.halt is not None
+    assert alarms(d.effects)[-1] == "resume_refused"
+    d.put(ResumeRequested(d.at(4), "the book is right", "ann"))
+    assert d.state.risk.halt is None
+    d.put(HaltRequested(d.at(5), "operator", "enough", "signed/handset"))
+    d.put(ResumeRequested(d.at(6), "go on", "signed/handset", scope="phone"))
+    assert d.state.risk.halt is None
