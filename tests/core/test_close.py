@@ -130,15 +130,19 @@ def test_the_stop_that_covers_it_is_taken_away_first() -> None:
     assert d.session == TUESDAY
 
 
+def halted(d: DailyDesk) -> bool:
+    return d.state.risk.halt is not None
+
+
 def test_a_phone_s_halt_hides_no_later_one_that_waits_for_the_broker_s_word() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     d.put(HaltRequested(d.at(1), "operator", "enough", "signed/handset"))
     d.put(HaltRequested(d.at(2), "fill_mismatch", "the broker's total is another", "test"))
     d.put(ResumeRequested(d.at(3), "go on", "signed/handset", scope="phone"))
-    assert d.state.risk.halt is not None
+    assert halted(d)
     assert alarms(d.effects)[-1] == "resume_refused"
     d.put(ResumeRequested(d.at(4), "the book is right", "ann"))
-    assert d.state.risk.halt is None
+    assert not halted(d)
     d.put(HaltRequested(d.at(5), "operator", "enough", "signed/handset"))
     d.put(ResumeRequested(d.at(6), "go on", "signed/handset", scope="phone"))
-    assert d.state.risk.halt is None
+    assert not halted(d)
