@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ import pytest
 
 from tests.support.examples import load_profile
 from tests.support.paths import REPOSITORY
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a run in the background: what tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 load_profile()
 

@@ -11,6 +11,8 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span
 from strategies.kit.contract import Spec
 
+DAY_S = 86_400
+
 
 def add_span(command: argparse.ArgumentParser) -> Any:
     """Add the options in a group of their own, and return it."""
@@ -40,7 +42,7 @@ def chosen_bars(
     if absent:
         raise TapeError(f"{given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
     length = chosen.bar_length or _length(spec)
-    adjustment = chosen.adjustment or (RAW if spec.chained else ALL if spec.decides == "session" else SPLITS)
+    adjustment = chosen.adjustment or (RAW if spec.chained else ALL if spec.bar_interval_s == DAY_S else SPLITS)
     names = tuple(sorted(set(symbols or spec.symbols)))
     folder = bars or default_folder()
     span = Span(folder, names, length, adjustment, chosen.first_date, chosen.last_date, chosen.allow_holes)

@@ -49,6 +49,9 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
         assert page.stdout is not None
         assert "Ctrl-C ends it" in page.stdout.readline()
         page.send_signal(signal.SIGINT)
-        _, problems = page.communicate(timeout=120)
+        try:
+            _, problems = page.communicate(timeout=120)
+        finally:
+            page.kill()
     assert page.returncode == 0
     assert "Traceback" not in problems

@@ -157,7 +157,7 @@ def test_it_ends_by_a_signal_with_its_checkpoint(client: Any, state: Path, tmp_p
         until(lambda: count(client) == 76)
         process.send_signal(signal.SIGTERM)
         assert process.wait(180) == 0
-    assert b'"published":263' in (tmp_path / CHECKPOINT).read_bytes()
+    assert b'"published":264' in (tmp_path / CHECKPOINT).read_bytes()
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_a_stream_that_another_one_wrote_is_left_alone_until_it_is_gone(
     for _ in range(3):
         assert publisher.turn() > 0.0
     assert count(client) == 1
-    assert "ends at 100000, the journal at row 263:" in logged.lines("experience_delayed")[0]["problem"]
+    assert "ends at 100000, the journal at row 265:" in logged.lines("experience_delayed")[0]["problem"]
     client.delete(STREAM)
     publish_all(publisher)
     is_whole(client, state)

@@ -129,6 +129,7 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
     assert sorted(names) == sorted(
         {
             "daemon/config/tables.py",  # the strategy of a desk whose configuration names none
+            "daemon/cli/init/command.py",  # the one that a newcomer is offered first
             *OF_ONLINE_DQN,
             *OF_FORECAST_ENSEMBLE,
         }

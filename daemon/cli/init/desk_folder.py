@@ -29,6 +29,7 @@ from strategies.kit.contract import Spec
 CONFIG, STATE = Path("config.toml"), Path("state")
 LIVE_ADDRESSES = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
 MINUTES_DAYS, DAYS_MORE = 70, 365  # of the calendar: some 48 sessions of minutes; a year of decisions once a day
+DAY_S = 86_400
 STAGE = ".rltrader-init-"
 HEAD = """# A desk of {} {}, made by `rltrader init`. What differs from the defaults stands here, and no key;
 # `rltraderd --check` shows all that holds.
@@ -99,7 +100,7 @@ def about(spec: Spec) -> str:
         what = f"{len(spec.symbols)} stocks"
     else:
         what = ", ".join(spec.symbols)
-    return f"{what}, {'once a day' if spec.decides == 'session' else 'each minute, flat by the close'}"
+    return f"{what}, {'once a day' if spec.bar_interval_s == DAY_S else 'each minute, flat by the close'}"
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Wanted(NamedTuple):
 def wanted_bars(spec: Spec, today: date) -> Wanted:
     """Return the bars that show a strategy at work: enough to warm it up, and some sessions more."""
     end = today - timedelta(days=1)
-    if spec.decides != "session":
+    if spec.bar_interval_s != DAY_S:
         return Wanted("1Min", end - timedelta(days=MINUTES_DAYS), end, "raw")
     return Wanted("1Day", end - timedelta(days=spec.history_bars * 365 // 250 + DAYS_MORE), end, "all")
 

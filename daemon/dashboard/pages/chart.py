@@ -81,7 +81,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
         lines = _indicators(series, spec, buckets, wish.panes)
         first, last = series.times[0], series.times[-1]
         after = int(buckets.places[-1])
-        beyond = series.times[after] if after < len(series) else last + _own_s(spec)
+        beyond = series.times[after] if after < len(series) else last + spec.bar_interval_s
     times = buckets.values[:, 0]
     inside = times[(times >= begin) & (times <= end)]
     seen = (float(inside[0]), float(inside[-1])) if len(inside) else (begin, end)
@@ -96,7 +96,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
         begin=seen[0],
         end=seen[1],
         step=buckets.step_s,
-        length=STEPS.get(buckets.step_s or _own_s(spec), ""),
+        length=STEPS.get(buckets.step_s or spec.bar_interval_s, ""),
         bars=tuple(Candle(*row) for row in buckets.values.tolist()),
         marks=tuple(_grouped(fills, times.tolist())),
         fills=tuple(map(mark_of, inner[: -FILLS_MOST - 1 : -1])),
@@ -106,16 +106,11 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
         sessions=sessions,
         trade=trade,
         contract=_contract(reader, times.tolist(), beyond) if CONTRACT in wish.panes and spec.chained else None,
-        days=max(buckets.step_s, _own_s(spec)) >= DAY_S,
+        days=max(buckets.step_s, spec.bar_interval_s) >= DAY_S,
     )
 
 
 # --- which span -------------------------------------------------------------------------------------------------------
-
-
-def _own_s(spec: Spec) -> int:
-    """Return the length of the desk's own bars in seconds."""
-    return DAY_S if spec.decides == "session" else spec.bar_interval_s
 
 
 def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tuple[float, float]:
@@ -137,7 +132,7 @@ def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tu
         if not any(begin <= time <= end for time in times[bisect_right(times, begin - 1) :][:1]):
             raise NotThere(f"session is {wish.session!r}, expected a date with bars of this journal")
         return begin, end
-    if spec.decides == "session":
+    if spec.bar_interval_s == DAY_S:
         return times[max(len(times) - DAILY_BARS, 0)], times[-1]
     return midnight_ns(day_of(int(times[-1]) * SECOND_NS)) / SECOND_NS, times[-1]
 

@@ -55,6 +55,8 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
         occ_usd=Decimal("0.04"),
         taf_usd=Decimal("0.00558"),
         sec_rate=Decimal("0.0000556"),
+        share_taf_usd=Decimal("0.000332"),
+        share_cat_usd=Decimal("0.000096"),
         half_spread=0.008,
         half_spread_min_usd=0.01,
     )
