@@ -11,7 +11,7 @@ def stop(played: Stage) -> None:
     """End the newest daemon cleanly."""
     daemon = played.daemons[-1]
     daemon.terminate()
-    assert daemon.wait(60) == 0, played.log()[-3000:]
+    assert daemon.wait(600) == 0, played.log()[-3000:]  # virtual seconds; a busy machine ends a process late
 
 
 def bought(played: Stage) -> None:
