@@ -14,12 +14,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.tapes import DATA
 from strategies.forecast_ensemble import ForecastEnsemble, ForecastState
 from strategies.forecast_ensemble.calls import ANCHORED, EXACT
 from strategies.forecast_ensemble.features import HISTORY_BARS, table, together
@@ -28,7 +28,6 @@ from strategies.kit.daily import ROW
 from strategies.kit.units import DAY_NS, HOUR_NS
 from tests.support.strategies.histories import History, walk, weekdays
 
-DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 FILE = "sp500_daily_2018_2022.parquet"
 TILES = 3
 DAYS = {"second year of a block ends": "2021-12-15", "early in a block": "2022-02-15"}

@@ -12,15 +12,16 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import SYNTHETIC_KEY
 from strategies.kit.synthetic import synthetic_sessions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("RLTRADER_DATA", ROOT.parent / "shared" / "data"))
+"""The folder of real data, beside the project where the variable names no other."""
 SEED = 7
 FIRST, LAST = "2022-01-03", "2025-06-30"
 
 
 def recorded_minutes() -> Path | None:
     """The recorded SPY minutes of RLTRADER_DATA, None where they are missing."""
-    folder = Path(os.environ.get("RLTRADER_DATA", ROOT.parent / "shared" / "data"))
-    tape = folder / "spy_1min_2024.parquet"
+    tape = DATA / "spy_1min_2024.parquet"
     return tape if tape.is_file() else None
 
 

@@ -28,6 +28,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
+from bench.tapes import DATA
 from daemon.core.limits import Trading
 from strategies.regime_switcher import SPEC as SWITCHER
 from strategies.regime_switcher import WIDTH
@@ -51,7 +52,6 @@ from training.rl.off_policy.presets import build as agent_of
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import Trainer, make_deterministic
 
-DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SCALPER = "option_scalper"
 assert isinstance(REGIME.plan, Coefficients)
 PRESET = REGIME.plan

@@ -18,8 +18,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from bench.tapes import DATA
 from bench.training.train_peers import _named, _speed
-from bench.training.train_work import DATA, PROCESSES, TINY, WORK, Noise, Rate, measured, progress
+from bench.training.train_work import PROCESSES, TINY, WORK, Noise, Rate, measured, progress
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.daily_rebalancer import STOCKS, TRADABLE, WIDTH

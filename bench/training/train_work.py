@@ -6,19 +6,18 @@ Nothing here trains. Each figure is measured in a process of its own.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.tapes import DATA
 from daemon.core.limits import Trading
 from strategies.registry import strategy
 from tests.support.planted.market import BeliefActor, Planted, PlantedMarket, play, solve
@@ -28,7 +27,6 @@ from training.rl.coefficients import Coefficients
 from training.rl.process_group import ProcessGroup
 from training.rl.protocols import Environment, Step
 
-DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BARS = DATA / "spy_1min_2024.parquet"
 SCORE = 0.9  # of the best policy's net return on the planted market
 EVALUATED = 256  # episodes, which no policy was trained on

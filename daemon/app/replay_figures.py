@@ -24,10 +24,11 @@ from daemon.models.store import is_passive
 from daemon.operator.summary import QuotesUsed, daily_figures
 from daemon.tapes import bundled
 from daemon.tapes.bars import origin_of
-from daemon.tapes.minutes import DAY_S, TapeCounts
+from daemon.tapes.minutes import TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
 from daemon.tapes.zones import half_hours, hours_off, sessions_off
 from strategies.kit.quantity import from_json
+from strategies.kit.units import DAY_S
 
 PAGE = 5000  # rows of the journal
 _COMPARED = (

@@ -17,7 +17,7 @@ from daemon.core.broker.protection import is_guarded
 from daemon.core.draft import BEFORE, Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
@@ -163,18 +163,16 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    contract, by_hand = parse_occ(symbol), draft.risk.closed_by_hand
     session = draft.session.session
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
     date = "" if session is None or over else session.date  # over night it is the next session's
-    draft.risk = replace(draft.risk, by_hand={**by_hand, symbol if contract is None else contract.root: date})
+    draft.risk = replace(draft.risk, by_hand={**draft.risk.closed_by_hand, root_of(symbol): date})
     exit_by_rule(draft, symbol, "closed_by_hand", left)
 
 
 def _held_as(draft: Draft, symbol: str) -> str:
     """Return the one contract that is held of this underlying; the symbol itself where it, none or several are."""
-    all_terms = ((name, parse_occ(name)) for name in draft.book.positions)
-    held = [name for name, terms in all_terms if terms is not None and terms.root == symbol]
+    held = [name for name in draft.book.positions if name != symbol and root_of(name) == symbol]
     return held[0] if len(held) == 1 and not draft.held(symbol) else symbol
 
 

@@ -26,7 +26,7 @@ from daemon.engine.state_dir import parts_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from strategies.kit.contract import Bar
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_S, SECOND_NS
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ POINTS_MOST = 2000  # buckets of one answer
 LEAST = 60  # bars beside what is seen
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
 OPEN_S = int(9.5 * 3600)  # buckets of hours begin with the session, as the exchange's hours do
-HOUR_S, DAY_S = 3600, 86_400
+HOUR_S = 3600
 WEEK_S, MONTH_S, YEAR_S = 7 * DAY_S, 31 * DAY_S, 366 * DAY_S
 STEPS = {
     60: "1 min",

@@ -16,7 +16,7 @@ from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, un
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
@@ -360,9 +360,3 @@ def day_loss(view: OrderView) -> Decimal:
     books = view.books
     now = sum((books.worth(name, view.prices) for name in books.accounts if name != MAIN), ZERO)
     return books.day[1] - now if books.day[0] else ZERO
-
-
-def root_of(symbol: str) -> str:
-    """Return the underlying of a contract; a share's own symbol."""
-    contract = parse_occ(symbol)
-    return symbol if contract is None else contract.root

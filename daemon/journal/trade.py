@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from strategies.kit.quantity import Quantity, of_column
 
 NAME = "trades"
@@ -54,8 +54,7 @@ def column(
 
 
 def _symbol(row: sqlite3.Row) -> str:
-    terms = parse_occ(row["symbol"])
-    return str(row["symbol"]) if terms is None else terms.root
+    return root_of(str(row["symbol"]))
 
 
 def _contract(row: sqlite3.Row) -> str:

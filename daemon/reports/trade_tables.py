@@ -17,8 +17,7 @@ from daemon.journal.trade import COLUMNS, LISTED, Column, Trade
 from daemon.journal.trades import Totals, TradeList
 from daemon.reports.csv_tables import as_cell, utc
 from daemon.reports.words import NONE, clock, instrument, money, plural
-
-SECONDS_A_DAY = 86_400
+from strategies.kit.units import DAY_S
 
 
 def trades_csv(trades: Iterable[Trade]) -> str:
@@ -138,9 +137,9 @@ def lasted(seconds: float | None) -> str:
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
-    if seconds < SECONDS_A_DAY:
+    if seconds < DAY_S:
         return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{seconds / SECONDS_A_DAY:.1f} days"
+    return f"{seconds / DAY_S:.1f} days"
 
 
 def why(reason: str) -> str:
@@ -173,7 +172,7 @@ def so_far(trade: Trade) -> str:
 def trade_row(trade: Trade) -> tuple[str, ...]:
     """Return a trade as the row of a report; what stands after a line feed is small."""
     entered, left = clock(trade.entered_ns), clock(trade.left_ns) if trade.left_ns is not None else open_of(trade)
-    if trade.held_s >= SECONDS_A_DAY / 2:
+    if trade.held_s >= DAY_S / 2:
         entered = new_york_text(trade.entered_ns)[:-3]
     cause = trade.entry_action or why(trade.why_entered)
     if trade.entry_confidence is not None:

@@ -30,7 +30,6 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bars import AnyBars, open_bars
 from daemon.tapes.files import TapeError
 from daemon.tapes.minutes import (
-    DAY_S,
     TapeCounts,
     TapeInfo,
     check_calendar,
@@ -40,7 +39,7 @@ from daemon.tapes.minutes import (
     utc_text,
 )
 from strategies.kit.contract import Bar, Session
-from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.kit.units import DAY_S, MINUTE_NS, SECOND_NS
 
 MINUTE_S = 60
 SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is announced

@@ -24,11 +24,11 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bars import open_bars
 from daemon.tapes.files import BarRows, TapeError
 from strategies.kit.contract import Bar
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_S, SECOND_NS
 
 __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
 
-DAY_S, HOUR_S = 86_400, 3600
+HOUR_S = 3600
 OPEN_S = 1800  # past an hour, in New York and in UTC
 STEPS_TO_JUDGE = 20
 LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time

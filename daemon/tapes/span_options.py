@@ -10,8 +10,7 @@ from daemon.tapes.bar_folder import BAR_LENGTHS, default_folder
 from daemon.tapes.files import TapeError
 from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span
 from strategies.kit.contract import Spec
-
-DAY_S = 86_400
+from strategies.kit.units import DAY_S
 
 
 def add_span(command: argparse.ArgumentParser) -> Any:

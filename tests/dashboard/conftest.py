@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.support.browser import chromium
 from tests.support.dashboards import Played, Served, serving
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
@@ -32,3 +34,10 @@ def served(played: Played) -> Iterator[Served]:
     """A dashboard of the played desk."""
     with serving(played.path) as dashboard:
         yield dashboard
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium for the pages of one file."""
+    with chromium() as opened:
+        yield opened

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from daemon.core.session import NEW_YORK
 from daemon.dashboard.bar_history import (
-    DAY_S,
     MONTH_S,
     POINTS_MOST,
     STEPS,
@@ -34,6 +33,7 @@ from daemon.dashboard.bar_history import (
 )
 from daemon.engine.state_dir import ROTATED
 from strategies.kit.contract import Bar
+from strategies.kit.units import DAY_S
 from tests.support.dashboards import Played, Served
 
 SECOND_NS = 10**9

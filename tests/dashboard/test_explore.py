@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.support.browser import LIMIT_MS, PHONE, WIDE, Watched, chromium, dashboard, free_port
+from tests.support.browser import LIMIT_MS, PHONE, WIDE, Watched, dashboard, free_port
 from tests.support.dashboards import Played
 
 CHART, STRIP = "#price .chart", "#price .range"
@@ -24,12 +24,6 @@ CHART, STRIP = "#price .chart", "#price .range"
 def address(played: Played) -> Iterator[str]:
     with dashboard(free_port(), played.path) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

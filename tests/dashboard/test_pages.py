@@ -37,7 +37,6 @@ from tests.support.browser import (
     WIDE,
     JournalRows,
     Watched,
-    chromium,
     dashboard,
     free_port,
     new_york,
@@ -77,12 +76,6 @@ def journal(desk: tuple[Desk, Path]) -> JournalRows:
 def address(desk: tuple[Desk, Path]) -> Iterator[str]:
     with dashboard(free_port(), desk[1]) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -55,13 +55,14 @@ from daemon.tapes.files import PRICES, TapeError
 from daemon.tapes.minutes import new_york_days
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
-from training.data import alpaca_bars
+from training.data import alpaca_bars, bars_request
 from training.data.alpaca_bars import BarsDoor, Listen, PacingClock, pages_of
 from training.data.bars_check import CheckedChunk, checked, checked_rows, grouped
 from training.data.bars_request import FEEDS, Chunk, DownloadError, DownloadRequest, periods_of, settled
 from training.data.sessions import calendar_of
 
-TIMEFRAMES = {"1min": "1Min", "5min": "5Min", "15min": "15Min", "1h": "1Hour", "1d": "1Day"}
+_NAMES = {seconds: timeframe for timeframe, seconds in bars_request.TIMEFRAMES.items()}
+TIMEFRAMES = {bars: _NAMES[seconds] for bars, seconds in BAR_LENGTHS.items()}
 """Length of a bar -> Alpaca's name for it."""
 MINUTES = "1min"
 ALPACA = "Alpaca /v2/stocks/bars"

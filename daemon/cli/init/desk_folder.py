@@ -25,11 +25,11 @@ from daemon.models.__main__ import shown
 from daemon.models.shipped import PACKAGED, USUAL
 from rltrader import HOME, module_command
 from strategies.kit.contract import Spec
+from strategies.kit.units import DAY_S
 
 CONFIG, STATE = Path("config.toml"), Path("state")
 LIVE_ADDRESSES = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
 MINUTES_DAYS, DAYS_MORE = 70, 365  # of the calendar: some 48 sessions of minutes; a year of decisions once a day
-DAY_S = 86_400
 STAGE = ".rltrader-init-"
 HEAD = """# A desk of {} {}, made by `rltrader init`. What differs from the defaults stands here, and no key;
 # `rltraderd --check` shows all that holds.

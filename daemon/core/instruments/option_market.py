@@ -258,6 +258,12 @@ def parse_occ(symbol: str) -> OccContract | None:
     return OccContract(root, expiry, 1 if letter == "C" else -1, Decimal(int(strike)) / 1000)
 
 
+def root_of(symbol: str) -> str:
+    """Return the underlying of a contract; a share's own symbol."""
+    contract = parse_occ(symbol)
+    return symbol if contract is None else contract.root
+
+
 @lru_cache(maxsize=8192)
 def option_terms(symbol: str) -> tuple[float, int, str]:
     """Return (strike in USD, right, expiry) of an OCC symbol, for pricing; expiry "" for other symbols."""

@@ -277,7 +277,8 @@ class SharePaperBroker:
             lines = tuple(_fee_line(date, name, usd, time_ns) for name, usd in fees.items())
             if lines:
                 news.append(LedgerBooked(time_ns, lines))
-            cash, costs = cash - sum(fees.values(), ZERO), costs + sum(fees.values(), ZERO)
+            paid = sum(fees.values(), ZERO)
+            cash, costs = cash - paid, costs + paid
         return replace(state, cash=cash, costs=costs, orders=stops, reserved=ZERO, session=None, asks={}, day=UNSET)
 
     # --- orders ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 import msgspec
 import numpy as np
 
-from daemon.dashboard.bar_history import DAY_S, STEPS, Buckets, Float64Array, Series
+from daemon.dashboard.bar_history import STEPS, Buckets, Float64Array, Series
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.price import (
     DAILY_BARS,
@@ -31,7 +31,7 @@ from daemon.dashboard.views import BarsPage, Candle, MarkGroup, Pane, TradeLine
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST, trades_of_decision
 from strategies.kit.contract import Spec
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_S, SECOND_NS
 from strategies.registry import entry
 
 FILLS_MOST = 200

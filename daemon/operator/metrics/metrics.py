@@ -26,9 +26,8 @@ from daemon.host.latency import Buckets, Latency
 from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
 from daemon.operator.metrics.loop_lag import LoopLag, wal_bytes
 from daemon.operator.status import challenger_of, claim_of, status_of
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_S, SECOND_NS
 
-DAY_S = 86_400
 BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SIDES = {1: "buy", -1: "sell"}
