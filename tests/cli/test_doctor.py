@@ -499,7 +499,7 @@ def test_a_small_account_of_shares_is_told_what_it_holds_and_the_least_capital_f
         assert verdict == "ok"
         assert text == (
             "300.00 USD over 3 symbols, 100.00 USD each: fractions of shares, because an equal part pays for fewer "
-            "than 4 shares of SPY at 500.00 USD"
+            "than 20 shares of SPY at 500.00 USD"
         )
         desk.check(tables, small, {"basket": {"fractions": "off"}}, code=0, dry_run=True)
         verdict, text = desk.checks["capital"]

@@ -20,11 +20,11 @@ from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, exact, steps_of
 
-FEWEST_SHARES = 4.0  # with fewer, a position is more than an eighth off what is wanted, on the worst day
+FEWEST_SHARES = 20.0  # with fewer, half a share of rounding is more than a fortieth of a position
 
 
 def fractions_fit(equity: float, prices: Sequence[float]) -> bool:
-    """Return whether an equal part of the equity pays for fewer than four shares of some symbol with a price.
+    """Return whether an equal part of the equity pays for fewer than 20 shares of some symbol with a price.
 
     Args:
         equity: USD.

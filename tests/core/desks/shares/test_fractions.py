@@ -57,8 +57,8 @@ def test_without_fractions_the_same_goal_is_whole_shares() -> None:
     assert orders(d.quotes(0, **AT_100)) == [("AAA", 12, "100.2000")]
 
 
-@pytest.mark.parametrize(("cash", "fractions"), [("1199.99", True), ("1200", False)])
-def test_auto_takes_fractions_where_an_equal_part_pays_for_fewer_than_four_shares(cash: str, fractions: bool) -> None:
+@pytest.mark.parametrize(("cash", "fractions"), [("5999.99", True), ("6000", False)])
+def test_auto_takes_fractions_where_an_equal_part_pays_for_fewer_than_20_shares(cash: str, fractions: bool) -> None:
     d = daily_desk(cash=cash)  # three symbols at 100 USD
     decided(d, 0.5, KEEP, KEEP)
     assert d.state.basket.fractions is fractions

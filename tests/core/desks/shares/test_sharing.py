@@ -109,8 +109,8 @@ def test_the_reservations_of_the_orders_are_covered(
 @pytest.mark.parametrize(
     ("equity", "prices", "fits"),
     [
-        (12_000.0, (1_000.0, 400.0, 0.0), False),  # a third is 4,000 USD: four shares of the dearest
-        (11_999.0, (1_000.0, 400.0, 0.0), True),
+        (60_000.0, (1_000.0, 400.0, 0.0), False),  # a third is 20,000 USD: 20 shares of the dearest
+        (59_999.0, (1_000.0, 400.0, 0.0), True),
         (1_000.0, (0.0, float("inf")), False),
         (0.0, (5.0,), True),
         (0.0, (), False),

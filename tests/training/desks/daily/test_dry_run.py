@@ -39,7 +39,7 @@ ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5
     [
         ("shares", 1_000_000, 0.0, "auto"),
         ("notional", 60_000, 0.0, "off"),
-        ("notional", 60_000, 0.0, "auto"),  # fifty equal parts pay for fewer than four shares of some
+        ("notional", 60_000, 0.0, "auto"),  # fifty equal parts pay for fewer than 20 shares of some
         ("shares", 1_000_000, 0.001, "auto"),
         ("account", 5_000, 0.0, "auto"),
         ("account", 1_000_000, 0.001, "on"),
