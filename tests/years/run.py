@@ -36,6 +36,7 @@ from strategies.kit.quantity import FINEST, Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named
 from tests.chaos import verdict
+from tests.chaos.desks.plan import with_share_fees
 from tests.support.desks.live_desk import books
 from tests.years import acts, watch
 from tests.years.desks import ONLINE, SCALPER, desk_of
@@ -116,15 +117,19 @@ class Outcome:
 
 
 def _rules(own: Mapping[str, object], seed: int, symbols: Sequence[str]) -> Rules:
-    """How the broker trades fractions and rounds cash, by the world's settings."""
+    """How the broker trades fractions, rounds cash and charges for shares, by the world's settings."""
     whole = frozenset[str]()
     if symbols and "not_fractionable" in own:
         whole = frozenset((symbols[cast("int", own["not_fractionable"]) % len(symbols)],))
     rounding = cast("Rounding", own.get("cash_rounding", "none"))
-    in_parts = bool(own.get("fractions_in_parts", False))
-    return Rules(
-        seed=seed, fill_sizes=(1, 4), not_fractionable=whole, fractions_in_parts=in_parts, cash_rounding=rounding
+    rules = Rules(
+        seed=seed,
+        fill_sizes=(1, 4),
+        not_fractionable=whole,
+        fractions_in_parts=bool(own.get("fractions_in_parts", False)),
+        cash_rounding=rounding,
     )
+    return with_share_fees(rules) if own.get("share_fees") else rules
 
 
 class Run:

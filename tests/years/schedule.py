@@ -230,6 +230,8 @@ def fractions(desk: str, seed: int) -> tuple[Row, ...]:
         rows.append(("world", "fractions_by_hand", True))
     if chance.random() < 0.3:
         rows.append(("world", "not_fractionable", chance.randrange(100)))
+    if chance.random() < 0.5:
+        rows.append(("world", "share_fees", True))
     return tuple(rows)
 
 

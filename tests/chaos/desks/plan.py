@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -65,19 +66,26 @@ def money(seed: int, desk: str) -> Money:
 
 
 def broker_rules(seed: int) -> Rules:
-    """How the campaign's broker rounds cash, fills fractions, and which share it trades whole alone."""
+    """How the campaign's broker rounds cash, fills fractions, which share it trades whole alone, and its fees."""
     chance = random.Random(f"broker {seed}")
     rounding, in_parts = chance.choice(ROUNDED), chance.random() < 0.5
     whole = (
         frozenset({chance.choice(daily_rebalancer.SYMBOLS), chance.choice(BY_MINUTE)}) if chance.random() < 0.5 else ()
     )
-    return Rules(
+    rules = Rules(
         seed=seed,
         fill_sizes=(1, 4),
         cash_rounding=rounding,
         fractions_in_parts=in_parts,
         not_fractionable=frozenset(whole),
     )
+    return with_share_fees(rules) if chance.random() < 0.5 else rules
+
+
+def with_share_fees(rules: Rules) -> Rules:
+    """The same with what the regulators ask for of shares, booked at each session's close."""
+    taf, reg, cat = Decimal("0.000166"), Decimal("0.0000278"), Decimal("0.000048")
+    return replace(rules, taf_per_share=taf, reg_rate=reg, cat_per_share=cat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def test_thirty_campaigns_deal_every_rounding_and_desks_of_shares_with_and_witho
     rules = [desks_plan.broker_rules(seed) for seed in range(30)]
     assert {one.cash_rounding for one in rules} == {"none", "fill", "order"}
     assert {one.fractions_in_parts for one in rules} == {bool(one.not_fractionable) for one in rules} == {True, False}
+    assert {one.taf_per_share > 0 for one in rules} == {True, False}
 
 
 def test_persons_trade_fractions_in_some_campaigns_and_sell_what_they_bought() -> None:
