@@ -35,7 +35,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 PROTECTION = "protection"  # purpose of a stop that rests at the broker
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
-BEFORE = "; halted before: "
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
 CASE_LETTERS = 200
@@ -209,27 +208,37 @@ class Draft:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
         The first reason stays unless a later one is more urgent, which then takes over and names the first. A less
-        urgent one is an alarm, once for each case. Returns whether an alarm was raised.
+        urgent one stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
         """
-        former, told = self.risk.halt, False
-        if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
-            detail = f"{detail}{BEFORE}{former.reason}: {former.detail}"
-            former = None
-        if former is None:
-            self.risk = replace(self.risk, halt=Halt(reason, detail, self.now_ns))
-            self.effects.append(RaiseAlarm(reason, detail))
+        new, halts, told = Halt(reason, detail, self.now_ns), self.risk.halts, False
+        former = halts[0] if halts else None
+        if former is None or URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
+            self._stand_halted((new, *halts))
+            words = detail if former is None else f"{detail}; halted before: {former.reason}: {former.detail}"
+            self.effects.append(RaiseAlarm(reason, words))
             told = True
         elif former.reason != reason:
+            self._stand_halted((*halts, new))
             told = self.alarm(reason, detail, once=True, about=wording(detail))
-        self.end_trading(leaving=self.leaves_all())
+        self.end_trading(leaving=bool(self.leaves_for()))
         return told
 
-    def leaves_all(self) -> bool:
-        """True while the halt's reason is one that also leaves every position."""
-        halted = self.risk.halt
-        if halted is None or (halted.reason == "daily_loss" and not self.trading.risk.daily_loss_flatten):
-            return False
-        return halted.reason in LEAVING
+    def end_halts(self, *reasons: str) -> None:
+        """End the halts of these reasons; without any, all. What stood behind one that ends goes on."""
+        self._stand_halted([halt for halt in self.risk.halts if reasons and halt.reason not in reasons])
+
+    def _stand_halted(self, halts: Iterable[Halt]) -> None:
+        """Be halted for these reasons, the first of each."""
+        first = {halt.reason: halt for halt in reversed((*halts,))}
+        standing = [halt for halt in (*halts,) if first[halt.reason] is halt]
+        self.risk = replace(self.risk, halt=standing[0] if standing else None, behind=tuple(standing[1:]) or UNSET)
+
+    def leaves_for(self) -> str:
+        """Return the reason of a halt that also leaves every position, "" where none does: none after a panic."""
+        halts, stays = self.risk.halts, () if self.trading.risk.daily_loss_flatten else ("daily_loss",)
+        if halts and halts[0].reason == "panic":
+            return ""
+        return next((halt.reason for halt in halts if halt.reason in LEAVING and halt.reason not in stays), "")
 
     def first_time(self, name: str) -> bool:
         """Return True once for each `name`. Reports repeat their news each minute, or after every start."""

@@ -433,12 +433,14 @@ class ResumeRequested(Event, frozen=True, tag=True):
 
     `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
     `scope` is that of the key that signed it: with one it ends no halt that waits for the broker's word.
+    `seen_ns` is the desk's time that the person saw it at: no later halt ends.
     """
 
     reason: str
     who: str
     reset_limits: bool = False
     scope: str | UnsetType = UNSET  # unset for who may do everything
+    seen_ns: int | UnsetType = UNSET  # unset: whatever halts it
 
 
 class PauseRequested(Event, frozen=True, tag=True):

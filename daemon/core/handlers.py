@@ -14,7 +14,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
-from daemon.core.draft import BEFORE, Draft, wording
+from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import root_of
@@ -100,13 +100,19 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if event.scope and (why := _beyond_scope(draft)):
         draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
         return
+    late = [halt for halt in draft.risk.halts if halt.since_ns > (event.seen_ns or draft.now_ns)]
+    if late:
+        words = "; ".join(f"{halt.reason}: {halt.detail}" for halt in late)
+        draft.alarm("resume_refused", f"it was asked for before this halt: {words}: look again")
+        return
     if event.reset_limits:
         draft.put_book(limits_reset(draft.book, fetch_equity(draft, draft.book)))
         draft.risk = replace(draft.risk, consecutive_losses=0)
     elif loss := loss_to_reset(draft):
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
-    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    draft.end_halts()
+    draft.risk = replace(draft.risk, pause=None, outcomes=(), strategy_off=False)
     draft.case_over(*BY_ACCEPTING)  # what stood behind the halt ended with it
     forgive(draft)
     if FENCE in draft.broker.blocked and is_guarded(draft):
@@ -116,14 +122,8 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
 
 
 def _beyond_scope(draft: Draft) -> str:
-    """Return why no key with a scope ends what holds the desk, "" where it may: what another halt hid counts.
-
-    A more urgent halt names what it took over from; what came behind an equal one is a case of its alarm.
-    """
-    halt, reasons = draft.risk.halt, list[str]()
-    if halt is not None:
-        before = (former.partition(":")[0] for former in halt.detail.split(BEFORE)[1:])
-        reasons = [halt.reason, *before, *(case.partition(" ")[0] for case in draft.risk.alarms)]
+    """Return why no key with a scope ends what holds the desk, "" where it may: halts behind the first one count."""
+    reasons = {halt.reason for halt in draft.risk.halts}
     if waits_for_broker(draft.broker, draft.risk) or not BY_ACCEPTING.isdisjoint(reasons):
         return f"that waits for the broker's word: on the host, {ACCEPT}, then rltraderctl resume"
     return "after a panic: on the host, rltraderctl resume" if "panic" in reasons else ""
@@ -353,6 +353,7 @@ def _lead_back_risk(draft: Draft) -> None:
             alarms=(),
             pause=pause,
             halt=None if risk.halt is None else _past(risk.halt, now_ns),
+            behind=tuple(_past(halt, now_ns) for halt in risk.halts[1:]) or UNSET,
             order_times=tuple(min(time_ns, now_ns) for time_ns in risk.order_times),
         ),
         now_ns,

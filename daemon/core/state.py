@@ -138,6 +138,14 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
         UNSET  # what a person closed: share or underlying, to its session's date, "" the next
     )
     strategy_off: bool = False  # the strategy raised twice: it is not asked again until a resume
+    behind: tuple[Halt, ...] | UnsetType = UNSET  # halts that another one stands before: one of a reason, the first
+
+    @property
+    def halts(self) -> tuple[Halt, ...]:
+        """All that halts: the one that stands first, and those behind it."""
+        if self.halt is None:
+            return ()
+        return (self.halt,) if isinstance(self.behind, UnsetType) else (self.halt, *self.behind)
 
     @property
     def closed_by_hand(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from daemon.core.instruments.option_market import root_of
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
-from daemon.operator.commands import CLOSE, CommandError, closing
+from daemon.operator.commands import CLOSE, RESUME, CommandError, closing
 from daemon.operator.remote_commands import AT_START
 from daemon.operator.status import DeskStatus, Holding, holdings_in_words
 from daemon.pacing import TokenBucket
@@ -37,7 +37,7 @@ HELP = """\
 /halt  take no new positions, cancel entries
 /desks, /use NAME  which desk is meant
 What acts asks first; answer within 60 s."""
-_ACTING = ("pause", "resume", "halt", "flatten", CLOSE)
+_ACTING = ("pause", RESUME, "halt", "flatten", CLOSE)
 
 
 class DeskAway(Exception):
@@ -237,7 +237,7 @@ class Phone:
         desk, upper, at_start = self._desk(sender), [word.upper() for word in arguments], False
         try:
             status = desk.status()
-            command, what = _closing(status, upper) if name == CLOSE else (name, _consequence(name, status))
+            command, what = _closing(status, upper) if name == CLOSE else _consequence(name, status)
         except DeskStopped:
             if name not in AT_START:
                 raise
@@ -313,20 +313,20 @@ def _holding(status: DeskStatus, symbol: str) -> Holding:
     raise DeskAway(f"{status.desk} holds no {symbol}. It holds {holdings_in_words(status) or 'nothing'}.")
 
 
-def _consequence(name: str, status: DeskStatus) -> str:
-    """Return what a command does, as a question. Raises DeskAway where it would do nothing."""
+def _consequence(name: str, status: DeskStatus) -> tuple[str, str]:
+    """Return the command and what it does, as a question. Raises DeskAway where it would do nothing."""
     match name:
         case "pause":
-            return "take no new positions until it is resumed? Exits go on."
+            return name, "take no new positions until it is resumed? Exits go on."
         case "halt":
-            return "halt: take no new positions and cancel entries, until it is resumed? Exits go on."
+            return name, "halt: take no new positions and cancel entries, until it is resumed? Exits go on."
         case "flatten":
-            return f"leave every position ({holdings_in_words(status) or 'none is held'}) and halt?"
+            return name, f"leave every position ({holdings_in_words(status) or 'none is held'}) and halt?"
         case _:
             if not (status.halt or status.pause):
                 raise DeskAway(f"{status.desk} is neither halted nor paused.")
             stands = f"the halt ({status.halt})" if status.halt else f"the pause ({status.pause})"
-            return f"end {printable(stands, 300)}?"
+            return f"{RESUME} {status.time_ns}", f"end {printable(stands, 600)}?"
 
 
 def in_words(status: DeskStatus) -> str:

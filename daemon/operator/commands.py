@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from daemon.core.effects import AnyEffect, RaiseAlarm
 from daemon.core.events import (
@@ -33,9 +33,10 @@ REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
 RESET_LIMITS = "resume-reset-limits"  # `resume --reset-limits`
+RESUME = "resume"  # and maybe the desk's time in nanoseconds that its halts were seen at: no later one ends
 CLOSE = "close"  # its symbol follows, and maybe a quantity: "close SPY 12.5"
 NAMES = (
-    "pause", "resume", "halt", "flatten", CLOSE, "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS
+    "pause", RESUME, "halt", "flatten", CLOSE, "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS
 )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ class CommandError(ValueError):
 def event_of(command: Command) -> Callable[[int], Event]:
     """Return the maker of the command's event. Raises CommandError for an unknown name or an unusable reason."""
     (name, *arguments), reason, who = command.name.split(" "), command.reason.strip(), command.who.strip()
-    if name not in NAMES or (arguments and name != CLOSE):
+    if name not in NAMES or (arguments and name not in (CLOSE, RESUME)):
         raise CommandError(f"command is {command.name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
     for what, text in (("reason", reason), ("who", who)):
         if not text or len(text) > REASON_MOST or not text.isprintable():
@@ -68,7 +69,8 @@ def event_of(command: Command) -> Callable[[int], Event]:
         case "pause":
             return lambda now_ns: PauseRequested(now_ns, reason, who)
         case "resume":
-            return lambda now_ns: ResumeRequested(now_ns, reason, who, scope=command.scope or UNSET)
+            seen_ns = _seen_ns(arguments)
+            return lambda now_ns: ResumeRequested(now_ns, reason, who, scope=command.scope or UNSET, seen_ns=seen_ns)
         case "resume-reset-limits":
             return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True)
         case "halt":
@@ -86,6 +88,17 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: ReloadRequested(now_ns, reason, who)
         case _:
             return lambda now_ns: StatusRequested(now_ns, reason, who)
+
+
+def _seen_ns(arguments: Sequence[str]) -> int | UnsetType:
+    if not arguments:
+        return UNSET
+    if len(arguments) > 1 or not re.fullmatch(r"[1-9][0-9]{0,18}", arguments[0]):
+        raise CommandError(
+            f"resume is given {' '.join(arguments)[:40]!r}: expected nothing more, or the desk's time that its "
+            "halts were seen at, in nanoseconds UTC: leave it out"
+        )
+    return int(arguments[0])
 
 
 def closing(arguments: Sequence[str]) -> tuple[str, Quantity]:

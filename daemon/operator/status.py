@@ -192,8 +192,8 @@ class DeskStatus:
     time_ns: int = stated(lambda state: state.now_ns, "its time")
     reconciled: bool = stated(lambda state: state.risk.reconciled, "book and broker agree")
     halt: str = stated(
-        lambda state: f"{halt.reason}: {halt.detail}" if (halt := state.risk.halt) is not None else "",
-        'reason and detail of the halt, "" where there is none',
+        lambda state: "; behind it: ".join(f"{halt.reason}: {halt.detail}" for halt in state.risk.halts),
+        'reason and detail of the halt and of those behind it, "" where there is none',
     )
     pause: str = stated(
         lambda state: pause.reason if (pause := _pause(state)) is not None else "",

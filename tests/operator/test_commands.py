@@ -75,15 +75,22 @@ def test_a_reason_and_a_name_are_one_to_five_hundred_printable_letters(field: st
         ("close SPY 1e-10", "at most 9 decimals"),
         ("close SPY many", "at most 9 decimals"),
         ("pause SPY", "expected one of pause"),
+        ("resume now", "expected nothing more, or the desk's time"),
+        ("resume 0", "expected nothing more, or the desk's time"),
+        ("resume 1 2", "expected nothing more, or the desk's time"),
     ],
 )
-def test_a_close_that_names_no_symbol_or_no_quantity_is_refused(name: str, problem: str) -> None:
+def test_what_stands_behind_a_command_and_says_nothing_is_refused(name: str, problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
         event_of(Command(name, "why", "ann"))
 
 
 def test_a_close_without_a_quantity_is_of_all() -> None:
     assert event_of(Command("close BRK.B", "why", "ann"))(1) == CloseRequested(1, "BRK.B", 0, "why", "ann")
+
+
+def test_a_resume_may_say_until_when_its_halts_were_seen() -> None:
+    assert event_of(Command("resume 170", "why", "ann"))(200) == ResumeRequested(200, "why", "ann", seen_ns=170)
 
 
 def test_five_hundred_letters_of_any_language_are_taken() -> None:

@@ -100,10 +100,10 @@ def flatten_when_due(draft: Draft) -> None:
     session = draft.session.session
     if session is None or draft.session.ended:
         return
-    holds, halted = draft.desk.holds, draft.risk.halt
-    if halted is not None and draft.leaves_all():
+    holds = draft.desk.holds
+    if reason := draft.leaves_for():
         for symbol in holds.leavable(draft):
-            exit_by_rule(draft, symbol, halted.reason)
+            exit_by_rule(draft, symbol, reason)
     if draft.broker.stood_down:
         _leave_after_panic(draft, session)
     if draft.risk.stop_flat:

@@ -509,10 +509,10 @@ def _agree(draft: Draft) -> None:
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
         draft.case_over("unreconciled", "broker_lost", "cash_unexplained")
-    halted = draft.risk.halt
-    if halted is not None and halted.reason == "cash_difference":
-        draft.risk = replace(draft.risk, halt=None)
-        draft.alarm("cash_explained", f"book and broker agree again; halted before: {halted.detail}")
+    for halted in draft.risk.halts:
+        if halted.reason == "cash_difference":
+            draft.end_halts(halted.reason)
+            draft.alarm("cash_explained", f"book and broker agree again; halted before: {halted.detail}")
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:

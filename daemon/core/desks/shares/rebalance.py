@@ -242,7 +242,7 @@ def waits_for_resume(draft: Draft) -> bool:
     Not where what is held leaves, nor where the strategy is not asked any more, nor on a tape, where nobody resumes.
     """
     halted, risk = draft.risk.halt, draft.risk
-    leaves = draft.leaves_all() or (halted is not None and halted.reason == "panic")
+    leaves = draft.leaves_for() or (halted is not None and halted.reason == "panic")
     ends = leaves or risk.stopping or risk.strategy_off or draft.identity.by_tape
     return draft.desk.decides.rebalances and not ends
 

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
-from daemon.core.limits import Broker, Trading
+from daemon.core.limits import Broker, Risk, Trading
 from daemon.operator.status import way_out
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import IGNORE as IGNORE_OTHERS
 from tests.support.core.daily_live import live, with_shares
-from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
+from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, TUESDAY, Desk, alarms, of, quote, sent
 from tests.support.core.others import RULES, holding
 
 STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00
@@ -749,8 +749,8 @@ def test_a_phone_ends_a_halt_of_a_person_but_none_that_waits_for_the_broker_also
     d = with_shares(account := Account(), AAA=10)
     d.put(account.report(d.at(1)), ev.HaltRequested(d.at(1.1), "operator", "lunch", "ann"))
     assert (by_phone(d, 1.2), halted(d)) == ([], "")
-    d.put(ev.HaltRequested(d.at(1.3), "cash_difference", "12 USD", "x"))
-    assert (by_phone(d, 1.4), halted(d)) == (["resume_refused"], "cash_difference")
+    d.put(ev.HaltRequested(d.at(1.3), "fill_mismatch", "12 AAA", "x"))
+    assert (by_phone(d, 1.4), halted(d)) == (["resume_refused"], "fill_mismatch")
     d.put(ev.FlattenRequested(d.at(1.5), "x", "signed/handset #01"))
     assert halted(d) == "flatten"  # the more urgent one; the other still counts
     assert (by_phone(d, 1.6), halted(d)) == (["resume_refused"], "flatten")
@@ -770,3 +770,49 @@ def test_after_a_panic_no_phone_resumes_even_when_the_broker_s_word_is_the_book(
     assert (by_phone(d, 2.3), halted(d)) == (["resume_refused"], "panic")
     d.put(ev.ResumeRequested(d.at(2.4), "settled", "ann"))
     assert halted(d) == ""
+
+
+@pytest.mark.parametrize("order", [("operator", "fill_mismatch"), ("fill_mismatch", "operator")])
+def test_a_halt_for_the_broker_behind_a_person_s_is_none_for_a_phone_also_after_the_night(
+    order: tuple[str, str],
+) -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    for second, reason in enumerate(order):
+        d.put(ev.HaltRequested(d.at(1.1, second), reason, f"it is {reason}", "ann"))
+    assert [halt.reason for halt in d.state.risk.halts] == list(order)
+    d.begin(TUESDAY)
+    assert (by_phone(d, 2000), halted(d)) == (["resume_refused"], order[0])
+    assert alarms(d.put(ev.ResumeRequested(d.at(2001), "looked at it", "ann"))) == []
+    assert d.state.risk.halts == ()
+
+
+def test_a_halt_that_came_after_a_person_looked_does_not_end() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.HaltRequested(d.at(1.1), "operator", "lunch", "ann"))
+    seen_ns = d.state.now_ns
+    d.put(ev.HaltRequested(d.at(1.3), "rejected_orders", "five in a row", "x"))
+    late = ev.ResumeRequested(d.at(1.4), "go on", "signed/handset #00", scope="phone", seen_ns=seen_ns)
+    assert (alarms(d.put(late)), halted(d)) == (["resume_refused"], "operator")
+    again = ev.ResumeRequested(d.at(1.5), "go on", "signed/handset #01", scope="phone", seen_ns=d.state.now_ns)
+    assert (alarms(d.put(again)), halted(d)) == ([], "")
+
+
+@pytest.mark.parametrize(("second", "leaves"), [("operator", 0), ("blind", 1)])
+def test_a_halt_that_leaves_everything_does_so_behind_one_that_does_not(second: str, leaves: int) -> None:
+    d = with_shares(account := Account(), Trading(risk=Risk(daily_loss_flatten=False)), AAA=10)
+    d.put(account.report(d.at(0.5)), ev.HaltRequested(d.at(1), "daily_loss", "lost 0.05", "x"))
+    assert of(d.quotes(1.5, AAA="100"), SubmitOrder) == []
+    sold = of(d.put(ev.HaltRequested(d.at(2), second, "then this", "x")), SubmitOrder)
+    assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss", second]
+    assert [(order.symbol, order.side, order.quantity) for order in sold] == [("AAA", -1, 10)] * leaves
+
+
+def test_a_cash_difference_that_is_explained_ends_behind_another_halt_too_and_alone() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.HaltRequested(d.at(1.1), "operator", "lunch", "ann"))
+    d.put(ev.HaltRequested(d.at(1.2), "cash_difference", "12 USD", "x"))
+    assert [halt.reason for halt in d.state.risk.halts] == ["operator", "cash_difference"]
+    d.put(account.report(d.at(2)))
+    assert [halt.reason for halt in d.state.risk.halts] == ["operator"]
+    assert by_phone(d, 2.1) == []
