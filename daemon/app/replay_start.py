@@ -80,7 +80,7 @@ class TapeReplay(CheckedDesk):
         rules = msgspec.to_builtins(trading)
         for table in TABLES:
             for key in changes_nothing(getattr(trading, table)):
-                del rules[table][key]
+                rules[table].pop(key, None)
         seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(rules)
         return hashlib.sha256(seed).hexdigest()[:10]
 

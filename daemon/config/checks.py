@@ -15,6 +15,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from msgspec import UNSET
+
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
 from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
@@ -84,6 +86,7 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
         if epsilon > LIVE_EPSILON_MAX:
             yield "exploration.epsilon", epsilon, f'at most {LIVE_EPSILON_MAX} where desk.account is "live"'
     yield from _wrong_protection(settings)
+    yield from _wrong_stops(settings)
     yield from _wrong_overlay(settings)
     policy = settings.policy
     if policy.answers == "served" and not _chooses_by_row(settings.desk.strategy):
@@ -162,6 +165,19 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
     elif rules.distance * stop_loss >= 1:
         expected = f"less than {1 / stop_loss:.2f}: times sizing.stop_loss ({stop_loss}) it must leave a price"
         yield "protection.distance", rules.distance, expected
+    elif rules.distance * (trails := settings.sizing.trails) >= 1:
+        expected = f"less than {1 / trails:.2f}: times sizing.trailing_stop ({trails}) it must leave a price"
+        yield "protection.distance", rules.distance, expected
+
+
+def _wrong_stops(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield a trailing stop or a time stop of a desk that has no stop of its own."""
+    strategy, sizing = settings.desk.strategy, settings.sizing
+    if is_known(strategy) and (sizing.trails or sizing.held_max_min):
+        spec = entry(strategy).make().spec
+        if not (spec.shares_stopped or spec.chained):
+            key, value = ("trailing_stop", sizing.trails) if sizing.trails else ("time_stop_min", sizing.held_max_min)
+            yield f"sizing.{key}", value, f"0: {strategy} decides once a session and has no stop of its own"
 
 
 def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
@@ -321,7 +337,8 @@ def _differs(clock: ClockTable, standing: ClockTable, name: str) -> bool:
 
 def values(section: Any) -> dict[str, object]:
     """Return the keys of one table with their values."""
-    return {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
+    every = {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
+    return {name: 0 if value is UNSET else value for name, value in every.items()}
 
 
 def _split(text: str) -> SplitResult | None:

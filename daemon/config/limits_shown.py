@@ -49,7 +49,7 @@ OF_BARS = frozenset(
 """The same of a desk that decides about shares at each bar, besides those."""
 PREMIUM = "risk.order_notional_max_usd"
 """Shown as it is in force: `risk.gross_exposure_max_usd` limits it too."""
-STOPS = ("stop_loss", "take_profit")
+STOPS = ("stop_loss", "take_profit", "trailing_stop", "time_stop_min")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
 

@@ -256,6 +256,8 @@ def explained(error: ValidationError) -> Iterator[tuple[str, object, str]]:
         key = ".".join(str(part) for part in detail["loc"][:2])
         expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
         expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
+        if detail["loc"][2:] == ("is-instance[UnsetType]",):
+            continue  # no file can say what is unset
         if detail["loc"][2:] == ("bool",):
             switches[key] = detail["input"]
         else:

@@ -104,7 +104,7 @@ class Draft:
         self.watched = state.watched
         self.contracts = state.contracts
         self.quotes = state.quotes
-        self.book = state.book  # read freely, set by `put_book` alone
+        self.book = state.book  # read freely, set by `put_book` and `put_high` alone
         self.orders = state.orders
         self.closed = state.closed
         self.works = state.works
@@ -147,6 +147,11 @@ class Draft:
         if book.positions is not former.positions or book.realized is not former.realized:
             self.moves.append(Move(former, book, self.cause))
         self.book = book
+
+    def put_high(self, symbol: str, high: Decimal) -> None:
+        """Set the highest price of a position since its entry. It is no move: no money and no quantity changes."""
+        held = replace(self.book.positions[symbol], high=high)
+        self.book = replace(self.book, positions={**self.book.positions, symbol: held})
 
     @contextmanager
     def because(self, cause: Cause) -> Iterator[None]:

@@ -28,12 +28,30 @@ ORDER_SLACK = Decimal("1.5")  # prices and equity move between a decision and it
 class Sizing:
     """How much to hold."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "arbitrary_types_allowed": True}  # of what may be unset
     premium_fraction: Annotated[float, Gt(0), Le(1)] = 0.20  # of equity, at most, spent on one position's premium
     min_contracts: Annotated[int, Ge(1)] = 1
     max_contracts: Annotated[int, Ge(1)] = 10
     stop_loss: Annotated[float, Gt(0), Lt(1)] = 0.30  # exit when the mark fell by this part of the entry price
     take_profit: Annotated[float, Gt(0)] = 0.50  # exit when the mark rose by this part of the entry price
+    trailing_stop: Annotated[float, Ge(0), Lt(1)] | UnsetType = UNSET  # below the highest mark since the entry; 0: none
+    time_stop_min: Annotated[int, Ge(0), Le(390)] | UnsetType = UNSET  # exit after so long in the session; 0: never
+
+    def __post_init__(self) -> None:
+        """Leave what is off unset: then no journal holds it."""
+        for key in ("trailing_stop", "time_stop_min"):
+            if not getattr(self, key):
+                object.__setattr__(self, key, UNSET)
+
+    @property
+    def trails(self) -> float:
+        """`trailing_stop`, 0.0 where there is none."""
+        return 0.0 if isinstance(self.trailing_stop, UnsetType) else self.trailing_stop
+
+    @property
+    def held_max_min(self) -> int:
+        """`time_stop_min`, 0 where there is none."""
+        return 0 if isinstance(self.time_stop_min, UnsetType) else self.time_stop_min
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     opened_ns: int
     expiry: str
     pnl: Decimal = ZERO  # realised by this position so far, after fees: decides win or loss when it closes
+    high: Decimal | UnsetType = UNSET  # highest mark since the entry, USD, above the price paid; unset without a trail
 
 
 class Book(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,7 @@ LATER = frozenset(
     {
         *("equity_per_unit", "fractions", "order_step", "min_order_usd"),
         *("share_fees_below_usd", "share_taf_usd", "share_cat_usd"),
+        *("trailing_stop", "time_stop_min"),
     }
 )
 """Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
@@ -71,7 +72,8 @@ def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
         table, _, name = key.partition(".")
         table_rules = getattr(trading, table)
         usual = getattr(table_rules, name)
-        value = text == "True" if isinstance(usual, bool) else type(usual)(text)
+        kind = json.loads if usual is UNSET else type(usual)
+        value = text == "True" if isinstance(usual, bool) else kind(text)
         changed: dict[str, Any] = {table: replace(table_rules, **{name: value})}
         trading = replace(trading, **changed)
     return trading
@@ -209,4 +211,6 @@ def _values(table: Any) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
+    if value is UNSET:
+        return "0"
     return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)

@@ -31,6 +31,8 @@ QUIET = frozenset(("BarClosed", "QuotesReceived", "ClockTicked", "PricesPrinted"
 REASONS = {
     "take_profit": "target reached",
     "stop_loss": "stop reached",
+    "trailing_stop": "trailing stop reached",
+    "time_stop": "held as long as allowed",
     "flat_before_close": "flat before the close",
     "closed_by_hand": "closed by hand",
     "operator": "flattened by hand",

@@ -140,7 +140,9 @@ def protection_findings(settings: DeskSettings, *, dry_run: bool) -> list[CheckL
 
 
 def _distance(settings: DeskSettings) -> str:
-    return f"{settings.protection.distance * settings.sizing.stop_loss:.0%} below the price paid"
+    far, sizing = settings.protection.distance, settings.sizing
+    follows = f", and follows {far * sizing.trails:.1%} below the highest price since" if sizing.trails else ""
+    return f"{far * sizing.stop_loss:.0%} below the price paid{follows}"
 
 
 def operator_findings(settings: DeskSettings) -> list[CheckLine]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from msgspec.structs import replace
 
 from daemon.core.book import mid
@@ -9,12 +11,13 @@ from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
-from daemon.core.risk.guards import stop_reached
-from daemon.core.risk.marks import for_stop, guarded, would_fetch
+from daemon.core.risk.guards import TOUCH_USD, high_of, stop_reached, trail_of
+from daemon.core.risk.marks import for_stop, guarded, marked, would_fetch
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import Position
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
 
@@ -71,15 +74,34 @@ def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) ->
         seen = replace(seen, low=fetch)
     if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
         seen = replace(seen, low=mid(quote), high=mid(quote))
-    sizing = draft.trading.sizing
-    reason = stop_reached(position, seen, sizing.stop_loss, sizing.take_profit)
+    reason = stop_reached(position, seen, draft.trading.sizing) or _trail(draft, position, seen.high, fetch)
     if reason:
         exit_by_rule(draft, position.symbol, reason)
 
 
+def _trail(draft: Draft, position: Position, high: Decimal, fetch: Decimal | None) -> str:
+    """Let the trailing stop follow the highest price; returns "trailing_stop" where the mark itself is below it then.
+
+    Within a bar nobody knows whether its high came before its low: the low counts against the stop of before the bar,
+    the close against that of its high.
+    """
+    sizing, symbol = draft.trading.sizing, position.symbol
+    if not sizing.trails or position.quantity <= 0 or high <= high_of(position):
+        return ""
+    draft.put_high(symbol, high)
+    mark = marked(draft, symbol)
+    if mark is None:
+        return ""
+    level = trail_of(draft.book.positions[symbol], sizing)
+    return "trailing_stop" if float(mark if fetch is None else min(mark, fetch)) <= level + TOUCH_USD else ""
+
+
 def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
-    """Leave a position before the close, and one that was held overnight; a late one raises an alarm."""
-    rules, symbol = draft.trading.execution, position.symbol
+    """Leave a position before the close, after its time, and where it was held overnight; a late one is an alarm.
+
+    Its time is told to the second: a tape fills just after a bar's open, and has no other moments than its bars' ends.
+    """
+    rules, symbol, limit_min = draft.trading.execution, position.symbol, draft.trading.sizing.held_max_min
     if position.opened_ns < session.open_ns <= draft.now_ns:
         exit_by_rule(draft, symbol, "held_overnight")
     elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.spec.bar_interval_s):
@@ -89,6 +111,8 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
             draft.alarm(
                 "not_flat", f"{symbol}: {position.quantity} {what} held past the deadline", once=True, about=symbol
             )
+    elif limit_min and draft.now_ns - max(position.opened_ns, session.open_ns) > limit_min * MINUTE_NS - SECOND_NS:
+        exit_by_rule(draft, symbol, "time_stop")
 
 
 def flatten_when_due(draft: Draft) -> None:

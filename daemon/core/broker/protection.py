@@ -37,6 +37,7 @@ from daemon.core.orders import (
     client_order_id,
 )
 from daemon.core.records import DecisionRow
+from daemon.core.risk.guards import high_of
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, Position
@@ -75,13 +76,17 @@ def resting(draft: Draft, symbol: str) -> list[Order]:
 def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     """Return the price in USD at which the broker sells; 0 where it is not known.
 
-    It is `distance` times the desk's own stop below the price paid; of a desk without one `disaster_stop` below the
-    last official close that the strategy keeps.
+    It is `distance` times the desk's own stop below the price paid, or `distance` times its trailing stop below the
+    highest price since the entry where that is higher; of a desk without one `disaster_stop` below the last official
+    close that the strategy keeps.
     """
     symbol = position.symbol
     if not draft.desk.decides.rebalances:
-        part = rules.distance, draft.trading.sizing.stop_loss
-        return _below_paid(symbol, position.cost, position.quantity, *part)
+        sizing = draft.trading.sizing
+        paid = _below_paid(symbol, position.cost, position.quantity, rules.distance, sizing.stop_loss)
+        if not sizing.trails:
+            return paid
+        return max(paid, _trailing(symbol, high_of(position), rules.distance, sizing.trails))
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
         if bars:
@@ -93,6 +98,12 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
 def _below_paid(symbol: str, cost: Decimal, quantity: Quantity, distance: float, stop_loss: float) -> Decimal:
     """Return the price for what was paid, cached: it is asked for at each event."""
     return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
+
+
+@lru_cache(maxsize=1024)
+def _trailing(symbol: str, high: Decimal, distance: float, trails: float) -> Decimal:
+    """Return the price of the stop that follows the highest price since the entry, as far below as `distance` says."""
+    return _on_grid(symbol, high * (1 - Decimal(str(distance)) * Decimal(str(trails))))
 
 
 def limit_price(position: Position, stop: Decimal, rules: Protection) -> Decimal | None:
@@ -163,7 +174,7 @@ def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protecti
     wanted = Decimal(0) if seen is None else stop_price(draft, position, rules)
     if seen is None or not wanted or seen <= wanted or _sent_lately(draft) >= RENEWED_MAX:
         return False  # none could rest in its place
-    moved = due and _is_moved(order, wanted)
+    moved = due and _is_moved(order, wanted) and not _follows_too_soon(draft, order)
     if follows and due and not moved:
         draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
     return moved or old or more
@@ -186,6 +197,11 @@ def _sent_lately(draft: Draft) -> int:
 def _is_moved(order: Order, wanted: Decimal) -> bool:
     assert not isinstance(order.stop_price, UnsetType)
     return abs(wanted - order.stop_price) > wanted * MOVED
+
+
+def _follows_too_soon(draft: Draft, order: Order) -> bool:
+    """Return whether a stop that follows the price rests for less than a minute."""
+    return bool(draft.trading.sizing.trails) and draft.now_ns - order.submitted_ns < AGAIN_NS
 
 
 def _close_ns(draft: Draft) -> int:

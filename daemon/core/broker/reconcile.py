@@ -107,6 +107,8 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     opened_ns = booked.opened_ns if booked is not None else draft.now_ns
     cost = (position.average_price * quantity).quantize(CENT)
     taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
+    if booked is not None:
+        taken = replace(taken, high=booked.high)
     with draft.because(ADOPTED):
         draft.put_book(replace(draft.book, positions={**draft.book.positions, symbol: taken}))
     if contract is not None:

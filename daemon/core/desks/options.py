@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-BY_PRICE = frozenset(("stop_loss", "daily_loss", "drawdown", "panic"))  # these exits end at the market, however wide
+BY_PRICE = frozenset(("stop_loss", "trailing_stop", "daily_loss", "drawdown", "panic"))
+"""These exits end at the market, however wide the quote."""
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:

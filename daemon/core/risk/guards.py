@@ -10,6 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss
@@ -17,6 +18,7 @@ from daemon.core.draft import LEAVING, PROTECTION, Draft, names_of, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
+from daemon.core.limits import Sizing
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.marks import fetch_equity, mark_book, wide_since
 from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State
@@ -251,14 +253,29 @@ def _report_unreconciled(draft: Draft, from_ns: int) -> None:
     draft.alarm("unreconciled", f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {why}", once=True)
 
 
-def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:
-    """Return `stop_loss`, `take_profit` or "" by the quote's range; when both are reached, the stop counts."""
+def stop_reached(position: Position, quote: Quote, sizing: Sizing) -> str:
+    """Return the rule that leaves the position by the quote's range, "" for none.
+
+    When a stop and the target are reached, the stop counts; of two stops the higher one, which the price met first.
+    """
     average = float(position.cost) / float(position.quantity)
-    if float(quote.low) <= average * (1.0 - stop_loss) + TOUCH_USD:
-        return "stop_loss"
-    if float(quote.high) >= average * (1.0 + take_profit) - TOUCH_USD:
+    level, trail = average * (1.0 - sizing.stop_loss), trail_of(position, sizing)
+    if float(quote.low) <= max(level, trail) + TOUCH_USD:
+        return "trailing_stop" if trail > level else "stop_loss"
+    if float(quote.high) >= average * (1.0 + sizing.take_profit) - TOUCH_USD:
         return "take_profit"
     return ""
+
+
+def high_of(position: Position) -> Decimal:
+    """Return the highest price in USD since the entry: a mark, or the price paid where none was above it."""
+    average = position.cost / position.quantity
+    return average if isinstance(position.high, UnsetType) else max(position.high, average)
+
+
+def trail_of(position: Position, sizing: Sizing) -> float:
+    """Return the price in USD at which the trailing stop leaves; 0.0 where there is none."""
+    return float(high_of(position)) * (1.0 - sizing.trails) if sizing.trails else 0.0
 
 
 def risk_view(draft: Draft) -> RiskView:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import paid
@@ -116,8 +117,12 @@ def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
     """
     for symbol in draft.basket.to_come:
         old, new, mark = before.get(symbol), draft.book.positions.get(symbol), draft.marks.get(symbol)
-        if old is not None and new is not None and mark is not None and new.quantity:
+        if old is None or new is None or not new.quantity:
+            continue
+        if mark is not None:
             draft.marks = {**draft.marks, symbol: mark * old.quantity / new.quantity}
+        if not isinstance(new.high, UnsetType):
+            draft.put_high(symbol, new.high * old.quantity / new.quantity)
     draft.basket = replace(draft.basket, splits=(), sure=(), apart=(), to_come=(), unadjusted=(), leapt={})
 
 

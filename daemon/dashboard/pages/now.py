@@ -13,6 +13,7 @@ from msgspec import UnsetType
 
 from daemon.core.draft import PROTECTION
 from daemon.core.orders import TERMINAL
+from daemon.core.risk.guards import trail_of
 from daemon.core.session import new_york_text
 from daemon.core.state import Position as Held
 from daemon.core.state import State
@@ -157,7 +158,7 @@ def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> Po
         mark=float(mark),
         pnl_usd=float((mark * held.quantity - held.cost) * held.multiplier),
         opened=held.opened_ns / 1e9,
-        stop=float(entry) * (1 - sizing.stop_loss) if has_stop else 0.0,
+        stop=max(float(entry) * (1 - sizing.stop_loss), trail_of(held, sizing)) if has_stop and held.quantity else 0.0,
         target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
         rests=max(rests, default=0.0),
         value_usd=float(value),

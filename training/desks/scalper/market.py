@@ -438,7 +438,11 @@ class Market:
         held = account.contracts > 0
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
-        stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
+        stop = average * (1.0 - sizing.stop_loss) + TOUCH_USD
+        if sizing.trails:  # what is left of a position keeps the stop that followed its price
+            stop = torch.maximum(stop, average * (1.0 - sizing.trails) + TOUCH_USD)
+            stop = torch.maximum(stop, self._of(self._stop, 0, rows))
+        stop = stop.masked_fill_(~held, float("-inf"))
         target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
         levels = torch.stack([average, stop, target])
         self._put(self._levels, 1, rows, levels)
@@ -457,8 +461,8 @@ class Market:
         self._put(self._skill, 0, rows, skill(*trade_statistics(ring, closed)))
 
     def _mark(self) -> None:
-        """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
-        account, risk = self.account, self._trading.risk
+        """At this row's close: equity at the bid, limits and position columns at the mid, stops and target."""
+        account, risk, sizing = self.account, self._trading.risk, self._trading.sizing
         held = account.contracts > 0
         cell = self._lane + self.row
         bid, both = self._prices.closes.index_select(0, cell).unbind(1)
@@ -472,6 +476,13 @@ class Market:
         drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
         account.rests_until.masked_fill_(day_lost | drawn_down, FOREVER)
         leaves = (lowest <= self._stop) | (highest >= self._target)
+        if sizing.trails:  # the low counts against the stop of before the bar, the close against that of its high
+            follows = (highest * (1.0 - sizing.trails) + TOUCH_USD).masked_fill_(~held, float("-inf"))
+            torch.maximum(self._stop, follows, out=self._stop)
+            leaves |= mid <= self._stop
+        if sizing.held_max_min:
+            age_min = self._known.index_select(0, self.row).select(1, 0) - account.opened
+            leaves |= held & (age_min >= sizing.held_max_min)
         if risk.daily_loss_flatten:  # also where the drawdown halted first
             leaves |= day_lost & held
         self._exit_due.copy_(leaves)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
@@ -56,6 +57,8 @@ def _split(draft: Draft, line: Activity) -> None:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
         _leave_out(draft, draft.marks[line.symbol] * (after - whole))
     position = replace(draft.book.positions[line.symbol], quantity=whole)
+    if not isinstance(position.high, UnsetType):
+        position = replace(position, high=position.high * before / after)
     draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: position}))
     if not whole:
         _end(draft, line.symbol)
@@ -127,8 +130,12 @@ def _arrive(draft: Draft, line: Activity) -> None:
         line = replace(line, quantity=_of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False))
     count = draft.counted(line.quantity)
     position = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
-    cost, mark = ZERO, line.price
+    cost, mark, high = ZERO, line.price, position.high
     if leaver is not None:
+        old = draft.book.positions.get(leaver.symbol)
+        joins = line.symbol != leaver.symbol and line.symbol in draft.book.positions
+        if old is not None and not isinstance(old.high, UnsetType) and not joins:
+            high = old.high * leaver.quantity / line.quantity
         left = list(draft.basket.leavers)
         left.remove(leaver)
         draft.basket = replace(draft.basket, leavers=tuple(left))
@@ -143,7 +150,7 @@ def _arrive(draft: Draft, line: Activity) -> None:
         return
     if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
-    moved = replace(position, quantity=position.quantity + count, cost=position.cost + cost)
+    moved = replace(position, quantity=position.quantity + count, cost=position.cost + cost, high=high)
     draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
     if not moved.quantity:  # they covered a short position
         _end(draft, line.symbol)

@@ -67,6 +67,17 @@ def test_they_do_where_opens_leap_over_limits_stops_and_the_daily_loss(jump: flo
     both_play(lambda: hold_from_open, data, dates)
 
 
+@pytest.mark.parametrize(("part", "minutes"), [(0.003, 0), (0.0, 7), (0.002, 20)])
+def test_they_do_with_a_trailing_stop_and_a_time_stop(part: float, minutes: int) -> None:
+    sizing = replace(RULES.sizing, trailing_stop=part, time_stop_min=minutes)
+    rules = replace(RULES, sizing=sizing)
+    data = of_bars(wild(bundled().bars, 0.003, 4, seed=3), rules)
+    dates = list(data.days)[:2]
+    both_play(busy, data, dates, rules)
+    more = both_play(lambda: hold_from_open, data, dates, rules)
+    assert more > both_play(lambda: hold_from_open, data, dates)
+
+
 def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> None:
     all_of_it = replace(RULES, basket=replace(RULES.basket, weight_max=1.0))
     data = of_bars(wild(bundled().bars, 0.006, 10, seed=5), all_of_it)

@@ -99,6 +99,57 @@ def test_a_stop_touched_within_the_bar_of_the_fill_itself_counts() -> None:
     assert int(market.account.contracts[0]) == 0
 
 
+def trailing(part: float, minutes: int = 0) -> Trading:
+    return replace(NO_REST, sizing=replace(NO_REST.sizing, trailing_stop=part, time_stop_min=minutes))
+
+
+@pytest.mark.parametrize(("lowest", "leaves"), [(226, False), (225, True)])
+def test_a_trailing_stop_follows_the_highest_mid_of_the_bars_before(lowest: int, *, leaves: bool) -> None:
+    hand = HandMarket(trailing(0.1))  # entry at 202; a tenth below 250 is 225
+    hand.reach(FIRST + 2, 200, 250)
+    hand.quote("close", FIRST + 2, 248, 252)
+    hand.reach(FIRST + 3, lowest, 250)
+    hand.quote("close", FIRST + 3, 248, 252)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, HOLD)
+    assert int(market.account.contracts[0]) == 9
+    play(market, HOLD)
+    assert int(market.account.contracts[0]) == (0 if leaves else 9)
+
+
+@pytest.mark.parametrize(("close", "leaves"), [(226, False), (225, True)])
+def test_the_close_of_the_bar_that_reached_the_high_counts_against_it(close: int, *, leaves: bool) -> None:
+    hand = HandMarket(trailing(0.1))
+    hand.reach(FIRST + 2, 190, 250)  # a low of 190 is above the stop of before that bar: 202 x 0.9 = 181.8
+    hand.quote("close", FIRST + 2, close - 2, close + 2)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, HOLD)
+    assert int(market.account.contracts[0]) == (0 if leaves else 9)
+
+
+def test_a_trim_keeps_the_stop_that_followed_the_price() -> None:
+    hand = HandMarket(trailing(0.1))
+    hand.reach(FIRST + 2, 200, 250)
+    hand.quote("close", FIRST + 2, 248, 252)
+    hand.quote("open", FIRST + 3, 248, 252)
+    hand.reach(FIRST + 3, 240, 250)
+    hand.quote("close", FIRST + 3, 248, 252)
+    hand.reach(FIRST + 4, 225, 250)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, TRIM_50, HOLD)
+    assert int(market.account.contracts[0]) == 5
+    play(market, HOLD)
+    assert int(market.account.contracts[0]) == 0
+
+
+def test_a_time_stop_leaves_at_the_open_after_its_minutes() -> None:
+    market = HandMarket(trailing(0.0, 3)).open()
+    play(market, BUY_CALL, HOLD, HOLD)  # bought at the open of the first minute after the decision
+    assert int(market.account.contracts[0]) == 9
+    play(market, HOLD)
+    assert int(market.account.contracts[0]) == 0
+
+
 @pytest.mark.parametrize(("highest", "leaves"), [(302, False), (304, True)])
 def test_a_target_sells_everything_at_the_next_open(highest: int, *, leaves: bool) -> None:
     hand = HandMarket()  # entry at 202: the target is at 303

@@ -61,6 +61,7 @@ class Accounts:
     sold: Int64Array  # of these
     proceeds: Int64Array  # value
     held_min: Int64Array
+    high: Int64Array  # half ticks: the highest price since the entry
 
     def __init__(self, trading: Trading, money: Money, count: int) -> None:
         """Make the accounts; `begin` opens them."""
@@ -126,6 +127,7 @@ class Accounts:
         self.pnl[:] = np.where(bought > 0, -cost, self.pnl + sold * (price - self.entry) * MICRO_A_TICK - cost)
         self.entry[:] = np.where(bought > 0, price, self.entry)
         self.opened[:] = np.where(bought > 0, minute - bar_min, self.opened)
+        self.high[:] = np.where(bought > 0, 2 * price, self.high)
         self.held += bought - sold
         self.costs += cost
         self.traded += traded
@@ -307,11 +309,19 @@ class OnlineMarket:
         return h.close[row], h.ask[row], self._mark[row]
 
     def _look_at_levels(self) -> None:
-        """Leave where the bar's range reached the stop or the target."""
+        """Leave where the bar's range reached a stop or the target, its close a stop that followed, or time is over."""
         a, h, sizing = self.account, self._history, self._trading.sizing
         shares = np.maximum(a.held, 1)
         average: Float64Array = a.entry * a.held / TICKS / shares  # as the core computes it, to the last bit
-        down = price_usd(h.low[self.row]) <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
+        level: Float64Array = average * (1.0 - sizing.stop_loss)
+        if sizing.trails:
+            level = np.maximum(level, price_usd(a.high) * (1.0 - sizing.trails))
+            a.high[:] = np.where(a.held > 0, np.maximum(a.high, h.high[self.row]), a.high)
+            follows = price_usd(a.high) * (1.0 - sizing.trails) + TOUCH_USD
+            a.leaving |= (a.held > 0) & (price_usd(self._mark[self.row]) <= follows)
+        if sizing.held_max_min:
+            a.leaving |= (a.held > 0) & (h.minute[self.row] - a.opened >= sizing.held_max_min)
+        down = price_usd(h.low[self.row]) <= level + TOUCH_USD
         up = price_usd(h.high[self.row]) >= average * (1.0 + sizing.take_profit) - TOUCH_USD
         a.leaving |= (a.held > 0) & (down | up)
 

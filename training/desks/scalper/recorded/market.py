@@ -37,7 +37,7 @@ class QuoteRules:
     """The limits of one desk that need a quote."""
 
     def __init__(self, trading: Trading) -> None:
-        """Resolve the limits. Raises HistoryError for rules under which an order outlives its minute."""
+        """Resolve the limits. Raises HistoryError for rules that this market does not know."""
         risk, rules, sizing = trading.risk, trading.execution, trading.sizing
         if max(rules.entry_reprice_s, rules.exit_reprice_s) > 60:
             raise HistoryError(
@@ -48,6 +48,11 @@ class QuoteRules:
             raise HistoryError(
                 f"paper.contracts_per_minute is {trading.paper.contracts_per_minute}, sizing.max_contracts "
                 f"{sizing.max_contracts}: training knows whole fills: choose at least as many"
+            )
+        if sizing.trails or sizing.held_max_min:
+            raise HistoryError(
+                f"sizing.trailing_stop is {sizing.trails}, sizing.time_stop_min {sizing.held_max_min}: training on "
+                "recorded quotes knows neither: train with 0, the desk may have them"
             )
         self._width, self._leap = millionths(exact(risk.mark_width_max)), millionths(exact(risk.mark_leap_max))
         self._narrow, self._step = int(NARROW_USD * HALF_CENTS), int(STEP_USD * HALF_CENTS) * MILLION
