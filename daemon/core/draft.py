@@ -212,15 +212,14 @@ class Draft:
     def halt(self, reason: str, detail: str) -> bool:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
-        The first reason stays unless a later one is more urgent, which then takes over and names the first. A less
-        urgent one stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
+        The first reason stays unless a later one is more urgent, which then stands before it. A less urgent one
+        stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
         """
         new, halts, told = Halt(reason, detail, self.now_ns), self.risk.halts, False
         former = halts[0] if halts else None
         if former is None or URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
             self._stand_halted((new, *halts))
-            words = detail if former is None else f"{detail}; halted before: {former.reason}: {former.detail}"
-            self.effects.append(RaiseAlarm(reason, words))
+            self.effects.append(RaiseAlarm(reason, detail))
             told = True
         elif former.reason != reason:
             self._stand_halted((*halts, new))

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from daemon.cli import ctl
 from daemon.cli.start import desks as started
@@ -22,6 +23,7 @@ from daemon.config.load import Credentials, load
 
 SCRIPT = """#!/bin/sh
 echo "$RLTRADER_DESK__NAME $CREDENTIALS_DIRECTORY $*"
+echo "for ${RLTRADER_LOG__FORMAT:-a file} of ${COLUMNS:-any} columns"
 case $RLTRADER_DESK__NAME in
   refused) exit 2;;
   crashes) test -e crashed && exit 0; touch crashed; exit 1;;
@@ -65,6 +67,20 @@ def test_each_desk_is_started_with_its_own_files_name_and_keys(place: Path, caps
     assert "two | two" in (output := capsys.readouterr().out)
     assert "--state-dir state/two --dry-run --check" in output
     assert "one |" not in output
+
+
+def test_on_a_terminal_each_desk_writes_for_a_person_as_wide_as_is_left(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(place, "one", "waiting", keys=("one", "waiting"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert ctl.main(["start"]) == 0
+    assert capsys.readouterr().out.splitlines().count("one     | for a file of any columns") == 1
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    assert ctl.main(["start"]) == 0
+    lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert lines.count("one     | for pretty of 90 columns") == lines.count("waiting | for pretty of 90 columns") == 1
 
 
 def test_a_crash_is_started_again_and_a_refusal_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

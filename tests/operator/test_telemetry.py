@@ -322,3 +322,10 @@ def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_ask
     }  # fmt: skip
     quiet = [line["event"] for line in logs["debug"] if line["level"] == "debug"]
     assert quiet == ["order_submitted", "order_filled", "order_filled", "order_cancel_requested"]
+    stream = io.StringIO()
+    terminal = Log("info", "pretty", stream=stream)
+    for event, step in steps:
+        terminal.step(event, step)
+    words = stream.getvalue()
+    assert (words.count("order_filled"), words.count("basket_traded")) == (2, 1)
+    assert "order_submitted" not in words

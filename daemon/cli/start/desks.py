@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console
+from rich.text import Text
 
 from daemon.config.desks import checked_desks
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError
@@ -29,6 +31,10 @@ AGAIN_S = 5.0  # as RestartSec= of the units
 LOOK_S = 0.2
 UNITS, STATES = Path("/etc/rltrader"), Path("/var/lib/rltrader")
 TARGET = "rltrader-desks.target"
+BETWEEN, COLOURS = " | ", ("cyan", "magenta", "green", "yellow", "blue")
+COLUMNS_LEAST = 60
+PRETTY = {"RLTRADER_LOG__FORMAT": "pretty", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0"}  # the latter two are Rich's
+_CURSOR = re.compile(r"\x1b\[\?25[lh]")  # hide it and show it: that is this program's
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -93,6 +99,11 @@ class Desks:
         self._stopping = False
         self._asked: set[str] = set()
         self._refused = False
+        self._prefix = max(len(desk.name) for desk in desks) + len(BETWEEN)
+        self._for_a_person: dict[str, str] = {}
+        if console.is_terminal:  # each writes its lines and tables for one that is as wide as what is left
+            columns = str(max(console.width - self._prefix, COLUMNS_LEAST))
+            self._for_a_person = {**PRETTY, "COLUMNS": columns}
 
     def run(self, *, once: bool) -> int:
         """Run until all have ended; `once`: none is started again. Returns the exit code."""
@@ -128,7 +139,7 @@ class Desks:
         command = module_command("daemon", "--config", desk.config, "--state-dir", desk.state_dir)
         process = subprocess.Popen(
             [*command, *self._more],
-            env=_environment(desk, os.environ),
+            env={**_environment(desk, os.environ), **self._for_a_person},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -162,8 +173,10 @@ class Desks:
                 self._say(name, line.rstrip("\n"))
 
     def _say(self, name: str, text: str) -> None:
-        width = max(len(desk.name) for desk in self._desks)
-        self._console.print(f"{name:<{width}} | {text}", soft_wrap=True)
+        colour = COLOURS[[desk.name for desk in self._desks].index(name) % len(COLOURS)]
+        before = f"{name:<{self._prefix - len(BETWEEN)}}{BETWEEN}"
+        line = Text.assemble((before, colour), Text.from_ansi(_CURSOR.sub("", text)))
+        self._console.print(line, soft_wrap=True)
 
 
 def _environment(desk: NamedDesk, inherited: Mapping[str, str]) -> dict[str, str]:

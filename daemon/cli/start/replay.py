@@ -67,7 +67,8 @@ def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: FinalResu
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
+TRADES_MOST = 100  # lines of closed trades and of baskets on a terminal; `rltraderctl trades` has all
+TRADED = ("trade_closed", "basket_traded")
 
 
 def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
@@ -105,9 +106,9 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
 
 
 def _first_trades() -> Callable[[str], bool]:
-    """Return what lets the first closed trades be written above the progress bar."""
+    """Return what lets the first closed trades and baskets be written above the progress bar."""
     left = iter(range(TRADES_MOST))
-    return lambda name: name == "trade_closed" and next(left, None) is not None
+    return lambda name: name in TRADED and next(left, None) is not None
 
 
 def _quieter(level: str) -> str:
