@@ -139,11 +139,11 @@ def parser() -> _Options:
 
 def _elsewhere(found: argparse.ArgumentParser) -> None:
     other = found.add_argument_group("a policy that was trained elsewhere")
-    bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
+    bring = "bring the model in this Stable-Baselines3 zip into the store, with the same checks"
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
     graph = "bring the policy of this ONNX file into the store, made by any library, with the same checks"
     other.add_argument("--import-onnx", type=Path, metavar="FILE", help=graph)
-    layers = "of that model's layers, which its file does not state readably (tanh, unless the file names another)"
+    layers = "of that model's layers, which its file does not state readably (the algorithm's usual one, unless the file names another)"
     other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)

@@ -12,7 +12,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,21 +29,47 @@ _KNOWN = re.compile(
 _DEVIATIONS = "log_std"  # of continuous actions, which only training draws
 
 
+class _OffPolicy(NamedTuple):
+    """An algorithm with a replay buffer: where its acting network stands, and what else belongs to it."""
+
+    hidden: str  # before the number of each layer
+    action: str  # the last layer; "": the last number of `hidden`
+    dropped: str  # pattern of the names that only training needs
+
+
+_OFF_POLICY = {
+    "DQN": _OffPolicy("q_net.q_net", "", r"q_net_target\..*"),
+    "SAC": _OffPolicy("actor.latent_pi", "actor.mu", r"actor\.log_std\.(weight|bias)|critic(_target)?\..*"),
+    "TD3": _OffPolicy("actor.mu", "", r"(actor_target|critic|critic_target)\..*"),  # and DDPG
+}
+
+
 class FlatPolicy(nn.Module):
-    """Flatten, hidden layers each with the activation, action layer; Stable-Baselines3's `MlpPolicy` without critic."""
+    """Flatten, hidden layers each with the activation, action layer; Stable-Baselines3's `MlpPolicy` without critic.
+
+    A DQN's answers are its values of the actions: the highest is its choice, as the highest logit is another's.
+    """
 
     def __init__(
-        self, layers: list[nn.Linear], action: nn.Linear, activation: type[nn.Module], *, acts: bool = False
+        self,
+        layers: list[nn.Linear],
+        action: nn.Linear,
+        activation: type[nn.Module],
+        *,
+        acts: bool = False,
+        squashes: bool = False,
     ) -> None:
-        """Join the layers; `acts` is true of one whose answers are actions in [-1, 1]."""
+        """Join the layers; `acts`: its answers are actions in [-1, 1], clipped, or by tanh where it `squashes`."""
         super().__init__()
-        self.acts = acts
+        self.acts, self.squashes = acts, squashes
         self.hidden = nn.Sequential(*[part for layer in layers for part in (layer, activation())])
         self.action = action
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, or actions, float32 (batch, actions), of raw observations, float32 (batch, *observation shape)."""
         answer: Tensor = self.action(self.hidden(observation.flatten(1)))
+        if self.squashes:
+            return answer.tanh()
         return answer.clamp(-1.0, 1.0) if self.acts else answer
 
 
@@ -82,31 +108,84 @@ def built(
     path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[nn.Module]
 ) -> FlatPolicy | ImportedLstmPolicy:
     """The module that the weights describe. Raises ImportSb3Error, which names `path`, when they are not understood."""
+    if (algorithm := off_policy(weights)) and "action_net.weight" not in weights:
+        return _built_off_policy(path, weights, spec, activation, algorithm)
     known = {_DEVIATIONS} if spec.continuous else set()
     strange = sorted(name for name in weights if name not in known and not _KNOWN.fullmatch(name))
     if strange or "action_net.weight" not in weights:
         raise ImportSb3Error(
             f"{path.name}: policy.pth has {strange[0] if strange else 'no action_net.weight'}; expected the layers of "
-            "MlpPolicy or MlpLstmPolicy (mlp_extractor, action_net): train one of these with PPO on the strategy's own "
-            "environment"
+            "MlpPolicy or MlpLstmPolicy (mlp_extractor, action_net), or of the MlpPolicy of DQN, SAC or TD3: write any "
+            "other one as ONNX and bring it in with --import-onnx"
         )
     lstm = _lstm(path, weights, spec)
     width = math.prod(spec.observation_shape) if lstm is None else lstm.hidden_size
     layers: list[nn.Linear] = []
     for net in ("shared_net", "policy_net"):
-        found = (re.fullmatch(rf"mlp_extractor\.{net}\.(\d+)\.(weight|bias)", name) for name in weights)
-        last = max((int(match[1]) for match in found if match), default=-1)
-        for number in range(0, last + 1, 2):  # the odd ones are the activations, which have no weights
-            layers.append(_linear(path, weights, f"mlp_extractor.{net}.{number}", width))
-            width = layers[-1].out_features
-    action = _linear(path, weights, "action_net", width)
-    if action.out_features != len(spec.actions):
-        raise ImportSb3Error(
-            f"{path.name}: action_net gives {action.out_features} numbers, {spec.name} has {len(spec.actions)} "
-            "actions: train on the strategy's own environment (training.make_env)"
-        )
+        layers += _in_a_row(path, weights, f"mlp_extractor.{net}", layers[-1].out_features if layers else width)
+    action = _action_layer(path, weights, "action_net", layers[-1].out_features if layers else width, spec)
     head = FlatPolicy(layers, action, activation, acts=spec.continuous)
     return head if lstm is None else ImportedLstmPolicy(lstm, head, spec.recurrent_shape or ())
+
+
+def off_policy(weights: dict[str, Tensor]) -> str:
+    """Return DQN, SAC or TD3 (DDPG too) by the names of the weights, "" for none of them."""
+    return next(
+        (name for name, parts in _OFF_POLICY.items() if any(key.startswith(f"{parts.hidden}.") for key in weights)), ""
+    )
+
+
+def _built_off_policy(
+    path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[nn.Module], algorithm: str
+) -> FlatPolicy:
+    """The acting network of one that learns from a replay buffer. Raises ImportSb3Error."""
+    parts = _OFF_POLICY[algorithm]
+    if spec.continuous == (algorithm == "DQN") or spec.recurrent_shape is not None:
+        cure = "SAC, TD3 or PPO" if spec.continuous else "RecurrentPPO" if spec.recurrent_shape else "DQN or PPO"
+        kind = "continuous actions" if spec.continuous else "a choice among actions"
+        memory = " and a memory" * (spec.recurrent_shape is not None)
+        raise ImportSb3Error(
+            f"{path.name}: its policy is that of {algorithm}, {spec.name} has {kind}{memory}: train it with {cure}"
+        )
+    own = rf"{re.escape(parts.hidden)}\.\d+\.(weight|bias)" + rf"|{re.escape(parts.action)}\.(weight|bias)"
+    strange = sorted(name for name in weights if not re.fullmatch(rf"{own}|{parts.dropped}", name))
+    if strange:
+        raise ImportSb3Error(
+            f"{path.name}: policy.pth has {strange[0]}; expected the layers of {algorithm}'s MlpPolicy alone: write "
+            "another network as ONNX and bring it in with --import-onnx"
+        )
+    layers = _in_a_row(path, weights, parts.hidden, math.prod(spec.observation_shape))
+    if parts.action:
+        width = layers[-1].out_features
+        action = _action_layer(path, weights, parts.action, width, spec)
+    else:
+        action = layers.pop()
+        _check_actions(path, f"{parts.hidden}.{2 * len(layers)}", action, spec)
+    return FlatPolicy(layers, action, activation, acts=spec.continuous, squashes=spec.continuous)
+
+
+def _in_a_row(path: Path, weights: dict[str, Tensor], prefix: str, width: int) -> list[nn.Linear]:
+    """The layers called `prefix` and an even number, the first of which reads `width` values."""
+    found = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.(weight|bias)", name) for name in weights)
+    last = max((int(match[1]) for match in found if match), default=-1)
+    layers: list[nn.Linear] = []
+    for number in range(0, last + 1, 2):  # the odd ones are the activations, which have no weights
+        layers.append(_linear(path, weights, f"{prefix}.{number}", layers[-1].out_features if layers else width))
+    return layers
+
+
+def _action_layer(path: Path, weights: dict[str, Tensor], name: str, width: int, spec: Spec) -> nn.Linear:
+    action = _linear(path, weights, name, width)
+    _check_actions(path, name, action, spec)
+    return action
+
+
+def _check_actions(path: Path, name: str, action: nn.Linear, spec: Spec) -> None:
+    if action.out_features != len(spec.actions):
+        raise ImportSb3Error(
+            f"{path.name}: {name} gives {action.out_features} numbers, {spec.name} has {len(spec.actions)} "
+            "actions: train on the strategy's own environment (training.make_env)"
+        )
 
 
 def _linear(path: Path, weights: dict[str, Tensor], name: str, width: int) -> nn.Linear:
@@ -157,10 +236,12 @@ def _lstm(path: Path, weights: dict[str, Tensor], spec: Spec) -> nn.LSTM | None:
 __all__ = ["ACTIVATIONS", "ImportSb3Error", "ImportedPolicy", "check_golden", "import_sb3", "read_sb3"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "leakyrelu": nn.LeakyReLU}
-"""By the last part of the class's name in small letters. Tanh is the default of Stable-Baselines3's MlpPolicy."""
+"""By the last part of the class's name in small letters. Defaults of MlpPolicy: Tanh of PPO, ReLU of DQN, SAC and TD3."""
 HYPERPARAMETERS = (
     "learning_rate", "n_steps", "batch_size", "n_epochs", "n_envs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
-    "max_grad_norm", "normalize_advantage", "target_kl", "num_timesteps", "seed",
+    "max_grad_norm", "normalize_advantage", "target_kl", "num_timesteps", "seed", "buffer_size", "learning_starts",
+    "tau", "gradient_steps", "target_update_interval", "exploration_fraction", "exploration_initial_eps",
+    "exploration_final_eps",
 )  # fmt: skip
 TOLERANCE = 1e-5  # of a log-probability, between the golden outputs and the module's
 
@@ -191,13 +272,14 @@ def import_sb3(
 
 
 def read_sb3(path: Path, strategy: AnyStrategy, *, activation: str | None = None) -> ImportedPolicy:
-    """Read the policy of a PPO or A2C `MlpPolicy`, or of a RecurrentPPO `MlpLstmPolicy`, for `strategy`.
+    """Read the `MlpPolicy` of PPO, A2C, DQN, SAC, TD3 or DDPG, or RecurrentPPO's `MlpLstmPolicy`, for `strategy`.
 
-    Of a continuous strategy its answer is the mean action, clipped to [-1, 1], as the original's own prediction is.
+    Of a continuous strategy its answer is the mean action, clipped to [-1, 1] (of SAC and TD3 by tanh), as the
+    original's own prediction is; of DQN it is the values of the actions, in the logits' place.
 
-    The value network is dropped. The weights do not show the activation; it is the `activation` given, else the name
-    that the file has as plain text in its `policy_kwargs`, else Tanh, the default of Stable-Baselines3. That name is
-    only a text in the file, so prove the import on outputs of the original, see `check_golden`.
+    Value networks are dropped. The weights do not show the activation; it is the `activation` given, else the name
+    that the file has as plain text in its `policy_kwargs`, else the default of Stable-Baselines3 (`ACTIVATIONS`). That
+    name is only a text in the file, so prove the import on outputs of the original, see `check_golden`.
 
     Raises:
         ImportSb3Error: not such a file, a member too large or unknown, a pickle where weights should be, observations
@@ -216,7 +298,7 @@ def read_sb3(path: Path, strategy: AnyStrategy, *, activation: str | None = None
     refuse_normalised(path, plain)
     _check_spaces(path, plain, strategy.spec)
     weights = weights_of(path, members["policy.pth"])
-    kind = _activation(path, plain, activation)
+    kind = _activation(path, plain, activation, "relu" if off_policy(weights) else "tanh")
     module = built(path, weights, strategy.spec, ACTIVATIONS[kind])
     numbers = {name: plain[name] for name in HYPERPARAMETERS if _is_number(plain.get(name, ""))}
     version = members["_stable_baselines3_version"].decode("ascii", "replace").strip()
@@ -232,7 +314,8 @@ def check_golden(module: nn.Module, golden: Path) -> None:
         numpy.savez("golden.npz", observations=observations, logits=given.numpy())
 
     Both sides are taken as log-probabilities, so it does not matter whether the logits were normalised. A policy with a
-    memory saw the observations one after the other from the zero state. A continuous one has `actions` in place of
+    memory saw the observations one after the other from the zero state. A DQN has `model.q_net(observations)` as
+    `logits`. A continuous one has `actions` in place of
     `logits`: `model.predict(observations, deterministic=True)[0]`.
 
     Raises:
@@ -297,8 +380,8 @@ def _check_box(path: Path, acted: object, spec: Spec) -> None:
         )
 
 
-def _activation(path: Path, plain: dict[str, Any], given: str | None) -> str:
-    """The activation given, else the one that the file states in plain, else Tanh."""
+def _activation(path: Path, plain: dict[str, Any], given: str | None, usual: str) -> str:
+    """The activation given, else the one that the file states in plain, else the `usual` one of the algorithm."""
     stated = plain.get("policy_kwargs") or {}
     text = str(stated.get("activation_fn", "")) if isinstance(stated, dict) else ""
     extractor = str(stated.get("features_extractor_class", "")) if isinstance(stated, dict) else ""
@@ -310,7 +393,7 @@ def _activation(path: Path, plain: dict[str, Any], given: str | None) -> str:
     if isinstance(stated, dict) and stated.get("squash_output"):
         raise ImportSb3Error(f"{path.name}: policy_kwargs has squash_output, expected none: train without it")
     found = re.sub(r".*\.|\W", "", text).lower() or None
-    chosen = given or found or "tanh"
+    chosen = given or found or usual
     if chosen not in ACTIVATIONS or (given and found and given != found):
         asked = f", {given} was asked for" if given else ""
         raise ImportSb3Error(

@@ -22,6 +22,9 @@ MEMBERS = {  # of the zip, and the most bytes each may have unpacked
     "data": 64_000_000,
     "policy.pth": 256_000_000,
     "policy.optimizer.pth": 1_000_000_000,  # never read
+    "actor.optimizer.pth": 1_000_000_000,  # never read, as the next two; SAC's and TD3's
+    "critic.optimizer.pth": 1_000_000_000,
+    "ent_coef_optimizer.pth": 1_000_000_000,
     "pytorch_variables.pth": 1_000_000_000,  # never read
     "_stable_baselines3_version": 100,
     "system_info.txt": 100_000,  # never read

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
 
@@ -194,11 +194,46 @@ def test_spaces_that_are_claimed_but_not_those_of_the_weights_are_refused(tmp_pa
         read_sb3(with_data(tmp_path / "model.zip", **claims), OptionScalper())
 
 
-def test_an_algorithm_without_such_a_policy_is_refused(tmp_path: Path) -> None:
-    model = DQN("MlpPolicy", Still(), buffer_size=10, device="cpu", policy_kwargs={"net_arch": [4]})
-    model.save(tmp_path / "dqn.zip")
-    with pytest.raises(ImportSb3Error, match=r"dqn.zip: policy.pth has q_net.*expected the layers of MlpPolicy"):
-        read_sb3(tmp_path / "dqn.zip", OptionScalper())
+def a_dqn(path: Path, **kwargs: Any) -> DQN:
+    model = DQN("MlpPolicy", Still(), buffer_size=10, device="cpu", policy_kwargs=kwargs)
+    stir(model.policy)
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "activation"),
+    [({}, "relu"), ({"net_arch": [8, 4], "activation_fn": nn.Tanh}, "tanh"), ({"net_arch": []}, "relu")],
+)
+def test_a_dqn_answers_its_values_and_chooses_as_the_original_does(
+    kwargs: dict[str, Any], activation: str, tmp_path: Path
+) -> None:
+    model, seen = a_dqn(tmp_path / "dqn.zip", **kwargs), observations()
+    with torch.no_grad():
+        values = model.q_net(seen)
+    np.savez(tmp_path / "golden.npz", observations=seen.numpy(), logits=values.numpy())
+    imported = import_sb3(tmp_path / "dqn.zip", "option_scalper", golden=tmp_path / "golden.npz")
+    with torch.no_grad():
+        answers = imported.module(seen)
+    assert torch.allclose(answers, values, atol=1e-6, rtol=0)
+    assert answers.argmax(1).tolist() == model.predict(seen.numpy(), deterministic=True)[0].tolist()
+    assert len(set(answers.argmax(1).tolist())) > 1
+    assert (imported.activation, imported.hyperparameters["buffer_size"]) == (activation, 10)
+
+
+def test_an_algorithm_without_such_a_policy_is_refused_with_the_way_that_any_takes(tmp_path: Path) -> None:
+    model = QRDQN("MlpPolicy", Still(), buffer_size=10, device="cpu", policy_kwargs={"net_arch": [4]})
+    model.save(tmp_path / "qr.zip")
+    with pytest.raises(ImportSb3Error, match=r"qr.zip: policy.pth has quantile_net.*bring it in with --import-onnx"):
+        read_sb3(tmp_path / "qr.zip", OptionScalper())
+
+
+def test_a_dqn_that_lost_a_layer_is_refused(tmp_path: Path) -> None:
+    weights = a_dqn(tmp_path / "dqn.zip", net_arch=[8, 4]).policy.state_dict()
+    del weights["q_net.q_net.2.bias"]
+    short = rewritten(tmp_path / "dqn.zip", lambda members: members.update({"policy.pth": stored(weights)}))
+    with pytest.raises(ImportSb3Error, match=r"q_net.q_net.2 has a weight \(4, 8\) and a bias None"):
+        read_sb3(short, OptionScalper())
 
 
 def test_an_imported_policy_is_exported_like_our_own_and_answers_in_onnxruntime_as_the_original_did(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
-from stable_baselines3 import PPO
+from stable_baselines3 import DDPG, PPO, SAC, TD3
 
 from tests.support.rl.saved_sb3 import Still, log_probabilities, observations, stir
 from training.export.import_sb3 import FlatPolicy, ImportedLstmPolicy, ImportSb3Error, check_golden, import_sb3
@@ -41,6 +41,23 @@ def test_a_policy_of_continuous_actions_answers_as_its_own_prediction_and_proves
     np.savez(tmp_path / "golden.npz", observations=seen, actions=actions * 0.9)
     with pytest.raises(ImportSb3Error, match=r"actions differ by 0\.1"):
         check_golden(imported, tmp_path / "golden.npz")
+
+
+@pytest.mark.parametrize("algorithm", [SAC, TD3, DDPG])
+def test_an_actor_of_a_replay_buffer_answers_as_its_own_prediction(algorithm: type[SAC], tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", Acting(), buffer_size=10, device="cpu", policy_kwargs={"net_arch": [8, 6]})
+    stir(model.policy)
+    model.save(tmp_path / "model.zip")
+    seen = observations(30, (803,)).numpy()
+    actions, _ = model.predict(seen, deterministic=True)
+    assert actions.std() > 0.05
+    imported = import_sb3(tmp_path / "model.zip", "daily_rebalancer")
+    with torch.no_grad():
+        answers = imported.module(torch.from_numpy(seen)).numpy()
+    assert np.abs(answers - actions).max() < 1e-5
+    assert imported.activation == "relu"
+    with pytest.raises(ImportSb3Error, match=r"observations have the shape \[803\]"):
+        import_sb3(tmp_path / "model.zip", "regime_switcher")
 
 
 def test_actions_of_other_bounds_and_choices_are_refused(tmp_path: Path) -> None:
