@@ -6,7 +6,7 @@ and numbers, never source code, so it changes exactly when the meaning of an obs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from hashlib import sha256
 from itertools import groupby
@@ -16,10 +16,15 @@ from pathlib import Path
 import msgspec
 
 from strategies.kit.contract import (
+    MINUTES,
+    OPEN,
+    SESSION_S,
     AnyStrategy,
     Bar,
+    BarStrategy,
     DailySpec,
     DailyStrategy,
+    Grid,
     Observation,
     Portfolio,
     Session,
@@ -29,6 +34,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
+from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import by_kind, declaration
 from strategies.registry import strategy as strategy_named
@@ -53,6 +59,8 @@ GOLDEN_SYMBOLS = ("GOLD", "OLDEN", "TAPE")
 
 GOLDEN_BARS = (0, 1, 7, 12)
 """Bars of the last golden session at which a desk of shares is asked: flat, then with other shares each time."""
+
+DAY_OPEN_NS = SESSION_S * SECOND_NS
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
 HEADER = "start_ns,open,high,low,close,volume"
@@ -116,9 +124,10 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     """Return the strategy's observations on its golden tape: a model's golden inputs.
 
     Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
-    open, under `golden_portfolio`. Of a desk that decides about shares at each bar: at `GOLDEN_BARS` of the last of
-    `golden_share_bars`. A recurrent policy answers them as one sequence from a zero memory, which the caller carries:
-    no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
+    open, under `golden_portfolio`. Of a desk that decides about shares at each bar, of longer bars, and with further
+    timeframes: at `GOLDEN_BARS` of the last of `golden_share_bars`. A recurrent policy answers them as one sequence
+    from a zero memory, which the caller carries: no observation here holds any. A strategy that serves any symbols is
+    asked about `GOLDEN_SYMBOLS`.
     `ValueError` when the strategy is not warm at one of them.
     """
     spec = strategy.spec
@@ -148,6 +157,8 @@ def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
 
 
 def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
+    if strategy.spec.grid != MINUTES or strategy.spec.timeframes:
+        return _bar_observations(strategy, _option_view)
     state = strategy.start()
     bars = iter(golden_bars(strategy.spec.symbols[0]))
     observations: list[Observation] = []
@@ -166,23 +177,28 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
 
 
 def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...], ...]], ...]:
-    """Return a session of W bars and one that is asked about, each with its bars, those of one time together.
+    """Return sessions of W bars and one that is asked about, each with its bars, those of one time together.
 
-    The last symbol has no bar at every third time of the latter. Minutes are synthetic, joined to the spec's bars.
+    The history is one session, or with further timeframes as many days as W bars need. The last symbol has no bar at
+    every third time of the session asked about. Minutes are synthetic, joined to the spec's bars.
     """
-    first, length_ns = GOLDEN_SESSIONS[0].open_ns, spec.bar_interval_s * SECOND_NS
-    last = first + max(DAY_NS, 2 * spec.history_bars * length_ns)
-    sessions = (
-        Session("golden history", first, first + spec.history_bars * length_ns),
-        Session("golden session", last, last + (GOLDEN_BARS[-1] + 1) * length_ns),
-    )
+    first, grid = GOLDEN_SESSIONS[0].open_ns, spec.grid
+    length_ns, history_ns = grid.length_ns, spec.history_bars * grid.length_ns
+    last = first + max(DAY_NS, 2 * history_ns)
+    history: tuple[Session, ...] = (Session("golden history", first, first + history_ns),)
+    if spec.timeframes:
+        days = -(-history_ns // DAY_OPEN_NS)
+        last = first + days * DAY_NS
+        opens = range(first, last, DAY_NS)
+        history = tuple(Session(f"golden history {day}", at, at + DAY_OPEN_NS) for day, at in enumerate(opens))
+    sessions = (*history, Session("golden session", last, last + (GOLDEN_BARS[-1] + 1) * length_ns))
     by_minute: dict[int, list[Bar]] = {}
     for place, symbol in enumerate(spec.symbols):
         minutes = synthetic_sessions(GOLDEN_SEED + place, sessions, symbol=symbol, first_price=500.0 / (place + 1))
-        for start, group in groupby(minutes, key=lambda bar: bar.start_ns - (bar.start_ns - first) % length_ns):
+        for start, group in groupby(minutes, key=lambda bar: _start_ns(bar, sessions, grid)):
             number = (start - last) // length_ns
             if place < len(spec.symbols) - 1 or number < 0 or number % 3 != 1:
-                by_minute.setdefault(start, []).append(_joined(start, tuple(group)))
+                by_minute.setdefault(start, []).append(joined(start, tuple(group)))
     times = sorted(by_minute.items())
     return tuple(
         (session, tuple([tuple(bars) for start, bars in times if session.open_ns <= start < session.close_ns]))
@@ -190,23 +206,38 @@ def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...],
     )
 
 
-def _joined(start_ns: int, bars: tuple[Bar, ...]) -> Bar:
-    """Return one bar of the minutes that it spans."""
-    high, low = max(bar.high for bar in bars), min(bar.low for bar in bars)
-    volume = sum(bar.volume for bar in bars)
-    return Bar(bars[0].symbol, start_ns, bars[0].open, high, low, bars[-1].close, volume)
+def _start_ns(bar: Bar, sessions: Iterable[Session], grid: Grid) -> int:
+    session = next(session for session in sessions if bar.start_ns < session.close_ns)
+    return grid.at(bar.start_ns, session)[0]
 
 
 def _share_observations(strategy: ShareStrategy) -> tuple[Observation, ...]:
+    def view(number: int, now_ns: int, session: Session, prices: Mapping[str, float]) -> View:
+        portfolio = _share_portfolio(strategy.spec, prices, number, now_ns)
+        return View(now_ns, session, portfolio=portfolio)
+
+    return _bar_observations(strategy, view)
+
+
+def _option_view(number: int, now_ns: int, session: Session, _: Mapping[str, float]) -> View:
+    """Return the view at a golden bar: flat, with calls, or with puts."""
+    side = (0, +1, -1)[number % 5 % 3]
+    if side == 0:
+        return View(now_ns, session)
+    return View(now_ns, session, side, position_return=(number - 10) / 20, position_age_min=float(number))
+
+
+def _bar_observations(
+    strategy: BarStrategy, view: Callable[[int, int, Session, Mapping[str, float]], View]
+) -> tuple[Observation, ...]:
     spec, state = strategy.spec, strategy.start()
     prices = dict.fromkeys(spec.symbols, 0.0)
     sessions, found = golden_share_bars(spec), []
     for session, times in sessions:
         for number, bars in enumerate(times):
             prices.update((bar.symbol, bar.close) for bar in bars)
-            now_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
-            portfolio = _share_portfolio(spec, prices, number, now_ns)
-            state, observation = strategy.observe(state, bars, View(now_ns, session, portfolio=portfolio))
+            now_ns = spec.grid.at(bars[0].start_ns, session)[1]
+            state, observation = strategy.observe(state, bars, view(number, now_ns, session, prices))
             if session is not sessions[-1][0] or number not in GOLDEN_BARS:
                 continue
             if observation is None:
@@ -227,14 +258,15 @@ def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_n
 def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
     """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
-    Heads, rows and a model configuration count where there are any; the symbols do not where a configuration may name
-    others.
+    Heads, rows, a model configuration, an anchor of bars, further timeframes and nights count where there are any; the
+    symbols do not where a configuration may name others.
     """
     fields = msgspec.to_builtins(spec)
-    if not spec.heads:
-        del fields["heads"]
-    if not spec.config:
-        del fields["config"]
+    for name in ("heads", "config", "timeframes", "holds_overnight"):
+        if not fields.get(name, True):
+            del fields[name]
+    if spec.bar_anchor == OPEN:
+        del fields["bar_anchor"]
     del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
     numbers = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
     return sha256(msgspec.json.encode({"spec": numbers, "declared": declared}, order="deterministic")).hexdigest()

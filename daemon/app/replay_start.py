@@ -67,7 +67,8 @@ class TapeReplay(CheckedDesk):
         spec = self.strategy.spec
         if self.info.interval_s < spec.bar_interval_s:
             return self.info.dates * len(spec.symbols)
-        return sum(self.info.rows_by_symbol.get(symbol, 0) for symbol in spec.symbols)
+        rows = sum(self.info.rows_by_symbol.get(symbol, 0) for symbol in spec.symbols)
+        return rows * (self.info.part_s or spec.bar_interval_s) // spec.bar_interval_s
 
     def epoch(self) -> str:
         """Return an epoch derived from tape, configuration and strategy: two replays give the same order ids."""
@@ -94,7 +95,8 @@ def _of_days(replay: TapeReplay, skip: int, _: Machine | None) -> DailyTapeSourc
 def _of_bars(replay: TapeReplay, skip: int, machine: Machine | None) -> TapeSource | QuotedTape:
     trading = replay.settings.trading()
     if replay.quotes is not None and machine is not None:
-        bars, symbol = TapeSource(replay.tape, replay.info, replay.calendar), replay.strategy.spec.symbols[0]
+        bars = TapeSource(replay.tape, replay.info, replay.calendar, parts=False)
+        symbol = replay.strategy.spec.symbols[0]
         return QuotedTape(bars, replay.quotes, replay.calendar, trading, symbol, lambda: machine.market_state, skip)
     tick_ns = MINUTE_WAIT_NS if len(replay.strategy.spec.symbols) > 1 else 0
     return TapeSource(replay.tape, replay.info, replay.calendar, skip, tick_ns=tick_ns)
@@ -104,7 +106,7 @@ _SOURCES = {"bar": _of_bars, "session": _of_days}
 
 
 def _scan_bars(tape: Path, spec: Spec, _: Basket) -> TapeInfo:
-    return scan(tape, spec.symbols, spec.bar_interval_s)
+    return scan(tape, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
 
 
 def _scan_days(tape: Path, spec: Spec, rules: Basket) -> TapeInfo:

@@ -610,13 +610,15 @@ PAPER_MODES = frozenset(("replay", "recorded", "dry_run"))
 class DeskKind:
     """One desk: its strategy's spec, when it decides, what it holds, and the gates of both."""
 
-    __slots__ = ("decides", "gates", "holds", "spec")
+    __slots__ = ("decides", "gates", "grid", "holds", "overnight", "spec")
 
     def __init__(self, spec: Spec, decides: Decides, holds: Holds, gates: tuple[Gate, ...]) -> None:
         self.spec = spec
         self.decides = decides
         self.holds = holds
         self.gates = gates
+        self.grid = spec.grid
+        self.overnight = spec.overnight
 
     def paper(self, trading: Trading, mode: str) -> PaperMarket | None:
         """Return the desk's paper broker; None in a mode with a real broker."""

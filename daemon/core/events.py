@@ -54,6 +54,15 @@ class BarClosed(Event, frozen=True, tag=True):
     bar: Bar
 
 
+class PartClosed(Event, frozen=True, tag=True):
+    """A part of a longer bar closed on a tape of shorter ones: it moves the market, the strategy sees the whole bar.
+
+    The `BarClosed` of the whole follows its last part. A live feed has quotes in their place.
+    """
+
+    bar: Bar
+
+
 class BarCorrected(Event, frozen=True, tag=True):
     """A late correction of an earlier bar with the same symbol and start."""
 
@@ -575,6 +584,7 @@ AnyEvent = (
     | SessionScheduled
     | ContractsListed
     | BarClosed
+    | PartClosed
     | BarCorrected
     | BarRejected
     | QuotesReceived
@@ -629,6 +639,7 @@ STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefus
 FEED_EVENTS: tuple[type[Event], ...] = (
     SessionScheduled,
     BarClosed,
+    PartClosed,
     BarCorrected,
     BarRejected,
     PricesPrinted,

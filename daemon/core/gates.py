@@ -24,7 +24,7 @@ from daemon.core.limits import Basket, Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute, parse_window
 from daemon.core.state import ZERO, Book, ClaimState, Identity, Model, Position, RiskState, SessionState
-from strategies.kit.contract import Leg
+from strategies.kit.contract import Grid, Leg
 from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -99,7 +99,7 @@ def near_close(view: RiskView, intent: Intent) -> str | None:
     if view.overnight:
         return None
     expiry = intent.contract.expiry if intent.contract is not None else LATER
-    if view.now_ns >= flatten_from_ns(session, expiry, view.execution, view.bar_interval_ns // SECOND_NS):
+    if view.now_ns >= flatten_from_ns(session, expiry, view.execution, view.grid):
         return "positions are already left: no bar closes before the deadline of the flatten"
     return None
 
@@ -121,7 +121,9 @@ def warm_up(view: RiskView, _: Intent) -> str | None:
 def stale_bar(view: RiskView, _: Intent) -> str | None:
     if not view.session.starts:
         return "no bar of this session yet"
-    age = (view.now_ns - view.session.last_bar_ns - view.bar_interval_ns) // SECOND_NS
+    session, newest = view.session.session, view.session.last_bar_ns
+    ended_ns = newest + view.grid.length_ns if session is None else view.grid.at(newest, session)[1]
+    age = (view.now_ns - ended_ns) // SECOND_NS
     limit = view.limits.stale_bar_s
     return f"newest bar ended {age} s ago, limit {limit} s" if age > limit else None
 
@@ -130,7 +132,7 @@ def gapped_bars(view: RiskView, _: Intent) -> str | None:
     limit = view.limits.gap_min
     starts = view.session.starts
     hole = max((later - earlier for earlier, later in pairwise(starts)), default=0)
-    missing = (hole - view.bar_interval_ns) // MINUTE_NS
+    missing = (hole - view.grid.length_ns) // MINUTE_NS
     return f"{missing} minutes are missing within the window, limit {limit}" if missing > limit else None
 
 
@@ -282,7 +284,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     limits: Risk
     execution: Execution
     session: SessionState
-    bar_interval_ns: int
+    grid: Grid  # of the strategy's bars
     risk: RiskState
     model: Model | None
     book: Book

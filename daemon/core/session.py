@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
-from strategies.kit.contract import Session
+from strategies.kit.contract import MINUTES, Grid, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LATER = "9999-12-31"  # an expiry after any session
@@ -63,15 +63,15 @@ def expires_by_close(session: Session, expiry: str) -> bool:
     return "" < expiry <= session.date
 
 
-def flatten_from_ns(session: Session, expiry: str, execution: Execution, bar_s: int = 60) -> int:
+def flatten_from_ns(session: Session, expiry: str, execution: Execution, grid: Grid = MINUTES) -> int:
     """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today.
 
-    It is the close of a bar of `bar_s` seconds, the last one that leaves the time: a tape has no other moments, and
+    It is the close of a bar of the grid, the last one that leaves the time: a tape has no other moments, and
     a live desk leaves at the same minute. A contract's last day ends a minute before the close at the latest.
     """
     latest_ns = session.close_ns - MINUTE_NS if expires_by_close(session, expiry) else session.close_ns
     from_ns = min(flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS, latest_ns)
-    return from_ns - max(from_ns - session.open_ns, 0) % (bar_s * SECOND_NS)
+    return grid.at(from_ns, session)[0] if from_ns > session.open_ns else from_ns
 
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:

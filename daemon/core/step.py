@@ -228,13 +228,15 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.BrokerLost: on_broker_lost,
     ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
-    **dict.fromkeys((ev.ContractsListed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), handlers.on_nothing),
+    **dict.fromkeys(
+        (ev.ContractsListed, ev.PartClosed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), handlers.on_nothing
+    ),
 }
 """Handlers of every desk; those of bars, quotes and the end of a session belong to the desk."""
 
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
-_QUIET = _STARTUP | {ev.BarClosed, ev.ShadowAnswered, ev.ShadowFailed}
+_QUIET = _STARTUP | {ev.BarClosed, ev.PartClosed, ev.ShadowAnswered, ev.ShadowFailed}
 """Events after which orders do not move: a bar's fills and quotes follow it, a restart must change nothing, and a
 candidate may move nothing at all."""
 STARTUP_PART = 1000  # a start-up event has no sequence number of its own: its moves are numbered from here

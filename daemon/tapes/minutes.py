@@ -18,18 +18,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
+from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, PartClosed, SessionEnded, SessionScheduled
 from daemon.core.instruments.quotes import FAULTS, faults, values_text
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bars import open_bars
 from daemon.tapes.files import BarRows, TapeError
-from strategies.kit.contract import Bar
-from strategies.kit.units import DAY_S, SECOND_NS
+from strategies.kit.contract import HOUR, OPEN, Bar, Grid, Session
+from strategies.kit.timeframes import joined
+from strategies.kit.units import DAY_S, HOUR_S, SECOND_NS
 
 __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
 
-HOUR_S = 3600
 OPEN_S = 1800  # past an hour, in New York and in UTC
+_BEGIN = {OPEN: "at 9:30 plus whole lengths", HOUR: "at the full hour plus whole lengths"}
+_OTHERS = {OPEN: HOUR, HOUR: OPEN}
 STEPS_TO_JUDGE = 20
 LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
@@ -52,6 +54,8 @@ class TapeInfo(msgspec.Struct, frozen=True):
     dearest: float = 0.0  # USD, of days: the highest good price of the strategy's symbols
     adjusted: bool = False  # prices are multiplied by adj_close / close
     resorted: bool = False  # the file is not in order of time: its rows are sorted
+    anchor: str = OPEN  # of the strategy's bars: `Grid.anchor`
+    part_s: int = 0  # length of the file's bars where the strategy's are made of them
 
     @property
     def first_date(self) -> str:
@@ -64,11 +68,11 @@ class TapeInfo(msgspec.Struct, frozen=True):
         return str(new_york_days(np.array([self.last_ns]))[0])
 
 
-def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
+def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OPEN) -> TapeInfo:
     """Read the whole tape once, in batches, and describe it.
 
-    `symbols` and `interval_s` are the strategy's (`Spec`). Raises TapeError, whose message names the file, the finding,
-    the expected and the cure.
+    `symbols`, `interval_s` and `anchor` are the strategy's (`Spec`). A file of shorter bars will do where they join.
+    Raises TapeError, whose message names the file, the finding, the expected and the cure.
     """
     file = open_bars(path, symbols)
     digest = file.digest()
@@ -76,7 +80,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     days: set[date] = set()  # that have rows of the strategy
     begun: set[int] = set()  # the strategy's symbols seen, by place
     first_ns, last_ns, ours, late, by_symbol = 2**63 - 1, -1, 0, 0, False
-    steps = _Steps(interval_s)
+    steps = _Steps(interval_s, anchor)
     for rows in file.batches():
         counts.update(dict(zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True)))
         places = _places(rows, symbols)
@@ -96,15 +100,18 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
         raise of_others(path, counts, symbols)
-    if steps.wrong():
+    part_s = steps.commonest_s() if steps.wrong() else 0
+    if part_s and (interval_s % part_s or OPEN_S % part_s):
         raise TapeError(
-            f"{path}: most bars are {steps.commonest_s()} s apart; expected bars of {interval_s} s: pass a tape of the "
-            f"strategy's interval"
+            f"{path}: most bars are {part_s} s apart; expected bars of {interval_s} s, or shorter ones that join to "
+            f"them, such as minutes: pass a tape of the strategy's interval or of minutes"
         )
-    if steps.off_open():
+    if not part_s and steps.off_grid():
+        other = _OTHERS[anchor]
         raise TapeError(
-            f"{path}: most bars of {interval_s} s do not begin a multiple of {interval_s} s after the open at 9:30; "
-            f"expected 9:30 and so on: hours from the full hour mix two of the session's, so make them of minutes"
+            f"{path}: most bars of {interval_s} s do not begin {_BEGIN[anchor]}, which bar_anchor = {anchor!r} "
+            f"expects: pass bars of minutes, of which longer ones are made, or set bar_anchor = {other!r} in the spec: "
+            f"then they begin {_BEGIN[other]}"
         )
     return TapeInfo(
         sha256=digest,
@@ -118,21 +125,24 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
         resorted=by_symbol or LATE_SHARE * late > ours,
+        anchor=anchor,
+        part_s=part_s,
     )
 
 
 class _Steps:
-    """Distances of bars, from one another and from the open: tell a tape of another interval from one with holes."""
+    """Distances of bars, from one another and from the grid: tell a tape of another interval from one with holes."""
 
-    def __init__(self, interval_s: int) -> None:
+    def __init__(self, interval_s: int, anchor: str) -> None:
         self._interval_s = interval_s
+        self._from_s = OPEN_S if anchor == OPEN else 0
         self._grid_s = gcd(interval_s, HOUR_S)  # the open is at half past an hour, in UTC too
         self._bars = self._on_grid = 0
         self._counts: Counter[int] = Counter()
 
     def add(self, starts: npt.NDArray[np.int64]) -> None:
         self._bars += starts.size
-        self._on_grid += int(np.count_nonzero((starts // SECOND_NS - OPEN_S) % self._grid_s == 0))
+        self._on_grid += int(np.count_nonzero((starts // SECOND_NS - self._from_s) % self._grid_s == 0))
         steps = np.abs(np.diff(starts)) // SECOND_NS  # a file may begin with its newest row
         values, counts = np.unique(steps[steps > 0], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
@@ -140,8 +150,8 @@ class _Steps:
     def commonest_s(self) -> int:
         return self._counts.most_common(1)[0][0]
 
-    def off_open(self) -> bool:
-        """Return True with enough bars, fewer than a quarter of them on the grid of the session's open."""
+    def off_grid(self) -> bool:
+        """Return True with enough bars, fewer than a quarter of them on the grid of the strategy's."""
         return self._interval_s < DAY_S and self._bars >= STEPS_TO_JUDGE and 4 * self._on_grid < self._bars
 
     def wrong(self) -> bool:
@@ -169,6 +179,10 @@ class TapeSource:
     when the tape is past its start. Times never go backwards. A file that is sorted otherwise (`TapeInfo.resorted`) is
     read in order of time. Sessions without a row are left out.
 
+    Of a file of shorter bars each is a `PartClosed`, unless `parts` is False, and the `BarClosed` of the whole follows
+    the last one within it. A bar labelled by the full hour before the open, as some vendors' first hour is, begins at
+    the open.
+
     With `tick_ns`, a `ClockTicked` follows `tick_ns` after the end of a bar that some symbols lack. A desk that waits
     for all symbols then decides.
 
@@ -177,7 +191,14 @@ class TapeSource:
     """
 
     def __init__(
-        self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0, *, tick_ns: int = 0
+        self,
+        path: Path,
+        info: TapeInfo,
+        calendar: SessionCalendar,
+        skip: int = 0,
+        *,
+        tick_ns: int = 0,
+        parts: bool = True,
     ) -> None:
         self.counts = TapeCounts()
         self._path = path
@@ -187,9 +208,14 @@ class TapeSource:
         self._tick_ns = tick_ns
         self._sessions = calendar.sessions
         check_calendar(path, info, calendar)
-        daily = info.interval_s >= DAY_S
-        begins = [midnight_ns(session.date) if daily else session.open_ns for session in self._sessions]
-        self._begins = np.array(begins, dtype=np.int64)  # the start of a session's first bar
+        self._parts = parts
+        self._grid = Grid(info.interval_s * SECOND_NS, info.anchor)
+        self._opens = np.array([session.open_ns for session in self._sessions], dtype=np.int64)
+        self._begins = self._opens  # the label of a session's first bar
+        if info.interval_s >= DAY_S:
+            self._begins = np.array([midnight_ns(session.date) for session in self._sessions], dtype=np.int64)
+        elif info.anchor == HOUR and not info.part_s:
+            self._begins = self._opens - self._opens % self._grid.length_ns
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
@@ -198,22 +224,25 @@ class TapeSource:
         yield from resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
-        symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * SECOND_NS
+        symbols, counts = self._info.symbols, self.counts
         now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
         gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
+        whole = _Whole(self._grid)  # of shorter ones, the bar under way
         file = open_bars(self._path, symbols)
         for batch in file.in_order() if self._info.resorted else file.batches():
             for start, slot, at, place, fault, *prices in self._classified(batch):
                 if slot > now:
-                    yield from self._closed(gathered, end_ns, index)
+                    yield from self._closed(gathered, end_ns, index, whole)
                     gathered = {}
+                    if at != index or slot >= whole.end_ns:
+                        yield from self._joined(whole, index)
                     if at != index:
                         if index >= 0:
                             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
                         index = at
                         yield self._scheduled(index)
                     now = slot
-                    end_ns = min(slot + step_ns, self._sessions[index].close_ns)
+                    end_ns = self._end_ns(slot, index)
                 reason = FAULTS[fault]
                 if not reason and slot < now:
                     reason = "out_of_order"
@@ -223,12 +252,37 @@ class TapeSource:
                     counts.rejected[reason] += 1
                     yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
                 else:
-                    gathered[place] = Bar(symbols[place], start, *prices)
-        yield from self._closed(gathered, end_ns, index)
+                    gathered[place] = Bar(symbols[place], slot, *prices)
+        yield from self._closed(gathered, end_ns, index, whole)
+        yield from self._joined(whole, index)
         if index >= 0:
             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
 
-    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int) -> Iterator[Event]:
+    def _end_ns(self, slot: int, index: int) -> int:
+        session, part_s = self._sessions[index], self._info.part_s
+        if part_s or self._info.interval_s >= DAY_S:
+            return min(slot + (part_s or self._info.interval_s) * SECOND_NS, session.close_ns)
+        return self._grid.at(slot, session)[1]
+
+    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> Iterator[Event]:
+        """Yield the bars of one time; of a file of shorter bars its parts, and the whole bars that end with them."""
+        if not self._info.part_s:
+            yield from self._together(gathered, end_ns, index)
+            return
+        for key in sorted(gathered):
+            if self._parts:
+                yield PartClosed(end_ns, gathered[key])
+            whole.add(key, gathered[key], self._sessions[index])
+        if gathered and end_ns == whole.end_ns:
+            yield from self._joined(whole, index)
+
+    def _joined(self, whole: _Whole, index: int) -> Iterator[Event]:
+        """Yield the whole bars under way at their end."""
+        end_ns, bars = whole.end_ns, whole.take()
+        if bars:
+            yield from self._together(bars, end_ns, index)
+
+    def _together(self, gathered: dict[int, Bar], end_ns: int, index: int) -> Iterator[Event]:
         """Yield the bars of one time, and a tick where symbols have none and the session goes on."""
         for key in sorted(gathered):
             yield BarClosed(end_ns, gathered[key])
@@ -254,10 +308,36 @@ class TapeSource:
         self.counts.other_symbols += int(np.count_nonzero(~ours))
         self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
         start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
-        off_grid = (start - self._begins[at]) % (self._info.interval_s * SECOND_NS)
+        length_ns = (self._info.part_s or self._info.interval_s) * SECOND_NS
+        off_grid = (start - self._begins[at]) % length_ns
+        slots = start - off_grid
+        if self._begins is not self._opens and self._info.anchor == HOUR:
+            off_grid[start == self._opens[at]] = 0  # the first one, labelled by the open itself
+            slots = np.maximum(slots, self._opens[at])
         masks = faults(prices, off_grid)
-        columns = (start, start - off_grid, at, places, masks, *prices)
+        columns = (start, slots, at, places, masks, *prices)
         return zip(*(column.tolist() for column in columns), strict=True)
+
+
+class _Whole:
+    """The bars under way on a tape of shorter ones, of all symbols."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.end_ns = 2**63 - 1  # of them; far away while there are none
+        self._grid = grid
+        self._start_ns = 0
+        self._parts: dict[int, list[Bar]] = {}
+
+    def add(self, place: int, part: Bar, session: Session) -> None:
+        self._start_ns = self._grid.at(part.start_ns, session)[0]
+        self.end_ns = self._grid.at(self._start_ns, session)[1]
+        self._parts.setdefault(place, []).append(part)
+
+    def take(self) -> dict[int, Bar]:
+        """Return them by their symbols' places, and begin anew."""
+        bars = {place: joined(self._start_ns, parts) for place, parts in self._parts.items()}
+        self._parts, self.end_ns = {}, 2**63 - 1
+        return bars
 
 
 def _places(rows: BarRows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:

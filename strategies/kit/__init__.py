@@ -31,6 +31,7 @@ from strategies.kit.contract import (
     Spec,
     Strategy,
     Target,
+    Timeframe,
     View,
     choose,
     softmax,
@@ -50,6 +51,7 @@ from strategies.kit.daily import (
     weekday_of,
 )
 from strategies.kit.entry import Columns, OwnStrategyError, StrategyEntry, defaults_of_days
+from strategies.kit.timeframes import FrameBars, Timeframes
 
 __all__ = [
     "SAMPLING",
@@ -62,6 +64,7 @@ __all__ = [
     "DailyStrategy",
     "Decision",
     "Float32Array",
+    "FrameBars",
     "Head",
     "KeepsBars",
     "KeptBars",
@@ -79,6 +82,8 @@ __all__ = [
     "Strategy",
     "StrategyEntry",
     "Target",
+    "Timeframe",
+    "Timeframes",
     "View",
     "basket_of_weights",
     "choose",

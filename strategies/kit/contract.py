@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.quantity import Part
-from strategies.kit.units import HOUR_NS
+from strategies.kit.units import DAY_S, HOUR_NS, HOUR_S, MINUTE_S, SECOND_NS
 
 Float32Array = npt.NDArray[np.float32]
 """The type of an observation: an array of numpy, float32."""
@@ -48,6 +48,57 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     close_ns: int
 
 
+OPEN, HOUR = ANCHORS = ("open", "hour")
+"""Where the bars of a session begin: whole lengths after its open (9:30, 10:30, ...), or at the full hour (9:30, 10:00,
+11:00, ...)."""
+LONGEST_MIN = 60  # of a bar within the session
+SESSION_S = 390 * MINUTE_S  # of a whole day
+
+
+class Grid(NamedTuple):
+    """Where bars of one length begin and end within a session; all times are nanoseconds UTC.
+
+    From the open on only the last bar may be shorter than `length_ns`, by the hour the first one too. New York's full
+    hours are those of UTC.
+    """
+
+    length_ns: int
+    anchor: str = OPEN  # one of `ANCHORS`
+
+    def at(self, time_ns: int, session: Session) -> tuple[int, int]:
+        """Return start and end of the bar that holds this time of the session; it ends with the close at the latest."""
+        if self.anchor == HOUR:
+            begun_ns = time_ns - time_ns % self.length_ns
+            return max(begun_ns, session.open_ns), min(begun_ns + self.length_ns, session.close_ns)
+        start_ns = time_ns - (time_ns - session.open_ns) % self.length_ns
+        return start_ns, min(start_ns + self.length_ns, session.close_ns)
+
+
+MINUTES = Grid(MINUTE_S * SECOND_NS)
+
+
+class Timeframe(msgspec.Struct, frozen=True):
+    """Further, longer bars that a strategy sees beside its own, once they are closed: see `Timeframes`."""
+
+    length: str  # minutes, hours or a day: "30min", "1h", "1d"
+    keep: int  # closed bars of each symbol that the strategy sees, at most
+    anchor: str = OPEN  # of those shorter than a day, one of `ANCHORS`
+
+    @property
+    def length_s(self) -> int:
+        """Its seconds; of a day 86,400, though its bar ends with the session. 0 for no length."""
+        for unit, seconds in (("min", MINUTE_S), ("h", HOUR_S), ("d", DAY_S)):
+            count = self.length.removesuffix(unit)
+            if count != self.length and count.isascii() and count.isdigit():
+                return int(count) * seconds
+        return 0
+
+    @property
+    def grid(self) -> Grid:
+        """Where its bars begin and end: a day's is that of the session."""
+        return Grid(self.length_s * SECOND_NS, OPEN if self.length_s == DAY_S else self.anchor)
+
+
 class Head(msgspec.Struct, frozen=True):
     """One more output of a policy after its answer: journaled and shown; its meaning is part of the contract.
 
@@ -71,9 +122,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     decides: ClassVar[str] = "bar"
     holds: ClassVar[str] = "option"
-    overnight: ClassVar[bool] = False  # what it holds is kept overnight
     chained: ClassVar[bool] = True  # it trades contracts of its first symbol's option chain
-    compounds: ClassVar[bool] = False  # its figures are by session: each begins with what the one before left
     shares_stopped: ClassVar[bool] = False  # `sizing.stop_loss` and `sizing.take_profit` apply to shares
     before_open_ns: ClassVar[int] = 0  # its session begins at most so long before the open
 
@@ -98,6 +147,27 @@ class Spec(msgspec.Struct, frozen=True):
     with one for each action of each symbol, symbol by symbol.
     """
     config: str = ""  # the canonical text of its model configuration, "" where it has none
+    bar_anchor: str = OPEN  # one of `ANCHORS`
+    timeframes: tuple[Timeframe, ...] = ()  # beside its own bars; for strategies that decide at each bar
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for bars that no session has."""
+        check_bars(self)
+
+    @property
+    def overnight(self) -> bool:
+        """Whether what it holds is kept overnight."""
+        return False
+
+    @property
+    def compounds(self) -> bool:
+        """Whether one account goes through all sessions of training and tests; else each has its own."""
+        return self.overnight
+
+    @property
+    def grid(self) -> Grid:
+        """Where its bars begin and end within a session."""
+        return Grid(self.bar_interval_s * SECOND_NS, self.bar_anchor)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -140,13 +210,19 @@ class Spec(msgspec.Struct, frozen=True):
 
 
 class ShareSpec(Spec, frozen=True):
-    """A strategy that decides at each bar, holds whole shares of `symbols`, and is flat before the close."""
+    """A strategy that decides at each bar and holds shares of `symbols`: flat before the close, or overnight."""
 
     holds: ClassVar[str] = "shares"
     chained: ClassVar[bool] = False
     shares_stopped: ClassVar[bool] = True
 
     capital_usd: int = 100_000  # starting cash of dry run and training
+    holds_overnight: bool = False  # else the desk leaves all before the close
+
+    @property
+    def overnight(self) -> bool:
+        """As `holds_overnight` says."""
+        return self.holds_overnight
 
 
 class DailySpec(Spec, frozen=True):
@@ -158,13 +234,16 @@ class DailySpec(Spec, frozen=True):
 
     decides: ClassVar[str] = "session"
     holds: ClassVar[str] = "shares"
-    overnight: ClassVar[bool] = True
     chained: ClassVar[bool] = False
-    compounds: ClassVar[bool] = True
     before_open_ns: ClassVar[int] = 4 * HOUR_NS  # the most that `basket.before_open_min` may be
 
     continuous: bool = False
     capital_usd: int = 100_000  # starting cash of dry run and training
+
+    @property
+    def overnight(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def bar_span_s(self) -> int:
@@ -175,6 +254,62 @@ class DailySpec(Spec, frozen=True):
     def shown_by_symbol(self) -> bool:
         """Always: its features are of one symbol each, or of the desk."""
         return True
+
+
+def check_bars(spec: Spec) -> None:
+    """Raise ValueError for a length or anchor of bars, or a further timeframe, that the spec cannot have."""
+    name, length_s, minutes = spec.name, spec.bar_interval_s, spec.bar_interval_s // MINUTE_S
+    if spec.decides != "bar":
+        if length_s != DAY_S or spec.bar_anchor != OPEN or spec.timeframes:
+            raise ValueError(
+                f"{name}: bar_interval_s is {length_s}, bar_anchor {spec.bar_anchor!r}, timeframes {spec.timeframes}: "
+                f"a strategy that decides once a session has bars of {DAY_S} s alone: leave the others out"
+            )
+        return
+    if length_s % MINUTE_S or not 1 <= minutes <= LONGEST_MIN:
+        raise ValueError(
+            f"{name}: bar_interval_s is {length_s}: expected whole minutes from {MINUTE_S} to {LONGEST_MIN * MINUTE_S} "
+            f"s, such as 900 for 15 minutes; a strategy of daily bars has a DailySpec"
+        )
+    if spec.bar_anchor not in ANCHORS or (spec.bar_anchor == HOUR and HOUR_S % length_s):
+        raise ValueError(
+            f"{name}: bar_anchor is {spec.bar_anchor!r} with bars of {minutes} minutes: expected 'open', or 'hour' "
+            "with minutes that divide an hour: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30 or 60"
+        )
+    for frame in spec.timeframes:
+        _check_timeframe(spec, frame)
+    if len({frame.length for frame in spec.timeframes}) < len(spec.timeframes):
+        raise ValueError(
+            f"{name}: timeframes name a length twice: {[f.length for f in spec.timeframes]}: leave one out"
+        )
+
+
+def _check_timeframe(spec: Spec, frame: Timeframe) -> None:
+    """Raise ValueError unless whole bars of the strategy make one of the timeframe, and its history has enough."""
+    where, length_s, own_s = f"{spec.name}: timeframe {frame.length!r}", frame.length_s, spec.bar_interval_s
+    if not (own_s < length_s <= HOUR_S or length_s == DAY_S):
+        raise ValueError(
+            f"{where}: expected minutes or an hour, longer than its own bars of {own_s // MINUTE_S} minutes and up to "
+            "an hour, or a day: '30min', '1h', '1d'"
+        )
+    if frame.anchor not in ANCHORS or (frame.anchor == HOUR and HOUR_S % length_s and length_s < DAY_S):
+        raise ValueError(
+            f"{where}: anchor is {frame.anchor!r}: expected 'open', or 'hour' with minutes that divide an hour"
+        )
+    own = Grid(own_s, spec.bar_anchor)
+    other = frame.anchor if length_s < DAY_S else spec.bar_anchor
+    offset_s = 0 if own.anchor == other else HOUR_S // 2  # the open is at half past an hour
+    if length_s < DAY_S and (length_s % own_s or offset_s % own_s):
+        raise ValueError(
+            f"{where} from the {frame.anchor}: bars of {own_s // MINUTE_S} minutes from the {spec.bar_anchor} do not "
+            "join to it: choose lengths that divide it, or the same anchor"
+        )
+    a_bar = -(-SESSION_S // own_s) if length_s == DAY_S else length_s // own_s
+    if frame.keep < 1 or frame.keep * a_bar > spec.history_bars:
+        raise ValueError(
+            f"{where}: keep is {frame.keep}, history_bars {spec.history_bars}: expected at least 1, and a history that "
+            f"has them: {max(frame.keep, 1)} need history_bars = {max(frame.keep, 1) * a_bar} or more"
+        )
 
 
 class Portfolio(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from daemon.core.session import (
     new_york_text,
     parse_window,
 )
-from strategies.kit.contract import Session
+from strategies.kit.contract import MINUTES, Grid, Session
 from tests.support.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY
 
 
@@ -88,7 +88,7 @@ def test_a_position_is_flat_five_minutes_before_the_close_and_its_exit_goes_out_
 def test_a_desk_of_wide_bars_leaves_at_the_last_close_before_the_deadline(
     bar_min: int, day: Session, expected: str
 ) -> None:
-    assert flatten_from_ns(day, "2024-07-05", Execution(), 60 * bar_min) == utc(expected)
+    assert flatten_from_ns(day, "2024-07-05", Execution(), Grid(bar_min * MINUTES.length_ns)) == utc(expected)
 
 
 def test_without_any_minutes_a_contract_s_last_day_ends_a_minute_before_the_close() -> None:

@@ -21,7 +21,7 @@ from daemon.core.step import Step
 from daemon.engine.recover import fresh_machine
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
-from strategies.kit.contract import Bar, ShareSpec
+from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.core.desk import Pointer
 from tests.support.core.share_bars import SPEC, ShareBars
@@ -42,10 +42,8 @@ def options_of(interval_s: int) -> Pointer:
 
 
 def shares_of(interval_s: int) -> ShareBars:
-    fields = {name: getattr(SPEC, name) for name in ShareSpec.__struct_fields__}
-
     class Wide(ShareBars):
-        spec = ShareSpec(**fields | {"bar_interval_s": interval_s})
+        spec = msgspec.structs.replace(SPEC, bar_interval_s=interval_s, holds_overnight=False)
 
     return Wide()
 

@@ -20,7 +20,7 @@ from strategies.golden import (
     golden_view,
     tape_text,
 )
-from strategies.kit.contract import Bar, Head, Observation, Spec, View
+from strategies.kit.contract import Bar, Head, Observation, Spec, Timeframe, View
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import DECLARATION, MARKET_FEATURES, SPEC, OptionScalper, ScalperState
 from strategies.registry import strategy
@@ -88,6 +88,8 @@ CHANGED: dict[str, Any] = {
     "heads": (Head("confidence", (), "the largest probability"),),
     "rows_are_symbols": True,
     "config": "{}",
+    "bar_anchor": "hour",
+    "timeframes": (Timeframe("1h", 4),),
 }
 
 

@@ -440,5 +440,5 @@ def test_hours_that_begin_at_the_full_hour_are_refused_with_a_cure(
     if not wrong:
         assert scan(tape, ("SPY",), 60 * interval_min).rows == 24
         return
-    with pytest.raises(TapeError, match="do not begin a multiple of 3600 s after the open at 9:30; expected 9:30 and"):
+    with pytest.raises(TapeError, match="do not begin at 9:30 plus whole lengths, which bar_anchor = 'open'"):
         scan(tape, ("SPY",), 60 * interval_min)

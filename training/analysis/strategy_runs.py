@@ -76,7 +76,7 @@ def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
 
 
 def _minutes_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
-    info = scan(path, spec.symbols, spec.bar_interval_s)
+    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
     moments: list[Moment] = []
     session: Session | None = None

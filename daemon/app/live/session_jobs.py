@@ -105,7 +105,7 @@ class SessionJobs:
 def _day_times(live: Live, close_grace_s: int) -> DayTimes:
     """Schedule the desk's jobs."""
     times = _TIMES[live.strategy.spec.decides](live.settings, close_grace_s)
-    return replace(times, bar_s=live.strategy.spec.bar_interval_s)
+    return replace(times, grid=live.strategy.spec.grid)
 
 
 def _of_bars(settings: DeskSettings, close_grace_s: int) -> DayTimes:

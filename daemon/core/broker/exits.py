@@ -104,7 +104,7 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
     rules, symbol, limit_min = draft.trading.execution, position.symbol, draft.trading.sizing.held_max_min
     if position.opened_ns < session.open_ns <= draft.now_ns:
         exit_by_rule(draft, symbol, "held_overnight")
-    elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.spec.bar_interval_s):
+    elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.desk.grid):
         exit_by_rule(draft, symbol, "flat_before_close")
         if draft.now_ns > flat_by_ns(session, position.expiry, rules):
             what = "contracts" if position.right else "shares"

@@ -75,7 +75,7 @@ class AtEachBar:
 
     def on_bar_closed(self, draft: Draft, event: BarClosed) -> None:
         bar, state = event.bar, draft.session
-        session, interval_ns = state.session, draft.spec.bar_interval_s * SECOND_NS
+        session = state.session
         if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
             return
         if self._several and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
@@ -99,7 +99,7 @@ class AtEachBar:
         self._take(draft, bar)
         if draft.book.positions:
             draft.desk.holds.priced_by_bar(draft)
-        if event.time_ns - bar.start_ns <= interval_ns + draft.trading.risk.stale_bar_s * SECOND_NS:
+        if event.time_ns - draft.desk.grid.at(bar.start_ns, session)[1] <= draft.trading.risk.stale_bar_s * SECOND_NS:
             draft.desk.holds.watch(draft)
 
     def _take(self, draft: Draft, bar: Bar) -> None:
@@ -183,8 +183,9 @@ class AtEachBar:
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
         """Observe a minute that some symbols have no bar of, `MINUTE_WAIT_NS` after its end; then as for any desk."""
-        if draft.pending_bars and self._several:
-            end_ns = draft.pending_bars[0].start_ns + draft.spec.bar_interval_s * SECOND_NS
+        pending, session = draft.pending_bars, draft.session.session
+        if pending and self._several and session is not None:
+            end_ns = draft.desk.grid.at(pending[0].start_ns, session)[1]
             if draft.now_ns >= end_ns + MINUTE_WAIT_NS:
                 self._observe(draft)
         check_blind(draft)
@@ -196,10 +197,11 @@ class AtEachBar:
 
         Without `ask` the strategy only sees them.
         """
-        bars, spec = draft.pending_bars, draft.spec
+        bars, spec, session = draft.pending_bars, draft.spec, draft.session.session
+        assert session is not None  # of these bars
         draft.pending_bars = ()
         draft.observed += 1
-        bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
+        bar_end_ns = draft.desk.grid.at(bars[0].start_ns, session)[1]
         observation = self._strategy.observe(draft, bars, draft.desk.holds.view(draft, bar_end_ns))
         if draft.book.positions or len(draft.session.starts) == 1:
             draft.record_equity()

@@ -221,7 +221,7 @@ def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
     session, expiry = draft.session.session, option_terms(quote.symbol)[2]
     must_leave = session is None or (
         expires_by_close(session, expiry)
-        and draft.now_ns >= flatten_from_ns(session, expiry, draft.trading.execution, draft.spec.bar_interval_s)
+        and draft.now_ns >= flatten_from_ns(session, expiry, draft.trading.execution, draft.desk.grid)
     )
     return quote.bid > 0 and (work.reason in BY_PRICE or must_leave)
 

@@ -27,6 +27,7 @@ from daemon.core.events import (
     OrderExpired,
     OrderFilled,
     OrderRejected,
+    PartClosed,
     Quote,
     QuotesReceived,
     SessionEnded,
@@ -51,13 +52,13 @@ from daemon.core.paper.state import (
     PaperState,
     RestingOrder,
     SessionClose,
+    came_in_parts,
     options_held,
     usd,
     with_trade,
 )
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import whole_of
-from strategies.kit.units import MINUTE_NS
 
 ORDER_NEWS: tuple[type[Event], ...] = (
     OrderAccepted,
@@ -70,7 +71,7 @@ ORDER_NEWS: tuple[type[Event], ...] = (
 )
 """The news of every paper broker about orders and holdings."""
 
-_MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # events that move the market
+_MOVING = frozenset((BarClosed, PartClosed, SessionScheduled, SessionEnded))  # events that move the market
 
 
 class PaperBroker:
@@ -101,13 +102,19 @@ class PaperBroker:
             return state, ()
         news: list[Event] = []
         bar: Bar | None = None
+        part, narrow = False, frozenset[str]()
         match event:
-            case BarClosed():
-                if self._is_regular(state, event.bar):
-                    bar = event.bar
-                    state = self._trade(state, bar, event.time_ns, news)
+            case BarClosed() | PartClosed() if self._is_regular(state, event.bar):
+                bar, part = event.bar, isinstance(event, PartClosed)
+                if not part and came_in_parts(state, bar):
+                    narrow = frozenset(holding.symbol for holding in state.holdings)  # their ranges were seen
                 else:
-                    state = self._remember(state, event.bar)
+                    state = self._trade(state, bar, event.time_ns, news)
+                if part:
+                    state = replace(state, part_ns=event.time_ns)
+                    narrow = _filled_within(bar, news)
+            case BarClosed():
+                state = self._remember(state, event.bar)
             case SessionScheduled():
                 state = self._schedule(state, event, news)
             case SessionEnded():
@@ -116,7 +123,8 @@ class PaperBroker:
         for effect in effects:
             state = self._carry_out(state, effect, event.time_ns, news)
         if bar is not None:
-            news.append(QuotesReceived(event.time_ns, bar.start_ns, self._quotes(state, bar, event.time_ns)))
+            quotes = self._quotes(state, bar, event.time_ns, narrow)
+            news.append(QuotesReceived(event.time_ns, 0 if part else bar.start_ns, quotes))
         return state, tuple(news)
 
     # --- the session ----------------------------------------------------------------------------------------------
@@ -215,7 +223,8 @@ class PaperBroker:
             state = self._open_market(state, state.session, time_ns, news)
         state = replace(state, last_bar=bar)
         for order in state.orders:
-            fill = self._fill(state, order, bar) if order.stop_price is UNSET else self._stop(state, order, bar)
+            rule = self._fill if order.stop_price is UNSET else self._stop
+            fill = rule(state, order, bar, time_ns)
             if fill is None:
                 continue
             if order.stop_price is not UNSET and order.limit_price is not None and fill[0] < order.limit_price:
@@ -224,7 +233,7 @@ class PaperBroker:
                 state = filled(state, order, fill, self._paper, time_ns, news)
         return state
 
-    def _stop(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+    def _stop(self, state: PaperState, order: RestingOrder, bar: Bar, end_ns: int) -> tuple[Decimal, int] | None:
         """Return the price and the time at which `bar` elects a stop, None when its bid stays above it.
 
         At the open where that is at or below it; else a cent below the stop if the bar's worst price touches it.
@@ -233,7 +242,6 @@ class PaperBroker:
         if market is None or isinstance(stop, UnsetType) or order.submitted_ns > bar.start_ns:
             return None
         worst = bar.low if option_terms(order.symbol)[1] > 0 else bar.high
-        end_ns = bar.start_ns + MINUTE_NS
         for underlying, at_ns, least in ((bar.open, bar.start_ns, ZERO), (worst, end_ns, stop - CENT)):
             cents = market.cents(order.symbol, underlying, at_ns, self._paper)
             if cents is not None and usd(cents[0]) <= stop:
@@ -241,7 +249,7 @@ class PaperBroker:
                 return (price, at_ns) if price else None
         return None
 
-    def _fill(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+    def _fill(self, state: PaperState, order: RestingOrder, bar: Bar, end_ns: int) -> tuple[Decimal, int] | None:
         """Return the price and the time at which the order trades within `bar`, None when it does not.
 
         At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
@@ -259,16 +267,15 @@ class PaperBroker:
         if order.side * (limit - at_open) >= 0:
             return at_open, bar.start_ns
         best = bar.low if option_terms(order.symbol)[1] * order.side > 0 else bar.high
-        end_ns = bar.start_ns + MINUTE_NS
         cents = market.cents(order.symbol, best, end_ns, self._paper)
         if cents is not None and order.side * (limit - usd(cents[taken])) >= 0:
             return limit, end_ns
         return None
 
-    def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
+    def _quotes(self, state: PaperState, bar: Bar, end_ns: int, narrow: frozenset[str]) -> tuple[Quote, ...]:
         """Return quotes of the watched and the held contracts at the bar's close; without a price, no quote.
 
-        The bar's extreme mids are computed for held contracts only: nothing else has a stop.
+        The bar's extreme mids are computed for held contracts only, but for `narrow` ones: nothing else has a stop.
         """
         market, paper, symbols = state.market, self._paper, state.watched
         if market is None:
@@ -276,7 +283,7 @@ class PaperBroker:
         held = [holding.symbol for holding in state.holdings]
         if held:
             symbols = tuple(dict.fromkeys((*symbols, *held)))
-        end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
+        volatility = market.volatility
         quotes: list[Quote] = []
         years, last_expiry = None, ""  # the time to the expiry of the last symbol: mostly all have the same
         for symbol in symbols:
@@ -286,15 +293,21 @@ class PaperBroker:
             if years is None:
                 continue
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
-            if symbol not in held:
+            if symbol not in held or symbol in narrow:
                 middle = _mid_usd(bid + ask)
-                quotes.append(Quote(symbol, usd(bid), usd(ask), middle, middle, time_ns))
+                quotes.append(Quote(symbol, usd(bid), usd(ask), middle, middle, end_ns))
                 continue
             worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
             low = sum(bid_ask_cents(price(worst, strike, years, volatility, right), paper))
             high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
-            quotes.append(Quote(symbol, usd(bid), usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
+            quotes.append(Quote(symbol, usd(bid), usd(ask), _mid_usd(low), _mid_usd(high), end_ns))
         return tuple(quotes)
+
+
+def _filled_within(bar: Bar, news: Sequence[Event]) -> frozenset[str]:
+    """Return what was filled after the bar's open: a part of its range was before."""
+    fills = [event for event in news if isinstance(event, OrderFilled)]
+    return frozenset(fill.symbol for fill in fills if fill.filled_ns > bar.start_ns)
 
 
 def settle(

@@ -27,6 +27,7 @@ from daemon.core.events import (
     OrderExpired,
     OrderFilled,
     OrderRejected,
+    PartClosed,
     PricesPrinted,
     Quote,
     QuotesReceived,
@@ -35,8 +36,8 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Trading
 from daemon.core.paper.fees import charges_days, day_fees
-from daemon.core.paper.state import ZERO, DayTraded, PaperPosition, ShareOrder, SharePaperState, grown
-from strategies.kit.contract import Bar
+from daemon.core.paper.state import ZERO, DayTraded, PaperPosition, ShareOrder, SharePaperState, came_in_parts, grown
+from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import total
 from strategies.kit.units import DAY_NS, MINUTE_NS
 
@@ -56,7 +57,7 @@ _NEWS: tuple[type[Event], ...] = (
     LedgerBooked,
 )
 _MOVING = frozenset(
-    (BarClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+    (BarClosed, PartClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
 )  # events that move it
 
 
@@ -116,7 +117,12 @@ class SharePaperBroker:
         quotes: QuotesReceived | None = None
         match event:
             case BarClosed() if self._by_bar:
-                state, quotes = self._trade(state, event.bar, event.time_ns, news)
+                if not came_in_parts(state, event.bar):
+                    state = self._trade(state, event.bar, event.time_ns, news)
+                state, quotes = self._closing(state, event.bar, event.time_ns)
+            case PartClosed() if self._by_bar:
+                state = replace(self._trade(state, event.bar, event.time_ns, news), part_ns=event.time_ns)
+                state, quotes = self._closing(state, event.bar, event.time_ns, part=True)
             case BarClosed() if state.orders and not self._live:
                 state = self._fall(state, event.bar, event.time_ns, news, DAY_LOW_NS)
             case PricesPrinted() if not self._live:
@@ -143,25 +149,36 @@ class SharePaperBroker:
 
     # --- the market -----------------------------------------------------------------------------------------------
 
-    def _trade(
-        self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event]
-    ) -> tuple[SharePaperState, QuotesReceived | None]:
-        """Fill earlier orders at the bar's open. Then return the quotes at its close."""
+    def _is_regular(self, session: Session | None, bar: Bar) -> bool:
+        ours = session is not None and bar.symbol in self._symbols
+        return ours and session is not None and session.open_ns <= bar.start_ns < session.close_ns
+
+    def _trade(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event]) -> SharePaperState:
+        """Fill earlier orders at the bar's open, and by the stops that it touches."""
         session = state.session
-        if session is None or bar.symbol not in self._symbols or not session.open_ns <= bar.start_ns < session.close_ns:
+        if session is None or not state.orders or not self._is_regular(session, bar):
+            return state
+        at_open = on_grid(bar.open)
+        begun_ns = bar.start_ns + 1  # an order at its very start is in time
+        offer = Offer(at_open, at_open, at_open, at_open, begun_ns, at_open)
+        state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=True, auction_ends=True)
+        return self._fall(state, bar, now_ns, news, bar.start_ns - session.open_ns)
+
+    def _closing(
+        self, state: SharePaperState, bar: Bar, now_ns: int, *, part: bool = False
+    ) -> tuple[SharePaperState, QuotesReceived | None]:
+        """Return the quotes at the bar's close; their range is the bar's, where no parts had it before."""
+        if not self._is_regular(state.session, bar):
             return state, None
-        if state.orders:
-            at_open = on_grid(bar.open)
-            begun_ns = bar.start_ns + 1  # an order at its very start is in time
-            offer = Offer(at_open, at_open, at_open, at_open, begun_ns, at_open)
-            state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=True, auction_ends=True)
-            state = self._fall(state, bar, now_ns, news, bar.start_ns - session.open_ns)
         price = on_grid(bar.close)
         ask = up(price * (1 + self._paper.share_wait_rate))
         state = replace(state, asks={**state.asks, bar.symbol: ask})
         middle = (price + ask) / 2
         low, high = min(on_grid(bar.low), middle), max(on_grid(bar.high), middle)
-        return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, low, high, now_ns),))
+        if not part and came_in_parts(state, bar):
+            low = high = middle
+        closes_ns = 0 if part else bar.start_ns
+        return state, QuotesReceived(now_ns, closes_ns, (Quote(bar.symbol, price, ask, low, high, now_ns),))
 
     def _fall(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event], until_ns: int) -> SharePaperState:
         """Sell by the stops that the bar's low touches, each at its price less `share_wait_rate`.

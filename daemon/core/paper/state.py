@@ -69,6 +69,7 @@ class PaperState(msgspec.Struct, frozen=True):
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
     listed: tuple[str, ...] = ()  # contracts from outside, where the market is a real one
     quotes: tuple[Quote, ...] = ()  # their last quotes of this session
+    part_ns: int | UnsetType = UNSET  # end of the newest part of a longer bar; unset where bars come whole
 
 
 class RecordedState(PaperState, frozen=True):
@@ -117,6 +118,7 @@ class SharePaperState(msgspec.Struct, frozen=True):
     asks: dict[str, Decimal] = {}  # the last known of this session: a market buy is checked against them
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
     day: DayTraded | UnsetType = UNSET  # unset without a trade, or without fees
+    part_ns: int | UnsetType = UNSET  # as in `PaperState`
 
 
 def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:
@@ -126,6 +128,11 @@ def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> Broker
         held = tuple(held[symbol] for symbol in sorted(held))
     positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in held)
     return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
+
+
+def came_in_parts(state: PaperState | SharePaperState, bar: Bar) -> bool:
+    """Return whether the market moved already with the parts of this bar."""
+    return not isinstance(state.part_ns, UnsetType) and state.part_ns > bar.start_ns
 
 
 def options_held(state: PaperState) -> list[tuple[PaperPosition, OccContract]]:

@@ -217,9 +217,10 @@ def model_price(draft: Draft, symbol: str) -> Decimal | None:
     not reach, and where the underlying moved by a fifth since: that may be a split.
     """
     worth, session, spot = draft.worths.get(symbol), draft.session.session, draft.session.spot
-    bar_end_ns = draft.session.last_bar_ns + draft.spec.bar_interval_s * SECOND_NS
     late_ns = draft.trading.broker.blind_min * MINUTE_NS
-    if worth is None or session is None or spot <= 0.0 or draft.now_ns - bar_end_ns >= late_ns:
+    if worth is None or session is None or spot <= 0.0:
+        return None
+    if draft.now_ns - draft.desk.grid.at(draft.session.last_bar_ns, session)[1] >= late_ns:
         return None
     years = _years(draft, symbol, draft.now_ns)
     then = _years(draft, symbol, worth.narrow_ns)

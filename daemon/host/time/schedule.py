@@ -18,7 +18,7 @@ from apscheduler.triggers.date import DateTrigger
 from daemon.core.limits import Basket, Execution
 from daemon.core.session import LATER, flatten_from_ns
 from daemon.host.time.clock import Clock
-from strategies.kit.contract import Session
+from strategies.kit.contract import MINUTES, Grid, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOOK_S = 5.0  # the scheduler checks the wall clock at least this often
@@ -48,7 +48,7 @@ class DayTimes:
     close_grace_s: int = 10  # after the close: the last bar comes about a second after its minute
     end_of_day_min: int = 30  # after the close
     basket: Basket | None = None
-    bar_s: int = 60  # of a desk by the bar
+    grid: Grid = MINUTES  # of a desk by the bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
     """Return the moments in which the clock opens or closes positions."""
     if times.basket is None:
         return {
-            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution, times.bar_s),
-            FLATTEN: flatten_from_ns(session, LATER, times.execution, times.bar_s),
+            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution, times.grid),
+            FLATTEN: flatten_from_ns(session, LATER, times.execution, times.grid),
         }
     return {
         DECIDE: decision_ns(session, times.basket),

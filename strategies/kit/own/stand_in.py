@@ -18,6 +18,8 @@ from strategies.kit.own.load import OwnStrategy
 
 _BASES: tuple[type[Spec], ...] = (Spec, ShareSpec, DailySpec)
 _FACTS = ("decides", "holds", "overnight", "chained", "compounds", "shares_stopped", "before_open_ns")
+_NEWER = {"bar_anchor", "timeframes", "holds_overnight"}
+"""Fields that a text has where they are not at their defaults: older ones have none."""
 
 
 def spec_text(spec: Spec) -> str:
@@ -25,7 +27,9 @@ def spec_text(spec: Spec) -> str:
     base = _base_of(spec)
     if base is None:
         return ""
+    usual = dict(zip(base.__struct_fields__[::-1], base.__struct_defaults__[::-1], strict=False))
     fields = {name: getattr(spec, name) for name in base.__struct_fields__}
+    fields = {name: value for name, value in fields.items() if name not in _NEWER or value != usual[name]}
     return msgspec.json.encode({"base": base.__name__, "fields": fields}, order="deterministic").decode()
 
 

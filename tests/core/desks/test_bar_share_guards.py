@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, RaiseAlarm
@@ -14,7 +15,7 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Machine, Step
-from strategies.kit.contract import Bar, ShareSpec
+from strategies.kit.contract import Bar
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS
 from tests.support.core.share_bars import SPEC, ShareBars
 
@@ -31,7 +32,7 @@ LENGTH = (MONDAY.close_ns - MONDAY.open_ns) // MINUTE
 class DayBars(ShareBars):
     """The toy, flat overnight."""
 
-    spec = ShareSpec(**{name: getattr(SPEC, name) for name in ShareSpec.__struct_fields__})
+    spec = replace(SPEC, holds_overnight=False)
 
 
 def bar(minute: int, open_: float, low: float = 0.0, high: float = 0.0) -> ev.BarClosed:

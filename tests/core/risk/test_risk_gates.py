@@ -16,6 +16,7 @@ from daemon.core.gates import LOSSES, Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.state import Book, BrokenClaim, ClaimState, Halt, Model, Pause, RiskState, SessionState
+from strategies.kit.contract import Grid
 from tests.support.core.desk import CALL, MINUTE, MONDAY, PUT, SECOND, contract, quote
 from tests.support.core.risk_view import (
     COVER,
@@ -389,7 +390,7 @@ def test_a_model_that_is_not_promoted_or_of_another_feed_may_trade_where_no_mone
 def test_the_last_close_before_the_flatten_ends_entries_only_where_there_is_a_flatten(
     overnight: bool, reasons: list[str]
 ) -> None:
-    last = {"now_ns": MONDAY.close_ns - 30 * MINUTE, "bar_interval_ns": 60 * MINUTE}  # hours: 15:30
+    last = {"now_ns": MONDAY.close_ns - 30 * MINUTE, "grid": Grid(60 * MINUTE)}  # hours: 15:30
     assert by("near_close", at(limits={"no_entry_before_close_min": 8}, overnight=overnight, **last)) == reasons
 
 

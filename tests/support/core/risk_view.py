@@ -12,6 +12,7 @@ from daemon.core.gates import Intent, RiskView
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.state import Book, Model, Position, RiskState, SessionState
+from strategies.kit.contract import Grid
 from tests.support.core.desk import CALL, IDENTITY, MINUTE, MONDAY, SECOND, contract, quote
 
 NOW = MONDAY.open_ns + 60 * MINUTE
@@ -40,7 +41,7 @@ VIEW = RiskView(
     limits=Risk(),
     execution=Execution(),
     session=SessionState(session=MONDAY, spot=500.0, warm=True, **bars(*range(40, 60))),
-    bar_interval_ns=MINUTE,
+    grid=Grid(MINUTE),
     risk=RiskState(reconciled=True),
     model=Model("v1", promoted=True, feed="sip"),
     book=BOOK,

@@ -5,7 +5,7 @@ The class of its spec names both axes; nothing else in the daemon knows it. Noth
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,13 +19,7 @@ FLAT, LONG = "FLAT", "LONG"
 WINDOW = 3
 
 
-class ShareBarSpec(ShareSpec, frozen=True):
-    """A strategy that decides at each bar and holds whole shares, overnight too."""
-
-    overnight: ClassVar[bool] = True
-
-
-SPEC = ShareBarSpec(
+SPEC = ShareSpec(
     name="share_bars",
     revision=1,
     symbols=("SPY",),
@@ -37,6 +31,7 @@ SPEC = ShareBarSpec(
     features=("close", "shares"),
     actions=(FLAT, LONG),
     temperature=1.0,
+    holds_overnight=True,
 )
 
 

@@ -12,7 +12,7 @@ from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Core
-from strategies.kit.contract import Answer, Bar, Basket, Leg, Observation, Rebalance, ShareSpec, View
+from strategies.kit.contract import Answer, Bar, Basket, Leg, Observation, Rebalance, View
 from tests.support.core.account import Account
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, of
 from tests.support.core.share_bars import SPEC, ShareBars, ShareBarState
@@ -25,9 +25,7 @@ RULES = Trading(risk=Risk(gap_min=400, cooldown_trade_s=0), execution=Execution(
 class TwoShares(ShareBars):
     """Asks at each minute; holds ten shares of each symbol whose answer is positive."""
 
-    spec = ShareSpec(
-        **{name: getattr(SPEC, name) for name in ShareSpec.__struct_fields__ if name != "symbols"}, symbols=SYMBOLS
-    )
+    spec = replace(SPEC, symbols=SYMBOLS, holds_overnight=False)
 
     def __init__(self, interval_s: int = 60) -> None:
         self.spec = replace(type(self).spec, bar_interval_s=interval_s)

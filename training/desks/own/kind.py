@@ -138,7 +138,7 @@ def _days(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnDays:
 
 def _minutes(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnMinutes:
     spec = strategy.spec
-    info = scan(path, spec.symbols, spec.bar_interval_s)
+    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     calendar = calendar_of(info.first_date, info.last_date)
     source = TapeSource(path, info, calendar)
     dates = tuple(s.date for s in calendar.sessions if info.first_date <= s.date <= info.last_date)

@@ -98,7 +98,7 @@ def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:
         TapeError, CalendarError, HistoryError: the file cannot be trained on; the text gives reason and cure.
     """
     spec = machine.spec
-    info = scan(path, spec.symbols, spec.bar_interval_s)
+    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     calendar = calendar_of(info.first_date, info.last_date)
     source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)

@@ -149,7 +149,7 @@ def entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -
 
 def _flatten_row(session: Session, starts: Int64Array, spec: Spec, trading: Trading) -> int:
     """The first row whose close is at or after the time at which the flatten is sent; the row count if none is."""
-    deadline = flatten_from_ns(session, LATER, trading.execution, spec.bar_interval_s)
+    deadline = flatten_from_ns(session, LATER, trading.execution, spec.grid)
     return int(np.searchsorted(starts + spec.bar_interval_s * SECOND_NS, deadline))
 
 

@@ -355,8 +355,9 @@ class LiveQuotes:
 
 # --- the feed -------------------------------------------------------------------------------------------------------
 
+SHORTEST_S = 210 * 60  # of a session: a half day
 CLOSE_GRACE_S = 10  # after the close: the last bar comes about a second after its minute
-MOST_SESSIONS_BACK = 10  # how far back missing bars are requested
+MOST_SESSIONS_BACK = 10  # how far back missing bars are requested, at least
 
 
 class Options(NamedTuple):
@@ -395,6 +396,7 @@ class LiveFeed:
         self._calendar = calendar
         self._symbols = spec.symbols
         self._history_bars = spec.history_bars
+        self._sessions_back = MOST_SESSIONS_BACK + spec.history_bars * spec.bar_interval_s // SHORTEST_S
         self._put = put
         self._log = log
         self._options = options
@@ -414,7 +416,7 @@ class LiveFeed:
             rng=self._rng,
             announce=self._announce,
             take_quotes=self._closing,
-            width_ns=spec.bar_interval_s * SECOND_NS,
+            grid=spec.grid,
         )
         self._quotes = LiveQuotes(
             self._quote_socket,
@@ -493,7 +495,7 @@ class LiveFeed:
         missed = sessions_before(known, self._calendar, now_ns)
         needed: list[tuple[Session, Minutes]] = []
         count = 0
-        for session in missed[:MOST_SESSIONS_BACK]:
+        for session in missed[: self._sessions_back]:
             if count >= self._history_bars or self._bars.abandoned:
                 break
             bars = await self._bars.fetched(session, until_s)

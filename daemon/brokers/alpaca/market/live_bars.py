@@ -23,7 +23,8 @@ from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quot
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.pacing import back_off_s
-from strategies.kit.contract import Bar, Session
+from strategies.kit.contract import MINUTES, Bar, Grid, Session
+from strategies.kit.timeframes import joined
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TORN_NS = 4 * SECOND_NS  # after its end a bar goes out without a last minute: a second before the desk stops waiting
@@ -100,16 +101,16 @@ class BarMerge:
 
 
 class BarBuilder:
-    """Minutes in, bars of `width_ns` since the open out; with a width of one minute each minute is a bar.
+    """Minutes in, bars of the grid out; where a bar is one minute each minute is its bar.
 
     A bar goes out with its last minute, with the first minute of a later one, or by `torn` some seconds after its end.
     A minute that comes after that, or changes, corrects it.
     """
 
-    def __init__(self, open_ns: int, width_ns: int) -> None:
-        self._open_ns = open_ns
-        self._width_ns = width_ns
-        self._out_ns = open_ns - width_ns  # start of the newest bar that went out
+    def __init__(self, session: Session, grid: Grid) -> None:
+        self._session = session
+        self._grid = grid
+        self._out_ns = session.open_ns - 1  # start of the newest bar that went out
         self._minutes: dict[int, dict[int, Bar]] = {}  # by the bar's start
         self._own: set[int] = set()  # bars that went out and whose minutes are all here
 
@@ -124,7 +125,7 @@ class BarBuilder:
 
     def take(self, event: BarClosed | BarCorrected) -> list[BarClosed | BarCorrected]:
         """Add a minute, first or corrected; return what it closes or corrects: of a width of one minute, itself."""
-        if self._width_ns == MINUTE_NS:
+        if self._grid.length_ns == MINUTE_NS:
             self._out_ns = max(self._out_ns, event.bar.start_ns)
             return [event]
         time_ns, start = event.time_ns, self._note(event.bar)
@@ -136,10 +137,10 @@ class BarBuilder:
 
     def torn(self, now_ns: int) -> list[Bar]:
         """Return the bars that ended `TORN_NS` ago without their last minute, as they are."""
-        return [self._close(start) for start in self._waiting() if start + self._width_ns + TORN_NS <= now_ns]
+        return [self._close(start) for start in self._waiting() if self._end_ns(start) + TORN_NS <= now_ns]
 
     def _note(self, minute: Bar) -> int:
-        start = minute.start_ns - (minute.start_ns - self._open_ns) % self._width_ns
+        start = self._grid.at(minute.start_ns, self._session)[0]
         self._minutes.setdefault(start, {})[minute.start_ns] = minute
         return start
 
@@ -147,7 +148,10 @@ class BarBuilder:
         return sorted(start for start in self._minutes if start > self._out_ns)
 
     def _is_whole(self, start: int) -> bool:
-        return start + self._width_ns - MINUTE_NS in self._minutes[start]
+        return self._end_ns(start) - MINUTE_NS in self._minutes[start]
+
+    def _end_ns(self, start: int) -> int:
+        return self._grid.at(start, self._session)[1]
 
     def _close(self, start: int) -> Bar:
         self._out_ns = start
@@ -155,9 +159,7 @@ class BarBuilder:
         return self._bar(start)
 
     def _bar(self, start: int) -> Bar:
-        rows = [bar for _, bar in sorted(self._minutes[start].items())]
-        high, low = max(bar.high for bar in rows), min(bar.low for bar in rows)
-        return Bar(rows[0].symbol, start, rows[0].open, high, low, rows[-1].close, sum(bar.volume for bar in rows))
+        return joined(start, [bar for _, bar in sorted(self._minutes[start].items())])
 
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
@@ -202,7 +204,7 @@ class LiveBars:
         announce: Callable[[Session], object],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         reconnect: Callable[[str], None],
-        width_ns: int = MINUTE_NS,
+        grid: Grid = MINUTES,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.spot = 0.0  # the last close known, 0 for none
@@ -217,11 +219,11 @@ class LiveBars:
         self._announce = announce
         self._take_quotes = take_quotes
         self._reconnect = reconnect
-        self._width_ns = width_ns
+        self._grid = grid
         self._session: Session | None = None
         self._over = False  # the session was ended
         self._merge = BarMerge(0)
-        self._builder = BarBuilder(0, width_ns)
+        self._builder = BarBuilder(Session("", 0, 0), grid)
         self._streamed_ns = 0  # end of the newest streamed bar
         self._repair_asked = asyncio.Event()
         self._repair_reason = ""
@@ -243,7 +245,7 @@ class LiveBars:
         self._session = session
         self._over = False
         self._merge = BarMerge(session.open_ns - MINUTE_NS)
-        self._builder = BarBuilder(session.open_ns, self._width_ns)
+        self._builder = BarBuilder(session, self._grid)
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch its last one if missing."""
@@ -276,7 +278,7 @@ class LiveBars:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repair_when_asked(), name="bar repair")
             tasks.create_task(self._watch_silence(), name="silence watch")
-            if self._width_ns > MINUTE_NS:
+            if self._grid.length_ns > MINUTE_NS:
                 tasks.create_task(self._close_when_torn(), name="torn bars")
 
     # --- streamed -----------------------------------------------------------------------------------------------------
@@ -448,7 +450,7 @@ Minutes = Mapping[str, tuple[Bar, ...]]
 
 
 class StockBars:
-    """All symbols' bars of `width_ns`. See `LiveBars` for the arguments; `stream` carries their quotes too."""
+    """All symbols' bars on the grid. See `LiveBars` for the arguments; `stream` carries their quotes too."""
 
     def __init__(
         self,
@@ -464,11 +466,11 @@ class StockBars:
         rng: random.Random,
         announce: Callable[[Session], object],
         take_quotes: Callable[[str], tuple[Quote, ...]],
-        width_ns: int,
+        grid: Grid,
     ) -> None:
         self._clock = clock
         self._put = put
-        self._width_ns = width_ns
+        self._grid = grid
         self.stream = StockStream(
             endpoint,
             symbols,
@@ -493,7 +495,7 @@ class StockBars:
                 announce=announce,
                 take_quotes=take_quotes,
                 reconnect=self.stream.socket.force_reconnect,
-                width_ns=width_ns,
+                grid=grid,
             )
             for symbol in symbols
         }
@@ -539,7 +541,7 @@ class StockBars:
 
     def count(self, minutes: Minutes) -> int:
         """Return about how many bars every symbol has of these minutes."""
-        return min(map(len, minutes.values())) * MINUTE_NS // self._width_ns
+        return min(map(len, minutes.values())) * MINUTE_NS // self._grid.length_ns
 
     def put_past(self, minutes: Minutes, known: Known) -> Known:
         """Emit the bars that the state lacks, without quotes, which are unknown; return what it knows then."""

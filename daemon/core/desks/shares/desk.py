@@ -348,7 +348,7 @@ class Shares:
         return [symbol for symbol, position in draft.book.positions.items() if position.quantity > 0]
 
     def flatten(self, draft: Draft, session: Session) -> None:
-        if not draft.spec.overnight:
+        if not draft.desk.overnight:
             for symbol in self.leavable(draft):
                 exit_in_time(draft, draft.book.positions[symbol], session)
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from daemon.brokers.alpaca.market.live_bars import TORN_NS, BarBuilder, BarMerge, Given
 from daemon.core.events import BarClosed, BarCorrected, BarRejected
-from strategies.kit.contract import Bar
+from strategies.kit.contract import Bar, Grid, Session
 
 MINUTE = 60_000_000_000
 OPEN = 1_717_421_400_000_000_000  # 2024-06-03 09:30 New York
+DAY = Session("2024-06-03", OPEN, OPEN + 390 * MINUTE)
 
 
 def bar(minute: int, close: float = 100.0) -> Bar:
@@ -163,7 +164,7 @@ def closed(builder: BarBuilder, minute: int, **values: float) -> list[BarClosed 
 
 
 def test_with_a_width_of_one_minute_each_minute_is_its_bar() -> None:
-    builder = BarBuilder(OPEN, MINUTE)
+    builder = BarBuilder(DAY, Grid(MINUTE))
     assert closed(builder, 0) == [BarClosed(7, minute_bar(0))]
     assert closed(builder, 3) == [BarClosed(7, minute_bar(3))]
     changed = BarCorrected(8, minute_bar(0, close=101.0))
@@ -172,7 +173,7 @@ def test_with_a_width_of_one_minute_each_minute_is_its_bar() -> None:
 
 
 def test_a_wide_bar_goes_out_with_its_last_minute() -> None:
-    builder = BarBuilder(OPEN, 5 * MINUTE)
+    builder = BarBuilder(DAY, Grid(5 * MINUTE))
     closes = (100.0, 104.0, 97.0, 98.0)
     assert [event for minute, close in enumerate(closes) for event in closed(builder, minute, close=close)] == []
     wide = Bar("SPY", OPEN, 99.0, 105.0, 96.0, 103.0, 50.0)
@@ -180,7 +181,7 @@ def test_a_wide_bar_goes_out_with_its_last_minute() -> None:
 
 
 def test_a_wide_bar_without_its_last_minute_goes_out_some_seconds_after_its_end_and_is_corrected_by_it() -> None:
-    builder = BarBuilder(OPEN, 5 * MINUTE)
+    builder = BarBuilder(DAY, Grid(5 * MINUTE))
     assert [closed(builder, minute) for minute in range(4)] == [[]] * 4
     assert builder.torn(OPEN + 5 * MINUTE + TORN_NS - 1) == []
     torn = Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 40.0)
@@ -189,7 +190,7 @@ def test_a_wide_bar_without_its_last_minute_goes_out_some_seconds_after_its_end_
 
 
 def test_a_wide_bar_without_its_last_minute_goes_out_before_a_later_one() -> None:
-    builder = BarBuilder(OPEN, 5 * MINUTE)
+    builder = BarBuilder(DAY, Grid(5 * MINUTE))
     assert closed(builder, 1) == []
     assert closed(builder, 9) == [
         BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 10.0)),
@@ -197,15 +198,31 @@ def test_a_wide_bar_without_its_last_minute_goes_out_before_a_later_one() -> Non
     ]
 
 
+def test_the_short_last_bar_of_a_session_ends_with_its_close_with_or_without_its_last_minute() -> None:
+    builder = BarBuilder(DAY, Grid(60 * MINUTE))
+    assert closed(builder, 360) == []
+    assert closed(builder, 389) == [BarClosed(7, Bar("SPY", OPEN + 360 * MINUTE, 99.0, 101.0, 98.0, 100.0, 20.0))]
+    builder = BarBuilder(DAY, Grid(60 * MINUTE))
+    assert closed(builder, 361) == []
+    assert builder.torn(DAY.close_ns + TORN_NS - 1) == []
+    assert [bar.start_ns for bar in builder.torn(DAY.close_ns + TORN_NS)] == [OPEN + 360 * MINUTE]
+
+
+def test_bars_of_the_full_hour_begin_with_a_short_one() -> None:
+    builder = BarBuilder(DAY, Grid(60 * MINUTE, "hour"))
+    ends = [minute for minute in range(390) if closed(builder, minute)]
+    assert ends == [29, 89, 149, 209, 269, 329, 389]  # the minutes that end at 10:00, 11:00, ... 16:00
+
+
 def test_a_correction_within_an_unfinished_wide_bar_is_in_it_when_it_goes_out() -> None:
-    builder = BarBuilder(OPEN, 2 * MINUTE)
+    builder = BarBuilder(DAY, Grid(2 * MINUTE))
     assert closed(builder, 0) == []
     assert builder.take(BarCorrected(8, minute_bar(0, volume=33.0))) == []
     assert closed(builder, 1) == [BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 43.0))]
 
 
 def test_after_a_start_the_bars_that_the_state_lacks_go_out_and_one_under_way_goes_on() -> None:
-    builder = BarBuilder(OPEN, 5 * MINUTE)
+    builder = BarBuilder(DAY, Grid(5 * MINUTE))
     so_far = [minute_bar(minute) for minute in range(12)]
     given = builder.know(so_far, OPEN, OPEN + 12 * MINUTE)
     assert [bar.start_ns for bar in given] == [OPEN + 5 * MINUTE]
@@ -217,7 +234,7 @@ def test_after_a_start_the_bars_that_the_state_lacks_go_out_and_one_under_way_go
 
 
 def test_a_bar_that_went_out_before_a_start_is_never_corrected_from_a_part_of_its_minutes() -> None:
-    builder = BarBuilder(OPEN, 5 * MINUTE)
+    builder = BarBuilder(DAY, Grid(5 * MINUTE))
     assert builder.know((), OPEN, OPEN + 7 * MINUTE) == []
     assert closed(builder, 3) == []
     assert builder.take(BarCorrected(8, minute_bar(3, volume=33.0))) == []

@@ -17,7 +17,7 @@ from daemon.core.gates import Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
-from strategies.kit.contract import Leg
+from strategies.kit.contract import Grid, Leg
 from tests.support.core.daily_desk import IDENTITY, KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, daily_desk, orders, quote
 from tests.support.core.desk import FRIDAY, MINUTE, MONDAY, SECOND, TUESDAY, alarms
 
@@ -32,7 +32,7 @@ VIEW = RiskView(
     limits=Risk(),
     execution=Trading().execution,
     session=SessionState(session=MONDAY, warm=True, previous=LAST_FRIDAY.date),
-    bar_interval_ns=86_400 * SECOND,
+    grid=Grid(86_400 * SECOND),
     risk=RiskState(reconciled=True),
     model=Model("v1", promoted=True, feed="sip"),
     book=BOOK,

@@ -83,7 +83,9 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
             f"{len(paths)} files for {', '.join(spec.symbols)}: give one with all, or one for each in this order"
         )
     parts = [spec.symbols] if len(paths) == 1 else [(symbol,) for symbol in spec.symbols]
-    infos = [scan(path, symbols, spec.bar_interval_s) for path, symbols in zip(paths, parts, strict=True)]
+    infos = [
+        scan(path, symbols, spec.bar_interval_s, spec.bar_anchor) for path, symbols in zip(paths, parts, strict=True)
+    ]
     calendar = calendar_of(min(i.first_date for i in infos), max(i.last_date for i in infos))
     known: dict[str, SessionScheduled] = {}
     found: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}

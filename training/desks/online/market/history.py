@@ -120,7 +120,7 @@ class _Symbol:
         """Its sessions; `first_row` is its first row among those of all symbols."""
         found = []
         for session, first, end in self._spans:
-            deadline = flatten_from_ns(session, "", self._trading.execution, self._spec.bar_interval_s)
+            deadline = flatten_from_ns(session, "", self._trading.execution, self._spec.grid)
             deadline -= session.open_ns
             flatten = first + int(np.searchsorted(self.minute[first:end] * MINUTE_NS, deadline))
             usable = self.newest[first] >= 0 and first < flatten < end - 1 and not self._leaps(first, flatten + 2)

@@ -143,7 +143,7 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
         ValueError: the quotes are no longer those that the run began with.
     """
     spec = machine.spec
-    info = scan(path, spec.symbols, spec.bar_interval_s)
+    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     quotes = option_quotes(source.path, spec.symbols[0], source.root, source.closes)
     if quotes.sha256 != source.sha256:
         raise ValueError(
