@@ -143,7 +143,7 @@ def _elsewhere(found: argparse.ArgumentParser) -> None:
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
     graph = "bring the policy of this ONNX file into the store, made by any library, with the same checks"
     other.add_argument("--import-onnx", type=Path, metavar="FILE", help=graph)
-    layers = "of that model's layers, which its file does not state readably (the algorithm's usual one, unless the file names another)"
+    layers = "of that model's layers, which its file does not state readably (what it names, else the algorithm's own)"
     other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)

@@ -236,7 +236,7 @@ def _lstm(path: Path, weights: dict[str, Tensor], spec: Spec) -> nn.LSTM | None:
 __all__ = ["ACTIVATIONS", "ImportSb3Error", "ImportedPolicy", "check_golden", "import_sb3", "read_sb3"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "leakyrelu": nn.LeakyReLU}
-"""By the last part of the class's name in small letters. Defaults of MlpPolicy: Tanh of PPO, ReLU of DQN, SAC and TD3."""
+"""By the last part of the class's name in small letters. MlpPolicy's are Tanh (PPO) or ReLU (DQN, SAC and TD3)."""
 HYPERPARAMETERS = (
     "learning_rate", "n_steps", "batch_size", "n_epochs", "n_envs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
     "max_grad_norm", "normalize_advantage", "target_kl", "num_timesteps", "seed", "buffer_size", "learning_starts",
