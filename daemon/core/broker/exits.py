@@ -86,7 +86,7 @@ def _trail(draft: Draft, position: Position, high: Decimal, fetch: Decimal | Non
     the close against that of its high.
     """
     sizing, symbol = draft.trading.sizing, position.symbol
-    if not sizing.trails or position.quantity <= 0 or high <= high_of(position):
+    if not sizing.trailing_stop or position.quantity <= 0 or high <= high_of(position):
         return ""
     draft.put_high(symbol, high)
     mark = marked(draft, symbol)
@@ -101,7 +101,7 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
 
     Its time is told to the second: a tape fills just after a bar's open, and has no other moments than its bars' ends.
     """
-    rules, symbol, limit_min = draft.trading.execution, position.symbol, draft.trading.sizing.held_max_min
+    rules, symbol, limit_min = draft.trading.execution, position.symbol, draft.trading.sizing.time_stop_min
     if position.opened_ns < session.open_ns <= draft.now_ns:
         exit_by_rule(draft, symbol, "held_overnight")
     elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.desk.grid):

@@ -84,9 +84,9 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     if not draft.desk.decides.rebalances:
         sizing = draft.trading.sizing
         paid = _below_paid(symbol, position.cost, position.quantity, rules.distance, sizing.stop_loss)
-        if not sizing.trails:
+        if not sizing.trailing_stop:
             return paid
-        return max(paid, _trailing(symbol, high_of(position), rules.distance, sizing.trails))
+        return max(paid, _trailing(symbol, high_of(position), rules.distance, sizing.trailing_stop))
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
         if bars:
@@ -201,7 +201,7 @@ def _is_moved(order: Order, wanted: Decimal) -> bool:
 
 def _follows_too_soon(draft: Draft, order: Order) -> bool:
     """Return whether a stop that follows the price rests for less than a minute."""
-    return bool(draft.trading.sizing.trails) and draft.now_ns - order.submitted_ns < AGAIN_NS
+    return bool(draft.trading.sizing.trailing_stop) and draft.now_ns - order.submitted_ns < AGAIN_NS
 
 
 def _close_ns(draft: Draft) -> int:

@@ -275,7 +275,7 @@ def high_of(position: Position) -> Decimal:
 
 def trail_of(position: Position, sizing: Sizing) -> float:
     """Return the price in USD at which the trailing stop leaves; 0.0 where there is none."""
-    return float(high_of(position)) * (1.0 - sizing.trails) if sizing.trails else 0.0
+    return float(high_of(position)) * (1.0 - sizing.trailing_stop) if sizing.trailing_stop else 0.0
 
 
 def risk_view(draft: Draft) -> RiskView:
