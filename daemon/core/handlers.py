@@ -17,7 +17,7 @@ from daemon.core.broker.protection import is_guarded
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
-from daemon.core.instruments.option_market import root_of
+from daemon.core.instruments.option_market import meant_by, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
@@ -152,7 +152,8 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     """Leave a part of one position, or all of it, and let the policy leave the symbol alone for this session."""
-    symbol = _held_as(draft, event.symbol)
+    meant = meant_by(event.symbol, draft.book.positions)
+    symbol = meant[0] if len(meant) == 1 else event.symbol
     held = draft.held(symbol)
     if draft.broker.stood_down and not draft.broker.follows_panic:
         why = f"nothing is sent after a panic; first: {ACCEPT}"
@@ -168,12 +169,6 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     date = "" if session is None or over else session.date  # over night it is the next session's
     draft.risk = replace(draft.risk, by_hand={**draft.risk.closed_by_hand, root_of(symbol): date})
     exit_by_rule(draft, symbol, "closed_by_hand", left)
-
-
-def _held_as(draft: Draft, symbol: str) -> str:
-    """Return the one contract that is held of this underlying; the symbol itself where it, none or several are."""
-    held = [name for name in draft.book.positions if name != symbol and root_of(name) == symbol]
-    return held[0] if len(held) == 1 and not draft.held(symbol) else symbol
 
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from daemon.core.instruments.option_market import root_of
+from daemon.core.instruments.option_market import meant_by
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.operator.commands import CLOSE, RESUME, CommandError, closing
@@ -304,12 +304,12 @@ def _closing(status: DeskStatus, arguments: Sequence[str]) -> tuple[str, str]:
 
 def _holding(status: DeskStatus, symbol: str) -> Holding:
     """Return the position of this symbol, or the only one in options on it. Raises DeskAway."""
-    alike = [held for held in status.positions if symbol in (held.symbol, root_of(held.symbol))]
-    exact = [held for held in alike if held.symbol == symbol]
-    if exact or len(alike) == 1:
-        return (exact or alike)[0]
-    if alike:
-        raise DeskAway("Which one? " + ", ".join(f"/close {held.symbol}" for held in alike))
+    held = {one.symbol: one for one in status.positions}
+    meant = meant_by(symbol, held)
+    if len(meant) == 1:
+        return held[meant[0]]
+    if meant:
+        raise DeskAway("Which one? " + ", ".join(f"/close {name}" for name in meant))
     raise DeskAway(f"{status.desk} holds no {symbol}. It holds {holdings_in_words(status) or 'nothing'}.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
@@ -262,6 +262,12 @@ def root_of(symbol: str) -> str:
     """Return the underlying of a contract; a share's own symbol."""
     contract = parse_occ(symbol)
     return symbol if contract is None else contract.root
+
+
+def meant_by(symbol: str, held: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the `held` a person means by a symbol: itself, or else the contracts on it."""
+    names = tuple(held)
+    return (symbol,) if symbol in names else tuple(name for name in names if root_of(name) == symbol)
 
 
 @lru_cache(maxsize=8192)
