@@ -33,6 +33,9 @@ GROUPS: dict[str, dict[str, Command]] = {
     "trade and watch": {
         "run": Command("rltraderd", "trade at a broker, or in a dry run; --check says what would run"),
         "ctl": Command("rltraderctl", "status, trades, reports and models of a desk; pause, halt, flatten, panic"),
+        "runs": Command(
+            "daemon.cli.runs.command:main", "dry runs and trainings: list, compare, tag, delete; start and watch one"
+        ),
         "dashboard": Command("rltrader-dashboard", "the page about your desks, read only"),
         "mcp": Command("rltrader-mcp", "let an assistant read desks, models and manuals; it cannot act"),
         "simulate": Command("rltrader-simulator", "a broker on this machine with recorded or made-up prices"),

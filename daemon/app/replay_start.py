@@ -18,6 +18,7 @@ from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
 from daemon.core.strategy_rules import TABLES, changes_nothing
 from daemon.host.time.calendar import SessionCalendar
+from daemon.journal.rows import TAPE_DATES
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
@@ -45,6 +46,7 @@ class TapeReplay(CheckedDesk):
             "tape": self.tape.name,
             "tape_sha256": self.info.sha256,
             "synthetic": self.info.synthetic,
+            TAPE_DATES: f"{self.info.first_date} {self.info.last_date}",
         }
         if self.quotes is not None:
             values |= {

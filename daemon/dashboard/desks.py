@@ -7,7 +7,6 @@ finds it free. The picture reports a journal that cannot be read or followed; ot
 from __future__ import annotations
 
 import argparse
-import os
 import sqlite3
 import threading
 import time
@@ -24,8 +23,7 @@ from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, 
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.engine.follow import Follower
 from daemon.engine.recover import code_digest
-from daemon.engine.state_dir import last_locked_by, locked_by
-from daemon.host.own_files import StateDirError
+from daemon.engine.state_dir import process_of
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -138,27 +136,6 @@ class FollowedDesk:
             newest=newest,
             entered=entered,
         )
-
-
-def process_of(path: Path) -> str:
-    """Return the process id of the daemon that runs on a state directory, "" for none.
-
-    The daemon's lock is tried only where the process that it names lives (the number may belong to another one by
-    now): a trial holds the lock for a moment, and a daemon that starts at that moment would be refused.
-    """
-    try:
-        holder = last_locked_by(path)
-        if not holder:
-            return ""
-        try:
-            os.kill(int(holder), 0)
-        except PermissionError:
-            pass  # it lives, as another user
-        except (ProcessLookupError, OverflowError):
-            return ""
-        return locked_by(path)
-    except (OSError, StateDirError):
-        return ""
 
 
 class OwnCode:

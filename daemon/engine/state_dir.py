@@ -27,6 +27,7 @@ from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import (
     STRATEGY_FROM,
     STRATEGY_SPEC,
+    TAPE_DATES,
     Base,
     CommitBatch,
     Entry,
@@ -320,9 +321,9 @@ def _opened(path: Path, lock: IO[str], identity: dict[str, str], epoch: str) -> 
         with reading(file):
             meta = journal.reader().meta()
         check_identity(path, meta, identity)
-        for key in (STRATEGY_FROM, STRATEGY_SPEC):
+        for key in (STRATEGY_FROM, STRATEGY_SPEC, TAPE_DATES):
             value = identity.get(key, "")
-            if value and meta.get(key) != value:  # the strategy's file was moved or changed
+            if value and meta.get(key) != value:  # the strategy's file moved, or the journal is an older code's
                 journal.note(key, value)
                 meta[key] = value
     except BaseException:
@@ -388,6 +389,27 @@ def last_locked_by(path: Path) -> str:
     """
     with _lock_file(path) as lock:
         return "" if lock is None else _process(lock)
+
+
+def process_of(path: Path) -> str:
+    """Return the process id of the daemon that runs on a state directory, "" for none.
+
+    The daemon's lock is tried only where the process that it names lives (the number may belong to another one by
+    now): a trial holds the lock for a moment, and a daemon that starts at that moment would be refused.
+    """
+    try:
+        holder = last_locked_by(path)
+        if not holder:
+            return ""
+        try:
+            os.kill(int(holder), 0)
+        except PermissionError:
+            pass  # it lives, as another user
+        except (ProcessLookupError, OverflowError):
+            return ""
+        return locked_by(path)
+    except (OSError, StateDirError):
+        return ""
 
 
 @contextlib.contextmanager

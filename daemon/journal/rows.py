@@ -100,13 +100,14 @@ STRATEGY_FROM = "strategy_from"
 """The key in the table meta of the place of a strategy of one's own. It may move, so the hash chain leaves it out."""
 STRATEGY_SPEC = "strategy_spec"
 """The key of its spec (`strategies.kit.own.stand_in`), for a start while it cannot be imported. Left out as well."""
+TAPE_DATES = "tape_dates"
+"""The key of the first and last date of the bars of a dry run, by which its progress is known. Left out as well."""
+LEFT_OUT = frozenset({"head", "base", STRATEGY_FROM, STRATEGY_SPEC, TAPE_DATES})
 
 
 def genesis(meta: Mapping[str, str]) -> bytes:
     """Return the start of the hash chain: SHA-256 over the meta, so that what the journal was made with stays."""
-    made_with = sorted(
-        (key, value) for key, value in meta.items() if key not in ("head", "base", STRATEGY_FROM, STRATEGY_SPEC)
-    )
+    made_with = sorted((key, value) for key, value in meta.items() if key not in LEFT_OUT)
     return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 

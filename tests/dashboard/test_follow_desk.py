@@ -15,10 +15,11 @@ import pytest
 
 from daemon.core.events import Event
 from daemon.core.state import digest
-from daemon.dashboard.desks import FollowedDesk, Picture, named, process_of
+from daemon.dashboard.desks import FollowedDesk, Picture, named
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import EventSource
+from daemon.engine.state_dir import process_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from tests.support.dashboards import Played, serving

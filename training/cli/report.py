@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.library.run_files import STUDY_FILE
 from rltrader import called
 from strategies.registry import add, entry
 from training.cli.main import COMMANDS, DONE, wrong
 from training.report.report import write_report
-from training.study.study import STUDY_FILE, decode
+from training.study.study import decode
 
 
 def main(arguments: Sequence[str]) -> int:

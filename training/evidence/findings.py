@@ -21,7 +21,6 @@ from training.evidence.statistics import SessionStatistics
 from training.study.study import AccountHalt, NetworkChange, SeedAgreement, SizesPlayed
 
 FORMAT = 1
-REPORT_FILE = "report.json"
 
 
 class PlayerLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE
 from training.evidence import findings
-from training.evidence.findings import REPORT_FILE, Findings
+from training.evidence.findings import Findings
 from training.report.compare import read_runs, updates_of
 from training.runs.ledger import LEDGER_FILE, Ledger, LedgerError, Line
 from training.study import study
-from training.study.study import RUN_FILE, STUDY_FILE, Study
+from training.study.study import Study
 
 T = TypeVar("T")
 

@@ -18,6 +18,7 @@ from daemon.core.strategy_rules import trading_for
 from daemon.experience.learning import LearningFile
 from daemon.experience.link import RedisError
 from daemon.host.service import Service
+from daemon.library.run_files import TRAINING_LOCK
 from daemon.models.ladder.cards import holds_of
 from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
@@ -38,7 +39,7 @@ from training.online.publish import Versions
 from training.online.reward import RewardAgent
 from training.online.served import AnswerService
 from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, WAIT_MOST_S, StreamTrainer
-from training.runs.folder import LOCK_FILE, alone
+from training.runs.folder import alone
 
 BEAT_S = 10.0  # between two messages to the watchdog
 PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
@@ -113,7 +114,7 @@ class LearningProcess:
         own: Path = self._options.own_dir
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
         taken = f"another trainer is at work in {own}: give each desk an --own-dir of its own, and run one of each"
-        with alone(own / LOCK_FILE, taken):
+        with alone(own / TRAINING_LOCK, taken):
             self._lease = Lease(self._client, self._options.desk, own)
             if not self._alone_at_the_desk():
                 return

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +12,17 @@ from typing import Any, TypeVar
 import msgspec
 from markupsafe import Markup
 
+from daemon.library import listed
+from daemon.library.run_files import METRICS_FILE, REPORT_FILE, RUN_FILE, TRIALS_FOLDER
 from daemon.page_kit import plots
 from daemon.page_kit.render import render
-from training.evidence.findings import REPORT_FILE, Findings, decode
+from training.evidence.findings import Findings, decode
 from training.evidence.wording import UNKNOWN, number, percent
 from training.report.cells import Row, fall, sharpe, with_interval
-from training.study.study import METRICS_FILE, RUN_FILE, TRIALS_FOLDER
 
 T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("compare.html")
 LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # of the settings that may differ
-DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +115,8 @@ def _known(value: float | None) -> str:
 
 def different(runs: Sequence[FinishedRun]) -> list[Row]:
     """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
-    settings = [dict(_single(run.settings)) for run in runs]
-    names = sorted({name for one in settings for name in one} - LEFT_OUT)
-    values = {name: [one.get(name, UNKNOWN) for one in settings] for name in names}
-    return [(name, *row) for name, row in values.items() if len(set(row)) > 1]
-
-
-def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Each setting and its value as JSON; of a digest the first twelve digits."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and name not in LEFT_OUT:
-            yield from _single(value, f"{before}{name}.")
-        else:
-            digest = isinstance(value, str) and DIGEST.fullmatch(value)
-            yield f"{before}{name}", json.dumps(value[:12] if digest else value)
+    settings = [{name: value for name, value in run.settings.items() if name not in LEFT_OUT} for run in runs]
+    return [*listed.different([dict(listed.dotted(one)) for one in settings], UNKNOWN)]
 
 
 def _plot(runs: Sequence[FinishedRun]) -> plots.Figure:

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import REPORT_FILE, REPORT_PAGE
 from daemon.page_kit.render import render
 from daemon.tapes.quotes.calibration_file import Fitted
 from strategies.registry import entry, is_known
 from training.desks.registry import reference_of
 from training.evidence.criteria import kind_of_bars
-from training.evidence.findings import REPORT_FILE, Findings, encode
+from training.evidence.findings import Findings, encode
 from training.evidence.heads import read as read_heads
 from training.evidence.wording import counted, number, percent, share
 from training.forecast.findings import read
@@ -29,8 +30,6 @@ from training.report.find import find
 from training.report.judging import judged
 from training.study.progress import phase
 from training.study.study import Study
-
-PAGE_FILE = "report.html"
 
 
 def write_report(study: Study, folder: Path) -> Findings:
@@ -71,7 +70,7 @@ def files(
     `exported` are the figures of a passive policy on the last fold's test sessions, as in its manifest.
     """
     bound = msgspec.structs.replace(findings, policy_sha256=policy_sha256 or findings.policy_sha256)
-    return {PAGE_FILE: page(study, bound, exported=exported, version=version).encode(), REPORT_FILE: encode(bound)}
+    return {REPORT_PAGE: page(study, bound, exported=exported, version=version).encode(), REPORT_FILE: encode(bound)}
 
 
 TEMPLATE = Path(__file__).with_name("page.html")

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.desks.trial import TRIALS, News, Stage, trial_name
+from training.runs.progress import StepCount
 from training.study.progress import PhaseProgress
 from training.study.study import SessionResult, Trial, ValidationCheck
 
@@ -63,9 +64,7 @@ class Display:
         self._title, self._unit = "training", "steps"
         self._in_lines: set[str] | None = None  # tasks of this stage that are done; None where trials have lines
         self._trials = trials
-        self._totals: dict[str, int] = {}
-        self._steps: dict[str, int] = {}
-        self._given = steps
+        self._count = StepCount(trials, steps)
         self._task: TaskID | None = None
         self._began_s = 0.0
         self._earlier: dict[str, int] = {}  # steps that do not count for the speed
@@ -99,10 +98,10 @@ class Display:
         """Begin to count anew: the steps of one stage are not those of another."""
         self._print(f"{stage.name}: {stage.tasks}")
         self._without_bar()
-        self._trials, self._given, self._began_s, self._done = stage.tasks, stage.steps, 0.0, 0
+        self._trials, self._began_s, self._done = stage.tasks, 0.0, 0
+        self._count = StepCount(stage.tasks, stage.steps)
         self._title, self._unit, self._in_lines = stage.name, stage.unit, None if stage.name == TRIALS else set()
-        for counted in (self._totals, self._steps, self._earlier):
-            counted.clear()
+        self._earlier.clear()
 
     def _without_bar(self) -> None:
         """Remove the stage's bar: what follows is not training."""
@@ -152,7 +151,7 @@ class Display:
 
     def _counted(self, name: str, steps: int, total: int) -> None:
         """Bring the bar up to date with one trial."""
-        self._steps[name], self._totals[name] = steps, total
+        self._count.count(name, steps, total)
         if self._task is None:
             self._task = self._bar.add_task(self._title, count="", speed="")
         speed = f"{self.speed:,.0f} {self._unit}/s  " if self.speed and self._unit == "steps" else ""
@@ -163,14 +162,12 @@ class Display:
     @property
     def done(self) -> int:
         """Steps of all trials, those of earlier starts included."""
-        return sum(self._steps.values())
+        return self._count.done
 
     @property
     def total(self) -> int:
-        """Steps that the run will have, as far as one knows; tasks of unknown size count as those that are known."""
-        known = sum(self._totals.values())
-        each = self._given or (known // len(self._totals) if self._totals else 0)
-        return known + each * (self._trials - len(self._totals))
+        """Steps that the run will have, as far as one knows."""
+        return self._count.total
 
     @property
     def left(self) -> str:

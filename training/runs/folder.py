@@ -26,18 +26,28 @@ import msgspec
 import torch
 
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import (
+    METRICS_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    REPORT_PAGE,
+    RUN_FILE,
+    STUDY_FILE,
+    TAGS_FILE,
+    TRAINING_LOCK,
+    TRIALS_FOLDER,
+)
 from strategies.kit.own.load import OwnStrategy, sources_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
 from training.sinks.sink import MetricsFile, TrialSinks
-from training.study.study import METRICS_FILE, RUN_FILE, STUDY_FILE, TRIALS_FOLDER, Trial
+from training.study.study import Trial
 
 MADE_WITH = "made_with"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE = "checkpoint.pt", "best.pt", "trial.json"
-LOCK_FILE = ".lock"
 OURS = frozenset(
-    {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, LOCK_FILE, "report.html", "report.json"}
+    {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, TRAINING_LOCK, REPORT_PAGE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE}
     | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}
 )
 """All that a run or a search writes into its folder; `--restart` removes nothing else."""
@@ -132,7 +142,7 @@ def held(folder: Path) -> Iterator[None]:
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"another process is at work in {folder}: wait until it has ended, or use another --run-dir"
-    with alone(folder / LOCK_FILE, busy):
+    with alone(folder / TRAINING_LOCK, busy):
         yield
 
 
@@ -181,7 +191,11 @@ def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file: choose an empty folder with --run-dir")
-    if folder.exists() and not (folder / RUN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}:
+    if (
+        folder.exists()
+        and not (folder / RUN_FILE).exists()
+        and {path.name for path in folder.iterdir()} - {TRAINING_LOCK}
+    ):
         raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
 
 
@@ -193,7 +207,7 @@ def _clear(folder: Path) -> None:
             raise RunFolderError(
                 f"--restart would throw {folder} away, but {name} in it is no run's: move it, or use another --run-dir"
             )
-    there.pop(LOCK_FILE, None)
+    there.pop(TRAINING_LOCK, None)
     for name in sorted(there, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
         if there[name].is_dir() and not there[name].is_symlink():
             shutil.rmtree(there[name])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from daemon.core.limits import Trading
+from daemon.library.run_files import TRIALS_FOLDER
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, Task, TaskData, TrainingKind
@@ -23,7 +24,7 @@ from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.runs.folder import RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of, trading_of
-from training.study.study import TRIALS_FOLDER, Fold
+from training.study.study import Fold
 
 UNTRAINED, UNTRAINED_WORDS = "untrained network", "the same network with the weights as they are drawn"
 

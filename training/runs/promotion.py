@@ -12,10 +12,11 @@ import msgspec
 
 from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import REPORT_FILE
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import LEAD, MANIFEST_FILE, POLICY_FILE, RISK, Manifest
 from training.evidence.criteria import judge
-from training.evidence.findings import FORMAT, REPORT_FILE, Findings, Judged, RecordedRun, decode
+from training.evidence.findings import FORMAT, Findings, Judged, RecordedRun, decode
 
 
 class PromotionError(Exception):

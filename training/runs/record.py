@@ -13,6 +13,7 @@ from torch import nn
 from daemon.core.limits import Protection, Trading
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import STUDY_FILE
 from daemon.tapes.bars import origin_of
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import configured
@@ -35,7 +36,6 @@ from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.study.progress import phase
 from training.study.study import (
     PASSIVE_WORDS,
-    STUDY_FILE,
     Baseline,
     Fold,
     OneAccount,

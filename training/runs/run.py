@@ -32,6 +32,7 @@ from training.rl.ray_pool import ClusterPool
 from training.runs.folder import code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
+from training.runs.progress import ProgressFile
 from training.runs.record import Outcome, RunRecord, exported
 from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
 from training.runs.tasks import (
@@ -90,6 +91,7 @@ class Run:
         self._flag = flag
         self._trains = True  # else the policy comes from elsewhere
         self._cluster: ClusterPool | None = None  # while Ray is connected
+        self._progress: ProgressFile | None = None  # while the run's folder is held
         version = code_version(settings.strategy)
         with reported("", listen), phase(f"reading {settings.bars.name}"):
             prepared = prepare((settings, Path(), version))
@@ -114,6 +116,7 @@ class Run:
         with held(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
             open_run(folder, self._record.identity, made_with, restart=self._settings.restart)
+            self._progress = ProgressFile(folder, len(requests_of(self._settings)), self._settings.steps)
             with contextlib.closing(self._processes), contextlib.ExitStack() as stack:
                 where = self._settings.ray or (LOCAL if self._settings.engine == RLLIB else "")
                 if where:
@@ -227,7 +230,10 @@ class Run:
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
                 study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra, one=one)
-            return exported(self._record, study, policies[-1], refit, weights)
+            outcome = exported(self._record, study, policies[-1], refit, weights)
+        if self._progress is not None:
+            self._progress.ended(outcome.version.name)
+        return outcome
 
     def _compared(
         self, tested: Sequence[Trial], policies: Sequence[nn.Module]
@@ -259,6 +265,8 @@ class Run:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
         if isinstance(news, Trial):
             self._ledger.record(self._record.line(news))
+        if self._progress is not None:
+            self._progress(news)
         self._told_of(news)
 
     def _prior(self) -> None:

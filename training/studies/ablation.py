@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.library.run_files import TRIALS_FOLDER
 from training.desks.kind import Arm, Span
 from training.desks.ppo import later_starts, mean_growth
 from training.desks.trial import Request
@@ -41,7 +42,7 @@ from training.studies.runner import (
     write_result,
 )
 from training.study.folds import trained_from
-from training.study.study import TRIALS_FOLDER, Fold
+from training.study.study import Fold
 
 BASE = "as asked"
 

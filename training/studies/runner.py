@@ -18,10 +18,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import TRAINING_LOCK
 from training.rl.pool import Flag, Work, stop_on_signals, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
-from training.runs.folder import LOCK_FILE, RunFolderError, alone, machine, open_run
+from training.runs.folder import RunFolderError, alone, machine, open_run
 from training.runs.ledger import Line, utc_now
 from training.runs.settings import Settings
 from training.study.progress import phase, reported
@@ -64,7 +65,7 @@ def locked(folder: Path, what: str, option: str) -> Iterator[None]:
         RunFolderError: another process is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / LOCK_FILE, f"{folder} is in use by another {what}: wait for it, or use {option}"):
+    with alone(folder / TRAINING_LOCK, f"{folder} is in use by another {what}: wait for it, or use {option}"):
         yield
 
 

@@ -92,9 +92,6 @@ def as_metrics(results: SessionFigures) -> dict[str, Any]:
 
 
 FORMAT = 1
-STUDY_FILE = "study.json"  # in the folder of a run
-RUN_FILE = "run.json"  # beside it: the settings
-TRIALS_FOLDER, METRICS_FILE = "trials", "metrics.jsonl"  # a folder for each trial, with a line for each update
 PASSIVE_WORDS = "The exported policy is the passive one, which "
 """How `Study.exported` begins where what was learned is not what is exported."""
 

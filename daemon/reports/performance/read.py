@@ -87,6 +87,14 @@ def read_performance(
     return _desk(reader, since, until, named, benchmark)[0]
 
 
+def read_alone(reader: JournalReader) -> Performance:
+    """Return the figures of all days without anything compared: no strategy is imported. Raises sqlite3.Error."""
+    days, held = equity_days(reader), held_times(reader)
+    span = read_span(days, held, "", "", "")
+    start_ns, end_ns = span.times
+    return performance(span, held, read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns, limit=1)).totals)
+
+
 def _desk(
     reader: JournalReader, since: str, until: str, named: str, benchmark: Benchmark | None
 ) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], TradeList]:

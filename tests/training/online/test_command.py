@@ -16,6 +16,7 @@ from daemon.experience.experience import Experience, stream_name
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
+from daemon.library.run_files import TRAINING_LOCK
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
@@ -32,7 +33,7 @@ from training.online.command import main
 from training.online.consume import newest_stream
 from training.online.trainer import FROZEN
 from training.online.work import NoFirstVersion, Pulse
-from training.runs.folder import LOCK_FILE, RunFolderError, alone
+from training.runs.folder import RunFolderError, alone
 from training.runs.ledger import Ledger, ledger_path
 
 DESK = "toy"
@@ -212,7 +213,10 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
         refused: Iterator[Callable[[], bool]] = iter([lambda: len(logged.lines("experience_refused")) == 3])
         work(arguments(folder, bars, server), own_client, logged, refused)
         assert "of the shape (1, 3), expected (1, " in logged.lines("experience_refused")[0]["reason"]
-        with alone(folder / "own" / LOCK_FILE), pytest.raises(RunFolderError, match="another trainer is at work in"):
+        with (
+            alone(folder / "own" / TRAINING_LOCK),
+            pytest.raises(RunFolderError, match="another trainer is at work in"),
+        ):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
     (folder / "own" / COLD_FILE).write_text("{}")
     with pytest.raises(OtherFolder, match="cannot be read"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.library.run_files import STUDY_FILE
 from strategies import regime_switcher
 from strategies.kit.manifest import RISK, decode
 from tests.support.training.made_files import days, write_days
@@ -17,7 +18,6 @@ from training.rl.coefficients import Coefficients
 from training.runs.ledger import RISK_CLAIM, Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
-from training.study.study import STUDY_FILE
 from training.study.study import decode as study_of
 
 SMALL = Coefficients(environments=8, rollout_steps=16, batch=64, epochs=1, sequence=8)

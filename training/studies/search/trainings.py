@@ -9,15 +9,16 @@ from typing import Any
 
 import msgspec
 
+from daemon.library.run_files import TRAINING_LOCK, TRIALS_FOLDER
 from training.desks.trial import Control, Request, Trained
 from training.rl.dimensions import Plan
 from training.rl.pool import Flag
-from training.runs.folder import LOCK_FILE, TrialFolder, alone
+from training.runs.folder import TrialFolder, alone
 from training.runs.ledger import settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.tasks import CheckpointTimer
 from training.studies.search.space import Search
-from training.study.study import TRIALS_FOLDER, Fold
+from training.study.study import Fold
 
 
 class TrialTraining(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ class TrialSetup:
         task = replace(self.prepared.task(request), keeper=keeper, done=done, control=control)
         for name in procedure.needed(plan, span):
             kept = self._kept(name, plan.common)
-            with alone(kept.path / LOCK_FILE):
+            with alone(kept.path / TRAINING_LOCK):
                 procedure.prior(name, replace(task, keeper=kept))
         return procedure.trial(task, span)
 

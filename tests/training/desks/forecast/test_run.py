@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 
+from daemon.library.run_files import STUDY_FILE
 from strategies.forecast_ensemble import SPEC
 from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
@@ -34,7 +35,7 @@ from training.rl.pool import Stopped
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
 from training.study.folds import HistoryError
-from training.study.study import STUDY_FILE, Study, Trial
+from training.study.study import Study, Trial
 from training.study.study import decode as decode_study
 
 pytestmark = pytest.mark.usefixtures("one_export")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from daemon.library.run_files import REPORT_FILE, STUDY_FILE
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import load
 from strategies.golden import contract_hash
@@ -21,11 +22,10 @@ from tests.support.training.small_runs import StopAfter
 from training.desks.online.baselines import BASELINES
 from training.desks.online.data import flat, one_hot_values
 from training.evaluate.players import Late
-from training.evidence.findings import REPORT_FILE
 from training.rl.pool import Stopped
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
-from training.study.study import STUDY_FILE, Study
+from training.study.study import Study
 from training.study.study import decode as decode_study
 
 pytestmark = pytest.mark.usefixtures("one_export")

@@ -1,0 +1,166 @@
+"""What of a run's folder is deleted: what runs write there, and nothing else. One foreign file, and nothing is.
+
+The folder is held by its descriptor and by the run's own lock from the look to the end, so that no process begins in
+it and no other folder takes its place. Links are never followed, and never removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.engine.state_dir import LOCK_FILE, REPORTS, ROTATED, ROTATING
+from daemon.host.own_files import open_own, open_own_folder
+from daemon.host.whole_files import sync
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.writer import BALLAST_FILE
+from daemon.library.dry_run import MODES, meta_of
+from daemon.library.library import LibraryError
+from daemon.library.listed import DRY_RUN
+from daemon.library.run_files import RUN_FILE, TAGS_FILE, TRAINING_LOCK
+from daemon.reports.archive import ARCHIVE
+
+_JOURNAL = rf"{re.escape(FILE)}(-wal|-shm|-journal)?"
+_ROTATING = re.escape(str(Path(FILE).with_suffix(ROTATING)))
+OF_DRY_RUN = re.compile(
+    rf"{_JOURNAL}|{_ROTATING}(-wal|-shm|-journal)?|{LOCK_FILE}|{BALLAST_FILE}|{re.escape(TAGS_FILE)}|feed"
+    rf"|{REPORTS}/(\d{{4}}-\d\d-\d\d\.(html|json|csv))?|({ROTATED}|{ARCHIVE})/([0-9-]+\.(sqlite|part))?"
+)
+"""Path within the state directory of a dry run, of a folder with a slash at its end: all that is written there."""
+_RESULTS = "study|report|search|ablation|coefficients|progress"
+_TENSORBOARD = r"tensorboard/(events\.out\.tfevents\.[^/]+)?"
+_OF_TRIAL = rf"checkpoint\.pt|best\.pt|trial\.json|metrics\.jsonl|\.lock|\.[^/]+\.part|{_TENSORBOARD}"
+OF_TRAINING = re.compile(
+    rf"{re.escape(RUN_FILE)}|{re.escape(TRAINING_LOCK)}|{re.escape(TAGS_FILE)}|({_RESULTS})\.json|report\.html"
+    rf"|study\.log(\.lock)?|lock|\.[^/]+\.part|trials/([^/]+/({_OF_TRIAL})?)?"
+)
+"""The same of a training, a search or an ablation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A run's folder, held: what will be removed of it, children before their folders, and the bytes of all."""
+
+    folder: Path
+    descriptor: int
+    entries: tuple[tuple[str, bool], ...]  # path within, and whether it is a folder
+    size: int
+    last: tuple[str, str]  # the file by which the folder is a run's, and its lock: they go last
+
+    def carry_out(self) -> None:
+        """Remove it all, then the folder where nothing came into it meanwhile. Raises LibraryError, OSError."""
+        later = dict.fromkeys(self.last)
+        for path, is_folder in self.entries:
+            if path not in later:
+                _remove(self.descriptor, path, is_folder=is_folder)
+        there = {path for path, _ in self.entries}
+        for path in later:  # a removal that was killed can be asked for again
+            if path in there:
+                os.unlink(path, dir_fd=self.descriptor)
+        left = os.listdir(self.descriptor)  # noqa: PTH208  by its descriptor, not by a name
+        if left:
+            raise LibraryError(f"{self.folder}: the run is deleted; {left[0]} came into the folder meanwhile and stays")
+        self.folder.rmdir()
+        sync(self.folder.parent)
+
+
+@contextmanager
+def removal(folder: Path, kind: str) -> Iterator[Removal]:
+    """Hold a run's folder and yield what would be removed of it; nothing is changed but the lock's file.
+
+    Raises:
+        LibraryError: it runs, is a desk's, holds what no run wrote, or is another folder than it was.
+        OSError, JournalError: it cannot be read, or belongs to another user.
+    """
+    dry = kind == DRY_RUN
+    identity, lock = (FILE, LOCK_FILE) if dry else (RUN_FILE, TRAINING_LOCK)
+    known = OF_DRY_RUN if dry else OF_TRAINING
+    with ExitStack() as held:
+        descriptor = open_own_folder(folder)
+        held.callback(os.close, descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() != folder:
+            raise LibraryError(f"{folder} is reached by a link: name the folder itself")
+        if dry:
+            _check_mode(folder)
+        elif not stat.S_ISREG(os.stat(RUN_FILE, dir_fd=descriptor, follow_symlinks=False).st_mode):
+            raise LibraryError(f"{folder / RUN_FILE} is no plain file: remove the folder by hand")
+        _entries(folder, descriptor, known)  # what is refused by it gets no lock's file either
+        held.callback(os.close, _locked(folder, descriptor, lock))
+        if dry:
+            _check_mode(folder)  # once more, now that no process can change it
+        entries, size = _entries(folder, descriptor, known)
+        yield Removal(folder, descriptor, tuple(entries), size, (identity, lock))
+
+
+def _locked(folder: Path, descriptor: int, name: str) -> int:
+    """Return the descriptor of the run's lock, which is held while it is open."""
+    lock = open_own(descriptor, name, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LibraryError(f"{folder}: a process runs there: end it first; nothing was deleted") from None
+    return lock
+
+
+def _check_mode(folder: Path) -> None:
+    """Refuse a desk's journal."""
+    with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
+        mode = meta_of(reader).get("mode", "")
+    if mode not in MODES:
+        raise LibraryError(f"{folder}: is the journal of a desk in mode {mode!r}, no dry run: nothing was deleted")
+
+
+def _entries(folder: Path, descriptor: int, known: re.Pattern[str]) -> tuple[list[tuple[str, bool]], int]:
+    """Return all that is in the folder, children first, and its size. Raises LibraryError for what is no run's."""
+    found: list[tuple[str, bool]] = []
+    size = 0
+    for place, folders, files, inner in os.fwalk(
+        ".", topdown=False, follow_symlinks=False, dir_fd=descriptor, onerror=_raise
+    ):
+        for name in (*files, *folders):
+            path = os.path.normpath(f"{place}/{name}")
+            info = os.stat(name, dir_fd=inner, follow_symlinks=False)
+            is_folder = stat.S_ISDIR(info.st_mode)
+            if (
+                not (is_folder or stat.S_ISREG(info.st_mode))
+                or known.fullmatch(f"{path}/" if is_folder else path) is None
+            ):
+                raise LibraryError(f"{folder}: {path} in it is no run's: move it away first; nothing was deleted")
+            if is_folder and os.fstat(descriptor).st_dev != info.st_dev:
+                raise LibraryError(f"{folder}: {path} in it is another file system: nothing was deleted")
+            found.append((path, is_folder))
+            size += 0 if is_folder else info.st_size
+    return found, size
+
+
+def _remove(descriptor: int, path: str, *, is_folder: bool) -> None:
+    """Remove one entry below the folder, whose own folder must still be one and no link."""
+    parent, name = os.path.split(path)
+    inner = descriptor
+    try:
+        for part in filter(None, parent.split("/")):
+            deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inner)
+            if inner != descriptor:
+                os.close(inner)
+            inner = deeper
+        (os.rmdir if is_folder else os.unlink)(name, dir_fd=inner)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise LibraryError(f"{path}: a file came into it meanwhile: what is left stays; look at it") from None
+        raise
+    finally:
+        if inner != descriptor:
+            os.close(inner)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,98 @@
+"""Two to five runs over each other: their courses, their figures, and in what they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from daemon.library.library import LibraryError, course, parameters
+from daemon.library.listed import DRY_RUN, NONE, Course, ListedRun, different
+from daemon.reports.performance.words import ratio, share
+
+FEWEST, MOST = 2, 5
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The runs with their courses. Rows begin with their label, and have a text for each run."""
+
+    runs: tuple[ListedRun, ...]
+    courses: tuple[Course, ...]
+    figures: tuple[tuple[str, ...], ...]
+    differences: tuple[tuple[str, ...], ...]
+    remarks: tuple[str, ...]
+
+
+def compare(runs: Sequence[ListedRun]) -> Comparison:
+    """Return the runs over each other.
+
+    Raises LibraryError for another number of runs or one twice; JournalError, ValueError, OSError.
+    """
+    if len({run.folder for run in runs}) < len(runs):
+        raise LibraryError("a run is named twice: expected each once")
+    if not FEWEST <= len(runs) <= MOST:
+        raise LibraryError(f"{len(runs)} runs: expected {FEWEST} to {MOST}")
+    unread = [run for run in runs if run.problem and run.figures is None]
+    if unread:
+        raise LibraryError(f"{unread[0].id} cannot be read: {unread[0].problem}")
+    courses = tuple(course(run) for run in runs)
+    return Comparison(
+        tuple(runs), courses, tuple(figure_rows(runs)), tuple(_differences(runs)), tuple(_remarks(runs, courses))
+    )
+
+
+def _differences(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
+    """Return in what the runs differ: facts of all, then settings, which a dry run and a training have none in common.
+
+    A setting that one kind of run alone has is a difference where two runs of that kind differ in it.
+    """
+    rows = different([_facts(run) for run in runs])
+    given = [parameters(run) for run in runs]
+    for kind in dict.fromkeys(run.kind for run in runs):
+        places = [place for place, run in enumerate(runs) if run.kind == kind]
+        for name, *values in different([given[place] for place in places]):
+            by_place = dict(zip(places, values, strict=True))
+            rows.append((name, *(by_place.get(place, NONE) for place in range(len(runs)))))
+    return rows
+
+
+def figure_rows(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
+    """Return what each run came to, in words."""
+    found = [run.figures for run in runs]
+    return [
+        ("sessions", *(NONE if f is None else f"{f.sessions:,}, {f.first} to {f.last}" for f in found)),
+        ("return", *(NONE if f is None else share(f.share) for f in found)),
+        ("a year", *(NONE if f is None else share(f.annual) for f in found)),
+        ("Sharpe ratio", *(NONE if f is None else ratio(f.sharpe) for f in found)),
+        ("largest drawdown", *(NONE if f is None else share(-f.max_drawdown) for f in found)),
+        ("trades", *(NONE if f is None else f"{f.trades:,}" for f in found)),
+    ]
+
+
+def _facts(run: ListedRun) -> dict[str, str]:
+    facts = {
+        "kind": run.kind,
+        "strategy": run.strategy,
+        "model version": run.version,
+        "bars": run.data,
+        "digest of the bars": run.data_sha256[:12],
+        "code": run.code,
+        "capital": f"{run.figures.capital_usd:,.0f} USD" if run.figures is not None else "",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _remarks(runs: Sequence[ListedRun], courses: Sequence[Course]) -> list[str]:
+    """Return what makes the runs hard to compare."""
+    remarks = []
+    spans = {(run.figures.first, run.figures.last) for run in runs if run.figures is not None}
+    if len(spans) > 1:
+        remarks.append("The runs are over different sessions: each course begins at zero on its own first day.")
+    if len({run.data_sha256 for run in runs if run.data_sha256}) > 1:
+        remarks.append("The runs read different files of bars.")
+    if len({run.kind for run in runs}) > 1:
+        remarks.append(f"A {DRY_RUN}'s figures are of all its sessions, a training's of its test sessions alone.")
+    if any(run.synthetic for run in runs):
+        remarks.append(f"Made-up bars: {', '.join(run.id for run in runs if run.synthetic)}: no result about a market.")
+    remarks += [f"{run.id} has no course yet." for run, one in zip(runs, courses, strict=True) if not one.times]
+    return remarks

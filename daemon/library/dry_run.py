@@ -1,0 +1,182 @@
+"""A dry run as its journal has it. No strategy is imported and no lock is taken, so that a look disturbs nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.limits import Trading
+from daemon.core.session import new_york_text
+from daemon.core.strategy_rules import trading_for
+from daemon.engine.state_dir import LOCK_FILE, process_of
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import TAPE_DATES, base_of
+from daemon.library.listed import (
+    DRY_RUN,
+    ENDED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    Course,
+    ListedRun,
+    RunFigures,
+    course_of,
+    dotted,
+)
+from daemon.library.run_files import Progress
+from daemon.reports.performance.figures import Performance
+from daemon.reports.performance.read import read_alone
+from daemon.reports.words import kind_of
+from strategies.kit.quantity import to_json
+from strategies.registry import STRATEGIES
+
+LIVE_DATA = "dry_run"
+MODES = frozenset({"replay", "recorded", LIVE_DATA})
+"""A journal of another mode is that of a desk which trades at a broker: no run of the library."""
+
+
+def read_dry_run(folder: Path, name: str) -> ListedRun | None:
+    """Return the run; None where the journal is none of a dry run. Raises JournalError, OSError."""
+    file = folder / FILE
+    with closing(JournalReader(file)) as reader, reading(file):
+        meta = meta_of(reader)
+        if meta.get("mode") not in MODES:
+            return None
+        started, model = _newest(reader, meta, "RunStarted"), _newest(reader, meta, "ModelVerified", "ModelPromoted")
+        newest = reader.query("SELECT time_ns FROM events ORDER BY id DESC LIMIT 1")
+        figures = read_alone(reader)
+    process = process_of(folder)
+    progress = _progress(meta, newest[0]["time_ns"] if newest else 0, process)
+    return ListedRun(
+        id=name,
+        kind=DRY_RUN,
+        folder=str(folder),
+        state=_state(meta, progress, process),
+        strategy=meta.get("strategy", ""),
+        version=model.get("version", ""),
+        data=meta.get("tape", "") or "live data",
+        data_sha256=meta.get("tape_sha256", ""),
+        synthetic=bool(meta.get("synthetic")),
+        code=started.get("code", ""),
+        began_s=_written(folder / LOCK_FILE),
+        ended_s=max(_written(file), _written(file.with_name(f"{FILE}-wal"))),
+        verdict=kind_of(
+            meta["mode"], meta.get("account", ""), synthetic=bool(meta.get("synthetic")), tape=meta.get("tape", "")
+        ),
+        changed=_changed(meta, started),
+        figures=figures_of(figures),
+        progress=progress,
+    )
+
+
+def meta_of(reader: JournalReader) -> dict[str, str]:
+    """Return the journal's meta. Unlike `JournalReader.meta` it tells the registry of no strategy's file."""
+    return {str(row["key"]): str(row["value"]) for row in reader.query("SELECT key, value FROM meta")}
+
+
+def read_course(folder: Path) -> Course:
+    """Return the run's course. Raises JournalError, OSError."""
+    with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
+        figures = read_alone(reader)
+    if not figures.lines:
+        return Course((), (), ())
+    return course_of(figures.lines[0].times, figures.lines[0].shares)
+
+
+def read_parameters(folder: Path) -> dict[str, str]:
+    """Return all settings of the run by dotted key, as JSON. Raises JournalError, OSError."""
+    with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
+        meta = meta_of(reader)
+        started = _newest(reader, meta, "RunStarted")
+    return {**_of_meta(meta), **dict(dotted(started.get("trading", {})))}
+
+
+def figures_of(found: Performance) -> RunFigures | None:
+    """Return the library's figures of a performance, None without a session."""
+    if not found.sessions:
+        return None
+    return RunFigures(
+        first=found.first,
+        last=found.last,
+        sessions=found.sessions,
+        capital_usd=found.start_usd,
+        share=found.share,
+        annual=found.annual,
+        sharpe=found.sharpe,
+        max_drawdown=found.max_drawdown,
+        trades=found.trades.trades + found.trades.open,
+    )
+
+
+def _newest(reader: JournalReader, meta: Mapping[str, str], *kinds: str) -> dict[str, Any]:
+    """Return the newest event of these kinds, {} without one; after a rotation the one before it."""
+    marks = ", ".join("?" * len(kinds))
+    rows = reader.query(f"SELECT payload FROM events WHERE kind IN ({marks}) ORDER BY id DESC LIMIT 1", kinds)
+    base = None if rows else base_of(dict(meta))
+    before = "" if base is None else base.started if "RunStarted" in kinds else base.model
+    text = rows[0]["payload"] if rows else before
+    try:
+        found = msgspec.json.decode(text) if text else {}
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changed(meta: Mapping[str, str], started: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that differ from the strategy's defaults of this code."""
+    usual, strategy = {}, meta.get("strategy", "")
+    if started:
+        usual = dict(dotted(_defaults(strategy if strategy in STRATEGIES else "")))
+    given = dict(dotted(started.get("trading", {})))
+    return {**_of_meta(meta), **{key: value for key, value in given.items() if value != usual.get(key, value)}}
+
+
+@cache
+def _defaults(strategy: str) -> dict[str, Any]:
+    """Return the rules of a shipped strategy as a journal has them; of one's own, which is not imported, the core's."""
+    rules = trading_for(strategy) if strategy else Trading()
+    tables: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(rules, enc_hook=to_json))
+    return tables
+
+
+def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
+    keys = {"symbols": "desk.symbols", "model_config": "desk.model_config", "option_quotes": "option_quotes"}
+    return {shown: msgspec.json.encode(meta[key]).decode() for key, shown in keys.items() if meta.get(key)}
+
+
+def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress | None:
+    """Return how many days of the tape's are done, None where its dates are unknown."""
+    first, _, last = meta.get(TAPE_DATES, "").partition(" ")
+    try:
+        begin, end = date.fromisoformat(first), date.fromisoformat(last)
+        reached = date.fromisoformat(new_york_text(newest_ns)[:10])
+    except (ValueError, OverflowError):
+        return None
+    whole = (end - begin).days + 1
+    done = min(max((reached - begin).days + (not process), 0), whole)
+    return Progress(
+        stage="replay", done=done, total=whole, unit="days", process=int(process) if process.isdecimal() else 0
+    )
+
+
+def _state(meta: Mapping[str, str], progress: Progress | None, process: str) -> str:
+    if process:
+        return RUNNING
+    if progress is None:
+        return STOPPED if meta["mode"] == LIVE_DATA else ENDED
+    return FINISHED if progress.done >= progress.total else STOPPED
+
+
+def _written(path: Path) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0

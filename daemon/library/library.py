@@ -1,0 +1,161 @@
+"""All runs of some folders: an index that is made anew at each look, from what the runs left there.
+
+A run that was moved or deleted is found where it is now, or not at all; one that cannot be read is listed with the
+reason. Links are not followed: behind one lies another's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.own_files import StateDirError
+from daemon.host.state_place import configured_state_dir
+from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalError
+from daemon.library import dry_run, training_run
+from daemon.library.listed import DRY_RUN, TRAINING, UNREADABLE, Course, ListedRun
+from daemon.library.run_files import RUN_FILE, read_tags
+
+RUNS = Path("runs")
+DEPTH = 3  # levels below a folder of runs
+FOLDERS_MOST, RUNS_MOST = 20_000, 1000
+PLACES_HELP = "a folder with runs, up to three levels deep; may be given repeatedly (./runs and paths.state_dir)"
+
+
+class LibraryError(Exception):
+    """No such run, or several of that name; the text names them."""
+
+
+class Library(msgspec.Struct, frozen=True):
+    """The runs, by folder, and what has to be said about the look: folders that could not be read, links, limits."""
+
+    runs: tuple[ListedRun, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def usual_places() -> list[Path]:
+    """Return where runs are looked for without an option. Raises StateDirError."""
+    return [RUNS, configured_state_dir()]
+
+
+def library_of(places: Sequence[Path]) -> Library:
+    """Return all runs in and below these folders; one that does not exist has none."""
+    remarks: list[str] = []
+    found: dict[Path, tuple[Path, str]] = {}
+    for place in places:
+        for folder, kind in _folders(place, remarks):
+            found.setdefault(folder.resolve(), (folder, kind))
+    if len(found) > RUNS_MOST:
+        remarks.append(
+            f"{len(found):,} runs are there: the first {RUNS_MOST:,} by folder are listed; name fewer folders"
+        )
+    folders = sorted(found)[:RUNS_MOST]
+    names = names_of(folders)
+    runs = (_read(folder, found[folder][1], name) for folder, name in zip(folders, names, strict=True))
+    return Library(tuple(run for run in runs if run is not None), tuple(remarks))
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: its last parts, as many as distinguish it from all others."""
+    often = Counter(folder.parts[-count:] for folder in folders for count in range(1, len(folder.parts) + 1))
+    names = []
+    for folder in folders:
+        endings = (folder.parts[-count:] for count in range(1, len(folder.parts)))
+        ending = next((ending for ending in endings if often[ending] == 1), folder.parts)
+        names.append("/".join(ending).replace("//", "/"))
+    return names
+
+
+def chosen(library: Library, name: str) -> ListedRun:
+    """Return the run of this name, or with this folder. Raises LibraryError."""
+    ending = tuple(part for part in name.strip("/").split("/") if part)
+    place = str(Path(name).resolve())
+    exact = [run for run in library.runs if name == run.id or place == run.folder]
+    ended = [run for run in library.runs if ending and Path(run.folder).parts[-len(ending) :] == ending]
+    matches = exact or ended
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LibraryError(
+            f"{name} names {len(matches)} runs: {', '.join(run.folder for run in matches)}: name one by its folder"
+        )
+    near = get_close_matches(name, [run.id for run in library.runs], 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise LibraryError(f"no run is called {name!r}{meant}: `rltrader runs` lists all")
+
+
+def look_again(run: ListedRun) -> ListedRun:
+    """Return the run as its folder has it now. Raises LibraryError where it is gone."""
+    kind = FILE if run.kind == DRY_RUN else RUN_FILE
+    again = _read(Path(run.folder), kind, run.id) if (Path(run.folder) / kind).exists() else None
+    if again is None:
+        raise LibraryError(f"{run.folder} holds this run no more")
+    return again
+
+
+def course(run: ListedRun) -> Course:
+    """Return the run's equity and drawdown; empty where it has none. Raises JournalError, ValueError, OSError."""
+    if run.state == UNREADABLE or run.kind not in (DRY_RUN, TRAINING):
+        return Course((), (), ())
+    folder = Path(run.folder)
+    return dry_run.read_course(folder) if run.kind == DRY_RUN else training_run.read_course(folder)
+
+
+def parameters(run: ListedRun) -> dict[str, str]:
+    """Return all settings of a run by dotted key. Raises JournalError, ValueError, OSError."""
+    if run.state == UNREADABLE:
+        return {}
+    folder = Path(run.folder)
+    return dry_run.read_parameters(folder) if run.kind == DRY_RUN else training_run.read_parameters(folder)
+
+
+def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
+    """Yield the folders of runs in and below a place, each with the file by which it is one."""
+    waiting, seen = [(place, 0)], 0
+    while waiting:
+        folder, depth = waiting.pop()
+        seen += 1
+        if seen > FOLDERS_MOST:
+            remarks.append(f"{place}: more than {FOLDERS_MOST:,} folders: the others are not looked at; name fewer")
+            return
+        try:
+            with os.scandir(folder) as entries:
+                inner = {entry.name: entry for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            remarks.append(f"{folder}: cannot be read: {error.strerror}")
+            continue
+        kind = RUN_FILE if RUN_FILE in inner else FILE if FILE in inner else ""
+        if kind:
+            yield folder, kind
+        if kind == RUN_FILE or depth == DEPTH:
+            continue  # a training's trials are its own
+        for name, entry in sorted(inner.items(), reverse=True):
+            if entry.is_symlink():
+                if entry.is_dir():
+                    remarks.append(f"{entry.path}: is a link, which is not followed: name its folder")
+            elif entry.is_dir(follow_symlinks=False) and not name.startswith("."):
+                waiting.append((Path(entry.path), depth + 1))
+
+
+def _read(folder: Path, kind: str, name: str) -> ListedRun | None:
+    """Return a folder's run, None where it is a desk's; one that cannot be read has the reason."""
+    try:
+        run = dry_run.read_dry_run(folder, name) if kind == FILE else training_run.read_training(folder, name)
+    except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+        what = DRY_RUN if kind == FILE else TRAINING
+        return ListedRun(id=name, kind=what, folder=str(folder), state=UNREADABLE, problem=" ".join(str(error).split()))
+    if run is None:
+        return None
+    try:
+        return msgspec.structs.replace(run, tags=read_tags(folder))
+    except (OSError, ValueError) as error:
+        return msgspec.structs.replace(run, problem=" ".join(str(error).split()))

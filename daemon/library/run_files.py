@@ -1,0 +1,87 @@
+"""The files of a training's folder by name, how far the training is, and the tags of any run.
+
+The training writes its progress, `rltrader runs tag` the tags; both are small files within the run's folder, so that
+they move and go with it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.whole_files import write_whole
+
+RUN_FILE = "run.json"  # a training's settings; the folder is a run's by it
+STUDY_FILE = "study.json"
+REPORT_FILE, REPORT_PAGE = "report.json", "report.html"
+TRIALS_FOLDER, METRICS_FILE = "trials", "metrics.jsonl"  # a folder for each trial, with a line for each update
+TRAINING_LOCK = ".lock"
+PROGRESS_FILE = "progress.json"
+TAGS_FILE = "tags.json"
+
+TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+TAGS_MOST = 20
+SMALL_MOST = 2**16  # bytes of the files of progress and tags
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is: `done` of `total` pieces of a stage. Times are seconds since 1970 UTC."""
+
+    stage: str = ""
+    done: float = 0.0
+    total: float = 0.0  # 0: it is unknown how long the stage takes
+    unit: str = ""
+    began_s: float = 0.0  # of the newest start
+    written_s: float = 0.0
+    ended_s: float = 0.0  # 0: it did not come to its end yet
+    process: int = 0
+    version: str = ""  # exported at the end
+
+    @property
+    def share(self) -> float | None:
+        """The part that is done, 0 to 1; None where that is unknown."""
+        return min(self.done / self.total, 1.0) if self.total > 0 else None
+
+
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Put a training's progress into its folder. Raises OSError."""
+    write_whole(folder / PROGRESS_FILE, msgspec.json.encode(progress) + b"\n")
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Return a training's progress, None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(_small(folder / PROGRESS_FILE), type=Progress)
+    except (OSError, ValueError, msgspec.DecodeError):
+        return None
+
+
+def write_tags(folder: Path, tags: tuple[str, ...]) -> None:
+    """Put a run's tags into its folder; without any the file goes. Raises OSError."""
+    if tags:
+        write_whole(folder / TAGS_FILE, msgspec.json.encode(sorted(tags)) + b"\n")
+    else:
+        (folder / TAGS_FILE).unlink(missing_ok=True)
+
+
+def read_tags(folder: Path) -> tuple[str, ...]:
+    """Return a run's tags, () without any. Raises ValueError for a file that holds no tags, OSError."""
+    try:
+        tags = msgspec.json.decode(_small(folder / TAGS_FILE), type=tuple[str, ...])
+    except FileNotFoundError:
+        return ()
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ValueError(f"{TAGS_FILE} is damaged ({error}): remove it, and tag the run again") from error
+    if len(tags) > TAGS_MOST or any(TAG.fullmatch(tag) is None for tag in tags):
+        raise ValueError(f"{TAGS_FILE} holds no tags: remove it, and tag the run again")
+    return tags
+
+
+def _small(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(SMALL_MOST + 1)
+    if len(data) > SMALL_MOST:
+        raise ValueError(f"{path} is larger than {SMALL_MOST:,} bytes")
+    return data

@@ -1,0 +1,205 @@
+"""A training as its folder has it: settings, progress, the report's figures, and the course of its test sessions.
+
+The files are the training's own (`training/runs/folder.py`); of each the few fields that are shown are read, so that
+a folder of another version can be read too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from daemon.library.listed import (
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    STUDY,
+    TRAINING,
+    Course,
+    ListedRun,
+    RunFigures,
+    course_of,
+    dotted,
+)
+from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING_LOCK, read_progress
+
+T = TypeVar("T")
+CLOSE_HOUR = 16  # New York, at which a session's result stands in a course
+NEW_YORK = ZoneInfo("America/New_York")
+STUDIES = ("space", "arms")  # a setting of a search, of an ablation: a study of several trainings
+OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown by themselves, or no setting
+BYTES_MOST = 2**29
+
+
+class _Figures(msgspec.Struct):
+    sessions: int = 0
+    net_return: float = 0.0
+    annual_return: float | None = None
+    sharpe_annual: float | None = None
+    max_drawdown: float = 0.0
+    trades: int = 0
+
+
+class _Policy(msgspec.Struct):
+    figures: _Figures
+
+
+class _Report(msgspec.Struct):
+    verdict: str
+    policy: _Policy
+    first_session: str = ""
+    last_session: str = ""
+    capital_usd: float = 0.0
+    synthetic: bool = False
+
+
+class _Session(msgspec.Struct):
+    date: str
+    pnl_usd: float
+    capital_usd: float = 0.0
+
+
+class _Played(msgspec.Struct):
+    sessions: tuple[_Session, ...]
+
+
+class _Trial(msgspec.Struct):
+    test: _Played
+
+
+class _Study(msgspec.Struct):
+    capital_usd: float
+    trials: tuple[_Trial, ...]
+    chosen: tuple[int, ...]
+    compounds: bool = False
+    ensembles: tuple[_Trial, ...] = ()
+    account: tuple[_Played, ...] = ()
+
+    @property
+    def headline(self) -> tuple[_Session, ...]:
+        """As `training.evidence.statistics.headline`: what was chosen in each fold, on its test sessions."""
+        chosen = self.ensembles or tuple(self.trials[index] for index in self.chosen)
+        played = self.account or tuple(trial.test for trial in chosen)
+        return tuple(session for one in played for session in one.sessions)
+
+
+def read_training(folder: Path, name: str) -> ListedRun:
+    """Return the run. Raises ValueError for a damaged file, OSError."""
+    settings = _settings(folder)
+    progress, process = read_progress(folder), ""
+    if progress is not None and progress.process and not progress.ended_s:
+        process = holder_of(folder, progress.process)
+    report = _read(folder / REPORT_FILE, _Report) if (folder / REPORT_FILE).is_file() else None
+    study = any(key in settings for key in STUDIES)
+    made_with = settings.get("made_with")
+    ended = progress.ended_s > 0 if progress is not None else report is not None
+    written = [
+        os.lstat(folder / each).st_mtime for each in (RUN_FILE, STUDY_FILE, REPORT_FILE) if (folder / each).exists()
+    ]
+    return ListedRun(
+        id=name,
+        kind=STUDY if study else TRAINING,
+        folder=str(folder),
+        state=RUNNING if process else FINISHED if ended else STOPPED,
+        strategy=str(settings.get("strategy", "")),
+        version=progress.version if progress is not None else "",
+        data=str(settings.get("bars", "")),
+        data_sha256=str(settings.get("bars_sha256", "")),
+        synthetic=report is not None and report.synthetic,
+        code=str(made_with.get("code", "")) if isinstance(made_with, dict) else "",
+        began_s=written[0],
+        ended_s=max(*written, progress.written_s if progress is not None else 0.0),
+        verdict=report.verdict if report is not None else "",
+        changed=_parameters(settings),
+        figures=_figures_of(report) if report is not None else None,
+        progress=progress,
+    )
+
+
+def read_course(folder: Path) -> Course:
+    """Return the course of the test sessions; empty where none was played yet. Raises ValueError, OSError."""
+    if not (folder / STUDY_FILE).is_file():
+        return Course((), (), ())
+    study = _read(folder / STUDY_FILE, _Study)
+    times, shares, total = [], [], 0.0
+    for session in study.headline:
+        earned = session.pnl_usd / (session.capital_usd or study.capital_usd)
+        total += earned * (1.0 + total if study.compounds else 1.0)
+        close = datetime.fromisoformat(session.date).replace(hour=CLOSE_HOUR, tzinfo=NEW_YORK)
+        times.append(close.timestamp())
+        shares.append(total)
+    begin = times[0] - 6.5 * 3600 if times else 0.0  # the open of the first session
+    return course_of((begin, *times), (0.0, *shares), compounds=study.compounds) if times else Course((), (), ())
+
+
+def read_parameters(folder: Path) -> dict[str, str]:
+    """Return all settings of the run by dotted key, as JSON. Raises ValueError, OSError."""
+    return _parameters(_settings(folder))
+
+
+def holder_of(folder: Path, process: int) -> str:
+    """Return the process that trains in the folder now, "" without one.
+
+    The lock is tried only where the process that the progress names lives: a trial holds it for a moment, and a
+    training that starts at that moment would be refused.
+    """
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        pass  # it lives, as another user
+    except (ProcessLookupError, OverflowError):
+        return ""
+    try:
+        descriptor = os.open(folder / TRAINING_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return str(process)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _figures_of(report: _Report) -> RunFigures:
+    found = report.policy.figures
+    return RunFigures(
+        first=report.first_session,
+        last=report.last_session,
+        sessions=found.sessions,
+        capital_usd=report.capital_usd,
+        share=found.net_return,
+        annual=found.annual_return,
+        sharpe=found.sharpe_annual,
+        max_drawdown=found.max_drawdown,
+        trades=found.trades,
+    )
+
+
+def _parameters(settings: dict[str, Any]) -> dict[str, str]:
+    return dict(dotted({name: value for name, value in settings.items() if name not in OF_FOLDER}))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    settings = _read(folder / RUN_FILE, dict[str, Any])
+    if "strategy" not in settings:
+        raise ValueError(f"{folder / RUN_FILE} holds no settings of a training: expected a strategy among them")
+    return settings
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    if path.stat().st_size > BYTES_MOST:
+        raise ValueError(f"{path} is larger than {BYTES_MOST:,} bytes: expected a file of a training")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error

@@ -1,0 +1,1 @@
+"""The library of runs: what is found, what is read of it, and how runs compare."""
