@@ -21,6 +21,7 @@ from daemon.dashboard.server import Dashboard, listen, names, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
 from daemon.host.version import add_version
+from daemon.library.library import PLACES_HELP, RUNS, usual_places
 from daemon.models.shipped import to_read
 from rltrader import called
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for desk in desks.values():
         if not desk.file.exists():
             sys.stderr.write(f"rltrader-dashboard: {desk.path}: no journal here yet: shown once there is one\n")
+    options.runs_dir = options.runs_dir or _runs()
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
@@ -47,8 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with suppress(KeyboardInterrupt):
         sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}; Ctrl-C ends it\n")
         sys.stdout.flush()
-        asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway), listening))
+        asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway, options.runs_dir), listening))
     return 0
+
+
+def _runs() -> list[Path]:
+    """Return where runs are looked for without an option; a configuration that is unreadable names no place more."""
+    try:
+        return usual_places()
+    except StateDirError:
+        return [RUNS]
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -59,6 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_options(parser)
     behind = "folder of a gateway (its state_dir): its account on the page of all desks; may be given repeatedly"
     parser.add_argument("--gateway", type=Path, action="append", default=[], metavar="DIR", help=behind)
+    parser.add_argument("--runs-dir", type=Path, action="append", default=[], metavar="DIR", help=PLACES_HELP)
     parser.add_argument("--port", type=_port, default=PORT, help="on 127.0.0.1; 0 takes a free one (%(default)s)")
     return parser.parse_args(arguments)
 

@@ -31,6 +31,7 @@ from daemon.dashboard.api import TextFile
 from daemon.dashboard.desks import FollowedDesk, OwnCode
 from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
+from daemon.dashboard.pages.runs import RunShelf
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
 from daemon.operator.gateway_view import gateway_view
@@ -157,8 +158,16 @@ THREADS = 4
 class Dashboard:
     """The application over some desks. Streams end when the process was asked to end."""
 
-    def __init__(self, desks: Mapping[str, FollowedDesk], models_dir: Path, gateways: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        desks: Mapping[str, FollowedDesk],
+        models_dir: Path,
+        gateways: Sequence[Path] = (),
+        runs: Sequence[Path] = (),
+    ) -> None:
         self.desks, self.gateways = desks, tuple(gateways)
+        self._shelf = RunShelf(runs)
+        self._shelving = ThreadPoolExecutor(1, thread_name_prefix="runs")
         self.models_dir = models_dir
         self.streams = OpenStreams()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
@@ -171,6 +180,7 @@ class Dashboard:
         """The ASGI application for this port."""
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
         routes += [Route("/api/fleet", self._fleet), Route("/api/sparks", self._sparks)]
+        routes += [Route("/api/runs", self._runs), Route("/api/runs/compare", self._comparison)]
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
         return RequestGuard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
@@ -186,7 +196,7 @@ class Dashboard:
             await asyncio.gather(*tasks, return_exceptions=True)
             for channel in self._channels.values():
                 channel.history.close()
-            for pool in (self._pool, self._digging):
+            for pool in (self._pool, self._digging, self._shelving):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _channel(self, request: Request) -> Channel:
@@ -211,6 +221,13 @@ class Dashboard:
         loop = asyncio.get_running_loop()
         courses = (loop.run_in_executor(self._pool, api.spark, desk) for desk in self.desks.values())
         return json_response(dict(zip(self.desks, await asyncio.gather(*courses), strict=True)))
+
+    async def _runs(self, _: Request) -> Response:
+        return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, self._shelf.runs))
+
+    async def _comparison(self, request: Request) -> Response:
+        call = partial(self._shelf.comparison, request.query_params.getlist("id"))
+        return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, call))
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
         channel = self._channel(request)

@@ -54,6 +54,7 @@ def read_dry_run(folder: Path, name: str) -> ListedRun | None:
         newest = reader.query("SELECT time_ns FROM events ORDER BY id DESC LIMIT 1")
         figures = read_alone(reader)
     process = process_of(folder)
+    changed = _changed(meta, started)
     progress = _progress(meta, newest[0]["time_ns"] if newest else 0, process)
     return ListedRun(
         id=name,
@@ -71,7 +72,8 @@ def read_dry_run(folder: Path, name: str) -> ListedRun | None:
         verdict=kind_of(
             meta["mode"], meta.get("account", ""), synthetic=bool(meta.get("synthetic")), tape=meta.get("tape", "")
         ),
-        changed=_changed(meta, started),
+        changed=changed,
+        brief=tuple(f"{key}={value}" for key, value in changed.items()),
         figures=figures_of(figures),
         progress=progress,
     )

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.engine.state_dir import LOCK_FILE
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.library import dry_run, training_run
-from daemon.library.listed import DRY_RUN, TRAINING, UNREADABLE, Course, ListedRun
-from daemon.library.run_files import RUN_FILE, read_tags
+from daemon.library.listed import DRY_RUN, RUNNING, TRAINING, UNREADABLE, Course, ListedRun
+from daemon.library.run_files import PROGRESS_FILE, REPORT_FILE, RUN_FILE, STUDY_FILE, TAGS_FILE, read_tags
 
 RUNS = Path("runs")
+WATCHED = (FILE, f"{FILE}-wal", LOCK_FILE, RUN_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
 DEPTH = 3  # levels below a folder of runs
 FOLDERS_MOST, RUNS_MOST = 20_000, 1000
 PLACES_HELP = "a folder with runs, up to three levels deep; may be given repeatedly (./runs and paths.state_dir)"
@@ -45,21 +47,51 @@ def usual_places() -> list[Path]:
     return [RUNS, configured_state_dir()]
 
 
-def library_of(places: Sequence[Path]) -> Library:
-    """Return all runs in and below these folders; one that does not exist has none."""
+Looked = dict[Path, tuple[tuple[object, ...], ListedRun]]
+"""Folder -> times and sizes of its files at the last look, and the run: a look less, within one process."""
+
+
+def library_of(places: Sequence[Path], looked: Looked | None = None) -> Library:
+    """Return all runs in and below these folders; one that does not exist has none.
+
+    With `looked` a folder whose files are as they were is not read again, unless its run was running.
+    """
     remarks: list[str] = []
-    found: dict[Path, tuple[Path, str]] = {}
+    found: dict[Path, str] = {}
     for place in places:
         for folder, kind in _folders(place, remarks):
-            found.setdefault(folder.resolve(), (folder, kind))
+            found.setdefault(folder.resolve(), kind)
     if len(found) > RUNS_MOST:
         remarks.append(
             f"{len(found):,} runs are there: the first {RUNS_MOST:,} by folder are listed; name fewer folders"
         )
     folders = sorted(found)[:RUNS_MOST]
     names = names_of(folders)
-    runs = (_read(folder, found[folder][1], name) for folder, name in zip(folders, names, strict=True))
+    looked = {} if looked is None else looked
+    runs = [_kept(folder, found[folder], name, looked) for folder, name in zip(folders, names, strict=True)]
+    for gone in looked.keys() - set(folders):
+        del looked[gone]
     return Library(tuple(run for run in runs if run is not None), tuple(remarks))
+
+
+def _kept(folder: Path, kind: str, name: str, looked: Looked) -> ListedRun | None:
+    """Return the run as it was looked at before where nothing changed since, else as it is now."""
+    seen = tuple(_stamp(folder / file) for file in WATCHED)
+    before, run = looked.get(folder, ((), None))
+    if run is None or before != seen:
+        run = _read(folder, kind, name)
+        looked.pop(folder, None)
+    if run is not None and run.state not in (RUNNING, UNREADABLE):
+        looked[folder] = seen, run
+    return None if run is None else msgspec.structs.replace(run, id=name)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        info = path.lstat()
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_size, info.st_ino
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -73,13 +105,13 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def chosen(library: Library, name: str) -> ListedRun:
-    """Return the run of this name, or with this folder. Raises LibraryError."""
-    ending = tuple(part for part in name.strip("/").split("/") if part)
-    place = str(Path(name).resolve())
-    exact = [run for run in library.runs if name == run.id or place == run.folder]
-    ended = [run for run in library.runs if ending and Path(run.folder).parts[-len(ending) :] == ending]
-    matches = exact or ended
+def chosen(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
+    """Return the run of this name; `by_folder` also that of this folder, or of its end. Raises LibraryError."""
+    matches = [run for run in library.runs if name == run.id]
+    if not matches and by_folder:
+        ending = tuple(part for part in name.strip("/").split("/") if part)
+        place, ended = str(Path(name).resolve()), [run for run in library.runs if _ends(run, ending)]
+        matches = [run for run in library.runs if place == run.folder] or ended
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -89,6 +121,10 @@ def chosen(library: Library, name: str) -> ListedRun:
     near = get_close_matches(name, [run.id for run in library.runs], 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     raise LibraryError(f"no run is called {name!r}{meant}: `rltrader runs` lists all")
+
+
+def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
+    return bool(ending) and Path(run.folder).parts[-len(ending) :] == ending
 
 
 def look_again(run: ListedRun) -> ListedRun:

@@ -33,7 +33,7 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. `parameters` are all settings by dotted key, `changed` those that differ from the defaults."""
+    """A run. `changed` are the settings of a training, and those of a dry run that differ from the defaults."""
 
     id: str  # the folder's name, with those above it where another run has the same
     kind: str
@@ -51,6 +51,7 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = ""
     tags: tuple[str, ...] = ()
     changed: dict[str, str] = {}
+    brief: tuple[str, ...] = ()  # of these the ones that one looks for first, as key=value
     figures: RunFigures | None = None
     progress: Progress | None = None
 

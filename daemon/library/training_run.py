@@ -34,6 +34,7 @@ CLOSE_HOUR = 16  # New York, at which a session's result stands in a course
 NEW_YORK = ZoneInfo("America/New_York")
 STUDIES = ("space", "arms")  # a setting of a search, of an ablation: a study of several trainings
 OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown by themselves, or no setting
+FIRST = ("network", "steps", "seeds", "folds")  # what one looks for first
 BYTES_MOST = 2**29
 
 
@@ -102,6 +103,7 @@ def read_training(folder: Path, name: str) -> ListedRun:
     written = [
         os.lstat(folder / each).st_mtime for each in (RUN_FILE, STUDY_FILE, REPORT_FILE) if (folder / each).exists()
     ]
+    changed = _parameters(settings)
     return ListedRun(
         id=name,
         kind=STUDY if study else TRAINING,
@@ -116,7 +118,8 @@ def read_training(folder: Path, name: str) -> ListedRun:
         began_s=written[0],
         ended_s=max(*written, progress.written_s if progress is not None else 0.0),
         verdict=report.verdict if report is not None else "",
-        changed=_parameters(settings),
+        changed=changed,
+        brief=tuple(f"{key}={changed[key]}" for key in FIRST if key in changed),
         figures=_figures_of(report) if report is not None else None,
         progress=progress,
     )

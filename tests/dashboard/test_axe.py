@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 from tests.support.browser import PHONE, WIDE, chromium, dashboard, free_port
 from tests.support.dashboards import Played
-
-AXE = files("axe_playwright_python") / "axe.min.js"
-RUN = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map(
-  (found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).join(", ")}`)"""
+from tests.support.web_rules import violations as rules_of
 
 
 def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
@@ -29,10 +25,9 @@ def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
             for route in (*routes, f"decision/{decision}"):
                 page.goto(f"{address}/#/{route}")
                 page.wait_for_selector("main .card .body > *", state="attached")  # hidden where nothing is learned
-                page.evaluate(AXE.read_text())
                 for scheme in ("light", "dark"):
                     page.emulate_media(color_scheme="light" if scheme == "light" else "dark")
-                    violations[route, size, scheme] = page.evaluate(RUN)
+                    violations[route, size, scheme] = rules_of(page)
             context.close()
     assert len(violations) > 30
     assert {where: rules for where, rules in violations.items() if rules} == {}

@@ -123,7 +123,11 @@ def free_port() -> int:
 
 @contextmanager
 def dashboard(
-    port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS, gateways: Sequence[Path] = ()
+    port: int,
+    *state_dirs: Path,
+    models_dir: Path = FIXTURE_MODELS,
+    gateways: Sequence[Path] = (),
+    runs: Sequence[Path] = (),
 ) -> Iterator[str]:
     """The dashboard as a process of its own, until the block ends; yields its address when it answers."""
     desks = [part for state_dir in state_dirs for part in ("--state-dir", str(state_dir))]
@@ -133,6 +137,7 @@ def dashboard(
         "daemon.dashboard",
         *desks,
         *(part for folder in gateways for part in ("--gateway", str(folder))),
+        *(part for folder in runs for part in ("--runs-dir", str(folder))),
         "--models-dir",
         str(models_dir),
         "--port",

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,10 @@ class Served:
 
 
 @contextmanager
-def serving(*state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -> Iterator[Served]:
+def serving(*state_dirs: Path, models_dir: Path = FIXTURE_MODELS, runs: Sequence[Path] = ()) -> Iterator[Served]:
     """The dashboard as a process of its own, ended with the block."""
     named = [part for state_dir in state_dirs for part in ("--state-dir", str(state_dir))]
+    named += [part for folder in runs for part in ("--runs-dir", str(folder))]
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon.dashboard", *named, "--models-dir", str(models_dir), "--port", "0"],
         cwd=REPOSITORY,

@@ -168,8 +168,7 @@ def _row(run: ListedRun) -> list[str]:
     if run.state == UNREADABLE:
         return [name, f"{run.kind}, {UNREADABLE}", run.problem, *[NONE] * 9]
     figures = [values[0] for label, *values in figure_rows([run]) if label not in ("sessions", "a year")]
-    changed = [f"{key}={value}" for key, value in run.changed.items()] if run.kind == KINDS[0] else _of_training(run)
-    more = f" and {len(changed) - CHANGED_SHOWN} more" if len(changed) > CHANGED_SHOWN else ""
+    more = f" and {len(run.brief) - CHANGED_SHOWN} more" if len(run.brief) > CHANGED_SHOWN else ""
     return [
         name,
         f"{run.kind}, {state_words(run)}{' !' * bool(run.problem)}",
@@ -179,13 +178,8 @@ def _row(run: ListedRun) -> list[str]:
         when(run.began_s),
         *figures,
         run.code or NONE,
-        " ".join(changed[:CHANGED_SHOWN]) + more or "defaults",
+        " ".join(run.brief[:CHANGED_SHOWN]) + more or "defaults",
     ]
-
-
-def _of_training(run: ListedRun) -> list[str]:
-    """Return the settings of a training that one looks for first."""
-    return [f"{key}={run.changed[key]}" for key in ("network", "steps", "seeds", "folds") if key in run.changed]
 
 
 def state_words(run: ListedRun) -> str:

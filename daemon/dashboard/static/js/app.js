@@ -7,7 +7,7 @@ import { ask, stream } from "./feed.js";
 import { header } from "./header.js";
 
 // Each page's module is loaded when it is first opened.
-const PAGES = ["fleet", "now", "performance", "trades", "decisions", "decision", "models", "learning", "risk", "health"];
+const PAGES = ["fleet", "now", "performance", "trades", "decisions", "decision", "models", "runs", "learning", "risk", "health"];
 const loaded = new Map();
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
@@ -95,7 +95,7 @@ async function render() {
   }
   document.body.dataset.shown = page;
   top.page(page === "decision" ? "decisions" : page, address);
-  document.title = page === "fleet" ? "Fleet · rltrader" : `${loaded.get(page).title} · ${desk} · rltrader`;
+  document.title = ["fleet", "runs"].includes(page) ? `${loaded.get(page).title} · rltrader` : `${loaded.get(page).title} · ${desk} · rltrader`;
 }
 
 // An address that leads nowhere: one sentence, and where to go on.

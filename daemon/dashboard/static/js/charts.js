@@ -298,10 +298,11 @@ export function equityChart(container) {
   return { show, close: themed(board, paint) };
 }
 
-const STYLES = [["accent", 0], ["warn", 2], ["good", 1]]; // tone, and pattern: whole, dashed, dotted
+const STYLES = [["accent", 0], ["warn", 2], ["good", 1], ["bad", 3], ["text", 4]]; // tone, and pattern
+export const PATTERNS = ["whole", "dashed", "dotted", "long", "sparse"]; // their samples, as classes of the style sheet
 
-// Returns since the begin of a span: the desk's line, and what it is compared with in other patterns.
-export function returnsChart(container) {
+// Returns since the begin of a span, or another share (`what`): the first line, and what is next to it in other patterns.
+export function returnsChart(container, what = "Return since the span began") {
   const board = chart(container);
   const ends = () => drawn.map((line) => 100 * (line.shares.at(-1) ?? 0));
   const share = axis((value) => `${signed(value, 2)} %`, () => lines[0], ends);
@@ -335,7 +336,7 @@ export function returnsChart(container) {
     fit(board, times.size);
     container.dataset.points = shown[0]?.times.length ?? 0;
     const sums = shown.map((line) => `${line.name} ${signed(100 * (line.shares.at(-1) ?? 0), 2)} %`);
-    container.setAttribute("aria-label", shown.length ? `Return since the span began: ${sums.join(", ")}.` : "No day yet.");
+    container.setAttribute("aria-label", shown.length ? `${what}: ${sums.join(", ")}.` : "No day yet.");
   }
   return { show, close: themed(board, paint) };
 }

@@ -1,7 +1,7 @@
 // What the desk earned over time: a range, its figures, the curve next to buy and hold, a calendar, drawdowns.
 
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
-import { returnsChart } from "./charts.js";
+import { PATTERNS, returnsChart } from "./charts.js";
 import { ask, resource } from "./feed.js";
 import { count, dated, number, percent, signed, span, usd } from "./format.js";
 import { change, gain, opening, trouble } from "./parts.js";
@@ -14,7 +14,6 @@ const STEPS = 4;
 const FEW = 60; // sessions below which a ratio is mostly chance
 const FEWEST = 20; // sessions below which no ratio is shown
 const LISTED = 262; // days of the list
-const PATTERNS = ["whole", "dashed", "dotted"];
 
 export function mount(main, { desk }) {
   const problems = trouble();

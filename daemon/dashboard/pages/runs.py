@@ -1,0 +1,57 @@
+"""The page of all runs: the library's list, and two to five of them over each other. It reads, and starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from daemon.dashboard.queries import RefusedRequest
+from daemon.journal.rows import JournalError
+from daemon.library.compare import Comparison, compare
+from daemon.library.library import Library, LibraryError, Looked, chosen, library_of
+from daemon.library.listed import Course
+
+POINTS_MOST = 800  # of a course
+NAME_MOST = 400
+ROWS_MOST = 400
+
+
+class RunShelf:
+    """The runs below some folders. One thread at a time looks; what did not change is not read again."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self._places = tuple(places)
+        self._looked: Looked = {}
+
+    def runs(self) -> Library:
+        """`GET /api/runs`. Where a run lies on this host is left out."""
+        library = library_of(self._places, self._looked)
+        return Library(tuple(msgspec.structs.replace(run, folder="") for run in library.runs), library.remarks)
+
+    def comparison(self, names: Sequence[str]) -> Comparison:
+        """`GET /api/runs/compare?id=…&id=…`."""
+        library = library_of(self._places, self._looked)
+        try:
+            found = compare([chosen(library, name[:NAME_MOST], by_folder=False) for name in names])
+        except LibraryError as error:
+            raise RefusedRequest(400, str(error)) from error
+        except (JournalError, OSError, ValueError) as error:
+            raise RefusedRequest(503, f"a run cannot be read now: {type(error).__name__}") from error
+        return msgspec.structs.replace(
+            found,
+            runs=tuple(msgspec.structs.replace(run, folder="") for run in found.runs),
+            courses=tuple(map(thinned_course, found.courses)),
+            differences=found.differences[:ROWS_MOST],
+        )
+
+
+def thinned_course(course: Course) -> Course:
+    """Return at most `POINTS_MOST` points, with the first, the last and the deepest."""
+    count = len(course.times)
+    if count <= POINTS_MOST:
+        return course
+    deepest = max(range(count), key=course.falls.__getitem__)
+    kept = sorted({round(step * (count - 1) / (POINTS_MOST - 2)) for step in range(POINTS_MOST - 1)} | {deepest})
+    return Course(*(tuple(values[place] for place in kept) for values in (course.times, course.shares, course.falls)))
