@@ -11,6 +11,7 @@ from typing import Any
 from daemon.dashboard.pages.price import NotThere
 from daemon.journal.rows import JournalError
 from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
+from daemon.library.library import LibraryError
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 Query = Mapping[str, str]
@@ -26,11 +27,13 @@ class RefusedRequest(Exception):
 
 
 def guarded(answer: Callable[[], Any]) -> Any:
-    """Run `answer`; turn the errors of a journal into refusals. Raises RefusedRequest."""
+    """Run `answer`; turn the errors of a journal, and of the library, into refusals. Raises RefusedRequest."""
     try:
         return answer()
     except NotThere as error:
         raise RefusedRequest(404, str(error)) from error
+    except LibraryError as error:
+        raise RefusedRequest(400, str(error)) from error
     except (JournalError, sqlite3.Error, OSError) as error:
         why = str(error) if isinstance(error, JournalError) else type(error).__name__
         raise RefusedRequest(503, f"the journal cannot be read at the moment: {why}") from error

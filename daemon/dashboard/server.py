@@ -223,10 +223,11 @@ class Dashboard:
         return json_response(dict(zip(self.desks, await asyncio.gather(*courses), strict=True)))
 
     async def _runs(self, _: Request) -> Response:
-        return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, self._shelf.runs))
+        call = partial(guarded, self._shelf.runs)
+        return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, call))
 
     async def _comparison(self, request: Request) -> Response:
-        call = partial(self._shelf.comparison, request.query_params.getlist("id"))
+        call = partial(guarded, partial(self._shelf.comparison, request.query_params.getlist("id")))
         return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, call))
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.dashboard.queries import RefusedRequest
-from daemon.journal.rows import JournalError
 from daemon.library.compare import Comparison, compare
 from daemon.library.library import Library, LibraryError, Looked, chosen, library_of
 from daemon.library.listed import Course
@@ -31,14 +29,12 @@ class RunShelf:
         return Library(tuple(msgspec.structs.replace(run, folder="") for run in library.runs), library.remarks)
 
     def comparison(self, names: Sequence[str]) -> Comparison:
-        """`GET /api/runs/compare?id=…&id=…`."""
+        """`GET /api/runs/compare?id=…&id=…`. Raises LibraryError, JournalError, OSError."""
         library = library_of(self._places, self._looked)
         try:
             found = compare([chosen(library, name[:NAME_MOST], by_folder=False) for name in names])
-        except LibraryError as error:
-            raise RefusedRequest(400, str(error)) from error
-        except (JournalError, OSError, ValueError) as error:
-            raise RefusedRequest(503, f"a run cannot be read now: {type(error).__name__}") from error
+        except ValueError as error:  # a file that was good when the list was made
+            raise LibraryError("a run cannot be read any more: look at the list again") from error
         return msgspec.structs.replace(
             found,
             runs=tuple(msgspec.structs.replace(run, folder="") for run in found.runs),
