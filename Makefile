@@ -1,5 +1,5 @@
-# The one way to run each thing, for a person and for CI. `make demo` needs Debian 12 (or any Linux with Python 3.11),
-# `make test` adds the training extras. Stamps in .venv remember what is installed; `make clean` forgets it.
+# The one way to run each thing, for a person and for CI. `make demo` needs Debian 12 or 13 (or any Linux with Python 3.11
+# or 3.13), `make test` adds the training extras and needs 3.11. Stamps in .venv remember what is installed; `make clean` forgets it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -62,10 +62,10 @@ help:
 
 .venv/bin/python:
 	@python=$$(command -v python3.11 || command -v python3 || true); \
-	if [ -z "$$python" ]; then echo "make: found no python3; Python 3.11 is needed (Debian 12: apt-get install python3)" >&2; exit 1; fi; \
+	if [ -z "$$python" ]; then echo "make: found no python3; Python 3.11 is needed, or 3.13 without training (Debian: apt-get install python3)" >&2; exit 1; fi; \
 	version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	if [ "$$version" != 3.11 ]; then \
-	  echo "make: $$python is Python $$version, Python 3.11 is needed: install python3.11 and python3.11-venv" >&2; exit 1; fi; \
+	case $$version in 3.11|3.13) ;; *) \
+	  echo "make: $$python is Python $$version; 3.11 is needed, or 3.13 without training: install python3.11 and python3.11-venv" >&2; exit 1;; esac; \
 	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "make: Python's venv is missing: run 'apt-get install python3-venv' as root" >&2; exit 1; fi; \
 	  echo "== installing the Debian package python3-venv, which is missing"; \
@@ -83,6 +83,7 @@ help:
 	@touch $@
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon-$(RUNTIME)
+	@.venv/bin/python -c 'import sys; v = sys.version_info; v[:2] == (3, 11) or sys.exit(f"make: .venv has Python {v[0]}.{v[1]}, with which daemon and demo run; training and tests need 3.11: install python3.11 and python3.11-venv, then make clean")'
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
 	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,mcp,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
