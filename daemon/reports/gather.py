@@ -47,7 +47,7 @@ from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, AnswerCount, Day, Notice, first_id
-from strategies.kit.contract import Session, Spec
+from strategies.kit.contract import Grid, Session, Spec
 from strategies.kit.units import SECOND_NS
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS
@@ -184,7 +184,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
     )
     places = (max(done.moved_id, 1), done.last_id)
     held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
-    gaps, expected = _gaps(done, session, spec.bar_interval_s * SECOND_NS if underlying else 0)
+    gaps, expected = _gaps(done, session, spec.grid) if underlying else ((), 0)
     return Day(
         desk=meta.get("desk", ""),
         strategy=meta["strategy"],
@@ -259,19 +259,23 @@ def _within(start_ns: int, session: Session) -> bool:
     return session.open_ns <= start_ns < session.close_ns
 
 
-def _gaps(done: _Pass, session: Session, interval_ns: int) -> tuple[tuple[tuple[int, int], ...], int]:
+def _gaps(done: _Pass, session: Session, grid: Grid) -> tuple[tuple[tuple[int, int], ...], int]:
     """Runs of bars that did not come up to the newest event, and how many were expected until then."""
-    if not interval_ns:
-        return (), 0
     there = {start_ns for start_ns, _, _ in done.bars}
-    until = min(done.last_ns, session.close_ns)
-    due = range(session.open_ns, until - interval_ns + 1, interval_ns)
+    until, count = min(done.last_ns, session.close_ns), 0
+    start_ns, end_ns = grid.at(session.open_ns, session)
     gaps: list[tuple[int, int]] = []
-    for start_ns in due:
+    whole = True  # the bar before is there
+    while end_ns <= until:
+        count += 1
         if start_ns in there:
-            continue
-        if gaps and gaps[-1][0] + gaps[-1][1] * interval_ns == start_ns:
-            gaps[-1] = (gaps[-1][0], gaps[-1][1] + 1)
-        else:
+            whole = True
+        elif whole:
             gaps.append((start_ns, 1))
-    return tuple(gaps), len(due)
+            whole = False
+        else:
+            gaps[-1] = (gaps[-1][0], gaps[-1][1] + 1)
+        if end_ns == session.close_ns:
+            break
+        start_ns, end_ns = grid.at(end_ns, session)
+    return tuple(gaps), count

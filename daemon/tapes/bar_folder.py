@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,25 @@ Float64Array = npt.NDArray[np.float64]
 T = TypeVar("T", bound=msgspec.Struct)
 
 BAR_LENGTHS = {"1min": 60, "5min": 300, "15min": 900, "1h": 3_600, "1d": 86_400}
+_UNITS = {"s": 1, "m": 60, "t": 60, "min": 60, "minute": 60, "h": 3_600, "hour": 3_600, "d": 86_400, "day": 86_400}
+
+
+def bar_length(text: str) -> str:
+    """Return the folder's name of a length, however it is written: `5m`, `5Min` and `300s` are 5min.
+
+    Raises ValueError for a length that no folder has.
+    """
+    words = re.fullmatch(r"(\d{1,6})([a-z]+?)s?", text.lower(), re.ASCII)
+    seconds = int(words[1]) * _UNITS.get(words[2], 0) if words is not None else 0
+    found = next((name for name, length in BAR_LENGTHS.items() if length == seconds), None)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no length of bars in a folder: expected one of {', '.join(BAR_LENGTHS)}; a strategy of any "
+            "other length up to an hour reads 1min bars, of which its own are made"
+        )
+    return found
+
+
 """Length of a bar -> seconds."""
 DAYS = "1d"
 SPLIT, DIVIDEND, SPIN_OFF = ACTION_KINDS = ("split", "dividend", "spin_off")

@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from daemon.tapes.bar_folder import BAR_LENGTHS, default_folder
+from daemon.tapes.bar_folder import BAR_LENGTHS, bar_length, default_folder
 from daemon.tapes.files import TapeError
 from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span
-from strategies.kit.contract import Spec
+from strategies.kit.contract import OPEN, Spec
 from strategies.kit.units import DAY_S
+
+MINUTE = "1min"  # of BAR_LENGTHS
 
 
 def add_span(command: argparse.ArgumentParser) -> Any:
@@ -20,7 +22,8 @@ def add_span(command: argparse.ArgumentParser) -> Any:
     group.add_argument("--to", dest="last_date", metavar="DATE", help="last New York date, included")
     usual = "raw for options, split for bars of shares, all for days"
     group.add_argument("--adjustment", choices=ADJUSTMENTS, help=f"what is done to prices as traded ({usual})")
-    group.add_argument("--bar-length", choices=tuple(BAR_LENGTHS), help="(the strategy's)")
+    usual = "(the strategy's, or 1min, of which any other is made)"
+    group.add_argument("--bar-length", type=as_length, choices=tuple(BAR_LENGTHS), help=usual)
     group.add_argument("--allow-holes", action="store_true", help="sessions without a bar are no fault")
     return group
 
@@ -57,8 +60,15 @@ _NAMES = {
 }
 
 
+def as_length(text: str) -> str:
+    """Read a length of bars of a command line. Raises ArgumentTypeError for one that no folder has."""
+    try:
+        return bar_length(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _length(spec: Spec) -> str:
-    length = next((name for name, seconds in BAR_LENGTHS.items() if seconds == spec.bar_interval_s), None)
-    if length is None:
-        raise TapeError(f"{spec.name} has bars of {spec.bar_interval_s} s, which no folder has: give a file by --bars")
-    return length
+    """Return the strategy's length, or minutes, of which its bars are made: also where the full hour anchors them."""
+    by_seconds = {seconds: name for name, seconds in BAR_LENGTHS.items()}
+    return by_seconds.get(spec.bar_interval_s, MINUTE) if spec.bar_anchor == OPEN else MINUTE

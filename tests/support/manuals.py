@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tests.support.paths import REPOSITORY
 
 _FENCE = re.compile(r"^ *```(\w*)$")
+_FILE = re.compile(r"<<'(\w+)'")
 _SHELLS = {"sh", "bash"}
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _BEFORE = re.compile(r"^(\w+=\S* +|sudo (-u \S+ +)?|kubectl .* -- +)+")
@@ -80,7 +81,13 @@ def _prose(manual: Path) -> str:
 
 def commands(manual: Path) -> Iterator[Typed]:
     """Yield each command of the blocks of a manual, or of the cells of a notebook, as one types them."""
+    file_ends = ""  # the word that ends a file which the block writes
     for place, line in _lines(manual):
+        if file_ends:
+            file_ends = "" if line == file_ends else file_ends
+            continue
+        if written := _FILE.search(line):
+            file_ends = written[1]
         without = re.sub(r"(^|\s)#(\s.*|$)", "", line)
         for part in re.split(r" *(?:;|&&|\|\||(?<= )\|(?= )) *", without):
             text = _BEFORE.sub("", part.strip())

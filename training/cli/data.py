@@ -21,6 +21,7 @@ from rich.table import Table
 from daemon.host.time.calendar import NEW_YORK, CalendarError
 from daemon.tapes.bar_folder import BAR_LENGTHS, all_series, default_folder, series_of
 from daemon.tapes.files import TapeError
+from daemon.tapes.span_options import as_length
 from strategies.kit.units import SECOND_NS
 from training.cli.download import keys_of
 from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, PacingClock
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("add", "fetch bars from Alpaca, or take in those of a file")
     add.add_argument("symbols", nargs="*", metavar="SYMBOL", help="stocks and ETFs; of a file: these alone")
     lengths = tuple(TIMEFRAMES)
-    add.add_argument("--bars", choices=lengths, default=MINUTES, help="length of a bar (%(default)s)")
+    add.add_argument("--bars", type=as_length, choices=lengths, default=MINUTES, help="length of a bar (%(default)s)")
     add.add_argument("--from", dest="first_date", metavar="DATE", help="New York date, month or year: 2020, 2020-03-01")
     add.add_argument("--to", dest="last_date", metavar="DATE", help="last one, included (the newest that is over)")
     feed = "sip (usual) or iex, of all bars of a symbol; of a file: what it is called"
@@ -77,13 +78,13 @@ def parser() -> argparse.ArgumentParser:
     shown = command("list", "what there is: dates, holes, where it comes from")
     shown.add_argument("--json", action="store_true", help="one JSON array with everything")
     longer = command("resample", "make longer bars of the minutes")
-    longer.add_argument("lengths", nargs="+", choices=[name for name in lengths if name != MINUTES])
+    longer.add_argument("lengths", nargs="+", type=as_length, choices=[name for name in lengths if name != MINUTES])
     longer.add_argument("--symbols", metavar="A,B,...", help="(all that have minutes)")
     checked = command("check", "what is wrong with the folder; exit code 1 where something is")
     checked.add_argument("--json", action="store_true", help="one JSON array of the faults")
     gone = command("remove", "remove a symbol's bars of one length")
     gone.add_argument("symbols", nargs="+", metavar="SYMBOL")
-    gone.add_argument("--bars", choices=tuple(BAR_LENGTHS), required=True)
+    gone.add_argument("--bars", type=as_length, choices=tuple(BAR_LENGTHS), required=True)
     return line
 
 

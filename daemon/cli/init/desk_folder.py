@@ -25,7 +25,7 @@ from daemon.models.__main__ import shown
 from daemon.models.shipped import PACKAGED, USUAL
 from rltrader import HOME, module_command
 from strategies.kit.contract import Spec
-from strategies.kit.units import DAY_S
+from strategies.kit.units import DAY_S, MINUTE_S
 
 CONFIG, STATE = Path("config.toml"), Path("state")
 LIVE_ADDRESSES = {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
@@ -100,7 +100,9 @@ def about(spec: Spec) -> str:
         what = f"{len(spec.symbols)} stocks"
     else:
         what = ", ".join(spec.symbols)
-    return f"{what}, {'once a day' if spec.bar_interval_s == DAY_S else 'each minute, flat by the close'}"
+    minutes = spec.bar_interval_s // MINUTE_S
+    bars = "once a day" if spec.bar_interval_s == DAY_S else f"each {minutes} minutes" if minutes > 1 else "each minute"
+    return f"{what}, {bars}{'' if spec.overnight else ', flat by the close'}"
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------

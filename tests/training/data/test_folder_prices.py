@@ -81,6 +81,25 @@ def test_longer_bars_are_those_of_pandas_within_each_session(
     assert data(folder, "check") == 0
 
 
+@pytest.mark.parametrize("written", ["5m", "5Min", "300s", "5minutes"])
+def test_a_length_is_understood_however_it_is_written(tmp_path: Path, written: str) -> None:
+    folder, (day,) = tmp_path / "bars", sessions("2024-07-02", "2024-07-02")
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", minutes("SPY", day, 54_500)))
+    assert data(folder, "resample", written) == 0
+    assert len(read(span(folder, "2024-07-02", "2024-07-02", bars="5min"))) == 78
+
+
+@pytest.mark.parametrize("written", ["10m", "5", "5 x", "٥m", "1w"])
+def test_a_length_that_no_folder_has_is_refused_with_what_is_read_in_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str
+) -> None:
+    with pytest.raises(SystemExit):
+        data(tmp_path / "bars", "resample", written)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"{written!r} is no length of bars in a folder: expected one of 1min, 5min, 15min, 1h, 1d;" in shown
+    assert "reads 1min bars, of which its own are made" in shown
+
+
 def test_a_day_is_labelled_by_midnight_and_hours_end_with_the_session(tmp_path: Path) -> None:
     folder = tmp_path / "bars"
     day, half = sessions("2024-07-02", "2024-07-03")

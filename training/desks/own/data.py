@@ -288,7 +288,7 @@ class OwnDays(Common):
 
 @dataclass(frozen=True, slots=True)
 class OwnMinutes(Common):
-    """Bars within sessions; each session begins on an account of its own."""
+    """Bars within sessions; each session begins on an account of its own, but where shares are held overnight."""
 
     tape: TapeInfo
     source: Iterable[Event]
@@ -315,8 +315,8 @@ class OwnMinutes(Common):
         return self.dates[self.before :]
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
-        """See `TaskData`; every session begins with the same capital, so returns add up."""
-        return figures(results, float(self.trading.paper.cash_usd))
+        """See `TaskData`: returns add up where every session begins with the same capital, else they compound."""
+        return figures(results, float(self.trading.paper.cash_usd), compounds=self.spec.compounds)
 
     @property
     def desk(self) -> BarDesk:
@@ -326,6 +326,8 @@ class OwnMinutes(Common):
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
         check_answer(player, self.spec)
+        if self.spec.overnight:  # one account through the sessions of the span
+            return self.desk.relay((player,), (span.dates,), span.trading)[0]
         return self.desk.play(player, [self._start(date, span.trading) for date in span.dates], span.trading)
 
     def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
@@ -338,9 +340,10 @@ class OwnMinutes(Common):
         return OneAccount(self.desk.relay(policies, [span.dates for span in spans], spans[0].trading))
 
     def episode(self, span: Span, number: int) -> Episode:
-        """See `OwnData`: one session."""
-        start = self._start(span.dates[number], span.trading)
-        return Episode(self.desk.machine(start, span.trading), start.feed)
+        """See `OwnData`: one session, or from it on as many as of days where shares are held overnight."""
+        dates = span.dates[number : number + (EPISODE_SESSIONS if self.spec.overnight else 1)]
+        starts = [self._start(date, span.trading) for date in dates]
+        return Episode(self.desk.machine(starts[0], span.trading), chain.from_iterable(start.feed for start in starts))
 
     def _start(self, date: str, trading: Trading) -> SessionStart:
         if trading not in self.ready:

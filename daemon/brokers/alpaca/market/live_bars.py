@@ -135,6 +135,10 @@ class BarBuilder:
         closing = [other for other in self._waiting() if other < start or (other == start and self._is_whole(start))]
         return [*out, *(BarClosed(time_ns, self._close(other)) for other in closing)]
 
+    def is_torn(self, now_ns: int) -> bool:
+        """Return whether `torn` has a bar."""
+        return any(self._end_ns(start) + TORN_NS <= now_ns for start in self._waiting())
+
     def torn(self, now_ns: int) -> list[Bar]:
         """Return the bars that ended `TORN_NS` ago without their last minute, as they are."""
         return [self._close(start) for start in self._waiting() if self._end_ns(start) + TORN_NS <= now_ns]
@@ -252,7 +256,7 @@ class LiveBars:
         if self._session == session:
             if self._merge.holding or self._merge.last_ns < session.close_ns - MINUTE_NS:
                 await self._repair("end of session")
-            self._close_torn()
+            self._close_torn()  # also where nothing had to be repaired
             self._over = True
 
     def know(self, minutes: tuple[Bar, ...], last_ns: int) -> list[Bar]:
@@ -357,12 +361,15 @@ class LiveBars:
                 self._put(QuotesReceived(event.time_ns, event.bar.start_ns, self._take_quotes(self.symbol)))
 
     async def _close_when_torn(self) -> None:
-        """Look some seconds after each minute for a bar that lacks its last minute: nothing was traded in it."""
+        """Look some seconds after each minute for a bar that lacks its last minute.
+
+        Nothing was traded in it, or the stream lost it: REST knows, and after the repair the bar goes out.
+        """
         while True:
             now_ns = self._clock.now_ns()
             await self._clock.sleep_until(now_ns + MINUTE_NS - (now_ns - TORN_NS) % MINUTE_NS)
-            if not self._merge.holding:  # else its minutes may be on their way
-                self._close_torn()
+            if self._builder.is_torn(self._clock.now_ns()):
+                await self._repair("a bar lacks its last minute")
 
     def _close_torn(self) -> None:
         if not self._over:
@@ -393,6 +400,7 @@ class LiveBars:
                 return  # the next session began meanwhile
             self._give(merge.repaired(bars, self._clock.now_ns()))
             self.counts["repairs"] += 1
+            self._close_torn()
             count = self.counts["bars"] - before
             if count:
                 self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=count)
