@@ -392,12 +392,12 @@ class ScalperState(msgspec.Struct, frozen=True, gc=False):
 class OptionScalper:
     """The strategy over `ScalperState`; see `strategies.kit.contract.Strategy`."""
 
-    __slots__ = ("_cached", "_stream")
+    __slots__ = ("_seen", "_stream")
     spec = SPEC
     state_type = ScalperState
 
     def __init__(self) -> None:
-        self._cached: ScalperState | None = None  # the state whose bars `_stream` has seen
+        self._seen: _SeenBar | None = None  # the newest bar of `_stream`
         self._stream: SessionStream | None = None
 
     def start(self) -> ScalperState:
@@ -435,19 +435,31 @@ class OptionScalper:
         return state, Decision(choice=choice, resolved=resolved, target=TARGETS[view.side][resolved])
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
-        if len(state.history) < HISTORY_BARS:
-            return msgspec.structs.replace(state, bars=state.bars + (bar,))
-        stream = self._stream
-        if stream is None or self._cached is not state:
-            stream = SessionStream(state.history, session)
-            for earlier in state.bars:
-                stream.update(earlier)
-        self._cached = None  # if the next line raises, the stream matches no state
-        market = stream.update(bar)
-        row = ROW.pack(*market, *position_features(view.side, view.position_return, view.position_age_min))
-        state = ScalperState(session, state.history, state.bars + (bar,), (*state.rows[1 - WINDOW :], row))
-        self._cached, self._stream = state, stream
-        return state
+        """Append a bar. Its columns 0-19 depend on bars alone: desks that share these compute them once."""
+        history, bars = state.history, state.bars
+        if len(history) < HISTORY_BARS:
+            return msgspec.structs.replace(state, bars=bars + (bar,))
+        seen, stream = self._seen, self._stream
+        if seen is None or seen.history is not history or seen.before is not bars or seen.bar is not bar:
+            if stream is None or seen is None or seen.history is not history or seen.after is not bars:
+                stream = SessionStream(history, session)
+                for earlier in bars:
+                    stream.update(earlier)
+            self._seen = None  # if the next line raises, the stream matches no bars
+            market = stream.update(bar)
+            self._stream, self._seen = stream, (seen := _SeenBar(history, bars, bar, bars + (bar,), market))
+        row = ROW.pack(*seen.market, *position_features(view.side, view.position_return, view.position_age_min))
+        return ScalperState(session, history, seen.after, (*state.rows[1 - WINDOW :], row))
+
+
+class _SeenBar(NamedTuple):
+    """A bar, the bars before it, and what came of them."""
+
+    history: tuple[Bar, ...]
+    before: tuple[Bar, ...]  # of its session
+    bar: Bar
+    after: tuple[Bar, ...]  # with it
+    market: tuple[float, ...]  # columns 0-19
 
 
 def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:

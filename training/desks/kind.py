@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,19 @@ class TaskData(Protocol):
 
     def watch(self, policy: nn.Module, span: Span, /) -> Watched:
         """What a policy sees and answers on these sessions, in the order of time, on the CPU."""
+
+
+@runtime_checkable
+class PlaysTogether(Protocol):
+    """Data whose desks play many rules in one pass, with the results that each would have by itself."""
+
+    def alike_but_for_rules(self, spans: Sequence[Span], /) -> bool:
+        """Whether `relay_each` can play these spans, which differ in their rules alone."""
+
+    def relay_each(
+        self, policy: nn.Module, spans: Sequence[Span], check_stop: Callable[[], None], /
+    ) -> Sequence[PlayResult]:
+        """What `TaskData.relay` gives for each of the spans, by one policy. Calls `check_stop`, which may raise."""
 
 
 class Keeper(Protocol):

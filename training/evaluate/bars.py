@@ -30,8 +30,10 @@ from training.evaluate.machine import (
     halts_of,
     holding,
     joined,
+    remembering,
     started,
 )
+from training.evaluate.together import Together, playable_together
 from training.study.progress import counted, report_piece
 from training.study.study import ClosedTrade, PlayResult, SessionResult
 
@@ -131,7 +133,7 @@ class BarDesk:
         chosen = frozenset(dates)
         starts: list[SessionStart] = []
         machine, hold = self._first_day(trading), holding(self.hold, self.strategy.spec)
-        for date, session in self._sessions_from(dates[0], machine, hold, trading):
+        for date, session in self._sessions_from(dates[0], self._watching(machine, hold), trading):
             if date in chosen:
                 starts.append(SessionStart(date, machine.state, machine.market_state, tuple(session), self.venue))
                 report_piece(len(starts), len(chosen), "sessions made ready")
@@ -180,19 +182,60 @@ class BarDesk:
         parts: list[list[PlayResult]] = [[] for _ in spans]
         policies = [answering(player, spec) for player in players]
         machine, hold, count = self._first_day(trading), holding(self.hold, spec), len(places)
-        for date, session in self._sessions_from(spans[0][0], machine, hold, trading):
+        for date, session in self._sessions_from(spans[0][0], self._watching(machine, hold), trading):
             nth, feed = places.pop(date, None), self.venue.feed(machine, session)
             if nth is None:
                 machine.run(feed, hold)
                 continue
-            capital = float(machine.state.book.equity)
-            played = self._session(machine, date, feed, policies[nth], trading)
-            sessions = tuple(replace(one, capital_usd=capital) for one in played.sessions)
-            parts[nth].append(msgspec.structs.replace(played, sessions=sessions))
+            start = machine.state
+            parts[nth].append(_of_account(start, self._session(machine, date, feed, policies[nth], trading)))
             report_piece(count - len(places), count, "sessions")
             if not places:
                 return tuple(map(joined, parts))
         raise _missing(places)
+
+    def relay_each(
+        self,
+        player: Player,
+        dates: Sequence[str],
+        rules: Sequence[Trading],
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> list[PlayResult]:
+        """What `relay` gives for one player and one span under each of these rules, by one pass over the feed.
+
+        Desks share what they have in common: see `training.evaluate.together`. Calls `check_stop` before each session.
+
+        Raises:
+            ValueError: as `relay`; or the rules cannot be played together (`together`).
+        """
+        spec, left = self.strategy.spec, dict.fromkeys(dates)
+        parts: list[list[PlayResult]] = [[] for _ in rules]
+        machines = [self._first_day(trading) for trading in rules]
+        desks = Together(machines[0].core, lambda trading: self.venue.broker(trading, spec), machines, rules)
+        policy, hold = remembering(answering(player, spec)), holding(self.hold, spec)
+        for date, session in self._sessions_from(dates[0], lambda events: desks.run(events, hold), rules[0]):
+            check_stop()
+            if date not in left:
+                desks.run(session, hold)
+                continue
+            del left[date]
+            begun = [(member, member.state, PlayTally(member)) for member in desks.members]
+            for member, _, watch in begun:
+                member.watch = watch
+            desks.run(session, policy)
+            for (member, start, watch), trading, results in zip(begun, rules, parts, strict=True):
+                results.append(_of_account(start, self._result(date, start, member.state, watch, trading)))
+            report_piece(len(dates) - len(left), len(dates), "sessions")
+            if not left:
+                return [joined(results) for results in parts]
+        raise _missing(left)
+
+    def together(self, rules: Sequence[Trading]) -> bool:
+        """Whether `relay_each` can play these rules: paper options, and keys that desks of one feed may differ in."""
+        warmed = {self.events("", trading)[1] for trading in rules}
+        return (
+            self.venue is MODELLED and self.strategy.spec.holds == "option" and len(warmed) == 1
+        ) and playable_together(rules)
 
     def _first_day(self, trading: Trading) -> Machine:
         return started(self.strategy, trading, self.venue.broker(trading, self.strategy.spec), self.venue.mode)
@@ -201,9 +244,13 @@ class BarDesk:
         self, machine: Machine, date: str, feed: Iterable[Event], policy: Answering, trading: Trading
     ) -> PlayResult:
         """Play one session on the machine as it stands, which goes on from there."""
-        start, watch, spec = machine.state, PlayTally(machine), self.strategy.spec
+        start, watch = machine.state, PlayTally(machine)
         end = machine.run(feed, policy, watch)
-        before, stats = start.stats, end.stats
+        return self._result(date, start, end, watch, trading)
+
+    def _result(self, date: str, start: State[Any], end: State[Any], watch: PlayTally, trading: Trading) -> PlayResult:
+        """What a session came to, from the state before it to the one after it."""
+        spec, before, stats = self.strategy.spec, start.stats, end.stats
         result = SessionResult(
             date=date,
             pnl_usd=float(end.book.equity - start.book.equity),
@@ -218,10 +265,13 @@ class BarDesk:
         entries = tuple(ClosedTrade(date, *closed) for closed in watch.closed) if self.entries else ()
         return PlayResult((result,), denied(start, end), entries, halts_of(date, start, end))
 
+    def _watching(self, machine: Machine, hold: Answering) -> Callable[[list[Event]], object]:
+        return lambda session: machine.run(self.venue.feed(machine, session), hold)
+
     def _sessions_from(
-        self, first: str, machine: Machine, hold: Answering, trading: Trading
+        self, first: str, watch: Callable[[list[Event]], object], trading: Trading
     ) -> Iterator[tuple[str, list[Event]]]:
-        """Each session from `first` on, once the machine has played those ahead of it."""
+        """Each session from `first` on, once those ahead of it were watched."""
         events, before = self.events(first, trading)
         earlier: deque[list[Event]] = deque(maxlen=before)
         for date, session in _sessions(events):
@@ -229,8 +279,15 @@ class BarDesk:
                 earlier.append(session)
                 continue
             while earlier:
-                machine.run(self.venue.feed(machine, earlier.popleft()), hold)
+                watch(earlier.popleft())
             yield date, session
+
+
+def _of_account(start: State[Any], played: PlayResult) -> PlayResult:
+    """The result of a session as one of an account that goes through several, and began it in this state."""
+    capital = float(start.book.equity)
+    sessions = tuple(replace(one, capital_usd=capital) for one in played.sessions)
+    return msgspec.structs.replace(played, sessions=sessions)
 
 
 def _missing(dates: Iterable[str]) -> ValueError:

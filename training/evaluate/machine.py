@@ -10,8 +10,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -100,6 +101,27 @@ def holding(player: Player, spec: Spec) -> Answering:
     return answer
 
 
+def remembering(answer: Answering) -> Answering:
+    """The same policy, asked once for questions with one observation and memory that come at one time.
+
+    Of a policy whose answer depends on these alone.
+    """
+    known: dict[tuple[bytes, bytes], PolicyAnswered] = {}
+    newest = -1
+
+    def remembered(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        nonlocal newest
+        if now_ns != newest:
+            known.clear()
+            newest = now_ns
+        key = question.observation.data, question.observation.hidden
+        if key not in known:
+            known[key] = answer(question, now_ns)
+        return msgspec.structs.replace(known[key], time_ns=now_ns, decision=question.decision)
+
+    return remembered
+
+
 def _observed(question: AskPolicy) -> Tensor:
     return torch.from_numpy(question.observation.array().copy())
 
@@ -117,10 +139,17 @@ def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
 # --- what a session came to ---------------------------------------------------------------------------------------
 
 
+class HasState(Protocol):
+    """A desk whose state can be looked at."""
+
+    @property
+    def state(self) -> State[Any]: ...
+
+
 class PlayTally:
     """What the books do not count: the value of each order, the bars with a position, each trade's confidence."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: HasState | Machine) -> None:
         self._machine = machine
         self.bought: dict[str, Decimal] = {}  # what was paid for so far, by order
         self.sold: dict[str, Decimal] = {}

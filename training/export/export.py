@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,10 @@ from training.export.ensemble import count_of
 from training.rl.kernels import plain_float32
 
 OPSET = 20
+DRAWING = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
+)
+"""Operators of ONNX whose outputs are drawn."""
 
 
 class ExportError(Exception):
@@ -130,6 +134,13 @@ class Exported(nn.Module):
         answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
         return answers[0] if len(answers) == 1 else tuple(answers)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it answers the same observation and memory the same each time: no node of the graph draws."""
+        model = onnx.load_model_from_string(self.graph)
+        nodes = (node for part in (model.graph, *model.functions) for node in _nodes(part))
+        return not any(node.op_type in DRAWING for node in nodes)
+
     def answers(self, observations: Float32Array) -> Float32Array:
         """The answers of a policy without a memory to observations, float32 (n, *observation shape)."""
         found: Float32Array = self._session.run(None, {"observation": observations})[0]
@@ -142,6 +153,15 @@ class Exported(nn.Module):
             hidden = hidden.unsqueeze(1).expand(-1, *shape[1:]).contiguous()
         found: Float32Array = hidden.numpy()
         return found
+
+
+def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph or function, and of the graphs within them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _put(folder: Path, final: Path, aside: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
 from daemon.page_kit.render import render
 from strategies.kit.manifest import Manifest, config_text
-from training.desks.kind import Span, TaskData
+from training.desks.kind import PlaysTogether, Span, TaskData
 from training.desks.registry import kind
 from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
 from training.evidence.statistics import deviations, session_returns, sharpes
@@ -47,9 +48,10 @@ from training.studies.runner import (
     trial_line,
     write_result,
 )
-from training.study.study import figures
+from training.study.study import PlayResult, figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
+TOGETHER = 64  # more share hardly more, and a stop loses them all
 SHADES = 9  # of the heat map, from the worst cell to the best
 
 
@@ -108,6 +110,7 @@ class SweepRequest:
     first: str = ""  # session, New York date; "": see `sessions_of`
     last: str = ""
     processes: int = 2
+    together: int = TOGETHER  # cells that one process plays together at most; 1: each by itself
     ray: str = ""  # "local", "auto", an address; "" is this machine's processes without Ray
     folder: Path | None = None
 
@@ -199,20 +202,45 @@ def sessions_of(
     return found
 
 
-def play_cell(ready: SweepSetup, rules: Mapping[str, Value], flag: Flag, emit: Emit) -> GridCell:
-    """Let the policy play all sessions under these rules. Raises `Stopped` when `flag` is set before it begins."""
-    if flag.is_set():
-        raise Stopped("a cell")
-    asked = ready.asked
-    trading = trading_of(asked.strategy, asked.config, rules) if rules else ready.trading
-    data: Any = ready.data
+def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Flag, emit: Emit) -> tuple[GridCell, ...]:
+    """Let the policy play all sessions under each of these rules: together where that is the same, else in turn.
+
+    Raises `Stopped` when `flag` is set.
+    """
+
+    def check_stop() -> None:
+        if flag.is_set():
+            raise Stopped("a cell")
+
+    check_stop()
+    asked, data, policy = ready.asked, ready.data, Exported(ready.version.policy).eval()
+    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for changed in batch]
+    spans = [Span(ready.dates, ready.variant, trading) for trading in rules]
+    if len(batch) > 1 and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
+        cells = [_cell(ready, *pair) for pair in zip(batch, data.relay_each(policy, spans, check_stop), strict=True)]
+        for cell in cells:
+            emit(cell)
+        return tuple(cells)
+    cells = []
+    for changed, span in zip(batch, spans, strict=True):
+        check_stop()
+        cells.append(_cell(ready, changed, _played_alone(data, policy, span)))
+        emit(cells[-1])
+    return tuple(cells)
+
+
+def _played_alone(data: Any, policy: Exported, span: Span) -> PlayResult:
     if any(field.name == "ready" for field in dataclasses.fields(data)):
         data = dataclasses.replace(data, ready={})  # prepared desks depend on the rules that they were made with
-    span = Span(ready.dates, ready.variant, trading)
-    (played,) = data.relay([Exported(ready.version.policy).eval()], [span]).folds
+    played: PlayResult
+    (played,) = data.relay([policy], [span]).folds
+    return played
+
+
+def _cell(ready: SweepSetup, rules: Mapping[str, Value], played: PlayResult) -> GridCell:
     capital = float(ready.trading.paper.cash_usd)
     found = figures(played.sessions, capital, compounds=True)
-    cell = GridCell(
+    return GridCell(
         rules=dict(rules),
         returns=tuple(session_returns(played.sessions, capital).tolist()),
         net_return=found.net_return,
@@ -221,8 +249,6 @@ def play_cell(ready: SweepSetup, rules: Mapping[str, Value], flag: Flag, emit: E
         trades=found.trades,
         denials=dict(played.denials),
     )
-    emit(cell)
-    return cell
 
 
 def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
@@ -334,8 +360,14 @@ def _played(
 
         again = functools.partial(make_same, ready.asked, ready.data.info.sha256)
         asked = ready.asked
-        Cells(play_cell, ready, again, asked.processes, asked.ray).through(left, keep, stop)
+        Cells(play_cells, ready, again, asked.processes, asked.ray).through(_batches(left, asked), keep, stop)
     return [kept[_key(rules)] for rules in wanted]
+
+
+def _batches(cells: Sequence[dict[str, Value]], asked: SweepRequest) -> list[Sequence[dict[str, Value]]]:
+    """The cells in their order, in parts that are played together; a part for each process at least."""
+    size = min(asked.together, math.ceil(len(cells) / asked.processes)) or 1
+    return [cells[begin : begin + size] for begin in range(0, len(cells), size)]
 
 
 def _key(rules: Mapping[str, Value]) -> str:

@@ -38,7 +38,9 @@ def sweep_request(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
     shutil.copytree(REPOSITORY / "tests/fixture_policy/onnx_models" / NAME, home / "store" / NAME)
     bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
     axes = (axis_of(f"{NO_ENTRY}=0,390"), axis_of(f"{COMMISSION}=0,3"))
-    return SweepRequest(NAME, bars, home / "store", axes, first="2024-06-26", processes=1, folder=home / "out")
+    return SweepRequest(
+        NAME, bars, home / "store", axes, first="2024-06-26", processes=1, together=2, folder=home / "out"
+    )
 
 
 @pytest.fixture(scope="module")

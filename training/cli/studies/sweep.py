@@ -14,7 +14,7 @@ from strategies.registry import STRATEGIES, add, strategy
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
 from training.studies.grid import GridCell, Swept, axis_of
-from training.studies.sweep import PAGE_FILE, SweepRequest, head_of, rows_of, run_sweep
+from training.studies.sweep import PAGE_FILE, TOGETHER, SweepRequest, head_of, rows_of, run_sweep
 
 SHOWN = 15  # cells in the table
 
@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--first", default="", metavar="DATE", help=f"first session, {dates}")
     found.add_argument("--last", default="", metavar="DATE", help="last session")
     found.add_argument("--processes", type=int, default=2, help="that share the cells (%(default)s)")
+    together = "cells that a process plays together at most: the same cells sooner; 1: each by itself (%(default)s)"
+    found.add_argument("--together", type=int, default=TOGETHER, metavar="COUNT", help=together)
     ray = "through Ray: 'auto' joins the running cluster, 'local' starts one on this machine, or a cluster's address"
     found.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
     found.add_argument("--out", type=Path, metavar="DIR", help="(runs/sweep-<strategy>-<digest>)")
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
     options = parser()
     chosen = options.parse_args(arguments)
-    if chosen.processes < 1:
-        options.error(f"--processes is {chosen.processes}: expected at least 1")
+    for option, count in (("--processes", chosen.processes), ("--together", chosen.together)):
+        if count < 1:
+            options.error(f"{option} is {count}: expected at least 1")
     done = 0
 
     def listen(news: Any) -> None:
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             name, bars.absolute(), chosen.models_dir.absolute(),
             tuple(axis_of(text) for text in chosen.axes), chosen.version,
             chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,
-            chosen.processes, chosen.ray, chosen.out,
+            chosen.processes, chosen.together, chosen.ray, chosen.out,
         )  # fmt: skip
         swept, folder = run_sweep(asked, listen)
     except Stopped:

@@ -124,6 +124,16 @@ class ScalperTaskData:
         held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
         return OneAccount(folds, baselines.HOLD_SHARES, held)
 
+    def alike_but_for_rules(self, spans: Sequence[Span]) -> bool:
+        """See `PlaysTogether`: on modelled prices, where they warm up alike."""
+        return self.desk.together([span.trading for span in spans])
+
+    def relay_each(
+        self, policy: nn.Module, spans: Sequence[Span], check_stop: Callable[[], None]
+    ) -> Sequence[PlayResult]:
+        """See `PlaysTogether`."""
+        return self.desk.relay_each(policy, spans[0].dates, [span.trading for span in spans], check_stop)
+
     def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
         """See `TaskData`: each session has an account of its own."""
         del policy, span

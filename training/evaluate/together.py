@@ -1,0 +1,576 @@
+"""Desks that differ in their rules alone, played together: what they have in common is stepped once.
+
+The desks of a group share one state. Where they differ, it holds a mark in place of a value, and of a counter the
+number of steps since. A step that only passes a mark on is the same step for each of them. One that reads a mark
+changes nothing: the group parts by the value that was asked for, and each part steps alone. Groups whose desks became
+alike join again. So each desk goes through the very steps that it would go through by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from decimal import Decimal
+from functools import cache
+from typing import Any, NoReturn
+
+import msgspec
+
+from daemon.core.draft import PaperMarket
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, OrderFilled, PolicyAnswered, QuotesReceived
+from daemon.core.limits import Trading
+from daemon.core.paper.state import PaperState
+from daemon.core.records import DecisionRow
+from daemon.core.state import Ask, BasketState, Book, BrokerState, RiskState, State, Stats
+from daemon.core.step import Caused, Core, Machine, Step
+from training.evaluate.machine import Answering
+
+ALIKE_TABLES = ("broker", "exploration", "served", "protection", "guard_prefix")
+"""Of the rules: tables in which desks that are played together may not differ."""
+SETS_MOST = 4_096  # of desks, whose common rules are kept
+
+
+class Differs(BaseException):
+    """A step reads what is not the same for all desks. No `Exception`: a gate that fails denies, and goes on."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+RULES = "rules."  # what paths of rules begin with
+
+
+# --- marks ----------------------------------------------------------------------------------------------------------
+
+
+class Mark:
+    """Stands for a value, each desk's own, at this path of the state. Passing it on is all that can be done with it."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise Differs(self.path)
+
+
+class Count:
+    """Stands for a whole number, each desk's own, of which `plus` is what was added since. It can be added to."""
+
+    __slots__ = ("path", "plus")
+
+    def __init__(self, path: str, plus: int = 0) -> None:
+        self.path, self.plus = path, plus
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise Differs(self.path)
+
+    def __add__(self, more: Any) -> Count:
+        if type(more) is not int:
+            raise Differs(self.path)
+        return Count(self.path, self.plus + more)
+
+    __radd__ = __add__
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Count or other.path != self.path:
+            raise Differs(self.path)
+        return other.plus == self.plus
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # replaced below
+
+
+def _differs(self: Mark | Count, *_: Any) -> NoReturn:
+    raise Differs(self.path)
+
+
+USES = (
+    *("bool", "len", "iter", "next", "contains", "getitem", "reversed", "call", "enter", "await"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "str", "repr", "format", "bytes", "reduce", "reduce_ex", "copy"),
+    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod"),
+    *("divmod", "rdivmod", "pow", "rpow", "and", "rand", "or", "ror", "xor", "rxor", "lshift", "rlshift", "rshift"),
+    *("rrshift", "matmul", "rmatmul", "neg", "pos", "abs", "invert", "int", "float", "complex", "index", "round"),
+    *("trunc", "floor", "ceil", "deepcopy", "length_hint", "iadd", "isub", "ior", "iand"),
+)
+"""What Python does with a value, by the method's name without its underscores."""
+for _use in USES:
+    setattr(Mark, f"__{_use}__", _differs)
+    if _use not in ("add", "radd", "eq", "ne", "iadd"):
+        setattr(Count, f"__{_use}__", _differs)
+
+
+# --- where desks may differ -------------------------------------------------------------------------------------------
+
+NODES: Mapping[str, tuple[Any, frozenset[str]]] = {
+    "book": (Book, frozenset(("positions", "claim_close", "claim_base"))),
+    "risk": (RiskState, frozenset(("by_hand", "strategy_off"))),
+    "stats": (Stats, frozenset()),
+    "broker": (BrokerState, frozenset()),
+    "basket": (BasketState, frozenset()),
+}
+"""Parts of the state whose fields may differ, but for those named here."""
+MAPPINGS = frozenset(("contracts", "closed", "wanted", "marks", "leaps"))
+"""Fields of the state that may differ as a whole. Nothing asks of them what they are, only for what they hold."""
+COUNTERS = frozenset(
+    ("seq", "decision", *(f"stats.{name}" for name in Stats.__struct_fields__ if name not in ("actions", "denials")))
+)
+ACTIONS = "stats.actions"  # counters in a tuple
+TOP = State.__struct_fields__
+ALIKE = tuple(name for name in TOP if name not in {*NODES, *MAPPINGS, "seq", "decision", "trading"})
+PAPER_MAY_DIFFER = frozenset(("cash", "seen"))
+
+
+def _read_checked(self: Any, name: str) -> Any:
+    value = object.__getattribute__(self, name)
+    if type(value) is Mark:
+        raise Differs(value.path)
+    return value
+
+
+@cache
+def checked(kind: Any) -> Any:
+    """The same kind of struct, whose marks cannot be read; `msgspec.structs.replace` passes them on."""
+    return type(kind)(f"Common{kind.__name__}", (kind,), {"__getattribute__": _read_checked}, frozen=True)
+
+
+def _raw(struct: Any) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(struct)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether one may stand in for the other, to the last digit and in the order of its parts."""
+    if one is other:
+        return True
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind is Decimal:
+        return bool(one.compare_total(other) == 0)
+    if kind is float:
+        return repr(one) == repr(other)
+    if kind is tuple:
+        return len(one) == len(other) and all(map(alike, one, other))
+    if kind is dict:
+        return len(one) == len(other) and all(map(alike, one.items(), other.items()))
+    if isinstance(one, msgspec.Struct):
+        return all(map(alike, _raw(one), _raw(other)))
+    if kind in (int, str, bytes, bool):
+        return bool(one == other)
+    return False
+
+
+# --- desks and groups -------------------------------------------------------------------------------------------------
+
+
+class Cascade:
+    """Which paths a step asks for once it was parted by the first: it is parted by all of them at once."""
+
+    __slots__ = ("_begun", "_later", "_latest")
+
+    def __init__(self) -> None:
+        self._begun = 0
+        self._later: Counter[str] = Counter()
+        self._latest: set[str] = set()
+
+    def begin(self) -> None:
+        """A step asked for the first path."""
+        self._begun += 1
+        self._latest = set()
+
+    def then(self, path: str) -> Cascade:
+        """It asked for this one, too."""
+        if path not in self._latest:
+            self._latest.add(path)
+            self._later[path] += 1
+        return self
+
+    def paths(self, path: str) -> list[str]:
+        """This path, and those that were asked for in every second step."""
+        return [path, *(later for later, count in self._later.items() if later != path and 2 * count > self._begun)]
+
+
+class Member:
+    """One desk of a group."""
+
+    __slots__ = ("group", "place", "trading", "values", "watch")
+
+    def __init__(self, place: int, trading: Trading, group: Group) -> None:
+        self.place, self.trading, self.group = place, trading, group
+        self.values: dict[str, Any] = {}  # by path, in place of the group's marks
+        self.watch: Callable[[Event, Step], None] | None = None
+
+    @property
+    def state(self) -> State[Any]:
+        """The desk's own state."""
+        return self.group.state_of(self)
+
+    def own(self, path: str) -> Any:
+        """The desk's own value or rule at a path in which desks of its group may differ; None where none is noted."""
+        if not path.startswith(RULES):
+            return self.values.get(path)
+        _, table, name = path.split(".")
+        return getattr(getattr(self.trading, table), name)
+
+    def value(self, held: Any) -> Any:
+        """What this is for the desk: itself, or what stands behind a mark."""
+        kind = type(held)
+        if kind is Mark:
+            return self.values[held.path]
+        if kind is Count:
+            return self.values[held.path] + held.plus
+        if kind is tuple and any(type(part) is Count for part in held):
+            return tuple([self.value(part) for part in held])
+        return held
+
+
+class Group:
+    """Desks with one state between them, and what they are asked and told next."""
+
+    __slots__ = ("asked", "market", "market_state", "members", "queue", "state")
+
+    def __init__(
+        self, members: list[Member], state: State[Any], market: PaperMarket, market_state: Any, queue: Iterable[Caused]
+    ) -> None:
+        self.members, self.state, self.market, self.market_state = members, state, market, market_state
+        self.queue = deque(queue)
+        self.asked = b""  # the newest observation, by which groups that cannot join are told apart quickly
+        for member in members:
+            member.group = self
+
+    def state_of(self, member: Member) -> State[Any]:
+        """The state of one of the desks, without marks."""
+        if len(self.members) == 1:
+            return self.state
+        value = member.value
+        tops = [value(held) for held in _raw(self.state)]
+        for name, (kind, _) in NODES.items():
+            tops[_AT[name]] = kind(*map(value, _raw(tops[_AT[name]])))
+        tops[_AT["ask"]] = _for(member, tops[_AT["ask"]])
+        tops[_AT["trading"]] = member.trading
+        return State(*tops)
+
+    def market_state_of(self, member: Member) -> Any:
+        """The same of its paper broker."""
+        if len(self.members) == 1:
+            return self.market_state
+        return PaperState(*map(member.value, _raw(self.market_state)))
+
+
+_AT = {name: place for place, name in enumerate(TOP)}
+
+
+class Together:
+    """Desks of one strategy on one feed, each under rules of its own. See the module.
+
+    `broker` makes the paper broker of rules. The desks stand where `machines` stand; these are not used any more.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        broker: Callable[[Trading], PaperMarket],
+        machines: Sequence[Machine],
+        rules: Sequence[Trading],
+    ) -> None:
+        self._core, self._broker = core, broker
+        self._rules: dict[tuple[int, ...], tuple[Trading, PaperMarket]] = {}
+        self._cascades: dict[tuple[type[Event], str], Cascade] = {}
+        self.groups: list[Group] = []
+        self.members: list[Member] = []
+        self.steps = 0  # made, of all groups
+        for place, (machine, trading) in enumerate(zip(machines, rules, strict=True)):
+            assert machine.market is not None, "desks are played together at a paper broker"
+            group = Group([], machine.state, machine.market, machine.market_state, ())
+            member = Member(place, trading, group)
+            group.members.append(member)
+            self.members.append(member)
+            self.groups.append(group)
+        self._join()
+
+    def run(self, feed: Iterable[Event], answer: Answering) -> None:
+        """Step a whole feed for all desks, as `Machine.run` does for one."""
+        for event in feed:
+            after: list[Group] = []
+            for group in self.groups:
+                after += self._stepped(group, event, answer)
+            self.groups = after
+            if len(after) > 1:
+                self._join()
+
+    def _stepped(self, group: Group, caused: Caused, answer: Answering, cascade: Cascade | None = None) -> list[Group]:
+        """Step a group through an event and all that follows from it; the groups that it became."""
+        while True:
+            event: Event
+            if isinstance(caused, AskPolicy):
+                group.asked, event = caused.observation.data, answer(caused, group.state.now_ns)
+            else:
+                event = caused
+            try:
+                step = self._core.step(group.state, event)
+                market_state, news = group.market.step(group.market_state, event, step.effects)
+            except Differs as differs:
+                cascade = self._asked_of(event, differs.path) if cascade is None else cascade.then(differs.path)
+                parts = self._parted(group, event, cascade.paths(differs.path))
+                return [after for part, own in parts for after in self._stepped(part, own, answer, cascade)]
+            self.steps += 1
+            cascade = None
+            before, group.state, group.market_state = group.state, step.state, market_state
+            queue = group.queue
+            queue.extend(news)
+            for effect in step.effects:
+                if type(effect) is AskPolicy and not effect.served:
+                    queue.append(effect)
+            if _to_watch(before, event, step):
+                for member in group.members:
+                    if member.watch is not None:
+                        member.watch(event, step)
+            if not queue:
+                return [group]
+            caused = queue.popleft()
+
+    # --- parting ------------------------------------------------------------------------------------------------------
+
+    def _asked_of(self, event: Event, path: str) -> Cascade:
+        """What was asked for after this path at such an event so far; it is asked for once more."""
+        found = self._cascades.get((type(event), path))
+        if found is None:
+            found = self._cascades[type(event), path] = Cascade()
+        found.begin()
+        return found
+
+    def _parted(self, group: Group, event: Event, paths: Sequence[str]) -> list[tuple[Group, Event]]:
+        """The group parted by the desks' values at these paths, and the event as each part has it.
+
+        One part is the same group, which knows the values by then. Behind a counter these are the numbers that it began
+        with: they part the desks as the sums would.
+        """
+        parts: dict[tuple[Any, ...], list[Member]] = {}
+        for member in group.members:
+            parts.setdefault(tuple([_key(member.own(path)) for path in paths]), []).append(member)
+        found = []
+        for members in parts.values():
+            known = frozenset(paths) if len(members) > 1 else None
+            found.append((self._part(group, members, known), _for(members[0], event, known)))
+        return found
+
+    def _part(self, group: Group, members: list[Member], paths: frozenset[str] | None) -> Group:
+        """Some desks of a group, which agree at these paths, as a group of their own; None of one desk."""
+        first, trading, market = members[0], *self._common_rules(members)
+        queue = [_for(first, caused, paths) for caused in group.queue]
+        if paths is None:
+            part = Group(members, group.state_of(first), market, group.market_state_of(first), queue)
+        else:
+            tops = [_set(first, held, paths) for held in _raw(group.state)]
+            for name in {path.partition(".")[0] for path in paths} & NODES.keys():
+                node = tops[_AT[name]]
+                tops[_AT[name]] = type(node)(*[_set(first, held, paths) for held in _raw(node)])
+            tops[_AT["ask"]] = _for(first, tops[_AT["ask"]], paths)
+            tops[_AT["trading"]] = trading
+            paper = [_set(first, held, paths) for held in _raw(group.market_state)]
+            part = Group(members, State(*tops), market, type(group.market_state)(*paper), queue)
+        part.asked = group.asked
+        return part
+
+    def _common_rules(self, members: Sequence[Member]) -> tuple[Trading, PaperMarket]:
+        """The rules of these desks, where they differ not to be read, and the paper broker by these rules."""
+        key = tuple([member.place for member in members])
+        found = self._rules.get(key)
+        if found is None:
+            if len(self._rules) >= SETS_MOST:
+                self._rules.clear()
+            rules = common_rules([member.trading for member in members])
+            found = self._rules[key] = rules, self._broker(rules)
+        return found
+
+    # --- joining ------------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """Join groups that differ only where desks of a group may."""
+        heads: dict[Any, list[list[Group]]] = {}
+        for group in self.groups:
+            state = group.state
+            held = object.__getattribute__(state.book, "positions")
+            likely = (group.asked, state.watched, tuple(held), tuple(state.orders), tuple(state.works))
+            clusters = heads.setdefault(likely, [])
+            same = next((cluster for cluster in clusters if _joinable(cluster[0], group)), None)
+            if same is None:
+                clusters.append([group])
+            else:
+                same.append(group)
+        if sum(map(len, heads.values())) < len(self.groups):
+            self.groups = [self._joined(cluster) for clusters in heads.values() for cluster in clusters]
+
+    def _joined(self, cluster: list[Group]) -> Group:
+        if len(cluster) == 1:
+            return cluster[0]
+        base, notes = cluster[0], list[Note]()
+        tops = list(_raw(base.state))
+        for name, (kind, _) in NODES.items():
+            columns = zip(*[_raw(_top(group, name)) for group in cluster], strict=True)
+            merged = [
+                _merged(cluster, f"{name}.{field}", column, notes)
+                for field, column in zip(kind.__struct_fields__, columns, strict=True)
+            ]
+            tops[_AT[name]] = checked(kind)(*merged)
+        for name in (*MAPPINGS, "seq", "decision"):
+            tops[_AT[name]] = _merged(cluster, name, [_top(group, name) for group in cluster], notes)
+        paper = list(_raw(base.market_state))
+        for place, name in enumerate(PaperState.__struct_fields__):
+            if name in PAPER_MAY_DIFFER:
+                column = [_raw(group.market_state)[place] for group in cluster]
+                paper[place] = _merged(cluster, f"paper.{name}", column, notes)
+        for member, path, value in notes:
+            member.values[path] = value
+        members = [member for group in cluster for member in group.members]
+        tops[_AT["trading"]], market = self._common_rules(members)
+        joined = Group(members, State(*tops), market, checked(PaperState)(*paper), ())
+        joined.asked = base.asked
+        return joined
+
+
+def _top(group: Group, name: str) -> Any:
+    return object.__getattribute__(group.state, name)
+
+
+def _joinable(one: Group, other: Group) -> bool:
+    """Whether two groups agree in all in which desks of a group may not differ."""
+    mine, theirs = _raw(one.state), _raw(other.state)
+    if not all(alike(mine[_AT[name]], theirs[_AT[name]]) for name in ALIKE):
+        return False
+    for name, (_, same) in NODES.items():
+        books = mine[_AT[name]], theirs[_AT[name]]
+        if not all(alike(*(object.__getattribute__(book, field) for book in books)) for field in same):
+            return False
+    papers = zip(PaperState.__struct_fields__, _raw(one.market_state), _raw(other.market_state), strict=True)
+    return all(name in PAPER_MAY_DIFFER or alike(mine, theirs) for name, mine, theirs in papers)
+
+
+Note = tuple[Member, str, Any]
+"""A desk's value of its own, at a path."""
+
+
+def _merged(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: list[Note]) -> Any:
+    """What stands at a path for all desks of these groups: the value, or a mark; `notes` get what stands behind it."""
+    first = column[0]
+    if type(first) in (Mark, Count) and first.path == path:
+        plus = 0 if type(first) is Mark else first.plus
+        for group, held in zip(cluster, column, strict=True):
+            if held is not first:
+                notes.extend(
+                    (member, path, member.value(held) - plus if plus else member.value(held))
+                    for member in group.members
+                )
+        return first
+    if all(held is first for held in column) and type(first) not in (Mark, Count) and not _counts(first):
+        return first
+    own = [
+        (member, member.value(held)) for group, held in zip(cluster, column, strict=True) for member in group.members
+    ]
+    value = own[0][1]
+    if all(alike(value, other) for _, other in own):
+        return value
+    if path == ACTIONS and len({len(held) for _, held in own}) == 1:
+        places = [[(member, held[place]) for member, held in own] for place in range(len(value))]
+        return tuple([_numbered(f"{path}.{place}", numbers, notes) for place, numbers in enumerate(places)])
+    if path in COUNTERS:
+        return _numbered(path, own, notes)
+    notes.extend((member, path, held) for member, held in own)
+    return Mark(path)
+
+
+def _numbered(path: str, own: Sequence[tuple[Member, int]], notes: list[Note]) -> int | Count:
+    if all(number == own[0][1] for _, number in own):
+        return own[0][1]
+    notes.extend((member, path, number) for member, number in own)
+    return Count(path)
+
+
+def _counts(held: Any) -> bool:
+    return type(held) is tuple and any(type(part) is Count for part in held)
+
+
+def _set(member: Member, held: Any, paths: frozenset[str]) -> Any:
+    """What a part has at this place, once its desks agree at these paths."""
+    kind = type(held)
+    if kind is Mark or kind is Count:
+        return member.value(held) if held.path in paths else held
+    return tuple([_set(member, part, paths) for part in held]) if kind is tuple and _counts(held) else held
+
+
+def _for(member: Member, caused: Any, paths: frozenset[str] | None = None) -> Any:
+    """A question, an open question or an answer with the number that the desk has for it; None of one desk."""
+    if isinstance(caused, AskPolicy | PolicyAnswered | Ask):
+        number: Any = caused.decision
+        if type(number) is Count and (paths is None or number.path in paths):
+            return msgspec.structs.replace(caused, decision=member.value(number))
+    return caused
+
+
+def _key(value: Any) -> Any:
+    """Equal for values of which one may stand in for the other; values that hold many are compared by identity."""
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    return (kind, id(value)) if kind is dict else (kind, repr(value))
+
+
+def _to_watch(before: State[Any], event: Event, step: Step) -> bool:
+    """Whether the step can change what `training.evaluate.machine.PlayTally` counts."""
+    if isinstance(event, OrderFilled):
+        return True
+    trades, now = (object.__getattribute__(state.stats, "trades") for state in (before, step.state))
+    if trades is not now and not (type(trades) is type(now) and trades == now):
+        return True
+    if isinstance(event, QuotesReceived) and event.closes_bar_ns and step.state.book.positions:
+        return True
+    return any(isinstance(row, DecisionRow) and row.outcome == "ordered" for row in step.rows)
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def playable_together(rules: Sequence[Trading]) -> bool:
+    """Whether desks by these rules differ only in keys of tables that a step reads key by key."""
+    first = rules[0]
+    return all(getattr(first, table) == getattr(other, table) for other in rules[1:] for table in ALIKE_TABLES)
+
+
+def common_rules(rules: Sequence[Trading]) -> Trading:
+    """The rules of several desks as one: a key in which they differ raises `Differs` where it is read."""
+    if len(rules) == 1:
+        return rules[0]
+    tables = {}
+    for field in fields(rules[0]):
+        table = getattr(rules[0], field.name)
+        if field.name in ALIKE_TABLES:
+            tables[field.name] = table
+            continue
+        names = [each.name for each in fields(table)]
+        columns = {name: [getattr(getattr(trading, field.name), name) for trading in rules] for name in names}
+        different = frozenset(
+            name for name, values in columns.items() if not all(alike(values[0], value) for value in values)
+        )
+        if different:
+            kind: Any = type(table)
+            table = _unread(kind, field.name, different)(**{name: values[0] for name, values in columns.items()})
+        tables[field.name] = table
+    return Trading(**tables)
+
+
+@cache
+def _unread(kind: Any, table: str, names: frozenset[str]) -> Any:
+    """The same table, in which these keys raise `Differs` where they are read."""
+
+    def read(self: Any, name: str) -> Any:
+        if name in names:
+            raise Differs(f"{RULES}{table}.{name}")
+        return object.__getattribute__(self, name)
+
+    return type(f"Common{kind.__name__}", (kind,), {"__slots__": (), "__getattribute__": read})
