@@ -559,7 +559,9 @@ def common_rules(rules: Sequence[Trading]) -> Trading:
         )
         if different:
             kind: Any = type(table)
-            table = _unread(kind, field.name, different)(**{name: values[0] for name, values in columns.items()})
+            table = object.__new__(_unread(kind, field.name, different))  # not by its constructor, which may read
+            for name, values in columns.items():
+                object.__setattr__(table, name, values[0])
         tables[field.name] = table
     return Trading(**tables)
 

@@ -46,6 +46,8 @@ OTHER: Mapping[str, tuple[Any, ...]] = {  # where half and twice the default wou
     "sizing.stop_loss": (0.05, 0.1, 0.2),
     "sizing.max_contracts": (1, 2, 3),
     "sizing.premium_fraction": (0.01, 0.05),
+    "sizing.trailing_stop": (0.05, 0.15),
+    "sizing.time_stop_min": (2, 10),
     "execution.policy_valid_s": (1,),
     "contracts.strike": ("delta",),
     "paper.contracts_per_minute": (1, 2),
