@@ -180,6 +180,7 @@ mutants: .venv/.installed-tests $(MUTANTS)/.installed
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
 	.venv/bin/python -m bench.bench_forecast
+	.venv/bin/python -m bench.bench_sweep --alone 5
 	.venv/bin/python -m bench.training.bench_train
 	.venv/bin/python -m bench.training.bench_off_policy
 	.venv/bin/python -m bench.training.bench_dqn
