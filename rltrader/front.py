@@ -92,17 +92,11 @@ def _started(word: str, arguments: list[str]) -> int:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
+        from rltrader.install import install_line
+
         sys.stderr.write(f"rltrader {word}: {error.name} is not installed: {install_line(extra)}\n")
         return USAGE_ERROR
     return code
-
-
-def install_line(extra: str) -> str:
-    """Return the command that installs an extra: into a checkout from its folder, else for the installed wheel."""
-    from rltrader import HOME
-
-    checkout = (HOME / "pyproject.toml").is_file()
-    return f"pip install -c constraints.txt -e '.[{extra}]'" if checkout else f"pip install 'rltrader[{extra}]'"
 
 
 def help_text() -> str:

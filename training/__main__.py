@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 
+from rltrader.install import install_line
+
 NEEDED = ("torch", "onnx", "onnxscript", "gymnasium", "optuna", "arch", "tensorboard")
+LIGHT = ("data", "download")  # need no more than the daemon has
 USAGE_ERROR, STOPPED = 2, 130
 
 
@@ -19,15 +23,14 @@ def main() -> int:
 
 
 def _open() -> int:
-    if sys.argv[1:2] == ["download"]:  # needs no more than the daemon has
-        from training.cli import download
-
-        return download.main(sys.argv[2:])
+    if sys.argv[1:] and sys.argv[1] in LIGHT:
+        code: int = import_module(f"training.cli.{sys.argv[1]}").main(sys.argv[2:])
+        return code
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.stderr.write(
             f"train-and-export: {', '.join(missing)} is not installed; training needs more than the daemon: "
-            "run `make training` in a checkout, or pip install 'rltrader[cpu,training]' (Python 3.11)\n"
+            f"run `make training` in a checkout, or {install_line('cpu', 'training')} (Python 3.11)\n"
         )
         return USAGE_ERROR
     from training.cli import main as cli

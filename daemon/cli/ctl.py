@@ -105,7 +105,7 @@ def parser(chosen: str, prog: str = "rltraderctl") -> argparse.ArgumentParser:
         prog=prog, description="Look into a state directory and prove it; command its desk; panic."
     )
     add_version(line)
-    commands = line.add_subparsers(dest="command", required=True)
+    commands = line.add_subparsers(dest="command")
     for name, (place, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if name == chosen:
@@ -122,7 +122,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
     prog = prog or called("rltraderctl")
     words = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in words if not argument.startswith("-")), "")
-    options = parser(chosen, prog).parse_args(words)
+    line = parser(chosen, prog)
+    options = line.parse_args(words)
+    if options.command is None:
+        sys.stderr.write(f"{line.format_help()}\n{prog}: name a command: {prog} COMMAND --help explains one\n")
+        return EXIT_CODE
     try:
         take_desks(options)
         remember_places(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from contextlib import closing
@@ -24,6 +25,9 @@ from daemon.core.limits import Trading
 from daemon.engine.desks_file import DESKS_HELP
 from daemon.engine.follow import Follower
 from daemon.engine.recover import recovered_desk
+from daemon.host.own_files import StateDirError
+from daemon.host.state_place import CONFIG, VARIABLE, configured_state_dir
+from daemon.host.version import in_this_shell
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import fleet_of
@@ -171,7 +175,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _show_all(options: argparse.Namespace, console: Console) -> int:
     """Print all desks and their totals; returns 0, or 1 when one could not be read."""
-    named = desks.desks_of(options.desks or ROOT)
+    named = desks.desks_of(options.desks) if options.desks else _of_this_host()
     if options.json:
         return _as_json([desk for _, desk in named])
     fleet = fleet_of(named, time.time())
@@ -183,6 +187,18 @@ def _show_all(options: argparse.Namespace, console: Console) -> int:
     looked_at = min(fleet.desks, key=lambda desk: bool(desk.problem) or (desk.may_trade and not desk.alarms))
     lead_on(options, "status", "--state-dir", looked_at.state_dir)
     return int(any(desk.problem for desk in fleet.desks))
+
+
+def _of_this_host() -> list[tuple[str, DeskStatus]]:
+    """Return the desks below `ROOT`. Where there are none, the desk of this folder is one that was not started yet."""
+    try:
+        return desks.desks_of(ROOT)
+    except StateDirError as error:
+        if not CONFIG.exists() and VARIABLE not in os.environ:
+            raise
+        place = configured_state_dir()
+        start = f"`{in_this_shell('rltraderd')} --check` says what its first start would do"
+        raise NotFound(f"{place}: no journal here yet, because this desk was not started: {start}") from error
 
 
 def _as_json(desks: list[DeskStatus]) -> int:

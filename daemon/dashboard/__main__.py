@@ -26,6 +26,7 @@ from daemon.models.shipped import to_read
 from rltrader import called
 
 PORT = 8420
+ONCE = "shown once a desk has its journal there"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
     for desk in desks.values():
-        if not desk.file.exists():
-            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no journal here yet: shown once there is one\n")
+        if not desk.path.exists():
+            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no such folder: is it the right --state-dir? {ONCE}\n")
+        elif not desk.file.exists():
+            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no journal here yet: {ONCE}\n")
     options.runs_dir = options.runs_dir or _runs()
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():

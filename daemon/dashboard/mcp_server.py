@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
@@ -35,7 +36,7 @@ from daemon.host.safe_decode import prepare_types
 from daemon.host.version import add_version
 from daemon.models.shipped import to_read
 from rltrader import HOME, called
-from rltrader.front import install_line
+from rltrader.install import install_line
 from strategies.kit.quantity import to_json
 
 INSTRUCTIONS = """\
@@ -94,19 +95,32 @@ class ReadingDesk:
         pictures = [self._fresh(desk).picture for desk in self._desks.values()]
         return _plain(fleet_page(pictures, time.time()))
 
-    def ask(self, answer: api.Answer, desk: str, **query: str | int) -> Any:
-        """One answer of the API; an empty `desk` is the only one there is. Raises RefusedRequest."""
+    def ask(
+        self, answer: api.Answer, desk: str, called: Mapping[str, str] = MappingProxyType({}), **query: str | int
+    ) -> Any:
+        """One answer of the API; an empty `desk` is the only one there is.
+
+        `called` has the tool's own names of the query's values, for a refusal. Raises RefusedRequest.
+        """
+        try:
+            return self._asking(answer, desk, query)()
+        except RefusedRequest as error:
+            name, found, rest = error.text.partition(" is ")
+            raise RefusedRequest(error.status, f"{called.get(name, name)}{found}{rest}") from error
+
+    def _asking(self, answer: api.Answer, desk: str, query: Mapping[str, str | int]) -> Callable[[], Any]:
+        """Look at the journal now, and return what asks for the answer, again and again if need be."""
         followed = self._named(desk)
         own_code = self._code.digest(self._fresh(followed).picture.meta.get("strategy", ""))
         context = api.AnswerContext(self._histories[followed.name], self._explainer, self._models_dir, own_code, 0)
         values = {name: str(value) for name, value in query.items() if value not in ("", 0)}
-        return _plain(guarded(partial(answer, followed, values, context)))
+        return lambda: _plain(guarded(partial(answer, followed, values, context)))
 
     def explain(self, desk: str, number: int) -> Any:
         """A decision in full; waits until its observation is computed. Raises RefusedRequest."""
-        until = time.monotonic() + LOOK_S
+        until, ask = time.monotonic() + LOOK_S, self._asking(api.decision, desk, {"number": number})
         while True:
-            page = self.ask(api.decision, desk, number=number)
+            page = ask()
             if not page.get("pending") or time.monotonic() > until:
                 return page
             time.sleep(0.1)
@@ -258,14 +272,15 @@ class Tools:
         `begin` and `end` are New York dates, `result` is win, loss or open. 50 at a time: `offset` turns the page.
         """
         dates = {"from": begin, "to": end}
-        return self._desks.ask(api.trades, desk, symbol=symbol, result=result, limit=50, offset=offset, **dates)
+        called = {"from": "begin", "to": "end"}
+        return self._desks.ask(api.trades, desk, called, symbol=symbol, result=result, limit=50, offset=offset, **dates)
 
     def performance(self, desk: str = "", span: str = "") -> Any:
         """Return, drawdown, Sharpe ratio, costs and more over a span, next to buying and holding.
 
         `span`: a wrong one is answered with the names there are; the longest one as it comes.
         """
-        return self._desks.ask(api.performance, desk, range=span)
+        return self._desks.ask(api.performance, desk, {"range": "span"}, range=span)
 
     def risk(self, desk: str = "") -> Any:
         """Every limit with what is used of it, halts, the claim of risk that the model makes, and how it keeps it."""

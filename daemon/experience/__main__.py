@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from rltrader.install import install_line
+
 USAGE_ERROR = 2
 
 
 def main() -> int:
     """Run `rltrader-publisher`; returns the exit code."""
     if find_spec("redis") is None:
-        sys.stderr.write(
-            "rltrader-publisher: redis is not installed: run `pip install -c constraints.txt -e '.[online]'`\n"
-        )
+        sys.stderr.write(f"rltrader-publisher: redis is not installed: run `{install_line('online')}`\n")
         return USAGE_ERROR
     from daemon.experience.command import main as publish
 

@@ -32,6 +32,7 @@ from daemon.notify.trade_news import MERGE_S
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket
 from rltrader import called
+from rltrader.install import install_line
 
 WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
 NAMED_MOST = 8  # kinds of messages that a summary names
@@ -111,7 +112,6 @@ def _urgency(message: Notification) -> int:
 
 
 CREDENTIAL = "NOTIFY_URLS"
-MISSING = "apprise is not installed: pip install 'rltrader[notify]'"
 BYTES_MAX = 64 * 1024
 
 
@@ -147,7 +147,7 @@ class Services:
         try:
             apprise: Any = importlib.import_module("apprise")
         except ImportError:
-            raise NotifyProblem(MISSING) from None
+            raise NotifyProblem(f"apprise is not installed: {install_line('notify')}") from None
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines may hold parts of an address
         self._services: list[tuple[str, Any]] = []
         for number, url in enumerate(urls, 1):

@@ -7,6 +7,7 @@ with exit code `TOKEN_REFUSED` when Telegram no longer knows the token.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import time
@@ -110,6 +111,8 @@ def _keys() -> Mapping[str, Key]:
         keys = parse_keys(text)
     except (CredentialProblem, KeyRefused) as error:
         raise ListenProblem(f"{KEYS}: {error}") from None
+    if not text:
+        raise ListenProblem(_absent(KEYS, f"NAME:HEX:{PHONE}, the same line that the desk has"))
     if not keys:
         raise ListenProblem(f"{origin} holds no key: expected NAME:HEX:{PHONE}, the same line that the desk has")
     for name, key in keys.items():
@@ -126,10 +129,22 @@ def _bot(api: str) -> Bot:
         token, origin = credential(TOKEN)
     except CredentialProblem as error:
         raise ListenProblem(f"{TOKEN}: {error}") from None
+    if not token:
+        raise ListenProblem(_absent(TOKEN, "the token that Telegram's BotFather gave"))
     try:
         return Bot(token, api)
     except ValueError as error:
         raise ListenProblem(f"{origin}: {error}") from None
+
+
+def _absent(name: str, content: str) -> str:
+    """Return what is to be done where a credential is in no file and in no variable."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    where = f"{folder} has no file {name}" if folder else f"there is no {name}"
+    return (
+        f"{where}, and the environment has none: write {content}, into a file {name} of a folder that this user alone "
+        f"may read, and name the folder: CREDENTIALS_DIRECTORY=FOLDER (a unit does it: docs/MONITORING.md)"
+    )
 
 
 def listen(chosen: Listening, say: Callable[[str], None], complain: Callable[[str], None]) -> int:

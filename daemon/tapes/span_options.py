@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,32 @@ def chosen_bars(
     absent = [name for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)) if not day]
     if absent:
         raise TapeError(f"{given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
-    length = chosen.bar_length or _length(spec)
-    adjustment = chosen.adjustment or (RAW if spec.chained else ALL if spec.bar_interval_s == DAY_S else SPLITS)
-    names = tuple(sorted(set(symbols or spec.symbols)))
     folder = bars or default_folder()
-    span = Span(folder, names, length, adjustment, chosen.first_date, chosen.last_date, chosen.allow_holes)
+    usual = usual_span(
+        spec, folder, chosen.first_date, chosen.last_date, symbols=symbols, length=chosen.bar_length or ""
+    )
+    span = replace(usual, adjustment=chosen.adjustment or usual.adjustment, holes=chosen.allow_holes)
     return Span.at(span.path).path
+
+
+def usual_span(
+    spec: Spec,
+    folder: Path,
+    first: str,
+    last: str,
+    *,
+    symbols: tuple[str, ...] = (),
+    length: str = "",
+    holes: bool = False,
+) -> Span:
+    """Return what a strategy reads of a folder where nobody says otherwise: its symbols, length and adjustment.
+
+    Prices are as traded where options are held, as their strikes are; of bars of shares splits are taken out, of days
+    dividends too. Raises TapeError for a length that no folder has.
+    """
+    adjustment = RAW if spec.chained else ALL if spec.bar_interval_s == DAY_S else SPLITS
+    names = tuple(sorted(set(symbols or spec.symbols)))
+    return Span(folder, names, length or _length(spec), adjustment, first, last, holes)
 
 
 _NAMES = {

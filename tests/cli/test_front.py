@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from daemon.host.version import in_this_shell
 from rltrader import PROGRAMS, call, front
+from rltrader.install import install_line
 from rltrader.parsers import parse
 from tests.support.paths import REPOSITORY
 
@@ -135,6 +137,39 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
     done = rltrader("ctl", "models", "list", before="sys.modules['onnxruntime'] = None")
     assert done.returncode == 2
     assert done.stderr == ("rltrader ctl: onnxruntime is not installed: pip install -c constraints.txt -e '.[cpu]'\n")
+
+
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        ("file://{wheel}", "pip install '{wheel}[cpu,mcp]'"),
+        ("file://{wheel}.gone.whl", "pip install 'rltrader-0.3.0-py3-none-any.whl[cpu,mcp]'"),
+        ("https://example.org/{wheel}", "pip install 'rltrader-0.3.0-py3-none-any.whl[cpu,mcp]'"),
+        (None, "pip install 'rltrader-0.3.0-py3-none-any.whl[cpu,mcp]'"),
+    ],
+)
+def test_of_a_wheel_the_line_names_the_file_and_never_a_name_of_an_index(
+    origin: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip's direct_url.json has where an installed package came from (PEP 610)."""
+    wheel = tmp_path / "rltrader-0.3.0-py3-none-any.whl"
+    wheel.touch()
+    text = None if origin is None else json.dumps({"url": origin.format(wheel=wheel), "archive_info": {}})
+    installed = SimpleNamespace(version="0.3.0", read_text=lambda name: text if name == "direct_url.json" else "")
+    monkeypatch.setattr("rltrader.install.HOME", tmp_path)
+    monkeypatch.setattr("rltrader.install.distribution", lambda _: installed)
+    assert install_line("cpu", "mcp") == line.format(wheel=wheel)
+
+
+def test_no_text_lets_pip_ask_an_index_for_a_name_that_is_another_project_s() -> None:
+    asks = re.compile(r"pip install [^`\n]*?(?<![/\w-])'?rltrader(\[|'|\s|$)")
+    folders = ("daemon", "deploy", "docs", "rltrader", "simulator", "strategies", "training")
+    files = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md"]
+    files += [
+        path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".md", ".py", ".txt")
+    ]
+    assert [str(path) for path in files if asks.search(path.read_text(errors="replace"))] == []
+    assert asks.search("pip install -c constraints.txt 'rltrader[mcp]'")
 
 
 def test_what_is_missing_and_no_extra_has_is_a_bug_and_shown_whole() -> None:

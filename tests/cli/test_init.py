@@ -5,6 +5,7 @@ Looked at in every test that has keys: no key is in what was printed, and none i
 
 from __future__ import annotations
 
+import argparse
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from daemon.cli import ctl, daemon
 from daemon.cli.init import command, desk_folder
 from daemon.cli.init.account import NoAccount, checked_keys
 from daemon.config.load import KEYS, defaults, load
+from daemon.tapes.span_options import add_span, chosen_bars
+from daemon.tapes.spans import Span
 from simulator.__main__ import start_ns
 from simulator.clock import SimClock
 from simulator.desks_by_hand import environment, market_of
@@ -150,8 +154,8 @@ def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(
     assert [(desk / "keys" / name).read_text() for name in KEYS] == [f"{EMPTY}\n", f"{SECRET}\n"]
     config = tomllib.loads((desk / "config.toml").read_text())
     assert config["desk"] == {"strategy": "regime_switcher", "account_number": "PA3EMPTY"}
-    assert [path.suffix for path in (desk / "bars").iterdir()] == [".parquet"]
-    assert "bars of regime_switcher-" in text  # the first dry run is over what was fetched
+    assert sorted(path.name for path in (desk / "bars" / "1d").iterdir()) == ["IWM", "QQQ", "SPY"]
+    assert re.search(r"bars of IWM,QQQ,SPY_1d_all_\d", text)  # the first dry run is over what was fetched
     for name in KEYS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "keys")
@@ -467,11 +471,28 @@ def test_real_money_is_asked_for_twice(desk: Path, broker: RunningServer) -> Non
 
 
 def test_the_bars_of_a_first_run_warm_the_strategy_up() -> None:
-    from datetime import date
+    today = date(2026, 11, 26)
 
-    days = desk_folder.wanted_bars(strategy("regime_switcher").spec, date(2026, 11, 26))
-    assert (days.timeframe, days.adjustment, days.end) == ("1Day", "all", date(2026, 11, 25))
-    assert (days.end - days.start).days * 250 / 365 > strategy("regime_switcher").spec.history_bars + 200
-    minutes = desk_folder.wanted_bars(strategy("option_scalper").spec, date(2026, 11, 26))
-    assert (minutes.timeframe, minutes.adjustment) == ("1Min", "raw")
-    assert (minutes.end - minutes.start).days * 5 / 7 > 40  # options need twenty sessions first
+    def length_of(span: Span) -> int:
+        return (date.fromisoformat(span.last) - date.fromisoformat(span.first)).days
+
+    days = desk_folder.wanted_bars(Path("desk"), strategy("regime_switcher").spec, today)
+    assert (days.folder, days.bars, days.last) == (Path("desk/bars"), "1d", "2026-11-25")
+    assert length_of(days) * 250 / 365 > strategy("regime_switcher").spec.history_bars + 200
+    minutes = desk_folder.wanted_bars(Path("desk"), strategy("option_scalper").spec, today)
+    assert minutes.bars == "1min"
+    assert length_of(minutes) * 5 / 7 > 40  # options need twenty sessions first
+
+
+@pytest.mark.parametrize(
+    ("name", "adjustment"),
+    [("option_scalper", "raw"), ("online_dqn", "split"), ("regime_switcher", "all"), ("daily_rebalancer", "all")],
+)
+def test_init_and_a_span_of_bars_adjust_prices_alike(name: str, adjustment: str) -> None:
+    spec = strategy(name).spec
+    assert desk_folder.wanted_bars(Path("desk"), spec, date(2026, 11, 26)).adjustment == adjustment
+    command = argparse.ArgumentParser()
+    add_span(command)
+    chosen = chosen_bars(command.parse_args(["--from", "2026-01-02", "--to", "2026-01-05"]), Path("desk"), spec)
+    assert chosen is not None
+    assert Span.at(chosen).adjustment == adjustment

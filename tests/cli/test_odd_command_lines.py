@@ -36,6 +36,24 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "state"
 
 
+def test_rltraderctl_alone_lists_its_commands() -> None:
+    done = run("rltraderctl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "round trips" in done.stderr  # what `trades` is for
+    assert done.stderr.endswith("rltraderctl: name a command: rltraderctl COMMAND --help explains one\n")
+
+
+def test_status_in_the_folder_of_a_desk_that_was_not_started_names_that_desk(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[paths]\nstate_dir = "state/mine"\n')
+    for words in ((), ("--json",)):
+        done = run("rltraderctl", "status", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("rltraderctl: state/mine: no journal here yet, because this desk was not started")
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "/var/lib/rltrader: no desk has a journal here" in run("rltraderctl", "status", cwd=other).stderr
+
+
 def test_check_refuses_what_a_run_would_refuse_as_state_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):

@@ -64,6 +64,33 @@ async def test_why_it_sold_is_answered_with_the_decision_s_own_numbers(played: P
     assert line["pnl_usd"] == pytest.approx(float(trade["pnl_usd"]), abs=0.005)
 
 
+async def test_a_refusal_names_what_the_assistant_gave(played: Played) -> None:
+    async with Client(reading(played)) as client:
+        assert "span is '2W', expected one of 1D, " in await refused(client, "performance", span="2W")
+        assert "begin is 'soon', expected a date" in await refused(client, "trades", begin="soon")
+        assert "end is 'soon', expected a date" in await refused(client, "trades", end="soon")
+
+
+def test_a_decision_that_is_waited_for_is_looked_at_once(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its observation is computed from rows that are there: newer ones change nothing."""
+    desks = named([played.path])
+    (desk,) = desks.values()
+    reading_desk, answers = ReadingDesk(desks, STORE), iter([True, True, False])
+    looks: list[int] = []
+    real = desk.look
+
+    def look() -> Any:
+        looks.append(1)
+        return real()
+
+    monkeypatch.setattr(desk, "look", look)
+    monkeypatch.setattr("daemon.dashboard.api.decision", lambda *_: {"pending": next(answers)})
+    reading_desk.fleet()
+    once = len(looks)
+    assert reading_desk.explain("", 1) == {"pending": False}
+    assert len(looks) <= once + 1
+
+
 async def test_no_tool_acts_and_nothing_is_written_beside_the_journal(played: Played, tmp_path: Path) -> None:
     store = tmp_path / "store" / "option_scalper" / "1"
     store.mkdir(parents=True)

@@ -43,6 +43,22 @@ def test_desks_are_those_of_a_start_file_or_those_with_a_journal_below_a_folder(
         }
 
 
+def test_a_state_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    places = ("--state-dir", tmp_path / "nosuch", "--state-dir", tmp_path / "empty")
+    command = module_command("daemon.dashboard", *places, "--port", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        page.stdout.readline()
+        page.terminate()
+        try:
+            _, problems = page.communicate(timeout=120)
+        finally:
+            page.kill()
+    assert f"{tmp_path / 'nosuch'}: no such folder: is it the right --state-dir?" in problems
+    assert f"{tmp_path / 'empty'}: no journal here yet" in problems
+
+
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
     command = module_command("daemon.dashboard", "--state-dir", tmp_path, "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:

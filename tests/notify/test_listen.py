@@ -251,7 +251,10 @@ def test_a_token_that_telegram_refuses_is_said_once_and_ends_the_program(server:
         (('name = "desk-1"', 'name = "a/b"'), {}, "matching regex"),
         (('api = "{api}"', 'api = "http://example.org"'), {}, "expected https://, the token travels there"),
         (("", ""), {"PHONE_KEYS": f"handset:{HEX}"}, "key handset may do everything: expected NAME:HEX:phone"),
-        (("", ""), {"PHONE_KEYS": ""}, "environment PHONE_KEYS holds no key"),
+        (("", ""), {"PHONE_KEYS": ""}, "there is no PHONE_KEYS, and the environment has none: write NAME:HEX:phone"),
+        (("", ""), {"PHONE_KEYS": ","}, "environment PHONE_KEYS holds no key"),
+        (("", ""), {"TELEGRAM_TOKEN": ""}, "CREDENTIALS_DIRECTORY=FOLDER (a unit does it: docs/MONITORING.md)"),
+        (("", ""), {"TELEGRAM_TOKEN": "", "CREDENTIALS_DIRECTORY": "keys"}, "keys has no file TELEGRAM_TOKEN, and"),
         (("", ""), {"TELEGRAM_TOKEN": "s3cret"}, "environment TELEGRAM_TOKEN: this is no token of a bot"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify.command import MISSING, NotifyProblem, Services, addresses
+from daemon.notify.command import NotifyProblem, Services, addresses
 from tests.support.outside.inbox import inbox
 
 pytest.importorskip("apprise", reason="needs apprise: make training installs it")
@@ -59,4 +59,4 @@ def test_without_apprise_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         importlib.import_module("apprise")
     with pytest.raises(NotifyProblem) as refused:
         Services(["json://localhost"], "urls")
-    assert str(refused.value) == MISSING
+    assert str(refused.value) == "apprise is not installed: pip install -c constraints.txt -e '.[notify]'"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from rltrader.install import install_line
+
 NEEDED = ("torch", "onnx", "onnxscript", "redis")
 USAGE_ERROR, STOPPED = 2, 130
 
@@ -15,7 +17,7 @@ def main() -> int:
     if missing:
         sys.stderr.write(
             f"rltrader-trainer: {', '.join(missing)} is not installed: run "
-            "`pip install -c constraints.txt -e '.[cpu,training,online]'`\n"
+            f"`{install_line('cpu', 'training', 'online')}`\n"
         )
         return USAGE_ERROR
     try:

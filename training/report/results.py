@@ -387,7 +387,7 @@ def share_won(c: ConfidenceCalibration) -> float:
 
 SIZES_HEAD = (
     "capital, USD", "shares in parts", "held from wanted", "of one symbol at most", "orders a session", "costs",
-    "net return", "denied",
+    "fees by the day", "net return", "denied",
 )  # fmt: skip
 
 
@@ -401,6 +401,7 @@ def size_rows(sizes: SizesPlayed) -> list[Row]:
             percent(one.off_most, 4).lstrip("+"),
             number(one.orders, 1),
             share(one.costs),
+            percent(one.day_fees, 4).lstrip("+") if round(one.day_fees, 6) else UNKNOWN,
             percent(one.net_return),
             f"{one.denials:,}",
         )

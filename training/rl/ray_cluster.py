@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrader import module_command
+from rltrader.install import install_line
 
 LOCAL = "local"
 ENVIRONMENT = {
@@ -64,7 +65,7 @@ def connected(address: str, cores: int) -> Iterator[Any]:
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
+        raise RuntimeError(f"--ray needs Ray ({error}): install it with {install_line('scale')}") from error
     if not local and address != "auto":
         _reach(address)
     with _held(cores) if local else contextlib.nullcontext(address) as there:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import msgspec
 
 from daemon.host.whole_files import write_whole
+from rltrader.install import install_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _installed(name: str) -> Any:
     try:
         return own[0].load()
     except ImportError as error:
-        extra = f"pip install -c constraints.txt 'rltrader[{name}]'" if own[0].value.startswith(OURS) else "install it"
+        extra = install_line(name) if own[0].value.startswith(OURS) else "install it"
         package = (error.name or "it needs").partition(".")[0]
         raise ValueError(f"--sink {name}: the package {package} is not installed: {extra}") from error
 

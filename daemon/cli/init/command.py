@@ -61,7 +61,7 @@ from daemon.core.desks.shares.sizes import least_capital
 from daemon.core.session import new_york_date
 from daemon.host.version import in_this_shell
 from daemon.models.shipped import USUAL
-from rltrader import front
+from rltrader.install import install_line
 from strategies.kit.contract import Spec
 from strategies.registry import STRATEGIES, add, entry, names, strategy, typed
 
@@ -105,7 +105,7 @@ def main() -> int:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Ask, write, check; returns 0, or 130 where it was stopped. Raises NotFound for what cannot be."""
     if find_spec("onnxruntime") is None:
-        raise NotFound(f"onnxruntime is not installed, and no model runs without: {front.install_line('cpu')}")
+        raise NotFound(f"onnxruntime is not installed, and no model runs without: {install_line('cpu')}")
     init = _Init(options, console)
     try:
         with _every_stop_as_ctrl_c():
@@ -361,15 +361,15 @@ class _Init:
         """Return the file of bars for the first dry run; None for the bundled ones."""
         if self.options.no_dry_run or account is None or not _has_models(self.folder, spec.name):
             return None
-        wanted = wanted_bars(spec, new_york_date(clock_of(settings).now_ns()))
+        wanted = wanted_bars(self.folder, spec, new_york_date(clock_of(settings).now_ns()))
         chosen: str | None = self.options.data
         if chosen is None:
             many = f"{len(spec.symbols)} symbols" if len(spec.symbols) > 4 else ", ".join(spec.symbols)
-            text = f"Fetch bars for a first dry run ({wanted.timeframe} of {many}, {wanted.start} to {wanted.end})?"
+            text = f"Fetch bars for a first dry run ({wanted.bars} of {many}, {wanted.first} to {wanted.last})?"
             chosen = FETCH if self.ask.agree("--data", text, usual=True) else BUNDLED
         if chosen == BUNDLED:
             return None
-        file = fetch_bars(self.folder, spec, wanted, account.keys, settings.alpaca.data_url)
+        file = fetch_bars(wanted, account.keys, settings.alpaca.data_url)
         if file is None:
             self._say("no bars: the first dry run is over the bundled, made-up ones")
         return file

@@ -23,6 +23,8 @@ from daemon.config.load import KEYS, Credentials, defaults
 from daemon.host.whole_files import write_whole
 from daemon.models.__main__ import shown
 from daemon.models.shipped import PACKAGED, USUAL
+from daemon.tapes.span_options import usual_span
+from daemon.tapes.spans import Span
 from rltrader import HOME, module_command
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_S, MINUTE_S
@@ -108,37 +110,29 @@ def about(spec: Spec) -> str:
 # --- bars -------------------------------------------------------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
-    """Bars for a first dry run: dates of New York, both included."""
+def wanted_bars(folder: Path, spec: Spec, today: date) -> Span:
+    """Return the bars that show a strategy at work: enough to warm it up, and some sessions more.
 
-    timeframe: str
-    start: date
-    end: date
-    adjustment: str
-
-
-def wanted_bars(spec: Spec, today: date) -> Wanted:
-    """Return the bars that show a strategy at work: enough to warm it up, and some sessions more."""
-    end = today - timedelta(days=1)
-    if spec.bar_interval_s != DAY_S:
-        return Wanted("1Min", end - timedelta(days=MINUTES_DAYS), end, "raw")
-    return Wanted("1Day", end - timedelta(days=spec.history_bars * 365 // 250 + DAYS_MORE), end, "all")
-
-
-def fetch_bars(folder: Path, spec: Spec, wanted: Wanted, keys: Credentials, data_url: str) -> Path | None:
-    """Fetch them into a file of the folder, with progress on standard error; None where that failed, which it says.
-
-    What is finished is kept next to it: the same call goes on with it. The keys are in the child's environment alone.
+    They are a span of the desk's own folder of bars. Dates without a bar are no fault: a share may be younger.
     """
-    out = folder / "bars" / f"{spec.name}-{wanted.end.isoformat()}.parquet"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    days = MINUTES_DAYS if spec.bar_interval_s != DAY_S else spec.history_bars * 365 // 250 + DAYS_MORE
+    end = today - timedelta(days=1)
+    begin = end - timedelta(days=days)
+    return usual_span(spec, folder / "bars", begin.isoformat(), end.isoformat(), holes=True)
+
+
+def fetch_bars(wanted: Span, keys: Credentials, data_url: str) -> Path | None:
+    """Fetch them into their folder, with progress on standard error; None where that failed, which it says.
+
+    What is finished is kept there: the same call goes on with it. The keys are in the child's environment alone.
+    """
     command = module_command(
-        "training", "download", "--symbols", ",".join(spec.symbols), "--start", wanted.start, "--end", wanted.end,
-        "--timeframe", wanted.timeframe, "--adjustment", wanted.adjustment, "--out", out,
+        "training", "data", "add", *wanted.symbols, "--bars", wanted.bars, "--from", wanted.first, "--to", wanted.last,
+        "--data-dir", wanted.folder,
     )  # fmt: skip
     secrets = dict(zip(KEYS, (keys.key, keys.secret), strict=True))
     done = subprocess.run(command, env=os.environ | secrets | {"RLTRADER_ALPACA__DATA_URL": data_url}, check=False)
-    return out if done.returncode == 0 else None
+    return wanted.path if done.returncode == 0 else None
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

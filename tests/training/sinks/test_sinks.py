@@ -134,8 +134,8 @@ def test_the_figures_of_one_of_several_agents_have_its_name() -> None:
     ("name", "words"),
     [
         ("nowhere", "no sink is called 'nowhere'; installed: mlflow, own, wandb"),
-        ("wandb", "the package wandb is not installed: pip install -c constraints.txt 'rltrader[wandb]'"),
-        ("mlflow", "the package mlflow is not installed: pip install -c constraints.txt 'rltrader[mlflow]'"),
+        ("wandb", "the package wandb is not installed: pip install -c constraints.txt -e '.[wandb]'"),
+        ("mlflow", "the package mlflow is not installed: pip install -c constraints.txt -e '.[mlflow]'"),
         ("own", "the package no_such_package is not installed: install it"),
         ("json:Missing", "AttributeError: module 'json' has no attribute 'Missing'"),
         ("gone.py:Sink", "gone.py: no such file"),

@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.schema import END_OF_DAY, MINUTE, SNAPSHOT
+from rltrader.install import install_line
 from strategies.kit.units import SECOND_NS
 from training.data.quotes.columns import (
     INSTANT,
@@ -165,7 +166,7 @@ def read_databento(path: Path, request: ColumnChoice) -> Tables:
         library = importlib.import_module("databento")
     except ModuleNotFoundError as error:
         raise ConvertError(
-            f"{path}: DBN files need the extra databento ({error}): pip install -c constraints.txt -e '.[databento]'"
+            f"{path}: DBN files need the extra databento ({error}): {install_line('databento')}"
         ) from error
     try:
         store = library.DBNStore.from_file(path)

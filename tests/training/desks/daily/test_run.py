@@ -30,6 +30,7 @@ from training.desks.daily import baselines
 from training.desks.registry import kind
 from training.desks.trial import News
 from training.evidence.findings import decode as decode_findings
+from training.report.results import SIZES_HEAD, size_rows
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import code_version
@@ -273,6 +274,9 @@ def test_the_report_has_what_is_exported_on_accounts_of_several_sizes(small: Mad
     page = (small.version / "report.html").read_text()
     assert f"of the 4 test sessions from {study.sizes.first} to {study.sizes.last}" in page
     assert "1,000,000" in page
+    assert "fees by the day" in page
+    by_day = {row[0]: row[SIZES_HEAD.index("fees by the day")] for row in size_rows(study.sizes)}
+    assert (by_day["5,000"], by_day["1,000,000"]) == ("0.0002 %", "–")  # CAT's cent of the first session
 
 
 class StopAfter:
