@@ -17,6 +17,7 @@ import msgspec
 
 from daemon.engine.state_dir import LOCK_FILE
 from daemon.host.own_files import StateDirError
+from daemon.host.printable import printable
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
@@ -167,31 +168,52 @@ def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            remarks.append(f"{folder}: cannot be read: {error.strerror}")
+            remarks.append(f"{printable(str(folder))}: cannot be read: {error.strerror}")
             continue
         kind = RUN_FILE if RUN_FILE in inner else FILE if FILE in inner else ""
-        if kind:
+        if kind and not _is_text(folder):
+            remarks.append(f"{printable(str(folder))}: its name is no text: rename it, and its run is listed")
+        elif kind:
             yield folder, kind
         if kind == RUN_FILE or depth == DEPTH:
             continue  # a training's trials are its own
         for name, entry in sorted(inner.items(), reverse=True):
             if entry.is_symlink():
                 if entry.is_dir():
-                    remarks.append(f"{entry.path}: is a link, which is not followed: name its folder")
+                    remarks.append(f"{printable(entry.path)}: is a link, which is not followed: name its folder")
             elif entry.is_dir(follow_symlinks=False) and not name.startswith("."):
                 waiting.append((Path(entry.path), depth + 1))
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read(folder: Path, kind: str, name: str) -> ListedRun | None:
     """Return a folder's run, None where it is a desk's; one that cannot be read has the reason."""
     try:
         run = dry_run.read_dry_run(folder, name) if kind == FILE else training_run.read_training(folder, name)
-    except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+        msgspec.json.encode(run)  # what is no text is no run's
+    except _TROUBLE as error:
         what = DRY_RUN if kind == FILE else TRAINING
-        return ListedRun(id=name, kind=what, folder=str(folder), state=UNREADABLE, problem=" ".join(str(error).split()))
+        return ListedRun(id=name, kind=what, folder=str(folder), state=UNREADABLE, problem=_words(error))
     if run is None:
         return None
     try:
         return msgspec.structs.replace(run, tags=read_tags(folder))
     except (OSError, ValueError) as error:
-        return msgspec.structs.replace(run, problem=" ".join(str(error).split()))
+        return msgspec.structs.replace(run, problem=_words(error))
+
+
+_TROUBLE = (
+    JournalError, StateDirError, sqlite3.Error, OSError, ValueError, LookupError, TypeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+
+
+def _words(error: Exception) -> str:
+    return printable(" ".join(str(error).split()) or type(error).__name__)

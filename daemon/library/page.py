@@ -21,7 +21,7 @@ def comparison_page(comparison: Comparison) -> str:
     return render(
         TEMPLATE,
         names=list(zip(LETTERS, (run.id for run in comparison.runs), strict=False)),
-        head=["", *LETTERS[: len(comparison.runs)]],
+        letters=list(LETTERS[: len(comparison.runs)]),
         c=comparison,
         shares=_plot(comparison, [one.shares for one in comparison.courses], "Return since the begin"),
         falls=_plot(comparison, [[-fall for fall in one.falls] for one in comparison.courses], "Drawdown"),

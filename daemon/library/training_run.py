@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from daemon.library.listed import (
+    ENDED,
     FINISHED,
     RUNNING,
     STOPPED,
@@ -108,7 +109,7 @@ def read_training(folder: Path, name: str) -> ListedRun:
         id=name,
         kind=STUDY if study else TRAINING,
         folder=str(folder),
-        state=RUNNING if process else FINISHED if ended else STOPPED,
+        state=RUNNING if process else ENDED if study else FINISHED if ended else STOPPED,
         strategy=str(settings.get("strategy", "")),
         version=progress.version if progress is not None else "",
         data=str(settings.get("bars", "")),
@@ -130,6 +131,13 @@ def read_course(folder: Path) -> Course:
     if not (folder / STUDY_FILE).is_file():
         return Course((), (), ())
     study = _read(folder / STUDY_FILE, _Study)
+    try:
+        return _course(study)
+    except (LookupError, ArithmeticError, ValueError) as error:
+        raise ValueError(f"{folder / STUDY_FILE} holds no sessions that can be drawn ({error})") from error
+
+
+def _course(study: _Study) -> Course:
     times, shares, total = [], [], 0.0
     for session in study.headline:
         earned = session.pnl_usd / (session.capital_usd or study.capital_usd)
@@ -204,5 +212,5 @@ def _read(path: Path, kind: type[T]) -> T:
         raise ValueError(f"{path} is larger than {BYTES_MOST:,} bytes: expected a file of a training")
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error

@@ -14,7 +14,10 @@ import pytest
 from playwright.sync_api import expect
 
 from daemon.dashboard.pages.runs import POINTS_MOST, RunShelf, thinned_course
+from daemon.library.compare import compare
+from daemon.library.library import chosen, library_of
 from daemon.library.listed import Course
+from daemon.library.page import comparison_page
 from daemon.library.run_files import Progress, write_progress
 from tests.support.browser import CONTRAST, PHONE, SMALL, Watched, chromium, dashboard, free_port, picture
 from tests.support.dashboards import Played, Served, serving
@@ -146,4 +149,24 @@ def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
                 page.get_by_label("Strategy").select_option("option_scalper")
                 expect(page.locator("#runs [data-run]")).to_have_count(1)
                 assert [trouble for trouble in watched.troubles if "icon.svg" not in trouble] == []
+                context.close()
+
+
+def test_the_page_that_compare_writes_keeps_the_rules_of_axe_too(runs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    library = library_of([runs])
+    page.write_text(comparison_page(compare([chosen(library, name) for name in ("dry", "one", "two")])))
+    with chromium() as browser:
+        for size in (WIDEST, PHONE):
+            for scheme in ("light", "dark"):
+                context = browser.new_context(
+                    viewport={"width": size[0], "height": size[1]},
+                    color_scheme="light" if scheme == "light" else "dark",
+                    bypass_csp=True,
+                )
+                opened = context.new_page()
+                opened.goto(page.as_uri())
+                assert violations(opened) == []
+                assert opened.evaluate(CONTRAST) == []
+                assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
                 context.close()

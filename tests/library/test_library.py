@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -11,9 +12,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.journal.journal import FILE
+from daemon.library.compare import compare
 from daemon.library.library import LibraryError, chosen, course, library_of, look_again, parameters
 from daemon.library.listed import course_of, different, dotted
 from daemon.library.run_files import Progress, write_progress, write_tags
@@ -59,7 +62,7 @@ def test_a_training_is_listed_with_its_report_and_its_course(tmp_path: Path) -> 
     runs = {run.id: run for run in library_of([tmp_path]).runs}
     assert {name: (run.kind, run.state) for name, run in runs.items()} == {
         "begun": ("training", "stopped"),
-        "search": ("study", "finished"),
+        "search": ("study", "ended"),
         "sums": ("training", "finished"),
         "whole": ("training", "finished"),
     }
@@ -109,6 +112,49 @@ def test_what_cannot_be_read_is_named_and_the_others_are_listed(played: Path, tm
     assert (runs["tagged"].state, runs["tagged"].tags) == ("finished", ())
     assert "tags.json holds no tags" in runs["tagged"].problem
     assert runs["good"].problem == ""
+
+
+BAD = (
+    b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"strategy": 1e400}', b'{"strategy": "\\ud800"}', b"[" * 100_000,
+    b'{"strategy": ' + b'{"a":' * 50_000, b'{"verdict": 1}', b'{"policy": {"figures": {"sessions": "many"}}}',
+    b"\x00" * 4096, b'{"capital_usd": 0, "trials": [], "chosen": [7]}',
+    b'{"capital_usd": 0, "trials": [{"test": {"sessions": [{"date": "soon", "pnl_usd": 1}]}}], "chosen": [0]}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["run.json", "report.json", "study.json", "progress.json", "tags.json"])
+@pytest.mark.parametrize("content", BAD, ids=range(len(BAD)))
+def test_no_content_of_a_file_breaks_the_list(tmp_path: Path, name: str, content: bytes) -> None:
+    training(tmp_path / "good")
+    (training(tmp_path / "bad") / name).write_bytes(content)
+    library = library_of([tmp_path])
+    assert [run.id for run in library.runs] == ["bad", "good"]
+    msgspec.json.encode(library)
+    bad, good = library.runs
+    assert (good.state, good.problem) == ("finished", "")
+    with contextlib.suppress(LibraryError, ValueError):  # which the command and the page report
+        compare([bad, good])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"SQLite format 3\x00" + b"\xff" * 9000, b"text"], ids=["empty", "torn", "text"]
+)
+def test_no_journal_breaks_the_list(played: Path, tmp_path: Path, content: bytes) -> None:
+    (dry_run(played, tmp_path / "bad") / FILE).write_bytes(content)
+    (run,) = library_of([tmp_path]).runs
+    assert run.state == "unreadable"
+
+
+def test_meta_and_names_that_are_no_text_are_named(played: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(dry_run(played, tmp_path / "meta") / FILE)) as db:
+        db.execute("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'tape'")
+        db.commit()
+    training(tmp_path / os.fsdecode(b"odd\xff"))
+    training(tmp_path / "new\nline")
+    library = library_of([tmp_path])
+    msgspec.json.encode(library)
+    assert {run.id: run.state for run in library.runs} == {"meta": "unreadable", "new\nline": "finished"}
+    assert "its name is no text" in library.remarks[0]
 
 
 def test_links_are_not_followed_and_are_named(tmp_path: Path) -> None:

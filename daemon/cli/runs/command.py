@@ -190,7 +190,10 @@ def state_words(run: ListedRun) -> str:
 
 def when(time_s: float) -> str:
     """Return a time of the run's files, UTC, to the minute."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M") if time_s else NONE
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M") if time_s else NONE
+    except (ValueError, OverflowError, OSError):  # a file's time may be any
+        return NONE
 
 
 def _shown(options: argparse.Namespace, console: Console) -> int:

@@ -91,7 +91,7 @@ def watch(options: argparse.Namespace, console: Console) -> int:
 def _watched(run: ListedRun, console: Console, sleep: Callable[[float], None]) -> ListedRun:
     """Return the run as it ended; where the output is no terminal a line stands for each new stage."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[count]}"),
