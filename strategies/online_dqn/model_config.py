@@ -86,7 +86,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
     indicators: Annotated[tuple[Indicator, ...], Meta(min_length=1, max_length=64)]
     window: _Bars
-    bar_minutes: Literal[1, 2, 5, 10, 15, 30] = 1
+    bar_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60] = 1
     portfolio: Annotated[tuple[str, ...], Meta(max_length=len(PORTFOLIO))] = PORTFOLIO
     scaling: FeatureClip = FeatureClip()
     heads: Heads = Heads()

@@ -35,7 +35,7 @@ WRONG = {
     "a head": (RSI, "heads: {risc: {bars: 3}}", "heads: 'risc' is unknown: did you mean risk"),
     "a number out of bounds": (RSI, "heads: {risk: {bars: 0}}", "heads.risk.bars is 0: Expected `int` >= 1"),
     "a word for a number": (RSI, "scaling: {clip: five}", "scaling.clip is 'five': Expected `float`, got `str`"),
-    "a bar of seven minutes": (RSI, "bar_minutes: 7", "bar_minutes is 7, expected 1 or 2 or .* 30: did you mean 5"),
+    "a bar of seven minutes": (RSI, "bar_minutes: 7", "bar_minutes is 7, expected 1 or 2 or .* 60: did you mean 6"),
     "a scale": (
         "{name: RSI, scale: {by: distence}}",
         "",

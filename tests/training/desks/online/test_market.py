@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,15 @@ def test_they_do_with_a_trailing_stop_and_a_time_stop(part: float, minutes: int)
     both_play(busy, data, dates, rules)
     more = both_play(lambda: hold_from_open, data, dates, rules)
     assert more > both_play(lambda: hold_from_open, data, dates)
+
+
+@pytest.mark.parametrize("minutes", [15, 20, 60])
+def test_they_do_by_longer_bars_made_of_minutes_whose_last_one_may_be_short(minutes: int) -> None:
+    config = msgspec.structs.replace(shipped(), bar_minutes=minutes)
+    data = load([BUNDLED_TAPE], config, (), RULES)
+    dates = list(data.days)[-5:]
+    assert both_play(busy, data, dates) > 3
+    both_play(lambda: hold_from_open, data, dates)
 
 
 def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> None:
