@@ -27,6 +27,7 @@ from strategies.kit.contract import MINUTES, Bar, Grid, Session
 from strategies.kit.timeframes import joined
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
+LACKING_NS = 3 * SECOND_NS  # after its end REST is asked for a bar's last minute, which the stream has after one
 TORN_NS = 4 * SECOND_NS  # after its end a bar goes out without a last minute: a second before the desk stops waiting
 MOST_HELD = 400  # more than a session's minutes
 
@@ -135,9 +136,9 @@ class BarBuilder:
         closing = [other for other in self._waiting() if other < start or (other == start and self._is_whole(start))]
         return [*out, *(BarClosed(time_ns, self._close(other)) for other in closing)]
 
-    def is_torn(self, now_ns: int) -> bool:
-        """Return whether `torn` has a bar."""
-        return any(self._end_ns(start) + TORN_NS <= now_ns for start in self._waiting())
+    def lacks(self, now_ns: int) -> bool:
+        """Return whether a bar lacks its last minute `LACKING_NS` after its end."""
+        return any(self._end_ns(start) + LACKING_NS <= now_ns for start in self._waiting())
 
     def torn(self, now_ns: int) -> list[Bar]:
         """Return the bars that ended `TORN_NS` ago without their last minute, as they are."""
@@ -363,13 +364,17 @@ class LiveBars:
     async def _close_when_torn(self) -> None:
         """Look some seconds after each minute for a bar that lacks its last minute.
 
-        Nothing was traded in it, or the stream lost it: REST knows, and after the repair the bar goes out.
+        Nothing was traded in it, or the stream lost it: REST knows. Then the bar goes out as it is.
         """
         while True:
             now_ns = self._clock.now_ns()
-            await self._clock.sleep_until(now_ns + MINUTE_NS - (now_ns - TORN_NS) % MINUTE_NS)
-            if self._builder.is_torn(self._clock.now_ns()):
+            lacking_ns = now_ns + MINUTE_NS - (now_ns - LACKING_NS) % MINUTE_NS
+            await self._clock.sleep_until(lacking_ns)
+            if self._builder.lacks(self._clock.now_ns()):
                 await self._repair("a bar lacks its last minute")
+            await self._clock.sleep_until(lacking_ns + TORN_NS - LACKING_NS)
+            if not self._merge.holding:  # else its minutes may be on their way
+                self._close_torn()
 
     def _close_torn(self) -> None:
         if not self._over:

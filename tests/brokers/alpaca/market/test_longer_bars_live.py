@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+from daemon.brokers.alpaca.market.live_bars import TORN_NS
 from daemon.brokers.api import Known
+from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, BrokerSnapshot, Event, ModelVerified, PolicyAnswered
 from daemon.core.limits import Risk, Trading
@@ -111,6 +113,19 @@ async def test_a_half_day_with_holes_and_a_halt(tmp_path: Path, length: int, anc
     live = decisions(it.events, spec, "dry_run")
     assert live[-1].time_ns >= DAY.close_ns  # the short last bar came
     assert_as_replayed(live, spec, tmp_path)
+
+
+async def test_a_bar_without_a_trade_in_its_last_minute_comes_before_a_desk_of_several_symbols_stops_waiting(
+    tmp_path: Path,
+) -> None:
+    spec = longer_spec(15)
+    async with desk(tmp_path / "cache", DATE, -30.0, rate=400.0, market=market(), spec=spec) as it:
+        await it.feed.catch_up(NOTHING)
+        async with it.running():
+            await it.clock.sleep_until(DAY.open_ns + 16 * MINUTE)
+    [late_ns] = [e.time_ns - 15 * MINUTE - DAY.open_ns for e in it.of(BarClosed) if e.bar.start_ns == DAY.open_ns]
+    assert TORN_NS <= late_ns < MINUTE_WAIT_NS  # minutes 13 and 14 have no trade
+    assert [entry["reason"] for entry in it.log.of("repaired")] == []  # REST had none either
 
 
 async def test_a_lost_connection_in_the_middle_of_a_bar_changes_no_decision(tmp_path: Path) -> None:
