@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, LiftFence, SubmitOrder
 from daemon.core.events import (
+    STARTUP_EVENTS,
     ClockTicked,
     Event,
     HaltRequested,
@@ -39,11 +40,13 @@ from daemon.core.state import State, digest
 from daemon.core.step import ANSWERS, Machine, Step
 from daemon.engine.recover import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
-from daemon.journal.rows import CommitBatch, Entry, HashChain, decode_event, encode_effects
+from daemon.journal.rows import CommitBatch, Entry, HashChain, Stepped, decode_event
 from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop
+SEAL_EVERY = 64  # events that become rows in one go
+GC_YOUNG = 10_000  # allocations that a search for cycles is worth
 SNAPSHOT_DELAY = 2  # a busy session has a snapshot after this many `snapshot_events`; a quiet moment has one sooner
 
 
@@ -125,6 +128,7 @@ class Engine:
         self._snapshot_events = snapshot_events
         self._chain = HashChain(recovered.last_id + 1, recovered.head)
         self._batch = CommitBatch()
+        self._stepped: list[Stepped] = []  # not among the batch's rows yet
         self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
         self._snapshot_head = ""
@@ -196,11 +200,12 @@ class Engine:
     @property
     def last_row(self) -> int:
         """The journal's row of the last stepped event."""
-        return self._chain.next_id - 1
+        return self._chain.next_id + len(self._stepped) - 1
 
     @property
     def chain_head(self) -> str:
         """Hash of the last chained row, hex: it covers everything before it."""
+        self._seal()
         return self._chain.head.hex()
 
     async def kept(self, row: int) -> None:
@@ -244,13 +249,12 @@ class Engine:
     def _gather(self, event: Event, step: Step) -> bool:
         """Put a step into the batch; True when the group is full or an effect leaves the process."""
         state, batch, effects = step.state, self._batch, step.effects
-        entry = self._chain.entry(state.seq, event, encode_effects(effects))
-        batch.entries.append(entry)
+        stepped = self._stepped
+        stepped.append((state.seq, event, effects))
         if step.rows:
             batch.rows.extend(step.rows)
-        seq = entry.seq
-        if seq is not None and seq % DIGEST_EVERY == 0:
-            batch.digests.append((seq, digest(state)))
+        if state.seq % DIGEST_EVERY == 0 and type(event) not in STARTUP_EVENTS:
+            batch.digests.append((state.seq, digest(state)))
         if self._boundary is not None:
             self._boundary("after step")
         if effects:
@@ -260,7 +264,9 @@ class Engine:
                 self._leaving = (event, step)
                 return True
         self._observe(event, step)
-        return len(batch.entries) >= self._group_events
+        if len(stepped) >= SEAL_EVERY:
+            self._seal()
+        return len(batch.entries) + len(stepped) >= self._group_events
 
     async def _settle(self) -> None:
         """Commit; then execute effects that leave the process. Raises StepFailed for what `_take` caught."""
@@ -328,7 +334,7 @@ class Engine:
     async def _rest(self) -> None:
         """Between two events from outside: write due snapshots and yield to other tasks."""
         self._snapshot_when_due(1 if self._session_over else SNAPSHOT_DELAY)
-        if self._session_over:
+        if self._session_over and gc.get_count()[0] > GC_YOUNG:
             gc.collect(1)  # the step makes no cycles; collect those of others between sessions
         self._session_over = False
         if self._writer.pressed:
@@ -349,7 +355,13 @@ class Engine:
 
     # --- the journal ----------------------------------------------------------------------------------------------
 
+    def _seal(self) -> None:
+        """Turn what was stepped into rows of the batch, all in one go: code and bytes are then in the cache."""
+        self._batch.entries += self._chain.entries(self._stepped)
+        self._stepped.clear()
+
     async def _commit(self) -> None:
+        self._seal()
         batch = self._batch
         if not (batch.entries or batch.snapshots):
             return
@@ -370,7 +382,7 @@ class Engine:
 
     def _snapshot(self, *, kept: bool = False) -> None:
         """Write a snapshot of now after the events of the batch."""
-        row = self._chain.next_id - 1
+        row = self.last_row
         if row == self._snapshot_row:  # nothing happened since
             return
         self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
@@ -410,6 +422,7 @@ class Engine:
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=_is_of_strategy(error)))
             mark = msgspec.json.encode({"quarantined": what}).decode()
+            self._seal()
             self._batch.entries.append(self._chain.entry(None, event, mark))
             return
         if self._gather(event, step):
