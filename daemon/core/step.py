@@ -70,8 +70,9 @@ def trade_rows(draft: Draft, first_part: int) -> list[Row]:
 def _valued(draft: Draft, moved: Collection[tuple[int, str]]) -> list[Row]:
     """Return the profit of each held position that was observed, `moved` or has a new mark."""
     rows: list[Row] = []
+    remarked = _remarked(draft)
     for symbol, position in draft.book.positions.items():
-        if draft.observed or (position.opened_ns, symbol) in moved or _remarked(draft, symbol):
+        if draft.observed or symbol in remarked or (position.opened_ns, symbol) in moved:
             price = marked(draft, symbol)
             profit = None if price is None else _profit(position, price)
             if profit is not None or draft.observed:
@@ -84,12 +85,14 @@ def _marks_differ(draft: Draft) -> bool:
     return draft.marks is not former.marks or draft.quotes is not former.quotes
 
 
-def _remarked(draft: Draft, symbol: str) -> bool:
-    """Return whether the symbol's mark is a new one."""
-    former = draft.former
+def _remarked(draft: Draft) -> Collection[str]:
+    """Return the held symbols with a new mark."""
+    held = draft.book.positions
     if guarded(draft):
-        return draft.marks.get(symbol) != former.marks.get(symbol)
-    return draft.quotes.get(symbol) is not former.quotes.get(symbol)
+        marks, before = draft.marks, draft.former.marks
+        return () if marks is before else {symbol for symbol in held if marks.get(symbol) != before.get(symbol)}
+    quotes, former = draft.quotes, draft.former.quotes
+    return {symbol for symbol in held if quotes.get(symbol) is not former.get(symbol)}
 
 
 def _profit(position: Position, price: Decimal) -> float:
@@ -347,9 +350,13 @@ class Machine:
 
     def _moved(self, event: Event, step: Step, left: tuple[AnyEffect, ...]) -> Step:
         """Move to the result of a step, and step the market with the effects that `left`."""
-        if self.market is not None and self.market_state is not None:
-            market_state, news = self.market.step(self.market_state, event, left)
-            self.market_state = market_state
+        market, market_state = self.market, self.market_state
+        if (
+            market is not None
+            and market_state is not None
+            and (type(event) in market.MOVED_BY or (left and any(type(effect) is not AskPolicy for effect in left)))
+        ):
+            self.market_state, news = market.step(market_state, event, left)
             self.queue.extend(news)
         self.state = step.state
         for effect in step.effects:

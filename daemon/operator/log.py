@@ -52,6 +52,7 @@ _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
 PRICE_GRID = Decimal("0.0001")
 EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: debug
 EACH_REQUEST = EACH_ORDER - {"order_filled"}  # the same on a terminal: a person sees what was traded
+NOTHING: frozenset[str] = frozenset()
 LINE_MOST = 100_000  # letters of a value on a terminal
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -97,7 +98,7 @@ class Log:
         self._reconciled = False
         self._traded = _Traded()
         self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
-        self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
+        self._quiet = NOTHING  # events that are one of many on this desk: written at debug
         self._many = EACH_REQUEST if pretty else EACH_ORDER  # those of a daily desk
         self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
         self.tape_time = False  # `market_time` follows the steps of a tape
@@ -126,7 +127,7 @@ class Log:
         if self.tape_time:
             self.market_time = partial(new_york_text, event.time_ns)
         daily = bool(step.state.basket.date)
-        self._quiet = self._many if daily else frozenset()
+        self._quiet = self._many if daily else NOTHING
         if type(event) not in _SILENT:
             self._event(event, step, daily=daily)
         for effect in step.effects:

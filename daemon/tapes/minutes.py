@@ -219,9 +219,9 @@ class TapeSource:
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
-        """Yield feed events from the first that was not journaled. Each call reads the file anew."""
+        """Return feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
-        yield from resumed(self._path, self._events(), self._skip)
+        return resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         symbols, counts = self._info.symbols, self.counts
@@ -264,33 +264,33 @@ class TapeSource:
             return min(slot + (part_s or self._info.interval_s) * SECOND_NS, session.close_ns)
         return self._grid.at(slot, session)[1]
 
-    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> Iterator[Event]:
-        """Yield the bars of one time; of a file of shorter bars its parts, and the whole bars that end with them."""
+    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> list[Event]:
+        """Return the bars of one time; of a file of shorter bars its parts, and the whole bars that end with them."""
         if not self._info.part_s:
-            yield from self._together(gathered, end_ns, index)
-            return
+            return self._together(gathered, end_ns, index)
+        events: list[Event] = []
         for key in sorted(gathered):
             if self._parts:
-                yield PartClosed(end_ns, gathered[key])
+                events.append(PartClosed(end_ns, gathered[key]))
             whole.add(key, gathered[key], self._sessions[index])
         if gathered and end_ns == whole.end_ns:
-            yield from self._joined(whole, index)
+            events += self._joined(whole, index)
+        return events
 
-    def _joined(self, whole: _Whole, index: int) -> Iterator[Event]:
-        """Yield the whole bars under way at their end."""
+    def _joined(self, whole: _Whole, index: int) -> list[Event]:
+        """Return the whole bars under way at their end."""
         end_ns, bars = whole.end_ns, whole.take()
-        if bars:
-            yield from self._together(bars, end_ns, index)
+        return self._together(bars, end_ns, index) if bars else []
 
-    def _together(self, gathered: dict[int, Bar], end_ns: int, index: int) -> Iterator[Event]:
-        """Yield the bars of one time, and a tick where symbols have none and the session goes on."""
-        for key in sorted(gathered):
-            yield BarClosed(end_ns, gathered[key])
+    def _together(self, gathered: dict[int, Bar], end_ns: int, index: int) -> list[Event]:
+        """Return the bars of one time, and a tick where symbols have none and the session goes on."""
+        events: list[Event] = [BarClosed(end_ns, gathered[key]) for key in sorted(gathered)]
         self.counts.bars += len(gathered)
-        ticks_ns = end_ns + self._tick_ns
-        missing = 0 < len(gathered) < len(self._info.symbols)
-        if self._tick_ns and missing and ticks_ns < self._sessions[index].close_ns:
-            yield ClockTicked(ticks_ns)
+        if self._tick_ns and 0 < len(gathered) < len(self._info.symbols):
+            ticks_ns = end_ns + self._tick_ns
+            if ticks_ns < self._sessions[index].close_ns:
+                events.append(ClockTicked(ticks_ns))
+        return events
 
     def _scheduled(self, index: int) -> SessionScheduled:
         session, upcoming, previous = self._calendar.around(self._sessions[index].date)

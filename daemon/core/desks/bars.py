@@ -262,8 +262,10 @@ def _is_known(draft: Draft, bar: Bar) -> bool:
     doubted = draft.doubted
     if doubted is not None and (doubted.start_ns, doubted.symbol) == (bar.start_ns, bar.symbol):
         return True
+    if bar.start_ns != draft.session.last_bar_ns:
+        return False
     pending = [b.symbol for b in draft.pending_bars]
-    return bar.start_ns == draft.session.last_bar_ns and (not pending or bar.symbol in pending)
+    return not pending or bar.symbol in pending
 
 
 def _far(draft: Draft, reference: float, *prices: float) -> bool:

@@ -509,6 +509,8 @@ class OneOption:
 
         An entry order whose work was given up (a halt, an exit) is cancelled, even after its state was unknown.
         """
+        if not (draft.works or draft.orders):
+            return
         for name, order in draft.orders.items():
             if order.purpose == ENTRY and order.work not in draft.works:
                 draft.cancel(name)

@@ -173,7 +173,8 @@ class OnceASession:
         observation = self._strategy.observe(draft, event.running, view)
         draft.session = replace(draft.session, warm=observation is not None)
         if observation is None:
-            _report_cold(draft, event.date, self.known(draft))
+            if draft.decision or not draft.identity.by_tape:  # a tape's first sessions only warm the strategy up
+                _report_cold(draft, event.date, self.known(draft))
             return
         draft.decision += 1
         valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
@@ -184,12 +185,10 @@ class OnceASession:
 
 
 def _report_cold(draft: Draft, date: str, known: Mapping[str, tuple[Bar, ...]]) -> None:
-    """Raise an alarm for a session without a decision, unless a tape has not come to its first one.
+    """Raise an alarm for a session without a decision.
 
     It names the symbols that keep the others waiting, where the strategy needs a whole history of each.
     """
-    if not draft.decision and draft.identity.by_tape:
-        return
     spec = draft.spec
     short = [symbol for symbol in spec.symbols if len(known.get(symbol, ())) < spec.history_bars]
     why = f"no symbol of {len(spec.symbols)} has a whole history up to now"

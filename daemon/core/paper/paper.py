@@ -71,8 +71,6 @@ ORDER_NEWS: tuple[type[Event], ...] = (
 )
 """The news of every paper broker about orders and holdings."""
 
-_MOVING = frozenset((BarClosed, PartClosed, SessionScheduled, SessionEnded))  # events that move the market
-
 
 class PaperBroker:
     """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
@@ -80,6 +78,9 @@ class PaperBroker:
     __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
 
     EMITS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
+    MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
+        (BarClosed, PartClosed, SessionScheduled, SessionEnded)
+    )  # beside effects
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._trading = trading
@@ -98,8 +99,6 @@ class PaperBroker:
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
-        if not effects and type(event) not in _MOVING:
-            return state, ()
         news: list[Event] = []
         bar: Bar | None = None
         part, narrow = False, frozenset[str]()

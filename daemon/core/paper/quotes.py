@@ -40,8 +40,6 @@ from daemon.core.paper.state import (
 )
 from strategies.kit.contract import Bar
 
-_MOVING = frozenset((BarClosed, ContractsListed, QuotesReceived, SessionScheduled, SessionEnded))
-
 
 class QuotePaperBroker:
     """The paper broker of one desk on a live feed. Holds rules only: every result depends on the arguments alone."""
@@ -49,6 +47,9 @@ class QuotePaperBroker:
     __slots__ = ("_paper", "_underlying")
 
     EMITS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS  # what it may emit
+    MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
+        (BarClosed, ContractsListed, QuotesReceived, SessionScheduled, SessionEnded)
+    )  # beside effects
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._paper = trading.paper
@@ -65,8 +66,6 @@ class QuotePaperBroker:
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
-        if not effects and type(event) not in _MOVING:
-            return state, ()
         news: list[Event] = []
         match event:
             case BarClosed():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -56,9 +56,6 @@ _NEWS: tuple[type[Event], ...] = (
     CancelRejected,
     LedgerBooked,
 )
-_MOVING = frozenset(
-    (BarClosed, PartClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
-)  # events that move it
 
 
 class Offer(NamedTuple):
@@ -90,6 +87,10 @@ class SharePaperBroker:
     closed by quotes around its close.
     """
 
+    MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
+        (BarClosed, PartClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+    )  # beside effects
+
     __slots__ = ("EMITS", "_by_bar", "_charges", "_live", "_paper", "_symbols")
 
     def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False, by_bar: bool = False) -> None:
@@ -111,8 +112,6 @@ class SharePaperBroker:
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
-        if not effects and type(event) not in _MOVING:
-            return state, ()
         news: list[Event] = []
         quotes: QuotesReceived | None = None
         match event:

@@ -5,11 +5,15 @@ Expected quotes come from `oracle`, Black-Scholes through the standard library's
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace as configured
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from statistics import NormalDist
+from typing import get_args
 
 import msgspec
 import pytest
@@ -19,6 +23,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, RaiseAlarm, SubmitOrder, WatchContracts
 from daemon.core.events import (
+    AnyEvent,
     BarClosed,
     BrokerPosition,
     BrokerSnapshot,
@@ -38,6 +43,8 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Contracts, Paper, Trading
 from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import PaperPosition, PaperState, RestingOrder, SessionClose, broker_snapshot
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import Quantity
@@ -418,6 +425,17 @@ def test_only_a_working_order_can_be_cancelled() -> None:
 
 def test_effects_for_others_change_nothing() -> None:
     assert BROKER.step(monday(), at(0), (RaiseAlarm("x", "y"),)) == (monday(), ())
+
+
+@pytest.mark.parametrize("market", [PaperBroker, QuotePaperBroker, SharePaperBroker])
+def test_the_events_that_move_a_market_are_those_that_its_step_matches(
+    market: type[PaperBroker | QuotePaperBroker | SharePaperBroker],
+) -> None:
+    source = ast.parse(textwrap.dedent(inspect.getsource(market.step)))
+    cases = [node.cls for node in ast.walk(source) if isinstance(node, ast.MatchClass)]
+    matched = {case.id for case in cases if isinstance(case, ast.Name)}
+    kinds = {kind.__name__ for kind in get_args(AnyEvent)}
+    assert {kind.__name__ for kind in market.MOVED_BY} == matched & kinds
 
 
 # --- the session's end --------------------------------------------------------------------------------------------
