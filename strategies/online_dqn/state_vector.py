@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,14 @@ def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None
         last: the number of rows to return; None for all. Values before a function's look-back are 0.
     """
     count = bars.shape[1] if last is None else last
-    columns = np.stack([_column(one, bars, count) for one in config.indicators], axis=1)
+    columns = np.empty((count, len(config.indicators)))
+    computed: dict[Any, Any] = {}  # two outputs of one function are computed once
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for place, one in enumerate(config.indicators):
+            call = (one.name, one.inputs, *one.parameters.values())
+            if call not in computed:
+                computed[call] = _computed(one, bars)
+            columns[:, place] = _scaled(one, computed[call], bars, count)
     columns[~np.isfinite(columns)] = 0.0
     return np.clip(columns, -config.scaling.clip, config.scaling.clip, out=columns)
 
@@ -117,13 +125,21 @@ def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None
 
 def _column(one: Indicator, bars: Float64Array, count: int) -> Float64Array:
     """Return the last `count` values of a scaled indicator; NaN or infinite where there is none."""
-    series = [bars[INPUTS.index(name)] for name in one.inputs]
-    raw: Any = getattr(_talib, one.name)(*series, **one.parameters)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return _scaled(one, _computed(one, bars), bars, count)
+
+
+def _computed(one: Indicator, bars: Float64Array) -> Any:
+    """Return what TA-Lib makes of the bars: an array, or one for each output."""
+    return _function(one.name)(*[bars[INPUTS.index(name)] for name in one.inputs], **one.parameters)
+
+
+def _scaled(one: Indicator, raw: Any, bars: Float64Array, count: int) -> Float64Array:
     if isinstance(raw, tuple):
         raw = raw[_outputs(one.name).index(one.output)]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        base = _base(one.scale, np.asarray(raw, dtype=np.float64), bars[INPUTS.index("close")], count)
-        return (base - one.scale.center) / one.scale.divide_by
+    base = _base(one.scale, np.asarray(raw, dtype=np.float64), bars[INPUTS.index("close")], count)
+    scaled: Float64Array = (base - one.scale.center) / one.scale.divide_by
+    return scaled
 
 
 def _base(scale: Scale, raw: Float64Array, close: Float64Array, count: int) -> Float64Array:
@@ -138,8 +154,11 @@ def _base(scale: Scale, raw: Float64Array, close: Float64Array, count: int) -> F
 
 def _zscore(raw: Float64Array, window: int, count: int) -> Float64Array:
     """Return how far each of the last values is from the mean of its window, in standard deviations; 0 without any."""
-    padded = np.concatenate((np.full(window - 1, np.nan), raw))
-    rows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, window)[len(raw) - count :])
+    newest = raw[-(count + window - 1) :]  # all that the windows reach
+    if missing := count + window - 1 - len(newest):
+        newest = np.concatenate((np.full(missing, np.nan), newest))
+    step = newest.strides[0]
+    rows = np.ascontiguousarray(np.lib.stride_tricks.as_strided(newest, (count, window), (step, step)))
     mean, spread = rows.mean(axis=1), rows.std(axis=1)
     scores: Float64Array = (rows[:, -1] - mean) / spread
     scores[spread <= ZERO_SPREAD * np.abs(mean)] = 0.0
@@ -156,7 +175,13 @@ def _name(one: Indicator) -> str:
     return text if one.scale.by == "none" else f"{text}:{one.scale.by}"
 
 
-# --- TA-Lib's metadata --------------------------------------------------------------------------------------------
+# --- TA-Lib's functions and metadata ------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _function(name: str) -> Any:
+    """Return the function for arrays, without the layer that looks for data frames at each call."""
+    return unwrap(getattr(_talib, name))
 
 
 @lru_cache(maxsize=256)
@@ -285,10 +310,9 @@ def portfolio_fields(
         cost: average price paid for what is held, USD a share.
         age_min: whole minutes since its first fill.
     """
-    arrays = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (shares, price, cash, equity, cost, age_min))
-    )
-    held, now, money, worth, paid, age = arrays
+    held, now, money, worth, paid, age = arrays = [
+        np.asarray(x, dtype=np.float64) for x in (shares, price, cash, equity, cost, age_min)
+    ]
     positive = worth > 0.0
     part = 1.0 / np.where(positive, worth, np.inf)
     bought = (held > 0.0) & (paid > 0.0) & (now > 0.0)
@@ -300,6 +324,7 @@ def portfolio_fields(
         "unrealised_return": np.clip(gain, RETURN_LEAST, RETURN_MOST),
         "age": np.where(held > 0.0, np.clip(age / AGE_UNIT_MIN, 0.0, AGE_MOST), 0.0),
     }
-    if not fields:
-        return np.zeros((*held.shape, 0))
-    return np.stack([columns[name] for name in fields], axis=-1)
+    values = np.empty((*np.broadcast(*arrays).shape, len(fields)))
+    for place, name in enumerate(fields):
+        values[..., place] = columns[name]
+    return values
