@@ -206,11 +206,15 @@ class HashChain:
         """Return the next row. A start-up event or a raised one gets no sequence and does not move the chain."""
         if type(event) in _STARTUP:
             seq = None
-        return self.row(seq, event.time_ns, type(event).__name__, encode_event(event), effects)
+        payload = _event_encoder.encode(event).decode()
+        return self.row(seq, event.time_ns, type(event).__name__, payload, effects)
 
     def entries(self, stepped: Iterable[Stepped]) -> list[Entry]:
         """Return the next rows, one for each stepped event."""
-        return [self.entry(seq, event, encode_effects(effects)) for seq, event, effects in stepped]
+        entries = []
+        for seq, event, effects in stepped:  # no comprehension: it would be one more call
+            entries.append(self.entry(seq, event, encode_effects(effects)))
+        return entries
 
     def row(self, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> Entry:
         """Return the next row of an event that is JSON already."""
