@@ -40,7 +40,7 @@ from daemon.core.state import State, digest
 from daemon.core.step import ANSWERS, Machine, Step
 from daemon.engine.recover import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
-from daemon.journal.rows import CommitBatch, Entry, HashChain, Stepped, decode_event
+from daemon.journal.rows import CommitBatch, Entry, HashChain, decode_event, encode_effects
 from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
@@ -128,7 +128,7 @@ class Engine:
         self._snapshot_events = snapshot_events
         self._chain = HashChain(recovered.last_id + 1, recovered.head)
         self._batch = CommitBatch()
-        self._stepped: list[Stepped] = []  # not among the batch's rows yet
+        self._stepped: list[tuple[int, Event, Sequence[AnyEffect]]] = []  # not among the batch's rows yet
         self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
         self._snapshot_head = ""
@@ -357,7 +357,9 @@ class Engine:
 
     def _seal(self) -> None:
         """Turn what was stepped into rows of the batch, all in one go: code and bytes are then in the cache."""
-        self._batch.entries += self._chain.entries(self._stepped)
+        entries, entry = self._batch.entries, self._chain.entry
+        for seq, event, effects in self._stepped:
+            entries.append(entry(seq, event, encode_effects(effects)))
         self._stepped.clear()
 
     async def _commit(self) -> None:

@@ -7,7 +7,7 @@ whose step raised have no sequence: they hash onto the chain but the chain does 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -189,10 +189,6 @@ def row_hash(previous: bytes, row: int, seq: int | None, time_ns: int, kind: str
     return hashlib.sha256(previous + text.encode(errors="surrogateescape")).digest()
 
 
-Stepped = tuple[int, Event, Sequence[AnyEffect]]
-"""A stepped event between its sequence and its effects."""
-
-
 class HashChain:
     """Turns events into entries: numbers them and carries the hash on."""
 
@@ -208,13 +204,6 @@ class HashChain:
             seq = None
         payload = _event_encoder.encode(event).decode()
         return self.row(seq, event.time_ns, type(event).__name__, payload, effects)
-
-    def entries(self, stepped: Iterable[Stepped]) -> list[Entry]:
-        """Return the next rows, one for each stepped event."""
-        entries = []
-        for seq, event, effects in stepped:  # no comprehension: it would be one more call
-            entries.append(self.entry(seq, event, encode_effects(effects)))
-        return entries
 
     def row(self, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> Entry:
         """Return the next row of an event that is JSON already."""

@@ -106,14 +106,6 @@ def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() ->
     assert second.hash == hashlib.sha256(first.hash + f"2|8|HaltRequested|{payload}|[]".encode()).digest()
 
 
-def test_rows_made_in_one_go_are_those_made_one_by_one() -> None:
-    at_once, one_by_one = HashChain(), HashChain()
-    steps = [(1, ClockTicked(1), (CancelOrder("a"),)), (1, ModelRefused(2, "x"), ()), (2, ClockTicked(3), ())]
-    single = [one_by_one.entry(seq, event, encode_effects(effects)) for seq, event, effects in steps]
-    assert at_once.entries(steps[:1]) + at_once.entries(steps[1:]) == single
-    assert (at_once.next_id, at_once.head) == (4, single[2].hash)
-
-
 def test_the_chain_does_not_run_through_start_up_rows_but_they_hash_onto_it() -> None:
     plain, restarted = HashChain(), HashChain()
     one = plain.entry(1, ClockTicked(1), "[]")
