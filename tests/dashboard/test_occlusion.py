@@ -121,7 +121,8 @@ def test_a_recurrent_policy_is_asked_with_the_memory_that_it_had() -> None:
 
 def test_of_a_continuous_policy_the_largest_action_is_explained() -> None:
     fields = {name: getattr(SMALL, name) for name in SMALL.__struct_fields__}
-    spec = DailySpec(**fields | {"observation_shape": (3,), "actions": ("X", "Y")}, continuous=True)
+    fields |= {"observation_shape": (3,), "actions": ("X", "Y"), "bar_interval_s": 86_400}
+    spec = DailySpec(**fields, continuous=True)
     matrix, values = (MATRIX[:3] / 10).astype(np.float32), SEEN[0]
     answer = tuple((values @ matrix).tolist())
     chosen = chosen_output(spec, "rebalance", answer)
