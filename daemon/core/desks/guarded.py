@@ -44,7 +44,8 @@ class GuardedStrategy:
         if observation is not None:
             _check(observation, Observation, "observe")
             values = np.frombuffer(observation.data, FLOAT32)
-            if not isfinite(values.dot(values)) and (faults := values.size - np.count_nonzero(np.isfinite(values))):
+            faults = values.size - np.count_nonzero(np.isfinite(values))
+            if faults:
                 raise ValueError(f"observe returned {faults} values that are not finite")
         _keep(draft, state, "observe")
         return observation
