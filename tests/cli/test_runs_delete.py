@@ -60,6 +60,7 @@ def test_a_run_goes_whole_and_its_neighbours_stay(
     for name in ("reports/2024-12-03.html", "rotated/000000000001-000000000009.sqlite", "archive/2024-12-03.sqlite"):
         (dry / name).parent.mkdir()
         (dry / name).write_text("x")
+    (dry / ".tags.json.4711.part").write_text("[")  # of a process that was killed
     training(tmp_path / "runs" / "two")
     (tmp_path / "runs" / "notes.txt").write_text("mine")
     assert delete(tmp_path / "runs", "one", "dry") == 0

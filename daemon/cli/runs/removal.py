@@ -31,8 +31,8 @@ from daemon.reports.archive import ARCHIVE
 _JOURNAL = rf"{re.escape(FILE)}(-wal|-shm|-journal)?"
 _ROTATING = re.escape(str(Path(FILE).with_suffix(ROTATING)))
 OF_DRY_RUN = re.compile(
-    rf"{_JOURNAL}|{_ROTATING}(-wal|-shm|-journal)?|{LOCK_FILE}|{BALLAST_FILE}|{re.escape(TAGS_FILE)}|feed"
-    rf"|{REPORTS}/(\d{{4}}-\d\d-\d\d\.(html|json|csv))?|({ROTATED}|{ARCHIVE})/([0-9-]+\.(sqlite|part))?"
+    rf"{_JOURNAL}|{_ROTATING}(-wal|-shm|-journal)?|{LOCK_FILE}|{BALLAST_FILE}|{re.escape(TAGS_FILE)}|feed|\.[^/]+\.part"
+    rf"|{REPORTS}/(\d{{4}}-\d\d-\d\d\.(html|json|csv|part))?|({ROTATED}|{ARCHIVE})/([0-9-]+\.(sqlite|part))?"
 )
 """Path within the state directory of a dry run, of a folder with a slash at its end: all that is written there."""
 _RESULTS = "study|report|search|ablation|coefficients|progress"
