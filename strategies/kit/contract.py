@@ -240,6 +240,10 @@ class DailySpec(Spec, frozen=True):
     continuous: bool = False
     capital_usd: int = 100_000  # starting cash of dry run and training
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for other bars than those of days."""
+        check_days(self)
+
     @property
     def overnight(self) -> bool:
         """Always."""
@@ -259,13 +263,6 @@ class DailySpec(Spec, frozen=True):
 def check_bars(spec: Spec) -> None:
     """Raise ValueError for a length or anchor of bars, or a further timeframe, that the spec cannot have."""
     name, length_s, minutes = spec.name, spec.bar_interval_s, spec.bar_interval_s // MINUTE_S
-    if spec.decides != "bar":
-        if length_s != DAY_S or spec.bar_anchor != OPEN or spec.timeframes:
-            raise ValueError(
-                f"{name}: bar_interval_s is {length_s}, bar_anchor {spec.bar_anchor!r}, timeframes {spec.timeframes}: "
-                f"a strategy that decides once a session has bars of {DAY_S} s alone: leave the others out"
-            )
-        return
     if length_s % MINUTE_S or not 1 <= minutes <= LONGEST_MIN:
         raise ValueError(
             f"{name}: bar_interval_s is {length_s}: expected whole minutes from {MINUTE_S} to {LONGEST_MIN * MINUTE_S} "
@@ -281,6 +278,16 @@ def check_bars(spec: Spec) -> None:
     if len({frame.length for frame in spec.timeframes}) < len(spec.timeframes):
         raise ValueError(
             f"{name}: timeframes name a length twice: {[f.length for f in spec.timeframes]}: leave one out"
+        )
+
+
+def check_days(spec: Spec) -> None:
+    """Raise ValueError for other bars than those of days."""
+    if spec.bar_interval_s != DAY_S or spec.bar_anchor != OPEN or spec.timeframes:
+        raise ValueError(
+            f"{spec.name}: bar_interval_s is {spec.bar_interval_s}, bar_anchor {spec.bar_anchor!r}, timeframes "
+            f"{spec.timeframes}: a strategy that decides once a session has bars of {DAY_S} s alone: leave the others "
+            "out"
         )
 
 
