@@ -12,8 +12,10 @@ from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from traceback import extract_tb
 
 import msgspec
+import numpy as np
 
 from strategies.kit.contract import (
     MINUTES,
@@ -134,6 +136,36 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
         return golden_observations(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config))
     return by_kind(strategy, option=_minute_observations, shares=_share_observations, days=_daily_observations)
+
+
+HOLES = {
+    ("session", "shares"): "after the first history_bars days one symbol is missing each day",
+    ("bar", "shares"): "the last symbol has no bar at every third time, as a symbol that nobody traded has none",
+    ("bar", "option"): "one of its sessions is a half day",
+}
+"""Of a desk's golden tape, by the kind of the spec: what a strategy has to stand."""
+
+
+def check_golden(strategy: AnyStrategy) -> None:
+    """Raise ValueError where the strategy has no finite observation at each golden question: no model could be made.
+
+    The text has where its code failed, and the holes of its tape, which are there on purpose.
+    """
+    spec = strategy.spec
+    try:
+        found = golden_observations(strategy)
+        faulty = next((n for n, one in enumerate(found) if not np.isfinite(one.array()).all()), None)
+        problem = "" if faulty is None else f"its observation {faulty + 1} of {len(found)} is not finite"
+    except Exception as error:  # noqa: BLE001  whatever the user's code raises
+        frames = [one for one in extract_tb(error.__traceback__) if one.filename != __file__]
+        where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        problem = f"{type(error).__name__}: {error}{where}"
+    if problem:
+        raise ValueError(
+            f"{spec.name} cannot be exported, so nothing is trained: on the golden tape {problem}. "
+            f"That tape has holes on purpose: {HOLES[spec.kind]}. Keep bars by symbol, and use what is there: "
+            "kit.KeptBars with kit.KeepsBars (days) or kit.KeepsMinutes (bars)"
+        )
 
 
 def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:

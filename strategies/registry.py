@@ -12,10 +12,13 @@ import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
+
+from msgspec.structs import replace
 
 from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+from strategies.kit.parameters import values_of
 
 if TYPE_CHECKING:  # imported when a strategy is asked for that is not shipped
     from strategies.kit.own.load import OwnStrategy
@@ -223,6 +226,8 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     listed = entry(name)
     if listed.with_config is not None:
         return listed.with_config(config, symbols)
+    if listed.with_parameters is not None and not symbols:
+        return _with(listed, config) if config else listed.make()
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
@@ -231,6 +236,15 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
         default = ", ".join(listed.make().spec.symbols)
         raise ValueError(f"{name} trades its own symbols ({default}), found others given to it: name none")
     return listed.with_symbols(symbols)
+
+
+def _with(listed: StrategyEntry, config: str) -> AnyStrategy:
+    """Make the strategy with the parameters of this text, which is its spec's `config`."""
+    assert listed.with_parameters is not None
+    made: Any = listed.with_parameters(values_of(listed.parameters, config))
+    made.spec = replace(made.spec, config=config)
+    found: AnyStrategy = made
+    return found
 
 
 def declaration(name: str, symbols: tuple[str, ...] = ()) -> Mapping[str, object]:

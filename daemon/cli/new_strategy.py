@@ -18,20 +18,30 @@ from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
 from strategies.registry import STRATEGIES
 
 TEMPLATES = Path(__file__).with_name("templates")
-RULES, PPO, SB3 = "rules", "ppo", "sb3"
+RULES, PPO, SB3, PLAIN = "rules", "ppo", "sb3", "plain"
 _POLICY = {
     RULES: "a rule, which is exported as it is",
     PPO: "how PPO trains it, with a reward and a network to change",
     SB3: "how Stable-Baselines3 trains it",
+    PLAIN: "a rule with declared parameters, in the strategy's own file: no torch is needed",
 }
 _GRAPH = "An ONNX file of your own takes the rule's place with `--import-onnx FILE` in the first command.\n\n"
 _PASSIVE = "The prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n\n"
+_NUMBERS = (
+    'Its numbers are parameters: `--parameters fast=20` of the first command, `parameters = ["fast=20"]` in `[desk]` '
+    "of a "
+    "configuration,\n`train-and-export sweep` and `search` for many values. See docs/TUTORIAL.md, Parameters.\n\n"
+)
 _SESSION, _SHARES, _OPTION = ("session", "shares"), ("bar", "shares"), ("bar", "option")
 _WHAT = {
     _SESSION: "SPY, QQQ, both or cash, once a day, by the cross of two moving averages.",
     _SHARES: "SPY or cash, every minute, by the cross of two moving averages; flat before the close.",
     _OPTION: "Calls, puts or nothing on SPY, every minute, by the cross of two moving averages.",
 }
+_PLAIN_WHAT = {
+    _SHARES: "The stronger of SPY and QQQ, or cash, every minute, by moving averages; flat before the close."
+}
+_AVERAGES = {_SESSION: "\nFAST, SLOW = 10, 50", _SHARES: "\nFAST, SLOW = 10, 60"}
 _OF_THE_DESK = {_SESSION: '"weight"', _SHARES: '"held"', _OPTION: '"side"'}
 _IMPORTS = {_SESSION: "FAST, SLOW, SPEC, SYMBOLS", _SHARES: "FAST, SLOW, SPEC", _OPTION: "FAST, SLOW, SPEC"}
 
@@ -42,7 +52,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", type=_name, help="small letters, digits and _, such as sma_cross: also the folder")
     command.add_argument("--cadence", choices=("bar", "session"), required=True, help="when it decides")
     command.add_argument("--holds", choices=("option", "shares"), required=True, help="what it holds")
-    template = "where its policy comes from: a rule, our PPO, or Stable-Baselines3 (default: %(default)s)"
+    template = "where its policy comes from: a rule, our PPO, Stable-Baselines3, or its own file (default: %(default)s)"
     command.add_argument("--template", choices=tuple(_POLICY), default=RULES, help=template)
 
 
@@ -54,6 +64,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
             "--cadence session --holds option: no desk decides once a day about options; choose --cadence bar, or "
             "--holds shares"
         )
+    if options.template == PLAIN and kind == _OPTION:
+        raise NotFound("--template plain is for shares: choose --holds shares, or another template")
     folder = Path(options.name)
     if folder.exists():
         raise NotFound(f"{folder} is there already: choose another name, or move it away")
@@ -62,7 +74,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     symbols = ("SPY", "QQQ") if kind == _SESSION else ("SPY",)
-    (folder / "tape.csv.gz").write_bytes(_tape(DAILY_TAPE if kind == _SESSION else BUNDLED_TAPE, symbols))
+    more = ("QQQ",) if kind == _SHARES and options.template == PLAIN else ()
+    (folder / "tape.csv.gz").write_bytes(_tape(DAILY_TAPE if kind == _SESSION else BUNDLED_TAPE, symbols, more))
     console.print(f"wrote {folder}/: {', '.join(sorted((*files, 'tape.csv.gz')))}")
     lead_on(options, program=f"cd {folder} && {_commands(options.name, options.template)[0]}")
     return 0
@@ -91,14 +104,22 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "of_the_desk": _OF_THE_DESK[kind],
         "imports": f"{_IMPORTS[kind]}, {cls}",
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
+        "modules": f'"{name}", "{name}_training"',
+        "python": ">=3.11,<3.12",
         "commands": "\n".join(f"    {command}" for command in _commands(name, template)),
-        "remark": _GRAPH if template == RULES else _PASSIVE,
+        "remark": {RULES: _GRAPH, PLAIN: _NUMBERS}.get(template, _PASSIVE),
     }
-    words["rule"] = _filled(f"rule_{suffix}", words)
+    if template == PLAIN:
+        suffix, words["imports"], words["what"] = f"{PLAIN}_{suffix}", cls, _PLAIN_WHAT.get(kind, words["what"])
+        words["modules"], words["python"] = f'"{name}"', ">=3.11"
+    else:
+        words["rule"] = _filled(f"rule_{suffix}", words)
+    words["averages"] = _AVERAGES[kind] if template == PLAIN else ""
     words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")
-    return {
+    training = {} if template == PLAIN else {f"{name}_training.py": _filled(f"training_{template}", words)}
+    words["policy_file"] = f"{name}.py" if template == PLAIN else f"{name}_training.py"
+    return training | {
         f"{name}.py": _filled(f"strategy_{suffix}", words),
-        f"{name}_training.py": _filled(f"training_{template}", words),
         f"test_{name}.py": _filled("test", words),
         "pyproject.toml": _filled("pyproject", words),
         "README.md": _filled("readme", words),
@@ -108,7 +129,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
 def _commands(name: str, template: str) -> list[str]:
     """Return the commands that make the model, in the package's folder."""
     export = f"train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
-    if template == RULES:
+    if template in (RULES, PLAIN):
         return [export]
     export += " --allow-passive"  # it may have learned to hold nothing: the tape is random
     if template == PPO:
@@ -120,8 +141,20 @@ def _filled(template: str, words: dict[str, str]) -> str:
     return Template((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")).substitute(words)
 
 
-def _tape(path: Path, symbols: tuple[str, ...]) -> bytes:
-    """Return the bundled tape's rows of these symbols, with its comment and its header."""
+def _tape(path: Path, symbols: tuple[str, ...], more: tuple[str, ...] = ()) -> bytes:
+    """Return the bundled tape's rows of these symbols, with its comment and its header.
+
+    Each of `more` is made up: the first symbol's minutes upside down, without a bar at every seventh minute.
+    """
     lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
     rows = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
+    made = [_upside_down(row, symbol) for symbol in more for at, row in enumerate(rows) if at % 7]
+    rows = sorted((*rows, *made), key=lambda row: int(row.split(",")[1])) if made else rows
     return gzip.compress("".join((*lines[:2], *rows)).encode(), compresslevel=9, mtime=0)
+
+
+def _upside_down(row: str, symbol: str) -> str:
+    """Return a bar whose prices are 250,000 divided by those of the row: what rises there falls here."""
+    _, start, *prices, volume = row.rstrip("\n").split(",")
+    opened, high, low, close = (f"{250_000 / float(price):.2f}" for price in prices)
+    return f"{symbol},{start},{opened},{low},{high},{close},{volume}\n"

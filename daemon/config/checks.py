@@ -20,6 +20,8 @@ from msgspec import UNSET
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
 from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
+from strategies.kit.entry import StrategyEntry
+from strategies.kit.parameters import given_by, text_of
 from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
 
@@ -178,6 +180,9 @@ def _wrong_stops(settings: DeskSettings) -> Iterator[Problem]:
         if not (spec.shares_stopped or spec.chained):
             key, value = ("trailing_stop", sizing.trails) if sizing.trails else ("time_stop_min", sizing.held_max_min)
             yield f"sizing.{key}", value, f"0: {strategy} decides once a session and has no stop of its own"
+        elif sizing.held_max_min and spec.overnight:
+            expected = f"0: {strategy} holds over nights, and this counts the minutes of one session alone"
+            yield "sizing.time_stop_min", sizing.held_max_min, expected
 
 
 def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
@@ -217,11 +222,23 @@ def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
         yield "desk.model_config", desk.model_config, f'"": {desk.strategy} has no model configuration'
     if desk.symbols and strategy.with_symbols is None and strategy.with_config is None:
         yield "desk.symbols", desk.symbols, f"[]: {desk.strategy} trades its own symbols and no others"
+    if desk.parameters:
+        yield from _wrong_parameters(desk, strategy)
     twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
     if twice:
         yield "desk.symbols", twice[0], "each symbol once"
     elif desk.symbols and (expected := strategy.expected_symbols(desk.symbols)):
         yield "desk.symbols", desk.symbols, expected
+
+
+def _wrong_parameters(desk: DeskTable, strategy: StrategyEntry) -> Iterator[Problem]:
+    """Values that the strategy does not declare, or beside symbols that are not its own."""
+    if desk.symbols:
+        yield "desk.parameters", desk.parameters, "[] where desk.symbols names others: one of them at a time"
+    try:
+        text_of(strategy.parameters, given_by(desk.parameters))
+    except ValueError as error:
+        yield "desk.parameters", desk.parameters, f"what {desk.strategy} declares: {error}"
 
 
 def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:

@@ -48,7 +48,7 @@ __all__ = (
 )
 
 EXIT_CODE = 2
-NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": ""}
+NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": "", "desk.parameters": ()}
 """Overrides in place of the desk's own, for a program that knows no strategy: a file of one's own need not be there."""
 _KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
 

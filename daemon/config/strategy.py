@@ -7,6 +7,7 @@ from pathlib import Path
 from daemon.config.load import ConfigError, DeskSettings
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.parameters import given_by, text_of, words_of
 from strategies.online_dqn.model_config import ModelConfigError
 from strategies.online_dqn.state_vector import read_file, shipped
 from strategies.registry import entry, own
@@ -16,6 +17,8 @@ from strategies.registry import strategy as strategy_named
 def strategy_of(settings: DeskSettings) -> AnyStrategy:
     """Return the desk's strategy. Raises ConfigError for a model configuration that cannot be used."""
     desk = settings.desk
+    if (declared := entry(desk.strategy).parameters) and not desk.symbols:
+        return strategy_named(desk.strategy, (), text_of(declared, given_by(desk.parameters)))
     if entry(desk.strategy).with_config is None:
         return strategy_named(desk.strategy, desk.symbols)
     try:
@@ -30,5 +33,7 @@ def described(strategy: AnyStrategy) -> str:
     strategy_files = own(strategy.spec.name)
     if strategy_files is None:
         return strategy.spec.name
-    contract = contract_hash(strategy)[:12]
+    contract, declared = contract_hash(strategy)[:12], strategy_files.entry.parameters
+    if declared:
+        contract += f", parameters: {words_of(declared, strategy.spec.config)}"
     return f"{strategy_files.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"

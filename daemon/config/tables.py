@@ -49,6 +49,7 @@ class DeskTable:
     strategy: str = "option_scalper"
     symbols: Annotated[tuple[_Symbol, ...], Field(max_length=SYMBOLS_MAX)] = ()
     model_config: str = ""
+    parameters: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
     account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,80}$")] = ""

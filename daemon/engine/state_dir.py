@@ -248,7 +248,7 @@ _CURES = {
     "account": "use the account it was made for, or another --state-dir",
     "strategy": "use the strategy it was made for, or another --state-dir",
     "symbols": "set desk.symbols to the former ([] for the strategy's own), or use another --state-dir",
-    "model_config": "set desk.model_config to the file it was made with, or use another --state-dir",
+    "model_config": "set desk.model_config or desk.parameters as it was made with, or use another --state-dir",
     "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
     "option_quotes_sha256": "resume with the quotes it was made from, or use another --state-dir",

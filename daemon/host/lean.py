@@ -1,4 +1,8 @@
-"""Block the import of pandas (90 MB, 0.3 s): TA-Lib and pyarrow import it only to recognise its Series."""
+"""Block the import of pandas (90 MB, 0.3 s): TA-Lib and pyarrow import it only to recognise its Series.
+
+A strategy of one's own that imports a library gets pandas back (`strategies.kit.own.load`): the daemon then loads what
+training loads.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from types import ModuleType
 
 class _WithoutPandas(MetaPathFinder):
     """Fails each import of pandas as if it were not installed; its users then go without."""
+
+    for_shipped_alone = True
 
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> None:
         if name == "pandas":

@@ -388,7 +388,8 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
     if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):
         raise ModelError(
             "model configuration",
-            f"{path} was trained with {differs}: set desk.model_config to its file, or export a model for this one",
+            f"{path} was trained with {differs}: set desk.model_config to its file (desk.parameters to its values), or "
+            "export a model for this one",
         )
     desk = configured(spec)
     if not spec.rows_are_symbols and manifest.strategy == spec.name and manifest.symbols != desk:

@@ -38,6 +38,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.daily import (
     KeepsBars,
+    KeepsMinutes,
     KeptBars,
     basket_of_weights,
     count,
@@ -50,10 +51,12 @@ from strategies.kit.daily import (
     usable,
     weekday_of,
 )
-from strategies.kit.entry import Columns, OwnStrategyError, StrategyEntry, defaults_of_days
+from strategies.kit.entry import RULE, Columns, OwnStrategyError, StrategyEntry, defaults_of_days
+from strategies.kit.parameters import Parameter
 from strategies.kit.timeframes import FrameBars, Timeframes
 
 __all__ = [
+    "RULE",
     "SAMPLING",
     "Answer",
     "Bar",
@@ -67,10 +70,12 @@ __all__ = [
     "FrameBars",
     "Head",
     "KeepsBars",
+    "KeepsMinutes",
     "KeptBars",
     "Leg",
     "Observation",
     "OwnStrategyError",
+    "Parameter",
     "Portfolio",
     "Rebalance",
     "RowOptions",

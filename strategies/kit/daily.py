@@ -1,6 +1,6 @@
-"""Shared by the daily strategies: each symbol's bars as rows of bytes, and the checked portfolio.
+"""Shared by strategies that keep bars by symbol: each one's bars as rows of bytes, and the checked portfolio.
 
-No I/O, no clock. Invariant: a symbol's rows are in order of time, one for each session, at most W, and every price in
+No I/O, no clock. Invariant: a symbol's rows are in order of time, one for each time, at most W, and every price in
 them is finite and above 0 (`usable`).
 """
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
-from strategies.kit.contract import Bar, Basket, DailySpec, Leg, Portfolio, View
+from strategies.kit.contract import Bar, Basket, Leg, Portfolio, Spec, View
 from strategies.kit.quantity import shares_of, steps_of
 
 Float64Array = npt.NDArray[np.float64]
@@ -39,12 +39,12 @@ def usable(bar: Bar) -> bool:
     return all(PRICE_MIN <= price <= PRICE_MAX for price in (bar.open, bar.high, bar.low, bar.close))
 
 
-def no_bars(spec: DailySpec) -> Series:
+def no_bars(spec: Spec) -> Series:
     """Return an empty series for each symbol."""
     return (b"",) * len(spec.symbols)
 
 
-def remembered(spec: DailySpec, series: Series, bars: Iterable[Bar]) -> Series:
+def remembered(spec: Spec, series: Series, bars: Iterable[Bar]) -> Series:
     """Return `series` with `bars` in order of time; one of a known start replaces it; the newest W stay.
 
     Bars of other symbols and unusable ones are left out.
@@ -62,13 +62,13 @@ def remembered(spec: DailySpec, series: Series, bars: Iterable[Bar]) -> Series:
     )
 
 
-def readjusted(spec: DailySpec, series: Series, symbol: str, bars: Iterable[Bar]) -> Series:
+def readjusted(spec: Spec, series: Series, symbol: str, bars: Iterable[Bar]) -> Series:
     """Return `series` with all bars of `symbol` replaced by `bars`; unknown symbols change nothing."""
     emptied = tuple(b"" if name == symbol else rows for name, rows in zip(spec.symbols, series, strict=True))
     return remembered(spec, emptied, (bar for bar in bars if bar.symbol == symbol))
 
 
-def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
+def known_bars(spec: Spec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars by symbol, oldest first; symbols without any are absent."""
     return {symbol: _unpacked(symbol, rows) for symbol, rows in zip(spec.symbols, series, strict=True) if rows}
 
@@ -79,14 +79,14 @@ def _unpacked(symbol: str, rows: bytes) -> tuple[Bar, ...]:
 
 
 class KeptBars(Struct, frozen=True, gc=False):
-    """Base of a daily strategy's state: each symbol's newest bars, at most W."""
+    """Base of the state of a strategy that keeps bars: each symbol's newest ones, at most W."""
 
     series: Series
 
 
 class _Strategy(Protocol):
     @property
-    def spec(self) -> DailySpec: ...
+    def spec(self) -> Spec: ...
 
 
 S = TypeVar("S", bound=KeptBars)
@@ -110,6 +110,23 @@ class KeepsBars(Generic[S]):
         return known_bars(self.spec, state.series)
 
 
+class KeepsMinutes(Generic[S]):
+    """The part of a `ShareStrategy` that keeps bars by symbol, for a state that derives from `KeptBars`.
+
+    `observe` keeps the bars that closed by `kept`. A symbol without a bar of a minute keeps its older ones.
+    """
+
+    __slots__ = ()
+
+    def kept(self: _Strategy, state: S, bars: tuple[Bar, ...]) -> S:
+        """Keep the bars that just closed, each with its symbol's; the newest W stay."""
+        return replace(state, series=remembered(self.spec, state.series, bars))
+
+    def correct(self: _Strategy, state: S, bar: Bar) -> S:
+        """Put a late bar in its place, a correction in place of the bar of its start; one too old changes nothing."""
+        return replace(state, series=remembered(self.spec, state.series, (bar,)))
+
+
 def count(rows: bytes) -> int:
     """Return the number of bars."""
     return len(rows) // ROW.size
@@ -130,7 +147,7 @@ def prices(rows: bytes) -> Float64Array:
     return np.ascontiguousarray(np.frombuffer(rows, dtype="<f8").reshape(-1, 6)[:, 1:5].T, dtype=np.float64)
 
 
-def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
+def portfolio_of(spec: Spec, view: View) -> Portfolio:
     """Return the view's portfolio. `ValueError` when it is missing or has other symbols than the spec."""
     portfolio = view.portfolio
     if portfolio is None:

@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import AnyStrategy, Float32Array
+from strategies.kit.parameters import Parameter, Values
 
 GROUP = "rltrader.strategies"
 """The group of entry points under which a package offers its strategies."""
 INSTALLED = "entry point "
 """How the place of an installed strategy begins; the place of a file is `/path/to/file.py:NAME`."""
+
+RULE = "rule"
+"""In place of a training object: the last numbers of an observation, one for each action, are the policy's answer."""
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -69,8 +73,12 @@ class StrategyEntry(NamedTuple):
     """The declaration for other symbols than its own, where it depends on them; None: `declaration` holds for all."""
     indicators: Mapping[str, ChartLine] = MappingProxyType({})
     """What the dashboard's chart offers beside the features, by name."""
+    parameters: Mapping[str, Parameter] = MappingProxyType({})
+    """Its declared numbers by name, which a desk may set (`desk.parameters`), and `sweep` and `search` vary."""
+    with_parameters: Callable[[Values], AnyStrategy] | None = None
+    """Makes it for these values, all that are declared; `make` makes it for the defaults."""
     training: str = ""
-    """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`); "" where nothing does."""
+    """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`), or `RULE`; "": nothing does."""
 
 
 class OwnStrategyError(ValueError):

@@ -15,6 +15,7 @@ from tests.support.paths import REPOSITORY
 
 KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
 TEMPLATES = ("rules", "ppo", "sb3")
+ALL = (*product(KINDS, TEMPLATES), *product(KINDS[:2], ("plain",)))
 
 
 def write(name: str, cadence: str, holds: str, *more: str) -> int:
@@ -35,9 +36,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "stderr", seen)
-        for (cadence, holds), template in product(KINDS, TEMPLATES):
+        for (cadence, holds), template in ALL:
             assert write(name_of(cadence, holds, template), cadence, holds, "--template", template) == 0
-    names = [name_of(cadence, holds, template) for (cadence, holds), template in product(KINDS, TEMPLATES)]
+    names = [name_of(cadence, holds, template) for (cadence, holds), template in ALL]
     lines = seen.getvalue().splitlines()
     assert [line.split(" && ")[0] for line in lines] == [f"next: cd {name}" for name in names]
     for name, line in zip(names, lines, strict=True):
@@ -52,7 +53,7 @@ def test_it_is_short_and_clean_whatever_it_is_called(written: Path) -> None:
         done = subprocess.run(line, cwd=written, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
     lengths = {path.name: len(path.read_text().splitlines()) for path in written.rglob("*.py")}
-    assert len(lengths) == 27
+    assert len(lengths) == 31
     assert {name: count for name, count in lengths.items() if count > 110} == {}
 
 
@@ -63,6 +64,23 @@ def test_its_tests_pass(written: Path, cadence: str, holds: str) -> None:
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout
     assert f"{6 if cadence == 'session' or holds == 'shares' else 5} passed" in done.stdout
+
+
+@pytest.mark.parametrize("cadence", ["session", "bar"])
+def test_the_tests_of_a_rule_in_its_own_file_pass(written: Path, cadence: str) -> None:
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    folder = written / name_of(cadence, "shares", "plain")
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert not list(folder.glob("*_training.py"))
+
+
+def test_a_rule_in_its_own_file_is_for_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert write("mine", "bar", "option", "--template", "plain") == 2
+    assert "--template plain is for shares" in capsys.readouterr().err
 
 
 def test_what_the_user_s_environment_adds_to_pytest_reaches_no_pytest_that_a_test_starts(

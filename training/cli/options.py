@@ -12,13 +12,13 @@ from daemon.tapes.bars import digest_of_bars
 from daemon.tapes.files import digest_of
 from daemon.tapes.span_options import chosen_bars
 from daemon.tapes.spans import SpanBars, is_span
+from strategies.kit.parameters import given_by, text_of
 from strategies.online_dqn.state_vector import read_file
-from strategies.registry import strategy
+from strategies.registry import entry, strategy
 from training.desks.kind import QuoteSource, TrainingKind
-from training.desks.registry import kind
 from training.rl.coefficients import PRECISIONS
 from training.rl.kernels import fast_precision
-from training.runs.settings import Settings, model_config_of
+from training.runs.settings import Settings, model_config_of, parameters_of
 
 
 def add_symbols(command: Any) -> None:
@@ -55,6 +55,19 @@ def add_model_config(command: Any) -> None:
     """Add the option to a parser, or to one of its groups."""
     text = "describes state vector and heads, where a file does (desk.model_config of --config, else the shipped one)"
     command.add_argument("--model-config", type=Path, metavar="FILE", help=text)
+    values = "of what your strategy declares, such as fast=20,slow=60 (desk.parameters of --config, else defaults)"
+    command.add_argument("--parameters", default="", metavar="NAME=VALUE,…", help=values)
+
+
+def with_parameters(settings: Settings, words: str) -> Settings:
+    """Return the settings with these values of declared parameters, or those of their desk's configuration.
+
+    Raises:
+        ValueError: a name or a value is none of what the strategy declares.
+    """
+    given = [word for word in words.split(",") if word.strip()] or parameters_of(settings.strategy, settings.config)
+    text = text_of(entry(settings.strategy).parameters, given_by(given))
+    return replace(settings, model_config=text) if text else settings
 
 
 def with_model_config(settings: Settings, given: Path | None) -> Settings:
@@ -68,7 +81,7 @@ def with_model_config(settings: Settings, given: Path | None) -> Settings:
     path = given or model_config_of(settings.strategy, settings.config)
     if path is None:
         return settings
-    if kind(settings.strategy).with_config is None:
+    if entry(settings.strategy).with_config is None:
         raise ValueError(f"{settings.strategy} has no model configuration: leave --model-config out")
     config = read_file(path)
     return replace(

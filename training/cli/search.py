@@ -20,6 +20,7 @@ from training.cli.options import (
     quote_source,
     symbols_of,
     with_model_config,
+    with_parameters,
     with_span,
 )
 from training.desks.registry import kind
@@ -121,7 +122,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         quotes=quote_source(chosen),
         symbols=symbols_of(chosen),
     )
-    run = with_span(with_model_config(run, chosen.model_config), chosen)
+    run = with_span(with_parameters(with_model_config(run, chosen.model_config), chosen.parameters), chosen)
     space = tuple(dimension for dimension in plan.searched if dimension.name.startswith(chosen.only))
     if not space:
         raise ValueError(f"--only is {chosen.only!r}: no coefficient of {chosen.strategy} begins like that")

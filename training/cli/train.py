@@ -31,6 +31,7 @@ from training.cli.options import (
     quote_source,
     symbols_of,
     with_model_config,
+    with_parameters,
     with_span,
 )
 from training.cli.promote import promoted
@@ -279,7 +280,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         run_folder=chosen.run_dir,
         restart=chosen.restart,
     )
-    return with_model_config(found, chosen.model_config)
+    return with_parameters(with_model_config(found, chosen.model_config), chosen.parameters)
 
 
 def _version(chosen: argparse.Namespace) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from strategies.kit.entry import OwnStrategyError
+from strategies.kit.entry import RULE, OwnStrategyError
 from strategies.kit.own.load import training_of
-from strategies.registry import STRATEGIES, entry, own
+from strategies.registry import STRATEGIES, entry, own, strategy
 from training.desks.kind import TrainingKind
+from training.desks.own.kind import rule_kind
 from training.evidence.claims import StrategyClaims
 
 
@@ -26,7 +27,8 @@ def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> Training
         found = found.with_symbols(symbols)
     if not config:
         return found
-    if found.with_config is None:
+    listed = entry(name)
+    if found.with_config is None or not (listed.with_config or listed.parameters):
         raise ValueError(f"{name} has no model configuration: leave --model-config out")
     return found.with_config(config)
 
@@ -39,6 +41,8 @@ def _named(name: str) -> TrainingKind:
             f"strategy {name} cannot be trained yet: name its `TrainingKind` in its StrategyEntry, such as "
             f'training="{name}_training:KIND" (docs/ADD_A_STRATEGY.md)'
         )
+    if training == RULE:
+        return rule_kind(strategy(name).spec)
     found = own(name)
     module, _, attribute = training.partition(":")
     made = training_of(found) if found is not None else getattr(import_module(module), attribute)

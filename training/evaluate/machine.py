@@ -10,11 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import torch
-from torch import Tensor
+import numpy as np
 
 from daemon.core.draft import PaperMarket
 from daemon.core.effects import AskPolicy
@@ -24,9 +23,12 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
-from strategies.kit.contract import AnyStrategy, Spec
+from strategies.kit.contract import AnyStrategy, Float32Array, Spec
 from strategies.registry import configured
 from training.study.study import AccountHalt, PlayResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL, FEED = "candidate", "sip"
 Player = Callable[..., Any]
@@ -48,15 +50,40 @@ def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: 
 # --- a player as the policy ---------------------------------------------------------------------------------------
 
 
+class Numbers:
+    """A player in numpy alone: of an observation, float32 of the spec's shape, the numbers of an answer."""
+
+    def __init__(self, answer: Callable[[Float32Array], Sequence[float]]) -> None:
+        self._answer = answer
+
+    def __call__(self, observation: Float32Array) -> Sequence[float]:
+        """The numbers of the answer."""
+        return self._answer(observation)
+
+
 def answering(player: Player, spec: Spec) -> Answering:
     """The player as the policy of a machine; answers of a continuous one are clipped to [-1, 1]."""
+    if isinstance(player, Numbers):
+        return _in_numbers(player, spec)
     if spec.rows_are_symbols:
         return _by_rows(player, spec)
     return _at_once(player, spec) if spec.recurrent_shape is None else _with_memory(player, spec.recurrent_shape)
 
 
+def _in_numbers(player: Numbers, spec: Spec) -> Answering:
+    low, high = (-1.0, 1.0) if spec.continuous else (-np.inf, np.inf)
+
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        values = [float(min(max(value, low), high)) for value in player(question.observation.array())]
+        return PolicyAnswered(now_ns, question.decision, tuple(values), b"", MODEL)
+
+    return answer
+
+
 def _by_rows(player: Player, spec: Spec) -> Answering:
     """Of a spec with a row for each symbol; heads that the player does not have are 0."""
+    import torch
+
     none = tuple(torch.zeros(spec.rows) for _ in spec.heads)
 
     @torch.no_grad()
@@ -70,6 +97,8 @@ def _by_rows(player: Player, spec: Spec) -> Answering:
 
 
 def _at_once(player: Player, spec: Spec) -> Answering:
+    import torch
+
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         output = player(_observed(question).unsqueeze(0))[0]
@@ -80,6 +109,8 @@ def _at_once(player: Player, spec: Spec) -> Answering:
 
 
 def _with_memory(player: Player, shape: tuple[int, ...]) -> Answering:
+    import torch
+
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         logits, memory = player(_observed(question).unsqueeze(0), _memory(question.observation.hidden, shape))
@@ -123,6 +154,8 @@ def remembering(answer: Answering) -> Answering:
 
 
 def _observed(question: AskPolicy) -> Tensor:
+    import torch
+
     return torch.from_numpy(question.observation.array().copy())
 
 
@@ -132,6 +165,8 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
 
 def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
     """The memory that was carried, float32 (1, *shape), or (1, members, *shape) of an ensemble; zeros at the start."""
+    import torch
+
     values = torch.frombuffer(bytearray(carried), dtype=torch.float32) if carried else torch.zeros(math.prod(shape))
     return values.reshape(1, *shape) if values.numel() == math.prod(shape) else values.reshape(1, -1, *shape)
 

@@ -42,6 +42,7 @@ from strategies.kit.manifest import (
     memory_shape,
     output_shapes,
 )
+from strategies.registry import entry
 from training.export.ensemble import count_of
 from training.rl.kernels import plain_float32
 
@@ -213,7 +214,9 @@ def _write(
                 f"most {most}: look for an operation of the module that the exporter does not keep exact"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    version = release.version or "-".join(filter(None, (release.training.last_session, release.label, digest[:8])))
+    values = hashlib.sha256(spec.config.encode()).hexdigest()[:6] if entry(spec.name).parameters and spec.config else ""
+    words = (release.training.last_session, release.label, digest[:8], values)  # one graph serves all values of a rule
+    version = release.version or "-".join(filter(None, words))
     _refuse_other_contract(shelf / version, contract)
     if release.report is not None:
         release.report(folder, digest, version)

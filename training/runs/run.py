@@ -19,6 +19,9 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from strategies.golden import check_golden
+from strategies.registry import own
+from strategies.registry import strategy as registered
 from training.desks.kind import POLICY, Compared
 from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
@@ -92,6 +95,8 @@ class Run:
         self._trains = True  # else the policy comes from elsewhere
         self._cluster: ClusterPool | None = None  # while Ray is connected
         self._progress: ProgressFile | None = None  # while the run's folder is held
+        if own(settings.strategy) is not None:
+            check_golden(registered(settings.strategy, settings.symbols, settings.model_config))
         version = code_version(settings.strategy)
         with reported("", listen), phase(f"reading {settings.bars.name}"):
             prepared = prepare((settings, Path(), version))

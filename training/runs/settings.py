@@ -19,6 +19,8 @@ from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import rules_digest, trading_for
 from daemon.tapes.quotes.calibration_file import read_calibration
+from strategies.kit.parameters import words_given
+from strategies.registry import entry
 from training.desks.kind import QuoteSource, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
@@ -59,6 +61,11 @@ def model_config_of(strategy: str, config: Path | None) -> Path | None:
     """The file that `config` names for the state vector; None where it names none. Raises ValueError as above."""
     named = "" if config is None else _settings(strategy, config).desk.model_config
     return Path(named) if named else None
+
+
+def parameters_of(strategy: str, config: Path | None) -> tuple[str, ...]:
+    """The words of `desk.parameters` in `config`. Raises ValueError as above."""
+    return () if config is None else _settings(strategy, config).desk.parameters
 
 
 def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> DeskSettings:
@@ -234,6 +241,11 @@ class Settings:
         normal: dict[str, Any] = json.loads(json.dumps(found))
         return normal
 
+    @property
+    def parameter_words(self) -> list[str]:
+        """The values of declared parameters that differ from the defaults, such as `fast=20`."""
+        return words_given(self.model_config) if entry(self.strategy).parameters else []
+
     def command(self) -> str:
         """The command line that repeats the run, with the options that are not the defaults; files by their names."""
         preset, lacks = self.preset, self.kind.procedure.lacks()
@@ -257,6 +269,7 @@ class Settings:
             "coefficients": "coefficients.json" if preset is None else None,
             "members": self.plan.members if self.plan.members > 1 else None,
             "model_config": self.model_config_file or None,
+            "parameters": ",".join(self.parameter_words) or None,
             "symbols": ",".join(self.symbols) or None,
         }
         if self.quotes is not None:

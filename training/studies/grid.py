@@ -15,6 +15,7 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import TABLES
+from strategies.kit.parameters import Parameter
 from training.evidence.overfitting import Deflated, Overfitting
 
 CELLS_MOST = 2_500
@@ -30,14 +31,21 @@ class Axis:
     values: tuple[Value, ...]
 
 
-def axis_of(text: str) -> Axis:
+OF_THE_STRATEGY = "parameters."
+"""How the keys of a strategy's declared parameters begin."""
+
+
+def axis_of(text: str, declared: Mapping[str, Parameter] | None = None) -> Axis:
     """The axis that `KEY=LOW:HIGH:COUNT` or `KEY=VALUE,VALUE,...` describes.
+
+    `declared` are the strategy's parameters: their keys are `parameters.NAME`.
 
     Raises:
         ValueError: an unknown key, a value of another type or given twice, or a range of less than two.
     """
     key, _, given = text.partition("=")
-    own = _defaults()
+    parameters = {f"{OF_THE_STRATEGY}{name}": one for name, one in (declared or {}).items()}
+    own = _defaults() | {name: one.default for name, one in parameters.items()}
     if key not in own:
         near = difflib.get_close_matches(key, own, n=1)
         hint = (
@@ -51,6 +59,8 @@ def axis_of(text: str) -> Axis:
     numbers = [Decimal(value) if kind is Decimal else value for value in map(str, values)]
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"--set {text}: a value is there twice: expected different ones, each is a cell and a trial")
+    if key in parameters and (wrong := [value for value in values if parameters[key].taken(value) is None]):
+        raise ValueError(f"--set {text}: found {wrong[0]}, expected {parameters[key].expected}")
     return Axis(key, values)
 
 
@@ -61,6 +71,7 @@ def _defaults() -> dict[str, Any]:
         for table in TABLES
         for field in fields_of(getattr(rules, table))
     }
+    found |= {"sizing.trailing_stop": 0.0, "sizing.time_stop_min": 0}  # unset by default
     return {key: value for key, value in found.items() if key not in LEFT_OUT and not isinstance(value, tuple)}
 
 

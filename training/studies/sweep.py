@@ -23,6 +23,8 @@ from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
 from daemon.page_kit.render import render
 from strategies.kit.manifest import Manifest, config_text
+from strategies.kit.parameters import text_of, values_of
+from strategies.registry import entry
 from training.desks.kind import PlaysTogether, Span, TaskData
 from training.desks.registry import kind
 from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
@@ -36,7 +38,7 @@ from training.runs.folder import RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for, trading_of
-from training.studies.grid import Axis, GridCell, Swept, Value, cells_of
+from training.studies.grid import OF_THE_STRATEGY, Axis, GridCell, Swept, Value, cells_of
 from training.studies.runner import (
     RUNS,
     Cells,
@@ -162,13 +164,39 @@ def make_ready(asked: SweepRequest) -> SweepSetup:
     for axis in asked.axes:
         if axis.key in fixed:
             raise ValueError(f"--set {axis.key}: the model {version.folder.name} was trained with one value of it")
-    settings = settings_for(asked.strategy, asked.bars, asked.store)
-    settings = dataclasses.replace(settings, model_config=config_text(version.manifest))
-    if "symbols" not in settings.kind.procedure.lacks():
-        settings = dataclasses.replace(settings, symbols=version.manifest.symbols or ())
-    data = loaded(settings, trading)
+    own = [axis.key for axis in asked.axes if axis.key.startswith(OF_THE_STRATEGY)]
+    if own and kind(asked.strategy).rule is None:
+        raise ValueError(
+            f"--set {own[0]}: the policy of {asked.strategy} was trained with one value of it, and sees other numbers "
+            "with another: only a rule can be swept over it; train with --parameters for each value"
+        )
+    data = _loaded(asked, version, trading, config_text(version.manifest))
     dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
     return SweepSetup(asked, version, data, dates, trading)
+
+
+def _loaded(asked: SweepRequest, version: Version, trading: Trading, config: str) -> TaskData:
+    """The bars, made ready for the strategy with this configuration or these parameters."""
+    settings = dataclasses.replace(settings_for(asked.strategy, asked.bars, asked.store), model_config=config)
+    if "symbols" not in settings.kind.procedure.lacks():
+        settings = dataclasses.replace(settings, symbols=version.manifest.symbols or ())
+    return loaded(settings, trading)
+
+
+def _of_parameters(ready: SweepSetup, values: Mapping[str, Value]) -> TaskData:
+    """The same bars for other parameters; a session that one of them is not warm for yet holds nothing."""
+    asked, declared = ready.asked, entry(ready.asked.strategy).parameters
+    there = values_of(declared, config_text(ready.version.manifest))
+    config = text_of(declared, {**there, **values})
+    data = _loaded(asked, ready.version, ready.trading, config)
+    late = [date for date in ready.dates if date not in frozenset(data.days)]
+    if late:
+        given = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise ValueError(
+            f"with {given} {asked.strategy} is not warm before {late[-1]}, and the sweep begins at {late[0]}: give "
+            "--first a later session, or smaller values"
+        )
+    return data
 
 
 def make_same(asked: SweepRequest, sha256: str) -> SweepSetup:
@@ -214,19 +242,28 @@ def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Fl
 
     check_stop()
     asked, data, policy = ready.asked, ready.data, Exported(ready.version.policy).eval()
-    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for changed in batch]
+    own = [_of_strategy(values) for values in batch]
+    changes = [{key: value for key, value in values.items() if not key.startswith(OF_THE_STRATEGY)} for values in batch]
+    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for changed in changes]
     spans = [Span(ready.dates, ready.variant, trading) for trading in rules]
-    if len(batch) > 1 and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
+    together = len(batch) > 1 and not any(own)  # each parameter makes other observations
+    if together and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
         cells = [_cell(ready, *pair) for pair in zip(batch, data.relay_each(policy, spans, check_stop), strict=True)]
         for cell in cells:
             emit(cell)
         return tuple(cells)
     cells = []
-    for changed, span in zip(batch, spans, strict=True):
+    for values, mine, span in zip(batch, own, spans, strict=True):
         check_stop()
-        cells.append(_cell(ready, changed, _played_alone(data, policy, span)))
+        bars = _of_parameters(ready, mine) if mine else data
+        cells.append(_cell(ready, values, _played_alone(bars, policy, span)))
         emit(cells[-1])
     return tuple(cells)
+
+
+def _of_strategy(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The declared parameters among these values, by name."""
+    return {key.removeprefix(OF_THE_STRATEGY): v for key, v in values.items() if key.startswith(OF_THE_STRATEGY)}
 
 
 def _played_alone(data: Any, policy: Exported, span: Span) -> PlayResult:
@@ -324,7 +361,7 @@ def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> 
     """
     cells = cells_of(asked.axes)
     for rules in cells:  # a value out of bounds is reported before anything long begins
-        trading_of(asked.strategy, asked.config, rules)
+        trading_of(asked.strategy, asked.config, {k: v for k, v in rules.items() if not k.startswith(OF_THE_STRATEGY)})
     with stoppable(flag) as stop:
         with reading(asked.bars, listen):
             ready = make_ready(asked)

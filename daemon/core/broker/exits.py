@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import mid
@@ -111,7 +112,10 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
             draft.alarm(
                 "not_flat", f"{symbol}: {position.quantity} {what} held past the deadline", once=True, about=symbol
             )
-    elif limit_min and draft.now_ns - max(position.opened_ns, session.open_ns) > limit_min * MINUTE_NS - SECOND_NS:
+    elif (
+        not isinstance(limit_min, UnsetType)
+        and draft.now_ns - max(position.opened_ns, session.open_ns) > limit_min * MINUTE_NS - SECOND_NS
+    ):
         exit_by_rule(draft, symbol, "time_stop")
 
 

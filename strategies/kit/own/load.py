@@ -24,9 +24,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from strategies.kit.contract import Spec
-from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry
 
 DEFAULT_NAME = "STRATEGY"
+OURS = frozenset(("daemon", "msgspec", "numpy", "rltrader", "strategies", "talib", "training"))
+"""What a strategy imports without bringing a library of its own."""
 KEEPS = {"bar": ("correct",), "session": ("remember", "readjust", "known")}
 """When it decides -> the methods by which such a strategy keeps bars."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -82,6 +84,7 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     if str(root) not in sys.path:
         sys.path.append(str(root))
     _refuse_taken(path, dotted)
+    _let_libraries_in(path, root)
     module = _imported(lambda: _module_at(path, dotted), path)
     entry, name = _entry_of(module, match["name"] or "", path)
     return _found(entry, f"{path}:{name}", "", path, root)
@@ -95,6 +98,9 @@ def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
             f"the strategy {name!r} is offered by {len(points)} packages ({', '.join(packages)}): uninstall all but one"
         )
     point = points[0]
+    with contextlib.suppress(ImportError, OSError, SyntaxError):  # the import reports it
+        there = Path(getattr(importlib.util.find_spec(point.module), "origin", None) or "")
+        _let_libraries_in(there, _module_of(there)[0])
     module = _imported(lambda: importlib.import_module(point.module), Path(point.module))
     path = Path(getattr(module, "__file__", None) or point.module)
     entry, _ = _entry_of(module, point.attr, path)
@@ -149,6 +155,24 @@ def _imports(tree: ast.Module, path: Path, root: Path) -> Iterable[str]:
         for name in filter(None, names):
             parts = name.split(".")
             yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def libraries_of(path: Path, root: Path) -> tuple[str, ...]:
+    """Return the libraries that the file, and its own files, import: neither Python's nor those of the kit."""
+    sources = sources_of([path], root)
+    tops = {name.partition(".")[0] for each in sources for name in _imports(ast.parse(each.read_bytes()), each, root)}
+    mine = {each.relative_to(root).parts[0].removesuffix(".py") for each in sources}
+    return tuple(sorted(tops - OURS - mine - sys.stdlib_module_names))
+
+
+def _let_libraries_in(path: Path, root: Path) -> None:
+    """Let the file import what training would: what keeps pandas away from the shipped code ends where it brings any.
+
+    A library that goes without pandas where that is not found would compute otherwise here than in training.
+    """
+    with contextlib.suppress(SyntaxError, UnicodeDecodeError):  # the import reports it
+        if libraries_of(path, root):
+            sys.meta_path[:] = [each for each in sys.meta_path if not getattr(each, "for_shipped_alone", False)]
 
 
 def _found(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
@@ -278,6 +302,22 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
         raise OwnStrategyError(
             f"{path}: {type(strategy).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is "
             "missing: see strategies/kit/contract.py"
+        )
+    if bool(entry.parameters) != (entry.with_parameters is not None):
+        raise OwnStrategyError(
+            f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "
+            "strategy for values of the first"
+        )
+    for name, one in entry.parameters.items():
+        if not NAME.fullmatch(name) or one.taken(one.default) is None:
+            raise OwnStrategyError(
+                f"{path}: the parameter {name!r} has the default {one.default!r}, expected small letters, digits and _ "
+                f"for its name, and {one.expected} for its default"
+            )
+    if entry.training == RULE and (spec.features[-len(spec.actions) :] != spec.actions or spec.window != 1):
+        raise OwnStrategyError(
+            f"{path}: a rule answers by the last numbers of its observation: expected window=1, and features that end "
+            f"with the actions ({', '.join(spec.actions)})"
         )
     if not NAME.fullmatch(spec.name):
         raise OwnStrategyError(

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.kit.contract import Bar, Portfolio, View
+from strategies.kit.contract import Bar, Portfolio, ShareSpec, View
 from strategies.kit.daily import (
+    KeepsMinutes,
+    KeptBars,
     Series,
     count,
     known_bars,
@@ -106,3 +108,32 @@ def test_a_view_without_the_specs_portfolio_is_refused() -> None:
 
 def test_the_weekday_is_of_the_session_decided_for() -> None:
     assert [weekday_of(view_of(SPEC, day)) for day in range(5)] == [0, 1, 2, 3, 4]
+
+
+class Minutes(KeepsMinutes[KeptBars]):
+    spec = ShareSpec("m", 1, ("AAA", "BBB"), 60, 3, 1, (1,), "float32", ("x",), ("CASH",), 1.0)
+
+
+def minute(symbol: str, start: int, close: float) -> Bar:
+    return Bar(symbol, start, close, close, close, close, 1.0)
+
+
+def test_bars_of_minutes_are_kept_by_symbol_whatever_holes_they_have() -> None:
+    keeper = Minutes()
+    state = KeptBars(no_bars(keeper.spec))
+    state = keeper.kept(state, (minute("AAA", 0, 10.0), minute("BBB", 0, 20.0)))
+    for start in (1, 2, 3):
+        state = keeper.kept(state, (minute("AAA", start, 10.0 + start),))  # nobody trades BBB
+    closes = {symbol: [bar.close for bar in bars] for symbol, bars in known_bars(keeper.spec, state.series).items()}
+    assert closes == {"AAA": [11.0, 12.0, 13.0], "BBB": [20.0]}
+
+
+def test_a_late_bar_takes_its_place_and_a_correction_that_of_its_own() -> None:
+    keeper = Minutes()
+    state = KeptBars(no_bars(keeper.spec))
+    state = keeper.kept(state, (minute("AAA", 0, 10.0), minute("AAA", 2, 12.0)))
+    state = keeper.correct(keeper.correct(state, minute("AAA", 1, 11.0)), minute("AAA", 2, 12.5))
+    assert [bar.close for bar in known_bars(keeper.spec, state.series)["AAA"]] == [10.0, 11.0, 12.5]
+    assert keeper.correct(keeper.kept(state, (minute("AAA", 3, 1.0),)), minute("AAA", 0, 9.0)).series == (
+        keeper.kept(state, (minute("AAA", 3, 1.0),)).series
+    )

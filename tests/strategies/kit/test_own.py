@@ -13,8 +13,10 @@ import pytest
 
 from daemon.core.strategy_rules import trading_for
 from daemon.engine.recover import code_digest
-from strategies.golden import contract_hash
+from daemon.host.lean import without_pandas
+from strategies.golden import check_golden, contract_hash
 from strategies.kit.entry import OwnStrategyError
+from strategies.kit.own.load import libraries_of
 from strategies.registry import VARIABLE, add, declaration, entry, names, own, places, remember, strategy
 from tests.support.own.files import forgotten_again, install, write_strategy
 
@@ -181,3 +183,89 @@ def test_a_remembered_file_that_is_gone_or_holds_another_strategy_is_reported(tm
     remember("mine_q", "entry point mine_q")
     with pytest.raises(OwnStrategyError, match=r"came with a package .* install that package again, or name its file"):
         strategy("mine_q")
+
+
+# --- libraries of its own ---------------------------------------------------------------------------------------------
+
+
+def blocked() -> bool:
+    return any(getattr(finder, "for_shipped_alone", False) for finder in sys.meta_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "libraries"),
+    [
+        ("import os, numpy, talib, msgspec\n", ()),
+        ("import pandas as pd\nfrom scipy.signal import lfilter\n", ("pandas", "scipy")),
+        ("from beside import window\n", ("scipy",)),  # what its own file imports
+    ],
+)
+def test_the_libraries_that_a_strategy_brings_are_known_before_it_is_imported(
+    tmp_path: Path, lines: str, libraries: tuple[str, ...]
+) -> None:
+    (tmp_path / "beside.py").write_text("import scipy\nwindow = 3\n")
+    path = write_strategy(tmp_path / "mine_l.py", "mine_l", before=lines)
+    assert libraries_of(path, tmp_path) == libraries
+
+
+def test_where_the_daemon_goes_without_pandas_a_strategy_that_imports_it_still_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    without_pandas()
+    add(str(write_strategy(tmp_path / "mine_plain.py", "mine_plain", before="import numpy\n")))
+    assert blocked()
+    add(
+        str(
+            write_strategy(tmp_path / "mine_pandas.py", "mine_pandas", before="import pandas\nSERIES = pandas.Series\n")
+        )
+    )
+    assert not blocked()
+
+
+HOLE = """
+
+def fails(self, state, bars, view):
+    if len(bars) < 2 and not any(True for _ in ()):
+        raise KeyError("QQQ")
+    return OBSERVE(self, state, bars, view)
+
+
+OBSERVE = ToyKeeper.observe
+ToyKeeper.observe = fails
+"""
+
+
+def test_a_strategy_that_falls_into_a_hole_of_the_golden_tape_is_told_so_with_the_line(tmp_path: Path) -> None:
+    name = add(str(write_strategy(tmp_path / "mine_hole.py", "mine_hole", after=HOLE)))
+    with pytest.raises(
+        ValueError, match=r"mine_hole cannot be exported, so nothing is trained: on the golden tape"
+    ) as told:
+        check_golden(strategy(name))
+    assert "KeyError: 'QQQ'" in str(told.value)
+    assert "mine_hole.py, line" in str(told.value)
+    assert "holes on purpose" in str(told.value)
+
+
+def test_an_observation_that_is_not_finite_is_told_before_training(tmp_path: Path) -> None:
+    after = """
+
+def nan(self, state, bars, view):
+    state, found = OBSERVE(self, state, bars, view)
+    nans = None if found is None else kit.Observation(bytes.fromhex('0000c07f') * (len(found.data) // 4), found.shape)
+    return state, nans
+
+
+from strategies import kit
+OBSERVE = ToyKeeper.observe
+ToyKeeper.observe = nan
+"""
+    name = add(str(write_strategy(tmp_path / "mine_nan.py", "mine_nan", after=after)))
+    with pytest.raises(ValueError, match=r"its observation 1 of \d+ is not finite"):
+        check_golden(strategy(name))
+
+
+def test_what_the_shipped_strategies_see_on_their_golden_tapes_passes() -> None:
+    for name in ("daily_rebalancer", "option_scalper"):
+        check_golden(strategy(name))

@@ -19,5 +19,6 @@ def test_without_torch_the_command_names_what_is_missing_and_the_cure() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "train-and-export: torch is not installed; training needs more than the daemon: run `make training` in a "
-        "checkout, or pip install -c constraints.txt -e '.[cpu,training]' (Python 3.11)\n"
+        "checkout, or pip install -c constraints.txt -e '.[cpu,training]' (Python 3.11); a strategy that is a rule "
+        "(new-strategy --template plain) needs none of it\n"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
-from strategies.registry import STRATEGIES, add, strategy
+from strategies.registry import STRATEGIES, add, entry, strategy
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
 from training.studies.grid import GridCell, Swept, axis_of
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         assert bars is not None, "--bars is required"
         asked = SweepRequest(
             name, bars.absolute(), chosen.models_dir.absolute(),
-            tuple(axis_of(text) for text in chosen.axes), chosen.version,
+            tuple(axis_of(text, entry(name).parameters) for text in chosen.axes), chosen.version,
             chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,
             chosen.processes, chosen.together, chosen.ray, chosen.out,
         )  # fmt: skip

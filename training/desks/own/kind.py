@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,18 @@ import gymnasium
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
-from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import Spec
 from strategies.registry import strategy as registered
 from training.data.daily_table import read_table
-from training.data.sessions import calendar_of
 from training.desks.kind import Span, TrainingKind
 from training.desks.own.data import RANDOM, Hooks, OwnData, OwnDays, OwnMinutes, constant_players, learner
 from training.desks.own.environment import Outcome, gain
+from training.desks.own.sessions import minutes_of, walk_of
 from training.desks.ppo import Ppo
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
-from training.study.folds import SESSIONS_A_YEAR, Walk
 
-SESSION_S = 390 * 60
-VOLATILITY_CLOSES = {"option": 21, "shares": 0}
-"""What a desk holds -> the sessions before, on whose closes its prices rest: the volatility of options."""
 QUICK = Preset(
     "a first look: some minutes", 20_480, Coefficients(environments=16, rollout_steps=64, batch=256, epochs=4)
 )
@@ -68,6 +62,25 @@ def own_kind(
         of_the_desk: beginnings of the names of features that follow from what the desk holds.
     """
     hooks = Hooks(reward, network, environment)
+    return _kind(spec, hooks, rule, presets, of_the_desk, "")
+
+
+def rule_kind(spec: Spec) -> TrainingKind:
+    """The training object of a strategy whose own answer is the policy: the last numbers of its observation."""
+    count = len(spec.actions)
+    return own_kind(spec, rule=lambda observation: observation.flatten(1)[:, -count:], of_the_desk=spec.actions)
+
+
+def _kind(
+    spec: Spec,
+    hooks: Hooks,
+    rule: Callable[[Tensor], Tensor] | None,
+    presets: Mapping[str, Preset] | None,
+    of_the_desk: tuple[str, ...],
+    config: str,
+) -> TrainingKind:
+    """The training object for the parameters of this canonical text."""
+    network, reward = hooks.network, hooks.reward
     found = {name: f"Takes {name.removeprefix('always ')} at each decision." for name in constant_players(spec)}
 
     def policy(_network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -81,7 +94,7 @@ def own_kind(
         variants=("own" if reward is not gain else "gain",),
         presets=presets or {"quick": QUICK},
         baselines=found | {RANDOM: "Draws each action."},
-        procedure=Ppo(lambda path, trading: load(spec.name, path, trading, hooks)),
+        procedure=Ppo(lambda path, trading: load(spec.name, path, trading, hooks, config)),
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
         walk=walk_of(spec),
@@ -89,24 +102,8 @@ def own_kind(
         compounds=spec.compounds,
         imports=True,
         rule=None if rule is None else lambda: Rule(rule),
+        with_config=lambda text: _kind(registered(spec.name, (), text).spec, hooks, rule, presets, of_the_desk, text),
     )
-
-
-def walk_of(spec: Spec) -> Walk:
-    """How sessions are cut into folds: years of days, or 20 sessions; between spans the look-back and one session."""
-    return _WALKS[spec.decides](spec)
-
-
-def _of_days(spec: Spec) -> Walk:
-    return Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, spec.history_bars + 1, years=True)
-
-
-def _of_bars(spec: Spec) -> Walk:
-    back = max(-(-spec.history_bars * spec.bar_interval_s // SESSION_S), VOLATILITY_CLOSES[spec.holds])
-    return Walk(train=20, validate=20, test=20, purge=back + 1)
-
-
-_WALKS = {"bar": _of_bars, "session": _of_days}
 
 
 def _inputs(spec: Spec, of_the_desk: tuple[str, ...]) -> tuple[Input, ...]:
@@ -118,14 +115,14 @@ def _inputs(spec: Spec, of_the_desk: tuple[str, ...]) -> tuple[Input, ...]:
 # Read a bars file for a strategy of one's own.
 
 
-def load(name: str, path: Path, trading: Trading, hooks: Hooks) -> OwnDays | OwnMinutes:
-    """Read a bars file for the strategy of this name.
+def load(name: str, path: Path, trading: Trading, hooks: Hooks, config: str = "") -> OwnDays | OwnMinutes:
+    """Read a bars file for the strategy of this name, with the parameters of the canonical text `config`.
 
     Raises:
         TapeError, CalendarError: the file cannot be read; the text gives reason and cure.
         ValueError: the strategy is of a kind that is not trained here.
     """
-    strategy: Any = registered(name)
+    strategy: Any = registered(name, (), config)
     spec = strategy.spec
     if spec.rows_are_symbols or spec.recurrent_shape is not None:
         raise ValueError(f"{name} has rows of symbols or a memory: give it a TrainingKind of its own")
@@ -137,19 +134,8 @@ def _days(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnDays:
 
 
 def _minutes(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnMinutes:
-    spec = strategy.spec
-    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
-    calendar = calendar_of(info.first_date, info.last_date)
-    source = TapeSource(path, info, calendar)
-    dates = tuple(s.date for s in calendar.sessions if info.first_date <= s.date <= info.last_date)
-    warm = ceil(spec.history_bars * spec.bar_interval_s / (6.5 * 3600)) + 1
-    before = max(warm, _VOLATILITY[spec.holds](trading))
-    return OwnMinutes(info, source, dates, before, strategy, trading, hooks)
+    read = minutes_of(path, strategy.spec, trading)
+    return OwnMinutes(*read, strategy, trading, hooks)
 
 
 _LOADS: dict[str, Callable[[Any, Path, Trading, Hooks], OwnDays | OwnMinutes]] = {"bar": _minutes, "session": _days}
-_VOLATILITY: dict[str, Callable[[Trading], int]] = {
-    "option": lambda trading: trading.paper.volatility_sessions + 2,
-    "shares": lambda _: 0,
-}
-"""What a desk holds -> the sessions that its paper market needs before it quotes."""

@@ -97,6 +97,8 @@ def command(search: Search, folder: Path) -> list[str]:
     preset = ["--preset", search.preset] if search.preset else []
     config = ["--config", str(run.config)] if run.config is not None else []
     described = ["--model-config", run.model_config_file] if run.model_config_file else []
+    if run.parameter_words:
+        described += ["--parameters", ",".join(run.parameter_words)]
     return [
         "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
         *preset, *config, *_quotes(run), *_folds(run), "--coefficients", str(folder / COEFFICIENTS_FILE), *described,

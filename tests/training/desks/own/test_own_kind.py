@@ -25,7 +25,7 @@ from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
 from training.desks.own.environment import GymEnvironments
-from training.desks.own.kind import walk_of
+from training.desks.own.sessions import walk_of
 from training.desks.registry import kind
 from training.evaluate.players import CERTAIN, choosing
 from training.gym.own import own_env

@@ -1,0 +1,104 @@
+"""The declared numbers of a strategy: what a desk may set, and what `sweep` and `search` vary.
+
+A strategy declares them in its own file and is made with their values. Their canonical text is that of the values which
+differ from the defaults, "" for none: it is the `config` of the spec, so it counts in contract hash, journal and model,
+and a desk at the defaults is what it was without parameters.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+Value = bool | int | float
+Values = Mapping[str, Value]
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A number of a strategy: its type is that of the default, its bounds are included; a switch has none.
+
+    >>> from strategies.kit import Parameter
+    >>> Parameter(10, 2, 60, "days of the fast average").default
+    10
+    """
+
+    default: Value
+    low: float = -math.inf
+    high: float = math.inf
+    meaning: str = ""
+
+    @property
+    def expected(self) -> str:
+        """What a value has to be, in words."""
+        if isinstance(self.default, bool):
+            return "true or false"
+        what = "a whole number" if isinstance(self.default, int) else "a number"
+        return what if math.isinf(self.low) and math.isinf(self.high) else f"{what} from {self.low:g} to {self.high:g}"
+
+    def taken(self, value: object) -> Value | None:
+        """Return the value as this parameter's type; None where it is none, or out of bounds."""
+        kind = type(self.default)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return None
+        if kind is bool or isinstance(value, bool):
+            return value if kind is bool and isinstance(value, bool) else None
+        if not isinstance(value, int | float) or not math.isfinite(value) or not self.low <= value <= self.high:
+            return None
+        if kind is int:
+            return int(value) if value == int(value) else None
+        return float(value)
+
+
+def text_of(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> str:
+    """Return the canonical text of these values. Raises ValueError for an unknown name or a value that is none."""
+    changed = {}
+    for name, value in given.items():
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, 1)
+            cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(declared) or 'none'}"
+            raise ValueError(f"the strategy declares no parameter {name}: {cure}")
+        found = declared[name].taken(value)
+        if found is None:
+            raise ValueError(f"the parameter {name} is {value}, expected {declared[name].expected}")
+        if found != declared[name].default:
+            changed[name] = found
+    return json.dumps(changed, sort_keys=True, separators=(",", ":")) if changed else ""
+
+
+def given_by(words: Iterable[str]) -> dict[str, str]:
+    """Return name -> value of words such as `fast=20`. Raises ValueError for another word, or a name twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not name or name in found:
+            raise ValueError(f"{word!r}: expected each parameter once, as NAME=VALUE, such as fast=20")
+        found[name] = value
+    return found
+
+
+def words_given(text: str) -> list[str]:
+    """Return the words, such as `fast=20`, that give a canonical text again."""
+    return [f"{name}={json.dumps(value)}" for name, value in (json.loads(text) if text else {}).items()]
+
+
+def values_of(declared: Mapping[str, Parameter], text: str) -> dict[str, Value]:
+    """Return the value of each parameter by a canonical text. Raises ValueError as `text_of`."""
+    given = json.loads(text) if text else {}
+    text_of(declared, given)
+    return {name: one.default for name, one in declared.items()} | given
+
+
+def words_of(declared: Mapping[str, Parameter], text: str) -> str:
+    """Return each parameter with its value on one line, a changed one with its default."""
+    values = values_of(declared, text)
+    return ", ".join(
+        f"{name} {values[name]}" + (f" (default {one.default})" if values[name] != one.default else "")
+        for name, one in declared.items()
+    )

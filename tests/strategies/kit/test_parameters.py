@@ -1,0 +1,131 @@
+"""Declared parameters: what is a value of one, their canonical text, and what a strategy made with them is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from daemon.config.load import ConfigError, load
+from daemon.config.strategy import described, strategy_of
+from strategies.golden import contract_hash
+from strategies.kit.entry import OwnStrategyError
+from strategies.kit.parameters import Parameter, given_by, text_of, values_of, words_of
+from strategies.registry import add, strategy
+from tests.support.own.files import forgotten_again, write_strategy
+
+DECLARED = {"fast": Parameter(10, 2, 60), "edge": Parameter(0.5, 0.0, 1.0), "short": Parameter(default=False)}
+
+
+@pytest.fixture(autouse=True)
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    """The registry forgets what a test added."""
+    with forgotten_again() as patched:
+        yield patched
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "taken"),
+    [
+        ("fast", "20", 20),
+        ("fast", 20.0, 20),
+        ("fast", "2.5", None),
+        ("fast", "1", None),
+        ("fast", "61", None),
+        ("fast", "true", None),
+        ("fast", "x", None),
+        ("edge", "1", 1.0),
+        ("edge", "nan", None),
+        ("edge", "NaN", None),
+        ("edge", "1.1", None),
+        ("short", "true", True),
+        ("short", "1", None),
+    ],
+)
+def test_a_value_has_the_type_of_the_default_and_lies_within_the_bounds(
+    name: str, given: object, taken: object
+) -> None:
+    found = DECLARED[name].taken(given)
+    assert (found, type(found)) == (taken, type(taken))
+
+
+def test_the_canonical_text_has_what_differs_in_one_order() -> None:
+    assert text_of(DECLARED, {"fast": "10", "edge": 0.5, "short": False}) == ""
+    one = text_of(DECLARED, given_by(("short=true", "fast = 20")))
+    assert one == text_of(DECLARED, {"fast": 20, "short": True}) == '{"fast":20,"short":true}'
+    assert values_of(DECLARED, one) == {"fast": 20, "edge": 0.5, "short": True}
+    assert words_of(DECLARED, one) == "fast 20 (default 10), edge 0.5, short True (default False)"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("fats=20",), "the strategy declares no parameter fats: did you mean fast"),
+        (("fast=1",), "the parameter fast is 1, expected a whole number from 2 to 60"),
+        (("short=2",), "the parameter short is 2, expected true or false"),
+        (("fast",), "'fast': expected each parameter once, as NAME=VALUE"),
+        (("fast=3", "fast=4"), "'fast=4': expected each parameter once"),
+    ],
+)
+def test_what_is_no_value_of_a_parameter_is_named_with_the_cure(words: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        text_of(DECLARED, given_by(words))
+
+
+def written(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A rule of the template, with its parameters `fast` and `slow`."""
+    patch.chdir(folder)
+    assert ctl.main(["new-strategy", "pa", "--cadence", "session", "--holds", "shares", "--template", "plain"]) == 0
+    return folder / "pa" / "pa.py"
+
+
+def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, patch)
+    add(str(path))
+    usual, other = strategy("pa"), strategy("pa", (), '{"slow":100}')
+    assert (usual.spec.config, usual.spec.history_bars, other.spec.history_bars) == ("", 50, 100)
+    assert contract_hash(usual) != contract_hash(other)
+
+    def desk(words: list[str]) -> str:
+        settings = load(None, {"desk.strategy": str(path), "desk.parameters": words}, {})
+        made = strategy_of(settings)
+        assert "parameters: fast" in described(made)
+        return contract_hash(made)
+
+    assert desk([]) == desk(["slow=50"]) == contract_hash(usual)
+    assert desk(["slow=100"]) == contract_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("named", "words", "expected"),
+    [
+        ("pa", ["slow=10"], r"desk\.parameters is .*the parameter slow is 10, expected a whole number from 20 to 250"),
+        ("pa", ["slwo=30"], r"declares no parameter slwo: did you mean slow"),
+        ("option_scalper", ["slow=30"], r"declares no parameter slow: it has none"),
+    ],
+)
+def test_a_desk_that_sets_another_number_does_not_start(
+    tmp_path: Path, patch: pytest.MonkeyPatch, named: str, words: list[str], expected: str
+) -> None:
+    path = str(written(tmp_path, patch)) if named == "pa" else named
+    with pytest.raises(ConfigError, match=expected):
+        load(None, {"desk.strategy": path, "desk.parameters": words}, {})
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ('parameters={"fast": kit.Parameter(10)}', "has parameters or with_parameters alone: give both"),
+        (
+            'parameters={"fast": kit.Parameter(1, 2, 60)}, with_parameters=lambda values: ToyKeeper()',
+            "'fast' has the default 1, expected .* a whole number from 2 to 60 for its default",
+        ),
+        ("training=kit.RULE", "a rule answers by the last numbers of its observation"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_told_when_the_file_is_read(tmp_path: Path, more: str, expected: str) -> None:
+    after = f"\n\nfrom strategies import kit\nSTRATEGY = kit.StrategyEntry(ToyKeeper, {{}}, desk='d', {more})\n"
+    with pytest.raises(OwnStrategyError, match=expected):
+        add(str(write_strategy(tmp_path / "mine_p.py", "mine_p", after=after)))

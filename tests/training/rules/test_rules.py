@@ -1,0 +1,162 @@
+"""A rule of one's own without torch: played, exported, swept and searched, and what its trials show together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.cli import ctl
+from daemon.core.strategy_rules import trading_for
+from daemon.models.store import load
+from strategies.registry import add, strategy
+from tests.support.own.files import forgotten_again
+from tests.support.paths import REPOSITORY
+from training.desks.kind import Span
+from training.desks.own.data import Hooks
+from training.desks.own.kind import load as with_torch
+from training.desks.registry import kind
+from training.rules.command import of_rule
+from training.rules.desk import always, own_answer, rule_desk
+from training.rules.trials import RuleTask, RuleTrial, folds_of, judged, played
+from training.study.study import Fold
+
+WITHOUT = """
+import sys
+
+GONE = {"torch", "onnxscript", "gymnasium", "arch", "tensorboard", "scipy"}
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in GONE:
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+
+sys.meta_path.insert(0, Without())
+import training.__main__ as program
+found = program.find_spec
+program.find_spec = lambda name: None if name in GONE else found(name)
+sys.exit(program.main())
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a rule of days and one of minutes of two symbols, both known."""
+    folder = tmp_path_factory.mktemp("rules")
+    with forgotten_again() as patch:
+        patch.chdir(folder)
+        for cadence in ("session", "bar"):
+            words = ["new-strategy", f"ru_{cadence}", "--cadence", cadence, "--holds", "shares", "--template", "plain"]
+            assert ctl.main(words) == 0
+            add(str(folder / f"ru_{cadence}" / f"ru_{cadence}.py"))
+        yield folder
+
+
+def task_of(packages: Path, cadence: str, store: Path) -> RuleTask:
+    return RuleTask(f"ru_{cadence}", packages / f"ru_{cadence}" / "tape.csv.gz", store)
+
+
+@pytest.mark.parametrize("cadence", ["session", "bar"])
+def test_it_earns_what_the_desk_of_a_training_with_torch_earns(packages: Path, cadence: str, tmp_path: Path) -> None:
+    task = task_of(packages, cadence, tmp_path)
+    trading = trading_for(task.strategy)
+    desk = rule_desk(task.strategy, task.bars, trading)
+    dates = desk.days[-3:]
+    data = with_torch(task.strategy, task.bars, trading, Hooks())
+    assert desk.days == tuple(data.days)
+    rule = kind(task.strategy).rule
+    assert rule is not None
+    expected = data.relay([rule()], [Span(dates, "", trading)]).folds[0]
+    assert [one.pnl_usd for one in desk.play(own_answer(desk.spec), dates, trading).sessions] == [
+        one.pnl_usd for one in expected.sessions
+    ]
+    assert {one.pnl_usd for one in desk.play(always(desk.spec, 0), dates, trading).sessions} == {0.0}
+
+
+def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_the_version(packages: Path) -> None:
+    place = packages / "ru_session"
+
+    def run(*words: str) -> str:
+        common = ["--strategy", "ru_session.py", "--bars", "tape.csv.gz", "--models-dir", "plain"]
+        line = [sys.executable, "-c", WITHOUT, *words[:1], *common, *words[1:]]
+        line = [word for word in line if word]
+        environment = {"PYTHONPATH": str(REPOSITORY), "HOME": str(packages)}
+        done = subprocess.run(
+            line, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    version = place / run("", "--activate")
+    model = load(place / "plain", strategy("ru_session"), "current")
+    assert model.manifest.version == version.name
+    swept = json.loads((place / run("sweep", "--set", "parameters.fast=5,20")).read_text())
+    assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}, {"parameters.fast": 20}]
+    assert len({len(trial["returns"]) for trial in swept["trials"]}) == 1
+    searched = json.loads((place / run("search", "--trials", "3")).read_text())
+    assert searched["deflated"]["trials"] == 3 + 3  # those of the sweep count too
+
+
+def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path) -> None:
+    from training.rules.search import search
+
+    task = task_of(packages, "session", tmp_path)
+    one, other = (search(task, 3, 7, lambda _: None) for _ in range(2))
+    assert [trial.values for trial in one.trials] == [trial.values for trial in other.trials]
+    assert one.trials[0].values == {}
+
+
+def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> None:
+    own = str(packages / "ru_session" / "ru_session.py")
+    assert of_rule(["--strategy", own, "--bars", "x"])
+    assert of_rule(["search", "--strategy", own])
+    assert not of_rule(["analyse", "lookahead", "--strategy", own])
+    assert not of_rule(["--strategy", "option_scalper"])
+    assert not of_rule(["--help"])
+
+
+def test_a_session_before_which_longer_values_are_not_warm_earns_nothing(packages: Path, tmp_path: Path) -> None:
+    task = task_of(packages, "session", tmp_path)
+    dates, _ = folds_of(task)
+    late = played(task, {"parameters.slow": 90}, dates)  # of 50 by default: 40 sessions later
+    assert set(late.returns[:40]) == {0.0}
+    assert len(late.returns) == len(dates)
+    assert late.trades > 0
+
+
+def trial(name: int, *returns: float) -> RuleTrial:
+    return RuleTrial(values={"parameters.fast": name} if name else {}, returns=returns, trades=1)
+
+
+def test_each_fold_takes_what_was_best_before_its_test(packages: Path, tmp_path: Path) -> None:
+    """By hand: 5 wins before the first test and loses in it; 20 wins once that loss is seen."""
+    task = task_of(packages, "session", tmp_path)
+    dates, _ = folds_of(task)
+    dates = dates[:8]
+    trials = [
+        trial(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        trial(5, 0.02, 0.01, 0.02, 0.01, -0.10, -0.10, 0.03, 0.03),
+        trial(20, 0.001, -0.001, 0.002, 0.001, 0.01, 0.02, 0.01, -0.02),
+    ]
+    folds = [Fold(dates[:2], dates[2:4], dates[4:6]), Fold(dates[:4], dates[4:6], dates[6:])]
+    study = judged(task, "sweep", dates, folds, trials)
+    assert [fold.values for fold in study.walk] == [{"parameters.fast": 5}, {"parameters.fast": 20}]
+    assert [fold.net_return for fold in study.walk] == pytest.approx([0.9 * 0.9 - 1, 1.01 * 0.98 - 1])
+    assert study.best == 2  # the mean of 5 is below 0
+    assert study.deflated.trials == 3
+    assert np.isfinite(study.deflated.deflated)
+
+
+def test_a_store_s_ledger_counts_each_trial_once(packages: Path, tmp_path: Path) -> None:
+    task = task_of(packages, "session", tmp_path)
+    dates, folds = folds_of(task)
+    trials = [played(task, {}, dates), played(task, {"parameters.fast": 20}, dates)]
+    first = judged(task, "sweep", dates, folds, trials)
+    again = judged(task, "sweep", dates, folds, trials)
+    assert (first.deflated.trials, again.deflated.trials) == (2, 2)
+    assert len((tmp_path / "ru_session" / "ledger.jsonl").read_text().splitlines()) == 2

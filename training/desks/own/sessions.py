@@ -1,0 +1,60 @@
+"""How the sessions of a bars file are cut for a strategy of one's own, and the minutes of one. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+from daemon.core.limits import Trading
+from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from strategies.kit.contract import Spec
+from training.data.sessions import calendar_of
+from training.study.folds import SESSIONS_A_YEAR, Walk
+
+SESSION_S = 390 * 60
+VOLATILITY_CLOSES = {"option": 21, "shares": 0}
+"""What a desk holds -> the sessions before, on whose closes its prices rest: the volatility of options."""
+
+
+def walk_of(spec: Spec) -> Walk:
+    """How sessions are cut into folds: years of days, or 20 sessions; between spans the look-back and one session."""
+    return _WALKS[spec.decides](spec)
+
+
+def _of_days(spec: Spec) -> Walk:
+    return Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, spec.history_bars + 1, years=True)
+
+
+def _of_bars(spec: Spec) -> Walk:
+    back = max(-(-spec.history_bars * spec.bar_interval_s // SESSION_S), VOLATILITY_CLOSES[spec.holds])
+    return Walk(train=20, validate=20, test=20, purge=back + 1)
+
+
+_WALKS = {"bar": _of_bars, "session": _of_days}
+
+
+class Minutes(NamedTuple):
+    """Bars within sessions: the file, its events, its sessions, and how many of them warm the desk up."""
+
+    info: TapeInfo
+    source: TapeSource
+    dates: tuple[str, ...]
+    before: int
+
+
+def minutes_of(path: Path, spec: Spec, trading: Trading) -> Minutes:
+    """Read a bars file. Raises TapeError, CalendarError."""
+    info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
+    calendar = calendar_of(info.first_date, info.last_date)
+    dates = tuple(s.date for s in calendar.sessions if info.first_date <= s.date <= info.last_date)
+    warm = ceil(spec.history_bars * spec.bar_interval_s / (6.5 * 3600)) + 1
+    return Minutes(info, TapeSource(path, info, calendar), dates, max(warm, _VOLATILITY[spec.holds](trading)))
+
+
+_VOLATILITY: dict[str, Callable[[Trading], int]] = {
+    "option": lambda trading: trading.paper.volatility_sessions + 2,
+    "shares": lambda _: 0,
+}
+"""What a desk holds -> the sessions that its paper market needs before it quotes."""

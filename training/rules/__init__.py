@@ -1,0 +1,1 @@
+"""Rules of one's own: played, searched and swept over their parameters, and exported. Nothing in here imports torch."""

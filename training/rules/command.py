@@ -1,0 +1,127 @@
+"""`train-and-export`, its `sweep` and its `search` for a rule: what they need is numpy, and Optuna for the search."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.config.load import ConfigError
+from daemon.host.time.calendar import CalendarError
+from daemon.models.pointer import CURRENT, ModelError, point
+from daemon.tapes.files import TapeError
+from daemon.tapes.span_options import add_span, chosen_bars
+from rltrader import called
+from strategies.registry import add, entry, strategy
+from training.evidence.wording import number
+from training.rules.desk import is_rule
+from training.rules.export import export_rule
+from training.rules.search import search
+from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, named, played, written
+from training.runs.ledger import LedgerError
+from training.studies.grid import axis_of, cells_of
+from training.study.folds import HistoryError
+
+SEARCH, SWEEP = "search", "sweep"
+PROGRAM = "train-and-export"
+DONE, USAGE_ERROR, SHOWN = 0, 2, 15
+ERRORS = (TapeError, CalendarError, HistoryError, LedgerError, ConfigError, ModelError, OSError, ValueError)
+
+
+def of_rule(words: Sequence[str]) -> bool:
+    """Whether these words are about a rule: its strategy is imported for that. Raises ValueError as `add`."""
+    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    found.add_argument("--strategy")
+    chosen, rest = found.parse_known_args(list(words))
+    commands = [word for word in rest[:1] if not word.startswith("-")]
+    if chosen.strategy is None or (commands and commands[0] not in (SEARCH, SWEEP)):
+        return False
+    return is_rule(add(chosen.strategy))
+
+
+def _parser(what: str) -> argparse.ArgumentParser:
+    program = f"{called(PROGRAM)} {what}".strip()
+    found = argparse.ArgumentParser(prog=program, description="A rule: nothing is trained.", allow_abbrev=False)
+    found.add_argument("--strategy", required=True, metavar="NAME", help="a rule of yours, or its file")
+    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
+    add_span(found)
+    found.add_argument("--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="(%(default)s)")
+    found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules and parameters (defaults)")
+    found.add_argument("--parameters", default="", metavar="NAME=VALUE,…", help="in place of the configuration's")
+    found.add_argument("--folds", type=int, default=3, help="walk-forward tests at the end of the file (%(default)s)")
+    if what == SEARCH:
+        found.add_argument("--trials", type=int, default=50, help="sets of values (%(default)s)")
+        found.add_argument("--seed", type=int, default=1, help="of the suggestions (%(default)s)")
+    if what == SWEEP:
+        axis = "also KEY=VALUE,VALUE: parameters.NAME, or a key of the desk's rules; several times for all combinations"
+        found.add_argument(
+            "--set", required=True, action="append", metavar="KEY=LOW:HIGH:COUNT", dest="axes", help=axis
+        )
+    if what:
+        found.add_argument("--out", type=Path, metavar="DIR", help=f"(runs/{what}-<strategy>)")
+    else:
+        found.add_argument("--feed", default="sip", help="the feed the bars come from (%(default)s)")
+        found.add_argument("--activate", action="store_true", help="let the store's `current` name the version")
+    return found
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command: 0, 2 for a file or an argument at fault."""
+    what = words[0] if words and not words[0].startswith("-") else ""
+    options = _parser(what)
+    chosen = options.parse_args(list(words[1:] if what else words))
+    for name in ("folds", "trials"):
+        if getattr(chosen, name, 1) < 1:
+            options.error(f"--{name} is {getattr(chosen, name)}: expected at least 1")
+    try:
+        name = add(chosen.strategy)
+        bars = chosen_bars(chosen, chosen.bars, strategy(name).spec) or chosen.bars
+        given = tuple(word for word in chosen.parameters.split(",") if word.strip())
+        task = RuleTask(name, bars, chosen.models_dir, chosen.config, given, chosen.folds)
+        return _COMMANDS[what](task, chosen)
+    except ERRORS as error:
+        sys.stderr.write(f"train-and-export: {' '.join(str(error).split())}\n")
+        return USAGE_ERROR
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _exported(task: RuleTask, chosen: argparse.Namespace) -> int:
+    version, verdict = export_rule(task, chosen.feed, _say)
+    _say(f"\n{verdict}")
+    sys.stdout.write(f"{version}\n")
+    if chosen.activate:
+        point(version.parent, CURRENT, version.name, who=PROGRAM, why="exported: a rule", now_ns=time.time_ns())
+        _say(f"exported and active: `current` in {version.parent} names it, and running desks follow it")
+    return DONE
+
+
+def _searched(task: RuleTask, chosen: argparse.Namespace) -> int:
+    return _told(search(task, chosen.trials, chosen.seed, _say), SEARCH, chosen)
+
+
+def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
+    axes = [axis_of(text, entry(task.strategy).parameters) for text in chosen.axes]
+    dates, folds = folds_of(task)
+    found = []
+    for place, values in enumerate(({}, *cells_of(axes))):
+        found.append(played(task, values, dates))
+        _say(f"{place:>5}  {named(values)}")
+    return _told(judged(task, SWEEP, dates, folds, found), SWEEP, chosen)
+
+
+def _told(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
+    """Print the best trials and what they show; write the study."""
+    path = written(study, chosen.out or Path("runs") / f"{what}-{study.strategy}")
+    for trial, ratio in study.ranked[:SHOWN]:
+        _say(f"Sharpe ratio {number(ratio)}  trades {trial.trades:>5,}  {named(trial.values)}")
+    _say(study.words)
+    sys.stdout.write(f"{path}\n")
+    return DONE
+
+
+_COMMANDS = {"": _exported, SEARCH: _searched, SWEEP: _swept}

@@ -1,0 +1,98 @@
+"""A rule on a bars file: its desk in memory, with core, gates, orders and paper broker, and its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import AnyStrategy, Float32Array, Spec
+from strategies.kit.entry import RULE
+from strategies.registry import entry, strategy
+from training.data.daily_table import read_table
+from training.desks.own.sessions import minutes_of
+from training.evaluate import days as daily
+from training.evaluate.bars import BarDesk
+from training.evaluate.machine import Numbers
+from training.study.study import PlayResult
+
+CERTAIN = 10.0  # the number of the action that a baseline takes; the others have 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDesk:
+    """One account of a rule's desk on the sessions of a file."""
+
+    strategy: AnyStrategy
+    days: tuple[str, ...]  # that can be decided on, ascending
+    sha256: str  # of the bars
+    synthetic: str  # the label of made-up bars
+    relay: Callable[[Numbers, Sequence[str], Trading], PlayResult]
+
+    @property
+    def spec(self) -> Spec:
+        """The strategy's."""
+        return self.strategy.spec
+
+    def play(self, player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
+        """What a player earns on these sessions, on one account through all of them."""
+        return self.relay(player, dates, trading)
+
+
+def rule_desk(name: str, bars: Path, trading: Trading, config: str = "") -> RuleDesk:
+    """Read a bars file for a rule with the parameters of this canonical text.
+
+    Raises:
+        TapeError, CalendarError: the file cannot be read.
+        ValueError: the strategy is no rule.
+    """
+    if not is_rule(name):
+        raise ValueError(f"{name} is no rule: its StrategyEntry has training={entry(name).training!r}, not kit.RULE")
+    made: Any = strategy(name, (), config)
+    return _DESKS[made.spec.decides](made, bars, trading)
+
+
+def is_rule(name: str) -> bool:
+    """Whether the strategy's own answer is its policy."""
+    return entry(name).training == RULE
+
+
+def _of_days(made: Any, bars: Path, _: Trading) -> RuleDesk:
+    table = read_table(bars, made)
+
+    def relay(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
+        return daily.dry_run(player, daily.desk_before(table, dates, made, trading))
+
+    return RuleDesk(made, table.dates[table.first_decision :], table.sha256, table.synthetic, relay)
+
+
+def _of_bars(made: Any, bars: Path, trading: Trading) -> RuleDesk:
+    read = minutes_of(bars, made.spec, trading)
+    desk = BarDesk(made, lambda _date, _trading: (read.source, len(read.dates)), always(made.spec, 0))
+
+    def relay(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
+        return desk.relay([player], [dates], trading)[0]
+
+    return RuleDesk(made, read.dates[read.before :], read.info.sha256, read.info.synthetic, relay)
+
+
+_DESKS: Mapping[str, Callable[[Any, Path, Trading], RuleDesk]] = {"session": _of_days, "bar": _of_bars}
+
+
+def own_answer(spec: Spec) -> Numbers:
+    """The policy of a rule: the last numbers of its observation, one for each action."""
+    count = len(spec.actions)
+
+    def answer(observation: Float32Array) -> list[float]:
+        found: list[float] = observation.reshape(-1)[-count:].tolist()
+        return found
+
+    return Numbers(answer)
+
+
+def always(spec: Spec, place: int) -> Numbers:
+    """The baseline that takes the action of this place at each decision."""
+    answer = [CERTAIN * (other == place) for other in range(len(spec.actions))]
+    return Numbers(lambda _: answer)

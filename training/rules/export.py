@@ -1,0 +1,148 @@
+"""A rule as a version of the model store: a graph that takes the last numbers of an observation, and its manifest.
+
+Its figures are those of the last fold's test sessions. The whole report is what `train-and-export` writes where torch
+is installed; the graph answers the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx
+from onnx import TensorProto, helper
+
+from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest
+from daemon.host.whole_files import sync, write_whole
+from strategies.golden import check_golden, contract_hash, golden_observations
+from strategies.kit.contract import Spec
+from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
+from training.evidence.wording import number, percent
+from training.rules.desk import always, own_answer, rule_desk
+from training.rules.trials import RuleTask, folds_of
+from training.study.study import SessionFigures, figures
+
+OPSET, IR_VERSION = 20, 9
+ALL = 2**31 - 1
+
+
+def graph_of(spec: Spec) -> bytes:
+    """The ONNX graph: of observations, float32 (batch, *shape), the last numbers, float32 (batch, actions)."""
+    count = len(spec.actions)
+    limits = [
+        helper.make_tensor(name, TensorProto.INT64, [1], [value])
+        for name, value in (("starts", -count), ("ends", ALL), ("axes", 1))
+    ]
+    nodes = [
+        helper.make_node("Flatten", ["observation"], ["flat"], axis=1),
+        helper.make_node("Slice", ["flat", "starts", "ends", "axes"], [answer_name(spec)]),
+    ]
+    given = helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["batch", *spec.observation_shape])
+    answer = helper.make_tensor_value_info(answer_name(spec), TensorProto.FLOAT, ["batch", count])
+    graph = helper.make_graph(nodes, "rule", [given], [answer], limits)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    found: bytes = model.SerializeToString()
+    return found
+
+
+def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tuple[Path, str]:
+    """Test the rule and write `<store>/<strategy>/<version>/`; its folder and the verdict. No pointer moves.
+
+    Raises:
+        ValueError: the golden tape, a parameter, or a version of the same name that was made for another contract.
+        TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
+    """
+    trading = task.trading()
+    desk = rule_desk(task.strategy, task.bars, trading, task.text({}))
+    check_golden(desk.strategy)
+    days, folds = folds_of(task)
+    fold, capital, spec = folds[-1], float(trading.paper.cash_usd), desk.spec
+    listen(f"testing on {len(fold.test)} sessions, {fold.test[0]} to {fold.test[-1]}")
+
+    def earned(player: Any) -> SessionFigures:
+        return figures(desk.play(player, fold.test, trading).sessions, capital, compounds=True)
+
+    mine = earned(own_answer(spec))
+    others = {f"always {name}": earned(always(spec, place)) for place, name in enumerate(spec.actions)}
+    best = max(others, key=lambda name: others[name].net_return)
+    lead = mine.net_return - others[best].net_return
+    verdict = (
+        f"{percent(mine.net_return)} after costs over {mine.sessions} test sessions"
+        f"{' of made-up bars' if desk.synthetic else ''}, Sharpe ratio {number(mine.sharpe_annual)} a year; {best} has "
+        f"{percent(others[best].net_return)}. A rule's lead of {percent(lead)} is no proof: nothing was resampled; the "
+        "report of an environment with torch tests it"
+    )
+    training = Training(
+        file=task.bars.name,
+        file_sha256=desk.sha256,
+        feed=feed,
+        synthetic=bool(desk.synthetic),
+        sessions=len(days),
+        first_session=days[0],
+        last_session=days[-1],
+        splits={
+            name: (dates[0], dates[-1])
+            for name, dates in (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
+        },
+    )
+    golden = golden_observations(desk.strategy)
+    answer = own_answer(spec)
+    policy = graph_of(spec)
+    digest = hashlib.sha256(policy).hexdigest()
+    values = hashlib.sha256(spec.config.encode()).hexdigest()[:6] if spec.config else ""
+    manifest = Manifest(
+        format=FORMAT,
+        strategy=spec.name,
+        version="-".join(filter(None, (days[-1], "rule", digest[:8], values))),
+        contract_hash=contract_hash(desk.strategy),
+        policy_sha256=digest,
+        observation_shape=spec.observation_shape,
+        actions=spec.actions,
+        golden=Golden(
+            observations=tuple(one.data for one in golden),
+            logits=tuple(tuple(answer(one.array())) for one in golden),
+        ),
+        training=training,
+        hyperparameters={"rule": True},
+        metrics={"exported": "rule", "verdict": verdict, **asdict(mine)},
+        promoted=False,
+        note=verdict,
+        rules={DIGEST: rules_digest(trading)},
+        desk=desk_keys(task.strategy, trading),
+        model_config=msgspec.json.decode(spec.config) if spec.config else {},
+        model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
+    )
+    return _put(task.store / spec.name, manifest, policy), verdict
+
+
+def _put(shelf: Path, manifest: Manifest, policy: bytes) -> Path:
+    """The version's folder, there whole or not at all; one of the same name and contract is replaced."""
+    shelf.mkdir(parents=True, exist_ok=True)
+    final = shelf / manifest.version
+    there = final / MANIFEST_FILE
+    if there.exists() and (held := msgspec.json.decode(there.read_bytes())["contract_hash"]) != manifest.contract_hash:
+        raise ValueError(
+            f"version {final.name} is in {shelf} with the contract {held[:12]}, the strategy's is "
+            f"{manifest.contract_hash[:12]} now: remove it once no desk runs by it, or name another --models-dir"
+        )
+    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
+    try:
+        folder = workshop / "version"
+        folder.mkdir(mode=0o755)
+        write_whole(folder / POLICY_FILE, policy)
+        write_whole(folder / MANIFEST_FILE, encode(manifest))
+        sync(folder)
+        if final.exists():
+            final.rename(workshop / "replaced")
+        folder.rename(final)
+        sync(shelf)
+    finally:
+        shutil.rmtree(workshop)
+    return final

@@ -1,0 +1,92 @@
+"""A search over the parameters of a rule: Optuna's TPE suggests values, by what they earned before the first test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rltrader.install import install_line
+from strategies.kit.parameters import Parameter
+from strategies.registry import entry
+from training.evidence.statistics import annual, sharpes
+from training.rules.trials import (
+    RuleStudy,
+    RuleTask,
+    RuleTrial,
+    folds_of,
+    judged,
+    played,
+)
+from training.studies.grid import OF_THE_STRATEGY, Value
+
+
+class MissingExtraError(ValueError):
+    """A library of an extra is not installed; the text has the line that installs it."""
+
+
+def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]) -> RuleStudy:
+    """Play `trials` sets of values, the first without a change, and judge them together.
+
+    A suggestion is worth its Sharpe ratio on the sessions before the first fold's test, and no later one decides what
+    is tried. The same seed tries the same values.
+
+    Raises:
+        MissingExtraError: Optuna is not installed.
+        ValueError: the strategy declares no parameter.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        line = install_line("cpu", "search")
+        raise MissingExtraError(f"search needs Optuna, which is not installed: {line}") from error
+    declared = entry(task.strategy).parameters
+    if not declared:
+        raise ValueError(
+            f"{task.strategy} declares no parameters: give its StrategyEntry parameters and with_parameters"
+        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    dates, folds = folds_of(task)
+    before = [at for at, date in enumerate(dates) if date < folds[0].test[0]]
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    usual = task.usual
+    study.enqueue_trial({name: usual[name] for name in declared})
+    found: list[RuleTrial] = []
+    for place in range(trials):
+        trial = study.ask()
+        values = {f"{OF_THE_STRATEGY}{name}": _suggested(trial, name, one) for name, one in declared.items()}
+        try:
+            result = played(task, values if place else {}, dates)
+        except ValueError as error:  # values that do not go together, such as a fast average that is the slow one
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            listen(f"{place + 1:>5}  left out: {error}")
+            continue
+        worth = float(sharpes(np.array([result.returns])[:, before])[0])
+        study.tell(trial, worth)
+        found.append(result)
+        shown = ", ".join(f"{key.removeprefix(OF_THE_STRATEGY)} {value:.4g}" for key, value in values.items())
+        listen(f"{place + 1:>5}  {shown}: Sharpe ratio {annual(worth):+.2f} a year before {folds[0].test[0]}")
+    return judged(task, "search", dates, folds, _different(found))
+
+
+def _suggested(trial: Any, name: str, one: Parameter) -> Value:
+    """What Optuna suggests within the bounds. Raises ValueError for a number without bounds."""
+    if isinstance(one.default, bool):
+        chosen: Value = trial.suggest_categorical(name, [False, True])
+        return chosen
+    if not np.isfinite([one.low, one.high]).all():
+        raise ValueError(f"the parameter {name} has no bounds: a search needs both, as in Parameter(10, 2, 60)")
+    if isinstance(one.default, int):
+        number: Value = trial.suggest_int(name, int(one.low), int(one.high))
+        return number
+    part: Value = trial.suggest_float(name, one.low, one.high)
+    return part
+
+
+def _different(trials: list[RuleTrial]) -> list[RuleTrial]:
+    """The trials without repetitions: the same values are one trial."""
+    seen: dict[str, RuleTrial] = {}
+    for trial in trials:
+        seen.setdefault(str(sorted(trial.values.items())), trial)
+    return list(seen.values())

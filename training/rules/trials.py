@@ -1,0 +1,251 @@
+"""Trials of a rule: the returns of each set of values on all sessions, and what they show together.
+
+A trial is played once, on one account through all sessions. Walk-forward: each fold takes the values with the largest
+Sharpe ratio on the sessions before its test, and is worth what these earned in its test. The best of all trials
+flatters: its deflated Sharpe ratio counts them all, those of the store's ledger too, beside the probability of backtest
+overfitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from daemon.config.load import ConfigError, DeskSettings, load
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import trading_for
+from daemon.host.whole_files import write_whole
+from strategies.kit.parameters import given_by, text_of, values_of
+from strategies.registry import entry
+from training.desks.own.sessions import walk_of
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
+from training.evidence.statistics import annual, deviations, session_returns, sharpes
+from training.evidence.wording import counted, number, percent
+from training.rules.desk import own_answer, rule_desk
+from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.studies.grid import OF_THE_STRATEGY, Value
+from training.study.folds import is_short, single, walk
+from training.study.study import Fold
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTask:
+    """What the trials of a rule have in common."""
+
+    strategy: str
+    bars: Path
+    store: Path
+    config: Path | None = None  # of the desk, whose rules and parameters hold; None: the defaults
+    words: tuple[str, ...] = ()  # parameters in place of the configuration's, such as `fast=20`
+    folds: int = 3
+
+    @property
+    def usual(self) -> Mapping[str, Value]:
+        """The parameters without any change. Raises ValueError as `text_of`."""
+        declared = entry(self.strategy).parameters
+        words = self.words or (() if self.config is None else self._settings({}).desk.parameters)
+        return values_of(declared, text_of(declared, given_by(words)))
+
+    def trading(self, rules: Mapping[str, Value] | None = None) -> Trading:
+        """The desk's rules with these changes. Raises ValueError for a value out of bounds."""
+        if self.config is None and not rules:
+            return trading_for(self.strategy)
+        return self._settings(dict(rules or {})).trading()
+
+    def _settings(self, rules: Mapping[str, Value]) -> DeskSettings:
+        environment: dict[str, str] | None = {} if self.config is None else None
+        try:
+            return load(self.config, {"desk.strategy": self.strategy, **rules}, environment)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    def text(self, values: Mapping[str, Value]) -> str:
+        """The canonical text of the parameters of a trial."""
+        own = {key.removeprefix(OF_THE_STRATEGY): v for key, v in values.items() if key.startswith(OF_THE_STRATEGY)}
+        return text_of(entry(self.strategy).parameters, {**self.usual, **own})
+
+
+class RuleTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """What one set of values earned. Returns are of sessions, parts of what each began with."""
+
+    values: dict[str, Value]  # by dotted key: those that the trials vary
+    returns: tuple[float, ...]
+    trades: int
+
+
+class WalkedFold(msgspec.Struct, frozen=True, kw_only=True):
+    """A fold's test, and the values that the sessions before it chose."""
+
+    first: str
+    last: str
+    values: dict[str, Value]
+    sharpe_annual: float
+    net_return: float
+
+
+class RuleStudy(msgspec.Struct, frozen=True, kw_only=True):
+    """All trials, and what they show: `trials.json`."""
+
+    strategy: str
+    bars: str
+    dates: tuple[str, ...]  # on which each trial was played
+    trials: tuple[RuleTrial, ...]  # the first has no change
+    best: int  # index of the trial with the largest Sharpe ratio on all sessions
+    walk: tuple[WalkedFold, ...]
+    deflated: Deflated  # of the best
+    overfitting: Overfitting
+    words: str
+
+    @property
+    def ranked(self) -> list[tuple[RuleTrial, float]]:
+        """The trials with their annual Sharpe ratios, largest first."""
+        ratios = [annual(float(one)) for one in sharpes(np.array([trial.returns for trial in self.trials]))]
+        return sorted(zip(self.trials, ratios, strict=True), key=lambda pair: -pair[1])
+
+
+def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
+    """The sessions of the file and its folds, by the look-back of the usual values; one of 60/20/20 of a short file."""
+    desk = rule_desk(task.strategy, task.bars, task.trading(), task.text({}))
+    rule = walk_of(desk.spec)
+    if is_short(desk.days, rule):
+        return desk.days, single(desk.days)
+    count = task.folds
+    while count > 1:
+        try:
+            return desk.days, walk(desk.days, rule, count)
+        except Exception:  # noqa: BLE001  a file too short for so many
+            count -= 1
+    return desk.days, walk(desk.days, rule, 1)
+
+
+def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> RuleTrial:
+    """Play the sessions with these values; a session before which they are not warm yet earns nothing."""
+    rules = {key: value for key, value in values.items() if not key.startswith(OF_THE_STRATEGY)}
+    trading = task.trading(rules)
+    desk = rule_desk(task.strategy, task.bars, trading, task.text(values))
+    warm = tuple(date for date in dates if date in frozenset(desk.days))
+    found = desk.play(own_answer(desk.spec), warm, trading).sessions if warm else ()
+    capital = float(trading.paper.cash_usd)
+    earned = dict(zip(warm, session_returns(found, capital).tolist(), strict=True)) if found else {}
+    return RuleTrial(
+        values=dict(values),
+        returns=tuple(earned.get(date, 0.0) for date in dates),
+        trades=sum(one.trades for one in found),
+    )
+
+
+def judged(
+    task: RuleTask, what: str, dates: tuple[str, ...], folds: Sequence[Fold], trials: Sequence[RuleTrial]
+) -> RuleStudy:
+    """What the trials show; each is a line of the store's ledger."""
+    desk = rule_desk(task.strategy, task.bars, task.trading(), task.text({}))
+    matrix = np.array([trial.returns for trial in trials], dtype=np.float64).T
+    ratios = sharpes(matrix.T)
+    best = int(ratios.argmax())
+    identity = {"what": what, "bars": desk.sha256, "usual": task.usual, "dates": [dates[0], dates[-1], len(dates)]}
+    study = f"{what}-{task.strategy}-{settings_digest(identity)[:8]}"
+    lines = [
+        Line(
+            kind="trial",
+            utc=utc_now(),
+            strategy=task.strategy,
+            data_sha256=desk.sha256,
+            first=dates[0],
+            last=dates[-1],
+            study=study,
+            sharpe=float(ratio),
+            settings_sha256=settings_digest({**identity, "values": trial.values}),
+            note=f"{what} of a rule: {named(trial.values)}",
+        )
+        for trial, ratio in zip(trials, ratios, strict=True)
+    ]
+    ledger = Ledger(ledger_path(task.store, task.strategy))
+    prior, _ = ledger.prior(dates, own=lines)
+    ledger.record(*lines)
+    deflated = deflated_sharpe(
+        matrix[:, best],
+        [*ratios.tolist(), *prior],
+        least_deviation=float(deviations(ratios)),
+        trials=len(trials) + len(prior),
+        effective=effective_trials(matrix) + len(prior),
+    )
+    walked = tuple(_walked(trials, matrix, dates, fold) for fold in folds)
+    overfitting = backtest_overfitting(matrix)
+    return RuleStudy(
+        strategy=task.strategy,
+        bars=task.bars.name,
+        dates=dates,
+        trials=tuple(trials),
+        best=best,
+        walk=walked,
+        deflated=deflated,
+        overfitting=overfitting,
+        words=_words(trials, ratios, best, walked, deflated, overfitting),
+    )
+
+
+def _walked(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:
+    """The best values of the sessions up to the fold's validation, in its test."""
+    place = {date: at for at, date in enumerate(dates)}
+    before = [place[date] for date in (*fold.train, *fold.validate) if date in place]
+    test = [place[date] for date in fold.test if date in place]
+    chosen = int(sharpes(matrix[before].T).argmax())
+    earned = matrix[test, chosen]
+    return WalkedFold(
+        first=fold.test[0],
+        last=fold.test[-1],
+        values=trials[chosen].values,
+        sharpe_annual=annual(float(sharpes(earned[None])[0])),
+        net_return=float(np.prod(1.0 + earned) - 1.0),
+    )
+
+
+def _words(
+    trials: Sequence[RuleTrial],
+    ratios: Any,
+    best: int,
+    walked: Sequence[WalkedFold],
+    deflated: Deflated,
+    overfitting: Overfitting,
+) -> str:
+    tests = "; ".join(
+        f"{fold.first} to {fold.last} with {named(fold.values)}: {percent(fold.net_return)}, Sharpe ratio "
+        f"{number(fold.sharpe_annual)}"
+        for fold in walked
+    )
+    luck = (
+        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
+        "the splits (PBO)".replace("%", " %")
+        if overfitting.probability is not None
+        else f"PBO is not known: {overfitting.note}"
+    )
+    return (
+        f"Walk-forward, each test with the values that the sessions before it chose: {tests}. The largest Sharpe ratio "
+        f"of {counted(len(trials), 'trial')} on all sessions, {annual(float(ratios[best])):+.2f} a year, is that of "
+        f"{named(trials[best].values)}; without a change it is {annual(float(ratios[0])):+.2f}. The best of many "
+        f"flatters: its deflated Sharpe ratio is {deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. "
+        "No configuration was changed."
+    )
+
+
+def named(values: Mapping[str, Value]) -> str:
+    """Values in words."""
+    shown = {key.removeprefix(OF_THE_STRATEGY): value for key, value in values.items()}
+    return (
+        ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+        )
+        or "no change"
+    )
+
+
+def written(study: RuleStudy, folder: Path) -> Path:
+    """Write the study into its folder; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "trials.json", msgspec.json.format(msgspec.json.encode(study), indent=1) + b"\n")
+    return folder / "trials.json"
