@@ -6,7 +6,7 @@ before its first decision. Figures of reports come from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -37,7 +37,8 @@ from strategies.kit.contract import DailyStrategy
 from strategies.kit.units import MINUTE_NS
 from training.data.daily_table import TICKS, DailyTable
 from training.evaluate.machine import FEED, MODEL, Player, PlayTally, answering, denied, halts_of, joined, started
-from training.study.progress import counted
+from training.evaluate.together import Differs, common_rules, parted
+from training.study.progress import counted, report_piece
 from training.study.study import PlayResult, SessionResult
 
 SESSION_MIN = 390
@@ -157,6 +158,44 @@ def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]
     return tuple(found)
 
 
+def relay_each(
+    policy: Player,
+    table: DailyTable,
+    dates: Sequence[str],
+    strategy: DailyStrategy,
+    rules: Sequence[Trading],
+    check_stop: Callable[[], None] = lambda: None,
+) -> tuple[PlayResult, ...]:
+    """What `dry_run` gives on the desk before `dates` under each of these rules; they share all up to a difference.
+
+    A session in which a step reads a rule that is not the same for all is played again by those that have one value of
+    it. `rules` may be played together (`playable_together`). Calls `check_stop` before each session; it may raise.
+
+    Raises:
+        ValueError: as `desk_before`.
+    """
+    last = table.span(dates)[1]
+    found: dict[int, PlayResult] = {}
+    waiting: list[tuple[list[int], Desk | None, list[PlayResult]]] = [(list(range(len(rules))), None, [])]
+    while waiting:
+        places, desk, parts = waiting.pop()
+        theirs = [rules[place] for place in places]
+        trading = common_rules(theirs)
+        try:
+            desk = desk_before(table, dates, strategy, trading) if desk is None else under(desk, trading)
+            while desk.first <= last:
+                check_stop()
+                result, after = played(policy, replace(desk, last=desk.first))
+                parts, desk = [*parts, result], replace(after, last=last)
+        except Differs as differs:
+            groups = parted(theirs, differs.path)
+            waiting += [([places[nth] for nth in group], desk, parts) for group in groups]
+            continue
+        found |= dict.fromkeys(places, joined(parts))
+        report_piece(len(found), len(rules), "desks")
+    return tuple(found[place] for place in range(len(rules)))
+
+
 def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     """As `dry_run`, and the desk after its last session."""
     spec, table = desk.strategy.spec, desk.table
@@ -164,7 +203,8 @@ def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
     answer = answering(policy, spec)
     parts: list[PlayResult] = []
-    for day in counted(range(desk.first, desk.last + 1), "sessions"):
+    days = range(desk.first, desk.last + 1)
+    for day in counted(days, "sessions") if len(days) > 1 else days:
         before, watch = machine.state, PlayTally(machine)
         after = machine.run(feed(table, day, desk.trading), answer, watch)
         date, equity = table.sessions[day].date, float(after.book.equity)

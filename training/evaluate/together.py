@@ -8,6 +8,7 @@ alike join again. So each desk goes through the very steps that it would go thro
 
 from __future__ import annotations
 
+import operator
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -29,6 +30,8 @@ from training.evaluate.machine import Answering
 
 ALIKE_TABLES = ("broker", "exploration", "served", "protection", "guard_prefix")
 """Of the rules: tables in which desks that are played together may not differ."""
+COMPARED = ("risk",)
+"""Of the rules: tables whose numbers are compared with, and kept in no state."""
 SETS_MOST = 4_096  # of desks, whose common rules are kept
 
 
@@ -87,7 +90,39 @@ class Count:
     __hash__ = None  # type: ignore[assignment]  # replaced below
 
 
-def _differs(self: Mark | Count, *_: Any) -> NoReturn:
+class Limit:
+    """Stands for a rule of several values, that steps compare with: it answers where each of the values does alike."""
+
+    __slots__ = ("path", "values")
+
+    def __init__(self, path: str, values: tuple[Any, ...]) -> None:
+        self.path, self.values = path, values
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise Differs(self.path)
+
+    def _alike(self, other: Any, compared: Callable[[Any, Any], Any]) -> bool:
+        answers = {bool(compared(value, other)) for value in self.values}
+        if len(answers) > 1:
+            raise Differs(self.path)
+        return answers.pop()
+
+    def __lt__(self, other: Any) -> bool:
+        return self._alike(other, operator.lt)
+
+    def __le__(self, other: Any) -> bool:
+        return self._alike(other, operator.le)
+
+    def __gt__(self, other: Any) -> bool:
+        return self._alike(other, operator.gt)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._alike(other, operator.ge)
+
+    __hash__ = None  # type: ignore[assignment]  # replaced below
+
+
+def _differs(self: Mark | Count | Limit, *_: Any) -> NoReturn:
     raise Differs(self.path)
 
 
@@ -104,6 +139,8 @@ for _use in USES:
     setattr(Mark, f"__{_use}__", _differs)
     if _use not in ("add", "radd", "eq", "ne", "iadd"):
         setattr(Count, f"__{_use}__", _differs)
+    if _use not in ("lt", "le", "gt", "ge"):
+        setattr(Limit, f"__{_use}__", _differs)
 
 
 # --- where desks may differ -------------------------------------------------------------------------------------------
@@ -213,10 +250,7 @@ class Member:
 
     def own(self, path: str) -> Any:
         """The desk's own value or rule at a path in which desks of its group may differ; None where none is noted."""
-        if not path.startswith(RULES):
-            return self.values.get(path)
-        _, table, name = path.split(".")
-        return getattr(getattr(self.trading, table), name)
+        return _rule(self.trading, path) if path.startswith(RULES) else self.values.get(path)
 
     def value(self, held: Any) -> Any:
         """What this is for the desk: itself, or what stands behind a mark."""
@@ -543,7 +577,11 @@ def playable_together(rules: Sequence[Trading]) -> bool:
 
 
 def common_rules(rules: Sequence[Trading]) -> Trading:
-    """The rules of several desks as one: a key in which they differ raises `Differs` where it is read."""
+    """The rules of several desks as one.
+
+    A key in which they differ raises `Differs` where it is read; a limit, where it is more than compared, or they
+    would not all compare alike.
+    """
     if len(rules) == 1:
         return rules[0]
     tables = {}
@@ -559,11 +597,31 @@ def common_rules(rules: Sequence[Trading]) -> Trading:
         )
         if different:
             kind: Any = type(table)
-            table = object.__new__(_unread(kind, field.name, different))  # not by its constructor, which may read
+            compared = {name for name in different if field.name in COMPARED and _are_numbers(columns[name])}
+            table = object.__new__(_unread(kind, field.name, different - compared))  # its constructor may read
             for name, values in columns.items():
-                object.__setattr__(table, name, values[0])
+                limit = Limit(f"{RULES}{field.name}.{name}", tuple(dict.fromkeys(values))) if name in compared else None
+                object.__setattr__(table, name, values[0] if limit is None else limit)
         tables[field.name] = table
     return Trading(**tables)
+
+
+def parted(rules: Sequence[Trading], path: str) -> list[list[int]]:
+    """The places of rules with the same value at the path that `Differs` names, the first ones first."""
+    parts: dict[Any, list[int]] = {}
+    for place, trading in enumerate(rules):
+        parts.setdefault(_key(_rule(trading, path)), []).append(place)
+    return list(parts.values())
+
+
+def _rule(trading: Trading, path: str) -> Any:
+    _, table, name = path.split(".")
+    return getattr(getattr(trading, table), name)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether these are numbers of one type."""
+    return type(values[0]) in (int, float, Decimal) and len({type(value) for value in values}) == 1
 
 
 @cache

@@ -18,11 +18,12 @@ from daemon.core.limits import Trading
 from daemon.core.state import Book
 from daemon.core.strategy_rules import TABLES
 from strategies.option_scalper import OptionScalper
+from tests.support.training.changed_rules import with_rule
 from tests.support.training.made_up import MINUTE_NS, random_walk
 from training.desks.scalper.data import desk_of
 from training.evaluate.bars import MODELLED, BarDesk
 from training.evaluate.machine import answering, remembering, started
-from training.evaluate.together import Count, Differs, Mark, Together, alike, checked, common_rules
+from training.evaluate.together import Count, Differs, Limit, Mark, Together, alike, checked, common_rules
 from training.studies.grid import LEFT_OUT
 
 DATES = ("2024-05-24", "2024-05-28")  # the fifth session of the walk and the next
@@ -67,12 +68,6 @@ class Projection(nn.Module):
         """Logits, float32 (n, 6)."""
         found: Tensor = self.layer(observation.flatten(1)) * 6.0
         return found
-
-
-def with_rule(key: str, value: Any, rules: Trading) -> Trading:
-    table, _, name = key.partition(".")
-    changed: dict[str, Any] = {table: dataclasses.replace(getattr(rules, table), **{name: value})}
-    return dataclasses.replace(rules, **changed)
 
 
 def usual() -> Trading:
@@ -178,9 +173,11 @@ def test_combinations_give_together_what_they_give_alone(desk: BarDesk) -> None:
 def test_desks_with_the_same_rules_take_one_s_steps_and_part_where_a_rule_is_asked_for(desk: BarDesk) -> None:
     steps = [desks_of(desk, [usual()] * count).steps for count in (1, 5)]
     assert steps[0] == steps[1]
-    untouched = [with_rule("risk.orders_per_day", most, usual()) for most in (100, 200, 300, 400)]
-    parted = desks_of(desk, untouched)
-    assert steps[0] < parted.steps < steps[0] * 1.5
+    unmet = [with_rule("risk.orders_per_day", most, usual()) for most in (100, 200, 300, 400)]
+    assert desks_of(desk, unmet).steps == steps[0]
+    never = [with_rule("sizing.take_profit", most, usual()) for most in (50.0, 60.0, 70.0, 80.0)]
+    one, parted = desks_of(desk, never[:1]), desks_of(desk, never)
+    assert one.steps < parted.steps < one.steps * 2
     assert len(parted.groups) == 1
 
 
@@ -199,8 +196,8 @@ def test_no_desk_is_left_with_a_mark(desk: BarDesk) -> None:
 
 
 def walk(value: Any) -> None:
-    """Raise for a mark, however deep it is in what a state holds."""
-    assert type(value) not in (Mark, Count)
+    """Raise for what stands for several values, however deep it is in what a state holds."""
+    assert type(value) not in (Mark, Count, Limit)
     if isinstance(value, msgspec.Struct):
         for part in msgspec.structs.astuple(value):
             walk(part)
@@ -240,12 +237,26 @@ def test_what_differs_is_passed_on_and_never_read() -> None:
         assert Count("decision", 1) == count + 1
 
 
+def test_a_limit_answers_where_all_of_its_values_would() -> None:
+    limit = Limit("rules.risk.drawdown_max", (0.2, 0.3))
+    assert (limit > 0.1, limit <= 0.1, Decimal("0.4") >= limit, min(0.05, limit)) == (True, False, True, 0.05)
+    for use in (lambda held: held <= 0.2, lambda held: held < 0.25, lambda held: held * 2, lambda held: f"{held}"):
+        with pytest.raises(Differs):
+            use(limit)
+    for use in (bool, float, hash, str, lambda held: held == 0.1, lambda held: 1 - held):
+        with pytest.raises(Differs):
+            use(limit)
+
+
 def test_a_rule_is_read_where_it_is_the_same_and_differs_where_it_is_not() -> None:
+    rules = common_rules([usual(), with_rule("sizing.stop_loss", 0.1, usual())])
+    assert (rules.sizing.take_profit, rules.risk) == (0.5, usual().risk)
+    for read in (lambda sizing: sizing.stop_loss, dataclasses.asdict, hash):
+        with pytest.raises(Differs, match=r"rules\.sizing\.stop_loss"):
+            read(rules.sizing)
     rules = common_rules([usual(), with_rule("risk.order_notional_max_usd", Decimal(1), usual())])
-    assert (rules.risk.confidence_min, rules.sizing) == (0.5, usual().sizing)
-    for read in (lambda risk: risk.order_notional_max_usd, lambda risk: risk.premium_max_usd, dataclasses.asdict, hash):
-        with pytest.raises(Differs, match=r"rules\.risk\.order_notional_max_usd"):
-            read(rules.risk)
+    with pytest.raises(Differs, match=r"rules\.risk\.order_notional_max_usd"):
+        assert rules.risk.premium_max_usd  # the first is above half of the exposure, the second is not
 
 
 def test_values_stand_in_for_each_other_only_where_they_are_written_alike() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -16,8 +16,9 @@ from strategies.registry import daily_strategy
 from training.data.daily_table import DailyTable, read_table, table_cache
 from training.desks.daily.markets.rebalancer import by_variant
 from training.desks.kind import Evaluator, Span, on_cpu
-from training.evaluate.days import Desk, desk_before, dry_run, relay
+from training.evaluate.days import Desk, desk_before, dry_run, relay, relay_each
 from training.evaluate.sizes import at_sizes
+from training.evaluate.together import playable_together
 from training.export.reference import AnswerRecorder, Watched
 from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
@@ -71,6 +72,17 @@ class DailyTaskData:
         dates = [span.dates for span in spans]
         desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
         return OneAccount(relay(policies, desk, dates), *self.held(desk))
+
+    def alike_but_for_rules(self, spans: Sequence[Span]) -> bool:
+        """See `PlaysTogether`."""
+        return playable_together([span.trading for span in spans])
+
+    def relay_each(
+        self, policy: nn.Module, spans: Sequence[Span], check_stop: Callable[[], None]
+    ) -> Sequence[PlayResult]:
+        """See `PlaysTogether`."""
+        rules = [by_variant(span.trading, span.variant) for span in spans]
+        return relay_each(policy, self.table, spans[0].dates, self.strategy, rules, check_stop)
 
     def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
         """See `TaskData`."""
