@@ -233,9 +233,8 @@ class BarDesk:
     def together(self, rules: Sequence[Trading]) -> bool:
         """Whether `relay_each` can play these rules: paper options, and keys that desks of one feed may differ in."""
         warmed = {self.events("", trading)[1] for trading in rules}
-        return (
-            self.venue is MODELLED and self.strategy.spec.holds == "option" and len(warmed) == 1
-        ) and playable_together(rules)
+        options = self.venue is MODELLED and type(MODELLED.broker(rules[0], self.strategy.spec)) is PaperBroker
+        return options and len(warmed) == 1 and playable_together(rules)
 
     def _first_day(self, trading: Trading) -> Machine:
         return started(self.strategy, trading, self.venue.broker(trading, self.strategy.spec), self.venue.mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 import strategies
 from daemon.core.events import SessionScheduled
-from daemon.core.limits import Basket, Trading
+from daemon.core.limits import Basket, Paper, Trading
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError
@@ -58,12 +59,15 @@ def test_rows_sorted_by_symbol_become_sessions_by_symbols_adjusted_and_on_the_gr
     assert [bar.symbol for bar in table.day_bars(1)] == ["SPY"]
 
 
+WHOLE = Trading(paper=Paper(cash_usd=Decimal(100_000)))  # pays for so many shares that none is divided
+
+
 def test_the_feed_made_of_a_table_is_the_one_that_a_replay_reads(file: Path) -> None:
     table = read_table(file, RegimeSwitcher())
     info = scan_daily(file, table.symbols)
     source = DailyTapeSource(file, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
     read = [event for event in source if type(event).__name__ != "BarRejected"]
-    made = [event for day in range(3) for event in feed(table, day, Trading())]
+    made = [event for day in range(3) for event in feed(table, day, WHOLE)]
     plain = [
         msgspec.structs.replace(event, upcoming=(), previous=()) if isinstance(event, SessionScheduled) else event
         for events in (read, made)
