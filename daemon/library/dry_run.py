@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,16 @@ def _changed(meta: Mapping[str, str], started: Mapping[str, Any]) -> dict[str, s
     if started:
         usual = dict(dotted(_defaults(strategy if strategy in STRATEGIES else "")))
     given = dict(dotted(started.get("trading", {})))
-    return {**_of_meta(meta), **{key: value for key, value in given.items() if value != usual.get(key, value)}}
+    changed = {key: value for key, value in given.items() if not _is_usual(value, usual.get(key, ""))}
+    return {**_of_meta(meta), **changed}
+
+
+def _is_usual(value: str, usual: str) -> bool:
+    """Return whether two settings, each as JSON, are alike: an amount is one however it is written."""
+    try:
+        return value == usual or Decimal(msgspec.json.decode(value)) == Decimal(msgspec.json.decode(usual))
+    except (ArithmeticError, TypeError, ValueError):
+        return False
 
 
 @cache

@@ -48,6 +48,22 @@ def test_a_dry_run_is_listed_with_what_its_journal_has(played: Path, tmp_path: P
     assert parameters(run)["paper.half_spread"] == "0.004"
 
 
+def test_a_key_that_is_off_by_default_is_a_change_and_another_way_to_write_an_amount_is_none(
+    played: Path, tmp_path: Path
+) -> None:
+    folder = dry_run(played, tmp_path / "trailing")
+    (before,) = library_of([tmp_path]).runs
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        (payload,) = db.execute("SELECT payload FROM events WHERE kind = 'RunStarted'").fetchone()
+        started = json.loads(payload)
+        started["trading"]["sizing"]["trailing_stop"] = 0.2
+        started["trading"]["paper"]["commission_usd"] += "0"
+        db.execute("UPDATE events SET payload = ? WHERE kind = 'RunStarted'", (json.dumps(started),))
+        db.commit()
+    (run,) = library_of([tmp_path]).runs
+    assert run.changed == {**before.changed, "sizing.trailing_stop": "0.2"}
+
+
 def test_a_desk_that_trades_at_a_broker_is_no_run(played: Path, tmp_path: Path) -> None:
     for mode in ("paper", "live", "gateway"):
         dry_run(played, tmp_path / mode, mode)
