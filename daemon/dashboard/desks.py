@@ -157,14 +157,15 @@ class OwnCode:
 def named(paths: list[Path]) -> dict[str, FollowedDesk]:
     """Name the desks of these state directories: by the journal, with the strategy where two journals have one name.
 
-    A folder without a journal has its own name. Names are fixed here; a journal that appears later changes none.
+    Those that have both alike are called as their folders, and so is a folder without a journal. Names are fixed here;
+    a journal that appears later changes none.
     """
     names = distinct([_names(path) for path in paths])
     return {name: FollowedDesk(name, path) for name, path in zip(names, paths, strict=True)}
 
 
-def _names(path: Path) -> tuple[str, str]:
-    """Return the desk's name and a longer one; "" and the folder's name without a journal that can be read."""
+def _names(path: Path) -> tuple[str, str, str]:
+    """Return the desk's name, a longer one, and the folder's; the first two are "" without a journal to be read."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
             meta = reader.meta()
@@ -172,7 +173,7 @@ def _names(path: Path) -> tuple[str, str]:
         meta = {}
     name = meta.get("desk", "")
     longer = f"{name} {meta.get('strategy', '').replace('_', ' ')}".strip()
-    return (name, longer) if name else ("", path.resolve().name)
+    return name, longer, path.resolve().name
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -107,14 +107,16 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
     )
 
 
-def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a name for each desk of (its own name, its folder's): the folder's where two desks have one name."""
-    often = Counter(short or folder for short, folder in named)
+def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return a name for each desk: the first of its own that no other one has at that place, else its last, numbered.
+
+    The first ones are "" where a desk has none; the last is its folder's.
+    """
+    often = [Counter(each[place] for each in named) for place in range(len(named[0]))] if named else []
     names: list[str] = []
-    for short, folder in named:
-        name = short or folder
-        label, number = name if often[name] == 1 else folder, 2
-        chosen = label
+    for each in named:
+        label = next((name for name, count in zip(each, often, strict=True) if name and count[name] == 1), each[-1])
+        chosen, number = label, 2
         while chosen in names:
             chosen, number = f"{label} ({number})", number + 1
         names.append(chosen)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -142,8 +143,15 @@ def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None
 
 
 def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) -> None:
-    desks = named([played.path, played.path, tmp_path / "none"])
-    assert list(desks) == ["paper-1 option scalper", "paper-1 option scalper (2)", "none"]
+    folders = [tmp_path / name for name in ("first", "second", "other/second", "daily")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        shutil.copyfile(played.path / FILE, folder / FILE)
+    with closing(sqlite3.connect(folders[-1] / FILE)) as db:
+        db.execute("UPDATE meta SET value = 'regime_switcher' WHERE key = 'strategy'")
+        db.commit()
+    desks = named([*folders, tmp_path / "none"])
+    assert list(desks) == ["first", "second", "second (2)", "paper-1 regime switcher", "none"]
 
 
 def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_path: Path) -> None:

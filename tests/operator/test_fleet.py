@@ -90,3 +90,5 @@ def test_a_halt_and_a_pause_are_said_with_their_reason() -> None:
 def test_desks_of_one_name_are_called_as_their_folders() -> None:
     named = [("paper-1", "scalper"), ("paper-1", "regime"), ("mine", "x"), ("", "none"), ("paper-1", "regime")]
     assert distinct(named) == ["scalper", "regime", "mine", "none", "regime (2)"]
+    assert distinct([("a", "a x", "one"), ("a", "a y", "two"), ("a", "a y", "three")]) == ["a x", "two", "three"]
+    assert distinct([]) == []
