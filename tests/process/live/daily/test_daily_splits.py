@@ -26,9 +26,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def sales(played: Stage) -> int:
+def sales(played: Stage) -> Decimal | int:
     """Shares of SPY that were ordered to be sold."""
-    return sum(int(post["qty"]) for post in played.posts() if (post["symbol"], post["side"]) == ("SPY", "sell"))
+    return sum(Decimal(post["qty"]) for post in played.posts() if (post["symbol"], post["side"]) == ("SPY", "sell"))
 
 
 def alarms(played: Stage) -> set[str]:
