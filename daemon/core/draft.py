@@ -233,9 +233,11 @@ class Draft:
 
     def _stand_halted(self, halts: Iterable[Halt]) -> None:
         """Be halted for these reasons, the first of each."""
-        first = {halt.reason: halt for halt in reversed((*halts,))}
-        standing = [halt for halt in (*halts,) if first[halt.reason] is halt]
-        self.risk = replace(self.risk, halt=standing[0] if standing else None, behind=tuple(standing[1:]) or UNSET)
+        standing: dict[str, Halt] = {}
+        for halt in halts:
+            standing.setdefault(halt.reason, halt)
+        first, *behind = standing.values() or (None,)
+        self.risk = replace(self.risk, halt=first, behind=tuple(behind) or UNSET)
 
     def leaves_for(self) -> str:
         """Return the reason of a halt that also leaves every position, "" where none does: none after a panic."""
