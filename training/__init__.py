@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from training.desks.own.kind import own_kind
     from training.evidence.findings import Findings
     from training.evidence.overfitting import backtest_overfitting, deflated_sharpe
-    from training.export.export import ExportError
+    from training.export.shelf import ExportError
     from training.kit.bars import Bars, load_bars
     from training.kit.environments import folds, make_env, make_vec
     from training.kit.names import add_strategy, bundled_bars, strategy_names
@@ -94,7 +94,7 @@ __all__ = [
 _HOME = {
     "Bars": "training.kit.bars",
     "Evaluation": "training.kit.versions",
-    "ExportError": "training.export.export",
+    "ExportError": "training.export.shelf",
     "Findings": "training.evidence.findings",
     "Fold": "training.study.study",
     "HistoryError": "training.study.folds",

@@ -18,8 +18,8 @@ from typing import Any
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.desks.trial import Diverged
-from training.export.export import ExportError
 from training.export.import_sb3 import ImportSb3Error
+from training.export.shelf import ExportError
 from training.runs.folder import RunFolderError
 from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError

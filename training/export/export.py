@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from daemon.host.whole_files import sync, write_whole
+from daemon.host.whole_files import write_whole
 from strategies.golden import contract_hash, golden_observations
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
@@ -37,13 +35,13 @@ from strategies.kit.manifest import (
     StatedClaim,
     Training,
     answer_name,
-    decode,
     encode,
     memory_shape,
     output_shapes,
 )
 from strategies.registry import entry
 from training.export.ensemble import count_of
+from training.export.shelf import ExportError, put_version, refuse_other_contract
 from training.rl.kernels import plain_float32
 
 OPSET = 20
@@ -51,10 +49,6 @@ DRAWING = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
 """Operators of ONNX whose outputs are drawn."""
-
-
-class ExportError(Exception):
-    """The policy cannot be exported; nothing was left behind. The text names what was found and expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +98,7 @@ def export(
             `allowed_difference` says; or a version of the same name has another contract.
     """
     shelf = out / strategy.spec.name
-    shelf.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
-    try:
-        folder = workshop / "version"
-        folder.mkdir(mode=0o755)
-        manifest = _write(policy.eval(), strategy, release, folder, probes, shelf)
-        final = shelf / manifest.version
-        _put(folder, final, workshop / "replaced")
-        sync(shelf)
-    finally:
-        shutil.rmtree(workshop)
-    return final
+    return put_version(shelf, lambda folder: _write(policy.eval(), strategy, release, folder, probes, shelf))
 
 
 class Exported(nn.Module):
@@ -165,37 +148,10 @@ def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodePro
                 yield from _nodes(inner)
 
 
-def _put(folder: Path, final: Path, aside: Path) -> None:
-    """Rename `folder` to `final`; what was there goes `aside`, and comes back should the rename fail."""
-    if not final.exists():
-        folder.rename(final)
-        return
-    final.rename(aside)
-    try:
-        folder.rename(final)
-    except OSError:
-        aside.rename(final)
-        raise
-
-
-def _refuse_other_contract(there: Path, contract: str) -> None:
-    """Raise ExportError where a version of this name was made for another contract: a desk may need it."""
-    try:
-        held = decode((there / MANIFEST_FILE).read_bytes()).contract_hash
-    except (OSError, msgspec.DecodeError):
-        return  # no version, or a damaged one, which is replaced
-    if held != contract:
-        raise ExportError(
-            f"version {there.name} is in {there.parent} with the contract {held[:12]}, the strategy's is "
-            f"{contract[:12]} now: the export would replace it. Remove it once no desk runs by it "
-            f"(rm -r {there}), or name another store with --models-dir"
-        )
-
-
 def _write(
     policy: nn.Module, strategy: AnyStrategy, release: Release, folder: Path, probes: Float32Array, shelf: Path
-) -> Manifest:
-    """Everything of one version into `folder`, checked by reading it back. `shelf` has the strategy's versions."""
+) -> str:
+    """Write a version into `folder`, checked by reading it back; returns its name. `shelf` has the others."""
     spec, contract = strategy.spec, contract_hash(strategy)
     golden = golden_observations(strategy)
     golden_array = np.stack([observation.array() for observation in golden]).reshape(-1, *spec.observation_shape)
@@ -217,7 +173,7 @@ def _write(
     values = hashlib.sha256(spec.config.encode()).hexdigest()[:6] if entry(spec.name).parameters and spec.config else ""
     words = (release.training.last_session, release.label, digest[:8], values)  # one graph serves all values of a rule
     version = release.version or "-".join(filter(None, words))
-    _refuse_other_contract(shelf / version, contract)
+    refuse_other_contract(shelf / version, contract)
     if release.report is not None:
         release.report(folder, digest, version)
     manifest = Manifest(
@@ -252,8 +208,7 @@ def _write(
     write_whole(folder / MANIFEST_FILE, data)
     if release.sign is not None:
         release.sign(folder, data)
-    sync(folder)
-    return manifest
+    return version
 
 
 def _golden(spec: Spec, observations: Sequence[Observation], answered: Answered) -> Golden:

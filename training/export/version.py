@@ -12,7 +12,7 @@ import msgspec
 from daemon.models.pointer import CURRENT, ModelError, point
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
-from training.export.export import ExportError
+from training.export.shelf import ExportError
 
 
 class VersionError(ValueError):

@@ -17,8 +17,8 @@ from training.desks.online.export import export_online
 from training.evidence.off_policy.card import card_of
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.evidence.statistics import Series
-from training.export.export import ExportError
 from training.export.reference import Watched, each_column, reference_of
+from training.export.shelf import ExportError
 from training.online.beginning import Apart
 from training.online.candidates import Origin, weights_digest
 from training.rl.dqn.networks import QNetwork

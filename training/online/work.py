@@ -27,7 +27,7 @@ from daemon.pacing import back_off_s
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
-from training.export.export import ExportError
+from training.export.shelf import ExportError
 from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
 from training.online.consume import Consumer, backlog, newest_stream

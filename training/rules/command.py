@@ -16,6 +16,7 @@ from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
 from strategies.registry import add, entry, strategy
 from training.evidence.wording import number
+from training.export.shelf import ExportError
 from training.rules.desk import is_rule
 from training.rules.export import export_rule
 from training.rules.search import search
@@ -27,7 +28,9 @@ from training.study.folds import HistoryError
 SEARCH, SWEEP = "search", "sweep"
 PROGRAM = "train-and-export"
 DONE, USAGE_ERROR, SHOWN = 0, 2, 15
-ERRORS = (TapeError, CalendarError, HistoryError, LedgerError, ConfigError, ModelError, OSError, ValueError)
+ERRORS = (
+    TapeError, CalendarError, HistoryError, LedgerError, ConfigError, ModelError, ExportError, OSError, ValueError,
+)  # fmt: skip
 
 
 def of_rule(words: Sequence[str]) -> bool:

@@ -7,8 +7,6 @@ is installed; the graph answers the same.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +17,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest
-from daemon.host.whole_files import sync, write_whole
+from daemon.host.whole_files import write_whole
 from strategies.golden import check_golden, contract_hash, golden_observations
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.evidence.wording import number, percent
+from training.export.shelf import put_version, refuse_other_contract
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.trials import RuleTask, folds_of
 from training.study.study import SessionFigures, figures
@@ -56,7 +55,8 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     """Test the rule and write `<store>/<strategy>/<version>/`; its folder and the verdict. No pointer moves.
 
     Raises:
-        ValueError: the golden tape, a parameter, or a version of the same name that was made for another contract.
+        ValueError: the golden tape, or a parameter.
+        ExportError: a version of the same name was made for another contract.
         TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
     """
     trading = task.trading()
@@ -119,30 +119,12 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
     )
-    return _put(task.store / spec.name, manifest, policy), verdict
+    shelf = task.store / spec.name
 
-
-def _put(shelf: Path, manifest: Manifest, policy: bytes) -> Path:
-    """The version's folder, there whole or not at all; one of the same name and contract is replaced."""
-    shelf.mkdir(parents=True, exist_ok=True)
-    final = shelf / manifest.version
-    there = final / MANIFEST_FILE
-    if there.exists() and (held := msgspec.json.decode(there.read_bytes())["contract_hash"]) != manifest.contract_hash:
-        raise ValueError(
-            f"version {final.name} is in {shelf} with the contract {held[:12]}, the strategy's is "
-            f"{manifest.contract_hash[:12]} now: remove it once no desk runs by it, or name another --models-dir"
-        )
-    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
-    try:
-        folder = workshop / "version"
-        folder.mkdir(mode=0o755)
+    def write(folder: Path) -> str:
+        refuse_other_contract(shelf / manifest.version, manifest.contract_hash)
         write_whole(folder / POLICY_FILE, policy)
         write_whole(folder / MANIFEST_FILE, encode(manifest))
-        sync(folder)
-        if final.exists():
-            final.rename(workshop / "replaced")
-        folder.rename(final)
-        sync(shelf)
-    finally:
-        shutil.rmtree(workshop)
-    return final
+        return manifest.version
+
+    return put_version(shelf, write), verdict

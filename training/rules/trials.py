@@ -29,7 +29,7 @@ from training.evidence.wording import counted, number, percent
 from training.rules.desk import own_answer, rule_desk
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.studies.grid import OF_THE_STRATEGY, Value
-from training.study.folds import is_short, single, walk
+from training.study.folds import HistoryError, is_short, single, walk
 from training.study.study import Fold
 
 
@@ -118,7 +118,7 @@ def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
     while count > 1:
         try:
             return desk.days, walk(desk.days, rule, count)
-        except Exception:  # noqa: BLE001  a file too short for so many
+        except HistoryError:  # too short for so many
             count -= 1
     return desk.days, walk(desk.days, rule, 1)
 

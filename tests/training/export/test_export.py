@@ -29,7 +29,8 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
-from training.export.export import Exported, ExportError, Release, export, run_onnx, run_onnx_sequence
+from training.export.export import Exported, Release, export, run_onnx, run_onnx_sequence
+from training.export.shelf import ExportError
 from training.export.version import activate
 from training.rl.layers import Scaling
 from training.study.folds import single

@@ -14,6 +14,7 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.strategy_rules import trading_for
 from daemon.models.store import load
+from strategies.kit.manifest import MANIFEST_FILE
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
 from tests.support.paths import REPOSITORY
@@ -21,8 +22,10 @@ from training.desks.kind import Span
 from training.desks.own.data import Hooks
 from training.desks.own.kind import load as with_torch
 from training.desks.registry import kind
+from training.export.shelf import ExportError
 from training.rules.command import of_rule
 from training.rules.desk import always, own_answer, rule_desk
+from training.rules.export import export_rule
 from training.rules.trials import RuleTask, RuleTrial, folds_of, judged, played
 from training.study.study import Fold
 
@@ -160,3 +163,19 @@ def test_a_store_s_ledger_counts_each_trial_once(packages: Path, tmp_path: Path)
     again = judged(task, "sweep", dates, folds, trials)
     assert (first.deflated.trials, again.deflated.trials) == (2, 2)
     assert len((tmp_path / "ru_session" / "ledger.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(packages: Path, tmp_path: Path) -> None:
+    task = task_of(packages, "session", tmp_path)
+    version, _ = export_rule(task, "sip", lambda _: None)
+    manifest = version / MANIFEST_FILE
+    whole = manifest.read_bytes()
+    manifest.write_text("{")
+    assert export_rule(task, "sip", lambda _: None)[0] == version
+    assert manifest.read_bytes() == whole
+    contract = json.loads(whole)["contract_hash"]
+    manifest.write_bytes(whole.replace(contract.encode(), b"0" * len(contract)))
+    with pytest.raises(ExportError, match=f"{version.name} is in .* with the contract 000000000000"):
+        export_rule(task, "sip", lambda _: None)
+    assert json.loads(manifest.read_bytes())["contract_hash"] == "0" * len(contract)
+    assert [path.name for path in version.parent.iterdir()] == [version.name]

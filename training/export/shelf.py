@@ -1,0 +1,68 @@
+"""A strategy's shelf in the model store: a version lies there whole or not at all. Imports no torch."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.whole_files import sync
+from strategies.kit.manifest import MANIFEST_FILE, decode
+
+
+class ExportError(Exception):
+    """The policy cannot be exported; nothing was left behind. The text names what was found and expected."""
+
+
+def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
+    """Put a version on the shelf and return its folder; one of the same name is replaced. No pointer moves.
+
+    Args:
+        shelf: of the strategy's versions; it is made where there is none.
+        write: writes all files into the folder it is given, and returns the version's name.
+
+    Raises:
+        OSError: the shelf cannot be written; what was there stays. What `write` raises leaves nothing behind either.
+    """
+    shelf.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
+    try:
+        folder = workshop / "version"
+        folder.mkdir(mode=0o755)
+        final = shelf / write(folder)
+        sync(folder)
+        _put(folder, final, workshop / "replaced")
+        sync(shelf)
+    finally:
+        shutil.rmtree(workshop)
+    return final
+
+
+def _put(folder: Path, final: Path, aside: Path) -> None:
+    """Rename `folder` to `final`; what was there goes `aside`, and comes back should the rename fail."""
+    if not final.exists():
+        folder.rename(final)
+        return
+    final.rename(aside)
+    try:
+        folder.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+
+
+def refuse_other_contract(there: Path, contract: str) -> None:
+    """Raise ExportError where a version of this name was made for another contract: a desk may need it."""
+    try:
+        held = decode((there / MANIFEST_FILE).read_bytes()).contract_hash
+    except (OSError, msgspec.DecodeError):
+        return  # no version, or a damaged one, which is replaced
+    if held != contract:
+        raise ExportError(
+            f"version {there.name} is in {there.parent} with the contract {held[:12]}, the strategy's is "
+            f"{contract[:12]} now: the export would replace it. Remove it once no desk runs by it "
+            f"(rm -r {there}), or name another store with --models-dir"
+        )
