@@ -49,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
     prepare_types()
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    serving = f"rltrader-dashboard: {where} shows {names(list(desks.values()))}; Ctrl-C ends it\n"
     with suppress(KeyboardInterrupt):
-        sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}; Ctrl-C ends it\n")
-        sys.stdout.flush()
-        asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway, options.runs_dir), listening))
+        asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway, options.runs_dir), listening, serving))
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -274,8 +275,21 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
-async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT."""
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says on stdout that it serves once SIGINT and SIGTERM would end it in order."""
+
+    def __init__(self, config: uvicorn.Config, serving: str) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write(self._serving)
+        sys.stdout.flush()
+
+
+async def serve(dashboard: Dashboard, listening: socket.socket, serving: str) -> None:
+    """Serve until SIGTERM or SIGINT; `serving` is written to stdout when the first request would be answered."""
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         dashboard.app(port),
@@ -291,6 +305,6 @@ async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
         h11_max_incomplete_event_size=2 * HEAD_MOST,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, serving)
     dashboard.streams.ending = lambda: server.should_exit
     await server.serve(sockets=[listening])
