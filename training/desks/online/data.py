@@ -25,7 +25,6 @@ from strategies.online_dqn.state_vector import portfolio_fields
 from training.desks.kind import Evaluator, Span
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
 from training.desks.online.market.history import History, TradingDay, history_of
-from training.desks.online.market.money import MICRO
 from training.desks.online.market.online_market import OnlineMarket
 from training.evaluate.bars import BarDesk, SessionStart, under
 from training.evaluate.machine import Player
@@ -167,7 +166,7 @@ def play(
             market.step(values_of(player(market.observe())).argmax(dim=1))
     a = market.account
     table = np.stack([a.closed, a.wins, a.held_min]).reshape(3, draws, -1)
-    money = np.stack([a.net_usd, a.costs / MICRO, a.traded / MICRO]).reshape(3, draws, -1)
+    money = np.stack([a.net_usd, a.costs_usd, a.traded_usd]).reshape(3, draws, -1)
     each = len(data.spec.symbols)
     found: list[SessionResult] = []
     for draw in range(draws):

@@ -32,6 +32,19 @@ def both_play(make: Callable[[], Player], data: OnlineData, dates: list[str], tr
     return sum(result.trades for result in on_market)
 
 
+def of_size(usd: int, **basket: object) -> Trading:
+    """The rules with this paper cash, and other keys of the basket."""
+    return replace(RULES, paper=replace(RULES.paper, cash_usd=Decimal(usd)), basket=replace(RULES.basket, **basket))  # type: ignore[arg-type]
+
+
+def shares_held(data: OnlineData, date: str, trading: Trading) -> float:
+    """Shares held after the first BUY of a session."""
+    market = data.market([date], trading, auto_reset=False)
+    market.begin(np.array([0]))
+    market.step(torch.tensor([BUY]))
+    return float(market._money.shares(market.account.held)[0])
+
+
 def test_every_observation_is_that_of_the_desk_bit_for_bit() -> None:
     data = bundled()
     dates = list(data.days)[3:5]
@@ -95,8 +108,7 @@ def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> No
 
 
 def test_they_do_where_a_small_account_pays_each_session_s_fees_in_cents() -> None:
-    small = replace(RULES, paper=replace(RULES.paper, cash_usd=Decimal(9_000)))
-    small = replace(small, basket=replace(small.basket, fractions="off"))  # the market plays whole shares
+    small = of_size(9_000, fractions="off")
     data = of_bars(bundled().bars, small)
     (date,) = list(data.days)[8:9]
     assert both_play(busy, data, [date], small) > 10
@@ -104,6 +116,58 @@ def test_they_do_where_a_small_account_pays_each_session_s_fees_in_cents() -> No
     (paid,), (without,) = play(busy(), data, [date], small), play(busy(), of_bars(bundled().bars, free), [date], free)
     assert round(100 * (paid.fees_usd - without.fees_usd), 6) >= 3  # TAF, SEC and CAT
     assert paid.trades == without.trades
+
+
+@pytest.mark.parametrize("usd", [300, 4_000, 9_000, 250_000])
+def test_they_do_in_fractions_of_shares(usd: int) -> None:
+    rules = of_size(usd, fractions="on")
+    data = of_bars(wild(bundled().bars, 0.006, 10, seed=3), rules)
+    dates = list(data.days)[:2]
+    assert both_play(busy, data, dates, rules) > 30
+    both_play(lambda: hold_from_open, data, dates, rules)
+
+
+@pytest.mark.parametrize("weight_max", [0.95, 1.0])
+@pytest.mark.parametrize("least_usd", [1, 3_990])
+def test_they_do_where_short_cash_cuts_a_buy_in_fractions(weight_max: float, least_usd: int) -> None:
+    """With all the money wanted the limit is dearer than the cash; a cut buy below the least order is not sent."""
+    rules = of_size(4_000, fractions="auto", weight_max=weight_max, min_order_usd=Decimal(least_usd))
+    data = of_bars(wild(bundled().bars, 0.003, 10, seed=5), rules)
+    trades = both_play(busy, data, list(data.days)[5:6], rules)
+    assert (trades > 10) is (least_usd == 1)
+
+
+def test_auto_divides_shares_in_the_sessions_in_which_a_desk_would_begin_so() -> None:
+    data = bundled()
+    dates = list(data.days)
+    firsts = [data.on([date])[0].first for date in dates]
+    prices = (data.history.close[firsts] + data.history.ask[firsts]) / 20_000
+    between = of_size(round(20 * float(np.median(prices))), fractions="auto")
+    played = of_bars(data.bars, between)
+    dear = [date for date, price in zip(dates, prices.tolist(), strict=True) if between.paper.cash_usd < 20 * price]
+    cheap = [date for date in dates if date not in dear]
+    for some in (dear, cheap):
+        assert both_play(lambda: hold_from_open, played, some[:2], between) == 2
+    divided, whole = (shares_held(played, some[0], between) for some in (dear, cheap))
+    assert divided % 1.0 > 0.0
+    assert whole % 1.0 == 0.0
+
+
+def test_steps_too_fine_for_whole_numbers_of_64_bits_are_refused() -> None:
+    data = bundled()
+    fine = of_size(1_000_000, fractions="on", order_step=Decimal("0.000000001"))
+    with pytest.raises(ValueError, match=r"cash_usd is 1000000 and basket\.order_step 1E-9: .* larger order_step"):
+        data.market(list(data.days)[:1], fine)
+
+
+def test_a_state_in_other_steps_is_refused() -> None:
+    data = bundled()
+    dates = list(data.days)[:2]
+    whole, divided = (data.market(dates, of_size(4_000, fractions=rule), count=2) for rule in ("off", "on"))
+    former = {name: value for name, value in whole.state_dict().items() if name != "per_share"}
+    whole.load_state_dict(former)
+    with pytest.raises(ValueError, match=r"counts 1 steps a share, this one 10000: begin the run anew"):
+        divided.load_state_dict(former)
 
 
 def test_they_do_on_recorded_sessions(data_dir: Path) -> None:

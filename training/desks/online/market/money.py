@@ -1,33 +1,55 @@
 """Prices, costs and sizes of shares in whole numbers, as the desk and its paper broker compute them in decimals.
 
-Prices are ticks (1e-4 USD) or half ticks, money is micro-dollars (1e-6 USD), both int64. Pure.
+Prices are ticks (1e-4 USD) or half ticks, what is traded is counted in steps, `per_share` of which are a share, and
+money in units, `usd` of which are a USD: a step at half a tick is whole, and so is the finest cost. All int64. Pure.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
-from daemon.core.desks.shares.sizes import CENTS
+from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, TICKS, slack, units_a_usd
 from daemon.core.limits import PROCEEDS, SHARES, SHARES_SOLD, Trading
 from daemon.core.paper.fees import CHARGED, charges_days
 from training.desks.online.market.bars import Float64Array, Int64Array
 from training.desks.online.market.history import HALF, rounded_up
 
-MICRO = 1_000_000
-MICRO_A_TICK, MICRO_A_HALF = 100, 50
+BoolArray = npt.NDArray[np.bool_]
+
+LARGEST = 2**62  # a product of int64
 
 
 class Money:
     """The rules of one desk about prices, costs and sizes."""
 
-    def __init__(self, trading: Trading, symbols: int) -> None:
+    def __init__(self, trading: Trading, symbols: int, per_share: int = 1) -> None:
+        """Take the rules; accounts may count fractions where a share has more than one step.
+
+        Raises:
+            ValueError: the paper cash in so fine steps is too much for whole numbers of 64 bits.
+        """
         rules = trading.basket
+        self.per_share, self.usd = per_share, math.lcm(COST_GRID, 2 * TICKS * per_share)
+        self.a_half = self.usd // (2 * TICKS * per_share)  # units of one step at half a tick
+        self.a_tick = 2 * self.a_half
+        self.capital = int(trading.paper.cash_usd * self.usd)
+        self._grid = self.usd // COST_GRID
         self._rate = Fraction(trading.paper.share_cost_rate)
+        each = 1 + self._rate
+        if self.capital * each.denominator > LARGEST:
+            raise ValueError(
+                f"paper.cash_usd is {trading.paper.cash_usd} and basket.order_step {rules.order_step}: training counts "
+                'at most 2^62 parts of a cost: choose a larger order_step, or fractions = "off"'
+            )
+        self._least = Fraction(rules.min_order_usd) * TICKS * per_share  # in steps at a tick
         self._slack, self._collar = Fraction(str(rules.price_slack)), Fraction(str(rules.price_collar))
         self._weight = min(rules.weight_max, 1.0 / symbols)
-        cents = {SHARES: Fraction(CENTS), SHARES_SOLD: Fraction(CENTS), PROCEEDS: Fraction(CENTS, MICRO)}
+        share = Fraction(CENTS, per_share)
+        cents = {SHARES: share, SHARES_SOLD: share, PROCEEDS: Fraction(CENTS, self.usd)}
         self._fees = [
             (on, Fraction(getattr(trading.paper, key)) * each)
             for on, each in cents.items()
@@ -35,11 +57,11 @@ class Money:
         ]
 
     def cost(self, traded: Int64Array) -> Int64Array:
-        """What trading this value costs, half to even."""
-        product = traded * self._rate.numerator
-        whole, rest = np.divmod(product, self._rate.denominator)
-        up = (2 * rest > self._rate.denominator) | ((2 * rest == self._rate.denominator) & (whole % 2 == 1))
-        rounded: Int64Array = whole + up
+        """What trading this value costs, half to even of 1e-6 USD."""
+        product, least = traded * self._rate.numerator, self._rate.denominator * self._grid
+        whole, rest = np.divmod(product, least)
+        up = (2 * rest > least) | ((2 * rest == least) & (whole % 2 == 1))
+        rounded: Int64Array = (whole + up) * self._grid
         return rounded
 
     def day_fees(self, shares: Int64Array, sold: Int64Array, proceeds: Int64Array) -> Int64Array:
@@ -48,19 +70,38 @@ class Money:
         cents = np.zeros_like(shares)
         for on, rate in self._fees:
             cents += -(-bases[on] * rate.numerator // rate.denominator)
-        found: Int64Array = cents * (MICRO // CENTS)
+        found: Int64Array = cents * (self.usd // CENTS)
         return found
 
-    def reserved(self, limit: Int64Array, shares: Int64Array) -> Int64Array:
+    def reserved(self, limit: Int64Array, steps: Int64Array) -> Int64Array:
         """What a buy at this limit in ticks holds back."""
-        traded = limit * shares * MICRO_A_TICK
-        return traded + rounded_up(traded, self._rate)
+        traded = limit * steps * self.a_tick
+        return traded + rounded_up(traded, self._rate / self._grid) * self._grid
 
-    def affordable(self, cash: Int64Array, limit: Int64Array) -> Int64Array:
-        """Whole shares that the cash pays for at this limit."""
-        each = self._rate + 1
-        shares = np.maximum(cash, 0) * each.denominator // np.maximum(limit * MICRO_A_TICK * each.numerator, 1)
-        return np.where(self.reserved(limit, shares) <= cash, shares, np.maximum(shares - 1, 0))
+    def affordable(self, cash: Int64Array, limit: Int64Array, goal: Int64Array, divides: BoolArray) -> Int64Array:
+        """Steps of a goal above the cash that it pays for at this limit; whole shares where no share is divided.
+
+        See `daemon.core.desks.shares.sizes.shared`: of fractions the part of the goal, else the whole shares that fit.
+        """
+        each, a_share = self._rate + 1, self.a_tick * self.per_share
+        shares = np.maximum(cash, 0) * each.denominator // np.maximum(limit * a_share * each.numerator, 1)
+        steps = shares * self.per_share
+        whole = np.where(self.reserved(limit, steps) <= cash, steps, np.maximum(steps - self.per_share, 0))
+        if self.per_share == 1:
+            return whole
+        units = units_a_usd(self.per_share)
+        cent, times = units // CENTS, self.usd // units
+        costs = rounded_up(limit, each * Fraction(units, TICKS * self.per_share))
+        there = np.maximum(cash // times - slack(self.per_share), 0) // cent
+        needed = np.maximum(-(-goal * costs // cent), 1)
+        part = goal * np.minimum((there << BITS) // needed, 1 << BITS) >> BITS
+        return np.where(divides, np.where(self._is_too_small(part, 2 * limit), 0, part), whole)
+
+    def _is_too_small(self, steps: Int64Array, halves: Int64Array) -> BoolArray:
+        """Whether so many steps at a price in half ticks are a fraction of shares that is worth no order."""
+        worth = steps * halves * self._least.denominator < 2 * self._least.numerator
+        found: BoolArray = (steps % self.per_share > 0) & worth
+        return found
 
     def buy_limit(self, ask: Int64Array, middle: Int64Array) -> Int64Array:
         """Limit of a buy in ticks; `middle` in half ticks."""
@@ -72,16 +113,25 @@ class Money:
         low, collar = 1 - self._slack, (1 - self._collar) / 2
         return np.maximum(bid * low.numerator // low.denominator, rounded_up(middle, collar))
 
-    def goal(self, equity: Int64Array, middle: Int64Array) -> Int64Array:
-        """Whole shares that a BUY wants, by the strategy's own arithmetic (`strategies.online_dqn.goal_of`)."""
-        found: Int64Array = (self._weight * np.maximum(usd(equity), 0.0) / price_usd(middle)).astype(np.int64)
+    def goal(self, equity: Int64Array, middle: Int64Array, divides: BoolArray) -> Int64Array:
+        """Steps that a BUY wants, by the strategy's own arithmetic (`strategies.online_dqn.goal_of`)."""
+        shares = self._weight * np.maximum(self.in_usd(equity), 0.0) / price_usd(middle)
+        whole: Int64Array = shares.astype(np.int64) * self.per_share
+        if self.per_share == 1:
+            return whole
+        count = np.rint(shares * self.per_share)  # as `strategies.kit.quantity.steps_of` cuts
+        steps = np.where(count / self.per_share == shares, count, shares * self.per_share).astype(np.int64)
+        return np.where(divides, np.where(self._is_too_small(steps, middle), 0, steps), whole)
+
+    def in_usd(self, units: Int64Array) -> Float64Array:
+        """Money in USD."""
+        found: Float64Array = units / self.usd
         return found
 
-
-def usd(micro: Int64Array) -> Float64Array:
-    """Money in USD."""
-    found: Float64Array = micro / MICRO
-    return found
+    def shares(self, steps: Int64Array) -> Float64Array:
+        """Steps as shares."""
+        found: Float64Array = steps / self.per_share
+        return found
 
 
 def price_usd(half_ticks: Int64Array) -> Float64Array:

@@ -2,8 +2,8 @@
 
 Orders leave at a bar's close and trade at the next bar's open within their limits, as on the desk in dry run, to the
 cent. While a row is played, the other symbols of its desk stay flat. Everything is numpy on the CPU: prices are ticks,
-money micro-dollars, times minutes from the open, all int64. Invariant of an account: cash + shares at what was paid for
-them = capital + profit of closed trades - costs of the open one.
+shares and money are counted as `Money` has them, times are minutes from the open, all int64. Invariant of an account:
+cash + shares at what was paid for them = capital + profit of closed trades - costs of the open one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from daemon.core.desks.shares.sizes import fractions_fit
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
 from strategies.online_dqn import BUY, SELL, resolve
@@ -23,16 +24,15 @@ from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import portfolio_fields
 from training.data.daily_table import TICKS
 from training.desks.online.market.bars import Float64Array, Int64Array
-from training.desks.online.market.history import History, TradingDay
-from training.desks.online.market.money import MICRO, MICRO_A_HALF, MICRO_A_TICK, Money, price_usd, usd
+from training.desks.online.market.history import HALF, History, TradingDay
+from training.desks.online.market.money import BoolArray, Money, price_usd
 from training.rl.draws import uniform
 from training.rl.protocols import Step
-
-BoolArray = npt.NDArray[np.bool_]
 
 NEVER = -(10**6)  # a minute long before any session
 NONE = -1  # in place of the number of an attempt, where no sale is under way
 MARKET = 0  # in place of a limit
+PER_SHARE = "per_share"
 
 
 class Accounts:
@@ -41,11 +41,11 @@ class Accounts:
     cash: Int64Array
     equity: Int64Array  # at the mark
     peak: Int64Array  # of the equity
-    held: Int64Array  # shares
+    held: Int64Array  # steps of shares, as all that is traded
     entry: Int64Array  # price paid
     opened: Int64Array  # when the bar of the fill began
     pnl: Int64Array  # of the open position so far, after costs
-    wanted: Int64Array  # shares of the buy under way
+    wanted: Int64Array  # of the buy under way
     limit: Int64Array  # of the order under way; `MARKET`
     attempt: Int64Array  # of the sale under way; `NONE`
     leaving: Int64Array  # 1 where a rule leaves the position
@@ -65,7 +65,7 @@ class Accounts:
 
     def __init__(self, trading: Trading, money: Money, count: int) -> None:
         """Make the accounts; `begin` opens them."""
-        self._money, self._risk, self._capital = money, trading.risk, int(trading.paper.cash_usd * MICRO)
+        self._money, self._risk, self._capital = money, trading.risk, money.capital
         self._rest = -(-self._risk.cooldown_trade_s // 60)  # minutes are whole, so a part of one is all of it
         self._rest_loss = max(-(-self._risk.cooldown_loss_s // 60), self._rest)
         self._attempts = trading.execution.exit_limit_attempts
@@ -76,8 +76,17 @@ class Accounts:
     @property
     def net_usd(self) -> npt.NDArray[np.float64]:
         """Equity less the capital."""
-        net: npt.NDArray[np.float64] = (self.equity - self._capital) / MICRO
-        return net
+        return self._money.in_usd(self.equity - self._capital)
+
+    @property
+    def costs_usd(self) -> npt.NDArray[np.float64]:
+        """Costs paid."""
+        return self._money.in_usd(self.costs)
+
+    @property
+    def traded_usd(self) -> npt.NDArray[np.float64]:
+        """Value bought and sold."""
+        return self._money.in_usd(self.traded)
 
     @property
     def reserved(self) -> Int64Array:
@@ -91,12 +100,15 @@ class Accounts:
             column[rows] = self._capital
         self.attempt[rows], self.rests_until[rows] = NONE, NEVER
 
-    def order(self, buys: BoolArray, sells: BoolArray, entry: BoolArray, at: tuple[Int64Array, ...]) -> None:
+    def order(
+        self, buys: BoolArray, sells: BoolArray, entry: BoolArray, divides: BoolArray, at: tuple[Int64Array, ...]
+    ) -> None:
         """Send what is wanted at a close, and again what was not filled, at new limits; a new BUY counts anew.
 
         Args:
             buys, sells: what the policy wants anew.
             entry: whether clock and bars allow an entry.
+            divides: whether the desk divides shares.
             at: bid and ask in ticks, and the mark in half ticks.
         """
         bid, ask, mark = at
@@ -106,10 +118,11 @@ class Accounts:
         at_market = (self.leaving > 0) | (self.attempt >= self._attempts)
         again = self.wanted > 0
         enters = (again | (buys & (self.held == 0))) & entry & self._allowed()
-        goal = np.where(again & ~buys, self.wanted, self._money.goal(self.equity, mark))
+        goal = np.where(again & ~buys, self.wanted, self._money.goal(self.equity, mark, divides))
         limit = self._money.buy_limit(ask, mark)
         whole = self._money.reserved(limit, goal) <= self.cash
-        self.wanted[:] = np.where(enters, np.where(whole, goal, self._money.affordable(self.cash, limit)), 0)
+        paid = np.where(whole, goal, self._money.affordable(self.cash, limit, goal, divides))
+        self.wanted[:] = np.where(enters, paid, 0)
         selling = np.where(at_market, MARKET, self._money.sell_limit(bid, mark))
         self.limit[:] = np.where(leaves, selling, np.where(self.wanted > 0, limit, 0))
         self.orders += leaves | (self.wanted > 0)
@@ -121,10 +134,11 @@ class Accounts:
         sold = np.where(sells, self.held, 0)
         if not (bought.any() or sells.any()):
             return
-        traded = (bought + sold) * price * MICRO_A_TICK
+        traded = (bought + sold) * price * self._money.a_tick
         cost = self._money.cost(traded)
-        self.cash += (sold - bought) * price * MICRO_A_TICK - cost
-        self.pnl[:] = np.where(bought > 0, -cost, self.pnl + sold * (price - self.entry) * MICRO_A_TICK - cost)
+        self.cash += (sold - bought) * price * self._money.a_tick - cost
+        gain = sold * (price - self.entry) * self._money.a_tick
+        self.pnl[:] = np.where(bought > 0, -cost, self.pnl + gain - cost)
         self.entry[:] = np.where(bought > 0, price, self.entry)
         self.opened[:] = np.where(bought > 0, minute - bar_min, self.opened)
         self.high[:] = np.where(bought > 0, 2 * price, self.high)
@@ -133,7 +147,7 @@ class Accounts:
         self.traded += traded
         self.shares += bought + sold
         self.sold += sold
-        self.proceeds += sold * price * MICRO_A_TICK
+        self.proceeds += sold * price * self._money.a_tick
         self.wanted[bought > 0] = 0
         self._close(sells, minute)
         self.revalue(mark, (bought > 0) | sells)
@@ -141,7 +155,7 @@ class Accounts:
     def revalue(self, mark: Int64Array, rows: BoolArray) -> None:
         """The equity of these rows at a mark in half ticks, and the loss limits."""
         risk = self._risk
-        self.equity[:] = np.where(rows, self.cash + self.held * mark * MICRO_A_HALF, self.equity)
+        self.equity[:] = np.where(rows, self.cash + self.held * mark * self._money.a_half, self.equity)
         np.maximum(self.peak, self.equity, out=self.peak)
         lost = rows & ((self._capital - self.equity) / self._capital >= risk.daily_loss_max)
         drawn = rows & ((self.peak - self.equity) / self.peak >= risk.drawdown_max)
@@ -202,7 +216,7 @@ class OnlineMarket:
         """Make the accounts; with `auto_reset` also begin everywhere. `symbols` are those of the whole desk.
 
         Raises:
-            ValueError: there is no session to draw from.
+            ValueError: there is no session to draw from, or the rules count in steps too fine for it.
         """
         if auto_reset and not days:
             raise ValueError("no session to draw from; expected at least one: give a longer file")
@@ -213,7 +227,9 @@ class OnlineMarket:
         self._flatten = np.array([day.flatten for day in days], dtype=np.int64)
         self._window = np.arange(1 - config.window, 1)
         self._mark = history.close + history.ask  # half ticks
-        self.account = Accounts(trading, Money(trading, symbols), count)
+        self._divides = _divides(history, trading, symbols)
+        self._money = Money(trading, symbols, trading.basket.steps_a_share if self._divides.any() else 1)
+        self.account = Accounts(trading, self._money, count)
         self._own = np.zeros((4, count), dtype=np.int64)
         self.row, self._last_row, self._episode, self._active = self._own
         if auto_reset:
@@ -240,10 +256,10 @@ class OnlineMarket:
         seen = h.seen[h.newest[self.row][:, None] + self._window].reshape(self._count, -1)
         fields = portfolio_fields(
             self._config.portfolio,
-            shares=a.held,
+            shares=self._money.shares(a.held),
             price=price_usd(self._mark[self.row]),
-            cash=usd(a.cash - a.reserved),
-            equity=usd(a.equity),
+            cash=self._money.in_usd(a.cash - a.reserved),
+            equity=self._money.in_usd(a.equity),
             cost=a.entry / TICKS,
             age_min=h.minute[self.row] - a.opened,
         )
@@ -279,16 +295,23 @@ class OnlineMarket:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on apart from the arguments of the constructor; tensors are copies."""
-        return {"account": torch.from_numpy(self.account.state.copy()), "own": torch.from_numpy(self._own.copy())}
+        tables = {"account": torch.from_numpy(self.account.state.copy()), "own": torch.from_numpy(self._own.copy())}
+        return {**tables, PER_SHARE: self._money.per_share}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict` of a market with the same arguments.
 
         Raises:
-            ValueError: the state is of another number of rows.
+            ValueError: the state is of another number of rows, or counts shares in other steps.
         """
         if state["own"].shape != self._own.shape:
             raise ValueError(f"the market's state is of {state['own'].shape[1]} rows, this one has {self._count}")
+        steps = state.get(PER_SHARE, 1)  # a former release played whole shares alone
+        if steps != self._money.per_share:
+            raise ValueError(
+                f"the market's state counts {steps} steps a share, this one {self._money.per_share}: "
+                "begin the run anew, or set basket.fractions as it was"
+            )
         self.account.state[:] = state["account"].numpy()
         self._own[:] = state["own"].numpy()
 
@@ -296,7 +319,7 @@ class OnlineMarket:
         """Send the orders of this close."""
         a, h, row, active = self.account, self._history, self.row, self.active
         entry = active & h.entry[row] & (h.minute[row] >= a.rests_until)
-        a.order(active & (resolved == BUY), active & (resolved == SELL), entry, self._prices(row))
+        a.order(active & (resolved == BUY), active & (resolved == SELL), entry, self._divides[row], self._prices(row))
 
     def _trade(self, active: BoolArray) -> None:
         """Fill at this row's open; marks are those of the row before."""
@@ -311,8 +334,8 @@ class OnlineMarket:
     def _look_at_levels(self) -> None:
         """Leave where the bar's range reached a stop or the target, its close a stop that followed, or time is over."""
         a, h, sizing = self.account, self._history, self._trading.sizing
-        shares = np.maximum(a.held, 1)
-        average: Float64Array = a.entry * a.held / TICKS / shares  # as the core computes it, to the last bit
+        shares = self._money.shares(np.maximum(a.held, 1))
+        average: Float64Array = a.entry * a.held / (TICKS * self._money.per_share) / shares  # as the core, to the bit
         level: Float64Array = average * (1.0 - sizing.stop_loss)
         if sizing.trails:
             level = np.maximum(level, price_usd(a.high) * (1.0 - sizing.trails))
@@ -347,3 +370,16 @@ class OnlineMarket:
         """Spread the first episodes over their sessions, so that the rows are not all at the same minute."""
         spread = uniform(self._seed, 1, torch.arange(self._count), torch.from_numpy(self._episode)).numpy()
         self.row += ((self._last_row - self.row) * spread).astype(np.int64)
+
+
+def _divides(history: History, trading: Trading, symbols: int) -> BoolArray:
+    """Whether a desk that begins with a row's session trades fractions: its own rule, at the session's first close."""
+    rule, found = trading.basket.fractions, np.zeros(len(history.close), dtype=np.bool_)
+    prices: dict[str, list[float]] = {}
+    for day in history.days:
+        prices.setdefault(day.session.date, []).append(float(history.close[day.first] + history.ask[day.first]) / HALF)
+    cash = float(trading.paper.cash_usd) / symbols
+    fits = {date: rule == "on" or (rule == "auto" and fractions_fit(cash * len(of), of)) for date, of in prices.items()}
+    for day in history.days:
+        found[day.first : day.end] = fits[day.session.date]
+    return found
