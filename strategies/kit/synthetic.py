@@ -8,7 +8,9 @@ for days integers only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
+import numpy as np
 from numpy.random import PCG64
 
 from strategies.kit.contract import Bar, Session
@@ -19,6 +21,7 @@ NIGHT_DEVIATION = 0.0055  # 0.13 * sqrt(0.46 / 252)
 MINUTE_VOLUME = 90_000  # shares in the quietest part of the day
 STEPS = 4  # moves within a minute, from which high and low come
 QUIET_SHARE = 0.02  # minutes with hardly a trade: one price, a few shares
+DRAWN = 4_096  # draws at a time: those of 80 minutes
 
 
 def synthetic_sessions(
@@ -29,25 +32,25 @@ def synthetic_sessions(
     Prices in USD are whole cents, volumes whole shares; moves and volumes follow a U over the day. Half days come from
     the sessions' own hours.
     """
-    bits = PCG64(seed)
+    draws = _uniform(seed)
     price = first_price
     for number, session in enumerate(sessions):
         if number > 0:
-            price *= 1.0 + NIGHT_DEVIATION * _bell(bits)
+            price *= 1.0 + NIGHT_DEVIATION * _bell(draws)
         minutes = (session.close_ns - session.open_ns) // MINUTE_NS
         for minute in range(minutes):
             start_ns = session.open_ns + minute * MINUTE_NS
             shape = _u_shape(minute, minutes)
-            if _uniform(bits) < QUIET_SHARE:
+            if next(draws) < QUIET_SHARE:
                 flat = _cents(price)
-                yield Bar(symbol, start_ns, flat, flat, flat, flat, float(100 + int(400 * _uniform(bits))))
+                yield Bar(symbol, start_ns, flat, flat, flat, flat, float(100 + int(400 * next(draws))))
                 continue
             path = [price]
             for _ in range(STEPS):
-                price *= 1.0 + MINUTE_DEVIATION / STEPS**0.5 * shape * _bell(bits)
+                price *= 1.0 + MINUTE_DEVIATION / STEPS**0.5 * shape * _bell(draws)
                 path.append(price)
-            burst = _uniform(bits) ** 8  # now and then several times the usual volume
-            volume = MINUTE_VOLUME * shape * (0.5 + _uniform(bits) + 4.0 * burst)
+            burst = next(draws) ** 8  # now and then several times the usual volume
+            volume = MINUTE_VOLUME * shape * (0.5 + next(draws) + 4.0 * burst)
             yield Bar(
                 symbol,
                 start_ns,
@@ -83,16 +86,18 @@ def synthetic_days(seed: int, symbols: Sequence[str], starts_ns: Iterable[int]) 
             yield Bar(symbol, start_ns, open_ / 100, high / 100, low / 100, close / 100, float(volume))
 
 
-def _uniform(bits: PCG64) -> float:
-    """Return a number in [0, 1) from the 53 highest bits of the next draw."""
-    return (bits.random_raw() >> 11) * 2.0**-53
+def _uniform(seed: int) -> Iterator[float]:
+    """Yield numbers in [0, 1), each from the 53 highest bits of a draw; many are drawn at once, which costs less."""
+    bits = PCG64(seed)
+    while True:
+        yield from ((bits.random_raw(DRAWN) >> np.uint64(11)) * 2.0**-53).tolist()
 
 
-def _bell(bits: PCG64) -> float:
+def _bell(draws: Iterator[float]) -> float:
     """Return a number of mean 0, deviation 1: twelve uniform numbers less 6 (Irwin-Hall), exact everywhere."""
     total = -6.0
-    for _ in range(12):
-        total += _uniform(bits)
+    for draw in islice(draws, 12):
+        total += draw
     return total
 
 
