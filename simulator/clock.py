@@ -86,6 +86,10 @@ class SimClock:
         """Let simulated seconds pass."""
         time.sleep(seconds / self.rate)
 
+    def pass_look(self, seconds: float) -> None:
+        """Let time pass until the next of many looks for a change, simulated seconds later where any could be."""
+        self.pass_s(seconds)
+
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop for a server with this clock."""
         return asyncio.new_event_loop()

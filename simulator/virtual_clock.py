@@ -65,6 +65,8 @@ class ClockService:
         self._members: dict[int, Member] = {}
         self._expected: dict[int, int] = {}  # by the descriptor of a process that has not joined yet: its pid
         self._left_out: set[int] = set()  # pids
+        self.look_ns = 0  # the driver looks for a change at multiples of this; 0: it waits for a time
+        self._changed = True  # whether anybody but the driver did anything since it last worked
         self._joined = 0
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -96,6 +98,7 @@ class ClockService:
         """Let time pass without a process, joined or expected, as for one that is stopped; or wait for it again."""
         with self._lock:
             (self._left_out.add if out else self._left_out.discard)(pid)
+            self._changed = True
         os.write(self._wake_w, b".")
 
     def jump_to(self, ns: int) -> None:
@@ -150,6 +153,7 @@ class ClockService:
         pid = int.from_bytes(joining.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
         name = joining.recv(64).decode()
         self._joined += 1
+        self._changed = True
         member = Member(self._joined, joining, pid, name, name.startswith("last:"))
         self._words[member.word] = 0
         socket.send_fds(joining, [SEAT.pack(member.word, WORDS)], [self._memory_fd])
@@ -161,6 +165,7 @@ class ClockService:
 
     def _drop_expected(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
+        self._changed = True
         del self._expected[descriptor]
         os.close(descriptor)
 
@@ -172,13 +177,16 @@ class ClockService:
         if descriptors:
             member.epoll = descriptors[0]
         elif len(message) == QUIET.size:
-            member.turn, member.until_ns, member.outside = QUIET.unpack(message)
-            member.released = False
+            member.turn, until_ns, outside = QUIET.unpack(message)
+            # the server answers the driver's own questions, and nothing is due at another time than before
+            self._changed |= not member.last and (until_ns, outside) != (member.until_ns, member.outside)
+            member.until_ns, member.outside, member.released = until_ns, outside, False
         elif not message:
             self._forget(member)
 
     def _forget(self, member: Member) -> None:
         self._poll.unregister(member.socket.fileno())
+        self._changed = True
         del self._members[member.socket.fileno()]
         member.socket.close()
         if member.epoll >= 0:
@@ -197,14 +205,25 @@ class ClockService:
                 waiting.register(member.epoll, select.POLLIN)
         if waiting.poll(0) or any(self._words[member.word] != member.turn for member in members):
             return
-        due = min(members, key=lambda member: (member.until_ns, member.last, member.word), default=None)
+        due = _first(members)
+        if due is not None and due.last and self.look_ns and not self._changed:
+            others_ns = min((member.until_ns for member in members if member is not due), default=NEVER_NS)
+            if others_ns != NEVER_NS:  # it would find all as it was: it looks when they have done something
+                due.until_ns += -(-(others_ns - due.until_ns) // self.look_ns) * self.look_ns
+                due = _first(members)
         if due is None or due.until_ns == NEVER_NS:
             return
         self._words[0] = max(self._words[0], due.until_ns)
         self.steps += 1
+        self._changed = not due.last
         due.released = True
         with contextlib.suppress(OSError):  # it died this moment
             due.socket.send(GO.pack(due.turn))
+
+
+def _first(members: list[Member]) -> Member | None:
+    """Who is released next: the earliest, at the same time who joined first."""
+    return min(members, key=lambda member: (member.until_ns, member.last, member.word), default=None)
 
 
 class VirtualClock(SimClock):
@@ -287,6 +306,14 @@ class VirtualClock(SimClock):
     def pass_s(self, seconds: float) -> None:
         """Let virtual seconds pass."""
         self.pass_until(self.now_ns() + int(seconds * SECOND_NS))
+
+    def pass_look(self, seconds: float) -> None:
+        """Let virtual seconds pass, and as many more, in such steps, as nobody else does anything."""
+        self.service.look_ns = int(seconds * SECOND_NS)
+        try:
+            self.pass_s(seconds)
+        finally:
+            self.service.look_ns = 0
 
     def settings(self) -> dict[str, object]:
         """The table `[clock]` of a daemon on this clock."""

@@ -78,6 +78,22 @@ def test_two_loops_wake_in_the_order_of_their_times_and_at_one_time_in_the_order
     assert woke == [("two", 2.0), ("three", 3.0), ("two", 4.0), ("two", 6.0), ("three", 6.0), ("three", 9.0)]
 
 
+def test_looks_for_a_change_pass_over_the_time_in_which_nobody_does_anything(clock: VirtualClock) -> None:
+    async def work(_joined: Participant) -> None:
+        for seconds in (100.2, 0.1, 900.45, 0.75):
+            await asyncio.sleep(seconds)
+
+    thread = run_on(clock, "works", work)
+    looks = []
+    while since_start(clock) < 1001.5:
+        clock.pass_look(0.5)
+        looks.append(since_start(clock))
+    thread.join()
+    assert looks == [0.5, 100.5, 1001.0, 1001.5]
+    clock.pass_look(0.5)  # nobody is left who could change anything
+    assert since_start(clock) == 1002.0
+
+
 def test_time_waits_for_a_thread_that_works_and_for_bytes_that_nobody_has_read(clock: VirtualClock) -> None:
     here, there = socket.socketpair()
     seen: list[tuple[bytes, float]] = []

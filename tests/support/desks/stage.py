@@ -141,7 +141,7 @@ class Stage:
             self.alive()
             if self.clock.now_ns() > end_ns:
                 raise AssertionError(f"waited {LIMIT_H} hours of virtual time for this: {what}")
-            self.clock.pass_s(LOOK_S)
+            self.clock.pass_look(LOOK_S)
 
     def alive(self) -> None:
         """Raise AssertionError when the newest daemon has ended."""
