@@ -184,6 +184,7 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.training.bench_train
 	.venv/bin/python -m bench.training.bench_off_policy
 	.venv/bin/python -m bench.training.bench_dqn
+	.venv/bin/python -m bench.training.bench_matched
 	.venv/bin/python -m bench.training.bench_ensemble
 	.venv/bin/python -m bench.training.train_forecaster
 

@@ -140,8 +140,8 @@ def funds(real: bool, count: int, seed: int) -> Environment:
     return RegimeMarket(bars, bars.first_decision + 1, len(bars.sessions) - 1, Trading(), count=count, seed=seed)
 
 
-def ours(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: DailySize) -> Rate:
-    """Whole updates of a strategy, this group's share."""
+def trainer(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: DailySize) -> Trainer:
+    """A trainer of a strategy, with this group's share."""
     make_deterministic()
     use_fast_float32()
     share = replace(c, environments=c.environments // group.size, batch=c.batch // group.size)
@@ -154,10 +154,15 @@ def ours(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: 
         place, network = funds(size.recorded, share.environments, 1 + group.rank), RegimeActorCritic(1)
     average = group.average if group.size > 1 else None
     seed = 1 + group.rank
-    trainer = Trainer(network, place, share, total_steps=10**9, seed=seed, precision=precision, average=average)
+    return Trainer(network, place, share, total_steps=10**9, seed=seed, precision=precision, average=average)
+
+
+def ours(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: DailySize) -> Rate:
+    """Whole updates of a strategy, this group's share."""
+    made = trainer(group, name, c, precision, size)
 
     def work() -> int:
-        trainer.update()
+        made.update()
         return c.environments * c.rollout_steps
 
     return measured(work, size.windows, group.size, float("inf") if group.size > 1 else size.cap_s)

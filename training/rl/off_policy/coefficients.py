@@ -71,6 +71,9 @@ def check_off_policy(c: OffPolicyCoefficients, precision: str) -> None:
             raise ValueError(f"{name} is {getattr(c, name)}: expected at least 1")
     if c.capacity < c.environments:
         raise ValueError(f"capacity is {c.capacity}: expected at least one transition of each environment")
+    for name in ("actor_widths", "critic_widths"):
+        if not getattr(c, name):
+            raise ValueError(f"{name} is (): expected the width of one hidden layer at least")
     if c.saturation < 0.0:
         raise ValueError(f"saturation is {c.saturation}: expected at least 0")
     if c.temperature <= 0.0:

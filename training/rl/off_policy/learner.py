@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
+from training.rl.off_policy.passes import CriticsPass, LayersPass
 from training.rl.off_policy.replay import Transitions
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # [3]
@@ -86,13 +87,13 @@ class Actor(Layers):
         """Actions, float32 (n, actions), of raw observations."""
         return self.mean(self.prepare(observations)).tanh()
 
-    def mean(self, prepared: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+    def mean(self, prepared: Tensor) -> Tensor:
         """What is squashed to actions, float32 (n, actions)."""
-        return self.answer(prepared, products)[:, : self.actions]
+        return self.answer(prepared, torch.float32)[:, : self.actions]
 
-    def spread(self, prepared: Tensor, products: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    def spread(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
         """Means and logarithms of standard deviations, float32 (n, actions) each, before the squashing."""
-        mean, log_std = self.answer(prepared, products).chunk(2, dim=1)
+        mean, log_std = self.answer(prepared, torch.float32).chunk(2, dim=1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
 
@@ -111,15 +112,12 @@ class TwinCritics(nn.Module):
         self.biases = nn.ParameterList(torch.empty(2, 1, width) for _, width in pairs)
         _draw(self.weights, self.biases, sizes, seed)
 
-    def forward(
-        self, prepared: Tensor, actions: Tensor, products: torch.dtype = torch.float32, twins: int = 2
-    ) -> Tensor:
+    def forward(self, prepared: Tensor, actions: Tensor, twins: int = 2) -> Tensor:
         """Values, float32 (2, n); with `twins` 1 those of the first network alone, (1, n)."""
-        hidden = torch.cat([prepared, actions], dim=1).to(products).expand(twins, -1, -1)
+        hidden = torch.cat([prepared, actions], dim=1).expand(twins, -1, -1)
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            kind = torch.float32 if index == last else products
-            hidden = torch.baddbmm(bias[:twins].to(kind), hidden.to(kind), weight[:twins].to(kind))
+            hidden = torch.baddbmm(bias[:twins], hidden, weight[:twins])
             if index < last:
                 hidden = activated(hidden, self.normalised)
         return hidden.squeeze(2)
@@ -155,8 +153,7 @@ class Guard:
 
     def look(self, *values: Tensor) -> None:
         """Remember that a value is not finite: 0 times it is NaN, which counts as true."""
-        for value in values:
-            self.broken.logical_or_(0.0 * value)
+        self.broken.logical_or_(0.0 * sum(values[1:], values[0]))
 
 
 @torch.no_grad()
@@ -194,10 +191,9 @@ class Descent:
         """The weights, (numbers,), in the order of the parameters."""
         self._on_device = None if self.numbers.device.type == "cpu" else self.numbers.new_zeros(())
         self.rate = rate
-        self._gradient, self._mean, self._square = (torch.zeros_like(self.numbers) for _ in range(3))
+        self.gradient, self._mean, self._square = (torch.zeros_like(self.numbers) for _ in range(3))
         self._steps = self.numbers.new_zeros(())
-        self._of_each = shaped(self._gradient, self._parameters)
-        for parameter, gradient in zip(self._parameters, self._of_each, strict=True):
+        for parameter, gradient in zip(self._parameters, shaped(self.gradient, self._parameters), strict=True):
             parameter.grad = gradient
         self._guard = guard
         self._average = average
@@ -214,22 +210,17 @@ class Descent:
         if self._on_device is not None:  # a recorded step reads it there
             self._on_device.fill_(rate)
 
-    def step(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Descend `loss`; returns it (its mean over the processes) and the norm of the gradients before clipping.
-
-        Gradients reach these parameters alone, whatever else the loss went through.
-        """
-        torch._foreach_copy_(self._of_each, torch.autograd.grad(loss, self._parameters))
-        return self.take(loss.detach())
-
     def take(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """As `step`, by the gradients that are in the parameters' `grad`; `loss` without its graph."""
+        """Descend a loss by the gradients that are in the parameters' `grad`.
+
+        Returns the loss (its mean over the processes) and the norm of the gradients before clipping.
+        """
         if self._average is not None:
             loss = loss.clone()
-            self._average([self._gradient, loss])
-        norm = torch.linalg.vector_norm(self._gradient)
+            self._average([self.gradient, loss])
+        norm = torch.linalg.vector_norm(self.gradient)
         if self._max is not None:
-            self._gradient.mul_((self._max / (norm + 1e-6)).clamp(max=1.0))
+            self.gradient.mul_((self._max / (norm + 1e-6)).clamp(max=1.0))
         self._guard.look(loss, norm)
         self._adam()
         return loss, norm
@@ -257,7 +248,7 @@ class Descent:
         """What `torch.optim.Adam(fused=True)` does with its defaults, which itself takes six times as long to call."""
         torch._fused_adam_(
             [self.numbers],
-            [self._gradient],
+            [self.gradient],
             [self._mean],
             [self._square],
             [],
@@ -361,6 +352,14 @@ class Agent(Learner, ABC):
         self._of_critics = self._descent("of_critics", critics.parameters(), c.max_grad_norm)
         self._of_actor = self._descent("of_actor", actor.parameters(), c.max_grad_norm)
         self._of_targets = in_one_piece(self.targets.parameters())
+        self._actor_pass = self._pass_of(actor)
+        self._critics_pass, self._targets_pass = (
+            CriticsPass(each.weights, each.biases, self._products, normalised=c.normalised)
+            for each in (critics, self.targets)
+        )
+
+    def _pass_of(self, actor: Actor) -> LayersPass:
+        return LayersPass(actor.weights, actor.biases, self._products, normalised=self._c.normalised)
 
     @abstractmethod
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:

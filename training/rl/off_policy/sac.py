@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from training.rl.distributions import LOG_ROOT_TWO_PI
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics, explained, follow
+from training.rl.off_policy.learner import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Actor,
+    Agent,
+    Average,
+    TwinCritics,
+    explained,
+    follow,
+)
 from training.rl.off_policy.replay import Transitions
 
 EDGE = 1e-6
@@ -27,19 +36,40 @@ def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tens
     return actions, (inner - torch.log(1.0 - actions.square() + EDGE)).sum(dim=1)
 
 
-def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
-    """Half the mean squared error of each critic, summed: [1], equation 5. Values (2, n), targets (n,)."""
-    return 0.5 * (values - targets).square().mean(dim=1).sum()
+# Every way back brings a gradient of the function before it.
 
 
-def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -> Tensor:
-    """Mean of alpha x log pi - min Q: [1], equation 7. Log-probabilities (n,), values (2, n)."""
-    return (temperature * log_probabilities - torch.minimum(values[0], values[1])).mean()
+def back_through_squash(
+    log_std: Tensor, noise: Tensor, actions: Tensor, by_actions: Tensor, by_each: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients by mean and log_std, from those by the actions and by each log-probability, (1,)."""
+    left = 1.0 - actions.square()
+    by_mean = (by_actions + 2.0 * by_each * actions / (left + EDGE)) * left
+    return by_mean, by_mean * log_std.exp() * noise - by_each
 
 
-def temperature_loss(log_temperature: Tensor, log_probabilities: Tensor, target_entropy: float) -> Tensor:
-    """As [1], equation 18, with log alpha for alpha, as [3] has it."""
-    return -(log_temperature * (log_probabilities + target_entropy).detach()).mean()
+def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the mean squared error of each critic, summed: [1], equation 5; the gradient. Values (2, n), goals (n,)."""
+    errors = values - goals
+    return 0.5 * errors.square().mean(dim=1).sum(), errors / len(goals)
+
+
+def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of alpha x log pi - min Q: [1], equation 7; the gradient by the values.
+
+    Log-probabilities (n,), values (2, n). That by each log-probability is alpha / n.
+    """
+    loss = (temperature * log_probabilities - torch.minimum(values[0], values[1])).mean()
+    lower = 0.5 + 0.5 * torch.sign(values.flip(0) - values)  # 1 where it is the minimum, a half where both are
+    return loss, lower / -values.shape[1]
+
+
+def temperature_loss(
+    log_temperature: Tensor, log_probabilities: Tensor, target_entropy: float
+) -> tuple[Tensor, Tensor]:
+    """As [1], equation 18, with log alpha for alpha, as [3] has it; the gradient by log alpha, ()."""
+    by_log = -(log_probabilities.mean() + target_entropy)
+    return (log_temperature * by_log).squeeze(0), by_log
 
 
 class Sac(Agent):
@@ -68,44 +98,56 @@ class Sac(Agent):
     @torch.no_grad()
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
         """Draw actions from the actor's distribution."""
-        mean, log_std = self.actor.spread(prepared, self._products)
-        return squashed(mean, log_std, torch.randn(mean.shape, generator=generator, device=mean.device))[0]
+        mean, log_std = self._actor_pass.answers(prepared).chunk(2, dim=1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return squashed(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)[0]
 
     def update(self, batch: Transitions, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw the noise and descend."""
         shape = (2, *batch.actions.shape)
         return self.descend(batch, torch.randn(shape, generator=generator, device=batch.actions.device))
 
+    @torch.no_grad()
     def descend(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """One gradient step with this noise, standard normal (2, n, actions): at the observations, and after them.
 
         In the order of [3]: temperature, critics, actor, targets; all with the temperature from before.
         """
-        temperature = self._temperature[0].detach().exp()
+        temperature = self._temperature[0].exp()
         self.updates += 1
-        moves = self.updates % self._c.actor_delay == 0
-        actions = log_probabilities = loss_of_temperature = temperature
-        if moves:
-            actions, log_probabilities = squashed(*self.actor.spread(batch.observations, self._products), noise[0])
-            loss = temperature_loss(self._temperature[0], log_probabilities, self._target_entropy)
-            loss_of_temperature, _ = self._of_temperature.step(loss)
-        values = self.critics(batch.observations, batch.actions, self._products)
         goals = self._goals(batch, noise[1], temperature)
-        loss, norm = self._of_critics.step(critic_loss(values, goals))
-        found = torch.stack([loss, values.detach().mean(), norm, explained(values, goals)])
+        values = self._critics_pass.values(batch.observations, batch.actions, keep=True)
+        loss, by_values = critic_loss(values, goals)
+        self._critics_pass.back(by_values)
+        loss, norm = self._of_critics.take(loss)
+        found = torch.stack([loss, values.mean(), norm, explained(values, goals)])
         of_actor = None
-        if moves:
-            values = self.critics(batch.observations, actions, self._products)
-            loss, norm = self._of_actor.step(actor_loss(log_probabilities, values, temperature))
-            entropy = -log_probabilities.detach().mean()
-            of_actor = torch.stack([loss, entropy, norm, loss_of_temperature, temperature.squeeze(0)])
+        if self.updates % self._c.actor_delay == 0:
+            of_actor = self._descend_actor(batch.observations, noise[0], temperature)
         follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
         return found, of_actor
 
-    @torch.no_grad()
+    def _descend_actor(self, observations: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
+        """A gradient step of actor and temperature; `of_actor`."""
+        answers = self._actor_pass.answers(observations, keep=True)
+        mean, log_std = answers.chunk(2, dim=1)
+        bounded = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        actions, log_probabilities = squashed(mean, bounded, noise)
+        loss_of_temperature, by_log = temperature_loss(self._temperature[0], log_probabilities, self._target_entropy)
+        self._of_temperature.gradient.copy_(by_log)
+        loss_of_temperature, _ = self._of_temperature.take(loss_of_temperature)
+        values = self._critics_pass.values(observations, actions, keep=True)
+        loss, by_values = actor_loss(log_probabilities, values, temperature)
+        by_actions = self._critics_pass.back_to_actions(by_values)
+        by_mean, by_log_std = back_through_squash(bounded, noise, actions, by_actions, temperature / len(actions))
+        self._actor_pass.back(torch.cat([by_mean, by_log_std * (bounded == log_std)], dim=1))
+        loss, norm = self._of_actor.take(loss)
+        return torch.stack([loss, -log_probabilities.mean(), norm, loss_of_temperature, temperature.squeeze(0)])
+
     def _goals(self, batch: Transitions, noise: Tensor, temperature: Tensor) -> Tensor:
         """What the critics shall answer, (n,): reward + discount x (min Q' - alpha x log pi'), [1], equation 6."""
-        actions, log_probabilities = squashed(*self.actor.spread(batch.following, self._products), noise)
-        values = self.targets(batch.following, actions, self._products)
+        mean, log_std = self._actor_pass.answers(batch.following).chunk(2, dim=1)
+        actions, log_probabilities = squashed(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
+        values = self._targets_pass.values(batch.following, actions)
         soft = torch.minimum(values[0], values[1]) - temperature * log_probabilities
         return torch.addcmul(batch.rewards, batch.goes_on, soft, value=self._c.discount)

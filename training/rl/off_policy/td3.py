@@ -15,15 +15,18 @@ from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics, explained, follow, in_one_piece
 from training.rl.off_policy.replay import Transitions
 
-
-def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
-    """The mean squared error of each critic, summed: [2], algorithm 1. Values (2, n), targets (n,)."""
-    return (values - targets).square().mean(dim=1).sum()
+# Each loss comes with its gradient.
 
 
-def actor_loss(values: Tensor) -> Tensor:
-    """Less the mean value of the first critic: [2], algorithm 1."""
-    return -values.mean()
+def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean squared error of each critic, summed: [2], algorithm 1; the gradient. Values (2, n), goals (n,)."""
+    errors = values - goals
+    return errors.square().mean(dim=1).sum(), errors * (2.0 / len(goals))
+
+
+def actor_loss(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Less the mean value of the first critic, (1, n): [2], algorithm 1; the gradient."""
+    return -values.mean(), torch.full_like(values, -1.0 / values.numel())
 
 
 class Td3(Agent):
@@ -45,11 +48,12 @@ class Td3(Agent):
         self._target_actor = copy.deepcopy(actor)
         self._of_target_actor = in_one_piece(self._target_actor.parameters())
         self._modules["target_actor"] = self._target_actor
+        self._target_actor_pass = self._pass_of(self._target_actor)
 
     @torch.no_grad()
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
         """The actor's actions with noise, within the bounds."""
-        actions = self.actor.mean(prepared, self._products).tanh()
+        actions = self._actor_pass.answers(prepared).tanh_()
         noise = torch.randn(actions.shape, generator=generator, device=actions.device)
         return actions.add_(noise, alpha=self._c.exploration).clamp_(-1.0, 1.0)
 
@@ -58,31 +62,40 @@ class Td3(Agent):
         shape = batch.actions.shape
         return self.descend(batch, torch.randn(shape, generator=generator, device=batch.actions.device))
 
+    @torch.no_grad()
     def descend(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """One gradient step with this noise, standard normal (n, actions), on the target's actions."""
         self.updates += 1
-        values = self.critics(batch.observations, batch.actions, self._products)
         goals = self._goals(batch, noise)
-        loss, norm = self._of_critics.step(critic_loss(values, goals))
-        found = torch.stack([loss, values.detach().mean(), norm, explained(values, goals)])
+        values = self._critics_pass.values(batch.observations, batch.actions, keep=True)
+        loss, by_values = critic_loss(values, goals)
+        self._critics_pass.back(by_values)
+        loss, norm = self._of_critics.take(loss)
+        found = torch.stack([loss, values.mean(), norm, explained(values, goals)])
         if self.updates % self._c.actor_delay:
             return found, None
-        means = self.actor.mean(batch.observations, self._products)
-        values = self.critics(batch.observations, means.tanh(), self._products, twins=1)
-        loss = actor_loss(values)
-        if self._c.saturation:
-            loss = loss + self._c.saturation * means.square().mean()
-        of_actor = torch.stack(self._of_actor.step(loss))
+        of_actor = self._descend_actor(batch.observations)
         follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
         follow(self._of_target_actor, self._of_actor.numbers, self._c.smoothing)
         return found, of_actor
 
-    @torch.no_grad()
+    def _descend_actor(self, observations: Tensor) -> Tensor:
+        """A gradient step of the actor; `of_actor`."""
+        means = self._actor_pass.answers(observations, keep=True)
+        actions = means.tanh()
+        loss, by_values = actor_loss(self._critics_pass.values(observations, actions, twins=1, keep=True))
+        by_means = self._critics_pass.back_to_actions(by_values) * (1.0 - actions.square())
+        if self._c.saturation:
+            loss = loss + self._c.saturation * means.square().mean()
+            by_means.add_(means, alpha=2.0 * self._c.saturation / means.numel())
+        self._actor_pass.back(by_means)
+        return torch.stack(self._of_actor.take(loss))
+
     def _goals(self, batch: Transitions, noise: Tensor) -> Tensor:
         """What the critics shall answer, (n,): reward + discount x min Q' at the target's action with clipped noise."""
         c = self._c
-        noise = (noise * c.target_noise).clamp(-c.target_noise_clip, c.target_noise_clip)
-        actions = (self._target_actor.mean(batch.following, self._products).tanh() + noise).clamp(-1.0, 1.0)
-        values = self.targets(batch.following, actions, self._products)
+        noise = (noise * c.target_noise).clamp_(-c.target_noise_clip, c.target_noise_clip)
+        actions = self._target_actor_pass.answers(batch.following).tanh_().add_(noise).clamp_(-1.0, 1.0)
+        values = self._targets_pass.values(batch.following, actions)
         lower = torch.minimum(values[0], values[1])
         return torch.addcmul(batch.rewards, batch.goes_on, lower, value=c.discount)

@@ -1,24 +1,47 @@
-"""The benchmark of SAC and TD3 measures ours and Stable-Baselines3's."""
+"""The benchmarks of SAC and TD3, and of all algorithms with matched work, measure ours and Stable-Baselines3's."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from typing import Any
+
+import pytest
 
 from tests.support.paths import REPOSITORY
 
 
-def test_the_benchmark_of_the_agents_measures_ours_and_its_peers() -> None:
+def printed(module: str, *arguments: str) -> dict[str, Any]:
+    """The figures of a smoke run."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.training.bench_off_policy", "--quick"],
+        [sys.executable, "-m", f"bench.training.{module}", "--quick", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_benchmark_of_matched_work_measures_ours_and_its_peers() -> None:
+    names = ("td3", "dqn", "daily_rebalancer")
+    chosen = [argument for name in names for argument in ("--only", name)]
+    figures = printed("bench_matched", *chosen)
+    for name in names:
+        assert figures[f"{name}_float32_times_sb3"] > 0
+        assert figures[f"{name}_sb3_steps_per_core_second"] > 0
+    figures = printed("bench_matched", "--parts", *chosen)
+    for name in names:
+        shares = figures[f"{name}_float32_parts"]
+        assert sum(shares.values()) == pytest.approx(1.0, abs=0.02)
+        assert {"market", "minibatch", "Adam", "collect: policy"} < set(shares)
+
+
+def test_the_benchmark_of_the_agents_measures_ours_and_its_peers() -> None:
+    figures = printed("bench_off_policy")
     for name in ("sac", "td3"):
         assert figures[f"{name}_update_to_data"] == 2 / 32
         assert figures[f"{name}_float32_steps_per_s"] > 0

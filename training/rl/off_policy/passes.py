@@ -1,0 +1,226 @@
+"""The way through rectified layers and back, written by hand: autograd takes longer than a small network's products.
+
+Call everything here under `torch.no_grad`. Gradients go to the `grad` of the parameters, which must be there; their
+numbers are those of autograd. Hidden layers multiply in the type that is asked for, the last one in the parameters'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-5  # added to a variance in layer normalisation, as torch does
+_relu_backward: Any = torch.ops.aten.threshold_backward.grad_input
+_layer_norm_backward: Any = torch.ops.aten.native_layer_norm_backward.default
+
+
+class Affine(Protocol):
+    """One layer, inputs x weight + bias, or several side by side."""
+
+    weight: nn.Parameter
+    width: int
+    """Its answers are normalised in groups of so many, where the network's are."""
+
+    def answer(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """The answers to inputs, by the weight in their type."""
+
+    def learn(self, by_answers: Tensor, inputs: Tensor) -> None:
+        """Write the gradients of the weights, from that by the layer's answers to these inputs."""
+
+    def by_inputs(self, by_answers: Tensor, weight: Tensor) -> Tensor:
+        """The gradient by the inputs."""
+
+
+class Linear:
+    """Rows (n, inputs) to (n, outputs), by a weight (outputs, inputs)."""
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, groups: int = 1) -> None:
+        self.weight, self.bias, self.width = weight, bias, len(bias) // groups
+
+    def answer(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """See `Affine`."""
+        return nn.functional.linear(inputs, weight, self.bias.to(inputs.dtype))
+
+    def learn(self, by_answers: Tensor, inputs: Tensor) -> None:
+        """See `Affine`."""
+        of_weight, of_bias = _gradients(self.weight, self.bias)
+        if by_answers.dtype is of_weight.dtype:
+            torch.mm(by_answers.t(), inputs, out=of_weight)
+            torch.sum(by_answers, 0, out=of_bias)
+        else:
+            of_weight.copy_(by_answers.t() @ inputs)
+            of_bias.copy_(by_answers.sum(0))
+
+    def by_inputs(self, by_answers: Tensor, weight: Tensor) -> Tensor:
+        """See `Affine`."""
+        return by_answers @ weight
+
+
+class Pair:
+    """Two layers side by side, rows (2, n, inputs) to (2, n, outputs), by a weight (2, inputs, outputs).
+
+    Rows (1, n, inputs) are of the first layer alone.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter) -> None:
+        self.weight, self.bias, self.width = weight, bias, bias.shape[-1]
+
+    def answer(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """See `Affine`."""
+        count = len(inputs)
+        return torch.baddbmm(self.bias[:count].to(inputs.dtype), inputs, weight[:count])
+
+    def learn(self, by_answers: Tensor, inputs: Tensor) -> None:
+        """See `Affine`."""
+        of_weight, of_bias = _gradients(self.weight, self.bias)
+        if by_answers.dtype is of_weight.dtype:
+            torch.bmm(inputs.transpose(1, 2), by_answers, out=of_weight)
+            torch.sum(by_answers, 1, keepdim=True, out=of_bias)
+        else:
+            of_weight.copy_(torch.bmm(inputs.transpose(1, 2), by_answers))
+            of_bias.copy_(by_answers.sum(1, keepdim=True))
+
+    def by_inputs(self, by_answers: Tensor, weight: Tensor) -> Tensor:
+        """See `Affine`."""
+        return torch.bmm(by_answers, weight[: len(by_answers)].transpose(1, 2))
+
+
+def _gradients(weight: nn.Parameter, bias: nn.Parameter) -> tuple[Tensor, Tensor]:
+    of_weight, of_bias = weight.grad, bias.grad
+    assert of_weight is not None
+    assert of_bias is not None
+    return of_weight, of_bias
+
+
+class _Kept(NamedTuple):
+    """What the way back needs of a hidden layer."""
+
+    inputs: Tensor
+    weight: Tensor  # in the type of the products
+    found: Tensor  # before normalisation
+    mean: Tensor  # of each group
+    scale: Tensor  # 1 / the standard deviation of each group
+    active: Tensor  # the answers
+
+
+class Hidden:
+    """Layers one after the other, each of them activated, after layer normalisation where asked for."""
+
+    def __init__(self, layers: Sequence[Affine], products: torch.dtype, *, normalised: bool) -> None:
+        """Of these layers, whose parameters stay the same objects."""
+        self._layers, self._products, self._normalised = layers, products, normalised
+        self._kept: list[_Kept] = []
+        if normalised:  # with ones torch normalises twice as fast as with no factor
+            ones = {layer.width: layer.weight.new_ones(layer.width, dtype=products) for layer in layers}
+            self._factors = {width: (found, torch.zeros_like(found)) for width, found in ones.items()}
+
+    def through(self, inputs: Tensor, *, keep: bool = False) -> Tensor:
+        """The last layer's answers (..., width), in the parameters' type; keeps what `back` needs where asked for."""
+        active, kept = inputs.to(self._products), []
+        for layer in self._layers:
+            before, weight = active, layer.weight.to(self._products)
+            found = mean = scale = layer.answer(before, weight)
+            if self._normalised:
+                rows, factors = found.view(-1, layer.width), self._factors[layer.width]
+                active, mean, scale = torch.native_layer_norm(rows, (layer.width,), *factors, EPSILON)
+                active = active.relu_().view_as(found)
+            else:
+                active = found.relu_()
+            if keep:
+                kept.append(_Kept(before, weight, found, mean, scale, active))
+        if keep:
+            self._kept = kept
+        return active.to(self._layers[0].weight.dtype)
+
+    def back(self, by_answers: Tensor, *, learn: bool = True) -> Tensor:
+        """Go back from the gradient by the answers that were kept last, once; it is overwritten.
+
+        Writes the gradients of the weights but for `learn` False; returns the gradient by the first layer's products.
+        """
+        kept, self._kept = self._kept, []  # what is freed early is used again while the processor has it at hand
+        by_active = by_answers.to(self._products)
+        for index in range(len(self._layers) - 1, -1, -1):
+            layer, of_layer = self._layers[index], kept.pop()
+            _relu_backward(by_active, of_layer.active, 0, grad_input=by_active)
+            if self._normalised:
+                rows, factors = of_layer.found.view(-1, layer.width), self._factors[layer.width]
+                given = (by_active.view_as(rows), rows, (layer.width,), of_layer.mean, of_layer.scale, *factors)
+                by_active = _layer_norm_backward(*given, [True, False, False])[0].view_as(of_layer.found)
+            if learn:
+                layer.learn(by_active, of_layer.inputs)
+            if index:
+                by_active = layer.by_inputs(by_active, of_layer.weight)
+        return by_active
+
+
+class LayersPass:
+    """Through linear layers, all but the last activated, and back."""
+
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        biases: Iterable[nn.Parameter],
+        products: torch.dtype,
+        *,
+        normalised: bool,
+    ) -> None:
+        """Of `Layers` with these parameters, which stay the same objects."""
+        *hidden, self._last = [Linear(*each) for each in zip(weights, biases, strict=True)]
+        self._hidden = Hidden(hidden, products, normalised=normalised)
+        self._inputs: Tensor = self._last.weight  # of the last layer, once they were kept
+
+    def answers(self, prepared: Tensor, *, keep: bool = False) -> Tensor:
+        """The last layer's numbers (n, outputs); keeps what `back` needs where asked for."""
+        active = self._hidden.through(prepared, keep=keep)
+        if keep:
+            self._inputs = active
+        return self._last.answer(active, self._last.weight)
+
+    def back(self, by_answers: Tensor) -> None:
+        """Write the gradients of a loss from that by the answers that were kept last."""
+        self._last.learn(by_answers, self._inputs)
+        self._hidden.back(self._last.by_inputs(by_answers, self._last.weight))
+
+
+class CriticsPass:
+    """Through `TwinCritics` with these parameters, which stay the same objects, and back."""
+
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        biases: Iterable[nn.Parameter],
+        products: torch.dtype,
+        *,
+        normalised: bool,
+    ) -> None:
+        *hidden, self._last = [Pair(*each) for each in zip(weights, biases, strict=True)]
+        self._first = hidden[0]
+        self._hidden = Hidden(hidden, products, normalised=normalised)
+        self._inputs: Tensor = self._last.weight  # of the last layers, once they were kept
+        self._actions = 0  # how many numbers they are
+
+    def values(self, prepared: Tensor, actions: Tensor, *, twins: int = 2, keep: bool = False) -> Tensor:
+        """As `TwinCritics`, (twins, n); keeps what the ways back need where asked for."""
+        active = self._hidden.through(torch.cat([prepared, actions], dim=1).expand(twins, -1, -1), keep=keep)
+        if keep:
+            self._inputs, self._actions = active, actions.shape[1]
+        weight, bias = self._last.weight[:twins], self._last.bias[:twins]
+        found: Tensor = torch.linalg.vecdot(active, weight.transpose(1, 2))
+        return found.add_(bias.squeeze(2))
+
+    def back(self, by_values: Tensor) -> None:
+        """Write the gradients of a loss from that by the values of both critics that were kept last, (2, n)."""
+        of_weight, of_bias = _gradients(self._last.weight, self._last.bias)
+        torch.bmm(by_values.unsqueeze(1), self._inputs, out=of_weight.transpose(1, 2))
+        torch.sum(by_values, 1, out=of_bias.view(-1))
+        self._hidden.back(by_values.unsqueeze(2) * self._last.weight.transpose(1, 2))
+
+    def back_to_actions(self, by_values: Tensor) -> Tensor:
+        """The gradient by the actions, (n, actions), from that by the values that were kept last; no weight learns."""
+        twins = len(by_values)
+        by_first = self._hidden.back(by_values.unsqueeze(2) * self._last.weight[:twins].transpose(1, 2), learn=False)
+        of_actions = self._first.weight[:, -self._actions :].to(by_first.dtype)
+        return self._first.by_inputs(by_first, of_actions).to(by_values.dtype).sum(0)
