@@ -331,21 +331,47 @@ def _beside(action: str) -> Callable[[Run, random.Random], Awaitable[None]]:
     return beside
 
 
-async def command(run: Run, name: str) -> bool:
+async def command(run: Run, name: str, argument: str = "") -> bool:
     """An operator's command, as the control socket submits it; False where it did nothing."""
     live = run.desk.live
     if live is None or not run.desk.running:
         return False
     run.met[f"command {name} while {phase(run)}"] += 1
-    state = live.engine.machine.state
+    state, given = live.engine.machine.state, f"{name} {argument}".strip()
     try:
-        done = await live.operator.submitter.submit(event_of(Command(name, "as planned", "ann")), 10.0)
+        done = await live.operator.submitter.submit(event_of(Command(given, "as planned", "ann")), 10.0)
     except (TimeoutError, CommandError):
         return False
     refused = refused_by(done.step.effects)
-    run.world.story.note("command", {"name": name, "refused": refused})
+    run.world.story.note("command", {"name": given, "refused": refused})
     run.commanded(name, state, refused)
     return not refused
+
+
+async def _held_by_the_desk(run: Run, chance: random.Random) -> str:
+    """Wait until the desk holds something; one of the symbols, "" where nothing came."""
+    for _ in range(int(DUE_S / LOOK_S / 6)):
+        if run.own():
+            break
+        await asyncio.sleep(LOOK_S * 6)
+    return chance.choice(sorted(run.own()) or [""])
+
+
+async def _close_all_of_one(run: Run, chance: random.Random) -> None:
+    """An operator closes what the desk holds of one symbol."""
+    symbol = await _held_by_the_desk(run, chance)
+    if symbol and await command(run, "close", symbol):
+        run.watch.closed(symbol, Decimal(0))
+
+
+async def _close_a_part_of_one(run: Run, chance: random.Random) -> None:
+    """An operator closes a part of it."""
+    if symbol := await _held_by_the_desk(run, chance):
+        held = Decimal(run.own()[symbol])
+        part = max(Decimal(1), held // 2) if symbol not in run.shares or not run.by_fractions else held / 2
+        part = min(part.quantize(FINEST, ROUND_UP), held)
+        if await command(run, "close", f"{symbol} {text(part)}"):
+            run.watch.closed(symbol, held - part)
 
 
 def phase(run: Run) -> str:
@@ -448,6 +474,8 @@ ACTS: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "clock behind": _leap(-8 * 3600.0),
     "snapshot flipped": _flip_snapshot,
     "row flipped": _flip_row,
+    "close all of one": _close_all_of_one,
+    "close a part of one": _close_a_part_of_one,
     "buys": _buys,
     "buys beside": _buys_beside,
     "sells": _sells,

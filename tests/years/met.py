@@ -9,9 +9,10 @@ from typing import Any
 
 from daemon.core import orders
 from daemon.core.desks.registry import GATES
+from daemon.notify.trade_news import REASONS
 from tests.chaos.desks.plan import DESKS
 from tests.support.paths import REPOSITORY
-from tests.years.schedule import COMMANDS, FAMILIES, _kinds
+from tests.years.schedule import CLOSES, COMMANDS, FAMILIES, _kinds
 
 BOUNDARIES = ("before step", "after step", "before commit", "after commit", "before release")
 PHASES = ("closed", "flat", "working", "held", "halted", "paused")
@@ -42,9 +43,12 @@ def universe() -> list[str]:
     names += [f"gate {gate.name}" for gate in GATES]
     names += [f"halt {name}" for name in re.findall(r"^### halt `([a-z_]+)`", manual, re.MULTILINE)]
     names += [f"alarm {name}" for name in re.findall(r"^### alarm `([a-z_]+)`", manual, re.MULTILINE)]
+    names += [f"left by {reason}" for reason in REASONS]
     names += [f"killed {name}" for name in BOUNDARIES]
     names += [f"command {name} while {phase}" for name in COMMANDS for phase in PHASES]
+    names += [f"command close while {phase}" for phase in PHASES if phase != "flat"]
     names += [f"did {what}" for family in FAMILIES.values() for what in family]
+    names += [f"did {what}" for what in CLOSES]
     names += sorted({f"did {what}" for desk in DESKS for what in _kinds(desk)})
     return list(dict.fromkeys(names))
 

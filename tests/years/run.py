@@ -179,6 +179,7 @@ class Run:
         live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
         self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
+        self.time_stop_min = cast("int", self.tables.get("sizing", {}).get("time_stop_min", 0))
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -336,7 +337,7 @@ class Run:
             if kind is not None:
                 reasons |= kind.halts | OUTAGE | {"reject_rate", "reconciliation", "cash_difference"}
                 continue
-            family = next(name for name, acts_of in FAMILIES.items() if it.what in acts_of)
+            family = next((name for name, acts_of in FAMILIES.items() if it.what in acts_of), "")
             reasons |= EXPLAINED["no report beside"] if it.what.endswith("beside") else frozenset()
             reasons |= EXPLAINED.get(family, frozenset()) | (OUTAGE if family in OUTAGES else frozenset())
         return reasons

@@ -22,6 +22,7 @@ REPORTS = ((60, 5), (150, 5), (300, 10), (600, 20))  # seconds between two, and 
 NIGHT_MIN = -900.0  # before the open
 DAY_MIN = 389.0
 NIGHTS = 0.2  # of them are lived through; over the others, and over weekends, the host is off
+TRAILS, NEAR_TRAILS = (0.1, 0.25), (0.002, 0.01)  # of trailing stops, for contracts and for shares
 SMALL_USD = (900, 3_000, 8_000, 30_000)  # accounts of desks that may trade fractions
 ROUNDINGS = ("none", "fill", "order")  # of cash to cents
 OFTEN = (0.2, 3.0)  # happenings a session of a run, at least and at most
@@ -103,6 +104,9 @@ SCALPER_SETTINGS: tuple[tuple[Row, ...], ...] = (
 for _family, _whats in RICH.items():
     FAMILIES[_family] = tuple(_whats)
 
+CLOSES = ("close all of one", "close a part of one")
+"""Commands that leave one position: drawn apart, so that all else of a seed is what it was."""
+
 
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
@@ -167,7 +171,9 @@ def draw(desk: str, seed: int) -> Schedule:
                 happenings.append(Happening(day, round(minute, 3), chance.choice(pool)(), chance.randrange(10**6)))
     tables = [*_tables(chance), *protection(desk, seed), *fractions(desk, seed)]
     nights = [chance.random() < NIGHTS for _ in range(days)]
+    tables += trailing(desk, seed)
     _draw_rich(desk, days, chance, happenings, tables, nights)
+    happenings += closes(desk, seed, days)
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -212,6 +218,29 @@ def protection(desk: str, seed: int) -> tuple[Row, ...]:
         ("protection", "distance", chance.choice((1.0, 1.5, 3.0))),
         ("protection", "options", chance.choice(("stop", "stop_limit"))),
     )
+
+
+def trailing(desk: str, seed: int) -> tuple[Row, ...]:
+    """Whether a desk by the bar has a trailing stop, and a time stop in minutes."""
+    chance = random.Random(f"trailing {desk} {seed}")
+    if desk in DAILY:
+        return ()
+    rows: list[Row] = []
+    if chance.random() < 0.4:
+        rows.append(("sizing", "trailing_stop", chance.choice(TRAILS if desk == SCALPER else NEAR_TRAILS)))
+    if chance.random() < 0.4:
+        rows.append(("sizing", "time_stop_min", chance.choice((3, 15, 45))))
+    return tuple(rows)
+
+
+def closes(desk: str, seed: int, days: int) -> list[Happening]:
+    """A person's commands to close one position, or a part of it, in a third of the runs."""
+    chance = random.Random(f"closes {desk} {seed}")
+    if chance.random() > 1 / 3:
+        return []
+    lead = 60.0 if desk in DAILY else 0.0  # over night too: a daily desk decides then
+    moments = [(day, chance.uniform(-lead, DAY_MIN)) for day in range(days) for _ in range(_count(chance, 1.3))]
+    return [Happening(day, round(at, 3), chance.choice(CLOSES), chance.randrange(10**6)) for day, at in moments]
 
 
 def fractions(desk: str, seed: int) -> tuple[Row, ...]:

@@ -6,17 +6,21 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from daemon.core import handlers
+from daemon.core.broker import exits
+from daemon.core.draft import Draft
 from tests.support.paths import REPOSITORY
 from tests.years.__main__ import Running, lived
 from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, desk_of
-from tests.years.focused import FOCUSED
+from tests.years.focused import FOCUSED, PATIENT
 from tests.years.models import FIVE_MINUTES, STORE
 from tests.years.models.policies import make
 from tests.years.run import Outcome, live
-from tests.years.schedule import Happening, Schedule
+from tests.years.schedule import Happening, Row, Schedule
 
 FIRST = "2024-07-02"  # a half day after it
 
@@ -63,6 +67,49 @@ def test_where_a_run_lives_changes_no_byte_though_its_journal_names_a_file(tmp_p
     assert stories[0] == stories[1]
     named = next(at_ns for at_ns, kind, text in stories[0] if kind == "halted" and "policy.onnx" in text)
     assert any(at_ns > named and '"chain_head"' in text for at_ns, _, text in stories[0])
+
+
+def _deaf_to(guard: str, schedule: Schedule, folder: Path) -> Outcome:
+    """Live it with a core that does not do what `guard` names."""
+    leave = exits.exit_by_rule
+
+    def some(draft: Draft, symbol: str, reason: str, *rest: Any) -> None:
+        if reason != guard:
+            leave(draft, symbol, reason, *rest)
+
+    events: Any = handlers
+    rules: Any = exits
+    if guard == "bought_back":
+        events.root_of = lambda _: ""  # what nothing may buy is another symbol
+    else:
+        events.exit_by_rule = rules.exit_by_rule = some
+    return live(schedule, folder)
+
+
+CLOSED = tuple(Happening(0, 30.0 * number, "close all of one") for number in (1, 2, 3, 4))
+IN_TIME = (PATIENT, ("sizing", "time_stop_min", 15))
+
+
+@pytest.mark.parametrize(
+    ("guard", "rule", "tables", "happenings"),
+    [
+        ("time_stop", "time_stop", IN_TIME, ()),
+        ("closed_by_hand", "closed_by_hand", (PATIENT,), CLOSED[:1]),
+        ("bought_back", "closed_by_hand", (), CLOSED),
+    ],
+)
+def test_a_guard_that_is_missing_breaks_its_rule(
+    guard: str, rule: str, tables: tuple[Row, ...], happenings: tuple[Happening, ...]
+) -> None:
+    schedule = Schedule(SCALPER, 7, "2024-07-08", 1, tables, happenings)
+    outcome, _ = Running(partial(_deaf_to, guard, schedule)).result()
+    assert {problem.rule for problem in outcome.problems} == {rule}, outcome
+
+
+def test_a_desk_with_these_guards_breaks_none() -> None:
+    outcome = lived(Schedule(SCALPER, 7, "2024-07-08", 1, IN_TIME, CLOSED[-1:]))
+    assert outcome.problems == ()
+    assert {"left by time_stop", "left by closed_by_hand"} <= outcome.met.keys()
 
 
 def test_the_committed_policies_are_those_that_the_command_makes(tmp_path: Path) -> None:

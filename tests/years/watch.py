@@ -17,7 +17,9 @@ from msgspec import UnsetType
 from daemon.alpaca_api.books import PositionChange
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
+from daemon.core.moves import LEAVE
+from daemon.core.records import MoveRow
 from daemon.core.session import new_york_date
 from daemon.core.step import Step
 from daemon.operator.status import status_of
@@ -53,6 +55,8 @@ RULES: dict[str, str] = {
     "wide": "quotes are far too wide for long while something is held, and nobody is told",
     "flood": "the same alarm again and again in one session",
     "stop": "a position stays although its price has been below its stop for a while, and the broker is willing",
+    "time_stop": "a position stays after its time, and the broker is willing",
+    "closed_by_hand": "what a person told the desk to close is still held, or is bought back in the same session",
     "uncovered": "shares of a desk that rests stops have none at the broker, or a stop has no shares behind it",
     "not_flat": "a position that must be left by the close is still there, although the broker was willing",
     "alarm": "a grave alarm did not reach the operator's program",
@@ -82,6 +86,8 @@ LOSS_S = 600  # beyond the limit for so long
 WIDE_S = 600  # quotes too wide for so long after they may blind
 TOLD_S = 900  # within which a grave alarm reaches the program
 PANIC_S = 1500
+CLOSE_S = 900  # what a person closes has left
+TIME_STOP_S = 360  # beyond its time: a bar, an exit that is priced again
 ENDED_S = 900
 REFUSALS = 3  # alarms of one refusal in a session: the first, the tenth, the hundredth
 SETTLED_NS = 400 * SECOND_NS  # after its last trade a book is compared
@@ -126,6 +132,8 @@ class Watch:
         self._cash_at_open = ZERO
         self._lost_ns = self._wide_ns = 0
         self._raised: Counter[str] = Counter()  # alarms of this session, by name
+        self._closing: dict[str, tuple[int, Decimal]] = {}  # told to close: since when, and what may be left
+        self._closed_on: dict[str, str] = {}  # root -> the session in which it is not bought back
 
     # --- each step ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +168,9 @@ class Watch:
             run.halted(halt.reason, halt.detail)
             if not any(type(effect) is RaiseAlarm for effect in step.effects):
                 run.problem("silent_halt", f"halted by {halt.reason} without an alarm")
+        for row in step.rows:
+            if type(row) is MoveRow and row.step == LEAVE:
+                run.met[f"left by {row.reason}"] += 1
         if type(event) is BrokerReported:
             self._gained(event, before, after)
         if after.stats.denials is not before.stats.denials:
@@ -296,6 +307,9 @@ class Watch:
         ):
             if of(before) and of(after):
                 run.problem("new_risk", f"{effect.client_order_id} {effect.symbol} leaves while {what}")
+        session, root = after.session.session, root_of(effect.symbol)
+        if session is not None and self._closed_on.get(root) == session.date:
+            run.problem("closed_by_hand", f"{effect.client_order_id} buys {effect.symbol}, which a person closed today")
         self._size(after, effect)
         self._loss(after, effect)
 
@@ -340,6 +354,8 @@ class Watch:
                 self.missed(line.detail)
         self._heard = len(self._run.desk.alarms)
         self._stops()
+        self._times_end()
+        self._closed_leave()
         self._orders_end()
         self._covered()
         run = self._run
@@ -533,6 +549,43 @@ class Watch:
                     text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
                     run.problem("stop", text)
                     self._below_ns.pop(symbol, None)
+
+    def _times_end(self) -> None:
+        """Positions that are held beyond their time, while nothing keeps the desk from leaving them."""
+        run, state, now_ns = self._run, self._state, self._run.now_ns()
+        session = run.world.market.session_at(now_ns)
+        if state is None or session is None or not run.time_stop_min or not run.willing() or run.stands():
+            return
+        for symbol, position in state.book.positions.items():
+            due_ns = max(position.opened_ns, session.open_ns) + run.time_stop_min * MINUTE_NS
+            late_ns = max(due_ns, run.calm_ns) + TIME_STOP_S * SECOND_NS
+            there = run.world.account.quantity(symbol) > 0 and run.world.market.trading(symbol, now_ns)
+            if there and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
+                run.problem("time_stop", f"{symbol} is held {TIME_STOP_S} s beyond {run.time_stop_min} minutes")
+
+    def closed(self, symbol: str, left: Decimal) -> None:
+        """An operator's command to close it was carried out; so much may be left."""
+        self._closing[symbol] = self._run.now_ns(), left
+        session = None if self._state is None else self._state.session.session
+        if session is not None and session.open_ns <= self._run.now_ns() < session.close_ns:
+            self._closed_on[root_of(symbol)] = session.date
+
+    def _closed_leave(self) -> None:
+        """What a person closed leaves within its time, while nothing keeps it."""
+        run, now_ns = self._run, self._run.now_ns()
+        own = self.own() if self._closing else {}
+        for symbol, (since_ns, left) in list(self._closing.items()):
+            known = symbol not in self._now.disturbed and not run.moved(symbol) and symbol not in run.split
+            if own.get(symbol, ZERO) <= left or run.persons or run.adopts or not known:
+                del self._closing[symbol]
+                continue
+            calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
+            begun_ns = max(since_ns, run.calm_ns) if calm else now_ns
+            if not calm:
+                self._closing[symbol] = now_ns, left
+            elif now_ns - begun_ns > CLOSE_S * SECOND_NS and run.alive_since(begun_ns):
+                run.problem("closed_by_hand", f"{own[symbol]} {symbol} are held {CLOSE_S} s after a person closed it")
+                del self._closing[symbol]
 
     def _covered(self) -> None:
         """Shares that a stop should protect at the broker, and stops that protect nothing, while nothing keeps it."""
