@@ -174,7 +174,8 @@ async def serve(options: argparse.Namespace) -> None:
         for name, account in accounts.items():
             file = None if options.env is None else options.env.with_name(f"{options.env.name}.{name}")
             strategy = "" if options.one_account else DESKS[name].strategy
-            show_environment(environment(server, account, strategy), file, gateway=options.one_account)
+            variables = environment(server, account, strategy, gateway=options.one_account)
+            show_environment(variables, file, gateway=options.one_account)
         show(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())

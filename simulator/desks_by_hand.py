@@ -9,10 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from math import ceil
 from pathlib import Path
 
 from daemon.alpaca_api.wire import stamp
-from daemon.core.limits import Paper
+from daemon.core.limits import Broker, Paper
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
@@ -24,6 +25,7 @@ from strategies.registry import STRATEGIES, add, entry, own
 ONE_ACCOUNT = "gateway"  # the account of several desks, by the name of what holds its keys
 ONE_ACCOUNT_USD = Decimal(100_000)  # as Alpaca's paper accounts begin
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
+BLIND_S = 5.0  # of this machine's time, at 60 times real speed the daemon's default
 HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
 
 
@@ -129,10 +131,13 @@ def _check_tape(names: Sequence[str], symbols: set[str]) -> None:
             )
 
 
-def environment(server: AlpacaServer, account: Account | None = None, strategy: str = "") -> str:
+def environment(
+    server: AlpacaServer, account: Account | None = None, strategy: str = "", *, gateway: bool = False
+) -> str:
     """What a daemon's environment needs to trade here, as export lines: keys, addresses, the clock, the strategy.
 
-    Without `account` the first one's, with the trading stream's plain address.
+    Without `account` the first one's, with the trading stream's plain address. Of a fast clock a desk counts as blind
+    after `BLIND_S` of this machine's time, which a busy one may take for anything.
     """
     clock, owner = server.clock, account or server.account
     names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
@@ -141,6 +146,7 @@ def environment(server: AlpacaServer, account: Account | None = None, strategy: 
     addresses["option_stream_url"] = addresses["option_stream_url"].replace("/indicative", "/{options}")
     if account is not None:
         addresses["trade_stream_url"] = server.trade_stream_url_of(account)
+    blind_min = ceil(BLIND_S * clock.rate / 60)
     variables = {
         "APCA_API_KEY_ID": owner.key,
         "APCA_API_SECRET_KEY": owner.secret,
@@ -149,5 +155,6 @@ def environment(server: AlpacaServer, account: Account | None = None, strategy: 
         "RLTRADER_CLOCK__SIM_START": stamp(clock.sim_start_ns, new_york=True),
         "RLTRADER_CLOCK__RATE": repr(clock.rate),
         **({"RLTRADER_DESK__STRATEGY": strategy} if strategy else {}),
+        **({"RLTRADER_BROKER__BLIND_MIN": str(blind_min)} if blind_min > Broker().blind_min and not gateway else {}),
     }
     return "".join(f"export {name}={value}\n" for name, value in variables.items())

@@ -137,6 +137,18 @@ class HistoryAdjusted(Event, frozen=True, tag=True):
     bars: tuple[Bar, ...]
 
 
+class SharesSplit(Event, frozen=True, tag=True):
+    """From `from_ns`, a session's open, on `ratio` shares of `symbol` stand for each one before it.
+
+    It is about the bars that a desk keeps which decides at each bar: those that began before are of the old shares. The
+    book follows the broker's ledger. The same one may come again, and later than bars of the new shares.
+    """
+
+    symbol: str
+    ratio: float
+    from_ns: int
+
+
 class ClockTicked(Event, frozen=True, tag=True):
     """Time passed; every rule with a deadline is checked."""
 
@@ -591,6 +603,7 @@ AnyEvent = (
     | PricesPrinted
     | RebalanceDue
     | HistoryAdjusted
+    | SharesSplit
     | ClockTicked
     | SessionEnded
     | PolicyAnswered
@@ -645,6 +658,7 @@ FEED_EVENTS: tuple[type[Event], ...] = (
     PricesPrinted,
     RebalanceDue,
     HistoryAdjusted,
+    SharesSplit,
     ClockTicked,
     SessionEnded,
 )

@@ -272,6 +272,8 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     fractions: bool | UnsetType = UNSET  # whether `fractions = "auto"` takes them, from the first basket on
     goals: dict[str, Quantity] | UnsetType = UNSET  # of the basket under way: what it wants of its symbols
     indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols of which the broker takes whole shares alone
+    split_ns: dict[str, int] | UnsetType = UNSET
+    """Of a desk by the bar: from which open on the newest split counts, negative where the strategy did not take it."""
 
     @property
     def unsettled(self) -> tuple[str, ...]:
@@ -282,6 +284,11 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     def whole_only(self) -> tuple[str, ...]:
         """`indivisible`, empty while the broker refused no fraction."""
         return () if isinstance(self.indivisible, UnsetType) else self.indivisible
+
+    @property
+    def split_from(self) -> dict[str, int]:
+        """`split_ns`, empty while no split was told."""
+        return {} if isinstance(self.split_ns, UnsetType) else self.split_ns
 
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):

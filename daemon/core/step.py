@@ -232,7 +232,8 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
     **dict.fromkeys(
-        (ev.ContractsListed, ev.PartClosed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), handlers.on_nothing
+        (ev.ContractsListed, ev.PartClosed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted, ev.SharesSplit),
+        handlers.on_nothing,
     ),
 }
 """Handlers of every desk; those of bars, quotes and the end of a session belong to the desk."""

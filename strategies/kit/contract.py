@@ -532,10 +532,23 @@ class Strategy(BarStrategy, Protocol):
 
 
 class ShareStrategy(BarStrategy, Protocol):
-    """A strategy that decides at each bar and holds whole shares: `Spec.holds` of its spec."""
+    """A strategy that decides at each bar and holds whole shares: `Spec.holds` of its spec.
+
+    One that keeps bars over the night is a `SplitStrategy` too; another halts when its shares split.
+    """
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
+
+
+class SplitStrategy(ShareStrategy, Protocol):
+    """A share strategy whose bars reach over the night: a split counts for those that it keeps."""
+
+    def split(self, state: Any, symbol: str, ratio: float, from_ns: int) -> Any:
+        """Return the state as of new shares, `ratio` for each old one: kept bars of `symbol` before `from_ns` change.
+
+        Their prices are divided by `ratio`, their volume is multiplied (`strategies.kit.of_new_shares`).
+        """
 
 
 class RowStrategy(ShareStrategy, Protocol):

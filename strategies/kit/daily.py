@@ -126,6 +126,33 @@ class KeepsMinutes(Generic[S]):
         """Put a late bar in its place, a correction in place of the bar of its start; one too old changes nothing."""
         return replace(state, series=remembered(self.spec, state.series, (bar,)))
 
+    def split(self: _Strategy, state: S, symbol: str, ratio: float, from_ns: int) -> S:
+        """Keep the bars of `symbol` before `from_ns` as of new shares, `ratio` for each old one."""
+        return replace(state, series=split_rows(self.spec, state.series, symbol, ratio, from_ns))
+
+
+def of_new_shares(bar: Bar, ratio: float) -> Bar:
+    """Return a bar of shares each of which became `ratio`: prices divided by it, the volume multiplied."""
+    opened, high, low, close = (price / ratio for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume * ratio)
+
+
+def split_rows(spec: Spec, series: Series, symbol: str, ratio: float, from_ns: int) -> Series:
+    """Return `series` with the bars of `symbol` that began before `from_ns` as of new shares: see `of_new_shares`."""
+    return tuple(
+        b"".join(
+            [
+                ROW.pack(start, *[price / ratio for price in prices], volume * ratio)
+                if start < from_ns
+                else ROW.pack(start, *prices, volume)
+                for start, *prices, volume in ROW.iter_unpack(rows)
+            ]
+        )
+        if name == symbol
+        else rows
+        for name, rows in zip(spec.symbols, series, strict=True)
+    )
+
 
 def count(rows: bytes) -> int:
     """Return the number of bars."""

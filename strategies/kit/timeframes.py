@@ -12,6 +12,7 @@ from itertools import groupby
 import msgspec
 
 from strategies.kit.contract import Bar, Grid, Session, Spec, Timeframe, View
+from strategies.kit.daily import of_new_shares
 
 
 def joined(start_ns: int, bars: Sequence[Bar]) -> Bar:
@@ -70,6 +71,19 @@ class Timeframes:
         others = [old for old in kept.running if (old.start_ns, old.symbol) != (bar.start_ns, bar.symbol)]
         running = tuple(sorted([*others, bar], key=lambda one: one.start_ns))
         return FrameBars(kept.now_ns, kept.session, running, kept.past)
+
+    def split(self, kept: FrameBars, symbol: str, ratio: float, from_ns: int) -> FrameBars:
+        """Keep the bars of `symbol` before `from_ns`, a session's open, as of new shares: `ratio` for each old one."""
+
+        def split_bars(bars: tuple[Bar, ...]) -> tuple[Bar, ...]:
+            mine = [bar.symbol == symbol and bar.start_ns < from_ns for bar in bars]
+            return tuple(of_new_shares(bar, ratio) if old else bar for bar, old in zip(bars, mine, strict=True))
+
+        past = {
+            length: {name: split_bars(bars) for name, bars in by_symbol.items()}
+            for length, by_symbol in kept.past.items()
+        }
+        return FrameBars(kept.now_ns, kept.session, split_bars(kept.running), past)
 
     def closed(self, kept: FrameBars, symbol: str, length: str) -> tuple[Bar, ...]:
         """Return the newest closed bars of a timeframe, oldest first, at most `keep`: fewer while not warm.

@@ -28,7 +28,7 @@ from strategies.kit.contract import (
     ShareSpec,
     View,
 )
-from strategies.kit.daily import ROW, STEPS, cut, usable
+from strategies.kit.daily import ROW, STEPS, cut, split_rows, usable
 from strategies.kit.entry import Float64Array, StrategyEntry
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import ModelConfig, of_text
@@ -165,6 +165,10 @@ class OnlineDqn:
             return state  # older than this session: its history stands
         after = mine[:at] + _packed(bar) + mine[at + (ROW.size if known is not None else 0) :]
         return msgspec.structs.replace(state, series=(*state.series[:place], after, *state.series[place + 1 :]))
+
+    def split(self, state: OnlineState, symbol: str, ratio: float, from_ns: int) -> OnlineState:
+        """Keep the bars of `symbol` before `from_ns` as of new shares, `ratio` for each old one."""
+        return msgspec.structs.replace(state, series=split_rows(self.spec, state.series, symbol, ratio, from_ns))
 
     def options(self, state: OnlineState, answer: Answer, view: View) -> tuple[RowOptions, ...]:
         """Return what each action of each symbol would do; a masked symbol only holds."""

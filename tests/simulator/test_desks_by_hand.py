@@ -106,6 +106,15 @@ def test_each_desk_has_an_environment_of_its_own() -> None:
     assert "PA3REBALANCER" not in environment(server)
 
 
+def test_of_a_fast_clock_a_desk_is_blind_after_no_less_of_the_machine_s_time_than_at_the_usual_speed() -> None:
+    (account,) = accounts_of(["scalper"]).values()
+    for rate, expected in ((1.0, []), (60.0, []), (240.0, ["export RLTRADER_BROKER__BLIND_MIN=20"])):  # 5 s each
+        server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"], rate), accounts=[account])
+        lines = environment(server, account).splitlines()
+        assert [line for line in lines if "BLIND" in line] == expected
+        assert "BLIND" not in environment(server, account, gateway=True)
+
+
 async def receive(socket: Socket) -> dict[str, Any]:
     """The next message of the trading stream."""
     async with asyncio.timeout(PATIENCE_S):

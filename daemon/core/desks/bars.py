@@ -12,6 +12,7 @@ arrive. Rows once emitted are never rebuilt.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import ClassVar
 
 from msgspec import UnsetType
@@ -20,7 +21,15 @@ from msgspec.structs import replace
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.draft import Draft, Handler
 from daemon.core.effects import AskPolicy
-from daemon.core.events import BarClosed, BarCorrected, ClockTicked, Event, QuotesReceived, SessionEnded
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    ClockTicked,
+    Event,
+    QuotesReceived,
+    SessionEnded,
+    SharesSplit,
+)
 from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, revalue
 from daemon.core.risk.marks import take_quotes
@@ -49,6 +58,7 @@ class AtEachBar:
             ClockTicked: self.on_clock_ticked,
             QuotesReceived: self.on_quotes,
             SessionEnded: self.on_session_ended,
+            SharesSplit: self.on_shares_split,
         }
 
     def fills_to_come(self, draft: Draft) -> bool:
@@ -131,6 +141,34 @@ class AtEachBar:
             draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
             return
         self._strategy.correct(draft, bar)
+
+    def on_shares_split(self, draft: Draft, event: SharesSplit) -> None:
+        """Let the strategy take over the bars that it keeps from before the split, once. The ledger splits the book.
+
+        The price that a bar may not leap away from follows, of what is held with the ledger. A strategy without a rule
+        for splits that has bars from before the session halts once, and takes the split over as soon as it has a rule.
+        One that is off is told again with the next session.
+        """
+        symbol, from_ns, spec = event.symbol, event.from_ns, draft.spec
+        told = draft.basket.split_from.get(symbol, 0)
+        if symbol not in self._symbols or from_ns <= told or draft.risk.strategy_off:
+            return
+        taken = self._strategy.split(draft, symbol, event.ratio, from_ns)
+        if not taken and told == -from_ns:
+            return
+        draft.basket = replace(
+            draft.basket, split_ns={**draft.basket.split_from, symbol: from_ns if taken else -from_ns}
+        )
+        if not taken and spec.history_bars:
+            detail = f'{symbol} split {event.ratio:g} for 1, {spec.name} has no "split": its bars are of the old shares'
+            draft.halt("history_missing", detail)
+        newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
+        if newest_ns >= from_ns or told == -from_ns:
+            return
+        if not self._several:
+            draft.session = replace(draft.session, spot=draft.session.spot / event.ratio)
+        if symbol in draft.marks and symbol not in draft.book.positions:
+            draft.marks = {**draft.marks, symbol: draft.marks[symbol] / Decimal(str(event.ratio))}
 
     def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
         """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.

@@ -77,6 +77,13 @@ class GuardedStrategy:
         if not draft.risk.strategy_off:
             _keep(draft, self._strategy.correct(draft.strategy, bar), "correct")
 
+    def split(self, draft: Draft, symbol: str, ratio: float, from_ns: int) -> bool:
+        """Let a strategy by the bar take over a split of the bars that it keeps; False where it has no rule for one."""
+        if not hasattr(self._strategy, "split"):
+            return False
+        _keep(draft, self._strategy.split(draft.strategy, symbol, ratio, from_ns), "split")
+        return True
+
     def remember(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         """Keep final bars, oldest first; nothing while off: the next session's history brings what was missed."""
         if not draft.risk.strategy_off:

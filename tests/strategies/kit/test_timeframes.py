@@ -234,3 +234,31 @@ def test_what_is_kept_is_the_same_after_a_snapshot() -> None:
     for session in SESSIONS[:2]:
         kept = frames.add(kept, (bar("SPY", session.open_ns),), View(session.open_ns + 15 * MINUTE, session))
     assert msgspec.json.decode(msgspec.json.encode(kept), type=FrameBars) == kept
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_split_the_longer_bars_from_before_it_are_those_of_the_new_shares() -> None:
+    frames = Timeframes(spec(15, (Timeframe("1h", 2), Timeframe("1d", 2))))
+
+    def seen(ratio: float) -> FrameBars:
+        kept = FrameBars()
+        for session in (DAY, HALF):
+            for start in range(session.open_ns, session.close_ns, 15 * MINUTE):
+                bars = tuple(bar(symbol, start, 400.0 + start % 7) for symbol in ("SPY", "QQQ"))
+                own = tuple(
+                    Bar(b.symbol, start, b.open / ratio, b.high / ratio, b.low / ratio, b.close / ratio, ratio * 10.0)
+                    if b.symbol == "SPY"
+                    else b
+                    for b in bars
+                )
+                kept = frames.add(kept, own, View(start + 15 * MINUTE, session))
+        return kept
+
+    for first in (False, True):  # told over the night, or after the first bar of the new shares
+        now, expected = (seen(1.0), seen(4.0))
+        if first:
+            new, view = (bar("SPY", AFTER.open_ns, 101.0),), View(AFTER.open_ns + 15 * MINUTE, AFTER)
+            now, expected = frames.add(now, new, view), frames.add(expected, new, view)
+        assert frames.split(now, "SPY", 4.0, AFTER.open_ns) == expected

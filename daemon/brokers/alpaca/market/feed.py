@@ -10,6 +10,7 @@ step judges the age of quotes and bars.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -400,6 +401,7 @@ class LiveFeed:
         self._put = put
         self._log = log
         self._options = options
+        self._history = history
         self._recorder = None if options is None else options.recorder
         self._timing = timing or Timing()
         self._rng = rng or random.SystemRandom()
@@ -471,6 +473,9 @@ class LiveFeed:
                 break  # else a session ended meanwhile
         running = self._calendar.at(now_ns)
         scheduled = self._announce(running or self._calendar.next_after(now_ns))
+        with contextlib.suppress(TimeoutError):  # the session's job asks again
+            async with asyncio.timeout_at(until_s):
+                await self._tell_splits(scheduled.session)
         if running is not None:
             self._bars.put_past(await self._bars.fetched(running, until_s), known)
         if self._options is not None and not self._bars.spot:  # the state has all bars; the chain needs the last price
@@ -514,9 +519,10 @@ class LiveFeed:
         return known if newest is None else replace(known, session_date=newest.date, ended=True)
 
     async def schedule(self, session: Session) -> None:
-        """Emit the session's schedule once, and its contracts as soon as they are listed."""
+        """Emit the session's schedule once, and its contracts as soon as they are listed; of shares their splits."""
         scheduled = self._announce(session)
         if self._options is None:
+            await self._tell_splits(session)
             return
         tries = 0
         while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:
@@ -535,6 +541,29 @@ class LiveFeed:
             tries += 1
             self._log("chain_unlisted", date=session.date, problem=problem, wait_s=round(wait_s, 2))
             await asyncio.sleep(wait_s)
+
+    async def _tell_splits(self, session: Session) -> None:
+        """Emit splits of shares up to this session: its earlier bars are kept as traded. Retry until REST answers.
+
+        Before its day begins its own split is not known: its job asks again.
+        """
+        past = sessions_before(Known("", True, 0), self._calendar, session.open_ns)[: self._sessions_back]
+        tries = 0
+        while self._options is None and past and self._clock.now_ns() < session.close_ns:
+            try:
+                found = await self._history.splits(self._symbols, past[::-1], session)
+            except RestError as error:
+                wait_s = self._timing.retry_s(tries, self._rng.random())
+                tries += 1
+                many = ", ".join(self._symbols)
+                self._log(
+                    "history_unavailable", symbol=many, date=session.date, problem=str(error), wait_s=round(wait_s, 2)
+                )
+                await asyncio.sleep(wait_s)
+                continue
+            for split in found:
+                self._put(replace(split, time_ns=self._clock.now_ns()))
+            return
 
     async def decide(self, session: Session) -> None:
         """Do nothing: this desk decides at each bar."""

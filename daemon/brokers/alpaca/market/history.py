@@ -1,4 +1,4 @@
-"""Past minute bars over REST: whole sessions with a disk cache, the running session without. No events here.
+"""Past minute bars over REST: whole sessions with a disk cache, the running session without; and their splits.
 
 Only sessions that ended a while ago are cached, one file for each symbol, feed and date, written whole or not at all; a
 file with a wrong digest is fetched again. The bars returned are checked, ascending, and of regular hours only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,8 +18,11 @@ from typing import Any, Protocol
 import msgspec
 
 from daemon.brokers.alpaca.market.socket import read_bar
+from daemon.brokers.alpaca.wire import time_ns
 from daemon.brokers.api import EventLogger
-from daemon.core.events import BarRejected
+from daemon.core.events import BarRejected, SharesSplit
+from daemon.core.risk.splits import NEAR, RATIOS, SPLIT_RATIO, factor
+from daemon.host.time.calendar import midnight_ns
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -30,6 +34,10 @@ class BarReads(Protocol):
     """Source of raw bars: in any order, all pages. `end_ns` is the start of the last bar wanted."""
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[dict[str, Any]]: ...
+
+    async def day_bars(
+        self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str, adjustment: str
+    ) -> dict[str, list[dict[str, Any]]]: ...
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -75,6 +83,30 @@ class BarHistory:
             return ()
         raw = await self._reads.bars(symbol, begin, last, self._feed)
         return self._checked(raw, symbol, session, begin, last, now_ns)
+
+    async def splits(self, symbols: tuple[str, ...], past: Sequence[Session], today: Session) -> list[SharesSplit]:
+        """Return the splits that count from the open of one of these sessions on, the first of `past` left out.
+
+        `past` are over, oldest first, and `today` follows them: what of their day bars was adjusted by then.
+        """
+        days = [midnight_ns(session.date) for session in past]
+        raw, adjusted = [
+            {symbol: _sums(rows) for symbol, rows in (await self._reads.day_bars(*asked)).items()}
+            for asked in [(symbols, days[0], days[-1], self._feed, kind) for kind in ("raw", "split")]
+        ]
+        found: list[SharesSplit] = []
+        opens = [session.open_ns for session in (*past[1:], today)]
+        for symbol in symbols:
+            traded, now = raw.get(symbol, {}), adjusted.get(symbol, {})
+            after = 1.0  # new shares for each one of the session looked at
+            for day, open_ns in zip(reversed(days), reversed(opens), strict=True):
+                if day not in traded or day not in now:
+                    continue  # it did not trade: what happened counts from the next session on that it traded before
+                before = traded[day] / now[day]
+                if factor(before, after) >= SPLIT_RATIO:
+                    found.append(SharesSplit(today.open_ns, symbol, _told(before / after), open_ns))
+                after = before
+        return sorted(found, key=lambda split: split.from_ns)
 
     def _checked(
         self, raw: Sequence[dict[str, Any]], symbol: str, session: Session, begin: int, last: int, now_ns: int
@@ -138,6 +170,26 @@ class BarHistory:
     def _head(self, symbol: str, session: Session, bars: tuple[Bar, ...], body: bytes) -> _Head:
         digest = hashlib.sha256(body).hexdigest()
         return _Head(CACHE_VERSION, symbol, self._feed, session.date, len(bars), digest)
+
+
+def _sums(rows: Sequence[dict[str, Any]]) -> dict[int, float]:
+    """Return the sum of a day's four prices by its label; rows that cannot be read are left out."""
+    sums: dict[int, float] = {}
+    for row in rows:
+        try:
+            total = sum(float(row[name]) for name in ("o", "h", "l", "c"))
+            day = time_ns(row.get("t"), "t")
+        except (LookupError, TypeError, ValueError):
+            continue
+        if 0.0 < total < math.inf:
+            sums[day] = total
+    return sums
+
+
+def _told(ratio: float) -> float:
+    """Return the ratio of a split without the rounding of the prices that told it."""
+    nearest = min(RATIOS, key=lambda exact: factor(exact, ratio))
+    return nearest if factor(nearest, ratio) <= 1.0 + NEAR else ratio
 
 
 def _problem_of(bar: BarRejected) -> str:

@@ -38,12 +38,15 @@ class MarketData:
         query = {"timeframe": "1Min", "start": time_text(start_ns), "end": time_text(end_ns), "adjustment": "raw"}
         return await self._stock_bars(symbols, query, feed)
 
-    async def day_bars(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
+    async def day_bars(
+        self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str, adjustment: str = "all"
+    ) -> dict[str, list[Raw]]:
         """Return symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted as of today.
 
-        Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
+        Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent. `adjustment` is
+        "raw", "split" or "all".
         """
-        query = {"timeframe": "1Day", "start": time_text(start_ns), "end": time_text(end_ns), "adjustment": "all"}
+        query = {"timeframe": "1Day", "start": time_text(start_ns), "end": time_text(end_ns), "adjustment": adjustment}
         return await self._stock_bars(symbols, query, feed)
 
     async def _stock_bars(self, symbols: tuple[str, ...], query: Raw, feed: str) -> dict[str, list[Raw]]:

@@ -96,6 +96,9 @@ async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None
             good = {"t": "2024-07-02T13:31:00Z", "o": 1.0, "h": 2.0, "l": 0.5, "c": 1.5, "v": 10}
             return [good, {**good, "t": "2024-07-02T13:30:00Z"}, {**good, "h": 0.1}, {"t": "odd"}, {**good, "v": 20}]
 
+        async def day_bars(self, *_: object) -> dict[str, list[dict[str, object]]]:
+            return {}
+
     async with desk(tmp_path, "2024-07-02", 600, rate=1.0) as it:
         it.history._reads = Odd()
         session_bars = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
