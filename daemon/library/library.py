@@ -21,12 +21,14 @@ from daemon.host.printable import printable
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
-from daemon.library import dry_run, training_run
-from daemon.library.listed import DRY_RUN, RUNNING, TRAINING, UNREADABLE, Course, ListedRun
-from daemon.library.run_files import PROGRESS_FILE, REPORT_FILE, RUN_FILE, STUDY_FILE, TAGS_FILE, read_tags
+from daemon.library import dry_run, grid_run, training_run
+from daemon.library.listed import DRY_RUN, RUNNING, STUDY, TRAINING, UNREADABLE, Course, ListedRun
+from daemon.library.run_files import GRID_FILES, PROGRESS_FILE, REPORT_FILE, RUN_FILE, STUDY_FILE, TAGS_FILE, read_tags
 
 RUNS = Path("runs")
-WATCHED = (FILE, f"{FILE}-wal", LOCK_FILE, RUN_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
+KINDS = (RUN_FILE, FILE, *GRID_FILES)
+"""The files by which a folder is a run's: the first that is there counts."""
+WATCHED = (*KINDS, f"{FILE}-wal", LOCK_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
 DEPTH = 3  # levels below a folder of runs
 FOLDERS_MOST, RUNS_MOST = 20_000, 1000
 PLACES_HELP = "a folder with runs, up to three levels deep; may be given repeatedly (./runs and paths.state_dir)"
@@ -130,11 +132,16 @@ def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
 
 def look_again(run: ListedRun) -> ListedRun:
     """Return the run as its folder has it now. Raises LibraryError where it is gone."""
-    kind = FILE if run.kind == DRY_RUN else RUN_FILE
-    again = _read(Path(run.folder), kind, run.id) if (Path(run.folder) / kind).exists() else None
+    kind = kind_file(Path(run.folder))
+    again = _read(Path(run.folder), kind, run.id) if kind else None
     if again is None:
         raise LibraryError(f"{run.folder} holds this run no more")
     return again
+
+
+def kind_file(folder: Path) -> str:
+    """Return the file by which a folder is a run's, "" where it is none."""
+    return next((name for name in KINDS if (folder / name).exists()), "")
 
 
 def course(run: ListedRun) -> Course:
@@ -150,7 +157,10 @@ def parameters(run: ListedRun) -> dict[str, str]:
     if run.state == UNREADABLE:
         return {}
     folder = Path(run.folder)
-    return dry_run.read_parameters(folder) if run.kind == DRY_RUN else training_run.read_parameters(folder)
+    if run.kind == DRY_RUN:
+        return dry_run.read_parameters(folder)
+    file = kind_file(folder)
+    return grid_run.read_parameters(folder / file) if file in GRID_FILES else training_run.read_parameters(folder)
 
 
 def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
@@ -170,12 +180,12 @@ def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
         except OSError as error:
             remarks.append(f"{printable(str(folder))}: cannot be read: {error.strerror}")
             continue
-        kind = RUN_FILE if RUN_FILE in inner else FILE if FILE in inner else ""
+        kind = next((name for name in KINDS if name in inner), "")
         if kind and not _is_text(folder):
             remarks.append(f"{printable(str(folder))}: its name is no text: rename it, and its run is listed")
         elif kind:
             yield folder, kind
-        if kind == RUN_FILE or depth == DEPTH:
+        if kind in (RUN_FILE, *GRID_FILES) or depth == DEPTH:
             continue  # a training's trials are its own
         for name, entry in sorted(inner.items(), reverse=True):
             if entry.is_symlink():
@@ -196,10 +206,16 @@ def _is_text(path: Path) -> bool:
 def _read(folder: Path, kind: str, name: str) -> ListedRun | None:
     """Return a folder's run, None where it is a desk's; one that cannot be read has the reason."""
     try:
-        run = dry_run.read_dry_run(folder, name) if kind == FILE else training_run.read_training(folder, name)
+        run = (
+            dry_run.read_dry_run(folder, name)
+            if kind == FILE
+            else grid_run.read_grid(folder / kind, name)
+            if kind in GRID_FILES
+            else training_run.read_training(folder, name)
+        )
         msgspec.json.encode(run)  # what is no text is no run's
     except _TROUBLE as error:
-        what = DRY_RUN if kind == FILE else TRAINING
+        what = DRY_RUN if kind == FILE else STUDY if kind in GRID_FILES else TRAINING
         return ListedRun(id=name, kind=what, folder=str(folder), state=UNREADABLE, problem=_words(error))
     if run is None:
         return None

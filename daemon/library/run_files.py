@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -20,10 +21,25 @@ TRIALS_FOLDER, METRICS_FILE = "trials", "metrics.jsonl"  # a folder for each tri
 TRAINING_LOCK = ".lock"
 PROGRESS_FILE = "progress.json"
 TAGS_FILE = "tags.json"
+GRID_FILES = SWEEP_FILE, RULE_FILE = "sweep.json", "trials.json"  # of a sweep; of a rule's sweep and search
+BYTES_MOST = 2**29  # of a file of results
 
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 TAGS_MOST = 20
 SMALL_MOST = 2**16  # bytes of the files of progress and tags
+
+
+T = TypeVar("T")
+
+
+def read_whole(path: Path, kind: type[T]) -> T:
+    """Return a JSON file of results as `kind`. Raises ValueError for one that is too large or damaged, OSError."""
+    if path.stat().st_size > BYTES_MOST:
+        raise ValueError(f"{path} is larger than {BYTES_MOST:,} bytes: expected a file of a training")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

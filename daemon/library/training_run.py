@@ -10,7 +10,7 @@ import fcntl
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,15 +28,13 @@ from daemon.library.listed import (
     course_of,
     dotted,
 )
-from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING_LOCK, read_progress
+from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING_LOCK, read_progress, read_whole
 
-T = TypeVar("T")
 CLOSE_HOUR = 16  # New York, at which a session's result stands in a course
 NEW_YORK = ZoneInfo("America/New_York")
 STUDIES = ("space", "arms")  # a setting of a search, of an ablation: a study of several trainings
 OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown by themselves, or no setting
 FIRST = ("network", "steps", "seeds", "folds")  # what one looks for first
-BYTES_MOST = 2**29
 
 
 class _Figures(msgspec.Struct):
@@ -97,7 +95,7 @@ def read_training(folder: Path, name: str) -> ListedRun:
     progress, process = read_progress(folder), ""
     if progress is not None and progress.process and not progress.ended_s:
         process = holder_of(folder, progress.process)
-    report = _read(folder / REPORT_FILE, _Report) if (folder / REPORT_FILE).is_file() else None
+    report = read_whole(folder / REPORT_FILE, _Report) if (folder / REPORT_FILE).is_file() else None
     study = any(key in settings for key in STUDIES)
     made_with = settings.get("made_with")
     ended = progress.ended_s > 0 if progress is not None else report is not None
@@ -130,7 +128,7 @@ def read_course(folder: Path) -> Course:
     """Return the course of the test sessions; empty where none was played yet. Raises ValueError, OSError."""
     if not (folder / STUDY_FILE).is_file():
         return Course((), (), ())
-    study = _read(folder / STUDY_FILE, _Study)
+    study = read_whole(folder / STUDY_FILE, _Study)
     try:
         return _course(study)
     except (LookupError, ArithmeticError, ValueError) as error:
@@ -201,16 +199,7 @@ def _parameters(settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    settings = _read(folder / RUN_FILE, dict[str, Any])
+    settings = read_whole(folder / RUN_FILE, dict[str, Any])
     if "strategy" not in settings:
         raise ValueError(f"{folder / RUN_FILE} holds no settings of a training: expected a strategy among them")
     return settings
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    if path.stat().st_size > BYTES_MOST:
-        raise ValueError(f"{path} is larger than {BYTES_MOST:,} bytes: expected a file of a training")
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error

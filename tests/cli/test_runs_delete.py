@@ -41,6 +41,20 @@ def kept(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
+def test_a_sweep_goes_whole_and_one_with_a_file_of_another_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text('{"strategy": "mine", "bars": "b.csv", "words": "w"}')
+        for file in ("cells.jsonl", "sweep.html", ".lock", "lock"):
+            (tmp_path / name / file).touch()
+    (tmp_path / "two" / "notes.txt").touch()
+    assert delete(tmp_path, "one") == 0
+    assert "notes.txt" in kept(tmp_path, "two", capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["two"]
+
+
 def test_a_run_goes_whole_and_its_neighbours_stay(
     played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

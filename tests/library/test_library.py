@@ -94,6 +94,35 @@ def test_a_training_is_listed_with_its_report_and_its_course(tmp_path: Path) -> 
     assert whole.times[1] == 1709586000.0  # 2024-03-04, 16:00 in New York
 
 
+def test_a_sweep_and_a_rule_s_search_are_studies_with_what_was_varied_and_no_figures(tmp_path: Path) -> None:
+    common = {"strategy": "mine", "bars": "days.csv", "words": "The best of many flatters."}
+    sets = [{"risk.gap": 0.1, "parameters.fast": n} for n in (5, 40, 20, 10)]
+    sweep, search = tmp_path / "sweep-mine-1", tmp_path / "search-mine"
+    for folder, name, found in (
+        (sweep, "sweep.json", {"version": "v1", "cells": [{"rules": one} for one in sets]}),
+        (search, "trials.json", {"trials": [{"values": {}}, *({"values": {"parameters.fast": n}} for n in range(9))]}),
+    ):
+        folder.mkdir()
+        (folder / name).write_text(json.dumps(common | found))
+    (sweep / "cells.jsonl").touch()
+    write_tags(sweep, ("kept",))
+    by_name = {run.id: run for run in library_of([tmp_path]).runs}
+    assert {name: (run.kind, run.state, run.strategy, run.data, run.version) for name, run in by_name.items()} == {
+        "sweep-mine-1": ("study", "finished", "mine", "days.csv", "v1"),
+        "search-mine": ("study", "finished", "mine", "days.csv", ""),
+    }
+    one, other = by_name["sweep-mine-1"], by_name["search-mine"]
+    assert one.changed == parameters(one) == {"risk.gap": "0.1", "parameters.fast": "5, 10, 20, 40"}
+    assert other.changed == parameters(other) == {"parameters.fast": "0, …, 8"}
+    assert (one.tags, one.verdict, one.figures, one.brief[0]) == (("kept",), common["words"], None, "4 sets")
+    assert (course(one).times, look_again(other)) == ((), other)
+    (search / "trials.json").write_text("{")
+    with pytest.raises(ValueError, match=r"trials\.json cannot be read"):
+        parameters(other)
+    damaged = {run.id: run for run in library_of([tmp_path]).runs}["search-mine"]
+    assert (damaged.kind, damaged.state) == ("study", "unreadable")
+
+
 def test_a_run_that_is_moved_or_deleted_by_hand_is_found_where_it_is_or_not_at_all(tmp_path: Path) -> None:
     training(tmp_path / "runs" / "one")
     training(tmp_path / "runs" / "two")

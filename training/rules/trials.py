@@ -20,6 +20,7 @@ from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import RULE_FILE
 from strategies.kit.parameters import given_by, text_of, values_of
 from strategies.registry import entry
 from training.desks.own.sessions import walk_of
@@ -247,5 +248,5 @@ def named(values: Mapping[str, Value]) -> str:
 def written(study: RuleStudy, folder: Path) -> Path:
     """Write the study into its folder; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "trials.json", msgspec.json.format(msgspec.json.encode(study), indent=1) + b"\n")
-    return folder / "trials.json"
+    write_whole(folder / RULE_FILE, msgspec.json.format(msgspec.json.encode(study), indent=1) + b"\n")
+    return folder / RULE_FILE

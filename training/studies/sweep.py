@@ -21,6 +21,7 @@ import numpy as np
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import SWEEP_FILE
 from daemon.page_kit.render import render
 from strategies.kit.manifest import Manifest, config_text
 from strategies.kit.parameters import text_of, values_of
@@ -349,7 +350,7 @@ def _words(best: GridCell, configured: GridCell, count: int, deflated: Deflated,
     )
 
 
-CELLS_FILE, SWEEP_FILE, PAGE_FILE = "cells.jsonl", "sweep.json", "sweep.html"
+CELLS_FILE, PAGE_FILE = "cells.jsonl", "sweep.html"
 
 
 def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:

@@ -23,7 +23,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.writer import BALLAST_FILE
 from daemon.library.dry_run import MODES, meta_of
-from daemon.library.library import LibraryError
+from daemon.library.library import LibraryError, kind_file
 from daemon.library.listed import DRY_RUN
 from daemon.library.run_files import RUN_FILE, TAGS_FILE, TRAINING_LOCK
 from daemon.reports.archive import ARCHIVE
@@ -35,14 +35,14 @@ OF_DRY_RUN = re.compile(
     rf"|{REPORTS}/(\d{{4}}-\d\d-\d\d\.(html|json|csv|part))?|({ROTATED}|{ARCHIVE})/([0-9-]+\.(sqlite|part))?"
 )
 """Path within the state directory of a dry run, of a folder with a slash at its end: all that is written there."""
-_RESULTS = "study|report|search|ablation|coefficients|progress"
+_RESULTS = "study|report|search|ablation|coefficients|progress|sweep|trials"
 _TENSORBOARD = r"tensorboard/(events\.out\.tfevents\.[^/]+)?"
 _OF_TRIAL = rf"checkpoint\.pt|best\.pt|trial\.json|metrics\.jsonl|\.lock|\.[^/]+\.part|{_TENSORBOARD}"
 OF_TRAINING = re.compile(
-    rf"{re.escape(RUN_FILE)}|{re.escape(TRAINING_LOCK)}|{re.escape(TAGS_FILE)}|({_RESULTS})\.json|report\.html"
-    rf"|study\.log(\.lock)?|lock|\.[^/]+\.part|trials/([^/]+/({_OF_TRIAL})?)?"
+    rf"{re.escape(RUN_FILE)}|{re.escape(TRAINING_LOCK)}|{re.escape(TAGS_FILE)}|({_RESULTS})\.json|(report|sweep)\.html"
+    rf"|cells\.jsonl|study\.log(\.lock)?|lock|\.[^/]+\.part|trials/([^/]+/({_OF_TRIAL})?)?"
 )
-"""The same of a training, a search or an ablation."""
+"""The same of a training, a search, an ablation or a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def removal(folder: Path, kind: str) -> Iterator[Removal]:
         OSError, JournalError: it cannot be read, or belongs to another user.
     """
     dry = kind == DRY_RUN
-    identity, lock = (FILE, LOCK_FILE) if dry else (RUN_FILE, TRAINING_LOCK)
+    identity, lock = (FILE, LOCK_FILE) if dry else (kind_file(folder), TRAINING_LOCK)
     known = OF_DRY_RUN if dry else OF_TRAINING
     with ExitStack() as held:
         descriptor = open_own_folder(folder)
@@ -90,8 +90,8 @@ def removal(folder: Path, kind: str) -> Iterator[Removal]:
             raise LibraryError(f"{folder} is reached by a link: name the folder itself")
         if dry:
             _check_mode(folder)
-        elif not stat.S_ISREG(os.stat(RUN_FILE, dir_fd=descriptor, follow_symlinks=False).st_mode):
-            raise LibraryError(f"{folder / RUN_FILE} is no plain file: remove the folder by hand")
+        elif not stat.S_ISREG(os.stat(identity, dir_fd=descriptor, follow_symlinks=False).st_mode):
+            raise LibraryError(f"{folder / identity} is no plain file: remove the folder by hand")
         _entries(folder, descriptor, known)  # what is refused by it gets no lock's file either
         held.callback(os.close, _locked(folder, descriptor, lock))
         if dry:

@@ -13,6 +13,7 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.core.strategy_rules import trading_for
+from daemon.library.library import library_of
 from daemon.models.store import load
 from strategies.kit.manifest import MANIFEST_FILE
 from strategies.registry import add, strategy
@@ -103,6 +104,12 @@ def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_th
     assert len({len(trial["returns"]) for trial in swept["trials"]}) == 1
     searched = json.loads((place / run("search", "--trials", "3")).read_text())
     assert searched["deflated"]["trials"] == 3 + 3  # those of the sweep count too
+    listed = {run.id: run for run in library_of([place / "runs"]).runs}
+    assert {name: (run.kind, run.strategy, run.verdict) for name, run in listed.items()} == {
+        "sweep-ru_session": ("study", "ru_session", swept["words"]),
+        "search-ru_session": ("study", "ru_session", searched["words"]),
+    }
+    assert listed["sweep-ru_session"].changed == {"parameters.fast": "5, 20"}
 
 
 def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""A finished sweep, or a rule's search, as its folder has it: many settings of one policy, and what they show together.
+
+One file holds it all, written at the end: `sweep.json`, of a rule `trials.json`. What the best of many came to stands
+in its verdict alone: as a figure in a list it would flatter.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.library.listed import FINISHED, STUDY, ListedRun
+from daemon.library.run_files import read_whole
+
+VALUES_SHOWN = 6  # of one setting
+
+
+class _Cell(msgspec.Struct):
+    rules: dict[str, Any] = {}  # of a sweep
+    values: dict[str, Any] = {}  # of a rule
+
+
+class _Grid(msgspec.Struct):
+    strategy: str
+    bars: str
+    words: str
+    version: str = ""
+    cells: tuple[_Cell, ...] = ()
+    trials: tuple[_Cell, ...] = ()
+
+
+def read_grid(file: Path, name: str) -> ListedRun:
+    """Return the study. Raises ValueError for a damaged file, OSError."""
+    found, written = read_whole(file, _Grid), file.lstat().st_mtime
+    varied = _varied(found)
+    return ListedRun(
+        id=name,
+        kind=STUDY,
+        folder=str(file.parent),
+        state=FINISHED,
+        strategy=found.strategy,
+        version=found.version,
+        data=found.bars,
+        began_s=written,
+        ended_s=written,
+        verdict=found.words,
+        changed=varied,
+        brief=(f"{len(found.cells) or len(found.trials)} sets", *(f"{key}={text}" for key, text in varied.items())),
+    )
+
+
+def read_parameters(file: Path) -> dict[str, str]:
+    """Return what was varied, by dotted key. Raises as `read_grid`."""
+    return _varied(read_whole(file, _Grid))
+
+
+def _varied(grid: _Grid) -> dict[str, str]:
+    """Return the values of each setting: all of a few, else the first and the last, in their order."""
+    sets = [cell.rules or cell.values for cell in (*grid.cells, *grid.trials)]
+    shown = {}
+    for key in dict.fromkeys(key for one in sets for key in one):
+        values = [json.dumps(value) for value in sorted({one[key] for one in sets if key in one}, key=_order)]
+        few = values if len(values) <= VALUES_SHOWN else [values[0], "…", values[-1]]
+        shown[key] = ", ".join(few)
+    return shown
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return (False, value) if isinstance(value, int | float) else (True, str(value))
