@@ -473,8 +473,8 @@ class LiveFeed:
                 break  # else a session ended meanwhile
         running = self._calendar.at(now_ns)
         scheduled = self._announce(running or self._calendar.next_after(now_ns))
-        with contextlib.suppress(TimeoutError):  # the session's job asks again
-            async with asyncio.timeout_at(until_s):
+        with contextlib.suppress(TimeoutError):  # no start waits for it: the session's job asks again
+            async with asyncio.timeout(self._timing.repair_s):
                 await self._tell_splits(scheduled.session)
         if running is not None:
             self._bars.put_past(await self._bars.fetched(running, until_s), known)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from daemon.brokers.alpaca.market.live_bars import Timing
+from daemon.brokers.alpaca.rest.client import Refused
 from daemon.brokers.api import Known
 from daemon.core.events import BarClosed, SharesSplit
 from simulator.prices.corporate_actions import Dividend, Split
@@ -64,5 +69,22 @@ async def test_it_is_asked_until_rest_answers(tmp_path: Path) -> None:
     split = Split("SPY", EX, Decimal(4))
     async with desk(tmp_path, EX, -1800, rate=1.0, market=market(split), spec=SPEC) as it:
         it.server.faults.add("http_error", status=500, times=6)
+        await it.feed.schedule(session(EX))
+        assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
+
+
+async def test_no_start_waits_for_long_where_rest_refuses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session's bars come, and its job goes on asking."""
+
+    async def refused(*_: object) -> dict[str, list[dict[str, Any]]]:
+        raise Refused(403, None, "no day bars", {})
+
+    split, timing = Split("SPY", EX, Decimal(4)), Timing(repair_s=0.3)
+    async with desk(tmp_path, EX, 600, rate=1.0, market=market(split), spec=SPEC, timing=timing) as it:
+        with monkeypatch.context() as patched:
+            patched.setattr(it.feed._history._reads, "day_bars", refused)
+            await it.feed.catch_up(FRESH)
+        assert told(it) == []
+        assert it.of(BarClosed)
         await it.feed.schedule(session(EX))
         assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
