@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon.config.load import ConfigError
 from daemon.host.time.calendar import CalendarError
+from daemon.library.run_files import REPORT_PAGE
 from daemon.models.pointer import CURRENT, ModelError, point
 from daemon.tapes.files import TapeError
 from daemon.tapes.span_options import add_span, chosen_bars
@@ -95,7 +96,7 @@ def _say(text: str) -> None:
 
 def _exported(task: RuleTask, chosen: argparse.Namespace) -> int:
     version, verdict = export_rule(task, chosen.feed, _say)
-    _say(f"\n{verdict}")
+    _say(f"\n{verdict}\nreport: {version / REPORT_PAGE}")
     sys.stdout.write(f"{version}\n")
     if chosen.activate:
         point(version.parent, CURRENT, version.name, who=PROGRAM, why="exported: a rule", now_ns=time.time_ns())

@@ -1,7 +1,7 @@
 """A rule as a version of the model store: a graph that takes the last numbers of an observation, and its manifest.
 
-Its figures are those of the last fold's test sessions. The whole report is what `train-and-export` writes where torch
-is installed; the graph answers the same.
+Its figures and its page are of the last fold's test sessions. The whole report is what `train-and-export` writes where
+torch is installed; the graph answers the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import onnx
@@ -18,14 +17,16 @@ from onnx import TensorProto, helper
 
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest
 from daemon.host.whole_files import write_whole
+from daemon.library.run_files import REPORT_PAGE
 from strategies.golden import check_golden, contract_hash, golden_observations
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.evidence.wording import number, percent
 from training.export.shelf import put_version, refuse_other_contract
 from training.rules.desk import always, own_answer, rule_desk
+from training.rules.report import OWN, rule_page
 from training.rules.trials import RuleTask, folds_of
-from training.study.study import SessionFigures, figures
+from training.study.study import figures
 
 OPSET, IR_VERSION = 20, 9
 ALL = 2**31 - 1
@@ -66,11 +67,11 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     fold, capital, spec = folds[-1], float(trading.paper.cash_usd), desk.spec
     listen(f"testing on {len(fold.test)} sessions, {fold.test[0]} to {fold.test[-1]}")
 
-    def earned(player: Any) -> SessionFigures:
-        return figures(desk.play(player, fold.test, trading).sessions, capital, compounds=True)
-
-    mine = earned(own_answer(spec))
-    others = {f"always {name}": earned(always(spec, place)) for place, name in enumerate(spec.actions)}
+    played = {OWN: desk.play(own_answer(spec), fold.test, trading).sessions}
+    for place, name in enumerate(spec.actions):
+        played[f"always {name}"] = desk.play(always(spec, place), fold.test, trading).sessions
+    earned = {name: figures(results, capital, compounds=True) for name, results in played.items()}
+    mine, others = earned[OWN], {name: one for name, one in earned.items() if name != OWN}
     best = max(others, key=lambda name: others[name].net_return)
     lead = mine.net_return - others[best].net_return
     verdict = (
@@ -124,6 +125,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     def write(folder: Path) -> str:
         refuse_other_contract(shelf / manifest.version, manifest.contract_hash)
         write_whole(folder / POLICY_FILE, policy)
+        write_whole(folder / REPORT_PAGE, rule_page(manifest, played, best, capital).encode())
         write_whole(folder / MANIFEST_FILE, encode(manifest))
         return manifest.version
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from training.desks.kind import Span
 from training.desks.own.data import Hooks
 from training.desks.own.kind import load as with_torch
 from training.desks.registry import kind
+from training.evidence.wording import percent
 from training.export.shelf import ExportError
 from training.rules.command import of_rule
 from training.rules.desk import always, own_answer, rule_desk
@@ -99,6 +101,11 @@ def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_th
     version = place / run("", "--activate")
     model = load(place / "plain", strategy("ru_session"), "current")
     assert model.manifest.version == version.name
+    page = html.unescape((version / "report.html").read_text(encoding="utf-8"))
+    earned = percent(model.manifest.metrics["net_return"])
+    shown = (model.manifest.note, f"<td>{earned}</td>", "always SPY", "tape.csv.gz, made up")
+    assert [text for text in shown if text not in page] == []
+    assert page.count("<svg") == 2  # wide and narrow
     swept = json.loads((place / run("sweep", "--set", "parameters.fast=5,20")).read_text())
     assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}, {"parameters.fast": 20}]
     assert len({len(trial["returns"]) for trial in swept["trials"]}) == 1
