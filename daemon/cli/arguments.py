@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
@@ -16,6 +19,7 @@ from rich.text import Text
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.host.version import in_this_shell
 from daemon.host.whole_files import whole_text
+from strategies.kit.quantity import to_json
 
 
 class NotFound(Exception):
@@ -80,6 +84,28 @@ def write_file(path: Path, text: str, option: str, *, new_folder: bool) -> None:
         raise NotFound(
             f"{path} cannot be written: {error.strerror or error}; name another place with {option} FILE"
         ) from error
+
+
+def tell(
+    options: argparse.Namespace,
+    console: Console,
+    objects: Sequence[object],
+    show: Callable[[], None],
+    page: Callable[[], str],
+) -> None:
+    """Write the page that `--html` names; then print a line of JSON for each object where `--json` is, else `show`.
+
+    Raises NotFound where the page cannot be written: then nothing is printed.
+    """
+    if options.html is not None:
+        write_file(options.html, page(), "--html", new_folder=False)
+    if options.json:
+        for one in objects:
+            sys.stdout.write(msgspec.json.encode(one, enc_hook=to_json).decode() + "\n")
+        return
+    show()
+    if options.html is not None:
+        console.print(f"page: {options.html}", soft_wrap=True, markup=False)
 
 
 def add_own_strategy(command: argparse.ArgumentParser) -> None:

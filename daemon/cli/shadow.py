@@ -6,16 +6,14 @@ Reads the journal only; also while a daemon runs.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 import daemon.reports
-from daemon.cli.arguments import NotFound, add_state_dir, lead_on
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on, tell
 from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
@@ -36,20 +34,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     reports = shadow_reports(options.state_dir / FILE)
     if not reports:
         raise NotFound(f"no candidate has answered in {options.state_dir}: name one with policy.shadow")
-    if options.html is not None:
-        try:
-            options.html.write_text(page(reports), encoding="utf-8")
-        except OSError as error:
-            raise NotFound(f"{options.html} cannot be written: {error.strerror}; give another file") from error
-    if options.json:
+
+    def show() -> None:
+        lead_on(options, "models", "list", about=())
         for report in reports:
-            sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-        return 0
-    lead_on(options, "models", "list", about=())
-    for report in reports:
-        _show(report, console)
-    if options.html is not None:
-        console.print(f"page: {options.html}")
+            _show(report, console)
+
+    tell(options, console, reports, show, lambda: page(reports))
     return 0
 
 

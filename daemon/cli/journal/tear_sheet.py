@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, write_file
+from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, tell
 from daemon.engine.state_dir import enter
 from daemon.reports.performance.figures import RANGES, Performance
 from daemon.reports.performance.page import sheet_page
@@ -28,7 +26,6 @@ from daemon.reports.performance.words import (
     verdict,
 )
 from daemon.tapes.files import TapeError
-from strategies.kit.quantity import to_json
 
 DRAWDOWNS = 5
 COMPARED = ("compared", "return", "drawdown", "Sharpe")
@@ -79,14 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     benchmark = _benchmark(options.benchmark)
     sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark, options.names)
     _check(sheet, benchmark)
-    if options.json:
-        sys.stdout.write(msgspec.json.encode(sheet, enc_hook=to_json).decode() + "\n")
-    else:
-        _show(sheet, console)
-    if options.html is not None:
-        write_file(options.html, sheet_page(sheet), "--html", new_folder=False)
-        if not options.json:
-            console.print(f"page: {options.html}")
+    tell(options, console, [sheet], lambda: _show(sheet, console), lambda: sheet_page(sheet))
     lead_on(options, "trades")
     return 0
 

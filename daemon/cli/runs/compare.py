@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.arguments import print_table, write_file
+from daemon.cli.arguments import print_table, tell
 from daemon.host.printable import printable
 from daemon.library.compare import FEWEST, MOST, Comparison
 from daemon.library.compare import compare as compared
@@ -39,14 +37,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Print the comparison, write its page. Returns 0. Raises LibraryError, JournalError, ValueError, OSError."""
     library = library_of(options.places)
     comparison = compared([chosen(library, name) for name in options.ids])
-    if options.json:
-        sys.stdout.write(msgspec.json.encode(comparison).decode() + "\n")
-    else:
-        show(comparison, console)
-    if options.html is not None:
-        write_file(options.html, comparison_page(comparison), "--html", new_folder=False)
-        if not options.json:
-            console.print(f"page: {options.html}")
+    tell(options, console, [comparison], lambda: show(comparison, console), lambda: comparison_page(comparison))
     return 0
 
 
