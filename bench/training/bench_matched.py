@@ -3,7 +3,8 @@
 The same market, layers, batch and gradient steps for each transition, one process and one thread each. The sides are
 measured in alternation, each time in a process of its own, in transitions for each second of processor time, which
 other programs disturb less. The ratio is the median of the pairs'. With `--parts` it says instead where the time of
-ours goes. The last line is one JSON object; `--quick` is a smoke run.
+ours goes, with `--curves` what ours learns on planted markets, for a comparison of two releases: by seed the steps to
+90 % of the optimum and the score at the end. The last line is one JSON object; `--quick` is a smoke run.
 """
 
 from __future__ import annotations
@@ -25,8 +26,22 @@ from torch import nn
 
 from bench.training import bench_dqn, bench_off_policy, train_daily, train_ours, train_peers
 from bench.training.train_daily import REBALANCER, SWITCHER, SWITCHING, DailySize
-from bench.training.train_work import BARS, TINY, WORK, Rate, alone, data, measured, progress
+from bench.training.train_work import (
+    BARS,
+    BRISK,
+    TINY,
+    WORK,
+    Rate,
+    alone,
+    course,
+    data,
+    measured,
+    optimum,
+    progress,
+)
+from tests.support.planted.flipping import share_of_optimum as share_of_flipping
 from tests.support.rl.planted_sizing import PlantedSizing, SizingVecEnv
+from tests.support.rl.planted_sizing import share_of_optimum as share_of_sizing
 from training.rl import ppo
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import fast_precision, use_fast_float32
@@ -48,10 +63,12 @@ class Size:
     rounds: int = 8  # of 1,024 transitions, in a window of an off-policy learner
     work: Coefficients = WORK  # of PPO on `option_scalper` and `daily_rebalancer`
     switching: Coefficients = SWITCHING
+    brisk: Coefficients = BRISK  # of PPO's curve
+    curve: int = 49_152  # steps of a curve
     recorded: bool = True  # markets of recorded bars, where they are there
 
 
-QUICK = Size(1, 1, 1, TINY, TINY, recorded=False)
+QUICK = Size(1, 1, 1, TINY, TINY, TINY, 1024, recorded=False)
 
 
 def off_policy(name: str) -> OffPolicyCoefficients:
@@ -259,17 +276,45 @@ def parts(name: str, precision: str, size: Size) -> dict[str, float]:
     return found.shares()
 
 
+def curve(name: str, seed: int, size: Size) -> tuple[int | None, float]:
+    """The steps until the score, and the last score, in float32: the recipe `few_large`; of PPO brisk settings."""
+    precision = "float32"
+    if name == "option_scalper":
+        found = train_ours.our_course(ProcessGroup(), size.brisk, precision, seed, size.curve, 8192, to_the_end=True)
+        return found.steps, round(found.last, 4)
+    if name == "dqn":
+        dqn = bench_dqn.online(bench_dqn.large(), precision, seed)
+        score = partial(share_of_flipping, bench_dqn.TASK, dqn.dqn.network.values, 1.0, sessions=64)
+        trainer: Rounds = dqn
+    else:
+        agents = bench_off_policy.ours(ProcessGroup(), name, precision, seed, bench_off_policy.Size())
+        score = partial(share_of_sizing, bench_off_policy.TASK, agents.agent.actor)
+        trainer = agents
+
+    def work() -> int:
+        trainer.update()
+        return trainer.steps
+
+    found = course(work, score, size.curve, ProcessGroup(), to_the_end=True)
+    return found.steps, round(found.last, 4)
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Print the figures, the last line as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
     parser.add_argument("--only", choices=NAMES, action="append", help="one of them alone; by default all")
     parser.add_argument("--parts", action="store_true", help="where the time of ours goes, not the ratios")
+    parser.add_argument(
+        "--curves", type=int, metavar="SEEDS", help="what ours learns, by so many seeds, not the ratios"
+    )
     given = parser.parse_args(arguments)
     size = QUICK if given.quick else Size()
     names = given.only or NAMES
     torch.set_num_threads(1)
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
+    if given.curves and "option_scalper" in names:
+        optimum()
     if where(size) == "option" and "option_scalper" in names:
         data()
     train_daily.tables(DailySize(recorded=recorded(size)))
@@ -281,10 +326,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     }
     figures |= {"market": where(size), "daily_market": "recorded" if recorded(size) else "made up"}
     for name in names:
-        if given.parts:
+        if given.curves and name not in {REBALANCER.name, SWITCHER.name}:  # whose optimum nobody knows
+            runs = [alone(curve, name, seed, size) for seed in range(given.curves)]
+            figures[f"{name}_curve_steps"], figures[f"{name}_curve_scores"] = map(list, zip(*runs, strict=True))
+        elif given.parts:
             for precision in dict.fromkeys(("float32", fast_precision())):
                 figures[f"{name}_{precision}_parts"] = alone(partial(parts, name, precision, size))
-        else:
+        elif not given.curves:
             figures |= compared(name, size)
     for key, value in figures.items():
         print(f"{key:60}{value}", flush=True)

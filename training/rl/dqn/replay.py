@@ -32,7 +32,7 @@ class Choices:
     rewards: Tensor  # float32 (rows,): the sum of the steps' rewards, each discounted
     discounts: Tensor  # float32 (rows,): of the value of `following`; 0 where the episode truly ended
     labels: Tensor  # float32 (rows, heads): what the heads should have answered, NaN where it is not known
-    weights: Tensor | None = None  # float32 (rows,): importance, of drawn ones
+    weights: Tensor | None = None  # float32 (rows,): importance, of those drawn by priority
     places: Tensor | None = None  # int64 (rows,): in the replay, of drawn ones
 
 
@@ -182,7 +182,7 @@ class ChoiceReplay(Ring):
         if self._tree is None:
             ages = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
             places = (self._next - 1 - ages) % self._rows.shape[0]
-            return self.at(places, torch.ones(count, device=places.device))
+            return self.at(places)
         drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
         found = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
         weights = (self.size * self._tree[found] / self._tree.total) ** -importance

@@ -29,11 +29,20 @@ EDGE = 1e-6
 """Added to 1 - action^2, whose logarithm would not be finite at the bounds: [3]."""
 
 
+_ONE, _EDGE, _HALF_LOG = torch.ones(()), torch.tensor(EDGE), torch.tensor(LOG_ROOT_TWO_PI)
+"""Numbers as tensors: a Python number becomes one at every call, which takes longer than what is done with it."""
+
+
 def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Actions tanh(mean + std x noise), and their log-probabilities (n,): [1], appendix C, equation 26."""
     actions = torch.addcmul(mean, log_std.exp(), noise).tanh()
-    inner = -0.5 * noise.square() - log_std - LOG_ROOT_TWO_PI
-    return actions, (inner - torch.log(1.0 - actions.square() + EDGE)).sum(dim=1)
+    less = torch.addcmul(log_std, noise, noise, value=0.5) + (_left(actions) + _EDGE).log()
+    return actions, less.sum(dim=1).add(_HALF_LOG, alpha=actions.shape[1]).neg()
+
+
+def _left(actions: Tensor) -> Tensor:
+    """1 - action^2, the slope of the tanh."""
+    return torch.addcmul(_ONE, actions, actions, value=-1.0)
 
 
 # Every way back brings a gradient of the function before it.
@@ -43,15 +52,16 @@ def back_through_squash(
     log_std: Tensor, noise: Tensor, actions: Tensor, by_actions: Tensor, by_each: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients by mean and log_std, from those by the actions and by each log-probability, (1,)."""
-    left = 1.0 - actions.square()
-    by_mean = (by_actions + 2.0 * by_each * actions / (left + EDGE)) * left
+    left = _left(actions)
+    by_mean = torch.addcmul(by_actions, actions / (left + _EDGE), by_each, value=2.0) * left
     return by_mean, by_mean * log_std.exp() * noise - by_each
 
 
 def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
     """Half the mean squared error of each critic, summed: [1], equation 5; the gradient. Values (2, n), goals (n,)."""
     errors = values - goals
-    return 0.5 * errors.square().mean(dim=1).sum(), errors / len(goals)
+    by_values, flat = errors / len(goals), errors.view(-1)
+    return 0.5 * torch.dot(flat, by_values.view(-1)), by_values
 
 
 def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,9 +69,9 @@ def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -
 
     Log-probabilities (n,), values (2, n). That by each log-probability is alpha / n.
     """
-    loss = (temperature * log_probabilities - torch.minimum(values[0], values[1])).mean()
-    lower = 0.5 + 0.5 * torch.sign(values.flip(0) - values)  # 1 where it is the minimum, a half where both are
-    return loss, lower / -values.shape[1]
+    loss = (temperature * log_probabilities - values.amin(dim=0)).mean()
+    twice = torch.sign(values.flip(0) - values).add_(_ONE)  # 2 where it is the minimum, 1 where both are
+    return loss, twice.div_(-2 * values.shape[1])
 
 
 def temperature_loss(
@@ -149,5 +159,5 @@ class Sac(Agent):
         mean, log_std = self._actor_pass.answers(batch.following).chunk(2, dim=1)
         actions, log_probabilities = squashed(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
         values = self._targets_pass.values(batch.following, actions)
-        soft = torch.minimum(values[0], values[1]) - temperature * log_probabilities
+        soft = torch.addcmul(values.amin(dim=0), temperature, log_probabilities, value=-1.0)
         return torch.addcmul(batch.rewards, batch.goes_on, soft, value=self._c.discount)

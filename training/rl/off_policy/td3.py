@@ -21,7 +21,8 @@ from training.rl.off_policy.replay import Transitions
 def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
     """The mean squared error of each critic, summed: [2], algorithm 1; the gradient. Values (2, n), goals (n,)."""
     errors = values - goals
-    return errors.square().mean(dim=1).sum(), errors * (2.0 / len(goals))
+    by_values = errors * (2.0 / len(goals))
+    return 0.5 * torch.dot(errors.view(-1), by_values.view(-1)), by_values
 
 
 def actor_loss(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,5 +98,4 @@ class Td3(Agent):
         noise = (noise * c.target_noise).clamp_(-c.target_noise_clip, c.target_noise_clip)
         actions = self._target_actor_pass.answers(batch.following).tanh_().add_(noise).clamp_(-1.0, 1.0)
         values = self._targets_pass.values(batch.following, actions)
-        lower = torch.minimum(values[0], values[1])
-        return torch.addcmul(batch.rewards, batch.goes_on, lower, value=c.discount)
+        return torch.addcmul(batch.rewards, batch.goes_on, values.amin(dim=0), value=c.discount)

@@ -38,6 +38,8 @@ def test_the_benchmark_of_matched_work_measures_ours_and_its_peers() -> None:
         shares = figures[f"{name}_float32_parts"]
         assert sum(shares.values()) == pytest.approx(1.0, abs=0.02)
         assert {"market", "minibatch", "Adam", "collect: policy"} < set(shares)
+    figures = printed("bench_matched", "--curves", "2", "--only", "td3")
+    assert len(figures["td3_curve_scores"]) == len(figures["td3_curve_steps"]) == 2
 
 
 def test_the_benchmark_of_the_agents_measures_ours_and_its_peers() -> None:
