@@ -259,7 +259,7 @@ class Listener:
                 raise
             except TelegramError as error:
                 failures += 1
-                self._complain(str(error))
+                self._complain(f"{error}; it is tried again")
                 await asyncio.sleep(_wait_s(error, failures))
                 self._service.watchdog()
 

@@ -174,7 +174,7 @@ def test_trouble_at_telegram_is_waited_out_and_no_line_holds_the_token(server: T
     server.until(lambda: not server.faults and bool(server.sent))
     server.write("/help")
     server.until_sent(2)
-    assert "getUpdates: an answer that is none of Telegram's (404)" in helper.complaints
+    assert "getUpdates: an answer that is none of Telegram's (404); it is tried again" in helper.complaints
     assert not helper.refused
     assert [line for line in helper.complaints if "another program asks for this bot's updates" in line] != []
     assert server.token not in "".join(helper.complaints + helper.said)
@@ -191,7 +191,7 @@ def test_a_telegram_that_cannot_be_reached_is_asked_until_it_can(tmp_path: Path)
         with telegram(port) as back:
             back.write("/help")
             back.until_sent(1)
-    assert listener.complaints[0] == "getMe: ClientConnectorError: Telegram was not reached"
+    assert listener.complaints[0] == "getMe: ClientConnectorError: Telegram was not reached; it is tried again"
 
 
 def test_the_age_of_a_message_is_judged_by_telegram_s_clock_not_by_the_host_s(server: Telegram, helper: Heard) -> None:

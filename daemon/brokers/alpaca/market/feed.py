@@ -358,6 +358,7 @@ class LiveQuotes:
 
 SHORTEST_S = 210 * 60  # of a session: a half day
 CLOSE_GRACE_S = 10  # after the close: the last bar comes about a second after its minute
+AGAIN_NS = 60 * SECOND_NS  # before the open splits are looked for once more
 MOST_SESSIONS_BACK = 10  # how far back missing bars are requested, at least
 
 
@@ -523,6 +524,9 @@ class LiveFeed:
         scheduled = self._announce(session)
         if self._options is None:
             await self._tell_splits(session)
+            if self._clock.now_ns() < session.open_ns - AGAIN_NS:  # day bars that were adjusted late
+                await self._clock.sleep_until(session.open_ns - AGAIN_NS)
+                await self._tell_splits(session)
             return
         tries = 0
         while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:

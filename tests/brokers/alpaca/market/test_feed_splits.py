@@ -36,7 +36,7 @@ def told(it: MarketDesk) -> list[tuple[str, float, int]]:
 
 async def test_a_split_is_told_in_the_morning_of_its_day_and_a_dividend_never(tmp_path: Path) -> None:
     split = Split("SPY", EX, Decimal(4))
-    async with desk(tmp_path, EX, -1800, rate=1.0, market=market(split), spec=SPEC) as it:
+    async with desk(tmp_path, EX, -50, rate=1.0, market=market(split), spec=SPEC) as it:
         await it.feed.schedule(session(EX))
         assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
 
@@ -60,14 +60,14 @@ async def test_a_start_within_the_session_tells_it_before_the_session_s_bars(tmp
 
 async def test_splits_while_the_desk_was_down_are_told_with_the_sessions_from_which_they_count(tmp_path: Path) -> None:
     splits = (Split("SPY", "2024-07-01", Decimal(2)), Split("SPY", EX, Decimal(3)))
-    async with desk(tmp_path, "2024-07-08", -1800, rate=1.0, market=market(*splits), spec=SPEC) as it:
+    async with desk(tmp_path, "2024-07-08", -50, rate=1.0, market=market(*splits), spec=SPEC) as it:
         await it.feed.schedule(session("2024-07-08"))
         assert told(it) == [("SPY", 2.0, session("2024-07-01").open_ns), ("SPY", 3.0, session(EX).open_ns)]
 
 
 async def test_it_is_asked_until_rest_answers(tmp_path: Path) -> None:
     split = Split("SPY", EX, Decimal(4))
-    async with desk(tmp_path, EX, -1800, rate=1.0, market=market(split), spec=SPEC) as it:
+    async with desk(tmp_path, EX, -50, rate=1.0, market=market(split), spec=SPEC) as it:
         it.server.faults.add("http_error", status=500, times=6)
         await it.feed.schedule(session(EX))
         assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
@@ -88,3 +88,13 @@ async def test_no_start_waits_for_long_where_rest_refuses_it(tmp_path: Path, mon
         assert it.of(BarClosed)
         await it.feed.schedule(session(EX))
         assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
+
+
+async def test_day_bars_that_were_adjusted_late_are_looked_at_again_before_the_open(tmp_path: Path) -> None:
+    split = Split("SPY", EX, Decimal(4))
+    async with desk(tmp_path, EX, -110, rate=20.0, market=market(split), spec=SPEC) as it:
+        it.server.faults.add("day_bars_unadjusted")
+        await it.feed.schedule(session(EX))
+        assert told(it) == [("SPY", 4.0, session(EX).open_ns)]
+        looks = [request for request in it.server.requests if "adjustment=split" in request.path]
+        assert len(looks) == 2
