@@ -54,7 +54,7 @@ STEPS = {
 """Lengths of buckets in seconds, as they are called; a month and a year are the calendar's."""
 _SQL = (
     "SELECT kind, payload FROM events WHERE id > ? AND id <= ? "
-    "AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted') ORDER BY id"
+    "AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted', 'SharesSplit') ORDER BY id"
 )
 
 
@@ -67,11 +67,13 @@ class Buckets(NamedTuple):
 
 
 class _Event(msgspec.Struct):
-    """The part of an event that has a bar, or many."""
+    """The part of an event that has a bar, or many, or is a split."""
 
     bar: Bar | None = None
     symbol: str = ""
     bars: tuple[Bar, ...] = ()
+    ratio: float = 0.0
+    from_ns: int = 0
 
 
 _event = msgspec.json.Decoder(_Event)
@@ -82,6 +84,7 @@ class Series:
 
     def __init__(self) -> None:
         self._columns = [array("d") for _ in range(6)]
+        self._split_ns = 0  # from when on the newest split counts
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -123,6 +126,16 @@ class Series:
             del column[place:]
         for bar in bars:
             self.add(bar)
+
+    def split(self, ratio: float, from_ns: int) -> None:
+        """Bring the bars before `from_ns` to the new shares, `ratio` for each old one; once, however often told."""
+        if from_ns <= self._split_ns:
+            return
+        self._split_ns = from_ns
+        for place in range(bisect_left(self._columns[0], from_ns / SECOND_NS)):
+            for column in self._columns[1:5]:
+                column[place] /= ratio
+            self._columns[5][place] *= ratio
 
     def rows(self, first: int, beyond: int) -> Float64Array:
         """Return the bars at these places, (n, 6)."""
@@ -286,3 +299,5 @@ class BarHistory:
             series.add(event.bar, corrected=row["kind"] == "BarCorrected")
         elif event.bars:
             self._series.setdefault(event.symbol, Series()).adjust(event.bars)
+        elif event.ratio > 0.0:
+            self._series.setdefault(event.symbol, Series()).split(event.ratio, event.from_ns)

@@ -6,6 +6,7 @@ Expected values come from the tapes and from the journals' own tables, by pandas
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 from rich.console import Console
 
 from daemon.cli.ctl import main
+from daemon.journal.equity import equity_days
 from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.reports.performance.prices import closes_at
 from tests.support.desks.desk_run import Desk, environment, rltraderd, tape_rows, write_tape
 from tests.support.paths import REPOSITORY
 
@@ -99,6 +103,28 @@ def test_sessions_before_the_first_trade_are_left_out_of_all(daily: Path, capsys
     assert (figures["first"], figures["warm_up"]) == (begun, int((equity.index < begun).sum()))
     assert figures["in_market"] == 1.0
     assert set(compared(figures)) == {"buy and hold of SPY, QQQ, IWM", "SPY"}
+
+
+def test_a_split_brings_a_minute_desk_s_closes_before_it_to_the_new_shares(
+    minutes: tuple[Path, Path], tmp_path: Path
+) -> None:
+    state_dir = shutil.copytree(minutes[0], tmp_path / "state")
+
+    def closes() -> dict[str, float]:
+        with closing(JournalReader(state_dir / FILE)) as reader:
+            return closes_at(reader, ("SPY",), equity_days(reader), decides="bar")["SPY"]
+
+    before = closes()
+    last = max(before)
+    opens = int(pd.Timestamp(f"{last} 09:30", tz="America/New_York").value)
+    told = json.dumps({"type": "SharesSplit", "time_ns": opens, "symbol": "SPY", "ratio": 4.0, "from_ns": opens})
+    with closing(sqlite3.connect(state_dir / FILE)) as db:
+        for text in (told, told, "{"):  # it may be told again; and a damaged row
+            columns = "seq, time_ns, kind, payload, effects, hash"
+            db.execute(f"INSERT INTO events ({columns}) VALUES (NULL, ?, 'SharesSplit', ?, '[]', x'')", (opens, text))
+        db.commit()
+    assert closes() == {date: close if date == last else close / 4.0 for date, close in before.items()}
+    assert len(before) > 2
 
 
 def test_a_minute_desk_is_held_against_its_own_bars_and_against_a_file(

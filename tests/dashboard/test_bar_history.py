@@ -154,6 +154,18 @@ def test_a_split_replaces_the_days_it_names_and_scales_the_older_ones() -> None:
     ]
 
 
+def test_a_split_of_a_desk_by_the_bar_scales_the_bars_before_it_once() -> None:
+    minute_ns = 60 * SECOND_NS
+    series = series_of([Bar("SPY", place * minute_ns, 100.0, 104.0, 96.0, 100.0, 7.0) for place in range(3)])
+    for _ in range(2):
+        series.split(4.0, 2 * minute_ns)
+        assert series.rows(0, 3)[:, 1:].tolist() == [
+            [25.0, 26.0, 24.0, 25.0, 28.0],
+            [25.0, 26.0, 24.0, 25.0, 28.0],
+            [100.0, 104.0, 96.0, 100.0, 7.0],
+        ]
+
+
 def bars_by_sql(path: Path) -> list[list[float]]:
     """The bars of a journal by plain SQL and json."""
     with closing(sqlite3.connect(path)) as db:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,8 +52,17 @@ class _ManyBars(msgspec.Struct):
     bars: tuple[_BarClose, ...]
 
 
+class _Split(msgspec.Struct, frozen=True):
+    """The part of `SharesSplit` that is needed."""
+
+    symbol: str
+    ratio: float
+    from_ns: int
+
+
 _one = msgspec.json.Decoder(_OneBar)
 _many = msgspec.json.Decoder(_ManyBars)
+_split = msgspec.json.Decoder(_Split)
 
 
 def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[EquityDay], *, decides: str) -> Closes:
@@ -64,10 +73,29 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
     closes: Closes = {symbol: {} for symbol in symbols}
     if not days:
         return closes
+    splits: set[_Split] = set()  # each once, however often it was told
     for reader, some in _by_part(journal, days):
         ends = _session_ends(reader, some)
         _ADD[decides](reader, closes, some, ends, days[0])
+        splits |= _splits(reader, some)
+    for split in splits:
+        before = _date(split.from_ns)
+        mine = closes.get(split.symbol, {})
+        mine.update({date: close / split.ratio for date, close in mine.items() if date < before})
     return closes
+
+
+def _splits(reader: JournalReader, days: Sequence[EquityDay]) -> set[_Split]:
+    """Return the splits that were told within these days, of a desk that decides at each bar."""
+    rows = reader.query(
+        "SELECT payload FROM events WHERE kind = 'SharesSplit' AND time_ns BETWEEN ? AND ?",
+        (days[0].first_ns, days[-1].last_ns),
+    )
+    found: set[_Split] = set()
+    for row in rows:
+        with suppress(msgspec.DecodeError, UnicodeError):  # a damaged row: `verify` reports it
+            found.add(_split.decode(row["payload"]))
+    return {split for split in found if split.ratio > 0.0}
 
 
 def _by_part(journal: JournalReader, days: Sequence[EquityDay]) -> Iterator[tuple[JournalReader, Sequence[EquityDay]]]:
