@@ -275,6 +275,10 @@ class Watch:
         by_name = self._run.world.account.by_client_id
         return [it for name, it in state.orders.items() if name not in by_name or by_name[name].type not in STOPS]
 
+    def _leaving(self, state: Any) -> set[str]:
+        """Symbols of which a sale is at work."""
+        return set() if state is None else {order.symbol for order in self._at_work(state) if order.side < 0}
+
     def _book_is_own(self) -> None:
         """After a while without news the book has no more than what is the desk's."""
         run, state = self._run, self._state
@@ -543,12 +547,11 @@ class Watch:
             since_ns = self._below_ns.setdefault(symbol, now_ns)
             calm = run.calm_ns <= since_ns
             limit_s = STOP_S if calm else STOP_WIDE_S
-            if now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns) and (calm or run.only_quotes()):
-                leaving = any(order.symbol == symbol and order.side < 0 for order in self._at_work(state))
-                if not leaving:
-                    text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
-                    run.problem("stop", text)
-                    self._below_ns.pop(symbol, None)
+            late = now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns)
+            if late and (calm or run.only_quotes()) and symbol not in self._leaving(state):
+                text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
+                run.problem("stop", text)
+                self._below_ns.pop(symbol, None)
 
     def _times_end(self) -> None:
         """Positions that are held beyond their time, while nothing keeps the desk from leaving them."""
@@ -560,7 +563,8 @@ class Watch:
             due_ns = max(position.opened_ns, session.open_ns) + run.time_stop_min * MINUTE_NS
             late_ns = max(due_ns, run.calm_ns) + TIME_STOP_S * SECOND_NS
             there = run.world.account.quantity(symbol) > 0 and run.world.market.trading(symbol, now_ns)
-            if there and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
+            trickles = position.quantity < 1 and symbol in self._leaving(state)  # its fills are ever smaller parts
+            if there and not trickles and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
                 run.problem("time_stop", f"{symbol} is held {TIME_STOP_S} s beyond {run.time_stop_min} minutes")
 
     def closed(self, symbol: str, left: Decimal) -> None:
@@ -580,6 +584,7 @@ class Watch:
                 del self._closing[symbol]
                 continue
             calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
+            calm = calm and not (own[symbol] < 1 and symbol in self._leaving(self._state))
             begun_ns = max(since_ns, run.calm_ns) if calm else now_ns
             if not calm:
                 self._closing[symbol] = now_ns, left
