@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import quantstats.stats as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -27,6 +27,12 @@ from daemon.reports.performance.ratios import Drawdown
 from tests.support.examples import examples
 
 HOUR = 3600 * 10**9
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Any:
+    """Without types. It loads seaborn and matplotlib, a second in each process that collects this file."""
+    return importlib.import_module("quantstats.stats")
 
 
 def day(date: str, closed: float, opened: float = 0.0, *, moved: float = 0.0, hours: float = 6.5) -> EquityDay:
@@ -52,7 +58,7 @@ def made(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_quantstats_finds_the_same_figures(seed: int) -> None:
+def test_quantstats_finds_the_same_figures(seed: int, oracle: Any) -> None:
     days, returns = made(seed)
     figures = performance(span_of(days))
     assert figures.share == pytest.approx(oracle.comp(returns))
@@ -69,10 +75,9 @@ def test_quantstats_finds_the_same_figures(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_quantstats_finds_the_same_drawdowns(seed: int) -> None:
+def test_quantstats_finds_the_same_drawdowns(seed: int, oracle: Any) -> None:
     days, returns = made(seed)
-    quantstats: Any = oracle  # without types
-    table = quantstats.drawdown_details(quantstats.to_drawdown_series(returns))
+    table = oracle.drawdown_details(oracle.to_drawdown_series(returns))
     expected = {
         (str(row["start"])[:10], str(row["valley"])[:10]): -row["max drawdown"] / 100 for _, row in table.iterrows()
     }

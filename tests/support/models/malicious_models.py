@@ -277,21 +277,26 @@ def stuffed(size: int = 60 * 2**20) -> bytes:
 
 def nested(depth: int = 30_000) -> bytes:
     """Graphs within attributes of nodes of graphs, thousands deep: each level is graph.node.attribute.g."""
-    inside = b""
-    for _ in range(depth):
-        for field in (6, 5, 1):  # AttributeProto.g, NodeProto.attribute, GraphProto.node
-            inside = _field(field, inside)
-    return b"\x08\x0a" + _field(7, inside)  # ir_version 10; ModelProto.graph
+    heads, size = list[bytes](), 0
+    for field in [6, 5, 1] * depth + [7]:  # AttributeProto.g, NodeProto.attribute, GraphProto.node; ModelProto.graph
+        heads.append(_head(field, size))
+        size += len(heads[-1])
+    return b"\x08\x0a" + b"".join(reversed(heads))  # ir_version 10
 
 
 def _field(number: int, data: bytes) -> bytes:
     """One length-delimited field of a protobuf message."""
-    size, length = bytearray(), len(data)
+    return _head(number, len(data)) + data
+
+
+def _head(number: int, length: int) -> bytes:
+    """What stands before the `length` bytes of such a field."""
+    size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)
         length >>= 7
     size.append(length)
-    return bytes([number << 3 | 2]) + bytes(size) + data
+    return bytes([number << 3 | 2]) + bytes(size)
 
 
 MALICIOUS: dict[str, tuple[bytes, str]] = {

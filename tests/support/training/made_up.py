@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -39,8 +40,14 @@ def feed(bars: Iterable[Bar], days: Sequence[Session], after: Sequence[Session])
 
 def random_walk(count: int, seed: int = 7) -> list[Event]:
     """`count` sessions of a driftless random walk."""
+    return list(_walked(count, seed))
+
+
+@functools.cache
+def _walked(count: int, seed: int) -> tuple[Event, ...]:
+    """The same for every file that asks: several begin with it."""
     days = sessions(count + 8)
-    return feed(synthetic_sessions(seed, days[:count]), days[:count], days[count:])
+    return tuple(feed(synthetic_sessions(seed, days[:count]), days[:count], days[count:]))
 
 
 def drifting(count: int, seed: int = 7) -> list[Event]:
