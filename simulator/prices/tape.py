@@ -63,15 +63,20 @@ def read_bars(path: Path, symbol: str) -> list[Bar]:
 
 def calendar_sessions(first: str, last: str) -> list[Session]:
     """The sessions of the New York Stock Exchange from `first` to a month after `last`, half days as they are."""
+    return list(_sessions(first, (date.fromisoformat(last) + timedelta(days=31)).isoformat()))
+
+
+@lru_cache(maxsize=64)
+def _sessions(first: str, end: str) -> tuple[Session, ...]:
+    """The library keeps one span, and needs 0.15 s for another one."""
     import exchange_calendars
 
-    end = (date.fromisoformat(last) + timedelta(days=31)).isoformat()
     schedule = exchange_calendars.get_calendar("XNYS", start=first, end=end).schedule
     opens, closes = (
         schedule[name].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
         for name in ("open", "close")
     )
-    return list(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
+    return tuple(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
 
 
 def cents(price: float) -> Decimal:

@@ -57,11 +57,12 @@ class SessionCalendar:
         first, last = _date(start_date), _date(end_date)
         if last < first:
             raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
-        begin, end = first - timedelta(days=_MARGIN_DAYS), last + timedelta(days=_MARGIN_DAYS)
-        sessions = _sessions_since(begin.year)
+        margin = timedelta(days=_MARGIN_DAYS)
+        begin, end = (first - margin).isoformat(), (last + margin).isoformat()
+        sessions = _sessions_since((first - margin).year)
         if last.isoformat() > sessions[-1].date:
             raise CalendarError(f"no session is known after {sessions[-1].date}, {end_date} was asked for: {_CURE}")
-        return cls(tuple(s for s in sessions if begin.isoformat() <= s.date <= end.isoformat()))
+        return cls(tuple(s for s in sessions if begin <= s.date <= end))
 
     @classmethod
     def to_horizon(cls, start_date: str) -> SessionCalendar:

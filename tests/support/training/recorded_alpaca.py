@@ -5,6 +5,7 @@ What a download should give is what `spy` handed to the server.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ SPAN = ("2024-06-27", "2024-07-05")
 AFTER_ALL_NS = 1_725_000_000 * SECOND_NS  # 2024-08-30
 
 
+@functools.cache
 def session_of(date: str) -> Session:
     return SessionCalendar.load(date, date).around(date)[0]
 
