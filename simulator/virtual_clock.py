@@ -221,6 +221,17 @@ class ClockService:
             due.socket.send(GO.pack(due.turn))
 
 
+def _least_tied(processors: set[int]) -> int:
+    """The processor that the fewest processes are tied to, as those of other clocks are; of several any."""
+    tied = dict.fromkeys(sorted(processors), 0)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            allowed = os.sched_getaffinity(int(process.name))
+            if len(allowed) == 1 and allowed <= processors:
+                tied[allowed.pop()] += 1
+    return min(tied, key=lambda processor: (tied[processor], random.random()))
+
+
 def _first(members: list[Member]) -> Member | None:
     """Who is released next: the earliest, at the same time who joined first."""
     return min(members, key=lambda member: (member.until_ns, member.last, member.word), default=None)
@@ -232,7 +243,7 @@ class VirtualClock(SimClock):
     def __init__(self, start_ns: int, seed: object = 0) -> None:
         super().__init__(0.0, start_ns, 1.0)
         self._processors = os.sched_getaffinity(0)  # one works at a time: a hand-over on one processor is the shortest
-        os.sched_setaffinity(0, {random.choice(sorted(self._processors))})
+        os.sched_setaffinity(0, {_least_tied(self._processors)})
         self._folder = tempfile.TemporaryDirectory(prefix="virtual-time.")
         self.service = ClockService(Path(self._folder.name) / "clock", start_ns)
         self.socket = self.service.path

@@ -172,6 +172,15 @@ def test_a_process_that_ends_before_it_joins_holds_nothing_up(clock: VirtualCloc
     assert process.exitcode == 0 or not process.is_alive()
 
 
+def test_a_clock_takes_the_processor_to_which_the_fewest_processes_are_tied(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2} if pid == 0 else {2 * (pid % 2)})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, processors: taken.append(set(processors)))
+    with virtual_clock(START_NS):
+        assert taken == [{1}]
+    assert taken == [{1}, {0, 1, 2}]  # at its end it may run anywhere again
+
+
 def test_a_participant_whose_clock_has_gone_hears_of_it() -> None:
     with virtual_clock(START_NS) as clock:
         joined = Participant(clock.socket, "left behind")
