@@ -77,6 +77,10 @@ class SimClock:
     def leave_out(self, pid: int, *, out: bool) -> None:
         """Let time pass without a process that is stopped. Here it does so anyway."""
 
+    def left(self, pid: int) -> bool:
+        """Whether a process has left the clock that waited for it. Here none waits."""
+        return False
+
     def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
         """Let time pass until `reached`, for `limit_s` at most; `real` waits for that, so many real seconds."""
         real(limit_s)

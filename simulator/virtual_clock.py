@@ -101,6 +101,11 @@ class ClockService:
             self._changed = True
         os.write(self._wake_w, b".")
 
+    def left(self, pid: int) -> bool:
+        """Whether time waits for this process no more, in whatever it does until its end."""
+        with self._lock:
+            return pid not in {*self._expected.values(), *(member.pid for member in self._members.values())}
+
     def jump_to(self, ns: int) -> None:
         """Set the time. To be called while the caller, a participant, is not quiet."""
         self._words[0] = ns
@@ -337,6 +342,10 @@ class VirtualClock(SimClock):
     def leave_out(self, pid: int, *, out: bool) -> None:
         """Let time pass without a process that is stopped; or wait for it again."""
         self.service.leave_out(pid, out=out)
+
+    def left(self, pid: int) -> bool:
+        """Whether a process that joined has left: it ends in real time."""
+        return self.service.left(pid)
 
     def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
         """Let time pass until `reached`, `limit_s` virtual seconds at most."""

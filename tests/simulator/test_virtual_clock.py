@@ -137,10 +137,13 @@ def joining(clock: VirtualClock, output: Path) -> Any:
 
 def test_a_further_process_joins_and_time_waits_for_it(clock: VirtualClock, tmp_path: Path) -> None:
     process = joining(clock, tmp_path / "times")
+    assert not clock.left(process.pid)  # it is expected
     clock.pass_s(HOUR_S)
+    assert not clock.left(process.pid)
     process.kill()
     process.join()
     clock.pass_s(HOUR_S)  # without it
+    assert clock.left(process.pid)
     times = [int(line) - START_NS for line in (tmp_path / "times").read_text().split()]
     assert [ns / SECOND_NS for ns in times] == [900.0, 1800.0, 2700.0, 3600.0]
 

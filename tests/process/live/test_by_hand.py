@@ -33,7 +33,7 @@ def test_the_server_by_hand_serves_a_daemon_that_is_started_with_its_environment
             assert line, "the server ended before two orders were filled: " + "".join(lines[-20:])
             lines.append(line)
         daemon.send_signal(signal.SIGINT)
-        assert daemon.wait(60) == 0
+        assert daemon.wait(300) == 0
         served.send_signal(signal.SIGTERM)
     entries = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert entries[0]["event"] == "run_started"

@@ -78,6 +78,9 @@ def write_config(
     return path
 
 
+ENDING_S = 120.0  # real seconds, for a process that was killed or has only to end
+
+
 class Daemon:
     """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there.
 
@@ -156,11 +159,16 @@ class Daemon:
         self._ahead_ns.value += round(by_s * 1e9)
 
     def wait(self, timeout_s: float) -> int | None:
-        """The exit code, None when it still runs after `timeout_s`, virtual where its clock is."""
+        """The exit code, None when it still runs after `timeout_s`, virtual where its clock is.
+
+        What it does after its last word with that clock takes real time, on a busy machine seconds.
+        """
         if self._clock is None or self._killed:
-            self._process.join(timeout_s)
+            self._process.join(max(timeout_s, ENDING_S) if self._killed else timeout_s)
         else:
-            self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
+            ended = self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
+            if not ended and self._clock.left(self.pid):
+                self._process.join(ENDING_S)
         return self._process.exitcode
 
     def read_log(self) -> list[dict[str, Any]]:
