@@ -24,7 +24,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.operator.control.client import CommandRequest, ControlError, ask
-from tests.support.outside.mosquitto import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.chaos.plan import Plan

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.browser import PHONE, WIDE, chromium, dashboard, free_port
+from tests.support.browser import PHONE, WIDE, chromium, dashboard
 from tests.support.dashboards import Played
+from tests.support.ports import free_port
 from tests.support.web_rules import violations as rules_of
 
 

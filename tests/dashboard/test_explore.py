@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.support.browser import LIMIT_MS, PHONE, WIDE, Watched, dashboard, free_port
+from tests.support.browser import LIMIT_MS, PHONE, WIDE, Watched, dashboard
 from tests.support.dashboards import Played
+from tests.support.ports import free_port
 
 CHART, STRIP = "#price .chart", "#price .range"
 

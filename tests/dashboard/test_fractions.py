@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import LIMIT_MS, Watched, chromium, dashboard, free_port
+from tests.support.browser import LIMIT_MS, Watched, chromium, dashboard
 from tests.support.core import fractions_desk
+from tests.support.ports import free_port
 from tests.support.toy.registered import registered
 
 

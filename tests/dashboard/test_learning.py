@@ -26,12 +26,12 @@ from tests.support.browser import (
     Watched,
     chromium,
     dashboard,
-    free_port,
     picture,
 )
 from tests.support.dashboards import Played, Served, serving
 from tests.support.models.cards import CARD
 from tests.support.models.online_climb import EPSILON, ONLINE, climb_online, online_desk, online_store
+from tests.support.ports import free_port
 
 SESSIONS = 5
 NS = 10**9

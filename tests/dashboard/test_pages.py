@@ -38,7 +38,6 @@ from tests.support.browser import (
     JournalRows,
     Watched,
     dashboard,
-    free_port,
     new_york,
     picture,
     real_rows,
@@ -48,6 +47,7 @@ from tests.support.browser import (
 from tests.support.dashboards import end
 from tests.support.desks.desk_run import Desk, write_tape
 from tests.support.paths import REPOSITORY
+from tests.support.ports import free_port
 
 ROW = struct.Struct("<23f")
 SAME = [["trades", "7"]]  # of both versions

@@ -19,9 +19,10 @@ from daemon.library.library import chosen, library_of
 from daemon.library.listed import Course
 from daemon.library.page import comparison_page
 from daemon.library.run_files import Progress, write_progress
-from tests.support.browser import CONTRAST, PHONE, SMALL, Watched, chromium, dashboard, free_port, picture
+from tests.support.browser import CONTRAST, PHONE, SMALL, Watched, chromium, dashboard, picture
 from tests.support.dashboards import Played, Served, serving
 from tests.support.library_runs import dry_run, training
+from tests.support.ports import free_port
 from tests.support.web_rules import violations
 
 WIDEST = (1440, 900)

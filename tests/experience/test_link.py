@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from daemon.experience.link import RedisError, link_of
-from tests.support.desks.stage import free_port
 from tests.support.outside.mosquitto import certificates
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, redis_anywhere
+from tests.support.ports import free_port
 
 USER = "rltrader-publisher"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from daemon.journal.journal import FILE
 from tests.support.dashboards import end
 from tests.support.desks.desk_run import Desk, bundled_rows, environment
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
+from tests.support.ports import free_port
 
 CHROMIUM = Path("/usr/bin/chromium")
 SESSIONS = 5  # the first for the indicators, two more for the volatility, two that trade
@@ -112,13 +112,6 @@ class JournalRows:
 
 
 # --- the dashboard --------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody has."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

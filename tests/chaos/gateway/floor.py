@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -48,6 +47,7 @@ from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import LOOSE, write_config
 from tests.support.desks.lively_policy import store as put_lively
 from tests.support.models.daily_models import put_models
+from tests.support.ports import free_port
 from tests.support.simulator.clocks import clock_from
 
 UP_MIN = DECIDE_MIN + 8  # before the open: the host is on
@@ -180,13 +180,6 @@ class Floor(Person):
     def url(self) -> str:
         """The gateway's address."""
         return f"http://127.0.0.1:{self.settings.gateway.port}"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

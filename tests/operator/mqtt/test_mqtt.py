@@ -40,7 +40,8 @@ from daemon.operator.side_thread import SideThread
 from daemon.operator.signing import SignedCommand, parse_keys, signed
 from tests.support.desks.desk_at_work import AtWork, at_work, until
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
-from tests.support.outside.mosquitto import Mosquitto, authority, free_port, running
+from tests.support.outside.mosquitto import Mosquitto, authority, running
+from tests.support.ports import free_port
 
 HEX = "5a" * 32
 KEYS = parse_keys(f"ops-laptop:{HEX}")

@@ -18,8 +18,9 @@ from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.virtual_clock import virtual_clock
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import IN_PARTS, KEYS, SELDOM_PINGED, Stage, Systemd, Tape, free_port, new_york_ns, stage
+from tests.support.desks.stage import IN_PARTS, KEYS, SELDOM_PINGED, Stage, Systemd, Tape, new_york_ns, stage
 from tests.support.desks.starts import BEFORE_FIRST_ENTRY, DAY, holding, working
+from tests.support.ports import free_port
 
 PATIENT = {"service": {"stop_deadline_s": 600}}  # contracts are sold one or two in a quarter of a minute
 

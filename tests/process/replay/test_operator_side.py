@@ -34,8 +34,9 @@ from daemon.operator.control.client import CommandRequest, ask
 from tests.support.dashboards import serving
 from tests.support.desks.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.support.models.swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
-from tests.support.outside.mosquitto import BINARY, PASSWD, Mosquitto, free_port, prepared
+from tests.support.outside.mosquitto import BINARY, PASSWD, Mosquitto, prepared
 from tests.support.outside.operator_side import slow_pages
+from tests.support.ports import free_port
 
 LIMIT_S = 300.0
 LOOK_S = 0.02

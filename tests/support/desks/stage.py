@@ -269,11 +269,3 @@ class Systemd:
             last.sendto(END.encode(), self._socket.getsockname())
         self._reader.join()
         self._socket.close()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens now."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        port: int = door.getsockname()[1]
-        return port

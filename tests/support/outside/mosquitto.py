@@ -26,19 +26,13 @@ from cryptography.x509.oid import NameOID
 
 from daemon.operator.mqtt.connection import MqttBroker
 from tests.support.paths import REPOSITORY
+from tests.support.ports import free_port
 
 INSTALLED = REPOSITORY / "systemd" / "mosquitto"
 USERS = ("paper-1", "paper-2", "operator", "monitor", "guard")
 BINARY = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 PASSWD = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
 LIMIT_S = 180.0  # generous: nothing here is measured
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on this moment."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
 
 
 @dataclass(slots=True)
