@@ -64,7 +64,7 @@ class Size:
     work: Coefficients = WORK  # of PPO on `option_scalper` and `daily_rebalancer`
     switching: Coefficients = SWITCHING
     brisk: Coefficients = BRISK  # of PPO's curve
-    curve: int = 49_152  # steps of a curve
+    curve: int = 40_960  # steps of a curve
     recorded: bool = True  # markets of recorded bars, where they are there
 
 
@@ -288,11 +288,12 @@ def curve(name: str, seed: int, size: Size) -> tuple[int | None, float]:
         trainer: Rounds = dqn
     else:
         agents = bench_off_policy.ours(ProcessGroup(), name, precision, seed, bench_off_policy.Size())
-        score = partial(share_of_sizing, bench_off_policy.TASK, agents.agent.actor)
+        score = partial(share_of_sizing, bench_off_policy.TASK, agents.agent.actor, 1024)
         trainer = agents
 
     def work() -> int:
-        trainer.update()
+        for _ in range(4):  # a look takes longer than what is learned between two
+            trainer.update()
         return trainer.steps
 
     found = course(work, score, size.curve, ProcessGroup(), to_the_end=True)
