@@ -230,6 +230,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
     [
         ({"schedule": "steep"}, "schedule is 'steep'"),
         ({"batch": 0}, "batch is 0: expected at least 1"),
+        ({"critic_widths": ()}, r"critic_widths is \(\): expected the width of one hidden layer at least"),
         ({"capacity": 4}, "capacity is 4"),
         ({"temperature": 0.0}, "temperature is 0.0"),
     ],
