@@ -563,6 +563,7 @@ class Watch:
             due_ns = max(position.opened_ns, session.open_ns) + run.time_stop_min * MINUTE_NS
             late_ns = max(due_ns, run.calm_ns) + TIME_STOP_S * SECOND_NS
             there = run.world.account.quantity(symbol) > 0 and run.world.market.trading(symbol, now_ns)
+            there = there and symbol not in kept_back(run)
             trickles = position.quantity < 1 and symbol in self._leaving(state)  # its fills are ever smaller parts
             if there and not trickles and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
                 run.problem("time_stop", f"{symbol} is held {TIME_STOP_S} s beyond {run.time_stop_min} minutes")
@@ -585,6 +586,7 @@ class Watch:
                 continue
             calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
             calm = calm and not (own[symbol] < 1 and symbol in self._leaving(self._state))
+            calm = calm and symbol not in kept_back(run)
             begun_ns = max(since_ns, run.calm_ns) if calm else now_ns
             if not calm:
                 self._closing[symbol] = now_ns, left
@@ -621,13 +623,18 @@ class Watch:
                 self._bare_ns[symbol] = now_ns
 
 
+def kept_back(run: Run) -> set[str]:
+    """Symbols whose shares an order holds that the broker does not cancel."""
+    account = run.world.account
+    orders = [account.orders[it] for it in account.working]
+    return {order.symbol for order in orders if order.status == "pending_cancel"}
+
+
 def at_the_close(run: Run) -> None:
     """A desk by the bar holds nothing of its own after the close, where the broker was willing."""
     if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
         return
-    account = run.world.account
-    orders = [account.orders[it] for it in account.working]
-    stuck = {order.symbol for order in orders if order.status == "pending_cancel"}  # it holds the shares
+    stuck = kept_back(run)
     held = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
     if held and not run.stands() and not run.persons:
         run.problem("not_flat", f"{held} after the close")
