@@ -144,10 +144,10 @@ def _changed(meta: Mapping[str, str], started: Mapping[str, Any]) -> dict[str, s
 
 
 def _is_usual(value: str, usual: str) -> bool:
-    """Return whether two settings, each as JSON, are alike: an amount is one however it is written."""
+    """Return whether two settings are alike: an amount is one however it is written."""
     try:
-        return value == usual or Decimal(msgspec.json.decode(value)) == Decimal(msgspec.json.decode(usual))
-    except (ArithmeticError, TypeError, ValueError):
+        return value == usual or Decimal(value) == Decimal(usual)
+    except ArithmeticError:
         return False
 
 
@@ -161,7 +161,7 @@ def _defaults(strategy: str) -> dict[str, Any]:
 
 def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
     keys = {"symbols": "desk.symbols", "model_config": "desk.model_config", "option_quotes": "option_quotes"}
-    return {shown: msgspec.json.encode(meta[key]).decode() for key, shown in keys.items() if meta.get(key)}
+    return {shown: meta[key] for key, shown in keys.items() if meta.get(key)}
 
 
 def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress | None:

@@ -6,13 +6,12 @@ in its verdict alone: as a figure in a list it would flatter.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from daemon.library.listed import FINISHED, STUDY, ListedRun
+from daemon.library.listed import FINISHED, STUDY, ListedRun, as_text
 from daemon.library.run_files import read_whole
 
 VALUES_SHOWN = 6  # of one setting
@@ -62,7 +61,7 @@ def _varied(grid: _Grid) -> dict[str, str]:
     sets = [cell.rules or cell.values for cell in (*grid.cells, *grid.trials)]
     shown = {}
     for key in dict.fromkeys(key for one in sets for key in one):
-        values = [json.dumps(value) for value in sorted({one[key] for one in sets if key in one}, key=_order)]
+        values = [as_text(value) for value in sorted({one[key] for one in sets if key in one}, key=_order)]
         few = values if len(values) <= VALUES_SHOWN else [values[0], "…", values[-1]]
         shown[key] = ", ".join(few)
     return shown

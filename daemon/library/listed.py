@@ -74,13 +74,18 @@ def course_of(times: Sequence[float], shares: Sequence[float], *, compounds: boo
 
 
 def dotted(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each setting by its dotted key with its value as JSON; of a digest the first twelve digits."""
+    """Yield each setting by its dotted key: a text as it is, of a digest the first twelve digits, all else as JSON."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from dotted(value, f"{before}{name}.")
         else:
-            digest = isinstance(value, str) and DIGEST.fullmatch(value)
-            yield f"{before}{name}", json.dumps(value[:12] if digest else value)
+            text = as_text(value)
+            yield f"{before}{name}", text[:12] if DIGEST.fullmatch(text) else text
+
+
+def as_text(value: Any) -> str:
+    """Return a setting as it is shown: a text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def different(settings: Sequence[Mapping[str, str]], none: str = NONE) -> list[tuple[str, ...]]:
