@@ -86,7 +86,7 @@ def write_file(path: Path, text: str, option: str, *, new_folder: bool) -> None:
         ) from error
 
 
-def tell(
+def write_out(
     options: argparse.Namespace,
     console: Console,
     objects: Sequence[object],

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daemon.reports
-from daemon.cli.arguments import NotFound, add_state_dir, lead_on, tell
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on, write_out
 from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         for report in reports:
             _show(report, console)
 
-    tell(options, console, reports, show, lambda: page(reports))
+    write_out(options, console, reports, show, lambda: page(reports))
     return 0
 
 

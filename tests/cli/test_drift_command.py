@@ -157,5 +157,5 @@ def test_the_page_stands_alone_and_takes_no_name_for_markup(shadowed: Path, tmp_
 
 
 def test_a_page_that_cannot_be_written_is_said(shadowed: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="give another file"):
+    with pytest.raises(NotFound, match="cannot be written: Is a directory; name another place with --html FILE"):
         shadow("--state-dir", shadowed, "--html", tmp_path)

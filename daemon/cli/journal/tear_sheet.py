@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, tell
+from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, write_out
 from daemon.engine.state_dir import enter
 from daemon.reports.performance.figures import RANGES, Performance
 from daemon.reports.performance.page import sheet_page
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     benchmark = _benchmark(options.benchmark)
     sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark, options.names)
     _check(sheet, benchmark)
-    tell(options, console, [sheet], lambda: _show(sheet, console), lambda: sheet_page(sheet))
+    write_out(options, console, [sheet], lambda: _show(sheet, console), lambda: sheet_page(sheet))
     lead_on(options, "trades")
     return 0
 

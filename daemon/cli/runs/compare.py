@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.arguments import print_table, tell
+from daemon.cli.arguments import print_table, write_out
 from daemon.host.printable import printable
 from daemon.library.compare import FEWEST, MOST, Comparison
 from daemon.library.compare import compare as compared
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Print the comparison, write its page. Returns 0. Raises LibraryError, JournalError, ValueError, OSError."""
     library = library_of(options.places)
     comparison = compared([chosen(library, name) for name in options.ids])
-    tell(options, console, [comparison], lambda: show(comparison, console), lambda: comparison_page(comparison))
+    write_out(options, console, [comparison], lambda: show(comparison, console), lambda: comparison_page(comparison))
     return 0
 
 
