@@ -41,8 +41,8 @@ def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tens
 
 
 def _left(actions: Tensor) -> Tensor:
-    """1 - action^2, the slope of the tanh."""
-    return torch.addcmul(_ONE, actions, actions, value=-1.0)
+    """1 - action^2, the slope of the tanh. A GPU's `addcmul` takes no number of the host, a difference does."""
+    return _ONE - actions.square()
 
 
 # Every way back brings a gradient of the function before it.
