@@ -587,7 +587,7 @@ class Watch:
             calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
             calm = calm and not (own[symbol] < 1 and symbol in self._leaving(self._state))
             calm = calm and symbol not in kept_back(run)
-            begun_ns = max(since_ns, run.calm_ns) if calm else now_ns
+            begun_ns = max(since_ns, run.calm_ns)
             if not calm:
                 self._closing[symbol] = now_ns, left
             elif now_ns - begun_ns > CLOSE_S * SECOND_NS and run.alive_since(begun_ns):

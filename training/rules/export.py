@@ -125,7 +125,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     def write(folder: Path) -> str:
         refuse_other_contract(shelf / manifest.version, manifest.contract_hash)
         write_whole(folder / POLICY_FILE, policy)
-        write_whole(folder / REPORT_PAGE, rule_page(manifest, played, best, capital).encode())
+        write_whole(folder / REPORT_PAGE, rule_page(manifest, played, earned, best, capital).encode())
         write_whole(folder / MANIFEST_FILE, encode(manifest))
         return manifest.version
 

@@ -13,25 +13,31 @@ from daemon.page_kit.render import render
 from strategies.kit.manifest import Manifest
 from training.evidence.statistics import session_returns
 from training.evidence.wording import number, percent
-from training.study.study import SessionResult, figures
+from training.study.study import SessionFigures, SessionResult
 
 TEMPLATE = Path(__file__).with_name("report.html")
 OWN = "the rule"
 
 
-def rule_page(manifest: Manifest, played: Mapping[str, Sequence[SessionResult]], best: str, capital_usd: float) -> str:
+def rule_page(
+    manifest: Manifest,
+    played: Mapping[str, Sequence[SessionResult]],
+    earned: Mapping[str, SessionFigures],
+    best: str,
+    capital_usd: float,
+) -> str:
     """The whole document.
 
     Args:
         manifest: the version's.
         played: the test sessions by player, `OWN` first.
+        earned: the figures of each.
         best: the baseline that is drawn beside it.
         capital_usd: at the begin.
     """
     training = manifest.training
     rows = []
-    for name, results in played.items():
-        one = figures(results, capital_usd, compounds=True)
+    for name, one in earned.items():
         rows.append(
             [
                 name,
