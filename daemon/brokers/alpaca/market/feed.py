@@ -34,6 +34,7 @@ from daemon.core.events import (
     QuotesReceived,
     SessionEnded,
     SessionScheduled,
+    SharesSplit,
 )
 from daemon.core.instruments.quotes import FUTURE_NS
 from daemon.host.time.calendar import SessionCalendar
@@ -552,22 +553,19 @@ class LiveFeed:
         Before its day begins its own split is not known: its job asks again.
         """
         past = sessions_before(Known("", True, 0), self._calendar, session.open_ns)[: self._sessions_back]
-        tries = 0
-        while self._options is None and past and self._clock.now_ns() < session.close_ns:
-            try:
-                found = await self._history.splits(self._symbols, past[::-1], session)
-            except RestError as error:
-                wait_s = self._timing.retry_s(tries, self._rng.random())
-                tries += 1
-                many = ", ".join(self._symbols)
-                self._log(
-                    "history_unavailable", symbol=many, date=session.date, problem=str(error), wait_s=round(wait_s, 2)
-                )
-                await asyncio.sleep(wait_s)
-                continue
-            for split in found:
-                self._put(replace(split, time_ns=self._clock.now_ns()))
+        if self._options is not None or not past:
             return
+
+        async def read() -> list[SharesSplit]:
+            over = self._clock.now_ns() >= session.close_ns
+            return [] if over else await self._history.splits(self._symbols, past[::-1], session)
+
+        def log(error: RestError, wait_s: float) -> None:
+            many, wait_s = ", ".join(self._symbols), round(wait_s, 2)
+            self._log("history_unavailable", symbol=many, date=session.date, problem=str(error), wait_s=wait_s)
+
+        for split in await self._timing.until_answered(read, self._rng, log):
+            self._put(replace(split, time_ns=self._clock.now_ns()))
 
     async def decide(self, session: Session) -> None:
         """Do nothing: this desk decides at each bar."""

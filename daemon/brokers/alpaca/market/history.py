@@ -104,7 +104,7 @@ class BarHistory:
                     continue  # it did not trade: what happened counts from the next session on that it traded before
                 before = traded[day] / now[day]
                 if factor(before, after) >= SPLIT_RATIO:
-                    found.append(SharesSplit(today.open_ns, symbol, _told(before / after), open_ns))
+                    found.append(SharesSplit(today.open_ns, symbol, _exact(before / after), open_ns))
                 after = before
         return sorted(found, key=lambda split: split.from_ns)
 
@@ -186,8 +186,8 @@ def _sums(rows: Sequence[dict[str, Any]]) -> dict[int, float]:
     return sums
 
 
-def _told(ratio: float) -> float:
-    """Return the ratio of a split without the rounding of the prices that told it."""
+def _exact(ratio: float) -> float:
+    """Return the ratio of a split without the rounding of the prices that it was found by."""
     nearest = min(RATIOS, key=lambda exact: factor(exact, ratio))
     return nearest if factor(nearest, ratio) <= 1.0 + NEAR else ratio
 

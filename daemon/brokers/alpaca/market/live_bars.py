@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -31,6 +32,7 @@ LACKING_NS = 3 * SECOND_NS  # after its end REST is asked for a bar's last minut
 TORN_NS = 4 * SECOND_NS  # after its end a bar goes out without a last minute: a second before the desk stops waiting
 MOST_HELD = 400  # more than a session's minutes
 
+T = TypeVar("T")
 Given = BarClosed | BarCorrected | BarRejected
 
 
@@ -187,6 +189,20 @@ class Timing:
     def retry_s(self, tries: int, random_unit: float) -> float:
         """Return the wait after this many tries (from 0), drawn with `random_unit` in [0, 1)."""
         return back_off_s(tries + 1, self.retry_first_s, self.retry_most_s, random_unit)
+
+    async def until_answered(
+        self, read: Callable[[], Awaitable[T]], rng: random.Random, log: Callable[[RestError, float], None]
+    ) -> T:
+        """Return what `read` does, tried until REST answers; `log` gets each error and the seconds to wait after it."""
+        tries = 0
+        while True:
+            try:
+                return await read()
+            except RestError as error:
+                wait_s = self.retry_s(tries, rng.random())
+                tries += 1
+                log(error, wait_s)
+            await asyncio.sleep(wait_s)
 
 
 class LiveBars:
@@ -414,15 +430,10 @@ class LiveBars:
         return await self._history.so_far(self.symbol, session, from_ns, self._clock.now_ns())
 
     async def _retry(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
-        tries = 0
-        while True:
-            try:
-                return await read()
-            except RestError as error:
-                wait_s = self._timing.retry_s(tries, self._rng.random())
-                tries += 1
-                self._log_unanswered(error, session, wait_s)
-            await asyncio.sleep(wait_s)
+        def log(error: RestError, wait_s: float) -> None:
+            self._log_unanswered(error, session, wait_s)
+
+        return await self._timing.until_answered(read, self._rng, log)
 
     def _log_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
         if isinstance(error, Refused) and error.status in NOT_FOUND:
