@@ -9,14 +9,11 @@ is one JSON object; `--quick` is a smoke run.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-import stable_baselines3
 import torch
 from stable_baselines3 import DQN
 from torch import Tensor, nn
@@ -35,6 +32,8 @@ from bench.training.train_work import (
     market,
     measured,
     progress,
+    show,
+    versions,
 )
 from tests.support.planted.flipping import INPUTS, Flipping, FlippingMarket, share_of_optimum
 from tests.support.planted.market import TensorVecEnv
@@ -350,18 +349,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
     figures: dict[str, Any] = {"benchmark": "dqn", "quick": given.quick, "score": SCORE, "precision": fast_precision()}
-    figures["versions"] = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "stable_baselines3": stable_baselines3.__version__,
-    }
+    figures["versions"] = versions()
     figures["processes"] = PROCESSES
     for part in given.only or PARTS:
         figures |= PARTS[part](size)
-    for name, value in figures.items():
-        print(f"{name:60}{value}", flush=True)
-    print(json.dumps(figures), flush=True)
-    return figures
+    return show(figures)
 
 
 if __name__ == "__main__":

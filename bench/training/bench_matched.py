@@ -10,8 +10,6 @@ ours goes, with `--curves` what ours learns on planted markets, for a comparison
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-import stable_baselines3
 import torch
 from stable_baselines3 import SAC, TD3
 from torch import nn
@@ -38,6 +35,8 @@ from bench.training.train_work import (
     measured,
     optimum,
     progress,
+    show,
+    versions,
 )
 from tests.support.planted.flipping import share_of_optimum as share_of_flipping
 from tests.support.rl.planted_sizing import PlantedSizing, SizingVecEnv
@@ -320,11 +319,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         data()
     train_daily.tables(DailySize(recorded=recorded(size)))
     figures: dict[str, Any] = {"benchmark": "matched", "quick": given.quick, "precision": fast_precision()}
-    figures["versions"] = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "stable_baselines3": stable_baselines3.__version__,
-    }
+    figures["versions"] = versions()
     figures |= {"market": where(size), "daily_market": "recorded" if recorded(size) else "made up"}
     for name in names:
         if given.curves and name not in {REBALANCER.name, SWITCHER.name}:  # whose optimum nobody knows
@@ -335,10 +330,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 figures[f"{name}_{precision}_parts"] = alone(partial(parts, name, precision, size))
         elif not given.curves:
             figures |= compared(name, size)
-    for key, value in figures.items():
-        print(f"{key:60}{value}", flush=True)
-    print(json.dumps(figures), flush=True)
-    return figures
+    return show(figures)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-import stable_baselines3
 import torch
 from stable_baselines3 import SAC, TD3
 from torch import Tensor, nn
 
-from bench.training.train_work import PROCESSES, SCORE, Course, Rate, alone, course, measured, progress
+from bench.training.train_work import PROCESSES, SCORE, Course, Rate, alone, course, measured, progress, versions
 from tests.support.rl.planted_sizing import MDP, PlantedSizing, SizingVecEnv, share_of_optimum
 from training.rl.kernels import fast_precision, use_fast_float32
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, shared
@@ -299,11 +297,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "score": SCORE,
         "processes": PROCESSES,
         "precision": fast_precision(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "stable_baselines3": stable_baselines3.__version__,
-        },
+        "versions": versions(),
         **run(size),
     }
     print(json.dumps(figures), flush=True)

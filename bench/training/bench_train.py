@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import sb3_contrib
-import stable_baselines3
 import torch
 from torch import nn
 
@@ -52,6 +50,7 @@ from bench.training.train_work import (
     data,
     optimum,
     progress,
+    versions,
 )
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
@@ -342,12 +341,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "processes": PROCESSES,
         "threads_per_process": 1,
         "score": SCORE,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "stable_baselines3": stable_baselines3.__version__,
-            "sb3_contrib": sb3_contrib.__version__,
-        },
+        "versions": versions(sb3_contrib=sb3_contrib.__version__),
         "daily_market": "recorded" if of_daily.recorded else "made up",
         **run(size, where, of_daily, options.daily),
     }

@@ -5,7 +5,9 @@ Nothing here trains. Each figure is measured in a process of its own.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import platform
 import statistics
 import sys
 import time
@@ -103,6 +105,22 @@ class Course:
 def progress(words: str) -> None:
     """Say on stderr what is measured next."""
     print(f"measuring {words}", file=sys.stderr, flush=True)
+
+
+def versions(**more: str) -> dict[str, str]:
+    """What the figures were made with, and `more`."""
+    import stable_baselines3
+
+    made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {**made_with, "stable_baselines3": stable_baselines3.__version__, **more}
+
+
+def show(figures: dict[str, Any]) -> dict[str, Any]:
+    """Print each figure on a line, and all of them as one JSON object on the last; returns them."""
+    for name, value in figures.items():
+        print(f"{name:60}{value}", flush=True)
+    print(json.dumps(figures), flush=True)
+    return figures
 
 
 def measured(work: Callable[[], int], windows: int, processes: int = 1, cap_s: float = float("inf")) -> Rate:
