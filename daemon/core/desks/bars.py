@@ -147,14 +147,14 @@ class AtEachBar:
 
         The price that a bar may not leap away from follows, of what is held with the ledger. A strategy without a rule
         for splits that has bars from before the session halts once, and takes the split over as soon as it has a rule.
-        One that is off is told again with the next session.
+        One that is off takes it over with the next session.
         """
         symbol, from_ns, spec = event.symbol, event.from_ns, draft.spec
-        told = draft.basket.split_from.get(symbol, 0)
-        if symbol not in self._symbols or from_ns <= told or draft.risk.strategy_off:
+        former_ns = draft.basket.split_from.get(symbol, 0)
+        if symbol not in self._symbols or from_ns <= former_ns or draft.risk.strategy_off:
             return
         taken = self._strategy.split(draft, symbol, event.ratio, from_ns)
-        if not taken and told == -from_ns:
+        if not taken and former_ns == -from_ns:
             return
         draft.basket = replace(
             draft.basket, split_ns={**draft.basket.split_from, symbol: from_ns if taken else -from_ns}
@@ -163,7 +163,7 @@ class AtEachBar:
             detail = f'{symbol} split {event.ratio:g} for 1, {spec.name} has no "split": its bars are of the old shares'
             draft.halt("history_missing", detail)
         newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
-        if newest_ns >= from_ns or told == -from_ns:
+        if newest_ns >= from_ns or former_ns == -from_ns:
             return
         if not self._several:
             draft.session = replace(draft.session, spot=draft.session.spot / event.ratio)

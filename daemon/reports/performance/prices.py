@@ -73,7 +73,7 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
     closes: Closes = {symbol: {} for symbol in symbols}
     if not days:
         return closes
-    splits: set[_Split] = set()  # each once, however often it was told
+    splits: set[_Split] = set()  # each once, however often it was journaled
     for reader, some in _by_part(journal, days):
         ends = _session_ends(reader, some)
         _ADD[decides](reader, closes, some, ends, days[0])
@@ -86,7 +86,7 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
 
 
 def _splits(reader: JournalReader, days: Sequence[EquityDay]) -> set[_Split]:
-    """Return the splits that were told within these days, of a desk that decides at each bar."""
+    """Return the splits that were journaled within these days, of a desk that decides at each bar."""
     rows = reader.query(
         "SELECT payload FROM events WHERE kind = 'SharesSplit' AND time_ns BETWEEN ? AND ?",
         (days[0].first_ns, days[-1].last_ns),
