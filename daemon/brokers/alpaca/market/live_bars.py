@@ -191,9 +191,9 @@ class Timing:
         return back_off_s(tries + 1, self.retry_first_s, self.retry_most_s, random_unit)
 
     async def until_answered(
-        self, read: Callable[[], Awaitable[T]], rng: random.Random, log: Callable[[RestError, float], None]
+        self, read: Callable[[], Awaitable[T]], rng: random.Random, on_error: Callable[[RestError, float], None]
     ) -> T:
-        """Return what `read` does, tried until REST answers; `log` gets each error and the seconds to wait after it."""
+        """Return what `read` does, tried until REST answers; `on_error` gets each error and the seconds to wait."""
         tries = 0
         while True:
             try:
@@ -201,7 +201,7 @@ class Timing:
             except RestError as error:
                 wait_s = self.retry_s(tries, rng.random())
                 tries += 1
-                log(error, wait_s)
+                on_error(error, wait_s)
             await asyncio.sleep(wait_s)
 
 
