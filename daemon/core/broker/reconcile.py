@@ -50,8 +50,8 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     """Count what is less than a share and in no book: a reinvested dividend, what a split left over.
 
     At once on a desk of whole shares, whose own news never explains it; with fractions where it stood long enough
-    (`judged`). It lies beside what desk and others hold. `adopt` takes it in. Less than the book has is none: where it
-    is not of what others hold, it is a difference like any other.
+    (`judged`), and not while a split of the symbol is awaited. It lies beside what desk and others hold. `adopt` takes
+    it in. Less than the book has is none: where it is not of what others hold, it is a difference like any other.
     """
     if draft.fractional and not judged:
         return
@@ -63,6 +63,9 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
         if draft.contract_of(symbol) is not None or (adopts and can_hold(draft, symbol)):
             continue
         crumb = beside.get(symbol, 0)
+        if judged and symbol in draft.basket.to_come:
+            counted.update({symbol: crumb} if crumb else {})
+            continue
         apart = exact(theirs.get(symbol, ZERO)) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
@@ -287,7 +290,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     """Apply the written verdicts in order: settle expiries, treat foreign positions as configured, book small cash as a
     fee.
 
-    A difference that none of them explains stays, and halts.
+    A difference that none of them explains stays, and halts. A split whose line is to come is taken over by none: the
+    line would count it again.
     """
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
@@ -305,7 +309,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
-        taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
+        others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+        taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
             draft.put_book(replace(draft.book, cash=event.cash))
@@ -462,15 +467,15 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
         return
     suspicion = draft.broker.suspicion
-    if only_splits_differ(draft.basket, differences):  # the ledger's line explains them: no verdict before it arrives
-        draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
-        draft.risk = replace(draft.risk, reconciled=False)
+    if _await_splits(draft, event, differences):
         return
     stood = suspicion is not None and suspicion.differences == differences
     if differences and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
         judge(draft, event, differences)
         differences = tuple(all_differences(draft, event))
         _sight(draft, event)
+        if _await_splits(draft, event, differences):
+            return
         if differences:
             draft.risk = replace(draft.risk, reconciled=False)
             _let_stand(draft, event, differences)
@@ -484,6 +489,15 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
     if suspicion is None:  # a difference that changes waits for the next minute's report: no loop
         draft.effects.append(AskBroker("; ".join(differences)))
+
+
+def _await_splits(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> bool:
+    """Return whether splits alone differ, which the ledger's line will explain: no verdict before it arrives."""
+    if not only_splits_differ(draft.basket, differences):
+        return False
+    draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
+    draft.risk = replace(draft.risk, reconciled=False)
+    return True
 
 
 def _book_rounding(draft: Draft, event: BrokerReported) -> None:

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
+from daemon.core.limits import Basket, Trading
 from strategies.kit.contract import Session
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
-from tests.support.core.daily_live import ADOPT, with_shares
+from tests.support.core.daily_live import ADOPT, IGNORE, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
 
 RATIOS = [
@@ -184,6 +185,36 @@ def test_a_split_to_come_is_not_adopted_as_other_shares() -> None:
     for minute in (-19, -18):
         reported(d, account, minute)
     assert d.held["AAA"] == 50
+
+
+@pytest.mark.parametrize(("rules", "own"), [(ADOPT, 45), (IGNORE, 40)])
+def test_a_split_to_come_is_taken_over_beside_no_other_difference(rules: Trading, own: int) -> None:
+    """Somebody bought five BBB while the line of AAA's split was awaited."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    account.positions["AAA"] = (100, Decimal(50))
+    account.positions["BBB"] = (45, Decimal(100))
+    account.cash -= 500
+    raised = [reported(d, account, minute) for minute in (-19, -18, -17)]
+    assert (raised, d.held) == ([["split_awaited"], ["position_changed"], []], {"AAA": 50, "BBB": own})
+    equity = d.state.book.equity
+    in_two_lines(account, "AAA", 50, 100)
+    assert [reported(d, account, minute) for minute in (-16, -15)] == [[], []]
+    assert (d.held, d.state.book.equity, d.state.risk.reconciled) == ({"AAA": 100, "BBB": own}, equity, True)
+
+
+@pytest.mark.parametrize("rules", [ADOPT, IGNORE])
+def test_a_fraction_whose_split_is_to_come_lies_beside_no_other_difference(rules: Trading) -> None:
+    """Half a share becomes a whole one: the half that came is the desk's."""
+    fractions = Trading(basket=Basket(fractions="on"), broker=rules.broker)
+    d = with_shares(account := Account(), fractions, AAA=0.5, BBB=40)
+    account.positions["AAA"] = (1, Decimal(50))
+    account.positions["BBB"] = (45, Decimal(100))
+    account.cash -= 500
+    for minute in (-19, -18, -17):
+        reported(d, account, minute)
+    account.book(line("SPLIT", "AAA", exact("0.5")))
+    reported(d, account, -16)
+    assert (d.held["AAA"], d.state.broker.unexplained) == (1, {})
 
 
 def test_another_difference_beside_a_split_is_judged() -> None:
