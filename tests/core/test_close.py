@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from daemon.core.effects import CancelOrder, SubmitOrder
 from daemon.core.events import CloseRequested, HaltRequested, ResumeRequested, SessionEnded
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
-from tests.support.core.account import Account
+from tests.support.core.account import Account, line
 from tests.support.core.baskets import decided, tuesday
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
 from tests.support.core.daily_live import with_shares
@@ -128,6 +130,42 @@ def test_the_stop_that_covers_it_is_taken_away_first() -> None:
     assert of(d.effects, CancelOrder)[-1].client_order_id == stop.client_order_id
     assert account.positions["AAA"][0] == 10
     assert d.session == TUESDAY
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines", "after", "sold"),
+    [
+        (0, [("SPLIT", "AAA", -50), ("SPLIT", "AAA", 100)], {"AAA": 100, "BBB": 40}, ("AAA", -100)),
+        (0, [("SPLIT", "AAA", 50)], {"AAA": 100, "BBB": 40}, ("AAA", -100)),
+        (20, [("SPLIT", "AAA", 50)], {"AAA": 100, "BBB": 40}, ("AAA", -40)),
+        (20, [("SPLIT", "AAA", -45)], {"AAA": 5, "BBB": 40}, ("AAA", -2)),
+        (0, [("NC", "AAA", -50), ("NC", "NEW", 50)], {"NEW": 50, "BBB": 40}, ("NEW", -50)),
+        (20, [("MA", "AAA", -50), ("MA", "BBB", 50)], {"BBB": 90}, ("BBB", -20)),
+    ],
+)
+def test_what_is_closed_over_night_leaves_over_a_split_a_new_name_and_a_merger(
+    asked: int, lines: list[tuple[str, str, int]], after: dict[str, int], sold: tuple[str, int]
+) -> None:
+    """50 AAA and 40 BBB are held; 20 of 50 AAA are 40 of 100, 2 of 5, and 20 of the BBB that they became."""
+    d = with_shares(account := Account(), NO_AUCTION, AAA=50, BBB=40)
+    close(d, "AAA", d.at(-25), asked)
+    account.positions = {symbol: (count, Decimal(100)) for symbol, count in after.items()}
+    for kind, symbol, count in lines:
+        account.book(line(kind, symbol, count))
+    d.put(account.report(d.at(-19)))
+    sent = orders(d.quotes(0.1, BBB="100") + d.tick(1))
+    assert (d.held, sent) == (after, [(*sold, None)])
+
+
+def test_a_part_that_a_merger_pays_out_leaves_the_rest_to_the_close() -> None:
+    d = with_shares(account := Account(), NO_AUCTION, AAA=50, BBB=40)
+    close(d, "AAA", d.at(-25))
+    account.positions = {"AAA": (30, Decimal(100)), "BBB": (60, Decimal(100))}
+    for symbol, count in (("AAA", -20), ("BBB", 20)):
+        account.book(line("VOF", symbol, count))
+    d.put(account.report(d.at(-19)))
+    sent = orders(d.quotes(0.1, **dict.fromkeys(account.positions, "100")) + d.tick(1))
+    assert (d.held, sent) == ({"AAA": 30, "BBB": 60}, [("AAA", -30, None)])
 
 
 def halted(d: DailyDesk) -> bool:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
 from daemon.core.broker.ledger import WORTHLESS, income
-from daemon.core.draft import Draft
+from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
 from daemon.core.risk import splits
@@ -53,6 +53,7 @@ def _split(draft: Draft, line: Activity) -> None:
     _stop_trading(draft, line.symbol)
     after = before + _of_the_book(draft, line, line.symbol, before, adds=True)
     whole = draft.counted(after)
+    _follow_exit(draft, line.symbol, line.symbol, after, before)
     if line.symbol in draft.marks:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
         _leave_out(draft, draft.marks[line.symbol] * (after - whole))
@@ -145,6 +146,8 @@ def _arrive(draft: Draft, line: Activity) -> None:
         position = draft.book.positions.get(line.symbol) or replace(position, quantity=0, cost=ZERO)
     draft.put_book(income(draft.book, line.amount))
     _stop_trading(draft, line.symbol)
+    if leaver is not None:
+        _follow_exit(draft, leaver.symbol, line.symbol, line.quantity, leaver.quantity)
     if not count:
         draft.put_book(replace(draft.book, realized=draft.book.realized - cost))
         return
@@ -199,9 +202,30 @@ def _leave_out(draft: Draft, value: Decimal) -> None:
         draft.put_book(rescaled(draft.book, draft.book.equity, -value))
 
 
+def _follow_exit(draft: Draft, symbol: str, became: str, new: Decimal, old: Quantity) -> None:
+    """Let an exit of `symbol` by a rule leave what its shares became: `new` shares for `old` ones.
+
+    Called before those are booked under another name. Where a part is held on, the exit stays with it.
+    """
+    work = draft.exit_of(symbol)
+    if work is None or (became != symbol and draft.held(symbol)):
+        return
+    goal = draft.counted(work.goal * new / old)
+    if became != symbol:
+        joined = draft.exit_of(became)
+        goal += draft.held(became) if joined is None else joined.goal
+        if joined is not None:
+            draft.close_work(joined)
+    draft.works = {**draft.works, work.key: replace(work, symbol=became, goal=goal)}
+
+
 def _stop_trading(draft: Draft, symbol: str) -> None:
-    """Stop trading a symbol whose shares changed: its orders end, its quote is old."""
-    draft.works = {key: work for key, work in draft.works.items() if work.symbol != symbol}
+    """Stop trading a symbol whose shares changed: its orders end, its quote is old. An exit by a rule goes on."""
+    draft.works = {
+        key: work
+        for key, work in draft.works.items()
+        if work.symbol != symbol or (work.purpose == EXIT and work.reason != "policy")
+    }
     draft.wanted = {s: goal for s, goal in draft.wanted.items() if s != symbol}
     draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}
     for name, order in draft.orders.items():
