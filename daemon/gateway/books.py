@@ -364,8 +364,8 @@ class Ledgers(msgspec.Struct):
         self.note_held(order.symbol, {order.account: change})
         return LinePart(change, -spent)
 
-    def book(self, account: str, symbol: str, part: LinePart) -> None:
-        """Book a part of a ledger line."""
+    def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
+        """Book a part of a ledger line; `date` is whose close it counts for (today)."""
         books = self.accounts[account]
         books.cash += part.amount
         if part.quantity:
@@ -375,7 +375,7 @@ class Ledgers(msgspec.Struct):
                 books.hold(replace(held, qty=after, average=held.average * held.qty / after))
             else:
                 books.change(symbol, part.quantity, part.cost)
-            self.note_held(symbol, {account: part.quantity})
+            self.note_held(symbol, {account: part.quantity}, date)
 
     def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
         """Move cash, or a quantity at its average price; returns what the quantity cost.

@@ -59,7 +59,8 @@ class ReplaceTaken(GatewayEvent, frozen=True):
 class CloseTaken(GatewayEvent, frozen=True):
     """The broker's own call is to close `quantity`; its order bears the broker's name, see `OrderAnswered`.
 
-    With `for_order` it takes the place of a client's order `name`, which keeps that name towards its owner.
+    With `for_order` it takes the place of a client's order `name`, which keeps that name towards its owner. `against`
+    is as of `OrderTaken`.
     """
 
     account: str
@@ -68,6 +69,7 @@ class CloseTaken(GatewayEvent, frozen=True):
     side: str
     quantity: Decimal
     for_order: bool = False
+    against: tuple[str, ...] = ()
 
 
 class OrderAnswered(GatewayEvent, frozen=True):

@@ -621,8 +621,11 @@ class Gateway:
             self._is_free(account, name)
             verdict = judge(self._view(), account, order, by_call=True)
             assert order.qty is not None
-            event = CloseTaken(self.now_ns(), account, name, order.symbol, order.side, order.qty, for_order=True)
-            return await self._call(event, verdict)
+            now_ns, against = self.now_ns(), verdict.against
+            event = CloseTaken(
+                now_ns, account, name, order.symbol, order.side, order.qty, for_order=True, against=against
+            )
+            return await self._call(event)
 
     async def _ready_for(self, account: str, order: Ticket) -> None:
         """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call."""
@@ -908,14 +911,13 @@ class Gateway:
         amount = amount if quantity is None else quantity
         if amount <= 0:
             raise invalid("qty must be > 0")
-        verdict = self._closing_verdict(account, symbol, amount) if account != MAIN else Permit(ZERO, ())
+        against = self._closing_verdict(account, symbol, amount).against if account != MAIN else ()
         side, name = "sell" if held > 0 else "buy", f"close-{uuid.uuid4()}"
-        return await self._call(CloseTaken(self.now_ns(), account, name, symbol, side, amount), verdict)
+        event = CloseTaken(self.now_ns(), account, name, symbol, side, amount, against=against)
+        return await self._call(event)
 
-    async def _call(self, event: CloseTaken, verdict: Permit) -> Json:
+    async def _call(self, event: CloseTaken) -> Json:
         """Send a close call that was judged; no news of its symbol is taken before its answer says whose they are."""
-        if verdict.against and not await self._sweep(verdict.against):
-            raise refusal("wash_trade")
         self._closing[event.name] = event.symbol
         try:
             return await self._taken(event, CallPriority.EXIT)
@@ -927,11 +929,6 @@ class Gateway:
     def _closing_verdict(self, account: str, symbol: str, amount: Decimal) -> Permit:
         body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
         return judge(self._view(), account, ticket(body), by_call=True)
-
-    async def _sweep(self, names: Sequence[str]) -> bool:
-        for name in names:
-            self._spawn(self._cancel_sibling(name))
-        return await self._swept(names)
 
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
         """DELETE /v2/positions: its own, one by one."""

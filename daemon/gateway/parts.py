@@ -28,14 +28,15 @@ from daemon.core.broker.ledger import (
     TRANSFERS,
     WITHHELD,
 )
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import OccContract, parse_occ, root_of
 from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
 
 SHARE_LEG = "OPTRD"
+LAPSED = "OPEXP"
 EARLY = "early OPTRD"
-"""The kind of `Moving` of shares that were booked before their line came."""
+"""The kind of `Moving` of shares that were booked for a contract before its line came."""
 UNKNOWN_LINE = "gateway_line_unowned"
 """The alarm of a line that is `main`'s because nobody else's it can be said to be."""
 
@@ -314,7 +315,10 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone."""
     early = books.settled.pop(line.symbol, None)
     if early is not None:
-        return Division({name: LinePart(-quantity) for name, quantity in early.items()}, early=True)
+        ended = {name: -quantity for name, quantity in early.items()}
+        if early_shares(books, line.symbol) is None:
+            _note_ended(books, line, ended)
+        return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
     side = -1 if line.quantity < 0 else 1
     held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}
     total = abs(sum(held.values(), ZERO))
@@ -328,6 +332,39 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in ended.items()})
 
 
+def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
+    """Return which of the `contracts` that ended became shares, by the shares that the broker has beyond the books.
+
+    What is deeper in the money was exercised first. Where that has no one answer, the lines will say it.
+    """
+    found: set[str] = set()
+    for root in sorted({contract.root for contract in contracts.values()}):
+        beyond = books.broker_held.get(root, ZERO) - sum(books.holders(root).values(), ZERO)
+        shares = {
+            symbol: sum(books.holders(symbol).values(), ZERO) * 100 * contract.right
+            for symbol, contract in contracts.items()
+            if contract.root == root
+        }
+        by_strike = sorted((s for s in shares if shares[s]), key=lambda s: contracts[s].strike)
+        calls = [s for s in by_strike if contracts[s].right > 0]
+        puts = [s for s in reversed(by_strike) if contracts[s].right < 0]
+        choices = [calls[:i] + puts[:j] for i in range(len(calls) + 1) for j in range(len(puts) + 1)]
+        matches = [choice for choice in choices if sum((shares[s] for s in choice), ZERO) == beyond]
+        if len(matches) == 1:
+            found.update(matches[0])
+    return found
+
+
+def early_shares(books: Ledgers, contract: str) -> Moving | None:
+    """Return the shares that were booked for a contract before its line came; None where none were."""
+    return next((m for m in books.moving if (m.kind, m.symbol) == (EARLY, contract)), None)
+
+
+def _strike(symbol: str) -> Decimal | None:
+    contract = parse_occ(symbol)
+    return None if contract is None else contract.strike
+
+
 def _note_ended(books: Ledgers, line: LedgerLine, ended: Mapping[str, Decimal]) -> None:
     contract = parse_occ(line.symbol)
     if contract is not None and line.kind in ("OPEXC", "OPASN"):
@@ -337,7 +374,10 @@ def _note_ended(books: Ledgers, line: LedgerLine, ended: Mapping[str, Decimal]) 
 
 def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     """The shares of an exercise or an assignment, by whose contracts ended for them."""
-    early = next((m for m in books.moving if (m.kind, m.symbol, m.total) == (EARLY, line.symbol, line.quantity)), None)
+    alike = [
+        m for m in books.moving if m.kind == EARLY and (root_of(m.symbol), m.total) == (line.symbol, line.quantity)
+    ]
+    early = next((m for m in alike if line.price is None or _strike(m.symbol) in (None, line.price)), None)
     if early is not None:
         books.moving.remove(early)
         return Division(early.parts, early=True)

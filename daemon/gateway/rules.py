@@ -23,7 +23,6 @@ from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
-PROTECTIVE = frozenset(("stop", "stop_limit", "trailing_stop"))
 CENT = Decimal("0.01")  # in the money by less, a contract is not exercised
 DENIED = "gateway: "
 """How the words of a limit of the gateway begin."""
@@ -176,7 +175,7 @@ def _no_crossing(
         if not reason:
             continue
         sibling = other.account not in (account, MAIN)
-        if sibling and closes and other.opens and other.kind not in PROTECTIVE:
+        if sibling and closes and other.opens:
             sweeps.append(other.name)
             continue
         if by_call and other.account == MAIN:

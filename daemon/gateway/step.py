@@ -17,7 +17,7 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
 from daemon.core.broker.ledger import AMENDED, turn
 from daemon.core.events import Activity
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     CENT,
@@ -58,7 +58,7 @@ from daemon.gateway.events import (
     Updated,
     Warn,
 )
-from daemon.gateway.parts import EARLY, UNKNOWN_LINE, LedgerLine, divide, line_of
+from daemon.gateway.parts import EARLY, LAPSED, UNKNOWN_LINE, LedgerLine, divide, early_shares, exercises, line_of
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
@@ -195,7 +195,7 @@ class Bookkeeper:
             case _:
                 order = GatewayOrder(
                     event.account, event.name, event.symbol, event.side, SENDING, event.time_ns,
-                    quantity=event.quantity, closing=True, keeps_name=event.for_order,
+                    quantity=event.quantity, closing=True, keeps_name=event.for_order, against=event.against,
                 )  # fmt: skip
                 how = "close"
                 if event.for_order:
@@ -448,19 +448,20 @@ class Bookkeeper:
                 return
             books.lines[f"{line.id} {line.status}"] = (books.now_ns, {})
             for name, part in (known[1] if known is not None else {}).items():
-                books.book(name, line.symbol, LinePart(-part.quantity, -part.amount, -part.cost))
+                books.book(name, line.symbol, LinePart(-part.quantity, -part.amount, -part.cost), line.date)
             self._do(Warn("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
             if line.status == "canceled":
                 return
         elif known is not None:
             return
+        self._take_back(line)
         division = divide(books, line, ex_date)
         books.lines[line.id] = (books.now_ns, division.parts)
         if division.doubt:
             self._do(Warn(UNKNOWN_LINE, division.doubt))
         for name, part in division.parts.items():
             if not division.early:
-                books.book(name, line.symbol, part)
+                books.book(name, line.symbol, part, line.date)
             told = {**row, "id": name_of_part(line.id, name)}
             if len(division.parts) > 1 or name != MAIN:
                 told["net_amount"] = text(part.amount)
@@ -482,24 +483,37 @@ class Bookkeeper:
         books, today = self.books, new_york_date(self.books.now_ns)
         closed = new_york_minute(books.now_ns) >= CLOSED_MIN
         over = (today + timedelta(days=int(closed))).isoformat()
+        contracts = {}
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
-            if contract is None or symbol in books.broker_held or contract.expiry >= over:
-                continue
-            holders = books.holders(symbol)
-            shares = sum(holders.values(), ZERO) * 100 * contract.right
-            beyond = books.broker_held.get(contract.root, ZERO) - sum(books.holders(contract.root).values(), ZERO)
-            legs = {}
+            if contract is not None and symbol not in books.broker_held and contract.expiry < over:
+                contracts[symbol] = contract
+        became_shares = exercises(books, contracts)
+        for symbol, contract in contracts.items():
+            holders, legs = books.holders(symbol), {}
             for name, quantity in holders.items():
-                books.book(name, symbol, LinePart(-quantity))
-                if shares and beyond == shares:
+                books.book(name, symbol, LinePart(-quantity), contract.expiry)
+                if symbol in became_shares:
                     leg = quantity * 100 * contract.right
                     legs[name] = LinePart(leg, -leg * contract.strike, leg * contract.strike)
-                    books.book(name, contract.root, legs[name])
+                    books.book(name, contract.root, legs[name], contract.expiry)
             books.settled[symbol] = holders
             if legs:
-                books.moving.append(Moving(EARLY, contract.expiry, contract.root, legs))
-                self._do(Warn("gateway_exercised", f"{symbol}: {text(shares)} {contract.root} for it"))
+                early = Moving(EARLY, contract.expiry, symbol, legs)
+                books.moving.append(early)
+                self._do(Warn("gateway_exercised", f"{symbol}: {text(early.total)} {contract.root} for it"))
+
+    def _take_back(self, line: LedgerLine) -> None:
+        """Take back the shares that were booked early for a contract that lapsed, as its line says."""
+        books = self.books
+        early = early_shares(books, line.symbol) if line.kind == LAPSED else None
+        if early is None:
+            return
+        root = root_of(line.symbol)
+        books.moving.remove(early)
+        for name, part in early.parts.items():
+            books.book(name, root, LinePart(-part.quantity, -part.amount, -part.cost), early.date)
+        self._do(Warn("gateway_line_amended", f"{line.symbol} lapsed: {text(early.total)} {root} are taken back"))
 
     def _compare(self, asked_ns: int) -> None:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""

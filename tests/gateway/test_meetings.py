@@ -300,6 +300,49 @@ async def test_a_sale_waits_for_a_siblings_close_call(tmp_path: Path) -> None:
         await s.settled()
 
 
+@pytest.mark.parametrize("kind", ["stop", "stop_limit"])
+async def test_an_exit_sweeps_a_siblings_purchase_at_a_stop_away(tmp_path: Path, kind: str) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        limit = {"limit_price": "601"} if kind == "stop_limit" else {}
+        entries = [await s.place("b", 3, type=kind, stop_price="600", **limit)]
+        await s.place("a", 2, "sell")
+        await s.until(lambda: s.held("a") == {"SPY": dec(3)})
+        entries.append(await s.place("b", 3, type=kind, stop_price="600", **limit))
+        assert [row["status"] for row in await s.gateway.panic("a", "anna")] == [200]
+        await s.until(lambda: not s.held("a"))
+        assert {s.books.orders[row["client_order_id"]].status for row in entries} == {"canceled"}
+        await s.settled()
+
+
+async def test_what_a_close_call_will_sell_is_kept_for_it_while_a_siblings_entry_is_swept(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        await hold(s, "b", 5)
+        await s.place("b", 1, type="limit", limit_price="490")
+        asked, goes, cancel = asyncio.Event(), asyncio.Event(), s.gateway.upstream.cancel
+
+        async def cancel_later(order_id: str, wait_s: float) -> None:
+            asked.set()
+            await goes.wait()
+            await cancel(order_id, wait_s)
+
+        s.gateway.upstream.cancel = cancel_later  # type: ignore[method-assign]
+        closing = asyncio.create_task(s.ask("a", "DELETE", "/v2/positions/SPY"))
+        await asked.wait()
+        selling = asyncio.create_task(s.refused("a", 5, "sell", type="limit", limit_price="505"))
+        with pytest.raises(ValueError, match="a has 0 SPY that no order keeps"):
+            await s.gateway.transfer("a", "main", dec(0), "SPY", dec(5), "anna", "")
+        assert (await s.refused("b", 1, type="limit", limit_price="490"))[0] == 403  # no entry comes in between
+        goes.set()
+        assert (await closing)[0] == 200
+        assert (await selling)[0] == 403
+        await s.until(lambda: not s.held("a"))
+        assert (s.held("b"), s.held("main")) == ({"SPY": dec(5)}, {})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
 async def test_the_close_call_sells_what_a_person_left_of_it(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 10)
@@ -688,6 +731,95 @@ def test_contracts_that_a_person_sold_end_with_nothing() -> None:
     # the broker holds none of them: nothing was exercised, and no shares come of it
     assert (books.holders(CALL), books.holders("SPY")) == ({}, {})
     assert (books.accounts["a"].cash, books.main.cash) == (dec(9800), dec(40220))
+
+
+def _end_line(contract: str, number: int, kind: str = "OPEXC", quantity: str = "-1") -> Json:
+    """The line of contracts that ended on Monday."""
+    row = {"activity_type": kind, "date": "2025-06-02", "net_amount": "0", "status": "executed"}
+    return {**row, "id": f"20250602000000000::{number}", "symbol": contract, "qty": quantity}
+
+
+def _share_line(shares: int, strike: int, number: int) -> Json:
+    """The line of the shares of Monday's exercise."""
+    cash = str(-shares * strike)
+    return {**_end_line("SPY", number, "OPTRD", str(shares)), "price": str(strike), "net_amount": cash}
+
+
+def _night(machine: Bookkeeper, shares: int, cash: int, lines: list[Json], minute: int = 0) -> None:
+    """A report of Tuesday morning: the account has so many shares, and so much cash more than before the night."""
+    rows: list[Json] = [{"symbol": "SPY", "qty": str(shares), "side": "long", "avg_entry_price": "1"}]
+    news = [line for line in lines if _is_news(machine.books, line)]
+    at_ns = OPEN_NS + DAY_NS + minute * 60 * SECOND_NS
+    machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows if shares else [], [], news))
+
+
+LOW, MID, HIGH = "SPY250602C00490000", "SPY250602C00495000", "SPY250602P00510000"
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_two_contracts_that_became_shares_before_their_lines_are_each_its_holders(*, in_time: bool) -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", MID, LinePart(dec(1), dec(-100), dec(100)))
+    books.book("b", LOW, LinePart(dec(2), dec(-200), dec(200)))
+    cash = 50000 - 300 - 49500 - 98000
+    lines = [_end_line(LOW, 1, quantity="-2"), _end_line(MID, 2), _share_line(100, 495, 3), _share_line(200, 490, 4)]
+    if not in_time:
+        _night(machine, 300, cash, [])
+        assert books.holders("SPY") == {"a": dec(100), "b": dec(200)}
+    _night(machine, 300, cash, lines, 1)
+    assert books.holders("SPY") == {"a": dec(100), "b": dec(200)}
+    assert (books.accounts["a"].cash, books.accounts["b"].cash) == (dec(10000 - 100 - 49500), dec(-200 - 98000))
+    assert (books.main.cash, books.differences, books.moving) == (dec(40000), {}, [])
+
+
+def test_where_positions_do_not_say_which_contract_became_shares_the_lines_do() -> None:
+    machine = _machine()
+    books = machine.books
+    for name, contract, count in (("a", LOW, 1), ("b", MID, 1), ("b", HIGH, 1)):
+        books.book(name, contract, LinePart(dec(count), dec(-100), dec(100)))
+    cash = 50000 - 300 - 49500
+    _night(machine, 100, cash, [])  # a call, or two calls and the put
+    assert books.holders("SPY") == {}
+    lines = [_end_line(LOW, 1, "OPEXP"), _end_line(HIGH, 2, "OPEXP"), _end_line(MID, 3), _share_line(100, 495, 4)]
+    _night(machine, 100, cash, lines, 1)
+    assert (books.holders("SPY"), books.main.cash, books.differences) == ({"b": dec(100)}, dec(40000), {})
+
+
+def test_of_two_puts_the_deeper_one_took_the_shares() -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("b", "SPY", LinePart(dec(100), dec(-100), dec(100)))
+    for name, contract in (("a", HIGH.replace("510", "490")), ("b", HIGH)):
+        books.book(name, contract, LinePart(dec(1), dec(-10), dec(10)))
+    _night(machine, 0, 50000 - 120 + 51000, [])
+    assert (books.holders("SPY"), books.accounts["a"].cash, books.differences) == ({}, dec(9990), {})
+
+
+def test_shares_that_were_anothers_by_the_lines_are_taken_back() -> None:
+    machine = _machine()
+    books = machine.books
+    for name, contract in (("a", LOW), ("b", MID)):
+        books.book(name, contract, LinePart(dec(1), dec(-100), dec(100)))
+    cash = 50000 - 200 - 49500  # b's 495 was exercised: a had asked for none of its 490
+    _night(machine, 100, cash, [])
+    assert books.holders("SPY") == {"a": dec(100)}
+    _night(machine, 100, cash, [_end_line(LOW, 1, "OPEXP"), _end_line(MID, 2), _share_line(100, 495, 3)], 1)
+    assert (books.holders("SPY"), books.accounts["a"].cash) == ({"b": dec(100)}, dec(9900))
+    assert (books.differences, books.moving) == ({}, [])
+
+
+def test_shares_of_a_night_without_the_gateway_earn_the_next_mornings_dividend() -> None:
+    machine = _machine(SPY="100")
+    books = machine.books
+    books.book("a", LOW, LinePart(dec(1), dec(-100), dec(100)))
+    paid: Json = {"activity_type": "DIV", "symbol": "SPY", "date": "2025-06-20", "net_amount": "200"}
+    paid |= {"id": "20250620000000000::9", "status": "executed"}
+    _night(machine, 200, 50000 - 100 - 49000, [_end_line(LOW, 1), _share_line(100, 490, 2)])
+    at_ns = OPEN_NS + 18 * DAY_NS
+    machine.step(Reported(at_ns, at_ns, {"cash": "1100"}, [], [], [paid], {paid["id"]: "2025-06-03"}))
+    # a and main held a hundred each at Monday's close, though nobody looked before Tuesday
+    assert (books.accounts["a"].cash, books.main.cash) == (dec(10000 - 100 - 49000 + 100), dec(40100))
 
 
 def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> None:
