@@ -44,9 +44,9 @@ MODES = frozenset({"replay", "recorded", LIVE_DATA})
 """A journal of another mode is that of a desk which trades at a broker: no run of the library."""
 
 
-def read_dry_run(folder: Path, name: str) -> ListedRun | None:
-    """Return the run; None where the journal is none of a dry run. Raises JournalError, OSError."""
-    file = folder / FILE
+def read_dry_run(file: Path, name: str) -> ListedRun | None:
+    """Return the run of a journal; None where it is none of a dry run. Raises JournalError, OSError."""
+    folder = file.parent
     with closing(JournalReader(file)) as reader, reading(file):
         meta = meta_of(reader)
         if meta.get("mode") not in MODES:
@@ -85,18 +85,18 @@ def meta_of(reader: JournalReader) -> dict[str, str]:
     return {str(row["key"]): str(row["value"]) for row in reader.query("SELECT key, value FROM meta")}
 
 
-def read_course(folder: Path) -> Course:
+def read_course(file: Path) -> Course:
     """Return the run's course. Raises JournalError, OSError."""
-    with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
+    with closing(JournalReader(file)) as reader, reading(file):
         figures = read_alone(reader)
     if not figures.lines:
         return Course((), (), ())
     return course_of(figures.lines[0].times, figures.lines[0].shares)
 
 
-def read_parameters(folder: Path) -> dict[str, str]:
-    """Return all settings of the run by dotted key, as JSON. Raises JournalError, OSError."""
-    with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
+def read_parameters(file: Path) -> dict[str, str]:
+    """Return all settings of the run by dotted key. Raises JournalError, OSError."""
+    with closing(JournalReader(file)) as reader, reading(file):
         meta = meta_of(reader)
         started = _newest(reader, meta, "RunStarted")
     return {**_of_meta(meta), **dict(dotted(started.get("trading", {})))}

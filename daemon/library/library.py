@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,9 +27,23 @@ from daemon.library.listed import DRY_RUN, RUNNING, STUDY, TRAINING, UNREADABLE,
 from daemon.library.run_files import GRID_FILES, PROGRESS_FILE, REPORT_FILE, RUN_FILE, STUDY_FILE, TAGS_FILE, read_tags
 
 RUNS = Path("runs")
-KINDS = (RUN_FILE, FILE, *GRID_FILES)
-"""The files by which a folder is a run's: the first that is there counts."""
-WATCHED = (*KINDS, f"{FILE}-wal", LOCK_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
+
+
+class Reader(NamedTuple):
+    """How the run of such a file is read; both functions raise JournalError, ValueError, OSError."""
+
+    kind: str  # as one that cannot be read is listed
+    run: Callable[[Path, str], ListedRun | None]  # from the file and its name; None where it is a desk's
+    parameters: Callable[[Path], dict[str, str]]  # all settings by dotted key
+
+
+READERS = {
+    RUN_FILE: Reader(TRAINING, training_run.read_training, training_run.read_parameters),
+    FILE: Reader(DRY_RUN, dry_run.read_dry_run, dry_run.read_parameters),
+    **dict.fromkeys(GRID_FILES, Reader(STUDY, grid_run.read_grid, grid_run.read_parameters)),
+}
+"""By the file that makes a folder a run's: the first that is there counts."""
+WATCHED = (*READERS, f"{FILE}-wal", LOCK_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
 DEPTH = 3  # levels below a folder of runs
 FOLDERS_MOST, RUNS_MOST = 20_000, 1000
 PLACES_HELP = "a folder with runs, up to three levels deep; may be given repeatedly (./runs and paths.state_dir)"
@@ -82,7 +97,7 @@ def _kept(folder: Path, kind: str, name: str, looked: Looked) -> ListedRun | Non
     seen = tuple(_stamp(folder / file) for file in WATCHED)
     before, run = looked.get(folder, ((), None))
     if run is None or before != seen:
-        run = _read(folder, kind, name)
+        run = _read(folder / kind, name)
         looked.pop(folder, None)
     if run is not None and run.state not in (RUNNING, UNREADABLE):
         looked[folder] = seen, run
@@ -132,35 +147,47 @@ def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
 
 def look_again(run: ListedRun) -> ListedRun:
     """Return the run as its folder has it now. Raises LibraryError where it is gone."""
-    kind = kind_file(Path(run.folder))
-    again = _read(Path(run.folder), kind, run.id) if kind else None
+    again = _read(_file_of(run), run.id)
     if again is None:
-        raise LibraryError(f"{run.folder} holds this run no more")
+        raise _gone(run)
     return again
 
 
 def kind_file(folder: Path) -> str:
     """Return the file by which a folder is a run's, "" where it is none."""
-    return next((name for name in KINDS if (folder / name).exists()), "")
+    return next((name for name in READERS if (folder / name).exists()), "")
 
 
 def course(run: ListedRun) -> Course:
-    """Return the run's equity and drawdown; empty where it has none. Raises JournalError, ValueError, OSError."""
+    """Return the run's equity and drawdown; empty where it has none.
+
+    Raises LibraryError where it is gone, JournalError, ValueError, OSError.
+    """
     if run.state == UNREADABLE or run.kind not in (DRY_RUN, TRAINING):
         return Course((), (), ())
-    folder = Path(run.folder)
-    return dry_run.read_course(folder) if run.kind == DRY_RUN else training_run.read_course(folder)
+    file = _file_of(run)
+    return dry_run.read_course(file) if run.kind == DRY_RUN else training_run.read_course(file)
 
 
 def parameters(run: ListedRun) -> dict[str, str]:
-    """Return all settings of a run by dotted key. Raises JournalError, ValueError, OSError."""
+    """Return all settings of a run by dotted key. Raises as `course`."""
     if run.state == UNREADABLE:
         return {}
+    file = _file_of(run)
+    return READERS[file.name].parameters(file)
+
+
+def _file_of(run: ListedRun) -> Path:
+    """Return the file by which the run's folder is one. Raises LibraryError where it is gone."""
     folder = Path(run.folder)
-    if run.kind == DRY_RUN:
-        return dry_run.read_parameters(folder)
-    file = kind_file(folder)
-    return grid_run.read_parameters(folder / file) if file in GRID_FILES else training_run.read_parameters(folder)
+    kind = kind_file(folder)
+    if not kind:
+        raise _gone(run)
+    return folder / kind
+
+
+def _gone(run: ListedRun) -> LibraryError:
+    return LibraryError(f"{run.folder} holds this run no more")
 
 
 def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
@@ -180,7 +207,7 @@ def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
         except OSError as error:
             remarks.append(f"{printable(str(folder))}: cannot be read: {error.strerror}")
             continue
-        kind = next((name for name in KINDS if name in inner), "")
+        kind = next((name for name in READERS if name in inner), "")
         if kind and not _is_text(folder):
             remarks.append(f"{printable(str(folder))}: its name is no text: rename it, and its run is listed")
         elif kind:
@@ -203,20 +230,14 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _read(folder: Path, kind: str, name: str) -> ListedRun | None:
-    """Return a folder's run, None where it is a desk's; one that cannot be read has the reason."""
+def _read(file: Path, name: str) -> ListedRun | None:
+    """Return the run of such a file, None where it is a desk's; one that cannot be read has the reason."""
+    folder, reader = file.parent, READERS[file.name]
     try:
-        run = (
-            dry_run.read_dry_run(folder, name)
-            if kind == FILE
-            else grid_run.read_grid(folder / kind, name)
-            if kind in GRID_FILES
-            else training_run.read_training(folder, name)
-        )
+        run = reader.run(file, name)
         msgspec.json.encode(run)  # what is no text is no run's
     except _TROUBLE as error:
-        what = DRY_RUN if kind == FILE else STUDY if kind in GRID_FILES else TRAINING
-        return ListedRun(id=name, kind=what, folder=str(folder), state=UNREADABLE, problem=_words(error))
+        return ListedRun(id=name, kind=reader.kind, folder=str(folder), state=UNREADABLE, problem=_words(error))
     if run is None:
         return None
     try:

@@ -89,9 +89,9 @@ class _Study(msgspec.Struct):
         return tuple(session for one in played for session in one.sessions)
 
 
-def read_training(folder: Path, name: str) -> ListedRun:
-    """Return the run. Raises ValueError for a damaged file, OSError."""
-    settings = _settings(folder)
+def read_training(file: Path, name: str) -> ListedRun:
+    """Return the run of these settings. Raises ValueError for a damaged file, OSError."""
+    folder, settings = file.parent, _settings(file)
     progress, process = read_progress(folder), ""
     if progress is not None and progress.process and not progress.ended_s:
         process = holder_of(folder, progress.process)
@@ -124,15 +124,16 @@ def read_training(folder: Path, name: str) -> ListedRun:
     )
 
 
-def read_course(folder: Path) -> Course:
+def read_course(file: Path) -> Course:
     """Return the course of the test sessions; empty where none was played yet. Raises ValueError, OSError."""
-    if not (folder / STUDY_FILE).is_file():
+    played = file.with_name(STUDY_FILE)
+    if not played.is_file():
         return Course((), (), ())
-    study = read_whole(folder / STUDY_FILE, _Study)
+    study = read_whole(played, _Study)
     try:
         return _course(study)
     except (LookupError, ArithmeticError, ValueError) as error:
-        raise ValueError(f"{folder / STUDY_FILE} holds no sessions that can be drawn ({error})") from error
+        raise ValueError(f"{played} holds no sessions that can be drawn ({error})") from error
 
 
 def _course(study: _Study) -> Course:
@@ -147,9 +148,9 @@ def _course(study: _Study) -> Course:
     return course_of((begin, *times), (0.0, *shares), compounds=study.compounds) if times else Course((), (), ())
 
 
-def read_parameters(folder: Path) -> dict[str, str]:
-    """Return all settings of the run by dotted key, as JSON. Raises ValueError, OSError."""
-    return _parameters(_settings(folder))
+def read_parameters(file: Path) -> dict[str, str]:
+    """Return all settings of the run by dotted key. Raises ValueError, OSError."""
+    return _parameters(_settings(file))
 
 
 def holder_of(folder: Path, process: int) -> str:
@@ -198,8 +199,8 @@ def _parameters(settings: dict[str, Any]) -> dict[str, str]:
     return dict(dotted({name: value for name, value in settings.items() if name not in OF_FOLDER}))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    settings = read_whole(folder / RUN_FILE, dict[str, Any])
+def _settings(file: Path) -> dict[str, Any]:
+    settings = read_whole(file, dict[str, Any])
     if "strategy" not in settings:
-        raise ValueError(f"{folder / RUN_FILE} holds no settings of a training: expected a strategy among them")
+        raise ValueError(f"{file} holds no settings of a training: expected a strategy among them")
     return settings
