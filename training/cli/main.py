@@ -18,9 +18,7 @@ from typing import Any
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.desks.trial import Diverged
-from training.export.import_sb3 import ImportSb3Error
 from training.export.shelf import ExportError
-from training.runs.folder import RunFolderError
 from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError
 
@@ -71,7 +69,7 @@ def wrong(error: BaseException) -> int:
 
 
 ERRORS = (
-    TapeError, CalendarError, HistoryError, RunFolderError, ExportError, LedgerError, ImportSb3Error, Diverged,
+    TapeError, CalendarError, HistoryError, ExportError, LedgerError, Diverged,
     OSError, ValueError, RuntimeError, MemoryError, OverflowError,
 )  # fmt: skip
 

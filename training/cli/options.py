@@ -6,7 +6,7 @@ import argparse
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.tapes.bars import digest_of_bars
 from daemon.tapes.files import digest_of
@@ -15,10 +15,12 @@ from daemon.tapes.spans import SpanBars, is_span
 from strategies.kit.parameters import given_by, text_of
 from strategies.online_dqn.state_vector import read_file
 from strategies.registry import entry, strategy
-from training.desks.kind import QuoteSource, TrainingKind
+from training.data.quotes.source import QuoteSource
 from training.rl.coefficients import PRECISIONS
-from training.rl.kernels import fast_precision
 from training.runs.settings import Settings, model_config_of, parameters_of
+
+if TYPE_CHECKING:
+    from training.desks.kind import TrainingKind
 
 
 def add_symbols(command: Any) -> None:
@@ -137,4 +139,8 @@ def add_computing(command: Any) -> None:
 def _precision(text: str) -> str:
     if text not in _NAMES:
         raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(_NAMES)}")
-    return fast_precision() if text == AUTO else text
+    if text != AUTO:
+        return text
+    from training.rl.kernels import fast_precision
+
+    return fast_precision()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.tapes.span_options import add_span
 from rltrader import called
@@ -25,12 +26,12 @@ from training.cli.options import (
 )
 from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
-from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.studies.search.book import TrialResult
-from training.studies.search.search import SEARCH_FILE, run_search
 from training.studies.search.space import Search
+
+if TYPE_CHECKING:
+    from training.studies.search.book import TrialResult
 
 SHOWN = 10  # trials in the table
 FOLDS = 3  # of a strategy that is not tested by years, and has no folds of its own
@@ -139,6 +140,9 @@ def main(arguments: Sequence[str]) -> int:
     for name, bound in least.items():
         if getattr(chosen, name) is not None and getattr(chosen, name) < bound:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {bound}")
+
+    from training.rl.kernels import slow_products
+    from training.studies.search.search import SEARCH_FILE, run_search
 
     def listen(news: str | TrialResult) -> None:
         sys.stderr.write(f"{news if isinstance(news, str) else row(news)}\n")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.host.version import add_version, in_this_shell
 from daemon.tapes.bar_folder import default_folder
@@ -36,22 +36,21 @@ from training.cli.options import (
 )
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
-from training.desks.kind import TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import ENGINES, RLLIB
 from training.evidence.risk import DRAWDOWN
-from training.export.import_sb3 import ACTIVATIONS
+from training.export.sb3_file import ACTIVATIONS
 from training.export.version import activate, read_version
 from training.rl.dimensions import with_values
-from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
 from training.runs.display import Display
-from training.runs.import_run import import_and_export, import_graph_and_export
-from training.runs.record import Outcome
-from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, NONE, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.studies.search.coefficients_file import read_plan
+
+if TYPE_CHECKING:
+    from training.desks.kind import TrainingKind
+    from training.runs.record import Outcome
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
@@ -318,6 +317,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen.bars = chosen.bars or [default_folder()]
     if fault := _foreign(chosen, known) or _contradiction(chosen, known, options):
         options.error(fault)
+    from training.rl.kernels import slow_products
+    from training.runs.import_run import import_and_export, import_graph_and_export
+    from training.runs.run import train_and_export
+
     try:
         settings = with_span(settings_from(chosen), chosen)
         if warning := slow_products(settings.precision, settings.device):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
+from training.data.quotes.source import QuoteSource
 from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import StrategyClaims
 from training.export.reference import Input, Watched
@@ -177,25 +178,6 @@ class Sources:
     files: tuple[Path, ...] = ()  # further ones, of the same adjustment
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
     quotes: QuoteSource | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QuoteSource:
-    """Recorded option quotes that a run trains and tests on."""
-
-    path: Path
-    sha256: str
-    root: str = ""  # of the contracts; "" is the strategy's underlying
-    closes: Path | None = None  # bars whose closes give the volatility of modelled fills; None: the run's bars
-    closes_sha256: str = ""
-    synthetic_share: float = 0.0  # of the training episodes, on Black-Scholes prices
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What of it decides the result, as JSON."""
-        closes = {} if self.closes is None else {"closes": self.closes.name, "closes_sha256": self.closes_sha256}
-        named = {"file": self.path.name, "sha256": self.sha256, "synthetic_share": self.synthetic_share}
-        return named | ({"root": self.root} if self.root else {}) | closes
 
 
 SYNTHETIC = "Black-Scholes prices"  # the scenario of a policy that was tested on recorded option quotes

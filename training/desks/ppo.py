@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
+from training.data.quotes.source import QuoteSource
 from training.desks.kind import (
     Arm,
     Compared,
@@ -31,7 +32,6 @@ from training.desks.kind import (
     Keeper,
     Learner,
     Procedure,
-    QuoteSource,
     Sources,
     Span,
     Start,

@@ -1,15 +1,17 @@
-"""How each strategy is trained, by its name. A desk's module is imported when its strategy is first asked for."""
+"""How each strategy is trained, by its name. A desk's module, and torch, are imported when one is first asked for."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from strategies.kit.entry import RULE, OwnStrategyError
 from strategies.kit.own.load import training_of
 from strategies.registry import STRATEGIES, entry, own, strategy
-from training.desks.kind import TrainingKind
-from training.desks.own.kind import rule_kind
 from training.evidence.claims import StrategyClaims
+
+if TYPE_CHECKING:
+    from training.desks.kind import TrainingKind
 
 
 def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> TrainingKind:
@@ -35,6 +37,9 @@ def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> Training
 
 def _named(name: str) -> TrainingKind:
     """The training object by name."""
+    from training.desks.kind import TrainingKind
+    from training.desks.own.kind import rule_kind
+
     training = entry(name).training
     if not training:
         raise ValueError(

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.registry import strategy as registered
-from training.export.sb3_file import ImportSb3Error, members_of, plain_of, refuse_normalised, weights_of
+from training.export.sb3_file import (
+    ACTIVATIONS,
+    ImportSb3Error,
+    members_of,
+    plain_of,
+    refuse_normalised,
+    weights_of,
+)
 
 _KNOWN = re.compile(
     r"(mlp_extractor\.(shared_net|policy_net|value_net)\.\d+|action_net|value_net|critic)\.(weight|bias)"
@@ -235,7 +242,6 @@ def _lstm(path: Path, weights: dict[str, Tensor], spec: Spec) -> nn.LSTM | None:
 
 __all__ = ["ACTIVATIONS", "ImportSb3Error", "ImportedPolicy", "check_golden", "import_sb3", "read_sb3"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "leakyrelu": nn.LeakyReLU}
 """By the last part of the class's name in small letters. MlpPolicy's are Tanh (PPO) or ReLU (DQN, SAC and TD3)."""
 HYPERPARAMETERS = (
     "learning_rate", "n_steps", "batch_size", "n_epochs", "n_envs", "gamma", "gae_lambda", "ent_coef", "vf_coef",
@@ -299,7 +305,7 @@ def read_sb3(path: Path, strategy: AnyStrategy, *, activation: str | None = None
     _check_spaces(path, plain, strategy.spec)
     weights = weights_of(path, members["policy.pth"])
     kind = _activation(path, plain, activation, "relu" if off_policy(weights) else "tanh")
-    module = built(path, weights, strategy.spec, ACTIVATIONS[kind])
+    module = built(path, weights, strategy.spec, getattr(nn, ACTIVATIONS[kind]))
     numbers = {name: plain[name] for name in HYPERPARAMETERS if _is_number(plain.get(name, ""))}
     version = members["_stable_baselines3_version"].decode("ascii", "replace").strip()
     return ImportedPolicy(module.eval(), numbers, kind, version)

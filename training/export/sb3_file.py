@@ -13,11 +13,13 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
+ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "leakyrelu": "LeakyReLU"}
+"""Activations of layers that are understood -> the module of `torch.nn`."""
 MEMBERS = {  # of the zip, and the most bytes each may have unpacked
     "data": 64_000_000,
     "policy.pth": 256_000_000,
@@ -32,7 +34,7 @@ MEMBERS = {  # of the zip, and the most bytes each may have unpacked
 RECORDS_MAX = 1_000  # files inside of policy.pth, which is a zip itself
 
 
-class ImportSb3Error(Exception):
+class ImportSb3Error(ValueError):
     """The file cannot be imported; the text names the file, what was found, what was expected, and the cure."""
 
 
@@ -109,6 +111,8 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
 
     Raises ImportSb3Error.
     """
+    import torch
+
     _refuse_packed(path, data)
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -121,11 +125,12 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ImportSb3Error(f"{path.name}: policy.pth holds a {type(state).__name__}, expected tensors by name")
     for name, value in state.items():
-        usable = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_contiguous()
-        if not usable or value.is_meta or not bool(torch.isfinite(value).all()):
-            raise ImportSb3Error(
-                f"{path.name}: {name} of policy.pth is {_described(value)}; expected finite float32: train again"
-            )
+        found = f"a {type(value).__name__}"
+        if isinstance(value, torch.Tensor):
+            if value.dtype == torch.float32 and value.is_contiguous() and not value.is_meta and value.isfinite().all():
+                continue
+            found = f"a tensor of {value.dtype} on {value.device}, contiguous: {value.is_contiguous()}"
+        raise ImportSb3Error(f"{path.name}: {name} of policy.pth is {found}; expected finite float32: train again")
     return state
 
 
@@ -145,9 +150,3 @@ def _refuse_packed(path: Path, data: bytes) -> None:
             f"{path.name}: policy.pth has {len(entries)} records of {unpacked:,} bytes, compressed: {packed}; "
             f"expected stored ones of at most {MEMBERS['policy.pth']:,} bytes: save it with model.save"
         )
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of {value.dtype} on {value.device}, contiguous: {value.is_contiguous()}"
-    return f"a {type(value).__name__}"

@@ -53,7 +53,7 @@ OURS = frozenset(
 """All that a run or a search writes into its folder; `--restart` removes nothing else."""
 
 
-class RunFolderError(Exception):
+class RunFolderError(ValueError):
     """The folder belongs to another run, or a file in it is damaged; the text names the difference and the cure."""
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from daemon.core.strategy_rules import rules_digest, trading_for
 from daemon.tapes.quotes.calibration_file import read_calibration
 from strategies.kit.parameters import words_given
 from strategies.registry import entry
-from training.desks.kind import QuoteSource, TaskData, TrainingKind
+from training.data.quotes.source import QuoteSource
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
 from training.evidence.resampling import interquartile_mean, typical
@@ -31,6 +31,9 @@ from training.rl.presets import AS_THE_DESK, RANDOM, Practice
 from training.sinks.sink import anywhere
 from training.study.folds import Cut, Walk, is_short, trained_from
 from training.study.study import Fold, Trial
+
+if TYPE_CHECKING:
+    from training.desks.kind import TaskData, TrainingKind
 
 
 def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Trading:

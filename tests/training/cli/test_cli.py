@@ -83,7 +83,7 @@ def ended(
     figures = msgspec.structs.replace(findings.policy.figures, trades=trades)
     findings = msgspec.structs.replace(findings, policy=msgspec.structs.replace(findings.policy, figures=figures))
     outcome = Outcome(version, trained[1], findings, passive)
-    monkeypatch.setattr("training.cli.train.train_and_export", lambda *_: outcome)
+    monkeypatch.setattr("training.runs.run.train_and_export", lambda *_: outcome)
     return main(["--strategy", "option_scalper", "--bars", "b.csv", "--out", str(store), *options]), version
 
 

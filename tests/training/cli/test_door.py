@@ -22,3 +22,28 @@ def test_without_torch_the_command_names_what_is_missing_and_the_cure() -> None:
         "checkout, or pip install -c constraints.txt -e '.[cpu,training]' (Python 3.11); a strategy that is a rule "
         "(new-strategy --template plain) needs none of it\n"
     )
+
+
+ASKED = """
+import sys
+from contextlib import suppress
+
+from training.cli.main import main
+
+for words in (["--version"], ["--bras"], ["--strategy", "x", "--precision", "int8"], ["--steps", "1"],
+              *([name, "--help"] for name in ("search", "compare", "promote", "convert", "check-quotes", "calibrate"))):
+    with suppress(SystemExit):
+        main(words)
+sys.exit("torch is loaded" if "torch" in sys.modules else 0)
+"""
+
+
+def test_options_are_read_and_refused_before_torch_is_loaded() -> None:
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
+    refused = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert [line.partition("error: ")[2].partition(" (")[0] for line in refused] == [
+        "there is no --bras: did you mean --bars?",
+        "argument --precision: 'int8': expected one of float32, bf16, auto",
+        "the following arguments are required: --strategy",
+    ]
+    assert done.stdout.count("usage: train-and-export ") == 6

@@ -19,7 +19,7 @@ from training.cli.search import search_from
 from training.cli.studies import ablate
 from training.cli.studies.ablate import asked
 from training.cli.train import settings_from
-from training.desks.kind import QuoteSource
+from training.data.quotes.source import QuoteSource
 from training.studies.search.search import command
 
 NAME = "20240815_spy_minute_quote_american_call_5500000_20240816.csv"

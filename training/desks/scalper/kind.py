@@ -15,13 +15,13 @@ from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, Float32Array
 from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
+from training.data.quotes.source import QuoteSource
 from training.desks.kind import (
     Compared,
     EnvSettings,
     Evaluator,
     Learner,
     Passive,
-    QuoteSource,
     Span,
     TrainingKind,
     on_cpu,

@@ -20,8 +20,9 @@ from daemon.tapes.minutes import TapeSource, scan
 from daemon.tapes.quotes.day import QuoteCounts, QuotedSession
 from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
 from strategies.kit.contract import AnyStrategy, Spec
+from training.data.quotes.source import QuoteSource
 from training.data.sessions import calendar_of
-from training.desks.kind import SYNTHETIC, QuoteSource
+from training.desks.kind import SYNTHETIC
 from training.desks.scalper.data import Data
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.market import Market

@@ -21,7 +21,8 @@ from tests.support.training.hand_study import hand_study
 from tests.support.training.made_up import random_walk, write_csv
 from tests.support.training.option_quotes import of_the_market, troubled
 from tests.support.training.small_runs import small_settings
-from training.desks.kind import Compared, QuoteSource
+from training.data.quotes.source import QuoteSource
+from training.desks.kind import Compared
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.network import IDENTITY, build
 from training.desks.scalper.recorded.data import QuotedData, load_quoted
