@@ -356,14 +356,8 @@ class Agent(Learner, ABC):
         self._of_critics = self._descent("of_critics", critics.parameters(), c.max_grad_norm)
         self._of_actor = self._descent("of_actor", actor.parameters(), c.max_grad_norm)
         self._of_targets = in_one_piece(self.targets.parameters())
-        self._actor_pass = self._pass_of(actor)
-        self._critics_pass, self._targets_pass = (
-            CriticsPass(each.weights, each.biases, self._products, normalised=c.normalised)
-            for each in (critics, self.targets)
-        )
-
-    def _pass_of(self, actor: Actor) -> LayersPass:
-        return LayersPass(actor.weights, actor.biases, self._products, normalised=self._c.normalised)
+        self._actor_pass = LayersPass(actor, self._products)
+        self._critics_pass, self._targets_pass = (CriticsPass(each, self._products) for each in (critics, self.targets))
 
     @abstractmethod
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ numbers are those of autograd. Hidden layers multiply in the type that is asked 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -156,20 +156,21 @@ class Hidden:
         return by_active
 
 
-class LayersPass:
-    """Through linear layers, all but the last activated, and back."""
+class Stack(Protocol):
+    """A network of layers one after the other, or of several side by side; all but the last are activated."""
 
-    def __init__(
-        self,
-        weights: Iterable[nn.Parameter],
-        biases: Iterable[nn.Parameter],
-        products: torch.dtype,
-        *,
-        normalised: bool,
-    ) -> None:
-        """Of `Layers` with these parameters, which stay the same objects."""
-        *hidden, self._last = [Linear(*each) for each in zip(weights, biases, strict=True)]
-        self._hidden = Hidden(hidden, products, normalised=normalised)
+    weights: nn.ParameterList
+    biases: nn.ParameterList
+    normalised: bool
+
+
+class LayersPass:
+    """Through `Layers` and back."""
+
+    def __init__(self, network: Stack, products: torch.dtype) -> None:
+        """Of a network whose parameters stay the same objects; its hidden layers multiply in `products`."""
+        *hidden, self._last = [Linear(*each) for each in zip(network.weights, network.biases, strict=True)]
+        self._hidden = Hidden(hidden, products, normalised=network.normalised)
         self._inputs: Tensor = self._last.weight  # of the last layer, once they were kept
 
     def answers(self, prepared: Tensor, *, keep: bool = False) -> Tensor:
@@ -186,19 +187,13 @@ class LayersPass:
 
 
 class CriticsPass:
-    """Through `TwinCritics` with these parameters, which stay the same objects, and back."""
+    """Through `TwinCritics` and back."""
 
-    def __init__(
-        self,
-        weights: Iterable[nn.Parameter],
-        biases: Iterable[nn.Parameter],
-        products: torch.dtype,
-        *,
-        normalised: bool,
-    ) -> None:
-        *hidden, self._last = [Pair(*each) for each in zip(weights, biases, strict=True)]
+    def __init__(self, network: Stack, products: torch.dtype) -> None:
+        """As `LayersPass`."""
+        *hidden, self._last = [Pair(*each) for each in zip(network.weights, network.biases, strict=True)]
         self._first = hidden[0]
-        self._hidden = Hidden(hidden, products, normalised=normalised)
+        self._hidden = Hidden(hidden, products, normalised=network.normalised)
         self._inputs: Tensor = self._last.weight  # of the last layers, once they were kept
         self._actions = 0  # how many numbers they are
 

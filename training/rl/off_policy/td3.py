@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.learner import Actor, Agent, Average, TwinCritics, explained, follow, in_one_piece
+from training.rl.off_policy.passes import LayersPass
 from training.rl.off_policy.replay import Transitions
 
 # Each loss comes with its gradient.
@@ -49,7 +50,7 @@ class Td3(Agent):
         self._target_actor = copy.deepcopy(actor)
         self._of_target_actor = in_one_piece(self._target_actor.parameters())
         self._modules["target_actor"] = self._target_actor
-        self._target_actor_pass = self._pass_of(self._target_actor)
+        self._target_actor_pass = LayersPass(self._target_actor, self._products)
 
     @torch.no_grad()
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:

@@ -48,7 +48,7 @@ def test_a_pass_through_layers_finds_autograd_s_gradients(widths: tuple[int, ...
     parameters, prepared, by_answers = watched(actor), random(ROWS, INPUTS), random(ROWS, 2 * ACTIONS, seed=2)
     answers = actor.answer(prepared, WIDE, WIDE)
     expected = torch.autograd.grad((answers * by_answers).sum(), parameters)
-    way = LayersPass(actor.weights, actor.biases, WIDE, normalised=normalised)
+    way = LayersPass(actor, WIDE)
     with torch.no_grad():
         found = way.answers(prepared, keep=True)
         way.answers(prepared[:7])  # what is kept for the way back stays
@@ -67,7 +67,7 @@ def test_a_pass_through_critics_finds_autograd_s_gradients(widths: tuple[int, ..
     *expected, by_actions = torch.autograd.grad((values * by_values).sum(), [*parameters, actions])
     first = critics(prepared, actions, twins=1)
     (by_first,) = torch.autograd.grad((first * by_values[:1]).sum(), [actions])
-    way = CriticsPass(critics.weights, critics.biases, WIDE, normalised=normalised)
+    way = CriticsPass(critics, WIDE)
     with torch.no_grad():
         near(way.values(prepared, actions, keep=True), values.detach())
         way.back(by_values)
@@ -88,7 +88,7 @@ def test_in_bfloat16_passes_answer_and_learn_what_they_do_in_float32_to_its_digi
             random(*shape, seed=seed, dtype=torch.float32)
             for seed, shape in enumerate([(ROWS, INPUTS), (ROWS, ACTIONS), (2, ROWS)])
         )
-        way = CriticsPass(critics.weights, critics.biases, products, normalised=False)
+        way = CriticsPass(critics, products)
         with torch.no_grad():
             values = way.values(prepared, actions, keep=True)
             way.back(by_values / ROWS)
