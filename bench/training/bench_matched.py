@@ -14,7 +14,6 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -43,9 +42,15 @@ from tests.support.rl.planted_sizing import PlantedSizing, SizingVecEnv
 from tests.support.rl.planted_sizing import share_of_optimum as share_of_sizing
 from training.rl import ppo
 from training.rl.coefficients import Coefficients
+from training.rl.dqn.dqn import Dqn
+from training.rl.dqn.replay import ChoiceReplay
+from training.rl.dqn.trainer import DqnTrainer
 from training.rl.kernels import fast_precision, use_fast_float32
+from training.rl.layers import Adam
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
+from training.rl.off_policy.learner import Descent
 from training.rl.off_policy.presets import build
+from training.rl.off_policy.replay import Replay
 from training.rl.off_policy.trainer import OffPolicyTrainer, Rounds
 from training.rl.ppo import Trainer, make_deterministic
 from training.rl.process_group import ProcessGroup
@@ -198,11 +203,13 @@ class Parts:
         self._open: list[str] = ["the rest"]
         self._since = time.process_time()
 
-    def wrap(self, owner: Any, attribute: str, part: str) -> None:
-        """Count the calls of a function or method under `part` from now on."""
+    def wrap(self, owner: Any, attribute: str, part: str, within: str = "") -> None:
+        """Count the calls of a function or method under `part` from now on, but for those by the part `within`."""
         inner = getattr(owner, attribute)
 
         def timed(*given: Any, **named: Any) -> Any:
+            if self._open[-1] == within:
+                return inner(*given, **named)
             self._turn()
             self._open.append(part)
             try:
@@ -229,24 +236,21 @@ class Parts:
         self._since = now
 
 
-OF_ROUNDS = (
-    ("environment.observe", "market"),
-    ("environment.step", "market"),
-    ("_step", "collect: the rest"),
-    ("_replay.add", "collect: replay"),
-    ("_replay.sample", "minibatch"),
-    ("_learner._goals", "goals"),
-    ("_learner.update", "forward, backward"),
+PARTS = (
+    (Replay, "add", "collect: replay"),
+    (Replay, "sample", "minibatch"),
+    (ChoiceReplay, "add", "collect: replay"),
+    (ChoiceReplay, "sample", "minibatch"),
+    (Descent, "take", "Adam"),
+    (ppo, "sample", "collect: draw"),
+    (ppo, "generalized_advantages", "advantages"),
+    (ppo, "minibatch", "minibatch"),
+    (ppo, "losses", "forward, loss"),
+    (torch.autograd, "backward", "backward"),
+    (nn.utils, "clip_grad_norm_", "norm"),
+    (Adam, "step", "Adam"),
 )
-OF_PPO = (
-    ("environment.observe", "market"),
-    ("environment.step", "market"),
-    ("_collect", "collect: the rest"),
-    ("_forward", "collect: policy"),
-    ("_minibatch", "minibatch"),
-    ("_descend", "Adam"),
-)
-"""What is counted of a trainer, and as which part."""
+"""What is counted of all trainers, and as which part."""
 
 
 def parts(name: str, precision: str, size: Size) -> dict[str, float]:
@@ -254,21 +258,16 @@ def parts(name: str, precision: str, size: Size) -> dict[str, float]:
     trainer, found = our_trainer(name, precision, size), Parts()
     while not trainer.gradient_steps:
         trainer.update()
-    for path, part in OF_ROUNDS if isinstance(trainer, Rounds) else OF_PPO:
-        *owner, attribute = path.rsplit(".", 1)
-        found.wrap(attrgetter(*owner)(trainer) if owner else trainer, attribute, part)
-    if isinstance(trainer, Rounds):
-        learner = attrgetter("_learner")(trainer)
-        found.wrap(learner, "values" if name == "dqn" else "act", "collect: policy")
-        for descent in attrgetter("_descents")(learner).values():
-            found.wrap(descent, "take", "Adam")
+    for owner, attribute, part in PARTS:
+        found.wrap(owner, attribute, part)
+    for attribute in ("observe", "step"):
+        found.wrap(trainer.environment, attribute, "market")
+    if isinstance(trainer, Trainer):
+        found.wrap(trainer.network, "forward", "collect: policy", within="forward, loss")
     else:
-        found.wrap(ppo, "sample", "collect: draw")
-        found.wrap(ppo, "generalized_advantages", "advantages")
-        found.wrap(ppo, "_evaluate", "forward")
-        found.wrap(ppo, "losses", "loss")
-        found.wrap(torch.autograd, "backward", "backward")
-        found.wrap(nn.utils, "clip_grad_norm_", "norm")
+        learner = trainer.dqn if isinstance(trainer, DqnTrainer) else trainer.agent
+        found.wrap(learner, "values" if isinstance(learner, Dqn) else "act", "collect: policy")
+        found.wrap(learner, "update", "forward, backward")
     found.begin()
     for _ in range(size.rounds if isinstance(trainer, Rounds) else size.windows):
         trainer.update()

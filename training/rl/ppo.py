@@ -52,6 +52,23 @@ def generalized_advantages(
     return result
 
 
+def minibatch(rollout: Batch, chosen: Tensor, environments: int, length: int) -> Batch:
+    """The transitions of these segments, int64 (segments,), of a rollout; each is `length` steps of an environment."""
+    within = torch.arange(length, device=chosen.device).unsqueeze(1) * environments
+    first = chosen + chosen // environments * ((length - 1) * environments)  # row of a segment's first step
+    rows = (first + within).flatten()
+    return Batch(
+        rollout.observations.index_select(0, rows),
+        rollout.actions.index_select(0, rows),
+        rollout.log_probabilities.index_select(0, rows),
+        rollout.advantages.index_select(0, rows),
+        rollout.returns.index_select(0, rows),
+        rollout.values.index_select(0, rows),
+        None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
+        None if rollout.starts is None else rollout.starts.index_select(0, rows),
+    )
+
+
 def losses(
     network: Network | CarryingNetwork, batch: Batch, coefficients: Coefficients, precision: str = "float32"
 ) -> tuple[Tensor, Tensor]:
@@ -403,7 +420,9 @@ class Trainer:
     def _gradients(self, rollout: Batch, chosen: Tensor) -> Tensor:
         """The clipped gradients of a minibatch, in the parameters; its figures, float32 (7,)."""
         c = self.coefficients
-        loss, figures = losses(self.network, self._minibatch(rollout, chosen), c, self._precision)
+        loss, figures = losses(
+            self.network, minibatch(rollout, chosen, c.environments, self._sequence), c, self._precision
+        )
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -420,29 +439,12 @@ class Trainer:
     def _orders(self) -> Iterator[Tensor]:
         """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6]).
 
-        The places of a minibatch's segments, int64 (segments,), as `_minibatch` takes them.
+        The places of a minibatch's segments, int64 (segments,), as `minibatch` takes them.
         """
         c, length = self.coefficients, self._sequence
         segments = c.environments * c.rollout_steps // length
         order = torch.randperm(segments, generator=self._generator, device=self._device)
         yield from torch.split(order, c.batch // length)
-
-    def _minibatch(self, rollout: Batch, chosen: Tensor) -> Batch:
-        """The transitions of these segments of a rollout."""
-        environments, length = self.coefficients.environments, self._sequence
-        within = torch.arange(length, device=self._device).unsqueeze(1) * environments
-        first = chosen + chosen // environments * ((length - 1) * environments)  # row of a segment's first step
-        rows = (first + within).flatten()
-        return Batch(
-            rollout.observations.index_select(0, rows),
-            rollout.actions.index_select(0, rows),
-            rollout.log_probabilities.index_select(0, rows),
-            rollout.advantages.index_select(0, rows),
-            rollout.returns.index_select(0, rows),
-            rollout.values.index_select(0, rows),
-            None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
-            None if rollout.starts is None else rollout.starts.index_select(0, rows),
-        )
 
 
 def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:

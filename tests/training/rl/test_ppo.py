@@ -17,7 +17,7 @@ from tests.support.rl.noise import NOISY, Noise
 from tests.support.rl.trained import train
 from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
-from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic
+from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic, minibatch
 from training.rl.protocols import Batch, CarryingNetwork, Step
 
 SMALL = Coefficients(environments=16, rollout_steps=8, batch=64, epochs=4, learning_rate=3e-3)
@@ -205,7 +205,7 @@ def test_an_epoch_sees_every_transition_once_and_segments_whole(kind: type[React
     rollout.values.copy_(torch.arange(72.0))  # row = step x 6 + environment
     seen: list[float] = []
     for chosen in trainer._orders():
-        batch = trainer._minibatch(rollout, chosen)
+        batch = minibatch(rollout, chosen, NOISY.environments, trainer._sequence)
         seen += batch.values.tolist()
         if batch.hidden is not None:
             segments = batch.values.view(4, 6)

@@ -32,7 +32,7 @@ from tests.support.rl.noise import NOISY, Noise
 from tests.support.rl.trained import train
 from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, log_deviations, sample, within_bounds
-from training.rl.ppo import Trainer, losses, make_deterministic
+from training.rl.ppo import Trainer, losses, make_deterministic, minibatch
 from training.rl.protocols import Batch, Step
 
 NUMBERS = 7
@@ -279,7 +279,7 @@ def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_n
     rollout, _ = trainer._collect()
     assert rollout.observations.dtype == torch.bfloat16
     assert rollout.actions.dtype == rollout.log_probabilities.dtype == torch.float32
-    batch = trainer._minibatch(rollout, next(trainer._orders()))
+    batch = minibatch(rollout, next(trainer._orders()), NOISY.environments, 1)
     trainer.network.zero_grad()
     loss, figures = losses(trainer.network, batch, NOISY, "bf16")
     torch.autograd.backward(loss)
