@@ -19,7 +19,7 @@ from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.support.core import resting
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk
+from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk
 from tests.support.core.daily_desk import bar as daily_bar
 from tests.support.core.desk import CALL, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
@@ -520,3 +520,56 @@ def test_an_announced_split_that_the_ledger_tells_at_noon_is_covered_then_and_se
     halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
     met = d.put(account.report(d.at(150)), ev.HistoryAdjusted(d.at(151), "AAA", halves)) + d.quotes(152, AAA="50")
     assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+
+
+def split_tuesday(d: DailyDesk, account: Account, *counts: int) -> None:
+    """The ledger's lines of a split, as the broker dates them: at Tuesday's midnight."""
+    for count in counts:
+        account.book(structs.replace(line("SPLIT", "AAA", count), time_ns=TUESDAY.open_ns - MIDNIGHT))
+
+
+@pytest.mark.parametrize("counts", [(-10, 20), (10,)])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stop_that_sold_over_a_split_while_the_daemon_was_down_sold_new_shares(
+    counts: tuple[int, ...], *, told: bool
+) -> None:
+    """Two for one: 10 of 20 are sold at 50, which cost 50 each."""
+    d, account, name = daily()
+    account.positions["AAA"] = (20, Decimal(50))
+    split_tuesday(d, account, *counts)
+    account.fill(name, 10, "50", TUESDAY.open_ns)
+    d.begin(TUESDAY)
+    d.put(ev.RunStarted(d.at(60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
+    report = account.report(d.at(60, 1))
+    met = d.put(report if told else structs.replace(report, fills=()), account.report(d.at(60, 12)))
+    assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9500))
+    assert (d.state.book.realized, d.state.book.equity, d.state.risk.halt) == (0, Decimal(10_000), None)
+    assert (d.state.risk.reconciled, d.state.orders) == (True, {})
+
+
+def test_what_a_stop_sold_before_a_split_was_of_the_old_shares() -> None:
+    """4 of 10 are sold at 79 on Monday, which cost 100 each; 6 of the 12 that were left at 50 on Tuesday."""
+    d, account, name = daily()
+    account.fill(name, 4, "79", d.at(300))
+    account.positions["AAA"] = (12, Decimal(50))
+    split_tuesday(d, account, 6)
+    account.fill(name, 6, "50", TUESDAY.open_ns)
+    d.begin(TUESDAY)
+    d.put(ev.RunStarted(d.at(60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
+    d.put(account.report(d.at(60, 1)), account.report(d.at(60, 12)))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({"AAA": 6}, Decimal(9616), Decimal(-84))
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+def test_a_stop_that_sold_all_it_held_before_a_split_of_the_rest_is_booked_first() -> None:
+    """4 of 10 are sold at 79 on Monday, then the order ended: 6 shares become 12."""
+    d, account, name = daily()
+    account.fill(name, 4, "79", d.at(300))
+    account.end(name)
+    account.positions["AAA"] = (12, Decimal(50))
+    split_tuesday(d, account, 6)
+    d.begin(TUESDAY)
+    d.put(ev.RunStarted(d.at(60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
+    d.put(account.report(d.at(60, 1)), account.report(d.at(60, 12)))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({"AAA": 12}, Decimal(9316), Decimal(-84))
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)

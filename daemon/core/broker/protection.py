@@ -493,7 +493,7 @@ def is_guarded(draft: Draft) -> bool:
     return not isinstance(draft.trading.guard_prefix, UnsetType)
 
 
-def _is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
+def is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
     """Return whether the order bears the guard's prefix and is a stop."""
     prefix = draft.trading.guard_prefix
     named = not isinstance(prefix, UnsetType) and report.client_order_id.startswith(f"{prefix}-")
@@ -505,7 +505,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
 
     Its fills count as those of a resting stop. What the guard never sends, a buy, is no order of it.
     """
-    if not _is_of_guard(draft, report) or report.quantity <= 0 or not 0 < draft.broker.began_ns <= report.submitted_ns:
+    if not is_of_guard(draft, report) or report.quantity <= 0 or not 0 < draft.broker.began_ns <= report.submitted_ns:
         return None
     if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
         return None
@@ -562,7 +562,7 @@ def end_former(draft: Draft, report: BrokerOrder) -> None:
     epoch, *rest = report.client_order_id.rsplit("-", 4)
     strategy, number, leg, attempt = rest if len(rest) == NAME_PARTS else ("", "", "", "")
     named = (strategy, leg, attempt) == (draft.identity.strategy, str(PROTECTION_LEG), "0") and number.isdecimal()
-    ours = (bool(epoch) and named) or _is_of_guard(draft, report)
+    ours = (bool(epoch) and named) or is_of_guard(draft, report)
     if ours and report.side < 0 and report.symbol in draft.book.positions:
         draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
         draft.effects.append(CancelOrder(report.client_order_id))

@@ -25,12 +25,19 @@ from daemon.core.broker.foreign import (
     met_at_begin,
     note_closes,
 )
-from daemon.core.broker.ledger import AMENDED, book_activity, cause_of, settle_without_ledger, turn
+from daemon.core.broker.ledger import AMENDED, SPLITS, book_activity, cause_of, settle_without_ledger, turn
 from daemon.core.broker.on_broker import absorb, count_refused_exits
-from daemon.core.broker.protection import end_former, is_guarded
+from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
-from daemon.core.events import AcceptBrokerRequested, Activity, BrokerPosition, BrokerReported, BrokerSnapshot
+from daemon.core.events import (
+    AcceptBrokerRequested,
+    Activity,
+    BrokerOrder,
+    BrokerPosition,
+    BrokerReported,
+    BrokerSnapshot,
+)
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, SUBMITTED, UNKNOWN, advance
@@ -383,6 +390,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Take over orders first, then their executions, then the ledger's other lines, each line once."""
     noted = draft.broker  # these orders were read before positions and cash, which include them
+    _split_before_fills(draft, event)
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
     for order in (*event.ended_orders, *event.open_orders):
@@ -398,9 +406,46 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:
             note_announced(draft, activity)
-        elif activity.status != "pending" and _mark_seen(draft, activity):
-            with draft.because(cause_of(activity)):
-                book_activity(draft, activity)
+        else:
+            _book_once(draft, activity)
+
+
+def _book_once(draft: Draft, line: Activity) -> None:
+    if line.status != "pending" and _mark_seen(draft, line):
+        with draft.because(cause_of(line)):
+            book_activity(draft, line)
+
+
+def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
+    """Book a split before what filled after it: a stop that rested over it sold shares of the new kind.
+
+    What the report says to have filled before the split is booked before it. A fill without its time came last.
+    """
+    lines = [line for line in event.activities if line.kind in SPLITS and line.status not in (ANNOUNCED, "pending")]
+    for symbol in {line.symbol: None for line in lines if line.symbol in draft.book.positions}:
+        told = sorted((line for line in lines if line.symbol == symbol), key=turn)
+        since_ns = min(line.time_ns for line in told)
+        before = [fill for fill in event.fills if fill.symbol == symbol and fill.filled_ns < since_ns]
+        filled = {order.client_order_id: order.filled for order in _filled_anew(draft, event, symbol)}
+        for fill in before:
+            if draft.find_order(fill.client_order_id) is not None:
+                on_order_filled(draft, fill)
+            if filled.get(fill.client_order_id, -1) == fill.cumulative_quantity:
+                del filled[fill.client_order_id]  # all of it filled before
+        if filled:
+            for line in told:
+                _book_once(draft, line)
+
+
+def _filled_anew(draft: Draft, event: BrokerReported, symbol: str) -> list[BrokerOrder]:
+    """Return the orders of the desk, and of its guard, that filled more than is booked."""
+    orders = [order for order in (*event.ended_orders, *event.open_orders) if order.symbol == symbol and order.filled]
+    known = [(order, draft.find_order(order.client_order_id)) for order in orders]
+    return [
+        order
+        for order, ours in known
+        if (is_of_guard(draft, order) if ours is None else ours.purpose != "foreign" and order.filled > ours.filled)
+    ]
 
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
