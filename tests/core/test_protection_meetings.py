@@ -21,7 +21,7 @@ from tests.support.core import resting
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk
 from tests.support.core.daily_desk import bar as daily_bar
-from tests.support.core.desk import CALL, MONDAY, SESSIONS, TUESDAY, of, quote
+from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
     LIMITED,
     STOP,
@@ -543,7 +543,7 @@ def test_a_stop_that_sold_over_a_split_while_the_daemon_was_down_sold_new_shares
     report = account.report(d.at(60, 1))
     met = d.put(report if told else structs.replace(report, fills=()), account.report(d.at(60, 12)))
     assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9500))
-    assert (d.state.book.realized, d.state.book.equity, d.state.risk.halt) == (0, Decimal(10_000), None)
+    assert (d.state.book.realized, d.state.book.equity, d.state.risk.halt) == (Decimal(0), Decimal(10_000), None)
     assert (d.state.risk.reconciled, d.state.orders) == (True, {})
 
 
@@ -573,3 +573,22 @@ def test_a_stop_that_sold_all_it_held_before_a_split_of_the_rest_is_booked_first
     d.put(account.report(d.at(60, 1)), account.report(d.at(60, 12)))
     assert (d.held, d.state.book.cash, d.state.book.realized) == ({"AAA": 12}, Decimal(9316), Decimal(-84))
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+@pytest.mark.parametrize("days", [0, 3])
+def test_a_split_that_is_announced_after_its_line_was_booked_is_waited_for_no_more(days: int) -> None:
+    """The stop rests at the new price, and a fall is seen: 10 at 100 are 20 at 50."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    account.positions["AAA"] = (20, Decimal(50))
+    split_tuesday(d, account, 10)
+    account.lines = [structs.replace(line, time_ns=line.time_ns - days * DAY_MIN * MINUTE) for line in account.lines]
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(-26), name), account.report(d.at(-25)), announced(d, account, "SPLIT", -24))
+    halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
+    d.put(ev.HistoryAdjusted(d.at(-22), "AAA", halves), announced(d, account, "SPLIT", -21))
+    met = d.put(account.report(d.at(0, 1))) + d.quotes(0.1, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+    d.quotes(1, AAA="48")
+    assert d.state.book.equity == 9960

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 from decimal import Decimal
 
 from msgspec import UnsetType
@@ -33,6 +34,7 @@ RATIOS = frozenset(
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
 NEAR = 0.02  # a dividend of the same day, and rounding
 COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
+NIGHTS_MAX = 5  # from the broker's books of a split to the day that it is announced for, over a long weekend
 EXACT = 1e-8  # shares: quantities have nine places, and a ratio is a float
 
 
@@ -96,15 +98,32 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
         draft.basket = replace(basket, unadjusted=(*basket.unadjusted, symbol))
 
 
+def note_line(draft: Draft, line: Activity) -> None:
+    """Remember that the ledger's line of a split is booked."""
+    draft.first_time(_booked(line.symbol, new_york_date(line.time_ns)))
+
+
+def _was_booked(draft: Draft, symbol: str) -> bool:
+    """Return whether a split of the symbol was booked of today or the nights before it."""
+    today = new_york_date(draft.now_ns)
+    return any(_booked(symbol, today - timedelta(days=days)) in draft.broker.seen for days in range(NIGHTS_MAX))
+
+
+def _booked(symbol: str, day: date) -> str:
+    return f"{symbol} split {day.isoformat()}"
+
+
 def note_announced(draft: Draft, line: Activity) -> None:
     """Note a split, spin-off or merger of today before the open: a price of these shares may mean others.
 
-    A split waits for the ledger's line as one that the history shows.
+    A split waits for the ledger's line as one that the history shows, unless that line was booked already.
     """
     basket, symbol, now_ns = draft.basket, line.symbol, draft.now_ns
     today = line.ex_date == new_york_date(now_ns).isoformat() and new_york_minute(now_ns) < OPENS_MIN
     held = symbol in draft.book.positions and draft.desk.holds.by_basket
     if not (today and held) or symbol in basket.unadjusted or not draft.first_time(line.id):
+        return
+    if line.kind == "SPLIT" and _was_booked(draft, symbol):
         return
     splits = (*basket.splits, symbol) if line.kind == "SPLIT" and symbol not in basket.splits else basket.splits
     draft.basket = replace(basket, splits=splits, leapt={**basket.leapt, symbol: now_ns})

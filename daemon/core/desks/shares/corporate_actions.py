@@ -40,6 +40,7 @@ def split_shares(draft: Draft, line: Activity) -> None:
     _split(draft, line)
     if draft.held(line.symbol) != before:  # a line of leaving shares is followed by one of arriving shares
         splits.note_booked(draft, line.symbol, mark)
+        splits.note_line(draft, line)
 
 
 def _split(draft: Draft, line: Activity) -> None:
