@@ -43,7 +43,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, only_splits_differ
+from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, note_positions, only_splits_differ
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -149,15 +149,15 @@ def accepts(draft: Draft, event: BrokerReported) -> bool:
 
 def accept(draft: Draft, event: BrokerReported) -> None:
     """Take over positions and cash; our orders end or are cancelled. The desk stays halted and may send again."""
-    before, broker = draft.book, draft.broker
     _end_orders(draft, event)
     theirs = {position.symbol: position for position in event.positions}
+    _split_by(draft, event.positions)
+    before, broker = draft.book, draft.broker
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
     draft.put_book(replace(draft.book, cash=event.cash))
-    note_accepted(draft, before.positions)
     with draft.because(ADOPTED):
         without_gain(draft, before)
     draft.broker = replace(
@@ -165,6 +165,27 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     )
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
+
+
+def _split_by(draft: Draft, positions: tuple[BrokerPosition, ...]) -> None:
+    """Book the splits that these positions show, whose lines are to come, and end all waits.
+
+    Where others hold a share too, whose the new ones are is not certain: the desk keeps the number that it has.
+    """
+    if not draft.desk.holds.by_basket:
+        return
+    note_positions(draft, positions)
+    split = [
+        position
+        for position in positions
+        if position.symbol in draft.basket.to_come and not draft.broker.foreign_held.get(position.symbol)
+    ]
+    note_accepted(draft, [position.symbol for position in split])
+    for position in split:
+        change = position.quantity - draft.expected(position.symbol)
+        line = Activity("", "SPLIT", position.symbol, change, None, ZERO, "executed", draft.now_ns)
+        with draft.because(cause_of(line)):
+            draft.desk.holds.split(draft, line)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -537,10 +558,14 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
 
 
 def _await_splits(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> bool:
-    """Return whether splits alone differ, which the ledger's line will explain: no verdict before it arrives."""
+    """Return whether splits alone differ, which the ledger's line will explain: no verdict before it arrives.
+
+    The positions are known meanwhile, so the desk is not blind.
+    """
     if not only_splits_differ(draft.basket, differences):
         return False
-    draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
+    suspicion = Suspicion(differences, event.asked_ns)
+    draft.broker = replace(draft.broker, suspicion=suspicion, sighted_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)
     return True
 

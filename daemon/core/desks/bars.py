@@ -33,6 +33,7 @@ from daemon.core.events import (
 from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, revalue
 from daemon.core.risk.marks import take_quotes
+from daemon.core.risk.splits import note_told
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
@@ -147,9 +148,12 @@ class AtEachBar:
 
         The price that a bar may not leap away from follows, of what is held with the ledger. A strategy without a rule
         for splits that has bars from before the session halts once, and takes the split over as soon as it has a rule.
-        One that is off takes it over with the next session.
+        One that is off takes it over with the next session. What is held keeps its price until the ledger's line.
         """
         symbol, from_ns, spec = event.symbol, event.from_ns, draft.spec
+        newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
+        if newest_ns < from_ns:
+            note_told(draft, symbol, from_ns)
         former_ns = draft.basket.split_from.get(symbol, 0)
         if symbol not in self._symbols or from_ns <= former_ns or draft.risk.strategy_off:
             return
@@ -162,7 +166,6 @@ class AtEachBar:
         if not taken and spec.history_bars:
             detail = f'{symbol} split {event.ratio:g} for 1, {spec.name} has no "split": its bars are of the old shares'
             draft.halt("history_missing", detail)
-        newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
         if newest_ns >= from_ns or former_ns == -from_ns:
             return
         if not self._several:

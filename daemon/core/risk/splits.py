@@ -7,11 +7,10 @@ bars of other shares than those held. What is missing stands in `BasketState`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
 
-from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import paid
@@ -19,7 +18,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
+from daemon.core.state import BROKER_MODES, ZERO, BasketState
 from strategies.kit.quantity import Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
@@ -129,20 +128,39 @@ def note_announced(draft: Draft, line: Activity) -> None:
     draft.basket = replace(basket, splits=splits, leapt={**basket.leapt, symbol: now_ns})
 
 
-def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
-    """End all waits after the book took over the broker's positions: an awaited split is included.
+def note_told(draft: Draft, symbol: str, from_ns: int) -> None:
+    """Note a split that the market's data tell, from this open on: what was held waits for the ledger's line.
 
-    `before` are the book's positions until then. The marks follow the shares.
+    Not where the line was booked already; an earlier open's is.
     """
-    for symbol in draft.basket.to_come:
-        old, new, mark = before.get(symbol), draft.book.positions.get(symbol), draft.marks.get(symbol)
-        if old is None or new is None or not new.quantity:
-            continue
-        if mark is not None:
-            draft.marks = {**draft.marks, symbol: mark * old.quantity / new.quantity}
-        if not isinstance(new.high, UnsetType):
-            draft.put_high(symbol, new.high * old.quantity / new.quantity)
+    basket, position, session = draft.basket, draft.book.positions.get(symbol), draft.session.session
+    if draft.identity.mode not in BROKER_MODES or session is None or from_ns < session.open_ns:
+        return
+    old = position is not None and position.opened_ns < from_ns
+    if old and symbol not in basket.splits and not _was_booked(draft, symbol):
+        draft.basket = replace(basket, splits=(*basket.splits, symbol))
+
+
+def note_accepted(draft: Draft, symbols: Iterable[str]) -> None:
+    """End all waits: a person accepted the broker's positions, and with them the splits of these symbols.
+
+    Their lines in the ledger, whenever they come, are booked no more.
+    """
+    today = new_york_date(draft.now_ns)
+    for symbol in symbols:
+        draft.first_time(f"{_accepted(symbol)}{today.isoformat()}")
+        draft.first_time(_booked(symbol, today))
     draft.basket = replace(draft.basket, splits=(), sure=(), apart=(), to_come=(), unadjusted=(), leapt={})
+
+
+def was_accepted(draft: Draft, line: Activity) -> bool:
+    """Return whether the ledger's line tells a split that the book took over from the broker's positions."""
+    name, day = _accepted(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
+    return any(seen.startswith(name) and seen >= f"{name}{day.isoformat()}" for seen in draft.broker.seen)
+
+
+def _accepted(symbol: str) -> str:
+    return f"{symbol} split accepted "
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:

@@ -9,12 +9,15 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from daemon.core import events as ev
-from daemon.core.effects import AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from strategies.kit.contract import Bar
 from strategies.kit.quantity import Quantity
-from tests.support.core.desk import of
+from tests.support.core.account import line
+from tests.support.core.daily_desk import MIDNIGHT
+from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, TUESDAY, of
 from tests.support.core.two_shares import RULES, SECOND, SYMBOLS, Desk
 
 
@@ -172,3 +175,90 @@ def test_a_wide_bar_under_way_is_no_lost_bar(interval_s: int) -> None:
         d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
         d.tick(minute, 30.0)
     assert d.halted().startswith("blind: bars lost")
+
+
+# --- a split over the night -------------------------------------------------------------------------------------------
+
+
+def over_the_night() -> Desk:
+    """On Tuesday before the open: ten of each are held, bought at 100."""
+    d = Desk(overnight=True)
+    d.holds()
+    d.put(
+        ev.SessionEnded(MONDAY.close_ns, MONDAY.date),
+        ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, SESSIONS[2:], (MONDAY,)),
+        d.account.report(TUESDAY.open_ns - 29 * MINUTE),
+    )
+    return d
+
+
+def halved(d: Desk, first: int, last: int) -> list[AnyEffect]:
+    """Reports, quotes and bars of these minutes of Tuesday: SPY at 50, QQQ at 100."""
+    effects: list[AnyEffect] = []
+    for minute in range(first, last):
+        start_ns = TUESDAY.open_ns + minute * MINUTE
+        effects += d.put(d.account.report(start_ns + SECOND))
+        for symbol, price in (("SPY", 50.0), ("QQQ", 100.0)):
+            end_ns = start_ns + MINUTE + SECOND
+            quotes = tuple(d.quote(symbol, at_ns, str(price)) for at_ns in (start_ns + 2 * SECOND, end_ns - SECOND))
+            effects += d.put(
+                ev.QuotesReceived(quotes[0].quoted_ns, 0, quotes[:1]),
+                ev.BarClosed(end_ns, Bar(symbol, start_ns, price, price, price, price, 1000.0)),
+                ev.QuotesReceived(end_ns, start_ns, quotes[1:]),
+            )
+        effects += d.put(ev.ClockTicked(start_ns + MINUTE + 5 * SECOND))
+    return effects
+
+
+def booked(d: Desk, minute: int) -> None:
+    """The ledger's line of SPY's split, two for one."""
+    d.account.positions["SPY"] = (20, Decimal(50))
+    d.account.book(replaced(line("SPLIT", "SPY", 10), time_ns=TUESDAY.open_ns - MIDNIGHT))
+    d.put(d.account.report(TUESDAY.open_ns + minute * MINUTE))
+
+
+def still(d: Desk) -> tuple[str, Decimal, dict[str, Quantity]]:
+    held = {symbol: position.quantity for symbol, position in d.state.book.positions.items()}
+    return d.halted(), d.state.book.equity.quantize(Decimal(1)), held
+
+
+def test_a_split_that_the_ledger_tells_late_does_not_blind_the_desk() -> None:
+    d = over_the_night()
+    d.account.positions["SPY"] = (20, Decimal(50))
+    sent = d.put(d.account.report(TUESDAY.open_ns - 20 * MINUTE)) + halved(d, 0, 12)
+    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
+    booked(d, 12)
+    sent = halved(d, 13, 15)
+    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
+
+
+def test_reports_that_stop_while_a_split_is_awaited_blind_it() -> None:
+    d = over_the_night()
+    d.account.positions["SPY"] = (20, Decimal(50))
+    d.put(d.account.report(TUESDAY.open_ns - 20 * MINUTE))
+    halved(d, 0, 2)
+    for minute in range(2, 8):
+        at_ns = TUESDAY.open_ns + minute * MINUTE
+        d.put(*(ev.QuotesReceived(at_ns, 0, (d.quote(symbol, at_ns),)) for symbol in SYMBOLS), ev.ClockTicked(at_ns))
+    assert d.halted().startswith("blind: ")
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_a_split_that_the_bars_tell_before_the_broker_sells_nothing(*, off: bool) -> None:
+    d = over_the_night()
+    if off:
+        d.state = replaced(d.state, risk=replaced(d.state.risk, strategy_off=True))
+    told = ev.SharesSplit(TUESDAY.open_ns - 28 * MINUTE, "SPY", 2.0, TUESDAY.open_ns)
+    sent = d.put(told) + halved(d, 0, 12)
+    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
+    booked(d, 12)
+    sent = d.put(replaced(told, time_ns=d.state.now_ns)) + halved(d, 13, 15)  # told again, as after a start
+    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
+    assert d.state.basket.splits == ()
+
+
+def test_a_split_that_the_bars_tell_after_its_line_is_waited_for_no_more() -> None:
+    d = over_the_night()
+    booked(d, -25)
+    d.put(ev.SharesSplit(TUESDAY.open_ns - 20 * MINUTE, "SPY", 2.0, TUESDAY.open_ns))
+    assert (d.state.basket.splits, still(d)[2]) == ((), {"SPY": 20, "QQQ": 10})

@@ -25,10 +25,10 @@ RULES = Trading(risk=Risk(gap_min=400, cooldown_trade_s=0), execution=Execution(
 class TwoShares(ShareBars):
     """Asks at each minute; holds ten shares of each symbol whose answer is positive."""
 
-    spec = replace(SPEC, symbols=SYMBOLS, holds_overnight=False)
+    spec = replace(SPEC, symbols=SYMBOLS)
 
-    def __init__(self, interval_s: int = 60) -> None:
-        self.spec = replace(type(self).spec, bar_interval_s=interval_s)
+    def __init__(self, interval_s: int = 60, *, overnight: bool = False) -> None:
+        self.spec = replace(type(self).spec, bar_interval_s=interval_s, holds_overnight=overnight)
 
     def observe(self, state: ShareBarState, bars: tuple[Bar, ...], view: View) -> tuple[ShareBarState, Any]:
         return state, Observation(bytes(4 * 6), self.spec.observation_shape)
@@ -44,8 +44,8 @@ class TwoShares(ShareBars):
 class Desk:
     """The desk since a minute before the open, reconciled with `account`."""
 
-    def __init__(self, rules: Trading = RULES, interval_s: int = 60) -> None:
-        self.core = Core(TwoShares(interval_s))
+    def __init__(self, rules: Trading = RULES, interval_s: int = 60, *, overnight: bool = False) -> None:
+        self.core = Core(TwoShares(interval_s, overnight=overnight))
         self.state = self.core.start(Identity("live", "d", "share_bars", "e1", "sip"), rules)
         self.account = Account()
         now = MONDAY.open_ns - MINUTE

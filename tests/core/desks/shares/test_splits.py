@@ -273,11 +273,57 @@ def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() ->
     assert (of(sent, SubmitOrder), d.held["AAA"]) == ([], 105)
 
 
-def test_who_accepts_the_broker_s_shares_while_a_split_is_awaited_gains_and_loses_nothing() -> None:
+@pytest.mark.parametrize("rules", [None, ADOPT, IGNORE])
+@pytest.mark.parametrize("seen", [True, False])
+def test_who_accepts_the_broker_s_shares_while_a_split_is_awaited_gains_and_loses_nothing(
+    rules: Trading | None, *, seen: bool
+) -> None:
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    account.positions["AAA"] = (100, Decimal(50))
+    if seen:
+        reported(d, account, -19)
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+    reported(d, account, -17)
+    book = d.state.book
+    assert (d.held, d.state.marks["AAA"], book.equity) == ({"AAA": 100, "BBB": 40}, Decimal(50), WHOLE)
+    assert (d.state.basket.to_come, d.state.basket.apart) == ((), ())
+    assert (book.peak, book.max_drawdown, book.transfers, book.realized) == (WHOLE, 0.0, Decimal(0), Decimal(0))
+    assert [halt.reason for halt in d.state.risk.halts] == ["accept_broker"]
+
+
+@pytest.mark.parametrize("minute", [-14, 24 * 60 * 9])
+def test_the_line_of_a_split_that_a_person_accepted_is_booked_no_more(minute: float) -> None:
     d = holding(account := Account())
     account.positions["AAA"] = (100, Decimal(50))
     reported(d, account, -19)
     d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
     reported(d, account, -17)
-    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 100, "BBB": 40}, Decimal(50), WHOLE)
-    assert (d.state.basket.to_come, d.state.basket.apart) == ((), ())
+    d.put(ev.ResumeRequested(d.at(-16), "accepted", "ann"))
+    in_two_lines(account, "AAA", 50, 100)
+    assert reported(d, account, minute) == []
+    assert (d.held, d.state.book.equity, d.state.risk.halts) == ({"AAA": 100, "BBB": 40}, WHOLE, ())
+    assert d.state.risk.reconciled
+
+
+def test_a_later_split_of_the_same_share_is_booked() -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal(50))
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+    reported(d, account, -17)
+    account.positions["AAA"] = (200, Decimal(25))
+    later = line("SPLIT", "AAA", 100)
+    account.book(replace(later, time_ns=later.time_ns + 30 * DAY))
+    reported(d, account, 24 * 60 * 30)
+    assert d.held["AAA"] == 200
+
+
+def test_what_somebody_bought_is_no_split_for_who_accepts_it() -> None:
+    """With others' shares beside, their number alone says nothing: the desk keeps its own."""
+    d = with_shares(account := Account(), IGNORE, AAA=50, BBB=40)
+    account.by_hand("hand", "AAA", +1, 10, d.at(-25))
+    d.put(account.fill("hand", 10, "100", d.at(-24)), account.report(d.at(-23)))
+    account.positions["AAA"] = (120, Decimal(100))
+    account.cash -= 6000
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "bought by hand", "ann"))
+    reported(d, account, -17)
+    assert (d.held["AAA"], d.state.broker.foreign_held) == (50, {"AAA": 70})
