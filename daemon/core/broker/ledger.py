@@ -30,7 +30,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import was_accepted
+from daemon.core.risk.splits import was_taken_over
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
@@ -116,7 +116,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger."""
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
-    elif line.kind in SPLITS and was_accepted(draft, line):
+    elif line.kind in SPLITS and was_taken_over(draft, line):
         pass  # the book has it from the positions
     elif line.kind == AMENDED_FILL:
         _amend_fill(draft, line)

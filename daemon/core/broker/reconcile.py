@@ -8,6 +8,7 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from msgspec import UNSET, UnsetType
@@ -43,7 +44,14 @@ from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.splits import ANNOUNCED, note_accepted, note_announced, note_positions, only_splits_differ
+from daemon.core.risk.splits import (
+    ANNOUNCED,
+    end_waits,
+    note_announced,
+    note_positions,
+    note_taken_over,
+    only_splits_differ,
+)
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -151,7 +159,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     """Take over positions and cash; our orders end or are cancelled. The desk stays halted and may send again."""
     _end_orders(draft, event)
     theirs = {position.symbol: position for position in event.positions}
-    _split_by(draft, event.positions)
+    _accept_splits(draft, event)
     before, broker = draft.book, draft.broker
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
@@ -167,23 +175,27 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
 
 
-def _split_by(draft: Draft, positions: tuple[BrokerPosition, ...]) -> None:
-    """Book the splits that these positions show, whose lines are to come, and end all waits.
+def _accept_splits(draft: Draft, event: BrokerReported) -> None:
+    """Book the splits that the accepted positions show, whose lines are to come, and end all waits."""
+    if draft.desk.holds.by_basket:
+        note_positions(draft, event.positions)
+        to_come = draft.basket.to_come
+        end_waits(draft)
+        _split_by_positions(draft, event, to_come)
+
+
+def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[str]) -> None:
+    """Book the splits of these symbols by the broker's positions; their lines are to come.
 
     Where others hold a share too, whose the new ones are is not certain: the desk keeps the number that it has.
     """
-    if not draft.desk.holds.by_basket:
-        return
-    note_positions(draft, positions)
-    split = [
-        position
-        for position in positions
-        if position.symbol in draft.basket.to_come and not draft.broker.foreign_held.get(position.symbol)
-    ]
-    note_accepted(draft, [position.symbol for position in split])
-    for position in split:
-        change = position.quantity - draft.expected(position.symbol)
-        line = Activity("", "SPLIT", position.symbol, change, None, ZERO, "executed", draft.now_ns)
+    theirs = {position.symbol: position.quantity for position in event.positions}
+    for symbol in symbols:
+        if symbol not in theirs or draft.broker.foreign_held.get(symbol):
+            continue
+        note_taken_over(draft, symbol)
+        change = theirs[symbol] - draft.expected(symbol)
+        line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line)
 
@@ -404,6 +416,8 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if not draft.broker.filled:
         count_fractions(draft, event.positions)
     draft.desk.holds.note_positions(draft, event.positions)
+    leaving = [symbol for symbol in draft.basket.to_come if draft.exit_of(symbol) is not None]
+    _split_by_positions(draft, event, leaving)  # an exit does not wait for their lines
     _compare(draft, event)
     note_account(draft, event)
 

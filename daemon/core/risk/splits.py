@@ -141,26 +141,26 @@ def note_told(draft: Draft, symbol: str, from_ns: int) -> None:
         draft.basket = replace(basket, splits=(*basket.splits, symbol))
 
 
-def note_accepted(draft: Draft, symbols: Iterable[str]) -> None:
-    """End all waits: a person accepted the broker's positions, and with them the splits of these symbols.
-
-    Their lines in the ledger, whenever they come, are booked no more.
-    """
+def note_taken_over(draft: Draft, symbol: str) -> None:
+    """Note that the book has a split by the broker's positions: its line in the ledger is booked no more."""
     today = new_york_date(draft.now_ns)
-    for symbol in symbols:
-        draft.first_time(f"{_accepted(symbol)}{today.isoformat()}")
-        draft.first_time(_booked(symbol, today))
+    draft.first_time(f"{_taken_over(symbol)}{today.isoformat()}")
+    draft.first_time(_booked(symbol, today))
+
+
+def end_waits(draft: Draft) -> None:
+    """End all waits: a person accepted the broker's positions, and with them the splits that these show."""
     draft.basket = replace(draft.basket, splits=(), sure=(), apart=(), to_come=(), unadjusted=(), leapt={})
 
 
-def was_accepted(draft: Draft, line: Activity) -> bool:
+def was_taken_over(draft: Draft, line: Activity) -> bool:
     """Return whether the ledger's line tells a split that the book took over from the broker's positions."""
-    name, day = _accepted(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
+    name, day = _taken_over(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
     return any(seen.startswith(name) and seen >= f"{name}{day.isoformat()}" for seen in draft.broker.seen)
 
 
-def _accepted(symbol: str) -> str:
-    return f"{symbol} split accepted "
+def _taken_over(symbol: str) -> str:
+    return f"{symbol} split by positions "
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
