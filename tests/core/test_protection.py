@@ -387,6 +387,34 @@ def test_a_daily_desk_s_stop_is_below_the_last_close_and_follows_it_each_session
     assert [(order.symbol, order.quantity, order.stop_price) for order in stops(sent)] == [("AAA", 10, MONDAY_S)]
 
 
+def test_a_daily_desk_whose_stop_is_refused_watches_its_price_and_rests_it_once_that_passes() -> None:
+    d, account, name = daily()
+    d.end(AAA=110.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)))
+    d.quotes(0, AAA="110")
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
+    heard: list[AnyEffect] = []
+    minute = 1
+    for waits in (2, 3, 4):  # a person's purchase at a stop works in this symbol
+        (stop,) = stops(sent)
+        heard += d.put(ev.OrderRejected(d.at(minute, 30), stop.client_order_id, "potential wash trade detected"))
+        sent = []
+        for later in range(1, waits + 1):
+            sent += d.quotes(minute + later, AAA="110")
+        heard, minute = heard + sent, minute + waits
+    assert alarms(heard).count("order_rejected") == alarms(heard).count("unprotected") == 1
+    (stop,) = stops(sent)
+    d.put(ev.OrderRejected(d.at(minute, 30), stop.client_order_id, "potential wash trade detected"))
+    slides = ("105", "100", "95", "91", "89", "88.10")
+    for place, price in enumerate(slides):
+        assert sales(d.quotes(12 + place / 6, AAA=price)) == []
+    sent = d.quotes(13, AAA="87.90") + d.quotes(13.5, AAA="87.90") + d.put(account.report(d.at(13.6)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 10, False)]
+    assert [work.reason for work in d.state.works.values()] == ["stop_loss"]
+
+
 def test_a_stop_that_rests_all_day_asks_for_no_more_quotes_than_what_is_held() -> None:
     d, _, _ = daily()
     assert quoted_symbols(d.state) == (frozenset(), frozenset({"AAA"}))

@@ -407,6 +407,27 @@ async def test_an_exit_that_only_a_persons_order_keeps_back_leaves_by_the_broker
         assert s.verified().difference == ""
 
 
+@pytest.mark.parametrize(
+    "fields", [{"type": "stop", "stop_price": "900"}, {"type": "limit", "limit_price": "100", "time_in_force": "gtc"}]
+)
+async def test_a_stop_that_a_persons_purchase_keeps_back_rests_once_that_is_gone(
+    tmp_path: Path, fields: dict[str, str]
+) -> None:
+    stop = {"type": "stop", "stop_price": "450", "time_in_force": "gtc"}
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        theirs = str(s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", **fields)["id"])
+        await s.until(lambda: theirs in s.books.names)
+        assert (await s.refused("a", 5, "sell", **stop, client_order_id="stop-1"))[2].startswith("potential wash trade")
+        await s.place("a", 2, "sell")  # its price was there
+        await s.until(lambda: s.held("a") == {"SPY": dec(3)})
+        s.broker.by_hand("cancel", order_id=theirs)
+        await s.until(lambda: not s.books.order_by_id(theirs).open)  # type: ignore[union-attr]
+        row = await s.place("a", 3, "sell", **stop, client_order_id="stop-2")
+        assert (row["type"], row["qty"], s.books.orders["stop-2"].open) == ("stop", "3", True)
+        await s.settled()
+
+
 async def test_an_exit_with_a_price_of_its_own_does_not_leave_by_a_call(tmp_path: Path) -> None:
     async with stage(tmp_path, rules=CALLS_CROSS) as s:
         await hold(s, "a", 5)

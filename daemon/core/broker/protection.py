@@ -296,14 +296,14 @@ def _cover(draft: Draft, position: Position, rules: Protection) -> None:
     if not whole and symbol in draft.basket.whole_only:
         why = "the broker takes no order for a fraction of it"
     if quantity > 0 and not why and not rests:
-        seen = _least_price(draft, symbol)
+        seen, why = _least_price(draft, symbol), _turned_away(draft, symbol)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
-        if seen is not None and seen > price > 0:
+        if not why and seen is not None and seen > price > 0:
             _rest(draft, symbol, whole_of(quantity) or quantity, price, limit_price(position, price, rules))
             return
         if seen is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
-        why = f"its price is unknown, or at {price} USD"
+        why = why or f"its price is unknown, or at {price} USD"
     if late_ns >= UNCOVERED_NS:
         why = why or "orders of others hold it, or the broker has less"
         what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
@@ -338,6 +338,11 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
         return "a buy is under way"
     if sum(order.purpose == PROTECTION and order.in_hand for order in draft.orders.values()) >= IN_HAND_MAX:
         return "the stops of others are on their way"
+    return ""
+
+
+def _turned_away(draft: Draft, symbol: str) -> str:
+    """Return why no further stop is tried yet, "" where one is: the broker or others did not let the last ones rest."""
     stops = _ended(draft, symbol)
     last = stops[-1] if stops else None
     if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
