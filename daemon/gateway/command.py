@@ -36,7 +36,7 @@ from daemon.gateway.books import Ledgers
 from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN, Opened, Transferred
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.journal import GatewayJournal, open_journal, verify
+from daemon.gateway.journal import GatewayJournal, open_journal, read_books, verify
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
@@ -104,6 +104,23 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
     ]
 
 
+def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
+    """Return, in words, where the file says another thing of sub-accounts than they have; that changes nothing."""
+    words = []
+    for name, table in settings.sub_accounts.items():
+        began = books.accounts[name].capital if name in books.accounts else table.capital
+        if table.capital != began:
+            cure = "what it has changes by `rltrader-gateway transfer` alone"
+            words.append(f"sub_account.{name}.capital is {table.capital}, and it began with {began}: {cure}")
+    for name in books.accounts.keys() - settings.sub_accounts.keys() - {MAIN}:
+        orders = sum(order.account == name for order in books.open_orders())
+        held = ", ".join(f"{holding.qty} {symbol}" for symbol, holding in books.accounts[name].holdings.items())
+        if held or orders:
+            cure = f"no desk reaches it: `rltrader-gateway panic {name}` closes it, or put it back into the file"
+            words.append(f"{name} is not in the file, holds {held or 'nothing'} and has {orders} orders: {cure}")
+    return words
+
+
 async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log: Log, folder: Path) -> None:
     """Run the gateway, with its journal in `folder`, until cancelled.
 
@@ -121,6 +138,8 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     try:
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
+        for words in unlike_file(settings, journal.books):
+            log("gateway_file_differs", detail=words)
         settings = await with_feeds(settings, upstream)
         gateway = Gateway(settings, journal, upstream, clock, log)
         clients = Clients(gateway, pairs)
@@ -201,8 +220,8 @@ async def until_signalled(settings: GatewaySettings, keys: Credentials, clock: C
 # --- what would happen ------------------------------------------------------------------------------------------------
 
 
-async def check(settings: GatewaySettings, keys: Credentials, *, fresh: bool) -> list[tuple[bool, str]]:
-    """Try the account and the files; return what was found: is it right, in words. `fresh`: there is no journal."""
+async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers) -> list[tuple[bool, str]]:
+    """Try the account and the files; return what was found: is it right, in words. `books`: as the journal has them."""
     findings: list[tuple[bool, str]] = []
     try:
         client_keys(settings)
@@ -212,15 +231,7 @@ async def check(settings: GatewaySettings, keys: Credentials, *, fresh: bool) ->
     clock = clock_of(settings.upstream)
     upstream = Upstream(settings.upstream, keys, clock, Log("error", "json", stream=io.StringIO()))
     try:
-        event = await opening(settings, upstream, clock.now_ns())
-        held = ", ".join(f"{row['qty']} {row['symbol']}" for row in event.positions) or "nothing"
-        cash = wire.decimal(event.account.get("cash"), "cash")
-        left = cash - sum(event.capital.values(), Decimal(0))
-        findings.append((True, f"{settings.gateway.account} account {event.number}: {cash} USD, holds {held}"))
-        if fresh:
-            for name, usd in event.capital.items():
-                findings.append((True, f"{name} begins with {usd} USD"))
-            findings.append((True, f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders"))
+        findings += await _account_findings(settings, upstream, books, clock.now_ns())
     except (ConfigError, BrokerError, wire.Malformed) as error:
         findings.append((False, f"account: {error}"))
     finally:
@@ -234,6 +245,29 @@ async def check(settings: GatewaySettings, keys: Credentials, *, fresh: bool) ->
         except OSError as error:
             findings.append((False, f"gateway.port {settings.gateway.port}: {error.strerror}: does a gateway run?"))
     return findings
+
+
+async def _account_findings(
+    settings: GatewaySettings, upstream: Upstream, books: Ledgers, now_ns: int
+) -> list[tuple[bool, str]]:
+    """Return what is at the broker, and what a start would give to whom. Raises as `opening` and `newcomers`."""
+    if not books.number:  # nothing has begun
+        event = await opening(settings, upstream, now_ns)
+        number, cash, positions = event.number, wire.decimal(event.account.get("cash"), "cash"), event.positions
+        left = cash - sum(event.capital.values(), Decimal(0))
+        begins = [f"{name} begins with {usd} USD" for name, usd in event.capital.items()]
+        begins.append(f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders")
+    else:
+        account, positions = await upstream.reads.account(), await upstream.reads.positions()
+        number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
+        if number != books.number:
+            raise ConfigError(f"the keys open account {number}, and the journal is of account {books.number}")
+        fresh = newcomers(settings, books, now_ns)
+        begins = [f"{moved.target} begins with {moved.cash} USD of {MAIN}'s" for moved in fresh]
+        begins += unlike_file(settings, books)
+    held = _held({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
+    what = f"{settings.gateway.account} account {number}: {cash} USD, holds {held}"
+    return [(True, words) for words in (what, *begins)]
 
 
 # --- asking a running gateway -----------------------------------------------------------------------------------------
@@ -367,8 +401,9 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
-        fresh = not (Path(settings.gateway.state_dir) / FILE).exists()
-        findings = asyncio.run(check(settings, _account_keys(), fresh=fresh))
+        file = Path(settings.gateway.state_dir) / FILE
+        books = read_books(file, settings.guards) if file.exists() else Ledgers()
+        findings = asyncio.run(check(settings, _account_keys(), books))
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED

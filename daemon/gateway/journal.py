@@ -145,6 +145,15 @@ def open_journal(folder: Path, account: str, guards: Sequence[tuple[str, str]], 
         raise
 
 
+def read_books(file: Path, guards: Sequence[tuple[str, str]]) -> Ledgers:
+    """Return what a journal's events have come to, beside a gateway that may run on it. Raises JournalError."""
+    reader = JournalReader(file)
+    try:
+        return _recovered(reader, guards)[0].books
+    finally:
+        reader.close()
+
+
 def encoded(event: AnyGatewayEvent) -> str:
     """Return an event as JSON."""
     return _encoder.encode(event).decode()

@@ -171,6 +171,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),
+    "gateway_file_differs": LogEvent(
+        "warning",
+        ("detail",),
+        "gateway.toml has another capital than a sub-account began with, or lacks one that holds.",
+    ),
     "gateway_panic": LogEvent("warning", ("of", "by"), "A person closes all of one sub-account, or of the account."),
     "gateway_lifted": LogEvent("info", ("sub_account",), "A person lifts the fence that a panic left."),
     "gateway_resumed": LogEvent("info", ("by", "why"), "A person allows new risk again."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import stat
 import tomllib
 from decimal import Decimal
@@ -11,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from daemon.config.load import ConfigError, load
-from daemon.gateway.command import closed, show, until_signalled
+from daemon.gateway.command import check, closed, show, until_signalled
 from daemon.gateway.config import client_keys, load_gateway
+from daemon.gateway.journal import read_books
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.host.time.clock import Clock
+from daemon.journal.journal import FILE
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
-from tests.support.gateway_stage import OPEN_NS, keys_of, market
+from tests.support.gateway_stage import OPEN_NS, gateway_on, keys_of, market, table
+from tests.support.gateway_stage import broker as stage_broker
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.trade_listeners import until
 
@@ -128,6 +132,29 @@ def test_sub_accounts_that_may_meet_are_named() -> None:
         "a and d may both trade any symbol",
         "b and d may both trade any symbol",
     ]
+
+
+async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage_broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("b", 2)
+            alpaca.by_hand("place", symbol="SPY", qty="100", side="buy")  # 50,000 USD, which are no longer in cash
+            await s.until(lambda: bool(s.held("b")) and bool(s.held("main")))
+            settings = s.gateway.settings
+        monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
+        tables = {"a": table("a", "60000"), "c": table("c", "1000")}
+        books = read_books(tmp_path / FILE, ())
+        said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books)
+        words = [words for right, words in said if right]
+        cash = alpaca.account.cash
+        assert words[:2] == [
+            f"paper account {books.number}: {cash} USD, holds 102 SPY",
+            "c begins with 1000 USD of main's",
+        ]
+        assert words[2].startswith("sub_account.a.capital is 60000, and it began with 20000: ")
+        assert words[3].startswith("b is not in the file, holds 2 SPY and has 0 orders: ")
 
 
 def test_a_sub_account_in_other_words_is_refused_with_an_example() -> None:
