@@ -203,6 +203,7 @@ class Ledgers(msgspec.Struct):
     held: dict[str, list[tuple[str, dict[str, Decimal]]]] = {}  # symbol -> (date, who held how much at its end)
     moving: list[Moving] = []
     settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line came -> who held how many
+    lapses: dict[str, str] = {}  # contracts that are not to be exercised -> whose they are
     broker_cash: Decimal = ZERO  # by the last report
     broker_held: dict[str, Decimal] = {}
     broker_account: Json = {}
@@ -461,6 +462,7 @@ class Ledgers(msgspec.Struct):
             if not order.open and new_york_date(ended_ns).isoformat() < orders_from:
                 self.drop(name)
                 self.names.pop(order.id, None)
+        self.lapses = {symbol: name for symbol, name in self.lapses.items() if self.accounts[name].quantity(symbol)}
         for line, (at_ns, _) in list(self.lines.items()):
             if new_york_date(at_ns).isoformat() < lines_from:
                 del self.lines[line]

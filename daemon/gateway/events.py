@@ -149,6 +149,13 @@ class Suspended(GatewayEvent, frozen=True):
     on: bool
 
 
+class LapseChosen(GatewayEvent, frozen=True):
+    """The broker took a sub-account's word that its contract `symbol` is not to be exercised."""
+
+    account: str
+    symbol: str
+
+
 class Halted(GatewayEvent, frozen=True):
     """No new risk in any sub-account until `Resumed`; `until_date` ends it by itself, "" does not."""
 
@@ -185,6 +192,7 @@ AnyGatewayEvent = (
     | FillsRead
     | Transferred
     | Suspended
+    | LapseChosen
     | Halted
     | Resumed
     | GatewayStarted
@@ -206,7 +214,7 @@ class SendOrder(GatewayEffect, frozen=True):
 
 
 class CancelSibling(GatewayEffect, frozen=True):
-    """Cancel the entry `name`, which stands in the way of another sub-account's exit."""
+    """Cancel the order `name`: an entry in the way of another sub-account's exit, or a sale of more than is held."""
 
     name: str
 

@@ -39,6 +39,7 @@ from daemon.gateway.events import (
     FillsRead,
     GatewayStarted,
     Halted,
+    LapseChosen,
     Missing,
     OrderAnswered,
     OrderRefused,
@@ -119,7 +120,6 @@ class Gateway:
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
-        self._lapses: dict[str, set[str]] = {}  # by sub-account: contracts that it will not have exercised
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
         self._changed = asyncio.Event()  # an order changed
         self._wanted = asyncio.Event()  # a report
@@ -360,8 +360,8 @@ class Gateway:
     async def _sell_one_out(self, name: str, symbol: str) -> None:
         """Sell a sub-account's contract by the close call, once its own orders in it are gone."""
         orders = [order for order in self.books.working(symbol) if order.account == name]
-        if symbol in self._lapses.get(name, ()) or any(o.closing or o.kind == "market" for o in orders):
-            return  # it is not exercised, or is being sold
+        if any(o.closing or o.kind == "market" for o in orders):
+            return  # it is being sold
         detail = f"{name}: {symbol} ends today in the money, and {name} has not what its exercise takes: it is sold"
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
@@ -956,7 +956,7 @@ class Gateway:
         """POST …/do-not-exercise: as `exercise`."""
         self._sole_holder(account, symbol)
         await self._asked(self.upstream.do_not_exercise(symbol))
-        self._lapses.setdefault(account, set()).add(symbol)
+        await self.do(LapseChosen(self.now_ns(), account, symbol))
 
     def _sole_holder(self, account: str, symbol: str) -> None:
         if self.books.accounts[account].quantity(symbol) <= 0:

@@ -335,7 +335,8 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
 def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
     """Return which of the `contracts` that ended became shares, by the shares that the broker has beyond the books.
 
-    What is deeper in the money was exercised first. Where that has no one answer, the lines will say it.
+    What is deeper in the money was exercised first, and nothing that its holder lets lapse. Where that has no one
+    answer, the lines will say it.
     """
     found: set[str] = set()
     for root in sorted({contract.root for contract in contracts.values()}):
@@ -345,7 +346,9 @@ def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
             for symbol, contract in contracts.items()
             if contract.root == root
         }
-        by_strike = sorted((s for s in shares if shares[s]), key=lambda s: contracts[s].strike)
+        by_strike = sorted(
+            (s for s in shares if shares[s] and s not in books.lapses), key=lambda s: contracts[s].strike
+        )
         calls = [s for s in by_strike if contracts[s].right > 0]
         puts = [s for s in reversed(by_strike) if contracts[s].right < 0]
         choices = [calls[:i] + puts[:j] for i in range(len(calls) + 1) for j in range(len(puts) + 1)]

@@ -104,14 +104,14 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
     """Return sub-account and symbol of contracts that end on `date` in the money and that it could not exercise.
 
     A call asks for cash that neither its own orders nor other exercises keep, a put for shares of its own. `spots` are
-    the underlyings' prices, USD; where one is not known nothing is said.
+    the underlyings' prices, USD; where one is not known nothing is said, nor of what its holder lets lapse.
     """
     found, left = [], account_power(books)
     for name, account in books.accounts.items():
         power, shares = buying_power(books, name), dict[str, Decimal]()
         for symbol, holding in sorted(account.holdings.items()):
             contract, units = parse_occ(symbol), holding.qty * multiplier(symbol)
-            if name == MAIN or contract is None or contract.expiry != date or units <= 0:
+            if name == MAIN or contract is None or contract.expiry != date or units <= 0 or symbol in books.lapses:
                 continue
             spot = spots.get(contract.root)
             if spot is None or contract.right * (spot - contract.strike) < CENT:

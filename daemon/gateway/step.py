@@ -41,6 +41,7 @@ from daemon.gateway.events import (
     FillsRead,
     GatewayStarted,
     Halted,
+    LapseChosen,
     Missing,
     Opened,
     OrderAnswered,
@@ -104,6 +105,8 @@ class Bookkeeper:
                 self._move(event)
             case Suspended(account=account, on=on):
                 books.accounts[account].suspended = on
+            case LapseChosen(account=account, symbol=symbol):
+                books.lapses[symbol] = account
             case Halted():
                 books.halt = (event.reason, event.detail, event.until_date)
             case Resumed():
@@ -388,9 +391,22 @@ class Bookkeeper:
         for row in lines:
             if execution_of(str(row["id"])) not in shown:
                 books.note(account, row)
+        self._end_uncovered(order.account, order.symbol)
         if changed.quantity or changed.amount:
             words = f"{order.account}: {order.name}: {text(changed.quantity)} {order.symbol}, {changed.amount} USD"
             self._do(Warn("gateway_fill_amended", words))
+
+    def _end_uncovered(self, account: str, symbol: str) -> None:
+        """Cancel a sub-account's newest sales as far as they are of more than it holds: they would sell another's."""
+        books = self.books
+        sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
+        old = {order.replaces for order in sales}
+        sales = [order for order in sales if order.name not in old]
+        beyond = sum((order.left for order in sales), ZERO) - books.accounts[account].quantity(symbol)
+        for order in sorted(sales, key=lambda order: (-order.created_ns, order.name)):
+            if beyond > 0:
+                self._do(CancelSibling(order.name))
+                beyond -= order.left
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -421,6 +437,8 @@ class Bookkeeper:
         rows = {str(row["id"]): row for row in event.lines}
         for line in sorted(lines, key=lambda line: (_turn(line), line.id)):
             self._line(line, rows[line.id], event.ex_dates.get(line.id, ""))
+        for account, symbol in sorted({(o.account, o.symbol) for o in books.open_orders()} if lines else ()):
+            self._end_uncovered(account, symbol)
         self._settle_without_ledger()
         self._compare(event.asked_ns)
         if books.day[0] != new_york_date(books.now_ns).isoformat():

@@ -261,16 +261,19 @@ async def test_what_the_broker_sells_of_its_own_accord_is_the_holders(tmp_path: 
 
 
 async def test_a_contract_that_is_not_to_be_exercised_is_left_alone(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
-        await s.place("a", 1, symbol=IN_THE_MONEY, type="limit", limit_price="20")
-        await s.until(lambda: bool(s.held("a")))
-        assert (await s.ask("a", "POST", f"/v2/positions/{IN_THE_MONEY}/do-not-exercise"))[0] == 200
-        await pass_to(s, SOON_NS)
-        for _ in range(3):
-            await s.gateway.reported(30)
-            await asyncio.sleep(1)
-        assert s.held("a") == {IN_THE_MONEY: Decimal(1)}
-        assert not s.log.of("gateway_sells_out")
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 1, symbol=IN_THE_MONEY, type="limit", limit_price="20")
+            await s.until(lambda: bool(s.held("a")))
+            assert (await s.ask("a", "POST", f"/v2/positions/{IN_THE_MONEY}/do-not-exercise"))[0] == 200
+        async with gateway_on(alpaca, tmp_path) as s:  # which has not forgotten it
+            await pass_to(s, SOON_NS)
+            for _ in range(3):
+                await s.gateway.reported(30)
+                await asyncio.sleep(1)
+            assert s.held("a") == {IN_THE_MONEY: Decimal(1)}
+            assert not s.log.of("gateway_sells_out")
+            assert s.verified().difference == ""
 
 
 def test_means_are_spent_once() -> None:

@@ -19,10 +19,12 @@ from daemon.gateway.config import AccountLimits, load_gateway
 from daemon.gateway.events import (
     MAIN,
     AnyGatewayEffect,
+    CancelSibling,
     CloseTaken,
     FillsRead,
     Opened,
     OrderAnswered,
+    OrderTaken,
     ReadFills,
     Reported,
     Transferred,
@@ -676,6 +678,25 @@ async def test_an_order_that_fills_again_after_a_bust_is_booked(tmp_path: Path, 
         assert s.verified().difference == ""
 
 
+async def test_a_stop_of_shares_that_a_bust_took_back_ends_before_it_sells_mains(tmp_path: Path) -> None:
+    stop = {"type": "stop", "stop_price": "450", "time_in_force": "gtc"}
+    async with stage(tmp_path) as s:
+        s.broker.by_hand("place", symbol="SPY", qty="10", side="buy")
+        await hold(s, "a", 2)
+        await s.place("a", 3)
+        await s.until(lambda: s.held("a") == {"SPY": dec(5)})
+        rows = [await s.place("a", 2, "sell", **stop)]
+        await asyncio.sleep(1)
+        rows.append(await s.place("a", 3, "sell", **stop))
+        s.broker.faults.add("trade_bust")  # of the last fill, the three
+        await s.until(lambda: s.held("a") == {"SPY": dec(2)})
+        old, new = (s.books.orders[row["client_order_id"]] for row in rows)
+        await s.until(lambda: not new.open)
+        assert (old.open, old.left, new.status, s.held("main")) == (True, dec(2), "canceled", {"SPY": dec(10)})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
 def _machine(**positions: str) -> Bookkeeper:
     """A gateway that opened with these positions of `main` at 100 USD, and 10,000 USD for `a`."""
     rows = [{"symbol": s, "qty": q, "side": "long", "avg_entry_price": "100"} for s, q in positions.items()]
@@ -822,7 +843,7 @@ def test_shares_that_were_anothers_by_the_lines_are_taken_back() -> None:
     books = machine.books
     for name, contract in (("a", LOW), ("b", MID)):
         books.book(name, contract, LinePart(dec(1), dec(-100), dec(100)))
-    cash = 50000 - 200 - 49500  # b's 495 was exercised: a had asked for none of its 490
+    cash = 50000 - 200 - 49500  # b's 495 was exercised: a had asked for none of its 490, beside the gateway
     _night(machine, 100, cash, [])
     assert books.holders("SPY") == {"a": dec(100)}
     _night(machine, 100, cash, [_end_line(LOW, 1, "OPEXP"), _end_line(MID, 2), _share_line(100, 495, 3)], 1)
@@ -841,6 +862,18 @@ def test_shares_of_a_night_without_the_gateway_earn_the_next_mornings_dividend()
     machine.step(Reported(at_ns, at_ns, {"cash": "1100"}, [], [], [paid], {paid["id"]: "2025-06-03"}))
     # a and main held a hundred each at Monday's close, though nobody looked before Tuesday
     assert (books.accounts["a"].cash, books.main.cash) == (dec(10000 - 100 - 49000 + 100), dec(40100))
+
+
+def test_a_stop_of_more_than_a_reverse_split_left_ends() -> None:
+    machine = _machine(SPY="10")
+    books = machine.books
+    books.book("a", "SPY", LinePart(dec(10), dec(-1000), dec(1000)))
+    body: Json = {"symbol": "SPY", "side": "sell", "qty": "10", "type": "stop", "stop_price": "50"}
+    machine.step(OrderTaken(OPEN_NS, "a", "stop-1", body, dec(0)))
+    split: Json = {"id": "20250602000000000::1", "activity_type": "SPLIT", "symbol": "SPY", "qty": "-18"}
+    split |= {"date": "2025-06-02", "status": "executed", "net_amount": "0"}
+    assert CancelSibling("stop-1") in _report(machine, OPEN_NS + SECOND_NS, [], [split])
+    assert books.holders("SPY") == {"a": dec(1), MAIN: dec(1)}  # 10 for 1: of its own stop's ten one is a's
 
 
 def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> None:
