@@ -31,6 +31,7 @@ LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
+CANCELED, EXPIRED = "canceled", "expired"
 LOST = "missing"
 """An order that never reached the broker."""
 
@@ -115,7 +116,8 @@ class GatewayOrder(msgspec.Struct):
 
     `fills` are by the order's cumulative quantity: quantity and price; after a bust or a correction what stands of all
     of them is under "amended". `base` was filled before the gateway opened. One that `keeps_name` bears another name at
-    the broker: the close call made it, in the place of a client's order.
+    the broker: the close call made it, in the place of a client's order. One that `gives_way` is cancelled for another
+    sub-account's exit: its owner sees it expire, since a cancel that nobody asked for would halt a desk.
     """
 
     account: str
@@ -135,6 +137,7 @@ class GatewayOrder(msgspec.Struct):
     base: Decimal = ZERO
     fills: dict[str, tuple[Decimal, Decimal]] = {}
     against: tuple[str, ...] = ()
+    gives_way: bool = False
     amended_ns: int = 0  # when the broker last took back or changed a fill of it
 
     @property
@@ -184,8 +187,11 @@ class GatewayOrder(msgspec.Struct):
         return wire.optional_decimal(self.row or self.body, name)
 
     def shown(self) -> Json:
-        """Return the order object of REST and of trade updates, under the name that its owner knows."""
-        return {**self.row, "client_order_id": self.name} if self.keeps_name else self.row
+        """Return the order object of REST and of trade updates, with the name and the end that its owner knows."""
+        row = {**self.row, "client_order_id": self.name} if self.keeps_name else self.row
+        if not (self.gives_way and row.get("status") == CANCELED):
+            return row
+        return {**row, "status": EXPIRED, "expired_at": row.get("canceled_at"), "canceled_at": None}
 
 
 class Ledgers(msgspec.Struct):

@@ -20,7 +20,9 @@ from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
+    CANCELED,
     CENT,
+    EXPIRED,
     LOST,
     SENDING,
     UNKNOWN,
@@ -208,6 +210,7 @@ class Bookkeeper:
             books.accounts[order.account].fractions = True
         books.keep(order)
         for name in order.against:
+            books.orders[name].gives_way = True
             self._do(CancelSibling(name))
         self._do(SendOrder(event.name, how))
 
@@ -321,6 +324,8 @@ class Bookkeeper:
         if order.account != MAIN:
             position = self.books.accounts[order.account].quantity(order.symbol)
             told = {**update, "order": order.shown()}
+            if order.gives_way and event == CANCELED:
+                told["event"] = EXPIRED
             if "position_qty" in update:
                 told["position_qty"] = text(position)
             self._do(PassOn(order.account, told))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from daemon.gateway.config import AccountLimits
-from tests.support.gateway_stage import CALL, stage, table
+from tests.support.gateway_stage import CALL, KEYS, stage, table
+from tests.support.simulator.trade_listeners import trade_updates
 
 WASH = (403, 40310000, "potential wash trade detected. use complex orders")
 
@@ -18,15 +19,29 @@ WASH = (403, 40310000, "potential wash trade detected. use complex orders")
 
 
 async def test_an_exit_sweeps_a_siblings_entry_away(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+    keys = KEYS["b"]
+    async with (
+        stage(tmp_path) as s,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+    ):
         await s.place("a", 5)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         entry = await s.place("b", 3, type="limit", limit_price="490")
+        own = await s.place("b", 1, type="limit", limit_price="480")
+        assert (await s.ask("b", "DELETE", f"/v2/orders/{own['id']}"))[0] == 204
+        await s.until(lambda: not s.books.orders[own["client_order_id"]].open)
         await s.place("a", 5, "sell")
         await s.until(lambda: not s.held("a"))
+        # a cancel that it had not asked for would halt b's desk: it sees its order expire
         row = (await s.ask("b", "GET", f"/v2/orders/{entry['id']}"))[1]
-        assert (row["status"], row["filled_qty"]) == ("canceled", "0")
+        assert (row["status"], row["filled_qty"], row["canceled_at"]) == ("expired", "0", None)
+        assert row["expired_at"]
+        assert (await s.ask("b", "GET", f"/v2/orders/{own['id']}"))[1]["status"] == "canceled"
+        ends = {entry["id"]: ("expired", "expired"), own["id"]: ("canceled", "canceled")}
+        told = {m["data"]["order"]["id"]: (m["data"]["event"], m["data"]["order"]["status"]) for m in heard}
+        assert told == ends
         await s.settled()
+        assert s.verified().difference == ""
 
 
 async def test_where_a_sibling_rests_a_stop_a_purchase_is_refused_as_alpaca_would(tmp_path: Path) -> None:

@@ -311,6 +311,23 @@ def test_a_cancel_by_hand_of_an_entry_halts_under_every_setting_and_nothing_is_b
     assert list(d.state.stats.denials) == ["halted"]
 
 
+@pytest.mark.parametrize("how", ["stream", "look-up"])
+def test_an_entry_that_gives_way_to_a_siblings_exit_behind_a_gateway_halts_nothing(how: str) -> None:
+    d = at_broker(account := Account(), RULES["halt"])
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.accept(name)
+    account.end(name, "expired")
+    news = ev.OrderExpired(d.at(1, 5), name) if how == "stream" else account.found(name, d.at(1, 5))
+    again = sent(d.put(news)).client_order_id
+    assert again != name
+    d.put(ev.OrderRejected(d.at(1, 6), again, "potential wash trade detected"))  # the sibling's exit works
+    assert (d.halted(), d.state.works) == ("", {})
+    agreed(d, account, 1, 30)
+    d.bar(1)
+    assert of(d.answer(BUY_CALL), SubmitOrder)
+
+
 def test_an_exit_that_the_broker_cancels_within_a_session_halts_and_leaves_again() -> None:
     d = holding(account := Account(), RULES["halt"])
     d.bar(1)
