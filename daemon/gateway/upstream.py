@@ -14,7 +14,7 @@ from typing import Any
 
 from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import accesses, endpoint, trade_deadlines
+from daemon.brokers.alpaca.assemble import accesses, endpoint, trade_stream
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.rest.client import (
     READING,
@@ -250,9 +250,7 @@ class Upstream:
 
     def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
         """Return the account's stream of trade updates."""
-        deadlines = trade_deadlines(self._settings)
-        url = self._settings.address("trade_stream_url")
-        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)
+        return trade_stream(self._settings, self._keys, self._log, on_update=on_update, on_state=on_state)
 
     def market_url(self, path: str) -> str | None:
         """Return the broker's address of a market-data stream such as /v2/iex; None for one that it is not set to."""

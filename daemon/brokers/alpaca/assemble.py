@@ -335,10 +335,17 @@ def endpoint(settings: DeskSettings, keys: Credentials, url: str) -> Endpoint:
     return Endpoint(url, keys.key, keys.secret, deadlines, back_off)
 
 
-def trade_deadlines(settings: DeskSettings) -> StreamDeadlines:
-    """Return the deadlines and waits of the account's trade stream."""
+def trade_stream(
+    settings: DeskSettings,
+    keys: Credentials,
+    log: EventLogger,
+    *,
+    on_update: Callable[[object], None],
+    on_state: Callable[[bool, str], None],
+) -> TradeStream:
+    """Return the account's stream of trade updates."""
     alpaca, scale = settings.alpaca, scale_of(settings)
-    return StreamDeadlines(
+    deadlines = StreamDeadlines(
         open_s=alpaca.handshake_timeout_s,
         reply_s=alpaca.handshake_timeout_s,
         ping_s=alpaca.ping_s,
@@ -349,6 +356,8 @@ def trade_deadlines(settings: DeskSettings) -> StreamDeadlines:
         throttled_s=10 * scale,
         unauthorized_s=60 * scale,
     )
+    url = settings.address("trade_stream_url")
+    return TradeStream(url, keys.key, keys.secret, on_update, on_state, deadlines, log)
 
 
 def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:
@@ -462,7 +471,7 @@ class AlpacaConnection:
                 named=closings.named,
                 strange=partial(strange, settings),
             ),
-            self._trade_stream,
+            partial(trade_stream, settings, self._keys, self._log),
             ours,
             Timeouts(
                 report_every_s=settings.alpaca.report_every_s,
@@ -486,10 +495,3 @@ class AlpacaConnection:
             refused_s=900 * scale,
         )
         return ActivityStream(self._read_access, self._clock.now_ns, deadlines, self._log, on_line)
-
-    def _trade_stream(
-        self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
-    ) -> TradeStream:
-        deadlines = trade_deadlines(self._settings)
-        url = self._settings.address("trade_stream_url")
-        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)
