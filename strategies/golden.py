@@ -65,13 +65,6 @@ GOLDEN_BARS = (0, 1, 7, 12)
 DAY_OPEN_NS = SESSION_S * SECOND_NS
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
-HEADER = "start_ns,open,high,low,close,volume"
-
-
-def tape_text(bars: Iterable[Bar]) -> str:
-    """Return the bars as the tape's CSV: a header, then one line for each, prices in cents, whole shares."""
-    lines = (f"{b.start_ns},{b.open:.2f},{b.high:.2f},{b.low:.2f},{b.close:.2f},{b.volume:.0f}" for b in bars)
-    return "\n".join((HEADER, *lines, ""))
 
 
 def golden_bars(symbol: str = "SPY") -> tuple[Bar, ...]:

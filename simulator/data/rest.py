@@ -36,8 +36,6 @@ from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
-Corrections = dict[tuple[str, int], tuple[int, Bar]]  # (symbol, start) -> (known from, the bar as corrected)
-
 BARS_LIMIT, BARS_LIMIT_MAX = 1_000, 10_000
 _TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
 

@@ -18,7 +18,6 @@ from strategies.golden import (
     golden_bars,
     golden_observations,
     golden_view,
-    tape_text,
 )
 from strategies.kit.contract import Bar, Head, Observation, Spec, Timeframe, View
 from strategies.kit.synthetic import synthetic_sessions
@@ -29,7 +28,8 @@ from tests.support.strategies.minutes import minutes_of
 
 def test_the_committed_tape_is_what_its_seed_makes() -> None:
     bars = tuple(synthetic_sessions(GOLDEN_SEED, GOLDEN_SESSIONS))
-    assert TAPE.read_text(encoding="ascii") == tape_text(bars)
+    lines = (f"{b.start_ns},{b.open:.2f},{b.high:.2f},{b.low:.2f},{b.close:.2f},{b.volume:.0f}" for b in bars)
+    assert TAPE.read_text(encoding="ascii") == "\n".join(("start_ns,open,high,low,close,volume", *lines, ""))
     assert golden_bars() == bars
 
 

@@ -133,9 +133,7 @@ def _listed(options: argparse.Namespace, console: Console) -> int:
         left_out = f": {len(library.runs)} do not fit the filters" if library.runs else f" in {places}"
         sys.stderr.write(f"rltrader runs: no run{left_out}; `rltrader runs start dry-run --help` starts one\n")
         return DONE
-    print_table(
-        console, _table(runs), "code", "model", "parameters", "trades", "when (UTC)", "data", "strategy", "Sharpe"
-    )
+    print_table(console, _table(runs), *LESS)
     return DONE
 
 

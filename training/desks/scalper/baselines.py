@@ -25,7 +25,6 @@ from training.study.progress import counted, phase
 from training.study.study import PlayResult, SessionResult
 
 SIDE_COLUMN = SPEC.features.index("position_side")
-ELAPSED_COLUMN = SPEC.features.index("session_elapsed")
 FAST_COLUMN, SLOW_COLUMN = SPEC.features.index("ema9_distance"), SPEC.features.index("ema21_distance")
 
 

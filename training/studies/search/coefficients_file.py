@@ -18,11 +18,6 @@ P = TypeVar("P", bound=Plan)
 COEFFICIENTS_FILE = "coefficients.json"
 
 
-def write_plan(path: Path, plan: Plan, usual: Plan) -> None:
-    """Put the differences from the usual plan at `path`, whole or not at all. Raises `OSError`."""
-    write_values(path, plan.differences(usual))
-
-
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
     """Put fields by their names at `path`, whole or not at all. Raises `OSError`."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(values), indent=1) + b"\n")

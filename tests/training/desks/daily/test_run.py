@@ -38,7 +38,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import UNTRAINED, prepare
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import train_one
-from training.studies.search.coefficients_file import write_plan
+from training.studies.search.coefficients_file import write_values
 from training.study.study import Study, Trial
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
@@ -66,8 +66,9 @@ class Made:
             "--processes", "1", *options,
         ]  # fmt: skip
         if "--passive" not in options:  # which has no coefficients, and is exported as it is
-            changes = home / f"{strategy}.json"
-            write_plan(changes, SMALL, settings_for(strategy, bars, home).plan)
+            changes, usual = home / f"{strategy}.json", settings_for(strategy, bars, home).plan
+            assert isinstance(usual, Coefficients)
+            write_values(changes, SMALL.differences(usual))
             self.command += ["--coefficients", str(changes), "--allow-unproven"]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
