@@ -26,17 +26,15 @@ def _open() -> int:
     if sys.argv[1:] and sys.argv[1] in LIGHT:
         code: int = import_module(f"training.cli.{sys.argv[1]}").main(sys.argv[2:])
         return code
-    from training.rules.command import of_rule
+    from training.rules import command
 
     words, rule, wrong = sys.argv[1:], False, ""
     try:
-        rule = of_rule(words)
+        rule = command.of_rule(words)
     except ValueError as error:
         wrong = str(error)
     missing = [name for name in NEEDED if find_spec(name) is None]
     if rule and (missing or words[:1] == ["search"]):
-        from training.rules import command
-
         return command.main(words)
     if missing and wrong:
         sys.stderr.write(f"train-and-export: {wrong}\n")

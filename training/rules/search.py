@@ -11,19 +11,8 @@ from rltrader.install import install_line
 from strategies.kit.parameters import Parameter
 from strategies.registry import entry
 from training.evidence.statistics import annual, sharpes
-from training.rules.trials import (
-    RuleStudy,
-    RuleTask,
-    RuleTrial,
-    folds_of,
-    judged,
-    played,
-)
+from training.rules.trials import RuleStudy, RuleTask, RuleTrial, folds_of, judged, played
 from training.studies.grid import OF_THE_STRATEGY, Value
-
-
-class MissingExtraError(ValueError):
-    """A library of an extra is not installed; the text has the line that installs it."""
 
 
 def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]) -> RuleStudy:
@@ -33,14 +22,13 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
     is tried. The same seed tries the same values.
 
     Raises:
-        MissingExtraError: Optuna is not installed.
-        ValueError: the strategy declares no parameter.
+        ValueError: Optuna is not installed, or the strategy declares no parameter.
     """
     try:
         import optuna
     except ImportError as error:
         line = install_line("cpu", "search")
-        raise MissingExtraError(f"search needs Optuna, which is not installed: {line}") from error
+        raise ValueError(f"search needs Optuna, which is not installed: {line}") from error
     declared = entry(task.strategy).parameters
     if not declared:
         raise ValueError(
