@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,18 @@ def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[
         env=environment(),
         start_new_session=True,
     )
+
+
+def exchange(child: subprocess.Popen[bytes], question: Sequence[bytes], most: int) -> bytes:
+    """Send a child its bytes; return what it answers, `most` bytes of it. Unread or unsent data ends with it."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdout, contextlib.suppress(BrokenPipeError):
+        with child.stdin as into:
+            for part in question:
+                into.write(part)
+        return child.stdout.read(most)
+    return b""
 
 
 def environment() -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from daemon.models.child import start_child
+from daemon.models.child import exchange, start_child
 from daemon.models.pointer import ModelError
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation, Spec
@@ -71,6 +71,8 @@ class TrialProcess:
 
     def run(self, model: LoadedModel, symbols: tuple[str, ...] = (), config: str = "") -> None:
         """As `try_model`."""
+        manifest = encode(model.manifest)
+        question = _HEAD.pack(len(manifest), len(model.policy)), manifest, model.policy
         with self._lock:
             if self._killed:
                 raise ModelError("trial", self._killed)
@@ -80,7 +82,7 @@ class TrialProcess:
         timer.daemon = True
         timer.start()
         try:
-            output = _exchange(child, model)
+            output = exchange(child, question, VERDICT_MAX)
         finally:
             timer.cancel()
             self.kill("")
@@ -118,20 +120,6 @@ def _started(model: LoadedModel, symbols: tuple[str, ...], config: str, answer_c
         return start_child("daemon.models.trial", arguments)
     except OSError as error:
         raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
-
-
-def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:
-    """Send the child its bytes, return its verdict. Unread or unsent data ends with it."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    manifest = encode(model.manifest)
-    with child.stdout, contextlib.suppress(BrokenPipeError):
-        with child.stdin as into:
-            into.write(_HEAD.pack(len(manifest), len(model.policy)))
-            into.write(manifest)
-            into.write(model.policy)
-        return child.stdout.read(VERDICT_MAX)
-    return b""
 
 
 # --- in the child -------------------------------------------------------------------------------------------------

@@ -156,6 +156,20 @@ class Deflated(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+def luck_of(deflated: Deflated, overfitting: Overfitting) -> str:
+    """How much of the best of many trials is luck, in a sentence."""
+    halves = (
+        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
+        "the splits (PBO)".replace("%", " %")
+        if overfitting.probability is not None
+        else f"PBO is not known: {overfitting.note}"
+    )
+    return (
+        f"The best of many flatters: its deflated Sharpe ratio is {deflated.deflated:.2f} among {deflated.trials} "
+        f"trials, and {halves}."
+    )
+
+
 def probabilistic_sharpe(
     session_sharpe: float, sessions: int, skew: float = 0.0, kurt: float = 3.0, threshold: float = 0.0
 ) -> float:

@@ -24,7 +24,14 @@ from daemon.library.run_files import RULE_FILE
 from strategies.kit.parameters import given_by, text_of, values_of
 from strategies.registry import entry
 from training.desks.own.sessions import walk_of
-from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
+from training.evidence.overfitting import (
+    Deflated,
+    Overfitting,
+    backtest_overfitting,
+    deflated_sharpe,
+    effective_trials,
+    luck_of,
+)
 from training.evidence.statistics import annual, deviations, session_returns, sharpes
 from training.evidence.wording import counted, number, percent
 from training.rules.desk import own_answer, rule_desk
@@ -219,18 +226,11 @@ def _words(
         f"{number(fold.sharpe_annual)}"
         for fold in walked
     )
-    luck = (
-        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
-        "the splits (PBO)".replace("%", " %")
-        if overfitting.probability is not None
-        else f"PBO is not known: {overfitting.note}"
-    )
     return (
         f"Walk-forward, each test with the values that the sessions before it chose: {tests}. The largest Sharpe ratio "
         f"of {counted(len(trials), 'trial')} on all sessions, {annual(float(ratios[best])):+.2f} a year, is that of "
-        f"{named(trials[best].values)}; without a change it is {annual(float(ratios[0])):+.2f}. The best of many "
-        f"flatters: its deflated Sharpe ratio is {deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. "
-        "No configuration was changed."
+        f"{named(trials[best].values)}; without a change it is {annual(float(ratios[0])):+.2f}. "
+        f"{luck_of(deflated, overfitting)} No configuration was changed."
     )
 
 

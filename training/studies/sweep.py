@@ -28,7 +28,14 @@ from strategies.kit.parameters import text_of, values_of
 from strategies.registry import entry
 from training.desks.kind import PlaysTogether, Span, TaskData
 from training.desks.registry import kind
-from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_sharpe, effective_trials
+from training.evidence.overfitting import (
+    Deflated,
+    Overfitting,
+    backtest_overfitting,
+    deflated_sharpe,
+    effective_trials,
+    luck_of,
+)
 from training.evidence.statistics import deviations, session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
@@ -337,16 +344,10 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
 
 def _words(best: GridCell, configured: GridCell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
     named = ", ".join(f"{key} {value}" for key, value in best.rules.items())
-    luck = (
-        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
-        "the splits (PBO)".replace("%", " %")
-        if overfitting.probability is not None
-        else f"PBO is not known: {overfitting.note}"
-    )
     return (
         f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of {named}; "
-        f"as configured it is {configured.sharpe_annual:+.2f}. The best of many flatters: its deflated Sharpe ratio is "
-        f"{deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. No configuration was changed."
+        f"as configured it is {configured.sharpe_annual:+.2f}. {luck_of(deflated, overfitting)} No configuration was "
+        "changed."
     )
 
 

@@ -21,10 +21,10 @@ from daemon.dashboard.pages.price import (
     day_of,
     fill_rows,
     first_id,
-    largest_held,
     mark_of,
     midnight_ns,
     sessions_of,
+    symbol_of,
 )
 from daemon.dashboard.pages.trades import trade_line
 from daemon.dashboard.views import BarsPage, Candle, MarkGroup, Pane, TradeLine
@@ -63,9 +63,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
     spec = picture.spec
     if spec is None:
         return BarsPage("", (), 0.0, 0.0, 0.0, 0.0, 0, "", (), (), (), 0, (), ())
-    symbol = wish.symbol or largest_held(picture, spec) or spec.symbols[0]
-    if symbol not in spec.symbols:
-        raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
+    symbol = symbol_of(picture, spec, wish.symbol)
     sessions = tuple(sessions_of(reader)) if wish.sessions else ()
     names = (*_names(spec, symbol), *entry(spec.name).indicators)
     own = "" if spec.chained else symbol  # of which fills are drawn

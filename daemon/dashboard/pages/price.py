@@ -88,10 +88,7 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     spec = picture.spec
     if spec is None:
         return PricePage("", (), "", (), (), ())
-    symbol = symbol or largest_held(picture, spec) or spec.symbols[0]
-    if symbol not in spec.symbols:
-        raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
-    return _PAGES[spec.decides](picture, reader, spec, symbol, session)
+    return _PAGES[spec.decides](picture, reader, spec, symbol_of(picture, spec, symbol), session)
 
 
 def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, session: str) -> PricePage:
@@ -108,7 +105,15 @@ def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, sess
     return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, fill_marks(reader, from_ns, until_ns))
 
 
-def largest_held(picture: Picture, spec: Spec) -> str:
+def symbol_of(picture: Picture, spec: Spec, asked: str) -> str:
+    """Return the symbol that is asked for, of "" the largest held, else the first. Raises NotThere for another's."""
+    symbol = asked or _largest_held(picture, spec) or spec.symbols[0]
+    if symbol not in spec.symbols:
+        raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
+    return symbol
+
+
+def _largest_held(picture: Picture, spec: Spec) -> str:
     """Return the symbol of the desk with the most at cost, "" for none."""
     state: State[Any] | None = picture.state
     held = state.book.positions.values() if state is not None else ()

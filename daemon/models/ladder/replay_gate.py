@@ -20,7 +20,7 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.state import Identity, LadderState, State
-from daemon.models.child import start_child
+from daemon.models.child import exchange, start_child
 from daemon.models.lifecycle import WriteLog
 
 DEADLINE_S = 6 * 3600.0  # for a host that gives the child nearly nothing
@@ -82,7 +82,7 @@ class ReplayProcess:
         timer.daemon = True
         timer.start()
         try:
-            output = _exchange(child, msgspec.json.encode(request))
+            output = exchange(child, (msgspec.json.encode(request),), ANSWER_BYTES_MAX)
         finally:
             timer.cancel()
             self.kill()
@@ -99,16 +99,6 @@ class ReplayProcess:
             if self._child is not None and self._child.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._child.pid, signal.SIGKILL)
-
-
-def _exchange(child: subprocess.Popen[bytes], request: bytes) -> bytes:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    with child.stdout, contextlib.suppress(BrokenPipeError):
-        with child.stdin as into:
-            into.write(request)
-        return child.stdout.read(ANSWER_BYTES_MAX)
-    return b""
 
 
 # --- beside the desk --------------------------------------------------------------------------------------------------
