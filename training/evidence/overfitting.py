@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from training.evidence.resampling import FEW_SESSIONS, FEWEST
-from training.evidence.statistics import NOTHING, Series, checked, deviations, kurtosis, sharpe, skewness
+from training.evidence.statistics import NOTHING, Series, checked, deviations, kurtosis, sharpe, sharpes, skewness
 from training.evidence.wording import sessions_are
 
 BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
@@ -156,20 +156,6 @@ class Deflated(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def luck_of(deflated: Deflated, overfitting: Overfitting) -> str:
-    """How much of the best of many trials is luck, in a sentence."""
-    halves = (
-        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
-        "the splits (PBO)".replace("%", " %")
-        if overfitting.probability is not None
-        else f"PBO is not known: {overfitting.note}"
-    )
-    return (
-        f"The best of many flatters: its deflated Sharpe ratio is {deflated.deflated:.2f} among {deflated.trials} "
-        f"trials, and {halves}."
-    )
-
-
 def probabilistic_sharpe(
     session_sharpe: float, sessions: int, skew: float = 0.0, kurt: float = 3.0, threshold: float = 0.0
 ) -> float:
@@ -276,4 +262,33 @@ def deflated_sharpe(
         effective_trials=effective,
         minimum_sessions=minimum_track_record(ratio, skew, kurt),
         note="; ".join(text for applies, text in notes if applies),
+    )
+
+
+def deflated_best(matrix: Series, best: int, prior: Sequence[float]) -> Deflated:
+    """The deflated Sharpe ratio of a column of float64 (sessions, N), chosen among these N and earlier trials.
+
+    `prior` are the session Sharpe ratios of the earlier ones. Raises as `deflated_sharpe`.
+    """
+    ratios = sharpes(matrix.T)
+    return deflated_sharpe(
+        matrix[:, best],
+        [*ratios.tolist(), *prior],
+        least_deviation=float(deviations(ratios)),  # earlier trials that agree undo no deflation
+        trials=matrix.shape[1] + len(prior),
+        effective=effective_trials(matrix) + len(prior),
+    )
+
+
+def luck_of(deflated: Deflated, overfitting: Overfitting) -> str:
+    """How much of the best of many trials is luck, in a sentence."""
+    halves = (
+        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
+        "the splits (PBO)".replace("%", " %")
+        if overfitting.probability is not None
+        else f"PBO is not known: {overfitting.note}"
+    )
+    return (
+        f"The best of many flatters: its deflated Sharpe ratio is {deflated.deflated:.2f} among {deflated.trials} "
+        f"trials, and {halves}."
     )

@@ -24,15 +24,8 @@ from daemon.library.run_files import RULE_FILE
 from strategies.kit.parameters import given_by, text_of, values_of
 from strategies.registry import entry
 from training.desks.own.sessions import walk_of
-from training.evidence.overfitting import (
-    Deflated,
-    Overfitting,
-    backtest_overfitting,
-    deflated_sharpe,
-    effective_trials,
-    luck_of,
-)
-from training.evidence.statistics import annual, deviations, session_returns, sharpes
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_best, luck_of
+from training.evidence.statistics import annual, session_returns, sharpes
 from training.evidence.wording import counted, number, percent
 from training.rules.desk import own_answer, rule_desk
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
@@ -175,13 +168,7 @@ def judged(
     ledger = Ledger(ledger_path(task.store, task.strategy))
     prior, _ = ledger.prior(dates, own=lines)
     ledger.record(*lines)
-    deflated = deflated_sharpe(
-        matrix[:, best],
-        [*ratios.tolist(), *prior],
-        least_deviation=float(deviations(ratios)),
-        trials=len(trials) + len(prior),
-        effective=effective_trials(matrix) + len(prior),
-    )
+    deflated = deflated_best(matrix, best, prior)
     walked = tuple(_walked(trials, matrix, dates, fold) for fold in folds)
     overfitting = backtest_overfitting(matrix)
     return RuleStudy(

@@ -28,15 +28,8 @@ from strategies.kit.parameters import text_of, values_of
 from strategies.registry import entry
 from training.desks.kind import PlaysTogether, Span, TaskData
 from training.desks.registry import kind
-from training.evidence.overfitting import (
-    Deflated,
-    Overfitting,
-    backtest_overfitting,
-    deflated_sharpe,
-    effective_trials,
-    luck_of,
-)
-from training.evidence.statistics import deviations, session_returns, sharpes
+from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_best, luck_of
+from training.evidence.statistics import session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
 from training.export.version import Version, read_version
@@ -315,13 +308,7 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
     ledger = Ledger(ledger_path(asked.store, asked.strategy))
     prior, _ = ledger.prior(ready.dates, own=[line])
     ledger.record(line)
-    deflated = deflated_sharpe(
-        matrix[:, best],
-        [*ratios.tolist(), *prior],
-        least_deviation=float(deviations(ratios)),
-        trials=len(cells) + len(prior),
-        effective=effective_trials(matrix) + len(prior),
-    )
+    deflated = deflated_best(matrix, best, prior)
     spans = [manifest.training.splits[name] for name in ("train", "validate") if name in manifest.training.splits]
     overfitting = backtest_overfitting(matrix)
     return Swept(
