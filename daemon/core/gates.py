@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.core.book import fall_from, limited_peak, session_loss
+from daemon.core.book import fall_from, limited_peak, session_loss, worth
 from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Basket, Execution, Risk
@@ -236,9 +236,10 @@ def intraday_margin(view: RiskView, intent: Intent) -> str | None:
 
 def _worth(view: RiskView, position: Position) -> Decimal:
     """Return the value of a position, long or short: shares at their price, options at their mark."""
-    price = view.marks.get(position.symbol, abs(position.cost / position.quantity))
-    worth: Decimal = price * (abs(position.quantity) * position.multiplier)
-    return worth
+    price = view.marks.get(position.symbol)
+    if price is None:
+        return abs(position.cost * position.multiplier)
+    return abs(worth(position, price))
 
 
 def _cost(view: RiskView, intent: Intent) -> Decimal:

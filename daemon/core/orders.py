@@ -163,7 +163,9 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     @property
     def remaining(self) -> Quantity:
         """Return the contracts that may still fill; 0 once terminal."""
-        return self.quantity - self.filled if self.working else 0
+        if not self.working:
+            return 0
+        return self.quantity - self.filled if self.filled else self.quantity
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):

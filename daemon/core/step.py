@@ -255,12 +255,16 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class Core:
-    """The pure core for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
+    """The pure core for one strategy. Two cores of the same strategy give equal steps for equal arguments.
 
-    __slots__ = ("_drive", "_quiet", "desk", "handlers", "strategy")
+    Without `trades` its steps leave out the rows of trades, for those who store none; all else is equal.
+    """
 
-    def __init__(self, strategy: AnyStrategy) -> None:
+    __slots__ = ("_drive", "_quiet", "_trades", "desk", "handlers", "strategy")
+
+    def __init__(self, strategy: AnyStrategy, *, trades: bool = True) -> None:
         self.strategy = strategy
+        self._trades = trades
         self.desk: DeskKind = desk_of(strategy)
         decides, holds = self.desk.decides, self.desk.holds
         self.handlers = {**HANDLERS, **holds.handlers, **decides.handlers}
@@ -300,7 +304,7 @@ class Core:
             protect(draft)
         if draft.facts is not None:
             take_facts(draft, draft.facts)
-        if draft.moves or draft.book.positions:
+        if self._trades and (draft.moves or draft.book.positions):
             draft.records.extend(trade_rows(draft, STARTUP_PART if kind in _STARTUP else 0))
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 

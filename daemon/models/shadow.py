@@ -122,7 +122,7 @@ class Copy:
     """A copy of a desk: `take` every event, with the running desk's state after it. `answer_of` picks its answers."""
 
     def __init__(self, at: Parting, answer_of: Callable[[Event], PolicyEvent | None]) -> None:
-        core, state, market_state = Core(at.core.strategy), at.state, at.market_state
+        core, state, market_state = Core(at.core.strategy, trades=False), at.state, at.market_state
         real = market_state is None
         if real:
             state = replace(state, identity=replace(state.identity, mode=DRY_RUN), orders={}, broker=BrokerState())

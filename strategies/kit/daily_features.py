@@ -6,6 +6,7 @@ window of the symbol's newest bars up to it, and TA-Lib's function API is run fr
 
 from __future__ import annotations
 
+from inspect import unwrap
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,9 @@ from strategies.kit.daily import PRICE_MAX, PRICE_MIN
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+# TA-Lib's own functions, without the wrapper that looks for a pandas Series among the arguments of each call
+BBANDS, MACD, RSI, CCI, DX = (unwrap(each) for each in (talib.BBANDS, talib.MACD, talib.RSI, talib.CCI, talib.DX))
+SMA, ATR, WILLR, STOCHF = (unwrap(each) for each in (talib.SMA, talib.ATR, talib.WILLR, talib.STOCHF))
 
 
 class DailyPeriods(msgspec.Struct, frozen=True):
@@ -55,21 +59,21 @@ def indicators(high: Float64Array, low: Float64Array, close: Float64Array) -> Fl
     has no finite value (too few bars).
     """
     p = PERIODS
-    upper, middle, lower = talib.BBANDS(close, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
+    upper, middle, lower = BBANDS(close, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
     last = (
-        talib.MACD(close, p.macd_fast, p.macd_slow, p.macd_signal)[0][-1],
-        talib.RSI(close, p.rsi)[-1],
-        talib.CCI(high, low, close, p.cci)[-1],
-        talib.DX(high, low, close, p.dx)[-1],
-        talib.SMA(close, p.sma_fast)[-1],
-        talib.SMA(close, p.sma_middle)[-1],
-        talib.SMA(close, p.sma_slow)[-1],
+        MACD(close, p.macd_fast, p.macd_slow, p.macd_signal)[0][-1],
+        RSI(close, p.rsi)[-1],
+        CCI(high, low, close, p.cci)[-1],
+        DX(high, low, close, p.dx)[-1],
+        SMA(close, p.sma_fast)[-1],
+        SMA(close, p.sma_middle)[-1],
+        SMA(close, p.sma_slow)[-1],
         upper[-1],
         middle[-1],
         lower[-1],
-        talib.ATR(high, low, close, p.atr)[-1],
-        talib.WILLR(high, low, close, p.williams_r)[-1],
-        talib.STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0][-1],
+        ATR(high, low, close, p.atr)[-1],
+        WILLR(high, low, close, p.williams_r)[-1],
+        STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0][-1],
     )
     return _finite(np.array(last))
 
@@ -94,23 +98,23 @@ def indicator_history(
     for row, first in enumerate(range(1, n - window + 1)):
         c = close[first : first + window]
         h, low_ = high[first : first + window], low[first : first + window]
-        upper, middle, lower = talib.BBANDS(c, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
+        upper, middle, lower = BBANDS(c, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
         last[row] = (
-            talib.MACD(c, p.macd_fast, p.macd_slow, p.macd_signal)[0][-1],
-            talib.RSI(c, p.rsi)[-1],
-            talib.DX(h, low_, c, p.dx)[-1],
-            talib.SMA(c, p.sma_fast)[-1],
-            talib.SMA(c, p.sma_middle)[-1],
-            talib.SMA(c, p.sma_slow)[-1],
+            MACD(c, p.macd_fast, p.macd_slow, p.macd_signal)[0][-1],
+            RSI(c, p.rsi)[-1],
+            DX(h, low_, c, p.dx)[-1],
+            SMA(c, p.sma_fast)[-1],
+            SMA(c, p.sma_middle)[-1],
+            SMA(c, p.sma_slow)[-1],
             upper[-1],
             middle[-1],
             lower[-1],
-            talib.ATR(h, low_, c, p.atr)[-1],
+            ATR(h, low_, c, p.atr)[-1],
         )
     out[window:, (0, 1, 3, 4, 5, 6, 7, 8, 9, 10)] = last
     out[window:, 2] = _cci(high, low, close, window)[window:]
-    out[window:, 11] = talib.WILLR(high, low, close, p.williams_r)[window:]
-    out[window:, 12] = talib.STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0][window:]
+    out[window:, 11] = WILLR(high, low, close, p.williams_r)[window:]
+    out[window:, 12] = STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0][window:]
     return _finite(out)
 
 
@@ -211,17 +215,17 @@ def _usable(prices: Float64Array) -> BoolArray:
 def _pass(high: Float64Array, low: Float64Array, close: Float64Array) -> Float64Array:
     """Return the 13 indicators at each bar, all from the first bar on: (n, 13), NaN with too few bars."""
     p = PERIODS
-    bands = talib.BBANDS(close, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
+    bands = BBANDS(close, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
     columns = (
-        talib.MACD(close, p.macd_fast, p.macd_slow, p.macd_signal)[0],
-        talib.RSI(close, p.rsi),
-        talib.CCI(high, low, close, p.cci),
-        talib.DX(high, low, close, p.dx),
-        *(talib.SMA(close, period) for period in (p.sma_fast, p.sma_middle, p.sma_slow)),
+        MACD(close, p.macd_fast, p.macd_slow, p.macd_signal)[0],
+        RSI(close, p.rsi),
+        CCI(high, low, close, p.cci),
+        DX(high, low, close, p.dx),
+        *(SMA(close, period) for period in (p.sma_fast, p.sma_middle, p.sma_slow)),
         *bands,
-        talib.ATR(high, low, close, p.atr),
-        talib.WILLR(high, low, close, p.williams_r),
-        talib.STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0],
+        ATR(high, low, close, p.atr),
+        WILLR(high, low, close, p.williams_r),
+        STOCHF(high, low, close, p.stochastic_k, p.stochastic_d)[0],
     )
     return np.stack(columns, axis=1)
 
@@ -236,7 +240,7 @@ def _cci(high: Float64Array, low: Float64Array, close: Float64Array, window: int
     out = np.empty(len(close))
     for phase in range(period):
         at = slice(phase + (window - 1) % period, None, period)
-        out[at] = talib.CCI(high[phase:], low[phase:], close[phase:], period)[(window - 1) % period :: period]
+        out[at] = CCI(high[phase:], low[phase:], close[phase:], period)[(window - 1) % period :: period]
     return out
 
 

@@ -45,8 +45,9 @@ class Part(Decimal):
         return _as_quantity(other, Decimal.__rsub__(self, other))
 
     def __mul__(self, other: Any, /) -> Any:
-        product = Decimal.__mul__(self, other)
-        return exact(product) if type(other) is int else product
+        if type(other) is not int:
+            return Decimal.__mul__(self, other)
+        return self if other == 1 else exact(Decimal.__mul__(self, other))
 
     __rmul__ = __mul__
 
@@ -92,21 +93,20 @@ def exact(value: Decimal | int | str) -> Quantity:
     Raises:
         ValueError: it is no finite number, or has more than nine decimals: it would not be exact.
     """
-    if type(value) is int:
+    if type(value) is int or type(value) is Part:
         return value
     try:
         number = value if isinstance(value, Decimal) else Decimal(value)
-        whole = int(number) if number.adjusted() <= MOST_DIGITS else None  # not a number of a billion digits
+        is_short = number.is_finite() and number.adjusted() <= MOST_DIGITS  # not a number of a billion digits
+        if is_short and number == number.to_integral_value():
+            return int(number)
     except (ArithmeticError, ValueError):
         raise ValueError(f"quantity is {value!r}: expected a number of at most {PLACES} decimals") from None
-    if whole is None:
+    if not is_short:
         raise ValueError(f"quantity is {value}: expected at most {MOST_DIGITS} digits and {PLACES} decimals")
-    if number == whole:
-        return whole
-    number = Decimal.normalize(number)
-    if -int(number.as_tuple().exponent) > PLACES:
+    if Decimal.quantize(number, FINEST) != number:
         raise ValueError(f"quantity is {value}: expected at most {PLACES} decimals")
-    return Part(number)
+    return Part(Decimal.normalize(number))
 
 
 def floor_to(value: Decimal | int, step: Decimal | int) -> Quantity:

@@ -13,6 +13,7 @@ from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import broker_snapshot
+from daemon.core.records import MoveRow, RoundTripRow
 from daemon.core.state import encode_state
 from daemon.core.step import Core, Divergence, Machine, Step
 from strategies.kit.contract import Bar
@@ -44,6 +45,22 @@ def test_two_runs_of_the_same_feed_are_equal_event_by_event() -> None:
     first, second = machine(), machine()
     assert run(first) == run(second)
     assert encode_state(first.state) == encode_state(second.state)
+
+
+def test_a_core_that_keeps_no_trades_leaves_out_their_rows_and_nothing_else() -> None:
+    full = machine()
+    short = Machine(Core(full.core.strategy, trades=False), full.state, full.market, full.market_state)
+    left_out = 0
+    for event in run(machine()):
+        one, other = full.reapply(event), short.reapply(event)
+        others = tuple(row for row in one.rows if not isinstance(row, MoveRow | RoundTripRow))
+        left_out += len(one.rows) - len(others)
+        assert other.rows == others
+        assert [effect for effect in other.effects if type(effect) is not AskPolicy] == [
+            effect for effect in one.effects if type(effect) is not AskPolicy
+        ]
+        assert encode_state(other.state) == encode_state(one.state)
+    assert left_out > 2  # a purchase, a sale, and the marks between them
 
 
 def test_a_journal_applied_again_rebuilds_the_machine_from_any_prefix() -> None:

@@ -145,7 +145,7 @@ class BarDesk:
     def machine(self, start: SessionStart, trading: Trading) -> Machine:
         """The machine of a desk before its session."""
         market = start.venue.broker(trading, self.strategy.spec)
-        return Machine(Core(self.strategy), start.state, market, start.market_state)
+        return Machine(Core(self.strategy, trades=False), start.state, market, start.market_state)
 
     def play(self, player: Player, ready: Sequence[SessionStart], trading: Trading) -> PlayResult:
         """Play one session on each desk; every desk stays as it is, so players can follow one another."""

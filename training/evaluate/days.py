@@ -200,7 +200,7 @@ def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     """As `dry_run`, and the desk after its last session."""
     spec, table = desk.strategy.spec, desk.table
     market = SharePaperBroker(desk.trading, spec.symbols)
-    machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
+    machine = Machine(Core(desk.strategy, trades=False), desk.state, market, desk.market_state)
     answer = answering(policy, spec)
     parts: list[PlayResult] = []
     days = range(desk.first, desk.last + 1)

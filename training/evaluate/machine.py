@@ -38,7 +38,7 @@ Answering = Callable[[AskPolicy, int], PolicyAnswered]
 
 def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: str = "replay") -> Machine:
     """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
-    core, spec = Core(strategy), strategy.spec
+    core, spec = Core(strategy, trades=False), strategy.spec
     identity = Identity(mode, "evaluation", spec.name, "evaluation", FEED, configured(spec), spec.config)
     machine = Machine(core, core.start(identity, trading), market, market.start())
     machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))

@@ -72,7 +72,8 @@ def test_another_form_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0.0000000001", "NaN", "Infinity", "many", "1e9999999", "-1e20", Decimal("1.0000000005")]
+    "value",
+    ["0.0000000001", "NaN", "Infinity", "many", "1e9999999", "-1e20", Decimal("1.0000000005"), f"1.{'0' * 30}1"],
 )
 def test_what_is_not_exact_is_refused(value: Decimal | str) -> None:
     with pytest.raises(ValueError, match="decimals"):

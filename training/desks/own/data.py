@@ -275,7 +275,7 @@ class OwnDays(Common):
         """See `OwnData`: so many sessions from this one on."""
         desk = self._desk(span.dates[number : number + EPISODE_SESSIONS], span.trading)
         market = SharePaperBroker(desk.trading, self.spec.symbols)
-        machine = Machine(Core(self.strategy), desk.state, market, desk.market_state)
+        machine = Machine(Core(self.strategy, trades=False), desk.state, market, desk.market_state)
         days = range(desk.first, desk.last + 1)
         return Episode(machine, chain.from_iterable(daily.feed(self.table, day, desk.trading) for day in days))
 
