@@ -194,6 +194,9 @@ def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[s
         if symbol not in theirs or draft.broker.foreign_held.get(symbol):
             continue
         note_taken_over(draft, symbol)
+        if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
+            beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+            draft.broker = replace(draft.broker, beside=beside)
         change = theirs[symbol] - draft.expected(symbol)
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
@@ -416,8 +419,9 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if not draft.broker.filled:
         count_fractions(draft, event.positions)
     draft.desk.holds.note_positions(draft, event.positions)
-    leaving = [symbol for symbol in draft.basket.to_come if draft.exit_of(symbol) is not None]
-    _split_by_positions(draft, event, leaving)  # an exit does not wait for their lines
+    if leaving := [symbol for symbol in draft.basket.to_come if draft.exit_of(symbol) is not None]:
+        _split_by_positions(draft, event, leaving)  # an exit does not wait for their lines
+        count_fractions(draft, event.positions)
     _compare(draft, event)
     note_account(draft, event)
 

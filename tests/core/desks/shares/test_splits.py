@@ -346,3 +346,22 @@ def test_what_somebody_bought_is_no_split_for_who_accepts_it() -> None:
     d.put(ev.AcceptBrokerRequested(d.at(-18), "bought by hand", "ann"))
     reported(d, account, -17)
     assert (d.held["AAA"], d.state.broker.foreign_held) == (50, {"AAA": 70})
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_the_fraction_that_an_awaited_split_leaves_lies_beside_what_leaves_or_is_accepted(*, accepted: bool) -> None:
+    """Three for two: 25 become 37.5, of which a desk of whole shares has 37."""
+    d = with_shares(account := Account(), IGNORE if accepted else None, AAA=25, BBB=40)
+    account.positions["AAA"] = (exact("37.5"), Decimal("66.6667"))
+    reported(d, account, -19)
+    if accepted:
+        d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+        reported(d, account, -17)
+    else:
+        d.put(ev.CloseRequested(d.at(-18), "AAA", 0, "enough", "ann"))
+        reported(d, account, -17)
+        (sale,) = of(d.quotes(0.1, BBB="100") + d.tick(1), SubmitOrder)
+        assert sale.quantity == 37
+    beside = d.state.broker.foreign_held if accepted else d.state.broker.unexplained
+    assert (d.held["AAA"], beside) == (37, {"AAA": exact("0.5")})
+    assert d.state.risk.reconciled
