@@ -14,7 +14,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
-from daemon.core.draft import Draft, wording
+from daemon.core.draft import CLOSED_BY_HAND, Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
@@ -168,7 +168,7 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
     date = "" if session is None or over else session.date  # over night it is the next session's
     draft.risk = replace(draft.risk, by_hand={**draft.risk.closed_by_hand, root_of(symbol): date})
-    exit_by_rule(draft, symbol, "closed_by_hand", left)
+    exit_by_rule(draft, symbol, CLOSED_BY_HAND, left)
 
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:

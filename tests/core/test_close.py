@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from daemon.core.effects import CancelOrder, SubmitOrder
-from daemon.core.events import CloseRequested, HaltRequested, ResumeRequested, SessionEnded
+from daemon.core.events import AcceptBrokerRequested, CloseRequested, HaltRequested, ResumeRequested, SessionEnded
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
@@ -166,6 +166,18 @@ def test_a_part_that_a_merger_pays_out_leaves_the_rest_to_the_close() -> None:
     d.put(account.report(d.at(-19)))
     sent = orders(d.quotes(0.1, **dict.fromkeys(account.positions, "100")) + d.tick(1))
     assert (d.held, sent) == ({"AAA": 30, "BBB": 60}, [("AAA", -30, None)])
+
+
+@pytest.mark.parametrize(("asked", "there", "sold"), [(0, 50, 50), (20, 50, 20), (0, 45, 45), (20, 60, 20)])
+def test_what_was_closed_over_night_is_sold_after_the_broker_s_word_too(asked: int, there: int, sold: int) -> None:
+    """It sells what was asked for, and no more than is there: what somebody bought meanwhile stays."""
+    d = with_shares(account := Account(), NO_AUCTION, AAA=50, BBB=40)
+    close(d, "AAA", d.at(-25), asked)
+    account.positions["AAA"] = (there, Decimal(100))
+    d.put(AcceptBrokerRequested(d.at(-20), "as it is", "ann"), account.report(d.at(-19)))
+    d.put(ResumeRequested(d.at(-18), "as it is", "ann"))
+    sent = orders(d.quotes(0.1, BBB="100") + d.tick(1))
+    assert (d.held["AAA"], sent) == (there, [("AAA", -sold, None)])
 
 
 def halted(d: DailyDesk) -> bool:

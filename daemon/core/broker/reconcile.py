@@ -29,7 +29,7 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.ledger import AMENDED, SPLITS, book_activity, cause_of, settle_without_ledger, turn
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
-from daemon.core.draft import Draft, names_of
+from daemon.core.draft import CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
 from daemon.core.events import (
     AcceptBrokerRequested,
@@ -161,10 +161,13 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     theirs = {position.symbol: position for position in event.positions}
     _accept_splits(draft, event)
     before, broker = draft.book, draft.broker
+    asked = [(work, draft.held(work.symbol) - work.goal) for work in draft.works.values()]
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
+    for work, quantity in asked:  # no more of what is held now than a person asked to close
+        draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     draft.put_book(replace(draft.book, cash=event.cash))
     with draft.because(ADOPTED):
         without_gain(draft, before)
@@ -204,8 +207,8 @@ def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[s
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
-    """Give up all works: cancel orders that work at the broker, end those that it does not list."""
-    draft.works = {}
+    """Give up all works but what a person closes: cancel orders that work, end those that the broker does not list."""
+    draft.works = {key: work for key, work in draft.works.items() if work.reason == CLOSED_BY_HAND}
     listed = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):
         if name not in listed and order.submitted_ns < event.asked_ns:
