@@ -67,7 +67,7 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     if quantity > 0:
         all_left = abs(draft.held(symbol)) - working
         leaves_none = quantity >= (all_left if available is None else min(all_left, available + kept))
-        if leaves_none and awaits_report(draft, work):
+        if (leaves_none or symbol in draft.basket.to_come) and awaits_report(draft, work):
             return _unreported(draft, work, quantity)
         return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))
     if surplus == _alone(draft, symbol) and given_up(draft, hanging):
@@ -84,7 +84,7 @@ def _kept(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
 
 
 def awaits_report(draft: Draft, work: Work) -> bool:
-    """Return True while an exit that leaves nothing has no report from after it was ready to go.
+    """Return True while an exit that leaves nothing, or whose split is awaited, has no report from after it was ready.
 
     True for shares, and for contracts that others hold too, at a real broker.
     """

@@ -237,23 +237,27 @@ def test_a_flatten_leaves_shares_whose_split_is_awaited_and_ends_the_wait() -> N
     assert (d.held, d.state.basket.splits, d.state.basket.sure) == ({}, (), ())
 
 
-@pytest.mark.parametrize("told_ns", [-25, 3])
-def test_what_is_closed_while_its_split_is_awaited_leaves_whole_and_sells_nothing_else(told_ns: int) -> None:
-    """The positions show 100 for 50 at the same cost: 100 are sold at 50, as many as cost 5,000."""
+@pytest.mark.parametrize("told", [-25, 3])
+@pytest.mark.parametrize(("asked", "sold"), [(0, 100), (20, 40)])
+def test_what_is_closed_while_its_split_is_awaited_leaves_whole_and_sells_nothing_else(
+    told: int, asked: int, sold: int
+) -> None:
+    """The positions show 100 for 50 at the same cost: they are sold at 50, which each cost."""
     d = holding(account := Account())
     account.positions["AAA"] = (100, Decimal(50))
-    sent = d.put(ev.CloseRequested(d.at(-25), "AAA", 0, "enough", "ann")) if told_ns < 0 else []
+    sent = d.put(ev.CloseRequested(d.at(-25), "AAA", asked, "enough", "ann")) if told < 0 else []
     reported(d, account, -19)
     sent += d.quotes(0.1, BBB="100") + d.tick(1)
-    if told_ns > 0:
-        sent += d.put(ev.CloseRequested(d.at(told_ns), "AAA", 0, "enough", "ann"))
+    if told > 0:
+        sent += d.put(ev.CloseRequested(d.at(told), "AAA", asked, "enough", "ann"))
     (sale,) = of(sent, SubmitOrder)
-    assert (sale.symbol, sale.quantity) == ("AAA", 100)
-    d.put(account.fill(account.take(sale, d.state.now_ns), 100, "50", d.state.now_ns), account.report(d.at(4)))
+    assert (sale.symbol, sale.quantity) == ("AAA", sold)
+    d.put(account.fill(account.take(sale, d.state.now_ns), sold, "50", d.state.now_ns), account.report(d.at(4)))
     in_two_lines(account, "AAA", 50, 100)
     reported(d, account, 5)
-    assert (d.held, d.state.book.cash, d.state.book.realized) == ({"BBB": 40}, Decimal(6000), Decimal(0))
-    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+    left = {"AAA": 100 - sold} if sold < 100 else {}
+    assert (d.held, d.state.book.cash) == ({**left, "BBB": 40}, Decimal(1000 + 50 * sold))
+    assert (d.state.book.realized, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(0), None, True)
 
 
 @pytest.mark.parametrize(
