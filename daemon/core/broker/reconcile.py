@@ -47,6 +47,7 @@ from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
     ANNOUNCED,
     end_waits,
+    is_split,
     note_announced,
     note_positions,
     note_taken_over,
@@ -65,12 +66,13 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     """Count what is less than a share and in no book: a reinvested dividend, what a split left over.
 
     At once on a desk of whole shares, whose own news never explains it; with fractions where it stood long enough
-    (`judged`), and not while a split of the symbol is awaited. It lies beside what desk and others hold. `adopt` takes
-    it in. Less than the book has is none: where it is not of what others hold, it is a difference like any other.
+    (`judged`). It lies beside what desk and others hold. `adopt` takes it in. Less than the book has is none: where it
+    is not of what others hold, it is a difference like any other. While a split of the symbol is awaited it stays: the
+    line divides it, and what that leaves is counted then.
     """
     if draft.fractional and not judged:
         return
-    theirs = {position.symbol: position.quantity for position in positions}
+    theirs = {position.symbol: position for position in positions}
     beside = draft.broker.unexplained
     adopts = draft.trading.broker.foreign_orders == "adopt"
     counted: dict[str, Quantity] = {}
@@ -78,10 +80,11 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
         if draft.contract_of(symbol) is not None or (adopts and can_hold(draft, symbol)):
             continue
         crumb = beside.get(symbol, 0)
-        if judged and symbol in draft.basket.to_come:
+        there = theirs.get(symbol)
+        if symbol in draft.basket.to_come or _shows_split(draft, symbol, there):
             counted.update({symbol: crumb} if crumb else {})
             continue
-        apart = exact(theirs.get(symbol, ZERO)) - draft.expected(symbol) + crumb
+        apart = exact(ZERO if there is None else there.quantity) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
             crumb = apart - whole_of(apart)
@@ -92,6 +95,13 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
             counted[symbol] = crumb
     if counted != beside:
         draft.broker = replace(draft.broker, beside=counted)
+
+
+def _shows_split(draft: Draft, symbol: str, there: BrokerPosition | None) -> bool:
+    """Return whether the position shows a split of what a desk of shares holds, which the book does not have yet."""
+    held = draft.desk.holds.by_basket and symbol in draft.book.positions
+    differs = held and there is not None and there.quantity != draft.expected(symbol)
+    return differs and is_split(draft, symbol, there)
 
 
 def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:

@@ -179,7 +179,7 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     )
     splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # a sold position waits for nothing
     sure = tuple(symbol for symbol in basket.sure if symbol in ours)
-    to_come = tuple(symbol for symbol in apart if symbol in splits or _is_split(draft, symbol, theirs.get(symbol)))
+    to_come = tuple(symbol for symbol in apart if symbol in splits or is_split(draft, symbol, theirs.get(symbol)))
     draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
     return {
         symbol: f"{symbol}: broker {_there(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"
@@ -191,7 +191,7 @@ def _there(position: BrokerPosition | None) -> Quantity:
     return 0 if position is None else exact(position.quantity)
 
 
-def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
+def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
     """Return True when the broker's shares are those of the book at a split's ratio, and cost what ours cost.
 
     A fraction that lies beside is from before or from the split. What others hold beside cost what nobody here knows:

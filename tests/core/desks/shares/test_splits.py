@@ -94,6 +94,22 @@ def test_a_fraction_of_a_late_split_lies_beside_or_comes_as_cash() -> None:
         assert d.state.risk.halt is None
 
 
+@pytest.mark.parametrize("rules", [None, IGNORE])
+@pytest.mark.parametrize("lines", [("-50", "62.5"), ("12.5",)])
+def test_the_fraction_of_a_late_split_takes_no_share_from_the_desk(
+    rules: Trading | None, lines: tuple[str, ...]
+) -> None:
+    """Five for four: 50 become 62.5. The desk of whole shares has 62, and half a share lies beside."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    account.positions["AAA"] = (exact("62.5"), Decimal(80))
+    assert [reported(d, account, minute) for minute in (-19, -18)] == [["split_awaited"], []]
+    for count in lines:
+        account.book(line("SPLIT", "AAA", exact(count)))
+    assert [reported(d, account, minute) for minute in (-17, -16, -15)] == [[], [], []]
+    assert (d.held["AAA"], d.state.broker.unexplained, d.state.broker.foreign_held) == (62, {"AAA": exact("0.5")}, {})
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
 def test_bars_that_show_a_split_before_positions_and_ledger_are_waited_for_over_sessions() -> None:
     d = holding(account := Account())
     adjusted(d, "AAA", 49.5)  # two for one, and a dividend of one percent
