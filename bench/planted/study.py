@@ -74,7 +74,12 @@ def _shipped_scalper(bars: Path, store: Path) -> Settings:
 
 def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="shared")
-    return replace(asked, network="shared", practice=Practice(over_market=True))
+    return _in_years(replace(asked, network="shared", practice=Practice(over_market=True)))
+
+
+def _in_years(asked: Settings) -> Settings:
+    """Eight years to train on, one to choose in, two for the test: a made-up market is shorter than its calendar."""
+    return replace(asked, train_sessions=2000, validate_sessions=252, test_sessions=504, purge_sessions=5)
 
 
 def _shipped_switcher(bars: Path, store: Path) -> Settings:
@@ -103,26 +108,13 @@ def _scalper(bars: Path, store: Path) -> Settings:
 
 def _rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="passive")
-    return replace(
-        asked, practice=Practice(over_market=True), train_sessions=2000, validate_sessions=252, test_sessions=504,
-        purge_sessions=5,
-    )  # fmt: skip
-
-
-def _shared(bars: Path, store: Path) -> Settings:
-    return replace(
-        _shipped_rebalancer(bars, store), train_sessions=2000, validate_sessions=252,
-        test_sessions=504, purge_sessions=5,
-    )  # fmt: skip
+    return _in_years(replace(asked, practice=Practice(over_market=True)))
 
 
 def _switcher(bars: Path, store: Path) -> Settings:
     asked = settings_for("regime_switcher", bars, store)
     changes = {"environments": 64, "batch": 512, "learning_rate": 2e-3, "entropy": 0.002}
-    return replace(
-        asked, steps=500_000, plan=with_values(asked.plan, changes), train_sessions=2000, validate_sessions=252,
-        test_sessions=504, purge_sessions=5,
-    )  # fmt: skip
+    return _in_years(replace(asked, steps=500_000, plan=with_values(asked.plan, changes)))
 
 
 def _forecaster(bars: Path, store: Path) -> Settings:
@@ -159,7 +151,7 @@ _SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
 _SHORT: dict[str, Callable[[Path, Path], Settings]] = {
     "option_scalper": _scalper,
     "daily_rebalancer": _rebalancer,
-    **dict.fromkeys(ACROSS, _shared),
+    **dict.fromkeys(ACROSS, _shipped_rebalancer),
     "regime_switcher": _switcher,
     "forecast_ensemble": _forecaster,
     "online_dqn": _online,
