@@ -222,6 +222,7 @@ class Ledgers(msgspec.Struct):
     day: tuple[str, Decimal] = ("", ZERO)  # New York date, and what the sub-accounts were worth at its first report
     uneven: int = 0  # fills of no whole cents since the sums last agreed: the broker may have rounded each
     code: str = ""
+    guards: list[tuple[str, str]] = []  # prefixes of guards' order names, each with its sub-account
 
     def __post_init__(self) -> None:
         """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""

@@ -84,6 +84,7 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
         orders,
         [str(line["id"]) for line in lines],
         capital,
+        list(settings.guards),
     )
 
 
@@ -133,7 +134,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         lock_folder(), Holder("gateway", str(folder), os.getpid()), settings.upstream.address("trading_url")
     )
     lock.claim_key(keys.key)
-    journal = open_journal(folder, settings.gateway.account, settings.guards, settings.gateway.ballast_mib)
+    journal = open_journal(folder, settings.gateway.account, settings.gateway.ballast_mib)
     upstream = Upstream(settings.upstream, keys, clock, log)
     try:
         await _open(settings, journal, upstream, clock)
@@ -374,7 +375,7 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(desk_file(settings, options.name, options.strategy))
             return 0
         case "verify":
-            report = verify(Path(settings.gateway.state_dir) / FILE, settings.guards)
+            report = verify(Path(settings.gateway.state_dir) / FILE)
             found = report.difference or f"{report.stepped} events stepped again, identical"
             sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {found}\n")
             return FAILED if report.difference else 0
@@ -402,7 +403,7 @@ def _done(options: argparse.Namespace) -> int:
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
         file = Path(settings.gateway.state_dir) / FILE
-        books = read_books(file, settings.guards) if file.exists() else Ledgers()
+        books = read_books(file) if file.exists() else Ledgers()
         findings = asyncio.run(check(settings, _account_keys(), books))
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")

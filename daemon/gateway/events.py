@@ -22,7 +22,10 @@ class GatewayEvent(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
 
 
 class Opened(GatewayEvent, frozen=True):
-    """The first event: what the account holds, which is `main`'s, and the capital that `main` gives to each other."""
+    """The first event: what the account holds, which is `main`'s, and the capital that `main` gives to each other.
+
+    `guards` is as of `GatewayStarted`.
+    """
 
     number: str
     account: Json
@@ -30,6 +33,7 @@ class Opened(GatewayEvent, frozen=True):
     orders: list[Json]
     lines: list[str]
     capital: dict[str, Decimal]
+    guards: list[tuple[str, str]] = []
 
 
 class OrderTaken(GatewayEvent, frozen=True):
@@ -173,9 +177,13 @@ class Resumed(GatewayEvent, frozen=True):
 
 
 class GatewayStarted(GatewayEvent, frozen=True):
-    """A process began to run on this journal, with this code."""
+    """A process began to run on this journal, with this code.
+
+    `guards` are the prefixes of guards' order names, each with its sub-account, until the next start.
+    """
 
     code: str
+    guards: list[tuple[str, str]] = []
 
 
 AnyGatewayEvent = (

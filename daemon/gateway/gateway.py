@@ -153,7 +153,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self._is_of_this_account()
-        await self.do(GatewayStarted(self.now_ns(), self.journal.code))
+        await self.do(GatewayStarted(self.now_ns(), self.journal.code, list(self.settings.guards)))
         for order in self.books.open_orders():
             if not order.known:
                 self._look_up_soon(order)

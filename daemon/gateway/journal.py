@@ -49,10 +49,10 @@ class Different(Exception):
 class GatewayJournal:
     """The machine with its journal. `fresh` is true before its first event."""
 
-    def __init__(self, state: StateDir, guards: Sequence[tuple[str, str]], ballast_mib: int = 0) -> None:
+    def __init__(self, state: StateDir, ballast_mib: int = 0) -> None:
         reader = state.journal.reader()
         self.code = code_digest()
-        self.machine, last_id, head = _recovered(reader, guards)
+        self.machine, last_id, head = _recovered(reader)
         self.fresh = last_id == 0
         self._state, self._chain = state, HashChain(last_id + 1, head)
         self._writer = JournalWriter(state.journal, ballast_mib)
@@ -134,22 +134,22 @@ class GatewayJournal:
         self._state.close()
 
 
-def open_journal(folder: Path, account: str, guards: Sequence[tuple[str, str]], ballast_mib: int = 0) -> GatewayJournal:
+def open_journal(folder: Path, account: str, ballast_mib: int = 0) -> GatewayJournal:
     """Open the gateway's journal in `folder`, or make it. Raises StateDirError, JournalError, WriteFailed."""
     identity = {"mode": "gateway", "account": account, "strategy": STRATEGY, "feed": ""}
     state = open_state_dir(folder, identity, "")
     try:
-        return GatewayJournal(state, guards, ballast_mib)
+        return GatewayJournal(state, ballast_mib)
     except BaseException:
         state.close()
         raise
 
 
-def read_books(file: Path, guards: Sequence[tuple[str, str]]) -> Ledgers:
+def read_books(file: Path) -> Ledgers:
     """Return what a journal's events have come to, beside a gateway that may run on it. Raises JournalError."""
     reader = JournalReader(file)
     try:
-        return _recovered(reader, guards)[0].books
+        return _recovered(reader)[0].books
     finally:
         reader.close()
 
@@ -170,13 +170,13 @@ def _short(effect: AnyGatewayEffect) -> object:
     return effect
 
 
-def _recovered(reader: JournalReader, guards: Sequence[tuple[str, str]]) -> tuple[Bookkeeper, int, bytes]:
+def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
     """Return the machine at the journal's end, its last row, and the chain's head. Raises JournalError."""
     with reading(reader.path):
-        machine, last_id, head = Bookkeeper(Ledgers(), guards), 0, reader.chain_head(0)
+        machine, last_id, head = Bookkeeper(), 0, reader.chain_head(0)
         for snapshot in reader.newest_snapshots():
             if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
-                machine, last_id = Bookkeeper(books, guards), snapshot.event_id
+                machine, last_id = Bookkeeper(books), snapshot.event_id
                 head = reader.chain_head(last_id)
                 break
         for entry in reader.entries(last_id):
@@ -224,7 +224,7 @@ class GatewayVerified(msgspec.Struct):
     difference: str = ""
 
 
-def verify(file: Path, guards: Sequence[tuple[str, str]], tick: Callable[[int], None] | None = None) -> GatewayVerified:
+def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVerified:
     """Hash every row again, and step every event again from the first; compare effects and snapshots.
 
     Rows that other code wrote are checked by their hashes, and stepped to go on. Raises JournalError.
@@ -233,7 +233,7 @@ def verify(file: Path, guards: Sequence[tuple[str, str]], tick: Callable[[int], 
     try:
         with reading(file):
             snapshots = {s.event_id: s for s in reader.snapshots()}
-            machine, head, last_id, code = Bookkeeper(Ledgers(), guards), reader.chain_head(0), 0, own
+            machine, head, last_id, code = Bookkeeper(), reader.chain_head(0), 0, own
             for entry in reader.entries():
                 effects = _follow(machine, entry, head, last_id)
                 head, last_id = entry.hash, entry.id

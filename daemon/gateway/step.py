@@ -74,11 +74,10 @@ SHARES = "JNLS"
 
 
 class Bookkeeper:
-    """The books, and the one way to change them. `guards` are the guards' prefixes of order names, by sub-account."""
+    """The books, and the one way to change them."""
 
-    def __init__(self, books: Ledgers | None = None, guards: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, books: Ledgers | None = None) -> None:
         self.books = books or Ledgers()
-        self._guards = tuple(guards)
         self._effects: list[AnyGatewayEffect] = []
 
     def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
@@ -113,8 +112,8 @@ class Bookkeeper:
                 books.halt = (event.reason, event.detail, event.until_date)
             case Resumed():
                 books.halt = None
-            case GatewayStarted(code=code):
-                books.code = code
+            case GatewayStarted(code=code, guards=guards):
+                books.code, books.guards = code, guards
         return self._effects
 
     def _do(self, effect: AnyGatewayEffect) -> None:
@@ -125,7 +124,7 @@ class Bookkeeper:
     def _open(self, event: Opened) -> None:
         """Give everything to `main`, then each other its capital."""
         books = self.books
-        books.number, books.broker_account = event.number, event.account
+        books.number, books.broker_account, books.guards = event.number, event.account, event.guards
         books.main.number = event.number
         books.main.cash = wire.decimal(event.account.get("cash"), "cash")
         books.reported_ns = event.time_ns
@@ -272,7 +271,7 @@ class Bookkeeper:
         """Take in an order that no sub-account sent: `main`'s, or the one's whose guard's prefix its name bears."""
         books = self.books
         name = str(row.get("client_order_id") or row["id"])
-        account = next((a for prefix, a in self._guards if name.startswith(prefix) and a in books.accounts), MAIN)
+        account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), MAIN)
         side = "buy" if wire.side_of(row.get("side")) > 0 else "sell"
         submitted = row.get("submitted_at") or row.get("created_at")
         created_ns = wire.time_ns(submitted, "submitted_at") if submitted else books.now_ns

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.gateway.config import AccountLimits
-from tests.support.gateway_stage import CALL, KEYS, stage, table
+from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
 
 WASH = (403, 40310000, "potential wash trade detected. use complex orders")
@@ -108,6 +108,18 @@ async def test_an_order_with_a_guards_prefix_is_its_sub_accounts_whoever_sent_it
         assert (await s.ask("a", "GET", "/v2/orders", status="all"))[1][0]["client_order_id"] == name
         assert not s.held("main")
         await s.settled()
+
+
+async def test_a_guards_prefix_that_comes_later_makes_no_former_order_its_sub_accounts(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            s.broker.by_hand("place", symbol="SPY", qty="5", side="buy", client_order_id="guarda-SPY-1-2-0")
+            await s.until(lambda: s.held("main") == {"SPY": Decimal(5)})
+        async with gateway_on(alpaca, tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+            s.broker.by_hand("place", symbol="SPY", qty="2", side="buy", client_order_id="guarda-SPY-2-2-0")
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+            await s.settled()
+            assert (s.held("main"), s.verified().difference) == ({"SPY": Decimal(5)}, "")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

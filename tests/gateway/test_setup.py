@@ -145,7 +145,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
             settings = s.gateway.settings
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
         tables = {"a": table("a", "60000"), "c": table("c", "1000")}
-        books = read_books(tmp_path / FILE, ())
+        books = read_books(tmp_path / FILE)
         said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books)
         words = [words for right, words in said if right]
         cash = alpaca.account.cash

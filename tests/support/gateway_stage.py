@@ -133,7 +133,7 @@ class Stage:
 
     def verified(self) -> GatewayVerified:
         """The journal, stepped again."""
-        return verify(self.folder / FILE, self.gateway.settings.guards)
+        return verify(self.folder / FILE)
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +159,7 @@ async def gateway_on(
     clock = Clock.real(broker.clock.now_ns)
     log = LogRecorder()
     upstream = Upstream(settings.upstream, keys_of(broker), clock, log)
-    journal = open_journal(folder, "paper", settings.guards)
+    journal = open_journal(folder, "paper")
     try:
         if journal.fresh:
             journal.take(await opening(settings, upstream, clock.now_ns()))

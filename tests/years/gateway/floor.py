@@ -24,7 +24,6 @@ from daemon.app.live.desk import LiveDesk
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify as verify_desk
 from daemon.gateway import watched
-from daemon.gateway.config import load_gateway
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.journal import verify
@@ -655,9 +654,8 @@ class Floor(Person):
     def _judge(self) -> None:
         self._judge_trades()
         epochs = self._epochs()
-        settings = load_gateway(self.lives.config)
         try:
-            different = verify(self.lives.state_dir / FILE, settings.guards).difference
+            different = verify(self.lives.state_dir / FILE).difference
         except JournalError as error:
             different = str(error)
         if different:
