@@ -565,6 +565,22 @@ async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None
         assert not s.broker.account.working
 
 
+async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> None:
+    names = tuple(f"{letter}X" for letter in "ABCDEFGHIJ")
+    async with stage(tmp_path, symbols=names) as s:
+        for name in names:
+            await s.place("a", 1, symbol=name)
+        await s.until(lambda: len(s.held("a")) == len(names))
+        await s.settled()
+        asked = len(s.broker.requests)
+        rows = await s.gateway.panic("a", "anna")
+        assert [(row["symbol"], row["status"], row["body"]["qty"]) for row in rows] == [(n, 200, "1") for n in names]
+        # each report reads the positions once, and one may have begun just before
+        assert sum(r.path.startswith("/v2/positions") and r.method == "GET" for r in s.broker.requests[asked:]) <= 2
+        await s.until(lambda: not s.held("a"))
+        await s.settled()
+
+
 async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 1)

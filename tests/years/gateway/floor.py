@@ -694,7 +694,7 @@ def _apart(state: Any, part: Any) -> list[str]:
     differences = []
     if part.cash != state.book.cash:
         differences.append(f"cash: sub-account {part.cash}, desk {state.book.cash}")
-    theirs = {symbol: int(position.qty) for symbol, position in part.positions.items() if int(position.qty)}
+    theirs = {symbol: position.qty for symbol, position in part.positions.items()}
     held: Counter[str] = Counter(dict(state.broker.foreign_held))
     for symbol, position in state.book.positions.items():
         held[symbol] += position.quantity
