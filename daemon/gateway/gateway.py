@@ -290,13 +290,17 @@ class Gateway:
     # --- reports ------------------------------------------------------------------------------------------------------
 
     async def _report_on(self) -> None:
-        """Report after each connect, each minute and on request, only while the stream listens: none hides a hole."""
+        """Report after each connect, each minute and on request.
+
+        While the stream is gone there is one where a way out waits for it; it makes nothing whole, since it could hide
+        a hole.
+        """
         failures, every_ns = 0, self.settings.upstream.alpaca.report_every_s * SECOND_NS
         while True:
-            while not self._listening:
+            while not (self._listening or self._awaited.is_set()):
                 self._wanted.clear()
                 await self._until(self._wanted, every_ns)
-            connection = self._connection
+            connection, listened = self._connection, self._listening
             self._wanted.clear()
             self._awaited.clear()
             self._begun += 1
@@ -311,10 +315,9 @@ class Gateway:
                 continue
             failures = 0
             self._same_account(event.account)
-            if connection != self._connection:
-                continue  # it would hide the hole
             await self._take_report(self._without_closing(event))
-            self._set_ready(True)
+            if listened and connection == self._connection:  # else it would hide the hole
+                self._set_ready(True)
             if not self._selling_out and self._ends_today():
                 self._selling_out = True
                 self._spawn(self._sell_out())
@@ -409,10 +412,14 @@ class Gateway:
     async def reported(self, within_s: float) -> None:
         """Wait for a report that begins from now on. Raises TimeoutError."""
         begun = self._begun
-        self._wanted.set()
-        self._awaited.set()
+        self._want_report()
         async with asyncio.timeout(within_s), self._reported:
             await self._reported.wait_for(lambda: self._taken_in > begun)
+
+    def _want_report(self) -> None:
+        """Have a report begin soon, for what an exit waits for; also while the stream is gone."""
+        self._wanted.set()
+        self._awaited.set()
 
     async def _read_fills(self, order_id: str) -> None:
         """Read all fills of an order; the ledger has the amendment a moment after the stream.
@@ -715,11 +722,17 @@ class Gateway:
 
     async def _swept(self, names: Sequence[str]) -> bool:
         """Wait until the siblings' entries are gone; False when one stays."""
+        await self._while_cancels(lambda: not self.books.live.keys().isdisjoint(names))
+        return self.books.live.keys().isdisjoint(names)
+
+    async def _while_cancels(self, works: Callable[[], bool]) -> None:
+        """Wait while it works, at most as long as a cancel takes; where the stream is gone, reports tell its end."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.gateway.cancel_s):
-                while not self.books.live.keys().isdisjoint(names):
+                while works():
+                    if not self._listening:
+                        self._want_report()
                     await self._changed.wait()
-        return self.books.live.keys().isdisjoint(names)
 
     async def _cancel_sibling(self, name: str) -> None:
         """Cancel it as soon as the broker has shown it, for as long as an exit waits for that."""
@@ -878,11 +891,13 @@ class Gateway:
             return await self._close(account, symbol, quantity, percent)
 
     async def _after_report(self) -> None:
-        """Wait for a report that begins now, as the close call needs it. Raises `Refusal` where none comes."""
-        try:
-            await self.reported(self.settings.gateway.answer_s)
-        except TimeoutError:
-            raise Refusal(503, None, f"gateway: no report came: {self.away() or 'try again'}") from None
+        """Wait for a report that begins now, as the close call wants it.
+
+        Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
+        """
+        if self.ready or not self._listening:  # else it is known that reports fail
+            with contextlib.suppress(TimeoutError):
+                await self.reported(self.settings.gateway.answer_s)
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:
@@ -934,10 +949,7 @@ class Gateway:
         """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them."""
         if cancel_orders:
             await self.cancel_all(account)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.gateway.cancel_s):
-                    while any(o.account == account for o in self.books.open_orders()):
-                        await self._changed.wait()
+            await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
         return list(await asyncio.gather(*(self._closed(account, s) for s in self.books.accounts[account].holdings)))
 
     async def _closed(self, account: str, symbol: str) -> Json:

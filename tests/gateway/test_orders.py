@@ -272,6 +272,29 @@ async def test_while_the_broker_is_away_nobody_sees_a_stale_account_and_nothing_
         await s.settled()
 
 
+@pytest.mark.parametrize("what", ["stream", "reports"])
+async def test_a_close_call_and_a_panic_pass_while_the_broker_is_half_away(tmp_path: Path, what: str) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        await s.place("b", 1, type="limit", limit_price="400")
+        await asyncio.sleep(60)  # the reads of the start are made up for
+        if what == "stream":  # which does not come back: what happened is heard by reports alone
+            s.broker.trade_stream.cut(hold_s=600.0)
+            await s.until(lambda: not s.gateway.ready)
+        else:
+            where = {"method": "GET", "path": "/v2/account"}
+            s.broker.faults.add("http_error", where=where, status=500, times=1000)
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY", qty="1"))[0] == 200  # b's entry made way
+        stop = await s.place("a", 2, "sell", type="stop", stop_price="450", time_in_force="gtc")
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY", qty="3"))[0] == 403  # the stop keeps two of four
+        rows = await s.gateway.panic("a", "anna")
+        assert [(row["status"], row["body"].get("qty")) for row in rows] == [(200, "4")]
+        await s.until(lambda: not s.broker.account.positions)
+        assert s.broker.account.orders[stop["id"]].status == "canceled"
+        assert not s.gateway.ready
+
+
 # --- a person at the broker, and panic --------------------------------------------------------------------------------
 
 
