@@ -137,19 +137,15 @@ def of_new_shares(bar: Bar, ratio: float) -> Bar:
     return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume * ratio)
 
 
+def split_bars(bars: Iterable[Bar], symbol: str, ratio: float, from_ns: int) -> list[Bar]:
+    """Return the bars, those of `symbol` that began before `from_ns` as of new shares."""
+    return [of_new_shares(bar, ratio) if bar.symbol == symbol and bar.start_ns < from_ns else bar for bar in bars]
+
+
 def split_rows(spec: Spec, series: Series, symbol: str, ratio: float, from_ns: int) -> Series:
-    """Return `series` with the bars of `symbol` that began before `from_ns` as of new shares: see `of_new_shares`."""
+    """Return `series` as `split_bars` leaves its bars."""
     return tuple(
-        b"".join(
-            [
-                ROW.pack(start, *[price / ratio for price in prices], volume * ratio)
-                if start < from_ns
-                else ROW.pack(start, *prices, volume)
-                for start, *prices, volume in ROW.iter_unpack(rows)
-            ]
-        )
-        if name == symbol
-        else rows
+        _merged(b"", split_bars(_unpacked(name, rows), symbol, ratio, from_ns)) if rows and name == symbol else rows
         for name, rows in zip(spec.symbols, series, strict=True)
     )
 

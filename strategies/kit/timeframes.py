@@ -12,7 +12,7 @@ from itertools import groupby
 import msgspec
 
 from strategies.kit.contract import Bar, Grid, Session, Spec, Timeframe, View
-from strategies.kit.daily import of_new_shares
+from strategies.kit.daily import split_bars
 
 
 def joined(start_ns: int, bars: Sequence[Bar]) -> Bar:
@@ -74,16 +74,12 @@ class Timeframes:
 
     def split(self, kept: FrameBars, symbol: str, ratio: float, from_ns: int) -> FrameBars:
         """Keep the bars of `symbol` before `from_ns`, a session's open, as of new shares: `ratio` for each old one."""
-
-        def split_bars(bars: tuple[Bar, ...]) -> tuple[Bar, ...]:
-            mine = [bar.symbol == symbol and bar.start_ns < from_ns for bar in bars]
-            return tuple(of_new_shares(bar, ratio) if old else bar for bar, old in zip(bars, mine, strict=True))
-
         past = {
-            length: {name: split_bars(bars) for name, bars in by_symbol.items()}
+            length: {name: tuple(split_bars(bars, symbol, ratio, from_ns)) for name, bars in by_symbol.items()}
             for length, by_symbol in kept.past.items()
         }
-        return FrameBars(kept.now_ns, kept.session, split_bars(kept.running), past)
+        running = tuple(split_bars(kept.running, symbol, ratio, from_ns))
+        return FrameBars(kept.now_ns, kept.session, running, past)
 
     def closed(self, kept: FrameBars, symbol: str, length: str) -> tuple[Bar, ...]:
         """Return the newest closed bars of a timeframe, oldest first, at most `keep`: fewer while not warm.
