@@ -232,7 +232,7 @@ def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
 
 
 def _wrong_parameters(desk: DeskTable, strategy: StrategyEntry) -> Iterator[Problem]:
-    """Values that the strategy does not declare, or beside symbols that are not its own."""
+    """Yield parameters that the strategy does not declare, or any beside `desk.symbols`."""
     if desk.symbols:
         yield "desk.parameters", desk.parameters, "[] where desk.symbols names others: one of them at a time"
     try:

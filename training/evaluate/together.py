@@ -29,9 +29,9 @@ from daemon.core.step import Caused, Core, Machine, Step
 from training.evaluate.machine import Answering
 
 ALIKE_TABLES = ("broker", "exploration", "served", "protection", "guard_prefix")
-"""Of the rules: tables in which desks that are played together may not differ."""
+"""Tables of rules that have to be the same for desks that are played together."""
 COMPARED = ("risk",)
-"""Of the rules: tables whose numbers are compared with, and kept in no state."""
+"""Tables of rules whose numbers steps only compare with: no state keeps them."""
 SETS_MOST = 4_096  # of desks, whose common rules are kept
 
 

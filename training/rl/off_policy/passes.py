@@ -22,13 +22,13 @@ class Affine(Protocol):
 
     weight: nn.Parameter
     width: int
-    """Its answers are normalised in groups of so many, where the network's are."""
+    """How many outputs are normalised together, where the network normalises."""
 
     def answer(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        """The answers to inputs, by the weight in their type."""
+        """The outputs; `weight` is the layer's, in the type of the inputs."""
 
     def learn(self, by_answers: Tensor, inputs: Tensor) -> None:
-        """Write the gradients of the weights, from that by the layer's answers to these inputs."""
+        """Write the gradients of weight and bias, from that by the outputs for these inputs."""
 
     def by_inputs(self, by_answers: Tensor, weight: Tensor) -> Tensor:
         """The gradient by the inputs."""
@@ -110,7 +110,7 @@ class Hidden:
     """Layers one after the other, each of them activated, after layer normalisation where asked for."""
 
     def __init__(self, layers: Sequence[Affine], products: torch.dtype, *, normalised: bool) -> None:
-        """Of these layers, whose parameters stay the same objects."""
+        """Take the layers, whose parameters have to stay the same objects; they multiply in the type `products`."""
         self._layers, self._products, self._normalised = layers, products, normalised
         self._kept: list[_Kept] = []
         if normalised:  # with ones torch normalises twice as fast as with no factor
@@ -168,7 +168,7 @@ class LayersPass:
     """Through `Layers` and back."""
 
     def __init__(self, network: Stack, products: torch.dtype) -> None:
-        """Of a network whose parameters stay the same objects; its hidden layers multiply in `products`."""
+        """Take a network whose parameters stay the same objects; its hidden layers multiply in the type `products`."""
         *hidden, self._last = [Linear(*each) for each in zip(network.weights, network.biases, strict=True)]
         self._hidden = Hidden(hidden, products, normalised=network.normalised)
         self._inputs: Tensor = self._last.weight  # of the last layer, once they were kept
