@@ -8,7 +8,7 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from msgspec import UNSET, UnsetType
@@ -192,25 +192,31 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
     """Book the splits that the accepted positions show, whose lines are to come, and end all waits."""
     if draft.desk.holds.by_basket:
         note_positions(draft, event.positions)
-        to_come = draft.basket.to_come
+        to_come, told = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
-        _split_by_positions(draft, event, to_come)
+        _split_by_positions(draft, event, to_come, told)
 
 
-def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[str]) -> None:
+def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[str], told: Collection[str]) -> None:
     """Book the splits of these symbols by the broker's positions; their lines are to come.
 
-    Where others hold a share too, whose the new ones are is not certain: the desk keeps the number that it has.
+    Where others hold a share too, desk and others have theirs in proportion if the market `told` the split as well; by
+    the number alone it is not certain whose the new ones are, and the desk keeps the number that it has.
     """
     theirs = {position.symbol: position.quantity for position in event.positions}
     for symbol in symbols:
-        if symbol not in theirs or draft.broker.foreign_held.get(symbol):
+        own, others = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
+        if symbol not in theirs or (others and symbol not in told):
             continue
         note_taken_over(draft, symbol)
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
             beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=beside)
-        change = theirs[symbol] - draft.expected(symbol)
+        there, expected = theirs[symbol], draft.expected(symbol)
+        change = there - expected
+        if others:
+            change = Decimal(draft.counted(there * own / expected) - own)
+            hold_foreign(draft, symbol, exact(there) - own - exact(change) - others)
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line)
@@ -433,7 +439,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         count_fractions(draft, event.positions)
     draft.desk.holds.note_positions(draft, event.positions)
     if leaving := [symbol for symbol in draft.basket.to_come if draft.exit_of(symbol) is not None]:
-        _split_by_positions(draft, event, leaving)  # an exit does not wait for their lines
+        _split_by_positions(draft, event, leaving, draft.basket.splits)  # an exit does not wait for their lines
         count_fractions(draft, event.positions)
     _compare(draft, event)
     note_account(draft, event)

@@ -28,6 +28,12 @@ def live(account: Account, trading: Trading | None = None) -> DailyDesk:
 def with_shares(account: Account, trading: Trading | None = None, **shares: float) -> DailyDesk:
     """The same with these shares bought on Monday at 100.00, on Tuesday before the open."""
     d = live(account, trading)
+    buy(d, account, **shares)
+    return d
+
+
+def buy(d: DailyDesk, account: Account, **shares: float) -> None:
+    """Buy these shares on Monday at 100.00; then it is Tuesday before the open."""
     d.due()
     d.answer(*(shares.get(symbol, KEEP) for symbol in SYMBOLS))
     for order in of(d.quotes(0, **dict.fromkeys(shares, "100")), SubmitOrder):
@@ -38,4 +44,3 @@ def with_shares(account: Account, trading: Trading | None = None, **shares: floa
     d.begin(TUESDAY)
     d.put(account.report(d.at(-20)))
     assert d.state.risk.reconciled
-    return d

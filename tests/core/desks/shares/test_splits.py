@@ -18,7 +18,7 @@ from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
-from tests.support.core.daily_live import ADOPT, IGNORE, with_shares
+from tests.support.core.daily_live import ADOPT, IGNORE, buy, live, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
 
 RATIOS = [
@@ -385,3 +385,48 @@ def test_the_fraction_that_an_awaited_split_leaves_lies_beside_what_leaves_or_is
     beside = d.state.broker.foreign_held if accepted else d.state.broker.unexplained
     assert (d.held["AAA"], beside) == (37, {"AAA": exact("0.5")})
     assert d.state.risk.reconciled
+
+
+def beside_a_person(account: Account) -> DailyDesk:
+    """The desk holds 50 AAA and 40 BBB, a person 10 AAA since before."""
+    account.cash += 1000
+    d = live(account, IGNORE)
+    account.by_hand("hand", "AAA", +1, 10, d.at(-19))
+    account.fill("hand", 10, "100", d.at(-18))
+    d.put(account.report(d.at(-17)))
+    buy(d, account, AAA=50, BBB=40)
+    assert d.state.broker.foreign_held == {"AAA": 10}
+    return d
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize(
+    ("told", "own", "others"),
+    [
+        (True, 100, 20),
+        (False, 50, 70),  # a person may have bought as many
+    ],
+)
+def test_a_split_that_the_bars_tell_too_is_by_the_positions_each_s_own(
+    told: bool, own: int, others: int, *, accepted: bool
+) -> None:
+    d = beside_a_person(account := Account())
+    if told:
+        adjusted(d, "AAA", 50.0)
+    account.positions["AAA"] = (120, Decimal(50))
+    if accepted:
+        d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+        reported(d, account, -17)
+        assert (d.held["AAA"], d.state.broker.foreign_held) == (own, {"AAA": others})
+        assert (d.state.book.equity, [halt.reason for halt in d.state.risk.halts]) == (WHOLE, ["accept_broker"])
+        return
+    d.put(ev.CloseRequested(d.at(-18), "AAA", 0, "enough", "ann"))
+    reported(d, account, -17)
+    (sale,) = of(d.quotes(0.1, BBB="100") + d.tick(1), SubmitOrder)
+    assert sale.quantity == own
+    if told:
+        d.put(account.fill(account.take(sale, d.state.now_ns), own, "50", d.state.now_ns))
+        in_two_lines(account, "AAA", 60, 120)
+        assert [reported(d, account, minute) for minute in (2, 3)] == [[], []]
+        assert (d.held, d.state.broker.foreign_held) == ({"BBB": 40}, {"AAA": 20})
+        assert (d.state.book.realized, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(0), None, True)
