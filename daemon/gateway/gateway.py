@@ -82,6 +82,7 @@ QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at t
 LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
 REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
+REPORT_WAIT_S = 3.0  # of an exit for a report: a desk waits five seconds for the answer to its order
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
@@ -895,9 +896,8 @@ class Gateway:
 
         Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
         """
-        if self.ready or not self._listening:  # else it is known that reports fail
-            with contextlib.suppress(TimeoutError):
-                await self.reported(self.settings.gateway.answer_s)
+        with contextlib.suppress(TimeoutError):
+            await self.reported(min(self.settings.gateway.answer_s, REPORT_WAIT_S))
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:

@@ -318,6 +318,8 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
         ended = {name: -quantity for name, quantity in early.items()}
         if early_shares(books, line.symbol) is None:
             _note_ended(books, line, ended)
+        if line.amount:  # cash in the place of shares: the contracts themselves are gone already
+            return _in_cash(apportioned(line.amount, {name: abs(count) for name, count in ended.items()}))
         return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
     side = -1 if line.quantity < 0 else 1
     held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}

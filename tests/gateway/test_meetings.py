@@ -844,6 +844,20 @@ def test_where_positions_do_not_say_which_contract_became_shares_the_lines_do() 
     assert (books.holders("SPY"), books.main.cash, books.differences) == ({"b": dec(100)}, dec(40000), {})
 
 
+def test_cash_for_contracts_that_ended_before_its_line_is_their_holders() -> None:
+    machine = _machine()
+    books = machine.books
+    for name, count in (("a", 3), ("b", 1)):
+        books.book(name, LOW, LinePart(dec(count), dec(-100), dec(100)))
+    _night(machine, 0, 50000 - 200, [])
+    assert books.holders(LOW) == {}
+    _night(machine, 0, 50000 - 200 + 4000, [{**_end_line(LOW, 1, "OPCSH", "-4"), "net_amount": "4000"}], 1)
+    assert (books.accounts["a"].cash, books.accounts["b"].cash) == (dec(10000 - 100 + 3000), dec(-100 + 1000))
+    assert books.differences == {}
+    shown = [line.fields for line in books.accounts["a"].activities]
+    assert [(row["activity_type"], row["qty"], row["net_amount"]) for row in shown] == [("OPCSH", "-3", "3000")]
+
+
 def test_of_two_puts_the_deeper_one_took_the_shares() -> None:
     machine = _machine()
     books = machine.books
