@@ -13,7 +13,6 @@ from daemon.tapes.files import digest_of
 from daemon.tapes.span_options import chosen_bars
 from daemon.tapes.spans import SpanBars, is_span
 from strategies.kit.parameters import given_by, text_of
-from strategies.online_dqn.state_vector import read_file
 from strategies.registry import entry, strategy
 from training.data.quotes.source import QuoteSource
 from training.rl.coefficients import PRECISIONS
@@ -85,6 +84,8 @@ def with_model_config(settings: Settings, given: Path | None) -> Settings:
         return settings
     if entry(settings.strategy).with_config is None:
         raise ValueError(f"{settings.strategy} has no model configuration: leave --model-config out")
+    from strategies.online_dqn.state_vector import read_file  # loads TA-Lib, and with it pandas
+
     config = read_file(path)
     return replace(
         settings,
