@@ -565,6 +565,21 @@ async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None
         assert not s.broker.account.working
 
 
+@pytest.mark.parametrize("rules", [CALLS_CROSS, None])  # whether Alpaca's call is a wash trade nobody says
+async def test_panic_passes_a_persons_limit_order_either_way(tmp_path: Path, rules: Rules | None) -> None:
+    async with stage(tmp_path, rules=rules) as s:
+        await hold(s, "a", 5)
+        theirs = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")["id"]
+        await s.until(lambda: theirs in s.books.names)
+        (row,) = await s.gateway.panic("a", "anna")
+        expected = ("market", None) if rules else ("limit", "400.01")
+        assert (row["status"], row["body"]["type"], row["body"]["limit_price"]) == (200, *expected)
+        await s.until(lambda: not s.held("a"))
+        assert s.books.order_by_id(str(theirs)).open  # type: ignore[union-attr]
+        await s.settled()
+        assert s.verified().difference == ""
+
+
 async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> None:
     names = tuple(f"{letter}X" for letter in "ABCDEFGHIJ")
     async with stage(tmp_path, symbols=names) as s:
