@@ -205,7 +205,7 @@ def without_income(book: Book, amount: Decimal) -> Book:
     return replace(book, claim_base=(base * after / book.equity).quantize(CENT))
 
 
-def worth(position: Position, price: Decimal) -> Decimal:
+def worth_at(position: Position, price: Decimal) -> Decimal:
     """Return what a position is worth at a price a share, USD: below 0 where it is short."""
     quantity, multiplier = position.quantity, position.multiplier
     return Decimal.__mul__(price, quantity if multiplier == 1 else quantity * multiplier)  # it is asked often
@@ -230,7 +230,7 @@ def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = Fa
     equity = book.cash
     for symbol, position in book.positions.items():
         if (price := prices.get(symbol)) is not None:
-            equity += worth(position, price)
+            equity += worth_at(position, price)
         elif position.multiplier == 1 and spot > 0:
             equity += (Decimal(repr(spot)) * position.quantity).quantize(CENT)
         else:

@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.core.book import fall_from, limited_peak, session_loss, worth
+from daemon.core.book import fall_from, limited_peak, session_loss, worth_at
 from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Basket, Execution, Risk
@@ -239,7 +239,7 @@ def _worth(view: RiskView, position: Position) -> Decimal:
     price = view.marks.get(position.symbol)
     if price is None:
         return abs(position.cost * position.multiplier)
-    return abs(worth(position, price))
+    return abs(worth_at(position, price))
 
 
 def _cost(view: RiskView, intent: Intent) -> Decimal:

@@ -928,15 +928,16 @@ class Gateway:
         if amount <= 0:
             raise invalid("qty must be > 0")
         body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
-        against = judge(self._view(), account, ticket(body), by_call=True).against if account != MAIN else ()
+        order = None if account == MAIN else ticket(body)
+        against = () if order is None else judge(self._view(), account, order, by_call=True).against
         side, name = "sell" if held > 0 else "buy", f"close-{uuid.uuid4()}"
         event = CloseTaken(self.now_ns(), account, name, symbol, side, amount, against=against)
         try:
             return await self._call(event)
         except Refusal as refused:
-            crosses = account != MAIN and refused.message == refusal("wash_trade").message
-            order = ticket(body)
-            if not crosses or only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
+            if order is None or refused.message != refusal("wash_trade").message:
+                raise
+            if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
         return await self.submit(account, body)  # past a person's limit order, as any exit
 

@@ -192,21 +192,23 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
     """Book the splits that the accepted positions show, whose lines are to come, and end all waits."""
     if draft.desk.holds.by_basket:
         note_positions(draft, event.positions)
-        to_come, told = draft.basket.to_come, draft.basket.splits
+        to_come, by_market = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
-        _split_by_positions(draft, event, to_come, told)
+        _split_by_positions(draft, event, to_come, by_market)
 
 
-def _split_by_positions(draft: Draft, event: BrokerReported, symbols: Iterable[str], told: Collection[str]) -> None:
+def _split_by_positions(
+    draft: Draft, event: BrokerReported, symbols: Iterable[str], by_market: Collection[str]
+) -> None:
     """Book the splits of these symbols by the broker's positions; their lines are to come.
 
-    Where others hold a share too, desk and others have theirs in proportion if the market `told` the split as well; by
-    the number alone it is not certain whose the new ones are, and the desk keeps the number that it has.
+    Where others hold a share too, desk and others get their parts in proportion if the market shows the split as well
+    (`by_market`); by the number alone it is not certain whose the new ones are, and the desk keeps its number.
     """
     theirs = {position.symbol: position.quantity for position in event.positions}
     for symbol in symbols:
         own, others = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
-        if symbol not in theirs or (others and symbol not in told):
+        if symbol not in theirs or (others and symbol not in by_market):
             continue
         note_taken_over(draft, symbol)
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
@@ -481,8 +483,8 @@ def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
     """
     lines = [line for line in event.activities if line.kind in SPLITS and line.status not in (ANNOUNCED, "pending")]
     for symbol in {line.symbol: None for line in lines if line.symbol in draft.book.positions}:
-        told = sorted((line for line in lines if line.symbol == symbol), key=turn)
-        since_ns = min(line.time_ns for line in told)
+        splits = sorted((line for line in lines if line.symbol == symbol), key=turn)
+        since_ns = min(line.time_ns for line in splits)
         before = [fill for fill in event.fills if fill.symbol == symbol and fill.filled_ns < since_ns]
         filled = {order.client_order_id: order.filled for order in _filled_anew(draft, event, symbol)}
         for fill in before:
@@ -491,7 +493,7 @@ def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
             if filled.get(fill.client_order_id, -1) == fill.cumulative_quantity:
                 del filled[fill.client_order_id]  # all of it filled before
         if filled:
-            for line in told:
+            for line in splits:
                 _book_once(draft, line)
 
 

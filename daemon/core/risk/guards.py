@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import fall_from, limited_peak, session_loss
+from daemon.core.book import fall_from, limited_peak, session_loss, worth_at
 from daemon.core.draft import LEAVING, PROTECTION, Draft, names_of, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
@@ -231,7 +231,7 @@ def _hides_a_limit(draft: Draft, held: list[Position], unseen: list[Position]) -
 def _worth_usd(draft: Draft, position: Position) -> Decimal:
     """Return the position's worth at its last known price, or what was paid."""
     price = draft.marks.get(position.symbol)
-    return position.cost if price is None else abs(price * position.quantity * position.multiplier)
+    return position.cost if price is None else abs(worth_at(position, price))
 
 
 def _seen_ns(draft: Draft, position: Position) -> int:

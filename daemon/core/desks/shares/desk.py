@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from numpy.random import Philox
 
 from daemon.core import gates
-from daemon.core.book import mid, worth
+from daemon.core.book import mid, worth_at
 from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
@@ -468,7 +468,7 @@ def gross_weight(view: RiskView, intent: Intent) -> str | None:
         return "cost unknown: a buy needs a limit price"
     total = intent.limit_price * intent.quantity
     for position in view.book.positions.values():
-        total += abs(worth(position, view.marks.get(position.symbol, ZERO)))
+        total += abs(worth_at(position, view.marks.get(position.symbol, ZERO)))
     for order in view.orders.values():
         if order.side > 0:
             total += order.remaining * (order.limit_price or view.marks.get(order.symbol, ZERO))
