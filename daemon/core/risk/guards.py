@@ -8,6 +8,7 @@ deficit, which the broker computes later. Unknown figures limit nothing: the boo
 from __future__ import annotations
 
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 from msgspec import UnsetType
@@ -55,20 +56,18 @@ def revalue(draft: Draft) -> None:
 def loss_to_reset(draft: Draft | State[Any]) -> str:
     """Return the loss that keeps a plain resume out, "" for none.
 
-    It is the halt's, or a limit that is reached now whatever the halt is: what halted before does not hide it. A daily
-    loss of an earlier session does not keep out: that day's count is over.
+    It is that of a halt, also of one that another stands before, or a limit that is reached now whatever the halts are.
+    A daily loss of an earlier session does not keep out: that day's count is over.
     """
-    book, limits, halted = draft.book, draft.trading.risk, draft.risk.halt
+    book, limits, session = draft.book, draft.trading.risk, draft.session.session
     equity = fetch_equity(draft, book)
     if (loss := session_loss(book, equity)) is not None and loss >= limits.daily_loss_max:
         return "daily_loss"
     if fall_from(limited_peak(book), equity) >= limits.drawdown_max:
         return "drawdown"
-    if halted is None or halted.reason not in ("daily_loss", "drawdown"):
-        return ""
-    session = draft.session.session
-    over = halted.reason == "daily_loss" and session is not None and halted.since_ns < session.open_ns
-    return "" if over else halted.reason
+    open_ns = session.open_ns if session is not None else 0
+    since_ns = {"daily_loss": open_ns, "drawdown": 0}
+    return next((halt.reason for halt in draft.risk.halts if halt.since_ns >= since_ns.get(halt.reason, inf)), "")
 
 
 def trade_closed(draft: Draft, position: Position) -> None:

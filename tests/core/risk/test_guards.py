@@ -253,6 +253,19 @@ def test_the_next_session_takes_a_plain_resume_after_a_daily_loss_but_not_after_
         assert d.halted() == halted
 
 
+def test_a_loss_halt_that_a_flatten_stands_before_keeps_a_plain_resume_out_although_the_sale_brought_more() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0)))
+    d.holds()
+    d.quotes(1, quote(CALL, "6.00", "6.00"))  # the peak: 13,600
+    d.confirmed(2, quote(CALL, "1.46", "1.46"))  # 9514: drawdown 30.04 %
+    sale = sent(d.put(FlattenRequested(d.at(3), "out", "ann")))
+    d.fill(sale.client_order_id, 9, "1.60")  # 9640: 29.1 %
+    assert [halt.reason for halt in d.state.risk.halts] == ["flatten", "drawdown"]
+    assert alarms(d.put(ResumeRequested(d.at(4), "back", "ann"))) == ["resume_refused"]
+    d.put(ResumeRequested(d.at(4), "back", "ann", reset_limits=True))
+    assert not d.halted()
+
+
 def test_bars_that_a_strategy_did_not_see_are_a_hole_after_the_resume() -> None:
     d = desk(ONE)
     d.bar(0)
