@@ -105,6 +105,7 @@ one changes figures, but no status.
 
 ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
 """Statuses of a broker's order that it never leaves."""
+DECISION_DIGITS = 12
 FENCE = "trade_suspended_by_user"
 """In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
 
@@ -196,6 +197,12 @@ def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt:
 def name_prefix(epoch: str, strategy: str) -> str:
     """Return the prefix of all order names of a journal's desk, and of no other name."""
     return f"{epoch}-{strategy}-"
+
+
+def decision_of(client_order_id: str) -> int:
+    """Return the decision that an order's name carries, 0 where it carries none or one that no desk comes to."""
+    number = client_order_id.rsplit("-", 2)[0].rpartition("-")[2]
+    return int(number) if number.isdecimal() and len(number) <= DECISION_DIGITS else 0
 
 
 def advance(order: Order, happened: str) -> Order:

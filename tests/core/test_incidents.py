@@ -300,6 +300,22 @@ def test_incident_1_at_a_broker_a_restart_invents_no_fill_and_opens_nothing_agai
     assert [e for e in of(again.effects, SubmitOrder) if e.side > 0] == []
 
 
+def test_incident_7_a_copy_of_the_journal_from_before_the_newest_orders_takes_none_of_their_names_again() -> None:
+    copied, bought_name = bought(account := Account())  # decision 1
+    d = restarted(copied)
+    agreed(d, account, 2)
+    d.bar(2)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)  # decision 2
+    d.put(account.fill(sale, 9, "2.40", d.at(3)))
+    again = restarted(copied)
+    again.put(account.report(again.at(3, 10)), ev.AcceptBrokerRequested(again.at(3, 20), "an old copy", "ann"))
+    again.put(account.report(again.at(3, 30)), ev.ResumeRequested(again.at(3, 40), "an old copy", "ann"))
+    assert (again.halted(), again.held) == ("", {})
+    again.bar(3)
+    assert (bought_name, sale) == ("e1-pointer-1-0-0", "e1-pointer-2-1-0")
+    assert sent(again.answer(BUY_CALL)).client_order_id == "e1-pointer-3-0-0"
+
+
 def test_incident_2_at_a_broker_a_working_order_is_taken_over_before_the_first_decision() -> None:
     d = at_broker(account := Account())
     d.bar(0)
