@@ -140,13 +140,14 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     """Count the exits that were refused between the last report's request and this one's.
 
     None is counted while the account may not trade, nor while an order on the other side does not end: both pass.
+    Nor is an order of a fraction: the next one leaves another way.
     """
     last = draft.broker
     if event.blocked or last.blocked:
         return
     for order in tuple(draft.closed.values()):
         refused = order.purpose == "exit" and order.status == REJECTED and not (order.filled or order.closing)
-        news = last.asked_ns <= order.news_ns < event.asked_ns
+        news = last.asked_ns <= order.news_ns < event.asked_ns and type(order.quantity) is not Part
         if refused and news and not hanging_orders(draft, order.symbol, -order.side):
             note_outcome(draft, rejected=True)
 

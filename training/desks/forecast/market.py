@@ -197,13 +197,12 @@ class ForecastMarket(ShareAccounts):
         each = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
         opens, known, sold, late, paid, limit, closes, flags, credit = each.unbind(2)
         held, before = self._held, self._value.unsqueeze(1)
-        goal = self._goals(final, flags, known)
-        change = self._worth_an_order((goal - held).abs(), goal, known)
-        goal = torch.where(change > 0.0, goal, held)
+        goal = self._worth_orders(held, self._goals(final, flags, known), known)
         if self._overlay.on:
             prices = torch.where((known < inf) & (flags > 0.0), known, 0.0)  # one that is left alone is not known
             prices = prices / self._per_share  # USD a step
             goal = self._overlay(self._day, held, goal, prices, self.equity_usd, whole=True, places=self._places)
+            goal = self._worth_orders(held, goal, known)
         leaves, wanted = (held - goal).clamp(min=0.0), (goal - held).clamp(min=0.0)
         self._sell(leaves * opens, sold, late)
         self._buy(wanted * opens, paid, limit)
@@ -218,6 +217,11 @@ class ForecastMarket(ShareAccounts):
         self._mark(closes)
         self._next_day()
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
+
+    def _worth_orders(self, held: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+        """Goals, in steps: of a symbol whose change is too small for an order, what is held."""
+        change = self._worth_an_order((goal - held).abs(), goal, known)
+        return torch.where(change > 0.0, goal, held)
 
     def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
         """Steps that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from daemon.core.desks.shares.sizes import of_steps, steps_a_share
+from daemon.core.desks.shares.sizes import of_steps, steps_a_share, worth_an_order
 from daemon.core.draft import Draft, names_of
 from daemon.core.limits import Basket as Rules
 from daemon.core.records import OverlayRow
@@ -133,12 +133,12 @@ def report_overlay(draft: Draft, row: OverlayRow) -> None:
 def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[Quantity, Quantity]]) -> tuple[Leg, ...]:
     """Return the legs with the goals that were cut: a buy that is cut whole goes, a sale of what was left alone comes.
 
-    They keep their order, which is that of the buys, and the new sales follow.
+    They keep their order, which is that of the buys, and the new sales follow. What became too small is left out.
     """
     changed = [Leg(leg.symbol, cut[leg.symbol][1]) if leg.symbol in cut else leg for leg in legs]
     named = {leg.symbol for leg in legs}
     fresh = [Leg(symbol, goal) for symbol, (_, goal) in cut.items() if symbol not in named]
-    return tuple(leg for leg in (*changed, *fresh) if leg.goal != draft.held(leg.symbol))
+    return worth_an_order(draft, (leg for leg in (*changed, *fresh) if leg.goal != draft.held(leg.symbol)))
 
 
 def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:

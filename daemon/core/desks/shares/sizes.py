@@ -8,7 +8,7 @@ multiple of the desk's step, no further from 0 than what was asked for; shared b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from msgspec import UnsetType
@@ -137,18 +137,20 @@ def of_steps(count: int, steps: int) -> Quantity:
 
 
 def counted(draft: Draft, decided: Rebalance) -> Rebalance:
-    """Return the decision with exact goals, without purchases of what a person closed, and without tiny changes.
-
-    Tiny is a change of a fraction that is worth less than `min_order_usd`; never one that sells all.
-    """
+    """Return the decision with exact goals, without purchases of what a person closed, and without tiny changes."""
     closed = draft.risk.closed_by_hand
     if not (closed or draft.fractional) and all(type(leg.goal) is int for leg in decided.basket.legs):
         return decided
     legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
-    bought_back = [leg for leg in legs if leg.symbol in closed and leg.goal > draft.held(leg.symbol)]
-    tiny = [leg for leg in legs if leg.goal and is_too_small(draft, leg.symbol, leg.goal - draft.held(leg.symbol))]
-    kept = tuple(leg for leg in legs if leg not in bought_back and leg not in tiny)
-    return replace(decided, basket=Basket(kept))
+    kept = [leg for leg in legs if leg.symbol not in closed or leg.goal <= draft.held(leg.symbol)]
+    return replace(decided, basket=Basket(worth_an_order(draft, kept)))
+
+
+def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
+    """Return the legs without tiny changes: of a fraction worth less than `min_order_usd`, and not a sale of all."""
+    return tuple(
+        leg for leg in legs if not (leg.goal and is_too_small(draft, leg.symbol, leg.goal - draft.held(leg.symbol)))
+    )
 
 
 def is_too_small(draft: Draft, symbol: str, change: Quantity, price: Decimal | None = None) -> bool:

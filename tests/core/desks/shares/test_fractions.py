@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import RaiseAlarm, SubmitOrder
-from daemon.core.limits import Basket, Broker, Paper, Protection, Trading
+from daemon.core.limits import Basket, Broker, Paper, Protection, Risk, Trading
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import BasketRow
 from daemon.core.state import State, encode_state
@@ -189,6 +189,20 @@ def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_share
     assert sent == [("AAA", 12, "100.2000")]
     assert d.state.basket.indivisible == ("AAA",)
     assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset is no fault of the desk
+
+
+@pytest.mark.parametrize("why", ["asset {} is not fractionable", "cost basis must be >= minimal amount of order 1"])
+def test_refused_exits_of_fractions_halt_nothing(why: str) -> None:
+    rules = Trading(basket=Basket(fractions="on", auction=False), risk=Risk(reject_rate_orders=2))
+    d = with_shares(account := Account(), rules, AAA=0.5, BBB=0.5, CCC=0.5)
+    decided(d, 0.0, 0.0, 0.0)
+    for order in of(d.quotes(0, **AT_100), SubmitOrder):
+        account.end(account.take(order, d.state.now_ns), "rejected")
+        d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, why.format(order.symbol)))
+    d.put(account.report(d.at(1)))
+    calls = of(d.quotes(2, **AT_100) + d.put(account.report(d.at(2, 1))) + d.tick(2, 2), SubmitOrder)
+    assert sorted((order.symbol, order.closing) for order in calls) == [(symbol, True) for symbol in SYMBOLS]
+    assert d.state.risk.halt is None
 
 
 def test_a_fraction_that_no_order_may_sell_leaves_by_the_close_call() -> None:

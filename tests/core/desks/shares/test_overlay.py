@@ -15,10 +15,11 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import CancelOrder
+from daemon.core.effects import CancelOrder, SubmitOrder
 from daemon.core.limits import Basket, Trading
 from daemon.core.records import OverlayRow
 from strategies.kit.contract import Answer, Bar, Rebalance, View
+from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, SYMBOLS, DailyDesk, Shelf, ShelfState, orders
 from tests.support.core.daily_live import with_shares
@@ -78,7 +79,7 @@ def tuesday(strategy: Shelf | None = None, **shares: int) -> DailyDesk:
     return d
 
 
-def answered(d: DailyDesk, *goals: float) -> list[tuple[str, int]]:
+def answered(d: DailyDesk, *goals: float) -> list[tuple[str, Quantity]]:
     """The changes that the decision comes to: what is wanted less what is held."""
     d.due()
     d.answer(*goals)
@@ -149,6 +150,32 @@ def test_a_limit_of_turnover_keeps_no_sale_of_the_cap_back_and_denies_the_rest()
     assert d.decisions()[-1].outcome == "ordered"
     assert json.loads(d.decisions()[-1].gates or "")["turnover"].startswith("turnover would be 0.49")
     assert answered(tuesday(AAA=90), 0, 70, KEEP) == [("AAA", -90), ("BBB", 50)]  # within the usual limit
+
+
+@pytest.mark.parametrize(
+    ("held", "goals", "expected"),
+    [
+        ((1.0, KEEP), (1.505, 0.5, 0.015), {"AAA": "0.2534", "BBB": "0.2509"}),  # CCC: 0.0075 of the 51.18 USD left
+        ((2.0, 0.03), (KEEP, KEEP, KEEP), {"AAA": "-0.5105"}),  # 203 USD become 151.18; BBB: -0.0077
+        ((2.0, 0.03), (KEEP, 0.0, KEEP), {"BBB": "-0.03", "AAA": "-0.4882"}),
+    ],
+)
+def test_what_the_cap_leaves_of_a_fraction_is_no_order_below_a_dollar(
+    held: tuple[float, float], goals: tuple[float, ...], expected: dict[str, str]
+) -> None:
+    rules = Trading(basket=Basket(fractions="on"))
+    d = DailyDesk(rules).fund("300").begin(MONDAY)
+    d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
+    d.due()
+    d.answer(*held, KEEP)
+    for order in of(d.quotes(0, **AT_100), SubmitOrder):
+        d.fill(order.client_order_id, order.quantity, "100")
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    rules = Trading(basket=changed(OVERLAY.basket, fractions="on"))
+    d.put(ev.RunStarted(d.at(-25), "replay", "desk-1", "shelf", "e1", "code", "sip", rules))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert dict(answered(d, *goals)) == {symbol: exact(change) for symbol, change in expected.items()}
 
 
 def test_the_same_answer_on_the_next_day_trades_nothing_more() -> None:

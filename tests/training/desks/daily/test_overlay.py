@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,16 @@ def test_the_desk_and_the_tensor_market_agree_to_the_cent(variant: str, forecast
     agree(dry_run(trend, desk_before(table, dates, DailyRebalancer(), rules)), market)
     free = play_rebalancer(trend, table, dates, stocks_rules(variant), variant=variant)
     assert 0.0 < invested(market) < 0.9 * invested(free)
+
+
+def test_they_agree_where_the_cap_leaves_less_than_an_order_of_a_fraction() -> None:
+    rules = under(stocks_rules("notional", 20_000), 0.01)
+    rules = replace(rules, basket=replace(rules.basket, fractions="on", min_order_usd=Decimal(25)))
+    table = made_up_stocks()
+    dates = table.dates[402:440]
+    market = play_rebalancer(trend, table, dates, rules, variant="notional")
+    agree(dry_run(trend, desk_before(table, dates, DailyRebalancer(), rules)), market)
+    assert sum(result.trades for result in market) > 20
 
 
 def test_they_agree_where_stocks_have_no_bar_on_some_days_and_nothing_is_bought_then() -> None:

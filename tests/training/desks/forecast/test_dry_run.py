@@ -140,6 +140,15 @@ def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har"
     assert 0 < held[0] < 0.8 * held[1]
 
 
+def test_they_earn_the_same_where_the_overlay_leaves_less_than_an_order_of_a_fraction() -> None:
+    table, trading = made_up(0.0005), rules(300, 0.0)
+    basket = replace(trading.basket, weight_max=0.5, volatility_target=0.1, min_order_usd=Decimal(20))
+    trading, dates = replace(trading, basket=basket), table.dates[400:]
+    market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
+    agree(dry_run(policy, desk_before(table, dates, ForecastEnsemble(table.symbols), trading)), market)
+    assert sum(result.trades for result in market) > 20
+
+
 def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_market_does() -> None:
     """The second policy wants the opposite: it begins with what the first one holds."""
     table, trading = made_up(0.002), rules(100_000, 0.02)

@@ -173,10 +173,9 @@ class RebalancerMarket(ShareAccounts):
             least = (self._band * self.equity_usd).unsqueeze(1)
             leaves = leaves.masked_fill((self._in_shares(leaves) * known < least) & (leaves < self._held), 0.0)
             wanted = wanted.masked_fill(self._in_shares(wanted) * known < least, 0.0)
-        leaves = self._worth_an_order(leaves, self._held - leaves, known)
-        wanted = self._worth_an_order(wanted, self._held + wanted, known)
+        leaves, wanted = self._worth_orders(leaves, wanted, known)
         if self._overlay.on:
-            leaves, wanted = self._under_the_cap(leaves, wanted, known)
+            leaves, wanted = self._worth_orders(*self._under_the_cap(leaves, wanted, known), known)
         self._sell(leaves * opens, sold, late)
         self._buy(wanted * opens, paid, limit)
         self._mark(closes)
@@ -218,6 +217,11 @@ class RebalancerMarket(ShareAccounts):
             profit = profit - (invested * exposed + (1.0 - invested) * part) * market.unsqueeze(1)
         found = (profit / part * EACH).to(torch.float32)
         return found if self._layout is None else self._layout.placed(found)
+
+    def _worth_orders(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Sales and buys, in steps, without those too small for an order."""
+        sold = self._worth_an_order(leaves, self._held - leaves, known)
+        return sold, self._worth_an_order(wanted, self._held + wanted, known)
 
     def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """What the risk overlay leaves of sales and buys, in steps; it may add sales."""
