@@ -31,6 +31,7 @@ from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
 from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
+from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
 from daemon.pacing import look_again
@@ -157,15 +158,16 @@ class Climber:
         """Take one step; False when none is due."""
         ladder = self._desk.submitter.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
-            return not holds.frozen and not _falls(ladder) and await self._propose(holds)
-        running = self._desk.models.running.version
+            idle = holds.frozen or _falls(ladder) or not self._answers()
+            return not idle and await self._propose(holds)
+        running = self._answers()
         if ladder.version in holds.held:
             self._due = [LadderMove(_out(ladder), "held_back", holds.held[ladder.version])]
         elif ladder.step in CANARY and (broken := _broken(self._desk.submitter.state, ladder.version)):
             self._due = [LadderMove(ROLLED_BACK, "canary_claim", broken)]
         elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             self._due = [LadderMove(CHAMPION, "by_hand", "it was promoted by hand")]
-        elif ladder.step in CANARY and "base" in ladder.figures and running != ladder.version:
+        elif ladder.step in CANARY and "base" in ladder.figures and running not in ("", ladder.version):
             self._due = [LadderMove(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
         if self._due:
             move = self._due[0]
@@ -190,6 +192,11 @@ class Climber:
             await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
             return True
         return False
+
+    def _answers(self) -> str:
+        """Return the version that answers; "" where none could be loaded at the start."""
+        version = self._desk.models.running.version
+        return "" if version == NO_MODEL else version
 
     async def _propose(self, holds: HoldReasons) -> bool:
         """Judge the newest version with a card that was not judged yet; False without one."""
@@ -327,9 +334,8 @@ class Climber:
         ladder = self._desk.submitter.state.ladder
         if ladder is UNSET:
             return
-        falls = _falls(ladder)
-        running = self._desk.models.running.version
-        if falls and running != ladder.version:
+        falls, running = _falls(ladder), self._answers()
+        if falls and running not in ("", ladder.version):
             await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
             falls = False
         self._desk.lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)

@@ -35,6 +35,7 @@ from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
 from daemon.models.pointer import CURRENT, named
+from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
 from strategies.kit import card as cards
@@ -42,7 +43,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode, encode
 from tests.support.desks.desk_run import Desk, records, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
-from tests.support.models.swaps import alarms, events, name, publish, running
+from tests.support.models.swaps import alarms, damage, events, name, publish, running
 
 
 def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: LadderTable = RULES) -> list[LadderMoved]:
@@ -353,6 +354,53 @@ def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> Non
     assert stood == ["v2 canary_10", "v2 canary_25"]
     idle = [move.detail for move in moves if move.reason == "idle"]
     assert idle == ["paused: a quiet day (by alice): it does not count"]
+
+
+def without_model(climb: Climb) -> None:
+    """As after a start of a desk that holds something and whose version cannot be loaded."""
+    models = climb.run.models
+    models.running = replace(models.running, version=NO_MODEL, digest="", manifest_digest="")
+
+
+def test_a_canary_that_cannot_be_loaded_at_a_start_gives_its_place_back_to_the_champion(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 canary_10", "v2")
+        damage(store / "option_scalper" / "v2")
+        without_model(climb)
+        for _ in range(3):
+            await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+        assert named(store / "option_scalper", CURRENT) == "v1"
+
+    moves = climbed(tmp_path, play)
+    assert steps(moves)[-1] == ("rolled_back", "verification")
+    assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
+    assert moves[-1].detail == "v1 answers"
+
+
+def test_nothing_is_proposed_while_no_model_answers(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        climb.run.lifecycle.look = quiet  # type: ignore[method-assign]
+        without_model(climb)
+        await climb.settle()
+        assert climb.step == ""
+        del climb.run.lifecycle.look
+        await climb.settle()
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 shadow", "v1")
+
+    async def quiet() -> None:
+        pass
+
+    climbed(tmp_path, play)
 
 
 def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:
