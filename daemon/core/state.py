@@ -242,7 +242,8 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A basket that waits until `until_ns`, the row of its decision, and the highest prices of its buys.
 
-    `held` are the quantities at the decision, None where they are not known.
+    `held` are the quantities at the decision, None where they are not known; `capped` the symbols that the risk overlay
+    sells.
     """
 
     legs: tuple[Leg, ...]
@@ -250,6 +251,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     until_ns: int
     bounds: dict[str, Decimal] = {}
     held: dict[str, Quantity] | None = None
+    capped: tuple[str, ...] = ()
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):

@@ -582,9 +582,10 @@ def rebalance(
     )
     if begun:
         row = _begin_basket(draft, begun, row, _bounds(draft, begun))
-    elif verdicts is not None and _may_pass(draft, verdicts):
+    elif verdicts is not None and _may_pass(draft, verdicts, capped):
         until_ns = draft.desk.decides.waits_until_ns(draft, ask)
-        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering), _quantities(draft))
+        sold = tuple(sorted(capped))
+        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering), _quantities(draft), sold)
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
@@ -629,10 +630,11 @@ def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     return {symbol: price * BOUND for symbol, price in marks.items()}
 
 
-def _may_pass(draft: Draft, verdicts: Verdicts) -> bool:
-    """Return True while what denies a basket may end before its deadline."""
+def _may_pass(draft: Draft, verdicts: Verdicts, capped: Collection[str]) -> bool:
+    """Return True while what denies a basket, or its sales of `capped` symbols, may end before its deadline."""
     passing = PASSING | {"halted", "paused"} | LEAVE_SALES if waits_for_resume(draft) else PASSING
-    return all(denial.gate in passing for denial in verdicts.denials)
+    leaving = LEAVE_CAP if capped else frozenset()
+    return all(denial.gate in passing | leaving for denial in verdicts.denials)
 
 
 def _quantities(draft: Draft) -> dict[str, Quantity]:
@@ -653,10 +655,10 @@ def ask_again(draft: Draft) -> None:
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
     late = draft.now_ns >= waiting.until_ns
     other = waiting.held is not None and waiting.held != _quantities(draft)
-    begun = _sales(draft, waiting.legs, verdicts) if verdicts.denials else waiting.legs
+    begun = _sales(draft, waiting.legs, verdicts, waiting.capped) if verdicts.denials else waiting.legs
     if begun and not (late or other):
         draft.records.append(_begin_basket(draft, begun, row, waiting.bounds))
-    elif late or other or not _may_pass(draft, verdicts):
+    elif late or other or not _may_pass(draft, verdicts, waiting.capped):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)

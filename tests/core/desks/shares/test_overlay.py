@@ -340,6 +340,24 @@ def test_a_basket_that_a_halt_kept_back_is_traded_under_its_cap_after_the_resume
     assert orders(d.quotes(0, AAA="100")) == [("AAA", 50, "100.20")]
 
 
+@pytest.mark.parametrize("limit", [0.1, 2.05])
+@pytest.mark.parametrize("kept_back", ["halt", "status"])
+def test_the_sales_down_to_the_cap_wait_for_what_passes_whatever_the_turnover(limit: float, kept_back: str) -> None:
+    d = with_shares(account := Account(), AAA=90)
+    rules = Trading(basket=changed(OVERLAY.basket, turnover_max=limit))
+    d.put(ev.RunStarted(d.at(-19), "live", "desk-1", "shelf", "e1", "code", "sip", rules), account.report(d.at(-18.5)))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    if kept_back == "halt":
+        d.put(ev.HaltRequested(d.at(-18), "operator", "look", "ann"))
+    else:
+        d.put(account.report(d.at(-18), blocked="account_blocked"))
+    d.due()
+    assert orders(d.answer(KEEP, 5, KEEP)) == []
+    d.reload = True
+    back = [] if kept_back == "status" else d.put(ev.ResumeRequested(d.at(-10), "fine", "ann"))
+    assert orders(back + d.put(account.report(d.at(-9)))) == [("AAA", -40, None)]
+
+
 def test_a_halted_symbol_s_sale_waits_and_is_asked_for_again_the_next_day() -> None:
     d = tuesday(AAA=60)
     assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
