@@ -103,6 +103,7 @@ KINDS: dict[str, str] = {
     "manual_order": "a person in the account does `action` (place, cancel, close) with the remaining parameters",
     "split": "a SPLIT activity: positions of `symbol` times `ratio`",
     "split_line_late": "the SPLIT activities of `symbol` are not shown for the fault's time",
+    "split_unannounced": "the announcement of a split of `symbol` is not shown for the fault's time",
     "dividend": "a DIV activity of `amount` USD a share of `symbol`; one that is `reinvested` buys a fraction of it",
     "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
     "transfer": "a CSD or CSW activity of `amount` USD",

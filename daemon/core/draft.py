@@ -594,7 +594,7 @@ class Holds(Protocol):
     def flatten(self, draft: Draft, session: Session, /) -> None:
         """Leave what must not be held at this time of the session."""
 
-    def split(self, draft: Draft, line: Activity, /) -> None:
+    def split(self, draft: Draft, line: Activity, paid_out: Decimal, /) -> None:
         """Book the ledger's line about a split."""
 
     def reorganise(self, draft: Draft, line: Activity, /) -> bool:

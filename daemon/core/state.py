@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.core.events import Contract, Funds, Quote, RiskClaim
+from daemon.core.events import Activity, Contract, Funds, Quote, RiskClaim
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
@@ -276,6 +276,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols of which the broker takes whole shares alone
     split_ns: dict[str, int] | UnsetType = UNSET
     """Of a desk by the bar: from which open on the newest split counts, negative where the strategy did not take it."""
+    lieu: tuple[Activity, ...] | UnsetType = UNSET  # cash in lieu that the ledger told before its split
 
     @property
     def unsettled(self) -> tuple[str, ...]:
@@ -291,6 +292,11 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     def split_from(self) -> dict[str, int]:
         """`split_ns`, empty while no split was told."""
         return {} if isinstance(self.split_ns, UnsetType) else self.split_ns
+
+    @property
+    def early_lieu(self) -> tuple[Activity, ...]:
+        """`lieu`, empty while no line of it waits."""
+        return () if isinstance(self.lieu, UnsetType) else self.lieu
 
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):

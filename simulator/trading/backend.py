@@ -160,7 +160,7 @@ class Trading(Reads):
         days = self.venue.market.days
         paid = query.get("date_type") == "payable_date"
         actions: list[Dividend | Split] = [] if days is None else [*days.dividends, *days.splits]
-        rows = [_announced(action) for action in actions]
+        rows = [_announced(action) for action in actions if not self._is_kept_back(action)]
         return [
             row
             for row in rows
@@ -168,6 +168,10 @@ class Trading(Reads):
             and query.get("symbol", row["initiating_symbol"]) == row["initiating_symbol"]
             and query.get("since", "") <= row["payable_date" if paid else "ex_date"] <= query.get("until", "9999-12-31")
         ]
+
+    def _is_kept_back(self, action: Dividend | Split) -> bool:
+        kept_back = isinstance(action, Split) and self.venue.faults.waiting("split_unannounced")
+        return bool(kept_back) and self.venue.faults.take("split_unannounced", {"symbol": action.symbol}) is not None
 
     def _blocked(self, account: Account) -> bool:
         return self.venue.faults.take("account_blocked", {"key": account.key}) is not None

@@ -126,8 +126,11 @@ class MovedMarket(Market):
 
     # --- companies ----------------------------------------------------------------------------------------------------
 
-    def befall(self, back_office: Any, action: Split | Dividend | Rename) -> None:
-        """Let this happen on the morning of its date, which has to be still to come."""
+    def befall(self, back_office: Any, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
+        """Let this happen on the morning of its date, which has to be still to come.
+
+        The accounts' books change at `books_ns`, with the prices for 0.
+        """
         days = self.days
         assert days is not None
         symbol = action.symbol
@@ -147,7 +150,7 @@ class MovedMarket(Market):
                 days._left[symbol] = action
                 self._make(action.new)
         self._make(symbol)
-        at_ns = morning_ns(action.date)
+        at_ns = books_ns or morning_ns(action.date)
         insort(back_office._actions, (at_ns, action, False), key=lambda entry: entry[0])
         if isinstance(action, Dividend):
             insort(back_office._actions, (morning_ns(action.paid or action.date), action, True), key=lambda it: it[0])

@@ -30,6 +30,7 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
+from simulator.prices.corporate_actions import Split, morning_ns
 from simulator.trading.account import Account
 from simulator.trading.venue import Rounding, Rules
 from strategies.kit.quantity import FINEST, Quantity
@@ -84,8 +85,10 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "alarms": frozenset(("foreign_order", "reconciliation", "flatten", "reject_rate")),
     "account": frozenset(("foreign_order", "reconciliation", "short_position", "flatten", "accept_broker")),
     "basket": frozenset(("operator", "blind", "blind_hold")),
+    "split in parts": frozenset(("flatten", "accept_broker")),
+    "split in parts beside": frozenset(("reconciliation", "short_position")),
 }
-"""Halts that what the runner does explains, by family; a server's fault has those of its kind, and an outage's."""
+"""Halts that what the runner does explains, by family or name; a server's fault those of its kind, an outage its."""
 OUTAGE = frozenset(("blind", "blind_hold", "history_missing"))
 OUTAGES = frozenset(("network", "clock", "process"))  # families after which the desk may be blind for a while
 
@@ -161,6 +164,7 @@ class Run:
         self.closings: set[str] = set()  # orders of the broker's own call to close, by the server's names
         self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
+        self.splits: list[tuple[Split, int]] = []  # in parts: each with the time of its books
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
         self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
@@ -315,12 +319,24 @@ class Run:
             quote = market.fair(symbol, now_ns)
             if quote is None:
                 return None
-            total += position.qty * (quote[0] + quote[1]) / 2 * (100 if len(symbol) > 6 else 1)
+            total += position.qty * (quote[0] + quote[1]) / 2 * (100 if len(symbol) > 6 else 1) * self._owed(symbol)
         return total
+
+    def _owed(self, symbol: str) -> Decimal:
+        """How many shares each of its positions' is, while prices are those of a split and the books not, or before."""
+        factor, now_ns = Decimal(1), self.now_ns()
+        for split, books_ns in self.splits:
+            if split.symbol == symbol and morning_ns(split.date) <= now_ns < books_ns:
+                factor *= split.ratio
+            elif split.symbol == symbol and books_ns <= now_ns < morning_ns(split.date):
+                factor /= split.ratio
+        return factor
 
     def halted(self, reason: str, detail: str) -> None:
         """The desk halted: by a limit of the market's own way, or by what happened before."""
         self.world.story.note("halted", {"reason": reason, "detail": detail})
+        if reason == "daily_loss" and self.splits:
+            self.watch.lost(detail)
         if reason not in BY_LIMIT | self._explained() and not detail.startswith(AS_PLANNED):
             self.problem("halt", f"{reason}: {detail}"[:300])
 
@@ -339,6 +355,7 @@ class Run:
                 continue
             family = next((name for name, acts_of in FAMILIES.items() if it.what in acts_of), "")
             reasons |= EXPLAINED["no report beside"] if it.what.endswith("beside") else frozenset()
+            reasons |= EXPLAINED.get(it.what, frozenset())
             reasons |= EXPLAINED.get(family, frozenset()) | (OUTAGE if family in OUTAGES else frozenset())
         return reasons
 

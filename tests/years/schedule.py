@@ -108,6 +108,10 @@ CLOSES = ("close all of one", "close a part of one")
 """Commands that leave one position: drawn apart, so that all else of a seed is what it was."""
 
 
+SPLITS = ("split in parts", "split in parts beside")
+"""Splits whose parts come each at its own time, also with a person beside; drawn apart too."""
+
+
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
 )  # fmt: skip
@@ -173,7 +177,7 @@ def draw(desk: str, seed: int) -> Schedule:
     nights = [chance.random() < NIGHTS for _ in range(days)]
     tables += trailing(desk, seed)
     _draw_rich(desk, days, chance, happenings, tables, nights)
-    happenings += closes(desk, seed, days)
+    happenings += [*closes(desk, seed, days), *splits(desk, seed, days)]
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -241,6 +245,14 @@ def closes(desk: str, seed: int, days: int) -> list[Happening]:
     lead = 60.0 if desk in DAILY else 0.0  # over night too: a daily desk decides then
     moments = [(day, chance.uniform(-lead, DAY_MIN)) for day in range(days) for _ in range(_count(chance, 1.3))]
     return [Happening(day, round(at, 3), chance.choice(CLOSES), chance.randrange(10**6)) for day, at in moments]
+
+
+def splits(desk: str, seed: int, days: int) -> list[Happening]:
+    """A split in parts in a third of the runs of a desk of shares."""
+    chance = random.Random(f"splits {desk} {seed}")
+    if desk not in OF_SHARES or chance.random() > 1 / 3:
+        return []
+    return [Happening(chance.randrange(days - 1), 30.0, chance.choice(SPLITS), chance.randrange(10**6))]
 
 
 def fractions(desk: str, seed: int) -> tuple[Row, ...]:

@@ -516,6 +516,68 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
     run.split_owed[symbol] = hidden_ns
 
 
+NEVER_MIN = 14 * 24 * 60.0
+RATIOS = ("2", "3", "10", "1.5", "1.25", "0.5", "0.2")
+BOOKS_MIN = (
+    -930,
+    -330,
+    -330,
+    -330,
+    -200,
+    -20,
+    6,
+)  # from the open: the evening before, 04:00, before and after the open
+LINE_MIN = (-330, -60, 3, 45, 200, 24 * 60.0)
+ANNOUNCED_MIN = (None, None, -400, -30, 30, NEVER_MIN)  # None: all the time
+BARS_MIN = (None, None, -100, 2, 240)
+
+
+def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]]:
+    async def in_parts(run: Run, chance: random.Random) -> None:
+        """A split over night: announcement, books, line and new bars each at its own time, and something between."""
+        symbol = await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
+        day = _next_date(run)
+        session = run.world.market.session_of(day) if symbol and day else None
+        if session is None:
+            return
+
+        def at(minute: float) -> int:
+            return session.open_ns + int(minute * MINUTE_NS)
+
+        split = Split(symbol, day, Decimal(chance.choice(RATIOS)), chance.random() < 0.7)
+        books_ns, line_ns = at(chance.choice(BOOKS_MIN)), at(chance.choice(LINE_MIN))
+        kept_back = {"split_line_late": line_ns}
+        for kind, minutes in (("split_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
+            minute = chance.choice(minutes)
+            kept_back |= {} if minute is None else {kind: at(minute)}
+        for kind, until_ns in kept_back.items():
+            run.faults.add(kind, until_ns=until_ns, where={"symbol": symbol})
+        run.befallen.add(symbol)
+        run.splits.append((split, books_ns))
+        run.world.market.befall(run.world.server.back_office, split, books_ns)
+        run.world.server.matching.changed.set()
+        run.world.story.note("split", {"of": symbol, "ratio": text(split.ratio), "books_ns": books_ns, **kept_back})
+        await run.world.until(at(chance.uniform(-95.0, 90.0)))
+        await _meets(run, chance, symbol, beside=beside)
+
+    return in_parts
+
+
+async def _meets(run: Run, chance: random.Random, symbol: str, *, beside: bool) -> None:
+    """Something comes while the split is under way."""
+    if beside:
+        side = chance.choice(("buy", "sell"))
+        acts.by_hand(run, "place", symbol=symbol, qty=acts.shares_of(run, chance, 1, 9), side=side)
+        return
+    what = chance.choice(("nothing", "kill", "restart", "away", "close", "accept-broker", "flatten"))
+    if what == "close":
+        await acts.command(run, "close", symbol)
+    elif what in ("accept-broker", "flatten"):
+        await acts.command(run, what)
+    elif what != "nothing":
+        await acts.ACTS[what](run, chance)
+
+
 def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
     async def kept_back(run: Run, chance: random.Random) -> None:
         """Halted or paused at the decision, and resumed before the open."""
@@ -661,6 +723,8 @@ TOGETHER: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "blocked": _blocked,
     "closes unheard, then flatten": _closes_unheard,
     "split line late": _split_line_late,
+    "split in parts": _in_parts(beside=False),
+    "split in parts beside": _in_parts(beside=True),
     "halted at the decision": _kept_back("halt"),
     "paused at the decision": _kept_back("pause"),
     "quotes gone": _quotes_gone,

@@ -50,6 +50,7 @@ RULES: dict[str, str] = {
     "size": "an order is above a limit of its size, or the day has too many orders",
     "day_loss": "an entry leaves although the day's loss is beyond its limit",
     "loss_limit": "the day's loss is beyond its limit at the market's own prices, and the desk does not halt",
+    "false_loss": "the desk halts for a loss that only half a split shows",
     "status": "the session's profit that is shown is not the one that was made",
     "resume": "a plain resume goes on after a halt for a loss in the same session",
     "wide": "quotes are far too wide for long while something is held, and nobody is told",
@@ -346,6 +347,15 @@ class Watch:
         if (start - now) / start > Decimal(str(limit)) + Decimal("0.004"):
             text = f"{effect.client_order_id} leaves at a loss of {start - now:.2f} of {start:.2f} USD today"
             self._run.problem("day_loss", text)
+
+    def lost(self, detail: str) -> None:
+        """The desk halted for the day's loss: there is one at the market's own prices, whatever a split still owes."""
+        run, (_, start), now = self._run, self._equity, self._run.equity()
+        limit = Decimal(str(self._state.trading.risk.daily_loss_max))
+        if now is None or start <= 0 or run.persons or run.money_moved or run.split:
+            return
+        if (start - now) / start < limit - Decimal("0.01"):
+            run.problem("false_loss", f"{start - now:.2f} of {start:.2f} USD are lost today, and it says: {detail}")
 
     # --- each look ----------------------------------------------------------------------------------------------------
 

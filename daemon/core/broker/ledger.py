@@ -138,7 +138,7 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         dispute(draft, line)
         return None
     own, others = share
-    if line.kind == CASH_IN_LIEU and (paid := fraction_paid(draft, line)):
+    if line.kind == CASH_IN_LIEU and (paid := fraction_paid(draft, line)) and not was_taken_over(draft, line):
         gone = take_fraction(draft, line.symbol, paid, own, others)
         desks = part_of(draft, replace(line, quantity=ZERO), own, others, moves=False)
         return None if desks is None else replace(desks, quantity=Decimal(-gone))
@@ -162,7 +162,7 @@ def _book(draft: Draft, line: Activity) -> None:
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
-        draft.desk.holds.split(draft, line)
+        draft.desk.holds.split(draft, line, ZERO)
     elif line.kind in REORGANISED and draft.desk.holds.reorganise(draft, line):
         pass  # the desk booked it
     elif line.kind in CONTRACT_ENDS:

@@ -26,7 +26,15 @@ from daemon.core.broker.foreign import (
     met_at_begin,
     note_closes,
 )
-from daemon.core.broker.ledger import AMENDED, SPLITS, book_activity, cause_of, settle_without_ledger, turn
+from daemon.core.broker.ledger import (
+    AMENDED,
+    CASH_IN_LIEU,
+    SPLITS,
+    book_activity,
+    cause_of,
+    settle_without_ledger,
+    turn,
+)
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
 from daemon.core.draft import CLOSED_BY_HAND, Draft, names_of
@@ -52,6 +60,7 @@ from daemon.core.risk.splits import (
     note_positions,
     note_taken_over,
     only_splits_differ,
+    split_into,
 )
 from daemon.core.session import new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
@@ -184,6 +193,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(
         draft.broker, accept_ns=0, stood_down=False, panic_failed_ns=0, suspicion=None, cash_since_ns=0
     )
+    draft.basket = replace(draft.basket, lieu=UNSET)  # its cash is there
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
 
@@ -205,7 +215,7 @@ def _split_by_positions(
     Where others hold a share too, desk and others get their parts in proportion if the market shows the split as well
     (`by_market`); by the number alone it is not certain whose the new ones are, and the desk keeps its number.
     """
-    theirs = {position.symbol: position.quantity for position in event.positions}
+    theirs = {position.symbol: position for position in event.positions}
     for symbol in symbols:
         own, others = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
         if symbol not in theirs or (others and symbol not in by_market):
@@ -214,14 +224,16 @@ def _split_by_positions(
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
             beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=beside)
-        there, expected = theirs[symbol], draft.expected(symbol)
-        change = there - expected
+        there, expected = theirs[symbol].quantity, draft.expected(symbol)
+        made = ZERO if others else split_into(draft, symbol, theirs[symbol]) or ZERO
+        paid_out = max(made - there, ZERO)  # a fraction that is there no more: its cash comes
+        change = there + paid_out - expected
         if others:
             change = Decimal(draft.counted(there * own / expected) - own)
             hold_foreign(draft, symbol, exact(there) - own - exact(change) - others)
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
-            draft.desk.holds.split(draft, line)
+            draft.desk.holds.split(draft, line, paid_out)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -311,7 +323,7 @@ def all_differences(draft: Draft, event: BrokerReported) -> list[str]:
 
 def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
     book = draft.book
-    differences = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
+    differences = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != _told_cash(draft) else []
     return differences + differing_positions(draft, positions)
 
 
@@ -377,15 +389,15 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
-            draft.put_book(replace(draft.book, cash=event.cash))
+            draft.put_book(replace(draft.book, cash=draft.book.cash + event.cash - _told_cash(draft)))
             with draft.because(ADOPTED):
                 without_gain(draft, book)
-    cash = event.cash - draft.book.cash
+    cash = event.cash - _told_cash(draft)
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
         draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
         book = draft.book
         with draft.because(Cause("cash_adjusted")):
-            draft.put_book(replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash))
+            draft.put_book(replace(book, cash=book.cash + cash, realized=book.realized + cash, fees=book.fees - cash))
         revalue(draft)
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
@@ -430,6 +442,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     accepted = accepts(draft, event)
     note_closes(draft)
     _take_over_lines(draft, event)
+    _book_lieu(draft, () if late else event.positions)
     if late:
         return
     if accepted:
@@ -471,9 +484,33 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 
 
 def _book_once(draft: Draft, line: Activity) -> None:
-    if line.status != "pending" and _mark_seen(draft, line):
+    if line.status == "pending" or not _mark_seen(draft, line):
+        return
+    if line.kind == CASH_IN_LIEU and line.status not in AMENDED:
+        draft.basket = replace(draft.basket, lieu=(*draft.basket.early_lieu, line))
+        return
+    with draft.because(cause_of(line)):
+        book_activity(draft, line)
+
+
+def _book_lieu(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
+    """Book cash in lieu, but for that of a split whose line is still awaited: it pays for a part of the new shares."""
+    early, theirs = draft.basket.early_lieu, {position.symbol: position for position in positions}
+    for line in early:
+        symbol = line.symbol
+        awaited = symbol in (*draft.basket.splits, *draft.basket.to_come)
+        if symbol in draft.book.positions and (awaited or _shows_split(draft, symbol, theirs.get(symbol))):
+            continue
+        draft.basket = replace(draft.basket, lieu=tuple(other for other in draft.basket.early_lieu if other != line))
         with draft.because(cause_of(line)):
             book_activity(draft, line)
+    if early and not draft.basket.early_lieu:
+        draft.basket = replace(draft.basket, lieu=UNSET)
+
+
+def _told_cash(draft: Draft) -> Decimal:
+    """Return the cash of the account by all lines that the ledger has told, booked or waiting."""
+    return draft.book.cash + sum((line.amount for line in draft.basket.early_lieu), ZERO)
 
 
 def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
@@ -614,13 +651,13 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
 
     It is no fee that nobody explained: `cash_tolerance_usd` stays for those.
     """
-    fills, cash = draft.broker.part_fills, event.cash - draft.book.cash
+    fills, cash = draft.broker.part_fills, event.cash - _told_cash(draft)
     if not fills or draft.broker.filled or differing_positions(draft, event.positions):
         return
     if cash and abs(cash) <= fills * CENT:
         book = draft.book
         with draft.because(Cause("rounding")):
-            draft.put_book(replace(book, cash=event.cash, realized=book.realized + cash))
+            draft.put_book(replace(book, cash=book.cash + cash, realized=book.realized + cash))
         revalue(draft)
         cash = ZERO
     if not cash:
@@ -642,7 +679,7 @@ def _agree(draft: Draft) -> None:
 
 def _sight(draft: Draft, event: BrokerReported) -> None:
     """Note when the positions last agreed, and since when cash differs by more than a fee."""
-    broker, cash = draft.broker, abs(event.cash - draft.book.cash)
+    broker, cash = draft.broker, abs(event.cash - _told_cash(draft))
     beyond = cash > draft.trading.broker.cash_tolerance_usd
     since_ns = (broker.cash_since_ns or event.asked_ns) if beyond else 0
     sighted_ns = broker.sighted_ns if differing_positions(draft, event.positions) else draft.now_ns

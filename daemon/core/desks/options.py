@@ -554,7 +554,7 @@ class OneOption:
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 
-    def split(self, draft: Draft, line: Activity) -> None:
+    def split(self, draft: Draft, line: Activity, _: Decimal) -> None:
         split_exercised(draft, line)
 
     def reorganise(self, _: Draft, __: Activity) -> bool:

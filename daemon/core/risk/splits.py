@@ -192,27 +192,30 @@ def _there(position: BrokerPosition | None) -> Quantity:
 
 
 def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
-    """Return True when the broker's shares are those of the book at a split's ratio, and cost what ours cost.
+    """Return True when the broker's shares are those of the book at a split's ratio: see `split_into`."""
+    return split_into(draft, symbol, position) is not None
 
-    A fraction that lies beside is from before or from the split. What others hold beside cost what nobody here knows:
-    then a common ratio of all shares is enough.
+
+def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Decimal | None:
+    """Return how many shares a split made of the book's, by the broker's position; None where that shows no split.
+
+    They are at a split's ratio, and cost what ours cost. A fraction that lies beside is from before or from the split.
+    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough.
     """
     ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
-        return False
+        return None
     there, price, mine = position.quantity, position.average_price, ours.quantity + others
-    for before in {mine, draft.expected(symbol)}:
-        ratios = (*COMMON, *(1 / ratio for ratio in COMMON)) if others else RATIOS
-        fractions = [
-            fraction for ratio in ratios if (fraction := _fraction(before, there, ratio, draft.fractional)) is not None
-        ]
-        if others and fractions:
-            return True
+    ratios = (*COMMON, *(1 / ratio for ratio in COMMON)) if others else sorted(RATIOS)
+    for before in dict.fromkeys((mine, draft.expected(symbol))):
         beside = price * abs(before - mine) * there / before if before > 0 else ZERO
         apart = abs(there * price - ours.cost) - COST_NEAR * ours.cost - beside
-        if any(apart <= price * Decimal(fraction) for fraction in fractions):
-            return True
-    return False
+        for ratio in ratios:
+            fraction = _fraction(before, there, ratio, draft.fractional)
+            if fraction is not None and (others or apart <= price * Decimal(fraction)):
+                after = round(Decimal(float(before) * ratio), 8)  # a ratio is a float
+                return there if abs(after - there) <= EXACT else after
+    return None
 
 
 def _fraction(before: Quantity, there: Decimal, ratio: float, fractional: bool) -> float | None:

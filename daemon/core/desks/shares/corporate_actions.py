@@ -34,16 +34,19 @@ def end_waits(draft: Draft) -> None:
     splits.on_session_over(draft)
 
 
-def split_shares(draft: Draft, line: Activity) -> None:
-    """Multiply or merge shares: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
+def split_shares(draft: Draft, line: Activity, paid_out: Decimal) -> None:
+    """Multiply or merge shares: quantity and mark by the same ratio; the cost stays, a fraction comes as cash.
+
+    `paid_out` shares of the line are such a fraction on a desk with fractions too.
+    """
     before, mark = draft.held(line.symbol), draft.marks.get(line.symbol)
-    _split(draft, line)
+    _split(draft, line, paid_out)
     if draft.held(line.symbol) != before:  # a line of leaving shares is followed by one of arriving shares
         splits.note_booked(draft, line.symbol, mark)
         splits.note_line(draft, line)
 
 
-def _split(draft: Draft, line: Activity) -> None:
+def _split(draft: Draft, line: Activity, paid_out: Decimal) -> None:
     before = draft.held(line.symbol)
     if not before:
         return
@@ -53,7 +56,7 @@ def _split(draft: Draft, line: Activity) -> None:
         return
     _stop_trading(draft, line.symbol)
     after = before + _of_the_book(draft, line, line.symbol, before, adds=True)
-    whole = draft.counted(after)
+    whole = draft.counted(after - paid_out)
     _follow_exit(draft, line.symbol, line.symbol, after, before)
     if line.symbol in draft.marks:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}

@@ -354,8 +354,8 @@ class Shares:
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 
-    def split(self, draft: Draft, line: Activity) -> None:
-        split_shares(draft, line)
+    def split(self, draft: Draft, line: Activity, paid_out: Decimal) -> None:
+        split_shares(draft, line, paid_out)
 
     def reorganise(self, draft: Draft, line: Activity) -> bool:
         reorganise(draft, line)

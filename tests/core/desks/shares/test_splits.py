@@ -20,6 +20,7 @@ from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, buy, live, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
+from tests.support.core.fractions_desk import FRACTIONS
 
 RATIOS = [
     ("2", 100, "50"),
@@ -108,6 +109,32 @@ def test_the_fraction_of_a_late_split_takes_no_share_from_the_desk(
     assert [reported(d, account, minute) for minute in (-17, -16, -15)] == [[], [], []]
     assert (d.held["AAA"], d.state.broker.unexplained, d.state.broker.foreign_held) == (62, {"AAA": exact("0.5")}, {})
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+@pytest.mark.parametrize("rules", [None, ADOPT, IGNORE, FRACTIONS])
+@pytest.mark.parametrize("end", ["line", "accepted", "closed"])
+def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(rules: Trading | None, end: str) -> None:
+    """One for four: 50 become 12.5 at 400.00, and the half share is paid out, 200 USD."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    account.positions["AAA"] = (12, Decimal(400))
+    account.book(line("CIL", "AAA", exact("-0.5"), "200"))
+    assert [reported(d, account, minute) for minute in (-19, -18, -17)] == [["split_awaited"], [], []]
+    assert still(d) == (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40})
+    if end == "accepted":
+        d.put(ev.AcceptBrokerRequested(d.at(-16), "the split, by hand", "ann"))
+    elif end == "closed":
+        d.put(ev.CloseRequested(d.at(-16), "AAA", 0, "enough", "ann"))
+    else:
+        in_two_lines(account, "AAA", 50, exact("12.5"))
+    assert [reported(d, account, minute) for minute in (-15, -14)] == [
+        [{"accepted": "broker_accepted"}[end]] if end == "accepted" else [],
+        [],
+    ]
+    if end != "line":
+        in_two_lines(account, "AAA", 50, exact("12.5"))
+        assert reported(d, account, -13) == []
+    assert (d.held, d.state.book.cash, d.state.broker.unexplained) == ({"AAA": 12, "BBB": 40}, account.cash, {})
+    assert (d.state.book.equity, d.state.basket.early_lieu, d.state.risk.reconciled) == (WHOLE, (), True)
 
 
 def test_bars_that_show_a_split_before_positions_and_ledger_are_waited_for_over_sessions() -> None:
