@@ -214,6 +214,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not
     owners: Owners = Owners()
     unfenced_ns: int | UnsetType = UNSET  # when a resume last had the account's fence lifted
+    beyond: dict[str, Quantity] | UnsetType = UNSET  # what that report has beyond all that is known, of `available`
 
     @property
     def follows_panic(self) -> bool:
@@ -229,6 +230,10 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     def part_fills(self) -> int:
         """`parted`, 0 while there was none."""
         return 0 if isinstance(self.parted, UnsetType) else self.parted
+
+    def not_known(self, symbol: str) -> Quantity:
+        """Return `beyond` of a symbol, 0 where there was none."""
+        return 0 if isinstance(self.beyond, UnsetType) else self.beyond.get(symbol, 0)
 
 
 class Leaver(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
@@ -54,6 +55,7 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     counts.update({symbol: abs(exact(count)) for symbol, count in listed.items() if count is not None})
     moved, touched = _since(broker.moved, asked_ns), _since(broker.touched, asked_ns)
     available = {symbol: count for symbol, count in counts.items() if symbol not in moved and symbol not in touched}
+    more = {symbol: theirs.get(symbol, 0) - draft.expected(symbol) for symbol in doubtful if symbol in available}
     draft.broker = replace(
         broker,
         asked_ns=asked_ns,
@@ -62,6 +64,7 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
         touched=touched,
         filled=filled,
         doubtful=tuple(symbol for symbol in doubtful if symbol not in filled or symbol in broker.doubtful),
+        beyond={symbol: count for symbol, count in more.items() if count > 0} or UNSET,
     )
 
 

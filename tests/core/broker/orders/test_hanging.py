@@ -83,6 +83,16 @@ def test_what_the_broker_holds_back_for_a_hanging_order_is_not_sold_again() -> N
     assert of(d.tick(3, 119), SubmitOrder) == []
 
 
+def test_what_a_person_bought_is_not_sold_for_what_a_hanging_order_holds_back() -> None:
+    d, sale = hanging_whole(account := Account())
+    account.by_hand("ann-1", CALL, 1, 5, d.state.now_ns)
+    account.fill("ann-1", 5, "2.00", d.state.now_ns)
+    met = d.put(account.report(d.at(3, 40))) + d.tick(3, 45)
+    assert of(met, SubmitOrder) == []  # 5 are free, and none is the desk's
+    account.end(sale)
+    assert [order.quantity for order in of(d.put(account.report(d.at(3, 50))), SubmitOrder)] == [9]
+
+
 def held_back(account: Account, d: Desk, minute: float) -> ev.BrokerReported:
     """A report in which the broker holds all contracts back for orders."""
     report = account.report(d.at(minute))
