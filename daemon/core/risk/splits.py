@@ -268,6 +268,11 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
     return draft.broker.asked_ns > leapt[symbol]
 
 
+def is_awaited(basket: BasketState, symbol: str) -> bool:
+    """Return whether a price of the symbol may be one of other shares than the book's."""
+    return symbol in basket.splits or symbol in basket.to_come or symbol in basket.leapt
+
+
 def undecidable(basket: BasketState) -> str:
     """Return why nothing can be decided now, "" if it can: bars and shares of a split do not match yet."""
     late = sorted({*basket.splits, *basket.to_come})

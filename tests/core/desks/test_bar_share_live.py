@@ -13,6 +13,7 @@ from msgspec.structs import replace as replaced
 
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.limits import Broker
 from strategies.kit.contract import Bar
 from strategies.kit.quantity import Quantity
 from tests.support.core.account import line
@@ -76,6 +77,25 @@ def test_a_sale_of_the_policy_goes_below_the_bid_and_without_any_quote_to_the_ma
     assert of(d.tick(4, 5.9), SubmitOrder) == []
     (order,) = of(d.tick(4, 6.0), SubmitOrder)
     assert (order.symbol, order.side, order.quantity, order.limit_price) == ("SPY", -1, 10, None)
+
+
+def test_a_sale_of_the_policy_leaves_though_a_person_s_shares_keep_the_price_from_being_believed() -> None:
+    d = Desk(replace(RULES, broker=Broker(on_blind="alarm")))
+    d.holds()
+    d.account.by_hand("ann-1", "SPY", 1, 4, d.at(1, 10))
+    d.account.fill("ann-1", 4, "100", d.at(1, 11))
+    d.put(d.account.report(d.at(1, 12)))
+    for symbol, price in (("SPY", 93.0), ("QQQ", 100.0)):  # beyond the collar of 5 %
+        now = d.at(2, 1.0)
+        quoted = (d.quote(symbol, now - SECOND // 2, str(price)),)
+        d.put(ev.BarClosed(now, Bar(symbol, d.at(1), price, price, price, price, 1000.0)))
+        d.put(ev.QuotesReceived(now, d.at(1), quoted))
+    sent = d.answer(-1.0, 1.0)
+    for second in range(2, 14):
+        now = d.at(2, second)
+        sent += d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now, "93"),)))
+    (sale,) = of(sent, SubmitOrder)
+    assert (sale.symbol, sale.quantity, sale.limit_price) == ("SPY", 10, Decimal("95.01"))  # 5 % below 100.01
 
 
 def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:

@@ -303,15 +303,16 @@ def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
     """Send a limit order near the bid, then a market order after some attempts; an exit by a rule goes to the market.
 
     A basket's sale waits for a quote: there is no bid, or the symbol is halted. Where decisions are no rebalancing, the
-    sale is an exit, and goes to the market when no quote comes.
+    sale is an exit, and waits for seconds alone: without a quote it goes to the market then, and with one that leaps
+    from the mark within its collar.
     """
     limit: Decimal | None = None
     if work.reason == POLICY:
         quote, mark = _offer(draft, work.symbol)
+        late = not draft.desk.decides.rebalances and draft.now_ns - work.started_ns >= QUOTE_WAIT_NS
         if quote is None or quote.bid <= 0 or mark is None:
-            late = draft.now_ns - work.started_ns >= QUOTE_WAIT_NS
-            return late and not draft.desk.decides.rebalances and _sell(draft, work, surplus, None, auction=False)
-        if leaps(draft, quote):
+            return late and _sell(draft, work, surplus, None, auction=False)
+        if leaps(draft, quote) and not (late and not splits.is_awaited(draft.basket, work.symbol)):
             return True  # the next quote decides whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
