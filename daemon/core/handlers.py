@@ -159,9 +159,10 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         why = f"nothing is sent after a panic; first: {ACCEPT}"
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
         return
-    if not held:
+    if not held or (held < 0 and draft.desk.holds.by_basket):
         named = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
-        draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}")
+        cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if held else ""
+        draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}{cure}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
     session = draft.session.session

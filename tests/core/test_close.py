@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from daemon.core.effects import CancelOrder, SubmitOrder
+from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import AcceptBrokerRequested, CloseRequested, HaltRequested, ResumeRequested, SessionEnded
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
@@ -102,6 +102,17 @@ def test_what_is_not_held_is_refused_by_what_is() -> None:
     close(d, "BBB", d.at(1))
     assert "command_refused" in alarms(d.effects)
     assert "BBB" not in d.state.works
+
+
+def test_shares_that_are_owed_are_not_bought_back_and_the_command_says_so() -> None:
+    d = with_shares(account := Account(), NO_AUCTION, AAA=10)
+    account.positions["AAA"] = (-5, Decimal(100))
+    d.put(AcceptBrokerRequested(d.at(1), "as it is", "ann"), account.report(d.at(2)))
+    assert d.held == {"AAA": -5}
+    close(d, "AAA", d.at(3))
+    (refused,) = [alarm for alarm in of(d.effects, RaiseAlarm) if alarm.name == "command_refused"]
+    assert "buy them at the broker" in refused.detail
+    assert d.state.works == {}
 
 
 def test_a_contract_leaves_and_no_other_of_its_underlying_comes_that_day() -> None:
