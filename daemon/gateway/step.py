@@ -15,7 +15,7 @@ from decimal import Decimal
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
-from daemon.core.broker.ledger import AMENDED, turn
+from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, turn
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.session import new_york_date, new_york_minute
@@ -474,7 +474,7 @@ class Bookkeeper:
             self._do(Warn("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
             if line.status == "canceled":
                 return
-        elif known is not None:
+        elif known is not None or self._comes_early(line):
             return
         self._take_back(line)
         division = divide(books, line, ex_date)
@@ -490,6 +490,17 @@ class Bookkeeper:
                 if "qty" in row:
                     told["qty"] = text(part.quantity or self._part_of_quantity(line, part))
             books.note(books.accounts[name], told)
+
+    def _comes_early(self, line: LedgerLine) -> bool:
+        """Return whether cash in lieu came before the line of the shares whose fraction it pays: until the next day.
+
+        Then the books differ from the broker's positions by more than that fraction.
+        """
+        books = self.books
+        if line.kind != CASH_IN_LIEU or line.date < new_york_date(books.now_ns).isoformat():
+            return False
+        apart = sum(books.holders(line.symbol).values(), line.quantity) - books.broker_held.get(line.symbol, ZERO)
+        return apart != 0 if line.quantity else abs(apart) >= 1
 
     def _part_of_quantity(self, line: LedgerLine, part: LinePart) -> Decimal:
         """Return for how many shares a part of a cash line is, where the line names how many it pays for."""

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from daemon.core.session import new_york_date
+from simulator.prices.corporate_actions import Split
+from simulator.trading.settlement import _book_split
 from simulator.trading.venue import Rules
 from tests.support.gateway_stage import Stage, stage
 
@@ -119,6 +122,25 @@ async def test_a_split_leaves_each_its_own_fraction_where_it_trades_fractions(tm
             {"SPY": Decimal(2)},
         )
         await s.settled()
+
+
+async def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await buys(s, "a", "2.5")
+        cash = s.books.accounts["a"].cash
+        late = s.broker.faults.add("split_line_late", until_ns=2**62, where={"symbol": "SPY"})
+        now_ns = s.broker.clock.now_ns()
+        split = Split("SPY", new_york_date(now_ns).isoformat(), Decimal("1.5"), fraction_in_cash=True)
+        _book_split(s.broker.matching, s.broker.account, split, "SPY", now_ns)  # 3.75: 3 stay, 0.75 are paid out
+        await s.gateway.reported(30)
+        assert (s.held("a"), s.books.accounts["a"].cash) == ({"SPY": Decimal("2.5")}, cash)
+        s.broker.faults.remove(late)
+        await s.gateway.reported(30)
+        await s.settled()
+        paid = s.broker.account.cash - s.books.main.cash - s.books.accounts["b"].cash - cash
+        assert paid > 0
+        assert (s.held("a"), s.books.accounts["a"].cash) == ({"SPY": Decimal(3)}, cash + paid)
+        assert s.verified().difference == ""
 
 
 @pytest.mark.parametrize("how", ["none", "fill", "order"])
