@@ -7,6 +7,7 @@ becomes an event stands in `rules.py`; whose a ledger line is, in `parts.py`.
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -71,6 +72,13 @@ REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
 SHARES = "JNLS"
+_COUNTED = re.compile(r"(.+)-\d+-\d+-\d+")
+
+
+def _stem(name: str) -> str:
+    """Return what begins all order names of one desk; "" of a name that no desk counts on."""
+    counted = _COUNTED.fullmatch(name)
+    return counted[1] if counted else ""
 
 
 class Bookkeeper:
@@ -268,10 +276,11 @@ class Bookkeeper:
             self.books.keep(order)
 
     def _adopt(self, row: Json) -> GatewayOrder:
-        """Take in an order that no sub-account sent: `main`'s, or the one's whose guard's prefix its name bears."""
+        """Take in an order that the books do not have: `main`'s, or the one's whose guard or desk made its name."""
         books = self.books
         name = str(row.get("client_order_id") or row["id"])
-        account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), MAIN)
+        account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), "")
+        account = account or self._maker(name)
         side = "buy" if wire.side_of(row.get("side")) > 0 else "sell"
         submitted = row.get("submitted_at") or row.get("created_at")
         created_ns = wire.time_ns(submitted, "submitted_at") if submitted else books.now_ns
@@ -285,6 +294,15 @@ class Bookkeeper:
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
         books.show(order, row)
         return order
+
+    def _maker(self, name: str) -> str:
+        """Return whose desk counts its orders' names as this one goes on; `main` where none does.
+
+        A copy of the journal that was put back has a desk's earlier orders, and not its newest ones.
+        """
+        stem = _stem(name)
+        owners = {order.account for order in self.books.orders.values() if stem and _stem(order.name) == stem} - {MAIN}
+        return owners.pop() if len(owners) == 1 else MAIN
 
     def _sold_out(self, order: GatewayOrder, row: Json) -> str:
         """Return whose a stranger's order is that may be the broker's own sale of a contract on its last day.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
 from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
+from daemon.journal.journal import FILE
 from tests.support.gateway_stage import broker, gateway_on, table
 
 
@@ -63,6 +65,27 @@ async def test_an_order_that_was_sent_and_whose_answer_was_not_journaled_is_foun
             await s.until(lambda: s.held("a") == {"SPY": Decimal(3)})
             assert len(alpaca.account.orders) == 1
             assert not s.held("main")
+            await s.settled()
+
+
+async def test_an_older_copy_of_its_journal_gives_newer_orders_to_the_desks_that_count_on(tmp_path: Path) -> None:
+    folder, copied = tmp_path / "gateway", tmp_path / "copy"
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, folder) as s:
+            await s.place("a", 5, client_order_id="e1-shelf-1-0-0")
+            await s.settled()
+        copied.mkdir()
+        shutil.copy(folder / FILE, copied)
+        alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id="by-hand-1")
+        async with gateway_on(alpaca, folder) as s:
+            await s.place("a", 7, client_order_id="e1-shelf-2-0-0")
+            await s.place("a", 12, "sell", type="stop", stop_price="400", client_order_id="e1-shelf-3-2-0")
+            await s.settled()
+        async with gateway_on(alpaca, copied) as s:
+            assert s.held("a") == {"SPY": Decimal(12)}
+            assert s.books.accounts["a"].cash == Decimal(20000) - 12 * Decimal("500.01")
+            assert s.books.orders["e1-shelf-3-2-0"].account == "a"
+            assert s.held("main") == {"SPY": Decimal(1)}
             await s.settled()
 
 
