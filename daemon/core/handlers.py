@@ -311,6 +311,10 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.closed = {name: _past(order, now_ns) for name, order in draft.closed.items()}
     draft.works = {key: _past(work, now_ns) for key, work in draft.works.items() if not _by_time_alone(work)}
     draft.quotes = {symbol: _past(quote, now_ns) for symbol, quote in draft.quotes.items()}
+    draft.leaps = {symbol: _past(leap, now_ns) for symbol, leap in draft.leaps.items()}
+    draft.worths = {symbol: _past(worth, now_ns) for symbol, worth in draft.worths.items()}
+    leapt = {symbol: min(seen_ns, now_ns) for symbol, seen_ns in draft.basket.leapt.items()}
+    draft.basket = replace(draft.basket, leapt=leapt)
     positions = {symbol: _past(held, now_ns) for symbol, held in draft.book.positions.items()}
     with draft.because(Cause("clock_reset")):
         draft.put_book(replace(draft.book, positions=positions))

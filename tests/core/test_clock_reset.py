@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, ClockTicked, FlattenRequested, PauseRequested, SessionEnded
-from daemon.core.state import Halt, Pause, Suspicion
+from daemon.core.state import Halt, Leap, Pause, Suspicion, Worth
 from tests.support.core.account import Account, agreed
 from tests.support.core.desk import CALL, EXIT, HOLD, MINUTE, SECOND, TUESDAY, Desk, alarms, of, quote, sent
 from tests.support.core.others import HALT, holding
@@ -89,6 +89,9 @@ def test_nothing_the_desk_remembers_lies_in_the_future_after_a_reset() -> None:
             order_times=(d.at(1), far),
         ),
         session=replace(state.session, last_bar_ns=far, starts=(d.at(1), far)),
+        leaps={CALL: Leap(Decimal(4), far)},
+        worths={CALL: Worth(Decimal(2), Decimal(0), 500.0, far, doubted_ns=far)},
+        basket=replace(state.basket, leapt={CALL: far}),
     )
     d.put(reset(d, 61))
     now, state = d.at(61), d.state
@@ -100,6 +103,8 @@ def test_nothing_the_desk_remembers_lies_in_the_future_after_a_reset() -> None:
     assert state.risk.pause.until_ns == now + longest
     assert (state.session.last_bar_ns, state.session.starts) == (now, (d.at(1),))
     assert state.broker.suspicion == replace(suspicion, since_ns=now)
+    assert (state.leaps[CALL].quoted_ns, state.basket.leapt) == (now, {CALL: now})
+    assert state.worths == {CALL: Worth(Decimal(2), Decimal(0), 500.0, now, doubted_ns=now)}
     assert not state.risk.reconciled
     d.state = replace(d.state, risk=replace(d.state.risk, halt=None))
     agreed(d, account, 61, 30)

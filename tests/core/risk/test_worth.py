@@ -13,7 +13,7 @@ from math import erf, log, sqrt
 import pytest
 
 from daemon.core.effects import SubmitOrder
-from daemon.core.events import ResumeRequested
+from daemon.core.events import ClockReset, ResumeRequested
 from daemon.core.limits import Contracts, Risk, Sizing, Trading
 from tests.support.core.desk import CALL, EXIT, Desk, alarms, desk, of, quote, sent
 
@@ -87,6 +87,15 @@ def test_a_wide_quote_does_not_shut_the_stop_when_the_underlying_falls(bid: str,
     assert call_price(FALLEN, deviation_of(2.0)) < 1.40  # nobody would pay the stop's price any more
     [order, *_] = minutes(d, 1, 12, bid, ask, [499.0, 498.0, FALLEN])
     assert (order.symbol, order.quantity, order.intent) == (CALL, 9, "sell_to_close")
+    assert [row.action for row in d.decisions() if row.kind == "rule"] == ["stop_loss"]
+
+
+def test_a_wide_quote_does_not_shut_the_stop_after_the_desk_s_time_was_led_back() -> None:
+    d = holding()
+    d.quotes(31, quote(CALL))  # the host's clock was half an hour ahead
+    d.put(ClockReset(d.at(2), "chrony was wrong", "ann"))
+    [order, *_] = minutes(d, 2, 12, *WIDE[0], [499.0, 498.0, FALLEN])
+    assert (order.symbol, order.quantity) == (CALL, 9)
     assert [row.action for row in d.decisions() if row.kind == "rule"] == ["stop_loss"]
 
 
