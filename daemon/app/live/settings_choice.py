@@ -234,7 +234,7 @@ def _exposed(reader: JournalReader) -> bool:
 
 def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
     """Raise the alarm of a start that is tried again: run `alarms.command`, once an hour for the same problem."""
-    problem = str(error)
+    problem, place = _as_text(str(error)), _as_text(str(error.place))
     with suppress(ConfigError, OSError):
         alarms, told = _alarms(config), error.place / TOLD_FILE
         if not alarms.command or (told.exists() and _told_lately(told, problem)):
@@ -243,7 +243,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
         now_ns = time.time_ns()
         line = AlarmLine(
             v=1,
-            desk=str(told.parent),
+            desk=place,
             strategy="",
             mode="",
             alarm=ALARM,
@@ -273,5 +273,13 @@ def _alarms(config: Path | None) -> AlarmsTable:
         raise
 
 
+def _as_text(named: str) -> str:
+    """Return what names a path as text that can be written: its bytes need not be any."""
+    return named.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _told_lately(told: Path, problem: str) -> bool:
-    return told.read_text(encoding="utf-8") == problem and time.time() - told.stat().st_mtime < TOLD_AGAIN_S
+    return (
+        told.read_text(encoding="utf-8", errors="replace") == problem
+        and time.time() - told.stat().st_mtime < TOLD_AGAIN_S
+    )

@@ -6,6 +6,7 @@ Expected values: the exchange's hours of a half day, the server's own book, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -197,6 +198,18 @@ def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(held: Held, tmp_path
         settings_of_a_held_desk(path, {}, refused.value)
     tell_not_started(path, again.value, Log())
     assert json.loads(alarm_file.read_text())["alarm"] == "configuration"
+
+
+def test_neither_a_folder_whose_name_is_no_text_nor_a_damaged_note_keeps_the_alarm_back(tmp_path: Path) -> None:
+    alarm_file, path, place = tmp_path / "alarms", tmp_path / "config.toml", tmp_path / os.fsdecode(b"desk-\xff")
+    program = [sys.executable, "-c", f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())"]
+    path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n")
+    place.mkdir()
+    (place / "not_started").write_bytes(b"\xff damaged")
+    for _ in range(2):  # the second time within the hour: one alarm
+        tell_not_started(path, NotWhole(place, "it cannot start"), Log())
+    (line,) = alarm_file.read_text().splitlines()
+    assert json.loads(line)["desk"] == f"{tmp_path}/desk-\\udcff"
 
 
 def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_path: Path) -> None:
