@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,17 +65,31 @@ class NewsReader:
         JournalError without a readable journal.
         """
         self._journal, self._kinds = state_dir / FILE, frozenset(kinds)
+        self._trades_of = partial(TradeNews, entries=entries, merge_s=merge_s)
+        self._read_ns = 0  # of the newest row that was read
         with reading(self._journal):
             reader = JournalReader(self._journal)
-            meta, newest = reader.meta(), reader.last_entry()
-            later = [] if since_ns is None else reader.query(_FIRST, (since_ns,))
-            self._trades = (
-                TradeNews(reader, since_ns, entries=entries, merge_s=merge_s) if TRADES in self._kinds else None
-            )
-            self._moved = self._trades is not None
+            meta = reader.meta()
+            self._begin(reader, meta, since_ns)
             reader.close()
         self.desk = printable(meta.get("desk", "") or meta["strategy"])
+
+    def _begin(self, reader: JournalReader, meta: dict[str, str], since_ns: int | None) -> None:
+        newest = reader.last_entry()
+        later = [] if since_ns is None else reader.query(_FIRST, (since_ns,))
+        self._trades = self._trades_of(reader, since_ns) if TRADES in self._kinds else None
+        self._moved, self._epoch = self._trades is not None, meta.get("epoch", "")
         self._row = later[0]["id"] - 1 if later else newest.id if newest is not None else 0
+        if newest is not None and not later:
+            self._read_ns = newest.time_ns
+
+    def _begin_again(self, reader: JournalReader) -> None:
+        """Begin with what is new where another journal, or an older copy, took the place of the one that was read."""
+        meta, newest = reader.meta(), reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
+        if meta.get("epoch", "") != self._epoch:
+            self._begin(reader, meta, 0)
+        elif newest < self._row:
+            self._begin(reader, meta, self._read_ns + 1)
 
     def read(self) -> Iterator[Notification]:
         """Yield the messages of new rows. Raises JournalError; what was read before is not read again.
@@ -84,9 +99,12 @@ class NewsReader:
         with reading(self._journal):
             reader = JournalReader(self._journal)  # opened anew: a rotation puts another file there
             try:
+                self._begin_again(reader)
                 for entry in reader.entries(self._row):
                     messages = self._messages(entry, reader)
                     self._row = entry.id
+                    if isinstance(entry.time_ns, int):  # not of a damaged row
+                        self._read_ns = entry.time_ns
                     yield from messages
                 yield from self._of_trades(reader)
             except _UNREADABLE as error:

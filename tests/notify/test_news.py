@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -67,6 +68,32 @@ def test_a_journal_that_was_waited_for_is_read_from_then_on(state: Path) -> None
     middle, end = times[len(times) // 2], times[-1] + 10**18
     assert len(list(NewsReader(state, (FILLS,), middle).read())) == sum(time >= middle for time in times)
     assert list(NewsReader(state, KINDS, end).read()) == []
+
+
+def test_a_journal_that_is_begun_anew_is_heard_from_its_first_row(state: Path, tmp_path: Path) -> None:
+    shutil.copy(state / FILE, tmp_path)
+    news = NewsReader(tmp_path, (ALARMS, FILLS))
+    other = tmp_path / "other"
+    assert Desk(write_tape(tmp_path / "tape.csv", tape_rows(1, 75))).run(other).failure is None
+    (other / FILE).replace(tmp_path / FILE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        fills = db.execute("SELECT count(*) FROM fills").fetchone()[0]
+    assert 0 < fills == sum(message.kind == FILLS for message in news.read())
+    assert list(news.read()) == []
+
+
+def test_an_older_copy_of_the_journal_is_heard_from_where_it_goes_on(state: Path, tmp_path: Path) -> None:
+    shutil.copy(state / FILE, tmp_path)
+    news = NewsReader(tmp_path, (ALARMS, FILLS))
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        alarm = ("BrokerReported", "{}", '[{"type": "RaiseAlarm", "name": "reconciliation", "detail": "apart"}]', b"")
+        later_ns = db.execute("SELECT max(time_ns) + 60000000000 FROM events").fetchone()[0]
+        db.execute("DELETE FROM events WHERE id > 100")
+        db.commit()
+        assert list(news.read()) == []
+        db.execute("INSERT INTO events VALUES (101, NULL, ?, ?, ?, ?, ?)", (later_ns, *alarm))
+        db.commit()
+    assert [message.what for message in news.read()] == ["reconciliation"]
 
 
 def test_only_what_was_chosen_is_sent(state: Path) -> None:
