@@ -547,7 +547,7 @@ class OneOption:
         return option_symbols(draft)
 
     def leavable(self, draft: Draft) -> list[str]:
-        return option_symbols(draft)
+        return list(draft.book.positions)  # shares of an exercise too
 
     def flatten(self, draft: Draft, session: Session) -> None:
         flatten(draft, session)

@@ -120,6 +120,16 @@ def exercised(account: Account, broker: Broker = HOLD) -> Desk:
     return d
 
 
+@pytest.mark.parametrize("symbol", ["", "SPY"])
+def test_shares_of_an_exercise_that_are_held_leave_with_a_flatten_and_a_close(symbol: str) -> None:
+    d = exercised(Account())
+    d.begin(HALF_DAY)
+    wish = (symbol, 0, "out", "ann") if symbol else ("out", "ann")
+    kind = ev.CloseRequested if symbol else ev.FlattenRequested
+    met = d.put(kind(d.at(1), *wish)) + d.tick(2)
+    assert [(order.symbol, order.side, order.quantity) for order in of(met, SubmitOrder)] == [("SPY", -1, 100)]
+
+
 def exercise(account: Account) -> None:
     del account.positions[CALL]
     account.positions["SPY"] = (100, Decimal(500))
