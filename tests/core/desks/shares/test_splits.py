@@ -49,7 +49,7 @@ def adjusted(d: DailyDesk, symbol: str, close: float) -> None:
     d.put(ev.HistoryAdjusted(d.state.now_ns, symbol, (bar(symbol, LAST_FRIDAY, close), bar(symbol, MONDAY, close))))
 
 
-def in_two_lines(account: Account, symbol: str, before: int, after: int) -> None:
+def in_two_lines(account: Account, symbol: str, before: int, after: Quantity) -> None:
     """The ledger as Alpaca writes it: the old shares leave, the new ones come."""
     account.book(line("SPLIT", symbol, -before))
     account.book(line("SPLIT", symbol, after))
