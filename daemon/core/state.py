@@ -244,6 +244,12 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
     quantity: Quantity
 
 
+class Goal(Leg, frozen=True, gc=False):
+    """A leg of a basket whose goal is counted: a snapshot keeps the fraction exact."""
+
+    goal: Quantity
+
+
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A basket that waits until `until_ns`, the row of its decision, and the highest prices of its buys.
 
@@ -251,7 +257,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     sells.
     """
 
-    legs: tuple[Leg, ...]
+    legs: tuple[Goal, ...]
     row: DecisionRow
     until_ns: int
     bounds: dict[str, Decimal] = {}

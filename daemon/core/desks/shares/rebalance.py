@@ -53,7 +53,7 @@ from daemon.core.risk import splits
 from daemon.core.risk.guards import cost_rate, gated, proceeds_awaited, risk_view, spendable
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_text
-from daemon.core.state import ZERO, Ask, Waiting
+from daemon.core.state import ZERO, Ask, Goal, Waiting
 from strategies.kit.contract import Answer, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, floor_to, to_json, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -586,7 +586,8 @@ def rebalance(
     elif verdicts is not None and _may_pass(draft, verdicts, capped):
         until_ns = draft.desk.decides.waits_until_ns(draft, ask)
         sold = tuple(sorted(capped))
-        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering), _quantities(draft), sold)
+        goals = tuple([Goal(leg.symbol, leg.goal) for leg in entering])
+        waiting = Waiting(goals, row, until_ns, _bounds(draft, entering), _quantities(draft), sold)
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))

@@ -10,6 +10,7 @@ import pytest
 from daemon.core import events as ev
 from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
+from strategies.kit.quantity import exact
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, live, with_shares
@@ -155,6 +156,17 @@ def test_a_halt_that_kept_a_basket_back_survives_a_restart_of_the_daemon() -> No
     d.put(ev.RunStarted(d.at(-12), "live", "desk-1", "shelf", "e1", "code", "sip", Trading()))
     d.put(account.report(d.at(-10)))
     assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == [("AAA", -10, None)]
+
+
+def test_a_basket_of_fractions_that_waits_survives_a_restart_of_the_daemon() -> None:
+    d = with_shares(account := Account(), Trading(basket=Basket(fractions="on")), AAA=10)
+    d.put(account.report(d.at(-16), blocked="trading_blocked"))
+    d.due()
+    d.reload = True
+    assert orders(d.answer(9.5, 0.25, KEEP)) == []
+    assert orders(d.put(account.report(d.at(-14)))) == []
+    sent = orders(d.quotes(0, AAA="100", BBB="100"))
+    assert sent == [("AAA", exact("-0.5"), "99.80"), ("BBB", exact("0.25"), "100.20")]
 
 
 def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait() -> None:
