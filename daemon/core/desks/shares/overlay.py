@@ -142,7 +142,7 @@ def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[Quantity, Q
 
 
 def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
-    """Return the volatility and the cap of the portfolio that these goals ask for."""
+    """Return the volatility and the cap of the portfolio that these goals ask for, in steps at `prices` in USD each."""
     rules, symbols, equity = draft.trading.basket, draft.spec.symbols, float(draft.book.equity)
     wanted = goals[0] > 0.0
     if not wanted.any():
@@ -163,7 +163,8 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
         return _unknown(f"{why}: {names_of(_which(symbols, wanted & ~known))}")
-    if not draft.identity.by_tape and (why := _doubt(symbols, wanted, closes, prices[0], len(returns))):
+    marks = np.array([float(draft.marks.get(symbol, ZERO)) for symbol in symbols])  # a share, as the closes are
+    if not draft.identity.by_tape and (why := _doubt(symbols, wanted, closes, marks, len(returns))):
         return _unknown(why)
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
@@ -183,9 +184,9 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
 
 
 def _doubt(symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, prices: Float64Array, count: int) -> str:
-    """Return why closes or prices of wanted symbols, USD, are in doubt: one wrong close would sell all that is held.
+    """Return why closes or prices of wanted symbols, USD a share, are in doubt.
 
-    Not asked of a tape, whose prices are those of its bars.
+    One wrong close would sell all that is held. Not asked of a tape, whose prices are those of its bars.
     """
     window = carried_closes(closes)[-count - 1 :, wanted]
     names = _which(symbols, wanted)

@@ -22,7 +22,7 @@ from strategies.kit.contract import Answer, Bar, Rebalance, View
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, SYMBOLS, DailyDesk, Shelf, ShelfState, orders
-from tests.support.core.daily_live import with_shares
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
 from tests.support.core.resting import DISASTER, daily, sales
 
@@ -338,6 +338,13 @@ def test_a_basket_that_a_halt_kept_back_is_traded_under_its_cap_after_the_resume
     assert d.decisions()[-1].outcome == "denied"
     d.put(ev.ResumeRequested(d.at(-10), "fine", "ann"), account.report(d.at(-9)))
     assert orders(d.quotes(0, AAA="100")) == [("AAA", 50, "100.20")]
+
+
+def test_a_live_desk_of_fractions_buys_under_its_cap() -> None:
+    d = live(Account("300"), Trading(basket=changed(OVERLAY.basket, fractions="on")))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert answered(d, 3, KEEP, KEEP) == [("AAA", exact("1.5118"))]  # 0.5039526 of 300 USD
+    assert row(d).unknown == ""
 
 
 @pytest.mark.parametrize("limit", [0.1, 2.05])
