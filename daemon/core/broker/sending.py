@@ -61,7 +61,8 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     available = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
     if available is not None:
-        foreign = max(-side * broker.foreign_held.get(symbol, 0), 0) + broker.not_known(symbol)  # not the desk's
+        beside = broker.foreign_held.get(symbol, 0) + broker.unexplained.get(symbol, 0)
+        foreign = max(-side * beside, 0) + broker.not_known(symbol)  # not the desk's
         held_back, coming = may_be_free(hanging) - min(may_be_free(hanging), kept), on_its_way(draft, symbol, side)
         quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
     if quantity > 0:

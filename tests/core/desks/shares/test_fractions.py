@@ -243,6 +243,21 @@ def test_a_fraction_that_somebody_leaves_is_counted_exactly_and_halts_nothing(ru
     assert "fraction_beside" in alarms(d.effects)
 
 
+@pytest.mark.parametrize("trading", [ON, OFF], ids=["fractions", "whole"])
+def test_a_fraction_that_somebody_left_is_not_sold_beside_an_exit_that_hangs(trading: Trading) -> None:
+    d = with_shares(account := Account(), trading, AAA=10)
+    account.positions["AAA"] = (q("10.5"), Decimal(100))
+    for minute in (-18, -17, -16, 0):
+        d.put(account.report(d.at(minute)))
+    (order,) = of(d.put(ev.FlattenRequested(d.at(1), "out", "ann")), SubmitOrder)
+    name = account.take(order, d.at(1))
+    d.put(ev.OrderAccepted(d.at(1), name), account.fill(name, 9, "100", d.at(1)))  # and no cancel is answered
+    sent = [effect for minute in (2, 3) for effect in d.put(account.report(d.at(minute))) + d.tick(minute, 10)]
+    assert of(sent, SubmitOrder) == []
+    d.put(account.fill(name, 1, "100", d.at(4)), account.report(d.at(5)))
+    assert (d.held, d.state.broker.beside, d.state.risk.reconciled) == ({}, {"AAA": q("0.5")}, True)
+
+
 def test_a_new_journal_that_finds_fractions_alone_says_whose_they_count_as_and_what_takes_them_in() -> None:
     account = Account()
     account.positions.update(AAA=(q("0.5"), Decimal(100)), BBB=(q("0.25"), Decimal(100)))
