@@ -146,12 +146,14 @@ def limits_reset(book: Book, equity: Decimal) -> Book:
 
 
 def session_loss(book: Book, equity: Decimal | None = None) -> float | None:
-    """Return the part of the equity that the limits count as lost; None when the session's start is unknown.
+    """Return the part of the equity that the limits count as lost.
+
+    None when the session's start is unknown, or all was taken out since.
 
     It counts from the session's start, or from the equity at which the limits were reset in it. Transfers do not count.
     `equity`: what the book is worth in USD, where that is not its equity at the marks.
     """
-    base = book.guard_base or book.session_base or book.session_start_equity
+    base = book.guard_base or book.session_base or (ZERO if book.transfers else book.session_start_equity)
     return float((base - (book.equity if equity is None else equity)) / base) if base > 0 else None
 
 
@@ -174,7 +176,10 @@ def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
 
 
 def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
-    """Scale the reference equities of drawdown and loss by a transfer of `moved` USD into an equity of `before`."""
+    """Scale the reference equities of drawdown and loss by a transfer of `moved` USD into an equity of `before`.
+
+    What comes into an account without money is its peak and its session's start.
+    """
     after = before + moved
 
     def scaled(reference: Decimal) -> Decimal:
@@ -182,11 +187,11 @@ def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
             return reference
         return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
 
-    base = book.session_base or book.session_start_equity
+    first = max(after, ZERO) if before <= 0 else None
     return replace(
         book,
-        peak=scaled(book.peak),
-        session_base=scaled(base),
+        peak=scaled(book.peak) if first is None else first,
+        session_base=scaled(book.session_base or book.session_start_equity) if first is None else first,
         guard_base=scaled(book.guard_base),
         guard_peak=scaled(book.guard_peak),
         claim_close=book.claim_close if isinstance(book.claim_close, UnsetType) else scaled(book.claim_close),

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from daemon.config.tables import LadderTable
+from daemon.core.book import session_loss
 from daemon.core.events import (
     CandidateRefused,
     ClaimJudged,
@@ -22,7 +23,7 @@ from daemon.core.events import (
     ModelPromoted,
     SessionEnded,
 )
-from daemon.core.state import Book, ClaimState, LadderState, State
+from daemon.core.state import ZERO, Book, ClaimState, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
@@ -275,18 +276,17 @@ class Climber:
     async def _traded(self, ladder: LadderState, state: State[Any]) -> None:
         """Count a whole session of the canary, and judge it."""
         session, book = state.session.session, state.book
-        base = float(book.session_base or book.session_start_equity)
-        if session is None or GAINED not in ladder.figures or base <= 0.0:
+        lost = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever the limits count from
+        if session is None or GAINED not in ladder.figures or lost is None:
             return
         if ladder.figures["began_ns"] > session.open_ns:
             return
-        earned = float(book.equity) / base - 1.0
         figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), ASKED: float(state.decision)}
         asked = state.decision - int(ladder.figures.get(ASKED, -1.0))
         if reason := rules_of.idle(state.risk, state.now_ns, asked):
             await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
             return
-        figures |= rules_of.bet(ladder.figures, earned, ladder.share) | {"session_return": earned}
+        figures |= rules_of.bet(ladder.figures, -lost, ladder.share) | {"session_return": -lost}
         figures["evidence"] = rules_of.evidence_of(figures)
         sessions = ladder.sessions + (state.risk.halt is None)
         await self._counted(

@@ -29,6 +29,9 @@ from daemon.core.orders import CANCELING
 from daemon.core.risk.guards import stop_reached
 from daemon.core.state import Position, encode_state
 from daemon.operator.status import status_of
+from tests.support.core.account import Account, line
+from tests.support.core.daily_desk import KEEP, daily_desk
+from tests.support.core.daily_live import live
 from tests.support.core.desk import (
     BUY_CALL,
     CALL,
@@ -458,6 +461,26 @@ def test_a_transfer_in_the_middle_of_a_loss_changes_no_part_of_it() -> None:
     assert d.state.risk.halt is None
     d.quotes(3, quote(CALL, "1.37", "1.37"))
     assert d.halted() == "daily_loss"
+
+
+def test_to_take_all_money_out_is_no_loss_and_what_comes_again_is_traded() -> None:
+    d = daily_desk()
+    d.put(CashTransferred(d.at(-20), Decimal(-10_000)))
+    assert (d.state.risk.halt, session_loss(d.state.book)) == (None, None)
+    d.put(CashTransferred(d.at(-18), Decimal(5000)))
+    assert (session_loss(d.state.book), d.state.book.peak) == (0.0, Decimal(5000))
+    d.due()
+    d.answer(10, KEEP, KEEP)
+    assert d.decisions()[-1].outcome == "ordered"
+
+
+def test_a_desk_that_began_without_money_trades_what_comes() -> None:
+    d = live(account := Account("0"))
+    account.book(line("CSD", amount="7000"))
+    d.put(account.report(d.at(-18)))
+    d.due()
+    d.answer(10, KEEP, KEEP)
+    assert d.decisions()[-1].outcome == "ordered"
 
 
 @given(st.lists(st.one_of(st.integers(-9000, 90_000), st.integers(100, 300).map(str)), max_size=12))
