@@ -216,15 +216,16 @@ class Draft:
         The first reason stays unless a later one is more urgent, which then stands before it. A less urgent one
         stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
         """
-        new, halts, told = Halt(reason, detail, self.now_ns), self.risk.halts, False
+        new, told = Halt(reason, detail, self.now_ns), False
+        halts = tuple([_again(halt, new) for halt in self.risk.halts])
         former = halts[0] if halts else None
         if former is None or URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
             self._stand_halted((new, *halts))
             self.effects.append(RaiseAlarm(reason, detail))
             told = True
-        elif former.reason != reason:
+        else:
             self._stand_halted((*halts, new))
-            told = self.alarm(reason, detail, once=True, about=wording(detail))
+            told = former.reason != reason and self.alarm(reason, detail, once=True, about=wording(detail))
         self.end_trading(leaving=bool(self.leaves_for()))
         return told
 
@@ -436,6 +437,12 @@ def names_of(symbols: Sequence[str]) -> str:
 def wording(detail: str) -> str:
     """Return a text without its figures and ids, which may change between calls."""
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]
+
+
+def _again(halt: Halt, new: Halt) -> Halt:
+    """Return a halt that stands, with the time of the new one where that is the same in other words."""
+    comes = halt.reason == new.reason and wording(halt.detail) != wording(new.detail)
+    return replace(halt, again_ns=new.since_ns) if comes else halt
 
 
 def _is_of(case: str, name: str) -> bool:

@@ -100,7 +100,8 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if event.scope and (why := _beyond_scope(draft)):
         draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
         return
-    late = [halt for halt in draft.risk.halts if halt.since_ns > (event.seen_ns or draft.now_ns)]
+    seen_ns = event.seen_ns or draft.now_ns
+    late = [halt for halt in draft.risk.halts if (halt.again_ns or halt.since_ns) > seen_ns]
     if late:
         words = "; ".join(f"{halt.reason}: {halt.detail}" for halt in late)
         draft.alarm("resume_refused", f"it was asked for before this halt: {words}: look again")

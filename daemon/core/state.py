@@ -52,6 +52,7 @@ class Halt(msgspec.Struct, frozen=True, gc=False):
     reason: str  # a heading of docs/OPERATIONS.md
     detail: str
     since_ns: int
+    again_ns: int | UnsetType = UNSET  # when it last came again, in other words
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):

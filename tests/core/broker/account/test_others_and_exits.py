@@ -804,11 +804,12 @@ def test_a_halt_for_the_broker_behind_a_person_s_is_none_for_a_phone_also_after_
     assert d.state.risk.halts == ()
 
 
-def test_a_halt_that_came_after_a_person_looked_does_not_end() -> None:
+@pytest.mark.parametrize(("reason", "detail"), [("rejected_orders", "five in a row"), ("operator", "bad news")])
+def test_a_halt_that_came_after_a_person_looked_does_not_end(reason: str, detail: str) -> None:
     d = with_shares(account := Account(), AAA=10)
     d.put(account.report(d.at(1)), ev.HaltRequested(d.at(1.1), "operator", "lunch", "ann"))
     seen_ns = d.state.now_ns
-    d.put(ev.HaltRequested(d.at(1.3), "rejected_orders", "five in a row", "x"))
+    d.put(ev.HaltRequested(d.at(1.3), reason, detail, "bob"))
     late = ev.ResumeRequested(d.at(1.4), "go on", "signed/handset #00", scope="phone", seen_ns=seen_ns)
     assert (alarms(d.put(late)), halted(d)) == (["resume_refused"], "operator")
     again = ev.ResumeRequested(d.at(1.5), "go on", "signed/handset #01", scope="phone", seen_ns=d.state.now_ns)
