@@ -51,10 +51,13 @@ async def happen(run: Run, it: Happening) -> None:
 
 
 async def _do(run: Run, chance: random.Random, what: str, name: str, rest: str) -> None:
+    from tests.years.host import HOST
     from tests.years.together import TOGETHER
 
     if what in TOGETHER:
         await TOGETHER[what](run, chance)
+    elif what in HOST:
+        await HOST[what](run, chance)
     elif name == "command":
         await command(run, rest)
     elif name == "typo":

@@ -25,7 +25,6 @@ from daemon.app.live import desk as live_desk
 from daemon.app.live.desk import LiveDesk
 from daemon.config.tables import AlarmsTable
 from daemon.core.session import new_york_date
-from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
@@ -41,6 +40,7 @@ from tests.chaos.desks.plan import with_share_fees
 from tests.support.desks.live_desk import books
 from tests.years import acts, watch
 from tests.years.desks import ONLINE, SCALPER, desk_of
+from tests.years.host import Host
 from tests.years.loop import OWNER, Process, StandsStill, running
 from tests.years.met import count_lives
 from tests.years.models import BY_MINUTE, STORE
@@ -85,6 +85,8 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "alarms": frozenset(("foreign_order", "reconciliation", "flatten", "reject_rate")),
     "account": frozenset(("foreign_order", "reconciliation", "short_position", "flatten", "accept_broker")),
     "basket": frozenset(("operator", "blind", "blind_hold")),
+    "disk out of room": frozenset(("disk_full",)),
+    "upgrade unclean": frozenset(("code_changed",)),
     "split in parts": frozenset(("flatten", "accept_broker")),
     "split in parts beside": frozenset(("reconciliation", "short_position")),
 }
@@ -177,6 +179,8 @@ class Run:
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = _rules(own, schedule.seed, sorted(self.plan.symbols))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
+        self.host = Host(self)
+        self.bad_disk = False  # it refuses, or did so just now
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
         self.attended = bool(own.get("attended", False))
@@ -244,6 +248,11 @@ class Run:
     def holds(self) -> bool:
         """Whether the account holds or works anything."""
         return self.world.account.exposed()
+
+    def opened_ns(self) -> int:
+        """When the running session opened; 0 outside of one."""
+        session = self.world.market.session_at(self.now_ns())
+        return 0 if session is None else session.open_ns
 
     def exposed(self) -> bool:
         """Whether the desk holds or works something, by its own state."""
@@ -404,7 +413,8 @@ class Run:
             self.raised_ends += 1
             self.desk.wanted &= self.raised_ends < ENDS_MOST
             return
-        if self.desk.wanted and code != 0 and not self.bad_file and not (self.damaged and code == 1):
+        excused = self.bad_file or ((self.bad_disk or self.damaged) and code == 1)
+        if self.desk.wanted and code != 0 and not excused:
             self.problem("ended", f"the daemon ended by itself with code {code}")
             self.ends += 1
             self.desk.wanted &= self.ends < ENDS_MOST
@@ -508,6 +518,7 @@ class Run:
     async def _settle(self) -> None:
         """Take all trouble away; a person accepts the broker's word and resumes, until book and broker agree."""
         self.faults.clear()
+        self.host.refuses = ""
         self.world.network.down = False
         self.world.loop.ahead_ns = 0
         if not self.desk.running:
@@ -594,7 +605,7 @@ class Run:
             watch.in_the_end(self, books(self.desk.state_dir))
         if not self.damaged and self.schedule.seed % STEPPED_AGAIN == 0:
             try:
-                different = verify(self.desk.state_dir / FILE, code_digest(), strategy_named).difference
+                different = verify(self.desk.state_dir / FILE, self.host.code_digest(), strategy_named).difference
             except JournalError as error:
                 different = str(error)
             if different:

@@ -112,6 +112,10 @@ SPLITS = ("split in parts", "split in parts beside")
 """Splits whose parts come each at its own time, also with a person beside; drawn apart too."""
 
 
+OF_HOST = ("disk out of room", "disk read-only", "upgrade", "upgrade unclean")
+"""What the host's disk and releases do; drawn apart too."""
+
+
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
 )  # fmt: skip
@@ -177,7 +181,7 @@ def draw(desk: str, seed: int) -> Schedule:
     nights = [chance.random() < NIGHTS for _ in range(days)]
     tables += trailing(desk, seed)
     _draw_rich(desk, days, chance, happenings, tables, nights)
-    happenings += [*closes(desk, seed, days), *splits(desk, seed, days)]
+    happenings += [*closes(desk, seed, days), *splits(desk, seed, days), *of_host(desk, seed, days)]
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -253,6 +257,16 @@ def splits(desk: str, seed: int, days: int) -> list[Happening]:
     if desk not in OF_SHARES or chance.random() > 1 / 3:
         return []
     return [Happening(chance.randrange(days - 1), 30.0, chance.choice(SPLITS), chance.randrange(10**6))]
+
+
+def of_host(desk: str, seed: int, days: int) -> list[Happening]:
+    """A full or read-only disk, or another release, in a third of the runs."""
+    chance = random.Random(f"host {desk} {seed}")
+    if chance.random() > 1 / 3:
+        return []
+    lead = 60.0 if desk in DAILY else 5.0
+    moments = [(chance.randrange(days), chance.uniform(-lead, DAY_MIN)) for _ in range(_count(chance, 1.5))]
+    return [Happening(day, round(at, 3), chance.choice(OF_HOST), chance.randrange(10**6)) for day, at in moments]
 
 
 def fractions(desk: str, seed: int) -> tuple[Row, ...]:

@@ -442,7 +442,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     accepted = accepts(draft, event)
     note_closes(draft)
     _take_over_lines(draft, event)
-    _book_lieu(draft, () if late else event.positions)
+    _book_lieu(draft, None if late else event.positions)
     if late:
         return
     if accepted:
@@ -493,19 +493,34 @@ def _book_once(draft: Draft, line: Activity) -> None:
         book_activity(draft, line)
 
 
-def _book_lieu(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
-    """Book cash in lieu, but for that of a split whose line is still awaited: it pays for a part of the new shares."""
-    early, theirs = draft.basket.early_lieu, {position.symbol: position for position in positions}
+def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> None:
+    """Book cash in lieu, but for that of a split whose line is still awaited: it pays for a part of the new shares.
+
+    `positions` are None where they are older than what is known.
+    """
+    early = draft.basket.early_lieu
     for line in early:
-        symbol = line.symbol
-        awaited = symbol in (*draft.basket.splits, *draft.basket.to_come)
-        if symbol in draft.book.positions and (awaited or _shows_split(draft, symbol, theirs.get(symbol))):
+        if draft.desk.holds.by_basket and line.symbol in draft.book.positions and _comes_early(draft, line, positions):
             continue
         draft.basket = replace(draft.basket, lieu=tuple(other for other in draft.basket.early_lieu if other != line))
         with draft.because(cause_of(line)):
             book_activity(draft, line)
     if early and not draft.basket.early_lieu:
         draft.basket = replace(draft.basket, lieu=UNSET)
+
+
+def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
+    """Return whether cash in lieu of what the desk holds came before the line of its split.
+
+    Where it pays for all new shares the position is gone, and the book has another number than it names.
+    """
+    symbol, basket = line.symbol, draft.basket
+    if symbol in basket.splits or symbol in basket.to_come or positions is None:
+        return symbol in basket.splits or symbol in basket.to_come
+    there = next((position for position in positions if position.symbol == symbol), None)
+    if there is None:
+        return draft.expected(symbol) != abs(exact(line.quantity))
+    return _shows_split(draft, symbol, there)
 
 
 def _told_cash(draft: Draft) -> Decimal:

@@ -166,11 +166,12 @@ def _taken_over(symbol: str) -> str:
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
-    A quantity at a small-integer ratio for the same cost is a split without its ledger line yet; returns these symbols,
-    each with a text for the operator.
+    A quantity at a small-integer ratio for the same cost is a split without its ledger line yet, and so is any of which
+    the ledger has told cash for a fraction; returns these symbols, each with a text for the operator.
     """
     theirs = {position.symbol: position for position in positions}
     ours, basket = draft.book.positions, draft.basket
+    paid = {line.symbol for line in basket.early_lieu}
     apart = tuple(
         symbol
         for symbol in ours
@@ -179,7 +180,9 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     )
     splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # a sold position waits for nothing
     sure = tuple(symbol for symbol in basket.sure if symbol in ours)
-    to_come = tuple(symbol for symbol in apart if symbol in splits or is_split(draft, symbol, theirs.get(symbol)))
+    to_come = tuple(
+        symbol for symbol in apart if symbol in splits or symbol in paid or is_split(draft, symbol, theirs.get(symbol))
+    )
     draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
     return {
         symbol: f"{symbol}: broker {_there(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"

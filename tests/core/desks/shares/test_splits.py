@@ -137,6 +137,20 @@ def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(rules: T
     assert (d.state.book.equity, d.state.basket.early_lieu, d.state.risk.reconciled) == (WHOLE, (), True)
 
 
+@pytest.mark.parametrize("rules", [None, FRACTIONS])
+def test_cash_for_all_that_a_split_left_waits_for_its_line_too(rules: Trading | None) -> None:
+    """One for two of a single share: half a share, which is paid out, 100 USD."""
+    d = with_shares(account := Account(), rules, AAA=1, BBB=40)
+    del account.positions["AAA"]
+    account.book(line("CIL", "AAA", exact("-0.5"), "100"))
+    assert [reported(d, account, minute) for minute in (-19, -18, -17)] == [["split_awaited"], [], []]
+    assert (d.held, d.state.book.equity, d.state.risk.halts) == ({"AAA": 1, "BBB": 40}, WHOLE, ())
+    in_two_lines(account, "AAA", 1, exact("0.5"))
+    assert [reported(d, account, minute) for minute in (-16, -15)] == [[], []]
+    assert (d.held, d.state.book.cash, d.state.book.equity) == ({"BBB": 40}, account.cash, WHOLE)
+    assert (d.state.risk.halts, d.state.risk.reconciled) == ((), True)
+
+
 def test_bars_that_show_a_split_before_positions_and_ledger_are_waited_for_over_sessions() -> None:
     d = holding(account := Account())
     adjusted(d, "AAA", 49.5)  # two for one, and a dividend of one percent

@@ -1,0 +1,167 @@
+"""The desk's host: its disk, which is full or read-only for a while, and the release that is installed on it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon.engine import recover
+from daemon.journal import writer
+from daemon.journal.journal import Journal
+from daemon.journal.rows import WriteFailed
+from daemon.journal.writer import BALLAST_FILE
+from strategies.kit.units import SECOND_NS
+from tests.years import acts
+
+if TYPE_CHECKING:
+    from tests.years.run import Run
+
+Act = Callable[["Run", random.Random], Awaitable[None]]
+
+FULL, READ_ONLY = "database or disk is full", "attempt to write a readonly database"
+LEAVES_S = 900.0  # within which a desk with a full disk has left what it holds
+RELEASES = 3
+
+
+class Host:
+    """What the host's disk refuses, and which release is installed; from now on all of this process goes by it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.one = asyncio.Lock()  # held while the disk refuses something
+        self.refuses = ""  # SQLite's words for what a commit meets, "" on a sound disk
+        self.release = 0
+        self._code = recover.code_digest()
+        commit, ballast = Journal.commit, writer._make_ballast
+        before = recover.code_digest
+
+        def committed(journal: Journal, batch: Any) -> None:
+            if self._is_refused(journal.path):
+                if self.refuses == READ_ONLY:  # the reserve cannot be given up either
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+                raise WriteFailed(f"{journal.path}: {self.refuses}") from sqlite3.OperationalError(self.refuses)
+            commit(journal, batch)
+
+        def made(path: Path, mib: int) -> None:
+            if self.refuses:
+                number = errno.ENOSPC if self.refuses == FULL else errno.EROFS
+                _refuse(path, ballast, mib, number)
+            else:
+                ballast(path, mib)
+
+        Journal.commit = committed  # type: ignore[method-assign,assignment]
+        writer._make_ballast = made
+        for module in list(sys.modules.values()):
+            if getattr(module, "code_digest", None) is before:
+                module.code_digest = self.code_digest  # type: ignore[attr-defined]
+
+    def _is_refused(self, path: Path) -> bool:
+        """Whether a commit of the desk's journal fails: on a full disk only until the reserve is given up."""
+        if not self.refuses or path.parent != self._run.desk.state_dir:
+            return False
+        return self.refuses == READ_ONLY or (path.parent / BALLAST_FILE).exists()
+
+    def code_digest(self, strategy: str = "") -> str:
+        """The digest of the installed release: the shipped strategies have no files of their own."""
+        del strategy
+        return self._code if not self.release else f"{self.release:02x}{self._code[2:]}"
+
+
+def _refuse(path: Path, ballast: Callable[[Path, int], None], mib: int, number: int) -> None:
+    """Let the reserve meet the disk's fault, unless it is there already."""
+    allocate = os.posix_fallocate
+
+    def refused(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    os.posix_fallocate = refused
+    try:
+        ballast(path, mib)
+    finally:
+        os.posix_fallocate = allocate
+
+
+async def _disk_full(run: Run, chance: random.Random) -> None:
+    """The disk is full until the desk has ended, or for long: meanwhile it halts, and leaves what it holds."""
+    if not run.desk.running:
+        return
+    began_ns = run.now_ns()
+    run.host.refuses = FULL
+    run.bad_disk = True
+    for _ in range(120):
+        await asyncio.sleep(15.0)
+        if not run.desk.running:
+            break
+        held = {symbol: q for symbol, q in run.own().items() if run.world.market.trading(symbol, run.now_ns())}
+        since_ns = max(began_ns, run.calm_ns, run.opened_ns())
+        late = run.now_ns() > since_ns + LEAVES_S * SECOND_NS and run.alive_since(since_ns)
+        if held and late and run.opened_ns() and run.willing() and not run.stands():
+            run.problem("not_left", f"{held} are held {LEAVES_S:.0f} s after the disk was full")
+            break
+    await asyncio.sleep(chance.uniform(10.0, 90.0))
+    await _sound_again(run)
+
+
+async def _disk_read_only(run: Run, chance: random.Random) -> None:
+    """The disk takes nothing for a minute or two: the daemon ends, and is started again and again."""
+    run.host.refuses = READ_ONLY
+    run.bad_disk = True
+    await asyncio.sleep(chance.uniform(20.0, 90.0))
+    await _sound_again(run)
+
+
+async def _sound_again(run: Run) -> None:
+    run.host.refuses = ""
+    await asyncio.sleep(30.0)
+    if not run.desk.running:
+        await run.away(0.0)
+    run.bad_disk = False
+    await asyncio.sleep(120.0)
+    await acts.command(run, "resume")
+
+
+def _another_release(run: Run, chance: random.Random) -> None:
+    run.host.release = (run.host.release + chance.randint(1, RELEASES - 1)) % RELEASES
+
+
+async def _upgrade(run: Run, chance: random.Random) -> None:
+    """Stopped cleanly, and started by another release."""
+    if run.desk.running:
+        run.desk.stop()
+        await asyncio.sleep(120.0)
+    if not run.desk.running:
+        _another_release(run, chance)
+        await run.away(0.0)
+
+
+async def _upgrade_unclean(run: Run, chance: random.Random) -> None:
+    """Killed, and started by another release: a person compares and resumes."""
+    run.desk.kill(again=False)
+    _another_release(run, chance)
+    await run.away(5.0)
+    await asyncio.sleep(chance.uniform(60.0, 900.0))
+    await acts.command(run, "resume")
+
+
+def _alone(act: Act) -> Act:
+    async def one_by_one(run: Run, chance: random.Random) -> None:
+        async with run.host.one:
+            await act(run, chance)
+
+    return one_by_one
+
+
+HOST: dict[str, Act] = {
+    "disk out of room": _alone(_disk_full),
+    "disk read-only": _alone(_disk_read_only),
+    "upgrade": _upgrade,
+    "upgrade unclean": _upgrade_unclean,
+}
+"""Every act of the host by its name in a schedule."""
