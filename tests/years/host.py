@@ -27,6 +27,7 @@ Act = Callable[["Run", random.Random], Awaitable[None]]
 
 FULL, READ_ONLY = "database or disk is full", "attempt to write a readonly database"
 LEAVES_S = 900.0  # within which a desk with a full disk has left what it holds
+LEAVES_MOST = 1200  # looks: it may have to wait for an open
 RELEASES = 3
 
 
@@ -95,7 +96,7 @@ async def _disk_full(run: Run, chance: random.Random) -> None:
     began_ns = run.now_ns()
     run.host.refuses = FULL
     run.bad_disk = True
-    for _ in range(120):
+    for _ in range(LEAVES_MOST):
         await asyncio.sleep(15.0)
         if not run.desk.running:
             break

@@ -519,7 +519,7 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
         return symbol in basket.splits or symbol in basket.to_come
     there = next((position for position in positions if position.symbol == symbol), None)
     if there is None:
-        return draft.expected(symbol) != abs(exact(line.quantity))
+        return bool(draft.expected(symbol) != abs(exact(line.quantity)))
     return _shows_split(draft, symbol, there)
 
 
