@@ -123,8 +123,8 @@ async def _sound_again(run: Run) -> None:
     await asyncio.sleep(30.0)
     if not run.desk.running:
         await run.away(0.0)
-    run.bad_disk = False
     await asyncio.sleep(120.0)
+    run.bad_disk = False
     await acts.command(run, "resume")
 
 

@@ -9,6 +9,7 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from datetime import timedelta
 from decimal import Decimal
 
 from msgspec import UNSET, UnsetType
@@ -62,7 +63,7 @@ from daemon.core.risk.splits import (
     only_splits_differ,
     split_into,
 )
-from daemon.core.session import new_york_text
+from daemon.core.session import new_york_date, new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -225,8 +226,7 @@ def _split_by_positions(
             beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=beside)
         there, expected = theirs[symbol].quantity, draft.expected(symbol)
-        made = ZERO if others else split_into(draft, symbol, theirs[symbol]) or ZERO
-        paid_out = max(made - there, ZERO)  # a fraction that is there no more: its cash comes
+        paid_out = ZERO if others else _paid_out(draft, theirs[symbol])
         change = there + paid_out - expected
         if others:
             change = Decimal(draft.counted(there * own / expected) - own)
@@ -234,6 +234,13 @@ def _split_by_positions(
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line, paid_out)
+
+
+def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
+    """Return which fraction of a share a split left out of the position: by the ledger, else by the split's ratio."""
+    told = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
+    made = split_into(draft, position.symbol, position) or ZERO
+    return told or max(made - position.quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -512,15 +519,18 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
     """Return whether cash in lieu of what the desk holds came before the line of its split.
 
-    Where it pays for all new shares the position is gone, and the book has another number than it names.
+    For a day it waits too while the broker's position is neither the book's nor that less the fraction: a split that
+    changes less than a share is seen by nothing else.
     """
-    symbol, basket = line.symbol, draft.basket
-    if symbol in basket.splits or symbol in basket.to_come or positions is None:
-        return symbol in basket.splits or symbol in basket.to_come
+    symbol, paid = line.symbol, abs(exact(line.quantity))
+    if symbol in draft.basket.splits or positions is None:
+        return True
     there = next((position for position in positions if position.symbol == symbol), None)
-    if there is None:
-        return bool(draft.expected(symbol) != abs(exact(line.quantity)))
-    return _shows_split(draft, symbol, there)
+    if _shows_split(draft, symbol, there):
+        return True
+    quantity, expected = ZERO if there is None else there.quantity, draft.expected(symbol)
+    days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
+    return days <= timedelta(days=1) and quantity not in (expected, expected - paid)
 
 
 def _told_cash(draft: Draft) -> Decimal:

@@ -137,6 +137,29 @@ def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(rules: T
     assert (d.state.book.equity, d.state.basket.early_lieu, d.state.risk.reconciled) == (WHOLE, (), True)
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_split_that_changes_less_than_a_share_is_seen_by_the_cash_for_its_fraction(*, accepted: bool) -> None:
+    """Three for two of 1.4 shares: 2.1, of which 0.1 are paid out, 6.66 USD."""
+    d = with_shares(account := Account(), FRACTIONS, AAA=1, BBB=40)
+    d.put(account.report(d.at(-19.5)))
+    account.positions["AAA"] = (exact("1.4"), Decimal(100))
+    account.cash -= 40
+    d.put(ev.AcceptBrokerRequested(d.at(-19.4), "bought by hand", "ann"))
+    reported(d, account, -19.3)
+    assert d.held["AAA"] == exact("1.4")
+    before = d.state.book.equity
+    account.positions["AAA"] = (2, Decimal("66.67"))
+    account.book(line("CIL", "AAA", exact("-0.1"), "6.66"))
+    assert [reported(d, account, minute) for minute in (-19, -18, -17)] == [["split_awaited"], [], []]
+    assert (d.held["AAA"], d.state.book.equity) == (exact("1.4"), before)
+    if accepted:
+        d.put(ev.AcceptBrokerRequested(d.at(-16.5), "the split, by hand", "ann"))
+    account.book(line("SPLIT", "AAA", exact("0.7")))
+    assert [reported(d, account, minute) for minute in (-16, -15)] == [["broker_accepted"] if accepted else [], []]
+    assert (d.held["AAA"], d.state.book.cash, d.state.risk.reconciled) == (2, account.cash, True)
+    assert abs(d.state.book.equity - before) < Decimal("0.01")
+
+
 @pytest.mark.parametrize("rules", [None, FRACTIONS])
 def test_cash_for_all_that_a_split_left_waits_for_its_line_too(rules: Trading | None) -> None:
     """One for two of a single share: half a share, which is paid out, 100 USD."""
