@@ -20,6 +20,7 @@ from daemon.core.broker.fills import is_ours, on_order_filled, take_available, t
 from daemon.core.broker.foreign import (
     can_hold,
     end_unheld_sale,
+    fraction_paid,
     give_up_sold,
     hold_foreign,
     is_fraction,
@@ -519,10 +520,10 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
     """Return whether cash in lieu of what the desk holds came before the line of its split.
 
-    For a day it waits too while the broker's position is neither the book's nor that less the fraction: a split that
-    changes less than a share is seen by nothing else.
+    For a day it waits too while the broker has no position any more, or with fractions one that is neither the book's
+    nor that less the fraction: a split that changes less than a share is seen by nothing else.
     """
-    symbol, paid = line.symbol, abs(exact(line.quantity))
+    symbol, paid = line.symbol, fraction_paid(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
         return True
     there = next((position for position in positions if position.symbol == symbol), None)
@@ -530,7 +531,8 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
         return True
     quantity, expected = ZERO if there is None else there.quantity, draft.expected(symbol)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
-    return days <= timedelta(days=1) and quantity not in (expected, expected - paid)
+    doubtful = there is None or draft.fractional
+    return doubtful and days <= timedelta(days=1) and quantity not in (expected, expected - paid)
 
 
 def _told_cash(draft: Draft) -> Decimal:
