@@ -135,7 +135,7 @@ def warm(names: Sequence[str], seed: int, sessions_first: str) -> None:
 
 def golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
     """The strategy's golden observations, made once in this process: each life of a desk checks its model by them."""
-    key = repr(strategy.spec)
+    key = f"{type(strategy).__qualname__} {strategy.spec!r}"
     if key not in _GOLDEN:
         _GOLDEN[key] = golden_observations(strategy)
     return _GOLDEN[key]
