@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class Host:
         self._run = run
         self.one = asyncio.Lock()  # held while the disk refuses something
         self.refuses = ""  # SQLite's words for what a commit meets, "" on a sound disk
+        self.bad = False  # the disk refuses, or did so just now
         self.release = 0
         self._code = recover.code_digest()
         commit, ballast = Journal.commit, writer._make_ballast
@@ -69,9 +71,8 @@ class Host:
             return False
         return self.refuses == READ_ONLY or (path.parent / BALLAST_FILE).exists()
 
-    def code_digest(self, strategy: str = "") -> str:
+    def code_digest(self, _: str = "") -> str:
         """The digest of the installed release: the shipped strategies have no files of their own."""
-        del strategy
         return self._code if not self.release else f"{self.release:02x}{self._code[2:]}"
 
 
@@ -89,43 +90,45 @@ def _refuse(path: Path, ballast: Callable[[Path, int], None], mib: int, number: 
         os.posix_fallocate = allocate
 
 
-async def _disk_full(run: Run, chance: random.Random) -> None:
+@contextlib.asynccontextmanager
+async def _refused(run: Run, words: str) -> AsyncIterator[None]:
+    """A time in which the disk refuses; then it is sound again, the desk is started, and a person resumes."""
+    host = run.host
+    async with host.one:
+        host.refuses, host.bad = words, True
+        yield
+        host.refuses = ""
+        await asyncio.sleep(30.0)
+        if not run.desk.running:
+            await run.away(0.0)
+        await asyncio.sleep(120.0)
+        host.bad = False
+        await acts.command(run, "resume")
+
+
+async def _disk_out_of_room(run: Run, chance: random.Random) -> None:
     """The disk is full until the desk has ended, or for long: meanwhile it halts, and leaves what it holds."""
     if not run.desk.running:
         return
-    began_ns = run.now_ns()
-    run.host.refuses = FULL
-    run.bad_disk = True
-    for _ in range(LEAVES_MOST):
-        await asyncio.sleep(15.0)
-        if not run.desk.running:
-            break
-        held = {symbol: q for symbol, q in run.own().items() if run.world.market.trading(symbol, run.now_ns())}
-        since_ns = max(began_ns, run.calm_ns, run.opened_ns())
-        late = run.now_ns() > since_ns + LEAVES_S * SECOND_NS and run.alive_since(since_ns)
-        if held and late and run.opened_ns() and run.willing() and not run.stands():
-            run.problem("not_left", f"{held} are held {LEAVES_S:.0f} s after the disk was full")
-            break
-    await asyncio.sleep(chance.uniform(10.0, 90.0))
-    await _sound_again(run)
+    async with _refused(run, FULL):
+        began_ns = run.now_ns()
+        for _ in range(LEAVES_MOST):
+            await asyncio.sleep(15.0)
+            if not run.desk.running:
+                break
+            held = {symbol: q for symbol, q in run.own().items() if run.world.market.trading(symbol, run.now_ns())}
+            since_ns = max(began_ns, run.calm_ns, run.opened_ns())
+            late = run.now_ns() > since_ns + LEAVES_S * SECOND_NS and run.alive_since(since_ns)
+            if held and late and run.opened_ns() and run.willing() and not run.stands():
+                run.problem("not_left", f"{held} are held {LEAVES_S:.0f} s after the disk was full")
+                break
+        await asyncio.sleep(chance.uniform(10.0, 90.0))
 
 
 async def _disk_read_only(run: Run, chance: random.Random) -> None:
     """The disk takes nothing for a minute or two: the daemon ends, and is started again and again."""
-    run.host.refuses = READ_ONLY
-    run.bad_disk = True
-    await asyncio.sleep(chance.uniform(20.0, 90.0))
-    await _sound_again(run)
-
-
-async def _sound_again(run: Run) -> None:
-    run.host.refuses = ""
-    await asyncio.sleep(30.0)
-    if not run.desk.running:
-        await run.away(0.0)
-    await asyncio.sleep(120.0)
-    run.bad_disk = False
-    await acts.command(run, "resume")
+    async with _refused(run, READ_ONLY):
+        await asyncio.sleep(chance.uniform(20.0, 90.0))
 
 
 def _another_release(run: Run, chance: random.Random) -> None:
@@ -151,17 +154,9 @@ async def _upgrade_unclean(run: Run, chance: random.Random) -> None:
     await acts.command(run, "resume")
 
 
-def _alone(act: Act) -> Act:
-    async def one_by_one(run: Run, chance: random.Random) -> None:
-        async with run.host.one:
-            await act(run, chance)
-
-    return one_by_one
-
-
 HOST: dict[str, Act] = {
-    "disk out of room": _alone(_disk_full),
-    "disk read-only": _alone(_disk_read_only),
+    "disk out of room": _disk_out_of_room,
+    "disk read-only": _disk_read_only,
     "upgrade": _upgrade,
     "upgrade unclean": _upgrade_unclean,
 }

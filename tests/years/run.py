@@ -180,7 +180,6 @@ class Run:
         rules = _rules(own, schedule.seed, sorted(self.plan.symbols))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
         self.host = Host(self)
-        self.bad_disk = False  # it refuses, or did so just now
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
         self.attended = bool(own.get("attended", False))
@@ -413,7 +412,7 @@ class Run:
             self.raised_ends += 1
             self.desk.wanted &= self.raised_ends < ENDS_MOST
             return
-        excused = self.bad_file or ((self.bad_disk or self.damaged) and code == 1)
+        excused = self.bad_file or ((self.host.bad or self.damaged) and code == 1)
         if self.desk.wanted and code != 0 and not excused:
             self.problem("ended", f"the daemon ended by itself with code {code}")
             self.ends += 1

@@ -91,6 +91,13 @@ def _next_date(run: Run) -> str:
     return later[0].date if later else ""
 
 
+def _befall(run: Run, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
+    """Let this happen to the company on the morning of its date, and to the accounts' books then or at `books_ns`."""
+    run.befallen.add(action.symbol)
+    run.world.market.befall(run.world.server.back_office, action, books_ns)
+    run.world.server.matching.changed.set()
+
+
 # --- prices that are too wide, or fall --------------------------------------------------------------------------------
 
 
@@ -199,11 +206,9 @@ def _in_both(kind: str) -> Callable[[Run, random.Random], Awaitable[None]]:
             "dividend": Dividend(symbol, day, Decimal(chance.choice(("0.50", "1.11")))),
             "new name": Rename(symbol, day, new_name(symbol)),
         }[kind]
-        run.befallen.add(symbol)
         if kind == "new name":
             run.befallen.add(new_name(symbol))
-        run.world.market.befall(run.world.server.back_office, action)
-        run.world.server.matching.changed.set()
+        _befall(run, action)
 
     return over_night
 
@@ -505,9 +510,7 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
     day = _next_date(run)
     if not symbol or not day:
         return
-    run.befallen.add(symbol)
-    run.world.market.befall(run.world.server.back_office, Split(symbol, day, Decimal(chance.choice(("2", "3"))), True))
-    run.world.server.matching.changed.set()
+    _befall(run, Split(symbol, day, Decimal(chance.choice(("2", "3"))), True))
     session = run.world.market.session_of(day)
     assert session is not None
     hidden_ns = session.close_ns + 20 * 3600 * SECOND_NS
@@ -518,15 +521,8 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
 
 NEVER_MIN = 14 * 24 * 60.0
 RATIOS = ("2", "3", "10", "1.5", "1.25", "0.5", "0.2")
-BOOKS_MIN = (
-    -930,
-    -330,
-    -330,
-    -330,
-    -200,
-    -20,
-    6,
-)  # from the open: the evening before, 04:00, before and after the open
+BOOKS_MIN = (-930, -330, -330, -330, -200, -20, 6)
+"""From the open: the evening before, 04:00, before and after the open."""
 LINE_MIN = (-330, -60, 3, 45, 200, 24 * 60.0)
 ANNOUNCED_MIN = (None, None, -400, -30, 30, NEVER_MIN)  # None: all the time
 BARS_MIN = (None, None, -100, 2, 240)
@@ -552,10 +548,8 @@ def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]
             kept_back |= {} if minute is None else {kind: at(minute)}
         for kind, until_ns in kept_back.items():
             run.faults.add(kind, until_ns=until_ns, where={"symbol": symbol})
-        run.befallen.add(symbol)
         run.splits.append((split, books_ns))
-        run.world.market.befall(run.world.server.back_office, split, books_ns)
-        run.world.server.matching.changed.set()
+        _befall(run, split, books_ns)
         run.world.story.note("split", {"of": symbol, "ratio": text(split.ratio), "books_ns": books_ns, **kept_back})
         await run.world.until(at(chance.uniform(-95.0, 90.0)))
         await _meets(run, chance, symbol, beside=beside)
