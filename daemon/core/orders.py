@@ -6,7 +6,9 @@ reordered news). Invariant: a terminal status is left only by a fill that the br
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -105,7 +107,6 @@ one changes figures, but no status.
 
 ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
 """Statuses of a broker's order that it never leaves."""
-DECISION_DIGITS = 12
 FENCE = "trade_suspended_by_user"
 """In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
 
@@ -189,6 +190,18 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     report_ns: int = 0  # when its next attempt requested a report to wait for; 0: it did not
 
 
+class OrderName(NamedTuple):
+    """What a desk's name of an order says: `stem` is its `name_prefix` without the last hyphen."""
+
+    stem: str
+    decision: int
+    leg: int
+    attempt: int
+
+
+_NAME = re.compile(r"(.+)-([0-9]{1,12})-([0-9]{1,12})-([0-9]{1,12})")
+
+
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
     """Return the order's name at the broker, unique for ever: at most 128 characters of [A-Za-z0-9_-]."""
     return f"{name_prefix(epoch, strategy)}{decision}-{leg}-{attempt}"
@@ -199,10 +212,10 @@ def name_prefix(epoch: str, strategy: str) -> str:
     return f"{epoch}-{strategy}-"
 
 
-def decision_of(client_order_id: str) -> int:
-    """Return the decision that an order's name carries, 0 where it carries none or one that no desk comes to."""
-    number = client_order_id.rsplit("-", 2)[0].rpartition("-")[2]
-    return int(number) if number.isdecimal() and len(number) <= DECISION_DIGITS else 0
+def parse_name(client_order_id: str) -> OrderName | None:
+    """Return the parts of an order's name, as `client_order_id` joins them; None of a name that no desk gives."""
+    parsed = _NAME.fullmatch(client_order_id)
+    return None if parsed is None else OrderName(parsed[1], int(parsed[2]), int(parsed[3]), int(parsed[4]))
 
 
 def advance(order: Order, happened: str) -> Order:

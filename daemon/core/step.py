@@ -45,7 +45,7 @@ from daemon.core.handlers import (
 )
 from daemon.core.limits import Trading
 from daemon.core.moves import LEAVE, move_rows, round_trip
-from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
+from daemon.core.orders import CANCELING, SUBMITTED, Order, advance, parse_name
 from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.claim import on_claim_judged
 from daemon.core.risk.guards import look_up_overdue
@@ -163,11 +163,12 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
 
 def _take_order(draft: Draft, sent: SubmitOrder) -> None:
     """Take over an order without a work: an entry is cancelled at this code's first decision, an exit goes on."""
-    decision, leg = map(int, sent.client_order_id.rsplit("-", 3)[1:3])
+    name = parse_name(sent.client_order_id)
+    assert name is not None  # a desk gave it
     opens = sent.intent.endswith("_to_open") or (not sent.intent and sent.side > 0)
     order = Order(
         client_order_id=sent.client_order_id,
-        work=f"{decision}.{leg}",
+        work=f"{name.decision}.{name.leg}",
         purpose=PROTECTION if sent.stop_price is not UNSET else ENTRY if opens else EXIT,
         reason="former code",
         symbol=sent.symbol,
@@ -183,12 +184,12 @@ def _take_order(draft: Draft, sent: SubmitOrder) -> None:
     )
     draft.put_order(order)
     if order.purpose == PROTECTION:
-        draft.decision = max(draft.decision, decision)
+        draft.decision = max(draft.decision, name.decision)
         return
     goal = draft.held(sent.symbol) + sent.side * sent.quantity
     draft.wanted = {**draft.wanted, sent.symbol: goal}  # it was wanted when it was sent: its fill is no excess
     draft.count_sent()
-    draft.decision = max(draft.decision, decision)  # no later order may use its name
+    draft.decision = max(draft.decision, name.decision)  # no later order may use its name
 
 
 HANDLERS: Mapping[type[ev.Event], Handler] = {

@@ -7,7 +7,6 @@ becomes an event stands in `rules.py`; whose a ledger line is, in `parts.py`.
 from __future__ import annotations
 
 import dataclasses
-import re
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,6 +18,7 @@ from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fi
 from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, turn
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
+from daemon.core.orders import parse_name
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     CANCELED,
@@ -72,13 +72,6 @@ REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
 SHARES = "JNLS"
-_COUNTED = re.compile(r"(.+)-\d+-\d+-\d+")
-
-
-def _stem(name: str) -> str:
-    """Return what begins all order names of one desk; "" of a name that no desk counts on."""
-    counted = _COUNTED.fullmatch(name)
-    return counted[1] if counted else ""
 
 
 class Bookkeeper:
@@ -300,8 +293,10 @@ class Bookkeeper:
 
         A copy of the journal that was put back has a desk's earlier orders, and not its newest ones.
         """
-        stem = _stem(name)
-        owners = {order.account for order in self.books.orders.values() if stem and _stem(order.name) == stem} - {MAIN}
+        if (new := parse_name(name)) is None:
+            return MAIN
+        named = ((order.account, parse_name(order.name)) for order in self.books.orders.values())
+        owners = {account for account, old in named if old is not None and old.stem == new.stem} - {MAIN}
         return owners.pop() if len(owners) == 1 else MAIN
 
     def _sold_out(self, order: GatewayOrder, row: Json) -> str:

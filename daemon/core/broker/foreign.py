@@ -26,7 +26,7 @@ from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import option_terms, parse_occ
 from daemon.core.moves import Cause
-from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, decision_of
+from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, parse_name
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, whole_of
@@ -43,7 +43,8 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -
         if report.submitted_ns < draft.broker.began_ns and report.status in ENDED:
             return  # from before this journal
         if is_ours(draft, report.client_order_id):  # the journal may be a copy of before: its name is taken
-            draft.decision = max(draft.decision, decision_of(report.client_order_id))
+            if (name := parse_name(report.client_order_id)) is not None:
+                draft.decision = max(draft.decision, name.decision)
             if report.status not in ENDED:  # an order of an earlier session is closed and forgotten
                 _doubt(draft, report)
                 _refuse(draft, report, "bears this desk's name, and its journal does not know it")

@@ -35,6 +35,7 @@ from daemon.core.orders import (
     Order,
     Work,
     client_order_id,
+    parse_name,
 )
 from daemon.core.records import DecisionRow
 from daemon.core.risk.guards import high_of
@@ -54,7 +55,6 @@ MOVED = Decimal("0.005")  # of the price: a stop that is further from where it s
 RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
 IN_HAND_MAX = 10  # stops that are not answered yet: an exit waits for its own in our queue
 REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
-NAME_PARTS = 4  # of an order's name behind the epoch: strategy, decision, leg, attempt
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
 
@@ -564,10 +564,10 @@ def end_former(draft: Draft, report: BrokerOrder) -> None:
 
     Its name says so; nothing else would ever end it, and it holds back what it covers.
     """
-    epoch, *rest = report.client_order_id.rsplit("-", 4)
-    strategy, number, leg, attempt = rest if len(rest) == NAME_PARTS else ("", "", "", "")
-    named = (strategy, leg, attempt) == (draft.identity.strategy, str(PROTECTION_LEG), "0") and number.isdecimal()
-    ours = (bool(epoch) and named) or is_of_guard(draft, report)
+    name = parse_name(report.client_order_id)
+    epoch, _, strategy = name.stem.rpartition("-") if name is not None else ("", "", "")
+    stops = name is not None and (name.leg, name.attempt) == (PROTECTION_LEG, 0)
+    ours = (stops and bool(epoch) and strategy == draft.identity.strategy) or is_of_guard(draft, report)
     if ours and report.side < 0 and report.symbol in draft.book.positions:
         draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
         draft.effects.append(CancelOrder(report.client_order_id))

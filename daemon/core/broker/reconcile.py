@@ -240,8 +240,7 @@ def _split_by_positions(
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
     """Return which fraction of a share a split left out of the position: by the ledger, else by the split's ratio."""
     told = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
-    made = split_into(draft, position.symbol, position) or ZERO
-    return told or max(made - position.quantity, ZERO)
+    return told or max((split_into(draft, position.symbol, position) or ZERO) - position.quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:

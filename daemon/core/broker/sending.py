@@ -61,7 +61,7 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     available = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
     if available is not None:
-        beside = broker.foreign_held.get(symbol, 0) + broker.unexplained.get(symbol, 0)
+        beside = draft.expected(symbol) - draft.held(symbol)
         foreign = max(-side * beside, 0) + broker.not_known(symbol)  # not the desk's
         held_back, coming = may_be_free(hanging) - min(may_be_free(hanging), kept), on_its_way(draft, symbol, side)
         quantity = max(min(free, available), min(free + held_back, available - foreign - coming))

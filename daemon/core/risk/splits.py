@@ -30,7 +30,9 @@ RATIOS = frozenset(
     + [1.0 / n for n in range(2, WHOLE_MAX + 1)]
     + [a / b for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if max(a / b, b / a) >= SPLIT_RATIO]
 )
+_OWN_RATIOS = tuple(sorted(RATIOS))
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
+_SHARED_RATIOS = (*COMMON, *(1 / ratio for ratio in COMMON))  # of shares that others hold too
 NEAR = 0.02  # a dividend of the same day, and rounding
 COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
 NIGHTS_MAX = 5  # from the broker's books of a split to the day that it is announced for, over a long weekend
@@ -209,7 +211,7 @@ def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> De
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return None
     there, price, mine = position.quantity, position.average_price, ours.quantity + others
-    ratios = (*COMMON, *(1 / ratio for ratio in COMMON)) if others else sorted(RATIOS)
+    ratios = _SHARED_RATIOS if others else _OWN_RATIOS
     for before in dict.fromkeys((mine, draft.expected(symbol))):
         beside = price * abs(before - mine) * there / before if before > 0 else ZERO
         apart = abs(there * price - ours.cost) - COST_NEAR * ours.cost - beside
