@@ -98,8 +98,10 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
         apart = exact(ZERO if there is None else there.quantity) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
+            grown = whole_of(max(crumb, 0))  # what a split made of others' fraction, counted until they sell it
             crumb = apart - whole_of(apart)
             crumb += 1 if crumb < least else 0
+            crumb += grown if apart >= grown else 0
         elif abs(apart) < 1:
             crumb = max(apart, 0) if apart < least else apart
         if crumb:

@@ -113,6 +113,38 @@ def test_cash_in_lieu_takes_the_fraction_that_a_reverse_split_left(rule: str) ->
     assert book.positions["AAA"].cost == 1000
 
 
+@pytest.mark.parametrize(("then", "beside"), [("40.2", "1.2"), ("39.2", "0.2"), ("39.6", "0.6"), ("39", "")])
+def test_a_fraction_of_others_that_a_split_makes_a_share_or_more_stays_theirs(then: str, beside: str) -> None:
+    """Three for one, of 13 shares and 0.4 beside them, on a desk of whole shares; then its owner sells."""
+    d = with_shares(account := Account(), by_rule("halt", "off"), AAA=13)
+    account.positions["AAA"] = (exact("13.4"), Decimal(100))
+    reported(d, account, -18)
+    assert d.state.broker.beside == {"AAA": exact("0.4")}
+    account.positions["AAA"] = (exact("40.2"), Decimal("33.33"))
+    split(account, "SPLIT", "-13.4")
+    split(account, "SPLIT", "40.2")
+    reported(d, account, -17, -16)
+    assert (d.held, d.state.broker.beside) == ({"AAA": 39}, {"AAA": exact("1.2")})
+    account.positions["AAA"] = (exact(then), Decimal("33.33"))
+    reported(d, account, -15, -14, -13)
+    assert (d.held, d.state.broker.beside) == ({"AAA": 39}, {"AAA": exact(beside)} if beside else {})
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+def test_shares_bought_beside_a_fraction_that_a_split_made_a_share_are_a_difference() -> None:
+    d = with_shares(account := Account(), by_rule("halt", "off"), AAA=13)
+    account.positions["AAA"] = (exact("13.4"), Decimal(100))
+    reported(d, account, -18)
+    account.positions["AAA"] = (exact("40.2"), Decimal("33.33"))
+    split(account, "SPLIT", "-13.4")
+    split(account, "SPLIT", "40.2")
+    reported(d, account, -17, -16)
+    account.positions["AAA"] = (exact("42.2"), Decimal("33.33"))
+    reported(d, account, -15, -14, -13)
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.detail == "AAA: broker 42.2, book 39 and 1.2 beside it"
+
+
 @pytest.mark.parametrize(
     ("lines", "own", "beside", "mark"),
     [
