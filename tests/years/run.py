@@ -184,6 +184,7 @@ class Run:
         self._alive_ns = 0  # since when this life is up
         self.attended = bool(own.get("attended", False))
         live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
+        live_desk.HOLDING_TICK_NS = cast("int", own.get("holding_tick_s", 5)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
         self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
         self.time_stop_min = cast("int", self.tables.get("sizing", {}).get("time_stop_min", 0))

@@ -16,7 +16,9 @@ from tests.chaos.kinds import Kind
 FIRST_YEAR, LAST_YEAR = 2022, 2024
 DAYS = (3, 8)  # sessions of a run
 RULES = ("halt", "ignore", "adopt")
-TICKS_S = (1, 5, 5)  # of a desk that waits for something: its own rhythm, or a slower one that the loop is quicker with
+TICKS_S = ((1, 5), (5, 5), (5, 30), (5, 60))
+"""Of a desk that waits for something, and of one that holds: its own rhythm, or a slower one, with which the loop is
+quicker. The rules allow minutes."""
 ATTENDED = 0.8  # of the runs: a person is on call
 REPORTS = ((60, 5), (150, 5), (300, 10), (600, 20))  # seconds between two, and `blind_min` that allows it
 NIGHT_MIN = -900.0  # before the open
@@ -322,9 +324,10 @@ def _tables(chance: random.Random) -> tuple[Row, ...]:
         ("broker", "foreign_orders", chance.choice(RULES)),
         ("broker", "on_stop", chance.choice(("keep", "keep", "flatten"))),
         ("journal", "snapshot_events", chance.choice((100, 500, 2000))),
-        ("world", "tick_s", chance.choice(TICKS_S)),
         ("world", "attended", chance.random() < ATTENDED),
     ]
+    busy_s, holding_s = chance.choice(TICKS_S)
+    rows += [("world", "tick_s", busy_s), ("world", "holding_tick_s", holding_s)]
     report_s, blind_min = chance.choice(REPORTS)
     rows += [("alpaca", "report_every_s", report_s), ("broker", "blind_min", blind_min)]
     if chance.random() < 0.3:
