@@ -6,12 +6,12 @@ Raises `Refusal` (422) for what makes no sense; nothing is looked up and nothing
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -25,6 +25,7 @@ from strategies.kit.units import SECOND_NS
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
 TRADE_TYPES = frozenset({"FILL"})
+Shown = TypeVar("Shown", bound=ShownOrder)
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
@@ -66,7 +67,6 @@ def positive(value: str, name: str) -> Decimal:
     return number
 
 
-@lru_cache(maxsize=64)  # a query's times are asked for with each row
 def time_ns(value: str) -> int:
     """A query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
     match = _TIME.fullmatch(value.replace(" ", "+"))
@@ -80,29 +80,37 @@ def time_ns(value: str) -> int:
     return int(moment.timestamp()) * SECOND_NS + int((fraction or "0").ljust(9, "0"))
 
 
-def asked_for(order: ShownOrder, query: Mapping[str, str]) -> bool:
-    """Whether the filters of GET /v2/orders let this order pass; both times are exclusive."""
-    symbols = [symbol for symbol in query.get("symbols", "").split(",") if symbol]
-    if symbols and order.symbol not in symbols:
-        return False
-    if query.get("side", order.side) != order.side:
-        return False
-    if "after" in query and order.created_ns <= time_ns(query["after"]):
-        return False
-    return not ("until" in query and order.created_ns >= time_ns(query["until"]))
+def asked_orders(orders: Iterable[Shown], query: Mapping[str, str]) -> list[Shown]:
+    """The orders that the filters of GET /v2/orders let pass; both times are exclusive. Raises `Refusal` (422)."""
+    symbols, side = frozenset(filter(None, query.get("symbols", "").split(","))), query.get("side")
+    after_ns, until_ns = _times(query)
+    return [
+        order
+        for order in orders
+        if after_ns < order.created_ns < until_ns
+        and (not symbols or order.symbol in symbols)
+        and side in (None, order.side)
+    ]
 
 
-def fits(row: ActivityRow, query: Mapping[str, str], types: frozenset[str]) -> bool:
-    """Whether the filters of GET /v2/account/activities let this row pass; both times are exclusive."""
-    kind = row.fields["activity_type"]
-    if types and kind not in types:
-        return False
-    if "category" in query and (kind in TRADE_TYPES) != (query["category"] == "trade_activity"):
-        return False
-    if "date" in query and new_york_date(row.time_ns).isoformat() != query["date"][:10]:
-        return False
-    if "order_id" in query and row.fields.get("order_id") != query["order_id"]:
-        return False
-    if "after" in query and row.time_ns <= time_ns(query["after"]):
-        return False
-    return not ("until" in query and row.time_ns >= time_ns(query["until"]))
+def asked_lines(rows: Iterable[ActivityRow], query: Mapping[str, str], types: frozenset[str]) -> list[ActivityRow]:
+    """The rows of these types (all, for none) that the filters of GET /v2/account/activities let pass, as above."""
+    category, day, order_id = (query.get(key) for key in ("category", "date", "order_id"))
+    after_ns, until_ns = _times(query)
+    return [
+        row
+        for row in rows
+        if after_ns < row.time_ns < until_ns
+        and (not types or row.fields["activity_type"] in types)
+        and (category is None or (row.fields["activity_type"] in TRADE_TYPES) == (category == "trade_activity"))
+        and (day is None or new_york_date(row.time_ns).isoformat() == day[:10])
+        and order_id in (None, row.fields.get("order_id"))
+    ]
+
+
+def _times(query: Mapping[str, str]) -> tuple[float, float]:
+    """A query's `after` and `until` in nanoseconds UTC, infinite where it has none."""
+    return (
+        time_ns(query["after"]) if "after" in query else -math.inf,
+        time_ns(query["until"]) if "until" in query else math.inf,
+    )

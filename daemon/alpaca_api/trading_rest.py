@@ -12,7 +12,7 @@ from aiohttp import web
 
 from daemon.alpaca_api.backend import AccountReads, ShownOrder, TradingBackend
 from daemon.alpaca_api.books import ActivityRow
-from daemon.alpaca_api.queries import asked_for, fits, is_true, json_body, positive, reply, whole_number
+from daemon.alpaca_api.queries import asked_lines, asked_orders, is_true, json_body, positive, reply, whole_number
 from daemon.alpaca_api.refusals import invalid, no_order, no_position
 from daemon.alpaca_api.wire import Json
 
@@ -90,7 +90,7 @@ class TradingRest(Generic[A]):
     def rows(self, request: web.Request, types: frozenset[str]) -> list[ActivityRow]:
         """The activities of these types (all, for none) that the request's filters let pass, of all pages."""
         now_ns, rows = self.backend.now_ns(), self.backend.activities(request[self._account])
-        return [row for row in rows if row.visible_ns <= now_ns and fits(row, request.query, types)]
+        return asked_lines((row for row in rows if row.visible_ns <= now_ns), request.query, types)
 
     async def announcements(self, request: web.Request) -> web.Response:
         """GET /v2/corporate_actions/announcements: dividends and splits, by their ex-date or the day of payment."""
@@ -111,7 +111,7 @@ class TradingRest(Generic[A]):
             raise invalid("invalid status")
         limit = whole_number(query.get("limit", "50"), "limit", 500)
         among = self.reads(request).orders(request[self._account], only_open=status == "open")
-        chosen = [order for order in among if asked_for(order, query)]
+        chosen = asked_orders(among, query)
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
         rows = (order.shown() for order in chosen if status == "all" or order.open == (status == "open"))
         return reply(list(itertools.islice(rows, limit)))

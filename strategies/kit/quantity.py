@@ -33,12 +33,18 @@ class Part(Decimal):
         return Decimal.__format__(self, spec if spec[-1:].isalpha() or spec[-1:] == "%" else f"{spec}f")
 
     def __add__(self, other: Any, /) -> Any:
+        if type(other) is int and not other:
+            return self
         return _as_quantity(other, Decimal.__add__(self, other))
 
     def __radd__(self, other: Any, /) -> Any:
+        if type(other) is int and not other:
+            return self
         return _as_quantity(other, Decimal.__radd__(self, other))
 
     def __sub__(self, other: Any, /) -> Any:
+        if type(other) is int and not other:
+            return self
         return _as_quantity(other, Decimal.__sub__(self, other))
 
     def __rsub__(self, other: Any, /) -> Any:

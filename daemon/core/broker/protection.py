@@ -152,7 +152,10 @@ def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | Non
     if rules is None or working > held or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
         return
-    if sends and not order.cancel_asked_ns and _could_be_better(draft, order, held - working, rules):
+    if not sends or order.cancel_asked_ns:
+        return
+    bare = 0 if working == held else held - working  # most of the time nothing is, and a fraction's sum costs more
+    if _could_be_better(draft, order, bare, rules):
         draft.cancel(order.client_order_id)
 
 
