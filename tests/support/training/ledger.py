@@ -44,7 +44,7 @@ class Ledger:
         """Go for these counts of steps by place, decided at the closes before session `day`, in that session."""
         changes = {place: goal - self.steps[place] for place, goal in sorted(goals.items())}
         changes = {p: steps for p, steps in changes.items() if not self._is_small(p, steps, self._close(day - 1, p))}
-        sales = {place: -change for place, change in changes.items() if change < 0}
+        sales = {place: self._sold(day, place, -change) for place, change in changes.items() if change < 0}
         buys = {place: change for place, change in changes.items() if change > 0}
         wait = self.rules.paper.share_wait_rate
         self._day = [Decimal(0)] * 3
@@ -59,6 +59,12 @@ class Ledger:
         for place, steps in self._paid_for({p: buys[p] for p in asks}, limits, self.cash).items():
             self._move(place, steps, asks[place])
         self._pay_fees()
+
+    def _sold(self, day: int, place: int, steps: int) -> int:
+        """Steps of a sale, without a fraction beside whole shares that is too small for an order of its own."""
+        rest = steps % self.per_share
+        stays = steps > rest and steps < self.steps[place] and self._is_small(place, -rest, self._close(day - 1, place))
+        return steps - rest if stays else steps
 
     def _paid_for(self, buys: dict[int, int], prices: Mapping[int, Decimal], cash: Decimal) -> dict[int, int]:
         traded = [prices[place] * steps / self.per_share for place, steps in buys.items()]

@@ -41,6 +41,7 @@ class ShareAccounts(Episodes):
         self._a_tick = self._usd // (TICKS * per_share)
         self._micro, self._slack = self._usd // COST_GRID, slack(per_share)
         self._capital = float(trading.paper.cash_usd * self._usd)
+        self._auction = trading.basket.sells_in_auction
         self._least_order = float(trading.basket.min_order_usd * TICKS * per_share)  # in steps at a tick
         self._set_costs(trading)
 
@@ -105,6 +106,18 @@ class ShareAccounts(Episodes):
         worth = change * torch.where(known.isfinite(), (known * TICKS).round(), 0.0)
         small = (worth < self._least_order) & (goal > 0.0) & (change % self._per_share > 0.0)
         return change.masked_fill(small, 0.0)
+
+    def _worth_selling(self, leaves: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+        """The same of steps to sell: beside whole shares in the auction a fraction too small for an order stays.
+
+        As `daemon.core.desks.shares.sizes.worth_an_order` has it.
+        """
+        leaves = self._worth_an_order(leaves, goal, known)
+        if self._per_share == 1 or not self._auction:
+            return leaves
+        rest = leaves % self._per_share
+        alone = (leaves > rest) & (goal > 0.0)
+        return leaves - rest + self._worth_an_order(rest, alone.to(rest.dtype), known)
 
     def _buy(self, wanted: Tensor, paid: Tensor, limit: Tensor) -> None:
         """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each.

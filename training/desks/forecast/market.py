@@ -219,9 +219,9 @@ class ForecastMarket(ShareAccounts):
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
     def _worth_orders(self, held: Tensor, goal: Tensor, known: Tensor) -> Tensor:
-        """Goals, in steps: of a symbol whose change is too small for an order, what is held."""
-        change = self._worth_an_order((goal - held).abs(), goal, known)
-        return torch.where(change > 0.0, goal, held)
+        """Goals, in steps, of which what is too small for an order stays as it is held."""
+        sold = self._worth_selling((held - goal).clamp(min=0.0), goal, known)
+        return held - sold + self._worth_an_order((goal - held).clamp(min=0.0), goal, known)
 
     def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
         """Steps that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""

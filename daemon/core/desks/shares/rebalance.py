@@ -283,8 +283,8 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
 
 
 def _is_rest(draft: Draft, work: Work, quantity: Quantity) -> bool:
-    """Return whether so little is what an order of the day left: too small for another one."""
-    return work.attempt >= work.auction and is_too_small(draft, work.symbol, quantity)
+    """Return whether so little is what an order left: too small for another one."""
+    return work.attempt >= 0 and is_too_small(draft, work.symbol, quantity)
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:
@@ -294,8 +294,7 @@ def _old(draft: Draft, order: Order, times: int = 1) -> bool:
 
 def _into_auction(draft: Draft, work: Work) -> bool:
     """Return True for the first attempt of a basket decided before the open, while the auction takes orders."""
-    rules = draft.trading.basket
-    by_auction = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
+    by_auction = draft.trading.basket.sells_in_auction and work.reason == POLICY and work.attempt < 0
     return by_auction and may_enter_auction(draft) and draft.held(work.symbol) - work.goal >= 1
 
 

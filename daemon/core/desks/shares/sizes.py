@@ -2,7 +2,8 @@
 
 Training plays by the same pure rules: `fractions_fit`, and `shared`, whose arithmetic on tensors of float64 is in
 `training.desks.daily.share_accounts`. Invariants: a goal of 0 and what is held stay as they are; any other goal is a
-multiple of the desk's step, no further from 0 than what was asked for; shared buys cost no more than there is.
+multiple of the desk's step from one of these, no further from 0 than what was asked for, but for a fraction that is
+worth no order; shared buys cost no more than there is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from daemon.core.draft import Draft, names_of
 from daemon.core.limits import Trading
 from daemon.core.state import ZERO
 from strategies.kit.contract import Basket, Leg, Rebalance
-from strategies.kit.quantity import Part, Quantity, exact, steps_of
+from strategies.kit.quantity import Part, Quantity, exact, steps_of, whole_of
 
 FEWEST_SHARES = 20.0  # with fewer, half a share of rounding is more than a fortieth of a position
 
@@ -147,10 +148,23 @@ def counted(draft: Draft, decided: Rebalance) -> Rebalance:
 
 
 def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
-    """Return the legs without tiny changes: of a fraction worth less than `min_order_usd`, and not a sale of all."""
-    return tuple(
-        leg for leg in legs if not (leg.goal and is_too_small(draft, leg.symbol, leg.goal - draft.held(leg.symbol)))
-    )
+    """Return the legs without tiny changes: of a fraction worth less than `min_order_usd`, and not of a sale of all.
+
+    Of a sale that goes into the auction such a fraction stays: it would be an order of its own after the open.
+    """
+    kept: list[Leg] = []
+    auction = draft.desk.decides.rebalances and draft.trading.basket.sells_in_auction
+    for leg in legs:
+        goal = leg.goal
+        change = goal - draft.held(leg.symbol)
+        if goal and type(change) is Part:
+            if is_too_small(draft, leg.symbol, change):
+                continue
+            rest = change - whole_of(change)
+            if auction and change <= -1 and is_too_small(draft, leg.symbol, rest):
+                goal -= rest
+        kept.append(Leg(leg.symbol, goal))
+    return tuple(kept)
 
 
 def is_too_small(draft: Draft, symbol: str, change: Quantity, price: Decimal | None = None) -> bool:

@@ -145,6 +145,32 @@ def test_a_basket_leaves_out_what_is_worth_less_than_the_least_order_but_never_a
     assert [order[:2] for order in orders(d.quotes(1, **AT_100)) or orders(d.effects[-3:])] == [("AAA", q("-0.005"))]
 
 
+@pytest.mark.parametrize(
+    ("goal", "opens", "rest"),
+    [
+        (6.995, "100", []),  # 50 cents beside three shares: they stay
+        (6.985, "100", [("AAA", -0.015)]),
+        (6.9898, "97", []),  # 1.02 USD at the close of the decision, 99 cents after the open
+    ],
+)
+def test_a_fraction_that_the_auction_leaves_stays_where_it_is_worth_less_than_the_least_order(
+    goal: float, opens: str, rest: list[tuple[str, float]]
+) -> None:
+    d = tuesday(ON, AAA=10)
+    assert decided(d, goal, KEEP, KEEP) == [("AAA", -3, None)]
+    d.fill(next(iter(d.state.orders)), 3, opens)
+    sent = orders(d.quotes(0.1, AAA=opens))
+    assert [(symbol, float(quantity)) for symbol, quantity, _ in sent] == rest
+    if not rest:
+        assert (d.held, d.state.works) == ({"AAA": 7}, {})
+
+
+def test_in_regular_hours_shares_and_a_fraction_are_one_order_however_small_the_fraction() -> None:
+    d = tuesday(Trading(basket=Basket(fractions="on", auction=False)), AAA=10)
+    assert decided(d, 6.995, KEEP, KEEP) == []
+    assert [order[:2] for order in orders(d.quotes(0, **AT_100))] == [("AAA", q("-3.005"))]
+
+
 def test_short_cash_is_shared_in_fractions_in_proportion() -> None:
     d = daily_desk(ON, cash="1000")
     decided(d, 6, 6, 3)

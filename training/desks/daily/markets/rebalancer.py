@@ -220,7 +220,7 @@ class RebalancerMarket(ShareAccounts):
 
     def _worth_orders(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Sales and buys, in steps, without those too small for an order."""
-        sold = self._worth_an_order(leaves, self._held - leaves, known)
+        sold = self._worth_selling(leaves, self._held - leaves, known)
         return sold, self._worth_an_order(wanted, self._held + wanted, known)
 
     def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
