@@ -182,6 +182,7 @@ class Run:
         self.host = Host(self)
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
+        self._epoch = ""
         self.attended = bool(own.get("attended", False))
         live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
         live_desk.HOLDING_TICK_NS = cast("int", own.get("holding_tick_s", 5)) * SECOND_NS
@@ -280,9 +281,11 @@ class Run:
         return {symbol: quantity for symbol, quantity in held.items() if symbol in self.world.account.positions}
 
     def epoch(self) -> str:
-        """The journal's epoch, "" before there is one."""
+        """The journal's epoch, "" before there is one; while a life does not come up, that of the life before."""
         live = self.desk.live
-        return "" if live is None else str(live.engine.machine.state.identity.epoch)
+        if live is not None:
+            self._epoch = str(live.engine.machine.state.identity.epoch)
+        return self._epoch
 
     def note_closings(self) -> None:
         """Remember which orders the desk sent by the broker's own call to close, which bear the server's names."""
