@@ -175,7 +175,8 @@ class OrderGateway(Protocol):
 
         A look-up ends in OrderFound, or in OrderMissing after the broker denied the name several times; it is repeated
         until the broker answers. One look-up for a name at a time: a repeated one is the same. Once the step has taken
-        its OrderMissing, the name may be looked up again.
+        its OrderMissing, the name may be looked up again. A look-up with an `order_id` says whose that order is: all
+        further news of it bears the name.
 
         Called once for each step, in their order; a repeated event changes nothing.
         """

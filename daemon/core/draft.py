@@ -327,7 +327,8 @@ class Draft:
     def look_up(self, order: Order) -> None:
         """Look up an order; repeated only after `look_up_s`."""
         self.put_order(replace(order, looked_up_ns=self.now_ns))
-        self.effects.append(LookUpOrder(order.client_order_id))
+        by_id = order.order_id if order.closing and order.order_id else UNSET
+        self.effects.append(LookUpOrder(order.client_order_id, by_id))
 
     def count_denials(self, gates: Iterable[str]) -> None:
         """Count each denial under its gate's name."""

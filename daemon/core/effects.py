@@ -66,9 +66,13 @@ class LiftFence(Effect, frozen=True, tag=True):
 
 
 class LookUpOrder(Effect, frozen=True, tag=True):
-    """Look up the order of this name until the broker answers; nothing else is done about the order before."""
+    """Look up the order of this name until the broker answers; nothing else is done about the order before.
+
+    `order_id` is set where the broker's own call made the order: there it has another name, and is found by this.
+    """
 
     client_order_id: str
+    order_id: str | UnsetType = UNSET
 
 
 class AskBroker(Effect, frozen=True, tag=True, omit_defaults=True):

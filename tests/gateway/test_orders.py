@@ -7,7 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import UNSET
 
+from daemon.brokers.alpaca import wire
 from daemon.gateway.config import AccountLimits
 from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
@@ -254,6 +256,9 @@ async def test_a_close_call_without_an_answer_keeps_other_sales_back_and_is_foun
         assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 504
         await s.until(lambda: not s.held("a"))
         assert s.held("b") == {"SPY": Decimal(2)}
+        rows = (await s.ask("a", "GET", "/v2/orders", status="all"))[1]
+        (sale,) = (wire.order(row) for row in rows if row["side"] == "sell")  # as its desk knows it again
+        assert (sale.quantity, sale.limit_price, sale.stop_price) == (Decimal(3), None, UNSET)
         assert not s.held("main")
         await s.settled()
 

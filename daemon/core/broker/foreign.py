@@ -71,10 +71,14 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -
 
 def _touches(draft: Draft, report: BrokerOrder, *, new: bool) -> bool:
     """Return True for an order in a symbol that the desk held or worked on at the order's first news."""
-    mark = f"{report.client_order_id} touches"
     if new and _concerns(draft, report.symbol):
-        draft.first_time(mark)
-    return mark in draft.broker.seen
+        draft.first_time(mark_of(report))
+    return mark_of(report) in draft.broker.seen
+
+
+def mark_of(report: BrokerOrder) -> str:
+    """Return the name by which an order of others in what the desk holds or works on is remembered."""
+    return f"{report.client_order_id} touches"
 
 
 def _concerns(draft: Draft, symbol: str) -> bool:

@@ -6,6 +6,7 @@ book and broker in `daemon.core.broker.reconcile`.
 
 from __future__ import annotations
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
@@ -18,7 +19,7 @@ from daemon.core.broker.fills import (
     transfer,
     was_refused,
 )
-from daemon.core.broker.foreign import on_cancel_by_others, on_foreign_order
+from daemon.core.broker.foreign import mark_of, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import ENTRY, PROTECTION, Draft, wording
@@ -41,7 +42,7 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.moves import RECONCILED, Cause
-from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, Order, advance
+from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, parse_name
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.quantity import Part, Quantity, exact, whole_of
@@ -58,6 +59,8 @@ HAPPENED: dict[type[OrderNews], str] = {
 }
 REFUSALS_COUNTED = 10  # from so many on an alarm says how many there were
 SENT_EARLY_NS = 10 * MINUTE_NS  # an order created this long before ours was sent is another order
+CLOCK_NS = 10 * SECOND_NS  # by which the broker's clock and ours may differ, where the time decides
+CALL_NS = MINUTE_NS  # an order that was created this long after a close call is not of that call
 
 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
@@ -156,7 +159,8 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
 
 
 def on_order_found(draft: Draft, event: OrderFound) -> None:
-    absorb(draft, event.order)
+    for order in under_our_names(draft, (event.order,), draft.now_ns):
+        absorb(draft, order)
 
 
 def absorb(draft: Draft, report: BrokerOrder) -> None:
@@ -180,6 +184,69 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
         _follow(draft, report)
     elif report.status in ENDED and was_refused(draft, report.client_order_id, order.correction, exact(report.filled)):
         _end(draft, order)
+
+
+def under_our_names(draft: Draft, reports: tuple[BrokerOrder, ...], asked_ns: int) -> tuple[BrokerOrder, ...]:
+    """Return these orders, asked for at `asked_ns`; one that the broker's own call made bears the journal's name.
+
+    The broker names the orders of its own calls, and the answer to a call has the id. Where that answer was lost, the
+    one order that the call can have made is taken for it, once. Of several that could be it none is, now or later.
+    """
+    calls = [order for order in _all_orders(draft) if order.closing]
+    if not calls:
+        return reports
+    unanswered = [call for call in calls if _is_unanswered(call) and call.submitted_ns < asked_ns]
+    lost = sorted(unanswered, key=lambda call: call.submitted_ns)
+    strange = [report for report in reports if lost and _is_nobodys(draft, report)]
+    for call in lost:
+        alike = [report for report in strange if _may_have_made(draft, call, report)]
+        for report in alike if len(alike) > 1 else ():
+            draft.first_time(mark_of(report))
+    for report in strange:
+        able = [call for call in lost if _may_have_made(draft, call, report)]
+        if able and mark_of(report) not in draft.broker.seen:
+            _take_for_call(draft, able[-1], report)
+    names = {order.order_id: order.client_order_id for order in _all_orders(draft) if order.closing and order.order_id}
+    return tuple(
+        replace(report, client_order_id=names.get(report.order_id, report.client_order_id)) for report in reports
+    )
+
+
+def _all_orders(draft: Draft) -> tuple[Order, ...]:
+    return (*draft.orders.values(), *draft.closed.values())
+
+
+def _is_unanswered(call: Order) -> bool:
+    """Return True for a call that may have reached the broker, and whose order nobody has shown.
+
+    One whose answer is still awaited is none, nor one that was refused or never left our queue: nobody looked for it.
+    """
+    return not (call.known or call.in_hand) and (call.working or call.looked_up_ns > 0)
+
+
+def _is_nobodys(draft: Draft, report: BrokerOrder) -> bool:
+    """Return True for an order that no journal's desk named, and that was not judged as somebody else's before."""
+    name = report.client_order_id
+    known = draft.find_order(name) is not None or name in draft.broker.foreign or mark_of(report) in draft.broker.seen
+    return not known and parse_name(name) is None
+
+
+def _may_have_made(draft: Draft, call: Order, report: BrokerOrder) -> bool:
+    """Return whether the call can have made this order: by what it is, when it was created, and what is still held."""
+    at_market = report.limit_price is None and isinstance(report.stop_price, UnsetType)
+    changes = report.filled > 0 or report.status not in ENDED
+    held = report.quantity <= -call.side * draft.held(call.symbol)
+    in_time = -CLOCK_NS <= report.submitted_ns - call.submitted_ns <= CALL_NS
+    alike = report.quantity == call.quantity and _matches(draft, call, report)
+    return alike and at_market and changes and held and in_time
+
+
+def _take_for_call(draft: Draft, call: Order, report: BrokerOrder) -> None:
+    """Take the order for this call's, and have it looked up by its id; one that still works is worked on again."""
+    if not call.working and report.status not in ENDED:
+        draft.closed = {name: order for name, order in draft.closed.items() if name != call.client_order_id}
+        call = replace(call, status=UNKNOWN)
+    draft.look_up(replace(call, order_id=report.order_id))
 
 
 def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:

@@ -37,7 +37,7 @@ from daemon.core.broker.ledger import (
     settle_without_ledger,
     turn,
 )
-from daemon.core.broker.on_broker import absorb, count_refused_exits
+from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, under_our_names
 from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
 from daemon.core.draft import CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
@@ -256,7 +256,6 @@ def _end_orders(draft: Draft, event: BrokerReported) -> None:
             draft.cancel(name)
 
 
-CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may differ
 CLOSED = frozenset(
     f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
 )
@@ -448,6 +447,9 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
+    ended = len(event.ended_orders)
+    orders = under_our_names(draft, (*event.ended_orders, *event.open_orders), event.asked_ns)
+    event = replace(event, ended_orders=orders[:ended], open_orders=orders[ended:])
     accepted = accepts(draft, event)
     note_closes(draft)
     _take_over_lines(draft, event)

@@ -1,4 +1,6 @@
-"""A panic at a daily desk with shares in a margin account, as a person runs it: real processes, no order twice.
+"""A panic, and a close call whose answer is lost, at a daily desk with shares in a margin account: no order twice.
+
+Real processes, as a person runs them.
 
 Time is virtual. While a person's command runs, it passes as slowly as real processes need it (`SimClock.wait`).
 Expected values: what the server holds, and its log of requests.
@@ -197,3 +199,45 @@ def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_late
         command(played, "accept-broker")
         played.until_true(lambda: bool(accepted(played)), "the broker's word is accepted")
         assert "not halted" in command(played, "resume")
+
+
+# --- a close call without an answer -----------------------------------------------------------------------------------
+
+
+def unreported(played: Stage) -> None:
+    """No report comes, so an exit leaves by the broker's own call; it sells, and its answer is lost."""
+    add = played.server.server.faults.add
+
+    def script() -> None:
+        add("http_error", times=100_000, status=503, where={"method": "GET", "path": "/v2/account"})
+        add("http_reset", where={"method": "DELETE", "path": "/v2/positions/*"})
+
+    played.server.call(script)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_call_without_an_answer_sold_is_the_desk_s_own_sale(models: Path, tmp_path: Path, killed: bool) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
+        bought(played)
+        unreported(played)
+        command(played, "flatten", "--yes")
+        played.until_true(lambda: played.held() == {}, "the call sold")
+        if killed:
+            played.daemons[-1].kill()
+            played.daemons[-1].wait(10)
+        reachable(played)
+        if killed:
+            played.start()
+        reports = len(played.journaled("BrokerReported"))
+        played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three reports")
+        assert "not halted" in command(played, "resume")  # the flatten alone halted it
+        played.daemons[-1].terminate()
+        assert played.daemons[-1].wait(60) == 0
+        ended, told = typed(played, "verify", "--state-dir", str(played.state_dir))
+        assert ended == 0, told
+        state = played.books().state
+    assert (dict(state.book.positions), state.book.cash) == ({}, played.account.cash)
+    assert (state.risk.halt, state.risk.reconciled, state.broker.foreign) == (None, True, {})
+    (call,) = (order for order in (*state.orders.values(), *state.closed.values()) if order.closing)
+    assert (call.status, call.executions) == ("filled", (call.quantity,))
+    assert "foreign_order" not in {line["alarm"] for line in played.read_log("alarm")}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
@@ -314,7 +315,7 @@ class Closings:
         self._waiting: list[Mapping[str, object]] = []
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
-        """Add orders of an earlier run: client order id -> the broker's id."""
+        """Add orders whose answer came to an earlier run, or was lost: client order id -> the broker's id."""
         self._names.update({order_id: name for name, order_id in order_ids.items()})
 
     @property
@@ -432,7 +433,9 @@ class BrokerLink:
             self._own.taken(event)
         for effect in effects:
             match effect:
-                case LookUpOrder(client_order_id=name):
+                case LookUpOrder(client_order_id=name, order_id=order_id):
+                    if not isinstance(order_id, UnsetType):
+                        self._closings.follow({name: order_id})
                     self._own.look_up_soon(name)
                 case AskBroker(at_once=at_once):
                     self._asked.set()

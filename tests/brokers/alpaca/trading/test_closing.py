@@ -204,3 +204,21 @@ def test_an_update_whose_order_has_no_id_that_is_text_passes_as_it_came(order_id
     closings.begin(CLOSE.client_order_id, CALL)
     assert not closings.holds_back(update)
     assert closings.holds_back({"event": "fill", "order": {"id": order_id, "symbol": CALL}})  # it may be that one
+
+
+async def test_an_order_that_was_taken_for_an_unanswered_call_bears_the_journal_s_name_from_then_on() -> None:
+    async with linked() as it:
+        await hold(it)
+        it.desk.server.faults.add("http_reset", where=DELETE)
+        await it.link.release([CLOSE])
+        await it.until(OrderUnknown)
+        await eventually(lambda: bool(foreign(it)))
+        theirs = next(event.order for event in it.of(OrderFound) if event.order.client_order_id in foreign(it))
+        told, found = len(it.of(BrokerReported)), len(it.of(OrderFound))
+        it.ask(LookUpOrder(CLOSE.client_order_id, theirs.order_id), AskBroker("x"))
+        again = await it.until(OrderFound, found + 1)
+        report = await it.until(BrokerReported, told + 1)
+    assert (again.order.client_order_id, again.order.order_id) == (CLOSE.client_order_id, theirs.order_id)
+    assert again.order.filled == 3
+    assert CLOSE.client_order_id in {order.client_order_id for order in report.ended_orders}
+    assert CLOSE.client_order_id in {fill.client_order_id for fill in report.fills}
