@@ -19,10 +19,10 @@ import msgspec
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.trading.report import execution_of
+from daemon.brokers.alpaca.trading.report import amends, execution_of
 from daemon.core.session import new_york_date
 from daemon.gateway.events import MAIN
-from strategies.kit.quantity import FINEST
+from strategies.kit.quantity import FINEST, floor_to
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
 
 CENT = Decimal("0.01")
@@ -32,6 +32,8 @@ HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-da
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
 CANCELED, EXPIRED = "canceled", "expired"
+SHARES = "JNLS"
+"""The kind of the line of shares that move from one sub-account to another."""
 LOST = "missing"
 """An order that never reached the broker."""
 
@@ -281,12 +283,39 @@ class Ledgers(msgspec.Struct):
     def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
         """Return how much of a long holding may be sold: what no own sale keeps, and no more than the account has left.
 
-        The account has less where `main` sold what others hold. The sale `without` counts as gone.
+        The account has less where `main` sold what others hold. Where shares became fewer, and no line says so yet, a
+        holding is its part of them. The sale `without` counts as gone.
         """
         sales = [order for order in self.working(symbol) if order.side == "sell" and order is not without]
-        own = self.accounts[account].quantity(symbol) - sum((o.left for o in sales if o.account == account), ZERO)
-        there = sum(self.holders(symbol).values(), ZERO) - sum((order.left for order in sales), ZERO)
+        own = self._part_of_fewer(account, symbol) - sum((o.left for o in sales if o.account == account), ZERO)
+        there = self._there(symbol) - sum((order.left for order in sales), ZERO)
         return max(min(own, there), ZERO)
+
+    def _there(self, symbol: str) -> Decimal:
+        """Return how much the account has: of shares that became more, and no line says so yet, the broker's figure."""
+        books = sum(self.holders(symbol).values(), ZERO)
+        if self.differences.get(symbol, (0, ""))[1] not in self.doubts:
+            return books
+        later = sum(self.traded_since(symbol, self.reported_ns).values(), ZERO)
+        return max(books, self.broker_held.get(symbol, ZERO) + later)
+
+    def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
+        """Return a holding; of shares that others hold too, and of which the broker lastingly has fewer, its part.
+
+        That is the part of what was there when the difference began, with what was traded since.
+        """
+        since_ns, words = self.differences.get(symbol, (0, ""))
+        own, held = self.accounts[account].quantity(symbol), self.holders(symbol)
+        if words not in self.doubts or len(held) < 2:
+            return own
+        since = self.traded_since(symbol, since_ns)
+        reported = sum(since.values(), ZERO) - sum(self.traded_since(symbol, self.reported_ns).values(), ZERO)
+        before = sum(held.values(), ZERO) - sum(since.values(), ZERO)
+        there, mine = self.broker_held.get(symbol, ZERO) - reported, own - since.get(account, ZERO)
+        if not 0 <= there < before:
+            return own
+        step = FINEST if self.accounts[account].fractions or mine % 1 else Decimal(1)
+        return floor_to(mine * there / before, step) + since.get(account, ZERO)
 
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""
@@ -435,6 +464,23 @@ class Ledgers(msgspec.Struct):
         place = bisect_left(entries, date, key=lambda entry: entry[0])
         return dict(entries[place - 1][1]) if place else {}
 
+    def traded_since(self, symbol: str, ns: int) -> dict[str, Decimal]:
+        """Return the signed quantity that each sub-account has bought, been given or sold since a time."""
+        traded: dict[str, Decimal] = {}
+        for name, account in self.accounts.items():
+            for row in (line.fields for line in account.activities if line.time_ns >= ns):
+                if row.get("symbol") == symbol and row["activity_type"] in ("FILL", SHARES) and not amends(row):
+                    sign = -1 if row.get("side") == "sell" else 1
+                    traded[name] = traded.get(name, ZERO) + sign * Decimal(str(row["qty"]))
+        return traded
+
+    def held_at(self, symbol: str, ns: int) -> dict[str, Decimal]:
+        """Return who held how much at a time, by what was traded since."""
+        since = self.traded_since(symbol, ns)
+        names = self.accounts.keys() & (self.holders(symbol).keys() | since.keys())
+        held = {name: self.accounts[name].quantity(symbol) - since.get(name, ZERO) for name in sorted(names)}
+        return {name: quantity for name, quantity in held.items() if quantity}
+
     def open_with(self, positions: Iterable[tuple[str, Decimal, Decimal]], before: str) -> None:
         """Give `main` what the account holds at the opening, as held since the date `before`."""
         for symbol, quantity, average in positions:
@@ -504,6 +550,15 @@ def line_stamp(ns: int) -> str:
     """Return a time as an activity's id begins with it: `YYYYMMDDHHMMSSmmm`, New York."""
     local = datetime.fromtimestamp(ns // SECOND_NS, wire.NEW_YORK)
     return f"{local:%Y%m%d%H%M%S}{ns // 1_000_000 % 1000:03d}"
+
+
+def stamped_ns(line_id: str) -> int | None:
+    """Return the time with which an activity's id begins, as `line_stamp` makes it; None for an id without one."""
+    try:
+        local = datetime.strptime(line_id[:14], "%Y%m%d%H%M%S").replace(tzinfo=wire.NEW_YORK)
+    except ValueError:
+        return None
+    return int(local.timestamp()) * SECOND_NS
 
 
 def _updated_ns(row: Json) -> int:

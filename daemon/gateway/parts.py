@@ -29,7 +29,7 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import OccContract, parse_occ, root_of
-from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving
+from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
 
@@ -223,8 +223,10 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
     held = books.holders(line.symbol)
     total = sum(held.values(), ZERO)
+    at_ns = stamped_ns(line.id)
+    then = {} if at_ns is None else books.held_at(line.symbol, at_ns)
     earlier = books.held_before(line.symbol, line.date)  # who has traded since did so in the new shares
-    for owners in (held, earlier):
+    for owners in (held, earlier, then):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
             return _taken(books, line, {name: -quantity for name, quantity in owners.items()})
     before = _moving(books, line, line.symbol)

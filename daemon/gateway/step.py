@@ -26,6 +26,7 @@ from daemon.gateway.books import (
     EXPIRED,
     LOST,
     SENDING,
+    SHARES,
     UNKNOWN,
     GatewayOrder,
     Ledgers,
@@ -71,7 +72,6 @@ FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
-SHARES = "JNLS"
 
 
 class Bookkeeper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -933,6 +934,79 @@ def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> No
     _report(machine, OPEN_NS + SECOND_NS, [], lines)
     # 2 for 1 of 3 and 2 is 6 and 4, and a sold 2 of its 6
     assert books.holders("SPY") == {"a": dec(4), "b": dec(4)}
+
+
+def _fills(machine: Bookkeeper, account: str, side: str, quantity: int, at_ns: int) -> None:
+    """An order of SPY at 100 USD is taken and filled, and its news comes at once."""
+    name = f"{account}-{at_ns}"
+    body: Json = {"symbol": "SPY", "side": side, "qty": str(quantity), "type": "market"}
+    machine.step(OrderTaken(at_ns, account, name, body, dec(100)))
+    moment = datetime.fromtimestamp(at_ns // SECOND_NS, UTC).isoformat()
+    row = {**body, "id": name, "client_order_id": name, "status": "filled", "filled_qty": str(quantity)}
+    row |= {"submitted_at": moment, "updated_at": moment}
+    update = {"event": "fill", "qty": str(quantity), "price": "100", "timestamp": moment, "execution_id": f"e{at_ns}"}
+    machine.step(Updated(at_ns, {**update, "order": row}))
+
+
+def test_a_split_of_the_evening_is_of_what_was_held_then_though_one_trades_in_the_morning() -> None:
+    machine = _machine()
+    _fills(machine, "a", "buy", 3, OPEN_NS)
+    _fills(machine, "b", "buy", 2, OPEN_NS + SECOND_NS)
+    _fills(machine, "a", "sell", 2, OPEN_NS + DAY_NS)  # two of the new shares, before the lines come
+    row = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-02", "status": "executed", "net_amount": "0"}
+    lines = [{**row, "id": "20250602180000000::1", "qty": "-5"}, {**row, "id": "20250602180000000::2", "qty": "10"}]
+    _report(machine, OPEN_NS + DAY_NS + SECOND_NS, [], lines)
+    # 2 for 1 of 3 and 2 is 6 and 4, and a sold 2 of its 6
+    assert machine.books.holders("SPY") == {"a": dec(4), "b": dec(4)}
+
+
+def _broker_has(machine: Bookkeeper, shares: int, at_ns: int) -> None:
+    """A report of the books' own cash, and of so many shares of SPY."""
+    rows: list[Json] = [{"symbol": "SPY", "qty": str(shares), "side": "long", "avg_entry_price": "1"}]
+    machine.step(Reported(at_ns, at_ns, {"cash": str(machine.books.sums()[0])}, rows, [], []))
+
+
+def test_while_a_reverse_splits_line_is_awaited_nobody_sells_anothers_new_shares() -> None:
+    machine = _machine(SPY="30")
+    books = machine.books
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    morning_ns = OPEN_NS + DAY_NS
+    _broker_has(machine, 8, morning_ns)  # 1 for 5 of 40: two are a's, six main's
+    assert books.free("a", "SPY") == 10  # it may be news on its way
+    _broker_has(machine, 8, morning_ns + 10 * SECOND_NS)
+    assert books.free("a", "SPY") == 2
+    _fills(machine, "a", "sell", 1, morning_ns + 11 * SECOND_NS)
+    assert books.free("a", "SPY") == 1
+    _broker_has(machine, 7, morning_ns + 70 * SECOND_NS)
+    assert books.free("a", "SPY") == 1
+    _fills(machine, "a", "sell", 1, morning_ns + 71 * SECOND_NS)
+    assert books.free("a", "SPY") == 0
+    row = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed", "net_amount": "0"}
+    lines = [{**row, "id": "20250603040000000::1", "qty": "-40"}, {**row, "id": "20250603040000000::2", "qty": "8"}]
+    _report(machine, morning_ns + 130 * SECOND_NS, [], lines)
+    assert books.holders("SPY") == {MAIN: dec(6)}
+
+
+def test_a_person_who_sells_new_shares_before_the_splits_line_shuts_no_desks_way_out() -> None:
+    machine = _machine(SPY="5")
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    morning_ns = OPEN_NS + DAY_NS
+    for second in (0, 10):
+        _broker_has(machine, 45, morning_ns + second * SECOND_NS)  # 3 for 1 of 15
+    _fills(machine, MAIN, "sell", 12, morning_ns + 20 * SECOND_NS)
+    assert machine.books.holders("SPY") == {"a": dec(10), MAIN: dec(-7)}  # of the fifteen that main has
+    assert machine.books.free("a", "SPY") == 10
+    _broker_has(machine, 33, morning_ns + 70 * SECOND_NS)
+    assert machine.books.free("a", "SPY") == 10
+
+
+def test_shares_that_nobody_else_holds_are_sold_whatever_the_last_report_had() -> None:
+    machine = _machine()
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    for second in (0, 10, 20):
+        _broker_has(machine, 5, OPEN_NS + (60 + second) * SECOND_NS)
+    assert machine.books.doubts
+    assert machine.books.free("a", "SPY") == 10
 
 
 def test_a_new_sub_accounts_capital_is_no_gain_of_the_day() -> None:
