@@ -320,8 +320,10 @@ class Run:
         return any(it.changes_cash and self._at(it) <= self.now_ns() for it in self.schedule.happenings)
 
     def moved(self, symbol: str) -> bool:
-        """Whether a corporate action moved shares of it in this run."""
-        return symbol in self.befallen or any(it.symbol == symbol for it in self.plan.happenings)
+        """Whether a corporate action moved shares of it in this run, also one that its price does not follow."""
+        return (
+            symbol in self.befallen or symbol in self.split or any(it.symbol == symbol for it in self.plan.happenings)
+        )
 
     def equity(self) -> Decimal | None:
         """The account's equity by the market's middle prices; None where one is not known."""

@@ -5,6 +5,7 @@ Each rule is a promise of docs/SAFETY.md. What is expected comes from the server
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -126,6 +127,7 @@ class Watch:
         self._refused: Counter[str] = Counter()
         self._below_ns: dict[str, int] = {}
         self._bare_ns: dict[str, int] = {}
+        self._highs: dict[str, Decimal] = {}  # since the entry, when a sale was last sent
         self._grave: list[tuple[int, str, str]] = []
         self._telling_ns = 0  # until then the program may have grave alarms to tell
         self._halt_ns = 0
@@ -301,6 +303,9 @@ class Watch:
 
     def _submitted(self, before: Any, after: Any, effect: SubmitOrder) -> None:
         run, order = self._run, after.orders.get(effect.client_order_id)
+        held = after.book.positions.get(effect.symbol)
+        if held is not None and not isinstance(held.high, UnsetType):
+            self._highs[effect.symbol] = held.high
         if order is None or order.purpose != "entry" or effect.client_order_id in before.orders:
             return
         for what, of in (
@@ -467,7 +472,10 @@ class Watch:
             return  # nothing changed since
         self._stated = state, cash
         shown, made = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
-        if abs(Decimal(str(shown)) - made) > HALF_CENT:  # cash may have more decimals, what is shown has two
+        heard_ns = state.broker.reported_ns
+        newer = itertools.takewhile(lambda trade: trade.time_ns > heard_ns, reversed(run.world.account.trades))
+        rounded = sum((abs(trade.rounding) for trade in newer), ZERO)  # a report says what each was rounded by
+        if abs(Decimal(str(shown)) - made) > HALF_CENT + rounded:  # cash may have more decimals, what is shown has two
             run.problem("status", f"{shown} USD are shown for the session, {made} were made")
 
     def _trade_rules(self) -> None:
@@ -503,12 +511,18 @@ class Watch:
         if not wide or contract is None or trade.quantity > 0 or state is None or fair is None:
             return
         session = market.session_at(trade.time_ns)
-        if session is None or contract.expiry == session.date or run.leapt_ns:
+        if session is None or contract.expiry == session.date or run.leapt_ns or self._trailed(state, trade):
             return
         order = run.world.account.orders[trade.order_id]
         least = (fair[0] + fair[1]) / 2 * (1 - Decimal(str(state.trading.risk.price_collar))) * CHEAP
         if trade.price < least and order.created_ns > wide[0].from_ns + 60 * SECOND_NS:
             run.problem("cheap", f"{trade.symbol} is sold at {trade.price}, it is worth {sum(fair) / 2:.2f}")
+
+    def _trailed(self, state: Any, trade: PositionChange) -> bool:
+        """Whether even what others ask is below the trailing stop, which then sells at the market by its promise."""
+        trails, high = Decimal(str(state.trading.sizing.trailing_stop)), self._highs.get(trade.symbol, ZERO)
+        quote = self._run.world.market.quote(trade.symbol, trade.time_ns)
+        return bool(trails and quote is not None and quote[1] <= high * (1 - trails))
 
     def _lapsed(self, trade: PositionChange) -> None:
         """A contract ended at its close: the desk had none of it, where the broker was willing."""
@@ -590,7 +604,7 @@ class Watch:
         run, now_ns = self._run, self._run.now_ns()
         own = self.own() if self._closing else {}
         for symbol, (since_ns, left) in list(self._closing.items()):
-            known = symbol not in self._now.disturbed and not run.moved(symbol) and symbol not in run.split
+            known = symbol not in self._now.disturbed and not run.moved(symbol)
             if own.get(symbol, ZERO) <= left or run.persons or run.adopts or not known:
                 del self._closing[symbol]
                 continue
