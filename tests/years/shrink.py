@@ -14,7 +14,9 @@ from tests.years.run import Outcome
 from tests.years.schedule import Schedule, kind_of
 
 Try = Callable[[Schedule], Outcome]
-STORY_KINDS = frozenset(("life", "killed", "over", "crash", "happens", "command", "halted", "alarm", "problem"))
+STORY_KINDS = frozenset(
+    ("life", "killed", "over", "crash", "happens", "split", "command", "halted", "alarm", "problem")
+)
 STORY_LOGS = frozenset(("order_submitted", "order_filled", "order_rejected", "halted", "reconciled", "refused"))
 LINES = 60  # of a story, at most
 

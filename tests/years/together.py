@@ -21,6 +21,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.host.panic_marker import leave
 from simulator.prices.corporate_actions import Dividend, Rename, Split
 from simulator.trading.settlement import _deliver, amend_fill, cash_row
+from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from tests.chaos.desks.plan import DAILY, QUOTES, REBALANCER
 from tests.years import acts
@@ -28,7 +29,9 @@ from tests.years.desks import UNDERLYING, new_name
 from tests.years.market import Width, is_option
 
 if TYPE_CHECKING:
+    from simulator.faults import Faults
     from tests.years.run import Run
+    from tests.years.world import World
 
 DUE_S = 4 * 3600.0  # how long an act waits for its moment
 LOOK_S = 5.0
@@ -91,11 +94,15 @@ def _next_date(run: Run) -> str:
     return later[0].date if later else ""
 
 
-def _befall(run: Run, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
-    """Let this happen to the company on the morning of its date, and to the accounts' books then or at `books_ns`."""
+def _befall(run: Run, action: Split | Dividend | Rename) -> None:
+    """Let this happen to the company on the morning of its date."""
     run.befallen.add(action.symbol)
-    run.world.market.befall(run.world.server.back_office, action, books_ns)
-    run.world.server.matching.changed.set()
+    _in_market(run.world, action)
+
+
+def _in_market(world: World, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
+    world.market.befall(world.server.back_office, action, books_ns)
+    world.server.matching.changed.set()
 
 
 # --- prices that are too wide, or fall --------------------------------------------------------------------------------
@@ -528,6 +535,35 @@ ANNOUNCED_MIN = (None, None, -400, -30, 30, NEVER_MIN)  # None: all the time
 BARS_MIN = (None, None, -100, 2, 240)
 
 
+def split_in_parts(
+    world: World, faults: Faults, chance: random.Random, symbol: str, session: Session
+) -> tuple[Split, int, int]:
+    """Let a share split before a session: announcement, books, line and new bars each come at a time of their own.
+
+    Returns the split, and when the accounts' books and the ledger's line change.
+    """
+
+    def at(minute: float) -> int:
+        return session.open_ns + int(minute * MINUTE_NS)
+
+    split = Split(symbol, session.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.7)
+    books_ns, line_ns = at(chance.choice(BOOKS_MIN)), at(chance.choice(LINE_MIN))
+    kept_back = {"split_line_late": line_ns}
+    for kind, minutes in (("split_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
+        minute = chance.choice(minutes)
+        kept_back |= {} if minute is None else {kind: at(minute)}
+    for kind, until_ns in kept_back.items():
+        faults.add(kind, until_ns=until_ns, where={"symbol": symbol})
+    _in_market(world, split, books_ns)
+    world.story.note("split", {"of": symbol, "ratio": text(split.ratio), "books_ns": books_ns, **kept_back})
+    return split, books_ns, line_ns
+
+
+def while_split(session: Session, chance: random.Random) -> int:
+    """When something comes between the parts of a split."""
+    return session.open_ns + int(chance.uniform(-95.0, 90.0) * MINUTE_NS)
+
+
 def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]]:
     async def in_parts(run: Run, chance: random.Random) -> None:
         """A split over night: announcement, books, line and new bars each at its own time, and something between."""
@@ -536,22 +572,10 @@ def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]
         session = run.world.market.session_of(day) if symbol and day else None
         if session is None:
             return
-
-        def at(minute: float) -> int:
-            return session.open_ns + int(minute * MINUTE_NS)
-
-        split = Split(symbol, day, Decimal(chance.choice(RATIOS)), chance.random() < 0.7)
-        books_ns, line_ns = at(chance.choice(BOOKS_MIN)), at(chance.choice(LINE_MIN))
-        kept_back = {"split_line_late": line_ns}
-        for kind, minutes in (("split_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
-            minute = chance.choice(minutes)
-            kept_back |= {} if minute is None else {kind: at(minute)}
-        for kind, until_ns in kept_back.items():
-            run.faults.add(kind, until_ns=until_ns, where={"symbol": symbol})
+        split, books_ns, _ = split_in_parts(run.world, run.faults, chance, symbol, session)
         run.splits.append((split, books_ns))
-        _befall(run, split, books_ns)
-        run.world.story.note("split", {"of": symbol, "ratio": text(split.ratio), "books_ns": books_ns, **kept_back})
-        await run.world.until(at(chance.uniform(-95.0, 90.0)))
+        run.befallen.add(symbol)
+        await run.world.until(while_split(session, chance))
         await _meets(run, chance, symbol, beside=beside)
 
     return in_parts

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from daemon.alpaca_api.refusals import Refusal
 from daemon.app.live.desk import LiveDesk
+from daemon.core.broker.ledger import AMENDED
 from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify as verify_desk
 from daemon.gateway import watched
@@ -45,12 +46,14 @@ from tests.chaos.gateway.boundaries import BOUNDARIES, NONE, put
 from tests.chaos.gateway.person import Person
 from tests.support.desks.live_desk import books
 from tests.support.paths import FIXTURE_MODELS
-from tests.years import acts
+from tests.years import acts, together
 from tests.years.desk import DeskLives, take_the_place_of_threads
-from tests.years.desks import CASH_USD, SCALPER, market_of, tables
+from tests.years.desks import CASH_USD, SCALPER, UNDERLYING, market_of, tables
 from tests.years.gateway.lives import NAME, GatewayLives
-from tests.years.gateway.plan import BOUNDARY, BROKER, GATEWAY, PERSON, Happening, Plan
+from tests.years.gateway.plan import ACTS, BOUNDARY, BROKER, COMPANY, GATEWAY, OF_A_DESK, PERSON, Happening, Plan
+from tests.years.holders import Holders, fold
 from tests.years.loop import OWNER, Killed, StandsStill, running
+from tests.years.market import is_option
 from tests.years.models import STORE
 from tests.years.run import AFTER_MIN, BEFORE_MIN, MORNING_MIN
 from tests.years.schedule import Happening as OfDesk
@@ -65,6 +68,7 @@ RULES = {
     "owner": "somebody sold what is another's",
     "stranger": "the server has an order that nobody placed",
     "holdings": "a sub-account does not hold what its own trades come to",
+    "split": "of a share that split a desk does not have its own part",
     "posts": "an order was accepted twice",
     "fills": "a fill is not exactly once in its desk's journal",
     "intent": "more was filled than a decision meant to hold",
@@ -204,6 +208,7 @@ class Floor(Person):
         self.off = False  # the host is
         self.apart_ns = 0
         self.panics = 0
+        self.splits: list[tuple[str, int, int]] = []  # in parts: of what, when the books change, and the ledger's line
         self.called: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
         for befalls in self.befalls:
@@ -424,9 +429,43 @@ class Floor(Person):
             await acts.arm(self, OfDesk(it.day, it.minute, it.what, it.number), chance)  # type: ignore[arg-type]
         elif it.who == PERSON:
             await self._person_does(it.what, self.sessions[it.day], chance)
+        elif it.who == COMPANY:
+            await self._splits(it.day, chance)
         else:
             await self._befall(it, chance)
         self.met[f"{it.who} {it.what}"] += 1
+
+    async def _splits(self, day: int, chance: random.Random) -> None:
+        """What a desk holds splits over night, in parts; something comes between them to who holds it."""
+        held = await together.until(self, self._shares, 6 * 3600.0)  # type: ignore[arg-type]
+        if not held:
+            return
+        desk, symbol = chance.choice(held)
+        if chance.random() < 0.5:  # a person has some too
+            self._hand(symbol, chance.choice(("5", "40", "2.5")), "buy")
+        following = self.sessions[day + 1]
+        self.met["split under way"] += 1
+        self.splits.append((symbol, *together.split_in_parts(self.world, self.faults, chance, symbol, following)[1:]))
+        await self.world.until(together.while_split(following, chance))
+        who = chance.choice((GATEWAY, desk, desk, PERSON, ""))
+        if who == PERSON and chance.random() < 0.5:
+            self._hand(symbol, str(chance.randint(1, 9)), "buy")
+        elif who == PERSON:
+            desks = sum((own.get(symbol, Decimal(0)) for own in self._own().values()), Decimal(0))
+            self._hand(symbol, str(int(self.account.quantity(symbol) - desks)), "sell")
+        elif who and not self.off:
+            what = chance.choice(ACTS[GATEWAY] if who == GATEWAY else OF_A_DESK)
+            await self._happen(Happening(day, 0.0, who, what, chance.randrange(10**6)))
+
+    def _shares(self) -> list[tuple[str, str]]:
+        """Desks and shares that they hold, but for what has contracts here."""
+        states = {station.name: station.state for station in self.stations}
+        held = {name: sorted(state.book.positions) for name, state in states.items() if state is not None}
+        return [(n, s) for n, symbols in held.items() for s in symbols if s != UNDERLYING and not is_option(s)]
+
+    def _hand(self, symbol: str, quantity: str, side: str) -> None:
+        with contextlib.suppress(Refusal):
+            self.served.by_hand("place", key=self.account.key, symbol=symbol, qty=quantity, side=side)
 
     async def _befall(self, it: Happening, chance: random.Random) -> None:
         station = self.gateway if it.who == GATEWAY else next(s for s in self.stations if s.name == it.who)
@@ -548,7 +587,7 @@ class Floor(Person):
             for symbol, text in row["positions"].items():
                 if row["name"] != MAIN and Decimal(text) < 0:
                     self.problem("short", f"{row['name']} has {text} {symbol}")
-        apart = gateway_verdict.sum_apart(status, self.account)
+        apart = self._sum_apart(status)
         self.met["look: apart" if apart else "look: equal"] += 1
         self.apart_ns = (self.apart_ns or now_ns) if apart else 0
         if apart and now_ns - self.apart_ns > APART_S * SECOND_NS:
@@ -558,6 +597,12 @@ class Floor(Person):
             station.apart_ns = (station.apart_ns or now_ns) if apart else 0
             if apart and now_ns - station.apart_ns > APART_S * SECOND_NS:
                 station.problem("book", gateway_verdict.worded(apart))
+
+    def _sum_apart(self, status: dict[str, Any]) -> list[str]:
+        """Where the sub-accounts are not together what the server has, but for a split whose line is to come."""
+        apart, now_ns = gateway_verdict.sum_apart(status, self.account), self.now_ns()
+        owed = {symbol for symbol, books_ns, line_ns in self.splits if books_ns <= now_ns < line_ns}
+        return [it for it in apart if not owed or it.split(":")[0] not in owed | {"cash"}]
 
     def _book_apart(self, station: Station, status: dict[str, Any]) -> list[str]:
         """Where a desk that is reconciled, with nothing at work, is not its sub-account."""
@@ -665,12 +710,31 @@ class Floor(Person):
                 status_of(self.lives.gateway), self.account, epochs, self.called
             ):
                 self.problem("holdings", words)
+            self._judge_splits(self.lives.gateway)
         for station in self.stations:
             self._judge_desk(station)
         pairs = [(self.account.key, self.account.secret), *(self._keys(name) for name in self.plan.desks)]
         shutil.rmtree(self.folder / "keys")
         for leak in verdict.leaks(self.folder, [word for pair in pairs for word in pair]):
             self.problem("leak", leak)
+
+    def _judge_splits(self, gateway: Gateway) -> None:
+        """Of a share that split in parts each desk has what its trades come to, but for a fraction of a share."""
+        amended = {row.fields.get("symbol") for row in self.account.activities if row.fields.get("status") in AMENDED}
+        for name, own in self._own().items():
+            for symbol in sorted({symbol for symbol, _, _ in self.splits} - amended):
+                has, comes_to = gateway.books.accounts[name].quantity(symbol), own.get(symbol, Decimal(0))
+                if abs(has - comes_to) >= 1:
+                    self.problem("split", f"{name} has {has} {symbol}, its trades come to {comes_to}")
+
+    def _own(self) -> dict[str, Mapping[str, Decimal]]:
+        """What each desk holds by the server's trades."""
+        self._note_calls()
+        whose, result = gateway_verdict.owners(self.account, self._epochs(), self.called), {}
+        for name in self.plan.desks:
+            its = {order_id for order_id, owner in whose.items() if owner == name}
+            result[name] = fold(Holders({}, {}), self.account.trades, its.__contains__).own
+        return result
 
     def _judge_desk(self, station: Station) -> None:
         try:

@@ -14,7 +14,7 @@ from tests.chaos.gateway.plan import of_broker
 from tests.years.desks import FORECAST, ONLINE, REBALANCER, SCALPER, SWITCHER
 from tests.years.schedule import FIRST_YEAR, LAST_YEAR
 
-GATEWAY, BROKER, PERSON = "gateway", "broker", "person"
+GATEWAY, BROKER, PERSON, COMPANY = "gateway", "broker", "person", "company"
 BOUNDARY = "killed where "
 DAYS = (2, 4)  # sessions of a run
 OFTEN = (0.2, 2.5)  # troubles a session of a run, of each who
@@ -32,6 +32,8 @@ ACTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 COMMANDS = tuple(f"command {name}" for name in ("flatten", "pause", "halt", "resume", "accept-broker"))
 OF_A_DESK = (*LIVES, "kill in the step", *COMMANDS)
+SPLIT = "split in parts"
+SPLITS = 0.5  # of the runs: something comes between the parts of a split; drawn apart, so that all else is what it was
 LIMITED = 0.4  # of the runs: the account, or a desk, has limits at the gateway
 
 
@@ -80,9 +82,17 @@ def draw(seed: int, days: int = 0) -> Plan:
             happenings += [_at(day, who, chance.choice(some), chance) for _ in range(count)]
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
+    happenings += _splits(seed, days)
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
     at_broker = chance.random() < AT_BROKER
     return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
+
+
+def _splits(seed: int, days: int) -> list[Happening]:
+    chance = random.Random(f"splits behind a gateway {seed}")
+    if days < 2 or chance.random() >= SPLITS:
+        return []
+    return [Happening(chance.randrange(days - 1), 30.0, COMPANY, SPLIT, chance.randrange(10**6))]
 
 
 def _limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
