@@ -24,6 +24,7 @@ S = TypeVar("S")
 ZERO = Decimal(0)
 BROKER_MODES = frozenset(("paper", "live"))  # modes with a real broker
 TAPE_MODES = frozenset(("replay", "recorded"))  # a tape moves the desk: with its own option market, with quotes on file
+ADJUSTED_MAX = 6  # of small differences of cash, and of lines that may explain them
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
@@ -162,6 +163,16 @@ class Suspicion(msgspec.Struct, frozen=True, gc=False):
     since_ns: int
 
 
+class Adjusted(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Cash that was booked before any line explained it, and the lines' cash since book and broker last agreed.
+
+    USD, the newest last; `ADJUSTED_MAX` of each are kept.
+    """
+
+    amounts: tuple[Decimal, ...]
+    told: tuple[Decimal, ...] = ()
+
+
 class HeldAtClose(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What desk and others held of a symbol from the close of `date` on, "" from the journal's begin on."""
 
@@ -216,6 +227,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     owners: Owners = Owners()
     unfenced_ns: int | UnsetType = UNSET  # when a resume last had the account's fence lifted
     beyond: dict[str, Quantity] | UnsetType = UNSET  # what that report has beyond all that is known, of `available`
+    adjusted: Adjusted | UnsetType = UNSET  # set while cash is booked that no line explained
 
     @property
     def follows_panic(self) -> bool:

@@ -8,9 +8,11 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from itertools import chain, combinations
+from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -65,9 +67,11 @@ from daemon.core.risk.splits import (
     split_into,
 )
 from daemon.core.session import new_york_date, new_york_text
-from daemon.core.state import BROKER_MODES, ZERO, Position, Suspicion
+from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Position, Suspicion
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+T = TypeVar("T")
 
 ADOPTED = Cause("taken_over")
 SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
@@ -195,7 +199,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     with draft.because(ADOPTED):
         without_gain(draft, before)
     draft.broker = replace(
-        draft.broker, accept_ns=0, stood_down=False, panic_failed_ns=0, suspicion=None, cash_since_ns=0
+        draft.broker, accept_ns=0, stood_down=False, panic_failed_ns=0, suspicion=None, cash_since_ns=0, adjusted=UNSET
     )
     draft.basket = replace(draft.basket, lieu=UNSET)  # its cash is there
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
@@ -403,13 +407,52 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     cash = event.cash - _told_cash(draft)
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
         draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
-        book = draft.book
-        with draft.because(Cause("cash_adjusted")):
-            draft.put_book(replace(book, cash=book.cash + cash, realized=book.realized + cash, fees=book.fees - cash))
-        revalue(draft)
+        _adjust(draft, cash)
+        _keep_adjusted(draft, (*_adjusted(draft).amounts, cash))
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
         transfer(draft, cash)
+
+
+def _adjust(draft: Draft, cash: Decimal) -> None:
+    book = draft.book
+    with draft.because(Cause("cash_adjusted")):
+        draft.put_book(replace(book, cash=book.cash + cash, realized=book.realized + cash, fees=book.fees - cash))
+    revalue(draft)
+
+
+def _adjusted(draft: Draft) -> Adjusted:
+    adjusted = draft.broker.adjusted
+    return Adjusted(()) if isinstance(adjusted, UnsetType) else adjusted
+
+
+def _keep_adjusted(draft: Draft, amounts: tuple[Decimal, ...], told: tuple[Decimal, ...] = ()) -> None:
+    """Keep the newest of what was booked unexplained, and of the lines that may explain it; nothing without any."""
+    kept = Adjusted(amounts[-ADJUSTED_MAX:], told[-ADJUSTED_MAX:]) if amounts else UNSET
+    if kept != draft.broker.adjusted:
+        draft.broker = replace(draft.broker, adjusted=kept)
+
+
+def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
+    """Take back cash that was booked unexplained once lines came that sum to it: they booked it again."""
+    adjusted, twice = _adjusted(draft), _told_cash(draft) - event.cash
+    if not (twice and adjusted.told) or draft.broker.filled or differing_positions(draft, event.positions):
+        return
+    of_lines = any(sum(some) == twice for some in _some_of(adjusted.told))
+    booked = next((some for some in _some_of(range(len(adjusted.amounts))) if _sum_of(adjusted, some) == twice), ())
+    if of_lines and booked:
+        _adjust(draft, -twice)
+        left = tuple(amount for at, amount in enumerate(adjusted.amounts) if at not in booked)
+        _keep_adjusted(draft, left, adjusted.told)
+
+
+def _sum_of(adjusted: Adjusted, places: tuple[int, ...]) -> Decimal:
+    return sum((adjusted.amounts[place] for place in places), ZERO)
+
+
+def _some_of(values: Sequence[T]) -> Iterator[tuple[T, ...]]:
+    """Return each choice of some of these, the fewest first."""
+    return chain.from_iterable(combinations(values, count) for count in range(1, len(values) + 1))
 
 
 def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
@@ -497,6 +540,9 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 def _book_once(draft: Draft, line: Activity) -> None:
     if line.status == "pending" or not _mark_seen(draft, line):
         return
+    if line.amount:
+        adjusted = _adjusted(draft)
+        _keep_adjusted(draft, adjusted.amounts, (*adjusted.told, line.amount))
     if line.kind == CASH_IN_LIEU and line.status not in AMENDED:
         draft.basket = replace(draft.basket, lieu=(*draft.basket.early_lieu, line))
         return
@@ -634,6 +680,7 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
     """Compare with what the desk knew when the report was requested; a fill since then makes it void."""
     halt_on_shorts(draft, event)
     _book_rounding(draft, event)
+    _take_adjusted_back(draft, event)
     differences = tuple(all_differences(draft, event))
     if differences and draft.broker.filled:  # fills since the request
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
@@ -697,6 +744,7 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
 def _agree(draft: Draft) -> None:
     """Note that book and broker agree. This ends a halt for cash alone, and no other halt."""
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
+    _keep_adjusted(draft, _adjusted(draft).amounts)
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)

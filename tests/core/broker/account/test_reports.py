@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -215,6 +216,85 @@ def test_a_little_cash_that_no_line_explains_yet_is_booked_as_a_fee_and_told(dif
     assert (d.state.book.cash, d.state.book.fees) == (account.cash, Decimal(difference))
     assert d.state.risk.reconciled
     assert d.put(account.report(d.at(3))) == []
+
+
+def adjusted(*amounts: str) -> tuple[Desk, Account]:
+    """A desk that booked these movements of cash one by one, before any line told them."""
+    d = holding(account := Account())
+    for minute, amount in enumerate(amounts, 2):
+        account.cash += Decimal(amount)
+        d.put(account.report(d.at(minute)), account.report(d.at(minute, 10)))
+    assert d.state.book.cash == account.cash
+    return d, account
+
+
+def told(account: Account, *amounts: str) -> None:
+    """Their lines come: of cash that moved before."""
+    account.lines += [line("FEE", quantity=number, amount=amount) for number, amount in enumerate(amounts)]
+
+
+LATE = {
+    "each by its line": (("-0.80", "-0.80"), ("-0.80", "-0.80")),
+    "other lines that sum to it": (("-0.80", "-0.70"), ("-0.60", "-0.90")),
+    "the newer ones alone": (("-0.15", "-0.90", "-0.80"), ("-0.90", "-0.80")),
+    "one alone": (("-0.15", "-0.90"), ("-0.90",)),
+}
+
+
+@pytest.mark.parametrize(("moved", "lines"), LATE.values(), ids=LATE)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_little_cash_that_was_booked_unexplained_is_taken_back_when_its_lines_come(
+    moved: tuple[str, ...], lines: tuple[str, ...], again: bool
+) -> None:
+    d, account = adjusted(*moved)
+    if again:
+        d.put(ev.RunStarted(d.at(6), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    told(account, *lines)
+    effects = d.put(account.report(d.at(7)))
+    assert alarms(effects) == []
+    assert d.state.book.cash == account.cash
+    assert d.state.book.fees == -sum(map(Decimal, moved))
+    assert (d.state.risk.reconciled, d.halted()) == (True, "")
+    agreed(d, account, 8)
+
+
+@pytest.mark.parametrize("lines", [("-0.80", "-0.60"), ("0.30", "-0.31"), ()])
+def test_cash_that_lines_do_not_sum_to_is_not_taken_back(lines: tuple[str, ...]) -> None:
+    """1.60 comes beside what the lines say, which is as much as was booked unexplained."""
+    d, account = adjusted("-0.80", "-0.80")
+    account.cash += Decimal("1.60") + sum(map(Decimal, lines))
+    told(account, *lines)
+    effects = d.put(account.report(d.at(7)), account.report(d.at(7, 10)))
+    assert "cash_unexplained" in alarms(effects)
+
+
+def test_it_is_taken_back_once() -> None:
+    d, account = adjusted("-0.80", "-0.80")
+    told(account, "-0.80", "-0.80")
+    agreed(d, account, 7)
+    account.lines += [line("FEE", quantity=number, amount="-0.80") for number in (7, 8)]  # and no cash goes for them
+    effects = d.put(account.report(d.at(8)), account.report(d.at(8, 10)))
+    assert "cash_unexplained" in alarms(effects)
+
+
+def test_lines_that_told_other_cash_explain_nothing_later() -> None:
+    d, account = adjusted("-0.80", "-0.80")
+    account.book(line("FEE", quantity=7, amount="-0.80"))
+    account.book(line("FEE", quantity=8, amount="-0.80"))
+    agreed(d, account, 7)
+    account.cash += Decimal("1.60")
+    effects = d.put(account.report(d.at(8)), account.report(d.at(8, 10)))
+    assert "cash_unexplained" in alarms(effects)
+
+
+def test_after_the_broker_s_word_nothing_is_taken_back() -> None:
+    d, account = adjusted("-0.80", "-0.80")
+    d.put(ev.AcceptBrokerRequested(d.at(6), "x", "ann"))
+    d.put(account.report(d.at(6, 5)))
+    assert d.state.broker.adjusted is UNSET
+    told(account, "-0.80", "-0.80")
+    account.cash += Decimal("-1.60")
+    agreed(d, account, 7)
 
 
 def test_an_order_that_ended_here_and_works_at_the_broker_is_a_difference_that_is_cancelled_and_halts() -> None:
