@@ -198,11 +198,6 @@ class Basket:
     volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # part of the cap by which holdings may exceed it
 
     @property
-    def sells_in_auction(self) -> bool:
-        """Whether what a decision sells goes into the opening auction, which takes whole shares."""
-        return self.auction and self.decide == "after_close"
-
-    @property
     def steps_a_share(self) -> int:
         """In how many steps of `order_step` a share is counted."""
         return int(1 / self.order_step)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, fractions_fit, slack, units_a_usd
+from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, fractions_fit, sells_in_auction, slack, units_a_usd
 from daemon.core.limits import PROCEEDS, SHARES, SHARES_SOLD, Trading
 from daemon.core.paper.fees import CHARGED, charges_days
 from training.data.daily_table import TICKS, DailyTable
@@ -41,7 +41,7 @@ class ShareAccounts(Episodes):
         self._a_tick = self._usd // (TICKS * per_share)
         self._micro, self._slack = self._usd // COST_GRID, slack(per_share)
         self._capital = float(trading.paper.cash_usd * self._usd)
-        self._auction = trading.basket.sells_in_auction
+        self._auction = sells_in_auction(trading)
         self._least_order = float(trading.basket.min_order_usd * TICKS * per_share)  # in steps at a tick
         self._set_costs(trading)
 

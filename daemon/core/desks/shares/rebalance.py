@@ -36,6 +36,7 @@ from daemon.core.desks.shares.sizes import (
     is_indivisible,
     is_too_small,
     of_steps,
+    sells_in_auction,
     shared,
     slack,
     step_cost,
@@ -294,7 +295,7 @@ def _old(draft: Draft, order: Order, times: int = 1) -> bool:
 
 def _into_auction(draft: Draft, work: Work) -> bool:
     """Return True for the first attempt of a basket decided before the open, while the auction takes orders."""
-    by_auction = draft.trading.basket.sells_in_auction and work.reason == POLICY and work.attempt < 0
+    by_auction = sells_in_auction(draft.trading) and work.reason == POLICY and work.attempt < 0
     return by_auction and may_enter_auction(draft) and draft.held(work.symbol) - work.goal >= 1
 
 

@@ -153,7 +153,6 @@ def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
     Of a sale that goes into the auction such a fraction stays: it would be an order of its own after the open.
     """
     kept: list[Leg] = []
-    auction = draft.desk.decides.rebalances and draft.trading.basket.sells_in_auction
     for leg in legs:
         goal = leg.goal
         change = goal - draft.held(leg.symbol)
@@ -161,10 +160,19 @@ def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
             if is_too_small(draft, leg.symbol, change):
                 continue
             rest = change - whole_of(change)
-            if auction and change <= -1 and is_too_small(draft, leg.symbol, rest):
+            if change <= -1 and _into_auction(draft) and is_too_small(draft, leg.symbol, rest):
                 goal -= rest
         kept.append(Leg(leg.symbol, goal))
     return tuple(kept)
+
+
+def sells_in_auction(trading: Trading) -> bool:
+    """Return whether what a decision sells goes into the opening auction, which takes whole shares."""
+    return trading.basket.auction and trading.basket.decide == "after_close"
+
+
+def _into_auction(draft: Draft) -> bool:
+    return draft.desk.decides.rebalances and sells_in_auction(draft.trading)
 
 
 def is_too_small(draft: Draft, symbol: str, change: Quantity, price: Decimal | None = None) -> bool:
