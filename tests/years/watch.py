@@ -118,7 +118,7 @@ class Watch:
         self._traded = frozenset(strategy(run.schedule.desk).spec.symbols)
         self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
-        self._base = 0, Holders({}, {})  # trades folded so far, and who holds what by them
+        self._base: tuple[frozenset[object], Holders] = frozenset(), Holders({}, {})  # trades folded, who holds by them
         self._seen: tuple[int, int, int] = (0, 0, 0)
         self._at_close: dict[str, Holders] = {}  # by date
         self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
@@ -187,7 +187,7 @@ class Watch:
         account = self._run.world.account
         total = {symbol: position.qty for symbol, position in account.positions.items()}
         self._now = Holders({it.symbol: Decimal(it.quantity) for it in state.book.positions.values()}, total)
-        self._base = len(account.trades), self._now
+        self._base = frozenset(map(_same_trade, account.trades)), self._now
         self._at_close.clear()
         self._due.clear()
 
@@ -267,8 +267,9 @@ class Watch:
         if mark == self._seen:
             return
         self._seen = mark
-        begun, base = self._base
-        now = fold(base, account.trades[begun:], run.is_own, run.others_changes, run.unit)
+        folded, base = self._base
+        newer = itertools.takewhile(lambda trade: _same_trade(trade) not in folded, reversed(account.trades))
+        now = fold(base, [*newer][::-1], run.is_own, run.others_changes, run.unit)
         if now.own != self._now.own:
             self._changed_ns = run.now_ns()
         self._now = now
@@ -645,6 +646,11 @@ class Watch:
                 what = "no stop" if symbol in held else "a stop and no shares"
                 run.problem("uncovered", f"{symbol}: {what} for {UNCOVERED_S} s")
                 self._bare_ns[symbol] = now_ns
+
+
+def _same_trade(trade: PositionChange) -> object:
+    """Return what stays the same of a trade whose fill is corrected; a busted one is gone from its place."""
+    return trade.order_id, trade.symbol, trade.time_ns
 
 
 def kept_back(run: Run) -> set[str]:
