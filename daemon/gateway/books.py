@@ -32,6 +32,7 @@ HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-da
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
 CANCELED, EXPIRED = "canceled", "expired"
+COST_NEAR = Decimal("0.02")  # of a cost: the broker rounds its averages
 SHARES = "JNLS"
 """The kind of the line of shares that move from one sub-account to another."""
 LOST = "missing"
@@ -214,6 +215,8 @@ class Ledgers(msgspec.Struct):
     lapses: dict[str, str] = {}  # contracts that are not to be exercised -> whose they are
     broker_cash: Decimal = ZERO  # by the last report
     broker_held: dict[str, Decimal] = {}
+    broker_averages: dict[str, Decimal] = {}  # what a share cost, USD, by the last report
+    agreed_averages: dict[str, Decimal] = {}  # the same when holdings and broker last agreed on the symbol
     broker_account: Json = {}
     marks: dict[str, Decimal] = {}  # USD a share, by the last report
     reported_ns: int = 0  # when the last report was asked for
@@ -300,9 +303,10 @@ class Ledgers(msgspec.Struct):
         return max(books, self.broker_held.get(symbol, ZERO) + later)
 
     def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
-        """Return a holding; of shares that others hold too, and of which the broker lastingly has fewer, its part.
+        """Return a holding; of shares that others hold too, and that a split lastingly made fewer, its part.
 
-        That is the part of what was there when the difference began, with what was traded since.
+        That is the part of what was there when the difference began, with what was traded since. Fewer that cost
+        together what all did are a split's; of others nobody knows whose are gone, and they shut no way out.
         """
         since_ns, words = self.differences.get(symbol, (0, ""))
         own, held = self.accounts[account].quantity(symbol), self.holders(symbol)
@@ -312,10 +316,16 @@ class Ledgers(msgspec.Struct):
         reported = sum(since.values(), ZERO) - sum(self.traded_since(symbol, self.reported_ns).values(), ZERO)
         before = sum(held.values(), ZERO) - sum(since.values(), ZERO)
         there, mine = self.broker_held.get(symbol, ZERO) - reported, own - since.get(account, ZERO)
-        if not 0 <= there < before:
+        if not (0 <= there < before and self._cost_as_before(symbol, before, there)):
             return own
         step = FINEST if self.accounts[account].fractions or mine % 1 else Decimal(1)
         return floor_to(mine * there / before, step) + since.get(account, ZERO)
+
+    def _cost_as_before(self, symbol: str, before: Decimal, there: Decimal) -> bool:
+        """Return whether fewer shares cost more each and together the same, but for a fraction that is paid out."""
+        average, former = self.broker_averages.get(symbol, ZERO), self.agreed_averages.get(symbol, ZERO)
+        near = former * before * COST_NEAR + average
+        return average > former * (1 + COST_NEAR) and abs(average * there - former * before) <= near
 
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""

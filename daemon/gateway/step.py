@@ -434,6 +434,7 @@ class Bookkeeper:
         books.broker_cash = wire.decimal(event.account.get("cash"), "cash")
         positions = [wire.position(row) for row in event.positions]
         books.broker_held = {p.symbol: p.quantity for p in positions if p.quantity}
+        books.broker_averages = {p.symbol: p.average_price for p in positions if p.quantity}
         books.marks = {
             str(row["symbol"]): price
             for row in event.positions
@@ -573,6 +574,10 @@ class Bookkeeper:
             ours, theirs = held.get(symbol, ZERO), books.broker_held.get(symbol, ZERO)
             if ours != theirs:
                 found[symbol] = f"{symbol} {text(ours)} in the sub-accounts, {text(theirs)} at the broker"
+        books.agreed_averages = {
+            symbol: books.agreed_averages.get(symbol, average) if symbol in found else average
+            for symbol, average in books.broker_averages.items()
+        }
         if books.changed_ns >= asked_ns and not books.doubts:
             found = {key: words for key, words in found.items() if key in books.differences}  # it may be on its way
         books.differences = {

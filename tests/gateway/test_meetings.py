@@ -960,9 +960,9 @@ def test_a_split_of_the_evening_is_of_what_was_held_then_though_one_trades_in_th
     assert machine.books.holders("SPY") == {"a": dec(4), "b": dec(4)}
 
 
-def _broker_has(machine: Bookkeeper, shares: int, at_ns: int) -> None:
+def _broker_has(machine: Bookkeeper, shares: int, at_ns: int, average: str = "1") -> None:
     """A report of the books' own cash, and of so many shares of SPY."""
-    rows: list[Json] = [{"symbol": "SPY", "qty": str(shares), "side": "long", "avg_entry_price": "1"}]
+    rows: list[Json] = [{"symbol": "SPY", "qty": str(shares), "side": "long", "avg_entry_price": average}]
     machine.step(Reported(at_ns, at_ns, {"cash": str(machine.books.sums()[0])}, rows, [], []))
 
 
@@ -970,14 +970,15 @@ def test_while_a_reverse_splits_line_is_awaited_nobody_sells_anothers_new_shares
     machine = _machine(SPY="30")
     books = machine.books
     _fills(machine, "a", "buy", 10, OPEN_NS)
+    _broker_has(machine, 40, OPEN_NS + 60 * SECOND_NS, "100")
     morning_ns = OPEN_NS + DAY_NS
-    _broker_has(machine, 8, morning_ns)  # 1 for 5 of 40: two are a's, six main's
+    _broker_has(machine, 8, morning_ns, "500")  # 1 for 5 of 40: two are a's, six main's
     assert books.free("a", "SPY") == 10  # it may be news on its way
-    _broker_has(machine, 8, morning_ns + 10 * SECOND_NS)
+    _broker_has(machine, 8, morning_ns + 10 * SECOND_NS, "500")
     assert books.free("a", "SPY") == 2
     _fills(machine, "a", "sell", 1, morning_ns + 11 * SECOND_NS)
     assert books.free("a", "SPY") == 1
-    _broker_has(machine, 7, morning_ns + 70 * SECOND_NS)
+    _broker_has(machine, 7, morning_ns + 70 * SECOND_NS, "500")
     assert books.free("a", "SPY") == 1
     _fills(machine, "a", "sell", 1, morning_ns + 71 * SECOND_NS)
     assert books.free("a", "SPY") == 0
@@ -985,6 +986,25 @@ def test_while_a_reverse_splits_line_is_awaited_nobody_sells_anothers_new_shares
     lines = [{**row, "id": "20250603040000000::1", "qty": "-40"}, {**row, "id": "20250603040000000::2", "qty": "8"}]
     _report(machine, morning_ns + 130 * SECOND_NS, [], lines)
     assert books.holders("SPY") == {MAIN: dec(6)}
+
+
+@pytest.mark.parametrize(
+    ("there", "average", "free"),
+    [
+        (10, "100", 10),  # a person's thirty went to another broker, and no line says so yet
+        (4, "1000", 1),  # 1 for 10
+        (1, "3000", 0),  # 1 for 30, and a third is paid out: a quarter of a share is no share
+        (39, "100", 10),
+    ],
+)
+def test_fewer_shares_that_no_split_made_shut_no_way_out(there: int, average: str, free: int) -> None:
+    machine = _machine(SPY="30")
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    _broker_has(machine, 40, OPEN_NS + 60 * SECOND_NS, "100")
+    for second in (0, 10, 20):
+        _broker_has(machine, there, OPEN_NS + DAY_NS + second * SECOND_NS, average)
+    assert machine.books.doubts
+    assert machine.books.free("a", "SPY") == free
 
 
 def test_a_person_who_sells_new_shares_before_the_splits_line_shuts_no_desks_way_out() -> None:
