@@ -457,7 +457,7 @@ def test_ctrl_c_and_ctrl_d_at_a_question_write_nothing(ends: str, desk: Path, br
     terminal = Terminal(desk, addresses(broker))
     terminal.answer("Account [paper/live/none] (none):", "none\n")
     terminal.answer("Strategy: a number, a name, or your file (3):", ends)
-    assert terminal.end() == 130
+    assert terminal.end() == 130, terminal.shown
     assert "no configuration and no key was written" in terminal.shown
     assert list(desk.iterdir()) == []
 
