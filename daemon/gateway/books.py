@@ -35,6 +35,7 @@ CANCELED, EXPIRED = "canceled", "expired"
 COST_NEAR = Decimal("0.02")  # of a cost: the broker rounds its averages
 SHARES = "JNLS"
 """The kind of the line of shares that move from one sub-account to another."""
+CALL = "close-"
 LOST = "missing"
 """An order that never reached the broker."""
 
@@ -554,6 +555,16 @@ def name_of_part(line_id: str, account: str) -> str:
         return line_id
     before, _, rest = line_id.rpartition("::")
     return f"{before}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{rest} {account}')}"
+
+
+def name_of_call(account: str) -> str:
+    """Return a name for a close call, until the broker's answer names its order."""
+    return f"{CALL}{account}-{uuid.uuid4()}"
+
+
+def caller(name: str) -> str:
+    """Return the sub-account of a close call's name, "" of another name."""
+    return name[len(CALL) : -len("-") - 36] if name.startswith(CALL) else ""
 
 
 def line_stamp(ns: int) -> str:

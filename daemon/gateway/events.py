@@ -169,6 +169,17 @@ class Halted(GatewayEvent, frozen=True):
     until_date: str = ""
 
 
+class RowsLeftOut(GatewayEvent, frozen=True):
+    """A start left out these rows of the journal. The books are whole up to the report of `since_ns`.
+
+    Reports read again what came later. Transfers, fences and chosen lapses in those rows are gone: no new risk in any
+    sub-account until `Resumed`.
+    """
+
+    rows: list[str]
+    since_ns: int
+
+
 class Resumed(GatewayEvent, frozen=True):
     """A person allows new risk again."""
 
@@ -202,6 +213,7 @@ AnyGatewayEvent = (
     | Suspended
     | LapseChosen
     | Halted
+    | RowsLeftOut
     | Resumed
     | GatewayStarted
 )

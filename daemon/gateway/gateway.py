@@ -28,7 +28,7 @@ from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, name_of_call
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -156,6 +156,9 @@ class Gateway:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self._is_of_this_account()
         await self.do(GatewayStarted(self.now_ns(), self.journal.code, list(self.settings.guards)))
+        if (damage := self.journal.damage(self.now_ns())) is not None:
+            await self.do(damage)
+            self._has_halted()
         for order in self.books.open_orders():
             if not order.known:
                 self._look_up_soon(order)
@@ -225,7 +228,7 @@ class Gateway:
         detail = "the journal's disk is full: exits are journaled into its reserve"
         event = Halted(self.now_ns(), "disk_full", detail, "gateway")
         self._act(self.journal.take(event))
-        self._has_halted(event)
+        self._has_halted()
 
     async def _bug(self) -> None:
         """Raise the first exception of a spawned task: the process ends, and recovers at its next start."""
@@ -930,7 +933,7 @@ class Gateway:
         body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
         order = None if account == MAIN else ticket(body)
         against = () if order is None else judge(self._view(), account, order, by_call=True).against
-        side, name = "sell" if held > 0 else "buy", f"close-{uuid.uuid4()}"
+        side, name = "sell" if held > 0 else "buy", name_of_call(account)
         event = CloseTaken(self.now_ns(), account, name, symbol, side, amount, against=against)
         try:
             return await self._call(event)
@@ -1036,11 +1039,13 @@ class Gateway:
 
     async def _halt(self, event: Halted) -> None:
         await self.do(event)
-        self._has_halted(event)
+        self._has_halted()
 
-    def _has_halted(self, event: Halted) -> None:
-        self._log("gateway_halted", reason=event.reason, detail=event.detail)
-        self._alarms.raise_for("gateway", "gateway_halted", f"{event.reason}: {event.detail}", self.now_ns())
+    def _has_halted(self) -> None:
+        if self.books.halt is not None:
+            reason, detail, _ = self.books.halt
+            self._log("gateway_halted", reason=reason, detail=detail)
+            self._alarms.raise_for("gateway", "gateway_halted", f"{reason}: {detail}", self.now_ns())
 
     async def lift(self, account: str) -> None:
         """Lift the fence of a sub-account."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 import daemon.gateway
 from daemon.engine.state_dir import StateDir, open_state_dir
-from daemon.gateway.books import Ledgers, digest
-from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn
+from daemon.gateway.books import GatewayOrder, Ledgers, digest
+from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn, RowsLeftOut
 from daemon.gateway.step import Bookkeeper
 from daemon.host.latency import Buckets
 from daemon.journal.reader import JournalReader, reading
@@ -52,7 +52,7 @@ class GatewayJournal:
     def __init__(self, state: StateDir, ballast_mib: int = 0) -> None:
         reader = state.journal.reader()
         self.code = code_digest()
-        self.machine, last_id, head = _recovered(reader)
+        self.machine, last_id, head, self._left_out = _recovered(reader)
         self.fresh = last_id == 0
         self._state, self._chain = state, HashChain(last_id + 1, head)
         self._writer = JournalWriter(state.journal, ballast_mib)
@@ -79,9 +79,14 @@ class GatewayJournal:
         self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, encoded_effects(effects)))
         self._taken += 1
         self._waiting.set()
-        if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS:
+        if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS or isinstance(event, RowsLeftOut):
             self._snapshot()
         return effects
+
+    def damage(self, now_ns: int) -> RowsLeftOut | None:
+        """Return the event that tells of the rows that this start left out, None without any."""
+        since_ns = self.machine.whole_until_ns
+        return None if since_ns is None else RowsLeftOut(now_ns, self._left_out, since_ns)
 
     async def durable(self) -> None:
         """Wait until everything that was taken is on the disk. Raises WriteFailed."""
@@ -170,23 +175,47 @@ def _short(effect: AnyGatewayEffect) -> object:
     return effect
 
 
-def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
-    """Return the machine at the journal's end, its last row, and the chain's head. Raises JournalError."""
+def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
+    """Return the machine at the journal's end, its last row, the chain's head, and the rows that were left out.
+
+    Left out is what is damaged, missing or no event of this version, and what cannot be stepped without it: the
+    broker's next report says again what they said of orders, fills and lines. Raises JournalError.
+    """
     with reading(reader.path):
-        machine, last_id, head = Bookkeeper(), 0, reader.chain_head(0)
-        for snapshot in reader.newest_snapshots():
-            if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
-                machine, last_id = Bookkeeper(books), snapshot.event_id
-                head = reader.chain_head(last_id)
-                break
-        for entry in reader.entries(last_id):
-            try:
-                _follow(machine, entry, head, last_id)
-            except Different as odd:
-                cure = "restore it from a copy; the broker's account itself is not touched by that"
-                raise JournalError(f"{reader.path}: {odd}: {cure}") from None
-            head, last_id = entry.hash, entry.id
-        return machine, last_id, head
+        needs: dict[int, str] = {}  # rows that could not be stepped
+        later: dict[str, GatewayOrder] | None = None
+        while True:
+            machine, last_id, head = _from_snapshot(reader)
+            machine.orders_later = later or {}
+            left_out: list[str] = []
+            for entry in reader.entries(last_id):
+                try:
+                    _require(entry.id not in needs, needs.get(entry.id, ""))
+                    _follow(machine, entry, head, last_id)
+                except Different as odd:
+                    left_out.append(str(odd))
+                    machine.leave_out(entry.id)
+                except Exception:
+                    if not left_out:
+                        raise
+                    needs[entry.id] = f"row {entry.id} ({entry.kind}) cannot follow"
+                    break
+                head, last_id = entry.hash if isinstance(entry.hash, bytes) else head, entry.id
+            else:
+                if left_out and not machine.books.number:
+                    what = f"{reader.path}: {left_out[0]}, and the books begin there: restore it from a copy"
+                    raise JournalError(f"{what}; the broker's account itself is not touched by that")
+                if not left_out or later is not None:
+                    return machine, last_id, head, left_out
+                later = machine.books.orders  # once more, with them
+
+
+def _from_snapshot(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
+    """Return the machine at the newest snapshot that can be used, its row and the chain's head there."""
+    for snapshot in reader.newest_snapshots():
+        if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
+            return Bookkeeper(books), snapshot.event_id, reader.chain_head(snapshot.event_id)
+    return Bookkeeper(), 0, reader.chain_head(0)
 
 
 def _books(snapshot: Snapshot) -> Ledgers | None:
@@ -199,14 +228,24 @@ def _books(snapshot: Snapshot) -> Ledgers | None:
 
 def _follow(machine: Bookkeeper, entry: Entry, head: bytes, last_id: int) -> list[AnyGatewayEffect]:
     """Step one row. Raises Different for a row that is missing, damaged, or no event of this version."""
-    if entry.id != last_id + 1:
-        raise Different(f"row {last_id + 1} is missing")
-    if row_hash(head, *entry[:6]) != entry.hash:
-        raise Different(f"row {entry.id} ({entry.kind}) is damaged")
+    _is_next(entry, head, last_id)
     try:
         return machine.step(_event_decoder.decode(entry.payload))
     except msgspec.DecodeError as error:
         raise Different(f"row {entry.id} ({entry.kind}) is no event of this version: {error}") from None
+
+
+def _is_next(entry: Entry, head: bytes, last_id: int) -> None:
+    _require(entry.id == last_id + 1, f"row {last_id + 1} is missing")
+    _require(_is_whole(entry, head), f"row {entry.id} ({entry.kind}) is damaged")
+
+
+def _is_whole(entry: Entry, head: bytes) -> bool:
+    """Return whether the row is as it was written."""
+    try:
+        return row_hash(head, *entry[:6]) == entry.hash
+    except (AttributeError, TypeError):  # a column of another type
+        return False
 
 
 def _require(holds: bool, what: str) -> None:
@@ -224,34 +263,58 @@ class GatewayVerified(msgspec.Struct):
     difference: str = ""
 
 
+class _Verification:
+    """The events stepped again, and compared. After a difference rows are hashed alone, until a start left it out."""
+
+    def __init__(self, snapshots: Mapping[int, Snapshot], head: bytes) -> None:
+        self.report, self._own, self._snapshots = GatewayVerified(), code_digest(), snapshots
+        self._machine: Bookkeeper | None = Bookkeeper()
+        self._head, self._last_id = head, 0
+
+    def row(self, entry: Entry) -> None:
+        """Check the next row."""
+        self.report.rows += 1
+        snapshot = self._snapshots.get(entry.id)
+        try:
+            if self._machine is None:
+                _is_next(entry, self._head, self._last_id)
+            else:
+                self._compare(self._machine, entry, snapshot)
+        except Different as odd:
+            self.report.difference = self.report.difference or str(odd)
+            self._machine = None
+        self._head, self._last_id = entry.hash, entry.id
+        if self._machine is None and entry.kind == RowsLeftOut.__name__ and snapshot is not None and snapshot.whole:
+            books = _books(snapshot)
+            self._machine = None if books is None else Bookkeeper(books)
+
+    def _compare(self, machine: Bookkeeper, entry: Entry, snapshot: Snapshot | None) -> None:
+        effects, report, own = _follow(machine, entry, self._head, self._last_id), self.report, self._own
+        code = machine.books.code or own
+        if code == own:
+            _require(encoded_effects(effects) == entry.effects, f"row {entry.id}: its effects differ")
+        report.stepped += code == own
+        report.other_code += code != own
+        if snapshot is not None:
+            same = snapshot.code != own or code != own or digest(machine.books) == snapshot.digest
+            _require(snapshot.whole and same, f"row {entry.id}: its snapshot differs")
+            report.snapshots += 1
+
+
 def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVerified:
     """Hash every row again, and step every event again from the first; compare effects and snapshots.
 
-    Rows that other code wrote are checked by their hashes, and stepped to go on. Raises JournalError.
+    Rows that other code wrote are checked by their hashes, and stepped to go on. After rows that a start left out,
+    those behind it are stepped from its snapshot. Raises JournalError.
     """
-    reader, report, own = JournalReader(file), GatewayVerified(), code_digest()
+    reader = JournalReader(file)
     try:
         with reading(file):
-            snapshots = {s.event_id: s for s in reader.snapshots()}
-            machine, head, last_id, code = Bookkeeper(), reader.chain_head(0), 0, own
+            verification = _Verification({s.event_id: s for s in reader.snapshots()}, reader.chain_head(0))
             for entry in reader.entries():
-                effects = _follow(machine, entry, head, last_id)
-                head, last_id = entry.hash, entry.id
-                code = machine.books.code or code
-                report.rows += 1
-                if code != own:
-                    report.other_code += 1
-                else:
-                    _require(encoded_effects(effects) == entry.effects, f"row {entry.id}: its effects differ")
-                    report.stepped += 1
-                if (snapshot := snapshots.get(entry.id)) is not None:
-                    same = snapshot.code != own or code != own or digest(machine.books) == snapshot.digest
-                    _require(snapshot.whole and same, f"row {entry.id}: its snapshot differs")
-                    report.snapshots += 1
+                verification.row(entry)
                 if tick is not None:
-                    tick(report.rows)
-    except Different as odd:
-        report.difference = str(odd)
+                    tick(verification.report.rows)
+            return verification.report
     finally:
         reader.close()
-    return report

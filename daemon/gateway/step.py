@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
@@ -25,6 +25,7 @@ from daemon.gateway.books import (
     CENT,
     EXPIRED,
     LOST,
+    ORDERS_DAYS,
     SENDING,
     SHARES,
     UNKNOWN,
@@ -33,6 +34,7 @@ from daemon.gateway.books import (
     LinePart,
     Moving,
     SubAccount,
+    caller,
     line_stamp,
     name_of_part,
 )
@@ -57,6 +59,7 @@ from daemon.gateway.events import (
     ReplaceTaken,
     Reported,
     Resumed,
+    RowsLeftOut,
     SendOrder,
     Suspended,
     Transferred,
@@ -79,6 +82,8 @@ class Bookkeeper:
 
     def __init__(self, books: Ledgers | None = None) -> None:
         self.books = books or Ledgers()
+        self.whole_until_ns: int | None = None  # the last report before a row that was left out
+        self.orders_later: Mapping[str, GatewayOrder] = {}  # by which the maker of one in that row may be known
         self._effects: list[AnyGatewayEffect] = []
 
     def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
@@ -111,14 +116,32 @@ class Bookkeeper:
                 books.lapses[symbol] = account
             case Halted():
                 books.halt = (event.reason, event.detail, event.until_date)
+            case RowsLeftOut(rows=rows, since_ns=since_ns):
+                self._go_on_without(rows, since_ns)
             case Resumed():
                 books.halt = None
             case GatewayStarted(code=code, guards=guards):
                 books.code, books.guards = code, guards
         return self._effects
 
+    def leave_out(self, row: int) -> None:
+        """Go on after a row of the journal without it. Each event is a row, so it counts."""
+        self.books.seq = row
+        if self.whole_until_ns is None:
+            self.whole_until_ns = self.books.reported_ns
+
     def _do(self, effect: AnyGatewayEffect) -> None:
         self._effects.append(effect)
+
+    def _go_on_without(self, rows: Sequence[str], since_ns: int) -> None:
+        """Take no new risk; the next report reads all orders and lines since the rows that were left out."""
+        books, others = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        words = f"left out of the journal: {rows[0]}{others}: transfers, fences and lapses in them are gone"
+        if books.halt is not None:
+            words += f"; halted before: {books.halt[0]}: {books.halt[1]}"
+        books.halt = ("journal_damaged", words, "")
+        books.reported_ns = max(since_ns, books.now_ns - (ORDERS_DAYS - 1) * DAY_NS)
+        self.whole_until_ns, self.orders_later = None, {}
 
     # --- the opening and transfers ------------------------------------------------------------------------------------
 
@@ -216,8 +239,10 @@ class Bookkeeper:
 
     def _answer(self, name: str, row: Json) -> None:
         """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""
-        books, order = self.books, self.books.orders[name]
-        real = str(row.get("client_order_id") or name)
+        books, real = self.books, str(row.get("client_order_id") or name)
+        if name not in books.orders and self.whole_until_ns is not None:
+            self._take_again(name, real, row)
+        order = books.orders[name]
         if real != name:
             strange = books.orders.get(real)
             if strange is not None and strange is not order:
@@ -283,10 +308,31 @@ class Bookkeeper:
             order.account = replaced.account
         if account == MAIN and order.symbol:
             order.account = self._sold_out(order, row)
-        if created_ns < books.reported_ns - DAY_NS:  # one that the books had, or that ended before them
+        known_ns = books.reported_ns if self.whole_until_ns is None else self.whole_until_ns
+        if created_ns < known_ns - DAY_NS:  # one that the books had, or that ended before them
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
         books.show(order, row)
         return order
+
+    def _take_again(self, name: str, real: str, row: Json) -> None:
+        """Take in an order whose row was left out, as it was on its way to the answer that the journal has."""
+        if (account := caller(name) or self._maker(name)) == MAIN:
+            return
+        self.books.keep(
+            GatewayOrder(
+                account, name, wire.text(row.get("symbol")), wire.text(row.get("side")), SENDING, self.books.now_ns,
+                quantity=wire.optional_decimal(row, "qty"), closing=real != name,
+                keeps_name=real != name and not caller(name),
+            )
+        )  # fmt: skip
+
+    def _call_of(self, row: Json) -> GatewayOrder | None:
+        """Return the close call whose answer was left out, and whose order this may be; None without one."""
+        if self.whole_until_ns is None or row.get("type") != "market":
+            return None
+        asked = row.get("side"), wire.optional_decimal(row, "qty")
+        calls = [order for order in self.books.working(wire.text(row.get("symbol"))) if order.closing]
+        return next((call for call in calls if not call.known and (call.side, call.quantity) == asked), None)
 
     def _maker(self, name: str) -> str:
         """Return whose desk counts its orders' names as this one goes on; `main` where none does.
@@ -295,7 +341,8 @@ class Bookkeeper:
         """
         if (new := parse_name(name)) is None:
             return MAIN
-        named = ((order.account, parse_name(order.name)) for order in self.books.orders.values())
+        orders = (*self.books.orders.values(), *self.orders_later.values())
+        named = ((order.account, parse_name(order.name)) for order in orders)
         owners = {account for account, old in named if old is not None and old.stem == new.stem} - {MAIN}
         return owners.pop() if len(owners) == 1 else MAIN
 
@@ -315,6 +362,9 @@ class Bookkeeper:
         """Return the order of a broker's row, taken in where it is a stranger's."""
         books = self.books
         known = books.order_by_id(str(row["id"])) or books.orders.get(wire.text(row.get("client_order_id")))
+        if known is None and (call := self._call_of(row)) is not None:
+            self._answer(call.name, row)
+            return call
         return known if known is not None else self._adopt(row)
 
     # --- the stream ---------------------------------------------------------------------------------------------------
