@@ -200,7 +200,8 @@ def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]
                         raise
                     needs[entry.id] = f"row {entry.id} ({entry.kind}) cannot follow"
                     break
-                head, last_id = entry.hash if isinstance(entry.hash, bytes) else head, entry.id
+                written: object = entry.hash
+                head, last_id = written if isinstance(written, bytes) else head, entry.id
             else:
                 if left_out and not machine.books.number:
                     what = f"{reader.path}: {left_out[0]}, and the books begin there: restore it from a copy"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,21 +222,35 @@ def policy_file(run: Run) -> Path:
     return next(iter(sorted((run.models / run.schedule.desk).rglob("policy.onnx"))))
 
 
+def flip_a_bit(folder: Path, chance: random.Random, table: str, but: Sequence[str] = ()) -> int | None:
+    """Flip a bit of the newest snapshot, or of an event since then that is of none of the kinds `but`.
+
+    Returns its row, None where there is none.
+    """
+    column, key = ("state", "event_id") if table == "snapshots" else ("payload", "id")
+    kinds = ", ".join(f"'{kind}'" for kind in but)
+    since = f"WHERE id > (SELECT coalesce(max(event_id), 0) FROM snapshots) AND kind NOT IN ({kinds})"
+    where = "" if table == "snapshots" else since
+    newest = f"SELECT {key}, {column} FROM {table} {where} ORDER BY 1 DESC LIMIT 100"
+    with (
+        contextlib.closing(sqlite3.connect(folder / FILE, isolation_level=None)) as journal,
+        contextlib.suppress(sqlite3.Error),
+    ):
+        if rows := journal.execute(newest).fetchall():
+            row, value = rows[0] if table == "snapshots" else chance.choice(rows)
+            data = bytearray(value if isinstance(value, bytes) else value.encode())
+            bit = chance.randrange(8 * len(data))
+            data[bit // 8] ^= 1 << bit % 8
+            cast = "?" if table == "snapshots" else "CAST(? AS TEXT)"
+            journal.execute(f"UPDATE {table} SET {column} = {cast} WHERE {key} = ?", (bytes(data), row))
+            return int(row)
+    return None
+
+
 async def _flip(run: Run, chance: random.Random, table: str) -> None:
     run.desk.kill(again=False)
-    with contextlib.closing(sqlite3.connect(run.desk.state_dir / FILE, isolation_level=None)) as journal:
-        column, key = ("state", "event_id") if table == "snapshots" else ("payload", "id")
-        where = "" if table == "snapshots" else "WHERE id > (SELECT coalesce(max(event_id), 0) FROM snapshots)"
-        with contextlib.suppress(sqlite3.Error):
-            rows = journal.execute(f"SELECT {key}, {column} FROM {table} {where} ORDER BY 1 DESC LIMIT 100").fetchall()
-            if rows:
-                row, value = rows[0] if table == "snapshots" else chance.choice(rows)
-                data = bytearray(value if isinstance(value, bytes) else value.encode())
-                bit = chance.randrange(8 * len(data))
-                data[bit // 8] ^= 1 << bit % 8
-                cast = "?" if table == "snapshots" else "CAST(? AS TEXT)"
-                journal.execute(f"UPDATE {table} SET {column} = {cast} WHERE {key} = ?", (bytes(data), row))
-                run.damaged |= table == "events"
+    if flip_a_bit(run.desk.state_dir, chance, table) is not None:
+        run.damaged |= table == "events"
     run.desk.start()
     await asyncio.sleep(300.0)
     await command(run, "accept-broker")
