@@ -47,6 +47,7 @@ class GatewayTable(BaseModel):
     state_dir: str = "gateway"
     keys_dir: str = "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
     ballast_mib: Annotated[int, Ge(0), Field(le=4096)] = 16
+    rotate_mib: Annotated[int, Ge(0)] = 1024  # by which the journal grows until a start begins a new file; 0: never
     stream_symbols_max: Annotated[int, Ge(1)] = 30  # that all clients may have of shares: 30 on the free plan
     requests_a_minute: Annotated[int, Ge(1)] = 400  # of one client to trading; its reads cost the broker nothing
     data_requests_a_minute: Annotated[int, Ge(1)] = 400  # of one client to market data

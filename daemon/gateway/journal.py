@@ -9,19 +9,39 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 import daemon.gateway
-from daemon.engine.state_dir import StateDir, open_state_dir
+from daemon.brokers.api import EventLogger
+from daemon.engine.state_dir import (
+    MIB,
+    Rotation,
+    StateDir,
+    grown,
+    newest_whole,
+    open_state_dir,
+    rotate,
+    where_before,
+)
 from daemon.gateway.books import GatewayOrder, Ledgers, digest
 from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn, RowsLeftOut
 from daemon.gateway.step import Bookkeeper
 from daemon.host.latency import Buckets
+from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import CommitBatch, Entry, HashChain, JournalError, Snapshot, row_hash
+from daemon.journal.rows import (
+    CommitBatch,
+    Entry,
+    HashChain,
+    JournalError,
+    Snapshot,
+    WriteFailed,
+    base_of,
+    row_hash,
+)
 from daemon.journal.writer import JournalWriter
 
 SNAPSHOT_EVENTS = 1000
@@ -121,10 +141,7 @@ class GatewayJournal:
 
     def _snapshot(self) -> None:
         books = self.machine.books
-        state = _encoder.encode(books)
-        digest_of = hashlib.sha256(state).hexdigest()
-        row = self._chain.next_id - 1
-        self._batch.snapshots.append(Snapshot(row, books.seq, self.code, 0, state, b"", digest_of, _NO_MARKET))
+        self._batch.snapshots.append(_snapshot_of(books, self._chain.next_id - 1, self.code))
         self._snapshot_seq = books.seq
 
     async def close(self) -> None:
@@ -141,13 +158,66 @@ class GatewayJournal:
 
 def open_journal(folder: Path, account: str, ballast_mib: int = 0) -> GatewayJournal:
     """Open the gateway's journal in `folder`, or make it. Raises StateDirError, JournalError, WriteFailed."""
-    identity = {"mode": "gateway", "account": account, "strategy": STRATEGY, "feed": ""}
-    state = open_state_dir(folder, identity, "")
+    state = _state_dir(folder, account)
     try:
         return GatewayJournal(state, ballast_mib)
     except BaseException:
         state.close()
         raise
+
+
+def _state_dir(folder: Path, account: str) -> StateDir:
+    return open_state_dir(folder, {"mode": "gateway", "account": account, "strategy": STRATEGY, "feed": ""}, "")
+
+
+def rotate_when_due(folder: Path, account: str, mib: int, log: EventLogger) -> None:
+    """Rotate a journal that grew by `mib` or more (0: never) since its file began; log the result.
+
+    Raises StateDirError; JournalError where the journal cannot be read.
+    """
+    if not mib or not (folder / FILE).exists() or grown(folder / FILE) < mib * MIB:
+        return
+    try:
+        rotation = rotate_stopped(folder, account)
+    except (JournalError, WriteFailed, OSError) as error:
+        log("journal_not_rotated", reason=f"{error}; the next start tries again")
+    else:
+        sizes = {"before_mib": rotation.before // MIB, "mib": rotation.after // MIB}
+        log("journal_rotated", row=rotation.row, old=str(rotation.old), **sizes)
+
+
+def rotate_stopped(folder: Path, account: str) -> Rotation:
+    """Go on in a new file from the newest state; what was goes to the folder `rotated`.
+
+    Raises StateDirError while a gateway runs, JournalError, WriteFailed, OSError: the journal is as it was.
+    """
+    state = _state_dir(folder, account)
+    try:
+        return _rotated(state)
+    finally:
+        state.close()
+
+
+def _rotated(state: StateDir) -> Rotation:
+    """Rotate from a snapshot at the last row; the journal is closed afterwards, even on an error."""
+    try:
+        with reading(state.journal.path):
+            machine, last_id, _, left_out = _recovered(state.journal.reader())
+            newest = newest_whole(state.journal.reader())
+        if left_out:
+            raise JournalError(f"{state.journal.path}: {left_out[0]}: start the gateway first, it goes on without")
+        if newest is None or newest.event_id != last_id:
+            batch = CommitBatch()
+            batch.snapshots.append(_snapshot_of(machine.books, last_id, code_digest()))
+            state.journal.commit(batch)
+    finally:
+        state.journal.close()
+    return rotate(state.path)
+
+
+def _snapshot_of(books: Ledgers, row: int, code: str) -> Snapshot:
+    state = _encoder.encode(books)
+    return Snapshot(row, books.seq, code, 0, state, b"", hashlib.sha256(state).hexdigest(), _NO_MARKET)
 
 
 def read_books(file: Path) -> Ledgers:
@@ -216,6 +286,8 @@ def _from_snapshot(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
     for snapshot in reader.newest_snapshots():
         if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
             return Bookkeeper(books), snapshot.event_id, reader.chain_head(snapshot.event_id)
+    if where := where_before(reader):
+        raise JournalError(f"{reader.path}: no snapshot can be used{where}")
     return Bookkeeper(), 0, reader.chain_head(0)
 
 
@@ -265,12 +337,19 @@ class GatewayVerified(msgspec.Struct):
 
 
 class _Verification:
-    """The events stepped again, and compared. After a difference rows are hashed alone, until a start left it out."""
+    """The events stepped again, and compared.
 
-    def __init__(self, snapshots: Mapping[int, Snapshot], head: bytes) -> None:
-        self.report, self._own, self._snapshots = GatewayVerified(), code_digest(), snapshots
-        self._machine: Bookkeeper | None = Bookkeeper()
-        self._head, self._last_id = head, 0
+    Rows are hashed alone before the books are known: in a file that goes on from another one up to its first snapshot,
+    and after a difference until a start left it out.
+    """
+
+    def __init__(self, reader: JournalReader) -> None:
+        base = base_of(reader.meta())
+        self.report, self._own = GatewayVerified(), code_digest()
+        self._snapshots = {snapshot.event_id: snapshot for snapshot in reader.snapshots()}
+        self._machine = Bookkeeper() if base is None else None
+        self._head, self._last_id = reader.chain_head(0), 0 if base is None else base.row
+        self._begins = self._last_id + 1
 
     def row(self, entry: Entry) -> None:
         """Check the next row."""
@@ -285,8 +364,8 @@ class _Verification:
             self.report.difference = self.report.difference or str(odd)
             self._machine = None
         self._head, self._last_id = entry.hash, entry.id
-        if self._machine is None and entry.kind == RowsLeftOut.__name__ and snapshot is not None and snapshot.whole:
-            books = _books(snapshot)
+        if self._machine is None and snapshot is not None and snapshot.whole:
+            books = _books(snapshot) if entry.kind == RowsLeftOut.__name__ or entry.id == self._begins else None
             self._machine = None if books is None else Bookkeeper(books)
 
     def _compare(self, machine: Bookkeeper, entry: Entry, snapshot: Snapshot | None) -> None:
@@ -311,7 +390,7 @@ def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVeri
     reader = JournalReader(file)
     try:
         with reading(file):
-            verification = _Verification({s.event_id: s for s in reader.snapshots()}, reader.chain_head(0))
+            verification = _Verification(reader)
             for entry in reader.entries():
                 verification.row(entry)
                 if tick is not None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
+from daemon.gateway.journal import read_books, rotate_stopped, rotate_when_due, verify
+from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
+from tests.support.alpaca.market_desk import LogRecorder
+from tests.support.desks.desk_run import execute
 from tests.support.gateway_stage import broker, gateway_on, table
 
 
@@ -97,6 +106,60 @@ async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
         await s.settled()
         report = s.verified()
         assert (report.difference, report.stepped, report.other_code) == ("", report.rows, 0)
+
+
+async def test_a_journal_is_rotated_at_rest_and_goes_on_with_its_chain_orders_and_books(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 5, client_order_id="e1-shelf-1-0-0")
+            await s.place("b", 2, type="limit", limit_price="490", client_order_id="rests")
+            await s.settled()
+            with pytest.raises(StateDirError, match="another process"):
+                rotate_stopped(tmp_path, "paper")
+        whole = verify(tmp_path / FILE)
+        execute(tmp_path, "DELETE FROM snapshots")  # a killed one left none at its end
+        rotation = rotate_stopped(tmp_path, "paper")
+        assert (rotation.row, rotation.old.parent) == (whole.rows, tmp_path / "rotated")
+        assert (verify(rotation.old).rows, verify(rotation.old).difference) == (whole.rows, "")
+        rests = alpaca.account.by_client_id["rests"]
+        alpaca.matching.fill(alpaca.account, rests, Decimal(2), Decimal(490), alpaca.clock.now_ns())
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+            assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(5)}, {"SPY": Decimal(2)})
+            await s.place("a", 5, "sell", client_order_id="e1-shelf-2-2-0")
+            await s.until(lambda: not s.held("a"))
+            report = s.verified()
+            assert (report.difference, report.rows) == ("", report.stepped + 1)  # it begins with the last row before
+            with contextlib.closing(JournalReader(tmp_path / FILE)) as reader:
+                assert next(reader.entries()).id == rotation.row
+        execute(tmp_path, "DELETE FROM snapshots")
+        with pytest.raises(
+            JournalError, match=f"no snapshot can be used; rows up to {rotation.row - 1} are in the file"
+        ):
+            read_books(tmp_path / FILE)
+
+
+async def test_a_start_rotates_what_grew_and_first_tells_of_a_damaged_row(tmp_path: Path) -> None:
+    log = LogRecorder()
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 5, client_order_id="e1-shelf-1-0-0")
+            await s.settled()
+        execute(tmp_path, "CREATE TABLE filler AS SELECT zeroblob(1200000) AS bytes")
+        rotate_when_due(tmp_path, "paper", 0, log)
+        rotate_when_due(tmp_path, "paper", 2, log)
+        assert not log.entries
+        execute(tmp_path, "DELETE FROM snapshots")
+        execute(tmp_path, "UPDATE events SET payload = '{}' WHERE kind = 'OrderAnswered'")
+        rotate_when_due(tmp_path, "paper", 1, log)
+        assert "start the gateway first, it goes on without" in str(log.of("journal_not_rotated")[0]["reason"])
+        async with gateway_on(alpaca, tmp_path) as s:
+            assert s.halted() == "journal_damaged"
+        rotate_when_due(tmp_path, "paper", 1, log)
+        assert [row["old"] for row in log.of("journal_rotated")] == [str(next((tmp_path / "rotated").iterdir()))]
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+            assert s.verified().difference == ""  # the damage is in the file before
 
 
 async def test_a_new_sub_account_gets_its_capital_from_main(tmp_path: Path) -> None:
