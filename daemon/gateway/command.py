@@ -27,8 +27,9 @@ from typing import Any
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import feeds_of_plan
-from daemon.brokers.api import BrokerError
+from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.clock import clock_of
+from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
 from daemon.core.limits import AUTO
 from daemon.core.session import new_york_text
@@ -36,7 +37,14 @@ from daemon.gateway.books import Ledgers
 from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN, Opened, Transferred
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.journal import GatewayJournal, open_journal, read_books, verify
+from daemon.gateway.journal import (
+    GatewayJournal,
+    open_journal,
+    read_books,
+    rotate_stopped,
+    rotate_when_due,
+    verify,
+)
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
@@ -45,12 +53,13 @@ from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
 from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import VirtualLoop, look_s
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
-from daemon.journal.rows import JournalError
+from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
 from daemon.operator.metrics.server import serve as serve_metrics
@@ -134,14 +143,16 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         lock_folder(), Holder("gateway", str(folder), os.getpid()), settings.upstream.address("trading_url")
     )
     lock.claim_key(keys.key)
-    journal = open_journal(folder, settings.gateway.account, settings.gateway.ballast_mib)
+    table = settings.gateway
+    rotate_when_due(folder, table.account, table.rotate_mib, log)
+    journal = open_journal(folder, table.account, table.ballast_mib)
     upstream = Upstream(settings.upstream, keys, clock, log)
     try:
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
         for words in unlike_file(settings, journal.books):
             log("gateway_file_differs", detail=words)
-        settings = await with_feeds(settings, upstream)
+        settings = await with_feeds(settings, upstream, folder, log)
         gateway = Gateway(settings, journal, upstream, clock, log)
         clients = Clients(gateway, pairs)
         relay = MarketRelay(gateway, clients, log)
@@ -176,20 +187,35 @@ async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Up
         raise ConfigError(f"the journal is of account {journal.books.number}, gateway.account_number is {expected}")
 
 
-async def with_feeds(settings: GatewaySettings, upstream: Upstream) -> GatewaySettings:
-    """Return the settings with the feeds that the account's plan has, where they say `auto`. Raises BrokerError."""
+async def with_feeds(settings: GatewaySettings, upstream: Upstream, folder: Path, log: EventLogger) -> GatewaySettings:
+    """Return the settings with the feeds that the account's plan has, where they say `auto`.
+
+    A broker that cannot be asked keeps no exit waiting: they are as at the last start. Raises BrokerError at the first.
+    """
     if AUTO not in (settings.upstream.feed.name, settings.upstream.feed.options):
         return settings
-    name, options = await feeds_of_plan(upstream.market, "SPY", options=True)
-    return dataclasses.replace(settings, upstream=settings.upstream.with_feed(name, options))
+    former, how = kept_feed(folder), "by the account's data plan"
+    try:
+        feeds = await feeds_of_plan(upstream.market, "SPY", options=True)
+    except BrokerError as error:
+        if former is None:
+            raise
+        feeds, how = former, f"as at the last start; the account's data plan cannot be asked ({error})"
+    if feeds != former:
+        write_feed(folder, *feeds)
+    log("feed_chosen", name=feeds[0], options=feeds[1], how=how)
+    return dataclasses.replace(settings, upstream=settings.upstream.with_feed(*feeds))
 
 
 async def _feed(service: Service, gateway: Gateway) -> None:
     """Feed the watchdog while the loop turns and the journal's thread does its work."""
     service.ready()
     while True:
-        async with asyncio.timeout(JOURNAL_S):
-            await gateway.journal.beat()
+        try:
+            async with asyncio.timeout(JOURNAL_S):
+                await gateway.journal.beat()
+        except TimeoutError:
+            raise TimeoutError(f"the journal's disk did not answer for {JOURNAL_S:g} s") from None
         service.watchdog()
         service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
         await asyncio.sleep(look_s(1.0))
@@ -349,13 +375,22 @@ def closed(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `rltrader-gateway`; returns the exit code: 0, 1 for a failed check, 2 for wrong use."""
+    """Run `rltrader-gateway`; returns the exit code: 0, 1 for a failed check, 2 for wrong use.
+
+    1 is also what may pass, a disk, a lock, a broker that is away: systemd starts the gateway again.
+    """
     options = _options(arguments)
+    problem: Exception
     try:
         return _done(options)
-    except (ConfigError, StateDirError, JournalError, BrokerError, wire.Malformed, OSError) as error:
-        sys.stderr.write(f"rltrader-gateway: {error}\n")
-        return EXIT_CODE
+    except MayPass as error:
+        problem, code = error, FAILED
+    except (ConfigError, StateDirError, JournalError) as error:
+        problem, code = error, EXIT_CODE
+    except (BrokerError, wire.Malformed, WriteFailed, OSError) as error:
+        problem, code = error, FAILED
+    sys.stderr.write(f"rltrader-gateway: {str(problem) or type(problem).__name__}\n")
+    return code
 
 
 def _done(options: argparse.Namespace) -> int:
@@ -375,10 +410,15 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(desk_file(settings, options.name, options.strategy))
             return 0
         case "verify":
-            report = verify(Path(settings.gateway.state_dir) / FILE)
+            report = verify(options.file or Path(settings.gateway.state_dir) / FILE)
             found = report.difference or f"{report.stepped} events stepped again, identical"
             sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {found}\n")
             return FAILED if report.difference else 0
+        case "rotate":
+            rotation = rotate_stopped(Path(settings.gateway.state_dir), settings.gateway.account)
+            sizes = f"{rotation.before >> 20} MiB: {rotation.old}; the journal has {rotation.after >> 20} MiB"
+            sys.stdout.write(f"rotated at row {rotation.row:,}, chain head {rotation.head}\nwhat was, {sizes}\n")
+            return 0
         case "status":
             status = ask(settings, "GET", "/status")
             sys.stdout.write(json.dumps(status) + "\n" if options.json else show(status))
@@ -472,5 +512,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     close = commands.add_parser("panic", help=words)
     close.add_argument("name", help="the sub-account, or `account`")
     commands.add_parser("lift", help="lift the fence that a panic left on a sub-account").add_argument("name")
-    commands.add_parser("verify", help="step the journal again and compare")
+    proof = commands.add_parser("verify", help="step the journal again and compare")
+    proof.add_argument("--file", type=Path, metavar="FILE", help="another file of it, as in the folder rotated")
+    words = "go on in a new file from the newest state; what was goes to the folder rotated (stopped gateway)"
+    commands.add_parser("rotate", help=words)
     return line.parse_args(arguments)

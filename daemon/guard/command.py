@@ -329,13 +329,16 @@ def _shown(ns: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `rltrader-guard`; returns the exit code: 0 after a signal, 1 for a failed check, 2 for wrong use."""
+    """Run `rltrader-guard`; returns the exit code: 0 after a signal, 1 for a failed check, 2 for wrong use.
+
+    1 is also a fault of the system, which may pass: systemd starts the guard again.
+    """
     options = _options(arguments)
     try:
         return asyncio.run(_main(_prepared(options), check=options.check))
     except (ConfigError, OSError) as error:
-        sys.stderr.write(f"rltrader-guard: {error}\n")
-        return EXIT_CODE
+        sys.stderr.write(f"rltrader-guard: {str(error) or type(error).__name__}\n")
+        return EXIT_CODE if isinstance(error, ConfigError) else FAILED
 
 
 class Prepared(NamedTuple):

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from daemon.app.live.feed_choice import FILE, FeedChoice, FeedUnknown, choose_feed, keep_feed
+from daemon.app.live.feed_choice import FeedChoice, FeedUnknown, choose_feed, keep_feed
 from daemon.brokers.api import BrokerError
+from daemon.config.kept_feed import FILE
 from daemon.config.load import ConfigError, Credentials, DeskSettings, load
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.clock import Clock

@@ -26,7 +26,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
-from tests.support.alpaca.market_desk import MarketDesk
+from tests.support.alpaca.market_desk import LogRecorder, MarketDesk
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, stage
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
@@ -441,7 +441,7 @@ async def test_a_feed_by_the_plan_is_found_out_at_the_start(tmp_path: Path) -> N
     for free, expected in ((True, ("iex", "indicative")), (False, ("sip", "opra"))):
         async with stage(tmp_path / str(free), rules=Rules(free_plan=free), feed={}) as s:
             assert s.gateway.settings.upstream.feed.name == "auto"
-            feed = (await with_feeds(s.gateway.settings, s.gateway.upstream)).upstream.feed
+            feed = (await with_feeds(s.gateway.settings, s.gateway.upstream, tmp_path, LogRecorder())).upstream.feed
             assert (feed.name, feed.options) == expected
 
 

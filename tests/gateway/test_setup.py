@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 import stat
+import subprocess
+import sys
 import tomllib
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from daemon.config.load import ConfigError, load
-from daemon.gateway.command import check, closed, show, until_signalled
+from daemon.brokers.api import BrokerError
+from daemon.config.kept_feed import kept_feed
+from daemon.config.load import KEYS, ConfigError, Credentials, load
+from daemon.gateway import command
+from daemon.gateway.books import Ledgers
+from daemon.gateway.command import check, closed, show, until_signalled, with_feeds
 from daemon.gateway.config import client_keys, load_gateway
 from daemon.gateway.journal import read_books
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
+from daemon.gateway.upstream import Upstream
+from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalBusy, JournalError, WriteFailed
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
+from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.gateway_stage import OPEN_NS, gateway_on, keys_of, market, table
 from tests.support.gateway_stage import broker as stage_broker
+from tests.support.paths import REPOSITORY
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.trade_listeners import until
 
@@ -187,3 +202,84 @@ def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
     ]
     assert closed(rows) == "SPY: sell 3 is on its way\nQQQ: NOT CLOSED: no report came\n"
     assert closed([]) == "it holds nothing\n"
+
+
+@pytest_asyncio.fixture
+async def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a gateway that ran once; its broker is away now."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))  # of the locks
+    for name, value in zip(KEYS, (DEFAULT_KEY, DEFAULT_SECRET), strict=True):
+        monkeypatch.setenv(name, value)
+    file = tmp_path / "gateway.toml"
+    async with broker() as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+        changed(file, "port = 8433", "port = 0")
+        settings, clock = load_gateway(file), Clock.real(alpaca.clock.now_ns)
+        folder = Path(settings.gateway.state_dir)
+        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        await until(lambda: alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
+        running.cancel()
+        await asyncio.wait({running})
+    return file
+
+
+def ended(file: Path) -> tuple[int, str]:
+    """The exit code of a start, and its last line."""
+    start = [sys.executable, "-m", "daemon.gateway", "--config", str(file)]
+    done = subprocess.run(start, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, (done.stderr or done.stdout).splitlines()[-1]
+
+
+def changed(file: Path, old: str, new: str) -> Path:
+    """The file with another line."""
+    file.write_text(file.read_text().replace(old, new, 1))
+    return file
+
+
+async def test_a_broker_that_cannot_be_asked_for_the_plan_ends_no_start_but_the_first(left: Path) -> None:
+    settings = load_gateway(left)
+    folder = Path(settings.gateway.state_dir)
+    assert settings.upstream.feed.name == "auto"
+    assert kept_feed(folder) == ("sip", "opra")
+    upstream, log = Upstream(settings.upstream, Credentials(), Clock.real(), LogRecorder()), LogRecorder()
+    try:
+        known = (await with_feeds(settings, upstream, folder, log)).upstream.feed
+        assert (known.name, known.options) == ("sip", "opra")
+        assert "as at the last start; the account's data plan cannot be asked" in str(log.of("feed_chosen")[0]["how"])
+        (folder / "feed").unlink()
+        with pytest.raises(BrokerError):
+            await with_feeds(settings, upstream, folder, log)
+    finally:
+        await upstream.close()
+    code, line = await asyncio.to_thread(ended, left)
+    assert (code, "Connect" in line) == (1, True), line
+
+
+async def test_a_port_that_is_still_in_use_ends_a_start_with_exit_code_1(left: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, line = await asyncio.to_thread(ended, changed(left, "port = 0", f"port = {port}"))
+        assert (code, "address already in use" in line) == (1, True), line
+
+
+async def test_a_mistake_of_a_person_ends_a_start_with_exit_code_2(left: Path) -> None:
+    code, line = await asyncio.to_thread(ended, changed(left, "port = 0", "ports = 0"))
+    assert (code, "ports" in line) == (2, True), line
+
+
+async def test_a_disk_that_does_not_answer_ends_it_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs() -> None:
+        await asyncio.sleep(1000)
+
+    gateway: Any = SimpleNamespace(journal=SimpleNamespace(beat=hangs), books=Ledgers(), away=str)
+    with pytest.raises(TimeoutError, match="the journal's disk did not answer for 45 s"):
+        await command._feed(Service(), gateway)
+    for error, code in (
+        (TimeoutError("the disk"), 1), (JournalBusy("locked"), 1), (WriteFailed("full"), 1), (JournalError("old"), 2),
+    ):  # fmt: skip
+
+        def fails(_: object, *, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr(command, "_done", fails)
+        assert command.main(["verify"]) == code

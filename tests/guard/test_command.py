@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.guard import command
 from daemon.guard.command import changed_days, main
 
 KEYS = {"APCA_API_KEY_ID": "PKGUARD0", "APCA_API_SECRET_KEY": "s3cret-0123456789", "GUARD_KEY": "5a" * 32}
@@ -81,3 +82,16 @@ def test_the_days_of_corporate_actions_that_the_desk_cannot_know(heard: str, now
         return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000_000
 
     assert changed_days(ns(heard), ns(now)) == days
+
+
+@pytest.mark.parametrize("error", [OSError(24, "too many open files"), TimeoutError(), ConnectionResetError("reset")])
+def test_a_fault_of_the_system_ends_a_guard_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError
+) -> None:
+    async def fails(_: object, __: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command.Guard, "run", fails)
+    path = configured(tmp_path, "[guard]", 'prefix = "guard"', f'drop_dir = "{tmp_path}"')
+    assert command.main(["--config", path, "--state-dir", str(tmp_path / "state")]) == 1
+    assert capsys.readouterr().err == f"rltrader-guard: {str(error) or 'TimeoutError'}\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daemon.brokers.api import BrokerError, BrokerRefused, alone
 from daemon.brokers.registry import broker_of
+from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
@@ -19,11 +20,8 @@ from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock
-from daemon.host.whole_files import write_whole
 from daemon.journal.rows import JournalError
 
-FILE = "feed"
-"""In the state directory: the feeds of shares and of options, of a desk that chose them itself."""
 CURE = 'set feed.name ("sip" or "iex") and feed.options ("opra" or "indicative")'
 
 
@@ -49,7 +47,7 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
     """
     if AUTO not in (settings.feed.name, settings.feed.options):
         return FeedChoice(settings)
-    if (kept := _kept(settings.paths.state_dir)) is not None:
+    if (kept := kept_feed(settings.paths.state_dir)) is not None:
         return FeedChoice(settings.with_feed(*kept), "as at this desk's first start")
     journaled = _journaled(settings.paths.state_dir)
     try:
@@ -71,10 +69,8 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
 
 def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
     """Keep a choice for the later starts of this desk; where the folder cannot be written, the next one asks again."""
-    feed = choice.settings.feed
-    with contextlib.suppress(OSError):
-        if choice.how and choice.asked and _kept(state_dir) is None:
-            write_whole(state_dir / FILE, f"{feed.name} {feed.options}\n".encode())
+    if choice.how and choice.asked and kept_feed(state_dir) is None:
+        write_feed(state_dir, choice.settings.feed.name, choice.settings.feed.options)
 
 
 async def _allowed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[str, str]:
@@ -93,12 +89,3 @@ def _journaled(state_dir: Path) -> str:
         name = (peek(state_dir) or {}).get("feed", "")
         return name if name in STOCK_FEEDS else ""
     return ""
-
-
-def _kept(state_dir: Path) -> tuple[str, str] | None:
-    """What an earlier start chose; None where there is nothing, or nothing that can be read."""
-    try:
-        name, options = (state_dir / FILE).read_text().split()
-    except (OSError, ValueError):
-        return None
-    return (name, options) if name in STOCK_FEEDS and options in OPTION_FEEDS else None

@@ -1,0 +1,26 @@
+"""The feeds that an earlier start chose by the account's data plan, kept in the state directory."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
+from daemon.host.whole_files import write_whole
+
+FILE = "feed"
+
+
+def kept_feed(state_dir: Path) -> tuple[str, str] | None:
+    """Return the feeds of shares and of options; None where there is nothing, or nothing that can be read."""
+    try:
+        name, options = (state_dir / FILE).read_text().split()
+    except (OSError, ValueError):
+        return None
+    return (name, options) if name in STOCK_FEEDS and options in OPTION_FEEDS else None
+
+
+def write_feed(state_dir: Path, name: str, options: str) -> None:
+    """Keep them for later starts; where the folder cannot be written, the next one asks again."""
+    with contextlib.suppress(OSError):
+        write_whole(state_dir / FILE, f"{name} {options}\n".encode())
