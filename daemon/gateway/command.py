@@ -146,6 +146,8 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     table = settings.gateway
     rotate_when_due(folder, table.account, table.rotate_mib, log)
     journal = open_journal(folder, table.account, table.ballast_mib)
+    if journal.unreserved:
+        log("no_ballast", problem=journal.unreserved)
     upstream = Upstream(settings.upstream, keys, clock, log)
     try:
         await _open(settings, journal, upstream, clock)

@@ -36,6 +36,7 @@ from daemon.journal.rows import (
     CommitBatch,
     Entry,
     HashChain,
+    JournalBusy,
     JournalError,
     Snapshot,
     WriteFailed,
@@ -75,13 +76,24 @@ class GatewayJournal:
         self.machine, last_id, head, self._left_out = _recovered(reader)
         self.fresh = last_id == 0
         self._state, self._chain = state, HashChain(last_id + 1, head)
-        self._writer = JournalWriter(state.journal, ballast_mib)
+        self.unreserved = ""  # why there is no reserve for a full disk
+        self._writer = self._writer_with(ballast_mib)
         self._batch = CommitBatch()
         self._lock = asyncio.Lock()
         self._waiting = asyncio.Event()
         self.commits = Buckets(COMMIT_BOUNDS_S)
         self._taken = self._durable = 0
         self._snapshot_seq = self.machine.books.seq
+
+    def _writer_with(self, ballast_mib: int) -> JournalWriter:
+        """Return the writer; without its reserve where that cannot be made, since desks may hold something."""
+        try:
+            return JournalWriter(self._state.journal, ballast_mib)
+        except JournalBusy:
+            raise
+        except JournalError as error:
+            self.unreserved = str(error)
+            return JournalWriter(self._state.journal)
 
     @property
     def books(self) -> Ledgers:

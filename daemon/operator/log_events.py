@@ -631,7 +631,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "no_ballast": LogEvent(
         "error",
         ("problem",),
-        "The reserve for a full disk cannot be made; the desk holds something, so it starts without one.",
+        "The reserve for a full disk cannot be made; a desk that holds something, or a gateway, starts without one.",
     ),
     "start_failed": LogEvent(
         "error",

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
-from daemon.gateway.journal import read_books, rotate_stopped, rotate_when_due, verify
+from daemon.gateway.journal import open_journal, read_books, rotate_stopped, rotate_when_due, verify
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -160,6 +160,17 @@ async def test_a_start_rotates_what_grew_and_first_tells_of_a_damaged_row(tmp_pa
         async with gateway_on(alpaca, tmp_path) as s:
             await s.settled()
             assert s.verified().difference == ""  # the damage is in the file before
+
+
+async def test_a_reserve_that_cannot_be_made_keeps_no_gateway_from_its_desks(tmp_path: Path) -> None:
+    (tmp_path / "ballast").symlink_to("/dev/null")
+    journal = open_journal(tmp_path, "paper", 1)
+    assert "ballast: not a plain file" in journal.unreserved
+    await journal.close()
+    (tmp_path / "ballast").unlink()
+    journal = open_journal(tmp_path, "paper", 1)
+    assert (journal.unreserved, (tmp_path / "ballast").stat().st_size) == ("", 2**20)
+    await journal.close()
 
 
 async def test_a_new_sub_account_gets_its_capital_from_main(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def test_a_fault_of_the_system_ends_a_guard_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError
 ) -> None:
     async def fails(_: object, __: object) -> None:
+        assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0  # the account's keys reach no file
         raise error
 
     monkeypatch.setattr(command.Guard, "run", fails)
