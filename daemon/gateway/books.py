@@ -241,6 +241,12 @@ class Ledgers(msgspec.Struct):
         """The sub-account of what no other owns."""
         return self.accounts[MAIN]
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether a desk holds something, or has an order that may still fill."""
+        held = any(account.holdings for name, account in self.accounts.items() if name != MAIN)
+        return held or any(order.account != MAIN for order in self.open_orders())
+
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def order_by_id(self, order_id: str) -> GatewayOrder | None:

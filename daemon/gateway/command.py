@@ -34,7 +34,17 @@ from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, creden
 from daemon.core.limits import AUTO
 from daemon.core.session import new_york_text
 from daemon.gateway.books import Ledgers
-from daemon.gateway.config import GatewaySettings, client_keys, key_files, load_gateway, make_keys
+from daemon.gateway.config import (
+    GatewaySettings,
+    client_keys,
+    keep_start,
+    key_files,
+    last_start,
+    load_gateway,
+    load_or_last,
+    make_keys,
+    usable_keys,
+)
 from daemon.gateway.events import MAIN, Opened, Transferred
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import (
@@ -136,7 +146,9 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
 
     Raises ConfigError, StateDirError, JournalError, BrokerError, OSError.
     """
-    pairs = client_keys(settings)
+    pairs, problems = usable_keys(settings)
+    if not pairs:
+        raise problems[0]
     if clock.is_simulated:
         log.market_time = lambda: new_york_text(clock.now_ns())
     lock = AccountLock(
@@ -152,7 +164,8 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     try:
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
-        for words in unlike_file(settings, journal.books):
+        keep_start(folder, settings)
+        for words in (*map(str, problems), *unlike_file(settings, journal.books)):
             log("gateway_file_differs", detail=words)
         settings = await with_feeds(settings, upstream, folder, log)
         gateway = Gateway(settings, journal, upstream, clock, log)
@@ -181,12 +194,10 @@ async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Up
     """Journal the opening of a fresh journal, and the capital of new sub-accounts."""
     if journal.fresh:
         journal.take(await opening(settings, upstream, clock.now_ns()))
+    _refuse_unlike(settings, journal.books)
     for moved in newcomers(settings, journal.books, clock.now_ns()):
         journal.take(moved)
     await journal.durable()
-    expected = settings.gateway.account_number
-    if expected and journal.books.number != expected:
-        raise ConfigError(f"the journal is of account {journal.books.number}, gateway.account_number is {expected}")
 
 
 async def with_feeds(settings: GatewaySettings, upstream: Upstream, folder: Path, log: EventLogger) -> GatewaySettings:
@@ -403,7 +414,12 @@ def _done(options: argparse.Namespace) -> int:
         order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
-    settings = load_gateway(options.config)
+    if options.check or options.command in ("keys", "desk"):
+        settings = load_gateway(options.config)
+    else:
+        settings = load_or_last(options.config)
+    if settings.mistake and options.command:
+        sys.stderr.write(f"rltrader-gateway: {settings.mistake}\nby the file of the last start:\n")
     match options.command:
         case "keys":
             return _keys(settings, options.name)
@@ -450,7 +466,33 @@ def _done(options: argparse.Namespace) -> int:
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED
+    settings = _fitting(settings, options.config)
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
+
+
+def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
+    """Return settings that fit the journal; of a file with a mistake those of the last start, while desks need them.
+
+    Raises ConfigError, the mistake, while they hold nothing and have no order.
+    """
+    journal = Path(settings.gateway.state_dir) / FILE
+    books = read_books(journal) if journal.exists() else Ledgers()
+    try:
+        _refuse_unlike(settings, books)
+    except ConfigError as error:
+        settings = last_start(file, error)
+    if settings.mistake and not books.is_needed:
+        raise ConfigError(settings.mistake)
+    return settings
+
+
+def _refuse_unlike(settings: GatewaySettings, books: Ledgers) -> None:
+    """Raise ConfigError for the journal of another account, and for new capital that `main` does not have."""
+    expected = settings.gateway.account_number
+    if expected and books.number and books.number != expected:
+        raise ConfigError(f"the journal is of account {books.number}, gateway.account_number is {expected}")
+    if books.number:
+        newcomers(settings, books, 0)
 
 
 def _account_keys() -> Credentials:

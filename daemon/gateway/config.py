@@ -6,13 +6,14 @@ files of their own (0600), and never in an error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
 from daemon.config.sources import explained, refusal
 from daemon.config.tables import DeskSettings
 from daemon.gateway.events import MAIN
+from daemon.host.whole_files import write_whole
 
 KIND = Literal["shares", "options"]
 SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
@@ -33,6 +35,9 @@ CREDENTIAL = "sub"
 """The name under which the unit loads the folder of the keys: systemd puts `_` for each `/` below it."""
 _Usd = Annotated[Decimal, Ge(0)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,29}$")]
+LAST_START = "last_start.toml"
+"""In the state directory: the file of the last start that had no mistake."""
+_STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 SYMBOL = r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$"
 _Symbol = Annotated[str, StringConstraints(pattern=SYMBOL)]
 
@@ -80,12 +85,17 @@ class SubAccountTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """All of gateway.toml. `upstream` has the tables that a desk's file has too, for the way to the broker."""
+    """All of gateway.toml. `upstream` has the tables that a desk's file has too, for the way to the broker.
+
+    `text` is the file's; `mistake` says why it is not today's file, but the one of the last start.
+    """
 
     gateway: GatewayTable
     account: AccountLimits
     sub_accounts: Mapping[str, SubAccountTable]
     upstream: DeskSettings
+    text: str = ""
+    mistake: str = ""
 
     @property
     def guards(self) -> tuple[tuple[str, str], ...]:
@@ -96,7 +106,8 @@ class GatewaySettings:
 def load_gateway(path: Path) -> GatewaySettings:
     """Read the file. Raises ConfigError."""
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
+        tables: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
     except tomllib.TOMLDecodeError as error:
@@ -114,7 +125,35 @@ def load_gateway(path: Path) -> GatewaySettings:
     problems = list(_wrong(gateway, subs))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    return GatewaySettings(gateway, account, subs, _upstream(path, gateway))
+    return GatewaySettings(gateway, account, subs, _upstream(path, gateway), text)
+
+
+def load_or_last(path: Path) -> GatewaySettings:
+    """Read the file; one with a mistake leaves the settings of the last start. Raises ConfigError, its mistake."""
+    try:
+        return load_gateway(path)
+    except ConfigError as error:
+        return last_start(path, error)
+
+
+def last_start(path: Path, refused: ConfigError) -> GatewaySettings:
+    """Return the settings of the last start: desks that hold something need a gateway. Raises `refused` without one."""
+    try:
+        found = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        found = None
+    last = Path(found[1] if found else GatewayTable().state_dir) / LAST_START
+    try:
+        return replace(load_gateway(last), mistake=str(refused))
+    except ConfigError:
+        raise refused from None
+
+
+def keep_start(folder: Path, settings: GatewaySettings) -> None:
+    """Keep a whole file for later starts; where the folder cannot be written, the one before stays."""
+    if settings.text and not settings.mistake:
+        with contextlib.suppress(OSError):
+            write_whole(folder / LAST_START, settings.text.encode(), 0o600)
 
 
 def _table(path: Path, name: str, kind: type[Any], values: object) -> Any:
@@ -177,13 +216,30 @@ def client_keys(settings: GatewaySettings) -> dict[str, ClientKeys]:
 
     Raises ConfigError for a missing file, one that others may read, and for one key twice.
     """
-    keys: dict[str, ClientKeys] = {}
-    for name in settings.sub_accounts:
-        key, secret = (_secret(name, path) for path in key_files(settings, name))
-        keys[name] = ClientKeys(key, secret)
-    if len({pair.key for pair in keys.values()}) < len(keys):
-        raise ConfigError(f"{settings.gateway.keys_dir}: two sub-accounts have one key: make one of them anew")
+    keys, problems = usable_keys(settings)
+    if problems:
+        raise problems[0]
     return keys
+
+
+def usable_keys(settings: GatewaySettings) -> tuple[dict[str, ClientKeys], list[ConfigError]]:
+    """Return the keys that can be used, and what is wrong with others: one bad file keeps no other desk out."""
+    keys: dict[str, ClientKeys] = {}
+    owners: dict[str, list[str]] = {}
+    problems = []
+    for name in settings.sub_accounts:
+        try:
+            key, secret = (_secret(name, path) for path in key_files(settings, name))
+        except ConfigError as error:
+            problems.append(error)
+        else:
+            keys[name] = ClientKeys(key, secret)
+            owners.setdefault(key, []).append(name)
+    for names in (names for names in owners.values() if len(names) > 1):
+        words = f"two sub-accounts have one key, {' and '.join(names)}: make one of them anew"
+        problems.append(ConfigError(f"{settings.gateway.keys_dir}: {words}"))
+        keys = {name: pair for name, pair in keys.items() if name not in names}
+    return keys, problems
 
 
 def _secret(name: str, path: Path) -> str:

@@ -159,6 +159,8 @@ class Gateway:
         if (damage := self.journal.damage(self.now_ns())) is not None:
             await self.do(damage)
             self._has_halted()
+        if self.settings.mistake:
+            await self._halt_by_mistake()
         for order in self.books.open_orders():
             if not order.known:
                 self._look_up_soon(order)
@@ -174,6 +176,15 @@ class Gateway:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _halt_by_mistake(self) -> None:
+        """Take no new risk by the file of the last start; say so at each one."""
+        halt = self.books.halt
+        if halt is None or halt[0] != "configuration":
+            before = "" if halt is None else f"; halted before: {halt[0]}: {halt[1]}"
+            words = f"by the file of the last start, since this one has a mistake: {self.settings.mistake}{before}"
+            await self.do(Halted(self.now_ns(), "configuration", words, "gateway"))
+        self._has_halted()
 
     async def _is_of_this_account(self) -> None:
         """Raise ConfigError where the keys open another account than the journal's.

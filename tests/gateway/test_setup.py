@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import stat
 import subprocess
 import sys
 import tomllib
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +24,15 @@ from daemon.config.kept_feed import kept_feed
 from daemon.config.load import KEYS, ConfigError, Credentials, load
 from daemon.gateway import command
 from daemon.gateway.books import Ledgers
-from daemon.gateway.command import check, closed, show, until_signalled, with_feeds
-from daemon.gateway.config import client_keys, load_gateway
+from daemon.gateway.command import ask, check, closed, show, until_signalled, with_feeds
+from daemon.gateway.config import (
+    GatewaySettings,
+    client_keys,
+    key_files,
+    load_gateway,
+    load_or_last,
+    usable_keys,
+)
 from daemon.gateway.journal import read_books
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.gateway.upstream import Upstream
@@ -41,6 +50,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.trade_listeners import until
 
+NEWCOMER = '[sub_account.third]\ncapital = "90000"\n\n[sub_account.scalper]'
 SUBS = ("scalper:10000:options:SPY", "rebalancer:50000:shares")
 
 
@@ -204,23 +214,47 @@ def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
     assert closed([]) == "it holds nothing\n"
 
 
-@pytest_asyncio.fixture
-async def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a gateway that ran once; its broker is away now."""
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))  # of the locks
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks in a folder of the test, and the account's keys."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     for name, value in zip(KEYS, (DEFAULT_KEY, DEFAULT_SECRET), strict=True):
         monkeypatch.setenv(name, value)
-    file = tmp_path / "gateway.toml"
-    async with broker() as alpaca:
-        await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
-        changed(file, "port = 8433", "port = 0")
-        settings, clock = load_gateway(file), Clock.real(alpaca.clock.now_ns)
-        folder = Path(settings.gateway.state_dir)
-        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
-        await until(lambda: alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
+
+
+@contextlib.asynccontextmanager
+async def serving(alpaca: AlpacaServer, settings: GatewaySettings) -> AsyncIterator[dict[str, Any]]:
+    """The program by these settings; yields its status."""
+    clock, folder = Clock.real(alpaca.clock.now_ns), Path(settings.gateway.state_dir)
+    running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+    try:
+        await until(lambda: running.done() or alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
+        if running.done():
+            await running
+        status = {"ready": False}
+        while not status["ready"]:
+            await asyncio.sleep(0.1)
+            status = await asyncio.to_thread(ask, settings, "GET", "/status")
+        yield status
+    finally:
         running.cancel()
         await asyncio.wait({running})
+
+
+async def at(alpaca: AlpacaServer, folder: Path) -> Path:
+    """The file of a gateway that ran once at this broker, at any port."""
+    await init(order(folder, alpaca.trading_url, *SUBS), keys_of(alpaca))
+    file = changed(folder / "gateway.toml", "port = 8433", "port = 0")
+    async with serving(alpaca, load_gateway(file)):
+        pass
     return file
+
+
+@pytest_asyncio.fixture
+async def left(tmp_path: Path) -> Path:
+    """The file of a gateway that ran once; its broker is away now."""
+    async with broker() as alpaca:
+        return await at(alpaca, tmp_path)
 
 
 def ended(file: Path) -> tuple[int, str]:
@@ -283,3 +317,79 @@ async def test_a_disk_that_does_not_answer_ends_it_with_words(monkeypatch: pytes
 
         monkeypatch.setattr(command, "_done", fails)
         assert command.main(["verify"]) == code
+
+
+MISTAKES = {
+    "a key that is unknown": ("port = 0", "ports = 0", "gateway.ports"),
+    "no TOML": ("[account]", "[account", "is not valid TOML"),
+    "capital that main does not have": ("[sub_account.scalper]", NEWCOMER, "new sub-accounts ask for 90000"),
+    "another account": ("port = 0", 'port = 0\naccount_number = "PA0OTHER"', "gateway.account_number is PA0OTHER"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its_exits(
+    tmp_path: Path, mistake: str
+) -> None:
+    old, new, words = MISTAKES[mistake]
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        file.write_text("\n".join(line for line in file.read_text().splitlines() if "account_number" not in line))
+        right = file.read_text()
+        changed(file, old, new)
+        with pytest.raises(ConfigError, match=words):  # nobody holds anything
+            command._fitting(load_or_last(file), file)
+        alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
+        async with serving(alpaca, load_or_last(tmp_path / "gateway" / "last_start.toml")) as status:
+            assert status["halt"] is None
+            settings = load_gateway(tmp_path / "gateway" / "last_start.toml")
+            await until(lambda: alpaca.account.quantity("SPY") == 3)
+            move = {"source": "main", "target": "rebalancer", "cash": "0", "symbol": "SPY", "quantity": "3"}
+            await asyncio.to_thread(ask, settings, "POST", "/transfer", {**move, "by": "anna", "why": ""})
+        for _ in range(2):
+            settings = command._fitting(load_or_last(file), file)
+            assert words in settings.mistake
+            async with serving(alpaca, settings) as status:
+                assert status["halt"]["reason"] == "configuration"
+                assert words in status["halt"]["detail"]
+        async with serving(alpaca, settings):
+            back = {**move, "source": "rebalancer", "target": "main", "by": "anna", "why": ""}
+            await asyncio.to_thread(ask, settings, "POST", "/transfer", back)
+        with pytest.raises(ConfigError, match=words):
+            command._fitting(load_or_last(file), file)
+        file.write_text(right)
+        async with serving(alpaca, load_or_last(file)) as status:
+            assert status["halt"]["reason"] == "configuration"  # until a person resumes
+
+
+async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        settings = load_gateway(file)
+        secret = key_files(settings, "scalper")[1]
+        secret.chmod(0o644)
+        async with serving(alpaca, settings) as status:
+            assert [row["name"] for row in status["accounts"]] == ["main", "rebalancer", "scalper"]
+        with pytest.raises(ConfigError, match="others may read it"):
+            client_keys(settings)
+        keys, problems = usable_keys(settings)
+        assert (list(keys), len(problems)) == (["rebalancer"], 1)
+        secret.chmod(0o600)
+        for mine, its in zip(key_files(settings, "scalper"), key_files(settings, "rebalancer"), strict=True):
+            mine.write_text(its.read_text())
+        assert usable_keys(settings)[0] == {}
+        with pytest.raises(ConfigError, match="two sub-accounts have one key, scalper and rebalancer"):
+            async with serving(alpaca, settings):
+                pass
+
+
+async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        async with serving(alpaca, load_gateway(file)):
+            changed(file, "port = 0", "ports = 0")
+            assert await asyncio.to_thread(command.main, ["--config", str(file), "halt", "--why", "look"]) == 0
+            assert "by the file of the last start" in capsys.readouterr().err
+            assert await asyncio.to_thread(command.main, ["--config", str(file), "--check"]) == 2
