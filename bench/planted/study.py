@@ -68,10 +68,6 @@ def settings_of(market: str, folder: Path, *, presets: str) -> Settings:
     )  # fmt: skip
 
 
-def _shipped_scalper(bars: Path, store: Path) -> Settings:
-    return replace(settings_for("option_scalper", bars, store), steps=300_000)
-
-
 def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="shared")
     return _in_years(replace(asked, network="shared", practice=Practice(over_market=True)))
@@ -141,7 +137,7 @@ ACROSS = {"daily_rebalancer/leaders": 1.0, "daily_rebalancer/reversal": -1.0, "d
 """Markets with an edge across stocks: which way a stock goes that is above its 20 days' mean more than the others."""
 STEEP = 20.0  # a stock that is 5 % above the others' mean gets a whole unit
 _SHIPPED: dict[str, Callable[[Path, Path], Settings]] = {
-    "option_scalper": _shipped_scalper,
+    "option_scalper": _scalper,
     "daily_rebalancer": _shipped_rebalancer,
     **dict.fromkeys(ACROSS, _shipped_rebalancer),
     "regime_switcher": _shipped_switcher,
