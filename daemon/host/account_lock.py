@@ -19,6 +19,7 @@ from typing import IO
 import msgspec
 
 from daemon.host.own_files import FOLDER_MODE, StateDirError, open_own, open_own_folder, open_plain
+from daemon.host.passing import MayPass, may_pass
 
 SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
 DIGITS = 32  # of a digest
@@ -34,6 +35,10 @@ class Holder(msgspec.Struct, frozen=True):
 
 class AccountTakenError(StateDirError):
     """Another desk of this host trades the account. The message names both and the cure; exit code 2."""
+
+
+class LockFailedError(MayPass, StateDirError):
+    """The lock cannot be made now: its disk is full, failing or read-only. Exit code 1."""
 
 
 def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHARED) -> Path:
@@ -118,7 +123,7 @@ class AccountLock:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise StateDirError(
+            raise (LockFailedError if may_pass(error, self._folder) else StateDirError)(
                 f"{self._folder / name}: the account cannot be locked for this desk: {error.strerror}: run it as the "
                 f"user of the host's other desks, mend owner and mode of {self._folder}, or name a folder of this "
                 f"user's own in RUNTIME_DIRECTORY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.host import account_lock
 from daemon.host.account_lock import AccountLock, AccountTakenError, Holder, lock_folder
 from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
 
 PAPER, LIVE = "https://paper.example", "https://live.example"
 KEY = "PKSECRETSECRET"
@@ -95,3 +98,16 @@ def test_the_folder_is_systemd_s_then_the_units_then_one_of_the_user_s_own(tmp_p
     desk.claim_key(KEY)
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
     desk.close()
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.ENOSPC, True), (errno.EIO, True), (errno.EACCES, False)])
+def test_a_disk_that_is_full_may_pass_and_a_permission_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passes: bool
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(account_lock, "open_own", fails)
+    with pytest.raises(StateDirError, match=os.strerror(number)) as refused:
+        lock(tmp_path, "first").claim_key(KEY)
+    assert isinstance(refused.value, MayPass) == passes  # exit code 1, and systemd starts it again
