@@ -86,7 +86,7 @@ DEFAULT_FILE = Path("gateway.toml")
 async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) -> Opened:
     """Read the account for the first event. Raises ConfigError, with the figures, for capital that it does not have."""
     account, positions, orders, lines = await upstream.account()
-    number = wire.text(account.get("account_number"))
+    number = wire.required_text(account, "account_number")
     expected = settings.gateway.account_number
     if expected and number != expected:
         raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}")

@@ -191,11 +191,12 @@ class Gateway:
 
         A broker that is away says so with its first report.
         """
-        with contextlib.suppress(BrokerError):
+        with contextlib.suppress(BrokerError, wire.Malformed):
             self._same_account(await self.upstream.reads.account())
 
     def _same_account(self, row: Json) -> None:
-        number = wire.text(row.get("account_number"))
+        """Raise ConfigError for another account than the journal's, Malformed without its number."""
+        number = wire.required_text(row, "account_number")
         if number != self.books.number:
             raise ConfigError(f"the keys open account {number}, and the journal is of account {self.books.number}")
 
@@ -322,6 +323,7 @@ class Gateway:
             self._begun += 1
             try:
                 event = await self.upstream.report(self.books)
+                self._same_account(event.account)
             except (BrokerError, wire.Malformed) as error:
                 failures += 1
                 self._log("gateway_report_failed", problem=str(error), failures=failures)
@@ -330,7 +332,6 @@ class Gateway:
                 await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
                 continue
             failures = 0
-            self._same_account(event.account)
             await self._take_report(self._without_closing(event))
             if listened and connection == self._connection:  # else it would hide the hole
                 self._set_ready(True)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from daemon.brokers.alpaca.wire import Malformed
+from daemon.gateway.command import opening
 from tests.support.gateway_stage import CALL, stage, table
 
 
@@ -71,3 +76,23 @@ async def test_a_name_of_another_sub_account_is_refused_without_naming_it(tmp_pa
         order = (await s.ask("a", "GET", "/v2/orders", status="all"))[1][0]
         assert (await s.ask("b", "DELETE", f"/v2/orders/{order['id']}"))[0] == 404
         assert (await s.ask("b", "GET", f"/v2/orders/{order['id']}"))[0] == 404
+
+
+@pytest.mark.parametrize("number", [None, "", 7])
+async def test_an_account_without_its_number_ends_no_gateway(tmp_path: Path, number: object) -> None:
+    async with stage(tmp_path) as s:
+        reads, whole = s.gateway.upstream.reads, s.gateway.upstream.reads.account
+
+        async def numberless() -> Any:
+            return {**await whole(), "account_number": number}
+
+        reads.account = numberless  # type: ignore[method-assign]
+        await s.gateway._is_of_this_account()
+        s.gateway._wanted.set()
+        await s.until(lambda: any("account_number" in str(row["problem"]) for row in s.log.of("gateway_report_failed")))
+        with pytest.raises(Malformed, match="account_number"):
+            await opening(s.gateway.settings, s.gateway.upstream, s.gateway.now_ns())
+        reads.account = whole  # type: ignore[method-assign]
+        await s.place("a", 1)
+        await s.until(lambda: bool(s.held("a")))
+        await s.settled()
