@@ -69,7 +69,7 @@ from daemon.gateway.rules import (
     price_beyond,
 )
 from daemon.gateway.step import FILLS
-from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_order
+from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_fill, readable_order
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
@@ -256,10 +256,7 @@ class Gateway:
             event = wire.required_text(update, "event")
             readable_order(dict(row))
             if event in FILLS:
-                wire.quantity(row.get("filled_qty"), "filled_qty")
-                wire.quantity(update.get("qty"), "qty")
-                wire.decimal(update.get("price"), "price")
-                wire.time_ns(update.get("timestamp"))
+                readable_fill(update)
         except wire.Malformed:
             self._wanted.set()
             raise

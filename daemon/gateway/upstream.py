@@ -156,7 +156,7 @@ class Upstream:
             since_ns = wire.day_start_ns(self._clock.now_ns()) - DAY_NS
             rows = await self.reads.open_orders()
             rows += await self.reads.orders_since(since_ns)
-            orders = list({str(row["id"]): row for row in rows}.values())
+            orders = list(_by_id(rows).values())
             positions = await self.reads.positions()
             account = await self.reads.account()
             lines = await self.reads.activities(since_ns)
@@ -178,7 +178,7 @@ class Upstream:
         lines = [
             row for row in await self.reads.activities(since_ns) if self._is_readable(row) and _is_news(books, row)
         ]
-        orders = {str(row["id"]): row for row in rows}
+        orders = _by_id(rows)
         known = {order.id: order.row for order in books.orders.values()}
         others, gone = await self._left_out(books, orders, lines)
         for row in others:
@@ -279,12 +279,28 @@ class Upstream:
             await queue.close()
 
 
+def _by_id(rows: Sequence[Json]) -> dict[str, Json]:
+    """Return each order once, the last of its rows. Raises Malformed for one without an id."""
+    return {wire.required_text(row, "id"): row for row in rows}
+
+
 def readable_order(row: Json) -> None:
     """Raise Malformed for an order's row that the books could not take."""
     wire.order(row)
+    if not isinstance(row.get("status"), str | None):
+        raise wire.Malformed(f"status is {wire.shown(row['status'])}: expected text")
     for key in ("submitted_at", "created_at", "updated_at"):
         if row.get(key):
             wire.time_ns(row[key], key)
+
+
+def readable_fill(update: Json) -> None:
+    """Raise Malformed for an update of a fill that the books could not take."""
+    wire.quantity(update["order"].get("filled_qty"), "filled_qty")
+    if wire.quantity(update.get("qty"), "qty") <= 0:
+        raise wire.Malformed(f"qty is {wire.shown(update['qty'])}: expected more than 0")
+    wire.decimal(update.get("price"), "price")
+    wire.time_ns(update.get("timestamp"))
 
 
 def _sent(value: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ import pytest
 
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.gateway.command import opening
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from tests.support.gateway_stage import CALL, stage, table
 
 
@@ -95,4 +100,50 @@ async def test_an_account_without_its_number_ends_no_gateway(tmp_path: Path, num
         reads.account = whole  # type: ignore[method-assign]
         await s.place("a", 1)
         await s.until(lambda: bool(s.held("a")))
+        await s.settled()
+
+
+ODD_UPDATES: dict[str, Callable[[Any], Any]] = {
+    "a status that is a list": lambda update: {**update, "order": {**update["order"], "status": []}},
+    "a status that is an object": lambda update: {**update, "order": {**update["order"], "status": {}}},
+    "a fill of nothing": lambda update: {**update, "qty": "0"},
+    "a fill of less than nothing": lambda update: {**update, "qty": "-1"},
+    "no order": lambda update: {**update, "order": None},
+    "an order without an id": lambda update: {**update, "order": {**update["order"], "id": None}},
+}
+
+
+def fills(folder: Path) -> list[Any]:
+    """The updates of fills that are in the journal."""
+    with contextlib.closing(JournalReader(folder / FILE)) as reader:
+        rows = [json.loads(entry.payload)["update"] for entry in reader.entries() if entry.kind == "Updated"]
+    return [update for update in rows if update["event"] == "fill"]
+
+
+@pytest.mark.parametrize("odd", ODD_UPDATES)
+async def test_an_update_that_cannot_be_read_asks_for_a_report_and_ends_nothing(tmp_path: Path, odd: str) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 1)
+        await s.until(lambda: bool(s.held("a")))
+        await s.until(lambda: bool(fills(tmp_path)))
+        s.gateway._wanted.clear()
+        with pytest.raises(Malformed):
+            s.gateway._on_update(ODD_UPDATES[odd](fills(tmp_path)[0]))
+        assert s.gateway._wanted.is_set()
+        await s.settled()
+        assert s.held("a") == {"SPY": Decimal(1)}
+
+
+async def test_a_report_with_an_order_that_has_no_id_is_asked_for_again(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("b", 1, type="limit", limit_price="400")
+        reads, whole = s.gateway.upstream.reads, s.gateway.upstream.reads.open_orders
+
+        async def nameless() -> Any:
+            return [{**row, "id": None} for row in await whole()]
+
+        reads.open_orders = nameless  # type: ignore[method-assign]
+        s.gateway._wanted.set()
+        await s.until(lambda: any("id is None" in str(row["problem"]) for row in s.log.of("gateway_report_failed")))
+        reads.open_orders = whole  # type: ignore[method-assign]
         await s.settled()
