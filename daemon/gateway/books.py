@@ -229,6 +229,8 @@ class Ledgers(msgspec.Struct):
     uneven: int = 0  # fills of no whole cents since the sums last agreed: the broker may have rounded each
     code: str = ""
     guards: list[tuple[str, str]] = []  # prefixes of guards' order names, each with its sub-account
+    amending: dict[str, int] = {}  # the broker's ids of orders whose amended fills are being read -> since when
+    lines_later: list[tuple[int, Json, str]] = []  # when seen, line, ex-date: they wait for fills of rows left out
 
     def __post_init__(self) -> None:
         """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""

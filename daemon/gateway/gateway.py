@@ -128,6 +128,7 @@ class Gateway:
         self._awaited = asyncio.Event()  # one that an exit waits for
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
+        self._to_read_again = journal.damage(0) is not None  # rows were left out, and no report came since
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self._listening = False
@@ -413,6 +414,7 @@ class Gateway:
 
     async def _take_report(self, event: Reported) -> None:
         await self.do(event)
+        self._to_read_again = False
         for symbol, price in self.books.marks.items():
             self.prices[symbol] = (event.asked_ns, price)
         limit = self.settings.account.day_loss_max
@@ -655,6 +657,8 @@ class Gateway:
         await self._has_turn(account, exits=order.sign < 0)
         await self._priced(order)
         if order.sign < 0:
+            if self._to_read_again:  # a sale may be missing in the books, and the shares be another's
+                await self._after_report()
             await self._no_call_of(order.symbol)
 
     def _is_free(self, account: str, name: str) -> None:
@@ -905,7 +909,7 @@ class Gateway:
             return await self._close(account, symbol, quantity, percent)
 
     async def _after_report(self) -> None:
-        """Wait for a report that begins now, as the close call wants it.
+        """Wait for a report that begins now, as the close call wants it, and any sale after rows were left out.
 
         Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
         """

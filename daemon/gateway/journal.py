@@ -26,8 +26,8 @@ from daemon.engine.state_dir import (
     rotate,
     where_before,
 )
-from daemon.gateway.books import GatewayOrder, Ledgers, digest
-from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn, RowsLeftOut
+from daemon.gateway.books import Ledgers, digest
+from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn, RowsLeftOut, Updated
 from daemon.gateway.step import Bookkeeper
 from daemon.host.latency import Buckets
 from daemon.journal.journal import FILE
@@ -265,15 +265,17 @@ def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]
     """
     with reading(reader.path):
         needs: dict[int, str] = {}  # rows that could not be stepped
-        later: dict[str, GatewayOrder] | None = None
+        later: dict[str, str] | None = None
         while True:
             machine, last_id, head = _from_snapshot(reader)
-            machine.orders_later = later or {}
+            machine.owners_later = later or {}
             left_out: list[str] = []
+            told: dict[str, str] = {}
             for entry in reader.entries(last_id):
                 try:
                     _require(entry.id not in needs, needs.get(entry.id, ""))
                     _follow(machine, entry, head, last_id)
+                    told |= _told(entry) if left_out else {}
                 except Different as odd:
                     left_out.append(str(odd))
                     machine.leave_out(entry.id)
@@ -290,7 +292,15 @@ def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]
                     raise JournalError(f"{what}; the broker's account itself is not touched by that")
                 if not left_out or later is not None:
                     return machine, last_id, head, left_out
-                later = machine.books.orders  # once more, with them
+                later, needs = {order.name: order.account for order in machine.books.orders.values()} | told, {}
+
+
+def _told(entry: Entry) -> dict[str, str]:
+    """Return to which sub-account a row passed on an order's news, by the order's id; {} where it did not."""
+    if entry.kind != Updated.__name__ or PassOn.__name__ not in entry.effects:
+        return {}
+    accounts = [effect["account"] for effect in msgspec.json.decode(entry.effects) if effect["type"] == PassOn.__name__]
+    return {str(msgspec.json.decode(entry.payload)["update"]["order"]["id"]): accounts[0]} if accounts else {}
 
 
 def _from_snapshot(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:

@@ -210,7 +210,7 @@ def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
 
 def _fraction(books: Ledgers, line: LedgerLine) -> Division:
     """Cash for a fraction of a share, by whose fractions make it; `main`'s where nobody has one."""
-    holders = books.holders(line.symbol)
+    holders = _holders(books, line)
     fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1 > 0}
     shares, cash = apportioned(line.quantity, fractions, FINEST), apportioned(line.amount, fractions)
     return Division({name: LinePart(shares.get(name, ZERO), cash.get(name, ZERO)) for name in sorted(shares | cash)})
@@ -219,9 +219,15 @@ def _fraction(books: Ledgers, line: LedgerLine) -> Division:
 # --- shares and contracts ---------------------------------------------------------------------------------------------
 
 
+def _holders(books: Ledgers, line: LedgerLine) -> dict[str, Decimal]:
+    """Return who holds how much of the line's symbol; of one that waited for fills, when it was first seen."""
+    seen_ns = next((seen_ns for seen_ns, row, _ in books.lines_later if row["id"] == line.id), None)
+    return books.holders(line.symbol) if seen_ns is None else books.held_at(line.symbol, seen_ns)
+
+
 def _split(books: Ledgers, line: LedgerLine) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
-    held = books.holders(line.symbol)
+    held = _holders(books, line)
     total = sum(held.values(), ZERO)
     at_ns = stamped_ns(line.id)
     then = {} if at_ns is None else books.held_at(line.symbol, at_ns)
@@ -287,7 +293,7 @@ def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None
 
 def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
     """Names, mergers, offers, removals: what goes is the holders', what comes for it is theirs in the same parts."""
-    held = books.holders(line.symbol)
+    held = _holders(books, line)
     total = sum(held.values(), ZERO)
     if line.quantity < 0 and total and -line.quantity <= total:
         if total == -line.quantity:

@@ -83,7 +83,7 @@ class Bookkeeper:
     def __init__(self, books: Ledgers | None = None) -> None:
         self.books = books or Ledgers()
         self.whole_until_ns: int | None = None  # the last report before a row that was left out
-        self.orders_later: Mapping[str, GatewayOrder] = {}  # by which the maker of one in that row may be known
+        self.owners_later: Mapping[str, str] = {}  # sub-account by an order's name or id, of the rows behind that one
         self._effects: list[AnyGatewayEffect] = []
 
     def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
@@ -121,7 +121,7 @@ class Bookkeeper:
             case Resumed():
                 books.halt = None
             case GatewayStarted(code=code, guards=guards):
-                books.code, books.guards = code, guards
+                books.code, books.guards, books.amending = code, guards, {}
         return self._effects
 
     def leave_out(self, row: int) -> None:
@@ -141,7 +141,7 @@ class Bookkeeper:
             words += f"; halted before: {books.halt[0]}: {books.halt[1]}"
         books.halt = ("journal_damaged", words, "")
         books.reported_ns = max(since_ns, books.now_ns - (ORDERS_DAYS - 1) * DAY_NS)
-        self.whole_until_ns, self.orders_later = None, {}
+        self.whole_until_ns, self.owners_later = None, {}
 
     # --- the opening and transfers ------------------------------------------------------------------------------------
 
@@ -298,12 +298,12 @@ class Bookkeeper:
         books = self.books
         name = str(row.get("client_order_id") or row["id"])
         account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), "")
-        account = account or self._maker(name)
+        account = account or self._owner_later(row) or self._maker(name)
         side = "buy" if wire.side_of(row.get("side")) > 0 else "sell"
         submitted = row.get("submitted_at") or row.get("created_at")
         created_ns = wire.time_ns(submitted, "submitted_at") if submitted else books.now_ns
-        price = wire.optional_decimal(row, "limit_price") or wire.optional_decimal(row, "stop_price") or ZERO
-        order = GatewayOrder(account, name, wire.text(row.get("symbol")), side, "", created_ns, reserve=price)
+        symbol, reserve = wire.text(row.get("symbol")), _reserve_of(row)
+        order = GatewayOrder(account, name, symbol, side, "", created_ns, reserve=reserve)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
             order.account = replaced.account
         if account == MAIN and order.symbol:
@@ -316,15 +316,20 @@ class Bookkeeper:
 
     def _take_again(self, name: str, real: str, row: Json) -> None:
         """Take in an order whose row was left out, as it was on its way to the answer that the journal has."""
-        if (account := caller(name) or self._maker(name)) == MAIN:
+        if (account := caller(name) or self._owner_later(row) or self._maker(name)) == MAIN:
             return
         self.books.keep(
             GatewayOrder(
                 account, name, wire.text(row.get("symbol")), wire.text(row.get("side")), SENDING, self.books.now_ns,
-                quantity=wire.optional_decimal(row, "qty"), closing=real != name,
+                quantity=wire.optional_decimal(row, "qty"), reserve=_reserve_of(row), closing=real != name,
                 keeps_name=real != name and not caller(name),
             )
         )  # fmt: skip
+
+    def _owner_later(self, row: Json) -> str:
+        """Return to whom the rows behind one that was left out passed this order's news on, "" where they did not."""
+        account = self.owners_later.get(wire.text(row.get("id")), "")
+        return account if account in self.books.accounts else ""
 
     def _call_of(self, row: Json) -> GatewayOrder | None:
         """Return the close call whose answer was left out, and whose order this may be; None without one."""
@@ -341,8 +346,8 @@ class Bookkeeper:
         """
         if (new := parse_name(name)) is None:
             return MAIN
-        orders = (*self.books.orders.values(), *self.orders_later.values())
-        named = ((order.account, parse_name(order.name)) for order in orders)
+        known = ((order.name, order.account) for order in self.books.orders.values())
+        named = ((account, parse_name(old)) for old, account in (*known, *self.owners_later.items()))
         owners = {account for account, old in named if old is not None and old.stem == new.stem} - {MAIN}
         return owners.pop() if len(owners) == 1 else MAIN
 
@@ -380,7 +385,7 @@ class Bookkeeper:
         if event in FILLS:
             self._fill_from(order, update, row)
         elif event in AMENDMENTS:
-            self._do(ReadFills(order.id))
+            self._read_fills(order.id)
         elif event == REPLACE_REJECTED:
             self._end_replacements(order)
         if order.account != MAIN:
@@ -437,9 +442,14 @@ class Bookkeeper:
             "order_status": str(row.get("status")),
         }
 
+    def _read_fills(self, order_id: str) -> None:
+        self.books.amending[order_id] = self.books.now_ns
+        self._do(ReadFills(order_id))
+
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
         """Make an order's fills what all of its lines say that stands."""
         books, order = self.books, self.books.order_by_id(order_id)
+        books.amending.pop(order_id, None)
         amending = [row for row in lines if amends(row)]
         books.lines |= {str(row["id"]): (books.now_ns, {}) for row in amending}
         if order is None or order.base:
@@ -464,8 +474,14 @@ class Bookkeeper:
             self._do(Warn("gateway_fill_amended", words))
 
     def _end_uncovered(self, account: str, symbol: str) -> None:
-        """Cancel a sub-account's newest sales as far as they are of more than it holds: they would sell another's."""
+        """Cancel a sub-account's newest sales as far as they are of more than it holds: they would sell another's.
+
+        While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
+        """
         books = self.books
+        amending = (books.order_by_id(order_id) for order_id in books.amending)
+        if any(order is not None and (order.account, order.symbol) == (account, symbol) for order in amending):
+            return
         sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
         old = {order.replaces for order in sales}
         sales = [order for order in sales if order.name not in old]
@@ -478,7 +494,10 @@ class Bookkeeper:
     # --- reports ------------------------------------------------------------------------------------------------------
 
     def _report(self, event: Reported) -> None:
-        """Take a report: orders, fills that no stream brought, the ledger's lines; then compare the sums."""
+        """Take a report: orders, fills that no stream brought, the ledger's lines; then compare the sums.
+
+        Behind a row that was left out, lines wait for the report that brings its fills back: they go by who held.
+        """
         books = self.books
         books.broker_account = event.account
         books.broker_cash = wire.decimal(event.account.get("cash"), "cash")
@@ -501,12 +520,12 @@ class Bookkeeper:
         fills = [row for row in event.lines if row.get("activity_type") == "FILL"]
         for row in sorted(fills, key=lambda row: str(row.get("id"))):
             self._ledger_fill(row)
-        lines = [line_of(row) for row in event.lines if row.get("activity_type") != "FILL"]
-        rows = {str(row["id"]): row for row in event.lines}
-        for line in sorted(lines, key=lambda line: (_turn(line), line.id)):
-            self._line(line, rows[line.id], event.ex_dates.get(line.id, ""))
-        for account, symbol in sorted({(o.account, o.symbol) for o in books.open_orders()} if lines else ()):
-            self._end_uncovered(account, symbol)
+        lines = [(row, event.ex_dates.get(str(row["id"]), "")) for row in event.lines if row["activity_type"] != "FILL"]
+        if self.whole_until_ns is not None:
+            books.lines_later += [(books.now_ns, *line) for line in lines]
+            return
+        self._book_lines([*(later[1:] for later in books.lines_later), *lines])
+        books.lines_later = []
         self._settle_without_ledger()
         self._compare(event.asked_ns)
         if books.day[0] != new_york_date(books.now_ns).isoformat():
@@ -514,12 +533,20 @@ class Bookkeeper:
             self._begin_day()
         books.reported_ns = event.asked_ns
 
+    def _book_lines(self, rows: Sequence[tuple[Json, str]]) -> None:
+        """Book lines of the ledger other than fills, each with its ex-date."""
+        lines = [(line_of(row), row, ex_date) for row, ex_date in rows]
+        for line, row, ex_date in sorted(lines, key=lambda each: (_turn(each[0]), each[0].id)):
+            self._line(line, row, ex_date)
+        for account, symbol in sorted({(o.account, o.symbol) for o in self.books.open_orders()} if lines else ()):
+            self._end_uncovered(account, symbol)
+
     def _ledger_fill(self, row: Json) -> None:
         """Book a fill of the ledger, unless the stream brought it."""
         books, order = self.books, self.books.order_by_id(wire.text(row.get("order_id")))
         if amends(row):
             if order is not None and str(row["id"]) not in books.lines:
-                self._do(ReadFills(order.id))  # until they are read, each report says so
+                self._read_fills(order.id)  # until they are read, each report says so
             return
         fill = ledger_fill(row)
         if order is not None:
@@ -643,7 +670,7 @@ class Bookkeeper:
         """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents."""
         books = self.books
         beyond = books.broker_cash - books.sums()[0]
-        if books.changed_ns >= asked_ns or abs(beyond) > books.uneven * CENT:
+        if books.changed_ns >= asked_ns or books.amending or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding
         books.main.cash += beyond
         books.uneven = 0
@@ -658,6 +685,11 @@ class Bookkeeper:
                 account.hold(dataclasses.replace(holding, lastday_price=books.marks.get(symbol, holding.lastday_price)))
         if books.halt is not None and books.halt[2] and books.halt[2] < today:
             books.halt = None
+
+
+def _reserve_of(row: Json) -> Decimal:
+    """Return what a purchase keeps from the buying power, USD a share, where its own row names a price."""
+    return wire.optional_decimal(row, "limit_price") or wire.optional_decimal(row, "stop_price") or ZERO
 
 
 def _turn(line: LedgerLine) -> int:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -196,6 +197,83 @@ async def test_an_order_of_days_ago_was_booked_before_only_where_no_row_is_missi
     fill = {"event": "fill", "qty": "5", "price": "500.01", "timestamp": row["filled_at"], "order": row}
     machine.step(Updated(books.reported_ns, {**fill, "execution_id": "new"}))
     assert books.accounts["a"].quantity("SPY") == before["a"][1]["SPY"] + 5 * left_out
+
+
+@contextlib.asynccontextmanager
+async def copied(alpaca: AlpacaServer, folder: Path, copy: Path) -> AsyncIterator[Stage]:
+    """A gateway whose journal is copied to `copy` as it was when the story of its body ended."""
+    async with gateway_on(alpaca, folder) as s:
+        yield s
+        await s.settled()
+        await asyncio.to_thread(shutil.copytree, folder, copy, ignore=shutil.ignore_patterns("*.sock"))
+
+
+async def test_an_order_that_no_desk_named_is_whose_its_news_were_passed_on_to(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
+            await s.place("a", 5)
+            await s.until(lambda: s.held("a") == {"SPY": D(5)})
+            await s.place("a", 2, type="limit", limit_price="450")
+            before, reserved = books_of(s), s.books.reserved("a")
+        sql = "UPDATE events SET payload = '{}' WHERE kind = 'OrderTaken'"
+        assert await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", sql) == (before, [ANY, ANY])
+        assert read_books(tmp_path / "damaged" / FILE).reserved("a") == reserved == 900
+
+
+async def test_a_split_is_divided_by_who_held_once_its_lost_fill_is_back(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
+            await s.place("a", 3, client_order_id="e1-shelf-1-0-0")
+            await s.place("b", 4, client_order_id="e1-switch-1-0-0")
+            await s.until(lambda: len(s.held("a")) == len(s.held("b")) == 1)
+            alpaca.faults.add("split", symbol="SPY", ratio="2")
+            await s.settled()
+            await asyncio.sleep(1)
+            await s.place("a", 1, client_order_id="e1-shelf-2-0-0")
+            await s.until(lambda: s.held("a") == {"SPY": D(7)})
+            before = books_of(s)
+        lost = "UPDATE events SET payload = '{}' WHERE kind = 'Updated' AND payload LIKE '%\"fill\"%e1-switch%'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        assert books == before
+        assert (books["a"][1], books["b"][1]) == ({"SPY": D(7)}, {"SPY": D(8)})
+
+
+async def test_a_stop_stays_while_the_bust_that_gave_its_shares_back_is_read_again(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
+            await s.place("a", 3, client_order_id="e1-shelf-1-0-0")
+            await s.until(lambda: s.held("a") == {"SPY": D(3)})
+            await s.place("a", 3, "sell", client_order_id="e1-shelf-2-0-0")
+            await s.until(lambda: not s.held("a"))
+            alpaca.faults.add("trade_bust")
+            await s.until(lambda: s.held("a") == {"SPY": D(3)})
+            stop = {"type": "stop", "stop_price": "400", "time_in_force": "gtc"}
+            await s.place("a", 3, "sell", client_order_id="e1-shelf-3-0-0", **stop)
+            before = books_of(s)
+        alpaca.faults.add("transfer", amount="10")  # a line: sales that nothing covers are looked for
+        lost = "UPDATE events SET payload = '{}' WHERE kind = 'FillsRead'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        assert books["a"] == before["a"]
+        assert [order.client_order_id for order in alpaca.account.working.values()] == ["e1-shelf-3-0-0"]
+
+
+async def test_a_sale_whose_rows_are_lost_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
+            await s.place("a", 5, client_order_id="e1-shelf-1-0-0")
+            await s.place("b", 5, client_order_id="e1-switch-1-0-0")
+            await s.until(lambda: len(s.held("a")) == len(s.held("b")) == 1)
+            await s.place("a", 5, "sell", client_order_id="e1-shelf-2-0-0")
+            await s.until(lambda: not s.held("a"))
+        await asyncio.sleep(90)
+        execute(tmp_path / "killed", "UPDATE events SET payload = '{}' WHERE payload LIKE '%e1-shelf-2-0-0%'")
+        async with gateway_on(alpaca, tmp_path / "killed", at_once=True) as s:
+            assert s.held("a") == {"SPY": D(5)}  # by the rows that are left
+            assert (await s.refused("a", 5, "sell"))[0] == 403
+            assert (s.held("a"), s.held("b")) == ({}, {"SPY": D(5)})
+            assert alpaca.account.positions["SPY"].qty == 5
+            await s.place("b", 5, "sell")
+            await s.until(lambda: not s.held("b"))
 
 
 async def test_a_person_s_halt_stays_beside_it(story: Story, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A share costs 500.01 USD and brings 500.00; parts are worked out by hand.
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from daemon.core.session import new_york_date
 from simulator.prices.corporate_actions import Split
 from simulator.trading.settlement import _book_split
 from simulator.trading.venue import Rules
-from tests.support.gateway_stage import Stage, stage
+from tests.support.gateway_stage import Stage, broker, gateway_on, stage
 
 HALF = Decimal("0.5")
 
@@ -196,3 +197,19 @@ async def test_a_bust_whose_lines_cannot_be_read_at_once_is_booked_when_they_can
         s.broker.faults.clear()
         await s.settled()
         assert s.verified().difference == ""
+
+
+async def test_a_correction_that_is_not_read_yet_is_no_rounding(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            for quantity in ("0.3", "0.7", "2.5"):  # each of no whole cents: the broker may have rounded three
+                await buys(s, "a", quantity)
+            before = s.books.main.cash
+        alpaca.faults.add("trade_correct", shift="-0.01")  # 0.025 USD come back
+        await asyncio.sleep(5)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.until(lambda: s.books.accounts["a"].cash == 20000 - Decimal("500.01") - Decimal("2.5") * 500)
+            await asyncio.sleep(15)
+            await s.settled()
+            assert (s.books.main.cash, s.books.doubts) == (before, ())
+            assert s.verified().difference == ""

@@ -145,9 +145,10 @@ async def gateway_on(
     gateway_table: Mapping[str, Any] | None = None,
     feed: Mapping[str, str] | None = None,
     more_tables: Mapping[str, Any] | None = None,
+    at_once: bool = False,
     **alpaca: Any,
 ) -> AsyncIterator[Stage]:
-    """A gateway on a running broker; its journal is in `folder`."""
+    """A gateway on a running broker; its journal is in `folder`. `at_once`: before it has read the account."""
     tables = {sub.name: sub for sub in (subs or (table("a"), table("b")))}
     upstream_settings = settings_for(broker, feed, more_tables, **alpaca)
     settings = GatewaySettings(
@@ -177,7 +178,7 @@ async def gateway_on(
             running = asyncio.create_task(gateway.run())
             stage = Stage(broker, gateway, server, http, folder, log)
             try:
-                await stage.until(lambda: gateway.ready or running.done())
+                await stage.until(lambda: at_once or gateway.ready or running.done())
                 if running.done():
                     await running  # it ended: say why
                 yield stage
