@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
@@ -186,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = of_alarm(sys.stdin.read(LINE_BYTES_MAX))
             return _sent(services.send(message.title, message.body))
         return _follow(options, services)
+    except MayPass as error:  # systemd starts it again
+        _refused(str(error))
+        return NOT_SENT
     except (NotifyProblem, ListenProblem, StateDirError, JournalError, ValueError) as error:
         return _refused(str(error))
 

@@ -16,6 +16,8 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalBusy, JournalError
+from daemon.notify import command
 from daemon.notify.command import main
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.inbox import Inbox, inbox
@@ -64,6 +66,18 @@ def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / FILE).write_text("no journal")
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path)]) == 2
         assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(JournalBusy("locked"), 1), (JournalError("damaged"), 2)])
+def test_what_may_pass_ends_it_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    def fails(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(command, "_listen", fails)
+    assert main(["listen", "--config", str(tmp_path / "phone.toml")]) == code
+    assert capsys.readouterr().err == f"rltrader-notify: {error}\n"
 
 
 def until(reached: Callable[[], bool]) -> None:
