@@ -70,6 +70,7 @@ from daemon.gateway.parts import EARLY, LAPSED, UNKNOWN_LINE, LedgerLine, divide
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
+AMENDING_NS = 2 * MINUTE_NS
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
@@ -443,8 +444,14 @@ class Bookkeeper:
         }
 
     def _read_fills(self, order_id: str) -> None:
-        self.books.amending[order_id] = self.books.now_ns
+        self.books.amending.setdefault(order_id, self.books.now_ns)
         self._do(ReadFills(order_id))
+
+    def _being_amended(self) -> list[GatewayOrder]:
+        """Return the orders whose amended fills are being read, for two minutes at most: then what is known counts."""
+        books, since_ns = self.books, self.books.now_ns - AMENDING_NS
+        orders = [books.order_by_id(order_id) for order_id, at_ns in books.amending.items() if at_ns > since_ns]
+        return [order for order in orders if order is not None]
 
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
         """Make an order's fills what all of its lines say that stands."""
@@ -479,8 +486,7 @@ class Bookkeeper:
         While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
         """
         books = self.books
-        amending = (books.order_by_id(order_id) for order_id in books.amending)
-        if any(order is not None and (order.account, order.symbol) == (account, symbol) for order in amending):
+        if any((order.account, order.symbol) == (account, symbol) for order in self._being_amended()):
             return
         sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
         old = {order.replaces for order in sales}
@@ -670,7 +676,7 @@ class Bookkeeper:
         """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents."""
         books = self.books
         beyond = books.broker_cash - books.sums()[0]
-        if books.changed_ns >= asked_ns or books.amending or abs(beyond) > books.uneven * CENT:
+        if books.changed_ns >= asked_ns or self._being_amended() or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding
         books.main.cash += beyond
         books.uneven = 0

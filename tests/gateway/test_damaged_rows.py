@@ -25,7 +25,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from simulator.server import AlpacaServer
-from strategies.kit.units import DAY_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS
 from tests.support.desks.desk_run import execute
 from tests.support.gateway_stage import Stage, broker, gateway_on
 
@@ -255,6 +255,21 @@ async def test_a_stop_stays_while_the_bust_that_gave_its_shares_back_is_read_aga
         books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
         assert books["a"] == before["a"]
         assert [order.client_order_id for order in alpaca.account.working.values()] == ["e1-shelf-3-0-0"]
+
+
+@pytest.mark.parametrize(("minutes", "ended"), [(0, 0), (1, 0), (3, 1)])
+async def test_a_stop_of_too_many_shares_waits_for_the_fills_of_a_bust_no_longer_than_two_minutes(
+    story: Story, minutes: int, ended: int
+) -> None:
+    books = read_books(story[1] / FILE)
+    machine = Bookkeeper(books)
+    machine._read_fills(books.orders["e1-shelf-1-0-0"].id)
+    books.accounts["a"].change("SPY", D(-4), D(-2000))  # 2 are left, and the stop is of 5
+    books.now_ns += minutes * MINUTE_NS
+    machine._read_fills(books.orders["e1-shelf-1-0-0"].id)  # as each report does that has the bust
+    machine._effects = []
+    machine._end_uncovered("a", "SPY")
+    assert len(machine._effects) == ended
 
 
 async def test_a_sale_whose_rows_are_lost_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
