@@ -414,7 +414,8 @@ def _done(options: argparse.Namespace) -> int:
         order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
-    if options.check or options.command in ("keys", "desk"):
+    mistyped = options.command and not options.config.exists()  # the last start may be another gateway's
+    if options.check or options.command in ("keys", "desk") or mistyped:
         settings = load_gateway(options.config)
     else:
         settings = load_or_last(options.config)

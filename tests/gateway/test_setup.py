@@ -384,7 +384,7 @@ async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: 
 
 
 async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)
@@ -393,3 +393,9 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
             assert await asyncio.to_thread(command.main, ["--config", str(file), "halt", "--why", "look"]) == 0
             assert "by the file of the last start" in capsys.readouterr().err
             assert await asyncio.to_thread(command.main, ["--config", str(file), "--check"]) == 2
+            monkeypatch.chdir(tmp_path)  # where a file that is gone would be looked for
+            assert await asyncio.to_thread(command.main, ["--config", "gatway.toml", "resume"]) == 2
+            status = await asyncio.to_thread(
+                ask, load_gateway(tmp_path / "gateway" / "last_start.toml"), "GET", "/status"
+            )
+            assert status["halt"]["reason"] == "operator"
