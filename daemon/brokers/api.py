@@ -315,8 +315,8 @@ class GuardedAccount(Protocol):
     Each request ends in a bounded time, and is never repeated here.
     """
 
-    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
-        """Look at the account; `days` are New York dates whose corporate actions are asked for."""
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
+        """Look at the account; `days` are New York dates whose corporate actions are asked for, None: not known."""
 
     async def rest(self, stop: SubmitOrder) -> None:
         """Send a stop. Raises BrokerRefused; any other error leaves open whether it is there."""

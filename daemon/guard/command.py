@@ -59,7 +59,7 @@ TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
 """Of config.toml, what a guard reads."""
 TURN_S = 1.0
 OPENS_MIN = 9 * 60 + 30  # of New York's day
-DAYS_MAX = 7  # whose corporate actions are asked for
+DAYS_MAX = 90  # whose corporate actions are asked for: a stop rests no longer
 CLOSING_S = 40.0  # for one call to close everything
 KEPT_EVERY_S = 60.0  # between two writes of what the guard remembers, where nothing but the counter changed
 FAILED = 1
@@ -309,13 +309,16 @@ def _content(beat: Heartbeat | None) -> object:
     return None if beat is None else (beat.life, beat.leaving, beat.holds, beat.orders)
 
 
-def changed_days(since_ns: int, now_ns: int) -> tuple[str, ...]:
-    """Return the New York dates whose corporate actions a desk that was last heard at `since_ns` cannot know of."""
+def changed_days(since_ns: int, now_ns: int) -> tuple[str, ...] | None:
+    """Return the New York dates whose corporate actions a desk that was last heard at `since_ns` cannot know of.
+
+    None where they are too many to be asked for: a price of that time is not known to be right any more.
+    """
     first, last = new_york_date(since_ns), new_york_date(now_ns)
     if new_york_minute(since_ns) >= OPENS_MIN:
         first += timedelta(days=1)
     days = (last - first).days + 1
-    return tuple(_day(last, back) for back in range(min(max(days, 0), DAYS_MAX)))
+    return None if days > DAYS_MAX else tuple(_day(last, back) for back in range(days))
 
 
 def _day(last: date, back: int) -> str:

@@ -85,6 +85,16 @@ def test_the_days_of_corporate_actions_that_the_desk_cannot_know(heard: str, now
     assert changed_days(ns(heard), ns(now)) == days
 
 
+@pytest.mark.parametrize(("now", "asked"), [("2026-03-02", 28), ("2026-05-03", 90), ("2026-05-04", None)])
+def test_the_corporate_actions_of_a_long_absence_are_all_asked_for_or_unknown(now: str, asked: int | None) -> None:
+    """The desk was last heard on Monday the 2nd of February 2026, after the open: the 3rd is the first day."""
+    heard_ns, now_ns = (
+        int(datetime.fromisoformat(f"{day}T20:00+00:00").timestamp()) * 10**9 for day in ("2026-02-02", now)
+    )
+    days = changed_days(heard_ns, now_ns)
+    assert (None if days is None else (len(days), days[0], days[-1])) == (asked and (asked, now, "2026-02-03"))
+
+
 @pytest.mark.parametrize("error", [OSError(24, "too many open files"), TimeoutError(), ConnectionResetError("reset")])
 def test_a_fault_of_the_system_ends_a_guard_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError

@@ -40,7 +40,7 @@ class Account:
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
         return AccountLook("PA1", 0.0, True, self.fenced, (), (), frozenset())
 
     async def rest(self, stop: SubmitOrder) -> None:
@@ -180,6 +180,7 @@ async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answ
     asked.rows = None
     assert await account._changes(days) is None
     assert await account._changes(()) == frozenset()
+    assert await account._changes(None) is None
 
 
 class Orders:

@@ -35,7 +35,7 @@ class AlpacaGuarded:
         self._changed: dict[str, frozenset[str]] = {}  # by day
         self._ended: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
 
-    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str]) -> AccountLook:
+    async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
         """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
         asked_ns = self._clock.now_ns()
         clock = broker_clock(await self._reads.clock())
@@ -66,8 +66,10 @@ class AlpacaGuarded:
         self._ended = {order.client_order_id: order for order in found if order.status in wire.ENDED}
         return found
 
-    async def _changes(self, days: Sequence[str]) -> frozenset[str] | None:
-        """Return the symbols; None where the broker does not say: the rest of the look counts all the same."""
+    async def _changes(self, days: Sequence[str] | None) -> frozenset[str] | None:
+        """Return the symbols; None where nobody says: the rest of the look counts all the same."""
+        if days is None:
+            return None
         try:
             for day in days:
                 if day not in self._changed or day == max(days):  # of the newest one more may be announced yet
