@@ -19,10 +19,12 @@ from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.support.core import resting
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, DailyDesk
 from tests.support.core.daily_desk import bar as daily_bar
+from tests.support.core.daily_live import live
 from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
 from tests.support.core.resting import (
+    DISASTER,
     LIMITED,
     STOP,
     MoreShares,
@@ -361,6 +363,33 @@ def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
         met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
     assert [(order.symbol, order.quantity, order.limit_price) for order in sales(met)] == [("AAA", 10, None)]
     assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
+
+
+def test_what_opens_below_its_disaster_stop_is_not_bought_until_a_stop_could_rest() -> None:
+    """Bought at 79 with its stop at 80, 20 % below the close of 100, it would be sold at once."""
+    account = Account()
+    d = live(account, DISASTER)
+    d.due()
+    d.answer(5, KEEP, KEEP)
+    met = d.quotes(0, AAA="79")
+    for minute in (1, 2, 3):
+        met += d.put(account.report(d.at(minute - 0.5))) + d.quotes(minute, AAA="79")
+    assert of(met, SubmitOrder) == []
+    (order,) = of(d.quotes(4, AAA="81") + d.quotes(5, AAA="81"), SubmitOrder)
+    assert (order.side, order.quantity) == (1, 5)
+
+
+def test_more_of_what_opens_below_its_disaster_stop_is_not_bought_and_what_is_held_leaves() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    d.due()
+    met = d.answer(15, KEEP, KEEP)
+    for minute in (0, 1, 2, 3):
+        met += d.quotes(minute, AAA="79") + d.put(account.report(d.at(minute + 0.5)))
+    assert {(order.symbol, order.side, order.quantity) for order in of(met, SubmitOrder)} == {("AAA", -1, 10)}
 
 
 def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:

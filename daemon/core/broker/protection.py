@@ -87,11 +87,22 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
         if not sizing.trailing_stop:
             return paid
         return max(paid, _trailing(symbol, high_of(position), rules.distance, sizing.trailing_stop))
+    return _below_close(draft, symbol, rules)
+
+
+def _below_close(draft: Draft, symbol: str, rules: Protection) -> Decimal:
+    """Return the price in USD as far below the last official close as `disaster_stop` says; 0 where it is not known."""
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
         if bars:
             return _on_grid(symbol, Decimal(str(bars[-1].close)) * (1 - Decimal(str(rules.disaster_stop))))
     return Decimal(0)
+
+
+def could_rest(draft: Draft, symbol: str, price: Decimal) -> bool:
+    """Return whether a stop could rest below shares that are bought at this price: else they would be sold at once."""
+    rules = rules_of(draft)
+    return rules is None or not draft.desk.decides.rebalances or price > _below_close(draft, symbol, rules)
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from daemon.core.broker.protection import lift
+from daemon.core.broker.protection import could_rest, lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
     QUOTE_WAIT_NS,
@@ -492,13 +492,14 @@ def _is_over(draft: Draft, work: Work) -> bool:
 
 
 def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:
-    """Return the limit of a buy now; None without a fresh ask, or beyond the collar or the work's bound."""
+    """Return the limit of a buy now; None without a fresh ask, beyond collar or bound, or where no stop could rest."""
     quote, mark = _offer(draft, work.symbol)
     if quote is None or quote.ask <= 0 or mark is None or leaps(draft, quote):
         return None
     limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     bound = work.limit_bound if work.limit_bound is not None else limit
-    return limit if quote.ask <= limit <= bound else None
+    affordable = quote.ask <= limit <= bound and could_rest(draft, work.symbol, min(quote.bid, mark))
+    return limit if affordable else None
 
 
 # --- both ---------------------------------------------------------------------------------------------------------
