@@ -384,7 +384,9 @@ class Watch:
             equity = run.equity()
             if equity is not None:
                 self._equity = session.date, equity
-                self._cash_at_open = Decimal(run.world.account.cash) if not run.world.account.positions else ZERO
+                account = run.world.account
+                traded = bool(account.trades) and account.trades[-1].time_ns >= session.open_ns
+                self._cash_at_open = ZERO if account.positions or traded else Decimal(account.cash)
         if session is None and self._equity[0] not in self._at_close:
             self._count()
             self._at_close[self._equity[0]] = self._now
