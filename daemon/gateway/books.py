@@ -176,6 +176,13 @@ class GatewayOrder(msgspec.Struct):
         return max((dollars - spent) / self.reserve, ZERO).quantize(FINEST) if self.reserve else ZERO
 
     @property
+    def unbooked(self) -> Decimal:
+        """The quantity that an ended order filled beyond what is booked; after a bust its fills are read apart."""
+        if self.open or self.amended_ns:
+            return ZERO
+        return max((wire.optional_decimal(self.row, "filled_qty") or ZERO) - self.filled, ZERO)
+
+    @property
     def opens(self) -> bool:
         """Whether it adds to a holding: a purchase, unless it closes a short one."""
         intent = str((self.row or self.body).get("position_intent") or "")
@@ -231,6 +238,7 @@ class Ledgers(msgspec.Struct):
     guards: list[tuple[str, str]] = []  # prefixes of guards' order names, each with its sub-account
     amending: dict[str, int] = {}  # the broker's ids of orders whose amended fills are being read -> since when
     lines_later: list[tuple[int, Json, str]] = []  # when seen, line, ex-date: they wait for fills of rows left out
+    unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
 
     def __post_init__(self) -> None:
         """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""
@@ -281,16 +289,29 @@ class Ledgers(msgspec.Struct):
             self.live[order.name] = order.symbol
         else:
             self.live.pop(order.name, None)
+        self._note_unbooked(order)
+
+    def _note_unbooked(self, order: GatewayOrder) -> None:
+        if order.unbooked:
+            self.unbooked[order.name] = order.symbol
+        else:
+            self.unbooked.pop(order.name, None)
 
     def drop(self, name: str) -> None:
         """Forget a name; its order may stand under another."""
         del self.orders[name]
         self.live.pop(name, None)
+        self.unbooked.pop(name, None)
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
-        """Return how much of a long holding its own working sales keep."""
+        """Return how much of a long holding its own sales keep: the working ones, and what ended ones sold unbooked."""
         sales = (o for o in self.working(symbol) if o.account == account and o.side == "sell")
-        return sum((order.left for order in sales), ZERO)
+        return sum((order.left for order in sales), ZERO) + self.filled_unbooked(symbol, "sell", account)
+
+    def filled_unbooked(self, symbol: str, side: str, account: str = "") -> Decimal:
+        """Return what ended orders of a sub-account ("": of all) filled that is not booked: its news is on its way."""
+        orders = (self.orders[name] for name, traded in self.unbooked.items() if traded == symbol)
+        return sum((o.unbooked for o in orders if o.side == side and account in ("", o.account)), ZERO)
 
     def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
         """Return how much of a long holding may be sold: what no own sale keeps, and no more than the account has left.
@@ -301,6 +322,8 @@ class Ledgers(msgspec.Struct):
         sales = [order for order in self.working(symbol) if order.side == "sell" and order is not without]
         own = self._part_of_fewer(account, symbol) - sum((o.left for o in sales if o.account == account), ZERO)
         there = self._there(symbol) - sum((order.left for order in sales), ZERO)
+        own -= self.filled_unbooked(symbol, "sell", account)
+        there -= self.filled_unbooked(symbol, "sell")
         return max(min(own, there), ZERO)
 
     def _there(self, symbol: str) -> Decimal:
@@ -379,6 +402,7 @@ class Ledgers(msgspec.Struct):
         self.trades.setdefault(date, []).append(trade)
         self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
+        self._note_unbooked(order)
         return True
 
     def booked(self, order: GatewayOrder, cumulative: Decimal, line: Json) -> bool:
@@ -418,6 +442,7 @@ class Ledgers(msgspec.Struct):
             account.hold(replace(held, average=held.average + spent / (held.qty * size)))
         self.changed_ns = self.now_ns
         self.note_held(order.symbol, {order.account: change})
+        self._note_unbooked(order)
         return LinePart(change, -spent)
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:

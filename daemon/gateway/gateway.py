@@ -934,13 +934,15 @@ class Gateway:
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """Send the close call; without a quantity of what is held, as far as the account has it left."""
+        amount = self._closable(account, symbol)
         held = self.books.accounts[account].quantity(symbol)
-        there = sum(self.books.holders(symbol).values(), ZERO)
-        amount = min(held, there) if held > 0 else abs(held)
         if percent is not None:
             grid = Decimal(1) if multiplier(symbol) == 100 else FINEST
             amount = (amount * percent / 100).quantize(grid, ROUND_DOWN)
         amount = amount if quantity is None else quantity
+        if quantity is None and percent is None and amount <= 0:
+            words = f"(requested: {text(abs(held))}, available: 0)"
+            raise Refusal(403, 40310000, f"insufficient qty available for order {words}")
         if amount <= 0:
             raise invalid("qty must be > 0")
         body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
@@ -956,6 +958,14 @@ class Gateway:
             if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
         return await self.submit(account, body)  # past a person's limit order, as any exit
+
+    def _closable(self, account: str, symbol: str) -> Decimal:
+        """Return how much of a position is there to be closed, less what was closed and is not booked yet."""
+        books, held = self.books, self.books.accounts[account].quantity(symbol)
+        if held <= 0:
+            return abs(held) - books.filled_unbooked(symbol, "buy", account)
+        there = sum(books.holders(symbol).values(), ZERO) - books.filled_unbooked(symbol, "sell")
+        return min(held - books.filled_unbooked(symbol, "sell", account), there)
 
     async def _call(self, event: CloseTaken) -> Json:
         """Send a close call that was judged; no news of its symbol is taken before its answer says whose they are."""

@@ -506,6 +506,37 @@ async def test_an_exit_by_call_without_an_answer_is_found_under_its_own_name(tmp
         await s.settled()
 
 
+@pytest.mark.parametrize("again", ["all", "a part", "an order"])
+async def test_what_was_sold_and_is_not_booked_yet_is_not_sold_again(tmp_path: Path, again: str) -> None:
+    """A close call without an answer, found filled while the news of its fill is lost; a sibling holds the rest."""
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        await hold(s, "b", 5)
+        where = {"path": "/v2/positions/SPY", "method": "DELETE"}
+        s.broker.faults.add("http_error", where=where, status=504, moment="after")
+        s.broker.faults.add("update_lost", times=9, where={"event": "fill"})
+        s.broker.faults.add("update_lost", times=9, where={"event": "partial_fill"})
+        late = s.broker.faults.add("http_error", status=500, times=1000, where={"path": "/v2/account/activities"})
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 504
+        await s.until(lambda: s.broker.account.quantity("SPY") == 5)
+        await s.until(lambda: bool(s.books.unbooked))
+        assert s.held("a") == {"SPY": dec(5)}  # nobody told
+        if again == "an order":
+            assert (await s.refused("a", 5, "sell"))[0] == 403
+        else:
+            some = "" if again == "all" else "?qty=2"
+            status, answer = await s.ask("a", "DELETE", f"/v2/positions/SPY{some}")
+            assert (status, "insufficient qty available" in answer["message"]) == (403, True), answer
+        assert s.broker.account.quantity("SPY") == 5
+        s.broker.faults.remove(late)
+        await s.until(lambda: not s.held("a"))
+        await s.settled()
+        assert (s.held("b"), s.books.unbooked) == ({"SPY": dec(5)}, {})
+        await s.ask("b", "DELETE", "/v2/positions/SPY")
+        await s.until(lambda: not s.held("b"))
+        await s.settled()
+
+
 @pytest.mark.parametrize("left", [True, False])
 async def test_a_gateway_that_dies_in_an_exit_by_call_finds_it_or_knows_that_it_never_left(
     tmp_path: Path, *, left: bool
