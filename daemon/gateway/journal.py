@@ -194,8 +194,8 @@ def rotate_when_due(folder: Path, account: str, mib: int, log: EventLogger) -> N
     except (JournalError, WriteFailed, OSError) as error:
         log("journal_not_rotated", reason=f"{error}; the next start tries again")
     else:
-        sizes = {"before_mib": rotation.before // MIB, "mib": rotation.after // MIB}
-        log("journal_rotated", row=rotation.row, old=str(rotation.old), **sizes)
+        before, after = rotation.before // MIB, rotation.after // MIB
+        log("journal_rotated", row=rotation.row, old=str(rotation.old), before_mib=before, mib=after)
 
 
 def rotate_stopped(folder: Path, account: str) -> Rotation:
