@@ -41,7 +41,7 @@ from daemon.journal.rows import (
     chain_start,
     decode_event,
     encode_effects,
-    row_hash,
+    is_whole,
     symbols_of,
 )
 from strategies.kit.contract import AnyStrategy
@@ -317,7 +317,7 @@ class _Recovery:
     def go_on(self, entry: Entry) -> None:
         """Check one row's hash and step it; leave it out on a mismatch. Raises JournalError in a replay."""
         gap = entry.id - self.last_id - 1
-        if gap or not self._whole(entry):
+        if gap or not is_whole(entry, self._head):
             self._leave_out(entry, gap)
         else:
             if entry.seq is not None:
@@ -356,13 +356,6 @@ class _Recovery:
             if entry.strategy_raised:
                 return True
         return False
-
-    def _whole(self, entry: Entry) -> bool:
-        """Return whether the row is as it was written."""
-        try:
-            return row_hash(self._head, *entry[:6]) == entry.hash
-        except (AttributeError, TypeError):  # a column of another type
-            return False
 
     def _leave_out(self, entry: Entry, gap: int) -> None:
         """Go on after a damaged row. A replay raises: its tape would go on from the wrong place."""

@@ -35,9 +35,10 @@ CANCELED, EXPIRED = "canceled", "expired"
 COST_NEAR = Decimal("0.02")  # of a cost: the broker rounds its averages
 SHARES = "JNLS"
 """The kind of the line of shares that move from one sub-account to another."""
-CALL = "close-"
 LOST = "missing"
 """An order that never reached the broker."""
+CALL = "close-"
+"""How the name of a close call begins, until the broker's answer names its order."""
 
 
 class NotedLine(msgspec.Struct):
@@ -256,6 +257,11 @@ class Ledgers(msgspec.Struct):
         """Whether a desk holds something, or has an order that may still fill."""
         held = any(account.holdings for name, account in self.accounts.items() if name != MAIN)
         return held or any(order.account != MAIN for order in self.open_orders())
+
+    @property
+    def halted_before(self) -> str:
+        """The end of the words of a halt that takes this one's place, "" without one."""
+        return "" if self.halt is None else f"; halted before: {self.halt[0]}: {self.halt[1]}"
 
     # --- orders -------------------------------------------------------------------------------------------------------
 

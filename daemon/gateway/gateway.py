@@ -182,9 +182,8 @@ class Gateway:
         """Take no new risk by the file of the last start; say so at each one."""
         halt = self.books.halt
         if halt is None or halt[0] != "configuration":
-            before = "" if halt is None else f"; halted before: {halt[0]}: {halt[1]}"
-            words = f"by the file of the last start, since this one has a mistake: {self.settings.mistake}{before}"
-            await self.do(Halted(self.now_ns(), "configuration", words, "gateway"))
+            words = f"by the file of the last start, since this one has a mistake: {self.settings.mistake}"
+            await self.do(Halted(self.now_ns(), "configuration", words + self.books.halted_before, "gateway"))
         self._has_halted()
 
     async def _is_of_this_account(self) -> None:

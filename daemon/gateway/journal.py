@@ -41,7 +41,7 @@ from daemon.journal.rows import (
     Snapshot,
     WriteFailed,
     base_of,
-    row_hash,
+    is_whole,
 )
 from daemon.journal.writer import JournalWriter
 
@@ -332,15 +332,7 @@ def _follow(machine: Bookkeeper, entry: Entry, head: bytes, last_id: int) -> lis
 
 def _is_next(entry: Entry, head: bytes, last_id: int) -> None:
     _require(entry.id == last_id + 1, f"row {last_id + 1} is missing")
-    _require(_is_whole(entry, head), f"row {entry.id} ({entry.kind}) is damaged")
-
-
-def _is_whole(entry: Entry, head: bytes) -> bool:
-    """Return whether the row is as it was written."""
-    try:
-        return row_hash(head, *entry[:6]) == entry.hash
-    except (AttributeError, TypeError):  # a column of another type
-        return False
+    _require(is_whole(entry, head), f"row {entry.id} ({entry.kind}) is damaged")
 
 
 def _require(holds: bool, what: str) -> None:

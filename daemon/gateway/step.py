@@ -138,9 +138,7 @@ class Bookkeeper:
         """Take no new risk; the next report reads all orders and lines since the rows that were left out."""
         books, others = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
         words = f"left out of the journal: {rows[0]}{others}: transfers, fences and lapses in them are gone"
-        if books.halt is not None:
-            words += f"; halted before: {books.halt[0]}: {books.halt[1]}"
-        books.halt = ("journal_damaged", words, "")
+        books.halt = ("journal_damaged", words + books.halted_before, "")
         books.reported_ns = max(since_ns, books.now_ns - (ORDERS_DAYS - 1) * DAY_NS)
         self.whole_until_ns, self.owners_later = None, {}
 

@@ -189,6 +189,14 @@ def row_hash(previous: bytes, row: int, seq: int | None, time_ns: int, kind: str
     return hashlib.sha256(previous + text.encode(errors="surrogateescape")).digest()
 
 
+def is_whole(entry: Entry, previous: bytes) -> bool:
+    """Return whether the row is as it was written, after the chained row with this hash."""
+    try:
+        return row_hash(previous, *entry[:6]) == entry.hash
+    except (AttributeError, TypeError):  # a column of another type
+        return False
+
+
 class HashChain:
     """Turns events into entries: numbers them and carries the hash on."""
 
