@@ -128,7 +128,7 @@ class Gateway:
         self._awaited = asyncio.Event()  # one that an exit waits for
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
-        self._to_read_again = journal.damage(0) is not None  # rows were left out, and no report came since
+        self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self._listening = False
@@ -413,7 +413,7 @@ class Gateway:
 
     async def _take_report(self, event: Reported) -> None:
         await self.do(event)
-        self._to_read_again = False
+        self._unread = False
         for symbol, price in self.books.marks.items():
             self.prices[symbol] = (event.asked_ns, price)
         limit = self.settings.account.day_loss_max
@@ -544,12 +544,18 @@ class Gateway:
 
     def order(self, account: str, order_id: str) -> GatewayOrder | None:
         """One of its orders by the broker's id; None for others'."""
-        order = self.books.order_by_id(order_id)
+        order = self._told(self.books.order_by_id(order_id))
         return order if order is not None and order.account == account else None
+
+    def _told(self, order: GatewayOrder | None) -> GatewayOrder | None:
+        """Return it; 503 for one that the books do not have before the first report of a life, which may bring it."""
+        if order is None and self._unread:
+            raise Refusal(503, None, "gateway: the broker's orders were not read yet")
+        return order
 
     def order_of_name(self, account: str, client_order_id: str) -> GatewayOrder | None:
         """One of its orders by its name; 503 for one whose fate is not known."""
-        order = self.books.orders.get(client_order_id)
+        order = self._told(self.books.orders.get(client_order_id))
         if order is None or order.account != account or order.status == LOST:
             return None
         if not order.known:
@@ -656,7 +662,7 @@ class Gateway:
         await self._has_turn(account, exits=order.sign < 0)
         await self._priced(order)
         if order.sign < 0:
-            if self._to_read_again:  # a sale may be missing in the books, and the shares be another's
+            if self._unread:  # a sale may be missing in the books, and the shares be another's
                 await self._after_report()
             await self._no_call_of(order.symbol)
 
@@ -908,7 +914,7 @@ class Gateway:
             return await self._close(account, symbol, quantity, percent)
 
     async def _after_report(self) -> None:
-        """Wait for a report that begins now, as the close call wants it, and any sale after rows were left out.
+        """Wait for a report that begins now, as the close call wants it, and any sale before the first of a life.
 
         Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
         """
@@ -1015,6 +1021,8 @@ class Gateway:
     ) -> None:
         """Move cash or a quantity between sub-accounts. Raises ValueError, with the figures, for what is not there."""
         books = self.books
+        if self._unread:
+            raise ValueError("the account was not read yet, and what is there is not known: try again in a moment")
         for name in (source, target):
             if name not in books.accounts:
                 raise ValueError(f"{name} is no sub-account: expected one of {', '.join(books.accounts)}")

@@ -98,6 +98,31 @@ async def test_an_older_copy_of_its_journal_gives_newer_orders_to_the_desks_that
             await s.settled()
 
 
+async def test_what_others_sold_while_it_was_dead_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
+    subs = table("a", guard_prefix="guarda"), table("b")
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path, *subs) as s:
+            await s.place("a", 5)
+            await s.place("b", 5)
+            await s.until(lambda: len(s.held("a")) == len(s.held("b")) == 1)
+            await s.settled()
+        alpaca.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-1")
+        await asyncio.sleep(60)
+        async with gateway_on(alpaca, tmp_path, *subs, at_once=True) as s:
+            assert s.held("a") == {"SPY": Decimal(5)}  # by its books
+            look_up = "GET", "/v2/orders:by_client_order_id"
+            assert (await s.ask("a", *look_up, client_order_id="guarda-1"))[0] == 503  # 404 would say: it never was
+            with pytest.raises(ValueError, match="the account was not read yet"):
+                await s.gateway.transfer("a", "b", Decimal(0), "SPY", Decimal(5), "anna", "")
+            assert (await s.refused("a", 5, "sell"))[0] == 403
+            assert (await s.ask("a", *look_up, client_order_id="guarda-1"))[0] == 200
+            assert (await s.ask("a", *look_up, client_order_id="never-was"))[0] == 404
+            assert (s.held("a"), s.held("b")) == ({}, {"SPY": Decimal(5)})
+            await s.place("b", 5, "sell")
+            await s.until(lambda: not s.held("b"))
+            await s.settled()
+
+
 async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
     async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
         for _ in range(5):
