@@ -7,6 +7,7 @@ the pointers follow the journal. Only `daemon.models.ladder.rules` decides.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
+from daemon.models.pointer import CURRENT, JUDGED, ModelError, point, pointed
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
@@ -53,13 +54,13 @@ class Climber:
     def __init__(self, desk: WatchedDesk, rules: LadderTable, journal: Path) -> None:
         self._desk, self._rules = desk, rules
         self._wake = asyncio.Event()
-        self._due: list[LadderMove] = []  # found between two looks
+        self._due: tuple[str, LadderMove] | None = None  # found between two looks, and of which version
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
         self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
-        self._changed = ""  # the champion that was changed since, once it was reported
+        self._kept_back = ""  # the champion that cannot take its place again, once it was reported
         self._replaying = Replaying(
             desk.models_dir, journal, rules.replay_sessions, desk.public_key, self._wake.set, desk.log
         )
@@ -75,7 +76,7 @@ class Climber:
             self._observe_shadow(event, step, ladder.version)
         match event:
             case CandidateRefused(version=ladder.version, reason=reason):
-                self._found(LadderMove(_out(ladder), "verification", reason))
+                self._found(ladder, LadderMove(_out(ladder), "verification", reason))
             case SessionEnded():
                 self._ended = state
                 self._wake.set()
@@ -100,7 +101,7 @@ class Climber:
         """Roll the canary back when its features or actions drift."""
         ladder = self._desk.submitter.state.ladder
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
-            self._found(LadderMove(ROLLED_BACK, "canary_drift", detail))
+            self._found(ladder, LadderMove(ROLLED_BACK, "canary_drift", detail))
 
     def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
         gained = rules_of.gained(book)
@@ -108,15 +109,16 @@ class Climber:
         capital = float(book.equity) - (gained - ladder.figures[GAINED])  # that at its promotion, and transfers since
         move = rules_of.drawdown(gained, self._peak, capital, ladder.share, self._rules)
         if move is not None:
-            self._found(move)
+            self._found(ladder, move)
         most = capital * self._rules.drawdown_max * ladder.share
         if self._peak - ladder.figures[PEAK] > PEAK_STEP * most and not self._peak_due:
             self._peak_due = True
             self._wake.set()
 
-    def _found(self, move: LadderMove) -> None:
-        if not self._due:
-            self._due.append(move)
+    def _found(self, ladder: LadderState, move: LadderMove) -> None:
+        """Note what is due: the first of a version counts."""
+        if self._due is None or self._due[0] != ladder.version:
+            self._due = ladder.version, move
             self._wake.set()
 
     # --- the climb ----------------------------------------------------------------------------------------------------
@@ -161,25 +163,16 @@ class Climber:
         if ladder is UNSET or ladder.step not in CLIMBING:
             idle = holds.frozen or _falls(ladder) or not self._answers()
             return not idle and await self._propose(holds)
-        running = self._answers()
-        if ladder.version in holds.held:
-            self._due = [LadderMove(_out(ladder), "held_back", holds.held[ladder.version])]
-        elif ladder.step in CANARY and (broken := _broken(self._desk.submitter.state, ladder.version)):
-            self._due = [LadderMove(ROLLED_BACK, "canary_claim", broken)]
-        elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
-            self._due = [LadderMove(CHAMPION, "by_hand", "it was promoted by hand")]
-        elif ladder.step in CANARY and "base" in ladder.figures and running not in ("", ladder.version):
-            self._due = [LadderMove(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
-        if self._due:
-            move = self._due[0]
+        move = self._leaves(ladder, holds)
+        if move is not None:
             self._replaying.give_up()
             await self._move(ladder, move)
-            self._due = []
+            self._due = None
             return True
         if ladder.step == REPLAY:
             self._ended = None
             return await self._replay(ladder)
-        if ladder.step in CANARY and GAINED not in ladder.figures and running == ladder.version:
+        if ladder.step in CANARY and GAINED not in ladder.figures and self._answers() == ladder.version:
             await self._begin(ladder)
             return True
         if self._peak_due:
@@ -193,6 +186,20 @@ class Climber:
             await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
             return True
         return False
+
+    def _leaves(self, ladder: LadderState, holds: HoldReasons) -> LadderMove | None:
+        """Return why the version leaves the ladder now; None where it climbs on."""
+        running = self._answers()
+        if ladder.version in holds.held:
+            return LadderMove(_out(ladder), "held_back", holds.held[ladder.version])
+        if ladder.step in CANARY and (broken := _broken(self._desk.submitter.state, ladder.version)):
+            return LadderMove(ROLLED_BACK, "canary_claim", broken)
+        if ladder.step in (REPLAY, SHADOW) and running == ladder.version:
+            return LadderMove(CHAMPION, "by_hand", "it was promoted by hand")
+        if ladder.step in CANARY and "base" in ladder.figures and running not in ("", ladder.version):
+            return LadderMove(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")
+        version, found = self._due or ("", None)
+        return found if version == ladder.version else None
 
     def _answers(self) -> str:
         """Return the version that answers; "" where none could be loaded at the start."""
@@ -330,40 +337,59 @@ class Climber:
         )
 
     async def _align(self) -> None:
-        """Let shadow and `current` follow the journal; a fall is over when another version answers."""
+        """Let shadow and `current` follow the journal.
+
+        A fall is over when another version answers and `current` does not name the one that fell: a start takes that.
+        """
         ladder = self._desk.submitter.state.ladder
         if ladder is UNSET:
             return
-        falls, running = _falls(ladder), self._answers()
-        if falls and running not in ("", ladder.version):
-            await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
-            falls = False
         self._desk.lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
-        now = await asyncio.to_thread(named, self._desk.shelf, CURRENT)
-        version, judged = "", ""
-        if ladder.step in CANARY and "base" not in ladder.figures:
-            version, judged = ladder.version, ladder.manifest
-        elif falls and now == ladder.version:
-            version, judged = ladder.champion, ladder.champion_manifest
-        if version and now != version:
-            await self._point(ladder, version, judged)
+        now = await asyncio.to_thread(self._current)
+        if _falls(ladder):
+            if now in ("", ladder.version):
+                now = await self._put_back(ladder)
+            running = self._answers()
+            if running not in ("", ladder.version) and now not in ("", ladder.version):
+                await self._submit(
+                    ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers"
+                )
+        elif ladder.step in CANARY and "base" not in ladder.figures and now != ladder.version:
+            await self._name_canary(ladder)
 
-    async def _point(self, ladder: LadderState, version: str, judged: str) -> None:
-        """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
-        why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
+    def _current(self) -> str:
+        """Return the version that `current` names, "" where it names none."""
         try:
-            await asyncio.to_thread(
-                point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged
-            )
+            return pointed(self._desk.shelf, CURRENT)
+        except ModelError:
+            return ""
+
+    async def _name_canary(self, ladder: LadderState) -> None:
+        """Let `current` name the challenger. One that is not the version that was judged is refused."""
+        try:
+            await self._point(ladder, ladder.version, ladder.manifest)
         except ModelError as error:
             if error.check != JUDGED:
                 raise
-            if version == ladder.version:
-                await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
-            elif self._changed != version:
-                self._changed = version
-                self._desk.lifecycle.report_refused(version, str(error))
-            return
+            await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
+
+    async def _put_back(self, ladder: LadderState) -> str:
+        """Let `current` name the champion again and return its name; what keeps it from that raises an alarm once."""
+        try:
+            await self._point(ladder, ladder.champion, ladder.champion_manifest, rollback=True)
+        except (ModelError, OSError) as error:
+            if self._kept_back != ladder.champion:
+                self._kept_back = ladder.champion
+                reason = f"it cannot take the place of {ladder.version}, which fell: {error}"
+                self._desk.lifecycle.report_refused(ladder.champion, reason)
+            return ""
+        return ladder.champion
+
+    async def _point(self, ladder: LadderState, version: str, judged: str, *, rollback: bool = False) -> None:
+        """Move `current`. Raises ModelError, OSError: it is as it was."""
+        why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
+        names = partial(point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns)
+        await asyncio.to_thread(names, judged=judged, rollback=rollback)
         self._desk.lifecycle.wake()
 
 

@@ -34,7 +34,7 @@ from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
-from daemon.models.pointer import CURRENT, named
+from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, before, named
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
@@ -503,6 +503,97 @@ def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fe
     assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
     alarms_before = alarms(tmp_path / "state")
     assert (alarms_before.count("ladder_rolled_back"), alarms_before.count("candidate_refused")) == (1, 1)
+
+
+def test_a_canary_that_never_answered_is_not_what_a_start_would_take(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        damage(store / "option_scalper" / "v2")  # what answers in shadow is in memory
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+        assert named(store / "option_scalper", CURRENT) == "v1"
+
+    moves = climbed(tmp_path, play)
+    assert [(move.to_step, move.reason) for move in moves[-2:]] == [
+        ("rolled_back", "verification"),
+        ("rolled_back", "left"),
+    ]
+
+
+def test_a_rollback_after_a_canary_fell_goes_behind_it(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        publish(store, "v0", 4)
+        for version in ("v0", "v1"):
+            name(store, version)
+            await climb.run.lifecycle.look()
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        assert climb.step == "v2 canary_10"
+        climb.climber.drifted("v2", "index 3.1")
+        await climb.settle()
+        assert before(store / "option_scalper") == "v0"
+
+    climbed(tmp_path, play)
+
+
+def pointer_is_empty(shelf: Path) -> None:
+    (shelf / CURRENT).write_bytes(b"")
+
+
+def champion_is_away(shelf: Path) -> None:
+    (shelf / "v1").rename(shelf / ".away")
+
+
+def history_cannot_be_written(shelf: Path) -> None:
+    (shelf / PROMOTIONS_FILE).rename(shelf / ".history")
+    (shelf / PROMOTIONS_FILE).mkdir()
+
+
+@pytest.mark.parametrize("harm", [pointer_is_empty, champion_is_away, history_cannot_be_written])
+def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    store = tmp_path / "store"
+    answers = "v1" if harm is pointer_is_empty else "v2"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        assert climb.step == "v2 canary_10"
+        harm(store / "option_scalper")
+        climb.climber.drifted("v2", "index 3.1")
+        for _ in range(2):
+            await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", answers)
+
+    assert climbed(tmp_path, play)[-1].share == (1.0 if answers == "v1" else 0.1)
+    refused = [event.version for event in events(tmp_path / "state", "CandidateRefused")]
+    assert refused == ([] if answers == "v1" else ["v1"])
+
+
+def test_what_was_found_of_one_version_takes_no_other_off_the_ladder(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        climb.climber.drifted("v2", "index 3.1")  # and before the next look a person takes its place
+        ladder = climb.run.submitter.state.ladder
+        assert isinstance(ladder, LadderState)
+        await climb.climber._submit(ladder, "champion", 0, ladder.figures, "by_hand", "")
+        with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
+        await climb.settle()
+        assert climb.step == "v3 shadow"
+
+    climbed(tmp_path, play)
 
 
 def test_a_canary_that_breaks_its_claim_about_risk_falls(tmp_path: Path) -> None:
