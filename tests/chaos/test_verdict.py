@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 
 from daemon.alpaca_api.books import PositionChange
+from daemon.alpaca_api.wire import stamp
 from daemon.core.limits import Trading
 from daemon.core.state import Halt, Identity
 from daemon.engine.recover import fresh_machine
@@ -98,6 +100,20 @@ def test_fills_that_are_journaled_once_are_right_and_missing_or_doubled_ones_are
         scene = Scene()
         scene.fill(scene.order("1-0-0", 2, 60), 2, 61, journaled=journaled)
         assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == fills
+
+
+def test_a_correction_counts_in_the_row_of_an_order_of_its_day_and_not_of_a_day_before() -> None:
+    for days, apart in ((0, 1), (1, 0)):
+        scene = Scene()
+        order = scene.order("1-0-0", 2, 60)
+        scene.fill(order, 2, 61)
+        order.filled_ns = OPEN_NS + 61 * SECOND_NS
+        scene.rows[order.client_order_id] |= {"filled": "2", "cost": "4.00"}
+        old, at_ns = scene.account.trades[0], OPEN_NS + (days * 86_400 + 120) * SECOND_NS
+        scene.account.amend(old, replace(old, price=old.price + Decimal("0.50")))
+        row = {"status": "correct", "order_id": order.id, "transaction_time": stamp(at_ns)}
+        scene.account.note(at_ns, {"activity_type": "FILL", **row}, amends=old.execution_id)
+        assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == apart
 
 
 def test_cash_and_positions_that_differ_are_told() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from msgspec import UnsetType
 
 from simulator.prices.market import Market
+from simulator.prices.tape import NEW_YORK, new_york_date
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account
 from simulator.trading.orders import AlpacaOrder
@@ -59,7 +61,11 @@ def known(state: Any) -> dict[str, Decimal]:
 
 
 def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
-    """Fills that are not exactly once in the journal; unless `whole`, those that it does not have yet are left out."""
+    """Fills that are not exactly once in the journal; unless `whole`, those that it does not have yet are left out.
+
+    A fill that was corrected on a later day than its order's last is no part of its order's row: the desk books the
+    correction as a line of the ledger, which cash and positions are compared by.
+    """
     names = {order.id: order.client_order_id for order in ours(account, books.state.identity.epoch)}
     amending = {"canceled", "correct"}
     rows = [row.fields for row in account.activities if row.fields.get("status") in amending]
@@ -75,13 +81,20 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
         if row["client_order_id"] in names.values():
             key = (row["client_order_id"], Decimal(row["cumulative"]))
             journaled[key].append((Decimal(row["quantity"]), Decimal(row["price"])))
-    problems = _totals_apart(books, account, corrected) if whole else []
+    older = {names[row["order_id"]] for row in rows if row.get("order_id") in names and _later(row, account)}
+    problems = _totals_apart(books, account, corrected - older) if whole else []
     for key in sorted(executed.keys() | journaled.keys()):
         if key[0] in corrected or (not whole and key not in journaled):
             continue
         if journaled.get(key, []) != [executed.get(key)]:
             problems.append(f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}")
     return problems
+
+
+def _later(row: Mapping[str, Any], account: Account) -> bool:
+    """Whether a correction is of an order that was last filled on a day before."""
+    came = datetime.fromisoformat(row["transaction_time"]).astimezone(NEW_YORK).date().isoformat()
+    return came > new_york_date(account.orders[row["order_id"]].filled_ns)
 
 
 AVERAGE_OFF, COST_OFF = Decimal("5e-7"), Decimal("5e-5")
