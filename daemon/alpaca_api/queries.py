@@ -87,7 +87,7 @@ def asked_orders(orders: Iterable[Shown], query: Mapping[str, str]) -> list[Show
     return [
         order
         for order in orders
-        if after_ns < order.created_ns < until_ns
+        if after_ns < order.submitted_ns < until_ns
         and (not symbols or order.symbol in symbols)
         and side in (None, order.side)
     ]

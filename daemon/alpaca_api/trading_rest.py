@@ -112,7 +112,7 @@ class TradingRest(Generic[A]):
         limit = whole_number(query.get("limit", "50"), "limit", 500)
         among = self.reads(request).orders(request[self._account], only_open=status == "open")
         chosen = asked_orders(among, query)
-        chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
+        chosen.sort(key=lambda order: order.submitted_ns, reverse=query.get("direction", "desc") != "asc")
         rows = (order.shown() for order in chosen if status == "all" or order.open == (status == "open"))
         return reply(list(itertools.islice(rows, limit)))
 

@@ -161,6 +161,12 @@ class GatewayOrder(msgspec.Struct):
         return bool(self.row)
 
     @property
+    def submitted_ns(self) -> int:
+        """When the broker took it, as its row shows; clients page through lists by that time."""
+        moment = self.row.get("submitted_at") or self.row.get("created_at")
+        return wire.time_ns(moment, "submitted_at") if moment else self.created_ns
+
+    @property
     def filled(self) -> Decimal:
         """The quantity that is booked."""
         if not self.fills:  # most orders of a long list
@@ -175,6 +181,11 @@ class GatewayOrder(msgspec.Struct):
         spent = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
         dollars = wire.optional_decimal(self.row or self.body, "notional") or ZERO
         return max((dollars - spent) / self.reserve, ZERO).quantize(FINEST) if self.reserve else ZERO
+
+    @property
+    def taken(self) -> Decimal:
+        """The quantity that it filled or may still fill."""
+        return self.filled + (self.left if self.open else self.unbooked)
 
     @property
     def unbooked(self) -> Decimal:

@@ -11,7 +11,6 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
-from functools import partial
 from typing import Any, TypeVar, overload
 
 from msgspec.structs import replace
@@ -66,6 +65,7 @@ from daemon.gateway.rules import (
     judge,
     may_exercise,
     only_call_passes,
+    only_figure_denies,
     price_beyond,
 )
 from daemon.gateway.step import FILLS
@@ -129,6 +129,7 @@ class Gateway:
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
+        self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self._listening = False
@@ -250,6 +251,7 @@ class Gateway:
 
     def _on_update(self, data: object) -> None:
         """Queue an update; one that cannot be read asks for a report."""
+        self._figure_is_old = True
         try:
             update = dict(wire.mapping(data, "data"))
             row = wire.mapping(update.get("order"), "order")
@@ -317,6 +319,7 @@ class Gateway:
             connection, listened = self._connection, self._listening
             self._wanted.clear()
             self._awaited.clear()
+            self._figure_is_old = False
             self._begun += 1
             try:
                 event = await self.upstream.report(self.books)
@@ -424,10 +427,12 @@ class Gateway:
             self._taken_in = self._begun
             self._reported.notify_all()
 
-    async def reported(self, within_s: float) -> None:
-        """Wait for a report that begins from now on. Raises TimeoutError."""
+    async def reported(self, within_s: float, *, for_exit: bool = True) -> None:
+        """Wait for a report that begins from now on; one for an exit begins sooner. Raises TimeoutError."""
         begun = self._begun
-        self._want_report()
+        self._wanted.set()
+        if for_exit:
+            self._want_report()
         async with asyncio.timeout(within_s), self._reported:
             await self._reported.wait_for(lambda: self._taken_in > begun)
 
@@ -530,7 +535,9 @@ class Gateway:
 
     async def configure(self, account: str, changes: Json) -> Json:
         """PATCH /v2/account/configurations: a sub-account's own fence alone."""
-        strange = sorted(changes.keys() - {"suspend_trade"})
+        now = self.configuration(account)  # libraries send all of it back
+        differs = {key for key, value in changes.items() if value is not None and value != now.get(key)}
+        strange = sorted(differs - {"suspend_trade"})
         if strange or not isinstance(changes.get("suspend_trade"), bool):
             raise unprocessable(f"gateway: {', '.join(strange) or 'suspend_trade'} cannot be set for a sub-account")
         await self.do(Suspended(self.now_ns(), account, changes["suspend_trade"]))
@@ -655,8 +662,11 @@ class Gateway:
             )
             return await self._call(event)
 
-    async def _ready_for(self, account: str, order: Ticket) -> None:
-        """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call."""
+    async def _ready_for(self, account: str, order: Ticket, replaced: GatewayOrder | None = None) -> None:
+        """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call.
+
+        A purchase that only the account's figure denies waits for a newer one, where something happened since.
+        """
         if not has_one_name(order):
             raise unprocessable(f'asset "{order.symbol}" not found')
         await self._has_turn(account, exits=order.sign < 0)
@@ -665,6 +675,8 @@ class Gateway:
             if self._unread:  # a sale may be missing in the books, and the shares be another's
                 await self._after_report()
             await self._no_call_of(order.symbol)
+        elif self._figure_is_old and only_figure_denies(self._view(), account, order, replaced):
+            await self._after_report(for_exit=False)
 
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
@@ -778,8 +790,12 @@ class Gateway:
 
     async def _look_up(self, order: GatewayOrder) -> None:
         """Ask by its name until the broker shows it, or several times does not know it."""
-        asking = partial(self.upstream.reads.order_by_client_id, order.name)
-        row = await self._found(asking, lambda row: row is not None, lambda: order.known or not order.open)
+
+        async def sent() -> Json | None:
+            row = await self.upstream.reads.order_by_client_id(order.name)
+            return row if row is not None and is_of(order, row) else None
+
+        row = await self._found(sent, lambda row: row is not None, lambda: order.known or not order.open)
         if row is not None:
             await self.do(OrderAnswered(self.now_ns(), order.name, row))
         elif order.open and not order.known:
@@ -895,7 +911,7 @@ class Gateway:
         body = {**kept, **{k: v for k, v in known.items() if k in kept}, "qty": text(whole - old.filled)}
         name = str(known.get("client_order_id") or uuid.uuid4())
         order = ticket({**body, "client_order_id": name})
-        await self._ready_for(account, order)
+        await self._ready_for(account, order, old)
         self._is_free(account, name)
         verdict = judge(self._view(), account, order, replaced=old)
         known |= {"qty": text(whole)} if "qty" in known else {}
@@ -913,13 +929,13 @@ class Gateway:
         async with self._call_of(symbol):
             return await self._close(account, symbol, quantity, percent)
 
-    async def _after_report(self) -> None:
+    async def _after_report(self, *, for_exit: bool = True) -> None:
         """Wait for a report that begins now, as the close call wants it, and any sale before the first of a life.
 
         Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
         """
         with contextlib.suppress(TimeoutError):
-            await self.reported(min(self.settings.gateway.answer_s, REPORT_WAIT_S))
+            await self.reported(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:
@@ -1106,6 +1122,18 @@ class _ShownLines(Sequence[ActivityRow]):
             return _ShownLines(self._lines[place])
         line = self._lines[place]
         return ActivityRow(line.id, line.time_ns, line.time_ns, line.fields)
+
+
+def is_of(order: GatewayOrder, row: Json) -> bool:
+    """Return whether the broker's row of this name is the order that was sent, and none that had the name before.
+
+    Raises Malformed for a row that the books could not take.
+    """
+    readable_order(row)
+    moment = row.get("submitted_at") or row.get("created_at")
+    since_ns = order.created_ns - CLOCKS_S * SECOND_NS
+    alike = (row.get("symbol"), row.get("side")) == (order.symbol, order.side)
+    return alike and (not moment or wire.time_ns(moment, "submitted_at") >= since_ns)
 
 
 def refusal_of(refused: Refused) -> Refusal:

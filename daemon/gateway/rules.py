@@ -272,12 +272,24 @@ def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, repla
         raise _denied(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
     if books.halt is not None:
         raise _denied(f"no new risk: {books.halt[0]}: {books.halt[1]}")
-    cost = _units(order, price) * price * multiplier(order.symbol)
+    cost, back = _cost(order, price, replaced)
+    _can_be_paid(view, account, order, cost, back)
+    filled = ZERO if replaced is None else replaced.filled * price * multiplier(order.symbol)
+    _within_limits(view, account, order, cost - back, cost + filled)
+
+
+def _cost(order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> tuple[Decimal, Decimal]:
+    """Return what a purchase costs, USD, and what the order in whose place it comes gives back of it."""
     back = ZERO
     if replaced is not None and replaced.open:
         back = replaced.left * replaced.reserve * multiplier(order.symbol)
-    _can_be_paid(view, account, order, cost, back)
-    _within_limits(view, account, order, cost - back)
+    return _units(order, price) * price * multiplier(order.symbol), back
+
+
+def only_figure_denies(view: OrderView, account: str, order: Ticket, replaced: GatewayOrder | None) -> bool:
+    """Return whether the account's figure of the last report alone cannot pay a purchase: the sub-account could."""
+    cost, back = _cost(order, _reserve_price(view, order), replaced)
+    return order.sign > 0 and account_power(view.books) < cost - back <= buying_power(view.books, account)
 
 
 def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
@@ -310,16 +322,16 @@ def account_power(books: Ledgers) -> Decimal:
     if figure is None:
         figure = books.broker_cash
     since = (o for o in books.taken_since(books.reported_ns) if o.opens and o.status != LOST)
-    taken = sum(((o.left + o.filled) * o.reserve * multiplier(o.symbol) for o in since), ZERO)
+    taken = sum((o.taken * o.reserve * multiplier(o.symbol) for o in since), ZERO)
     return max(figure - taken, ZERO)
 
 
-def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal) -> None:
-    """The sub-account's and the account's limits."""
+def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal, whole: Decimal) -> None:
+    """The sub-account's and the account's limits; `added` USD are new, of an order that is `whole` USD in all."""
     limits, table, books = view.limits, view.tables[account], view.books
     root = order.symbol if order.contract is None else order.contract.root
-    if table.order_max and added > table.order_max:
-        raise _denied(f"{added:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
+    if table.order_max and whole > table.order_max:
+        raise _denied(f"{whole:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
     if table.exposure_max:
         own = exposure(view, (account,)) + added
         if own > table.exposure_max:

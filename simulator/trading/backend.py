@@ -48,7 +48,7 @@ class SeenOrder:
         return self.order.side
 
     @property
-    def created_ns(self) -> int:
+    def submitted_ns(self) -> int:
         """When it was submitted."""
         return self.order.created_ns
 

@@ -98,6 +98,19 @@ async def test_an_order_is_changed_and_cancelled(tmp_path: Path) -> None:
         assert responses == []
 
 
+async def test_a_program_fences_its_own_sub_account(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        one = client(s, "a")
+        settings = await call(one.get_account_configurations)
+        for fenced in (True, False):
+            settings.suspend_trade = fenced
+            assert (await call(one.set_account_configurations, settings)).suspend_trade is fenced
+            assert (await call(one.get_account)).trade_suspended_by_user is fenced
+        settings.no_shorting = False
+        with pytest.raises(APIError, match="no_shorting cannot be set for a sub-account"):
+            await call(one.set_account_configurations, settings)
+
+
 async def test_a_stop_rests_at_the_broker_itself(tmp_path: Path) -> None:
     async with stage(tmp_path, rate=1e-6) as s:
         one = client(s, "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable
@@ -72,6 +73,27 @@ async def test_a_sub_account_spends_no_more_than_it_has(tmp_path: Path) -> None:
         )
         assert (status, row["message"]) == (403, "insufficient options buying power (required: 700, available: 600.00)")
         assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "600.00"
+
+
+async def test_what_came_back_since_the_last_report_is_spent_again_at_once(tmp_path: Path) -> None:
+    """All of the account's cash is the sub-account's, so each purchase needs what a cancel or a sale freed."""
+    limit = {"type": "limit", "limit_price": "490"}
+    async with stage(tmp_path, table("a"), cash="20000") as s:
+        for _ in range(3):
+            row = await s.place("a", 30, **limit)
+            await s.ask("a", "DELETE", f"/v2/orders/{row['id']}")
+            await s.until(lambda: not s.books.live)
+            assert (await s.ask("a", "GET", "/v2/account"))[1]["buying_power"] == "20000.00"
+        await s.settled()
+        await s.place("a", 39)
+        await s.until(lambda: bool(s.held("a")))
+        await s.settled()
+        await asyncio.sleep(60)  # the reads of the start are made up for
+        await s.place("a", 39, "sell")
+        await s.until(lambda: not s.held("a"))
+        await s.place("a", 30, **limit)
+        assert (await s.refused("a", 20, **limit))[2] == "insufficient buying power"
+        await s.settled()
 
 
 async def test_a_name_of_another_sub_account_is_refused_without_naming_it(tmp_path: Path) -> None:

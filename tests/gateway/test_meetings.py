@@ -147,6 +147,47 @@ async def test_one_name_twice_at_once_is_one_order(tmp_path: Path) -> None:
         assert len(s.broker.account.orders) == 1
 
 
+async def test_a_name_from_before_the_gateway_is_no_order_of_today(tmp_path: Path) -> None:
+    """The broker refuses it, and its look-up shows an order that filled weeks ago: it keeps no share."""
+    async with broker() as alpaca:
+        alpaca.by_hand("place", symbol="SPY", qty="7", side="buy")
+        await asyncio.sleep(1)
+        alpaca.by_hand("place", symbol="SPY", qty="7", side="sell", client_order_id="weekly")
+        await asyncio.sleep(1)
+        for order in alpaca.account.orders.values():  # weeks ago
+            order.created_ns -= 20 * DAY_NS
+            order.past.append((order.updated_ns, order.shown()))
+        alpaca.account.activities.clear()
+        async with gateway_on(alpaca, tmp_path) as s:
+            await hold(s, "a", 5)
+            await hold(s, "b", 5)
+            assert (await s.refused("a", 3, "sell", client_order_id="weekly"))[0] == 422
+            await s.until(lambda: not s.books.orders["weekly"].open)
+            rows = [(await s.ask(name, "GET", "/v2/positions"))[1][0] for name in ("a", "b")]
+            assert [row["qty_available"] for row in rows] == ["5", "5"]
+            await s.place("a", 5, "sell")
+            await s.until(lambda: not s.held("a"))
+            await s.settled()
+
+
+async def test_pages_of_orders_have_each_order_once(tmp_path: Path) -> None:
+    """A client pages by `submitted_at`, which is the broker's time."""
+    async with stage(tmp_path) as s:
+        where = {"path": "/v2/orders", "method": "POST"}
+        s.broker.faults.add("http_slow", where=where, seconds=0.2, times=99, moment="before")
+        names = [f"page-{number}" for number in range(5)]
+        for name in names:
+            await s.place("a", 1, type="limit", limit_price="480", client_order_id=name)
+        for direction, bound, expected in (("asc", "after", names), ("desc", "until", names[::-1])):
+            seen: list[str] = []
+            query = {"status": "all", "limit": "2", "direction": direction}
+            while rows := (await s.ask("a", "GET", "/v2/orders", **query))[1]:
+                seen += [row["client_order_id"] for row in rows]
+                query[bound] = rows[-1]["submitted_at"]
+                assert len(seen) <= len(names)
+            assert seen == expected
+
+
 def test_no_guards_prefix_begins_as_anothers(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text('[sub_account.a]\nguard_prefix = "g"\n[sub_account.b]\nguard_prefix = "g-b"\n')

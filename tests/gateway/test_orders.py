@@ -156,6 +156,15 @@ async def test_a_sub_account_trades_its_kinds_and_symbols_alone(tmp_path: Path) 
         await s.place("b", 1, symbol="QQQ")
 
 
+async def test_a_change_makes_no_order_larger_than_one_may_be(tmp_path: Path) -> None:
+    async with stage(tmp_path, table("a", order_max=Decimal(5000)), table("b")) as s:
+        row = await s.place("a", 10, type="limit", limit_price="480")
+        status, answer = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"qty": "20"})
+        words = "gateway: 9600.00 USD in one order, sub_account.a.order_max is 5000"
+        assert (status, answer["message"]) == (403, words)
+        assert (await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"limit_price": "490"}))[0] == 200
+
+
 async def test_a_halt_denies_new_risk_until_a_person_resumes(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await s.gateway.halt("operator", "news", "anna")
