@@ -68,7 +68,7 @@ from daemon.gateway.rules import (
     only_figure_denies,
     price_beyond,
 )
-from daemon.gateway.step import FILLS
+from daemon.gateway.step import FILLS, prices_of
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_fill, readable_order
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
@@ -417,10 +417,10 @@ class Gateway:
     async def _take_report(self, event: Reported) -> None:
         await self.do(event)
         self._unread = False
-        for symbol, price in self.books.marks.items():
+        for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
         limit = self.settings.account.day_loss_max
-        if limit and self.books.halt is None and (loss := day_loss(self._view())) >= limit:
+        if limit and self.books.halt is None and (loss := day_loss(self.books)) >= limit:
             detail = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
             await self._halt(Halted(self.now_ns(), "day_loss", detail, "gateway", self.books.day[0]))
         async with self._reported:
@@ -521,7 +521,9 @@ class Gateway:
         return min(buying_power(self.books, account), account_power(self.books))
 
     def price(self, symbol: str) -> Decimal | None:
-        """Return the newest known price, USD a share."""
+        """Return the newest known price, USD a share; where books and broker are apart, of when they were not."""
+        if symbol in self.books.differences and symbol in self.books.marks:
+            return self.books.marks[symbol]
         known = self.prices.get(symbol)
         return None if known is None else known[1]
 

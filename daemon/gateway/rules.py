@@ -366,8 +366,7 @@ def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Deci
     return total
 
 
-def day_loss(view: OrderView) -> Decimal:
-    """Return USD that all sub-accounts but `main` lost since the first report of the day, negative for a gain."""
-    books = view.books
-    now = sum((books.worth(name, view.prices) for name in books.accounts if name != MAIN), ZERO)
+def day_loss(books: Ledgers) -> Decimal:
+    """Return USD that all sub-accounts but `main` lost between two reports, the day's first and the last one."""
+    now = sum((books.worth(name, books.marks) for name in books.accounts if name != MAIN), ZERO)
     return books.day[1] - now if books.day[0] else ZERO

@@ -281,7 +281,7 @@ def status_of(gateway: Gateway) -> Json:
     """Return what the gateway knows, for `status`, the dashboard and metrics: figures in USD as text."""
     books = gateway.books
     cash, held = books.sums()
-    prices = {symbol: price for symbol, (_, price) in gateway.prices.items()}
+    prices = {symbol: gateway.price(symbol) or price for symbol, (_, price) in gateway.prices.items()}
     accounts = [
         {
             "name": name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
@@ -508,11 +508,6 @@ class Bookkeeper:
         positions = [wire.position(row) for row in event.positions]
         books.broker_held = {p.symbol: p.quantity for p in positions if p.quantity}
         books.broker_averages = {p.symbol: p.average_price for p in positions if p.quantity}
-        books.marks = {
-            str(row["symbol"]): price
-            for row in event.positions
-            if (price := wire.optional_decimal(row, "current_price")) is not None
-        }
         for row in event.orders:
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)
@@ -531,7 +526,7 @@ class Bookkeeper:
         self._book_lines([*(later[1:] for later in books.lines_later), *lines])
         books.lines_later = []
         self._settle_without_ledger()
-        self._compare(event.asked_ns)
+        self._compare(event)
         if books.day[0] != new_york_date(books.now_ns).isoformat():
             books.forget()
             self._begin_day()
@@ -643,9 +638,9 @@ class Bookkeeper:
             books.book(name, root, LinePart(-part.quantity, -part.amount, -part.cost), early.date)
         self._do(Warn("gateway_line_amended", f"{line.symbol} lapsed: {text(early.total)} {root} are taken back"))
 
-    def _compare(self, asked_ns: int) -> None:
+    def _compare(self, event: Reported) -> None:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
-        books = self.books
+        books, asked_ns = self.books, event.asked_ns
         self._take_rounding(asked_ns)
         cash, held = books.sums()
         found: dict[str, str] = {}
@@ -659,6 +654,7 @@ class Bookkeeper:
             symbol: books.agreed_averages.get(symbol, average) if symbol in found else average
             for symbol, average in books.broker_averages.items()
         }
+        self._mark(prices_of(event.positions), found.keys())
         if books.changed_ns >= asked_ns and not books.doubts:
             found = {key: words for key, words in found.items() if key in books.differences}  # it may be on its way
         books.differences = {
@@ -669,6 +665,17 @@ class Bookkeeper:
             if words not in books.doubts:
                 self._do(Warn("gateway_differs", words))
         books.doubts = lasting
+
+    def _mark(self, prices: Mapping[str, Decimal], apart: Collection[str]) -> None:
+        """Take a report's prices; where books and broker are apart, and where it has none, the former one stays.
+
+        Shares from before a split at the price after it would show a loss that nobody had.
+        """
+        books, marks = self.books, dict(prices)
+        for symbol in {symbol for account in books.accounts.values() for symbol in account.holdings}:
+            if symbol in books.marks and (symbol in apart or symbol not in marks):
+                marks[symbol] = books.marks[symbol]
+        books.marks = marks
 
     def _take_rounding(self, asked_ns: int) -> None:
         """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents."""
@@ -689,6 +696,12 @@ class Bookkeeper:
                 account.hold(dataclasses.replace(holding, lastday_price=books.marks.get(symbol, holding.lastday_price)))
         if books.halt is not None and books.halt[2] and books.halt[2] < today:
             books.halt = None
+
+
+def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
+    """Return the prices that a report's positions have, USD a share."""
+    prices = {str(row["symbol"]): wire.optional_decimal(row, "current_price") for row in positions}
+    return {symbol: price for symbol, price in prices.items() if price is not None}
 
 
 def _reserve_of(row: Json) -> Decimal:

@@ -31,12 +31,13 @@ from daemon.gateway.events import (
     Transferred,
     Updated,
 )
+from daemon.gateway.rules import day_loss
 from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from simulator.trading.venue import Rules
-from strategies.kit.units import DAY_NS, SECOND_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
 
@@ -1107,6 +1108,31 @@ def test_a_new_sub_accounts_capital_is_no_gain_of_the_day() -> None:
     assert machine.books.day == ("2025-06-02", dec(10000))
     machine.step(Transferred(OPEN_NS + 2 * SECOND_NS, MAIN, "c", dec(700), "", dec(0), "gateway.toml", "capital"))
     assert machine.books.day == ("2025-06-02", dec(10700))
+
+
+@pytest.mark.parametrize("split_at_night", [True, False])
+def test_a_split_whose_line_is_late_is_neither_loss_nor_gain_of_the_day(split_at_night: bool) -> None:
+    machine, books = _machine(), Ledgers()
+
+    def loss(minute: int, shares: int, price: str | None, *lines: Json) -> Decimal:
+        at_ns, row = OPEN_NS + minute * MINUTE_NS, {"symbol": "SPY", "qty": str(shares), "side": "long"}
+        row |= {"avg_entry_price": "1", "current_price": price}  # type: ignore[dict-item]
+        machine.step(Reported(at_ns, at_ns, {"cash": str(books.sums()[0])}, [row], [], list(lines)))
+        return day_loss(books)
+
+    books = machine.books
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    loss(1, 10, "100")
+    tuesday = 24 * 60
+    if not split_at_night:
+        assert loss(tuesday, 10, "100") == 0
+    for minute in range(1, 4):
+        assert loss(tuesday + minute, 20, "50") == 0  # and not 500
+    assert books.accounts["a"].last_equity == 10000
+    split = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed", "net_amount": "0"}
+    assert loss(tuesday + 4, 20, "50", {**split, "id": "20250603040000000::2", "qty": "10"}) == 0
+    assert loss(tuesday + 5, 20, "30") == 400
+    assert loss(tuesday + 6, 20, None) == 400  # a price that is missing once is the former one
 
 
 # --- what the broker sends --------------------------------------------------------------------------------------------
