@@ -49,6 +49,7 @@ from daemon.gateway.events import MAIN, Opened, Transferred
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import (
     GatewayJournal,
+    kept_for,
     open_journal,
     read_books,
     rotate_stopped,
@@ -147,8 +148,6 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     Raises ConfigError, StateDirError, JournalError, BrokerError, OSError.
     """
     pairs, problems = usable_keys(settings)
-    if not pairs:
-        raise problems[0]
     if clock.is_simulated:
         log.market_time = lambda: new_york_text(clock.now_ns())
     lock = AccountLock(
@@ -162,6 +161,8 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         log("no_ballast", problem=journal.unreserved)
     upstream = Upstream(settings.upstream, keys, clock, log)
     try:
+        if not pairs and not journal.books.is_needed:
+            raise problems[0]
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
         keep_start(folder, settings)
@@ -479,7 +480,7 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
     journal = Path(settings.gateway.state_dir) / FILE
     books = read_books(journal) if journal.exists() else Ledgers()
     try:
-        _refuse_unlike(settings, books)
+        _refuse_unlike(settings, books, kept_for(journal) if journal.exists() else "")
     except ConfigError as error:
         settings = last_start(file, error)
     if settings.mistake and not books.is_needed:
@@ -487,9 +488,14 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
     return settings
 
 
-def _refuse_unlike(settings: GatewaySettings, books: Ledgers) -> None:
-    """Raise ConfigError for the journal of another account, and for new capital that `main` does not have."""
+def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") -> None:
+    """Raise ConfigError for the journal of another account, and for new capital that `main` does not have.
+
+    `kept` is paper or live, as the journal is.
+    """
     expected = settings.gateway.account_number
+    if kept and kept != settings.gateway.account:
+        raise ConfigError(f"the journal is of a {kept} account, gateway.account is {settings.gateway.account}")
     if expected and books.number and books.number != expected:
         raise ConfigError(f"the journal is of account {books.number}, gateway.account_number is {expected}")
     if books.number:

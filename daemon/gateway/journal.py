@@ -7,6 +7,7 @@ once; `durable` returns when it is on the disk, with all that others took meanwh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -239,6 +240,12 @@ def read_books(file: Path) -> Ledgers:
         return _recovered(reader)[0].books
     finally:
         reader.close()
+
+
+def kept_for(file: Path) -> str:
+    """Return whether a journal is of a paper or a live account. Raises JournalError."""
+    with contextlib.closing(JournalReader(file)) as reader, reading(file):
+        return reader.meta().get("account", "")
 
 
 def encoded(event: AnyGatewayEvent) -> str:

@@ -323,6 +323,7 @@ MISTAKES = {
     "a key that is unknown": ("port = 0", "ports = 0", "gateway.ports"),
     "no TOML": ("[account]", "[account", "is not valid TOML"),
     "capital that main does not have": ("[sub_account.scalper]", NEWCOMER, "new sub-accounts ask for 90000"),
+    "a live account": ('account = "paper"', 'account = "live"\naccount_number = "PA3LOOPBACK1"', "of a paper account"),
     "another account": ("port = 0", 'port = 0\naccount_number = "PA0OTHER"', "gateway.account_number is PA0OTHER"),
 }
 
@@ -381,6 +382,23 @@ async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: 
         with pytest.raises(ConfigError, match="two sub-accounts have one key, scalper and rebalancer"):
             async with serving(alpaca, settings):
                 pass
+
+
+@pytest.mark.host_time  # the operator asks from another thread, and the gateway waits for a report
+async def test_without_any_key_that_can_be_used_a_person_still_closes_what_a_desk_holds(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        settings = load_gateway(file)
+        alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
+        async with serving(alpaca, settings):
+            await until(lambda: alpaca.account.quantity("SPY") == 3)
+            move = {"source": "main", "target": "scalper", "cash": "0", "symbol": "SPY", "quantity": "3"}
+            await asyncio.to_thread(ask, settings, "POST", "/transfer", {**move, "by": "anna", "why": ""})
+        for name in ("scalper", "rebalancer"):
+            key_files(settings, name)[0].unlink()
+        async with serving(alpaca, settings):
+            rows = await asyncio.to_thread(ask, settings, "POST", "/panic", {"account": "scalper", "by": "anna"})
+            assert [row["status"] for row in rows] == [200]
 
 
 async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
