@@ -13,6 +13,7 @@ from strategies.kit.quantity import PLACES
 
 MAX_CLIENT_ORDER_ID = 128
 TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
+FURTHER_ORDERS = ("take_profit", "stop_loss", "legs")
 TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
 
 
@@ -56,6 +57,9 @@ def ticket(body: dict[str, Any]) -> Ticket:
         if quantity is None or quantity % 1:
             raise unprocessable("fractional orders must be simple orders")
         raise unprocessable(f"{order_class} orders are not supported by this server")
+    for key in FURTHER_ORDERS:  # without them it is another order
+        if body.get(key):
+            raise unprocessable(f"{key} is not supported by this server: send each order by itself")
     symbol = str(body.get("symbol") or "")
     if not symbol:
         raise invalid("symbol is required")

@@ -142,11 +142,13 @@ def last_start(path: Path, refused: ConfigError) -> GatewaySettings:
         found = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         found = None
-    last = Path(found[1] if found else GatewayTable().state_dir) / LAST_START
+    folder = found[1] if found else GatewayTable().state_dir
     try:
-        return replace(load_gateway(last), mistake=str(refused))
+        last = load_gateway(Path(folder) / LAST_START)
     except ConfigError:
         raise refused from None
+    where = last.gateway.model_copy(update={"state_dir": folder})  # it may have been moved since
+    return replace(last, gateway=where, mistake=str(refused))
 
 
 def keep_start(folder: Path, settings: GatewaySettings) -> None:

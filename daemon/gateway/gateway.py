@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from daemon.alpaca_api.books import AccountBooks as ShownBooks
 from daemon.alpaca_api.books import ActivityRow
 from daemon.alpaca_api.refusals import Refusal, invalid, refusal, unprocessable
-from daemon.alpaca_api.tickets import Ticket, number, ticket
+from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
@@ -635,8 +635,9 @@ class Gateway:
 
     async def submit(self, account: str, body: Json) -> Json:
         """POST /v2/orders: judged, journaled, sent; returns the broker's row."""
+        further = {key: body[key] for key in FURTHER_ORDERS if body.get(key)}
         body = plain(body, SENT_KEYS, ("order_class",))
-        order = ticket(body)
+        order = ticket(body | further)
         self._is_free(account, order.client_order_id)
         await self._ready_for(account, order)
         self._is_free(account, order.client_order_id)

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from daemon.alpaca_api.activity_stream import ActivityStreamServer
 from daemon.alpaca_api.front import Front, answered
+from daemon.alpaca_api.refusals import refusal
 from daemon.alpaca_api.trade_stream import TradeStreamServer
 from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.alpaca_api.wire import Json, money, text
@@ -102,6 +103,8 @@ class GatewayServer:
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
         self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
+        self._asking: dict[str, asyncio.Task[bytes]] = {}  # the same, under way
+        self._passing: Counter[str] = Counter()  # how many requests for it each client has under way
 
     def publish(self, account: str, update: Json) -> None:
         """Pass a trade update on to its sub-account's clients."""
@@ -155,6 +158,8 @@ class GatewayServer:
     ) -> None:
         self.trade_stream.close()
         await self.relay.close()
+        for task in self._asking.values():
+            task.cancel()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -176,24 +181,50 @@ class GatewayServer:
         return answer
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
-        """Answer with what the broker says of clock, calendar, assets and contracts."""
-        path, query = request.path.removeprefix("/v2"), dict(request.query)
-        if request.path == "/v2/clock":  # what is asked to compare clocks must be fresh
-            return web.json_response(await self.gateway.pass_through(path, query))
-        name, now_s = request.path_qs, asyncio.get_running_loop().time()
+        """Answer with what the broker says of clock, calendar, assets and contracts; it is asked once for all who wait.
+
+        The calls for it are few, so that no client may have many under way. Raises Refusal.
+        """
+        name, account, now_s = request.path_qs, request[ACCOUNT], asyncio.get_running_loop().time()
         kept = self._kept.get(name)
-        if kept is None or now_s - kept[0] > KEPT_S:
-            if len(self._kept) >= KEPT_MOST:
-                self._kept.clear()
+        if kept is not None and now_s - kept[0] <= KEPT_S:
+            return web.Response(body=kept[1], content_type="application/json")
+        if self._passing[account] >= PASSING_MOST:
+            raise refusal("rate_limit")
+        self._passing[account] += 1
+        try:
+            body = await asyncio.shield(self._asking.get(name) or self._ask(name, request))
+        finally:
+            self._passing[account] -= 1
+        return web.Response(body=body, content_type="application/json")
+
+    def _ask(self, name: str, request: web.Request) -> asyncio.Task[bytes]:
+        """Begin to ask the broker; a client that goes takes nothing from the others."""
+        path, query = request.path.removeprefix("/v2"), dict(request.query)
+
+        async def answer() -> bytes:
             body = json.dumps(await self.gateway.pass_through(path, query)).encode()
-            self._kept[name] = kept = (now_s, body)
-        return web.Response(body=kept[1], content_type="application/json")
+            if path != "/clock":  # what is asked to compare clocks must be fresh
+                if len(self._kept) >= KEPT_MOST:
+                    self._kept.clear()
+                self._kept[name] = (asyncio.get_running_loop().time(), body)
+            return body
+
+        def ended(task: asyncio.Task[bytes]) -> None:
+            del self._asking[name]
+            if not task.cancelled():
+                task.exception()  # who waited has it; perhaps nobody waits any more
+
+        task = self._asking[name] = asyncio.create_task(answer(), name=f"passed through {name}")
+        task.add_done_callback(ended)
+        return task
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
         """Answer with market data, as the broker has it."""
         return await self.relay.answer(request, request[ACCOUNT])
 
 
+PASSING_MOST = 8  # requests of one client under way that are passed through: all have 30 calls a minute
 KEPT_S, KEPT_MOST = 60.0, 32  # of what is passed through: a list of all assets has megabytes
 
 

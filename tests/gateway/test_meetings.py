@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -201,6 +202,25 @@ async def test_a_price_that_no_report_could_read_is_refused(tmp_path: Path) -> N
         await hold(s, "a", 1)
         assert (await s.refused("a", 1, "sell", type="limit", limit_price="1" + "0" * 13))[:2] == (422, 40010001)
         await s.settled()
+
+
+async def test_a_flood_of_what_is_passed_through_leaves_the_clock_to_others(tmp_path: Path) -> None:
+    """All clients share 30 calls a minute for it, and a client's request waits 25 seconds at most."""
+    async with stage(tmp_path) as s:
+        paths = [path for n in range(100) for path in ("/v2/clock", f"/v2/assets/S{n}")]
+        flooding = asyncio.gather(*(s.ask("a", "GET", path) for path in paths))
+        await asyncio.sleep(0.5)
+        for _ in range(3):
+            async with asyncio.timeout(25):
+                assert (await s.ask("b", "GET", "/v2/clock"))[0] == 200
+        assert {status for status, _ in await flooding} == {200, 404, 429}
+
+
+@pytest.mark.parametrize("further", [{"stop_loss": {"stop_price": "400"}}, {"take_profit": {"limit_price": "600"}}])
+async def test_an_order_without_its_stop_does_not_leave(tmp_path: Path, further: dict[str, Any]) -> None:
+    async with stage(tmp_path) as s:
+        assert (await s.refused("a", 1, **further))[0] == 422
+        assert not s.broker.account.orders
 
 
 async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_path: Path) -> None:

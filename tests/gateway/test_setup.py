@@ -363,6 +363,15 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
             assert status["halt"]["reason"] == "configuration"  # until a person resumes
 
 
+async def test_a_mistake_beside_a_folder_that_moved_is_found_there(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+    (tmp_path / "gateway").rename(tmp_path / "moved")
+    changed(file, f'state_dir = "{tmp_path}/gateway"', f'state_dir = "{tmp_path}/moved"')
+    settings = load_or_last(changed(file, "port = 0", "ports = 0"))
+    assert ("ports" in settings.mistake, settings.gateway.state_dir) == (True, f"{tmp_path}/moved")
+
+
 async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: Path) -> None:
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)
