@@ -294,8 +294,8 @@ class Ledgers(msgspec.Struct):
             if order.account != MAIN:
                 if order.created_ns >= ns:
                     yield order
-                elif order.body or order.closing:
-                    return  # what another host sent comes in later than it was taken
+                elif order.body:
+                    return  # what another host sent, or a close call made, comes in later than it was taken
 
     def keep(self, order: GatewayOrder) -> None:
         """Put an order under its name, and among those that may still fill, or no longer."""

@@ -80,6 +80,7 @@ T = TypeVar("T")
 ALL = "account"
 """In the place of a sub-account's name: everything."""
 QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
+CANCEL_TRIES = 3  # of a panic, where the broker does not take a cancel
 LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
 REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
@@ -773,12 +774,10 @@ class Gateway:
                     await self._changed.wait()
 
     async def _cancel_sibling(self, name: str) -> None:
-        """Cancel it as soon as the broker has shown it, for as long as an exit waits for that."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.gateway.cancel_s):
-                while name in self.books.live and not self.books.orders[name].id:
-                    await self._changed.wait()
-        if name not in self.books.live or not self.books.orders[name].id:
+        """Cancel it as soon as the broker has shown it."""
+        while name in self.books.live and not self.books.orders[name].id:
+            await self._changed.wait()
+        if name not in self.books.live:
             return
         try:
             await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
@@ -1004,7 +1003,10 @@ class Gateway:
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
         """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them."""
         if cancel_orders:
-            await self.cancel_all(account)
+            for _ in range(CANCEL_TRIES):
+                if all(row["status"] in (200, 422) for row in await self.cancel_all(account)):
+                    break
+                await asyncio.sleep(LOOK_UP_S)
             await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
         return list(await asyncio.gather(*(self._closed(account, s) for s in self.books.accounts[account].holdings)))
 
@@ -1074,13 +1076,22 @@ class Gateway:
         if account == ALL:
             await self._halt(Halted(self.now_ns(), "panic", "everything in the account is closed", by))
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
-            return [row for name in names for row in await self.close_all(name, cancel_orders=True)]
+            return [row for name in names for row in await self._flattened(name)]
         await self.do(Suspended(self.now_ns(), account, True))
+        return await self._flattened(account)
+
+    async def _flattened(self, account: str) -> list[Json]:
+        """Cancel and close all; returns a row for each position, and for each purchase that works nevertheless."""
         self._panics.add(account)
         try:
-            return await self.close_all(account, cancel_orders=True)
+            rows = await self.close_all(account, cancel_orders=True)
         finally:
             self._panics.discard(account)
+        left = [order for order in self.books.open_orders() if order.account == account and order.opens]
+        words = "is not cancelled: try again"
+        return rows + [
+            {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words}"}} for o in left
+        ]
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""

@@ -17,6 +17,7 @@ import pytest
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
 from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart
+from daemon.gateway.command import closed
 from daemon.gateway.config import AccountLimits, load_gateway
 from daemon.gateway.events import (
     MAIN,
@@ -282,10 +283,11 @@ async def test_what_is_moved_is_neither_gain_nor_loss_of_the_day(tmp_path: Path)
         assert s.halted() == "day_loss"
 
 
-def test_a_guards_old_order_does_not_hide_the_orders_of_this_minute() -> None:
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_guards_old_order_and_a_late_answer_do_not_hide_the_orders_of_this_minute(closing: bool) -> None:
     books = Ledgers(now_ns=OPEN_NS)
-    for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("guard-1", OPEN_NS - DAY_NS, {})):
-        books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body))
+    for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("late", OPEN_NS - DAY_NS, {})):
+        books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body, closing=closing and name == "late"))
     assert [order.name for order in books.taken_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
 
 
@@ -688,6 +690,23 @@ async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> N
         assert sum(r.path.startswith("/v2/positions") and r.method == "GET" for r in s.broker.requests[asked:]) <= 2
         await s.until(lambda: not s.held("a"))
         await s.settled()
+
+
+@pytest.mark.parametrize(("refusals", "left"), [(1, []), (9, ["QQQ"])])
+async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is_left(
+    tmp_path: Path, refusals: int, left: list[str]
+) -> None:
+    async with stage(tmp_path, symbols=("QQQ",)) as s:
+        await hold(s, "a", 3)
+        row = await s.place("a", 1, symbol="QQQ", type="limit", limit_price="400")
+        where = {"method": "DELETE", "path": f"/v2/orders/{row['id']}"}
+        s.broker.faults.add("http_error", where=where, status=500, times=refusals)
+        told = {row["symbol"]: row for row in await s.gateway.panic("a", "anna")}
+        assert [symbol for symbol, row in told.items() if row["status"] != 200] == left
+        await s.until(lambda: not s.held("a"))
+        assert [order.symbol for order in s.books.open_orders()] == left
+        if left:
+            assert "is not cancelled: try again" in closed([told["QQQ"]])
 
 
 async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
