@@ -125,6 +125,9 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
     if event.time_ns > ask.valid_until_ns:
         expire_ask(draft, ask)
         return
+    if ask.served and draft.model is not None and event.model != draft.model.version:  # its size is not this one's
+        _end_failed(draft, ask, f"{event.model} answered a question that was open when {draft.model.version} took over")
+        return
     draft.ask = None
     if draft.risk.alarms:
         draft.case_over("policy_late", "policy_failed", "served_late")
@@ -135,9 +138,14 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
 def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     ask = draft.ask
     if ask is not None and ask.decision == event.decision:
-        draft.count_denials(("answer_not_finite",))
-        draft.alarm("policy_failed", event.reason, once=True, about=wording(event.reason))
-        draft.end_unanswered(ask, "failed")
+        _end_failed(draft, ask, event.reason)
+
+
+def _end_failed(draft: Draft, ask: Ask, reason: str) -> None:
+    """End the open question as one without a usable answer."""
+    draft.count_denials(("answer_not_finite",))
+    draft.alarm("policy_failed", reason, once=True, about=wording(reason))
+    draft.end_unanswered(ask, "failed")
 
 
 def expire_ask(draft: Draft, ask: Ask) -> None:

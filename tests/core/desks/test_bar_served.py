@@ -44,6 +44,16 @@ def test_a_served_answer_in_time_is_acted_on() -> None:
     assert [(order.symbol, order.side) for order in orders] == [("SPY", 1)]
 
 
+def test_an_answer_of_a_version_that_answers_no_more_is_a_hold() -> None:
+    """A canary that fell, or a version that broke its claim, was asked; its successor has another size and no fault."""
+    d = Desk(SERVED)
+    (question,) = of(d.minute(0), AskPolicy)
+    d.put(ev.ModelPromoted(d.at(1, 1.1), "v2", "", True, "sip", MODEL))
+    effects = d.put(answered(question.decision, d.at(1, 1.2), 1.0, 1.0))
+    assert [alarm.name for alarm in of(effects, RaiseAlarm)] == ["policy_failed"]
+    assert (d.state.ask, d.state.works) == (None, {})
+
+
 @pytest.mark.parametrize("late", ["a tick", "the answer itself"])
 def test_no_answer_in_time_is_a_hold_that_is_counted_and_reported(late: str) -> None:
     d = Desk(SERVED)
