@@ -15,7 +15,6 @@ import http.client
 import io
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -237,7 +236,6 @@ async def _feed(service: Service, gateway: Gateway) -> None:
 
 def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
     """Serve until a signal ends it, on the loop of its clock."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     clock = clock_of(settings.upstream)
     joined = clock.participant
     with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else None) as runner:

@@ -1,8 +1,12 @@
-"""Read a secret: from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment."""
+"""Read a secret: from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
+
+Invariant: a process that read one leaves no core dump.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 
@@ -13,14 +17,20 @@ class CredentialProblem(Exception):
 def credential(name: str) -> tuple[str, str]:
     """Return the secret's text without blanks around it, "" where unset, and where it is from.
 
-    Raises CredentialProblem.
+    The process leaves no core dump from then on. Raises CredentialProblem.
     """
+    leave_no_core_dump()
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(folder) / name
     text = _content(path) if folder else None
     if text is None:
         return os.environ.get(name, "").strip(), f"environment {name}"
     return text.strip(), str(path)
+
+
+def leave_no_core_dump() -> None:
+    """Let no secret in this process's memory reach a file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _content(path: Path) -> str | None:

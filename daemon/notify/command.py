@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from daemon.host.credential import CredentialProblem, credential
+from daemon.host.credential import CredentialProblem, credential, leave_no_core_dump
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.service import Service
@@ -125,6 +125,7 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
 
     Empty lines, and lines that begin with #, are no addresses. Raises NotifyProblem.
     """
+    leave_no_core_dump()
     try:
         text, origin = credential(CREDENTIAL) if file is None else (file.read_text(), str(file))
     except (CredentialProblem, OSError, UnicodeDecodeError) as error:

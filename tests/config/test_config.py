@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -739,6 +742,30 @@ def planted(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: bytes) -> Pa
         (directory / name).write_bytes(content)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
     return directory
+
+
+READS_A_SECRET = """
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+{}
+print(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "from daemon.config.load import credentials; credentials()",
+        "from daemon.experience.link import password; password()",
+        "from daemon.notify.command import addresses; from pathlib import Path; addresses(Path('urls'))",
+    ],
+)
+def test_a_process_that_read_a_secret_leaves_no_core_dump(tmp_path: Path, read: str) -> None:
+    (tmp_path / "urls").write_text("tgram://token/1\n")
+    environment = {**os.environ, "APCA_API_KEY_ID": KEY, "APCA_API_SECRET_KEY": SECRET}
+    program = [sys.executable, "-c", READS_A_SECRET.format(read)]
+    run = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "(0, 0)\n"
 
 
 def test_the_credentials_of_systemd_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

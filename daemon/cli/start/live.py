@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,6 @@ def run(
 
     A terminal gets what leads on from a desk that stopped.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
     log = Log(settings.log.level, settings.log.format, stream)
 
