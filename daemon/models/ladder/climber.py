@@ -41,8 +41,9 @@ from daemon.pacing import look_again
 WHO = "ladder"
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
 REASON_MOST = 500  # letters of a problem that are logged
-GAINED, PEAK, ASKED = "gained", "gained_peak", "asked_to"
-"""Figures of a canary: USD that the desk had gained when it was promoted, the most since, and the newest question."""
+GAINED, PEAK, ASKED, FAILED = "gained", "gained_peak", "asked_to", "failed_to"
+"""Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, and how
+many had no answer up to it."""
 
 PEAK_STEP = 0.25
 """A higher gain is journaled once it is above the journaled one by this part of the drawdown that a canary may have."""
@@ -251,7 +252,7 @@ class Climber:
         state = self._desk.submitter.state
         base, self._peak = float(state.book.equity), rules_of.gained(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
-        figures |= {GAINED: self._peak, PEAK: self._peak, ASKED: float(state.decision)}
+        figures |= {GAINED: self._peak, PEAK: self._peak} | _questions(state)
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
@@ -288,9 +289,11 @@ class Climber:
             return
         if ladder.figures["began_ns"] > session.open_ns:
             return
-        figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), ASKED: float(state.decision)}
-        asked = state.decision - int(ladder.figures.get(ASKED, -1.0))
-        if reason := rules_of.idle(state.risk, state.now_ns, asked):
+        now = _questions(state)
+        figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), **now}
+        asked = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
+        failed = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
+        if reason := rules_of.idle(state.risk, state.now_ns, asked, failed, self._rules):
             await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
             return
         figures |= rules_of.bet(ladder.figures, -lost, ladder.share) | {"session_return": -lost}
@@ -391,6 +394,11 @@ class Climber:
         names = partial(point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns)
         await asyncio.to_thread(names, judged=judged, rollback=rollback)
         self._desk.lifecycle.wake()
+
+
+def _questions(state: State[Any]) -> dict[str, float]:
+    """Return what counts a canary's questions from here on."""
+    return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered(state.stats))}
 
 
 def _falls(ladder: LadderState | UnsetType) -> bool:

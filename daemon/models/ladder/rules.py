@@ -13,7 +13,7 @@ from typing import NamedTuple
 from daemon.config.tables import LadderTable
 from daemon.core.broker.fills import at_cost
 from daemon.core.gates import LOSSES
-from daemon.core.state import Book, RiskState
+from daemon.core.state import Book, RiskState, Stats
 from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
 
@@ -22,6 +22,7 @@ REFUSED, ROLLED_BACK = "refused", "rolled_back"
 CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
 """The steps at which a challenger trades, and their parts of the size."""
 OWN_HALTS = ("daily_loss", "drawdown")
+UNANSWERED = ("answer_not_finite", "served_late")  # what denies a question without a usable answer
 CLIMBING = (REPLAY, SHADOW, *CANARY)
 LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
 
@@ -121,13 +122,20 @@ def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladd
     return LadderMove(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
 
 
-def idle(risk: RiskState, now_ns: int, asked: int) -> str:
-    """Return why a session shows nothing about a canary, "" where it does; `asked` are its questions.
+def unanswered(stats: Stats) -> int:
+    """Return how many questions had no usable answer since the journal began."""
+    return sum(stats.denials.get(gate, 0) for gate in UNANSWERED)
 
-    What its own losses stopped is no reason.
+
+def idle(risk: RiskState, now_ns: int, asked: int, failed: int, rules: LadderTable) -> str:
+    """Return why a session shows nothing about a canary, "" where it does.
+
+    What its own losses stopped is no reason. `asked` are its questions, `failed` those without an answer.
     """
     if not asked:
         return "no question was asked"
+    if failed > rules.shadow_failures_max * asked:
+        return f"{failed} of {asked} questions without an answer"
     pause, halt = risk.pause, risk.halt
     if halt is not None and halt.reason not in OWN_HALTS:
         return f"halt {halt.reason}"

@@ -35,7 +35,7 @@ from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
 from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, before, named
-from daemon.models.runtime import NO_MODEL
+from daemon.models.runtime import NO_MODEL, NoPolicy
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
 from strategies.kit import card as cards
@@ -354,6 +354,25 @@ def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> Non
     assert stood == ["v2 canary_10", "v2 canary_25"]
     idle = [move.detail for move in moves if move.reason == "idle"]
     assert idle == ["paused: a quiet day (by alice): it does not count"]
+
+
+def test_a_canary_does_not_climb_by_sessions_in_which_its_questions_had_no_answer(tmp_path: Path) -> None:
+    async def play(climb: Climb) -> None:
+        with_card(tmp_path / "store", CARD)
+        await climb.settle()
+        await climb.session()
+        models = climb.run.models
+        answers, models._policy = models._policy, NoPolicy(1, "planted")
+        for policy in (models._policy, answers):
+            models._policy = policy
+            await climb.session()
+            stood.append(climb.step)
+
+    stood: list[str] = []
+    moves = climbed(tmp_path, play)
+    assert stood == ["v2 canary_10", "v2 canary_25"]
+    (idle,) = (move.detail for move in moves if move.reason == "idle")
+    assert idle.endswith("questions without an answer: it does not count")
 
 
 def without_model(climb: Climb) -> None:

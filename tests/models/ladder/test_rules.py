@@ -149,6 +149,7 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
     ("risk", "questions", "reason"),
     [
         (RiskState(), 390, ""),
+        (RiskState(), 299, "3 of 299 questions without an answer"),  # 1 % may have none
         (RiskState(), 0, "no question was asked"),
         (RiskState(pause=Pause("by alice", 0)), 390, "paused: by alice"),
         (RiskState(pause=Pause("by alice", 2_000)), 390, "paused: by alice"),
@@ -159,7 +160,7 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
     ],
 )
 def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, questions: int, reason: str) -> None:
-    assert idle(risk, 1_000, questions) == reason
+    assert idle(risk, 1_000, questions, 3, RULES) == reason
 
 
 def test_a_bet_is_worked_out_by_hand() -> None:
