@@ -261,6 +261,10 @@ class Climber:
         ended = shadow.sessions.pop(session.date, None) if shadow is not None and session is not None else None
         if shadow is None or ended is None:
             return
+        reason = rules_of.idle(state.risk, state.now_ns, ended.answered + ended.failed, 0, self._rules)
+        if reason:
+            await self._left_out(ladder, ladder.figures, reason)
+            return
         asked = {
             "answered": float(ended.answered),
             "failed": float(ended.failed),
@@ -294,7 +298,7 @@ class Climber:
         asked = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
         failed = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
         if reason := rules_of.idle(state.risk, state.now_ns, asked, failed, self._rules):
-            await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
+            await self._left_out(ladder, figures, reason)
             return
         figures |= rules_of.bet(ladder.figures, -lost, ladder.share) | {"session_return": -lost}
         figures["evidence"] = rules_of.evidence_of(figures)
@@ -302,6 +306,10 @@ class Climber:
         await self._counted(
             ladder, sessions, figures, rules_of.after_canary(ladder.step, sessions, figures["evidence"], self._rules)
         )
+
+    async def _left_out(self, ladder: LadderState, figures: dict[str, float], reason: str) -> None:
+        """Journal that a session shows nothing."""
+        await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
 
     async def _counted(
         self, ladder: LadderState, sessions: int, figures: dict[str, float], move: LadderMove | None

@@ -128,7 +128,7 @@ def unanswered(stats: Stats) -> int:
 
 
 def idle(risk: RiskState, now_ns: int, asked: int, failed: int, rules: LadderTable) -> str:
-    """Return why a session shows nothing about a canary, "" where it does.
+    """Return why a session shows nothing about a challenger, "" where it does.
 
     What its own losses stopped is no reason. `asked` are its questions, `failed` those without an answer.
     """

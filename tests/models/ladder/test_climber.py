@@ -356,6 +356,22 @@ def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> Non
     assert idle == ["paused: a quiet day (by alice): it does not count"]
 
 
+def test_a_shadow_does_not_pass_while_its_desk_is_paused(tmp_path: Path) -> None:
+    async def play(climb: Climb) -> None:
+        with_card(tmp_path / "store", CARD)
+        await climb.settle()
+        for command in (PauseRequested, ResumeRequested):
+            climb.run.intake.put(command(climb.run.submitter.state.now_ns, "a quiet day", "alice"))
+            await climb.session()
+            stood.append(climb.step)
+
+    stood: list[str] = []
+    moves = climbed(tmp_path, play)
+    assert stood == ["v2 shadow", "v2 canary_10"]
+    idle = [(move.detail, move.figures.get("answered")) for move in moves if move.reason == "idle"]
+    assert idle == [("paused: a quiet day (by alice): it does not count", None)]
+
+
 def test_a_canary_does_not_climb_by_sessions_in_which_its_questions_had_no_answer(tmp_path: Path) -> None:
     async def play(climb: Climb) -> None:
         with_card(tmp_path / "store", CARD)
