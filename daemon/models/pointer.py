@@ -69,6 +69,8 @@ class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "afte
     rollback: bool = False
     digest: str = ""
     """SHA-256 (hex) of the named version's manifest, in a shared shelf."""
+    canary: bool = False
+    """The version trades a part of the size, by the ladder of the desk whose journal says so."""
 
 
 def checked_name(version: str, origin: str) -> str:
@@ -198,6 +200,7 @@ def point(
     now_ns: int,
     rollback: bool = False,
     judged: str = "",
+    canary: bool = False,
 ) -> PointerChange:
     """Set the pointer to `version` ("" removes the pointer) and record who did it, when and why.
 
@@ -221,6 +224,7 @@ def point(
             why[:TEXT_MOST],
             rollback,
             _checked_digest(shelf, version, rollback, judged),
+            canary,
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
             file.write(msgspec.json.encode(change) + b"\n")
@@ -262,6 +266,12 @@ def changes(shelf: Path) -> tuple[PointerChange, ...]:
         return ()
     data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
     return tuple(_lines(data))
+
+
+def canary_of(shelf: Path) -> PointerChange | None:
+    """Return the change by which a ladder made a canary current; None where it is none, or has become the champion."""
+    newest = next((change for change in reversed(changes(shelf)) if change.pointer == CURRENT), None)
+    return newest if newest is not None and newest.canary and newest.before else None
 
 
 def before(shelf: Path) -> str:

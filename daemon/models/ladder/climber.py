@@ -24,7 +24,7 @@ from daemon.core.events import (
     ModelPromoted,
     SessionEnded,
 )
-from daemon.core.state import ZERO, Book, ClaimState, LadderState, State
+from daemon.core.state import BROKER_MODES, ZERO, Book, ClaimState, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
@@ -32,7 +32,7 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, ModelError, point, pointed
+from daemon.models.pointer import CURRENT, JUDGED, ModelError, canary_of, point, pointed
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
@@ -44,6 +44,8 @@ REASON_MOST = 500  # letters of a problem that are logged
 GAINED, PEAK, ASKED, FAILED = "gained", "gained_peak", "asked_to", "failed_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, and how
 many had no answer up to it."""
+
+UNKNOWN = "current names it as a canary, and this journal knows nothing of its climb"
 
 PEAK_STEP = 0.25
 """A higher gain is journaled once it is above the journaled one by this part of the drawdown that a canary may have."""
@@ -61,6 +63,7 @@ class Climber:
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
+        self._rightful = ""  # the version that answers by no other journal's ladder
         self._kept_back = ""  # the champion that cannot take its place again, once it was reported
         self._replaying = Replaying(
             desk.models_dir, journal, rules.replay_sessions, desk.public_key, self._wake.set, desk.log
@@ -161,6 +164,10 @@ class Climber:
     async def _step(self, holds: HoldReasons) -> bool:
         """Take one step; False when none is due."""
         ladder = self._desk.submitter.state.ladder
+        stray = await self._stray(ladder)
+        if stray is not None:
+            await self._move(stray, LadderMove(ROLLED_BACK, "canary_unknown", UNKNOWN))
+            return True
         if ladder is UNSET or ladder.step not in CLIMBING:
             idle = holds.frozen or _falls(ladder) or not self._answers()
             return not idle and await self._propose(holds)
@@ -187,6 +194,20 @@ class Climber:
             await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
             return True
         return False
+
+    async def _stray(self, ladder: LadderState | UnsetType) -> LadderState | None:
+        """Return the canary that answers, of whose climb this journal knows nothing: it would trade the full size."""
+        state, running = self._desk.submitter.state, self._answers()
+        ours = ladder is not UNSET and ladder.version == running and ladder.step in (*CANARY, CHAMPION, ROLLED_BACK)
+        if ours or running in ("", self._rightful) or state.identity.mode not in BROKER_MODES:
+            return None
+        change = await asyncio.to_thread(canary_of, self._desk.shelf)
+        if change is None or change.after != running:
+            self._rightful = running
+            return None
+        judged = ladder.judged if ladder is not UNSET else ()
+        manifest, share = self._desk.models.running.manifest_digest, min(CANARY.values())
+        return LadderState(running, "proposed", change.before, share, 0, {}, judged, manifest)
 
     def _leaves(self, ladder: LadderState, holds: HoldReasons) -> LadderMove | None:
         """Return why the version leaves the ladder now; None where it climbs on."""
@@ -367,6 +388,10 @@ class Climber:
                 )
         elif ladder.step in CANARY and "base" not in ladder.figures and now != ladder.version:
             await self._name_canary(ladder)
+        elif ladder.step == CHAMPION and now == ladder.version != self._rightful:
+            if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
+                await self._point(ladder, ladder.version, ladder.manifest)
+            self._rightful = ladder.version
 
     def _current(self) -> str:
         """Return the version that `current` names, "" where it names none."""
@@ -378,7 +403,7 @@ class Climber:
     async def _name_canary(self, ladder: LadderState) -> None:
         """Let `current` name the challenger. One that is not the version that was judged is refused."""
         try:
-            await self._point(ladder, ladder.version, ladder.manifest)
+            await self._point(ladder, ladder.version, ladder.manifest, canary=True)
         except ModelError as error:
             if error.check != JUDGED:
                 raise
@@ -396,11 +421,13 @@ class Climber:
             return ""
         return ladder.champion
 
-    async def _point(self, ladder: LadderState, version: str, judged: str, *, rollback: bool = False) -> None:
+    async def _point(
+        self, ladder: LadderState, version: str, judged: str, *, rollback: bool = False, canary: bool = False
+    ) -> None:
         """Move `current`. Raises ModelError, OSError: it is as it was."""
         why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
         names = partial(point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns)
-        await asyncio.to_thread(names, judged=judged, rollback=rollback)
+        await asyncio.to_thread(names, judged=judged, rollback=rollback, canary=canary)
         self._desk.lifecycle.wake()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
@@ -629,6 +631,56 @@ def test_what_was_found_of_one_version_takes_no_other_off_the_ladder(tmp_path: P
         assert climb.step == "v3 shadow"
 
     climbed(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    "sessions", [1, 2, 6]
+)  # the challenger is in its canary's first step, in the second one, champion
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_canary_of_another_journal_does_not_trade_the_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sessions: int, copied: bool
+) -> None:
+    """A journal that is begun anew, an older copy of it, or one of a second desk, on the store of a canary."""
+    monkeypatch.setattr(climber, "BROKER_MODES", ("replay",))
+    store, other = tmp_path / "store", tmp_path / "other"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        if copied:
+            (other).mkdir()
+            with (
+                closing(sqlite3.connect(tmp_path / "state" / FILE)) as now,
+                closing(sqlite3.connect(other / FILE)) as old,
+            ):
+                now.backup(old)
+        for _ in range(sessions):
+            await climb.session()
+        assert climb.run.models.running.version == "v2"
+
+    climbed(tmp_path, play)
+    desk = Desk(tmp_path / "tape.csv", paths__models_dir=store, policy__version=CURRENT)
+    shares: list[float] = []
+
+    async def again() -> None:
+        async with running(desk, other) as run:
+            assert run.models.running.version == "v2"
+            climb = Climb(run, climber_of(run, store))
+            climb.climber._align = nothing  # type: ignore[method-assign]
+            await climb.climber.look()
+            ladder = run.submitter.state.ladder
+            shares.append(ladder.share if isinstance(ladder, LadderState) else 1.0)
+            del climb.climber._align
+            await climb.settle()
+            assert run.models.running.version == named(store / "option_scalper", CURRENT) == answers
+
+    async def nothing() -> None:
+        pass
+
+    answers, share = ("v2", 1.0) if sessions == 6 else ("v1", 0.1)
+    asyncio.run(again())
+    assert shares == [share]
+    assert alarms(other).count("ladder_rolled_back") == (sessions < 6)
 
 
 def test_a_canary_that_breaks_its_claim_about_risk_falls(tmp_path: Path) -> None:
