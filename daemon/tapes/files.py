@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,6 +65,14 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def check_once(path: Path, names: Sequence[str]) -> None:
+    """Raise TapeError for a column that is there twice: nobody knows which of the two counts."""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise TapeError(
+            f"{path}: the column {', '.join(twice)} is there more than once; expected each once: rename the others"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class BarRows:
     """A batch of n rows in file order, values unchanged."""
@@ -114,6 +122,7 @@ class TapeFile:
                 f"{path}: the column {', '.join(missing)} is missing; found {', '.join(columns)}; "
                 f"expected symbol, {', '.join(required)}: rename the columns"
             )
+        check_once(path, columns)
         if self.symbol_assumed and len(symbols) != 1:
             raise TapeError(
                 f"{path}: there is no column symbol, and the strategy has {len(symbols)} symbols "

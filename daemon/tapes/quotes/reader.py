@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from daemon.core.instruments.option_market import parse_occ
-from daemon.tapes.files import TapeError
+from daemon.tapes.files import TapeError, check_once
 from daemon.tapes.minutes import new_york_days
 from daemon.tapes.quotes.schema import (
     EXTREMES,
@@ -88,6 +88,7 @@ class QuoteFile:
                 f"{path}: the column {', '.join(missing)} is missing; found {', '.join(schema.names)}; expected "
                 f"{', '.join(REQUIRED)}: {_CONVERT}"
             )
+        check_once(path, schema.names)
         kind = schema.field("timestamp").type
         if not pa.types.is_timestamp(kind) or kind.tz is None:
             raise TapeError(f"{path}: the column timestamp has type {kind}; expected a time with a zone: {_CONVERT}")

@@ -65,6 +65,14 @@ def test_a_missing_column_is_an_error_that_names_it_and_what_was_found(tmp_path:
         QuoteFile(path)
 
 
+def test_a_column_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write_quotes(tmp_path / "q.parquet", rows_of([(CALL, "2024-08-15 14:01", 1, 2)]))
+    table = pa.parquet.read_table(path)
+    pa.parquet.write_table(table.append_column("bid", table["ask"]), path)
+    with pytest.raises(TapeError, match="the column bid is there more than once; expected each once"):
+        QuoteFile(path)
+
+
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [

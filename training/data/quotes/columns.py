@@ -207,6 +207,8 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
                 f"{path}: the column {', '.join(missing)} is missing; found {', '.join(names) or 'nothing'}; expected "
                 f"{', '.join(types)}: check --from and how the file was requested"
             )
+        if twice := [name for name in types if names.count(name) > 1]:
+            raise ConvertError(f"{path}: the column {', '.join(twice)} is there more than once: remove the others")
         options = pa.csv.ConvertOptions(
             include_columns=list(types),
             column_types=dict(types),

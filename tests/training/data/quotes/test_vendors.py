@@ -119,6 +119,12 @@ def test_a_missing_column_is_an_error_that_names_it_the_file_and_what_was_found(
         made(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
 
 
+def test_a_column_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) -> None:
+    header = THETA.replace("bid_exchange", "bid", 1)
+    with pytest.raises(ConvertError, match=r"in\.csv: the column bid is there more than once"):
+        made(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
+
+
 def test_an_answer_without_data_is_an_error_that_shows_it(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match=r"is missing; found no data for the request"):
         made(tmp_path, "thetadata", ["No data for the request"])
