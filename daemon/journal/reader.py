@@ -144,7 +144,7 @@ def unreadable(path: Path, error: Exception) -> JournalError:
     if may_pass(error, path):
         cure = "end what holds it" if busy(error) else "look at its disk"
         return JournalBusy(f"{path}: cannot be read at the moment: {error}; {cure}")
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, sqlite3.OperationalError) and not str(error).startswith("no such table"):
         return JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk")
     cure = "restore it or use a fresh --state-dir (OPERATIONS.md: A journal that cannot be read)"
     return JournalError(f"{path}: not a journal or damaged: {error}; {cure}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -229,6 +230,14 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(JournalError, match="not a journal or damaged"):
         Journal(tmp_path / FILE)
+
+
+def test_a_database_of_something_else_is_refused_as_no_journal(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("CREATE TABLE songs (name)")
+    for opened in (Journal, JournalReader):
+        with pytest.raises(JournalError, match="not a journal or damaged: no such table: meta; restore it or use a"):
+            opened(tmp_path / FILE)
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite"])
