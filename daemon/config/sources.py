@@ -157,8 +157,8 @@ class Merged:
     def add_calibration(self) -> None:
         """Add what a calibration found as defaults of `[paper]`; what it did not find stays."""
         path = self.tables.get("paths", {}).get("calibration")
-        if not self._counts("paper") or not path or not isinstance(path, str):
-            return
+        if not self._counts("paper") or not path or not isinstance(path, str) or "\0" in path:
+            return  # what is no path is reported where all keys are checked
         from daemon.tapes.files import TapeError
         from daemon.tapes.quotes.calibration_file import read_calibration
 

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, Self, cast
 from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from daemon.core.limits import (
     AUTO,
@@ -40,6 +41,16 @@ _Moment = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw,
 _Seconds = Annotated[float, Gt(0), Le(3600)]
 
 
+def _folder(raw: object) -> object:
+    """Refuse what names no folder: `Path` would take an empty text for the working directory."""
+    if not isinstance(raw, str | Path) or raw == "":
+        raise PydanticCustomError("folder", "the path of a folder")
+    return raw
+
+
+_Folder = Annotated[Path, BeforeValidator(_folder)]
+
+
 @dataclass(frozen=True, slots=True)
 class DeskTable:
     """Account, strategy and mode of the desk."""
@@ -60,8 +71,8 @@ class PathsTable:
     """Folders and files; relative ones count from the working directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    state_dir: Path = STATE_DIR
-    models_dir: Path = Path("onnx_models")
+    state_dir: _Folder = STATE_DIR
+    models_dir: _Folder = Path("onnx_models")
     calibration: str = ""
 
 
@@ -76,7 +87,7 @@ class PolicyTable:
     public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=)*)?$")] = ""
     shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
-    threads: _Positive = 1
+    threads: Annotated[int, Ge(1), Le(256)] = 1
     hang_s: Annotated[int, Ge(1), Le(45)] = 20
     answers: Literal["local", "served"] = "local"
     served_deadline_ms: Annotated[int, Ge(10), Le(10_000)] = 500
@@ -92,7 +103,7 @@ class JournalTable:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     snapshot_events: _Positive = 2000
     group_events: _Positive = 2048
-    ballast_mib: _Positive = 8
+    ballast_mib: Annotated[int, Ge(1), Le(1_048_576)] = 8
     rotate_mib: Annotated[int, Ge(0)] = 1024
 
 

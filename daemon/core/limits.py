@@ -298,13 +298,15 @@ class Paper:
         since="0 from 2025-05-14",
         source="SEC Release 34-99973 (89 FR 29402), Section 31; Security Traders Association (2025-05-14)",
     )
-    volatility_premium: Annotated[float, Gt(0)] = 1.25  # implied over realised volatility
-    volatility_floor: Annotated[float, Gt(0)] = 0.08  # annualised
+    volatility_premium: Annotated[float, Gt(0), Le(100)] = 1.25  # implied over realised volatility
+    volatility_floor: Annotated[float, Gt(0), Le(100)] = 0.08  # annualised
     volatility_sessions: Annotated[int, Ge(2)] = 20
     half_spread: Annotated[float, Ge(0), Lt(1)] = 0.004  # of the mid
     half_spread_min_usd: Annotated[float, Ge(0)] = 0.005
     open_interest: Count = 1000
-    strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the previous session's last close
+    strikes_each_side: Annotated[int, Ge(1), Le(1000)] = (
+        25  # whole dollars listed around the previous session's last close
+    )
     share_cost_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.001")  # of the traded value of shares
     share_wait_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0002")  # dearer, for buys that wait for the sells
     share_fees_below_usd: Usd = Decimal(100_000)  # accounts that begin with less pay a day's fees of shares, in cents

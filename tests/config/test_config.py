@@ -263,6 +263,22 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ("[risk]\nspread_max = nan\n", "risk.spread_max is nan (from {file}): expected"),
         ("[sizing]\ntake_profit = inf\n", "sizing.take_profit is inf (from {file}): expected a finite number"),
         (
+            "[paper]\nocc_usd = 10000000000000\n",
+            "paper.occ_usd is 10000000000000 (from {file}): expected a finite number, at",
+        ),
+        (
+            "[feed]\nsilence_s = 10000000000000\n",
+            "feed.silence_s is 10000000000000 (from {file}): expected a finite number",
+        ),
+        ("[policy]\nthreads = 100000\n", "policy.threads is 100000 (from {file}): expected less than or equal to 256"),
+        ('[paths]\nstate_dir = ""\n', 'paths.state_dir is "" (from {file}): expected the path of a folder: change it'),
+        ("[paths]\nmodels_dir = 3\n", "paths.models_dir is 3 (from {file}): expected the path of a folder: change it"),
+        (
+            '[paths]\nstate_dir = "~/desk"\n',
+            "paths.state_dir is ~/desk (from {file}): expected a whole path: nothing puts",
+        ),
+        ('[paths]\ncalibration = "a\\u0000b"\n', "expected text without the character NUL: change it there"),
+        (
             '[log]\nlevel = "loud"\n',
             "log.level is \"loud\" (from {file}): expected 'debug', 'info', 'warning' or 'error'",
         ),
@@ -417,6 +433,11 @@ def test_a_no_trade_window_is_two_times_in_order(window: str, good: bool) -> Non
             "RLTRADER_RISK__GAP_MIN",
             "x",
             'risk.gap_min is "x" (from environment RLTRADER_RISK__GAP_MIN): expected a valid',
+        ),
+        (
+            "RLTRADER_PATHS__STATE_DIR",
+            "",
+            'paths.state_dir is "" (from environment RLTRADER_PATHS__STATE_DIR): expected',
         ),
         ("RLTRADER_RISK__NO_TRADE_WINDOWS", "[1", 'risk.no_trade_windows is "[1" (from environment'),
     ],
