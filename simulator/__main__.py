@@ -33,6 +33,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 BEFORE_OPEN_NS = 10 * MINUTE_NS
 BEFORE_OPEN_DAILY_NS = 40 * MINUTE_NS  # a daily desk decides before the open
 AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
+SPEED_MAX = 100_000  # of the daemon's clock.rate
 LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
 
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--daily", type=Path, action="append", default=[], metavar="FILE", help="daily bars, Parquet (made up)"
     )
-    options.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
+    options.add_argument("--speed", type=_speed, default=60.0, help="simulated seconds a real second, above 0 (60)")
     options.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
     options.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
     options.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
@@ -69,14 +70,30 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def _speed(text: str) -> float:
+    """A rate that the daemon's clock takes too."""
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed <= SPEED_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed; expected a number above 0, at most {SPEED_MAX:,}")
+    return speed
+
+
 def start_ns(market: Market, day: str | None, moment: str | None) -> int:
     """Where simulated time begins. Raises ValueError for no session of the tape, or a time without zone."""
     if moment is not None:
-        begin = datetime.fromisoformat(moment)
+        try:
+            begin = datetime.fromisoformat(moment)
+        except ValueError:
+            raise ValueError(f"--sim-start {moment} is no time: write it like 2024-07-01T09:20:00-04:00") from None
         if begin.tzinfo is None:
             raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
         return int(begin.timestamp()) * SECOND_NS
     sessions = taped(market)
+    if not sessions:
+        raise ValueError("--bars has no bar within the hours of a session: check its dates and its time zone")
     session_of_day = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
     if session_of_day is None:
         raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")
@@ -191,7 +208,10 @@ def show_environment(variables: str, file: Path | None, *, gateway: bool = False
     if file is None:
         print(variables, flush=True)
         return
-    file.write_text(variables)
+    try:
+        file.write_text(variables)
+    except OSError as error:
+        raise OSError(f"--env {file}: {error.strerror}: name a file in a folder that is there") from error
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
     program, arguments = ("rltrader-gateway", "init --sub SUB …") if gateway else ("rltraderd", "--state-dir DIR")
     print(f"in another terminal: . {named} && {in_this_shell(program)} {arguments}\n", flush=True)
@@ -202,8 +222,8 @@ async def bind(server: AlpacaServer, port: int) -> None:
     if port and server._runner is not None:
         try:
             await web.TCPSite(server._runner, "127.0.0.1", port).start()
-        except OSError as error:
-            problem = str(error).rpartition(": ")[2]
+        except (OSError, OverflowError) as error:
+            problem = str(error).rpartition(": ")[2].rstrip(".")
             raise OSError(f"port {port}: {problem}: choose another with --port, or 0 for a free one") from error
         server.port = port
 

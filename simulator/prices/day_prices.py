@@ -205,7 +205,12 @@ class DailyPrices:
 
 def _columns(path: Path, names: Sequence[str]) -> Any:
     """These columns of a file, with the symbols as plain strings, which files of other writers have too."""
-    table = pyarrow.parquet.read_table(path, columns=list(names))
+    try:
+        table = pyarrow.parquet.read_table(path, columns=list(names))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--daily {path}: no Parquet file that can be read: {error}") from error
+    if missing := [name for name in names if name not in table.column_names]:
+        raise ValueError(f"--daily {path}: the column {', '.join(missing)} is missing: rename the columns")
     return table.set_column(0, "symbol", table["symbol"].cast("string"))
 
 

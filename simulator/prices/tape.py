@@ -6,10 +6,13 @@ Times are integer nanoseconds UTC, prices Decimal on the grid of shares. Neither
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -43,22 +46,63 @@ def midnight_ns(day: str) -> int:
 def read_bars(path: Path, symbol: str) -> list[Bar]:
     """The rows of a CSV(.gz) or Parquet tape; `symbol` names those of a file without that column.
 
-    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError.
+    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError that names
+    the file, the fault and the cure.
     """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a tape of bars: check the path given with --bars")
+    try:
+        bars = _bars(_table(path), symbol)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not bars:
+        raise ValueError(f"{path}: no row; expected bars: check how it was written")
+    return bars
+
+
+def _table(path: Path) -> Any:
+    """The file's rows. Raises ValueError for another format, OSError and others for a damaged file."""
     if path.name.endswith(".parquet"):
-        table = pa.parquet.read_table(path)
-    elif path.name.endswith((".csv", ".csv.gz")):
-        text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-        lines = [line for line in text.splitlines(keepends=True) if not line.startswith(b"#")]
-        table = pa.csv.read_csv(pa.BufferReader(b"".join(lines)))
-    else:
-        raise ValueError(f"{path.name}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
+        return pa.parquet.read_table(path)
+    if not path.name.endswith((".csv", ".csv.gz")):
+        raise ValueError("unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
+    text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(b"#")]
+    return pa.csv.read_csv(pa.BufferReader(b"".join(lines)))
+
+
+def _bars(table: Any, symbol: str) -> list[Bar]:
+    """The rows as bars. Raises ValueError for columns or rows of which no market can be made."""
+    for name in ("timestamp", *_COLUMNS):
+        if (count := table.column_names.count(name)) != 1:
+            raise ValueError(f"the column {name} is there {count} times; expected once: correct the header")
+        if empty := table.column(name).null_count:
+            raise ValueError(f"{empty} rows have no value in the column {name}: fill them or leave them out")
     names = table.column("symbol").to_pylist() if "symbol" in table.column_names else [symbol] * table.num_rows
     times = table.column("timestamp")
     if pa.types.is_timestamp(times.type):
+        if times.type.tz is None:
+            raise ValueError("the timestamps have no time zone; expected one: write them as 2024-03-26T13:30:00Z")
         times = times.cast(pa.timestamp("ns", times.type.tz))
     columns = [table.column(name).cast(pa.float64()).to_pylist() for name in _COLUMNS]
-    return list(map(Bar, names, times.cast(pa.int64()).to_pylist(), *columns))
+    bars = list(map(Bar, names, times.cast(pa.int64()).to_pylist(), *columns))
+    for row, bar in enumerate(bars, 1):
+        if fault := _fault(bar):
+            raise ValueError(f"row {row} {fault}: correct it or leave it out")
+    if len({(bar.symbol, bar.start_ns) for bar in bars}) < len(bars):
+        raise ValueError("several rows have one time and symbol: keep one of them")
+    return bars
+
+
+def _fault(bar: Bar) -> str:
+    """Why a row is no bar; "" for a good one."""
+    if not bar.symbol:
+        return "has no symbol"
+    if not math.isfinite(bar.high) or not math.isfinite(bar.volume):
+        return "has no price or volume that is a number"
+    if not 0 < bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
+        return "has prices that contradict each other, or are not above 0"
+    return ""
 
 
 def calendar_sessions(first: str, last: str) -> list[Session]:
