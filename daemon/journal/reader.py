@@ -65,7 +65,9 @@ class JournalReader:
         row = self._db.execute(
             "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (upto,)
         ).fetchone()
-        return bytes(row[0]) if row else chain_start(self.meta())
+        if row is None:
+            return chain_start(self.meta())
+        return row[0] if isinstance(row[0], bytes) else b""  # damage may change a column's type, too
 
     def snapshots(self) -> list[Snapshot]:
         """Return all snapshots, oldest first."""

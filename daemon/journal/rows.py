@@ -91,9 +91,12 @@ class Snapshot(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Return True when both parts are as they were written."""
+        """Return True when both parts are as they were written. A flipped bit may change the type of a column, too."""
         parts = ((self.state, self.digest), (self.market, self.market_digest))
-        return all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
+        numbers = isinstance(self.event_id, int) and isinstance(self.seq, int) and isinstance(self.kept, int)
+        return numbers and all(
+            isinstance(part, bytes) and hashlib.sha256(part).hexdigest() == digest for part, digest in parts
+        )
 
 
 STRATEGY_FROM = "strategy_from"
