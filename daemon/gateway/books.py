@@ -627,11 +627,12 @@ def stamped_ns(line_id: str) -> int | None:
     """Return the time with which an activity's id begins, as `line_stamp` makes it; None for an id without one."""
     try:
         local = datetime.strptime(line_id[:14], "%Y%m%d%H%M%S").replace(tzinfo=wire.NEW_YORK)
+        milliseconds = int(line_id[14:17] or 0)
     except ValueError:
         return None
-    return int(local.timestamp()) * SECOND_NS
+    return int(local.timestamp()) * SECOND_NS + milliseconds * MILLISECOND_NS
 
 
 def _updated_ns(row: Json) -> int:
     moment = row.get("updated_at") or row.get("submitted_at")
-    return wire.time_ns(moment, "updated_at") if moment else 0
+    return max(wire.time_ns(moment, "updated_at"), 0) if moment else 0

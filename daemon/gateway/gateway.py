@@ -726,7 +726,7 @@ class Gateway:
             raise answer
         try:
             row = await self._send(event, urgency, wait_s)
-            wire.order(row)
+            readable_order(row)
         except Refused as refused:
             told = refusal_of(refused)
             if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):

@@ -228,9 +228,8 @@ def _holders(books: Ledgers, line: LedgerLine) -> dict[str, Decimal]:
 def _split(books: Ledgers, line: LedgerLine) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
     held = _holders(books, line)
-    total = sum(held.values(), ZERO)
     at_ns = stamped_ns(line.id)
-    then = {} if at_ns is None else books.held_at(line.symbol, at_ns)
+    then = {} if at_ns is None else books.held_at(line.symbol, min(at_ns, _apart_since(books, line.symbol, at_ns)))
     earlier = books.held_before(line.symbol, line.date)  # who has traded since did so in the new shares
     for owners in (held, earlier, then):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
@@ -241,12 +240,19 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
         costs = {name: -part.cost for name, part in before.parts.items()}
         new = _shares_of(books, old, line.quantity)
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
+    held = then or held  # what was traded since is in the new shares
+    total = sum(held.values(), ZERO)
     if not total:
         return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
     new = _shares_of(books, held, total + line.quantity)
     names = held.keys() | new.keys()
     change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
     return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
+
+
+def _apart_since(books: Ledgers, symbol: str, otherwise: int) -> int:
+    """Return since when books and broker are apart on a symbol: its line may be written later than the shares came."""
+    return books.differences.get(symbol, (otherwise, ""))[0]
 
 
 def _shares_of(books: Ledgers, old: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:

@@ -287,6 +287,7 @@ def _by_id(rows: Sequence[Json]) -> dict[str, Json]:
 def readable_order(row: Json) -> None:
     """Raise Malformed for an order's row that the books could not take."""
     wire.order(row)
+    wire.optional_decimal(row, "notional")
     if not isinstance(row.get("status"), str | None):
         raise wire.Malformed(f"status is {wire.shown(row['status'])}: expected text")
     for key in ("submitted_at", "created_at", "updated_at"):
