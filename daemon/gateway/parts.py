@@ -231,7 +231,7 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     at_ns = stamped_ns(line.id)
     then = {} if at_ns is None else books.held_at(line.symbol, min(at_ns, _apart_since(books, line.symbol, at_ns)))
     earlier = books.held_before(line.symbol, line.date)  # who has traded since did so in the new shares
-    for owners in (held, earlier, then):
+    for owners in (then, earlier, held):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
             return _taken(books, line, {name: -quantity for name, quantity in owners.items()})
     before = _moving(books, line, line.symbol)

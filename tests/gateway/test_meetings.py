@@ -1061,7 +1061,10 @@ def _fills(machine: Bookkeeper, account: str, side: str, quantity: int, at_ns: i
 
 
 @pytest.mark.parametrize("written", ["20250603000000000", "20250603103000000"])  # at midnight, or when it comes
-def test_a_split_in_one_line_is_of_what_was_held_before_it_though_one_has_sold_since(written: str) -> None:
+@pytest.mark.parametrize("quantities", [("20",), ("-20", "40")])
+def test_a_late_split_is_of_what_was_held_before_it_though_five_shares_changed_hands_since(
+    quantities: tuple[str, ...], written: str
+) -> None:
     machine = _machine()
     _fills(machine, "a", "buy", 10, OPEN_NS)
     _fills(machine, "b", "buy", 10, OPEN_NS + SECOND_NS)
@@ -1070,10 +1073,12 @@ def test_a_split_in_one_line_is_of_what_was_held_before_it_though_one_has_sold_s
     _broker_has(machine, 40, morning_ns)  # 2 for 1, and no line says so yet
     _broker_has(machine, 40, morning_ns + 20 * SECOND_NS)
     _fills(machine, "a", "sell", 5, morning_ns + 60 * SECOND_NS)
+    _fills(machine, MAIN, "buy", 5, morning_ns + 61 * SECOND_NS)
     line: Json = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed"}
-    line |= {"net_amount": "0", "qty": "20", "id": f"{written}::1"}
-    _report(machine, morning_ns + 60 * MINUTE_NS, [], [line])
-    assert machine.books.holders("SPY") == {"a": dec(15), "b": dec(20)}
+    line |= {"net_amount": "0"}
+    lines = [{**line, "qty": quantity, "id": f"{written}::{n}"} for n, quantity in enumerate(quantities)]
+    _report(machine, morning_ns + 60 * MINUTE_NS, [], lines)
+    assert machine.books.holders("SPY") == {"a": dec(15), "b": dec(20), MAIN: dec(5)}
 
 
 def test_a_split_of_the_evening_is_of_what_was_held_then_though_one_trades_in_the_morning() -> None:
