@@ -74,7 +74,7 @@ from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.quantity import FINEST, PLACES
-from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 T = TypeVar("T")
 ALL = "account"
@@ -1139,13 +1139,14 @@ class _ShownLines(Sequence[ActivityRow]):
 
 
 def is_of(order: GatewayOrder, row: Json) -> bool:
-    """Return whether the broker's row of this name is the order that was sent, and none that had the name before.
+    """Return whether the broker's row of this name is the order that was sent, and none that had the name long before.
 
-    Raises Malformed for a row that the books could not take.
+    A clock that leapt makes no other order of it: it would be sent again. Raises Malformed for a row that the books
+    could not take.
     """
     readable_order(row)
     moment = row.get("submitted_at") or row.get("created_at")
-    since_ns = order.created_ns - CLOCKS_S * SECOND_NS
+    since_ns = order.created_ns - DAY_NS
     alike = (row.get("symbol"), row.get("side")) == (order.symbol, order.side)
     return alike and (not moment or wire.time_ns(moment, "submitted_at") >= since_ns)
 

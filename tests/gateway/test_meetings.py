@@ -33,6 +33,7 @@ from daemon.gateway.events import (
     Transferred,
     Updated,
 )
+from daemon.gateway.gateway import is_of
 from daemon.gateway.rules import day_loss
 from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
@@ -171,6 +172,15 @@ async def test_a_name_from_before_the_gateway_is_no_order_of_today(tmp_path: Pat
             await s.place("a", 5, "sell")
             await s.until(lambda: not s.held("a"))
             await s.settled()
+
+
+@pytest.mark.parametrize(("before_ns", "same"), [(60 * MINUTE_NS, True), (20 * DAY_NS, False)])
+def test_an_order_that_the_broker_dates_an_hour_back_is_the_one_that_was_sent(before_ns: int, same: bool) -> None:
+    """The gateway's clock leapt: taken for another order it would be sent again."""
+    order = GatewayOrder("a", "x", "SPY", "sell", "", OPEN_NS)
+    moment = datetime.fromtimestamp((OPEN_NS - before_ns) // SECOND_NS, UTC).isoformat()
+    row = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "sell", "status": "filled", "qty": "3"}
+    assert is_of(order, {**row, "filled_qty": "3", "filled_avg_price": "480", "submitted_at": moment}) == same
 
 
 async def test_pages_of_orders_have_each_order_once(tmp_path: Path) -> None:
