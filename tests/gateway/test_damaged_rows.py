@@ -238,6 +238,22 @@ async def test_a_split_is_divided_by_who_held_once_its_lost_fill_is_back(tmp_pat
         assert (books["a"][1], books["b"][1]) == ({"SPY": D(7)}, {"SPY": D(8)})
 
 
+async def test_a_bust_is_read_again_where_all_rows_of_its_order_but_that_are_lost(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
+            await s.place("a", 3, client_order_id="e1-shelf-1-0-0")
+            await s.until(lambda: s.held("a") == {"SPY": D(3)})
+            await s.place("a", 2, client_order_id="e1-shelf-2-0-0")
+            await s.until(lambda: s.held("a") == {"SPY": D(5)})
+            alpaca.faults.add("trade_bust")
+            await s.until(lambda: s.held("a") == {"SPY": D(3)})
+            before = books_of(s)
+        lost = "UPDATE events SET payload = '{}' WHERE payload LIKE '%e1-shelf-2-0-0%'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        assert books == before
+        assert before["a"][1] == {"SPY": D(3)}
+
+
 async def test_a_stop_stays_while_the_bust_that_gave_its_shares_back_is_read_again(tmp_path: Path) -> None:
     async with broker() as alpaca:
         async with copied(alpaca, tmp_path / "story", tmp_path / "killed") as s:
