@@ -39,7 +39,7 @@ class ActivityBackend(Protocol[A_contra]):
         """The account's UUID."""
 
     def activities(self, account: A_contra) -> Sequence[ActivityRow]:
-        """All rows in the order in which they were booked; rows are added at the end alone."""
+        """All rows in the order in which they were booked; rows are added at the end alone. May raise `Refusal`."""
 
     def client_order_id(self, account: A_contra, order_id: str) -> str:
         """The client order id of an order that has a FILL among the activities."""
@@ -133,6 +133,7 @@ class ActivityStreamServer(Generic[A]):
             return web.json_response({"message": "endpoint not found"}, status=status)
         try:
             span = IdSpan.of(request.query)
+            self.backend.activities(account)
         except Refusal as refused:
             return web.json_response(refused.body(), status=refused.status)
         if self._most and self._open[key] >= self._most:
@@ -143,6 +144,8 @@ class ActivityStreamServer(Generic[A]):
             await response.prepare(request)
             await response.write(b": connected\n\n")
             await self._send(response, account, span)
+        except Refusal:
+            pass  # its account's service is away: the stream ends, and the client comes back
         finally:
             self._open[key] -= 1
         return response

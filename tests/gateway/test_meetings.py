@@ -234,6 +234,23 @@ async def test_an_order_without_its_stop_does_not_leave(tmp_path: Path, further:
         assert not s.broker.account.orders
 
 
+async def test_a_stream_of_activities_ends_and_is_refused_while_the_broker_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(tmp_path) as s:
+        headers = {"APCA-API-KEY-ID": KEYS["a"].key, "APCA-API-SECRET-KEY": KEYS["a"].secret}
+        ask = functools.partial(s.http.get, f"{s.url}/v2beta1/events/activities", headers=headers)
+        async with ask() as answer:
+            s.broker.trade_stream.cut(hold_s=5.0)
+            assert await answer.content.read() == b": connected\n\n"
+        async with ask() as answer:
+            assert answer.status == 503
+        await s.until(lambda: s.gateway.ready)
+        async with ask() as answer:
+            assert answer.status == 200
+        assert not caplog.records
+
+
 async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         asked = len(s.broker.requests)
