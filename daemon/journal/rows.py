@@ -74,6 +74,9 @@ class Entry(NamedTuple):
         return self.effects.startswith('{"quarantined"')
 
 
+SNAPSHOT_TYPES = (int, int, str, int, bytes, bytes, str, str)
+
+
 class Snapshot(NamedTuple):
     """The state after event row `event_id`. `market` is the paper broker's, empty with a real broker.
 
@@ -93,10 +96,8 @@ class Snapshot(NamedTuple):
     def whole(self) -> bool:
         """Return True when both parts are as they were written. A flipped bit may change the type of a column, too."""
         parts = ((self.state, self.digest), (self.market, self.market_digest))
-        numbers = isinstance(self.event_id, int) and isinstance(self.seq, int) and isinstance(self.kept, int)
-        return numbers and all(
-            isinstance(part, bytes) and hashlib.sha256(part).hexdigest() == digest for part, digest in parts
-        )
+        typed = tuple(map(type, self)) == SNAPSHOT_TYPES
+        return typed and all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
 
 
 STRATEGY_FROM = "strategy_from"
