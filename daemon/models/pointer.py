@@ -185,9 +185,15 @@ def _plain(path: Path, flags: int) -> BinaryIO:
 def _history(path: Path) -> BinaryIO:
     """Open the history to append to; never through a link, whose maker may have fewer rights than this user."""
     try:
-        return _plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
+        return _plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error}), expected a plain file: move it aside") from error
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Return whether the history's last line was cut off, by a full disk or a crash: the next one begins anew."""
+    size = os.fstat(file.fileno()).st_size
+    return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
 
 
 def point(
@@ -227,7 +233,7 @@ def point(
             canary,
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
-            file.write(msgspec.json.encode(change) + b"\n")
+            file.write(b"\n" * _is_torn(file) + msgspec.json.encode(change) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         if version:

@@ -556,6 +556,15 @@ def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
         before(shelf)
 
 
+def test_a_change_after_a_line_that_a_full_disk_cut_off_is_not_lost(shelf: Path) -> None:
+    point_to(shelf, "a")
+    with (shelf / PROMOTIONS_FILE).open("ab") as file:
+        file.write(b'{"time_ns": 7, "pointer": "curr')
+    point_to(shelf, "b")
+    assert [change.after for change in changes(shelf)] == ["a", "b"]
+    assert before(shelf) == "a"
+
+
 def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
