@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import feeds_of_plan
 from daemon.brokers.api import BrokerError, EventLogger
@@ -124,6 +126,17 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
     ]
 
 
+def as_there_is(moves: list[Transferred], cash: Decimal, books: Ledgers) -> list[Transferred]:
+    """Return moves of capital, of nothing where the broker's cash does not have it beside the sub-accounts' own.
+
+    What `main` had by the journal may have gone since: the capital would be another sub-account's.
+    """
+    others = sum((account.cash for name, account in books.accounts.items() if name != MAIN), Decimal(0))
+    if sum((moved.cash for moved in moves), Decimal(0)) <= cash - others:
+        return moves
+    return [structs.replace(moved, cash=Decimal(0)) for moved in moves]
+
+
 def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
     """Return, in words, where the file says another thing of sub-accounts than they have; that changes nothing."""
     words = []
@@ -195,7 +208,14 @@ async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Up
     if journal.fresh:
         journal.take(await opening(settings, upstream, clock.now_ns()))
     _refuse_unlike(settings, journal.books)
-    for moved in newcomers(settings, journal.books, clock.now_ns()):
+    moves = newcomers(settings, journal.books, clock.now_ns())
+    if moves:
+        try:
+            cash = wire.decimal((await upstream.reads.account()).get("cash"), "cash")
+        except (BrokerError, wire.Malformed):
+            cash = Decimal(0)
+        moves = as_there_is(moves, cash, journal.books)
+    for moved in moves:
         journal.take(moved)
     await journal.durable()
 
@@ -301,7 +321,7 @@ async def _account_findings(
         number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
         if number != books.number:
             raise ConfigError(f"the keys open account {number}, and the journal is of account {books.number}")
-        fresh = newcomers(settings, books, now_ns)
+        fresh = as_there_is(newcomers(settings, books, now_ns), cash, books)
         begins = [f"{moved.target} begins with {moved.cash} USD of {MAIN}'s" for moved in fresh]
         begins += unlike_file(settings, books)
     held = _held({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"

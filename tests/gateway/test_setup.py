@@ -31,6 +31,7 @@ from daemon.gateway.config import (
     key_files,
     load_gateway,
     load_or_last,
+    make_keys,
     usable_keys,
 )
 from daemon.gateway.journal import read_books
@@ -361,6 +362,23 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
         file.write_text(right)
         async with serving(alpaca, load_or_last(file)) as status:
             assert status["halt"]["reason"] == "configuration"  # until a person resumes
+
+
+@pytest.mark.parametrize(("capital", "given"), [("20000", "0.00"), ("10000", "10000.00")])
+async def test_capital_that_was_withdrawn_meanwhile_is_not_given_from_anothers_cash(
+    tmp_path: Path, capital: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)  # `main` has 40,000
+        alpaca.faults.add("transfer", amount="-30000")
+        await until(lambda: alpaca.account.cash == 70000)
+        changed(file, "[sub_account.scalper]", NEWCOMER.replace("90000", capital))
+        settings = load_gateway(file)
+        make_keys(settings, "third")
+        async with serving(alpaca, settings) as status:
+            assert {row["name"]: row["cash"] for row in status["accounts"]}["third"] == given
+        words = f"sub_account.third.capital is {capital}, and it began with 0"
+        assert (words in capsys.readouterr().err) == (given == "0.00")
 
 
 async def test_a_mistake_beside_a_folder_that_moved_is_found_there(tmp_path: Path) -> None:
