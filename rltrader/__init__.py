@@ -17,6 +17,7 @@ Raises:
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ PROGRAMS = {
     "train-and-export": "training.__main__",
 }
 """An installed program -> the module whose `main()` it is."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
 _called: dict[str, str] = {}  # program -> what a person types for it, where that is not its name
 
 
@@ -80,13 +83,26 @@ def call(names: Mapping[str, str]) -> None:
     _called.update(names)
 
 
+def _open_standard_streams() -> None:
+    """Lead to nowhere what the starter closed: else a socket or a file gets its number, and what is printed there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is its own, since those before it are open
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)  # a program that this one starts needs it as well
+            setattr(sys, name, os.fdopen(number, mode))
+
+
 def main() -> int:
     """Run the program by whose name this process was started; returns its exit code."""
+    _open_standard_streams()
     call({})
     name = Path(sys.argv[0]).name
     if name not in PROGRAMS:
         sys.exit(f"rltrader: no program is called {name!r}: start it as one of {', '.join(PROGRAMS)}")
-    code: int = importlib.import_module(PROGRAMS[name]).main()
+    try:
+        code: int = importlib.import_module(PROGRAMS[name]).main()
+    except KeyboardInterrupt:  # while libraries are loaded, or where a program has no way of its own to end
+        return INTERRUPTED
     return code
 
 

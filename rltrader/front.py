@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from rltrader import PROGRAMS, call
+from rltrader import INTERRUPTED, PROGRAMS, call
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+USAGE_ERROR = 2
 
 
 class Command(NamedTuple):

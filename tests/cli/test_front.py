@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from daemon.host.version import in_this_shell
-from rltrader import PROGRAMS, call, front
+from rltrader import PROGRAMS, call, front, main
 from rltrader.install import install_line
 from rltrader.parsers import parse
 from tests.support.paths import REPOSITORY
@@ -131,6 +131,20 @@ def test_ctrl_c_while_a_program_is_loaded_is_no_traceback(monkeypatch: pytest.Mo
     monkeypatch.setitem(front.COMMANDS, "run", front.Command(f"{__name__}:interrupted", ""))
     monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
     assert front.main() == 130
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_ctrl_c_ends_each_program_without_a_traceback(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}"])
+    monkeypatch.setattr("rltrader.importlib.import_module", lambda _: interrupted())
+    assert main() == 130
+
+
+def test_a_stream_that_the_starter_closed_leads_to_nowhere() -> None:
+    words = "import os, sys, rltrader; sys.argv = ['/usr/bin/rltrader', '--version']; rltrader.main(); "
+    words += "assert all(map(os.get_inheritable, range(3))); assert [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()] == [0, 1, 2]"
+    line = f'"{sys.executable}" -c "{words}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", line], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
