@@ -147,7 +147,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
     ) as error:  # fmt: skip
         problem: Exception = error
     except OSError as error:  # a folder that this user may not enter
-        problem = error
+        allowed = not isinstance(error, PermissionError)
+        cure = "run it as root or as the desk's user, or name another place"
+        problem = error if allowed else OSError(f"{error.filename}: {error.strerror}: {cure}")
     except (sqlite3.DatabaseError, UnicodeError) as error:  # a page that nothing had to read before
         problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
     else:

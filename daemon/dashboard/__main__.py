@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
-from daemon.dashboard.desks import add_options, chosen
+from daemon.dashboard.desks import FollowedDesk, add_options, chosen
 from daemon.dashboard.server import Dashboard, listen, names, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
@@ -38,11 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
-    for desk in desks.values():
-        if not desk.path.exists():
-            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no such folder: is it the right --state-dir? {ONCE}\n")
-        elif not desk.file.exists():
-            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no journal here yet: {ONCE}\n")
+    for problem in filter(None, map(_not_there, desks.values())):
+        sys.stderr.write(f"rltrader-dashboard: {problem}\n")
     options.runs_dir = options.runs_dir or _runs()
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():
@@ -53,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with suppress(KeyboardInterrupt):
         asyncio.run(serve(Dashboard(desks, options.models_dir, options.gateway, options.runs_dir), listening, serving))
     return 0
+
+
+def _not_there(desk: FollowedDesk) -> str:
+    """Return what keeps a desk from being shown now; "" where its journal is there."""
+    try:
+        if not desk.path.exists():
+            return f"{desk.path}: no such folder: is it the right --state-dir? {ONCE}"
+        return "" if desk.file.exists() else f"{desk.path}: no journal here yet: {ONCE}"
+    except OSError as error:
+        return f"{desk.path}: {error.strerror}: run it as root or as the desk's user"
 
 
 def _runs() -> list[Path]:

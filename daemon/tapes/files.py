@@ -256,6 +256,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TapeError(f"{path}: the gzip stream is truncated or damaged ({error}): fetch the file again") from error
+    except PermissionError as error:
+        raise TapeError(f"{path}: {error.strerror}: give your user the right to read it") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise TapeError(f"{path}: the file is truncated or malformed ({reason}): fetch or write it again") from error

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from rltrader import module_command
 from tests.support.paths import REPOSITORY
 
 COMMANDS = {"rltraderd": "daemon", "rltraderctl": "daemon.cli.ctl"}
+ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []  # root reads all
 HEAD = "timestamp,open,high,low,close,volume\n"
 
 
 def run(command: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RLTRADER_", "APCA_"))}
-    line = [sys.executable, "-m", COMMANDS[command], *map(str, arguments)]
+    line = [*ORDINARY, sys.executable, "-m", COMMANDS[command], *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -99,6 +102,25 @@ def test_a_question_that_means_nothing_is_answered_in_one_line(
     assert (finished.returncode, finished.stdout) == (2, "")
     assert message in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif(bool(ORDINARY) and shutil.which("setpriv") is None, reason="needs setpriv to give up root's rights")
+def test_what_this_user_may_not_read_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0)
+    (tmp_path / "theirs.csv").write_text(HEAD)
+    (tmp_path / "theirs.csv").chmod(0)
+    done = run("rltraderctl", "status", "--state-dir", tmp_path / "theirs")
+    said = f"{tmp_path}/theirs/journal.sqlite: Permission denied: run it as root or as the desk's user"
+    assert (done.returncode, said in done.stderr) == (2, True)
+    done = run("rltraderd", "--dry-run", "--bars", tmp_path / "theirs.csv", "--state-dir", tmp_path / "state")
+    said = f"{tmp_path}/theirs.csv: Permission denied: give your user the right to read it"
+    assert (done.returncode, said in done.stderr) == (2, True)
+    line = [*ORDINARY, *module_command("daemon.dashboard", "--state-dir", tmp_path / "theirs", "--port", "0")]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as page:
+        said = f"rltrader-dashboard: {tmp_path}/theirs: Permission denied: run it as root or as the desk's user\n"
+        assert page.stderr is not None
+        assert page.stderr.readline() == said
+        page.terminate()
 
 
 def test_a_reader_that_goes_away_is_no_trouble(state: Path) -> None:

@@ -14,7 +14,7 @@ from daemon.operator.log import Log
 from daemon.tapes.minutes import TapeError
 
 TROUBLE = 1
-MEND = "what was committed is intact; make room or mend the disk, then start again"
+MEND = "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
 

@@ -571,7 +571,10 @@ def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
     assert failed.stdout == ""
     last = log_of(failed.stderr)[-1]
     assert last["event"] == "journal_failed"
-    assert "what was committed is intact; make room or mend the disk, then start again" in last["problem"]
+    assert (
+        "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
+        in last["problem"]
+    )
     state = tmp_path / "state"
     rows = chained(state)
     assert 0 < len(rows) < len(chained(undisturbed[0]))
