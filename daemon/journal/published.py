@@ -82,12 +82,24 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
         descriptor = open_own(folder, to.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     finally:
         os.close(folder)
-    with os.fdopen(descriptor, "ab") as file:
+    try:
         os.fchmod(descriptor, SIGNED_MODE)
-        file.write(msgspec.json.encode(SignedHead(row, head, signature)) + b"\n")
-        file.flush()
-        os.fsync(descriptor)
+        _append_whole(descriptor, msgspec.json.encode(SignedHead(row, head, signature)) + b"\n")
+    finally:
+        os.close(descriptor)
     return public_key
+
+
+def _append_whole(descriptor: int, line: bytes) -> None:
+    """Append the line whole and durable, or nothing of it: the part that a full disk takes is no signed head."""
+    before = os.fstat(descriptor).st_size
+    try:
+        while line:
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
 
 
 def check_signed(file: str, public_key_file: Path) -> None:

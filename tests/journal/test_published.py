@@ -5,14 +5,16 @@ The file goes on from another one after row 10: its rows are 11 to 13, the head 
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from daemon.core.events import ClockTicked
+from daemon.host.ed25519 import keygen
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.published import HeadComparison, compare
+from daemon.journal.published import HeadComparison, check_signed, compare, sign_head
 from daemon.journal.rows import Base, CommitBatch, HashChain
 
 BEFORE = "ab" * 32  # the head at row 10
@@ -58,3 +60,20 @@ def test_a_head_that_is_another_one_in_this_file_is_a_difference(
 def test_a_head_beyond_the_end_of_the_newest_file_is_a_difference(heads: dict[int, str], tmp_path: Path) -> None:
     text = "row 14 was published, and the journal ends at row 13"
     assert compared(tmp_path, (13, heads[13]), (14, OTHER)) == HeadComparison(1, 0, text)
+
+
+def test_a_disk_that_is_full_leaves_no_part_of_a_signed_head(tmp_path: Path) -> None:
+    signed, public = tmp_path / "signed", tmp_path / "public"
+    public.write_text(keygen(tmp_path / "key"))
+    sign_head(1, BEFORE, tmp_path / "key", signed)
+    former, limits = signed.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(former) + 20, limits[1]))  # as few bytes are left on the disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            sign_head(2, OTHER, tmp_path / "key", signed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert signed.read_bytes() == former
+    sign_head(3, OTHER, tmp_path / "key", signed)
+    check_signed(str(signed), public)
+    assert signed.read_text().count("\n") == 2
