@@ -142,7 +142,8 @@ def test_ctrl_c_ends_each_program_without_a_traceback(program: str, monkeypatch:
 
 def test_a_stream_that_the_starter_closed_leads_to_nowhere() -> None:
     words = "import os, sys, rltrader; sys.argv = ['/usr/bin/rltrader', '--version']; rltrader.main(); "
-    words += "assert all(map(os.get_inheritable, range(3))); assert [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()] == [0, 1, 2]"
+    words += "assert all(map(os.get_inheritable, range(3))); "
+    words += "assert [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()] == [0, 1, 2]"
     line = f'"{sys.executable}" -c "{words}" <&- >&- 2>&-'
     assert subprocess.run(["sh", "-c", line], cwd=REPOSITORY, check=False).returncode == 0
 
