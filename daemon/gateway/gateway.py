@@ -676,8 +676,7 @@ class Gateway:
         await self._has_turn(account, exits=order.sign < 0)
         await self._priced(order)
         if order.sign < 0:
-            if self._unread:  # a sale may be missing in the books, and the shares be another's
-                await self._after_report()
+            await self._once_read()
             await self._no_call_of(order.symbol)
         elif self._figure_is_old and only_figure_denies(self._view(), account, order, replaced):
             await self._after_report(for_exit=False)
@@ -872,6 +871,7 @@ class Gateway:
 
     async def cancel_all(self, account: str) -> list[Json]:
         """DELETE /v2/orders: its own, one by one."""
+        await self._once_read()
         rows: list[Json] = []
         orders = [o for o in self.books.open_orders() if o.account == account and not (o.closing and not o.known)]
         for order in orders:
@@ -939,6 +939,11 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             await self.reported(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
 
+    async def _once_read(self) -> None:
+        """Wait for the first report of a life: a sale may be missing in the books, and the shares be another's."""
+        if self._unread:
+            await self._after_report()
+
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:
         """The turn of one close call of a symbol, once the one before it has its answer."""
@@ -1002,6 +1007,7 @@ class Gateway:
 
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
         """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them."""
+        await self._once_read()
         if cancel_orders:
             for _ in range(CANCEL_TRIES):
                 if all(row["status"] in (200, 422) for row in await self.cancel_all(account)):
@@ -1019,12 +1025,14 @@ class Gateway:
 
     async def exercise(self, account: str, symbol: str) -> None:
         """POST …/exercise exercises the account's whole position: only where nobody else holds the contract."""
+        await self._once_read()
         self._sole_holder(account, symbol)
         may_exercise(self._view(), account, symbol)
         await self._asked(self.upstream.exercise(symbol))
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
         """POST …/do-not-exercise: as `exercise`."""
+        await self._once_read()
         self._sole_holder(account, symbol)
         await self._asked(self.upstream.do_not_exercise(symbol))
         await self.do(LapseChosen(self.now_ns(), account, symbol))

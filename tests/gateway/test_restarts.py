@@ -123,6 +123,22 @@ async def test_what_others_sold_while_it_was_dead_is_not_sold_again_before_the_f
             await s.settled()
 
 
+async def test_a_panic_right_after_a_start_finds_what_a_guard_rested_while_it_was_dead(tmp_path: Path) -> None:
+    subs = table("a", guard_prefix="guarda"), table("b")
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path, *subs) as s:
+            await s.place("a", 5)
+            await s.until(lambda: bool(s.held("a")))
+            await s.settled()
+        stop = {"type": "stop", "stop_price": "400", "time_in_force": "gtc"}
+        alpaca.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-1", **stop)
+        await asyncio.sleep(60)
+        async with gateway_on(alpaca, tmp_path, *subs, at_once=True) as s:
+            assert [row["status"] for row in await s.gateway.panic("a", "anna")] == [200]
+            await s.until(lambda: not s.held("a"))
+            assert alpaca.account.by_client_id["guarda-1"].status == "canceled"
+
+
 async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
     async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
         for _ in range(5):
