@@ -168,6 +168,8 @@ class Climber:
         if stray is not None:
             await self._move(stray, LadderMove(ROLLED_BACK, "canary_unknown", UNKNOWN))
             return True
+        if ladder is not UNSET and ladder.step == CHAMPION:
+            await self._note_champion(ladder)
         if ladder is UNSET or ladder.step not in CLIMBING:
             idle = holds.frozen or _falls(ladder) or not self._answers()
             return not idle and await self._propose(holds)
@@ -208,6 +210,13 @@ class Climber:
         judged = ladder.judged if ladder is not UNSET else ()
         manifest, share = self._desk.models.running.manifest_digest, min(CANARY.values())
         return LadderState(running, "proposed", change.before, share, 0, {}, judged, manifest)
+
+    async def _note_champion(self, ladder: LadderState) -> None:
+        """Note in the history that a canary is none any more, before another one is proposed."""
+        if self._rightful != ladder.version == await asyncio.to_thread(self._current):
+            if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
+                await self._point(ladder, ladder.version, ladder.manifest)
+            self._rightful = ladder.version
 
     def _leaves(self, ladder: LadderState, holds: HoldReasons) -> LadderMove | None:
         """Return why the version leaves the ladder now; None where it climbs on."""
@@ -388,10 +397,6 @@ class Climber:
                 )
         elif ladder.step in CANARY and "base" not in ladder.figures and now != ladder.version:
             await self._name_canary(ladder)
-        elif ladder.step == CHAMPION and now == ladder.version != self._rightful:
-            if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
-                await self._point(ladder, ladder.version, ladder.manifest)
-            self._rightful = ladder.version
 
     def _current(self) -> str:
         """Return the version that `current` names, "" where it names none."""

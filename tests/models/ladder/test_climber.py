@@ -683,6 +683,26 @@ def test_a_canary_of_another_journal_does_not_trade_the_full_size(
     assert alarms(other).count("ladder_rolled_back") == (sessions < 6)
 
 
+def test_a_champion_that_climbed_stays_although_another_challenger_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(climber, "BROKER_MODES", ("replay",))
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        for _ in range(4):
+            await climb.session()
+        assert climb.step == "v2 canary_100"
+        with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v3 shadow", "v2")
+        assert named(store / "option_scalper", CURRENT) == "v2"
+
+    climbed(tmp_path, play)
+
+
 def test_a_canary_that_breaks_its_claim_about_risk_falls(tmp_path: Path) -> None:
     async def play(climb: Climb) -> None:
         with_card(tmp_path / "store", CARD)
