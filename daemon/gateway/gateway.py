@@ -120,6 +120,7 @@ class Gateway:
         self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
+        self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
@@ -773,9 +774,15 @@ class Gateway:
                     await self._changed.wait()
 
     async def _cancel_sibling(self, name: str) -> None:
-        """Cancel it as soon as the broker has shown it."""
-        while name in self.books.live and not self.books.orders[name].id:
-            await self._changed.wait()
+        """Cancel it as soon as the broker has shown it, once for all who ask meanwhile."""
+        if name in self._unseen_cancels:
+            return
+        self._unseen_cancels.add(name)
+        try:
+            while name in self.books.live and not self.books.orders[name].id:
+                await self._changed.wait()
+        finally:
+            self._unseen_cancels.discard(name)
         if name not in self.books.live:
             return
         try:

@@ -719,6 +719,19 @@ async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> N
         await s.settled()
 
 
+async def test_an_order_on_its_way_is_cancelled_once_however_often_that_is_asked(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        where = {"method": "POST", "path": "/v2/orders"}
+        s.broker.faults.add("http_slow", where=where, seconds=3, moment="before")
+        sending = asyncio.create_task(s.place("a", 1, type="limit", limit_price="400"))
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            assert (await s.ask("a", "DELETE", "/v2/orders"))[0] == 207
+        await sending
+        await s.until(lambda: not s.books.live)
+        assert sum(r.method == "DELETE" for r in s.broker.requests) == 1
+
+
 @pytest.mark.parametrize(("refusals", "left"), [(1, []), (9, ["QQQ"])])
 async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is_left(
     tmp_path: Path, refusals: int, left: list[str]
