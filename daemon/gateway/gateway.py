@@ -1070,6 +1070,8 @@ class Gateway:
         if cash > free:
             raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")
         if quantity:
+            if symbol in books.differences:  # a split may have made other shares of them
+                raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
             held = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
             if quantity > held:
                 raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")

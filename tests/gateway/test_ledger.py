@@ -168,6 +168,26 @@ async def test_cash_and_shares_move_by_name(tmp_path: Path) -> None:
             await s.gateway.transfer("main", "b", Decimal(0), "SPY", Decimal("0.5"), "anna", "")
 
 
+async def test_shares_move_once_the_line_of_their_split_is_there(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        late = s.broker.faults.add("split_line_late", until_ns=2**62, where={"symbol": "SPY"})
+        await asyncio.sleep(1)
+        s.broker.faults.add("split", symbol="SPY", ratio="2")
+        await s.until(lambda: s.broker.account.quantity("SPY") == 10)
+        await s.gateway.reported(30)
+        move = ("a", "b", Decimal(0), "SPY", Decimal(5), "anna", "")
+        with pytest.raises(
+            ValueError, match="SPY 5 in the sub-accounts, 10 at the broker: shares move once both agree"
+        ):
+            await s.gateway.transfer(*move)
+        s.broker.faults.remove(late)
+        await s.settled()
+        await s.gateway.transfer(*move)
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(5)}, {"SPY": Decimal(5)})
+        await s.settled()
+
+
 async def test_a_difference_that_nothing_explains_denies_new_risk_and_is_named(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 2)
