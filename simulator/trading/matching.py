@@ -334,13 +334,14 @@ class Matching:
         return new
 
     def _check_replacement(self, account: Account, old: AlpacaOrder, new: AlpacaOrder) -> None:
-        for price in (new.limit_price, new.stop_price):
+        trails = new.type == "trailing_stop"  # the stop price is where its trail has got to: nobody asked for it
+        for price in (new.limit_price, None if trails else new.stop_price):
             check_price_grid(price)
         if new.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
         account.working.pop(old.id)  # the new order takes over what the old one holds
         try:
-            changed = ticket(new.shown())
+            changed = ticket(new.shown() | ({"stop_price": None} if trails else {}))
             check(changed, account, self.venue.market, new.created_ns, fractions=self._fractions())
         finally:
             account.working[old.id] = old

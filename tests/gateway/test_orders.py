@@ -201,6 +201,15 @@ async def test_an_order_is_replaced_by_one_of_the_same_owner(tmp_path: Path) -> 
         await s.settled()
 
 
+async def test_a_trailing_stop_is_replaced_wherever_its_trail_has_got_to(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 1)
+        await s.until(lambda: bool(s.held("a")))
+        row = await s.place("a", 1, "sell", type="trailing_stop", trail_percent="5", time_in_force="gtc")
+        status, new = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"trail": "6"})
+        assert (status, new["trail_percent"], new["replaces"]) == (200, "6", row["id"])
+
+
 async def test_all_means_its_own(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         mine = await s.place("a", 1, type="limit", limit_price="480")
