@@ -11,7 +11,9 @@ from daemon.core.desks.shares.desk import share_view, sized_view
 from daemon.core.draft import Draft
 from daemon.core.events import LadderMoved, ModelPromoted
 from daemon.core.handlers import JUDGED_MAX
+from daemon.core.limits import Basket, Trading
 from daemon.core.state import LadderState, encode_state
+from strategies.daily_rebalancer import basket_of
 from tests.support.core.daily_desk import daily_desk
 from tests.support.core.desk import Desk, alarms, desk
 
@@ -31,6 +33,16 @@ def test_a_desk_without_a_challenger_keeps_the_bytes_of_its_state() -> None:
     d.put(moved(d.state.now_ns, "canary_10", 0.1))
     assert d.state.ladder == LadderState("v2", "canary_10", "v1", 0.1, 0, {"base": 10_000.0})
     assert d.core.decoder().decode(encode_state(d.state)) == d.state
+
+
+def test_a_part_of_a_unit_that_is_no_whole_share_enters_nothing() -> None:
+    d = daily_desk(Trading(basket=Basket(shares_per_unit=5)))
+    d.put(moved(d.state.now_ns, "canary_10", 0.1))
+    d.put(ModelPromoted(d.state.now_ns, "v2", "digest", True, "sip", "v1"))
+    part = sized_view(Draft(d.state, d.core.desk), d.state.now_ns).portfolio
+    assert part is not None
+    count = len(part.prices)
+    assert basket_of([1.0] * count, [True] * count, part, list(map(str, range(count)))).legs == ()
 
 
 @pytest.mark.parametrize(("share", "contracts"), [(1.0, 9), (0.5, 4), (0.25, 2)])

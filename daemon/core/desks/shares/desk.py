@@ -218,7 +218,7 @@ def sized_view(draft: Draft, now_ns: int) -> View:
     sized = replace(
         portfolio,
         equity=portfolio.equity * share,
-        shares_per_unit=max(int(portfolio.shares_per_unit * share), 1),
+        shares_per_unit=int(portfolio.shares_per_unit * share),
         notional_per_unit=portfolio.notional_per_unit * share,
     )
     return replace(view, portfolio=sized)
