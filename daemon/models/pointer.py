@@ -301,6 +301,8 @@ def before(shelf: Path) -> str:
             stack.append(change.after)
     now, path = named(shelf, CURRENT), shelf / PROMOTIONS_FILE
     if len(stack) < 2 or stack[-1] != now:
+        if not now:
+            raise ModelError("rollback", f"{shelf / CURRENT} names no version: activate the one you want by its name")
         found = f"nothing that leads to {now!r}" if not stack or stack[-1] != now else f"no version before {now!r}"
         raise ModelError(
             "rollback", f"{path} tells {found}, expected the version before it: activate the one you want by its name"

@@ -227,6 +227,7 @@ def test_what_is_no_strategy_and_no_store_is_said(run: Run, tmp_path: Path) -> N
     assert run("list", "--strategy", "nobody")[0] == EXIT_CODE
     code, _, error = run("list", "--strategy", "daily_rebalancer")
     assert (code, "holds no version" in error) == (EXIT_CODE, True)
+    assert "; for those of option_scalper add --strategy NAME" in error
 
 
 def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:

@@ -44,7 +44,9 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
                 manifest.note,
             ]
     if not names:
-        raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir")
+        shelves = sorted(path.name for path in store.models_dir.glob("*") if versions(store.models_dir, path.name))
+        others = f"; for those of {', '.join(shelves)} add --strategy NAME" if shelves else ""
+        raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir{others}")
     newest, active = names[-1], pointers[CURRENT]
     words = ["show", active] if active in names else ["activate", newest, "--reason", "TEXT"]
     lead_on(options, "models", *words, about=("models_dir", "strategy", "config"))
