@@ -323,9 +323,9 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
     `shares` are ints where whole. Goals are multiples of 1 / `per_share`: 1 on a desk of whole shares.
-    One unit of a continuous action is `shares_per_unit` shares (0 of a canary whose part is no whole one), or shares for
-    `unit_usd` where there is one. A weight that would change by less than `band` stays as it is; none is wanted above
-    `weight_max`.
+    One unit of a continuous action is `shares_per_unit` shares (0 of a canary whose part is no whole one), or shares
+    for `unit_usd` where there is one. A weight that would change by less than `band` stays as it is; none is wanted
+    above `weight_max`.
     """
 
     cash: float  # USD
