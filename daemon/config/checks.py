@@ -6,6 +6,7 @@ Pure: each check gives the key, its value, and the expected value. Reads no file
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,7 @@ LIVE_HOST = "api.alpaca.markets"
 CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
 REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
-NUMBER_MAX = 10**12  # of any key: more means nothing, and later arithmetic need not bear it
+NUMBER_MAX = 10**15  # of any key: more means nothing, and later arithmetic need not bear it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SIMULATED = "a simulated Alpaca"
@@ -54,7 +55,7 @@ def contradictions(settings: DeskSettings, only: Collection[str] | None = None) 
     """
     for section in DeskSettings.model_fields:
         for key, value in values(getattr(settings, section)).items():
-            if expected := _of_any_key(value):
+            if expected := of_any_key(value):
                 yield f"{section}.{key}", value, expected
     yield from _wrong_trading(settings)
     if only is None or "broker" in only:
@@ -352,9 +353,10 @@ def _differs(clock: ClockTable, standing: ClockTable, name: str) -> bool:
     return bool(getattr(clock, name) != getattr(standing, name))
 
 
-def _of_any_key(value: object) -> str:
+def of_any_key(value: object) -> str:
     """Return what is expected of every key where this value is not that; "" for a good one."""
-    if isinstance(value, int | float | Decimal) and not -NUMBER_MAX <= value <= NUMBER_MAX:
+    is_nan = isinstance(value, float | Decimal) and math.isnan(value)  # a Decimal of this kind compares with nothing
+    if is_nan or (isinstance(value, int | float | Decimal) and not -NUMBER_MAX <= value <= NUMBER_MAX):
         return f"a finite number, at most {NUMBER_MAX:,}"
     words = [str(word) for word in (value if isinstance(value, tuple) else (value,))]
     if any("\0" in word for word in words):

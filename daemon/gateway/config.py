@@ -12,15 +12,17 @@ import re
 import secrets
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from daemon.config.checks import of_any_key
 from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
 from daemon.config.sources import explained, refusal
 from daemon.config.tables import DeskSettings
@@ -49,8 +51,10 @@ class GatewayTable(BaseModel):
     account: Literal["paper", "live"] = "paper"
     account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
     port: Annotated[int, Ge(0), Field(le=65535)] = 8433
-    state_dir: str = "gateway"
-    keys_dir: str = "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
+    state_dir: Annotated[str, Field(min_length=1)] = "gateway"
+    keys_dir: Annotated[str, Field(min_length=1)] = (
+        "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
+    )
     ballast_mib: Annotated[int, Ge(0), Field(le=4096)] = 16
     rotate_mib: Annotated[int, Ge(0)] = 1024  # by which the journal grows until a start begins a new file; 0: never
     stream_symbols_max: Annotated[int, Ge(1)] = 30  # that all clients may have of shares: 30 on the free plan
@@ -118,9 +122,11 @@ def load_gateway(path: Path) -> GatewaySettings:
         raise ConfigError(f"{path}: [{strange[0]}] is no table of a gateway: expected one of {', '.join(known)}")
     gateway = _table(path, "gateway", GatewayTable, tables.get("gateway", {}))
     account = _table(path, "account", AccountLimits, tables.get("account", {}))
+    named = tables.get("sub_account", {})
+    if not isinstance(named, dict):
+        raise ConfigError(f"{path}: sub_account is no table of tables: expected [sub_account.NAME], once for each")
     subs = {
-        name: _table(path, f"sub_account.{name}", SubAccountTable, {"name": name, **table})
-        for name, table in tables.get("sub_account", {}).items()
+        name: _table(path, f"sub_account.{name}", SubAccountTable, table, name=name) for name, table in named.items()
     }
     problems = list(_wrong(gateway, subs))
     if problems:
@@ -158,15 +164,30 @@ def keep_start(folder: Path, settings: GatewaySettings) -> None:
             write_whole(folder / LAST_START, settings.text.encode(), 0o600)
 
 
-def _table(path: Path, name: str, kind: type[Any], values: object) -> Any:
+def _table(path: Path, title: str, kind: type[Any], values: object, **more: object) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {name} is {values!r}: expected a table")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise refusal(
-            f"{path}: {name}.{key} is {value!r}: {expected}" for key, value, expected in explained(error)
-        ) from None
+        raise ConfigError(f"{path}: {title} is {values!r}: expected a table: write [{title}]")
+    problems = list(_odd(kind.model_fields, values))
+    if not problems:
+        try:
+            return kind(**{**more, **values})
+        except ValidationError as error:
+            problems = [
+                f"{key} is {value!r}: expected {expected}: correct it" for key, value, expected in explained(error)
+            ]
+    raise refusal(f"{path}: {title}.{problem}" for problem in problems)
+
+
+def _odd(known: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
+    """Yield what no table may hold: unknown keys, and values that pydantic would convert or pass on."""
+    for key, value in values.items():
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            yield f"{key} is unknown: did you mean {nearest}? Correct or remove it"
+        elif isinstance(value, bool):
+            yield f"{key} is {str(value).lower()}: expected no switch: correct it"
+        elif expected := of_any_key(value):
+            yield f"{key} is {value!r}: expected {expected}: correct it"
 
 
 def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:

@@ -263,12 +263,12 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ("[risk]\nspread_max = nan\n", "risk.spread_max is nan (from {file}): expected"),
         ("[sizing]\ntake_profit = inf\n", "sizing.take_profit is inf (from {file}): expected a finite number"),
         (
-            "[paper]\nocc_usd = 10000000000000\n",
-            "paper.occ_usd is 10000000000000 (from {file}): expected a finite number, at",
+            "[paper]\nocc_usd = 10000000000000000\n",
+            "paper.occ_usd is 10000000000000000 (from {file}): expected a finite number, at",
         ),
         (
-            "[feed]\nsilence_s = 10000000000000\n",
-            "feed.silence_s is 10000000000000 (from {file}): expected a finite number",
+            "[feed]\nsilence_s = 10000000000000000\n",
+            "feed.silence_s is 10000000000000000 (from {file}): expected a finite number",
         ),
         ("[policy]\nthreads = 100000\n", "policy.threads is 100000 (from {file}): expected less than or equal to 256"),
         ('[paths]\nstate_dir = ""\n', 'paths.state_dir is "" (from {file}): expected the path of a folder: change it'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import socket
 import stat
 import subprocess
@@ -444,3 +445,28 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
                 ask, load_gateway(tmp_path / "gateway" / "last_start.toml"), "GET", "/status"
             )
             assert status["halt"]["reason"] == "operator"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[gateway]\nprt = 1\n", "gateway.prt is unknown: did you mean port? Correct or remove it"),
+        ("[gateway]\nport = true\n", "gateway.port is true: expected no switch"),
+        ('[gateway]\nstate_dir = ""\n', "gateway.state_dir is '': expected text that should have at least 1 character"),
+        ('[gateway]\nstate_dir = "~/g"\n', "gateway.state_dir is '~/g': expected a whole path"),
+        ("[account]\nday_loss_max = nan\n", "account.day_loss_max is Decimal('NaN'): expected a finite number"),
+        (
+            "[sub_account.a]\ncapital = -1\n",
+            "sub_account.a.capital is -1: expected greater than or equal to 0: correct it",
+        ),
+        ("[sub_account]\na = 3\n", "sub_account.a is 3: expected a table: write [sub_account.a]"),
+        (
+            '[[sub_account]]\nname = "a"\n',
+            "sub_account is no table of tables: expected [sub_account.NAME], once for each",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_key_value_and_cure(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "gateway.toml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_gateway(tmp_path / "gateway.toml")
