@@ -61,7 +61,8 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "version_failed": LogEvent(
         "error",
         ("session", "problem"),
-        "The version that was taken after this session could not be published and is left out; learning goes on.",
+        "The version that was taken after this session could not be published; learning goes on. It is left out, or, "
+        "where the signing key cannot be used, tried again at each session's end.",
     ),
     "trainer_failed": LogEvent(
         "error",

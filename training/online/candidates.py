@@ -44,9 +44,9 @@ class Candidate:
 
 
 class Publish(Protocol):
-    """Puts a version into the store."""
+    """Puts a version into the store; False: not now, ask again at the next session's end."""
 
-    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None: ...
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool: ...
 
 
 class Candidates:
@@ -168,8 +168,8 @@ class Candidates:
             return False
         due = [candidate for candidate in self._waiting if candidate.seen >= self._sessions]
         for candidate in due:
-            self._judge(candidate)
-            self._waiting.remove(candidate)
+            if self._judge(candidate):
+                self._waiting.remove(candidate)
         digest = weights_digest(self._network)
         takes = self._ended % self._every == 0 and digest != self._newest
         if takes:
@@ -179,8 +179,8 @@ class Candidates:
         self._forget()
         return bool(due) or takes
 
-    def _judge(self, candidate: Candidate) -> None:
-        """Publish a version with what the log says about it; its parent is the one that answered last."""
+    def _judge(self, candidate: Candidate) -> bool:
+        """Publish a version with what the log says about it, its parent the one that answered last; False: not now."""
         log: Series = np.array(self._log[candidate.begin :], dtype=np.float64)
         values: Series = np.array(candidate.values, dtype=np.float64)
         answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]
@@ -190,7 +190,7 @@ class Candidates:
         )
         watched = Watched(log[:, FEATURES].astype(np.float32), values.astype(np.float32))
         parent = self._models[champion] if answered else ""
-        self._publish(candidate.network, result, candidate.origin, parent, watched)
+        return self._publish(candidate.network, result, candidate.origin, parent, watched)
 
     def _forget(self) -> None:
         """Drop the part of the log that no waiting version needs."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.host.ed25519 import KeyProblem
 from strategies.kit.card import CARD_FILE, encode
 from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
 from strategies.online_dqn import OnlineDqn
@@ -50,12 +51,14 @@ class Versions:
         self._code, self._sign = code_digest(), sign
         self.newest = ""
 
-    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
-        """Publish; a network that cannot be exported is logged and left out."""
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
+        """Publish; a network that cannot be exported is logged and left out. False: the key cannot be used now."""
         try:
             self.publish(network, result, origin, parent, watched)
         except (ExportError, ValueError) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
+            return not isinstance(error, KeyProblem)
+        return True
 
     def publish(
         self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched | None = None

@@ -74,13 +74,14 @@ class ByHand:
     def __init__(self, store: Path, maker: AnyStrategy, cards: Mapping[str, Card]) -> None:
         self._store, self._maker, self._cards = store, maker, cards
 
-    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
         """Put it into the store, where it may be already: its trainer was killed before the checkpoint."""
         card, version = self._cards.get(origin.session), f"after-{origin.session}"
         folder = self._store / NAME / version
         if card is not None and not folder.exists():
             put_momentum(self._store, self._maker, slope=0.5, version=version, current=False)
             vouch(folder, replace(card, version=version, parent=parent, stream=origin.stream))
+        return True
 
 
 def candidates_of(learner: Noting, publish: ByHand, maker: AnyStrategy, *, every: int, sessions: int) -> Candidates:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ import torch
 from msgspec.structs import replace
 
 from daemon.experience.experience import ActionChoice, Experience
+from daemon.host.ed25519 import KeyProblem
+from tests.support.outside.stream import Logged
 from tests.support.rl.stream_learner import ACTIONS, WIDTH, make_experiences
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
 from training.online.judging import exchanged, judged
+from training.online.publish import Versions
 from training.rl.dqn.networks import QNetwork
 
 A_SESSION = 5
@@ -28,10 +32,12 @@ class Published:
     def __init__(self) -> None:
         self.calls: list[tuple[list[float], OffPolicy, Origin, str]] = []
         self.watched: list[Watched] = []
+        self.possible = True
 
-    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
         self.calls.append((numbers(network), result, origin, parent))
         self.watched.append(watched)
+        return self.possible
 
 
 def numbers(network: QNetwork) -> list[float]:
@@ -133,6 +139,40 @@ def test_frozen_nothing_is_taken_and_nothing_is_published_until_it_is_thawed() -
     assert published.calls == []
     see(maker, all_[6 * A_SESSION :], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
+
+
+def test_a_version_that_cannot_be_published_now_is_tried_again_at_the_next_session_s_end() -> None:
+    network, published = net(), Published()
+    maker, all_ = candidates(network, published, every=4), sessions(9)
+    published.possible = False
+    see(maker, all_[: 7 * A_SESSION], network)
+    published.possible = True
+    after = candidates(net(), published, every=4)
+    after.load_state_dict(maker.state_dict())
+    see(after, all_[7 * A_SESSION :], network)
+    assert [(origin.session, off.sessions) for _, off, origin, _ in published.calls] == [
+        ("2024-01-04", 3),
+        ("2024-01-04", 4),
+    ]
+    assert published.calls[0][0] == published.calls[1][0]
+
+
+def test_a_version_that_no_key_signed_waits_and_one_that_cannot_be_exported_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: object) -> None:
+        raise problems.pop()
+
+    network, logged, anything = net(), Logged(), cast("Any", None)
+    problems = [ValueError("no sessions kept apart"), KeyProblem("others may use this key")]
+    monkeypatch.setattr(Versions, "publish", refused)
+    versions = Versions(tmp_path, anything, anything, {}, anything, logged.log)
+    origin = Origin("2024-01-04", STREAM, (1, 2))
+    assert [versions(network, anything, origin, "", anything) for _ in range(2)] == [False, True]
+    assert [line["problem"] for line in logged.lines("version_failed")] == [
+        "others may use this key",
+        "no sessions kept apart",
+    ]
 
 
 def test_another_stream_begins_a_new_span_of_rows() -> None:
