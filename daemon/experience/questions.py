@@ -20,13 +20,14 @@ Entry = TypeVar("Entry", "Question", "Reply")
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One question. `version` is the model that answers at the desk; the rest is the observation."""
+    """One question. `version` is the model that answers at the desk, `digest` that of its graph ("": not said)."""
 
     decision: int
     version: str
     data: bytes
     shape: tuple[int, ...]
     hidden: bytes = b""
+    digest: str = ""
 
     @property
     def observation(self) -> Observation:

@@ -23,6 +23,7 @@ from daemon.experience.link import Link
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
 from daemon.host.printable import printable
 from daemon.host.time.virtual_time import time_waits_until_done
+from daemon.models.store import LoadedModel
 from strategies.kit.contract import Answer, Spec
 
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that asks the next
@@ -30,7 +31,7 @@ REASON_MOST = 500  # letters of another process's text that are journaled
 
 
 class ServedAnswers:
-    """Questions of one journal. `version()` names the model that answers now, `put` takes the events.
+    """Questions of one journal. `model()` is the one that answers now, `put` takes the events.
 
     `spec` says what an answer has to be: another one, from whichever process wrote it, is a failed answer.
 
@@ -43,7 +44,7 @@ class ServedAnswers:
         secret: str,
         journal: tuple[str, str],
         spec: Spec,
-        version: Callable[[], str],
+        model: Callable[[], LoadedModel],
         put: Put,
         now_ns: Callable[[], int],
         log: EventLogger,
@@ -52,7 +53,7 @@ class ServedAnswers:
     ) -> None:
         self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s)
         self._questions, self._answers = questions_name(*journal), answers_name(*journal)
-        self._spec, self._version, self._put, self._now_ns, self._log = spec, version, put, now_ns, log
+        self._spec, self._model, self._put, self._now_ns, self._log = spec, model, put, now_ns, log
         self._address, self._deadline_s = str(link), deadline_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._newest: tuple[Question, Future[None]] | None = None
@@ -69,11 +70,12 @@ class ServedAnswers:
 
     def ask(self, question: AskPolicy) -> None:
         """Pass a question on; it takes the place of one that was not sent yet. Returns at once."""
-        seen, over = question.observation, Future[None]()
+        seen, model, over = question.observation, self._model(), Future[None]()
+        asked = Question(question.decision, model.version, seen.data, seen.shape, seen.hidden, model.digest)
         time_waits_until_done(over)
         with self._changed:
             former = self._newest
-            self._newest = Question(question.decision, self._version(), seen.data, seen.shape, seen.hidden), over
+            self._newest = asked, over
             self._changed.notify_all()
         if former is not None:
             former[1].set_result(None)

@@ -20,6 +20,7 @@ from daemon.experience.questions import KEPT, Question, Reply, answers_name, que
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
 from strategies.kit.contract import Answer, AnyStrategy
+from strategies.kit.manifest import POLICY_FILE
 
 MODELS_KEPT = 3  # the champion, a challenger, and the one before
 BLOCK_MS = 500  # of each look for questions: as long may the end take
@@ -78,7 +79,7 @@ class AnswerServer:
         """Return the answer of the version that the question names."""
         decision, version = question.decision, question.version
         try:
-            policy = self._policy(version)
+            policy = self._policy(version, question.digest)
         except ModelError as error:
             return Reply(decision, version, failed=str(error))
         answer = policy.answer(AskPolicy(decision, 0, question.observation), 0)
@@ -86,14 +87,20 @@ class AnswerServer:
             return Reply(decision, version, Answer(answer.logits, answer.hidden, answer.heads))
         return Reply(decision, version, failed=answer.reason)
 
-    def _policy(self, version: str) -> OnnxPolicy:
-        """Return the verified model of this version. Raises ModelError."""
+    def _policy(self, version: str, digest: str) -> OnnxPolicy:
+        """Return the verified model of this version whose graph has this digest ("": any). Raises ModelError."""
         policy = self._models.get(version)
-        if policy is None:
+        if policy is None or digest not in ("", policy.digest):
             loaded = load(self._models_dir, self._strategy, version, self._public_key)
             policy = self._models[version] = OnnxPolicy.open(loaded, self._strategy, "cpu", 1)
             while len(self._models) > MODELS_KEPT:
                 self._models.popitem(last=False)
+        if digest not in ("", policy.digest):
+            raise ModelError(
+                "served policy",
+                f"{POLICY_FILE} of {version} has SHA-256 {policy.digest} here, the desk answers by {digest}: give both "
+                "one model store, and publish what was changed under another name",
+            )
         return policy
 
 

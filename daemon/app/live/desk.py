@@ -233,7 +233,7 @@ def served_answers(live: Live, opened: OpenDesk, put: Put, log: EventLogger) -> 
         secret,
         (meta["desk"], meta["epoch"]),
         live.strategy.spec,
-        lambda: models.running.version,
+        lambda: models.running,
         put,
         live.clock.now_ns,
         log,

@@ -160,7 +160,7 @@ async def served_desk(folder: Path, models_dir: Path, server: RedisServer) -> As
         server.passwords["rltraderd"],
         JOURNAL,
         maker.spec,
-        lambda: models.running.version,
+        lambda: models.running,
         made.put,
         lambda: made.now_ns,
         made.logged.log,

@@ -281,7 +281,7 @@ def taught(
                     server.passwords["rltraderd"],
                     journal,
                     desk.replay.strategy.spec,
-                    lambda: run.models.running.version,
+                    lambda: run.models.running,
                     run.intake.put,
                     lambda: run.submitter.state.now_ns,
                     lambda event, /, **fields: run.log.append((event, fields)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daemon.core.events import PolicyAnswered
@@ -189,6 +191,36 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
     assert [reply.decision for reply in replies] == [2]
     assert replies[0].failed == ""
     assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
+
+
+def test_a_version_that_was_replaced_under_its_name_answers_as_the_desk_has_it(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    maker, store = strategy(NAME), put_momentum(tmp_path)
+    former = load(store, maker)
+    data = np.ones(maker.spec.observation_shape, dtype=np.float32).tobytes()
+
+    def asked(digest: str) -> Reply:
+        question = Question(1, former.version, data, (1, *maker.spec.observation_shape), digest=digest)
+        client.xadd(questions_name(*JOURNAL), written(question))
+        assert serving.turn(1000) == 1
+        return read_reply(client.xrevrange(answers_name(*JOURNAL), count=1)[0][1])
+
+    with (
+        contextlib.closing(server.client("rltrader-trainer")) as connection,
+        contextlib.closing(server.client()) as client,
+    ):
+        serving = served.AnswerServer(connection, JOURNAL, store, maker, Logged().log)
+        first = asked(former.digest).answer
+        shutil.rmtree(former.path)
+        put_momentum(tmp_path, slope=-1.0)
+        now = load(store, maker)
+        second, third = asked(now.digest).answer, asked(former.digest)
+    assert first is not None
+    assert second is not None
+    assert first.logits[1] > 0.0 > second.logits[1]  # of BUY
+    assert third.answer is None
+    assert former.digest in third.failed
 
 
 NESTED = {"id": b"1", "body": b"\x81\xa1x" + b"\x91" * 100_000 + b"\xc0"}
