@@ -47,6 +47,8 @@ PROGRAMS = {
 """An installed program -> the module whose `main()` it is."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell has it."""
+UNHEARD, NOT_WRITTEN = 141, 1
+"""Exit codes where nobody reads standard output any more (as a shell has it), and where it cannot be written."""
 _called: dict[str, str] = {}  # program -> what a person types for it, where that is not its name
 
 
@@ -92,6 +94,25 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode))
 
 
+def _output_problem() -> OSError | None:
+    """Return why standard output takes no line now, None where it does."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _not_written(name: str, problem: OSError) -> int:
+    """Say it, and lead the rest to nowhere: the interpreter would try it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(problem, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        return UNHEARD
+    sys.stderr.write(f"{name}: standard output cannot be written: {problem.strerror}: lead it elsewhere\n")
+    return NOT_WRITTEN
+
+
 def main() -> int:
     """Run the program by whose name this process was started; returns its exit code."""
     _open_standard_streams()
@@ -101,6 +122,11 @@ def main() -> int:
         sys.exit(f"rltrader: no program is called {name!r}: start it as one of {', '.join(PROGRAMS)}")
     try:
         code: int = importlib.import_module(PROGRAMS[name]).main()
+        sys.stdout.flush()
+    except OSError:
+        if (problem := _output_problem()) is None:
+            raise
+        return _not_written(name, problem)
     except KeyboardInterrupt:  # while libraries are loaded, or where a program has no way of its own to end
         return INTERRUPTED
     return code

@@ -54,6 +54,25 @@ def test_without_a_command_all_are_listed_and_nothing_heavy_is_loaded(words: tup
     assert done.stdout.splitlines()[-1] == "loaded"
 
 
+@pytest.mark.parametrize("words", [("--help",), ("completion", "bash")])
+def test_what_cannot_be_printed_ends_in_one_line(words: tuple[str, ...]) -> None:
+    program = "import sys, rltrader; sys.argv[0] = 'rltrader'; sys.exit(rltrader.main())"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    why = "No space left on device"
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"rltrader: standard output cannot be written: {why}: lead it elsewhere\n",
+    )
+
+
 def test_the_version_is_the_package_s() -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert rltrader("--version").stdout == f"rltrader {version}\n"
