@@ -154,6 +154,8 @@ def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
             yield f"{where}.{key} is unknown: did you mean {nearest}? Correct or remove it"
         elif not isinstance(value, str) or not value or (key == "name" and NAME.fullmatch(value) is None):
             yield f"{where}.{key} is {value!r}: expected {_EXPECTED[key]}: correct it"
+        elif value.startswith("~"):
+            yield f"{where}.{key} is {value!r}: nothing puts your home folder in place of ~ here: write the whole path"
 
 
 def shared(
