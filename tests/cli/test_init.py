@@ -6,6 +6,7 @@ Looked at in every test that has keys: no key is in what was printed, and none i
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from datetime import date
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,30 @@ def test_what_cannot_be_a_key_is_not_sent(lines: list[str]) -> None:
     with pytest.raises(NoAccount) as refused:
         checked_keys(lines)
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [("", "both are missing"), ("PKLOOP\n", "the second is missing"), (f"\n{SECRET}\n", "the first")],
+)
+def test_a_line_of_the_keys_that_is_missing_is_named(
+    text: str, missing: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert init("--yes", "--account", "paper", "--keys-stdin") == 2
+    assert missing in words_of(capsys)
+    assert list(desk.iterdir()) == []
+
+
+def test_a_full_disk_is_named_by_its_folder(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert init("--yes", "--account", "none", "--no-dry-run") == 2
+    assert f"{desk}: No space left on device: free some room there" in words_of(capsys)
 
 
 def test_a_configuration_that_is_there_is_left_as_it_is(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

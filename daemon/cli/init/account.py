@@ -77,7 +77,12 @@ def typed_keys() -> Credentials:
 
 def piped_keys() -> Credentials:
     """Read both keys from standard input, a line each. Raises NoAccount."""
-    return checked_keys([sys.stdin.readline(), sys.stdin.readline()])
+    lines = [sys.stdin.readline(), sys.stdin.readline()]
+    count = sum(bool(line.strip()) for line in lines)
+    if count < len(lines):
+        missing = "the second is missing" if lines[0].strip() else "the first is empty" if count else "both are missing"
+        raise NoAccount(f"standard input has {count} of two lines, {missing}: give the key's ID, then the secret key")
+    return checked_keys(lines)
 
 
 def checked_keys(lines: Sequence[str]) -> Credentials:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,12 +156,20 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder within the desk's, on the same disk, which is gone at the end, however that comes."""
+    """Yield a hidden folder within the desk's, on the same disk, which is gone at the end, however that comes.
+
+    Raises FolderProblem where the disk is full.
+    """
     made = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=STAGE, dir=folder) as name:
             yield Path(name)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        text = f"{folder.absolute()}: {error.strerror}: free some room there, or name another folder"
+        raise FolderProblem(text) from error
     finally:
         for place in made:  # the innermost first; one that was filled stays
             try:
