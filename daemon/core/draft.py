@@ -35,6 +35,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 PROTECTION = "protection"  # purpose of a stop that rests at the broker
 CLOSED_BY_HAND = "closed_by_hand"  # reason of an exit that a person asked for, of one position
+BY_OPERATOR = "operator"  # and of all of them
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording

@@ -454,7 +454,7 @@ class ResumeRequested(Event, frozen=True, tag=True):
 
     `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
     `scope` is that of the key that signed it: with one it ends no halt that waits for the broker's word.
-    `seen_ns` is the desk's time that the person saw it at: no later halt ends.
+    `seen_ns` is the desk's time that the person saw it at: no later halt or pause ends.
     """
 
     reason: str

@@ -14,7 +14,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
-from daemon.core.draft import CLOSED_BY_HAND, Draft, wording
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
@@ -100,11 +100,8 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if event.scope and (why := _beyond_scope(draft)):
         draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
         return
-    seen_ns = event.seen_ns or draft.now_ns
-    late = [halt for halt in draft.risk.halts if (halt.again_ns or halt.since_ns) > seen_ns]
-    if late:
-        words = "; ".join(f"{halt.reason}: {halt.detail}" for halt in late)
-        draft.alarm("resume_refused", f"it was asked for before this halt: {words}: look again")
+    if late := _unseen(draft, event.seen_ns or draft.now_ns):
+        draft.alarm("resume_refused", f"it was asked for before this {late}: look again")
         return
     if event.reset_limits:
         draft.put_book(limits_reset(draft.book, fetch_equity(draft, draft.book)))
@@ -120,6 +117,19 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
         draft.effects.append(LiftFence())
     settle_disputes(draft)
+
+
+def _unseen(draft: Draft, seen_ns: int) -> str:
+    """Return what keeps the desk from new risk since `seen_ns`, "" for nothing: nobody saw it who asked then."""
+    halts, pause, claim = draft.risk.halts, draft.risk.pause, draft.claim
+    late = [f"halt: {halt.reason}: {halt.detail}" for halt in halts if (halt.again_ns or halt.since_ns) > seen_ns]
+    if pause is not None:
+        lasts_ns = draft.trading.risk.consecutive_losses_pause_min * MINUTE_NS
+        late += [f"pause: {pause.reason}"] * ((pause.since_ns or pause.until_ns - lasts_ns) > seen_ns)
+    if not isinstance(claim, UnsetType):
+        broken = claim.broken.items()
+        late += [f"broken claim: {version}: {it.detail}" for version, it in broken if it.since_ns > seen_ns]
+    return "; ".join(late)
 
 
 def _beyond_scope(draft: Draft) -> str:
@@ -138,7 +148,7 @@ def waits_for_broker(broker: BrokerState, risk: RiskState) -> bool:
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:
-    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
+    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0, draft.now_ns))
     draft.end_trading()
 
 
@@ -148,7 +158,7 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
         return
     draft.halt("flatten", f"{event.reason} (by {event.who})")
     for symbol in draft.desk.holds.leavable(draft):
-        exit_by_rule(draft, symbol, "operator")
+        exit_by_rule(draft, symbol, BY_OPERATOR)
 
 
 def on_close(draft: Draft, event: ev.CloseRequested) -> None:
@@ -166,6 +176,10 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}{cure}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
+    if left % 1 and draft.contract_of(symbol) is not None:
+        why = f"quantity is {event.quantity}, and contracts are whole: name a whole number, or none for all"
+        draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
+        return
     session = draft.session.session
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
     date = "" if session is None or over else session.date  # over night it is the next session's
@@ -347,6 +361,8 @@ def _lead_back_risk(draft: Draft) -> None:
     if pause is not None and pause.until_ns:
         longest_ns = now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
         pause = Pause(pause.reason, min(pause.until_ns, longest_ns))
+    elif pause is not None:
+        pause = _past(pause, now_ns)
     draft.risk = _past(
         replace(
             risk,

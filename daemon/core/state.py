@@ -59,6 +59,7 @@ class Halt(msgspec.Struct, frozen=True, gc=False):
 class Pause(msgspec.Struct, frozen=True, gc=False):
     reason: str
     until_ns: int  # 0: until resumed
+    since_ns: int | UnsetType = UNSET  # when it was asked for; unset for losses in a row
 
 
 class Model(msgspec.Struct, frozen=True, gc=False):

@@ -107,6 +107,17 @@ def test_after_an_accepted_report_nothing_is_closed(accepted: str) -> None:
     assert (sales(effects), d.held, d.state.broker.stood_down) == ([], {CALL: 8}, False)
 
 
+def test_a_flatten_after_an_accepted_panic_outlives_a_second_acceptance() -> None:
+    d = options(account := Account())
+    d.put(ev.AcceptBrokerRequested(d.at(1.8), "settled", "ann"))
+    heard(d, account)
+    d.session = replace(d.session, close_ns=d.at(1.9))  # over night nothing is sent
+    d.put(ev.SessionEnded(d.at(1.9), d.session.date), ev.FlattenRequested(d.at(2), "out", "ann"))
+    d.put(ev.AcceptBrokerRequested(d.at(2.1), "again", "bob"))
+    heard(d, account)
+    assert [(work.reason, work.symbol, work.goal) for work in d.state.works.values()] == [("operator", CALL, 0)]
+
+
 def test_a_second_panic_ends_the_closing_of_what_the_first_one_left() -> None:
     d = options(account := Account())
     failed(d, 2)

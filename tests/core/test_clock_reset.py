@@ -115,7 +115,7 @@ def test_a_pause_without_an_end_and_a_desk_without_a_session_are_led_back_too() 
     d.put(ClockTicked(TUESDAY.open_ns))
     d.put(PauseRequested(TUESDAY.open_ns, "news", "ann"))
     d.put(ClockReset(d.at(0), "chrony was wrong", "ann"))
-    assert (d.state.now_ns, d.state.risk.pause) == (d.at(0), Pause("news (by ann)", 0))
+    assert (d.state.now_ns, d.state.risk.pause) == (d.at(0), Pause("news (by ann)", 0, d.at(0)))
 
 
 def test_a_reset_where_the_time_is_not_ahead_changes_nothing() -> None:

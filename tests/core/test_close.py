@@ -131,6 +131,17 @@ def test_a_contract_leaves_and_no_other_of_its_underlying_comes_that_day() -> No
     assert d.state.stats.denials["closed_by_hand"] > 0
 
 
+def test_a_part_of_a_contract_is_refused_and_all_of_it_leaves() -> None:
+    d = desk()
+    d.holds()
+    count = d.held[CALL]
+    (refused,) = d.put(CloseRequested(d.state.now_ns, CALL, exact("0.5"), "enough", "ann"))
+    assert isinstance(refused, RaiseAlarm)
+    assert (refused.name, "contracts are whole" in refused.detail, d.state.works) == ("command_refused", True, {})
+    close(d, CALL, d.state.now_ns, exact(f"{count}.5"))
+    assert of(d.effects, SubmitOrder)[-1].quantity == count
+
+
 def test_the_stop_that_covers_it_is_taken_away_first() -> None:
     rules = Protection(rest_at_broker=True, disaster_stop=0.2)
     d = with_shares(account := Account(), Trading(basket=Basket(auction=False), protection=rules), AAA=10)

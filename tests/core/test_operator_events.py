@@ -8,6 +8,7 @@ import pytest
 from daemon.core.effects import AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     CandidateRefused,
+    ClaimJudged,
     CommandRefused,
     Event,
     FlattenRequested,
@@ -19,9 +20,10 @@ from daemon.core.events import (
     ResumeRequested,
     StatusRequested,
 )
-from daemon.core.state import Model
+from daemon.core.state import Model, Pause, RiskState
+from tests.support.core.claims import claim_of, watched
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, Shelf
-from tests.support.core.desk import BUY_CALL, TUESDAY, Desk, desk, logits, of
+from tests.support.core.desk import BUY_CALL, MINUTE, TUESDAY, Desk, alarms, desk, logits, of
 
 # --- models -------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,34 @@ def test_a_pause_cancels_entries_keeps_positions_and_lets_exits_pass_until_resum
     assert minute.paused() == "news (by ann)"  # it ends by a resume, not by time
     minute.put(ResumeRequested(minute.state.now_ns, "over", "ann"))
     assert minute.paused() == ""
+
+
+def test_a_resume_ends_no_pause_that_came_after_its_sender_looked() -> None:
+    minute = desk()
+    minute.put(PauseRequested(minute.at(1), "lunch", "ann"), PauseRequested(minute.at(3), "features drifted", "drift"))
+    (refused,) = minute.put(ResumeRequested(minute.at(4), "back", "ann", seen_ns=minute.at(2)))
+    assert isinstance(refused, RaiseAlarm)
+    assert (refused.name, "features drifted" in refused.detail) == ("resume_refused", True)
+    assert minute.paused() == "features drifted (by drift)"
+    assert minute.put(ResumeRequested(minute.at(5), "back", "ann", seen_ns=minute.at(4))) == []
+    assert minute.paused() == ""
+
+
+def test_a_resume_ends_no_pause_of_losses_that_came_after_its_sender_looked() -> None:
+    minute = desk()
+    losses = Pause("consecutive_losses", minute.at(63))  # 60 minutes, by default
+    minute.state = msgspec.structs.replace(minute.state, risk=RiskState(pause=losses))
+    assert alarms(minute.put(ResumeRequested(minute.at(4), "back", "ann", seen_ns=minute.at(2)))) == ["resume_refused"]
+    assert minute.put(ResumeRequested(minute.at(5), "back", "ann", seen_ns=minute.at(3))) == []
+
+
+def test_a_resume_forgives_no_claim_that_broke_after_its_sender_looked() -> None:
+    d = watched()
+    d.put(ClaimJudged(d.state.now_ns + MINUTE, "v1", "above", "volatility 20.00%", 60, 0.2, 0.0, "no_new_risk"))
+    broke_ns = d.state.now_ns
+    asked = ResumeRequested(broke_ns + MINUTE, "back", "ann", seen_ns=broke_ns - 1)
+    assert (alarms(d.put(asked)), list(claim_of(d).broken)) == (["resume_refused"], ["v1"])
+    assert (d.put(msgspec.structs.replace(asked, seen_ns=broke_ns)), claim_of(d).broken) == ([], {})
 
 
 @pytest.mark.parametrize("kind", ["pause", "halt", "flatten"])

@@ -41,7 +41,7 @@ from daemon.core.broker.ledger import (
 )
 from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, under_our_names
 from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
-from daemon.core.draft import CLOSED_BY_HAND, Draft, names_of
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
 from daemon.core.events import (
     AcceptBrokerRequested,
@@ -251,7 +251,8 @@ def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
     """Give up all works but what a person closes: cancel orders that work, end those that the broker does not list."""
-    draft.works = {key: work for key, work in draft.works.items() if work.reason == CLOSED_BY_HAND}
+    by_person = (CLOSED_BY_HAND, BY_OPERATOR)
+    draft.works = {key: work for key, work in draft.works.items() if work.reason in by_person}
     listed = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):
         if name not in listed and order.submitted_ns < event.asked_ns:
