@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.experience.link import Link, add_arguments, link_of, password
+from daemon.experience.link import Link, RedisError, add_arguments, link_of, password
 from daemon.host.credential import CredentialProblem
 from daemon.host.ed25519 import signature_of
 from daemon.host.service import Service
@@ -96,7 +96,7 @@ def _run(
         return 0
     except WRONG_USE as error:
         return _refused(error)
-    except (ArithmeticError, OSError, RuntimeError) as error:
+    except (ArithmeticError, OSError, RuntimeError, RedisError) as error:
         log("trainer_failed", problem=f"{type(error).__name__}: {error}")
         return 1
     finally:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,14 @@ class LearningProcess:
 
     def _alone_at_the_desk(self) -> bool:
         """Wait for the desk's lease; False where the process was stopped meanwhile. Raises LeaseTaken."""
+        return self._until(self._lease.take)
+
+    def _until(self, ask: Callable[[], bool]) -> bool:
+        """Ask Redis about the lease until it is so; False: the process was stopped meanwhile. Raises LeaseTaken."""
         told, failures = "", 0
-        while not self._stop.is_set():
+        while True:
             try:
-                if self._lease.take():
+                if ask():
                     return True
                 problem, wait_s = self._lease.awaited, LEASE_LOOK_S
             except RedisError as error:
@@ -137,8 +141,9 @@ class LearningProcess:
                 self._log("trainer_delayed", problem=problem)
                 told = problem
             self._pulse.beat()
+            if self._stop.is_set():
+                return False
             self._stop.wait(wait_s)
-        return False
 
     # --- the beginning ------------------------------------------------------------------------------------------------
 
@@ -215,7 +220,7 @@ class LearningProcess:
 
     def _first_version(self, begun: Begun, trainer: StreamTrainer) -> None:
         """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
-        self._lease.check()
+        self._keep_lease()
         nothing = nothing_logged(
             self._options.card_horizon, begun.coefficients.discount, "it is the first version: nothing was logged"
         )
@@ -223,7 +228,18 @@ class LearningProcess:
             self._versions.publish(begun.network, nothing, Origin(begun.training.last_session, "", (0, 0)), "")
         except (ExportError, ValueError) as error:
             raise NoFirstVersion(f"the cold start made no version: {error}") from None
+        self._keep_lease()
         trainer.save()
+
+    def _keep_lease(self) -> None:
+        """Wait while Redis is away: the cold start would begin anew. Raises LeaseTaken, ColdStartInterrupted."""
+
+        def held() -> bool:
+            self._lease.check()
+            return True
+
+        if not self._until(held):
+            raise ColdStartInterrupted
 
     def _cold_progress(self, figures: Mapping[str, float]) -> None:
         """A sign of progress of the cold start. Raises Stopped."""

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Experience, stream_name
+from daemon.experience.link import RedisError
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
@@ -31,7 +32,8 @@ from tests.support.rl.trainer_work import work
 from training.online.beginning import COLD_FILE, OtherFolder
 from training.online.command import main
 from training.online.consume import newest_stream
-from training.online.trainer import FROZEN
+from training.online.lease import Lease
+from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError, alone
 from training.runs.ledger import Ledger, ledger_path
@@ -227,6 +229,23 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
     bars = write_tape(tmp_path / "short.csv", tape_rows(6, 390, stubs=0))
     with pytest.raises(NoFirstVersion, match="1 session returns, expected at least 2"):
         work(arguments(tmp_path, bars, server), client, Logged(), iter([lambda: False]))
+
+
+def test_a_cold_start_waits_for_a_redis_that_is_away_at_its_end(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, check, logged = 2 * ["Redis is away"], Lease.check, Logged()
+
+    def asked(lease: Lease) -> None:
+        if away:
+            raise RedisError(away.pop())
+        check(lease)
+
+    monkeypatch.setattr(Lease, "check", asked)
+    work(arguments(tmp_path, bars, server), client, logged, iter([(tmp_path / "own" / CHECKPOINT).exists]))
+    assert [line["problem"] for line in logged.lines("trainer_delayed")] == ["Redis is away"]
+    assert away == []
+    assert len(versions(tmp_path / "store", "online_dqn")) == 1
 
 
 # --- wrong use --------------------------------------------------------------------------------------------------------
