@@ -171,4 +171,6 @@ def _show(answer: ResponseMessage, route: Route, name: str, console: Console) ->
         trading = f"halted ({status.halt})" if status.halt else f"paused ({status.pause})" if status.pause else "trades"
         held = ", ".join(f"{holding.quantity} {holding.symbol}" for holding in status.positions) or "nothing"
         console.print(f"{trading}; holds {held}; {status.orders} orders at work; equity {status.equity_usd} USD")
-    return 0
+    if answer.refused:
+        console.print(printable(f"this does nothing: {answer.refused}"))
+    return REFUSED if answer.refused else 0

@@ -14,7 +14,7 @@ from aiomqtt import Client, Message, MqttError
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from daemon.core.events import Event
-from daemon.operator.commands import CommandError
+from daemon.operator.commands import CommandError, refused_by
 from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.remote_commands import CHANNEL, Accepted, Judge, Refusals
@@ -84,7 +84,8 @@ class CommandTopic:
             "command", command=command.name, channel=CHANNEL, who=command.who, reason=command.reason, seq=done.seq
         )
         status = status_of(done.step.state, self._settings.desk)
-        await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status))
+        refused = refused_by(done.step.effects)
+        await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status, refused=refused))
 
     async def _answer(self, client: Client, message: Message, response: ResponseMessage) -> None:
         """Answer on the requested topic, if it is a response topic of this desk."""

@@ -187,7 +187,10 @@ class ChainMessage(_Message, frozen=True, kw_only=True):
 
 
 class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The answer to a signed command. `seq` is its event in the journal, 0 where it was not journaled."""
+    """The answer to a signed command. `seq` is its event in the journal, 0 where it was not journaled.
+
+    `refused` is why the desk does nothing for it, "" where it does something.
+    """
 
     v: Literal[1] = 1
     schema: Literal["response"] = "response"
@@ -195,6 +198,7 @@ class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     seq: int = 0
     error: str = ""
     status: DeskStatus | None = None
+    refused: str = ""
 
 
 class ChainHead(msgspec.Struct, frozen=True, gc=False):

@@ -567,6 +567,18 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
         assert [event.who for event in connection.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 
 
+async def test_the_command_line_says_that_a_command_does_nothing(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
+        close = ("close", "SPY", "--reason", "a drill", "--key", "ops-laptop")
+        code, text = await asyncio.to_thread(_remote, remote_files, *close)
+        assert code == 1
+        assert "this does nothing: close SPY (by mqtt/ops-laptop): this desk holds nothing" in text
+
+
 async def test_the_command_line_says_that_nobody_answered(
     broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
