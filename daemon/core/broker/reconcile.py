@@ -250,12 +250,15 @@ def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
-    """Give up all works but what a person closes: cancel orders that work, end those that the broker does not list."""
+    """Give up all works but what a person closes: cancel orders that work, end those that the broker does not list.
+
+    One in hand may still arrive.
+    """
     by_person = (CLOSED_BY_HAND, BY_OPERATOR)
     draft.works = {key: work for key, work in draft.works.items() if work.reason in by_person}
     listed = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):
-        if name not in listed and order.submitted_ns < event.asked_ns:
+        if name not in listed and order.submitted_ns < event.asked_ns and not order.in_hand:
             draft.put_order(advance(order, "expired"))
         elif order.purpose != "foreign":
             draft.cancel(name)

@@ -297,6 +297,20 @@ def test_after_the_broker_s_word_nothing_is_taken_back() -> None:
     agreed(d, account, 7)
 
 
+def test_an_order_on_its_way_while_the_broker_s_word_is_accepted_is_cancelled_when_it_arrives() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    order = sent(d.answer(BUY_CALL))
+    d.put(ev.AcceptBrokerRequested(d.at(1, 1), "x", "ann"))
+    d.put(account.report(d.at(1, 2)))
+    name = account.take(order, d.at(1, 3))
+    effects = d.put(ev.OrderAccepted(d.at(1, 3), name), account.report(d.at(1, 20)), account.report(d.at(1, 40)))
+    assert (set(canceling(effects)), alarms(effects), d.halted()) == ({name}, [], "accept_broker")
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(1, 41), name))
+    agreed(d, account, 4)
+
+
 def test_an_order_that_ended_here_and_works_at_the_broker_is_a_difference_that_is_cancelled_and_halts() -> None:
     d = at_broker(account := Account())
     d.bar(0)
