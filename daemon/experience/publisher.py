@@ -11,14 +11,14 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from daemon.core.draft import wording
-from daemon.experience.experience import FIELDS, Experience, row_of, stream_name, to_entry
+from daemon.experience.experience import FIELDS, Experience, ForeignEntry, of_entry, row_of, stream_name, to_entry
 from daemon.experience.link import GROUP, RedisError, ResponseError
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import JournalWalk, OtherJournal
@@ -46,7 +46,7 @@ class PublisherCheckpoint(msgspec.Struct, frozen=True):
 
 
 class StreamForeign(Exception):
-    """The stream goes beyond the journal: another one wrote it."""
+    """The stream holds what this journal does not: another one wrote it, or this one is an older copy."""
 
 
 class Publisher:
@@ -135,13 +135,12 @@ class Publisher:
         last = self._last_row()
         self._exists = last is not None
         end = self._mark.passed if last is None else last
+        if last is not None:
+            self._compare(last)
         if end < self._sent:
             self._log("experience_resent", after=end, until=self._sent)
             self._begin(end)
         elif end > self._sent:
-            newest = self._newest_row()
-            if end > newest:
-                raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: another one wrote it")
             if self._waiting and end <= self._waiting[-1].row:
                 while self._waiting and self._waiting[0].row <= end:
                     self._waiting.popleft()
@@ -149,6 +148,25 @@ class Publisher:
                 self._begin(end)
             self._sent = end
         self._checked = True
+
+    def _compare(self, end: int) -> None:
+        """Raise StreamForeign where the stream's end is not of this journal, as far as its newest entry tells."""
+        newest = self._newest_row()
+        if end > newest:
+            raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: another one wrote it")
+        if (entry := self._redis.xinfo_stream(self._stream)["last-entry"]) is not None:
+            with suppress(ForeignEntry):
+                experience = of_entry(row_of(entry[0]), entry[1])[0]
+                if experience.bar_ns not in self._bars_of(experience.decision):
+                    raise StreamForeign(
+                        f"{self._stream} ends with a decision {experience.decision} that the journal does not have: "
+                        "another one wrote it, or this is an older copy that went on: delete the stream"
+                    )
+
+    def _bars_of(self, decision: int) -> list[int]:
+        with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
+            rows = reader.query("SELECT bar_ns FROM decisions WHERE decision = ?", (decision,))
+        return [int(row["bar_ns"]) for row in rows]
 
     def _last_row(self) -> int | None:
         try:

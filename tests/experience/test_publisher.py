@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.experience import publisher as publisher_module
 from daemon.experience.command import main
@@ -348,6 +349,22 @@ def test_a_stream_that_another_one_wrote_is_left_alone_until_it_is_gone(
         assert publisher.turn() > 0.0
     assert count(client) == 1
     assert "ends at 100000, the journal at row 265:" in logged.lines("experience_delayed")[0]["problem"]
+    client.delete(STREAM)
+    publish_all(publisher)
+    is_whole(client, state)
+
+
+def test_a_stream_that_ends_with_another_decision_than_the_journal_is_left_alone(
+    publisher: Publisher, client: Any, state: Path, logged: Logged
+) -> None:
+    *before, last = walked(state)
+    of_the_former = replace(last, bar_ns=last.bar_ns - 1)  # the journal is an older copy, and has gone on since
+    client.xadd(STREAM, to_entry(of_the_former, before[-1].row), id=b"%d-0" % last.row)
+    for _ in range(3):
+        assert publisher.turn() > 0.0
+    assert count(client) == 1
+    told = f"ends with a decision {last.decision} that the journal does not have"
+    assert told in logged.lines("experience_delayed")[0]["problem"]
     client.delete(STREAM)
     publish_all(publisher)
     is_whole(client, state)
