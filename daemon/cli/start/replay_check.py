@@ -53,6 +53,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
         "strategy": described(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
+        **({"too short": short} if (short := _short(replay)) else {}),
         "synthetic": bool(replay.info.synthetic),
         **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
@@ -71,6 +72,15 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         sys.stdout.write("".join([f"{key:<{width}}  {first}\n", *(f"{'':<{width}}  {line}\n" for line in more)]))
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0
+
+
+def _short(replay: TapeReplay) -> str:
+    """Return why no decision can be made, "" where one can."""
+    spec, bars = replay.strategy.spec, replay.bars // len(replay.strategy.spec.symbols)
+    if bars >= spec.history_bars:
+        return ""
+    needed = f"{spec.name} needs {spec.history_bars:,} before its first decision"
+    return f"{WARN}: the tape has {bars:,} bars of a symbol, {needed}: pass a longer tape"
 
 
 def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, float]) -> str:

@@ -346,6 +346,14 @@ def test_without_a_tape_the_bundled_synthetic_one_is_named_as_synthetic(here: Pa
     assert list(here.iterdir()) == []
 
 
+def test_a_check_of_a_tape_that_no_decision_can_come_of_says_so(here: Path) -> None:
+    (here / "t.csv").write_text(f"{HEADER}\n{ROW}\n")
+    finished = rltraderd("--dry-run", "--check", "--bars", here / "t.csv", "--state-dir", here / "state", cwd=here)
+    assert finished.returncode == 0, finished.stderr
+    short = r"too short +warn: the tape has 1 bars of a symbol, option_scalper needs [0-9]+ before its first decision"
+    assert re.search(short, finished.stdout, re.IGNORECASE)
+
+
 def started(process: subprocess.Popen[str], event: str) -> list[dict[str, Any]]:
     """Read the log up to the first line of this event."""
     assert process.stderr is not None
