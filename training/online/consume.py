@@ -32,12 +32,25 @@ def newest_stream(client: Any, desk: str, known: str, newest_ns: int, now_ns: in
     `newest_ns`, the bar of its own newest, whose entry may be trimmed; where it is gone, any other takes its place.
     A decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
     """
-    found = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
-    names = [name.decode(errors="replace") for name in found if name.count(b":") == stream_name(desk, "").count(":")]
+    names = _names(client, desk)
     latest = now_ns + AHEAD_NS
     least = newest_ns if known in names and newest_ns < latest else -1
     others = [(_newest_bar_ns(client, name), name) for name in names if name != known]
     return max((each for each in others if least < each[0] < latest), default=(0, known))[1], known in names
+
+
+def stream_ahead(client: Any, desk: str, known: str, now_ns: int) -> str:
+    """Return another stream whose newest decision `newest_stream` passes over: it is ahead of the clock; "" for none.
+
+    Raises RedisError.
+    """
+    others = (name for name in _names(client, desk) if name != known)
+    return next((name for name in others if _newest_bar_ns(client, name) >= now_ns + AHEAD_NS), "")
+
+
+def _names(client: Any, desk: str) -> list[str]:
+    found = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
+    return [name.decode(errors="replace") for name in found if name.count(b":") == stream_name(desk, "").count(":")]
 
 
 def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:

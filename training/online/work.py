@@ -30,7 +30,7 @@ from strategies.registry import strategy
 from training.export.shelf import ExportError
 from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
-from training.online.consume import Consumer, backlog, newest_stream
+from training.online.consume import Consumer, backlog, newest_stream, stream_ahead
 from training.online.judging import nothing_logged
 from training.online.labels import HeadLabels
 from training.online.lease import LOOK_S as LEASE_LOOK_S
@@ -107,7 +107,7 @@ class LearningProcess:
         self._shelf: Path = options.models_dir / self._strategy.spec.name
         self._told = self._looked = -TELL_S
         self._shown, self._shown_at = -1, 0.0
-        self._held_problem = ""
+        self._held_problem = self._ahead = ""  # told last
 
     def run(self) -> None:
         """Lock the folder, begin or go on, and learn until stopped."""
@@ -284,6 +284,11 @@ class LearningProcess:
                 trainer.turn_to(found)
                 serving.turn_to(found)
                 self._log("stream_found", stream=found)
+            ahead = stream_ahead(self._client, self._options.desk, trainer.stream, time.time_ns())
+            if ahead and ahead != self._ahead:
+                problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
+                self._log("trainer_delayed", problem=problem)
+            self._ahead = ahead
 
     def _show(self, trainer: StreamTrainer) -> None:
         """Write what the dashboard shows: after each checkpoint, and now and then."""

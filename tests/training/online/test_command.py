@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,18 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
     bars = write_tape(tmp_path / "short.csv", tape_rows(6, 390, stubs=0))
     with pytest.raises(NoFirstVersion, match="1 session returns, expected at least 2"):
         work(arguments(tmp_path, bars, server), client, Logged(), iter([lambda: False]))
+
+
+def test_a_stream_ahead_of_the_clock_is_told(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
+    logged, own = Logged(), server.client("rltrader-trainer")
+    hour_ns = 3_600_000_000_000
+    put(client, FIRST, wide(make_experiences(3), later_ns=time.time_ns() + hour_ns))
+    with own:
+        work(arguments(tmp_path, bars, server), own, logged, iter([lambda: logged.lines("trainer_delayed") != []]))
+    assert [line["problem"] for line in logged.lines("trainer_delayed")] == [
+        f"{FIRST} has decisions ahead of this host's clock, and is passed over: set the clock right"
+    ]
+    assert logged.lines("stream_found") == []
 
 
 def test_a_cold_start_waits_for_a_redis_that_is_away_at_its_end(
