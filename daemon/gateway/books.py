@@ -163,8 +163,7 @@ class GatewayOrder(msgspec.Struct):
     @property
     def submitted_ns(self) -> int:
         """When the broker took it, as its row shows; clients page through lists by that time."""
-        moment = self.row.get("submitted_at") or self.row.get("created_at")
-        return wire.time_ns(moment, "submitted_at") if moment else self.created_ns
+        return submitted_ns_of(self.row, self.created_ns)
 
     @property
     def filled(self) -> Decimal:
@@ -631,6 +630,12 @@ def stamped_ns(line_id: str) -> int | None:
     except ValueError:
         return None
     return int(local.timestamp()) * SECOND_NS + milliseconds * MILLISECOND_NS
+
+
+def submitted_ns_of(row: Json, unknown: int) -> int:
+    """Return when the broker took an order by its row; `unknown` where that does not say."""
+    moment = row.get("submitted_at") or row.get("created_at")
+    return wire.time_ns(moment, "submitted_at") if moment else unknown
 
 
 def _updated_ns(row: Json) -> int:

@@ -27,7 +27,7 @@ from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, name_of_call
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, name_of_call, submitted_ns_of
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -1162,10 +1162,8 @@ def is_of(order: GatewayOrder, row: Json) -> bool:
     could not take.
     """
     readable_order(row)
-    moment = row.get("submitted_at") or row.get("created_at")
-    since_ns = order.created_ns - DAY_NS
     alike = (row.get("symbol"), row.get("side")) == (order.symbol, order.side)
-    return alike and (not moment or wire.time_ns(moment, "submitted_at") >= since_ns)
+    return alike and submitted_ns_of(row, order.created_ns) >= order.created_ns - DAY_NS
 
 
 def refusal_of(refused: Refused) -> Refusal:
