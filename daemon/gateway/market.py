@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import msgspec
 from aiohttp import WSCloseCode, web
@@ -458,6 +460,45 @@ UNDER_WAY_MOST = 16  # requests of one client at the same time: the broker's bud
 Question = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
+class SharedQuestions:
+    """Questions to the broker: one is asked once for all who wait for its answer, and a client has few under way."""
+
+    def __init__(self, most: int) -> None:
+        """Let each client have `most` under way."""
+        self._most = most
+        self._asking: dict[Hashable, asyncio.Task[bytes]] = {}
+        self._under_way: Counter[str] = Counter()  # by client
+
+    @contextlib.contextmanager
+    def turn(self, client: str) -> Iterator[None]:
+        """Count a question of this client while it lasts. Raises Refusal where it has too many."""
+        if self._under_way[client] >= self._most:
+            raise refusal("rate_limit")
+        self._under_way[client] += 1
+        try:
+            yield
+        finally:
+            self._under_way[client] -= 1
+
+    async def answer(self, question: Hashable, ask: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+        """Return the answer of who asks already, else of `ask`; a client that goes takes nothing from the others."""
+        asking = self._asking.get(question)
+        if asking is None:
+            asking = self._asking[question] = asyncio.create_task(ask(), name=f"asks the broker: {question}")
+            asking.add_done_callback(partial(self._ended, question))
+        return await asyncio.shield(asking)
+
+    def _ended(self, question: Hashable, task: asyncio.Task[bytes]) -> None:
+        del self._asking[question]
+        if not task.cancelled():
+            task.exception()  # who waited has it; perhaps they are all gone
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._asking.values():
+            task.cancel()
+
+
 class SharedAnswers:
     """GET requests to the broker's market data: the same one is asked once by all who wait, and its answer is kept.
 
@@ -466,7 +507,7 @@ class SharedAnswers:
 
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream, self._clock = upstream, clock
-        self._asking: dict[Question, asyncio.Task[bytes]] = {}
+        self.questions = SharedQuestions(UNDER_WAY_MOST)
         self._kept: dict[Question, tuple[int, bytes]] = {}  # until when, and the body
 
     async def get(self, version: str, path: str, query: Mapping[str, str]) -> bytes:
@@ -475,11 +516,7 @@ class SharedAnswers:
         kept = self._kept.get(question)
         if kept is not None and self._clock.now_ns() < kept[0]:
             return kept[1]
-        asking = self._asking.get(question)
-        if asking is None:
-            asking = self._asking[question] = asyncio.create_task(self._ask(question), name=f"market data {path}")
-            asking.add_done_callback(lambda task: self._ended(question, task))
-        return await asyncio.shield(asking)  # one client that goes takes nothing from the others
+        return await self.questions.answer(question, lambda: self._ask(question))
 
     async def _ask(self, question: Question) -> bytes:
         version, path, query = question
@@ -492,16 +529,6 @@ class SharedAnswers:
             if len(self._kept) < KEPT_MOST:
                 self._kept[question] = (now_ns + keep_ns, body)
         return body
-
-    def _ended(self, question: Question, task: asyncio.Task[bytes]) -> None:
-        del self._asking[question]
-        if not task.cancelled():
-            task.exception()  # who waited has it; perhaps nobody waits any more
-
-    def close(self) -> None:
-        """Give up what is under way."""
-        for task in self._asking.values():
-            task.cancel()
 
 
 def kept_for_ns(path: str, query: Mapping[str, str], now_ns: int) -> int:
@@ -526,7 +553,6 @@ class MarketRelay:
         upstream, clock, table = gateway.upstream, gateway.clock, gateway.settings.gateway
         self.sessions = RelaySessions(clients, upstream, clock, log, table.stream_symbols_max, self._note_price)
         self._answers = SharedAnswers(upstream, clock)
-        self._under_way: Counter[str] = Counter()  # requests by client
 
     def stream_routes(self) -> list[web.RouteDef]:
         """The streams' routes."""
@@ -535,19 +561,15 @@ class MarketRelay:
     async def answer(self, request: web.Request, account: str) -> web.StreamResponse:
         """One GET below /v2/stocks or /v1beta1, as the broker answers. Raises Refusal."""
         _, version, path = request.path.split("/", 2)
-        if self._under_way[account] >= UNDER_WAY_MOST:
-            raise refusal("rate_limit")
-        self._under_way[account] += 1
         try:
-            body = await self._answers.get(version, f"/{path}", request.query)
+            with self._answers.questions.turn(account):
+                body = await self._answers.get(version, f"/{path}", request.query)
         except Refused as refused:
             raise refusal_of(refused) from None
         except (Throttled, NotSent):  # of the broker, or of the gateway's own budget
             raise refusal("rate_limit") from None
         except (RestError, BrokerError) as error:
             raise Refusal(504, None, f"gateway: no market data: {error}") from None
-        finally:
-            self._under_way[account] -= 1
         return web.Response(body=body, content_type="application/json")
 
     def _note_price(self, path: str, message: DataMessage) -> None:
@@ -562,7 +584,7 @@ class MarketRelay:
 
     async def close(self) -> None:
         """Close all sockets of clients and of the broker."""
-        self._answers.close()
+        self._answers.questions.close()
         await self.sessions.close()
 
 

@@ -23,14 +23,13 @@ from aiohttp import web
 
 from daemon.alpaca_api.activity_stream import ActivityStreamServer
 from daemon.alpaca_api.front import Front, answered
-from daemon.alpaca_api.refusals import refusal
 from daemon.alpaca_api.trade_stream import TradeStreamServer
 from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.alpaca_api.wire import Json, money, text
 from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
-from daemon.gateway.market import STREAM_PATHS, MarketRelay
+from daemon.gateway.market import STREAM_PATHS, MarketRelay, SharedQuestions
 from daemon.host.time.virtual_time import while_clients_wait
 from daemon.operator.control.client import SOCKET, address
 
@@ -103,8 +102,7 @@ class GatewayServer:
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
         self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
-        self._asking: dict[str, asyncio.Task[bytes]] = {}  # the same, under way
-        self._passing: Counter[str] = Counter()  # how many requests for it each client has under way
+        self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
 
     def publish(self, account: str, update: Json) -> None:
         """Pass a trade update on to its sub-account's clients."""
@@ -158,8 +156,7 @@ class GatewayServer:
     ) -> None:
         self.trade_stream.close()
         await self.relay.close()
-        for task in self._asking.values():
-            task.cancel()
+        self._questions.close()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -189,20 +186,9 @@ class GatewayServer:
         kept = self._kept.get(name)
         if kept is not None and now_s - kept[0] <= KEPT_S:
             return web.Response(body=kept[1], content_type="application/json")
-        if self._passing[account] >= PASSING_MOST:
-            raise refusal("rate_limit")
-        self._passing[account] += 1
-        try:
-            body = await asyncio.shield(self._asking.get(name) or self._ask(name, request))
-        finally:
-            self._passing[account] -= 1
-        return web.Response(body=body, content_type="application/json")
-
-    def _ask(self, name: str, request: web.Request) -> asyncio.Task[bytes]:
-        """Begin to ask the broker; a client that goes takes nothing from the others."""
         path, query = request.path.removeprefix("/v2"), dict(request.query)
 
-        async def answer() -> bytes:
+        async def ask() -> bytes:
             body = json.dumps(await self.gateway.pass_through(path, query)).encode()
             if path != "/clock":  # what is asked to compare clocks must be fresh
                 if len(self._kept) >= KEPT_MOST:
@@ -210,14 +196,9 @@ class GatewayServer:
                 self._kept[name] = (asyncio.get_running_loop().time(), body)
             return body
 
-        def ended(task: asyncio.Task[bytes]) -> None:
-            del self._asking[name]
-            if not task.cancelled():
-                task.exception()  # who waited has it; perhaps nobody waits any more
-
-        task = self._asking[name] = asyncio.create_task(answer(), name=f"passed through {name}")
-        task.add_done_callback(ended)
-        return task
+        with self._questions.turn(account):
+            body = await self._questions.answer(name, ask)
+        return web.Response(body=body, content_type="application/json")
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
         """Answer with market data, as the broker has it."""
