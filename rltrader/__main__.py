@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from rltrader.front import main
+from rltrader import main
 
 if __name__ == "__main__":
+    sys.argv[0] = "rltrader"
     sys.exit(main())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from rltrader import INTERRUPTED, PROGRAMS, call
+from rltrader import PROGRAMS, call
 
 USAGE_ERROR = 2
 
@@ -86,8 +86,6 @@ def _started(word: str, arguments: list[str]) -> int:
     module, _, function = PROGRAMS.get(starts, starts).partition(":")
     try:
         code: int = getattr(import_module(module), function or "main")()
-    except KeyboardInterrupt:  # while libraries are loaded; afterwards each program has its own way to end
-        return INTERRUPTED
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -56,10 +56,9 @@ def test_without_a_command_all_are_listed_and_nothing_heavy_is_loaded(words: tup
 
 @pytest.mark.parametrize("words", [("--help",), ("completion", "bash")])
 def test_what_cannot_be_printed_ends_in_one_line(words: tuple[str, ...]) -> None:
-    program = "import sys, rltrader; sys.argv[0] = 'rltrader'; sys.exit(rltrader.main())"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", program, *words],
+            [sys.executable, "-m", "rltrader", *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -149,7 +148,7 @@ def interrupted() -> int:
 def test_ctrl_c_while_a_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(front.COMMANDS, "run", front.Command(f"{__name__}:interrupted", ""))
     monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
-    assert front.main() == 130
+    assert main() == 130
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace as replaced
 
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Broker
 from strategies.kit.contract import Bar
 from strategies.kit.quantity import Quantity
@@ -282,3 +282,13 @@ def test_a_split_that_the_bars_tell_after_its_line_is_waited_for_no_more() -> No
     booked(d, -25)
     d.put(ev.SharesSplit(TUESDAY.open_ns - 20 * MINUTE, "SPY", 2.0, TUESDAY.open_ns))
     assert (d.state.basket.splits, still(d)[2]) == ((), {"SPY": 20, "QQQ": 10})
+
+
+def test_a_basket_that_is_missed_is_named_by_its_bar() -> None:
+    d = Desk()
+    d.put(d.account.report(d.at(0, 30.0), blocked="trading_blocked"))
+    d.minute(0)
+    d.answer(1.0, 0.0)
+    assert d.state.basket.waiting is not None
+    (alarm,) = [alarm for alarm in of(d.tick(6, 0.0), RaiseAlarm) if alarm.name == "basket_missed"]
+    assert alarm.detail.startswith("no basket for 2024-07-01 09:30: denied: ")

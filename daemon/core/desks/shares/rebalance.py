@@ -668,7 +668,8 @@ def ask_again(draft: Draft) -> None:
         ended = f"denied: {why}" if why else "its time is over"
         if other:
             ended = "the desk holds other quantities than at the decision"
-        draft.alarm("basket_missed", f"no basket for {draft.basket.date}: {ended}")
+        when = draft.basket.date or new_york_text(row.bar_ns)[:-3]  # a desk by the bar has a basket for each bar
+        draft.alarm("basket_missed", f"no basket for {when}: {ended}")
 
 
 def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:
