@@ -980,10 +980,13 @@ class Gateway:
             raise Refusal(403, 40310000, f"insufficient qty available for order {words}")
         if amount <= 0:
             raise invalid("qty must be > 0")
-        body = {"symbol": symbol, "qty": text(amount), "side": "sell", "type": "market", "time_in_force": "day"}
+        side = "sell" if held > 0 else "buy"
+        body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
+        if side == "buy" and account != MAIN:  # the broker's call would sell what others hold
+            return await self.submit(account, body)
         order = None if account == MAIN else ticket(body)
         against = () if order is None else judge(self._view(), account, order, by_call=True).against
-        side, name = "sell" if held > 0 else "buy", name_of_call(account)
+        name = name_of_call(account)
         event = CloseTaken(self.now_ns(), account, name, symbol, side, amount, against=against)
         try:
             return await self._call(event)

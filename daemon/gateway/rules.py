@@ -80,6 +80,9 @@ def judge(
     if order.sign < 0:
         _is_held(view, account, order, replaced)
         return Permit(ZERO, against, beyond, by_call)
+    if closes:
+        _is_owed(books, account, order, replaced)
+        return Permit(ZERO, against, beyond, by_call)
     _may_add(view, account, order, price, replaced)
     return Permit(price, against)
 
@@ -257,6 +260,19 @@ def _is_held(view: OrderView, account: str, order: Ticket, replaced: GatewayOrde
         )
     if any(o.closing and not o.known and o.open for o in books.working(order.symbol)):
         raise _denied(f"a close call for {order.symbol} has no answer yet: its other sales wait for it")
+
+
+def _is_owed(books: Ledgers, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
+    """A sub-account that is short, as after a bust of what it bought and sold again, buys back no more than that."""
+    short = -books.accounts[account].quantity(order.symbol)
+    if order.qty is None:
+        raise unprocessable("gateway: a purchase in USD closes no short holding: buy a quantity")
+    others = (o for o in books.working(order.symbol) if o is not replaced)
+    kept = sum((o.left for o in others if (o.account, o.side) == (account, "buy")), ZERO)
+    kept += books.filled_unbooked(order.symbol, "buy", account)
+    if order.qty > short - kept:
+        left = text(max(short - kept, ZERO))
+        raise forbidden(f"insufficient qty available for order (requested: {text(order.qty)}, available: {left})")
 
 
 # --- new risk ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.gateway.books import Ledgers, SubAccount
 from daemon.gateway.rules import beyond_means
+from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS
 from tests.support.gateway_stage import CALL, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
@@ -139,6 +140,29 @@ async def test_a_bust_and_a_correction_are_their_owners(tmp_path: Path, kind: st
         await s.until(lambda: s.books.accounts["a"].cash == 20000 - held * price)
         assert s.held("a").get("SPY", Decimal(0)) == held
         assert s.held("b") == {"SPY": Decimal(3)}
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize("theirs", [0, 10])
+async def test_a_sub_account_that_a_bust_left_short_buys_back_and_no_more(tmp_path: Path, theirs: int) -> None:
+    async with stage(tmp_path) as s:
+        if theirs:
+            s.broker.by_hand("place", symbol="SPY", qty=str(theirs), side="buy")
+            await s.until(lambda: s.held("main") == {"SPY": Decimal(theirs)})
+        await hold(s, "a", 4)
+        bought = s.broker.account.trades[-1]
+        await s.place("a", 4, "sell")
+        await s.until(lambda: not s.held("a"))
+        amend_fill(s.broker.matching, s.broker.account, bought, None, s.broker.clock.now_ns())
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(-4)})
+        await s.gateway.halt("no_new_risk", "of a test", "anna")
+        assert (await s.refused("a", 5))[:2] == (403, 40310000)
+        await s.place("a", 3)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(-1)})
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 200
+        await s.until(lambda: not s.held("a"))
+        assert s.held("main") == ({"SPY": Decimal(theirs)} if theirs else {})
         await s.settled()
         assert s.verified().difference == ""
 
