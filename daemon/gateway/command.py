@@ -279,8 +279,8 @@ async def until_signalled(settings: GatewaySettings, keys: Credentials, clock: C
 # --- what would happen ------------------------------------------------------------------------------------------------
 
 
-async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers) -> list[tuple[bool, str]]:
-    """Try the account and the files; return what was found: is it right, in words. `books`: as the journal has them."""
+async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, kept: str) -> list[tuple[bool, str]]:
+    """Try the account and the files; return what was found: is it right, in words. `books`, `kept`: of the journal."""
     findings: list[tuple[bool, str]] = []
     try:
         client_keys(settings)
@@ -290,6 +290,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers) ->
     clock = clock_of(settings.upstream)
     upstream = Upstream(settings.upstream, keys, clock, Log("error", "json", stream=io.StringIO()))
     try:
+        _refuse_unlike(settings, books, kept)
         findings += await _account_findings(settings, upstream, books, clock.now_ns())
     except (ConfigError, BrokerError, wire.Malformed) as error:
         findings.append((False, f"account: {error}"))
@@ -480,9 +481,7 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
-        file = Path(settings.gateway.state_dir) / FILE
-        books = read_books(file) if file.exists() else Ledgers()
-        findings = asyncio.run(check(settings, _account_keys(), books))
+        findings = asyncio.run(check(settings, _account_keys(), *_journaled(settings)))
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED
@@ -495,10 +494,9 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
 
     Raises ConfigError, the mistake, while they hold nothing and have no order.
     """
-    journal = Path(settings.gateway.state_dir) / FILE
-    books = read_books(journal) if journal.exists() else Ledgers()
+    books, kept = _journaled(settings)
     try:
-        _refuse_unlike(settings, books, kept_for(journal) if journal.exists() else "")
+        _refuse_unlike(settings, books, kept)
     except ConfigError as error:
         settings = last_start(file, error)
     if settings.mistake and not books.is_needed:
@@ -506,16 +504,30 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
     return settings
 
 
-def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") -> None:
-    """Raise ConfigError for the journal of another account, and for new capital that `main` does not have.
+def _journaled(settings: GatewaySettings) -> tuple[Ledgers, str]:
+    """Return the books of a gateway's journal, and whether it is of a paper or a live account ("": there is none)."""
+    file = Path(settings.gateway.state_dir) / FILE
+    return (read_books(file), kept_for(file)) if file.exists() else (Ledgers(), "")
 
-    `kept` is paper or live, as the journal is.
+
+def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") -> None:
+    """Raise ConfigError for a journal that a file does not go with.
+
+    It is of another account, `kept` is not what the file says of paper or live, new capital is more than `main` has, or
+    a guard's prefix was another sub-account's: what the guard of that one sells would be booked as this one's.
     """
     expected = settings.gateway.account_number
     if kept and kept != settings.gateway.account:
         raise ConfigError(f"the journal is of a {kept} account, gateway.account is {settings.gateway.account}")
     if expected and books.number and books.number != expected:
         raise ConfigError(f"the journal is of account {books.number}, gateway.account_number is {expected}")
+    before = dict(books.guards)
+    for prefix, name in settings.guards:
+        if (owner := before.get(prefix, name)) != name and owner in settings.sub_accounts:
+            raise ConfigError(
+                f"sub_account.{name}.guard_prefix is {prefix[:-1]!r}, which {owner} had at the last start, and {owner}'s "
+                f"guard may still use it: give {name} another one"
+            )
     if books.number:
         newcomers(settings, books, 0)
 

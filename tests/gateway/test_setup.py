@@ -173,7 +173,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
         tables = {"a": table("a", "60000"), "c": table("c", "1000")}
         books = read_books(tmp_path / FILE)
-        said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books)
+        said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books, "paper")
         words = [words for right, words in said if right]
         cash = alpaca.account.cash
         assert words[:2] == [
@@ -363,6 +363,20 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
         file.write_text(right)
         async with serving(alpaca, load_or_last(file)) as status:
             assert status["halt"]["reason"] == "configuration"  # until a person resumes
+
+
+async def test_a_guards_prefix_goes_to_no_other_sub_account_at_once(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        head, rest = file.read_text().split("[sub_account.rebalancer]")
+        file.write_text(
+            head + "[sub_account.rebalancer]" + rest.replace('guard_prefix = ""', 'guard_prefix = "desk"', 1)
+        )
+        settings, books = load_gateway(file), Ledgers(guards=[("desk-", "scalper")])
+        with pytest.raises(ConfigError, match="guard_prefix is 'desk', which scalper had"):
+            command._refuse_unlike(settings, books)
+        command._refuse_unlike(settings, Ledgers(guards=[("desk-", "rebalancer")]))
+        command._refuse_unlike(settings, Ledgers())  # nobody has had it since the last start
 
 
 @pytest.mark.parametrize(("capital", "given"), [("20000", "0.00"), ("10000", "10000.00")])
