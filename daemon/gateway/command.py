@@ -524,10 +524,8 @@ def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") ->
     before = dict(books.guards)
     for prefix, name in settings.guards:
         if (owner := before.get(prefix, name)) != name and owner in settings.sub_accounts:
-            raise ConfigError(
-                f"sub_account.{name}.guard_prefix is {prefix[:-1]!r}, which {owner} had at the last start, and {owner}'s "
-                f"guard may still use it: give {name} another one"
-            )
+            words = f"which {owner} had at the last start, and its guard may still use: give {name} another one"
+            raise ConfigError(f"sub_account.{name}.guard_prefix is {prefix[:-1]!r}, {words}")
     if books.number:
         newcomers(settings, books, 0)
 
