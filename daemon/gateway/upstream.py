@@ -22,7 +22,6 @@ from daemon.brokers.alpaca.rest.client import (
     TRADING,
     CallPriority,
     QueuedClient,
-    Refused,
     RequestQueue,
     an_object,
 )
@@ -211,12 +210,10 @@ class Upstream:
         ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
         rows, gone = [], []
         for order_id in sorted(ids - orders.keys()):
-            try:
-                rows.append(await self.reads.order_by_id(order_id))
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
+            if (row := await self.reads.order_by_id(order_id)) is None:
                 gone.append(order_id)
+            else:
+                rows.append(row)
         return rows, gone
 
     def _is_readable(self, row: Json) -> bool:

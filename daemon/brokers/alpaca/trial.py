@@ -340,7 +340,7 @@ class Trial:
         return False
 
     async def _now(self, order: Raw) -> Raw:
-        return await self._reads.order_by_id(str(order["id"]))
+        return await self._reads.order_by_id(str(order["id"])) or order
 
     async def _shows(self, what: str, order: Raw) -> None:
         self._show(f"{what}: {(await self._now(order)).get('status')}")

@@ -252,13 +252,19 @@ def order(value: object) -> BrokerOrder:
         quantity=optional_quantity(raw, "qty") or Decimal(0),
         limit_price=optional_decimal(raw, "limit_price"),
         intent=text(raw.get("position_intent")),
-        status=text(raw.get("status")),
+        status=_status_of(raw),
         filled=optional_quantity(raw, "filled_qty") or Decimal(0),
         average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
         replaced_by=text(raw.get("replaced_by")),
         stop_price=UNSET if stop is None else stop,
     )
+
+
+def _status_of(raw: Mapping[str, object]) -> str:
+    """Return an order's status; one until it is cancelled is not over with its day."""
+    status = text(raw.get("status"))
+    return "accepted" if status == "done_for_day" and raw.get("time_in_force") == "gtc" else status
 
 
 def position(value: object) -> BrokerPosition:

@@ -157,6 +157,14 @@ def test_the_parent_of_a_multi_leg_order_is_read_with_its_nulls() -> None:
     assert (read.client_order_id, read.symbol, read.side, read.quantity, read.limit_price) == ("", "", 0, ZERO, None)
 
 
+def test_an_order_until_it_is_cancelled_is_not_over_with_its_day() -> None:
+    """Alpaca: one that is done for the day receives no further updates until the next trading day."""
+    for until, status in (("gtc", "accepted"), ("day", "done_for_day")):
+        ended = order(status="done_for_day", time_in_force=until)
+        (found,) = parse(update("done_for_day", order=ended))
+        assert (found.order.status, wire.order(ended).status) == (status, status)
+
+
 @pytest.mark.parametrize(
     ("data", "named"),
     [

@@ -43,10 +43,13 @@ class RestError(BrokerError):
 
 class Refused(RestError, BrokerRefused):
     """A definite refusal (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other
-    keys."""
+    keys. `of_service` is False where the body is no JSON object: what stands before the service refused."""
 
-    def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
+    def __init__(
+        self, status: int, code: int | None, message: str, extra: Mapping[str, object], *, of_service: bool = True
+    ) -> None:
         super().__init__(f"{status} {'-' if code is None else code} {message}")
+        self.of_service = of_service
         self.status = status
         self.of_keys = status in (401, 403)
         self.code = code
@@ -455,7 +458,7 @@ def _failure(response: requests.Response, hide: Callable[[str], str]) -> RestErr
     except Unreadable:
         decoded = None
     if not isinstance(decoded, dict):
-        return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {})
+        return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {}, of_service=False)
     code = decoded.get("code")
     extra = {key: value for key, value in decoded.items() if key not in ("code", "message")}
     message = hide(text(decoded.get("message"))[:500])

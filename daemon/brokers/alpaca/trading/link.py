@@ -299,10 +299,10 @@ class OwnOrders:
 
     async def _read(self, name: str) -> BrokerOrder | None:
         """Return the order of this name; None when the broker knows none."""
-        if order_id := self._closings.id_of(name):
-            return self._closings.named(wire.order(await self._reads.order_by_id(order_id)))
-        raw = await self._reads.order_by_client_id(name)
-        return None if raw is None else wire.order(raw)
+        order_id = self._closings.id_of(name)
+        asking = self._reads.order_by_id(order_id) if order_id else self._reads.order_by_client_id(name)
+        raw = await asking
+        return None if raw is None else self._closings.named(wire.order(raw))
 
 
 class Closings:
@@ -404,7 +404,7 @@ class BrokerLink:
         self._is_ours = is_ours
         self._timeouts = timeouts or Timeouts()
         self._closings = closings or Closings()
-        self._own = OwnOrders(clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_update)
+        self._own = OwnOrders(clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late)
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
         self._activities = open_activities(on_line=self._on_activity) if open_activities is not None else None
         self._listening = asyncio.Event()
@@ -484,6 +484,13 @@ class BrokerLink:
                 self._reporter.name_amended(wire.text(data["order"].get("id")), wire.text(named))
         for event in events:
             self._put(event)
+
+    def _on_late(self, data: object) -> None:
+        """Take an update that waited; one that cannot be read is logged, as the stream logs it."""
+        try:
+            self._on_update(data)
+        except Malformed as odd:
+            self._log("trade_update_malformed", problem=str(odd))
 
     def _on_activity(self, line: ActivityLine | None) -> None:
         """Ask the ledger at once for a line of the second source; after an unreadable one, too. It books nothing."""

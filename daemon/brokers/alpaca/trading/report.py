@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.client import Refused, RestError
+from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.alpaca.wire import (
     ENDED,
     NEW_YORK,
@@ -491,12 +491,8 @@ class Reporter:
         """Return the client order id; fills do not carry it, and an order queued days ago is not in the listing."""
         if order_id in self._names:
             return self._names[order_id]
-        try:
-            return self._named(wire.order(await self._reads.order_by_id(order_id))).client_order_id
-        except Refused as error:
-            if error.status != 404:
-                raise
-            return ""
+        row = await self._reads.order_by_id(order_id)
+        return "" if row is None else self._named(wire.order(row)).client_order_id
 
     def _readable(self, rows: Iterable[Raw], parse: Callable[[object], T]) -> list[T]:
         values = []

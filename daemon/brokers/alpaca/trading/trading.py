@@ -95,24 +95,27 @@ class TradingReads:
             after = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
         raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(orders)} orders)")
 
-    async def order_by_id(self, order_id: str) -> Raw:
-        """GET /v2/orders/{id}."""
-        return an_object(await self._client.get(f"/orders/{order_id}"), "order")
+    async def order_by_id(self, order_id: str) -> Raw | None:
+        """Return the order of this id; None on the broker's 404."""
+        return await self._order(f"/orders/{order_id}", {}, CallPriority.READ)
 
     async def order_by_client_id(self, client_order_id: str) -> Raw | None:
         """Return the order of this name; None on the broker's 404. Goes before other reads."""
         query = {"client_order_id": client_order_id}
+        order = await self._order("/orders:by_client_order_id", query, CallPriority.EXIT)
+        if order is not None and order.get("client_order_id") != client_order_id:
+            raise Unanswered(f"asked for order {client_order_id}, got {str(order.get('client_order_id'))[:128]!r}")
+        return order
+
+    async def _order(self, path: str, query: Raw, urgency: CallPriority) -> Raw | None:
+        """Return one order; None where the broker says in JSON that it has none: a page of its edge says nothing."""
         try:
-            answer = await self._client.get("/orders:by_client_order_id", query, urgency=CallPriority.EXIT)
-            order = an_object(answer, "order")
+            return an_object(await self._client.get(path, query, urgency=urgency), "order")
         except Refused as error:
-            unknown = error.status == 404 and "endpoint" not in error.message
+            unknown = error.status == 404 and error.of_service and "endpoint" not in error.message
             if unknown and (error.code == 40410000 or "not found" in error.message):
                 return None
             raise
-        if order.get("client_order_id") != client_order_id:
-            raise Unanswered(f"asked for order {client_order_id}, got {str(order.get('client_order_id'))[:128]!r}")
-        return order
 
     async def activities(self, after_ns: int) -> list[Raw]:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""

@@ -222,3 +222,25 @@ async def test_an_order_that_was_taken_for_an_unanswered_call_bears_the_journal_
     assert again.order.filled == 3
     assert CLOSE.client_order_id in {order.client_order_id for order in report.ended_orders}
     assert CLOSE.client_order_id in {fill.client_order_id for fill in report.fills}
+
+
+async def test_an_update_that_waited_and_cannot_be_read_ends_no_link_and_a_report_tells_the_fill() -> None:
+    async with linked() as it:
+        await hold(it)
+        it.desk.server.faults.add("http_slow", where=DELETE, seconds=0.1)
+        it.desk.server.faults.add("quantity_too_fine", where={"stream": "trade", "event": "fill"})
+        await it.link.release([CLOSE])
+        await eventually(lambda: "trade_update_malformed" in [name for name, _ in it.log])
+        sold = (CLOSE.client_order_id, -1, 3)
+        await eventually(lambda: sold in [(f.client_order_id, f.side, f.quantity) for f in told(it)])
+
+
+def told(it: Linked) -> list[OrderFilled]:
+    """The fills of all reports."""
+    return [fill for report in it.of(BrokerReported) for fill in report.fills]
+
+
+async def test_an_order_of_a_call_that_the_broker_does_not_know_any_more_is_missing() -> None:
+    async with linked() as it:
+        it.ask(LookUpOrder(CLOSE.client_order_id, "3f1a2b4c-0000-4000-8000-000000000000"))
+        assert (await it.until(OrderMissing)).client_order_id == CLOSE.client_order_id
