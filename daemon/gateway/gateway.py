@@ -264,6 +264,10 @@ class Gateway:
         except wire.Malformed:
             self._wanted.set()
             raise
+        self._take_in(update)
+
+    def _take_in(self, update: Json) -> None:
+        """Queue an update; one that may be of an unanswered close call waits for that."""
         if self._may_be_closing(update):
             self._held_back.append(update)
             return
@@ -816,7 +820,9 @@ class Gateway:
 
         async def alike() -> list[Json]:
             rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_S * SECOND_NS)
-            return [row for row in rows if self._is_of_call(order, row)]
+            heard = [update["order"] for update in self._held_back]  # a list may not have it yet
+            seen = {str(row["id"]): row for row in (*heard, *rows)}
+            return [row for row in seen.values() if self._is_of_call(order, row)]
 
         rows = await self._found(alike, lambda rows: len(rows) == 1)
         event = OrderAnswered(self.now_ns(), name, rows[0]) if len(rows) == 1 else Missing(self.now_ns(), name)
@@ -830,11 +836,11 @@ class Gateway:
         return same and quantity == order.quantity and strange
 
     def _end_closing(self, name: str) -> None:
-        """End a close call: what waited for it is news now."""
+        """End a close call: what waited for it alone is news now."""
         if self._closing.pop(name, None) is not None:
             waiting, self._held_back = self._held_back, []
-            self._incoming.extend(waiting)
-            self._came.set()
+            for update in waiting:
+                self._take_in(update)
             self._has_changed()
 
     # --- changes of orders --------------------------------------------------------------------------------------------

@@ -1273,3 +1273,33 @@ async def test_the_journal_of_another_account_is_refused_at_the_start(tmp_path: 
         with pytest.raises(Exception, match="PA0000OTHER"):
             async with gateway_on(alpaca, tmp_path):
                 pass
+
+
+async def test_of_two_close_calls_the_answer_to_one_makes_the_others_order_no_strangers(tmp_path: Path) -> None:
+    async with stage(tmp_path, rules=CALLS_CROSS, symbols=("QQQ",)) as s:
+        await hold(s, "b", 5)
+        await hold(s, "a", 5)
+        await s.place("a", 4, symbol="QQQ")
+        await s.until(lambda: s.held("a") == {"SPY": dec(5), "QQQ": dec(4)})
+        s.broker.faults.add("http_reset", where={"path": "/v2/positions/SPY", "method": "DELETE"})
+        answers = await asyncio.gather(*(s.ask("a", "DELETE", f"/v2/positions/{symbol}") for symbol in ("SPY", "QQQ")))
+        assert [status for status, _ in answers] == [504, 200]
+        await s.until(lambda: not s.held("a"))
+        assert (s.held("main"), s.held("b")) == ({}, {"SPY": dec(5)})
+        await s.settled()
+
+
+async def test_the_order_of_a_close_call_without_an_answer_is_known_by_the_stream_before_any_list_has_it(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, rules=CALLS_CROSS) as s:
+        await hold(s, "a", 5)
+        await hold(s, "b", 5)
+        s.broker.faults.add("http_reset", where={"path": "/v2/positions/SPY", "method": "DELETE"})
+        until_ns = s.gateway.now_ns() + 20 * SECOND_NS
+        s.broker.faults.add("stale_read", until_ns=until_ns, age_s=60, where={"path": "/v2/orders"})
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 504
+        await s.until(lambda: not s.held("a"))
+        assert (s.held("main"), s.held("b")) == ({}, {"SPY": dec(5)})
+        await asyncio.sleep(20)
+        await s.settled()
