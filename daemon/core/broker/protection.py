@@ -132,9 +132,12 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
     working: dict[str, Quantity] = {}
+    ours: dict[str, Quantity] = {}  # of them; an adopted order of somebody else covers nothing
     for order in draft.orders.values():
         if order.side < 0:
             working[order.symbol] = working.get(order.symbol, 0) + order.remaining
+            if order.purpose in (EXIT, PROTECTION):
+                ours[order.symbol] = ours.get(order.symbol, 0) + order.remaining
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
     for order in tuple(draft.orders.values()):
@@ -142,16 +145,10 @@ def protect(draft: Draft) -> None:
             _tend(draft, order, working[order.symbol], rules, sends=sends)
     if rules is None or not draft.book.positions or not sends:
         return
-    foreign = _has_foreign(draft)
     for symbol in draft.desk.holds.risked(draft):
         position = draft.book.positions[symbol]
-        if foreign or position.quantity > working.get(symbol, 0):
-            _cover(draft, position, rules)
-
-
-def _has_foreign(draft: Draft) -> bool:
-    """Return whether an adopted order of somebody else works: it covers nothing of its symbol."""
-    return any(order.purpose not in (ENTRY, EXIT, PROTECTION) for order in draft.orders.values())
+        if position.quantity > (sold := ours.get(symbol, 0)):
+            _cover(draft, position, position.quantity - sold, rules)
 
 
 def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | None, *, sends: bool) -> None:
@@ -293,15 +290,11 @@ def _is_refused(draft: Draft, work: Work) -> Order | None:
     return None if stops and max(order.news_ns for order in stops) > last.news_ns else last
 
 
-def _cover(draft: Draft, position: Position, rules: Protection) -> None:
-    """Rest a stop below what nothing else sells; say so where that is not possible for long."""
+def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) -> None:
+    """Rest a stop below `bare`, which nothing else sells; say so where that is not possible for long."""
     symbol = position.symbol
-    mine = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -1) and o.purpose in (EXIT, PROTECTION)]
-    bare = position.quantity - sum(order.remaining for order in mine)
-    if bare <= 0:
-        return
     whole = bare >= 1  # first the whole shares, then what is left below one
-    rests = any(order.purpose == PROTECTION and _is_whole(order) == whole for order in mine)
+    rests = any(_is_whole(order) == whole for order in resting(draft, symbol))
     late_ns = draft.now_ns - max(_left_alone_ns(draft, symbol), draft.broker.started_ns, _open_ns(draft))
     if rests and late_ns < UNCOVERED_NS:
         return  # another one waits, and it is early for an alarm
