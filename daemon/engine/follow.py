@@ -18,7 +18,7 @@ from daemon.core.step import Machine, Step
 from daemon.engine.recover import adopt_trading, code_digest, leave_out, machine_of, restore
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decode_event, encode_effects, row_hash
+from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decode_event, encode_effects, is_whole
 
 ROWS_AT_ONCE = 2000
 BUSY_MS = 500  # how long a look waits for a locked journal
@@ -195,7 +195,7 @@ class Follower:
         machine = self._machine
         if machine is None:
             raise _Astray(self.problem)
-        if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
+        if entry.id != self.last_id + 1 or not is_whole(entry, self._head):
             raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
         if entry.kind == "CodeChanged" and '"damaged":true' in entry.payload:
             # a row that was whole when it was stepped here may be damaged since, and left out

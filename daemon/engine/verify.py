@@ -31,7 +31,7 @@ from daemon.journal.rows import (
     base_of,
     chain_start,
     decode_event,
-    row_hash,
+    is_whole,
 )
 from strategies.kit.contract import AnyStrategy
 
@@ -176,7 +176,7 @@ class _Verification:
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
-        if row_hash(previous, *entry[:6]) != entry.hash:
+        if not is_whole(entry, previous):
             before = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
             raise _Different(f"{where}: the hash does not match: this row, or {before}, was changed")
         if entry.seq is not None and entry.seq != last_seq + 1:

@@ -18,7 +18,7 @@ from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow, Row
 from daemon.journal.equity import EquityDay, equity_days
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import Entry, base_of, chain_start, row_hash
+from daemon.journal.rows import Entry, base_of, chain_start, is_whole
 from daemon.journal.trade import Trade
 from daemon.journal.trades import (
     RESULTS,
@@ -371,7 +371,7 @@ def _check_chain(reader: JournalReader) -> ChainCheck:
         where = f"row {entry.id} ({entry.kind})"
         if entry.id != row:
             return ChainCheck(count, previous.hex(), f"row {row} is missing, row {entry.id} follows")
-        if row_hash(previous, *entry[:6]) != entry.hash or (str(row) == end and entry.hash.hex() != ended):
+        if not is_whole(entry, previous) or (str(row) == end and entry.hash.hex() != ended):
             words = f"{where}: its hash does not match: it, or what is before it, was changed"
             return ChainCheck(count, previous.hex(), words)
         if entry.seq is not None and entry.seq != seq + 1:
