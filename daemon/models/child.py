@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +15,52 @@ from strategies.registry import VARIABLE, places
 
 _HERE = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
+
+
+class GivenUp(Exception):
+    """A child was ended before it began; the text says why."""
+
+
+class ChildProcess:
+    """A child that is asked once. `ask` blocks; `kill` ends it from another thread."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.killed = ""
+        """Why it was ended before it answered."""
+
+    def ask(
+        self, module: str, arguments: Sequence[str], question: Sequence[bytes], most: int, late: str
+    ) -> tuple[bytes, int]:
+        """Return what `main()` of a module answers, `most` bytes of it, and how it ended: exit code or minus a signal.
+
+        After the deadline it is ended for the reason `late`. Raises GivenUp, and OSError where no process starts.
+        """
+        with self._lock:
+            if self.killed:
+                raise GivenUp(self.killed)
+            self.process = child = start_child(module, arguments)
+        timer = threading.Timer(self._deadline_s, self.kill, (late,))
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = _exchange(child, question, most)
+        finally:
+            timer.cancel()
+            self.kill("")
+            status = child.wait()
+        return answer, status
+
+    def kill(self, reason: str = "given up") -> None:
+        """End the child and its processes; from any thread, any number of times."""
+        with self._lock:
+            self.killed = self.killed or reason
+            child = self.process
+            if child is not None and child.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
 
 
 def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -27,7 +76,7 @@ def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[
     )
 
 
-def exchange(child: subprocess.Popen[bytes], question: Sequence[bytes], most: int) -> bytes:
+def _exchange(child: subprocess.Popen[bytes], question: Sequence[bytes], most: int) -> bytes:
     """Send a child its bytes; return what it answers, `most` bytes of it. Unread or unsent data ends with it."""
     assert child.stdin is not None
     assert child.stdout is not None

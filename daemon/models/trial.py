@@ -6,20 +6,16 @@ its standard input. Invariant: whatever these bytes do to the child, the parent 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-import signal
 import struct
-import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from daemon.models.child import exchange, start_child
+from daemon.models.child import ChildProcess, GivenUp
 from daemon.models.pointer import ModelError
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation, Spec
@@ -65,38 +61,26 @@ class TrialProcess:
     def __init__(self, deadline_s: float = DEADLINE_S, answer_cpu_s: float = ANSWER_CPU_S) -> None:
         self._deadline_s = deadline_s
         self._answer_cpu_s = answer_cpu_s
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._killed = ""
+        self._child = ChildProcess(deadline_s)
 
     def run(self, model: LoadedModel, symbols: tuple[str, ...] = (), config: str = "") -> None:
         """As `try_model`."""
         manifest = encode(model.manifest)
         question = _HEAD.pack(len(manifest), len(model.policy)), manifest, model.policy
-        with self._lock:
-            if self._killed:
-                raise ModelError("trial", self._killed)
-            self._child = child = _started(model, symbols, config, self._answer_cpu_s)
+        about = (model.manifest.strategy, str(model.path), str(self._answer_cpu_s), ",".join(symbols), config)
         late = f"{model.path} had no verdict after {self._deadline_s:g} s: it hangs, or this host is overloaded"
-        timer = threading.Timer(self._deadline_s, self.kill, (late,))
-        timer.daemon = True
-        timer.start()
         try:
-            output = exchange(child, question, VERDICT_MAX)
-        finally:
-            timer.cancel()
-            self.kill("")
-            status = child.wait()
+            output, status = self._child.ask("daemon.models.trial", about, question, VERDICT_MAX, late)
+        except GivenUp as error:
+            raise ModelError("trial", str(error)) from None
+        except OSError as error:
+            text = f"{model.path} cannot be tried, no process can be started: {error}"
+            raise ModelError("trial", text) from error
         self._judge(model, output, status)
 
-    def kill(self, reason: str = "the trial was given up") -> None:
+    def kill(self) -> None:
         """End the child and its processes; from any thread, any number of times."""
-        with self._lock:
-            self._killed = self._killed or reason
-            child = self._child
-            if child is not None and child.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
+        self._child.kill("the trial was given up")
 
     def _judge(self, model: LoadedModel, output: bytes, status: int) -> None:
         try:
@@ -105,21 +89,13 @@ class TrialProcess:
             verdict = None
         if verdict is None:
             ended = f"signal {-status}" if status < 0 else f"exit code {status}"
-            problem = self._killed or (
+            problem = self._child.killed or (
                 f"{model.path} ended its trial by {ended}: it takes more than {MEMORY_MORE_MIB} MiB or {CPU_S} s of "
                 f"processor time, or breaks the runtime; export a smaller policy"
             )
             raise ModelError("trial", problem)
         if verdict.check:
             raise ModelError(verdict.check[:100], verdict.text[:VERDICT_MAX])
-
-
-def _started(model: LoadedModel, symbols: tuple[str, ...], config: str, answer_cpu_s: float) -> subprocess.Popen[bytes]:
-    arguments = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols), config)
-    try:
-        return start_child("daemon.models.trial", arguments)
-    except OSError as error:
-        raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
 
 
 # --- in the child -------------------------------------------------------------------------------------------------

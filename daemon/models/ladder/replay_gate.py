@@ -7,11 +7,6 @@ the machine of a dry run with the desk's rules and the paper broker, without exp
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +15,12 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.state import Identity, LadderState, State
-from daemon.models.child import exchange, start_child
+from daemon.models.child import ChildProcess, GivenUp
 from daemon.models.lifecycle import WriteLog
 
 DEADLINE_S = 6 * 3600.0  # for a host that gives the child nearly nothing
 ANSWER_BYTES_MAX = 65_536
+LATE = "it is too late"
 TRIES = 3  # a child that was lost so often is a problem of the version
 
 
@@ -61,44 +57,25 @@ class ReplayLost(Exception):
 
 
 class ReplayProcess:
-    """One replay. `run` blocks; `kill` ends it from another thread."""
+    """One replay. `run` blocks; `kill` ends it from another thread, any number of times."""
 
     def __init__(self, deadline_s: float = DEADLINE_S) -> None:
-        self._deadline_s = deadline_s
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._killed = False
+        self._child = ChildProcess(deadline_s)
+        self.kill = self._child.kill
 
     def run(self, request: ReplayRequest) -> Replayed:
         """Return what came of both versions. Raises ReplayLost."""
-        with self._lock:
-            if self._killed:
-                raise ReplayLost("given up")
-            try:
-                self._child = child = start_child("daemon.models.ladder.replay_child")
-            except OSError as error:
-                raise ReplayLost(f"no process can be started: {error}") from None
-        timer = threading.Timer(self._deadline_s, self.kill)
-        timer.daemon = True
-        timer.start()
+        question = (msgspec.json.encode(request),)
         try:
-            output = exchange(child, (msgspec.json.encode(request),), ANSWER_BYTES_MAX)
-        finally:
-            timer.cancel()
-            self.kill()
-            status = child.wait()
+            output, status = self._child.ask("daemon.models.ladder.replay_child", (), question, ANSWER_BYTES_MAX, LATE)
+        except GivenUp as error:
+            raise ReplayLost(str(error)) from None
+        except OSError as error:
+            raise ReplayLost(f"no process can be started: {error}") from None
         try:
             return msgspec.json.decode(output, type=Replayed)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ReplayLost(f"signal {-status}" if status < 0 else f"exit code {status}") from None
-
-    def kill(self) -> None:
-        """End the child; from any thread, any number of times."""
-        with self._lock:
-            self._killed = True
-            if self._child is not None and self._child.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._child.pid, signal.SIGKILL)
 
 
 # --- beside the desk --------------------------------------------------------------------------------------------------

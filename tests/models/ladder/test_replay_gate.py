@@ -113,8 +113,8 @@ async def child_of(climb: Climb, former: int = 0) -> int:
     for _ in range(6000):
         await climb.climber.look()
         replay = climb.climber._replaying._replay
-        if replay is not None and replay._child is not None and replay._child.pid != former:
-            return replay._child.pid
+        if replay is not None and replay._child.process is not None and replay._child.process.pid != former:
+            return replay._child.process.pid
         await asyncio.sleep(0.01)
     raise AssertionError("nothing replays")
 
@@ -265,7 +265,7 @@ def test_the_child_has_the_lowest_priority_and_a_lost_one_says_how_it_ended(desk
 
     async def played() -> None:
         task = asyncio.create_task(asyncio.to_thread(replay.run, request_of(desk)))
-        while replay._child is None or os.getpriority(os.PRIO_PROCESS, replay._child.pid) != NICE:
+        while replay._child.process is None or os.getpriority(os.PRIO_PROCESS, replay._child.process.pid) != NICE:
             assert not task.done()
             await asyncio.sleep(0.01)
         replay.kill()
