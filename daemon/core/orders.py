@@ -89,19 +89,20 @@ BROKER_STATUS: dict[str, str] = {
     "suspended": "accepted",
     "calculated": "accepted",
     "partially_filled": "accepted",
+    "done_for_day": "accepted",
     "pending_replace": "accepted",
     "pending_cancel": "pending_cancel",
     "filled": "filled",
     "canceled": "canceled",
     "replaced": "canceled",
-    "done_for_day": "expired",
     "expired": "expired",
     "rejected": "rejected",
 }
 """Status of a `BrokerOrder` -> key of `LIFE`. A broker's adapter maps its own to these; they are journaled. An unknown
 one changes figures, but no status.
 
-`suspended` and `calculated` may still fill; `replaced` ends this order, its successor is an order that is not ours.
+`suspended` and `calculated` may still fill, and `done_for_day` on a later day; a day order's own end follows it.
+`replaced` ends this order, its successor is an order that is not ours.
 """
 
 

@@ -152,7 +152,7 @@ class Bookkeeper:
         books.main.cash = wire.decimal(event.account.get("cash"), "cash")
         books.reported_ns = event.time_ns
         yesterday = (new_york_date(event.time_ns) - timedelta(days=1)).isoformat()
-        held = [wire.position(row) for row in event.positions]
+        held = wire.positions(event.positions)
         books.open_with(((p.symbol, p.quantity, p.average_price) for p in held), yesterday)
         for row in event.orders:
             order = self._adopt(row)
@@ -507,9 +507,9 @@ class Bookkeeper:
         books = self.books
         books.broker_account = event.account
         books.broker_cash = wire.decimal(event.account.get("cash"), "cash")
-        positions = [wire.position(row) for row in event.positions]
-        books.broker_held = {p.symbol: p.quantity for p in positions if p.quantity}
-        books.broker_averages = {p.symbol: p.average_price for p in positions if p.quantity}
+        positions = wire.positions(event.positions)
+        books.broker_held = {p.symbol: p.quantity for p in positions}
+        books.broker_averages = {p.symbol: p.average_price for p in positions}
         for row in event.orders:
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)

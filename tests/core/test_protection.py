@@ -433,6 +433,19 @@ def test_a_close_that_did_not_move_leaves_the_stop_where_it_is() -> None:
     assert list(d.state.orders) == [name]
 
 
+def test_a_stop_that_is_done_for_the_day_rests_on_the_next_morning() -> None:
+    d, account, name = daily()
+    account.end(name, "done_for_day")
+    heard = d.put(account.found(name, d.at(390)), account.report(d.at(391)))
+    heard += d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    heard += d.put(account.report(d.at(-20)))
+    account.end(name, "new")
+    heard += d.put(account.report(d.at(0, 1))) + d.quotes(1, AAA="100") + d.tick(3)
+    assert (stops(heard), of(heard, CancelOrder), alarms(heard)) == ([], [], [])
+    assert (list(d.state.orders), d.state.risk.reconciled) == ([name], True)
+
+
 def test_a_sale_into_the_auction_takes_the_stop_away_before_it() -> None:
     d, account, name = daily()
     d.end(AAA=100.0, BBB=100.0, CCC=100.0)

@@ -187,13 +187,12 @@ def test_a_stop_that_is_refused_again_and_again_waits_longer_each_time_and_says_
     assert "unprotected" in alarms(heard)
 
 
-@pytest.mark.parametrize("ended", ["expired", "done_for_day"])
-def test_a_stop_that_the_broker_ends_at_once_makes_no_loop(ended: str) -> None:
+def test_a_stop_that_the_broker_ends_at_once_makes_no_loop() -> None:
     desk, names = protected()
     sent: list[SubmitOrder] = []
     name = names["SPY"]
     for second in range(1, 50):
-        desk.account.end(name, ended)
+        desk.account.end(name, "expired")
         met = desk.put(ev.OrderExpired(desk.at(2, second), name)) + quoted(desk, 2, second + 0.5)
         sent += stops(met)
         name = desk.take([*stops(met)])[0] if stops(met) else name

@@ -45,7 +45,7 @@ class AlpacaGuarded:
         orders = {order.order_id: order for order in map(wire.order, rows)}
         for order in await self._named(set(names) - {order.client_order_id for order in orders.values()}):
             orders[order.order_id] = order
-        positions = tuple(map(wire.position, await self._reads.positions()))
+        positions = wire.positions(await self._reads.positions())
         account = await self._reads.account()
         return AccountLook(
             number=wire.required_text(account, "account_number"),

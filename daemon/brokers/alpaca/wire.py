@@ -7,7 +7,7 @@ Every documented trade event and order status has exactly one outcome in `EVENT_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -244,16 +244,17 @@ def order(value: object) -> BrokerOrder:
     raw = mapping(value, "order")
     submitted = raw.get("submitted_at") or raw.get("created_at")
     stop = optional_decimal(raw, "stop_price")
+    ordered, filled = (optional_quantity(raw, key) or Decimal(0) for key in ("qty", "filled_qty"))
     return BrokerOrder(
         client_order_id=text(raw.get("client_order_id")),
         order_id=required_text(raw, "id"),
         symbol=text(raw.get("symbol")),
         side=side_of(raw.get("side")),
-        quantity=optional_quantity(raw, "qty") or Decimal(0),
+        quantity=ordered,
         limit_price=optional_decimal(raw, "limit_price"),
         intent=text(raw.get("position_intent")),
-        status=_status_of(raw),
-        filled=optional_quantity(raw, "filled_qty") or Decimal(0),
+        status=_status_of(raw, whole=0 < ordered <= filled),
+        filled=filled,
         average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
         replaced_by=text(raw.get("replaced_by")),
@@ -261,10 +262,10 @@ def order(value: object) -> BrokerOrder:
     )
 
 
-def _status_of(raw: Mapping[str, object]) -> str:
-    """Return an order's status; one until it is cancelled is not over with its day."""
+def _status_of(raw: Mapping[str, object], *, whole: bool) -> str:
+    """Return an order's status; one that filled `whole` is over: calculated is said of it too."""
     status = text(raw.get("status"))
-    return "accepted" if status == "done_for_day" and raw.get("time_in_force") == "gtc" else status
+    return "filled" if whole and status not in ENDED else status
 
 
 def position(value: object) -> BrokerPosition:
@@ -279,6 +280,11 @@ def position(value: object) -> BrokerPosition:
         average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
         available=None if available is None else sign * abs(available) if sign < 0 else available,
     )
+
+
+def positions(rows: Iterable[object]) -> tuple[BrokerPosition, ...]:
+    """Parse positions; one of nothing is none. Raises Malformed."""
+    return tuple(held for held in map(position, rows) if held.quantity)
 
 
 def cost(symbol: str, filled: Decimal, average_price: Decimal | None) -> Decimal:

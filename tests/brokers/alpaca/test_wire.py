@@ -157,12 +157,16 @@ def test_the_parent_of_a_multi_leg_order_is_read_with_its_nulls() -> None:
     assert (read.client_order_id, read.symbol, read.side, read.quantity, read.limit_price) == ("", "", 0, ZERO, None)
 
 
-def test_an_order_until_it_is_cancelled_is_not_over_with_its_day() -> None:
-    """Alpaca: one that is done for the day receives no further updates until the next trading day."""
-    for until, status in (("gtc", "accepted"), ("day", "done_for_day")):
-        ended = order(status="done_for_day", time_in_force=until)
-        (found,) = parse(update("done_for_day", order=ended))
-        assert (found.order.status, wire.order(ended).status) == (status, status)
+def test_a_position_of_nothing_is_none() -> None:
+    rows = [
+        {"symbol": symbol, "qty": qty, "avg_entry_price": "1"} for symbol, qty in (("A", "0"), ("B", "0.0"), ("C", "2"))
+    ]
+    assert [held.symbol for held in wire.positions(rows)] == ["C"]
+
+
+def test_an_order_that_filled_whole_is_over_while_its_settlement_is_calculated() -> None:
+    for filled, expected in (("3", "filled"), ("2", "calculated"), ("0", "calculated")):
+        assert wire.order(order(status="calculated", filled_qty=filled)).status == expected
 
 
 @pytest.mark.parametrize(

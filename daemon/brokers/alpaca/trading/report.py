@@ -365,7 +365,7 @@ class Reporter:
             asked_ns = self._clock.now_ns()
             since_ns = self._since_ns(asked_ns)
             orders = await self._orders(since_ns)
-            positions = tuple([wire.position(row) for row in await self._reads.positions()])
+            positions = wire.positions(await self._reads.positions())
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
             amended = {order_id: amended.lines for order_id, amended in self._amended.items()}

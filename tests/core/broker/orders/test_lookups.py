@@ -125,7 +125,7 @@ def test_what_works_and_was_accepted_is_not_looked_up() -> None:
         ("new", ACCEPTED), ("accepted", ACCEPTED), ("pending_new", ACCEPTED), ("accepted_for_bidding", ACCEPTED),
         ("pending_review", ACCEPTED), ("held", ACCEPTED), ("stopped", ACCEPTED), ("suspended", ACCEPTED),
         ("calculated", ACCEPTED), ("pending_replace", ACCEPTED), ("pending_cancel", CANCELING),
-        ("canceled", CANCELED), ("replaced", CANCELED), ("done_for_day", EXPIRED), ("expired", EXPIRED),
+        ("canceled", CANCELED), ("replaced", CANCELED), ("done_for_day", ACCEPTED), ("expired", EXPIRED),
         ("rejected", REJECTED),
     ],
 )  # fmt: skip

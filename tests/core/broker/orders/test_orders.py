@@ -45,7 +45,7 @@ DOCUMENTED: dict[str, tuple[str | None, str | None]] = {
     "fill": ("filled", FILLED),
     "canceled": ("canceled", CANCELED),
     "expired": ("expired", EXPIRED),
-    "done_for_day": ("expired", EXPIRED),  # a day order executes no more
+    "done_for_day": (None, None),  # no more updates until the next trading day: Alpaca names it among no ends
     "replaced": ("canceled", CANCELED),  # we replace nothing: another order would stand under an id not ours
     "rejected": ("rejected", REJECTED),
     "order_cancel_rejected": ("cancel_rejected", None),
@@ -65,7 +65,7 @@ STATUS_DOCUMENTED = {
     "new": ACCEPTED, "accepted": ACCEPTED, "pending_new": ACCEPTED, "accepted_for_bidding": ACCEPTED,
     "pending_review": ACCEPTED, "held": ACCEPTED, "stopped": ACCEPTED, "suspended": ACCEPTED, "calculated": ACCEPTED,
     "partially_filled": ACCEPTED, "pending_replace": ACCEPTED, "pending_cancel": CANCELING, "filled": FILLED,
-    "canceled": CANCELED, "replaced": CANCELED, "done_for_day": EXPIRED, "expired": EXPIRED, "rejected": REJECTED,
+    "canceled": CANCELED, "replaced": CANCELED, "done_for_day": ACCEPTED, "expired": EXPIRED, "rejected": REJECTED,
 }  # fmt: skip
 
 
