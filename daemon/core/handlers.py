@@ -14,7 +14,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded
-from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, wording
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, wording
 from daemon.core.effects import AskBroker, LiftFence
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
@@ -167,28 +167,36 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     symbol = meant[0] if len(meant) == 1 else event.symbol
     held = draft.held(symbol)
     if draft.broker.stood_down and not draft.broker.follows_panic:
-        why = f"nothing is sent after a panic; first: {ACCEPT}"
-        draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
+        _refuse_close(draft, symbol, event.who, f"nothing is sent after a panic; first: {ACCEPT}")
         return
     if not held or (held < 0 and draft.desk.holds.by_basket):
         named = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
         cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if held else ""
-        draft.alarm("command_refused", f"close {symbol} (by {event.who}): this desk holds {named}{cure}")
+        _refuse_close(draft, symbol, event.who, f"this desk holds {named}{cure}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
     if left % 1 and draft.contract_of(symbol) is not None:
         why = f"quantity is {event.quantity}, and contracts are whole: name a whole number, or none for all"
-        draft.alarm("command_refused", f"close {symbol} (by {event.who}): {why}")
+        _refuse_close(draft, symbol, event.who, why)
         return
     session = draft.session.session
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
     date = "" if session is None or over else session.date  # over night it is the next session's
-    draft.risk = replace(draft.risk, by_hand={**draft.risk.closed_by_hand, root_of(symbol): date})
-    exit_by_rule(draft, symbol, CLOSED_BY_HAND, left)
+    closed = draft.risk.closed_by_hand
+    draft.risk = replace(draft.risk, by_hand={**closed, root_of(symbol): date})
+    if exit_by_rule(draft, symbol, CLOSED_BY_HAND, left) or closed.get(root_of(symbol)) != date:
+        return
+    if (work := draft.exit_of(symbol)) is not None:
+        why = f"{abs(held) - work.goal} of {held} {symbol} leave already: ask again once they are sold"
+        _refuse_close(draft, symbol, event.who, why)
+
+
+def _refuse_close(draft: Draft, symbol: str, who: str, why: str) -> None:
+    draft.alarm("command_refused", f"close {symbol} (by {who}): {why}")
 
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
-    """Return what a person closed for the session that begins: over night, before it was known.
+    """Return what a person closed for the session that begins: over night, before it was known, or still to be sold.
 
     A session that is announced after its end, because no daemon ran, is none in which something is bought.
     """
@@ -196,7 +204,9 @@ def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
     if session is None:
         return UNSET
     date = session.date if draft.now_ns < session.close_ns else ""
-    return {symbol: date for symbol, former in draft.risk.closed_by_hand.items() if not former} or UNSET
+    leaving = {root_of(work.symbol) for work in draft.works.values() if work.purpose == EXIT}
+    closed = draft.risk.closed_by_hand
+    return {symbol: date for symbol, former in closed.items() if not former or symbol in leaving} or UNSET
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:

@@ -88,6 +88,32 @@ def test_what_is_closed_at_a_start_days_later_is_not_bought_back_in_the_session_
     assert missed.state.risk.closed_by_hand == {"AAA": HALF_DAY.date}
 
 
+def test_what_is_closed_and_not_sold_that_day_is_not_bought_back_in_the_session_that_sells_it() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    close(d, "AAA", d.state.now_ns)  # of a desk that was killed within this session: its journal's time
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    decided(d, 15, 5, KEEP)
+    d.quotes(0, **AT_100)
+    sale = next(order for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0)
+    d.fill(sale.client_order_id, 10, "100")
+    d.quotes(1, **AT_100)
+    assert {order.symbol for order in of(d.effects, SubmitOrder)[1:] if order.side > 0} == {"BBB"}
+
+
+def test_a_close_of_what_leaves_already_says_that_it_does_nothing() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    close(d, "AAA", d.at(-20), 5)
+    assert alarms(d.effects) == []
+    (refused,) = d.put(CloseRequested(d.at(-19), "AAA", 3, "enough", "bob"))
+    assert isinstance(refused, RaiseAlarm)
+    assert (refused.name, "5 of 10 AAA leave already" in refused.detail) == ("command_refused", True)
+    close(d, "AAA", d.at(-18), 7)
+    d.quotes(0, **AT_100)
+    assert orders(d.effects)[-1][:2] == ("AAA", -7)
+    assert len(of(d.effects, RaiseAlarm)) == 1
+
+
 def test_an_underlying_names_the_one_contract_that_is_held_of_it() -> None:
     d = desk()
     d.holds()

@@ -46,10 +46,14 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reaso
     return True
 
 
-def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> None:
-    """Reduce the position to `goal` for a reason other than the policy; recorded as a decision of its own."""
+def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> bool:
+    """Reduce the position to `goal` for a reason other than the policy; recorded as a decision of its own.
+
+    Returns True when this requested something new.
+    """
     number = draft.decision + 1
-    if request_exit(draft, number, symbol, goal, reason):
+    requested = request_exit(draft, number, symbol, goal, reason)
+    if requested:
         draft.decision = number
         work = draft.exit_of(symbol)
         draft.records.append(
@@ -64,6 +68,7 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> 
                 outcome="exit",
             )
         )
+    return requested
 
 
 def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) -> None:
