@@ -193,6 +193,11 @@ class Engine:
         self.stopping = True
         self.stopped_by = reason
 
+    async def reserve(self) -> None:
+        """Make the reserve again that a full disk took, and go on. Raises JournalError without room for it."""
+        await self._writer.reserve()
+        self._ending = ""
+
     def snapshot_soon(self) -> None:
         """Write a snapshot before the next event from outside."""
         self._session_over, self._snapshot_seq = True, -self._snapshot_events

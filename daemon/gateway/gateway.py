@@ -71,6 +71,7 @@ from daemon.gateway.rules import (
 from daemon.gateway.step import FILLS, prices_of
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_fill, readable_order
 from daemon.host.time.clock import Clock
+from daemon.journal.rows import JournalError
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.quantity import FINEST, PLACES
@@ -1139,7 +1140,11 @@ class Gateway:
         self._log("gateway_lifted", sub_account=account)
 
     async def resume(self, by: str, why: str) -> None:
-        """Allow new risk again."""
+        """Allow new risk again. Raises ValueError while a full disk has no room for the journal's reserve."""
+        try:
+            await self.journal.reserve()
+        except JournalError as error:
+            raise ValueError(str(error)) from None
         await self.do(Resumed(self.now_ns(), by, why))
         self._log("gateway_resumed", by=by, why=why)
 

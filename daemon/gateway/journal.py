@@ -148,6 +148,10 @@ class GatewayJournal:
                 self._writer.pressed = False
                 on_full()
 
+    async def reserve(self) -> None:
+        """Make the reserve again that a full disk took. Raises JournalError without room for it."""
+        await self._writer.reserve()
+
     async def beat(self) -> None:
         """Wait until the writer's thread has done its earlier work. Raises WriteFailed."""
         await self._writer.beat()

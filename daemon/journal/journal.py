@@ -27,6 +27,7 @@ from strategies.kit.quantity import Part, Quantity
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
+PAGES_FOLDED = 1000  # of the log, before it is folded into the file: SQLite's own
 SWITCH_S = 1.0  # how long a change of the journal mode waits for readers
 _SQL_TYPES = {int: " INTEGER", str: " TEXT", float: " REAL", bytes: " BLOB", Quantity: ""}
 """A quantity has no type: SQLite would turn the text of a fraction into a REAL where it expects a number."""
@@ -230,9 +231,9 @@ class Journal:
                     self._db.execute(table.insert(size), list(map(_in_64_bits, flat)))
                 at += size
 
-    def append_only(self) -> None:
+    def append_only(self, *, on: bool = True) -> None:
         """From now on only lengthen the log: on a full disk, folding it would take the remaining room."""
-        self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {0 if on else PAGES_FOLDED}")
 
     def fold(self) -> None:
         """Fold the write-ahead log into the file. The rest stays in the log, nothing is lost."""

@@ -32,6 +32,7 @@ class JournalWriter:
         self.journal = journal
         self.pressed = False
         self._broken: WriteFailed | None = None
+        self._ballast_mib = ballast_mib
         self._ballast = journal.path.with_name(BALLAST_FILE)
         self._pool = one_thread("journal-writer")
         self._pending: deque[Future[None]] = deque()
@@ -60,6 +61,17 @@ class JournalWriter:
         await beaten
         if self._broken is not None:
             raise self._broken
+
+    async def reserve(self) -> None:
+        """Make the ballast again that a full disk took, before new risk. Raises JournalError without room for it."""
+        if self._ballast_mib and not self._ballast.exists():
+            made = self._pool.submit(self._reserve)
+            time_waits_for(self._pool)
+            await _finished(made)
+
+    def _reserve(self) -> None:
+        _make_ballast(self._ballast, self._ballast_mib)
+        self.journal.append_only(on=False)
 
     def close(self) -> None:
         """End the thread and close the file. Failures were raised before."""

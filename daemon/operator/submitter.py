@@ -11,10 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from daemon.core.events import ClockReset, Event
+from daemon.core.events import ClockReset, Event, ResumeRequested
 from daemon.core.state import State
 from daemon.core.step import Machine, Step
 from daemon.engine.engine import Engine
+from daemon.journal.rows import JournalError
 from daemon.operator.commands import CommandError
 
 DEADLINE_S = 10.0  # for a command to wait for the engine
@@ -65,7 +66,8 @@ class Submitter:
         """Submit the event that `event_at(now_ns)` makes; return once it is stepped and durable.
 
         Raises TimeoutError at the deadline: the event may still be carried out. With `deadline_s` None it waits
-        without limit. Raises CommandError for a reset to a time that is not verified.
+        without limit. Raises CommandError for a reset to a time that is not verified, and for a resume while a full
+        disk has no room for the journal's reserve.
         """
         event = event_at(self.now_ns())
         if isinstance(event, ClockReset) and (fault := self._clock_fault()):
@@ -74,12 +76,20 @@ class Submitter:
         self._waiting[id(event)] = stepped
         try:
             async with asyncio.timeout(deadline_s):
+                if isinstance(event, ResumeRequested):
+                    await self._reserve()
                 self._put(event)
                 row, step = await stepped
                 await self._engine.kept(row)
         finally:
             del self._waiting[id(event)]
         return DurableEvent(step.state.seq, step)
+
+    async def _reserve(self) -> None:
+        try:
+            await self._engine.reserve()
+        except JournalError as error:
+            raise CommandError(str(error)) from None
 
     def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[DurableEvent]:
         """`submit` from another thread; the future raises RuntimeError once the loop has ended."""

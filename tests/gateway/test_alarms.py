@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from daemon.journal.writer import BALLAST_FILE
 from tests.support.gateway_stage import stage
 
 pytestmark = pytest.mark.host_time  # the program is a real one
@@ -26,6 +29,26 @@ async def test_a_halt_runs_the_operators_program_with_the_alarm_as_one_line(tmp_
     line = json.loads(told.read_text())
     assert (line["desk"], line["mode"], line["alarm"]) == ("gateway", "gateway", "gateway_halted")
     assert line["detail"] == "operator: a word"
+
+
+async def test_a_resume_after_a_full_disk_takes_the_reserve_again_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with stage(tmp_path) as s:
+        ballast, writer = tmp_path / BALLAST_FILE, s.gateway.journal._writer
+        writer._ballast_mib, writer.pressed = 1, True  # a reserve that was given up
+        await s.gateway.lift("a")
+        await s.until(lambda: s.halted() == "disk_full")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", no_room)
+            with pytest.raises(ValueError, match=r"cannot reserve .* make room"):
+                await s.gateway.resume("anna", "there is room")
+        assert s.halted() == "disk_full"
+        await s.gateway.resume("anna", "there is room")
+        assert (s.halted(), ballast.stat().st_size) == ("", 2**20)
 
 
 async def test_a_full_disk_halts_and_runs_the_operators_program(tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event, FlattenRequested, HaltRequested, PauseRequested, ReloadRequested
-from daemon.operator.commands import Command, event_of
+from daemon.journal.journal import Journal
+from daemon.journal.rows import CommitBatch, WriteFailed
+from daemon.journal.writer import BALLAST_FILE
+from daemon.operator.commands import Command, CommandError, event_of
 from daemon.operator.submitter import Submitter
 from tests.support.desks.desk_at_work import at_work
 from tests.support.desks.desk_run import Desk, chained, table, tape_rows, write_tape
@@ -19,6 +25,25 @@ from tests.support.desks.desk_run import Desk, chained, table, tape_rows, write_
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(2, 75)))
+
+
+def no_room(*_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextlib.contextmanager
+def disk_full_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The next commit finds no room, until the reserve is given up."""
+    commit, full = Journal.commit, [True]
+
+    def refused(journal: Journal, batch: CommitBatch) -> None:
+        if full and full.pop():
+            raise WriteFailed("the disk is full")
+        commit(journal, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "commit", refused)
+        yield
 
 
 def at_any_time(event: Event) -> Callable[[int], Event]:
@@ -128,3 +153,23 @@ async def test_a_command_whose_effects_leave_the_process_is_told_when_they_have_
         done = await work.submitter.submit(lambda now: FlattenRequested(now, "x", "a"))
         row = next(row[0] for row in table(tmp_path, "events") if row[1] == done.seq)
         assert ("SubmitOrder", row) in market.left[before:]
+
+
+async def test_a_resume_after_a_full_disk_takes_the_reserve_again_or_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume, ballast = event_of(Command("resume", "x", "a")), tmp_path / BALLAST_FILE
+    async with at_work(desk, tmp_path, 320, Market(tmp_path), ballast_mib=1) as work:
+        assert work.submitter.state.book.positions, "the tape's first 320 events end with a position"
+        with disk_full_once(monkeypatch):
+            await work.submitter.submit(event_of(Command("pause", "x", "a")))
+        await work.submitter.submit(event_of(Command("pause", "at the next event", "a")))
+        await work.quiet()
+        assert not ballast.exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", no_room)
+            with pytest.raises(CommandError, match=r"cannot reserve 1 MiB .* make room"):
+                await work.submitter.submit(resume)
+        assert [halt.reason for halt in work.submitter.state.risk.halts] == ["disk_full"]
+        assert (await work.submitter.submit(resume)).step.state.risk.halt is None
+        assert ballast.stat().st_size == 2**20

@@ -58,7 +58,9 @@ class AtWork:
 
 
 @contextlib.asynccontextmanager
-async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | None = None) -> AsyncIterator[AtWork]:
+async def at_work(
+    desk: Desk, path: Path, events: int = 0, outside: Outside | None = None, *, ballast_mib: int = 0
+) -> AsyncIterator[AtWork]:
     """Run the desk over the first `events` of its tape, then let it wait. Ends it cleanly."""
     replay, code = desk.replay, code_digest()
     trading = replay.settings.trading()
@@ -69,7 +71,7 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
         fresh_machine(strategy_named(identity.strategy, identity.symbols, identity.config), identity, trading),
         code,
     )
-    writer = JournalWriter(state_dir.journal)
+    writer = JournalWriter(state_dir.journal, ballast_mib)
     intake = Intake()
     submitters: list[Submitter] = []
     stepped: list[Event] = []
