@@ -192,6 +192,20 @@ async def test_cash_and_shares_move_by_name(tmp_path: Path) -> None:
             await s.gateway.transfer("main", "b", Decimal(0), "SPY", Decimal("0.5"), "anna", "")
 
 
+async def test_cash_that_was_withdrawn_does_not_move_from_main_before_its_line(tmp_path: Path) -> None:
+    """`main` has 60,000 by the books; with 50,000 of them gone, 30,000 more for `a` would be `b`'s."""
+    async with stage(tmp_path) as s:
+        s.broker.account.cash -= 50000
+        await s.gateway.reported(30)
+        with pytest.raises(ValueError, match="at the broker: cash of main moves once both agree"):
+            await s.gateway.transfer("main", "a", Decimal(30000), "", Decimal(0), "anna", "")
+        await s.gateway.transfer("a", "main", Decimal(5), "", Decimal(0), "anna", "")
+        s.broker.account.cash += 50000
+        await s.gateway.reported(30)
+        await s.gateway.transfer("main", "a", Decimal(30000), "", Decimal(0), "anna", "")
+        await s.settled()
+
+
 async def test_shares_move_once_the_line_of_their_split_is_there(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)
