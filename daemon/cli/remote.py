@@ -93,14 +93,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
     )
     try:
         answer = asyncio.run(send(route, command, ANSWER_S))
-    except TimeoutError:
+    except TimeoutError as error:
+        why = safe_text(error, password) if str(error) else f"within {ANSWER_S:g} s"
         console.print(
-            f"no answer from desk {route.desk} within {ANSWER_S:g} s; the command may have been carried out all the "
+            f"no answer from desk {route.desk}: {why}; the command may have been carried out all the "
             f"same. Is the daemon running with mqtt.commands, does it know key {name}, may this user read its "
             f"responses? What it refused without an answer stands in its alarms"
         )
         return REFUSED
-    except (MqttError, OSError, Unreadable) as error:
+    except (MqttError, OSError) as error:
         cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
         console.print(printable(f"{broker}: {safe_text(error, password)}: {cure}"))
         return EXIT_CODE
@@ -112,15 +113,21 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseMessage:
-    """Publish the command and return the answer. Raises TimeoutError, MqttError, OSError, Unreadable."""
+    """Publish the command and return the answer.
+
+    Raises MqttError or OSError where the broker is not reached, TimeoutError where no answer to a command came.
+    """
     below = f"{route.prefix}/{route.desk}"
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
     headers = properties(expiry_s=LIFETIME_NS // SECOND_NS, response_topic=response, correlation=token.encode())
     async with connected(route.broker, route.password) as client, asyncio.timeout(wait_s):
         await client.subscribe(response, qos=1)
-        await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)
-        return await _answer(client, token.encode())
+        try:
+            await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)
+            return await _answer(client, token.encode())
+        except (MqttError, Unreadable) as error:  # the desk may have it
+            raise TimeoutError(str(error)) from None
 
 
 async def _answer(client: Client, correlation: bytes) -> ResponseMessage:

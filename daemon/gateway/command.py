@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import getpass
 import http.client
 import io
 import json
@@ -64,7 +63,7 @@ from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
-from daemon.host.own_files import StateDirError
+from daemon.host.own_files import StateDirError, user_name
 from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -349,15 +348,23 @@ class _Local(http.client.HTTPConnection):
 
 
 def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Ask the running gateway; returns its JSON. Raises ConfigError for its refusal, or where none runs."""
+    """Ask the running gateway; returns its JSON.
+
+    Raises ConfigError for its refusal, or where none runs, and OSError where it took the request and gave no answer.
+    """
     file = Path(settings.gateway.state_dir) / CONTROL_SOCKET
-    connection = _Local(file)
+    connection, is_there = _Local(file), False
     try:
+        connection.connect()
+        is_there = True
         connection.request(method, path, body=None if body is None else json.dumps(body))
         answer = connection.getresponse()
         content = json.loads(answer.read() or b"null")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: no gateway answers there ({error}): does it run?") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if not is_there:
+            raise ConfigError(f"{file}: no gateway answers there ({error}): does it run?") from None
+        cure = "the command may still be carried out; look at `rltrader-gateway status` before you repeat it"
+        raise OSError(f"{file}: the gateway took this and gave no answer ({error}): {cure}") from None
     finally:
         connection.close()
     if answer.status != 200:
@@ -464,20 +471,20 @@ def _done(options: argparse.Namespace) -> int:
             return 0
         case "transfer":
             body = {
-                "source": options.source, "target": options.target, "cash": str(options.cash), "symbol": options.symbol,
-                "quantity": str(options.quantity), "by": getpass.getuser(), "why": options.why,
+                "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
+                "quantity": options.quantity, "by": user_name(os.getuid()), "why": options.why,
             }  # fmt: skip
             sys.stdout.write(show(ask(settings, "POST", "/transfer", body)))
             return 0
         case "halt" | "resume":
-            body = {"by": getpass.getuser(), "why": options.why}
+            body = {"by": user_name(os.getuid()), "why": options.why}
             sys.stdout.write(show(ask(settings, "POST", f"/{options.command}", body)))
             return 0
         case "lift":
             sys.stdout.write(show(ask(settings, "POST", "/lift", {"account": options.name})))
             return 0
         case "panic":
-            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": getpass.getuser()})
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": user_name(os.getuid())})
             sys.stdout.write(closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
@@ -581,9 +588,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     move = commands.add_parser("transfer", help="move cash or shares from one sub-account to another, journaled")
     move.add_argument("source")
     move.add_argument("target")
-    move.add_argument("--cash", type=Decimal, default=Decimal(0), metavar="USD")
+    move.add_argument("--cash", default="0", metavar="USD")
     move.add_argument("--symbol", default="")
-    move.add_argument("--quantity", type=Decimal, default=Decimal(0))
+    move.add_argument("--quantity", default="0")
     move.add_argument("--why", default="", metavar="WORDS")
     for name, words in (("halt", "allow no new risk to anybody"), ("resume", "allow new risk again")):
         commands.add_parser(name, help=words).add_argument("--why", default="", metavar="WORDS")

@@ -36,6 +36,7 @@ from daemon.gateway.config import (
     usable_keys,
 )
 from daemon.gateway.journal import read_books
+from daemon.gateway.server import CONTROL_SOCKET
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.gateway.upstream import Upstream
 from daemon.host.service import Service
@@ -453,12 +454,44 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
             assert await asyncio.to_thread(command.main, ["--config", str(file), "halt", "--why", "look"]) == 0
             assert "by the file of the last start" in capsys.readouterr().err
             assert await asyncio.to_thread(command.main, ["--config", str(file), "--check"]) == 2
+            move = ["--config", str(file), "transfer", "main", "scalper", "--cash", "1,000"]
+            assert await asyncio.to_thread(command.main, move) == 2
+            assert "cash and quantity are numbers" in capsys.readouterr().err
             monkeypatch.chdir(tmp_path)  # where a file that is gone would be looked for
             assert await asyncio.to_thread(command.main, ["--config", "gatway.toml", "resume"]) == 2
             status = await asyncio.to_thread(
                 ask, load_gateway(tmp_path / "gateway" / "last_start.toml"), "GET", "/status"
             )
             assert status["halt"]["reason"] == "operator"
+
+
+async def test_a_command_that_was_taken_and_not_answered_is_not_called_undone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = f'[gateway]\nstate_dir = "{tmp_path}"\n[sub_account.a]\ncapital = 5\n'
+    (tmp_path / "gateway.toml").write_text(toml)
+    line = ["--config", str(tmp_path / "gateway.toml"), "transfer", "main", "a", "--cash", "5"]
+    assert await asyncio.to_thread(command.main, line) == 2
+    assert "no gateway answers there" in capsys.readouterr().err
+
+    async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b'"cash": "5"')
+        writer.close()
+
+    async with await asyncio.start_unix_server(takes, tmp_path / CONTROL_SOCKET):
+        assert await asyncio.to_thread(command.main, line) == 1
+    assert "the command may still be carried out" in capsys.readouterr().err
+
+
+async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no gateway answers there"):  # it comes as far as the socket
+        command._done(command._options(["--config", str(left), "panic", "scalper"]))
 
 
 @pytest.mark.parametrize(

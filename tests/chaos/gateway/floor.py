@@ -95,13 +95,13 @@ class Floor(Person):
 
     def status(self) -> Json | None:
         """What the gateway says of itself; None where none answers."""
-        with contextlib.suppress(ConfigError):
+        with contextlib.suppress(ConfigError, OSError):
             return dict(ask(self.settings, "GET", "/status"))
         return None
 
     def asked(self, path: str, body: Json) -> bool:
         """Whether the operator's socket did it."""
-        with contextlib.suppress(ConfigError):
+        with contextlib.suppress(ConfigError, OSError):
             ask(self.settings, "POST", path, body)
             return True
         return False

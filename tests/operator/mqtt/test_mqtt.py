@@ -589,8 +589,24 @@ async def test_the_command_line_says_that_nobody_answered(
         halt = ("halt", "--reason", "a drill", "--key", "unknown")
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 1
-        assert "no answer from desk paper-1" in text
+        assert "no answer from desk paper-1: within 0.5 s; the command may have been carried out" in text
         assert [type(event) for event in connection.events] == [CommandRefused]
+
+
+async def test_the_command_line_says_that_a_command_may_be_done_whose_answer_was_cut_off(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(*_: object) -> None:
+        raise MqttError("the broker is gone")
+
+    monkeypatch.setattr(remote, "_answer", cut_off)
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
+        halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert (code, "the broker is gone; the command may have been carried out" in text) == (1, True)
+        await until(lambda: [type(event) for event in connection.events] == [HaltRequested])
 
 
 @pytest.mark.parametrize(
