@@ -385,6 +385,9 @@ def _lead_back_risk(draft: Draft) -> None:
         ),
         now_ns,
     )
+    if not isinstance(draft.claim, UnsetType):
+        broken = {version: _past(it, now_ns) for version, it in draft.claim.broken.items()}
+        draft.claim = replace(draft.claim, broken=broken)
 
 
 def _reopen_session(draft: Draft) -> None:

@@ -7,8 +7,16 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.effects import AskBroker
-from daemon.core.events import ClockReset, ClockTicked, FlattenRequested, PauseRequested, SessionEnded
-from daemon.core.state import Halt, Leap, Pause, Suspicion, Worth
+from daemon.core.events import (
+    ClockReset,
+    ClockTicked,
+    FlattenRequested,
+    HaltRequested,
+    PauseRequested,
+    ResumeRequested,
+    SessionEnded,
+)
+from daemon.core.state import BrokenClaim, ClaimState, Halt, Leap, Pause, Suspicion, Worth
 from tests.support.core.account import Account, agreed
 from tests.support.core.desk import CALL, EXIT, HOLD, MINUTE, SECOND, TUESDAY, Desk, alarms, of, quote, sent
 from tests.support.core.others import HALT, holding
@@ -108,6 +116,17 @@ def test_nothing_the_desk_remembers_lies_in_the_future_after_a_reset() -> None:
     assert not state.risk.reconciled
     d.state = replace(d.state, risk=replace(d.state.risk, halt=None))
     agreed(d, account, 61, 30)
+
+
+def test_a_resume_ends_what_began_in_the_wrong_time() -> None:
+    d = holding(Account(), HALT)
+    d.tick(AHEAD)
+    d.put(HaltRequested(d.state.now_ns, "operator", "look", "ann"), PauseRequested(d.state.now_ns, "look", "ann"))
+    d.state = replace(d.state, claim=ClaimState(broken={"v1": BrokenClaim("it fell by 9 %", d.state.now_ns, "")}))
+    d.put(reset(d, 3), ResumeRequested(d.at(4), "all is well", "ann"))
+    risk, claim = d.state.risk, d.state.claim
+    assert isinstance(claim, ClaimState)
+    assert (risk.halt, risk.pause, claim.broken) == (None, None, {})
 
 
 def test_a_pause_without_an_end_and_a_desk_without_a_session_are_led_back_too() -> None:
