@@ -936,14 +936,18 @@ class Gateway:
 
     async def close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """DELETE /v2/positions/{symbol}: the broker's own call with this sub-account's quantity, after a report."""
-        if not self.books.accounts[account].quantity(symbol):
-            raise Refusal(404, 40410000, f"position not found: {symbol}")
+        self._is_held(account, symbol)
         if percent is not None and percent > 100:
             raise invalid("percentage must be between 0 and 100")
         await self._has_turn(account, exits=True)
         await self._after_report()
         async with self._call_of(symbol):
+            self._is_held(account, symbol)
             return await self._close(account, symbol, quantity, percent)
+
+    def _is_held(self, account: str, symbol: str) -> None:
+        if not self.books.accounts[account].quantity(symbol):
+            raise Refusal(404, 40410000, f"position not found: {symbol}")
 
     async def _after_report(self, *, for_exit: bool = True) -> None:
         """Wait for a report that begins now, as the close call wants it, and any sale before the first of a life.
@@ -1023,7 +1027,10 @@ class Gateway:
             raise
 
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
-        """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them."""
+        """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them.
+
+        What another request closed meanwhile has no row.
+        """
         await self._once_read()
         if cancel_orders:
             for _ in range(CANCEL_TRIES):
@@ -1031,7 +1038,8 @@ class Gateway:
                     break
                 await asyncio.sleep(LOOK_UP_S)
             await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
-        return list(await asyncio.gather(*(self._closed(account, s) for s in self.books.accounts[account].holdings)))
+        rows = await asyncio.gather(*(self._closed(account, s) for s in self.books.accounts[account].holdings))
+        return [row for row in rows if row["status"] != 404]
 
     async def _closed(self, account: str, symbol: str) -> Json:
         """Close one position; returns its row of the answer for all."""

@@ -703,6 +703,16 @@ async def test_panic_passes_a_persons_limit_order_either_way(tmp_path: Path, rul
         assert s.verified().difference == ""
 
 
+async def test_of_two_panics_at_once_none_says_that_something_was_not_closed(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        told = await asyncio.gather(s.gateway.panic("a", "anna"), s.gateway.panic("a", "bob"))
+        assert [row["status"] for rows in told for row in rows] == [200]
+        await s.until(lambda: not s.held("a"))
+        assert s.broker.account.quantity("SPY") == 0
+        await s.settled()
+
+
 async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> None:
     names = tuple(f"{letter}X" for letter in "ABCDEFGHIJ")
     async with stage(tmp_path, symbols=names) as s:
