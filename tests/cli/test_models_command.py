@@ -146,6 +146,15 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
     assert not pointer.exists()
 
 
+def test_a_desk_that_has_chosen_a_version_is_not_said_to_follow(run: Run) -> None:
+    assert "a running daemon follows" in run("activate", "a", "--reason", "x")[1]
+    Path("config.toml").write_text('[policy]\nversion = "a"\n')
+    for word, version in (("activate", ["b"]), ("rollback", [])):
+        code, output, _ = run(word, *version, "--reason", "x")
+        assert (code, "follows" in output) == (0, False)
+        assert 'a desk of this configuration stays with policy.version = "a"' in output
+
+
 def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run, store: Path) -> None:
     run("activate", "a", "--reason", "x")
     run("candidate", "b", "--reason", "x")

@@ -192,6 +192,8 @@ def _name(
         message += "; it answers as current already, and is not asked twice"
     elif pointer == CANDIDATE and version and store.settings.policy.shadow != CANDIDATE:
         message += '; a desk asks it where its configuration has policy.shadow = "candidate"'
+    elif pointer == CURRENT and (chosen := store.settings.policy.version) != CURRENT:
+        message += f'; a desk of this configuration stays with policy.version = "{chosen}" until that is "current"'
     else:
         message += (
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "

@@ -112,7 +112,8 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
         return typed(_decode, answer)
     except Unreadable as error:
         raise ControlError(
-            f"{place}: an answer of another version: {error}; use the rltraderctl that belongs to the daemon"
+            f"{place}: an answer of another version: {error}: the command may have been carried out; use the "
+            f"rltraderctl that belongs to the daemon"
         ) from None
 
 
