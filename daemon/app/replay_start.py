@@ -13,7 +13,7 @@ from daemon.app.desk import CheckedDesk
 from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
-from daemon.core.desks.shares.sizes import may_trade_fractions
+from daemon.core.desks.shares.sizes import sells_after_open
 from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
 from daemon.core.strategy_rules import TABLES, changes_nothing
@@ -90,7 +90,7 @@ class TapeReplay(CheckedDesk):
 
 def _of_days(replay: TapeReplay, skip: int, _: Machine | None) -> DailyTapeSource:
     trading, info = replay.settings.trading(), replay.info
-    parts = may_trade_fractions(trading, info.dearest, len(info.symbols))
+    parts = sells_after_open(trading, info.dearest, len(info.symbols))
     return DailyTapeSource(replay.tape, info, replay.calendar, trading.basket, skip, parts=parts)
 
 

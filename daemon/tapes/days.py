@@ -139,8 +139,8 @@ class DailyTapeSource:
     For each session with a row: `SessionScheduled`; `RebalanceDue` before the open or, on minutes, before the close;
     `PricesPrinted` at the open and later; `BarRejected` for bad rows; at the close `BarClosed` for each symbol with a
     bar, in the strategy's order, and `SessionEnded`. A day of minutes is first open, highest high, lowest low, last
-    close and summed volume of its good minutes. With `parts` a daily tape prints the open a third time: the auction
-    takes no fraction, what it leaves of a sale trades at the second print, and buys for that cash at the third.
+    close and summed volume of its good minutes. With `parts` a daily tape prints the open a third time: what the
+    auction leaves of a sale, a fraction or all of it, trades at the second print, and buys for that cash at the third.
 
     `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer, the
     calendar does not span it or it cannot support `basket.decide`.
@@ -185,6 +185,11 @@ class DailyTapeSource:
         counts.other_symbols = sum(columns.counts.values()) - starts.size
         at = np.searchsorted(self._begins, starts, side="right") - 1
         inside = (at >= 0) & (starts < self._closes[at])
+        if not inside.any():
+            raise TapeError(
+                f"{self._path}: no row lies in a session of the exchange, the first one at {utc_text(int(starts[0]))}; "
+                f"expected the start of each bar, of a day's midnight in New York: write the times with their real zone"
+            )
         counts.outside_hours = int(np.count_nonzero(~inside))
         starts, places, prices, at = starts[inside], places[inside], prices[:, inside], at[inside]
         masks = faults(prices, (starts - self._begins[at]) % (info.interval_s * SECOND_NS))

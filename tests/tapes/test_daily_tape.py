@@ -210,6 +210,14 @@ def test_files_that_hold_no_such_bars_are_refused_with_what_they_hold(tmp_path: 
         scan_daily(write(tmp_path / "c.csv", *(minute("AAA", 2 * n, 10.0) for n in range(3))), ("AAA",))
 
 
+def test_days_labelled_by_midnight_utc_are_refused_with_the_label_that_is_needed(
+    tmp_path: Path, july: SessionCalendar
+) -> None:
+    rows = [f"AAA,2024-07-{number:02}T00:00:00Z,10,12,8,11,100" for number in (2, 3, 4)]
+    with pytest.raises(TapeError, match=r"first one at 2024-07-02T00:00:00Z; .* a day's midnight in New York"):
+        play(write(tmp_path / "t.csv", *rows), july)
+
+
 def test_what_a_scan_tells(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", day("BBB", 1, 1.5), day("AAA", 0, 10.0), day("XXX", 9, 3.0), day("AAA", 3, 10.0))
     info = scan_daily(path, ("AAA", "BBB"))

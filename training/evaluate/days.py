@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from daemon.core.desks.shares.sizes import may_trade_fractions
+from daemon.core.desks.shares.sizes import sells_after_open
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -114,7 +114,7 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
         yield PricesPrinted(session.open_ns, session.date, opening=True, prices=prices)
         yield PricesPrinted(session.open_ns + MINUTE_NS, session.date, opening=False, prices=prices)
         dearest = float(table.close_ticks.max(initial=0)) / TICKS
-        if may_trade_fractions(trading, dearest, len(table.symbols)):  # what the auction leaves goes first, then buys
+        if sells_after_open(trading, dearest, len(table.symbols)):  # what the auction leaves goes first, then buys
             yield PricesPrinted(session.open_ns + 2 * MINUTE_NS, session.date, opening=False, prices=prices)
     for bar in table.day_bars(day):
         yield BarClosed(session.close_ns, bar)

@@ -264,7 +264,7 @@ class Relay:
 
 def relay_one(prepared: Prepared, of: Relay, flag: Flag, emit: Emit) -> OneAccount:
     """Let the policies go through the tests of all folds on one account, or read what is done. Raises `Stopped`."""
-    task = "one-account"
+    task = "one-account-mean" if prepared.settings.averages else "one-account"  # `--ensemble` begins no other run
     folder, check_stop = prepared.task_folder(task), functools.partial(_check_stop, flag, task)
     kept = folder.checkpoint()
     if kept is not None:

@@ -25,6 +25,7 @@ from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import TRIAL, UPDATE, StopAfter, Train, quiet, same, timeless, weights
 from training.cli.main import main
 from training.desks.trial import Diverged, News
+from training.evaluate.players import choosing
 from training.export.version import Version, VersionError, read_version
 from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
@@ -33,7 +34,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
-from training.runs.settings import Settings, requests_of
+from training.runs.settings import NONE, SEEDS, Settings, requests_of
 from training.runs.tasks import Relay, relay_one, train_one
 from training.study.progress import PhaseProgress
 from training.study.study import Study, Trial
@@ -81,6 +82,18 @@ def test_the_one_account_is_read_again_when_the_run_goes_on(whole: Outcome, smal
     prepared = prepare((small, whole.run_folder, code_version("option_scalper")))
     nobody = Relay((), study.reward)  # without a policy nothing can be played
     assert relay_one(prepared, nobody, threading.Event(), quiet) == study.one_account is not None
+
+
+def test_the_one_account_of_another_ensemble_is_played_anew(small: Settings, tmp_path: Path) -> None:
+    """The mean of the seeds bought; the chosen seed holds, in the folder of the same run."""
+    settings, trades = replace(small, seeds=(2, 3)), []
+    prepared = prepare((settings, tmp_path / "run", code_version("option_scalper")))
+    for ensemble, action in ((SEEDS, "BUY_CALL"), (NONE, "HOLD")):
+        player: Any = choosing(SCALPER.spec.actions.index(action), len(SCALPER.spec.actions))
+        asked = replace(prepared, settings=replace(settings, ensemble=ensemble))
+        account = relay_one(asked, Relay((player,), "potential"), threading.Event(), quiet)
+        trades.append(sum(session.trades for part in account.folds for session in part.sessions))
+    assert trades[0] > trades[1] == 0
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(

@@ -85,10 +85,15 @@ class ShareAccounts(Episodes):
         self._held = self._held.masked_fill(over.unsqueeze(1), 0.0)
 
     def _sell(self, leaves: Tensor, sold: Tensor, late: Tensor) -> None:
-        """Sell steps (n, symbols): whole shares in the auction at the ticks `sold`, the rest after it at `late`."""
+        """Sell steps (n, symbols): whole shares at the ticks `sold`, an order of a fraction at `late`.
+
+        The auction takes the whole shares, and leaves an order of the rest.
+        """
         ticks = leaves * sold
         if self._per_share > 1:
-            ticks = ticks - leaves % self._per_share * (sold - late)
+            rest = leaves % self._per_share
+            parts = rest if self._auction else leaves.masked_fill(rest == 0.0, 0.0)
+            ticks = ticks - parts * (sold - late)
         costs = self._cost(ticks)
         self._cost_each = costs
         self._held = self._held - leaves
@@ -215,10 +220,11 @@ class ShareAccounts(Episodes):
     def orders(self) -> Tensor:
         """Orders filled in the last step, int64 (n,): what is sold beyond whole shares leaves by one of its own.
 
-        The opening auction takes whole shares alone.
+        The opening auction takes whole shares alone; without it a sale is one order.
         """
         rest = self._sales % self._per_share
-        return ((self._sales > rest).long() + (rest > 0.0) + (self._bought > 0.0)).sum(1)
+        sales = (self._sales > rest).long() + (rest > 0.0) if self._auction else (self._sales > 0.0).long()
+        return (sales + (self._bought > 0.0)).sum(1)
 
     @property
     def costs_usd(self) -> Tensor:

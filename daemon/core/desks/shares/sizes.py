@@ -171,6 +171,11 @@ def sells_in_auction(trading: Trading) -> bool:
     return trading.basket.auction and trading.basket.decide == "after_close"
 
 
+def sells_after_open(trading: Trading, dearest: float, symbols: int) -> bool:
+    """Return whether sales may trade after the auction, so that buys for their cash trade later still."""
+    return not sells_in_auction(trading) or may_trade_fractions(trading, dearest, symbols)
+
+
 def _into_auction(draft: Draft) -> bool:
     return draft.desk.decides.rebalances and sells_in_auction(draft.trading)
 

@@ -70,6 +70,19 @@ def test_they_also_earn_the_same_where_stocks_have_no_bar_on_some_days(variant: 
     agree(dry_run(trend, desk), play_rebalancer(trend, table, dates, rules, variant=variant))
 
 
+@pytest.mark.parametrize("fractions", ["off", "on"])
+def test_they_also_earn_the_same_where_nothing_is_sold_in_the_auction(fractions: Literal["on", "off"]) -> None:
+    """Sales trade after the open, and buys for their cash after them: none is given up for want of a later print."""
+    table, usual = made_up_stocks(), stocks_rules("notional", 60_000)
+    dates, results = table.dates[402:], {}
+    for auction in (True, False):
+        rules = replace(usual, basket=replace(usual.basket, auction=auction, fractions=fractions))
+        desk = dry_run(trend, desk_before(table, dates, DailyRebalancer(), rules))
+        agree(desk, play_rebalancer(trend, table, dates, rules, variant="notional"))
+        results[auction] = sum(result.premium_usd for result in desk.sessions)
+    assert results[False] == pytest.approx(results[True], rel=0.01)
+
+
 @pytest.mark.parametrize("variant", ["shares", "notional"])
 def test_the_desk_and_the_tensor_market_earn_the_same_over_hundreds_of_real_days(
     variant: str, stocks: DailyTable
