@@ -219,6 +219,9 @@ CRITERIA: tuple[Criterion, ...] = (
 )
 """What a policy that claims a lead must show before it may trade real money."""
 
+LEAD_PROOF = tuple(criterion for criterion in CRITERIA if criterion.name in {"lead", "deflated lead"})
+"""What proves a lead: its bound, and that it is no luck of so many trials on these sessions."""
+
 TURNOVER, COST = 12.0, 0.01  # times the equity, and a part of it, a year
 FALLS = 0.25  # of the spread of volatility, at least
 STRETCHES = 2 / 3  # of them inside, at least
@@ -383,9 +386,15 @@ def _claimed_lead(findings: Findings) -> StatedClaim | None:
     one = findings.lead
     if one is None or findings.imported:
         return None
-    proven = one.low is not None and one.low > 0.0
+    failed = [criterion.name for criterion in LEAD_PROOF if not passes(criterion, findings)]
     words = f"a lead over {one.baseline}: {percent(one.mean, 3)} a session, at least {percent(one.low, 3)} at 99 %"
-    return StatedClaim(kind=LEAD, proven=proven, sentence=f"Claims {words}, {'proven' if proven else 'not proven'}.")
+    proven = f"not proven (fails {', '.join(failed)})" if failed else "proven"
+    return StatedClaim(kind=LEAD, proven=not failed, sentence=f"Claims {words}, {proven}.")
+
+
+def lead_is_proven(findings: Findings) -> bool:
+    """Whether the lead over the best baseline is proven, among all trials on its sessions."""
+    return all(passes(criterion, findings) for criterion in LEAD_PROOF)
 
 
 def _claimed_risk(findings: Findings, stated: RiskStatement) -> StatedClaim:

@@ -20,7 +20,7 @@ from strategies.registry import configured
 from training.desks.kind import Compared, described
 from training.evaluate.players import with_costs
 from training.evaluate.sizes import SESSIONS, SIZES_USD
-from training.evidence.criteria import COSTS_TWICE, claim_of
+from training.evidence.criteria import COSTS_TWICE, claim_of, lead_is_proven
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings
 from training.evidence.risk import DRAWDOWN, RiskStatement
@@ -169,7 +169,7 @@ def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) 
     known = p.kind.passive
     if p.settings.passive and known is not None:
         return policy, f"{PASSIVE_WORDS}{known.words}: nothing was trained."
-    if known is None or findings.imported or (findings.lead is not None and (findings.lead.low or 0.0) > 0.0):
+    if known is None or findings.imported or lead_is_proven(findings):
         return None, ""
     if p.settings.allow_unproven:
         return None, "Exported although no lead over the best baseline is proven."

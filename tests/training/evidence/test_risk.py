@@ -140,6 +140,25 @@ def test_a_passive_policy_claims_no_lead_and_without_a_statement_nothing(proven:
     assert lead.sentence.startswith("Claims a lead over ")
 
 
+def test_a_lead_is_claimed_as_proven_only_among_all_earlier_trials() -> None:
+    """One trial in a hundred without skill has a bound above 0: after so many it proves nothing."""
+    first = find(example_study(edge_usd=120.0))
+    assert first.lead is not None
+    assert first.lead.low is not None
+    assert first.lead.low > 0.0
+    claim = claim_of(first, "")
+    assert claim is not None
+    assert claim.proven
+    late = find(msgspec.structs.replace(example_study(edge_usd=120.0), prior_sharpes=(0.0,) * 10_000))
+    assert late.lead is not None
+    assert late.lead.low == first.lead.low
+    assert claim_of(late, "") is None
+    asked = claim_of(late, LEAD)
+    assert asked is not None
+    assert not asked.proven
+    assert asked.sentence.endswith(", not proven (fails deflated lead).")
+
+
 def test_a_risk_that_is_not_kept_is_claimed_as_unproven_only_where_it_is_asked_for(runs: OverlayRuns) -> None:
     stated = RiskStatement(0.06, 0.15)
     kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), stated)
