@@ -25,7 +25,7 @@ from training.evidence.wording import number, percent
 from training.export.shelf import put_version, refuse_other_contract
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.report import OWN, rule_page
-from training.rules.trials import RuleTask, folds_of
+from training.rules.trials import RuleTask, count_test, folds_of
 from training.study.study import figures
 
 OPSET, IR_VERSION = 20, 9
@@ -59,6 +59,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
         ValueError: the golden tape, or a parameter.
         ExportError: a version of the same name was made for another contract.
         TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
+        LedgerError: the store's ledger, which counts the test, cannot be read or written.
     """
     trading = task.trading()
     desk = rule_desk(task.strategy, task.bars, trading, task.text({}))
@@ -71,7 +72,9 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     for place, name in enumerate(spec.actions):
         played[f"always {name}"] = desk.play(always(spec, place), fold.test, trading).sessions
     earned = {name: figures(results, capital, compounds=True) for name, results in played.items()}
-    mine, others = earned[OWN], {name: one for name, one in earned.items() if name != OWN}
+    mine = earned[OWN]
+    count_test(task, desk, fold.test, mine.session_return / mine.session_deviation if mine.session_deviation else 0.0)
+    others = {name: one for name, one in earned.items() if name != OWN}
     best = max(others, key=lambda name: others[name].net_return)
     lead = mine.net_return - others[best].net_return
     verdict = (

@@ -27,7 +27,7 @@ from training.desks.own.sessions import walk_of
 from training.evidence.overfitting import Deflated, Overfitting, backtest_overfitting, deflated_best, luck_of
 from training.evidence.statistics import annual, session_returns, sharpes
 from training.evidence.wording import counted, number, percent
-from training.rules.desk import own_answer, rule_desk
+from training.rules.desk import RuleDesk, own_answer, rule_desk
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.studies.grid import OF_THE_STRATEGY, Value
 from training.study.folds import HistoryError, is_short, single, walk
@@ -148,17 +148,11 @@ def judged(
     matrix = np.array([trial.returns for trial in trials], dtype=np.float64).T
     ratios = sharpes(matrix.T)
     best = int(ratios.argmax())
-    identity = {"what": what, "bars": desk.sha256, "usual": task.usual, "dates": [dates[0], dates[-1], len(dates)]}
-    study = f"{what}-{task.strategy}-{settings_digest(identity)[:8]}"
+    identity, study = _identity(what, task, desk, dates)
     lines = [
-        Line(
+        msgspec.structs.replace(
+            _line(task, desk, dates, study),
             kind="trial",
-            utc=utc_now(),
-            strategy=task.strategy,
-            data_sha256=desk.sha256,
-            first=dates[0],
-            last=dates[-1],
-            study=study,
             sharpe=float(ratio),
             settings_sha256=settings_digest({**identity, "values": trial.values}),
             note=f"{what} of a rule: {named(trial.values)}",
@@ -182,6 +176,38 @@ def judged(
         overfitting=overfitting,
         words=_words(trials, ratios, best, walked, deflated, overfitting),
     )
+
+
+def _line(task: RuleTask, desk: RuleDesk, dates: Sequence[str], study: str) -> Line:
+    """The line of the ledger on these sessions: an opening."""
+    return Line(
+        kind="opening",
+        utc=utc_now(),
+        strategy=task.strategy,
+        data_sha256=desk.sha256,
+        first=dates[0],
+        last=dates[-1],
+        study=study,
+    )
+
+
+def _identity(what: str, task: RuleTask, desk: RuleDesk, dates: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """What decides the results, as JSON, and the name of the study."""
+    found = {"what": what, "bars": desk.sha256, "usual": task.usual, "dates": [dates[0], dates[-1], len(dates)]}
+    return found, f"{what}-{task.strategy}-{settings_digest(found)[:8]}"
+
+
+def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: float) -> None:
+    """Write into the store's ledger that the rule was tested on these sessions: once for each Sharpe ratio a session.
+
+    Raises `LedgerError`.
+    """
+    identity, study = _identity("test", task, desk, dates)
+    opening = _line(task, desk, dates, study)
+    trial = msgspec.structs.replace(
+        opening, kind="trial", sharpe=ratio, settings_sha256=settings_digest(identity), note="a rule, as it is exported"
+    )
+    Ledger(ledger_path(task.store, task.strategy)).record(opening, trial)
 
 
 def _walked(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:

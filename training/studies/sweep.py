@@ -290,24 +290,26 @@ def _cell(ready: SweepSetup, rules: Mapping[str, Value], played: PlayResult) -> 
 
 
 def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
-    """What all cells show together; one line of the ledger counts the sweep."""
+    """What all cells show together; each is a line of the ledger, as each has seen the sessions."""
     asked, manifest, cells = ready.asked, ready.version.manifest, played[1:]
     matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
     ratios = sharpes(matrix.T)
     best = int(ratios.argmax())
-    line = trial_line(
-        study_name("sweep", asked.strategy, digest),
-        asked.strategy,
-        ready.data.info.sha256,
-        (ready.dates[0], ready.dates[-1]),
-        sharpe=float(ratios[best]),
-        digest=digest,
-        note=f"sweep of {', '.join(axis.key for axis in asked.axes)}, {len(cells)} cells of {manifest.version}: the "
-        "best one's Sharpe ratio",
-    )
+    lines = [
+        trial_line(
+            study_name("sweep", asked.strategy, digest),
+            asked.strategy,
+            ready.data.info.sha256,
+            (ready.dates[0], ready.dates[-1]),
+            sharpe=float(ratio),
+            digest=digest,
+            note=f"sweep of {manifest.version}: {_named(cell)}",
+        )
+        for cell, ratio in zip(cells, ratios, strict=True)
+    ]
     ledger = Ledger(ledger_path(asked.store, asked.strategy))
-    prior, _ = ledger.prior(ready.dates, own=[line])
-    ledger.record(line)
+    prior, _ = ledger.prior(ready.dates, own=lines)
+    ledger.record(*lines)
     deflated = deflated_best(matrix, best, prior)
     spans = [manifest.training.splits[name] for name in ("train", "validate") if name in manifest.training.splits]
     overfitting = backtest_overfitting(matrix)
@@ -330,12 +332,16 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
 
 
 def _words(best: GridCell, configured: GridCell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
-    named = ", ".join(f"{key} {value}" for key, value in best.rules.items())
     return (
-        f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of {named}; "
+        f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of "
+        f"{_named(best)}; "
         f"as configured it is {configured.sharpe_annual:+.2f}. {luck_of(deflated, overfitting)} No configuration was "
         "changed."
     )
+
+
+def _named(cell: GridCell) -> str:
+    return ", ".join(f"{key} {value}" for key, value in cell.rules.items())
 
 
 CELLS_FILE, PAGE_FILE = "cells.jsonl", "sweep.html"

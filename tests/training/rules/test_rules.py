@@ -16,7 +16,7 @@ from daemon.cli import ctl
 from daemon.core.strategy_rules import trading_for
 from daemon.library.library import library_of
 from daemon.models.store import load
-from strategies.kit.manifest import MANIFEST_FILE
+from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
 from tests.support.paths import REPOSITORY
@@ -30,6 +30,7 @@ from training.rules.command import of_rule
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.export import export_rule
 from training.rules.trials import RuleTask, RuleTrial, folds_of, judged, played
+from training.runs.ledger import LEDGER_FILE, Ledger, ledger_path
 from training.study.study import Fold
 
 WITHOUT = """
@@ -110,7 +111,7 @@ def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_th
     assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}, {"parameters.fast": 20}]
     assert len({len(trial["returns"]) for trial in swept["trials"]}) == 1
     searched = json.loads((place / run("search", "--trials", "3")).read_text())
-    assert searched["deflated"]["trials"] == 3 + 3  # those of the sweep count too
+    assert searched["deflated"]["trials"] == 3 + 3 + 1  # those of the sweep count too, and the test of the export
     listed = {run.id: run for run in library_of([place / "runs"]).runs}
     assert {name: (run.kind, run.strategy, run.verdict) for name, run in listed.items()} == {
         "sweep-ru_session": ("study", "ru_session", swept["words"]),
@@ -179,6 +180,18 @@ def test_a_store_s_ledger_counts_each_trial_once(packages: Path, tmp_path: Path)
     assert len((tmp_path / "ru_session" / "ledger.jsonl").read_text().splitlines()) == 2
 
 
+def test_an_exported_rule_s_test_is_in_the_ledger_once(packages: Path, tmp_path: Path) -> None:
+    task = task_of(packages, "session", tmp_path)
+    version, _ = export_rule(task, "sip", lambda _: None)
+    export_rule(task, "sip", lambda _: None)
+    manifest = decode((version / MANIFEST_FILE).read_bytes())
+    lines = Ledger(ledger_path(tmp_path, task.strategy)).read().lines
+    assert [(line.kind, line.first, line.last) for line in lines] == [
+        (kind, *manifest.training.splits["test"]) for kind in ("opening", "trial")
+    ]
+    assert lines[1].sharpe == pytest.approx(manifest.metrics["sharpe_annual"] / np.sqrt(252))
+
+
 def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
     version, _ = export_rule(task, "sip", lambda _: None)
@@ -192,4 +205,4 @@ def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(package
     with pytest.raises(ExportError, match=f"{version.name} is in .* with the contract 000000000000"):
         export_rule(task, "sip", lambda _: None)
     assert json.loads(manifest.read_bytes())["contract_hash"] == "0" * len(contract)
-    assert [path.name for path in version.parent.iterdir()] == [version.name]
+    assert {path.name for path in version.parent.iterdir()} == {version.name, LEDGER_FILE}

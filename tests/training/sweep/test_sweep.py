@@ -1,4 +1,4 @@
-"""A policy under many rules: each cell is a dry run, all are judged together, and the ledger counts the sweep once."""
+"""A policy under many rules: each cell is a dry run, all are judged together, and the ledger counts each cell once."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
     """Over sessions in which losses in a row, a daily loss and a drawdown end the trading, also beyond a session."""
     bars = write_csv(tmp_path / "walk.csv", synthetic_sessions(3, sessions(30)))
     axes = (axis_of(f"{COMMISSION}=0.65,3"),)
-    store = shutil.copytree(sweep_request.store, tmp_path / "store")  # whose ledger gets a line
+    store = shutil.copytree(sweep_request.store, tmp_path / "store")  # whose ledger gets lines
     cells = replace(sweep_request, bars=bars, store=store, axes=axes, first="2000-01-01", folder=tmp_path / "out")
     swept, _ = run_sweep(cells, lambda _: None)
     state = tmp_path / "state"
@@ -117,12 +117,16 @@ def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code
     assert sum(isinstance(news, GridCell) for news in heard) == 5
 
 
-def test_all_cells_are_judged_together_and_counted_once(sweep_request: SweepRequest, swept: Swept) -> None:
+def test_all_cells_are_judged_together_and_each_is_counted_once(sweep_request: SweepRequest, swept: Swept) -> None:
     assert (swept.deflated.trials, swept.overfitting.trials) == (4, 4)
     assert swept.overfitting.probability is None  # two sessions are too few
     assert "No configuration was changed." in swept.words
-    (line,) = Ledger(ledger_path(sweep_request.store, NAME)).read().lines
-    assert line.note.startswith(f"sweep of {NO_ENTRY}, {COMMISSION}, 4 cells of ")
+    ledger = Ledger(ledger_path(sweep_request.store, NAME))
+    notes = [line.note for line in ledger.read().lines]
+    assert [note.partition(": ")[2] for note in notes] == [
+        f"{NO_ENTRY} {minutes}, {COMMISSION} {usd}" for minutes in (0, 390) for usd in (0, 3)
+    ]
+    assert len(ledger.prior([swept.first])[0]) == 4  # what a later deflated Sharpe ratio is deflated by
     assert sweep_request.folder is not None
     page = (sweep_request.folder / "sweep.html").read_text()
     assert "shade-8" in page
