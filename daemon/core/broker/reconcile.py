@@ -402,6 +402,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
         others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+        if rule == "ignore" and event.cash == _told_cash(draft):  # nobody was paid for what is not there
+            others = [symbol for symbol in others if not _lacks_own(draft, symbol, theirs.get(symbol))]
         taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
@@ -416,6 +418,12 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
         transfer(draft, cash)
+
+
+def _lacks_own(draft: Draft, symbol: str, there: BrokerPosition | None) -> bool:
+    """Return whether less than the desk's own is there."""
+    own, quantity = draft.held(symbol), ZERO if there is None else there.quantity
+    return bool(abs(own) > max(quantity if own > 0 else -quantity, 0))
 
 
 def _adjust(draft: Draft, cash: Decimal) -> None:

@@ -75,6 +75,17 @@ def test_under_ignore_a_part_of_the_desk_s_own_that_is_gone_leaves_the_rest_at_i
     agreed(d, account, 3)
 
 
+def test_under_ignore_what_is_gone_while_nobody_was_paid_for_it_is_not_given_up() -> None:
+    """A list of positions that lacks the desk's: once it is whole again they would be somebody else's."""
+    d = holding(account := Account(), IGNORE)
+    whole = dict(account.positions)
+    account.positions.clear()
+    d.put(*(account.report(d.at(minute)) for minute in (2, 3, 4)))
+    assert (d.held, d.halted(), d.state.broker.foreign_held) == ({CALL: 9}, "reconciliation", {})
+    account.positions.update(whole)
+    agreed(d, account, 5)
+
+
 def test_under_adopt_a_position_opened_by_hand_becomes_the_desk_s_at_the_broker_s_cost() -> None:
     d = holding(account := Account(), ADOPT, count=1)
     account.positions[PUT] = (2, Decimal("1.50"))
