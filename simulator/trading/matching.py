@@ -54,7 +54,7 @@ class Matching:
 
     def _touch(self, account: Account, order: AlpacaOrder, point_ns: int) -> None:
         """One working order at one path point; one that waited for the open begins to work."""
-        if order.status == "accepted":
+        if order.status in ("accepted", "done_for_day"):
             self.arrive(account, order, point_ns)
         else:
             self._match(account, order, point_ns)
@@ -119,7 +119,7 @@ class Matching:
 
     def arrive(self, account: Account, order: AlpacaOrder, at_ns: int) -> None:
         """The order reaches the venue: it is rejected there, or new and matched at once."""
-        if order.status not in {"accepted", "pending_new"} or order.held:
+        if order.status not in {"accepted", "pending_new", "done_for_day"} or order.held:
             return
         context = fault_context(account, order)
         if self.venue.faults.take("order_rejected", context) is not None:

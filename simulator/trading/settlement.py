@@ -125,6 +125,9 @@ def close_session(matching: Matching, account: Account, session: Session) -> Non
         if order.open and order.expires_ns and order.expires_ns <= at_ns:
             order.expired_ns = at_ns
             matching.end(account, order, "expired", at_ns)
+        elif matching.venue.rules.gtc_ends_days and order.status in ("new", "partially_filled"):
+            order.status = "done_for_day"
+            matching.emit(account, order, "done_for_day", at_ns)
     for position in list(account.positions.values()):
         contract = parse_occ(position.symbol)
         if contract is not None and contract.expiry <= session.date:

@@ -41,6 +41,7 @@ class Rules:
     cat_per_share: Decimal = Decimal(0)  # USD a share bought or sold
     free_plan: bool = False  # of market data: IEX and indicative option quotes alone
     venue_delay_s: float = 0.0  # between pending_new and new
+    gtc_ends_days: bool = False  # an order until it is cancelled is done_for_day at the close and new at the open
     calls_cross: bool = False  # the close call is no wash trade: whether Alpaca's is one, it does not say
     stop_elects: Literal["print", "bid"] = "print"  # what touches an option's stop sale: trades are at the middle
     not_fractionable: frozenset[str] = frozenset()  # shares that trade whole alone, by their asset's flag

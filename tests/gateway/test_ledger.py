@@ -346,3 +346,16 @@ def test_means_are_spent_once() -> None:
     assert beyond_means(books, {}, "2025-06-02") == []
     books.broker_account = {"non_marginable_buying_power": "48000"}  # of all sub-accounts together
     assert beyond_means(books, spots, "2025-06-02") == [("a", symbol) for symbol in calls]
+
+
+async def test_a_stop_that_is_done_for_each_day_keeps_its_shares(tmp_path: Path) -> None:
+    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, gtc_ends_days=True)
+    async with stage(tmp_path, rules=rules) as s:
+        await hold(s, "a", 5)
+        await s.place("a", 5, "sell", type="stop", stop_price="400", time_in_force="gtc", client_order_id="stop")
+        await pass_to(s, CLOSE_NS + MINUTE_NS)
+        assert (s.books.orders["stop"].row["status"], s.books.orders["stop"].open) == ("done_for_day", True)
+        assert (await s.ask("a", "GET", "/v2/positions/SPY"))[1]["qty_available"] == "0"
+        await pass_to(s, SESSIONS[1].open_ns + MINUTE_NS)
+        assert (await s.refused("a", 5, "sell"))[0] == 403
+        assert s.books.orders["stop"].open
