@@ -4,9 +4,9 @@
 `make bench-planted`. Each market is a made-up file (`bench.planted.markets`) and a whole run on it by the preset that
 the shipped versions are made with (`--short`: by one with fewer steps, for a made-up rule that needs fewer): three
 seeds (`forecast_ensemble`: one), the choice on validation, tests through the dry run, the criteria of promotion. An
-edge is to be proven: the lower bound of the lead over the best
-baseline that nothing trained is above 0 (one-sided, 99 %). Noise is not, and the interval of its mean lead reaches down
-to 0 at least. Not judged are the criteria that no made-up market can meet: data, seeds, length, recorded options. The
+edge is to be proven, as a claim of a lead is (`LEAD_PROOF`): the lower bound of the lead over the best baseline that
+nothing trained is above 0 (one-sided, 99 %), and no luck of so many trials. Noise is not, and the interval of its mean
+lead reaches down to 0 at least. Not judged are the criteria that no made-up market can meet: data, seeds, length, recorded options. The
 last line is JSON.
 """
 
@@ -41,6 +41,7 @@ from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.online.kind import OnlinePlan
 from training.desks.online.network import COLD_PRESETS
+from training.evidence.criteria import LEAD_PROOF
 from training.evidence.findings import Findings
 from training.rl.dimensions import with_values
 from training.rl.presets import Practice
@@ -232,6 +233,10 @@ def _parts(key: str) -> tuple[str, str, int]:
     return strategy, kind, int(seed)
 
 
+def _is_proven(one: dict[str, Any]) -> bool:
+    return not any(criterion.name in one["failed"] for criterion in LEAD_PROOF)
+
+
 def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     """What all markets of a strategy say."""
     edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
@@ -240,10 +245,10 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     spread = 0.0 if few else float(leads.std(ddof=1) / np.sqrt(len(leads)) * t.ppf(0.975, len(leads) - 1))
     return {
         "edges": len(edges),
-        "edges_proven": sum((one["low"] or 0.0) > 0.0 for one in edges),
+        "edges_proven": sum(map(_is_proven, edges)),
         "edges_passed": sum(not one["failed"] for one in edges),
         "noise": len(noise),
-        "noise_proven": sum((one["low"] or 0.0) > 0.0 for one in noise),
+        "noise_proven": sum(map(_is_proven, noise)),
         "noise_passed": sum(not one["failed"] for one in noise),
         "noise_lead": [round(float(leads.mean() + side * spread), 6) for side in (-1, 0, 1)],
         "preset": "/".join(sorted({one["preset"] for one in (*edges, *noise)})),

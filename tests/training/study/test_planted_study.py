@@ -20,7 +20,7 @@ def part(low: float, mean: float, *failed: str) -> dict[str, Any]:
 
 def test_the_verdict_counts_what_is_proven_and_finds_a_bias_where_noise_pays() -> None:
     parts = {
-        "a edge 0": part(0.001, 0.002), "a edge 1": part(-0.001, 0.002, "lead"),
+        "a edge 0": part(0.001, 0.002), "a edge 1": part(0.001, 0.002, "deflated lead"),
         "a noise 0": part(-0.002, -0.001, "lead"), "a noise 1": part(-0.001, 0.002, "lead"),
         "b noise 0": part(0.001, 0.002), "b noise 1": part(0.001, 0.002001),
     }  # fmt: skip
