@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from decimal import Decimal
+from itertools import accumulate, product
 
 import msgspec
 
@@ -86,10 +87,30 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
     return tuple(days)
 
 
+def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Decimal:
+    """Return what came or went between two records of the equity, USD, by the book's balance as `equity_days` has it.
+
+    Raises sqlite3.Error.
+    """
+    if first_ns >= last_ns:
+        return Decimal(0)
+    times = (first_ns, last_ns)
+    before, after = (
+        _bases(reader.query(_RECORD, (at_ns,))[0], costs)
+        for at_ns, costs in zip(times, _costs(reader, times), strict=True)
+    )
+    moved = min((late - early for early, late in product(before, after)), key=abs)
+    return Decimal(f"{moved:.2f}") if abs(moved) > CENT else Decimal(0)
+
+
 def _base(record: sqlite3.Row, costs: Sequence[float], before: float) -> float:
-    """Return start + transfers at a record: of the moves of that very moment none came before it, or all did."""
-    bases = [float(record["cash"] - record["realized"]) + cost for cost in costs]
-    return min(bases, key=lambda base: abs(base - before))
+    """Return start + transfers at a record, whichever of `_bases` is nearer to that before it."""
+    return min(_bases(record, costs), key=lambda base: abs(base - before))
+
+
+def _bases(record: sqlite3.Row, costs: Sequence[float]) -> list[float]:
+    """Return what start + transfers may be: of the moves of that very moment none came before the record, or all."""
+    return [float(record["cash"] - record["realized"]) + cost for cost in costs]
 
 
 def _costs(reader: JournalReader, times: Sequence[int]) -> list[tuple[float, float]]:

@@ -16,7 +16,6 @@ from daemon.core.events import (
     BarClosed,
     BarRejected,
     BrokerReported,
-    CashTransferred,
     CloseRequested,
     CommandRefused,
     ContractExpired,
@@ -40,10 +39,11 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.session import new_york_text
+from daemon.journal.equity import transfers_between
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, decode_event, strategy_of
 from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
-from daemon.reports.execution_quality import Arrival
+from daemon.reports.execution_quality import ZERO, Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, AnswerCount, Day, Notice, first_id
@@ -64,7 +64,6 @@ class _Pass:
         self.events = self.last_ns = self.last_id = 0
         self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
         self.ended = False
-        self.transfers = Decimal(0)
         self.bars: list[tuple[int, int, float]] = []
         self.rejected: list[Notice] = []
         self.alarms: list[Notice] = []
@@ -107,8 +106,6 @@ class _Pass:
                 self.bars.append((bar.start_ns, now, bar.close))
             case BarRejected():
                 self.rejected.append(Notice(now, event.reason, f"{event.symbol}: {event.detail}"))
-            case CashTransferred(amount=amount):
-                self.transfers += amount
             case SessionEnded():
                 self.ended = True
             case ModelVerified() | ModelPromoted():
@@ -177,11 +174,12 @@ def _read(reader: JournalReader, session: Session) -> Day:
         "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
         span,
     )
-    flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
-    start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not done.transfers else None
     before = reader.query(
-        "SELECT equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
+        "SELECT time_ns, equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
     )
+    transfers = transfers_between(reader, (before or equity)[0]["time_ns"], equity[-1]["time_ns"]) if equity else ZERO
+    flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
+    start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not transfers else None
     places = (max(done.moved_id, 1), done.last_id)
     held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
     gaps, expected = _gaps(done, session, spec.grid) if underlying else ((), 0)
@@ -205,7 +203,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         equity=tuple((row["time_ns"], Decimal(row["equity_usd"])) for row in equity),
         at_cost=tuple(start + Decimal(row["realized_usd"]) for row in equity) if start is not None else (),
         history=_history(reader, session) if spec.compounds else (),
-        transfers=done.transfers,
+        transfers=transfers,
         underlying=done.underlying,
         bars=tuple((ended_ns, close) for start_ns, ended_ns, close in done.bars if _within(start_ns, session)),
         expected_bars=expected,

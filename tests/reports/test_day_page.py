@@ -12,11 +12,13 @@ import pytest
 
 from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
+    Activity,
     BarClosed,
     BarRejected,
     CommandRefused,
     Event,
     HaltRequested,
+    LedgerBooked,
     ModelPromoted,
     ModelVerified,
     OrderAccepted,
@@ -38,6 +40,7 @@ from daemon.reports.page import day_page
 from daemon.reports.record import HALTS, Day
 from daemon.reports.words import first_sentence, further_sentences, instrument, long_date
 from strategies.kit.contract import Bar, Session
+from tests.support.core.desk import MONDAY, desk
 from tests.support.paths import REPOSITORY
 
 D = Decimal
@@ -93,7 +96,9 @@ def a_trade() -> list[JournalStep]:
 
 def rows(minutes_equity: Sequence[tuple[int, str]]) -> list[Row]:
     equity_rows: list[Row] = [EquityRow(OPEN - 86_400 * 10**9, "10000.00", "10000.00", "0", 0.0)]
-    equity_rows += [EquityRow(OPEN + minute * MINUTE, usd, usd, "0", 0.0) for minute, usd in minutes_equity]
+    equity_rows += [
+        EquityRow(OPEN + minute * MINUTE, usd, usd, str(D(usd) - 10_000), 0.0) for minute, usd in minutes_equity
+    ]
     return equity_rows
 
 
@@ -214,6 +219,19 @@ def test_the_denials_and_decisions_are_counted_as_the_rows_say(tmp_path: Path) -
     ]
     assert [(held.symbol, held.before, held.quantity, held.price) for held in day.held] == [(CALL, 0, 1, D("1.22"))]
     assert not day.exact
+
+
+def test_a_transfer_that_the_brokers_ledger_tells_is_no_gain_of_the_day(tmp_path: Path) -> None:
+    d = desk()
+    d.bar(0)
+    deposit = Activity("a1", "CSD", "", D(0), None, D("2500"), "executed", MONDAY.open_ns)
+    d.put(LedgerBooked(d.at(2), (deposit,)), SessionEnded(MONDAY.close_ns, MONDAY.date))
+    steps: list[JournalStep] = [(SessionScheduled(MONDAY.open_ns, MONDAY, ()), ())]
+    day, _ = day_of(tmp_path, steps, d.rows, MONDAY)
+    assert day.equity[-1][1] - day.equity[0][1] == 2500
+    assert day.gain == 0
+    assert day.transfers == 2500
+    assert "Transfers of +2,500.00 USD are neither gain nor loss." in further_sentences(day)
 
 
 def test_a_day_without_a_trade_says_so_and_shows_no_empty_plot(tmp_path: Path) -> None:
