@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,6 +36,7 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
+from strategies.kit.plain import unreadable
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
@@ -123,7 +125,7 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     timeframes: at `GOLDEN_BARS` of the last of `golden_share_bars`. A recurrent policy answers them as one sequence
     from a zero memory, which the caller carries: no observation here holds any. A strategy that serves any symbols is
     asked about `GOLDEN_SYMBOLS`.
-    `ValueError` when the strategy is not warm at one of them.
+    `ValueError` when the strategy is not warm at one of them, and where no start could read its state again.
     """
     spec = strategy.spec
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
@@ -178,6 +180,7 @@ def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
             observations.append(observation)
         state = strategy.remember(state, bars)
         prices.update((bar.symbol, bar.close) for bar in bars)
+    _check_kept(strategy, state)
     return tuple(observations)
 
 
@@ -198,6 +201,7 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
                     "expected one: let history_bars fit into the first session, or lengthen the tape"
                 )
             observations.append(observation)
+    _check_kept(strategy, state)
     return tuple(observations)
 
 
@@ -268,7 +272,14 @@ def _bar_observations(
             if observation is None:
                 raise ValueError(f"{spec.name} has no observation at golden bar {number}, expected one after W bars")
             found.append(observation)
+    _check_kept(strategy, state)
     return tuple(found)
+
+
+def _check_kept(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
+    """Raise ValueError for a state that no start of a desk could read again."""
+    if fault := unreadable(state, strategy.state_type):
+        raise ValueError(fault)
 
 
 def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_ns: int) -> Portfolio:

@@ -149,7 +149,8 @@ class Merged:
             return
         for table, keys in entry(name).defaults.items() if is_known(name) else ():
             for key, value in keys.items():
-                self._defaults[f"{table}.{key}"] = value
+                if f"{table}.{key}" in self._defaults:  # `put` refuses any other
+                    self._defaults[f"{table}.{key}"] = value
                 self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
         for key, value in self._of_strategies.get(name, {}).items():
             self._put_of_strategy(name, key, value)

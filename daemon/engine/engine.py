@@ -278,7 +278,7 @@ class Engine:
         if self._raised is not None:
             event, error = self._raised
             await self._mark_raised(event, error)
-            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {_what(error)}") from error
         await self._commit()
         if self._leaving is None or self._outside is None:
             return
@@ -401,7 +401,7 @@ class Engine:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
         by_strategy = {"strategy": True} if _is_of_strategy(error) else {}
-        mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}", **by_strategy}).decode()
+        mark = msgspec.json.encode({"raised": _what(error), **by_strategy}).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
         await self._writer.durable()
@@ -424,7 +424,7 @@ class Engine:
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            what = f"{type(error).__name__}: {error}"
+            what = _what(error)
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=_is_of_strategy(error)))
@@ -434,6 +434,20 @@ class Engine:
             return
         if self._gather(event, step):
             await self._settle()
+
+
+def _what(error: Exception) -> str:
+    """Return an error in words; where the strategy raised it, with the line of its file."""
+    guard = file = place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        here = frame.f_code.co_filename
+        if guard and not file and here != guard:
+            file = here
+        if isinstance(frame.f_locals.get("self"), GuardedStrategy):
+            guard = here
+        if file and here == file:
+            place = f" ({file}, line {line})"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _is_of_strategy(error: Exception) -> bool:

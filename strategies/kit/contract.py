@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.kit.quantity import Part
+from strategies.kit.quantity import MOST_DIGITS, Part
 from strategies.kit.units import DAY_S, HOUR_NS, HOUR_S, MINUTE_S, SECOND_NS
 
 Float32Array = npt.NDArray[np.float32]
@@ -380,6 +380,15 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     action: int
     confidence: float
 
+    def __post_init__(self) -> None:
+        """Let numbers of numpy be plain ones. Raise ValueError for what is no number."""
+        if type(self.action) is not int:
+            _made_plain(self, "action")
+        if type(self.confidence) is not float:
+            _made_plain(self, "confidence", fraction=True)
+        if type(self.probabilities) is not tuple or not set(map(type, self.probabilities)) <= {float, int}:
+            msgspec.structs.force_setattr(self, "probabilities", tuple(map(float, self.probabilities)))
+
 
 def _made_plain(struct: msgspec.Struct, field: str, *, fraction: bool = False) -> None:
     """Let the field be an int where it is whole; a float where a `fraction` is allowed. Else raise ValueError."""
@@ -423,6 +432,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     target: Target
 
 
+_GOALS = 10**MOST_DIGITS  # shares
+
+
 class Leg(msgspec.Struct, frozen=True, gc=False):
     """Hold `goal` shares of `symbol`: an int where whole. Raises ValueError where `goal` is no finite number.
 
@@ -435,6 +447,8 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if type(self.goal) is not int and type(self.goal) is not Part:
             _made_plain(self, "goal", fraction=True)
+        if not -_GOALS < self.goal < _GOALS:
+            raise ValueError(f"Leg.goal of {self.symbol} has over {MOST_DIGITS} digits: a number of shares is expected")
 
 
 class Basket(msgspec.Struct, frozen=True, gc=False):

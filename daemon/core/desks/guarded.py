@@ -16,7 +16,20 @@ import numpy as np
 
 from daemon.core.draft import Draft
 from daemon.core.records import HeadRow
-from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, Rebalance, RowOptions, Spec, View
+from strategies.kit.contract import (
+    Answer,
+    Bar,
+    Basket,
+    Choice,
+    Decision,
+    Leg,
+    Observation,
+    Rebalance,
+    RowOptions,
+    Spec,
+    View,
+)
+from strategies.kit.plain import CURE, not_plain
 
 Made = TypeVar("Made", Decision, Rebalance)
 FLOAT32 = np.dtype("<f4")
@@ -26,7 +39,7 @@ class GuardedStrategy:
     """One strategy of any kind. Each call takes the state out of the draft and puts the new one back.
 
     Raises what the strategy raises, and ValueError or TypeError where it returns what cannot be used: no state, another
-    type than its contract has, a number that is NaN or infinite.
+    type than its contract has, a number that is NaN or infinite, what the journal cannot keep.
     """
 
     __slots__ = ("_known", "_strategy")
@@ -42,11 +55,7 @@ class GuardedStrategy:
         observation: Observation | None
         state, observation = self._strategy.observe(draft.strategy, bars, view)
         if observation is not None:
-            _check(observation, Observation, "observe")
-            values = np.frombuffer(observation.data, FLOAT32)
-            faults = values.size - np.count_nonzero(np.isfinite(values))
-            if faults:
-                raise ValueError(f"observe returned {faults} values that are not finite")
+            _check_observation(observation)
         _keep(draft, state, "observe")
         return observation
 
@@ -63,6 +72,8 @@ class GuardedStrategy:
             _check(choice, Choice, "decide")
             if not isfinite(choice.confidence + sum(choice.probabilities)):
                 raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
+        if isinstance(decision, Rebalance):
+            _check_rebalance(decision)
         if not shown:
             _keep(draft, state, "decide")
         return decision
@@ -123,7 +134,35 @@ def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
 def _keep(draft: Draft, state: Any, call: str) -> None:
     if state is None and draft.strategy is not None:
         raise TypeError(f"{call} returned None where its new state is expected")
+    if fault := not_plain(state, "state"):
+        raise TypeError(f"{call} returned a state that cannot be kept: {fault}: {CURE}")
     draft.strategy = state
+
+
+def _check_observation(observation: Observation) -> None:
+    _check(observation, Observation, "observe")
+    for name in ("data", "hidden"):
+        if type(value := getattr(observation, name)) is not bytes:
+            raise TypeError(f"observe returned {type(value).__name__} as Observation.{name}: give bytes, .tobytes()")
+    if len(observation.data) % FLOAT32.itemsize:
+        raise ValueError(f"observe returned {len(observation.data)} bytes, no whole float32: give .astype('<f4')")
+    values = np.frombuffer(observation.data, FLOAT32)
+    faults = values.size - np.count_nonzero(np.isfinite(values))
+    if faults:
+        raise ValueError(f"observe returned {faults} values that are not finite")
+
+
+def _check_rebalance(decided: Rebalance) -> None:
+    """Raise TypeError or ValueError for legs that are none, and for what no table of the journal takes as text."""
+    _check(decided.basket, Basket, "decide")
+    for leg in decided.basket.legs:
+        _check(leg, Leg, "decide")
+    notes = decided.notes
+    for text in (decided.name, *notes, *notes.values(), *[leg.symbol for leg in decided.basket.legs]):
+        if type(text) is not str:
+            kind = type(text).__name__
+            raise TypeError(f"decide returned a {kind} as a name, note or symbol of its Rebalance: str is expected")
+        text.encode()
 
 
 def _check(value: Any, kind: type[Any], call: str) -> None:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from strategies.kit.contract import Spec
 from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry
+from strategies.kit.own.declared import declared_fault
 
 DEFAULT_NAME = "STRATEGY"
 OURS = frozenset(("daemon", "msgspec", "numpy", "rltrader", "strategies", "talib", "training"))
@@ -303,6 +304,8 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
             f"{path}: {type(strategy).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is "
             "missing: see strategies/kit/contract.py"
         )
+    if fault := declared_fault(entry, spec):
+        raise OwnStrategyError(f"{path}: {fault}")
     if bool(entry.parameters) != (entry.with_parameters is not None):
         raise OwnStrategyError(
             f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "

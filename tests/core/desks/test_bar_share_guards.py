@@ -15,9 +15,9 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Machine, Step
-from strategies.kit.contract import Bar
+from strategies.kit.contract import Answer, Bar, Basket, Leg, Rebalance, View
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS
-from tests.support.core.share_bars import SPEC, ShareBars
+from tests.support.core.share_bars import LONG, SPEC, ShareBars, ShareBarState
 
 RULES = Trading(
     sizing=Sizing(stop_loss=0.01, take_profit=0.02),
@@ -42,10 +42,13 @@ def bar(minute: int, open_: float, low: float = 0.0, high: float = 0.0) -> ev.Ba
 
 
 def played(
-    bars: list[ev.Event], rules: Trading = RULES, flat_at: tuple[int, ...] = ()
+    bars: list[ev.Event],
+    rules: Trading = RULES,
+    flat_at: tuple[int, ...] = (),
+    strategy: type[DayBars] = DayBars,
 ) -> tuple[Machine, list[ev.OrderFilled], list[DecisionRow], list[str]]:
     """Run the bars under a policy that is long but for some decisions: fills, decisions and alarms."""
-    core = Core(DayBars())
+    core = Core(strategy())
     market = core.desk.paper(rules, "replay")
     assert isinstance(market, SharePaperBroker)
     desk = Machine(core, core.start(Identity("replay", "d", "share_bars", "e1", "sip"), rules), market, market.start())
@@ -123,6 +126,47 @@ def test_a_pause_keeps_no_sale_of_the_policy_back() -> None:
         ("FLAT", "ordered"),
     ]
     assert desk.state.risk.pause is not None
+
+
+class Legged(DayBars):
+    """Where it would hold nothing, it wants the shares of `LEGS`."""
+
+    LEGS: tuple[Leg, ...] = ()
+
+    def decide(self, state: ShareBarState, answer: Answer, view: View) -> tuple[ShareBarState, Rebalance]:
+        state, decided = super().decide(state, answer, view)
+        return state, decided if decided.name == LONG else replace(decided, basket=Basket(self.LEGS))
+
+
+class Short(Legged):
+    LEGS = (Leg("SPY", -10),)
+
+
+class Twice(Legged):
+    LEGS = (Leg("SPY", 5), Leg("SPY", 20))
+
+
+class Another(Legged):
+    LEGS = (Leg("QQQ", -10), Leg("SPY", 0))
+
+
+def test_a_goal_below_zero_sells_all_that_is_held_and_shuts_no_exit() -> None:
+    _, fills, rows, _ = played(rising(bar(4, 500.0), bar(5, 500.0), bar(6, 500.0)), flat_at=(3, 4), strategy=Short)
+    assert [(fill.side, fill.quantity) for fill in fills] == [(1, 10), (-1, 10)]
+    assert [row.outcome for row in rows[2:4]] == ["ordered", "denied"]  # nothing is held: it would be sold short
+
+
+def test_a_symbol_that_is_named_twice_is_neither_sold_nor_bought_and_is_flat_before_the_close() -> None:
+    minutes = [*range(LENGTH - 20, LENGTH)]
+    _, fills, rows, _ = played([*(bar(minute, 500.0) for minute in minutes)], flat_at=(4, 5, 6), strategy=Twice)
+    assert [(fill.side, LENGTH - (fill.filled_ns - MONDAY.open_ns) // MINUTE) for fill in fills] == [(1, 17), (-1, 7)]
+    assert {row.outcome for row in rows if row.action == "FLAT"} == {"denied"}
+
+
+def test_a_leg_of_a_symbol_that_is_not_the_desk_s_orders_nothing_and_keeps_no_sale_back() -> None:
+    desk, fills, _, _ = played(rising(bar(4, 500.0), bar(5, 500.0)), flat_at=(3,), strategy=Another)
+    assert [(fill.symbol, fill.side) for fill in fills] == [("SPY", 1), ("SPY", -1)]
+    assert desk.state.works == {}
 
 
 def test_losses_in_a_row_pause_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.draft import Draft
 from daemon.core.events import BarCorrected, HaltRequested, ResumeRequested
 from daemon.core.step import Core
-from strategies.kit.contract import Bar, Basket, Choice, Decision, Observation, Rebalance, Target
+from strategies.kit.contract import Bar, Basket, Choice, Decision, Leg, Observation, Rebalance, Target
 from tests.support.core.desk import Desk, Pointer, PointerState
 
 BAR = Bar("SPY", 0, 500.5, 500.5, 500.5, 500.5, 1000.0)
@@ -115,6 +116,7 @@ def test_bars_that_are_no_mapping_of_symbols_to_bars_are_the_strategy_s_error(re
 
 NAN = Observation(np.array([1.0, np.nan], dtype="<f4").tobytes(), (1, 2))
 INFINITE = Observation(np.array([1.0, -np.inf], dtype="<f4").tobytes(), (1, 2))
+FLOATS = np.array([1.0, 2.0], dtype="<f4")
 HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
 
 
@@ -125,6 +127,12 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
         ("observe", (STATE, NAN), "observe returned 1 values that are not finite"),
         ("observe", (STATE, INFINITE), "observe returned 1 values that are not finite"),
         ("observe", (STATE, b"1234"), "observe returned bytes: Observation is expected"),
+        ("observe", (STATE, Observation(FLOATS, (1, 2))), "observe returned ndarray as Observation.data: give bytes"),  # type: ignore[arg-type]
+        ("observe", (STATE, Observation(FLOATS.tobytes(), (1, 2), FLOATS)), "as Observation.hidden: give bytes"),  # type: ignore[arg-type]
+        ("observe", (STATE, Observation(FLOATS.tobytes()[:7], (1, 2))), "observe returned 7 bytes, no whole float32"),
+        ("observe", (PointerState("", (), (np.float64(2),)), None), r"state.\w+\[0\] is a float64, which the journal"),
+        ("correct", PointerState("", (), (1.0, np.nan)), r"state.\w+\[1\] is nan, which no start can read again"),
+        ("remember", {"SPY": [np.float32(1)]}, r"state\['SPY'\]\[0\] is a float32, which the journal cannot keep"),
         ("correct", None, "correct returned None where its new state is expected"),
         ("remember", None, "remember returned None where its new state is expected"),
         ("readjust", None, "readjust returned None where its new state is expected"),
@@ -152,6 +160,34 @@ def test_a_decision_that_cannot_be_used_is_refused(returned: Any, text: str) -> 
     with pytest.raises((TypeError, ValueError), match=text):
         GuardedStrategy(Returning(returned)).decide(step_draft, ANSWER, VIEW, Decision)
     assert step_draft.strategy is STATE
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (Rebalance(HOLD.choice, {"A": 1}, Basket(())), "decide returned a dict as a name"),  # type: ignore[arg-type]
+        (Rebalance(HOLD.choice, "A", Basket((Leg(5, 1),))), "decide returned a int as a name, note or symbol"),  # type: ignore[arg-type]
+        (Rebalance(HOLD.choice, "A", Basket(()), {"SPY": 5}), "decide returned a int as a name, note"),  # type: ignore[dict-item]
+        (Rebalance(HOLD.choice, "\udc80", Basket(())), "surrogates not allowed"),
+        (Rebalance(HOLD.choice, "A", None), "decide returned NoneType: Basket is expected"),  # type: ignore[arg-type]
+        (Rebalance(HOLD.choice, "A", Basket((("SPY", 1),))), "decide returned tuple: Leg is expected"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_basket_that_the_journal_cannot_keep_is_refused(returned: Rebalance, text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=text):
+        GuardedStrategy(Returning((STATE, returned))).decide(draft(), ANSWER, VIEW, Rebalance)
+
+
+def test_numbers_of_numpy_in_a_choice_are_plain_ones() -> None:
+    probabilities: Any = np.array([0.25, 0.75], dtype=np.float32)
+    choice = Choice(probabilities, np.int64(1), np.float32(0.75))  # type: ignore[arg-type]
+    assert msgspec.json.encode(choice) == b'{"probabilities":[0.25,0.75],"action":1,"confidence":0.75}'
+
+
+@pytest.mark.parametrize("goal", [10**18, -(10**18), 1e25])
+def test_a_goal_that_no_quantity_can_be_is_refused_by_its_symbol(goal: Any) -> None:
+    with pytest.raises(ValueError, match=r"Leg.goal of SPY has over 18 digits"):
+        Leg("SPY", goal)
 
 
 def test_large_values_are_no_fault() -> None:

@@ -64,6 +64,42 @@ def test_a_file_that_cannot_be_used_is_named_with_line_and_cause(tmp_path: Path,
         add(str(tmp_path / "mine_d.py"))
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"),
+    [
+        ('symbols=("SPY",)', 'symbols="SPY"', r"spec\.symbols is 'SPY': expected `tuple`, got `str`: correct it"),
+        ('symbols=("SPY",)', 'symbols=("SPY", "SPY")', r"spec\.symbols is \('SPY', 'SPY'\): expected each symbol once"),
+        ('symbols=("SPY",)', "symbols=()", r"spec\.symbols is \(\): expected such as \('SPY', 'QQQ'\)"),
+        ("history_bars=HISTORY_BARS", "history_bars=6.5", r"spec\.history_bars is 6\.5: expected `int`"),
+        ('dtype="float32"', 'dtype="float64"', r"spec\.dtype is 'float64': expected 'float32'"),
+        ("temperature=1.0", "temperature=0.0", r"spec\.temperature is 0\.0: expected a number above 0"),
+        ("temperature=1.0", "temperature=1.0, recurrent_shape=8", r"spec\.recurrent_shape is 8: expected"),
+        (
+            "temperature=1.0",
+            "temperature=1.0, rows_are_symbols=True",
+            r"spec\.rows_are_symbols is True, and .* no with_symbols",
+        ),
+        ('desk="toy"', 'desk="../toy"', r"desk of its StrategyEntry is '\.\./toy': expected letters"),
+        (
+            "defaults=defaults_of_days(SPEC.capital_usd)",
+            'defaults={"risk": 5}',
+            r"defaults\['risk'\] of its .* is 5",
+        ),
+        ('"tests.support.toy.desk:KIND"', "5", r"training of its StrategyEntry is 5: expected a str"),
+        ("DECLARATION,", "{'a': object()},", r"declaration of its StrategyEntry: .*: expected text, numbers"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_named_with_key_value_and_cure(
+    tmp_path: Path, right: str, wrong: str, expected: str
+) -> None:
+    path = write_strategy(tmp_path / "mine_decl.py", "mine_decl")
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong))
+    with pytest.raises(OwnStrategyError, match=rf"mine_decl\.py: {expected}"):
+        add(str(path))
+
+
 def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
     with pytest.raises(OwnStrategyError, match=r"gone\.py: no such file: correct the path"):
         add(str(tmp_path / "gone.py"))

@@ -555,8 +555,8 @@ def rebalance(
         _report_notes(draft, decided.notes)
     leaving: tuple[Leg, ...] = ()
     if not draft.desk.decides.rebalances:
-        legs = tuple(leg for leg in legs if draft.exit_of(leg.symbol) is None)
-        leaving = tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
+        legs = tuple(_sold_out(draft, leg) for leg in legs if draft.exit_of(leg.symbol) is None)
+        leaving = _leaving(draft, legs)
     entering = tuple(leg for leg in legs if leg not in leaving)
     verdicts = _ask_for_basket(draft, decided, entering, answer) if entering else None
     denied = verdicts is not None and bool(verdicts.denials)
@@ -592,6 +592,17 @@ def rebalance(
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
+
+
+def _sold_out(draft: Draft, leg: Leg) -> Leg:
+    """Return the leg; one that wants less than no shares of what is held leaves all of it."""
+    return Leg(leg.symbol, 0) if leg.goal < 0 < draft.held(leg.symbol) else leg
+
+
+def _leaving(draft: Draft, legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    """Return the sales of what is held, but for a symbol that is named twice: which goal is meant is not known."""
+    symbols = [leg.symbol for leg in legs]
+    return tuple(leg for leg in legs if 0 <= leg.goal < draft.held(leg.symbol) and symbols.count(leg.symbol) == 1)
 
 
 def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:

@@ -1,0 +1,85 @@
+"""What a strategy of one's own declares: whether its spec and its entry can be what they say, before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from math import isfinite, prod
+from typing import Any
+
+import msgspec
+
+from strategies.kit.contract import Spec
+from strategies.kit.entry import StrategyEntry
+
+_DESK = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)  # part of a file's name
+
+_SPEC: tuple[tuple[str, Callable[[Any, Spec], bool], str], ...] = (
+    (
+        "symbols",
+        lambda v, _: bool(v) and all(x and x == x.strip().upper() for x in v),
+        "such as ('SPY', 'QQQ')",
+    ),
+    ("symbols", lambda v, _: len({*v}) == len(v), "each symbol once"),
+    ("history_bars", lambda v, spec: v >= (spec.decides == "session"), "1 or more of days, 0 or more of other bars"),
+    ("window", lambda v, _: v >= 1, "1 or more"),
+    ("observation_shape", lambda v, _: type(v) is tuple and bool(v) and min(v) >= 1, "such as (5,)"),
+    ("dtype", lambda v, _: v == "float32", "'float32'"),
+    (
+        "features",
+        lambda v, spec: 1 <= len(v) <= prod(spec.observation_shape),
+        "a name for each number, no more than observation_shape has",
+    ),
+    ("actions", lambda v, _: 1 <= len({*v}) == len(v), "a name for each answer, each once"),
+    ("temperature", lambda v, _: isfinite(v) and v > 0.0, "a number above 0"),
+    ("recurrent_shape", lambda v, _: v is None or (bool(v) and min(v) >= 1), "None, or such as (64,)"),
+)
+"""A field of the spec -> what holds of it, and what is expected in words; in the order in which they are asked."""
+
+
+def declared_fault(entry: StrategyEntry, spec: Spec) -> str:
+    """Return what the entry or the spec declares that cannot be: the key, the value and the cure; "" if nothing."""
+    return _of_types(spec) or _of_values(spec) or _of_entry(entry, spec)
+
+
+def _of_types(spec: Spec) -> str:
+    fields = msgspec.structs.asdict(spec)
+    try:
+        msgspec.convert(fields, type(spec))
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        name = re.split(r"[.\[`]", place.removeprefix("`$."))[0]
+        return _said(name, fields.get(name), (what[:1].lower() + what[1:]).replace("array", "tuple"))
+    return ""
+
+
+def _of_values(spec: Spec) -> str:
+    for name, holds, expected in _SPEC:
+        value = getattr(spec, name)
+        if not holds(value, spec):
+            return _said(name, value, f"expected {expected}")
+    return ""
+
+
+def _said(name: str, value: object, expected: str) -> str:
+    return f"spec.{name} is {value!r:.200}: {expected}: correct it in the spec"
+
+
+def _of_entry(entry: StrategyEntry, spec: Spec) -> str:
+    if spec.rows_are_symbols and entry.with_symbols is None:
+        return "spec.rows_are_symbols is True, and its StrategyEntry has no with_symbols: give it"
+    for name, kind in (("declaration", Mapping), ("desk", str), ("defaults", Mapping), ("training", str)):
+        value = getattr(entry, name)
+        if not isinstance(value, kind):
+            return f"{name} of its StrategyEntry is {value!r:.200}: expected a {kind.__name__}: correct it"
+    if _DESK.fullmatch(entry.desk) is None:
+        return f"desk of its StrategyEntry is {entry.desk!r:.200}: expected letters, digits, _ and -, such as sma_cross"
+    tables: Mapping[str, object] = entry.defaults
+    for table, keys in tables.items():
+        if not isinstance(keys, Mapping):
+            return f"defaults[{table!r}] of its StrategyEntry is {keys!r:.200}: expected keys and values"
+    try:
+        msgspec.json.encode(entry.declaration)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return f"declaration of its StrategyEntry: {error}: expected text, numbers, lists and dicts of them alone"
+    return ""
