@@ -105,6 +105,8 @@ class SubAccount(msgspec.Struct):
 
     def change(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
         """Add `quantity` that cost `cost` USD in all; a reduction keeps the average price, whatever its cost."""
+        if not quantity:
+            return  # a fill of nothing, as an amendment leaves one
         price = abs(cost / (quantity * multiplier(symbol)))
         self.hold(self.holdings.get(symbol, AlpacaPosition(symbol, ZERO, ZERO)).after(quantity, price))
 
@@ -634,10 +636,9 @@ def stamped_ns(line_id: str) -> int | None:
 
 def submitted_ns_of(row: Json, unknown: int) -> int:
     """Return when the broker took an order by its row; `unknown` where that does not say."""
-    moment = row.get("submitted_at") or row.get("created_at")
-    return wire.time_ns(moment, "submitted_at") if moment else unknown
+    ns = wire.first_moment_ns(row, "submitted_at", "created_at")
+    return unknown if ns is None else ns
 
 
 def _updated_ns(row: Json) -> int:
-    moment = row.get("updated_at") or row.get("submitted_at")
-    return max(wire.time_ns(moment, "updated_at"), 0) if moment else 0
+    return wire.first_moment_ns(row, "updated_at", "submitted_at") or 0

@@ -75,7 +75,7 @@ def line_of(row: Json) -> LedgerLine:
     except ValueError:
         raise wire.Malformed(f"date is {wire.shown(moment)}: expected YYYY-MM-DD, or a time") from None
     if row.get("transaction_time"):
-        wire.time_ns(row["transaction_time"], "transaction_time")
+        wire.moment_ns(row["transaction_time"], "transaction_time")
     return LedgerLine(
         wire.required_text(row, "id"),
         wire.required_text(row, "activity_type"),

@@ -37,6 +37,7 @@ from daemon.gateway.books import (
     caller,
     line_stamp,
     name_of_part,
+    submitted_ns_of,
 )
 from daemon.gateway.events import (
     MAIN,
@@ -299,8 +300,7 @@ class Bookkeeper:
         account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), "")
         account = account or self._owner_later(row) or self._maker(name)
         side = "buy" if wire.side_of(row.get("side")) > 0 else "sell"
-        submitted = row.get("submitted_at") or row.get("created_at")
-        created_ns = wire.time_ns(submitted, "submitted_at") if submitted else books.now_ns
+        created_ns = submitted_ns_of(row, books.now_ns)
         symbol, reserve = wire.text(row.get("symbol")), _reserve_of(row)
         order = GatewayOrder(account, name, symbol, side, "", created_ns, reserve=reserve)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:

@@ -287,9 +287,8 @@ def readable_order(row: Json) -> None:
     wire.optional_decimal(row, "notional")
     if not isinstance(row.get("status"), str | None):
         raise wire.Malformed(f"status is {wire.shown(row['status'])}: expected text")
-    for key in ("submitted_at", "created_at", "updated_at"):
-        if row.get(key):
-            wire.time_ns(row[key], key)
+    for key in ("created_at", "updated_at"):
+        wire.first_moment_ns(row, key)
 
 
 def readable_fill(update: Json) -> None:
@@ -298,7 +297,7 @@ def readable_fill(update: Json) -> None:
     if wire.quantity(update.get("qty"), "qty") <= 0:
         raise wire.Malformed(f"qty is {wire.shown(update['qty'])}: expected more than 0")
     wire.decimal(update.get("price"), "price")
-    wire.time_ns(update.get("timestamp"))
+    wire.moment_ns(update.get("timestamp"))
 
 
 def _sent(value: Any) -> Any:

@@ -937,6 +937,15 @@ def test_a_bust_is_read_until_it_is_booked() -> None:
     assert _report(machine, OPEN_NS + 4 * SECOND_NS, [order], [fill, bust]) == []
 
 
+def test_a_fill_of_nothing_changes_nothing() -> None:
+    machine = _machine(SPY="5")
+    order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
+    fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
+    fill |= {"side": "buy", "qty": "0", "price": "100", "cum_qty": "3", "transaction_time": "2025-06-02T13:30:00Z"}
+    _report(machine, OPEN_NS + SECOND_NS, [order], [fill])
+    assert (machine.books.main.quantity("SPY"), machine.books.main.cash) == (dec(5), dec(40000))
+
+
 def test_a_snapshots_orders_stand_as_they_were_taken() -> None:
     books = Ledgers(now_ns=OPEN_NS)
     for number, name in enumerate(("z", "m", "a")):

@@ -145,6 +145,20 @@ def _instant_ns(text: str) -> int | None:
     return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
 
 
+def moment_ns(value: object, key: str = "timestamp") -> int:
+    """Parse when something happened in the account, as a journal can hold it: from 1970 to 2262. Raises Malformed."""
+    ns = time_ns(value, key)
+    if not 0 <= ns < 2**63:
+        raise Malformed(f"{key} is {shown(value)}: expected a time from 1970 to 2262")
+    return ns
+
+
+def first_moment_ns(raw: Mapping[str, object], *keys: str) -> int | None:
+    """Return the first of these times that is said; None without one: year 1 is Go's for none. Raises Malformed."""
+    said = (key for key in keys if raw.get(key) and not text(raw[key]).startswith("0001-01-01T00:00:00"))
+    return next((moment_ns(raw[key], key) for key in said), None)
+
+
 def time_text(ns: int) -> str:
     """Format nanoseconds UTC as RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
     seconds, rest = divmod(ns, SECOND_NS)
@@ -242,7 +256,6 @@ def order(value: object) -> BrokerOrder:
     Nulls, unknown words and further keys are accepted. Raises Malformed for a missing id or a figure that is no number.
     """
     raw = mapping(value, "order")
-    submitted = raw.get("submitted_at") or raw.get("created_at")
     stop = optional_decimal(raw, "stop_price")
     ordered, filled = (optional_quantity(raw, key) or Decimal(0) for key in ("qty", "filled_qty"))
     return BrokerOrder(
@@ -256,7 +269,7 @@ def order(value: object) -> BrokerOrder:
         status=_status_of(raw, whole=0 < ordered <= filled),
         filled=filled,
         average_price=optional_decimal(raw, "filled_avg_price"),
-        submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
+        submitted_ns=first_moment_ns(raw, "submitted_at", "created_at") or 0,
         replaced_by=text(raw.get("replaced_by")),
         stop_price=UNSET if stop is None else stop,
     )
@@ -360,7 +373,7 @@ def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> Order
         symbol=about.symbol,
         side=about.side,
         price=decimal(raw.get("price"), "price"),
-        filled_ns=time_ns(raw.get("timestamp")),
+        filled_ns=moment_ns(raw.get("timestamp")),
         cumulative_quantity=units(about.filled, about.symbol, "filled_qty"),
         cumulative_cost=cost(about.symbol, about.filled, about.average_price),
         cumulative_fees=Decimal(0),

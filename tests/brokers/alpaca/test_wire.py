@@ -254,6 +254,16 @@ def test_text_that_is_no_time_is_malformed(text: str) -> None:
         wire.time_ns(text)
 
 
+def test_a_time_that_nobody_set_is_none_and_one_that_no_journal_can_hold_is_malformed() -> None:
+    """Services in Go write an unset time as year 1; SQLite's integers end with 2262-04-11 in nanoseconds."""
+    created = order()["created_at"]
+    assert wire.order(order(submitted_at="0001-01-01T00:00:00Z")).submitted_ns == wire.time_ns(created)
+    assert wire.order(order(submitted_at=None, created_at="0001-01-01T00:00:00Z")).submitted_ns == 0
+    for odd in ("0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z"):
+        with pytest.raises(Malformed, match="timestamp is"):
+            parse(update("fill", timestamp=odd))
+
+
 def test_the_new_york_day_starts_at_its_own_midnight() -> None:
     assert wire.time_text(wire.day_start_ns(wire.time_ns("2024-07-02T03:59:59Z"))) == "2024-07-01T04:00:00Z"
     assert wire.time_text(wire.day_start_ns(wire.time_ns("2024-01-02T05:00:00Z"))) == "2024-01-02T05:00:00Z"

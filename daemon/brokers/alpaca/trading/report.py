@@ -22,6 +22,7 @@ from daemon.brokers.alpaca.wire import (
     Malformed,
     decimal,
     mapping,
+    moment_ns,
     optional_decimal,
     optional_quantity,
     quantity,
@@ -29,7 +30,6 @@ from daemon.brokers.alpaca.wire import (
     shown,
     side_of,
     text,
-    time_ns,
     units,
 )
 from daemon.brokers.api import ClockComparison
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def activity(value: object) -> Activity:
     """Parse a ledger line other than a fill; its time is its own or its New York date's midnight. Raises Malformed."""
     raw = mapping(value, "activity")
-    moment = raw.get("transaction_time") or raw.get("created_at")
+    moment = wire.first_moment_ns(raw, "transaction_time", "created_at")
     return Activity(
         id=required_text(raw, "id"),
         kind=required_text(raw, "activity_type"),
@@ -61,7 +61,7 @@ def activity(value: object) -> Activity:
         price=optional_decimal(raw, "price"),
         amount=optional_decimal(raw, "net_amount") or Decimal(0),
         status=text(raw.get("status")),
-        time_ns=time_ns(moment, "transaction_time") if moment else _date_ns(raw.get("date")),
+        time_ns=_date_ns(raw.get("date")) if moment is None else moment,
     )
 
 
@@ -100,7 +100,7 @@ def ledger_fill(value: object) -> LedgerFill:
         quantity=quantity(raw.get("qty"), "qty"),
         price=decimal(raw.get("price"), "price"),
         cumulative=quantity(raw.get("cum_qty"), "cum_qty"),
-        filled_ns=time_ns(raw.get("transaction_time"), "transaction_time"),
+        filled_ns=moment_ns(raw.get("transaction_time"), "transaction_time"),
     )
 
 
@@ -187,7 +187,7 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
             stated, price = quantity(row.get("qty"), "qty"), decimal(row.get("price"), "price")
             amended = _amended_by(row, now, names, stated, price if bust else None, hints)
             after = (Decimal(0), price) if bust else (stated, price)
-            time = time_ns(row.get("transaction_time"), "transaction_time")
+            time = moment_ns(row.get("transaction_time"), "transaction_time")
             amendments.append(Amendment(by_id[amended], now[amended], *after, time))
             now[amended] = after
             names[execution_of(line)] = amended
