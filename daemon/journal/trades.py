@@ -112,6 +112,13 @@ def read_trades(reader: JournalReader, filters: Wanted) -> TradeList:
         return TradeList(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, filters))
 
 
+def realised_usd(reader: JournalReader, start_ns: int, end_ns: int = LONGEST) -> float:
+    """Return what the book realised in a time after fees, in USD, by parts of open trades too. Raises sqlite3.Error."""
+    sums = "SELECT total(realized_usd) FROM moves WHERE time_ns BETWEEN :start AND :end"
+    with with_trades(reader) as query:
+        return float(round(query(sums, {"start": start_ns, "end": end_ns})[0][0], 6))
+
+
 def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:
     """Return the trades that a decision opened, changed or closed, the largest change first. Raises sqlite3.Error."""
     with with_trades(reader) as query:

@@ -18,7 +18,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError
 from daemon.journal.trade import Trade
-from daemon.journal.trades import TradeList, Wanted, day_begin, read_trades
+from daemon.journal.trades import TradeList, Wanted, day_begin, read_trades, realised_usd
 from daemon.notify.phone import ALL, TODAY, DeskAway, DeskStopped
 from daemon.operator.commands import CLOSE
 from daemon.operator.control.client import CommandAnswer, ControlError, ask, leave
@@ -108,14 +108,13 @@ class LocalDesk:
 
     def profit(self, span: str) -> str:
         """Say what was realised in the time, and what is open. Raises DeskAway."""
-        now_ns, days, opened = self._read(span)
+        now_ns, days, opened, realised = self._read(span)
         totals, open_now = days.totals, opened.totals
         until = new_york_text(now_ns)[:10]
         since = "all of its journal" if span == ALL else until if span == TODAY else f"{_monday(until)} to {until}"
-        realised = totals.pnl_usd + totals.other_usd
         lines = [f"{self.name}, {since}: {realised:+,.2f} USD realised"]
         if totals.trades:
-            lines[0] += f" in {totals.trades} trade{'s' * (totals.trades != 1)}, {totals.wins} won"
+            lines[0] += f"; {plural(totals.trades, 'trade')} closed, {totals.wins} won"
         if open_now.open:
             worth = "no mark is known" if open_now.open_usd is None else f"{open_now.open_usd:+,.2f} USD now"
             lines.append(f"{open_now.open} open: {worth}")
@@ -125,15 +124,15 @@ class LocalDesk:
 
     def positions(self) -> str:
         """Say what is held and what it stands at. Raises DeskAway."""
-        now_ns, _, opened = self._read(ALL)
+        now_ns, _, opened, _ = self._read(ALL)
         lines = [_position(trade) for trade in opened.trades[:POSITIONS_MOST]]
         more = len(opened.trades) - POSITIONS_MOST
         lines += [f"{more} more"] * (more > 0)
         held = "\n".join(lines) or "Nothing is held."
         return f"{self.name} at {new_york_text(now_ns)[:16]} New York:\n{held}"
 
-    def _read(self, span: str) -> tuple[int, TradeList, TradeList]:
-        """Return the time of the newest event, the trades that were closed in the time, and the open ones."""
+    def _read(self, span: str) -> tuple[int, TradeList, TradeList, float]:
+        """Return the time of the newest event, the trades closed in the time, the open ones, and what was realised."""
         journal = self._state_dir / FILE
         try:
             with reading(journal), closing(JournalReader(journal)) as reader:
@@ -142,7 +141,8 @@ class LocalDesk:
                 today = new_york_text(now_ns)[:10]
                 since_ns = 0 if span == ALL else day_begin(today if span == TODAY else _monday(today))
                 closed = read_trades(reader, Wanted(start_ns=since_ns, limit=1))
-                return now_ns, closed, read_trades(reader, Wanted(open_only=True))
+                opened = read_trades(reader, Wanted(open_only=True))
+                return now_ns, closed, opened, realised_usd(reader, since_ns)
         except (JournalError, OSError) as error:
             raise DeskAway(f"{self.name}: its journal cannot be read: {printable(str(error), 300)}") from None
 

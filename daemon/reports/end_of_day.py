@@ -127,6 +127,15 @@ class DayReport(msgspec.Struct, frozen=True, kw_only=True):
     page: str = ""  # the page's file, or why there is none
 
 
+_ORDERS = (
+    "SELECT purpose, status, symbol, side, filled, fees_usd FROM orders WHERE submitted_ns BETWEEN ? AND ? UNION ALL "
+    "SELECT purpose, status, o.symbol, o.side, exact_sum(f.quantity), exact_sum(f.fees_usd) FROM fills AS f "
+    "JOIN orders AS o USING (client_order_id) WHERE f.time_ns BETWEEN ? AND ? AND submitted_ns < ? "
+    "GROUP BY client_order_id ORDER BY purpose, status"
+)
+"""Orders of a session, and what those of earlier ones, such as stops that rest for long, filled in it."""
+
+
 def day_report(journal: Path, session: Session, day: Day | None = None) -> DayReport:
     """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
@@ -142,11 +151,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
             "GROUP BY outcome",
             span,
         )
-        orders = reader.query(
-            "SELECT purpose, status, symbol, side, filled, fees_usd FROM orders WHERE submitted_ns BETWEEN ? AND ? "
-            "ORDER BY purpose, status",
-            span,
-        )
+        orders = reader.query(_ORDERS, (*span, *span, span[0]))
         equity = reader.query(
             "SELECT equity_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns", span
         )

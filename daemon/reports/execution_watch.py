@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import COST_GRID
@@ -53,9 +53,20 @@ _WORDS: dict[type[Event], str] = {
 }
 
 
+class Filled(NamedTuple):
+    """What an order filled up to a time: cost is the sum of price x quantity."""
+
+    quantity: Quantity = 0
+    cost: Decimal = ZERO
+    fees: Decimal = ZERO
+
+
+NOTHING = Filled()
+
+
 @dataclass(slots=True)
 class _Sent:
-    """An order in the making."""
+    """An order in the making. `earlier` is what it filled before the session, which is not the session's."""
 
     client_order_id: str
     decision: int
@@ -83,6 +94,11 @@ class _Sent:
     canceled_ns: int = 0
     ended_ns: int = 0
     ended_at: Arrival | None = None
+    earlier: Filled = NOTHING
+
+    @property
+    def filled_now(self) -> Quantity:
+        return self.filled - self.earlier.quantity
 
     @property
     def multiplier(self) -> int:
@@ -131,6 +147,30 @@ class Watch:
                 sent.cancel_asked_ns = sent.cancel_asked_ns or event.time_ns
                 self._advance(sent, "cancel_requested", event.time_ns)
 
+    def see_earlier(self, row: Mapping[str, Any], earlier: Filled) -> None:
+        """Take an order of an earlier session that may still fill, a row of `orders`: it is one once it does."""
+        name, limit = row["client_order_id"], row["limit_price"]
+        decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
+        self._resting.add(name)
+        self._sent[name] = _Sent(
+            name,
+            decision,
+            leg,
+            attempt,
+            "entry" if row["purpose"] == "entry" else "exit",
+            row["symbol"],
+            row["side"],
+            False,
+            of_column(row["quantity"]),
+            None if limit is None else Decimal(limit),
+            None,
+            row["submitted_ns"],
+            filled=earlier.quantity,
+            cost=earlier.cost,
+            fees=earlier.fees,
+            earlier=earlier,
+        )
+
     def see_price(self, event: Event) -> None:
         """Take only the prices of the event."""
         match event:
@@ -159,7 +199,7 @@ class Watch:
 
         A stop that rests at the broker is an order once it sold something, without a price on arrival.
         """
-        shown = {name: sent for name, sent in self._sent.items() if sent.filled or name not in self._resting}
+        shown = {name: sent for name, sent in self._sent.items() if sent.filled_now or name not in self._resting}
         orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in shown.items())
         by_work = sorted(shown.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
         works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda sent: (sent.decision, sent.leg))]
@@ -268,15 +308,15 @@ class Watch:
             symbol=sent.symbol,
             side=sent.side,
             auction=sent.auction,
-            quantity=sent.quantity,
+            quantity=sent.quantity - sent.earlier.quantity,
             multiplier=sent.multiplier,
             limit=sent.limit,
             arrival=sent.arrival,
             status=status,
             reason=sent.reason,
-            filled=sent.filled,
-            cost=sent.cost,
-            fees=sent.fees,
+            filled=sent.filled_now,
+            cost=sent.cost - sent.earlier.cost,
+            fees=sent.fees - sent.earlier.fees,
             corrections=sent.correction,
             decided_ns=self._decided.get(sent.decision, (sent.submitted_ns, {}))[0],
             submitted_ns=sent.submitted_ns,
@@ -293,8 +333,8 @@ class Watch:
         before: Quantity = 0
         ordered: Quantity = 0
         for sent in attempts:
-            ordered = max(ordered, before + sent.quantity)
-            before += sent.filled
+            ordered = max(ordered, before + sent.quantity - sent.earlier.quantity)
+            before += sent.filled_now
         working = any(sent.status not in TERMINAL for sent in attempts)
         prices = self._decided.get(first.decision, (0, {}))[1]
         return WorkQuality(
@@ -309,6 +349,6 @@ class Watch:
             decision=prices.get(first.symbol, first.arrival),
             end=self.known.get(first.symbol) if working else last.ended_at,
             open=working,
-            cost=sum((sent.cost for sent in attempts), ZERO),
-            fees_usd=sum((sent.fees for sent in attempts), ZERO),
+            cost=sum((sent.cost - sent.earlier.cost for sent in attempts), ZERO),
+            fees_usd=sum((sent.fees - sent.earlier.fees for sent in attempts), ZERO),
         )

@@ -44,10 +44,11 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, decode_event, strategy_of
 from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
 from daemon.reports.execution_quality import ZERO, Arrival
-from daemon.reports.execution_watch import Watch
+from daemon.reports.execution_watch import Filled, Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, AnswerCount, Day, Notice, first_id
 from strategies.kit.contract import Grid, Session, Spec
+from strategies.kit.quantity import of_column, total
 from strategies.kit.units import SECOND_NS
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS
@@ -165,6 +166,8 @@ def _read(reader: JournalReader, session: Session) -> Day:
     done = _Pass(underlying)
     for payload in prices_before(reader, begin, span[0], session, underlying):
         done.watch.see_price(decode_event(payload))
+    for row in reader.query(_EARLIER, span[:1] * 2):
+        done.watch.see_earlier(dict(row), _filled_before(reader, row["client_order_id"], span[0]))
     for entry in rows_between(reader, begin, end):
         done.take(entry, decode_event(entry.payload))
     statuses = {name: _status(reader, name) for name in done.watch.names}
@@ -219,6 +222,19 @@ def _read(reader: JournalReader, session: Session) -> Day:
         exact=exact,
         trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
     )
+
+
+_EARLIER = "SELECT * FROM orders WHERE submitted_ns < ? AND updated_ns >= ? ORDER BY submitted_ns"
+"""Orders of earlier sessions that changed since a time: such as stops that rest until they are cancelled."""
+
+
+def _filled_before(reader: JournalReader, name: str, time_ns: int) -> Filled:
+    rows = reader.query(
+        "SELECT quantity, price, fees_usd FROM fills WHERE client_order_id = ? AND time_ns < ?", (name, time_ns)
+    )
+    quantities = [of_column(row["quantity"]) for row in rows]
+    cost = sum((Decimal(row["price"]) * n for row, n in zip(rows, quantities, strict=True)), ZERO)
+    return Filled(total(quantities), cost, sum((Decimal(row["fees_usd"]) for row in rows), ZERO))
 
 
 def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decimal], ...]:

@@ -93,9 +93,13 @@ def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(played: P
     picture = FollowedDesk("desk", copy).look()
     assert picture.problem
     assert picture.readable
-    now = now_of(picture)
+    with closing(JournalReader(copy / FILE)) as reader:
+        now = now_of(picture, reader)
     last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
     assert (now.decision, now.action, now.stale) == (last["decision"], last["action"], picture.problem)
+    held = played.sql("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    assert held
+    assert [(one.symbol, one.quantity) for one in now.positions] == [(row["symbol"], row["held"]) for row in held]
 
 
 def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched(tmp_path: Path) -> None:

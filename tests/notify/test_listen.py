@@ -15,11 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from daemon.core.events import ClockTicked
+from daemon.core.limits import Sizing, Trading
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import CommitBatch, HashChain
 from daemon.notify.desk_line import LocalDesk
 from daemon.notify.phone import DeskAway
 from daemon.operator.control.client import SIGNED_SOCKET
 from daemon.operator.remote_commands import Judge
 from daemon.operator.status import DeskStatus
+from tests.support.core.desk import TRIM_50, sent
+from tests.support.core.desk import desk as core_desk
 from tests.support.desks.desk_at_work import AtWork, in_background
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.inbox import inbox
@@ -106,6 +112,21 @@ def test_what_is_no_message_of_a_person_is_confirmed_and_gets_no_answer(server: 
     assert server.asked[1][1]["allowed_updates"] == ["message", "callback_query"]
     server.until_confirmed()
     assert len(server.sent) == 1
+
+
+def test_the_profit_of_a_day_has_what_a_part_of_an_open_trade_realised(tmp_path: Path) -> None:
+    d = core_desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0)))
+    bought = d.order(d.holds())  # at 2.00
+    d.bar(1)
+    part = sent(d.answer(TRIM_50))
+    assert part.quantity < bought.quantity
+    d.fill(part.client_order_id, part.quantity, "2.50")
+    journal, batch = Journal.create(tmp_path / FILE, {}), CommitBatch()
+    batch.rows, batch.entries = list(d.rows), [HashChain().entry(1, ClockTicked(d.state.now_ns), "[]")]
+    journal.commit(batch)
+    journal.close()
+    told = LocalDesk("desk-1", tmp_path, "handset", KEYS["handset"], BOT_ID).profit("today")
+    assert told.startswith(f"desk-1, 2024-07-01: +{part.quantity * 50}.00 USD realised\n1 open: ")
 
 
 class Broken(LocalDesk):

@@ -25,8 +25,8 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.core.effects import RaiseAlarm, SubmitOrder
-from daemon.core.events import ClockTicked, SessionEnded
-from daemon.core.records import DecisionRow, EquityRow, OrderRow
+from daemon.core.events import ClockTicked, OrderFilled, SessionEnded
+from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch, HashChain, JournalError, encode_effects
@@ -148,6 +148,28 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
         ],
         "chain": newest_head(journal),
     }
+
+
+def test_a_stop_of_an_earlier_session_that_sells_today_is_in_todays_report(tmp_path: Path) -> None:
+    name, yesterday = "e1-forecast_ensemble-3-0-0", OPEN - 86_400 * 10**9
+    stop = OrderRow(name, "3.0", "protection", "stop", "AAPL", -1, 9, None, "filled", 9, "900", "0.5", yesterday, OPEN)
+    sold = [(2, 2, "101", "0.2", yesterday + MINUTE), (9, 7, "100", "0.3", OPEN + MINUTE)]
+    fills = [FillRow(name, 0, total, "AAPL", -1, n, usd, fee, at, at) for total, n, usd, fee, at in sold]
+    file, batch, chain = Journal.create(tmp_path / FILE, {"strategy": "forecast_ensemble"}), CommitBatch(), HashChain()
+    batch.rows += [stop, *fills]
+    filled = OrderFilled(
+        OPEN + MINUTE, name, "AAPL", -1, Decimal(100), OPEN + MINUTE, 9, Decimal(902), Decimal("0.5"), 7
+    )
+    batch.entries = [chain.entry(1, filled, "[]"), chain.entry(2, SessionEnded(CLOSE, SESSION.date), "[]")]
+    file.commit(batch)
+    file.close()
+    day = read_day(tmp_path / FILE, SESSION)
+    (order,) = day.quality.orders
+    assert order.filled == order.quantity == 7
+    assert (order.cost, order.fees) == (Decimal(700), Decimal("0.3"))
+    report = as_written(tmp_path / FILE, SESSION, day)
+    assert (report["shares_sold"], report["fees_usd"]) == (7, "0.3")
+    assert [(held.before, held.quantity) for held in day.held] == [(-2, -9)]
 
 
 def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:

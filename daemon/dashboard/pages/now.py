@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import UnsetType
 
+from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.draft import PROTECTION
 from daemon.core.orders import TERMINAL
 from daemon.core.risk.guards import trail_of
@@ -22,6 +23,8 @@ from daemon.dashboard.newest import raised_of
 from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, PositionLine, Share
 from daemon.journal.reader import JournalReader
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Wanted, read_trades
 from daemon.operator.status import rows, status_of
 from strategies.kit.contract import Spec
 from strategies.kit.quantity import of_column
@@ -169,12 +172,14 @@ def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> Po
 
 
 def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str, Any]) -> Now:
-    """Build the answer from the read models alone: the last recorded money and the open orders."""
+    """Build the answer from the read models alone: the last recorded money, the open trades and orders."""
     meta, equity = picture.meta, None
     orders: tuple[OpenOrder, ...] = ()
+    opened: tuple[Trade, ...] = ()
     if reader is not None:
         rows = reader.query("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
         equity = rows[0] if rows else None
+        opened = read_trades(reader, Wanted(open_only=True)).trades
         ended = ",".join("?" * len(TERMINAL))
         working = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({ended})", tuple(TERMINAL))
         orders = tuple(
@@ -215,7 +220,7 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
         model=row.get("model") or "",
         promoted=False,
         gates=(),
-        positions=(),
+        positions=tuple(map(_position_of, opened)),
         orders=orders,
         equity_usd=equity["equity_usd"] if equity else "",
         cash_usd=equity["cash_usd"] if equity else "",
@@ -223,4 +228,21 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
         day_usd="",
         drawdown=equity["max_drawdown"] if equity else 0.0,
         **decided,
+    )
+
+
+def _position_of(trade: Trade) -> PositionLine:
+    """Return an open trade as what is held, at the mark of its newest profit, at its entry where none is known."""
+    gained, entry = trade.unrealized_usd or 0.0, trade.entry_price or 0.0
+    units = float(trade.held) * (OPTION_MULTIPLIER if trade.contract else 1)
+    return PositionLine(
+        symbol=trade.contract or trade.symbol,
+        quantity=trade.held,
+        entry=entry,
+        mark=entry + gained / units,
+        pnl_usd=gained,
+        opened=trade.opened_ns / 1e9,
+        value_usd=entry * units + gained,
+        entered=trade.quantity,
+        realised_usd=trade.realized_usd,
     )

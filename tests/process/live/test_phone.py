@@ -87,7 +87,9 @@ def test_a_position_that_a_phone_closed_is_left_and_not_bought_back_and_the_same
             sent = len(server.sent)
             server.write("/profit")
             told = server.until_sent(sent + 1)[sent]
-            assert re.match(rf"paper-1, {DAY}: [+-][\d,.]+ USD realised in 1 trade, [01] won\nNothing is open\.", told)
+            assert re.match(
+                rf"paper-1, {DAY}: [+-][\d,.]+ USD realised; 1 trade closed, [01] won\nNothing is open\.", told
+            )
             daemon = played.daemons[-1]
             daemon.kill()
             daemon.wait(60)
