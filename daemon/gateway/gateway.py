@@ -426,13 +426,17 @@ class Gateway:
         self._unread = False
         for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
-        limit = self.settings.account.day_loss_max
-        if limit and self.books.halt is None and (loss := day_loss(self.books)) >= limit:
-            detail = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
-            await self._halt(Halted(self.now_ns(), "day_loss", detail, "gateway", self.books.day[0]))
+        if self.books.halt is None and (lost := self._lost()):
+            await self._halt(Halted(self.now_ns(), "day_loss", lost, "gateway", self.books.day[0]))
         async with self._reported:
             self._taken_in = self._begun
             self._reported.notify_all()
+
+    def _lost(self) -> str:
+        """Return what all sub-accounts lost today, in words, where it is the limit or more; "" below it."""
+        limit, loss = self.settings.account.day_loss_max, day_loss(self.books)
+        words = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
+        return words if limit and loss >= limit else ""
 
     async def reported(self, within_s: float, *, for_exit: bool = True) -> None:
         """Wait for a report that begins from now on; one for an exit begins sooner. Raises TimeoutError."""
@@ -1150,7 +1154,10 @@ class Gateway:
         self._log("gateway_lifted", sub_account=account)
 
     async def resume(self, by: str, why: str) -> None:
-        """Allow new risk again. Raises ValueError while a full disk has no room for the journal's reserve."""
+        """Allow new risk again. Raises ValueError beyond the day's loss, and without room for the journal's reserve."""
+        if lost := self._lost():
+            cure = "it ends with the New York day; to go on before, raise that limit and start the gateway again"
+            raise ValueError(f"{lost}: {cure}")
         try:
             await self.journal.reserve()
         except JournalError as error:

@@ -182,6 +182,9 @@ async def test_the_days_loss_over_all_halts_new_risk(tmp_path: Path) -> None:
         await s.gateway.reported(30)
         assert s.halted() == "day_loss"
         assert "account.day_loss_max is 5" in (await s.refused("b", 1))[2]
+        with pytest.raises(ValueError, match="_max is 5: it ends with the New York day"):
+            await s.gateway.resume("anna", "go on")  # the next report would halt again
+        assert s.halted() == "day_loss"
         await s.place("a", 10, "sell")
 
 
