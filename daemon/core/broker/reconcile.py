@@ -288,7 +288,8 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
     draft.broker = replace(draft.broker, blocked=blocked)
     lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
     if FENCE in blocked and is_guarded(draft) and not lifting:
-        draft.halt("fenced", f"{blocked}: its guard did that while this desk was silent; a resume lifts it")
+        by = "its guard while this desk was silent, or a panic of its gateway"
+        draft.halt("fenced", f"{blocked}: by {by}; a resume lifts it")
         if draft.book.positions:  # bought before the fence, and told since: the way out stays open, the halt too
             draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
             draft.effects.append(LiftFence())
