@@ -26,8 +26,10 @@ from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSet
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
 from daemon.host.printable import printable
 from daemon.host.time.clock import Clock
+from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
@@ -268,6 +270,9 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
         )
     except CommandError as error:
         raise NotFound(str(error)) from None
+    except (MayPass, JournalError, WriteFailed) as error:
+        way_out = "; what cannot wait: rltraderctl panic closes everything without a journal"
+        raise JournalError(f"{error}{way_out * (options.command in ASKS)}") from error
     desk = (peek(options.state_dir) or {}).get("desk", "")
     return CommandAnswer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refused)
 

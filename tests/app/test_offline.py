@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from daemon.app.offline.command import command_offline
+from daemon.cli import ctl
 from daemon.core.events import AcceptBrokerRequested, PanicNoticed, ResumeRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.engine.recover import code_digest, libraries, machine_of
 from daemon.host.panic_marker import MARKER, leave
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import CommitBatch, HashChain, chain_start, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, WriteFailed, chain_start, encode_effects
 from tests.support.desks.desk_run import verified
 
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "epoch": "0123456789"}
@@ -51,3 +54,18 @@ def test_a_panic_of_a_stopped_desk_is_journaled_before_what_is_commanded_next(tm
     commanded = [ResumeRequested, AcceptBrokerRequested, ResumeRequested]
     assert kinds(tmp_path) == [kind.__name__ for kind in (RunStarted, PanicNoticed, *commanded)]
     assert verified(tmp_path).difference == ""
+
+
+@pytest.mark.parametrize(("word", "named"), [("flatten", True), ("halt", False)])
+def test_an_exit_that_no_disk_takes_names_the_panic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str, named: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise WriteFailed("the disk is full")
+
+    stopped_desk(tmp_path)
+    monkeypatch.setattr(Journal, "commit", full)
+    assert ctl.main([word, "--state-dir", str(tmp_path), "--reason", "out"]) == 2
+    said = capsys.readouterr().err
+    assert ("the disk is full" in said, "rltraderctl panic closes everything" in said) == (True, named)
+    assert kinds(tmp_path) == [RunStarted.__name__]

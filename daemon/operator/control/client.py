@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from daemon.host.passing import may_pass
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import SignedCommand
@@ -124,10 +125,10 @@ def leave(state_dir: Path, command: SignedCommand) -> None:
         write_whole(place, msgspec.json.encode(command))
         place.chmod(0o644)  # whatever umask and group: the daemon is another user, and only its group enters the folder
     except OSError as error:
-        raise ControlError(
-            f"{place}: cannot be left there: {error.strerror}; the daemon makes the folder when it starts with "
-            f"control.signed = true; on the host, rltraderctl does the same"
-        ) from None
+        cure = "the daemon makes the folder when it starts with control.signed = true; on the host, rltraderctl does it"
+        if may_pass(error, place):  # the disk: rltraderctl needs it too
+            cure = "ask again when there is room; what cannot wait: on the host, rltraderctl panic needs no disk"
+        raise ControlError(f"{place}: cannot be left there: {error.strerror}; {cure}") from None
 
 
 def _line(connection: socket.socket, within_s: float) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sqlite3
@@ -18,7 +19,7 @@ from daemon.app.offline.command import rotate_offline
 from daemon.core.events import CommandRefused, HaltRequested, PauseRequested
 from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
-from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ask, leave
+from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ControlError, ask, leave
 from daemon.operator.remote_commands import Judge, journaled_ids
 from daemon.operator.signing import SignedCommand, parse_keys, signed
 from strategies.kit.quantity import from_json
@@ -160,6 +161,20 @@ def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver
         assert status.pause == "a test (by signed/handset #0000000000000000)"
         assert [type(event) for event in work.stepped].count(PauseRequested) == 1
     assert not waiting.exists()
+
+
+def test_a_command_that_a_full_disk_does_not_take_names_the_way_out(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("daemon.operator.control.client.write_whole", full)
+    waiting = signed(KEYS["handset"], "handset", "desk-1", "flatten", "a test", time.time_ns(), 3600 * S, bytes(16))
+    with pytest.raises(
+        ControlError, match=r"No space left on device; ask again when there is room; .* rltraderctl panic"
+    ):
+        leave(state, waiting)
 
 
 def test_a_folder_for_waiting_commands_that_is_none_is_an_alarm_and_the_socket_is_served(
