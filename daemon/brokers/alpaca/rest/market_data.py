@@ -83,7 +83,8 @@ class MarketData:
         for some in _hundreds(symbols):
             query = {"symbols": some, "feed": feed}
             answer = an_object(await self._options.get("/options/quotes/latest", query), "quotes")
-            by_symbol |= an_object(answer.get("quotes") or {}, "quotes")
+            quotes = an_object(answer.get("quotes") or {}, "quotes")
+            by_symbol |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
         return by_symbol
 
     async def any_snapshot(self, underlying: str, feed: str) -> bool:

@@ -30,6 +30,7 @@ from daemon.brokers.alpaca.rest.client import (
     Throttled,
     Unanswered,
 )
+from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.config.load import Credentials, load
 from daemon.core.effects import SubmitOrder
@@ -350,6 +351,11 @@ async def test_a_404_of_another_kind_is_not_a_missing_order() -> None:
             for look_up in (reads.order_by_client_id, reads.order_by_id):
                 with pytest.raises(Refused):
                     await look_up(NAME)
+
+
+async def test_a_contract_whose_quote_is_null_has_none() -> None:
+    async with bare(http(b'{"quotes":{"SPY240703C00545000":null}}')) as (reads, _, _asked):
+        assert await MarketData(reads.access, reads._client.queue).latest_option_quotes((CALL,), "opra") == {}
 
 
 async def test_another_orders_answer_to_a_look_up_is_no_answer() -> None:
