@@ -26,7 +26,7 @@ from daemon.journal.trades import Totals
 from daemon.reports.execution_quality import ExecutionSums, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
-from daemon.reports.record import REPORT_SPAN_NS, Day, first_id
+from daemon.reports.record import REPORT_SPAN_NS, Day, alarms_in, first_id
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, of_column, to_json, total
 
@@ -184,10 +184,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
         realized_usd=_gain([*before, *equity]) if equity else None,
         execution=sums_of(day.quality) if day is not None else None,
         alarms=tuple(
-            RaisedAlarm(row["time_ns"], effect["name"], effect["detail"])
-            for row in alarms
-            for effect in json.loads(row["effects"])
-            if effect["type"] == "RaiseAlarm"
+            RaisedAlarm(row["time_ns"], name, detail) for row in alarms for name, detail in alarms_in(row["effects"])
         ),
     )
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+
+import msgspec
 
 from daemon.core.events import (
     AcceptBrokerRequested,
@@ -62,7 +65,7 @@ class _Pass:
     def __init__(self, underlying: str) -> None:
         self.watch = Watch()
         self.underlying = underlying
-        self.events = self.last_ns = self.last_id = 0
+        self.events = self.unread = self.last_ns = self.last_id = 0
         self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
         self.ended = False
         self.bars: list[tuple[int, int, float]] = []
@@ -74,9 +77,17 @@ class _Pass:
         self.answers: dict[tuple[str, bool], AnswerCount] = {}
         self.prices: dict[str, Arrival] | None = None
 
-    def take(self, entry: Entry, event: Event) -> None:
-        effects = json.loads(entry.effects) if entry.effects != "[]" else []
-        self.events, self.last_ns, self.last_id = self.events + 1, entry.time_ns, entry.id
+    def take(self, entry: Entry) -> None:
+        """Take a row; one that cannot be read is named, and may have changed what is held."""
+        self.events, self.last_id = self.events + 1, entry.id
+        try:
+            event = entry.event
+            effects = json.loads(entry.effects) if entry.effects != "[]" else []
+        except ValueError:
+            self.unread, self.moved_id = self.unread + 1, entry.id
+            self.alarms.append(Notice(self.last_ns, "row not read", f"row {entry.id} is damaged, or of other code"))
+            return
+        self.last_ns = entry.time_ns
         if not isinstance(effects, list):  # its step raised, or it is left out for that
             self.alarms.append(Notice(event.time_ns, "event not carried out", f"{entry.kind}: {entry.effects}"))
             return
@@ -147,7 +158,7 @@ class _Pass:
 def read_day(journal: Path | JournalReader, session: Session) -> Day:
     """The session from four hours before its open to an hour after its close.
 
-    Raises JournalError, sqlite3.Error, and msgspec.MsgspecError for an event that this version cannot read.
+    Raises JournalError, sqlite3.Error.
     """
     reader = JournalReader(journal) if isinstance(journal, Path) else journal
     try:
@@ -165,11 +176,12 @@ def _read(reader: JournalReader, session: Session) -> Day:
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
     done = _Pass(underlying)
     for payload in prices_before(reader, begin, span[0], session, underlying):
-        done.watch.see_price(decode_event(payload))
+        with suppress(msgspec.MsgspecError):  # a damaged row: a price is missing
+            done.watch.see_price(decode_event(payload))
     for row in reader.query(_EARLIER, span[:1] * 2):
         done.watch.see_earlier(dict(row), _filled_before(reader, row["client_order_id"], span[0]))
     for entry in rows_between(reader, begin, end):
-        done.take(entry, decode_event(entry.payload))
+        done.take(entry)
     statuses = {name: _status(reader, name) for name in done.watch.names}
     quality = done.watch.quality({name: status for name, status in statuses.items() if status})
     decisions, denials = _decisions(reader, span)
@@ -221,6 +233,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         held=held,
         exact=exact,
         trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
+        unread=done.unread,
     )
 
 

@@ -103,6 +103,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[Held, ...]
     exact: bool  # what is held is the desk's book, not the sum of its orders
     trades: TradeList = TradeList()  # round trips that ended in the session, and those entered in it that are open
+    unread: int = 0  # rows of the journal that are damaged, or that this code cannot read
 
     @property
     def gain(self) -> Decimal | None:
@@ -141,7 +142,10 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
         (low, high),
     )
     for row in rows:
-        event = decode_event(row["payload"])
+        try:
+            event = decode_event(row["payload"])
+        except msgspec.MsgspecError:
+            continue  # a damaged row: each start schedules the session anew
         assert isinstance(event, SessionScheduled)
         session = event.session
         if session.date == date or (date is None and session.open_ns - lead_ns <= newest[0]["time_ns"]):
@@ -191,15 +195,24 @@ def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str
     """Return how many alarms the New York day of `time_ns` raised up to the newest row, and the newest one's name."""
     begin = first_id(reader, day_begin(new_york_text(time_ns)[:10]))
     rows = reader.query("SELECT effects FROM events WHERE id >= ? AND effects LIKE '%\"RaiseAlarm\"%'", (begin,))
-    names = [one.name for row in rows for one in _effects.decode(row["effects"]) if one.type == "RaiseAlarm"]
+    names = [name for row in rows for name, _ in alarms_in(row["effects"])]
     return len(names), names[-1] if names else ""
 
 
+def alarms_in(effects: str) -> list[tuple[str, str]]:
+    """Return name and detail of each alarm in a row's effects, none where it is damaged or its step raised."""
+    try:
+        return [(one.name, one.detail) for one in _effects.decode(effects) if one.type == "RaiseAlarm"]
+    except (msgspec.DecodeError, UnicodeError):
+        return []
+
+
 class _NamedEffect(msgspec.Struct):
-    """As much of an effect as an alarm's name needs."""
+    """As much of an effect as an alarm needs."""
 
     type: str
     name: str = ""
+    detail: str = ""
 
 
 _effects = msgspec.json.Decoder(list[_NamedEffect], dec_hook=from_json)

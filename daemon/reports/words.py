@@ -163,6 +163,8 @@ def further_sentences(day: Day) -> tuple[str, ...]:
         sentences.append(f"{missing:,} of {day.expected_bars:,} bars did not come.")
     if day.rejected:
         sentences.append(f"{plural(len(day.rejected), 'bar')} {'was' if len(day.rejected) == 1 else 'were'} refused.")
+    if day.unread:
+        sentences.append(f"{plural(day.unread, 'row')} of its journal could not be read: what was in it is missing.")
     if day.transfers:
         sentences.append(f"Transfers of {money(day.transfers, sign=True)} USD are neither gain nor loss.")
     return tuple(sentences)

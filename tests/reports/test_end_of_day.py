@@ -34,7 +34,8 @@ from daemon.reports.archive import archive, disk_is_low
 from daemon.reports.end_of_day import day_report, write_report
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
-from daemon.reports.record import Day, find_session
+from daemon.reports.record import Day, alarms_since_midnight, find_session
+from daemon.reports.words import further_sentences
 from strategies.kit.contract import Session
 from tests.support.desks.desk_run import Desk, chained, read_models, table, tape_rows, write_tape
 
@@ -148,6 +149,20 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
         ],
         "chain": newest_head(journal),
     }
+
+
+def test_damaged_rows_are_named_and_the_rest_of_the_day_is_told(journal: Path) -> None:
+    with contextlib.closing(sqlite3.connect(journal)) as db, db:
+        rows = ", ".join(str(row) for (row,) in db.execute("SELECT id FROM events ORDER BY id LIMIT 2 OFFSET 1"))
+        torn = "payload = CAST(X'7bff' AS TEXT), effects = '[\"RaiseAlarm\"'"
+        db.execute(f"UPDATE events SET {torn} WHERE id IN ({rows})")
+    with contextlib.closing(JournalReader(journal)) as reader:
+        day = read_day(reader, SESSION)
+        assert alarms_since_midnight(reader, CLOSE) == (1, "quarantine")  # of three whose rows could hold one
+    assert day.unread == 2
+    assert "2 rows of its journal could not be read: what was in it is missing." in further_sentences(day)
+    report = as_written(journal, SESSION, day)
+    assert (report["decisions"], report["alarms"]) == ({"ordered": 1, "hold": 2, "denied": 1}, [])
 
 
 def test_a_stop_of_an_earlier_session_that_sells_today_is_in_todays_report(tmp_path: Path) -> None:
@@ -274,11 +289,11 @@ def test_a_page_that_cannot_be_made_costs_the_report_nothing_but_itself(journal:
     path = write_report(journal, SESSION)
     path.with_suffix(".html").unlink()
     db = sqlite3.connect(journal)
-    db.execute('UPDATE events SET payload = \'{"type":"OfANewerVersion"}\' WHERE seq = 2')
+    db.execute("UPDATE events SET effects = '[{}]' WHERE seq = 2")
     db.commit()
     db.close()
     report = json.loads(write_report(journal, SESSION).read_text())
-    assert report["page"].startswith("not made: ValidationError: Invalid value 'OfANewerVersion'")
+    assert report["page"] == "not made: KeyError: 'type'"
     assert report["execution"] is None
     assert report["fees_usd"] == "0.78"
     assert [file.name for file in path.parent.iterdir()] == ["2024-07-03.json"]

@@ -18,19 +18,22 @@ from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
 from daemon.engine.state_dir import parts_of, where_before
+from daemon.host.printable import printable
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import base_of
 from strategies.kit.quantity import to_json
 
 NAMES = ("client_order_id", "order_id")
+DAMAGED_MOST = 100_000  # letters
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 
 
 class EventLine(msgspec.Struct, frozen=True):
     """One event of `events --json`. `seq` is None for a start-up event.
 
-    `effects` are the step's, or an object with the mark of an event that was not carried out.
+    `effects` are the step's, or an object with the mark of an event that was not carried out. What is damaged is an
+    object with its text, `damaged`.
     """
 
     seq: int | None
@@ -65,13 +68,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"no event in {options.state_dir} matches")
     if options.json:
         for row in rows:
-            line = EventLine(row["seq"], json.loads(row["payload"]), json.loads(row["effects"]))
+            line = EventLine(row["seq"], _loaded(row["payload"]), _loaded(row["effects"]))
             sys.stdout.write(json.dumps(msgspec.to_builtins(line, enc_hook=to_json)) + "\n")
         return 0
     table = Table("seq", "New York time", "event", "what", "effects")
     for row in rows:
-        payload = {k: v for k, v in json.loads(row["payload"]).items() if k not in ("type", "time_ns")}
-        effects = json.loads(row["effects"])
+        payload = {k: v for k, v in _loaded(row["payload"]).items() if k not in ("type", "time_ns")}
+        effects = _loaded(row["effects"])
         marks = effects.items() if isinstance(effects, dict) else ()
         names = ", ".join([f"{mark}: {what}" for mark, what in marks] or [effect["type"] for effect in effects])
         seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
@@ -79,6 +82,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.print(table)
     lead_on(options, "decisions")
     return 0
+
+
+def _loaded(text: str) -> Any:
+    """Return a row's JSON; of a damaged one, its text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"damaged": printable(text, DAMAGED_MOST)}
 
 
 def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> list[sqlite3.Row]:
