@@ -140,17 +140,7 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
 
 
 IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
-REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
 ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
-CURES = {
-    "not_finite": "a price or volume is missing: fill or remove such rows",
-    "not_positive": "a price is zero or negative: check the columns",
-    "high_below_low": "open, high, low and close contradict each other: check the order of the columns",
-    "negative_volume": "check the column volume",
-    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start",
-    "duplicate": "several rows have one time and symbol: keep one of them",
-    "out_of_order": "sort the file by timestamp",
-}
 
 
 def remarks(
@@ -263,13 +253,8 @@ def _remarks(
     if replay.info.resorted:
         yield f"{replay.tape.name} was not in order of time: its rows were sorted."
     yield from _left_out(replay, counts)
-    rejected, most = counts.rejected.total(), counts.rejected.most_common(1)
-    if rejected > REJECTED_SHARE * (rejected + counts.bars):
-        reason, count = most[0]
-        yield (
-            f"{rejected:,} of {rejected + counts.bars:,} bars were rejected, {count:,} of them as {reason}: "
-            f"{CURES[reason]}."
-        )
+    if counts.rejection:
+        yield counts.rejection
     if baskets.unsent:
         yield (
             f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "
@@ -287,12 +272,11 @@ def _remarks(
 
 def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:
     """Yield why rows of minutes lie outside of the sessions: their times are hours off, all or those of some days."""
-    rows = counts.outside_hours + counts.rejected.total() + counts.bars
     if replay.info.interval_s >= DAY_S or not counts.outside_hours:
         return
-    left_out = f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out."
+    left_out = counts.left_out
     half = half_hours(replay.tape, replay.strategy.spec.symbols)
-    hours = hours_off(half, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
+    hours = hours_off(half, replay.calendar) if counts.mostly_left_out else 0
     if hours:
         yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
     elif off := sessions_off(half, replay.calendar):

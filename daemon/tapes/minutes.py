@@ -56,6 +56,7 @@ class TapeInfo(msgspec.Struct, frozen=True):
     resorted: bool = False  # the file is not in order of time: its rows are sorted
     anchor: str = OPEN  # of the strategy's bars: `Grid.anchor`
     part_s: int = 0  # length of the file's bars where the strategy's are made of them
+    remark: str = ""  # see `TapeCounts`; after a second pass
 
     @property
     def first_date(self) -> str:
@@ -160,6 +161,18 @@ class _Steps:
         return self._interval_s < DAY_S and total >= STEPS_TO_JUDGE and 4 * self._counts[self._interval_s] < total
 
 
+REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
+CURES = {
+    "not_finite": "a price or volume is missing: fill or remove such rows",
+    "not_positive": "a price is zero or negative: check the columns",
+    "high_below_low": "open, high, low and close contradict each other: check the order of the columns",
+    "negative_volume": "check the column volume",
+    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start",
+    "duplicate": "several rows have one time and symbol: keep one of them",
+    "out_of_order": "sort the file by timestamp",
+}
+
+
 @dataclass(slots=True)
 class TapeCounts:
     """Counts of rows that a `TapeSource` has read so far."""
@@ -168,6 +181,37 @@ class TapeCounts:
     outside_hours: int = 0  # extended hours and days without a session: left out
     other_symbols: int = 0  # not the strategy's: left out
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
+
+    @property
+    def rejection(self) -> str:
+        """How many bars were rejected, why most of them, and the cure; "" for a hundredth of them and fewer."""
+        rejected = self.rejected.total()
+        if rejected <= REJECTED_SHARE * (rejected + self.bars):
+            return ""
+        reason, count = self.rejected.most_common(1)[0]
+        return (
+            f"{rejected:,} of {rejected + self.bars:,} bars were rejected, {count:,} of them as {reason}: "
+            f"{CURES[reason]}."
+        )
+
+    @property
+    def left_out(self) -> str:
+        """How many rows lie outside of the sessions."""
+        return f"{self.outside_hours:,} of {self._rows:,} rows lie outside of regular sessions and were left out."
+
+    @property
+    def mostly_left_out(self) -> bool:
+        """Whether so many lie outside that a person is informed."""
+        return self.outside_hours > OUTSIDE_SHARE * self._rows
+
+    @property
+    def remark(self) -> str:
+        """What of the tape counts for nothing, for a person; "" where that is little."""
+        return " ".join(filter(None, (self.left_out if self.mostly_left_out else "", self.rejection)))
+
+    @property
+    def _rows(self) -> int:
+        return self.outside_hours + self.rejected.total() + self.bars
 
 
 class TapeSource:

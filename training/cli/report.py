@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from daemon.library.run_files import STUDY_FILE
 from rltrader import called
 from strategies.registry import add, entry
 from training.cli.main import COMMANDS, DONE, wrong
 from training.report.report import write_report
-from training.study.study import decode
+from training.study.study import Study, decode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if chosen.strategy:
             add(chosen.strategy)
-        study = decode((folder / STUDY_FILE).read_bytes())
+        study = _study(folder / STUDY_FILE)
         entry(study.strategy)
         findings = write_report(study, folder)
     except (OSError, ValueError) as error:
@@ -36,3 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     sys.stderr.write(f"{findings.verdict}\n")
     sys.stdout.write(f"{folder / 'report.html'}\n")
     return DONE
+
+
+def _study(path: Path) -> Study:
+    """Raises OSError, and ValueError for a damaged one."""
+    try:
+        return decode(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): give the command of its run again, which makes it"
+        ) from error

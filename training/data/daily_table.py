@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from math import isfinite
@@ -52,6 +52,7 @@ class DailyTable:
     features: Float32Array  # (d, columns): the market columns of an observation after the close of d
     tradable: Float32Array  # (d, n): 1 or 0, the strategy's masking rule after the close of d
     warm: BoolArray  # (d,): the strategy has an observation after the close of d
+    remark: str = ""  # what of the file counts for nothing, where that is much
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -119,8 +120,10 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     if table is not None:
         return table
     calendar = calendar_of(info.first_date, info.last_date)
-    bars, sessions, _ = days_of(DailyTapeSource(path, info, calendar, Basket()), spec.symbols)
+    source = DailyTapeSource(path, info, calendar, Basket())
+    bars, sessions, _ = days_of(source, spec.symbols)
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
+    table = replace(table, remark=source.counts.remark)
     if kept is not None:
         _keep(kept, table)
     return table
@@ -179,7 +182,7 @@ def _keep(path: Path, table: DailyTable) -> None:
     """Write the table whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
-    sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.sessions)), dtype=np.uint8)
+    sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.remark, table.sessions)), dtype=np.uint8)
     with part.open("wb") as stream:
         np.savez(stream, sessions=sessions, **{name: getattr(table, name) for name in _ARRAYS})
     part.replace(path)
@@ -189,8 +192,9 @@ def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable
     """What was kept; None where there is nothing, or nothing whole."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
+            told = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, str, tuple[Session, ...]])
             arrays = {name: kept[name] for name in _ARRAYS}
     except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
         return None
-    return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays)
+    synthetic, remark, sessions = told
+    return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays, remark=remark)

@@ -43,6 +43,10 @@ class Info(Protocol):
     def synthetic(self) -> str:
         """The label of made-up bars, empty for recorded ones."""
 
+    @property
+    def remark(self) -> str:
+        """What of the file counts for nothing, where that is much and known."""
+
 
 class FlatLearner(Network, Protocol):
     """A network whose `policy`, raw observations to answers, is exported."""

@@ -23,6 +23,7 @@ from training.evidence.criteria import (
     RISK_PROOF,
     claim_of,
     judge,
+    lead_is_proven,
     net_return_of,
     passes,
 )
@@ -229,6 +230,10 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     if unsure:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
         return f"Earned {earned}, {lead}; {deflated}; {judged_so}."
+    if not lead_is_proven(findings):
+        return (
+            f"Earned {earned}, more than every baseline, which is not proven among all trials; {deflated}; {judged_so}."
+        )
     return f"Beats every baseline with {earned}; {deflated}; {judged_so}."
 
 

@@ -148,7 +148,8 @@ def _claimed(manifest: Manifest, findings: Findings, asked: str) -> str:
     made = LEAD if manifest.claim is None else manifest.claim.kind
     again = f"train again with --claim {asked or made}: the same run, nothing is trained twice"
     if asked not in {"", made}:
-        raise PromotionError(f"{manifest.version} claims a {made}, expected a {asked}: {again}")
+        claimed = "nothing" if manifest.claim is None else f"a {made}"
+        raise PromotionError(f"{manifest.version} claims {claimed}, expected a {asked}: {again}")
     if manifest.claim != findings.claim:
         raise PromotionError(f"{manifest.version}: {MANIFEST_FILE} and {REPORT_FILE} make other claims: {again}")
     if made == RISK and not manifest.rules.get(DIGEST):

@@ -100,8 +100,10 @@ class Run:
         version = code_version(settings.strategy)
         with reported("", listen), phase(f"reading {settings.bars.name}"):
             prepared = prepare((settings, Path(), version))
-        if note := split_note(settings, prepared.data):
-            listen(note)
+        remark = prepared.data.info.remark
+        for note in (f"{settings.bars.name}: {remark}" if remark else "", split_note(settings, prepared.data)):
+            if note:
+                listen(note)
         identity = {**settings.identity(prepared.data.info.sha256), **(also or {})}
         digest = settings_digest(identity)
         name = f"{settings.strategy}-{settings.network}-{digest[:8]}"

@@ -308,6 +308,14 @@ def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_
     assert (errors.count("\n"), complaint in errors) == (1, True)
 
 
+def test_a_study_that_was_cut_off_is_named(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes()[:1_000])
+    assert main(["report", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'study.json'} cannot be read (" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_said_with_what_to_do(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,23 @@ def test_rows_sorted_by_symbol_become_sessions_by_symbols_adjusted_and_on_the_gr
     assert [bar.symbol for bar in table.day_bars(1)] == ["SPY"]
 
 
+def test_what_of_a_file_counts_for_nothing_is_told_where_it_is_much_also_of_a_table_that_was_kept(
+    file: Path, tmp_path: Path
+) -> None:
+    why = "1 of 6 bars were rejected, 1 of them as not_positive: a price is zero or negative: check the columns."
+    assert [read_table(file, RegimeSwitcher(), tmp_path / "store").remark for _ in range(2)] == [why, why]
+    winter = tmp_path / "winter.csv"  # labelled by one offset all year: an hour late in summer
+    rows = [
+        f"{symbol},{day}T05:00:00Z,9,9,9,9,1,9\n"
+        for symbol in ("SPY", "QQQ", "IWM")
+        for day in ("2022-01-05", "2022-06-01")
+    ]
+    winter.write_text(HEADER + "".join(rows))
+    assert read_table(winter, RegimeSwitcher()).remark.startswith("3 of 6 bars were rejected, 3 of them as off_grid: ")
+    file.write_text(HEADER + LINES.replace(",-1,", ",183,"))
+    assert read_table(file, RegimeSwitcher()).remark == ""
+
+
 WHOLE = Trading(paper=Paper(cash_usd=Decimal(100_000)))  # pays for so many shares that none is divided
 
 

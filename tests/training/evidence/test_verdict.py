@@ -110,6 +110,10 @@ def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
     sure = find(example_study(edge_usd=160.0))
     assert sure.verdict.startswith("Beats every baseline with ")
     assert sure.verdict.endswith("fails 1 of 16 criteria for real money (recorded options).")
+    late = find(example_study(edge_usd=160.0, prior_sharpes=(0.0,) * 10_000))
+    assert late.over_baselines == sure.over_baselines
+    assert ", more than every baseline, which is not proven among all trials; deflated Sharpe " in late.verdict
+    assert "Beats" not in late.verdict
 
 
 @pytest.mark.parametrize(

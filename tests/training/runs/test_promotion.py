@@ -413,7 +413,7 @@ def test_a_claim_that_the_version_does_not_make_is_not_judged(kept: Findings, go
     with pytest.raises(PromotionError, match="claims a risk, expected a lead"):
         promote(folder, claim=LEAD)
     (tmp_path / "other").mkdir()
-    with pytest.raises(PromotionError, match="claims a lead, expected a risk"):
+    with pytest.raises(PromotionError, match="claims nothing, expected a risk"):
         promote(_version(tmp_path / "other", good), claim=RISK)
 
 

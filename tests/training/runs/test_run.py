@@ -33,7 +33,7 @@ from training.runs.folder import RunFolderError, code_version, held
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.record import Outcome
-from training.runs.run import train_and_export
+from training.runs.run import Run, train_and_export
 from training.runs.settings import NONE, SEEDS, Settings, requests_of
 from training.runs.tasks import Relay, relay_one, train_one
 from training.study.progress import PhaseProgress
@@ -94,6 +94,18 @@ def test_the_one_account_of_another_ensemble_is_played_anew(small: Settings, tmp
         account = relay_one(asked, Relay((player,), "potential"), threading.Event(), quiet)
         trades.append(sum(session.trades for part in account.folds for session in part.sessions))
     assert trades[0] > trades[1] == 0
+
+
+def test_a_run_says_first_what_of_its_file_counts_for_nothing(small: Settings, tmp_path: Path) -> None:
+    head, *rows = small.bars.read_text().splitlines()
+    for place in range(0, len(rows), 50):
+        rows[place] = rows[place].rpartition(",")[0] + ",-1"  # the volume
+    bars = tmp_path / "walk.csv"
+    bars.write_text("\n".join([head, *rows]) + "\n")
+    told: list[object] = []
+    Run(replace(small, bars=bars, run_folder=tmp_path / "run"), told.append, threading.Event())
+    words = [one for one in told if isinstance(one, str)]
+    assert words[0].startswith(f"walk.csv: {len(range(0, len(rows), 50)):,} of {len(rows):,} bars were rejected, ")
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(

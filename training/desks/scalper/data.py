@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from daemon.core.events import Event
@@ -103,6 +104,7 @@ def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:
     source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)
     usable = history.usable
+    info = msgspec.structs.replace(info, remark=source.counts.remark)
     return Data(info, source, history, price_table(history, usable, trading), {day.session.date: day for day in usable})
 
 

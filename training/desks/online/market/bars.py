@@ -46,6 +46,7 @@ class Bars:
     interval_s: int
     scheduled: tuple[SessionScheduled, ...]
     series: tuple[Series, ...]
+    remark: str = ""  # what of the files counts for nothing, where that is much
 
     def places(self, series: Series, index: int) -> tuple[int, int]:
         """Where the bars of a session begin and end in a series."""
@@ -89,8 +90,9 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
     calendar = calendar_of(min(i.first_date for i in infos), max(i.last_date for i in infos))
     known: dict[str, SessionScheduled] = {}
     found: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}
-    for path, info in zip(paths, infos, strict=True):
-        _gather(TapeSource(path, info, calendar), known, found)
+    sources = [TapeSource(path, info, calendar) for path, info in zip(paths, infos, strict=True)]
+    for source in sources:
+        _gather(source, known, found)
     missing = [symbol for symbol, bars in found.items() if not bars]
     if missing:
         raise HistoryError(f"no regular-session bar of {', '.join(missing)}: choose another file")
@@ -101,6 +103,7 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         spec.bar_interval_s,
         tuple(known[date] for date in sorted(known)),
         tuple(_series(symbol, bars) for symbol, bars in found.items()),
+        " ".join(filter(None, (source.counts.remark for source in sources))),
     )
 
 

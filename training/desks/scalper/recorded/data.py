@@ -154,6 +154,7 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
     calendar = calendar_of(info.first_date, info.last_date)
     bars = TapeSource(path, info, calendar)
     history = read_history(bars, spec, trading)
+    info = msgspec.structs.replace(info, remark=bars.counts.remark)
     quoted = quoted_days(quotes, history, calendar, trading)
     days = {day.session.date: day for day in history.usable if day.session.date in quoted}
     sessions = [(day, session_quotes(quoted[date], history, day, trading)) for date, day in days.items()]
