@@ -140,6 +140,12 @@ def remember(name: str, place: str) -> None:
         _remembered[name] = place
 
 
+def same_file(name: str, remembered: str) -> bool:
+    """Return whether a state directory found the strategy that it remembers where another one was imported from now."""
+    own_strategy = _own.get(name)
+    return own_strategy is not None and own_strategy.place == _remembered.get(remembered)
+
+
 def stand_in(place: str, spec: str) -> str:
     """Let what decides nothing take the place of a strategy that cannot be imported; return its name.
 

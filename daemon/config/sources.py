@@ -21,7 +21,7 @@ from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import OwnStrategyError
-from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names
+from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names, own, same_file
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA", VARIABLE)  # not settings: recorded data for the tests; files of strategies
@@ -91,7 +91,7 @@ class Merged:
         The state directory remembers the file. Raises ConfigError for a file that cannot be used.
         """
         desk = self.tables.get("desk", {})
-        text = desk.get("strategy")
+        text, remembered = desk.get("strategy"), ""
         if text is None or (isinstance(text, str) and not is_known(text)):
             remembered = self._remembered()
             if text is None and remembered:
@@ -99,9 +99,12 @@ class Merged:
                 text = remembered
         if isinstance(text, str):
             try:
-                self.tables.setdefault("desk", {})["strategy"] = add(text)
+                self.tables.setdefault("desk", {})["strategy"] = name = add(text)
+                if name != remembered and same_file(name, remembered):
+                    own(remembered)  # which says that its file has another name now
             except OwnStrategyError as error:
-                raise ConfigError(f"desk.strategy (from {self.origins['desk.strategy']}): {error}") from error
+                origin = self.origins.get("desk.strategy", "the state directory")
+                raise ConfigError(f"desk.strategy (from {origin}): {error}") from error
             except ValueError:
                 pass  # an unknown name: the checks report it
         for section, keys, path in self._unknown if self._counts(UNKNOWN_COUNT_WITH) else ():

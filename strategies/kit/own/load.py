@@ -306,6 +306,10 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
         )
     if fault := declared_fault(entry, spec):
         raise OwnStrategyError(f"{path}: {fault}")
+    try:
+        strategy.start()
+    except Exception as error:
+        raise OwnStrategyError(f"{path}: its start() raises {type(error).__name__}: {error}: correct it") from error
     if bool(entry.parameters) != (entry.with_parameters is not None):
         raise OwnStrategyError(
             f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "

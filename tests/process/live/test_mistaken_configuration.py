@@ -269,8 +269,24 @@ STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
 """
 
 
+MISTAKES = {
+    "no Python": MINE + "\nthis is no Python\n",
+    "another name": MINE.replace("mine_scalper", "mine_other"),
+    "no start": MINE.replace("class Mine(", "class Never(")
+    + """
+
+class Mine(Never):
+    def start(self):
+        raise TypeError("Missing required argument")
+
+STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
+""",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_and_is_taken_up_again(
-    bundled: Tape, tmp_path: Path
+    bundled: Tape, tmp_path: Path, mistake: str
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE)
@@ -285,7 +301,7 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
             )
             daemon.kill()
             assert daemon.wait(10) == -signal.SIGKILL
-            file.write_text(MINE + "\nthis is no Python\n")
+            file.write_text(MISTAKES[mistake])
             orders = len(played.posts())
             played.start()
             played.until_true(

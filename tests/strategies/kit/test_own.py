@@ -100,6 +100,13 @@ def test_a_declaration_that_cannot_be_is_named_with_key_value_and_cure(
         add(str(path))
 
 
+def test_a_start_that_raises_is_named_with_the_file(tmp_path: Path) -> None:
+    after = "ToyKeeper.start = lambda _: 1 / 0\n"
+    path = write_strategy(tmp_path / "mine_start.py", "mine_start", after=after)
+    with pytest.raises(OwnStrategyError, match=r"mine_start\.py: its start\(\) raises ZeroDivisionError: division by"):
+        add(str(path))
+
+
 def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
     with pytest.raises(OwnStrategyError, match=r"gone\.py: no such file: correct the path"):
         add(str(tmp_path / "gone.py"))
