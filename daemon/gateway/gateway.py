@@ -56,6 +56,7 @@ from daemon.gateway.events import (
 )
 from daemon.gateway.journal import GatewayJournal
 from daemon.gateway.rules import (
+    WIDE_SHARE,
     OrderView,
     account_power,
     beyond_means,
@@ -64,6 +65,7 @@ from daemon.gateway.rules import (
     has_one_name,
     judge,
     may_exercise,
+    middle_of_row,
     only_call_passes,
     only_figure_denies,
     price_beyond,
@@ -373,7 +375,7 @@ class Gateway:
             if clock.get("is_open") is not True or close_ns - self.now_ns() > SELL_OUT_NS:
                 return
             rows = await self.upstream.market.latest_quotes(tuple(roots), self.settings.upstream.feed.name)
-            spots = {root: spot for root, row in rows.items() if (spot := middle_of_row(row)) is not None}
+            spots = {root: spot for root, row in rows.items() if (spot := middle_of_row(row, WIDE_SHARE)) is not None}
             for name, symbol in beyond_means(self.books, spots, new_york_date(self.now_ns()).isoformat()):
                 await self._sell_one_out(name, symbol)
         except (BrokerError, wire.Malformed) as problem:
@@ -1181,12 +1183,6 @@ class _ShownLines(Sequence[ActivityRow]):
             return _ShownLines(self._lines[place])
         line = self._lines[place]
         return ActivityRow(line.id, line.time_ns, line.time_ns, line.fields)
-
-
-def middle_of_row(row: Json) -> Decimal | None:
-    """Return the middle of a quote, USD; None where a side is missing, which Alpaca writes as 0. Raises Malformed."""
-    bid, ask = wire.decimal(row.get("bp"), "bp"), wire.decimal(row.get("ap"), "ap")
-    return (bid + ask) / 2 if bid > 0 and ask > 0 else None
 
 
 def is_of(order: GatewayOrder, row: Json) -> bool:

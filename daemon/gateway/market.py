@@ -30,6 +30,7 @@ from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.tables import STOCK_FEEDS
 from daemon.core.session import new_york_minute
 from daemon.gateway.gateway import Gateway, refusal_of
+from daemon.gateway.rules import WIDE_OPTION, WIDE_SHARE, middle_of_row
 from daemon.gateway.upstream import Upstream
 from daemon.host.time.clock import Clock
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -44,7 +45,6 @@ DAY_ROWS = 1440  # minutes of a symbol that are kept
 SETTLED_NS = 3 * SECOND_NS  # after its end, a minute is in REST
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # of the New York day
 FRAME_MESSAGES = 500  # of kept bars: alpaca-py takes 1 MiB
-WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
 
 
 # --- one stream of the broker -----------------------------------------------------------------------------------------
@@ -589,17 +589,12 @@ class MarketRelay:
 
 
 def price_of(message: DataMessage, wide: Decimal) -> tuple[int, Decimal] | None:
-    """Return time and price in USD a share of a quote's middle, or a minute's close at its end; None without one.
-
-    A quote wider than the part `wide` of its middle, or crossed, or of one side, is no price.
-    """
+    """Return time and price in USD a share of a quote's middle, or a minute's close at its end; None without one."""
     fields = message.fields
     try:
         if message.channel == "quotes":
-            bid, ask = wire.decimal(fields.get("bp"), "bp"), wire.decimal(fields.get("ap"), "ap")
-            middle = (bid + ask) / 2
-            fair = 0 < bid <= ask and ask - bid <= wide * middle
-            return (message.time_ns, middle) if fair else None
+            middle = middle_of_row(fields, wide)
+            return None if middle is None else (message.time_ns, middle)
         if message.channel in ("bars", "updatedBars"):
             close = wire.decimal(fields.get("c"), "c")
             return (message.time_ns + MINUTE_NS, close) if close > 0 else None

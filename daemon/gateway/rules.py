@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
-from daemon.alpaca_api.wire import ZERO, multiplier, text
+from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
@@ -23,6 +23,7 @@ from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
+WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
 CENT = Decimal("0.01")  # in the money by less, a contract is not exercised
 DENIED = "gateway: "
 """How the words of a limit of the gateway begin."""
@@ -128,6 +129,16 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
             else:
                 found.append((name, symbol))
     return found
+
+
+def middle_of_row(row: Json, wide: Decimal) -> Decimal | None:
+    """Return the middle of a quote, USD a share. Raises Malformed.
+
+    None of one that is wider than the part `wide` of it, crossed, or of one side: Alpaca writes the other as 0.
+    """
+    bid, ask = wire.decimal(row.get("bp"), "bp"), wire.decimal(row.get("ap"), "ap")
+    middle = (bid + ask) / 2
+    return middle if 0 < bid <= ask and ask - bid <= wide * middle else None
 
 
 def has_one_name(order: Ticket) -> bool:
