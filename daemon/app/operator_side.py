@@ -30,6 +30,7 @@ from daemon.operator.log import Log
 from daemon.operator.metrics.loop_lag import LoopLag, WalWatch
 from daemon.operator.side_thread import SideThread, Work
 from daemon.operator.submitter import Submitter
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from daemon.models.claim_watch import ClaimWatch
@@ -99,6 +100,7 @@ class Telemetry:
         submitter: Submitter,
         log: Log,
         hears_guard: Callable[[bytes], None] | None,
+        bar_ns: int,
     ) -> None:
         from daemon.operator.announce import Announcer
         from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
@@ -119,7 +121,7 @@ class Telemetry:
             hears_guard,
         )
         self.run = client.run
-        self.observers = (("telemetry", Announcer(self.outbox).observe),)
+        self.observers = (("telemetry", Announcer(self.outbox, bar_ns).observe),)
 
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head. On the trading loop's thread."""
@@ -306,7 +308,8 @@ class OperatorSide:
         self._telemetry: Telemetry | None = None
         if settings.mqtt.enabled:
             hears = None if keys.guard is None else self._hear_guard
-            self._telemetry = Telemetry(settings, name, keys, judge, self.submitter, log, hears)
+            bar_ns = opened.checked.strategy.spec.bar_interval_s * SECOND_NS
+            self._telemetry = Telemetry(settings, name, keys, judge, self.submitter, log, hears, bar_ns)
             self._observers += self._telemetry.observers
             side.append(("mqtt", self._telemetry.run))
         self._guard = self._guard_link(name, keys.guard, notify)

@@ -78,3 +78,10 @@ def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when every position of this expiry, "" for shares, must be flat."""
     before = execution.expiry_day_flat_min if expires_by_close(session, expiry) else execution.flat_before_close_min
     return session.close_ns - before * MINUTE_NS
+
+
+def bar_end_ns(start_ns: int, length_ns: int, session: Session | None) -> int:
+    """Return the end of a bar: the last one of the session ends with it."""
+    if session is None or not session.open_ns <= start_ns < session.close_ns:
+        return start_ns + length_ns
+    return min(start_ns + length_ns, session.close_ns)

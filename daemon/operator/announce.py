@@ -18,29 +18,32 @@ from daemon.core.events import (
     ModelVerified,
 )
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow, Row
+from daemon.core.session import bar_end_ns
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.operator.mqtt.messages import Alarm
+from daemon.operator.mqtt.messages import Alarm, KnownBar
 from daemon.operator.mqtt.outbox import Outbox
+from strategies.kit.units import MINUTE_NS
 
 _MODEL_NEWS = frozenset((ModelVerified, ModelPromoted, ModelRefused, CandidateRefused))
 _TOPIC: dict[type[Row], str] = {DecisionRow: "decisions", OrderRow: "orders", FillRow: "fills"}
 
 
 class Announcer:
-    """`observe` after every step, on the thread that alone puts into `outbox`."""
+    """`observe` after every step, on the thread that alone puts into `outbox`. A bar has `bar_ns` nanoseconds."""
 
-    __slots__ = ("_outbox", "_published")
+    __slots__ = ("_bar_ns", "_outbox", "_published")
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, outbox: Outbox, bar_ns: int = MINUTE_NS) -> None:
+        self._outbox, self._bar_ns = outbox, bar_ns
         self._published: State[Any] | None = None  # the state of the last status
 
     def observe(self, event: Event, step: Step) -> None:
         """Put the step's rows, events and alarms into the outbox."""
         kind, outbox = type(event), self._outbox
-        if kind is BarClosed:
-            outbox.put("bars", event)
+        if isinstance(event, BarClosed):
+            end_ns = bar_end_ns(event.bar.start_ns, self._bar_ns, step.state.session.session)
+            outbox.put("bars", KnownBar(event, end_ns))
         elif kind in _MODEL_NEWS:
             outbox.put("models", event)
         elif kind is LadderMoved:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from daemon.core.desks.registry import GATES
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import AnyEvent, BarClosed, Event
+from daemon.core.session import bar_end_ns
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.host.latency import Buckets, Latency
@@ -99,7 +100,8 @@ class Metrics(Collector):
         """Count a step."""
         self._events[type(event)] += 1
         if isinstance(event, BarClosed) and self._minutes:
-            self._bar_lag.add(max(event.time_ns - event.bar.start_ns - self._bar_ns, 0) / SECOND_NS)
+            end_ns = bar_end_ns(event.bar.start_ns, self._bar_ns, step.state.session.session)
+            self._bar_lag.add(max(event.time_ns - end_ns, 0) / SECOND_NS)
         if step.effects:
             self._asked(step)
 
@@ -207,7 +209,8 @@ class Metrics(Collector):
         waiting, dropped = self._sources.intake()
         scrape.add("rltrader_bar_interval_seconds", self._desk.bar_interval_s)
         if state.session.last_bar_ns:
-            end_ns = state.session.last_bar_ns + (self._bar_ns if self._minutes else 0)
+            length_ns = self._bar_ns if self._minutes else 0
+            end_ns = bar_end_ns(state.session.last_bar_ns, length_ns, state.session.session)
             scrape.add("rltrader_last_bar_timestamp_seconds", end_ns / SECOND_NS)
         if state.broker.reported_ns:
             scrape.add("rltrader_last_broker_report_timestamp_seconds", state.broker.reported_ns / SECOND_NS)

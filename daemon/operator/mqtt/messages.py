@@ -20,7 +20,6 @@ from daemon.operator.mqtt.outbox import Counts
 from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus, status_of
 from strategies.kit.quantity import Quantity
-from strategies.kit.units import MINUTE_NS
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -37,7 +36,7 @@ class StatusMessage(_Message, frozen=True, kw_only=True):
 
 
 class BarMessage(_Message, frozen=True, kw_only=True):
-    """`bars`: a bar was known, `lag_ms` after its minute's end (meaningless for a daily desk's bars)."""
+    """`bars`: a bar was known, `lag_ms` after its end (meaningless for a daily desk's bars)."""
 
     schema: Literal["bar"] = "bar"
     symbol: str
@@ -208,6 +207,13 @@ class ChainHead(msgspec.Struct, frozen=True, gc=False):
     head: str
 
 
+class KnownBar(msgspec.Struct, frozen=True, gc=False):
+    """A bar that closed, and its end, nanoseconds UTC."""
+
+    event: BarClosed
+    end_ns: int
+
+
 class Alarm(msgspec.Struct, frozen=True, gc=False):
     """An alarm as the trading loop leaves it."""
 
@@ -281,10 +287,10 @@ def _as_it_is(beat: Heartbeat, _: str) -> Heartbeat:
     return beat
 
 
-def _bar(event: BarClosed, desk: str) -> BarMessage:
-    start_ns = event.bar.start_ns
-    lag_ms = max(event.time_ns - start_ns - MINUTE_NS, 0) / 1e6
-    return BarMessage(desk=desk, symbol=event.bar.symbol, start_ns=start_ns, known_ns=event.time_ns, lag_ms=lag_ms)
+def _bar(known: KnownBar, desk: str) -> BarMessage:
+    event, lag_ms = known.event, max(known.event.time_ns - known.end_ns, 0) / 1e6
+    bar = event.bar
+    return BarMessage(desk=desk, symbol=bar.symbol, start_ns=bar.start_ns, known_ns=event.time_ns, lag_ms=lag_ms)
 
 
 def _decision(row: DecisionRow, desk: str) -> DecisionMessage:
@@ -363,7 +369,7 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("status", State): _status,
     ("chain", ChainHead): _chain,
     ("heartbeat", Heartbeat): _as_it_is,
-    ("bars", BarClosed): _bar,
+    ("bars", KnownBar): _bar,
     ("decisions", DecisionRow): _decision,
     ("denials", DecisionRow): _denial,
     ("orders", OrderRow): _whole(OrderMessage),

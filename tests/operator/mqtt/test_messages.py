@@ -25,12 +25,13 @@ from daemon.core.events import (
     ResumeRequested,
 )
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
+from daemon.core.session import bar_end_ns
 from daemon.core.step import Core, Step
 from daemon.journal.published import heads_in
 from daemon.operator.announce import Announcer
 from daemon.operator.mqtt.messages import Alarm, ChainHead, ResponseMessage, message_of, schemas, telemetry_of
 from daemon.operator.mqtt.outbox import Counts, Item, Outbox
-from strategies.kit.contract import Bar
+from strategies.kit.contract import Bar, Session
 from strategies.option_scalper import OptionScalper
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
@@ -184,12 +185,23 @@ def test_news_of_models_says_what_became_of_which_version(event: Event, expected
     assert message | expected == message
 
 
-@pytest.mark.parametrize(("known_s", "lag_ms"), [(60.0, 0.0), (60.25, 250.0), (59.0, 0.0), (3660.0, 3_600_000.0)])
-def test_the_lag_of_a_bar_counts_from_its_minutes_end(known_s: float, lag_ms: float) -> None:
-    start_ns = 1_732_600_000_000_000_000
+@pytest.mark.parametrize(
+    ("length_s", "known_s", "lag_ms"),
+    [(60, 60.0, 0.0), (60, 60.25, 250.0), (60, 59.0, 0.0), (60, 3660.0, 3_600_000.0), (900, 900.25, 250.0)],
+)
+def test_the_lag_of_a_bar_counts_from_its_end(run: AnnouncedRun, length_s: int, known_s: float, lag_ms: float) -> None:
+    outbox, start_ns = Outbox(10), 1_732_600_000_000_000_000
     event = BarClosed(start_ns + int(known_s * 1e9), Bar("SPY", start_ns, 1.0, 1.0, 1.0, 1.0, 1.0))
-    message = _valid("bar", msgspec.json.encode(message_of("bars", event, "paper-1")))
+    Announcer(outbox, length_s * 10**9).observe(event, run.steps[-1][1])
+    (bar,) = [item.thing for item in iter(outbox._take, None) if item.topic == "bars"]
+    message = _valid("bar", msgspec.json.encode(message_of("bars", bar, "paper-1")))
     assert message["lag_ms"] == lag_ms
+
+
+def test_the_last_bar_of_a_session_ends_with_it() -> None:
+    session = Session("2024-12-03", 0, 390 * 60)
+    assert bar_end_ns(360 * 60, 60 * 60, session) == 390 * 60
+    assert [bar_end_ns(start, 60 * 60, session) for start in (300 * 60, 390 * 60)] == [360 * 60, 450 * 60]
 
 
 def test_a_denial_names_the_gates_that_denied_and_no_other() -> None:
