@@ -52,7 +52,7 @@ KINDS: dict[str, str] = {
     "day_bar_missing": "the daily bar is not in REST (name its `date` and `symbol` in `where`), as when it comes late",
     "day_bars_unadjusted": "daily bars of `symbol` are adjusted as of yesterday, without what happened this morning",
     "quote_gap": "no quote is streamed",
-    "quote_one_sided": "the quote has bid 0 (or `side` ask: ask 0)",
+    "quote_one_sided": 'the quote has bid 0 (or `side` ask: ask 0); stream "rest": of REST',
     "quote_crossed": "the quote's bid is above its ask",
     "quote_empty": "the quote is 0 by 0",
     "quote_absurd": "the quote is `bid` (0.01) by `ask` (as it is) USD",

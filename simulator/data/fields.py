@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from daemon.alpaca_api.wire import stamp
+from simulator.faults import Context, Faults
 from simulator.prices.market import Market
 from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Bar
@@ -68,10 +69,19 @@ def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
 
 
 def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
-    """The latest quote as REST shows it."""
+    """The latest quote as REST shows it, one-sided where the script has it."""
     at_ns = venue.market.last_change(symbol, now_ns)
     fields = quote_fields(venue.market, symbol, now_ns)
-    return None if at_ns is None or fields is None else {"t": stamp(at_ns), **fields}
+    if at_ns is None or fields is None:
+        return None
+    return {"t": stamp(at_ns), **fields, **missing_side(venue.faults, {"stream": "rest", "symbol": symbol})}
+
+
+def missing_side(faults: Faults, context: Context) -> Fields:
+    """The price and size of the side that a quote lacks by `quote_one_sided`; nothing without that fault."""
+    fault = faults.take("quote_one_sided", context)
+    side = "a" if fault is not None and fault.get("side", "bid") == "ask" else "b"
+    return {} if fault is None else {f"{side}p": 0.0, f"{side}s": 0}
 
 
 def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:

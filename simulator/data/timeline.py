@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from daemon.alpaca_api.messages import DataMessage
-from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
+from simulator.data.fields import bar_fields, merged, missing_side, never_trades, quote_fields, trade_fields
 from simulator.data.stream import TEST_SYMBOL, FaultyHub
 from simulator.faults import Context
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
@@ -110,9 +110,7 @@ class Timeline:
         faults = self.venue.faults
         if faults.take("quote_gap", context):
             return None
-        if fault := faults.take("quote_one_sided", context):
-            side = "a" if fault.get("side", "bid") == "ask" else "b"
-            fields |= {f"{side}p": 0.0, f"{side}s": 0}
+        fields |= missing_side(faults, context)
         if faults.take("quote_crossed", context):
             fields |= {"bp": fields["ap"], "ap": fields["bp"]}
         if faults.take("quote_empty", context):

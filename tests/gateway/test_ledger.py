@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -295,30 +294,21 @@ async def test_a_contract_that_its_sub_account_could_not_exercise_is_sold_before
         assert (s.held("a"), s.held("b"), s.held("main")) == ({CALL: Decimal(1)}, {IN_THE_MONEY: Decimal(1)}, {})
 
 
-@pytest.mark.parametrize("gone", ["bp", "ap"])
-async def test_a_quote_of_one_side_is_no_price_by_which_a_contract_is_sold_or_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
-) -> None:
+@pytest.mark.parametrize("side", ["bid", "ask"])
+async def test_a_quote_of_one_side_is_no_price_by_which_a_contract_is_sold_or_left(tmp_path: Path, side: str) -> None:
     """Half of 500 USD is out of the money for the call of 490, and in the money for the put of 490."""
     async with stage(tmp_path, table("a", "20000"), cash="300000") as s:
         out = IN_THE_MONEY.replace("C004", "P004")
         for symbol in (IN_THE_MONEY, out):
             await s.place("a", 1, symbol=symbol, type="limit", limit_price="20")
         await s.until(lambda: len(s.held("a")) == 2)
-        read, asked = s.gateway.upstream.market.latest_quotes, list[int]()
-
-        async def one_sided(symbols: tuple[str, ...], feed: str) -> dict[str, Any]:
-            asked.append(len(symbols))
-            rows = await read(symbols, feed)
-            return {symbol: row | ({gone: 0} if len(asked) < 3 else {}) for symbol, row in rows.items()}
-
-        monkeypatch.setattr(s.gateway.upstream.market, "latest_quotes", one_sided)
+        s.broker.faults.add("quote_one_sided", times=2, where={"stream": "rest", "symbol": "SPY"}, side=side)
         await pass_to(s, SOON_NS)
         for _ in range(4):
             await asyncio.sleep(3)
             await s.gateway.reported(30)
         await s.until(lambda: s.held("a").keys() == {out})
-        assert len(asked) >= 3
+        assert s.broker.faults.met["quote_one_sided"] == 2
         assert {order.symbol for order in s.books.orders.values() if order.side == "sell"} == {IN_THE_MONEY}
 
 
