@@ -26,8 +26,9 @@ from typing import Any
 from msgspec import structs
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import feeds_of_plan
-from daemon.brokers.api import BrokerError, EventLogger
+from daemon.brokers.alpaca.assemble import broker_clock, feeds_of_plan
+from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
+from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
@@ -174,6 +175,8 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
     try:
         if not pairs and not journal.books.is_needed:
             raise problems[0]
+        check = clock_check(settings, journal, upstream, clock, log)
+        await check.at_start(settings.upstream.alpaca.handshake_timeout_s)
         await _open(settings, journal, upstream, clock)
         lock.claim_number(journal.books.number)
         keep_start(folder, settings)
@@ -191,6 +194,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
             async with asyncio.TaskGroup() as group:
                 group.create_task(gateway.run(), name="gateway")
                 group.create_task(_feed(service, gateway), name="watchdog")
+                group.create_task(check.run(), name="clock")
                 watched = GatewayStatusFile(server, folder)
                 group.create_task(watched.run(), name="status")
                 if settings.upstream.metrics.enabled:
@@ -200,6 +204,17 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         await journal.close()
         await upstream.close()
         lock.close()
+
+
+def clock_check(
+    settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock, log: EventLogger
+) -> ClockCheck:
+    """Return what compares the clocks: of a leap that the broker's clock confirms the gateway's time takes part."""
+
+    async def asked() -> BrokerClock:
+        return broker_clock(await upstream.reads.clock())
+
+    return ClockCheck(asked, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns)
 
 
 async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock) -> None:
@@ -362,7 +377,8 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
         content = json.loads(answer.read() or b"null")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if not is_there:
-            raise ConfigError(f"{file}: no gateway answers there ({error}): does it run?") from None
+            cure = "run it as the gateway's user or as root" if isinstance(error, PermissionError) else "does it run?"
+            raise ConfigError(f"{file}: no gateway answers there ({error}): {cure}") from None
         cure = "the command may still be carried out; look at `rltrader-gateway status` before you repeat it"
         raise OSError(f"{file}: the gateway took this and gave no answer ({error}): {cure}") from None
     finally:

@@ -40,12 +40,13 @@ from daemon.gateway.server import CONTROL_SOCKET
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.gateway.upstream import Upstream
 from daemon.host.service import Service
-from daemon.host.time.clock import Clock
+from daemon.host.time.clock import Clock, LeapWatch
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalBusy, JournalError, WriteFailed
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
+from strategies.kit.units import HOUR_NS, SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.gateway_stage import OPEN_NS, gateway_on, keys_of, market, table
 from tests.support.gateway_stage import broker as stage_broker
@@ -226,9 +227,11 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(alpaca: AlpacaServer, settings: GatewaySettings) -> AsyncIterator[dict[str, Any]]:
+async def serving(
+    alpaca: AlpacaServer, settings: GatewaySettings, clock: Clock | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """The program by these settings; yields its status."""
-    clock, folder = Clock.real(alpaca.clock.now_ns), Path(settings.gateway.state_dir)
+    clock, folder = clock or Clock.real(alpaca.clock.now_ns), Path(settings.gateway.state_dir)
     running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
     try:
         await until(lambda: running.done() or alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
@@ -466,8 +469,11 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
 
 
 async def test_a_command_that_was_taken_and_not_answered_is_not_called_undone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def forbidden(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     toml = f'[gateway]\nstate_dir = "{tmp_path}"\n[sub_account.a]\ncapital = 5\n'
     (tmp_path / "gateway.toml").write_text(toml)
     line = ["--config", str(tmp_path / "gateway.toml"), "transfer", "main", "a", "--cash", "5"]
@@ -481,6 +487,23 @@ async def test_a_command_that_was_taken_and_not_answered_is_not_called_undone(
     async with await asyncio.start_unix_server(takes, tmp_path / CONTROL_SOCKET):
         assert await asyncio.to_thread(command.main, line) == 1
     assert "the command may still be carried out" in capsys.readouterr().err
+    monkeypatch.setattr(command._Local, "connect", forbidden)
+    assert await asyncio.to_thread(command.main, line) == 2
+    assert "run it as the gateway's user or as root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong_h", [-8, 8])
+async def test_a_host_s_clock_that_is_hours_off_is_not_the_gateway_s(tmp_path: Path, wrong_h: int) -> None:
+    """At its start; and once the host's clock was set right, or another one leaps."""
+    off_h = [wrong_h]
+    async with broker() as alpaca:
+        file, right = await at(alpaca, tmp_path), alpaca.clock.now_ns
+        clock = Clock.real(lambda: right() + off_h[-1] * HOUR_NS, right, LeapWatch())
+        async with serving(alpaca, load_gateway(file), clock):
+            for then_h in (wrong_h, 0, 20):
+                off_h.append(then_h)
+                await asyncio.sleep(5)
+                assert abs(clock.now_ns() - right()) < SECOND_NS
 
 
 async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
