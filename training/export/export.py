@@ -41,7 +41,7 @@ from strategies.kit.manifest import (
 )
 from strategies.registry import entry
 from training.export.ensemble import count_of
-from training.export.shelf import ExportError, put_version, refuse_other_contract
+from training.export.shelf import ExportError, put_version, refuse_to_replace
 from training.rl.kernels import plain_float32
 
 OPSET = 20
@@ -173,7 +173,7 @@ def _write(
     values = hashlib.sha256(spec.config.encode()).hexdigest()[:6] if entry(spec.name).parameters and spec.config else ""
     words = (release.training.last_session, release.label, digest[:8], values)  # one graph serves all values of a rule
     version = release.version or "-".join(filter(None, words))
-    refuse_other_contract(shelf / version, contract)
+    refuse_to_replace(shelf / version, contract)
     if release.report is not None:
         release.report(folder, digest, version)
     manifest = Manifest(

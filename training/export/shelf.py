@@ -54,15 +54,19 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         raise
 
 
-def refuse_other_contract(there: Path, contract: str) -> None:
-    """Raise ExportError where a version of this name was made for another contract: a desk may need it."""
+def refuse_to_replace(there: Path, contract: str) -> None:
+    """Raise ExportError where a version of this name has another contract or trades real money: a desk may need it."""
     try:
-        held = decode((there / MANIFEST_FILE).read_bytes()).contract_hash
+        held = decode((there / MANIFEST_FILE).read_bytes())
     except (OSError, msgspec.DecodeError):
         return  # no version, or a damaged one, which is replaced
-    if held != contract:
-        raise ExportError(
-            f"version {there.name} is in {there.parent} with the contract {held[:12]}, the strategy's is "
-            f"{contract[:12]} now: the export would replace it. Remove it once no desk runs by it "
-            f"(rm -r {there}), or name another store with --models-dir"
-        )
+    if held.contract_hash != contract:
+        why = f"with the contract {held.contract_hash[:12]}, the strategy's is {contract[:12]} now"
+    elif held.promoted:
+        why = "and was promoted to trade real money, by its own report"
+    else:
+        return
+    raise ExportError(
+        f"version {there.name} is in {there.parent} {why}: the export would replace it. Remove it once no desk runs by "
+        f"it (rm -r {there}), or name another store with --models-dir"
+    )

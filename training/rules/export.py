@@ -22,7 +22,7 @@ from strategies.golden import check_golden, contract_hash, golden_observations
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.evidence.wording import number, percent
-from training.export.shelf import put_version, refuse_other_contract
+from training.export.shelf import put_version, refuse_to_replace
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.report import OWN, rule_page
 from training.rules.trials import RuleTask, count_test, folds_of
@@ -126,7 +126,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     shelf = task.store / spec.name
 
     def write(folder: Path) -> str:
-        refuse_other_contract(shelf / manifest.version, manifest.contract_hash)
+        refuse_to_replace(shelf / manifest.version, manifest.contract_hash)
         write_whole(folder / POLICY_FILE, policy)
         write_whole(folder / REPORT_PAGE, rule_page(manifest, played, earned, best, capital).encode())
         write_whole(folder / MANIFEST_FILE, encode(manifest))

@@ -184,6 +184,18 @@ def test_a_version_of_the_same_name_with_another_contract_is_never_replaced(
     assert sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file()) == before
 
 
+def test_a_promoted_version_is_never_replaced_by_one_that_is_not(
+    folder: Path, random_observations: Float32Array, tmp_path: Path
+) -> None:
+    held = tmp_path / SPEC.name / folder.name
+    shutil.copytree(folder, held)
+    (held / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), promoted=True)))
+    before = (held / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match=f"{held.name} is in .* and was promoted to trade real money"):
+        export(Exported(folder / "policy.onnx"), strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert (held / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("module", "complaint"),
     [
