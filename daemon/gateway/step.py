@@ -701,9 +701,13 @@ class Bookkeeper:
 
 
 def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
-    """Return the prices that a report's positions have, USD a share."""
+    """Return the prices that a report's positions have, USD a share; 0 is none of a share."""
     prices = {str(row["symbol"]): wire.optional_decimal(row, "current_price") for row in positions}
-    return {symbol: price for symbol, price in prices.items() if price is not None}
+    return {
+        symbol: price
+        for symbol, price in prices.items()
+        if price is not None and (price > 0 or parse_occ(symbol) is not None)
+    }
 
 
 def _reserve_of(row: Json) -> Decimal:

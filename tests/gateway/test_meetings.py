@@ -1251,7 +1251,7 @@ def test_a_split_whose_line_is_late_is_neither_loss_nor_gain_of_the_day(split_at
     split = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed", "net_amount": "0"}
     assert loss(tuesday + 4, 20, "50", {**split, "id": "20250603040000000::2", "qty": "10"}) == 0
     assert loss(tuesday + 5, 20, "30") == 400
-    assert loss(tuesday + 6, 20, None) == 400  # a price that is missing once is the former one
+    assert loss(tuesday + 6, 20, None) == loss(tuesday + 7, 20, "0") == 400  # the former price: that is none
 
 
 # --- what the broker sends --------------------------------------------------------------------------------------------
