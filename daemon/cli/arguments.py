@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from daemon.engine.desks_file import DESKS_HELP, desks_at
+from daemon.host.printable import printable_lines
 from daemon.host.version import in_this_shell
 from daemon.host.whole_files import whole_text
 from strategies.kit.quantity import to_json
@@ -149,6 +150,22 @@ def add_own(text: str) -> None:
 
 FOLD = 16  # columns of a terminal: no cell is folded narrower than that, so that a sentence is no pile of words
 WORD = 24  # a longer word, such as a path, is broken
+
+
+class JournalConsole(Console):
+    """Standard output for what a journal holds: brackets as they are, control characters as escapes.
+
+    As wide as the terminal, else wide enough for whole rows.
+    """
+
+    def __init__(self, wide: int) -> None:
+        super().__init__(highlight=False, markup=False)
+        if not self.is_terminal:
+            self.width = wide
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text, made printable."""
+        return super().render_str(printable_lines(text), **options)
 
 
 def print_table(console: Console, table: Table, *least: str) -> None:

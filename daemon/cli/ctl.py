@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from rich.console import Console
-
-from daemon.cli.arguments import NotFound, add_own, remember_places, take_desks
+from daemon.cli.arguments import JournalConsole, NotFound, add_own, remember_places, take_desks
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -167,10 +165,8 @@ def _print_next(options: argparse.Namespace, code: int) -> None:
         sys.stderr.write(f"next: {command}\n")
 
 
-def _console() -> Console:
-    """Open standard output: the terminal's width, or wide enough for whole rows."""
-    console = Console(highlight=False, markup=False)  # what the journal holds is shown as it is, brackets too
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
+def _console() -> JournalConsole:
+    return JournalConsole(200)
 
 
 if __name__ == "__main__":

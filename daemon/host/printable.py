@@ -13,3 +13,8 @@ def printable(text: str, most: int = MOST) -> str:
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def printable_lines(text: str) -> str:
+    """Return the text with its line breaks, each line whole and printable."""
+    return "\n".join(printable(line, 10 * len(line)) for line in text.split("\n"))

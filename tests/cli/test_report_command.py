@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from daemon.cli import ctl
-from daemon.cli.arguments import NotFound
+from daemon.cli.arguments import JournalConsole, NotFound
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -144,3 +145,13 @@ def _as_nobody(place: Path) -> int:
 def test_a_folder_without_a_journal_is_named(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="no journal here; is this the right --state-dir"):
         report(tmp_path)
+
+
+def test_what_a_journal_holds_reaches_no_terminal_as_a_control_code(capsys: pytest.CaptureFixture[str]) -> None:
+    words, table = "[b]\x1b[31m\u202eno\nnext", Table(box=None, show_header=False, padding=0)
+    table.add_row(words)
+    console = JournalConsole(80)
+    console.print(words)
+    console.print(table)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [r"[b]\x1b[31m\u202eno", "next"] * 2

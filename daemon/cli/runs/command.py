@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, print_table
+from daemon.cli.arguments import JournalConsole, NotFound, a_date, print_table
 from daemon.cli.runs import change, compare, start
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
@@ -102,8 +102,7 @@ def _add_places(command: argparse.ArgumentParser, default: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """`rltrader runs …`; returns 0, 2 for an impossible request, 130 after Ctrl-C, and what a started run returned."""
     options = parser().parse_args(arguments)
-    console = Console(highlight=False, markup=False)
-    console = console if console.is_terminal else Console(highlight=False, markup=False, width=250)
+    console = JournalConsole(250)
     try:
         options.places = options.places or usual_places()
         code: int = options.run(options, console)
