@@ -12,7 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from daemon.alpaca_api.books import AccountBooks, ActivityRow, AlpacaPosition, PositionChange
-from daemon.alpaca_api.wire import ZERO, Json, multiplier
+from daemon.alpaca_api.wire import ZERO, Json, multiplier, stamp
 from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.tape import new_york_date
@@ -79,7 +79,12 @@ class Account(AccountBooks):
     def note(
         self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "", amends: str = ""
     ) -> ActivityRow:
-        """Add a row to the activities, and wake who waits for it. To be called on the server's loop."""
+        """Add a row to the activities, and wake who waits for it. To be called on the server's loop.
+
+        One that has a date alone says when it was written too, which is later.
+        """
+        if "date" in fields:
+            fields = {**fields, "created_at": stamp(now_ns if visible_ns is None else visible_ns)}
         row = super().note(now_ns, fields, visible_ns=visible_ns, name=name, amends=amends)
         for waiting in self._waiting:
             waiting.set()

@@ -286,6 +286,15 @@ def test_a_short_position_is_negative_however_the_broker_writes_it() -> None:
     assert wire.position({"symbol": OCC, "qty": "2", "avg_entry_price": "1.05", "side": "long"}).available is None
 
 
+@pytest.mark.parametrize("day", ["2024-07-02", "2024-07-02T00:00:00"])
+def test_a_ledger_line_is_of_its_date_however_late_it_was_written(day: str) -> None:
+    """Alpaca writes a day's fees a quarter past midnight UTC, and a split of the morning at noon."""
+    for written in ("2024-07-02T16:00:00Z", "2024-07-03T00:17:05.448916Z"):
+        row = {"id": "x", "activity_type": "SPLIT", "date": day, "created_at": written, "qty": "10"}
+        assert wire.time_text(report.activity(row).time_ns) == "2024-07-02T04:00:00Z"
+    assert wire.time_text(report.activity({**row, "date": None}).time_ns) == written
+
+
 def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:
     line = report.activity(
         {

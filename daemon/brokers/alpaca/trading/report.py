@@ -50,9 +50,14 @@ if TYPE_CHECKING:
 
 
 def activity(value: object) -> Activity:
-    """Parse a ledger line other than a fill; its time is its own or its New York date's midnight. Raises Malformed."""
+    """Parse a ledger line other than a fill. Raises Malformed.
+
+    Its time is its own, or its New York date's midnight: it may be written on the evening or the day after.
+    """
     raw = mapping(value, "activity")
-    moment = wire.first_moment_ns(raw, "transaction_time", "created_at")
+    moment = wire.first_moment_ns(raw, "transaction_time")
+    if moment is None and not raw.get("date"):
+        moment = wire.first_moment_ns(raw, "created_at")
     return Activity(
         id=required_text(raw, "id"),
         kind=required_text(raw, "activity_type"),
@@ -67,7 +72,7 @@ def activity(value: object) -> Activity:
 
 def _date_ns(value: object) -> int:
     try:
-        day = datetime.strptime(text(value), "%Y-%m-%d").replace(tzinfo=NEW_YORK)
+        day = datetime.strptime(text(value)[:10], "%Y-%m-%d").replace(tzinfo=NEW_YORK)
     except ValueError:
         raise Malformed(f"date is {shown(value)}: expected YYYY-MM-DD") from None
     return int(day.timestamp()) * SECOND_NS
