@@ -5,16 +5,18 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, product
 
 import msgspec
 
-from daemon.core.session import new_york_text
+from daemon.core.session import new_york_date, new_york_text
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import with_trades
+from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
-_DAY = "(time_ns - 18000000000000) / 86400000000000"  # five hours behind UTC: no session crosses this midnight
+_DAY = f"(time_ns - CASE WHEN {{summer}} THEN {4 * HOUR_NS} ELSE {5 * HOUR_NS} END) / {DAY_NS}"  # of New York
 _DAYS = (
     "SELECT min(time_ns) AS first_ns, max(time_ns) AS last_ns, min(usd) AS low, max(usd) AS high, "
     "max((highest - usd) / nullif(highest, 0)) AS fall FROM (SELECT time_ns, day, usd, max(usd) OVER "
@@ -58,9 +60,10 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
     Transfers follow from the book's balance: cash + positions at cost = start + transfers + realised profit.
     Raises sqlite3.Error.
     """
-    rows = reader.query(_DAYS)
-    if not rows:
+    ends = reader.query("SELECT min(time_ns) AS first_ns, max(time_ns) AS last_ns FROM equity")[0]
+    if ends["first_ns"] is None:
         return ()
+    rows = reader.query(_DAYS.format(summer=_summer(ends["first_ns"], ends["last_ns"])))
     firsts = [reader.query(_RECORD, (row["first_ns"],))[0] for row in rows]
     lasts = [reader.query(_RECORD, (row["last_ns"],))[0] for row in rows]
     costs = _costs(reader, [rows[0]["first_ns"], *(row["last_ns"] for row in rows)])
@@ -85,6 +88,20 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
             )
         )
     return tuple(days)
+
+
+def _summer(first_ns: int, last_ns: int) -> str:
+    """Return the condition in SQL that a time between these is one of New York's summer time."""
+    years = range(new_york_date(first_ns).year, new_york_date(last_ns).year + 1)
+    return " OR ".join(
+        f"time_ns BETWEEN {_sunday_ns(year, 3, 8, 7)} AND {_sunday_ns(year, 11, 1, 6) - 1}" for year in years
+    )
+
+
+def _sunday_ns(year: int, month: int, day: int, hour: int) -> int:
+    """Return that hour UTC of the first Sunday from a day on, in nanoseconds."""
+    begin = datetime(year, month, day, hour, tzinfo=UTC)
+    return int((begin + timedelta(days=6 - begin.weekday())).timestamp()) * SECOND_NS
 
 
 def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Decimal:

@@ -6,6 +6,7 @@ By hand: a desk has 10,000 USD and buys 9 calls at 2.00, which are 1,800 USD at 
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -89,3 +90,20 @@ def test_the_extremes_of_a_day_and_its_largest_fall_are_those_of_its_records(tmp
     assert (monday.low_usd, monday.high_usd) == (98.0, 104.0)
     assert monday.fall == pytest.approx(6 / 104)
     assert (tuesday.low_usd, tuesday.high_usd, tuesday.fall) == (90.0, 99.0, 0.0)  # it rose all day
+
+
+def test_a_record_of_the_night_belongs_to_its_date_in_new_york_in_summer_and_winter(tmp_path: Path) -> None:
+    times = {
+        "2024-06-03": ["2024-06-03T20:00", "2024-06-04T03:59"],  # UTC; midnight is at 4:00
+        "2024-06-04": ["2024-06-04T04:30", "2024-06-04T20:00"],
+        "2024-12-03": ["2024-12-03T21:00", "2024-12-04T04:30"],  # at 5:00
+        "2024-12-04": ["2024-12-04T05:00", "2024-12-04T21:00"],
+    }
+    path, batch = tmp_path / "journal.sqlite", CommitBatch()
+    journal = Journal.create(path, {})
+    at = [datetime.fromisoformat(f"{text}+00:00") for some in times.values() for text in some]
+    batch.rows = [EquityRow(int(time.timestamp()) * 10**9, "1", "1", "0", 0.0) for time in at]
+    journal.commit(batch)
+    journal.close()
+    with closing(JournalReader(path)) as reader:
+        assert [day.date for day in equity_days(reader)] == list(times)
