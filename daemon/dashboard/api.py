@@ -20,7 +20,7 @@ from daemon.dashboard.pages.health import health_page
 from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
 from daemon.dashboard.pages.learning import learning_page
 from daemon.dashboard.pages.models import models_page
-from daemon.dashboard.pages.now import now_of
+from daemon.dashboard.pages.now import followed, now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.pages.performance import performance_page
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page, spark_of
@@ -74,7 +74,7 @@ def desk_line(desk: FollowedDesk) -> DeskLine:
 def now(desk: FollowedDesk) -> Now:
     """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError where only the read models answer."""
     picture = desk.picture
-    if picture.state is not None or not picture.readable:
+    if followed(picture) or not picture.readable:
         return now_of(picture)
     with desk.reader() as reader:
         return now_of(picture, reader)

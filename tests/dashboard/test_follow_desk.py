@@ -16,9 +16,10 @@ import pytest
 
 from daemon.core.events import Event
 from daemon.core.state import digest
+from daemon.dashboard import api
 from daemon.dashboard.desks import FollowedDesk, Picture, named
 from daemon.dashboard.newest import Newest, read_on
-from daemon.dashboard.pages.now import now_of, stale
+from daemon.dashboard.pages.now import stale
 from daemon.engine.engine import EventSource
 from daemon.engine.state_dir import process_of
 from daemon.journal.journal import FILE
@@ -90,11 +91,11 @@ def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(played: P
     shutil.copyfile(played.path / FILE, copy / FILE)
     execute(copy, "DELETE FROM snapshots")
     execute(copy, "UPDATE events SET hash = zeroblob(32) WHERE id = 1")
-    picture = FollowedDesk("desk", copy).look()
+    watched = FollowedDesk("desk", copy)
+    picture = watched.look()
     assert picture.problem
     assert picture.readable
-    with closing(JournalReader(copy / FILE)) as reader:
-        now = now_of(picture, reader)
+    now = api.now(watched)
     last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
     assert (now.decision, now.action, now.stale) == (last["decision"], last["action"], picture.problem)
     held = played.sql("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")

@@ -868,6 +868,7 @@ def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, t
         expect(page.locator(".trouble")).to_contain_text("no journal here")
         expect(page.locator("#banner")).to_be_empty()
         assert {named(page, name) for name in ("Equity", "P&L", "Drawdown", "Position", "Cash")} == {"–"}
+        expect(page.locator("#position")).to_contain_text("What is held is not known.")
         page.close()
     finally:
         end(process)

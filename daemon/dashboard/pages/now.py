@@ -33,7 +33,7 @@ ALARMS = 20
 
 
 def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
-    """`GET /api/now`. `reader` is asked only where there is no state. Raises sqlite3.Error then."""
+    """`GET /api/now`. `reader` is asked only where nothing was followed. Raises sqlite3.Error then."""
     state, spec, row = picture.state, picture.spec, picture.decision or {}
     decided: dict[str, Any] = {
         "decision": row.get("decision") or 0,
@@ -49,7 +49,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "alarms": picture.newest.alarms[:ALARMS],
         "raised": raised_of(picture.newest, state, picture.meta.get("mode", ""))[0],
     }
-    if state is None or spec is None or (picture.problem and not state.seq):  # nothing was followed yet
+    if state is None or spec is None or not followed(picture):
         return _from_rows(picture, reader, decided)
     status, session = status_of(state, picture.desk), state.session.session
     book = state.book
@@ -103,6 +103,11 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         rows=tuple(rows(status)),
         **decided,
     )
+
+
+def followed(picture: Picture) -> bool:
+    """Return whether the state is the journal's: else it is none, or one before the first event."""
+    return picture.state is not None and bool(picture.state.seq or not picture.problem)
 
 
 def learns(state: State[Any], spec: Spec) -> bool:

@@ -68,9 +68,10 @@ export function mount(main, { desk, address, go, view, keep }) {
     );
     said.replaceChildren(...warnings(now).map(([kind, text]) => el("p", { class: `banner ${kind}` }, text)));
     answer.show([now.decision, now.action, now.resolved, now.became, now.why, now.confidence, now.probabilities, now.acted], () => newest(now, address));
-    position.show(now.positions, holdings);
+    const told = now.equity_usd !== ""; // else nothing of this journal can be read
+    position.show(told && now.positions, (all) => (all ? holdings(all) : empty("What is held is not known.")));
     gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet.", now: true }));
-    working.show(now.orders, (open) => orders(open, "No order works at the broker."));
+    working.show(told && now.orders, (open) => (open ? orders(open, "No order works at the broker.") : empty("Not known.")));
     alarm.show([now.raised, now.mode], ([all, mode]) => raised(all, `No alarm ${raisedIn(mode)}.`));
     model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running, now.rows], () => situation(now));
     chart.position(now.positions);
