@@ -146,6 +146,12 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
     assert not pointer.exists()
 
 
+def test_a_version_that_is_held_back_and_not_there_is_named(run: Run) -> None:
+    assert "has no version" not in run("hold", "b", "--reason", "x")[1]
+    code, output, _ = run("hold", "bb", "--reason", "x")
+    assert (code, "has no version bb yet" in output) == (0, True)
+
+
 def test_a_desk_that_has_chosen_a_version_is_not_said_to_follow(run: Run) -> None:
     assert "a running daemon follows" in run("activate", "a", "--reason", "x")[1]
     Path("config.toml").write_text('[policy]\nversion = "a"\n')

@@ -242,6 +242,8 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
     of = [options.version] if options.word == "hold" else []
     lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)
     text = f"learning: {'frozen, ' + frozen if frozen else 'goes on'}; held back: {', '.join(held) or 'none'}"
+    if options.word == "hold" and not (store.shelf / options.version).is_dir():
+        text += f"; {store.shelf} has no version {options.version} yet: is this its name?"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
 
