@@ -34,7 +34,7 @@ def table(desk: DeskStatus) -> Table:
     grid.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
     if (filled := desk.option_fills) is not None:
         grid.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
-    grid.add_row("trades", f"{desk.trades:,} closed, {desk.wins:,} won")
+    grid.add_row("trades", f"{desk.trades:,} closed by the desk, {desk.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(desk.denials.items(), key=lambda d: -d[1]))
     grid.add_row("denials", denials or "none")
     for origin, text in by_origin(desk.limits):

@@ -319,7 +319,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "info", ("date", "equity_usd"), "A regular session was scheduled; its limits are fresh."
     ),
     "session_ended": LogEvent(
-        "info", ("date", "equity_usd", "realized_usd", "trades"), "The regular session closed; totals since the start."
+        "info",
+        ("date", "equity_usd", "realized_usd", "trades"),
+        "The regular session closed; totals since the start, `trades` those that the desk closed.",
     ),
     "order_submitted": LogEvent(
         "info",

@@ -279,7 +279,11 @@ class DeskStatus:
     bars_rejected: int = stated(lambda state: state.stats.bars_rejected, "bars refused", default=0)
     orders_sent: int = stated(lambda state: state.stats.orders, "orders sent", default=0)
     partial_fills: int = stated(lambda state: state.stats.partial_fills, "fills of a part of an order", default=0)
-    trades: int = stated(lambda state: state.stats.trades, "closed trades", default=0)
+    trades: int = stated(
+        lambda state: state.stats.trades,
+        "trades that the desk, an expiry or a company's act closed; `rltraderctl trades` has those of others too",
+        default=0,
+    )
     wins: int = stated(lambda state: state.stats.wins, "of them with a profit", default=0)
     denials: dict[str, int] = stated(
         lambda state: dict(state.stats.denials), "risk gate to how often it denied", default={}

@@ -125,7 +125,7 @@ def test_status_tells_the_desk_as_its_read_models_do(state: Path, capsys: pytest
     fees = one(state, "SELECT sum(fees_usd) AS usd FROM fills")["usd"]
     assert rows["equity"].endswith(f", realised {realised} after {fees:,.2f} of fees")
     closed = one(state, "SELECT count(*) AS n, total(pnl_usd > 0) AS won FROM trades WHERE left_ns IS NOT NULL")
-    assert rows["trades"] == f"{closed['n']} closed, {closed['won']:.0f} won"
+    assert rows["trades"] == f"{closed['n']} closed by the desk, {closed['won']:.0f} won"
     assert rows["bars"] == "408 (0 rejected)"
     partial = one(
         state, "SELECT count(*) AS n FROM fills f JOIN orders o USING (client_order_id) WHERE f.cumulative < o.quantity"
