@@ -167,6 +167,10 @@ class JournalConsole(Console):
         """Return the text, made printable."""
         return super().render_str(printable_lines(text), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Let a command hear of a reader that is gone: it would end with exit code 1, whatever it has done."""
+        raise BrokenPipeError
+
 
 def print_table(console: Console, table: Table, *least: str) -> None:
     """Print a table in which nothing is cut, on a narrow terminal without those columns of `least` that have no room.

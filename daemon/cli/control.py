@@ -27,7 +27,7 @@ from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
-from daemon.host.printable import printable
+from daemon.host.printable import printable, result_of
 from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
@@ -151,7 +151,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound("nothing was touched")
     answer = _asked(options, holder) if holder else _offline(options)
     _lead_on(options, answer.status, running=bool(holder))
-    return _show(answer, console, "" if holder else AT_START)
+    with result_of(f"rltraderctl: the {name} (event {answer.seq:,})"):
+        _show(answer, console, "" if holder else AT_START)
+    return 1 if answer.refused else 0
 
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running: bool) -> None:
@@ -291,12 +293,12 @@ def _user() -> str:
         return "unknown"
 
 
-def _show(answer: CommandAnswer, console: Console, more: str = "") -> int:
+def _show(answer: CommandAnswer, console: Console, more: str = "") -> None:
     """Print the result in two lines."""
     status = answer.status
     if status is None:
         console.print(f"journaled as event {answer.seq:,}")
-        return 0
+        return
     stands = [f"halted: {status.halt}" if status.halt else "not halted"]
     if status.pause:
         stands.append(f"paused: {status.pause}")
@@ -306,7 +308,6 @@ def _show(answer: CommandAnswer, console: Console, more: str = "") -> int:
         console.print(printable(line))
     if answer.refused:
         console.print(printable(f"this does nothing: {answer.refused}"))
-    return 1 if answer.refused else 0
 
 
 def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:

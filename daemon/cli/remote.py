@@ -20,7 +20,7 @@ from rich.console import Console
 
 from daemon.cli.arguments import lead_on
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
-from daemon.host.printable import printable
+from daemon.host.printable import printable, result_of
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
@@ -109,7 +109,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         about = ("config", "desk", "key", "username")
         resume = RESET_LIMITS if answer.status.loss_to_reset else "resume"
         lead_on(options, "remote", resume, "--reason", "TEXT", about=about)
-    return _show(answer, route, options.name, console)
+    with result_of(f"rltraderctl: {options.name}" if answer.ok else f"rltraderctl: a refusal of {options.name}"):
+        _show(answer, route, options.name, console)
+    return REFUSED if answer.refused or not answer.ok else 0
 
 
 async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseMessage:
@@ -167,11 +169,11 @@ def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
     return name, keys[name]
 
 
-def _show(answer: ResponseMessage, route: Route, name: str, console: Console) -> int:
+def _show(answer: ResponseMessage, route: Route, name: str, console: Console) -> None:
     """Print the desk's answer in two lines."""
     if not answer.ok:
         console.print(printable(f"{route.desk} refused {name}: {answer.error}"))
-        return REFUSED
+        return
     console.print(f"{route.desk}: {name} journaled as event {answer.seq:,}")
     status = answer.status
     if status is not None:
@@ -180,4 +182,3 @@ def _show(answer: ResponseMessage, route: Route, name: str, console: Console) ->
         console.print(f"{trading}; holds {held}; {status.orders} orders at work; equity {status.equity_usd} USD")
     if answer.refused:
         console.print(printable(f"this does nothing: {answer.refused}"))
-    return REFUSED if answer.refused else 0

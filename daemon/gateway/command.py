@@ -66,6 +66,7 @@ from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
 from daemon.host.own_files import StateDirError, user_name
 from daemon.host.passing import MayPass
+from daemon.host.printable import result_of
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import VirtualLoop, look_s
@@ -490,18 +491,15 @@ def _done(options: argparse.Namespace) -> int:
                 "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
                 "quantity": options.quantity, "by": user_name(os.getuid()), "why": options.why,
             }  # fmt: skip
-            sys.stdout.write(show(ask(settings, "POST", "/transfer", body)))
-            return 0
+            return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
         case "halt" | "resume":
             body = {"by": user_name(os.getuid()), "why": options.why}
-            sys.stdout.write(show(ask(settings, "POST", f"/{options.command}", body)))
-            return 0
+            return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
-            sys.stdout.write(show(ask(settings, "POST", "/lift", {"account": options.name})))
-            return 0
+            return _print_result("lift", show(ask(settings, "POST", "/lift", {"account": options.name})))
         case "panic":
             rows = ask(settings, "POST", "/panic", {"account": options.name, "by": user_name(os.getuid())})
-            sys.stdout.write(closed(rows))
+            _print_result("panic", closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
         findings = asyncio.run(check(settings, _account_keys(), *_journaled(settings)))
@@ -510,6 +508,12 @@ def _done(options: argparse.Namespace) -> int:
         return 0 if all(right for right, _ in findings) else FAILED
     settings = _fitting(settings, options.config)
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
+
+
+def _print_result(command: str, text: str) -> int:
+    with result_of(f"rltrader-gateway: {command}"):
+        sys.stdout.write(text)
+    return 0
 
 
 def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:

@@ -5,6 +5,11 @@ For text from a model store, a broker or another process. Invariant: the result 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
 MOST = 2000  # letters
 
 
@@ -18,3 +23,15 @@ def printable(text: str, most: int = MOST) -> str:
 def printable_lines(text: str) -> str:
     """Return the text with its line breaks, each line whole and printable."""
     return "\n".join(printable(line, 10 * len(line)) for line in text.split("\n"))
+
+
+@contextlib.contextmanager
+def result_of(what: str) -> Iterator[None]:
+    """Print what came of something that is done: a full disk or a reader that is gone makes no failure of it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{what} is done; what came of it cannot be printed: {error.strerror}\n")

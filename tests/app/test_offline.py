@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,21 @@ def test_an_exit_that_no_disk_takes_names_the_panic(
     said = capsys.readouterr().err
     assert ("the disk is full" in said, "rltraderctl panic closes everything" in said) == (True, named)
     assert kinds(tmp_path) == [RunStarted.__name__]
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"), [("halt", 0, "the halt (event 1) is done; what came of it"), ("close SPY", 1, "")]
+)
+def test_what_a_full_disk_keeps_from_being_printed_is_done_all_the_same(
+    tmp_path: Path, word: str, code: int, said: str
+) -> None:
+    stopped_desk(tmp_path)
+    line = [sys.executable, "-m", "daemon.cli.ctl", *word.split(), "--state-dir", str(tmp_path), "--reason", "x"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True)
+    heard, gone = os.pipe()
+    os.close(heard)  # a reader that has seen enough
+    with os.fdopen(gone, "w") as pipe:
+        assert subprocess.run(line, stdout=pipe, stderr=subprocess.PIPE, check=False).returncode == code
+    assert len(kinds(tmp_path)) == 3

@@ -22,6 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
+from daemon.host.printable import result_of
 from daemon.host.time.clock import Clock
 from daemon.models.ladder.cards import HoldReasons, former_holds, write_holds
 from daemon.models.pointer import (
@@ -199,7 +200,8 @@ def _name(
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
             "rltraderctl reload"
         )
-    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    with result_of(f"rltraderctl: models {options.word}"):
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -244,7 +246,8 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
     text = f"learning: {'frozen, ' + frozen if frozen else 'goes on'}; held back: {', '.join(held) or 'none'}"
     if options.word == "hold" and not (store.shelf / options.version).is_dir():
         text += f"; {store.shelf} has no version {options.version} yet: is this its name?"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    with result_of(f"rltraderctl: models {options.word}"):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
