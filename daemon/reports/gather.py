@@ -182,6 +182,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         done.watch.see_earlier(dict(row), _filled_before(reader, row["client_order_id"], span[0]))
     for entry in rows_between(reader, begin, end):
         done.take(entry)
+    night = _since_snapshot(reader, begin)
     statuses = {name: _status(reader, name) for name in done.watch.names}
     quality = done.watch.quality({name: status for name, status in statuses.items() if status})
     decisions, denials = _decisions(reader, span)
@@ -195,7 +196,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
     transfers = transfers_between(reader, (before or equity)[0]["time_ns"], equity[-1]["time_ns"]) if equity else ZERO
     flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
     start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not transfers else None
-    places = (max(done.moved_id, 1), done.last_id)
+    places = (max(done.moved_id, night.moved_id, 1), max(done.last_id, night.last_id))
     held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
     gaps, expected = _gaps(done, session, spec.grid) if underlying else ((), 0)
     return Day(
@@ -226,7 +227,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         rejected=tuple(done.rejected),
         alarms=tuple(done.alarms),
         commands=tuple(done.commands),
-        halts=tuple(done.halts),
+        halts=(*_standing(night), *done.halts),
         halt=halt,
         models=tuple(done.models),
         answers=tuple(done.answers.values()),
@@ -235,6 +236,22 @@ def _read(reader: JournalReader, session: Session) -> Day:
         trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
         unread=done.unread,
     )
+
+
+def _since_snapshot(reader: JournalReader, begin: int) -> _Pass:
+    """Gather the rows from the newest snapshot before row `begin` up to it: what it does not know any more."""
+    night = _Pass("")
+    newest = reader.query("SELECT max(event_id) AS id FROM snapshots WHERE event_id < ?", (begin,))[0]["id"]
+    for entry in rows_between(reader, newest + 1, begin) if newest is not None else ():
+        night.take(entry)
+    return night
+
+
+def _standing(night: _Pass) -> tuple[Notice, ...]:
+    """Return the newest halt, unless somebody asked to end it since."""
+    newest = night.halts[-1:]
+    lifted = newest and any("resume" in one.name and one.time_ns >= newest[0].time_ns for one in night.commands)
+    return () if lifted else tuple(newest)
 
 
 _EARLIER = "SELECT * FROM orders WHERE submitted_ns < ? AND updated_ns >= ? ORDER BY submitted_ns"

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import TERMINAL
-from daemon.core.session import NEW_YORK
+from daemon.core.session import NEW_YORK, new_york_text
 from daemon.page_kit.svg import MINUS
 from daemon.reports.execution_quality import Quality
 from daemon.reports.record import Day, Notice
@@ -144,7 +144,7 @@ def reference(quality: Quality) -> str:
 
 def further_sentences(day: Day) -> tuple[str, ...]:
     """Return the further facts: halts, open orders and positions, refused and missing bars."""
-    sentences = [_halted(halt) for halt in day.halts]
+    sentences = [_halted(halt, day) for halt in day.halts]
     if day.halt is not None:
         sentences.append(f"It is halted at the end, since {clock(day.halt.time_ns)}: {day.halt.name}.")
     elif day.halts:
@@ -170,8 +170,10 @@ def further_sentences(day: Day) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _halted(halt: Notice) -> str:
-    return f"It was halted at {clock(halt.time_ns)}: {halt.name}" + (f" ({halt.who})." if halt.who else ".")
+def _halted(halt: Notice, day: Day) -> str:
+    date = new_york_text(halt.time_ns)[:10]
+    when = clock(halt.time_ns) if date == day.session.date else f"{clock(halt.time_ns)} on {long_date(date)}"
+    return f"It was halted at {when}: {halt.name}" + (f" ({halt.who})." if halt.who else ".")
 
 
 def ending(status: str, reason: str) -> str:

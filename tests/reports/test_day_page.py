@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
@@ -15,6 +18,7 @@ from daemon.core.events import (
     Activity,
     BarClosed,
     BarRejected,
+    ClockTicked,
     CommandRefused,
     Event,
     HaltRequested,
@@ -32,6 +36,7 @@ from daemon.core.events import (
     ShadowAnswered,
 )
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
+from daemon.core.state import Book, RiskState
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from daemon.reports.csv_tables import COLUMNS, orders_csv
@@ -285,6 +290,24 @@ def test_a_halt_is_told_with_its_time_and_stands_in_the_plots(tmp_path: Path) ->
     assert "09:53:00 command refused too old mqtt" in markup.text
     lines = [attributes for tag, attributes in markup.tags if tag == "line" and attributes["class"] == "halt"]
     assert len(lines) == 2 * 2 * 2  # halts, plots, widths
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_halt_of_the_evening_before_stands_in_the_report_of_the_day(tmp_path: Path, resumed: bool) -> None:
+    evening = OPEN - 16 * 3600 * 10**9  # after the snapshot of the close before
+    steps: list[JournalStep] = [
+        (ClockTicked(evening - MINUTE), ()),
+        (HaltRequested(evening, "operator", "lunch", "mqtt/ops"), (RaiseAlarm("operator", "lunch"),)),
+        *([(ResumeRequested(evening + MINUTE, "looked at", "ann"), ())] if resumed else []),
+        (SessionScheduled(OPEN, SESSION, ()), ()),
+    ]
+    path = journal(tmp_path, steps)
+    state = msgspec.json.encode({"book": Book(), "risk": RiskState()})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO snapshots VALUES (1, 1, '', 0, ?, X'', '', '')", (state,))
+    said = further_sentences(read_day(path, SESSION))
+    told = "It was halted at 17:30 on Monday, 2 December 2024: operator (mqtt/ops)."
+    assert said[:1] == (() if resumed else (told,))
 
 
 def test_a_half_day_says_when_it_closed_and_its_axis_ends_there(tmp_path: Path) -> None:
