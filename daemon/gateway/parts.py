@@ -160,15 +160,21 @@ def _fee(books: Ledgers, line: LedgerLine) -> Division:
 def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
     """Return how a fee counts a fill, from its description: TAF by units sold, REG and SEC by proceeds, else contracts.
 
-    Alpaca's descriptions begin with the fee's name: `TAF fee for proceed of 3 contracts …`, `REG fee …`, `ORF fee …`.
+    Alpaca's descriptions begin with the fee's name, those of options with OPT: `TAF fee for proceed of 9 shares …`,
+    `OPT TAF fee for proceed of 3 contracts …`, `OPT REG fee …`, `ORF fee …`.
     """
     name = words.upper()
+    of_options = any(word in name for word in ("CONTRACT", "ORF", "OCC", "OPT"))
+
+    def counts(trade: DayFill, *, sales: bool) -> bool:
+        return wire.is_option(trade.symbol) == of_options and (trade.side < 0 or not sales)
+
     if "TAF" in name:
-        return lambda trade: trade.quantity if trade.side < 0 else ZERO
+        return lambda trade: trade.quantity if counts(trade, sales=True) else ZERO
     if any(word in name for word in ("REG ", "SEC ", "SECTION 31")):
-        return lambda trade: _traded(trade) if trade.side < 0 else ZERO
-    if any(word in name for word in ("CONTRACT", "ORF", "OCC", "OPTION")):
-        return lambda trade: trade.quantity if wire.is_option(trade.symbol) else ZERO
+        return lambda trade: _traded(trade) if counts(trade, sales=True) else ZERO
+    if of_options:
+        return lambda trade: trade.quantity if counts(trade, sales=False) else ZERO
     return _traded
 
 

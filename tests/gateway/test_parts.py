@@ -86,10 +86,12 @@ def traded(made: Ledgers) -> Ledgers:
 @pytest.mark.parametrize(
     ("words", "amount", "parts"),
     [
-        # units sold: a 30, b 10 + 6 = 16: 0.46 by 30 : 16
-        ("TAF fee for proceed of 46 shares", "-0.46", {"a": "-0.30", "b": "-0.16"}),
-        # proceeds of sales: a 3,000, b 3,000 + 600 = 3,600: 0.66 by 30 : 36
-        ("REG fee for proceed of $6600", "-0.66", {"a": "-0.30", "b": "-0.36"}),
+        # shares sold: a 30, b 10; contracts sold: b 6
+        ("TAF fee for proceed of 40 shares (2 trades) on 2024-02-15", "-0.40", {"a": "-0.30", "b": "-0.10"}),
+        ("OPT TAF fee for proceed of 6 contracts", "-0.02", {"b": "-0.02"}),
+        # proceeds of sales: a 3,000, b 3,000 of shares, and 600 of contracts
+        ("REG fee for proceed of $6000", "-0.66", {"a": "-0.33", "b": "-0.33"}),
+        ("OPT REG fee for proceed of $600", "-0.02", {"b": "-0.02"}),
         # contracts: a 2, b 6: 0.08 by 1 : 3
         ("ORF fee for 8 contracts", "-0.08", {"a": "-0.02", "b": "-0.06"}),
         ("Fees for 8 contracts", "-0.08", {"a": "-0.02", "b": "-0.06"}),
