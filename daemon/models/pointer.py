@@ -156,7 +156,7 @@ def vouched(shelf: Path, version: str) -> str:
     """Return the digest that a version's manifest had when a pointer named it last; "" where that is not known."""
     if not shelf.stat().st_mode & stat.S_ISVTX:
         return ""
-    return next((change.digest for change in reversed(changes(shelf)) if change.after == version), "")
+    return next((change.digest for change in reversed(_told(shelf)) if change.after == version), "")
 
 
 def check_judged(manifest: Path, digest: str, judged: str) -> None:
@@ -267,7 +267,22 @@ def put_aside(path: Path, *, folders: bool = False) -> None:
 
 
 def changes(shelf: Path) -> tuple[PointerChange, ...]:
-    """Return the history of the shelf's pointers, oldest first. Unreadable (torn) lines are skipped."""
+    """Return the changes of the shelf's pointers, oldest first.
+
+    One that was written down and not made, or undone by hand, is left out: a full disk keeps a pointer where it was.
+    """
+    history = _told(shelf)
+    then = {change.pointer: named(shelf, change.pointer) for change in history}
+    made: list[PointerChange] = []
+    for change in reversed(history):
+        if change.after == then[change.pointer] or change.before != then[change.pointer]:
+            made.append(change)
+            then[change.pointer] = change.before
+    return tuple(reversed(made))
+
+
+def _told(shelf: Path) -> tuple[PointerChange, ...]:
+    """Return what the history tells, oldest first. Unreadable (torn) lines are skipped."""
     if not (shelf / PROMOTIONS_FILE).exists() or foreign(shelf / PROMOTIONS_FILE):
         return ()
     data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
@@ -293,8 +308,6 @@ def before(shelf: Path) -> str:
         if change.rollback and len(stack) > 1 and stack[-2] == change.after:
             stack.pop()
             continue
-        if len(stack) > 1 and stack[-2] == change.before != stack[-1]:
-            stack.pop()  # the last change was recorded and not made, or undone by hand
         if change.before and (not stack or stack[-1] != change.before):
             stack.append(change.before)
         if not stack or stack[-1] != change.after:

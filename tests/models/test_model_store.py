@@ -14,6 +14,7 @@ from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -24,6 +25,7 @@ from daemon.models.pointer import (
     CURRENT,
     PROMOTIONS_FILE,
     before,
+    canary_of,
     changes,
     named,
     point,
@@ -584,6 +586,36 @@ def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
     assert before(shelf) == "b"
     point_to(shelf, "b", rollback=True)
     assert before(shelf) == "a"
+
+
+def test_changes_that_a_full_disk_left_unmade_keep_no_rollback_back_and_are_not_told(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to(shelf, "a")
+    point_to(shelf, "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        for version in ("a", "a", "c"):
+            with pytest.raises(OSError, match="No space"):
+                point_to(shelf, version, rollback=version == "a")
+    assert [change.after for change in changes(shelf)] == ["a", "b"]
+    assert before(shelf) == "a"
+    point_to(shelf, "a", rollback=True)
+    assert [change.after for change in changes(shelf)] == ["a", "b", "a"]
+
+
+def test_a_canary_whose_rollback_a_full_disk_left_unmade_is_one_still(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to(shelf, "a")
+    point(shelf, CURRENT, "b", who="ladder", why="why", now_ns=7, canary=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            point_to(shelf, "a", rollback=True)
+    change = canary_of(shelf)
+    assert change is not None
+    assert (change.before, change.after) == ("a", "b")
 
 
 @pytest.mark.parametrize("name", ["../a", "current", "candidate", "a\0", "x" * 101, ".", "d"])
