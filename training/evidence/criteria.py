@@ -342,16 +342,17 @@ RISK_PROOF: tuple[Criterion, ...] = (
 )
 """What proves a stated risk."""
 
+_RISK_WEIGHTS = Criterion(
+    "weights",
+    "the exported weights are tested ones, of a policy whose trials are known",
+    lambda f: f.imported or (f.refit and not f.passive),
+    operator.le,
+    0,
+    lambda other: "other ones" if other else "the tested ones",
+)
 RISK_CRITERIA: tuple[Criterion, ...] = (
     CRITERIA[0],
-    Criterion(
-        "weights",
-        "the exported weights are tested ones, of a policy whose trials are known",
-        lambda f: f.imported or (f.refit and not f.passive),
-        operator.le,
-        0,
-        lambda other: "other ones" if other else "the tested ones",
-    ),
+    _RISK_WEIGHTS,
     Criterion(
         "seeds",
         f"at least {FEWEST_SEEDS} seeds in every fold of a learned policy",
@@ -363,6 +364,12 @@ RISK_CRITERIA: tuple[Criterion, ...] = (
     *RISK_PROOF,
 )
 """What a policy that claims a risk must show before it may trade real money."""
+
+_CLAIM_PROOF = {
+    LEAD: (*(criterion for criterion in CRITERIA if criterion.name == "weights"), *LEAD_PROOF),
+    RISK: (_RISK_WEIGHTS, *RISK_PROOF),
+}
+"""What a version's claim needs to be proven: it is about the exported weights."""
 
 
 def judge(findings: Findings, kind: str = LEAD) -> tuple[Judged, ...]:
@@ -386,7 +393,7 @@ def _claimed_lead(findings: Findings) -> StatedClaim | None:
     one = findings.lead
     if one is None or findings.imported:
         return None
-    failed = [criterion.name for criterion in LEAD_PROOF if not passes(criterion, findings)]
+    failed = fails(findings, LEAD)
     words = f"a lead over {one.baseline}: {percent(one.mean, 3)} a session, at least {percent(one.low, 3)} at 99 %"
     proven = f"not proven (fails {', '.join(failed)})" if failed else "proven"
     return StatedClaim(kind=LEAD, proven=not failed, sentence=f"Claims {words}, {proven}.")
@@ -400,8 +407,12 @@ def lead_is_proven(findings: Findings) -> bool:
 def _claimed_risk(findings: Findings, stated: RiskStatement) -> StatedClaim:
     if findings.risk is None:
         return unknown_claim(stated)
-    failed = tuple(criterion.name for criterion in RISK_PROOF if not passes(criterion, findings))
-    return risk_claim(findings.risk, failed)
+    return risk_claim(findings.risk, fails(findings, RISK))
+
+
+def fails(findings: Findings, kind: str) -> tuple[str, ...]:
+    """The criteria by which a claim of this kind is not proven."""
+    return tuple(criterion.name for criterion in _CLAIM_PROOF[kind] if not passes(criterion, findings))
 
 
 def passes(criterion: Criterion, findings: Findings) -> bool:

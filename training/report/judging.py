@@ -20,12 +20,11 @@ from training.evidence.criteria import (
     MINUTE_SESSIONS,
     MOVED,
     ONE_BAR_LATE,
-    RISK_PROOF,
     claim_of,
+    fails,
     judge,
     lead_is_proven,
     net_return_of,
-    passes,
 )
 from training.evidence.dead import dead_trial
 from training.evidence.findings import Findings, Judged, PlayerLine, told_apart
@@ -76,8 +75,8 @@ def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> t
         return ()
     if findings.risk is None:
         return ("A risk was stated; the tests say nothing of it, so none is claimed.",)
-    failed = [criterion.name for criterion in RISK_PROOF if not passes(criterion, findings)]
-    return f"A risk was stated and is not proven (fails {listed(failed)}).", evidence_words(findings.risk)
+    failed = listed(fails(findings, RISK))
+    return f"A risk was stated and is not proven (fails {failed}).", evidence_words(findings.risk)
 
 
 def _twin(study: Study, findings: Findings) -> str:

@@ -159,6 +159,21 @@ def test_a_lead_is_claimed_as_proven_only_among_all_earlier_trials() -> None:
     assert asked.sentence.endswith(", not proven (fails deflated lead).")
 
 
+def test_weights_that_no_session_tested_prove_no_claim(proven: Findings) -> None:
+    """Of a refit the tests are of other weights; of an import nobody knows among how many it was chosen."""
+    learned = msgspec.structs.replace(proven, passive=False)
+    for changes in ({"refit": True}, {"imported": True}):
+        claim = claim_of(msgspec.structs.replace(learned, **changes), RISK, STATED)
+        assert claim is not None
+        assert (claim.proven, "not proven (fails weights)" in claim.sentence) == (False, True)
+    again = claim_of(msgspec.structs.replace(find(example_study(edge_usd=120.0)), refit=True), LEAD)
+    assert again is not None
+    assert again.sentence.endswith(", not proven (fails weights).")
+    assert (
+        claim_of(msgspec.structs.replace(proven, refit=True), "", STATED) is not None
+    )  # a passive policy has no refit
+
+
 def test_a_risk_that_is_not_kept_is_claimed_as_unproven_only_where_it_is_asked_for(runs: OverlayRuns) -> None:
     stated = RiskStatement(0.06, 0.15)
     kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), stated)
