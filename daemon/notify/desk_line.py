@@ -24,7 +24,7 @@ from daemon.operator.commands import CLOSE
 from daemon.operator.control.client import CommandAnswer, ControlError, ask, leave
 from daemon.operator.remote_commands import WAIT_MOST_NS
 from daemon.operator.signing import Key, SignedCommand, signed
-from daemon.operator.status import DeskStatus, holdings_in_words
+from daemon.operator.status import DeskStatus, holdings_in_words, trading_in_words
 from daemon.reports.words import plural
 from strategies.kit.units import HOUR_NS, SECOND_NS
 
@@ -152,7 +152,8 @@ def _stands(answer: CommandAnswer, command: str) -> str:
     status = answer.status
     if status is None:
         return ""
-    state = "Halted" if status.halt else "Paused" if status.pause else "It trades"
+    trading, may = trading_in_words(status)
+    state = "It trades" if may else trading.partition(":")[0].capitalize()
     sent = answer.effects.count("SubmitOrder")
     sells = command.partition(" ")[0] in (CLOSE, "flatten") and bool(status.positions)
     orders = f", {plural(sent, 'order')} sent" if sent else ", the sale follows" if sells else ""

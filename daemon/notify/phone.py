@@ -15,7 +15,7 @@ from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.operator.commands import CLOSE, RESUME, CommandError, closing
 from daemon.operator.remote_commands import AT_START
-from daemon.operator.status import DeskStatus, Holding, holdings_in_words
+from daemon.operator.status import DeskStatus, Holding, holdings_in_words, trading_in_words
 from daemon.pacing import TokenBucket
 from strategies.kit.quantity import Quantity
 from strategies.kit.units import SECOND_NS
@@ -334,10 +334,9 @@ def in_words(status: DeskStatus) -> str:
     if status.halt:
         since = f" since {new_york_text(status.halt_since_ns)[:16]} New York" if status.halt_since_ns else ""
         state = f"HALTED{since}: {status.halt}"
-    elif status.pause:
-        state = f"paused: {status.pause}"
     else:
-        state = "trades" if status.reconciled else "compares its book with the broker's"
+        trading, may = trading_in_words(status)
+        state = "trades" if may else trading.replace("not reconciled", "compares its book with the broker's")
     lines = [
         f"{status.desk} ({status.mode}) {state}",
         f"Equity {status.equity_usd} USD, this session {status.day_usd or '?'} USD.",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from daemon.operator.status import DeskStatus, holdings_in_words
+from daemon.operator.status import DeskStatus, holdings_in_words, trading_in_words
 
 REAL, PAPER, DRY, RECORDED = "real money", "paper account", "dry run", "recorded data"
 KINDS = {"live": REAL, "paper": PAPER, "dry_run": DRY}
@@ -81,7 +81,7 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
     """Return a desk's line."""
     equity, exposed = _number(status.equity_usd), _number(status.exposed_usd)
     money = KINDS.get(status.mode, RECORDED)
-    trading, may = _trading(status)
+    trading, may = trading_in_words(status)
     return FleetLine(
         name=name,
         strategy=status.strategy,
@@ -121,18 +121,6 @@ def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
             chosen, number = f"{label} ({number})", number + 1
         names.append(chosen)
     return names
-
-
-def _trading(status: DeskStatus) -> tuple[str, bool]:
-    if status.halt:
-        return f"halted: {status.halt}", False
-    if status.pause:
-        return f"paused: {status.pause}", False
-    if status.claim is not None and status.claim.broken:
-        return f"claim broken: {status.claim.broken}", False
-    if not status.reconciled:
-        return "not reconciled", False
-    return "reconciled", True
 
 
 def _once(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:

@@ -387,9 +387,22 @@ def option_fills_of(market: object) -> OptionFills | None:
     return OptionFills(market.fills_recorded, market.fills_modelled)
 
 
+def trading_in_words(status: DeskStatus) -> tuple[str, bool]:
+    """Return what keeps the desk from new risk, else that it is reconciled; and whether nothing does."""
+    if status.halt:
+        return f"halted: {status.halt}", False
+    if status.pause:
+        return f"paused: {status.pause}", False
+    if status.claim is not None and status.claim.broken:
+        return f"claim broken: {status.claim.broken}", False
+    if not status.reconciled:
+        return "not reconciled", False
+    return "reconciled", True
+
+
 def in_one_line(status: DeskStatus) -> str:
     """Return one line for `systemctl status`."""
-    trading = f"halted: {status.halt}" if status.halt else "reconciled" if status.reconciled else "not reconciled"
+    trading, _ = trading_in_words(status)
     basket = f"; last basket {status.last_basket}" if status.last_basket else ""
     orders = f"; {status.orders} orders" if status.orders else ""
     held = holdings_in_words(status) or "flat"

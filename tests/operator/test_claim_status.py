@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from daemon.core.events import PauseRequested
 from daemon.dashboard.pages.risk import limits_now
+from daemon.notify.phone import in_words
 from daemon.operator.fleet import fleet_of
-from daemon.operator.status import claim_of, rows, status_of
+from daemon.operator.status import ClaimStatus, claim_of, in_one_line, rows, status_of
 from tests.support.core.claims import day, judge, quoted, verdict, watched
 from tests.support.core.daily_desk import DailyDesk
-from tests.support.core.desk import FRIDAY, HALF_DAY, TUESDAY
+from tests.support.core.desk import FRIDAY, HALF_DAY, TUESDAY, desk
 
 
 def row(d: DailyDesk) -> str:
@@ -62,3 +66,15 @@ def test_a_verdict_stays_until_the_next_one() -> None:
     status = claim_of(d.state)
     assert status is not None
     assert (status.verdict, status.sessions, status.broken) == ("above", 3, "")
+
+
+def test_a_status_line_and_the_phone_say_what_keeps_a_desk_from_new_risk() -> None:
+    d = desk()
+    assert in_one_line(status_of(d.state, "d")).startswith("reconciled; ")
+    assert in_words(status_of(d.state, "d")).startswith("d (replay) trades\n")
+    d.put(PauseRequested(d.at(1), "lunch", "ann"))
+    paused = status_of(d.state, "d")
+    broken = replace(paused, pause="", claim=ClaimStatus("v1", 0.1, 0, 0.1, 1, 0, 1, 0, 0, "above", "too much", ""))
+    for status, words in ((paused, f"paused: {paused.pause}"), (broken, "claim broken: too much")):
+        assert in_one_line(status).startswith(f"{words}; ")
+        assert in_words(status).startswith(f"d (replay) {words}\n")
