@@ -170,7 +170,7 @@ class Services:
 
 
 NOT_SENT, WRONG_USE = 1, 2
-LINE_BYTES_MAX = 64 * 1024
+LINE_MOST = 1 << 22  # letters: a halt may name the differences of a thousand symbols
 LOOK_S = 1.0  # between two looks at the journal
 PROBLEM_EVERY_S = 60.0  # between two lines about the same problem
 
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "test":
             return _test(services)
         if options.command == "alarm":
-            message = of_alarm(sys.stdin.read(LINE_BYTES_MAX))
+            message = of_alarm(sys.stdin.read(LINE_MOST))
             return _sent(services.send(message.title, message.body))
         return _follow(options, services)
     except MayPass as error:  # systemd starts it again

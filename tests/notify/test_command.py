@@ -53,6 +53,10 @@ def test_an_alarm_on_standard_input_is_sent(
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(LINE)))
         assert main(given) == 0
         assert (box.titles, box.messages[0]["message"].splitlines()[0]) == (["paper-1: wal_large"], "mib 300")
+        long = {**LINE, "alarm": "reconciliation", "detail": "SPY: book 1, broker 2; " * 10_000}
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(long)))
+        assert main(given) == 0
+        assert box.titles[-1] == "paper-1: reconciliation"
         monkeypatch.setattr("sys.stdin", io.StringIO("hello"))
         assert main(given) == 2
     assert capsys.readouterr().err.startswith("rltrader-notify: ")
