@@ -27,6 +27,7 @@ from strategies.kit.contract import (
     Rebalance,
     RowOptions,
     Spec,
+    Target,
     View,
 )
 from strategies.kit.plain import CURE, not_plain
@@ -68,13 +69,7 @@ class GuardedStrategy:
         decision: Made
         state, decision = self._strategy.decide(draft.strategy, answer, view)
         _check(decision, kind, "decide")
-        choice = decision.choice
-        if choice is not None:
-            _check(choice, Choice, "decide")
-            if not isfinite(choice.confidence + sum(choice.probabilities)):
-                raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
-        if isinstance(decision, Rebalance):
-            _check_rebalance(decision)
+        _check_decision(decision, len(draft.spec.actions))
         if not shown:
             _keep(draft, state, "decide")
         return decision
@@ -152,6 +147,25 @@ def _check_observation(observation: Observation) -> None:
     faults = values.size - np.count_nonzero(np.isfinite(values))
     if faults:
         raise ValueError(f"observe returned {faults} values that are not finite")
+
+
+def _check_decision(decided: Decision | Rebalance, actions: int) -> None:
+    """Raise TypeError or ValueError for a choice, action, target or basket that is none."""
+    choice: Choice | None = decided.choice
+    if choice is not None or isinstance(decided, Decision):
+        _check(choice, Choice, "decide")
+    chosen: tuple[Any, ...] = () if choice is None else (choice.action,)
+    if isinstance(decided, Rebalance):
+        _check_rebalance(decided)
+        chosen = chosen or decided.actions
+    else:
+        _check(decided.target, Target, "decide")
+        chosen += (decided.resolved,)
+    if choice is not None and not isfinite(choice.confidence + sum(choice.probabilities)):
+        raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
+    for action in chosen:
+        if not (isinstance(action, int | np.integer) and 0 <= action < actions):
+            raise ValueError(f"decide returned action {action!r}: the index of one of {actions} actions is expected")
 
 
 def _check_rebalance(decided: Rebalance) -> None:

@@ -153,6 +153,11 @@ def test_what_cannot_be_used_is_refused_before_it_is_kept(call: str, returned: A
         ((None, HOLD), "decide returned None where its new state is expected"),
         ((STATE, replace(HOLD, choice=Choice((0.5, np.nan), 0, 0.5))), "not finite"),
         ((STATE, replace(HOLD, choice=Choice((0.5, 0.5), 0, np.inf))), "not finite"),
+        ((STATE, replace(HOLD, choice=None)), "decide returned NoneType: Choice is expected"),
+        ((STATE, replace(HOLD, target=None)), "decide returned NoneType: Target is expected"),
+        ((STATE, replace(HOLD, resolved=99)), "decide returned action 99: the index of one of"),
+        ((STATE, replace(HOLD, resolved="CALL")), "decide returned action 'CALL': the index"),
+        ((STATE, replace(HOLD, choice=Choice((0.5, 0.5), -1, 0.5))), "decide returned action -1: the index"),
     ],
 )
 def test_a_decision_that_cannot_be_used_is_refused(returned: Any, text: str) -> None:
