@@ -5,8 +5,9 @@ Texts in it are as they were journaled, and any user may have written them: they
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +18,8 @@ from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.state_dir import parts_of, where_before
-from daemon.journal.reader import JournalReader
-from daemon.journal.rows import JournalError, decode_event, strategy_of
+from daemon.journal.reader import NEWEST, JournalReader
+from daemon.journal.rows import JournalError, base_of, decode_event, strategy_of
 from daemon.journal.trades import TradeList, day_begin
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
@@ -192,11 +193,24 @@ def first_id(reader: JournalReader, time_ns: int) -> int:
 
 
 def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str]:
-    """Return how many alarms the New York day of `time_ns` raised up to the newest row, and the newest one's name."""
-    begin = first_id(reader, day_begin(new_york_text(time_ns)[:10]))
-    rows = reader.query("SELECT effects FROM events WHERE id >= ? AND effects LIKE '%\"RaiseAlarm\"%'", (begin,))
-    names = [name for row in rows for name, _ in alarms_in(row["effects"])]
+    """Return how many alarms the New York day of `time_ns` raised up to the newest row, and the newest one's name.
+
+    What was raised before a rotation is read in the part before, where that is still there.
+    """
+    since_ns, base = day_begin(new_york_text(time_ns)[:10]), base_of(reader.meta())
+    begin, names = first_id(reader, since_ns), list[str]()
+    if base is not None and begin == base.row + 1:  # the file begins with this row
+        for part in parts_of(reader.path)[-2:-1]:
+            with suppress(JournalError, OSError, sqlite3.Error), closing(JournalReader(part)) as former:
+                names += _alarms_in(former, first_id(former, since_ns), base.row)
+    names += _alarms_in(reader, begin, NEWEST)
     return len(names), names[-1] if names else ""
+
+
+def _alarms_in(reader: JournalReader, first: int, last: int) -> list[str]:
+    """Return the names of the alarms of these rows."""
+    raised = "SELECT effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '%\"RaiseAlarm\"%' ORDER BY id"
+    return [name for row in reader.query(raised, (first, last)) for name, _ in alarms_in(row["effects"])]
 
 
 def alarms_in(effects: str) -> list[tuple[str, str]]:

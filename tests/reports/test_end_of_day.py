@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from daemon.app.offline.command import rotate_offline
 from daemon.cli import ctl
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import ClockTicked, OrderFilled, SessionEnded
@@ -163,6 +164,22 @@ def test_damaged_rows_are_named_and_the_rest_of_the_day_is_told(journal: Path) -
     assert "2 rows of its journal could not be read: what was in it is missing." in further_sentences(day)
     report = as_written(journal, SESSION, day)
     assert (report["decisions"], report["alarms"]) == ({"ordered": 1, "hold": 2, "denied": 1}, [])
+
+
+def test_the_alarms_of_the_day_are_counted_beyond_a_rotation(replayed: Path, tmp_path: Path) -> None:
+    shutil.copytree(replayed, tmp_path / "state")
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
+        (newest_ns,) = db.execute("SELECT max(time_ns) FROM events").fetchone()
+        midnight_ns = newest_ns - 16 * 3600 * 10**9  # the replay ends with a session's end at 16:00
+        raised = db.execute(
+            "SELECT json_extract(value, '$.name') FROM events, json_each(effects) WHERE time_ns >= ? "
+            "AND json_extract(value, '$.type') = 'RaiseAlarm' ORDER BY events.id",
+            (midnight_ns,),
+        ).fetchall()
+    assert raised
+    rotate_offline(tmp_path / "state")
+    with contextlib.closing(JournalReader(tmp_path / "state" / FILE)) as reader:
+        assert alarms_since_midnight(reader, newest_ns) == (len(raised), raised[-1][0])
 
 
 def test_a_stop_of_an_earlier_session_that_sells_today_is_in_todays_report(tmp_path: Path) -> None:
