@@ -167,6 +167,16 @@ class Ledger:
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)
 
+    def trials(self, spans: Collection[tuple[str, str]]) -> int:
+        """How many trials, each counted once, have seen a session of these spans (first and last date).
+
+        Raises `LedgerError` as `read` does.
+        """
+        lines = (line for line in self.read().lines if line.kind == "trial")
+        return len(
+            {line.same for line in lines if any(line.first <= end and begin <= line.last for begin, end in spans)}
+        )
+
     def claims(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> int:
         """How many risks others stated, or this run stated otherwise, on spans with any of these test dates.
 

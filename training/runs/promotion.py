@@ -17,6 +17,7 @@ from strategies.kit import manifest as manifests
 from strategies.kit.manifest import LEAD, MANIFEST_FILE, POLICY_FILE, RISK, Manifest
 from training.evidence.criteria import judge
 from training.evidence.findings import FORMAT, Findings, Judged, RecordedRun, decode
+from training.runs.ledger import Ledger, LedgerError, ledger_path
 
 
 class PromotionError(Exception):
@@ -102,8 +103,8 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
-            the manifest vouches for, the version makes another claim, or a criterion fails (one line each). The
-            manifest stays as it was.
+            the manifest vouches for, later trials saw its test sessions, the version makes another claim, or a
+            criterion fails (one line each). The manifest stays as it was.
     """
     manifest, findings = _manifest(version_folder), _findings(version_folder)
     found = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
@@ -126,6 +127,7 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
                 f"{version_folder.name}: {what} {value or 'none'}, {MANIFEST_FILE} names {expected or 'none'}: they "
                 "are not of one training run; export the policy again with its own report"
             )
+    _refuse_uncounted(version_folder.resolve().parents[1], findings)
     kind = _claimed(manifest, findings, claim)
     run = None if recorded is None else recorded_run(recorded, manifest)
     criteria = judge(msgspec.structs.replace(findings, recorded_run=run), kind)
@@ -138,6 +140,23 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
         promoted = msgspec.structs.replace(manifest, promoted=True)
         write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
     return Judgement(manifest.version, criteria, kind)
+
+
+def _refuse_uncounted(store: Path, findings: Findings) -> None:
+    """Raise PromotionError where the store's ledger has trials on the test sessions that came after the report.
+
+    The first of many trials is chosen among all of them, as the last one is.
+    """
+    path = ledger_path(store, findings.strategy)
+    try:
+        now = Ledger(path).trials([fold.test[:2] for fold in findings.folds])
+    except LedgerError as error:
+        raise PromotionError(str(error)) from error
+    if findings.counted_trials and now > findings.counted_trials:
+        raise PromotionError(
+            f"{path} has {now} trials on the test sessions, {REPORT_FILE} counts {findings.counted_trials} of them: "
+            "give the command of its training again: nothing is trained twice, and the report counts them all"
+        )
 
 
 def _claimed(manifest: Manifest, findings: Findings, asked: str) -> str:

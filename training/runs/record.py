@@ -335,6 +335,7 @@ class RunRecord:
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
             prior_sharpes=sharpes,
             prior_openings=openings,
+            counted_trials=self.ledger.trials([(fold.test[0], fold.test[-1]) for fold in p.folds]),
             scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
             extra=extra,
             ensembles=tuple(means),

@@ -20,6 +20,7 @@ from training.evidence.findings import encode as encode_findings
 from training.evidence.risk import RiskSeries, RiskStatement, kept_risk
 from training.evidence.risk_power import TARGET, simulated
 from training.report.find import find
+from training.runs.ledger import Ledger, Line, ledger_path, utc_now
 from training.runs.promotion import Judgement, PromotionError, promote
 
 POLICY = b"weights"
@@ -120,6 +121,26 @@ def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_change
     assert len(judgement.criteria) == len(CRITERIA)
     assert all(judged.passes for judged in judgement.criteria)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
+
+
+@pytest.mark.parametrize("years", [0, 20])
+def test_trials_on_its_sessions_that_came_after_the_report_count_before_it_is_promoted(
+    good: Findings, tmp_path: Path, years: int
+) -> None:
+    begin, end = (f"{int(date[:4]) - years}{date[4:]}" for date in good.folds[0].test[:2])
+    (tmp_path / "option_scalper").mkdir()
+    folder = _version(tmp_path / "option_scalper", good, counted_trials=2)
+    ledger = Ledger(ledger_path(tmp_path, "option_scalper"))
+    for study in ("own", "own", "other", "later"):
+        line = Line(
+            kind="trial", utc=utc_now(), strategy="option_scalper", data_sha256="11" * 32, first=begin, last=end,
+            study=study, sharpe=0.1, settings_sha256="22" * 32,
+        )  # fmt: skip
+        ledger.append(line)
+    if years:
+        _promote(folder)
+    else:
+        assert "has 3 trials on the test sessions, report.json counts 2 of them" in _refused(folder)
 
 
 def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
