@@ -116,11 +116,16 @@ def _account(line: FleetLine) -> str:
     return line.account if line.money == PAPER else line.money
 
 
+AHEAD_S = 5.0  # of this host's clock: then an event's time says nothing of its age
+
+
 def _newest_event(line: FleetLine) -> str:
     """Say when the newest event was: of recorded data its own time, else how long ago."""
     if not line.time:
         return "none"
-    return new_york_text(round(line.time * 1e9)) if line.lag_s is None else f"{ago(line.lag_s)} ago"
+    if line.lag_s is None:
+        return new_york_text(round(line.time * 1e9))
+    return f"{ago(-line.lag_s)} ahead of this host" if line.lag_s < -AHEAD_S else f"{ago(max(line.lag_s, 0.0))} ago"
 
 
 def totals_table(fleet: Fleet) -> Table:

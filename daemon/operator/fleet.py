@@ -38,7 +38,7 @@ class FleetLine(msgspec.Struct, frozen=True):
     alarms: int  # of the New York day of the newest event
     alarm: str  # the newest one's name
     time: float  # newest event, seconds since 1970 UTC
-    lag_s: float | None  # since the newest event; None for recorded data
+    lag_s: float | None  # since the newest event, below 0 where that is ahead of this host; None for recorded data
     problem: str = ""
     state_dir: str = ""
 
@@ -101,7 +101,7 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
         alarms=status.alarms,
         alarm=status.alarm,
         time=status.time_ns / 1e9,
-        lag_s=max(now_s - status.time_ns / 1e9, 0.0) if status.time_ns and money != RECORDED else None,
+        lag_s=now_s - status.time_ns / 1e9 if status.time_ns and money != RECORDED else None,
         problem=status.problem,
         state_dir=status.state_dir,
     )

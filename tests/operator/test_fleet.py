@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
+from daemon.cli.status_table import fleet_table
 from daemon.operator.fleet import FleetTotal, distinct, fleet_of
 from daemon.operator.status import DeskStatus, unreadable_desk
 
@@ -51,6 +55,14 @@ def test_real_money_paper_and_recorded_data_have_totals_of_their_own() -> None:
         "Totals are kept apart: real money, paper account, recorded data are never added to each other.",
     )
     assert [line.lag_s for line in fleet.desks] == [30.0, 30.0, 30.0, None]
+
+
+def test_an_event_that_is_dated_ahead_of_this_host_is_not_called_new() -> None:
+    fleet = fleet_of([("a", desk("live", "live 111", "1000.00"))], NOW_S - 30 - 8 * 3600)
+    assert fleet.desks[0].lag_s == -8 * 3600
+    screen = io.StringIO()
+    Console(file=screen, width=300).print(fleet_table(fleet))
+    assert "8 h 0 min ahead of this host" in screen.getvalue()
 
 
 def test_the_day_s_sum_is_of_the_newest_session_alone() -> None:

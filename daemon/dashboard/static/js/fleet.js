@@ -2,7 +2,7 @@
 
 import { badge, card, el, empty, figures, pair, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { author, count, day, instrument, minute, number, percent, span, usd, words } from "./format.js";
+import { ago, author, count, day, instrument, minute, number, percent, usd, words } from "./format.js";
 import { gain, opening, spark, trouble } from "./parts.js";
 
 export const title = "Fleet";
@@ -182,5 +182,5 @@ function trading(line) {
 
 function lag(line) {
   if (line.problem || !line.time) return "–";
-  return line.lag_s === null ? pair(`${day(line.time)}, ${minute(line.time)}`, "recorded time") : `${span(line.lag_s)} ago`;
+  return line.lag_s === null ? pair(`${day(line.time)}, ${minute(line.time)}`, "recorded time") : ago(line.lag_s);
 }

@@ -71,6 +71,9 @@ export function span(seconds) {
   return days < 730 ? count(days, "day") : count(Math.floor(days / 365.25), "year");
 }
 
+// How long ago that was; an event may be dated ahead of this host's clock, which says nothing of its age.
+export const ago = (seconds) => (seconds < -5 ? `${span(-seconds)} ahead of this host's clock` : `${span(seconds)} ago`);
+
 // OCC symbols within a text in words, "SPY241121C00479000" -> "SPY 21 Nov 24 479 call"; all else unchanged.
 const OCC = /\b([A-Z][A-Z0-9]{0,5})(\d{2})(\d{2})(\d{2})([CP])(\d{8})\b/g;
 export const instrument = (text) =>

@@ -2,7 +2,7 @@
 // newest state and counts the seconds since.
 
 import { chooser, el } from "./dom.js";
-import { author, clock, day, minute, span, words, zone } from "./format.js";
+import { ago, author, clock, day, minute, span, words, zone } from "./format.js";
 
 const MODES = {
   paper: "live with a paper account",
@@ -48,7 +48,7 @@ export function header({ choose }) {
     if (BY_TAPE.has(state.mode)) return NARROW.matches ? `recorded ${day(state.time)}, ${minute(state.time)}` : `recorded time: ${newest}`;
     const passed = (performance.now() - heard) / 1000;
     const old = state.read_at - state.time + passed;
-    return NARROW.matches ? `${minute(state.time)} ${zone(state.time)}, ${span(old)} ago` : `${newest} · newest event ${span(old)} ago`;
+    return NARROW.matches ? `${minute(state.time)} ${zone(state.time)}, ${ago(old)}` : `${newest} · newest event ${ago(old)}`;
   }
 
   function countdown(node) {
