@@ -75,6 +75,7 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
         assert (whole.run_folder / name).exists(), name
     assert list((whole.run_folder / TRIAL / "tensorboard").glob("events.out.tfevents.*"))
     assert [line.kind for line in Ledger(ledger_path(small.out, "option_scalper")).read().lines] == ["opening", "trial"]
+    assert whole.findings.counted_trials == 1
 
 
 def test_the_one_account_is_read_again_when_the_run_goes_on(whole: Outcome, small: Settings) -> None:
