@@ -233,7 +233,7 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     if listed.with_config is not None:
         return listed.with_config(config, symbols)
     if listed.with_parameters is not None and not symbols:
-        return _with(listed, config) if config else listed.make()
+        return _with(name, listed, config) if config else listed.make()
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
@@ -244,11 +244,24 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     return listed.with_symbols(symbols)
 
 
-def _with(listed: StrategyEntry, config: str) -> AnyStrategy:
-    """Make the strategy with the parameters of this text, which is its spec's `config`."""
+def _with(name: str, listed: StrategyEntry, config: str) -> AnyStrategy:
+    """Make the strategy with the parameters of this text, which is its spec's `config`. OwnStrategyError as `own`."""
+    from strategies.kit.own.declared import declared_fault
+
     assert listed.with_parameters is not None
-    made: Any = listed.with_parameters(values_of(listed.parameters, config))
-    made.spec = replace(made.spec, config=config)
+    values = values_of(listed.parameters, config)
+    try:
+        made: Any = listed.with_parameters(values)
+        made.spec = replace(made.spec, config=config)
+        made.start()
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}: correct its with_parameters"
+        raise OwnStrategyError(f"{name} cannot be made with {dict(values)}: {what}") from error
+    fault = declared_fault(listed, made.spec)
+    if not fault and made.spec.name != name:
+        fault = f"spec.name is {made.spec.name!r}: give it one name"
+    if fault:
+        raise OwnStrategyError(f"{name} cannot be made with {dict(values)}: {fault}")
     found: AnyStrategy = made
     return found
 

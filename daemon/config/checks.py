@@ -20,10 +20,11 @@ from msgspec import UNSET
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
 from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
-from strategies.kit.entry import StrategyEntry
+from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.parameters import given_by, text_of
 from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
+from strategies.registry import strategy as strategy_named
 
 ADDRESSES = {
     "trading_url": ("https", "http"),
@@ -237,7 +238,11 @@ def _wrong_parameters(desk: DeskTable, strategy: StrategyEntry) -> Iterator[Prob
     if desk.symbols:
         yield "desk.parameters", desk.parameters, "[] where desk.symbols names others: one of them at a time"
     try:
-        text_of(strategy.parameters, given_by(desk.parameters))
+        text = text_of(strategy.parameters, given_by(desk.parameters))
+        if text and not desk.symbols:
+            strategy_named(desk.strategy, (), text)
+    except OwnStrategyError as error:
+        yield "desk.parameters", desk.parameters, f"values that {desk.strategy} can be made with: {error}"
     except ValueError as error:
         yield "desk.parameters", desk.parameters, f"what {desk.strategy} declares: {error}"
 

@@ -115,6 +115,34 @@ def test_a_desk_that_sets_another_number_does_not_start(
 
 
 @pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("Pa(**values, more=1)", r"TypeError: .*'more': correct its with_parameters"),
+        ("5", r"AttributeError: .*: correct its with_parameters"),
+        ("Renamed(**values)", r"spec\.name is 'other': give it one name"),
+        ("Short(**values)", r"spec\.history_bars is -1: expected 1 or more of days"),
+    ],
+)
+def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them(
+    tmp_path: Path, patch: pytest.MonkeyPatch, made: str, expected: str
+) -> None:
+    path = written(tmp_path, patch)
+    text = path.read_text().replace("lambda values: Pa(**values)", f"lambda values: {made}")
+    spec = "self.spec = msgspec.structs.replace(self.spec, {})"
+    for name, change in (("Renamed", "name='other'"), ("Short", "history_bars=-1")):
+        text = text.replace(
+            "STRATEGY = ",
+            f"class {name}(Pa):\n    def __init__(self, **values):\n"
+            f"        super().__init__(**values)\n        {spec.format(change)}\n\n\nSTRATEGY = ",
+            1,
+        )
+    path.write_text(text.replace("import numpy as np", "import msgspec\nimport numpy as np", 1))
+    problem = rf"desk\.parameters is .*pa cannot be made with {{'fast': 10, 'slow': 100}}: {expected}"
+    with pytest.raises(ConfigError, match=problem):
+        load(None, {"desk.strategy": str(path), "desk.parameters": ["slow=100"]}, {})
+
+
+@pytest.mark.parametrize(
     ("more", "expected"),
     [
         ('parameters={"fast": kit.Parameter(10)}', "has parameters or with_parameters alone: give both"),
