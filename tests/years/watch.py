@@ -128,6 +128,7 @@ class Watch:
         self._below_ns: dict[str, int] = {}
         self._bare_ns: dict[str, int] = {}
         self._highs: dict[str, Decimal] = {}  # since the entry, when a sale was last sent
+        self._stopped: set[str] = set()  # what a trailing stop may sell at the market, until it is bought again
         self._grave: list[tuple[int, str, str]] = []
         self._telling_ns = 0  # until then the program may have grave alarms to tell
         self._halt_ns = 0
@@ -305,10 +306,14 @@ class Watch:
     def _submitted(self, before: Any, after: Any, effect: SubmitOrder) -> None:
         run, order = self._run, after.orders.get(effect.client_order_id)
         held = after.book.positions.get(effect.symbol)
-        if held is not None and not isinstance(held.high, UnsetType):
-            self._highs[effect.symbol] = held.high
+        if held is not None:
+            paid = held.cost / held.quantity  # USD a share, below which no highest price is
+            self._highs[effect.symbol] = paid if isinstance(held.high, UnsetType) else max(held.high, paid)
+        if effect.side < 0 and self._trailed(after, effect.symbol, after.now_ns):
+            self._stopped.add(effect.symbol)
         if order is None or order.purpose != "entry" or effect.client_order_id in before.orders:
             return
+        self._stopped.discard(effect.symbol)
         for what, of in (
             ("halted", lambda state: state.risk.halt is not None),
             ("paused", lambda state: state.risk.pause is not None),
@@ -514,18 +519,19 @@ class Watch:
         if not wide or contract is None or trade.quantity > 0 or state is None or fair is None:
             return
         session = market.session_at(trade.time_ns)
-        if session is None or contract.expiry == session.date or run.leapt_ns or self._trailed(state, trade):
+        if session is None or contract.expiry == session.date or run.leapt_ns or trade.symbol in self._stopped:
             return
         order = run.world.account.orders[trade.order_id]
         least = (fair[0] + fair[1]) / 2 * (1 - Decimal(str(state.trading.risk.price_collar))) * CHEAP
         if trade.price < least and order.created_ns > wide[0].from_ns + 60 * SECOND_NS:
             run.problem("cheap", f"{trade.symbol} is sold at {trade.price}, it is worth {sum(fair) / 2:.2f}")
 
-    def _trailed(self, state: Any, trade: PositionChange) -> bool:
+    def _trailed(self, state: Any, symbol: str, time_ns: int) -> bool:
         """Whether even what others ask is below the trailing stop, which then sells at the market by its promise."""
-        trails, high = Decimal(str(state.trading.sizing.trailing_stop)), self._highs.get(trade.symbol, ZERO)
-        quote = self._run.world.market.quote(trade.symbol, trade.time_ns)
-        return bool(trails and quote is not None and quote[1] <= high * (1 - trails))
+        trails, quote = state.trading.sizing.trailing_stop, self._run.world.market.quote(symbol, time_ns)
+        if not trails or quote is None:
+            return False
+        return bool(quote[1] <= self._highs.get(symbol, ZERO) * (1 - Decimal(str(trails))))
 
     def _lapsed(self, trade: PositionChange) -> None:
         """A contract ended at its close: the desk had none of it, where the broker was willing."""
