@@ -541,7 +541,8 @@ class Watch:
             (it.quantity for it in run.world.account.trades if it.symbol == trade.symbol and run.is_own(it.order_id)),
             ZERO,
         )
-        if own > 0 and calm and not run.persons and not run.stands():
+        excused = run.persons or run.stands() or trade.symbol in kept_to_the_close(run)
+        if own > 0 and calm and not excused:
             run.problem("expired", f"{own} {trade.symbol} were held through their last close")
 
     def _alarms_told(self) -> None:
@@ -668,11 +669,18 @@ def kept_back(run: Run) -> set[str]:
     return {order.symbol for order in orders if order.status == "pending_cancel"}
 
 
+def kept_to_the_close(run: Run) -> set[str]:
+    """Symbols that an order held whose cancel never came, until it ended with the last session."""
+    since_ns = run.now_ns() - 30 * MINUTE_NS
+    orders = run.world.account.orders.values()
+    return {order.symbol for order in orders if order.cancel_requested_ns and order.expired_ns > since_ns}
+
+
 def at_the_close(run: Run) -> None:
     """A desk by the bar holds nothing of its own after the close, where the broker was willing."""
     if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
         return
-    stuck = kept_back(run)
+    stuck = kept_back(run) | kept_to_the_close(run)
     held = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
     if held and not run.stands() and not run.persons:
         run.problem("not_flat", f"{held} after the close")
