@@ -29,7 +29,7 @@ _RECORD = (
 )
 _AT_COST = (  # what the moves of each stretch between two records added to the cost of all positions
     "SELECT time_ns, entered_usd - (left_usd - fees_usd - realized_usd) AS cost FROM moves WHERE opened_ns <> 0 "
-    "ORDER BY time_ns"
+    "AND time_ns BETWEEN :start AND :end ORDER BY time_ns"
 )
 _AT_WORK = (
     "SELECT count(*) AS n, total(abs(equity_usd - cash_usd) / nullif(equity_usd + 0.0, 0)) AS at_work FROM equity "
@@ -114,7 +114,7 @@ def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Dec
     times = (first_ns, last_ns)
     before, after = (
         _bases(reader.query(_RECORD, (at_ns,))[0], costs)
-        for at_ns, costs in zip(times, _costs(reader, times), strict=True)
+        for at_ns, costs in zip(times, _costs(reader, times, first_ns), strict=True)
     )
     moved = min((late - early for early, late in product(before, after)), key=abs)
     return Decimal(f"{moved:.2f}") if abs(moved) > CENT else Decimal(0)
@@ -130,11 +130,11 @@ def _bases(record: sqlite3.Row, costs: Sequence[float]) -> list[float]:
     return [float(record["cash"] - record["realized"]) + cost for cost in costs]
 
 
-def _costs(reader: JournalReader, times: Sequence[int]) -> list[tuple[float, float]]:
-    """Return the cost of all positions just before each of these rising times, and at it."""
+def _costs(reader: JournalReader, times: Sequence[int], since_ns: int = 0) -> list[tuple[float, float]]:
+    """Return the cost of all positions just before each of these rising times, and at it, by the moves since a time."""
     below, within = [0.0] * (len(times) + 1), [0.0] * (len(times) + 1)
     with with_trades(reader) as query:
-        for row in query(_AT_COST, {}):
+        for row in query(_AT_COST, {"start": since_ns, "end": times[-1]}):
             below[bisect_right(times, row["time_ns"])] += row["cost"]
             within[bisect_left(times, row["time_ns"])] += row["cost"]
     return list(zip(accumulate(below), accumulate(within), strict=True))[: len(times)]

@@ -92,6 +92,7 @@ _INDEXES = (  # older journals get them with their first commit
     "CREATE INDEX IF NOT EXISTS orders_by_change ON orders (updated_ns)",
     "CREATE INDEX IF NOT EXISTS orders_by_symbol ON orders (symbol)",
     "CREATE INDEX IF NOT EXISTS fills_by_time ON fills (time_ns)",
+    "CREATE INDEX IF NOT EXISTS moves_by_time ON moves (time_ns)",
     "CREATE INDEX IF NOT EXISTS shadows_by_time ON shadows (time_ns)",
     "CREATE INDEX IF NOT EXISTS round_trips_by_end ON round_trips (left_ns)",
 )

@@ -254,8 +254,11 @@ def _standing(night: _Pass) -> tuple[Notice, ...]:
     return () if lifted else tuple(newest)
 
 
-_EARLIER = "SELECT * FROM orders WHERE submitted_ns < ? AND updated_ns >= ? ORDER BY submitted_ns"
-"""Orders of earlier sessions that changed since a time: such as stops that rest until they are cancelled."""
+_EARLIER = "SELECT * FROM orders WHERE +submitted_ns < ? AND updated_ns >= ? ORDER BY +submitted_ns"
+"""Orders of earlier sessions that changed since a time: such as stops that rest until they are cancelled.
+
+The signs let SQLite look them up by their change, which few of them had, and not by their age.
+"""
 
 
 def _filled_before(reader: JournalReader, name: str, time_ns: int) -> Filled:
