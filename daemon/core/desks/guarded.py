@@ -35,6 +35,7 @@ from strategies.registry import STRATEGIES
 
 Made = TypeVar("Made", Decision, Rebalance)
 FLOAT32 = np.dtype("<f4")
+WHOLE = (int, np.integer)
 
 
 class GuardedStrategy:
@@ -138,8 +139,8 @@ def _keep(draft: Draft, state: Any, call: str) -> None:
 
 def _check_observation(observation: Observation) -> None:
     _check(observation, Observation, "observe")
-    for name in ("data", "hidden"):
-        if type(value := getattr(observation, name)) is not bytes:
+    for name, value in (("data", observation.data), ("hidden", observation.hidden)):
+        if type(value) is not bytes:
             raise TypeError(f"observe returned {type(value).__name__} as Observation.{name}: give bytes, .tobytes()")
     if len(observation.data) % FLOAT32.itemsize:
         raise ValueError(f"observe returned {len(observation.data)} bytes, no whole float32: give .astype('<f4')")
@@ -164,7 +165,7 @@ def _check_decision(decided: Decision | Rebalance, actions: int) -> None:
     if choice is not None and not isfinite(choice.confidence + sum(choice.probabilities)):
         raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
     for action in chosen:
-        if not (isinstance(action, int | np.integer) and 0 <= action < actions):
+        if not (isinstance(action, WHOLE) and 0 <= action < actions):
             raise ValueError(f"decide returned action {action!r}: the index of one of {actions} actions is expected")
 
 
