@@ -433,9 +433,10 @@ class Gateway:
 
     def _lost(self) -> str:
         """Return what all sub-accounts lost today, in words, where it is the limit or more; "" below it."""
-        limit, loss = self.settings.account.day_loss_max, day_loss(self.books)
-        words = f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
-        return words if limit and loss >= limit else ""
+        limit = self.settings.account.day_loss_max
+        if not limit or (loss := day_loss(self.books)) < limit:
+            return ""
+        return f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
 
     async def reported(self, within_s: float, *, for_exit: bool = True) -> None:
         """Wait for a report that begins from now on; one for an exit begins sooner. Raises TimeoutError."""

@@ -97,8 +97,15 @@ class _Sent:
     earlier: Filled = NOTHING
 
     @property
-    def filled_now(self) -> Quantity:
-        return self.filled - self.earlier.quantity
+    def now(self) -> Filled:
+        """What it filled in the session."""
+        before = self.earlier
+        return Filled(self.filled - before.quantity, self.cost - before.cost, self.fees - before.fees)
+
+    @property
+    def ordered_now(self) -> Quantity:
+        """What it could still fill when the session began."""
+        return self.quantity - self.earlier.quantity
 
     @property
     def multiplier(self) -> int:
@@ -199,7 +206,7 @@ class Watch:
 
         A stop that rests at the broker is an order once it sold something, without a price on arrival.
         """
-        shown = {name: sent for name, sent in self._sent.items() if sent.filled_now or name not in self._resting}
+        shown = {name: sent for name, sent in self._sent.items() if sent.now.quantity or name not in self._resting}
         orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in shown.items())
         by_work = sorted(shown.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
         works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda sent: (sent.decision, sent.leg))]
@@ -308,15 +315,15 @@ class Watch:
             symbol=sent.symbol,
             side=sent.side,
             auction=sent.auction,
-            quantity=sent.quantity - sent.earlier.quantity,
+            quantity=sent.ordered_now,
             multiplier=sent.multiplier,
             limit=sent.limit,
             arrival=sent.arrival,
             status=status,
             reason=sent.reason,
-            filled=sent.filled_now,
-            cost=sent.cost - sent.earlier.cost,
-            fees=sent.fees - sent.earlier.fees,
+            filled=sent.now.quantity,
+            cost=sent.now.cost,
+            fees=sent.now.fees,
             corrections=sent.correction,
             decided_ns=self._decided.get(sent.decision, (sent.submitted_ns, {}))[0],
             submitted_ns=sent.submitted_ns,
@@ -333,8 +340,8 @@ class Watch:
         before: Quantity = 0
         ordered: Quantity = 0
         for sent in attempts:
-            ordered = max(ordered, before + sent.quantity - sent.earlier.quantity)
-            before += sent.filled_now
+            ordered = max(ordered, before + sent.ordered_now)
+            before += sent.now.quantity
         working = any(sent.status not in TERMINAL for sent in attempts)
         prices = self._decided.get(first.decision, (0, {}))[1]
         return WorkQuality(
@@ -349,6 +356,6 @@ class Watch:
             decision=prices.get(first.symbol, first.arrival),
             end=self.known.get(first.symbol) if working else last.ended_at,
             open=working,
-            cost=sum((sent.cost - sent.earlier.cost for sent in attempts), ZERO),
-            fees_usd=sum((sent.fees - sent.earlier.fees for sent in attempts), ZERO),
+            cost=sum((sent.now.cost for sent in attempts), ZERO),
+            fees_usd=sum((sent.now.fees for sent in attempts), ZERO),
         )

@@ -57,16 +57,21 @@ def test_the_policy_does_not_buy_it_back_this_session_and_may_in_the_next() -> N
     assert d.held.get("AAA") is None
 
 
-def test_what_is_closed_over_night_is_not_bought_back_in_the_session_that_sells_it() -> None:
-    d = DailyDesk(NO_AUCTION).fund().holds(AAA=10)
-    close(d, "AAA", d.session.close_ns + 1)
-    d.begin(TUESDAY)
-    decided(d, 10, 5, KEEP)
+def sold_then_bought(d: DailyDesk, *goals: float) -> list[SubmitOrder]:
+    """The purchases of a session that sells the ten shares of AAA first."""
+    decided(d, *goals)
     d.quotes(0, **AT_100)
     sale = next(order for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0)
     d.fill(sale.client_order_id, 10, "100")
     d.quotes(1, **AT_100)
-    bought = [order for order in of(d.effects, SubmitOrder)[1:] if order.side > 0]
+    return [order for order in of(d.effects, SubmitOrder)[1:] if order.side > 0]
+
+
+def test_what_is_closed_over_night_is_not_bought_back_in_the_session_that_sells_it() -> None:
+    d = DailyDesk(NO_AUCTION).fund().holds(AAA=10)
+    close(d, "AAA", d.session.close_ns + 1)
+    d.begin(TUESDAY)
+    bought = sold_then_bought(d, 10, 5, KEEP)
     assert {order.symbol for order in bought} == {"BBB"}
     d.fill(bought[-1].client_order_id, 5, "100")
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
@@ -93,12 +98,7 @@ def test_what_is_closed_and_not_sold_that_day_is_not_bought_back_in_the_session_
     close(d, "AAA", d.state.now_ns)  # of a desk that was killed within this session: its journal's time
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(HALF_DAY)
-    decided(d, 15, 5, KEEP)
-    d.quotes(0, **AT_100)
-    sale = next(order for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0)
-    d.fill(sale.client_order_id, 10, "100")
-    d.quotes(1, **AT_100)
-    assert {order.symbol for order in of(d.effects, SubmitOrder)[1:] if order.side > 0} == {"BBB"}
+    assert {order.symbol for order in sold_then_bought(d, 15, 5, KEEP)} == {"BBB"}
 
 
 def test_a_close_of_what_leaves_already_says_that_it_does_nothing() -> None:

@@ -159,11 +159,7 @@ class Ledger:
         does not count. Raises `LedgerError` as `read` does.
         """
         ours = {line.same for line in own}
-        met = [
-            line
-            for line in self.read().lines
-            if line.same not in ours and any(line.first <= day <= line.last for day in test_dates)
-        ]
+        met = [line for line in self._on([(day, day) for day in test_dates]) if line.same not in ours]
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)
 
@@ -172,10 +168,7 @@ class Ledger:
 
         Raises `LedgerError` as `read` does.
         """
-        lines = (line for line in self.read().lines if line.kind == "trial")
-        return len(
-            {line.same for line in lines if any(line.first <= end and begin <= line.last for begin, end in spans)}
-        )
+        return len({line.same for line in self._on(spans) if line.kind == "trial"})
 
     def claims(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> int:
         """How many risks others stated, or this run stated otherwise, on spans with any of these test dates.
@@ -183,14 +176,16 @@ class Ledger:
         Raises `LedgerError` as `read` does.
         """
         ours = {line.same for line in own}
-        stated = {
-            line.same
+        lines = self._on([(day, day) for day in test_dates])
+        return len({line.same for line in lines if line.note.startswith(RISK_CLAIM) and line.same not in ours})
+
+    def _on(self, spans: Collection[tuple[str, str]]) -> list[Line]:
+        """Return the lines about a session of these spans. Raises `LedgerError` as `read` does."""
+        return [
+            line
             for line in self.read().lines
-            if line.note.startswith(RISK_CLAIM)
-            and line.same not in ours
-            and any(line.first <= day <= line.last for day in test_dates)
-        }
-        return len(stated)
+            if any(line.first <= last and first <= line.last for first, last in spans)
+        ]
 
     def _parsed(self, data: bytes) -> Contents:
         """A broken line is torn when it is the unfinished last one, or when the line after it marks it so."""
