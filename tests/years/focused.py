@@ -151,7 +151,7 @@ FOCUSED: Mapping[str, Schedule] = {
     "broker_s_call_of_yesterday_is_a_stranger_s": _life(
         SWITCHER, 4, (1, 60.0, "no report, flatten"), (2, 60.0, "restart"), (3, 60.0, "restart")
     ),
-    "expiring_contract_never_leaves": _life(SCALPER, 1, (0, -40.0, "exits of zero minutes"), tables=(PATIENT,)),
+    "expiring_contract_never_leaves": _life(SCALPER, 2, (0, -40.0, "exits of zero minutes"), tables=(PATIENT,)),
     "last_exit_before_the_close_is_a_limit": _life(
         SCALPER,
         1,

@@ -72,6 +72,7 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "panic": frozenset(("panic", "foreign_order", "flatten", "accept_broker")),
     "model": frozenset(("no_model",)),
     "configuration": frozenset(("configuration",)),
+    "exits of zero minutes": frozenset(("configuration",)),
     "disk": frozenset(("journal_damaged", "accept_broker")),
     "ledger": frozenset(("cash_difference",)),
     "amended": frozenset(("cash_difference",)),  # where nobody can know which fill is meant

@@ -176,14 +176,19 @@ async def _exits_of_zero_minutes(run: Run, _: random.Random) -> None:
     run.desk.kill(again=False)
     whole = run.config.read_text()
     run.config.write_text(run.world.config_with(changes))
-    run.bad_file = True
+    run.bad_file, before = True, run.watch.raised("configuration")
     run.desk.start()
     await asyncio.sleep(60.0)
-    if run.desk.ended == 2:  # such a configuration is refused
+    refused = run.desk.ended == 2 or run.watch.raised("configuration") > before
+    if refused:  # as such a configuration is; a desk that holds something is up, and halted
         run.config.write_text(whole)
     run.bad_file = False
     if not run.desk.running:
         run.desk.start()
+    elif refused:
+        await run.restart()
+        await asyncio.sleep(120.0)
+        await acts.command(run, "resume")
 
 
 # --- what a person holds beside ---------------------------------------------------------------------------------------
