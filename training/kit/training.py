@@ -103,6 +103,6 @@ def shown(settings: Settings, listen: Listener | None, *, verbose: bool) -> Iter
     if not verbose:
         yield tell
         return
-    with Display(len(requests_of(settings)), settings.steps) as display:
+    with Display(len(requests_of(settings)), settings.trained_steps) as display:
         told.append(display)
         yield tell

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
-from training.rl.dimensions import Dimension, Plan, unknown
+from training.rl.dimensions import Dimension, Plan, unknown, whole_rollouts
 
 MANY = 1e9
 SEARCH_STEPS, SEARCH_ROLLOUTS = 150_000, 4  # of each training of a search: the larger of both
@@ -45,14 +45,22 @@ class Coefficients(Plan):
     weight_average: float | None = None  # decay at each gradient step of the mean weights that are played and kept
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
 
+    @property
+    def rollout(self) -> int:
+        """Transitions of all environments."""
+        return self.environments * self.rollout_steps
+
+    def trained_steps(self, steps: int, /) -> int:
+        """See `Plan`."""
+        return whole_rollouts(steps, self.rollout) * self.rollout
+
     def gradient_steps(self, steps: int, /) -> int:
         """How many steps of the optimizer a training of so many transitions takes."""
-        rollout = self.environments * self.rollout_steps
-        return max(1, -(-steps // rollout)) * self.epochs * -(-rollout // self.batch)
+        return whole_rollouts(steps, self.rollout) * self.epochs * -(-self.rollout // self.batch)
 
     def search_steps(self, _steps: int, /) -> int:
         """See `Plan`: some rollouts at least."""
-        return max(SEARCH_STEPS, SEARCH_ROLLOUTS * self.environments * self.rollout_steps)
+        return max(SEARCH_STEPS, SEARCH_ROLLOUTS * self.rollout)
 
     @property
     def searched(self) -> tuple[Dimension, ...]:

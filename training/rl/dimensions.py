@@ -79,6 +79,11 @@ def _changed(found: Any, name: str, value: Any) -> Any:
     return dataclasses.replace(found, **{first: inner})
 
 
+def whole_rollouts(steps: int, rollout: int) -> int:
+    """How many rollouts of so many transitions it takes for `steps`: the last is whole, and there is one."""
+    return max(1, -(-steps // rollout))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a procedure is asked for: the class of a procedure adds the fields, plain values only."""
@@ -114,6 +119,10 @@ class Plan:
     def at(self, _precision: str, /) -> Self:
         """The same plan in a run of this precision, where it holds one of its own."""
         return self
+
+    def trained_steps(self, steps: int, /) -> int:
+        """How many transitions a training takes that is asked for so many: a rollout that began is finished."""
+        return steps
 
     def gradient_steps(self, _steps: int, /) -> int | None:
         """How many steps of the optimizer a training of so many transitions takes; None where that is not known."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
+from training.rl.dimensions import whole_rollouts
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.graphs import Recorded, replayable
 from training.rl.kernels import keep_freed_memory
@@ -177,7 +178,7 @@ class Trainer:
         self.coefficients = c = coefficients
         self.updates = 0
         self.gradient_steps = 0
-        self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
+        self.total_updates = whole_rollouts(total_steps, c.rollout)
         self._carrying = network if isinstance(network, CarryingNetwork) else None
         self._judged = actions_judged(network)
         self._sequence = c.sequence if self._carrying else 1
@@ -221,7 +222,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Transitions seen so far, by this process."""
-        return self.updates * self.coefficients.environments * self.coefficients.rollout_steps
+        return self.updates * self.coefficients.rollout
 
     @property
     def done(self) -> bool:

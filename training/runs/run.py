@@ -123,7 +123,7 @@ class Run:
         with held(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
             open_run(folder, self._record.identity, made_with, restart=self._settings.restart)
-            self._progress = ProgressFile(folder, len(requests_of(self._settings)), self._settings.steps)
+            self._progress = ProgressFile(folder, len(requests_of(self._settings)), self._settings.trained_steps)
             with contextlib.closing(self._processes), contextlib.ExitStack() as stack:
                 where = self._settings.ray or (LOCAL if self._settings.engine == RLLIB else "")
                 if where:
@@ -134,7 +134,8 @@ class Run:
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
-        self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
+        steps = self._settings.trained_steps
+        self._listen(f"{counted(len(requests), 'trial')} of {steps:,} steps; run folder {p.folder}")
         if self._settings.engine != RLLIB:
             self._listen(how_computed(self._settings.precision, self._settings.device))
         if p.warm:
@@ -286,7 +287,7 @@ class Run:
         for words in p.kind.procedure.concerns(requests[0], p.settings.plan, p.done):
             self._listen(words)
         if stages:
-            self._listen(Stage(TRIALS, len(requests), p.settings.steps))
+            self._listen(Stage(TRIALS, len(requests), self._settings.trained_steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
         if self._cluster is not None and self._settings.engine == RLLIB:  # its runners share each trial

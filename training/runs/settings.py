@@ -208,6 +208,11 @@ class Settings:
             quotes = replace(quotes, path=quotes.path.absolute(), closes=closes)
         return replace(self, bars=bars, more_bars=more, out=out, config=config, sinks=sinks, quotes=quotes)
 
+    @property
+    def trained_steps(self) -> int:
+        """Steps of each trial that is not stopped early: those asked for, and what the last rollout has beyond them."""
+        return self.plan.trained_steps(self.steps)
+
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = {self.plan.setting if name == "plan" else name: value for name, value in asdict(self).items()}

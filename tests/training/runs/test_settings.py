@@ -34,6 +34,13 @@ def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> No
         assert settings.command() == f"train-and-export --strategy {strategy} --bars bars.csv --models-dir onnx_models"
 
 
+def test_a_trial_trains_whole_rollouts() -> None:
+    finrl = given("--steps", "5000")  # its rollout has 2,048
+    assert (finrl.steps, finrl.trained_steps, given("--steps", "1").trained_steps) == (5000, 6144, 2048)
+    cold = given("--steps", "5000", strategy="online_dqn")  # 128 environments of 32 steps
+    assert cold.trained_steps == 8192
+
+
 def test_the_presets_are_the_references_hyperparameters() -> None:
     finrl = kind("daily_rebalancer").preset("finrl").plan
     assert isinstance(finrl, Coefficients)

@@ -38,7 +38,7 @@ from training.desks.online.network import (
 from training.desks.trial import Diverged, News, Trained
 from training.export.reference import each_column
 from training.rl.coefficients import NotFiniteError
-from training.rl.dimensions import Dimension, Plan
+from training.rl.dimensions import Dimension, Plan, whole_rollouts
 from training.rl.off_policy.learner import EXPLAINED
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, Preset
@@ -58,6 +58,11 @@ class OnlinePlan(Plan):
     def searched(self) -> tuple[Dimension, ...]:
         """See `Plan`."""
         return SPACE
+
+    def trained_steps(self, steps: int, /) -> int:
+        """See `Plan`."""
+        rollout = self.cold.pqn.environments * self.cold.pqn.rollout_steps
+        return whole_rollouts(steps, rollout) * rollout
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

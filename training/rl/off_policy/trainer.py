@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training.rl.coefficients import NotFiniteError, rate_at
+from training.rl.dimensions import whole_rollouts
 from training.rl.graphs import Recorded, replayable
 from training.rl.kernels import keep_freed_memory
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress
@@ -116,7 +117,7 @@ class Rounds(ABC):
         self._learner = learner
         self._rates = coefficients
         self._steps_each = -(-round_transitions // coefficients.environments)  # steps of all environments in an update
-        self.total_updates = max(1, -(-total_steps // (self._steps_each * coefficients.environments)))
+        self.total_updates = whole_rollouts(total_steps, self._steps_each * coefficients.environments)
         if learner.device.type == "cpu":
             keep_freed_memory()
         self._generator = torch.Generator(learner.device).manual_seed(seed)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.rl.coefficients import NotFiniteError
+from training.rl.dimensions import whole_rollouts
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress, check_off_policy
 from training.rl.off_policy.learner import Actor
 from training.rl.protocols import Environment
@@ -132,7 +133,7 @@ class RllibSac:
             raise ValueError(f"schedule is {coefficients.schedule!r}: RLlib is given constant or linear ones")
         self.coefficients = c = coefficients
         self.updates, self.gradient_steps, self.steps = 0, 0, 0
-        self.total_updates = max(1, -(-total_steps // c.round_transitions))
+        self.total_updates = whole_rollouts(total_steps, c.round_transitions)
         self._rate = c.learning_rate
         rows, prepare = -(-c.environments // runners), scaling or nn.Identity()
 
