@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,11 +23,11 @@ from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import add, strategy
 from training.cli.main import DONE, ERRORS, add_models_dir, wrong
-from training.desks.kind import Span, TaskData
 from training.desks.registry import kind
-from training.export.export import Exported
-from training.export.reference import reference_of
 from training.runs.settings import trading_of
+
+if TYPE_CHECKING:
+    from training.desks.kind import TaskData
 
 
 class NoReference(ValueError):
@@ -43,6 +44,10 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
             rules are others than those that it was trained by.
         TapeError, CalendarError, HistoryError, ValueError, OSError: as reading the file or the manifest does.
     """
+    from training.desks.kind import Span
+    from training.export.export import Exported
+    from training.export.reference import reference_of
+
     manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
     graph = (folder / POLICY_FILE).read_bytes()
     for what, found, expected, cure in (

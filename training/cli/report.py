@@ -13,7 +13,6 @@ from daemon.library.run_files import STUDY_FILE
 from rltrader import called
 from strategies.registry import add, entry
 from training.cli.main import COMMANDS, DONE, wrong
-from training.report.report import write_report
 from training.study.study import Study, decode
 
 
@@ -27,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = chosen.run
     if not (folder / STUDY_FILE).is_file():
         return wrong(ValueError(f"{folder} holds no {STUDY_FILE}: give the folder of a run that has tested its trials"))
+    from training.report.report import write_report
+
     try:
         if chosen.strategy:
             add(chosen.strategy)

@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
     found.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
     found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
-    found.add_argument("--network", metavar="NAME", help="(the strategy's first: see train-and-export --help)")
+    found.add_argument(
+        "--network", metavar="NAME", help="(the strategy's first: train-and-export --strategy NAME --help lists them)"
+    )
     found.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
     add_computing(found)
     folds = "folds of the run to come, and spans to validate on before its first test"

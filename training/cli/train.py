@@ -54,25 +54,12 @@ if TYPE_CHECKING:
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
+_LISTED = "--strategy NAME --help lists them"
 _NAMED = f"one of {', '.join(STRATEGIES)}, an installed one of yours, or its file: path/to/file.py"
 
 
 class _Options(argparse.ArgumentParser):
-    """The parser. Its help ends with what each strategy has, whose trainings are imported for that text alone."""
-
-    @property
-    def epilog(self) -> str:
-        """The strategies and the other commands."""
-        return (
-            "what each strategy has, its default first:\n"
-            + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
-            + "\n\nother commands (each with its own --help):\n"
-            + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items())
-        )
-
-    @epilog.setter
-    def epilog(self, _: str | None) -> None:
-        """Argparse sets what it was given: nothing."""
+    """The parser."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,6 +72,8 @@ def parser() -> _Options:
     defaults = Settings("", Path(), Path())
     found = _Options(
         prog=called("train-and-export"),
+        epilog="other commands (each with its own --help):\n"
+        + "\n".join(f"  {called('train-and-export')} {name:<12} {text}" for name, text in COMMANDS.items()),
         usage="%(prog)s --strategy NAME --bars FILE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -104,12 +93,12 @@ def parser() -> _Options:
     add_span(found)
     add_option_quotes(found)
     how = found.add_argument_group("how to train")
-    how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
+    how.add_argument("--preset", metavar="NAME", help=f"steps and coefficients that go together: {_LISTED}")
     how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
     how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
-    how.add_argument("--network", metavar="NAME", help="see below")
-    how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
+    how.add_argument("--network", metavar="NAME", help=_LISTED)
+    how.add_argument("--reward", metavar="NAME", help=f"or size of an action: {_LISTED}")
     how.add_argument(
         "--coefficients", type=Path, metavar="FILE", help="changes to the preset's, as `search` writes them"
     )
@@ -216,13 +205,23 @@ def _evaluation(found: argparse.ArgumentParser) -> None:
     test.add_argument("--reference-years", action="store_true", help=years)
 
 
+def _asked_about(arguments: Sequence[str]) -> str:
+    """The strategy that is named beside --help; "" for none."""
+    words = argparse.ArgumentParser(add_help=False)
+    words.add_argument("--strategy", default="")
+    words.add_argument("-h", "--help", action="store_true")
+    known, _ = words.parse_known_args(arguments)
+    return str(known.strategy) if known.help else ""
+
+
 def _offered(known: TrainingKind) -> str:
-    """Describe in one line what a strategy offers."""
+    """Describe what a strategy offers."""
     names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
     counts = [(name, preset.gradient_steps) for name, preset in known.presets.items()]
     taken = ", ".join(f"{name} {count:,}" for name, count in counts if count is not None)
     options = "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
-    return f"{options}\n{'':20}gradient steps a trial: {taken}" if taken else options
+    steps = f"\n  gradient steps a trial: {taken}" if taken else ""
+    return f"what {known.strategy} has, its default first:\n  {options}{steps}"
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:
@@ -298,6 +297,11 @@ def main(arguments: Sequence[str]) -> int:
         return wrong(error)
     if fault := _mistyped(arguments, options):
         options.error(fault)
+    try:
+        if asked := _asked_about(arguments):
+            options.epilog = f"{_offered(kind(add(asked)))}\n\n{options.epilog}"
+    except ValueError as error:
+        return wrong(error)
     chosen = options.parse_args(arguments)
     try:
         chosen.strategy = add(chosen.strategy)
@@ -325,7 +329,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = with_span(settings_from(chosen), chosen)
         if warning := slow_products(settings.precision, settings.device):
             sys.stderr.write(f"train-and-export: {warning}\n")
-        with Display(len(requests_of(settings)), settings.steps) as display:
+        with Display(len(requests_of(settings)), settings.trained_steps) as display:
             if chosen.import_sb3 is not None:
                 alone = replace(settings, processes=1)
                 outcome = import_and_export(alone, chosen.import_sb3, chosen.activation, chosen.golden, display)

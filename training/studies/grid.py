@@ -19,6 +19,7 @@ from strategies.kit.parameters import Parameter
 from training.evidence.overfitting import Deflated, Overfitting
 
 CELLS_MOST = 2_500
+TOGETHER = 64  # that a process plays: more share hardly more, and a stop loses them all
 LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it
 Value = bool | int | float | str
 

@@ -39,7 +39,7 @@ from training.runs.folder import RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for, trading_of
-from training.studies.grid import OF_THE_STRATEGY, Axis, GridCell, Swept, Value, cells_of
+from training.studies.grid import OF_THE_STRATEGY, TOGETHER, Axis, GridCell, Swept, Value, cells_of
 from training.studies.runner import (
     RUNS,
     Cells,
@@ -54,7 +54,6 @@ from training.studies.runner import (
 from training.study.study import PlayResult, figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
-TOGETHER = 64  # more share hardly more, and a stop loses them all
 SHADES = 9  # of the heat map, from the worst cell to the best
 
 

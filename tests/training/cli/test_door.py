@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from training.cli.main import main
+
 WITHOUT_TORCH = """
 import sys
 import training.__main__ as door
@@ -28,10 +32,10 @@ ASKED = """
 import sys
 from contextlib import suppress
 
-from training.cli.main import main
+from training.cli.main import COMMANDS, main
 
 for words in (["--version"], ["--bras"], ["--strategy", "x", "--precision", "int8"], ["--steps", "1"],
-              *([name, "--help"] for name in ("search", "compare", "promote", "convert", "check-quotes", "calibrate"))):
+              ["--help"], *([name, "--help"] for name in COMMANDS)):
     with suppress(SystemExit):
         main(words)
 sys.exit("torch is loaded" if "torch" in sys.modules else 0)
@@ -46,4 +50,14 @@ def test_options_are_read_and_refused_before_torch_is_loaded() -> None:
         "argument --precision: 'int8': expected one of float32, bf16, auto",
         "the following arguments are required: --strategy",
     ]
-    assert done.stdout.count("usage: train-and-export ") == 6
+    assert done.stdout.count("usage: ") == 15  # of training, and of 14 commands
+
+
+def test_the_help_of_a_named_strategy_lists_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help", "--strategy", "option_scalper"])
+    assert ended.value.code == 0
+    listed = "what option_scalper has, its default first:\n  --preset standard|passive  --network mlp|lstm  --reward "
+    assert listed in capsys.readouterr().out
+    assert main(["--strategy", "nobody", "--help"]) == 2
+    assert capsys.readouterr().err.startswith("train-and-export: strategy is 'nobody', expected one of: ")

@@ -1,5 +1,40 @@
-"""`train-and-export learn`: a policy learns a made-up market while one watches."""
+"""`train-and-export learn`: watch a policy learn a made-up market whose rule is known, then trade it in the dry run."""
 
-from training.cli.learn.command import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rltrader import called
+from training.cli.main import DONE, ERRORS, wrong
+
+STEPS = 400_000
+NOT_LEARNED = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `learn`."""
+    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__)
+    found.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)")
+    found.add_argument("--steps", type=int, default=STEPS, help="of each of the two networks (%(default)s)")
+    found.add_argument("--seed", type=int, default=1, help="of the market and the networks (%(default)s)")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show it; returns the exit code: 0, 1 where the policy did not learn it, 2 a fault."""
+    chosen = parser().parse_args(arguments)
+    try:
+        if chosen.steps < 1:
+            raise ValueError(f"--steps is {chosen.steps}: expected at least 1")
+        folder = chosen.out or Path(tempfile.mkdtemp(prefix="rltrader-learn."))
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ValueError(f"--out is {folder}, which is not empty: name a new folder")
+        from training.cli.learn.command import learn
+
+        return DONE if learn(folder, chosen.steps, chosen.seed) else NOT_LEARNED
+    except ERRORS as error:
+        return wrong(error)

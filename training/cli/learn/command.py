@@ -6,9 +6,7 @@ learns in the same way from a market without that rule, where nothing can be ear
 
 from __future__ import annotations
 
-import argparse
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,6 @@ import torch
 
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.version import in_this_shell
-from rltrader import called
 from simulator.online import prices
 from training.cli.learn.lesson import (
     STRATEGY,
@@ -32,7 +29,6 @@ from training.cli.learn.lesson import (
     write_config,
     write_market,
 )
-from training.cli.main import DONE, ERRORS, wrong
 from training.desks.online.data import OnlineData, play, random_trader
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
@@ -45,10 +41,9 @@ WITH_RULE = prices.PlantedRule(
 WITHOUT = replace(WITH_RULE, move=0.0, back=0.0)
 FIRST, LAST = "2024-01-02", "2024-11-29"
 LEARN, TRADE = 60, 11  # sessions; the first of each file only warms the indicators up
-STEPS, LOOKS = 400_000, 16
+LOOKS = 16
 WIDTH = 32  # characters of the curve: the optimum
 ENOUGH, IDLE = 0.9, 0.1  # parts of the optimum: what must be learned, and what no rule may seem to give
-NOT_LEARNED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,27 +176,3 @@ def tell_next(folder: Path) -> None:
         ("rltraderctl new-strategy NAME --cadence bar --holds shares", "a strategy of your own (docs/TUTORIAL.md)"),
     ):
         tell(f"  {in_this_shell(command)}\n      {why}")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `learn`."""
-    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__.partition("\n")[0])
-    found.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)")
-    found.add_argument("--steps", type=int, default=STEPS, help="of each of the two networks (%(default)s)")
-    found.add_argument("--seed", type=int, default=1, help="of the market and the networks (%(default)s)")
-    return found
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Show it; returns the exit code: 0, 1 where the policy did not learn it, 2 a fault."""
-    chosen = parser().parse_args(arguments)
-    try:
-        if chosen.steps < 1:
-            raise ValueError(f"--steps is {chosen.steps}: expected at least 1")
-        folder = chosen.out or Path(tempfile.mkdtemp(prefix="rltrader-learn."))
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ValueError(f"--out is {folder}, which is not empty: name a new folder")
-        return DONE if learn(folder, chosen.steps, chosen.seed) else NOT_LEARNED
-    except ERRORS as error:
-        return wrong(error)

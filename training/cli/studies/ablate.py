@@ -7,20 +7,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.registry import STRATEGIES, add
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of, with_span
-from training.desks.kind import Arm
 from training.desks.registry import kind
 from training.evidence.resampling import Interval
 from training.rl.pool import Stopped
 from training.rl.presets import practice_of
 from training.runs.settings import settings_for
-from training.studies.ablation import RESULT_FILE, Ablation, AblationResult, ArmVerdict, run_ablation
+
+if TYPE_CHECKING:
+    from training.desks.kind import Arm
+    from training.studies.ablation import Ablation, AblationResult, ArmVerdict
 
 HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
 
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("seeds", "folds", "processes", "steps"):
         if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
             options.error(f"--{name} is {getattr(chosen, name)}: expected at least 1")
+    from training.studies.ablation import RESULT_FILE, run_ablation
+
     try:
         result, folder = run_ablation(asked(chosen), _listen)
     except Stopped:
@@ -73,6 +77,8 @@ def asked(chosen: argparse.Namespace) -> Ablation:
 
     Raises OSError, ValueError: a name that the strategy does not have, or option quotes that cannot be used.
     """
+    from training.studies.ablation import Ablation
+
     strategy = add(chosen.strategy)
     known = kind(strategy)
     arms = known.procedure.arms

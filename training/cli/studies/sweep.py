@@ -13,8 +13,7 @@ from rltrader import called
 from strategies.registry import STRATEGIES, add, entry, strategy
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
-from training.studies.grid import GridCell, Swept, axis_of
-from training.studies.sweep import PAGE_FILE, TOGETHER, SweepRequest, head_of, rows_of, run_sweep
+from training.studies.grid import TOGETHER, GridCell, Swept, axis_of
 
 SHOWN = 15  # cells in the table
 
@@ -49,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     for option, count in (("--processes", chosen.processes), ("--together", chosen.together)):
         if count < 1:
             options.error(f"{option} is {count}: expected at least 1")
+    from training.studies.sweep import PAGE_FILE, SweepRequest, run_sweep
+
     done = 0
 
     def listen(news: Any) -> None:
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(swept: Swept) -> str:
+    from training.studies.sweep import head_of, rows_of
+
     rows = [head_of(swept), *rows_of(swept)[: SHOWN + 1]]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
