@@ -658,7 +658,8 @@ def _quantities(draft: Draft) -> dict[str, Quantity]:
 def ask_again(draft: Draft) -> None:
     """Ask the gates again about the waiting basket.
 
-    It ends at its deadline, with a lasting cause, or when the desk does not hold any more what the decision saw.
+    It ends at its deadline, with a lasting cause, when the desk does not hold any more what the decision saw, or when
+    another version answers than the one that decided.
     """
     waiting = draft.basket.waiting
     if waiting is None:
@@ -668,7 +669,7 @@ def ask_again(draft: Draft) -> None:
     verdicts = ask_gates(replace(risk_view(draft), newest_bar=newest), intent, draft.desk.gates)
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
     late = draft.now_ns >= waiting.until_ns
-    other = waiting.held is not None and waiting.held != _quantities(draft)
+    other = _differs(draft, waiting)
     begun = _sales(draft, waiting.legs, verdicts, waiting.capped) if verdicts.denials else waiting.legs
     if begun and not (late or other):
         draft.records.append(_begin_basket(draft, begun, row, waiting.bounds))
@@ -676,11 +677,18 @@ def ask_again(draft: Draft) -> None:
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)
-        ended = f"denied: {why}" if why else "its time is over"
-        if other:
-            ended = "the desk holds other quantities than at the decision"
+        ended = other or (f"denied: {why}" if why else "its time is over")
         when = draft.basket.date or new_york_text(row.bar_ns)[:-3]  # a desk by the bar has a basket for each bar
         draft.alarm("basket_missed", f"no basket for {when}: {ended}")
+
+
+def _differs(draft: Draft, waiting: Waiting) -> str:
+    """Return how the desk is another one than at the decision of the basket that waits, "" where it is not."""
+    model, decided_by = draft.model, waiting.row.model
+    if model is not None and decided_by != model.version:
+        return f"{decided_by} decided it, and {model.version} answers by now"
+    other = waiting.held is not None and waiting.held != _quantities(draft)
+    return "the desk holds other quantities than at the decision" if other else ""
 
 
 def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:

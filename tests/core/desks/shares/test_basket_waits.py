@@ -12,6 +12,7 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
 from strategies.kit.quantity import exact
 from tests.support.core.account import Account
+from tests.support.core.claims import verified
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, live, with_shares
 from tests.support.core.desk import MONDAY, alarms, of
@@ -145,6 +146,30 @@ def test_a_basket_is_not_traded_on_other_holdings_than_its_decision_saw() -> Non
     assert d.state.book.positions["CCC"].quantity == 7
     assert "basket_missed" in alarms(d.effects)
     assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == []
+
+
+def test_a_basket_that_waits_ends_where_another_version_answers_than_the_one_that_decided() -> None:
+    d = with_shares(Account(), AAA=10)
+    stopped(d, "halt", -20)
+    d.due()
+    d.answer(0, 10, KEEP)
+    (alarm,) = of(d.put(ev.ModelPromoted(d.at(-10), "v0", "e", True, "sip", "v1")), RaiseAlarm)
+    assert (alarm.name, alarm.detail.partition(": ")[2]) == (
+        "basket_missed", "v1 decided it, and v0 answers by now",
+    )  # fmt: skip
+    assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == []
+    assert orders(d.quotes(0.1, AAA="100", BBB="100")) == []
+
+
+def test_no_basket_of_a_version_that_broke_its_claim_is_bought_once_the_former_one_answers() -> None:
+    d = with_shares(Account(), AAA=10)
+    d.put(verified(d, version="v1"))
+    d.put(ev.ClaimJudged(d.at(-20), "v1", "drawdown", "5 % lost", 1, 0.0, 0.05, "former_version", "v0"))
+    d.due()
+    d.answer(KEEP, 10, KEEP)
+    assert d.state.basket.waiting is not None  # a resume would buy it
+    assert "basket_missed" in alarms(d.put(ev.ModelPromoted(d.at(-10), "v0", "e", True, "sip", "v1")))
+    assert orders(d.quotes(0.1, AAA="100", BBB="100")) == []
 
 
 def test_a_halt_that_kept_a_basket_back_survives_a_restart_of_the_daemon() -> None:
