@@ -16,7 +16,6 @@ from traceback import extract_tb
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from strategies.kit.contract import (
     MINUTES,
@@ -147,10 +146,12 @@ def check_golden(strategy: AnyStrategy) -> None:
     The text has where its code failed, and the holes of its tape, which are there on purpose.
     """
     spec = strategy.spec
+    asked = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
     try:
         found = golden_observations(strategy)
-        faulty = next((n for n, one in enumerate(found) if not np.isfinite(one.array()).all()), None)
-        problem = "" if faulty is None else f"its observation {faulty + 1} of {len(found)} is not finite"
+        faults = [one.fault(asked) for one in found]
+        faulty = next((number for number, fault in enumerate(faults) if fault), None)
+        problem = "" if faulty is None else f"its observation {faulty + 1} of {len(found)} has {faults[faulty]}"
     except Exception as error:  # noqa: BLE001  whatever the user's code raises
         frames = [one for one in extract_tb(error.__traceback__) if one.filename != __file__]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
@@ -233,7 +234,7 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     if listed.with_config is not None:
         return listed.with_config(config, symbols)
     if listed.with_parameters is not None and not symbols:
-        return _with(name, listed, config) if config else listed.make()
+        return _with_parameters(name, listed, config) if config else listed.make()
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
@@ -241,29 +242,51 @@ def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     if listed.with_symbols is None:
         default = ", ".join(listed.make().spec.symbols)
         raise ValueError(f"{name} trades its own symbols ({default}), found others given to it: name none")
-    return listed.with_symbols(symbols)
+    return _with_symbols(name, listed, symbols)
 
 
-def _with(name: str, listed: StrategyEntry, config: str) -> AnyStrategy:
-    """Make the strategy with the parameters of this text, which is its spec's `config`. OwnStrategyError as `own`."""
-    from strategies.kit.own.declared import declared_fault
+def _given(name: str, listed: StrategyEntry, make: Callable[[], Any], given: object) -> AnyStrategy:
+    """Return what `make` makes of what a desk gave. OwnStrategyError where that is not the strategy of this name."""
+    from strategies.kit.own.declared import strategy_fault
 
-    assert listed.with_parameters is not None
-    values = values_of(listed.parameters, config)
     try:
-        made: Any = listed.with_parameters(values)
-        made.spec = replace(made.spec, config=config)
-        made.start()
+        made: AnyStrategy = make()
     except Exception as error:
-        what = f"{type(error).__name__}: {error}: correct its with_parameters"
-        raise OwnStrategyError(f"{name} cannot be made with {dict(values)}: {what}") from error
-    fault = declared_fault(listed, made.spec)
+        what = f"{type(error).__name__}: {error}: correct how it is made"
+        raise OwnStrategyError(f"{name} cannot be made with {given}: {what}") from error
+    fault = strategy_fault(listed, made)
     if not fault and made.spec.name != name:
         fault = f"spec.name is {made.spec.name!r}: give it one name"
     if fault:
-        raise OwnStrategyError(f"{name} cannot be made with {dict(values)}: {fault}")
-    found: AnyStrategy = made
-    return found
+        raise OwnStrategyError(f"{name} cannot be made with {given}: {fault}")
+    return made
+
+
+def _with_parameters(name: str, listed: StrategyEntry, config: str) -> AnyStrategy:
+    """Make the strategy with the parameters of this text, which is its spec's `config`. OwnStrategyError as `own`."""
+    assert listed.with_parameters is not None
+    values, with_parameters = values_of(listed.parameters, config), listed.with_parameters
+
+    def make() -> Any:
+        made: Any = with_parameters(values)
+        made.spec = replace(made.spec, config=config)
+        return made
+
+    return _given(name, listed, make, dict(values))
+
+
+def _with_symbols(name: str, listed: StrategyEntry, symbols: tuple[str, ...]) -> AnyStrategy:
+    """Make the strategy for these symbols. OwnStrategyError as `own`, also where it is made for others."""
+    assert listed.with_symbols is not None
+    own_strategy = _own.get(name)
+    if own_strategy is None or not own_strategy.sources:  # what stands in for a file has the symbols of the journal
+        return listed.with_symbols(symbols)
+    made = _given(name, listed, partial(listed.with_symbols, symbols), symbols)
+    if made.spec.symbols != symbols:
+        raise OwnStrategyError(
+            f"{name} cannot be made with {symbols}: its spec.symbols is {made.spec.symbols}: correct with_symbols"
+        )
+    return made
 
 
 def declaration(name: str, symbols: tuple[str, ...] = ()) -> Mapping[str, object]:

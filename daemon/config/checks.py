@@ -102,6 +102,7 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
         yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"
     if sizing.min_contracts > sizing.max_contracts:
         yield "sizing.min_contracts", sizing.min_contracts, f"at most sizing.max_contracts ({sizing.max_contracts})"
+    yield from _sizes_denied(settings)
     if execution.entry_reprice_s > execution.entry_deadline_s:
         expected = f"at most execution.entry_deadline_s ({execution.entry_deadline_s})"
         yield "execution.entry_reprice_s", execution.entry_reprice_s, expected
@@ -135,6 +136,16 @@ def _rare_reports(settings: DeskSettings) -> Iterator[Problem]:
             f"({settings.broker.blind_min}) minutes bring no report, so two must fit: lower this or raise blind_min"
         )
         yield "alpaca.report_every_s", settings.alpaca.report_every_s, expected
+
+
+def _sizes_denied(settings: DeskSettings) -> Iterator[Problem]:
+    """Yield a size of which each order is denied: training would trade what the desk never buys."""
+    risk, most = settings.risk, settings.sizing.max_contracts
+    limits = {name: getattr(risk, name) for name in ("order_contracts_max", "position_contracts_max")}
+    name = min(limits, key=limits.__getitem__)
+    if most > limits[name] and is_known(settings.desk.strategy) and _trades_options(settings.desk.strategy):
+        expected = f"at most risk.{name} ({limits[name]}), which denies larger orders"
+        yield "sizing.max_contracts", most, expected
 
 
 def _chooses_by_row(strategy: str) -> bool:
@@ -231,6 +242,11 @@ def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
         yield "desk.symbols", twice[0], "each symbol once"
     elif desk.symbols and (expected := strategy.expected_symbols(desk.symbols)):
         yield "desk.symbols", desk.symbols, expected
+    elif desk.symbols and strategy.with_symbols is not None:
+        try:
+            strategy_named(desk.strategy, desk.symbols)
+        except OwnStrategyError as error:
+            yield "desk.symbols", desk.symbols, f"symbols that {desk.strategy} can be made with: {error}"
 
 
 def _wrong_parameters(desk: DeskTable, strategy: StrategyEntry) -> Iterator[Problem]:

@@ -85,7 +85,7 @@ class OnnxPolicy:
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
         self.rows = spec.rows  # of one answer
-        self._shape = (spec.rows, *spec.observation_shape) if spec.rows_are_symbols else spec.observation_shape
+        self._shape = spec.asked_shape
         self._observation = self._bound("input", "observation", spec.observation_shape)
         self._continuous = spec.continuous
         self._hidden = None

@@ -155,7 +155,7 @@ def _about_all(golden: Observation, spec: Spec) -> Observation:
         return golden
     width = len(golden.data) // golden.shape[0]
     again = -(-spec.rows // golden.shape[0])
-    return Observation((golden.data * again)[: width * spec.rows], (spec.rows, *spec.observation_shape))
+    return Observation((golden.data * again)[: width * spec.rows], spec.asked_shape)
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

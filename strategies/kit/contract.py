@@ -7,7 +7,7 @@ never how to order it. It does no I/O, reads no clock and draws no random number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, fsum
+from math import exp, fsum, prod
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -188,6 +188,11 @@ class Spec(msgspec.Struct, frozen=True):
     def rows(self) -> int:
         """Rows of the policy's batch that one question fills."""
         return len(self.symbols) if self.rows_are_symbols else 1
+
+    @property
+    def asked_shape(self) -> tuple[int, ...]:
+        """The shape of an observation: all rows of one question."""
+        return (self.rows, *self.observation_shape) if self.rows_are_symbols else self.observation_shape
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -503,6 +508,21 @@ class Observation:
     def array(self) -> Float32Array:
         """Return the observation as a read-only float32 array of `shape`; no copy."""
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+    def fault(self, spec: Spec) -> str:
+        """Return why no policy of this spec could be asked it, and what is expected; "" where it can."""
+        for name, value in (("data", self.data), ("hidden", self.hidden)):
+            if type(value) is not bytes:
+                return f"{type(value).__name__} as Observation.{name}: give bytes, .tobytes()"
+        shape, size = spec.asked_shape, 4 * prod(spec.asked_shape)
+        if self.shape != shape or len(self.data) != size:
+            made = f"{len(self.data)} bytes of shape {self.shape}"
+            return f"{made}, where {size} of {shape} are expected: give spec.observation_shape, as .astype('<f4')"
+        if self.hidden and spec.recurrent_shape is None:
+            return f"{len(self.hidden)} bytes as Observation.hidden, where spec.recurrent_shape is None: give b''"
+        values = np.frombuffer(self.data, "<f4")
+        faults = values.size - np.count_nonzero(np.isfinite(values))
+        return f"{faults} values that are not finite" if faults else ""
 
     def newest(self, spec: Spec) -> bytes:
         """Return the spec's features: the last numbers, of each symbol where rows are symbols."""

@@ -303,6 +303,14 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "sizing.min_contracts is 11 (from {file}): expected at most sizing.max_contr",
         ),
         (
+            "[risk]\norder_contracts_max = 2\n",
+            "sizing.max_contracts is 10 (from default): expected at most risk.order_contracts_max (2), which denies",
+        ),
+        (
+            "[sizing]\nmax_contracts = 6\n[risk]\nposition_contracts_max = 5\n",
+            "sizing.max_contracts is 6 (from {file}): expected at most risk.position_contracts_max (5), which denies",
+        ),
+        (
             "[execution]\nflat_before_close_min = 0\nflatten_lead_min = 0\n",
             "execution.flat_before_close_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
         ),

@@ -34,7 +34,6 @@ from strategies.kit.plain import CURE, not_plain
 from strategies.registry import STRATEGIES
 
 Made = TypeVar("Made", Decision, Rebalance)
-FLOAT32 = np.dtype("<f4")
 WHOLE = (int, np.integer)
 
 
@@ -58,7 +57,9 @@ class GuardedStrategy:
         observation: Observation | None
         state, observation = self._strategy.observe(draft.strategy, bars, view)
         if observation is not None:
-            _check_observation(observation)
+            _check(observation, Observation, "observe")
+            if fault := observation.fault(draft.spec):
+                raise ValueError(f"observe returned {fault}")
         _keep(draft, state, "observe")
         return observation
 
@@ -135,19 +136,6 @@ def _keep(draft: Draft, state: Any, call: str) -> None:
     if not shipped and (fault := not_plain(state, "state")):
         raise TypeError(f"{call} returned a state that cannot be kept: {fault}: {CURE}")
     draft.strategy = state
-
-
-def _check_observation(observation: Observation) -> None:
-    _check(observation, Observation, "observe")
-    for name, value in (("data", observation.data), ("hidden", observation.hidden)):
-        if type(value) is not bytes:
-            raise TypeError(f"observe returned {type(value).__name__} as Observation.{name}: give bytes, .tobytes()")
-    if len(observation.data) % FLOAT32.itemsize:
-        raise ValueError(f"observe returned {len(observation.data)} bytes, no whole float32: give .astype('<f4')")
-    values = np.frombuffer(observation.data, FLOAT32)
-    faults = values.size - np.count_nonzero(np.isfinite(values))
-    if faults:
-        raise ValueError(f"observe returned {faults} values that are not finite")
 
 
 def _check_decision(decided: Decision | Rebalance, actions: int) -> None:

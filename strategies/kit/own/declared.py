@@ -1,4 +1,4 @@
-"""What a strategy of one's own declares: whether its spec and its entry can be what they say, before anything runs."""
+"""What a strategy of one's own is and declares: whether object, spec and entry can be what they say, before it runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from strategies.kit.contract import Spec
-from strategies.kit.entry import StrategyEntry
+from strategies.kit.entry import RULE, StrategyEntry
 
+KEEPS = {"bar": ("correct",), "session": ("remember", "readjust", "known")}
+"""When it decides -> the methods by which such a strategy keeps bars."""
 _DESK = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)  # part of a file's name
 
 _SPEC: tuple[tuple[str, Callable[[Any, Spec], bool], str], ...] = (
@@ -37,9 +39,24 @@ _SPEC: tuple[tuple[str, Callable[[Any, Spec], bool], str], ...] = (
 """A field of the spec -> what holds of it, and what is expected in words; in the order in which they are asked."""
 
 
-def declared_fault(entry: StrategyEntry, spec: Spec) -> str:
-    """Return what the entry or the spec declares that cannot be: the key, the value and the cure; "" if nothing."""
-    return _of_types(spec) or _of_values(spec) or _of_entry(entry, spec)
+def strategy_fault(entry: StrategyEntry, strategy: Any) -> str:
+    """Return what keeps an object that the entry made from being its strategy, with the cure; "" if nothing."""
+    spec = getattr(strategy, "spec", None)
+    parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
+    lacking = [name for name in parts if not hasattr(strategy, name)]
+    if lacking or not isinstance(spec, Spec):
+        what = ", ".join(lacking) or "a spec of type Spec"
+        return f"{type(strategy).__name__} is no strategy: {what} is missing: see strategies/kit/contract.py"
+    if fault := _of_types(spec) or _of_values(spec) or _of_entry(entry, spec):
+        return fault
+    try:
+        strategy.start()
+    except Exception as error:  # noqa: BLE001  whatever the user's code raises
+        return f"its start() raises {type(error).__name__}: {error}: correct it"
+    if entry.training == RULE and (spec.features[-len(spec.actions) :] != spec.actions or spec.window != 1):
+        ends = f"features that end with the actions ({', '.join(spec.actions)})"
+        return f"a rule answers by the last numbers of its observation: expected window=1, and {ends}"
+    return ""
 
 
 def _of_types(spec: Spec) -> str:

@@ -23,15 +23,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from strategies.kit.contract import Spec
-from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry
-from strategies.kit.own.declared import declared_fault
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+from strategies.kit.own.declared import strategy_fault
 
 DEFAULT_NAME = "STRATEGY"
 OURS = frozenset(("daemon", "msgspec", "numpy", "rltrader", "strategies", "talib", "training"))
 """What a strategy imports without bringing a library of its own."""
-KEEPS = {"bar": ("correct",), "session": ("remember", "readjust", "known")}
-"""When it decides -> the methods by which such a strategy keeps bars."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _PLACE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[A-Za-z_][A-Za-z0-9_]*))?", re.DOTALL)
 
@@ -296,20 +293,8 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
         strategy = entry.make()
     except Exception as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
-    spec = getattr(strategy, "spec", None)
-    parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
-    lacking = [name for name in parts if not hasattr(strategy, name)]
-    if lacking or not isinstance(spec, Spec):
-        raise OwnStrategyError(
-            f"{path}: {type(strategy).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is "
-            "missing: see strategies/kit/contract.py"
-        )
-    if fault := declared_fault(entry, spec):
+    if fault := strategy_fault(entry, strategy):
         raise OwnStrategyError(f"{path}: {fault}")
-    try:
-        strategy.start()
-    except Exception as error:
-        raise OwnStrategyError(f"{path}: its start() raises {type(error).__name__}: {error}: correct it") from error
     if bool(entry.parameters) != (entry.with_parameters is not None):
         raise OwnStrategyError(
             f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "
@@ -321,13 +306,9 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
                 f"{path}: the parameter {name!r} has the default {one.default!r}, expected small letters, digits and _ "
                 f"for its name, and {one.expected} for its default"
             )
-    if entry.training == RULE and (spec.features[-len(spec.actions) :] != spec.actions or spec.window != 1):
+    name = strategy.spec.name
+    if not NAME.fullmatch(name):
         raise OwnStrategyError(
-            f"{path}: a rule answers by the last numbers of its observation: expected window=1, and features that end "
-            f"with the actions ({', '.join(spec.actions)})"
+            f"{path}: spec.name is {name!r}, expected small letters, digits and _, such as sma_cross"
         )
-    if not NAME.fullmatch(spec.name):
-        raise OwnStrategyError(
-            f"{path}: spec.name is {spec.name!r}, expected small letters, digits and _, such as sma_cross"
-        )
-    return spec.name
+    return name

@@ -129,7 +129,10 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
         ("observe", (STATE, b"1234"), "observe returned bytes: Observation is expected"),
         ("observe", (STATE, Observation(FLOATS, (1, 2))), "observe returned ndarray as Observation.data: give bytes"),  # type: ignore[arg-type]
         ("observe", (STATE, Observation(FLOATS.tobytes(), (1, 2), FLOATS)), "as Observation.hidden: give bytes"),  # type: ignore[arg-type]
-        ("observe", (STATE, Observation(FLOATS.tobytes()[:7], (1, 2))), "observe returned 7 bytes, no whole float32"),
+        ("observe", (STATE, Observation(FLOATS.tobytes()[:7], (1, 2))), "observe returned 7 bytes of shape"),
+        ("observe", (STATE, Observation(FLOATS.tobytes(), (2,))), r"8 bytes of shape \(2,\), where 8 of \(1, 2\) are"),
+        ("observe", (STATE, Observation(FLOATS.astype("f8").tobytes(), (1, 2))), r"16 bytes .* give .*astype\('<f4'\)"),
+        ("observe", (STATE, Observation(FLOATS.tobytes(), (1, 2), b"1234")), "spec.recurrent_shape is None"),
         ("observe", (PointerState("", (), (np.float64(2),)), None), r"state.\w+\[0\] is a float64, which the journal"),
         ("correct", PointerState("", (), (1.0, np.nan)), r"state.\w+\[1\] is nan, which no start can read again"),
         ("remember", {"SPY": [np.float32(1)]}, r"state\['SPY'\]\[0\] is a float32, which the journal cannot keep"),

@@ -305,7 +305,7 @@ OBSERVE = ToyKeeper.observe
 ToyKeeper.observe = nan
 """
     name = add(str(write_strategy(tmp_path / "mine_nan.py", "mine_nan", after=after)))
-    with pytest.raises(ValueError, match=r"its observation 1 of \d+ is not finite"):
+    with pytest.raises(ValueError, match=r"its observation 1 of \d+ has \d+ values that are not finite"):
         check_golden(strategy(name))
 
 

@@ -117,8 +117,8 @@ def test_a_desk_that_sets_another_number_does_not_start(
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        ("Pa(**values, more=1)", r"TypeError: .*'more': correct its with_parameters"),
-        ("5", r"AttributeError: .*: correct its with_parameters"),
+        ("Pa(**values, more=1)", r"TypeError: .*'more': correct how it is made"),
+        ("5", r"AttributeError: .*: correct how it is made"),
         ("Renamed(**values)", r"spec\.name is 'other': give it one name"),
         ("Short(**values)", r"spec\.history_bars is -1: expected 1 or more of days"),
     ],
@@ -140,6 +140,24 @@ def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them
     problem = rf"desk\.parameters is .*pa cannot be made with {{'fast': 10, 'slow': 100}}: {expected}"
     with pytest.raises(ConfigError, match=problem):
         load(None, {"desk.strategy": str(path), "desk.parameters": ["slow=100"]}, {})
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("lambda symbols: 1 / 0", "ZeroDivisionError: division by zero: correct how it is made"),
+        ("lambda symbols: None", "NoneType is no strategy: state_type, start, observe, decide, correct is missing"),
+        ("lambda symbols: ToyKeeper()", r"its spec\.symbols is \('SPY',\): correct with_symbols"),
+    ],
+)
+def test_a_strategy_that_cannot_be_made_for_a_desk_s_symbols_is_refused_by_them(
+    tmp_path: Path, made: str, expected: str
+) -> None:
+    after = f"\nSTRATEGY = STRATEGY._replace(with_symbols={made})\n"
+    path = write_strategy(tmp_path / "mine_s.py", "mine_s", after=after)
+    problem = rf"desk\.symbols is .*mine_s cannot be made with \('QQQ',\): {expected}"
+    with pytest.raises(ConfigError, match=problem):
+        load(None, {"desk.strategy": str(path), "desk.symbols": ["QQQ"]}, {})
 
 
 @pytest.mark.parametrize(

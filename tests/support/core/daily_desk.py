@@ -80,6 +80,7 @@ class Shelf:
         features=("cash", "equity", "AAA", "BBB", "CCC", "AAA price", "BBB price", "CCC price"),
         actions=SYMBOLS,
         temperature=1.0,
+        recurrent_shape=(1,),
         continuous=True,
     )
     state_type = ShelfState
@@ -113,7 +114,7 @@ class Shelf:
         if sum(len(bars) for bars in state.bars.values()) < self.warm_after:
             return state, None
         row = np.array([portfolio.cash, portfolio.equity, *portfolio.shares, *portfolio.prices], dtype="<f4")
-        return state, Observation(row.tobytes(), self.spec.observation_shape, state.hidden)
+        return state, Observation(row.tobytes() * self.spec.rows, self.spec.asked_shape, state.hidden)
 
     def decide(self, state: ShelfState, answer: Answer, view: View) -> tuple[ShelfState, Rebalance]:
         portfolio = view.portfolio
