@@ -7,6 +7,7 @@ the pointers follow the journal. Only `daemon.models.ladder.rules` decides.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, ModelError, canary_of, point, pointed
+from daemon.models.pointer import CURRENT, JUDGED, ModelError, canary_of, changes, point, pointed
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import load
@@ -41,9 +42,9 @@ from daemon.pacing import look_again
 WHO = "ladder"
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
 REASON_MOST = 500  # letters of a problem that are logged
-GAINED, PEAK, ASKED, FAILED = "gained", "gained_peak", "asked_to", "failed_to"
-"""Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, and how
-many had no answer up to it."""
+GAINED, PEAK, ASKED, FAILED, TRADED = "gained", "gained_peak", "asked_to", "failed_to", "traded_to"
+"""Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, how many
+had no answer up to it, and when the newest session opened that was judged (ns, 0 before the first)."""
 
 UNKNOWN = "current names it as a canary, and this journal knows nothing of its climb"
 
@@ -59,7 +60,7 @@ class Climber:
         self._wake = asyncio.Event()
         self._due: tuple[str, LadderMove] | None = None  # found between two looks, and of which version
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
-        self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
+        self._ended = deque(_unjudged(desk.submitter.state))  # states at the ends of sessions, to be judged
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
@@ -82,7 +83,7 @@ class Climber:
             case CandidateRefused(version=ladder.version, reason=reason):
                 self._found(ladder, LadderMove(_out(ladder), "verification", reason))
             case SessionEnded():
-                self._ended = state
+                self._ended.append(state)
                 self._wake.set()
             case ModelPromoted() | ClaimJudged():
                 self._wake.set()
@@ -180,7 +181,7 @@ class Climber:
             self._due = None
             return True
         if ladder.step == REPLAY:
-            self._ended = None
+            self._ended.clear()
             return await self._replay(ladder)
         if ladder.step in CANARY and GAINED not in ladder.figures and self._answers() == ladder.version:
             await self._begin(ladder)
@@ -191,8 +192,8 @@ class Climber:
                 figures = {**ladder.figures, PEAK: self._peak}
                 await self._submit(ladder, ladder.step, ladder.sessions, figures, "peak", "the most it gained so far")
                 return True
-        if self._ended is not None:
-            state, self._ended = self._ended, None
+        if self._ended:
+            state = self._ended.popleft()
             await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
             return True
         return False
@@ -227,10 +228,17 @@ class Climber:
             return LadderMove(ROLLED_BACK, "canary_claim", broken)
         if ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             return LadderMove(CHAMPION, "by_hand", "it was promoted by hand")
-        if ladder.step in CANARY and "base" in ladder.figures and running not in ("", ladder.version):
-            return LadderMove(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")
+        if ladder.step in CANARY and running == ladder.version and self._was_changed(ladder):
+            return LadderMove(ROLLED_BACK, "version_changed", "what answers is not what was judged by its card")
+        expected = ("", ladder.version) if "base" in ladder.figures else ("", ladder.version, ladder.champion)
+        if running not in expected:
+            return LadderMove(_out(ladder), "by_hand", f"{running} answers, and not by the ladder")
         version, found = self._due or ("", None)
         return found if version == ladder.version else None
+
+    def _was_changed(self, ladder: LadderState) -> bool:
+        """Return whether the version that answers has another manifest than the one that climbs, as far as is known."""
+        return "" not in (ladder.manifest, now := self._desk.models.running.manifest_digest) and now != ladder.manifest
 
     def _answers(self) -> str:
         """Return the version that answers; "" where none could be loaded at the start."""
@@ -282,7 +290,7 @@ class Climber:
         state = self._desk.submitter.state
         base, self._peak = float(state.book.equity), rules_of.gained(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
-        figures |= {GAINED: self._peak, PEAK: self._peak} | _questions(state)
+        figures |= {GAINED: self._peak, PEAK: self._peak, TRADED: 0.0} | _questions(state)
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
@@ -321,9 +329,9 @@ class Climber:
         lost = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever the limits count from
         if session is None or GAINED not in ladder.figures or lost is None:
             return
-        if ladder.figures["began_ns"] > session.open_ns:
+        if ladder.figures["began_ns"] > session.open_ns or ladder.figures.get(TRADED, 0.0) >= session.open_ns:
             return
-        now = _questions(state)
+        now = _questions(state) | {TRADED: float(session.open_ns)}
         figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), **now}
         asked = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
         failed = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
@@ -396,7 +404,7 @@ class Climber:
                     ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers"
                 )
         elif ladder.step in CANARY and "base" not in ladder.figures and now != ladder.version:
-            await self._name_canary(ladder)
+            await self._name_canary(ladder, now)
 
     def _current(self) -> str:
         """Return the version that `current` names, "" where it names none."""
@@ -405,14 +413,28 @@ class Climber:
         except ModelError:
             return ""
 
-    async def _name_canary(self, ladder: LadderState) -> None:
-        """Let `current` name the challenger. One that is not the version that was judged is refused."""
+    async def _name_canary(self, ladder: LadderState, now: str) -> None:
+        """Let `current`, which names `now`, name the challenger, unless a person moved it since the shadow.
+
+        A challenger that is not the version that was judged is refused.
+        """
+        if await asyncio.to_thread(self._moved_by_hand, ladder, now):
+            await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", f"current names {now} by hand"))
+            return
         try:
             await self._point(ladder, ladder.version, ladder.manifest, canary=True)
         except ModelError as error:
             if error.check != JUDGED:
                 raise
             await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
+
+    def _moved_by_hand(self, ladder: LadderState, now: str) -> bool:
+        """Return whether a person let `current` name another version than the champion, or took the canary out."""
+        if now not in ("", ladder.champion):
+            return True
+        moves = (change for change in reversed(changes(self._desk.shelf)) if change.pointer == CURRENT)
+        newest = next((change for change in moves if ladder.version in (change.before, change.after)), None)
+        return newest is not None and newest.after != ladder.version and newest.who != WHO
 
     async def _put_back(self, ladder: LadderState) -> str:
         """Let `current` name the champion again and return its name; what keeps it from that raises an alarm once."""
@@ -439,6 +461,14 @@ class Climber:
 def _questions(state: State[Any]) -> dict[str, float]:
     """Return what counts a canary's questions from here on."""
     return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered(state.stats))}
+
+
+def _unjudged(state: State[Any]) -> tuple[State[Any], ...]:
+    """Return the state of a start where a canary's session ended in it and was not judged: a daemon died in between."""
+    ladder, session = state.ladder, state.session.session
+    if ladder is UNSET or ladder.step not in CANARY or session is None or not state.session.ended:
+        return ()
+    return (state,) if ladder.figures.get(TRADED, session.open_ns) < session.open_ns else ()
 
 
 def _falls(ladder: LadderState | UnsetType) -> bool:

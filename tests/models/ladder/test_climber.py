@@ -615,6 +615,69 @@ def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
     assert refused == ([] if answers == "v1" else ["v1"])
 
 
+@pytest.mark.parametrize(
+    ("chosen", "when"),
+    [
+        ("good", "in its shadow"),
+        ("good", "before it is named"),
+        ("good", "after it is named"),
+        ("v1", "after it is named"),  # the champion: the canary is taken out before it answered
+    ],
+)
+def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Path, when: str, chosen: str) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        publish(store, "good", 7)
+        with_card(store, CARD)
+        await climb.settle()
+        if when != "in its shadow":
+            await climb.run.feed_session()
+        if when == "after it is named":
+            await climb.climber.look()
+            assert named(store / "option_scalper", CURRENT) == "v2"
+        name(store, chosen)
+        for _ in range(2):
+            await climb.session()
+        assert climb.run.models.running.version == chosen
+
+    moves = climbed(tmp_path, play)
+    assert moves[-1].share == 1.0
+    assert "by_hand" in [move.reason for move in moves if move.to_step in OUT]
+    assert {event.version for event in events(tmp_path / "state", "ModelPromoted")} <= {"good"}
+
+
+def test_a_canary_that_is_swapped_while_it_answers_is_rolled_back(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        swap(store, "v2", 9)
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+
+    assert steps(climbed(tmp_path, play))[-1] == ("rolled_back", "version_changed")
+
+
+def test_a_canary_s_session_whose_daemon_dies_at_its_end_is_judged_once_by_the_next_start(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        await climb.run.feed_session()
+        for _ in range(3):  # the first one dies before it looks
+            climb.run.observers.remove(climb.climber.observe)
+            climb.climber = climber_of(climb.run, store, rules)
+            await climb.settle()
+
+    rules = replace(RULES, canary_sessions=3)
+    assert [move.sessions for move in climbed(tmp_path, play, rules) if move.reason == "session"] == [1]
+
+
 def test_what_was_found_of_one_version_takes_no_other_off_the_ladder(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
