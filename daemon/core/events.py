@@ -372,11 +372,15 @@ class OrderAccepted(Event, frozen=True, tag=True):
 
 
 class OrderRejected(Event, frozen=True, tag=True):
-    """The order was refused; `denied`: by a limit of a gateway before the broker, as a gate denies, and not by it."""
+    """The order was refused; `denied`: by a limit of a gateway before the broker, as a gate denies, and not by it.
+
+    `existing` is how much of its symbol the account holds, where a refused sale says so.
+    """
 
     client_order_id: str
     reason: str
     denied: bool | UnsetType = UNSET
+    existing: Quantity | UnsetType = UNSET
 
 
 class OrderFilled(Event, frozen=True, tag=True):

@@ -31,7 +31,12 @@ from daemon.core.broker.on_broker import (
     on_trade_corrected,
 )
 from daemon.core.broker.protection import protect
-from daemon.core.broker.reconcile import on_accept_broker, on_broker_reported, on_broker_snapshot
+from daemon.core.broker.reconcile import (
+    on_accept_broker,
+    on_broker_reported,
+    on_broker_snapshot,
+    on_order_rejected,
+)
 from daemon.core.desks.registry import desk_of
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, DeskKind, Draft, Handler, PaperMarket, wording
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
@@ -240,6 +245,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.BrokerLost: on_broker_lost,
     ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
+    ev.OrderRejected: on_order_rejected,
     **dict.fromkeys(
         (ev.ContractsListed, ev.PartClosed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted, ev.SharesSplit),
         handlers.on_nothing,

@@ -39,7 +39,7 @@ from daemon.core.broker.ledger import (
     settle_without_ledger,
     turn,
 )
-from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, under_our_names
+from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, on_order_news, under_our_names
 from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder, LiftFence
@@ -50,6 +50,7 @@ from daemon.core.events import (
     BrokerPosition,
     BrokerReported,
     BrokerSnapshot,
+    OrderRejected,
 )
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
@@ -212,18 +213,18 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
         note_positions(draft, event.positions)
         to_come, by_market = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
-        _split_by_positions(draft, event, to_come, by_market)
+        _split_by_positions(draft, event.positions, to_come, by_market)
 
 
 def _split_by_positions(
-    draft: Draft, event: BrokerReported, symbols: Iterable[str], by_market: Collection[str]
+    draft: Draft, positions: Iterable[BrokerPosition], symbols: Iterable[str], by_market: Collection[str]
 ) -> None:
     """Book the splits of these symbols by the broker's positions; their lines are to come.
 
     Where others hold a share too, desk and others get their parts in proportion if the market shows the split as well
     (`by_market`); by the number alone it is not certain whose the new ones are, and the desk keeps its number.
     """
-    theirs = {position.symbol: position for position in event.positions}
+    theirs = {position.symbol: position for position in positions}
     for symbol in symbols:
         own, others = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
         if symbol not in theirs or (others and symbol not in by_market):
@@ -241,6 +242,21 @@ def _split_by_positions(
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line, paid_out)
+
+
+def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
+    """Take a refusal; of a sale by what it says is there, book the split that what must leave awaits.
+
+    Neither the split's line nor a report may come in time. What a refusal does not say, a price, is that of the book.
+    """
+    on_order_news(draft, event)
+    order, existing = draft.find_order(event.client_order_id), event.existing
+    if order is None or isinstance(existing, UnsetType) or existing <= 0 or order.symbol not in draft.basket.to_come:
+        return
+    if draft.exit_of(symbol := order.symbol) is not None and (ours := draft.book.positions.get(symbol)) is not None:
+        there = BrokerPosition(symbol, Decimal(existing), ours.cost / existing)
+        if split_into(draft, symbol, there) is not None:
+            _split_by_positions(draft, (there,), (symbol,), draft.basket.splits)
 
 
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
@@ -521,7 +537,8 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         count_fractions(draft, event.positions)
     draft.desk.holds.note_positions(draft, event.positions)
     if leaving := [symbol for symbol in draft.basket.to_come if draft.exit_of(symbol) is not None]:
-        _split_by_positions(draft, event, leaving, draft.basket.splits)  # an exit does not wait for their lines
+        # an exit does not wait for their lines
+        _split_by_positions(draft, event.positions, leaving, draft.basket.splits)
         count_fractions(draft, event.positions)
     _compare(draft, event)
     note_account(draft, event)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
@@ -37,6 +37,7 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from daemon.pacing import back_off_s
+from strategies.kit.quantity import Quantity, exact
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class OwnOrders:
             return OrderUnknown(self._clock.now_ns(), name)
         if refused.status == 403 and refused.message.startswith(GATEWAY):
             return OrderRejected(self._clock.now_ns(), name, refused.message, denied=True)
-        return OrderRejected(self._clock.now_ns(), name, str(refused))
+        return OrderRejected(self._clock.now_ns(), name, str(refused), existing=_existing(refused))
 
     def cancel_soon(self, name: str) -> None:
         """Cancel, one at a time for each name: late news never fills the queue with cancels."""
@@ -567,6 +568,15 @@ class BrokerLink:
         await _first(self._awaited.wait(), gap)
         minute = self._clock.sleep_until(given_ns + round(self._timeouts.report_every_s * SECOND_NS))
         await _first(self._asked.wait(), minute)
+
+
+def _existing(refused: Refused) -> Quantity | UnsetType:
+    """Return the quantity of the symbol that the account holds, where the refusal of a sale says it."""
+    try:
+        existing = wire.optional_quantity(refused.extra, "existing_qty")
+    except Malformed:
+        return UNSET
+    return UNSET if existing is None else exact(existing)
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

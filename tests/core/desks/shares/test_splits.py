@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -82,6 +83,29 @@ def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
     assert (mark, equity) == (Decimal(100) / Decimal(ratio), WHOLE)
     d.due()
     assert d.state.ask is not None
+
+
+@pytest.mark.parametrize(("existing", "next_one"), [(10, 10), (50, 50), (UNSET, 50)])
+def test_without_a_line_or_a_report_a_refusal_says_what_a_split_left_to_leave(
+    existing: int | UnsetType, next_one: int
+) -> None:
+    """One for five: 50 become 10 at 500.00, and then neither the line nor another report comes."""
+    d = holding(account := Account())
+    account.positions["AAA"] = (10, Decimal(500))
+    report = account.report(d.at(1))
+    unsaid = tuple(replace(position, available=None) for position in report.positions)
+    assert alarms(d.put(replace(report, positions=unsaid))) == ["split_awaited"]
+    d.prompt = None
+    d.put(ev.FlattenRequested(d.at(2), "x", "ann"))
+    calls = [order for order in of(d.tick(2, 20), SubmitOrder) if order.symbol == "AAA"]
+    assert [(order.quantity, order.closing) for order in calls] == [(50, True)]
+    d.put(ev.OrderRejected(d.at(2, 21), calls[0].client_order_id, "403 insufficient qty", existing=existing))
+    later = [order for second in range(22, 200) for order in of(d.tick(2, second), SubmitOrder)]
+    assert [(order.quantity, order.closing) for order in later if order.symbol == "AAA"][:1] == [(next_one, True)]
+    if existing == 10:
+        in_two_lines(account, "AAA", 50, 10)
+        reported(d, account, 9)
+        assert (d.held["AAA"], d.state.risk.reconciled) == (10, True)
 
 
 def test_a_fraction_of_a_late_split_lies_beside_or_comes_as_cash() -> None:
