@@ -2,7 +2,7 @@
 
 The panic needs no journal and writes no event; the daemon does, and sets the file aside once that is durable. The panic
 holds a lock on it while it lives, and its last line is its result. When the lock is free and the result is not that the
-account is flat, the panic failed.
+account is flat, the panic failed. On a full disk the file stays empty, and its mode says that the account is flat.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ ASIDE = "panic.noted"  # the same file, once the daemon's journal has the panic
 FLAT = "flat"  # the result of a panic that left nothing
 LETTERS_MOST = 200
 LOOK_S = 0.25
+MODE = 0o644
+FLAT_BIT = stat.S_IXUSR  # added to it for a flat account: this needs no room on the disk
 UNLOCKED_S = 300.0  # a panic whose file has no lock (of an older version, or what is no file of ours) lives no longer
 
 
@@ -36,9 +39,10 @@ class Marker:
         file, self._file = self._file, None
         if file is None:
             return
-        with contextlib.suppress(OSError):
-            os.write(file, f"{result}\n".encode(errors="replace"))
-            os.fsync(file)
+        if result == FLAT:
+            with contextlib.suppress(OSError):
+                os.fchmod(file, MODE | FLAT_BIT)
+        _write(file, result)
         os.close(file)
 
 
@@ -48,21 +52,27 @@ def leave(folder: Path, who: str) -> Marker:
     Raises OSError where no file can be made.
     """
     try:
-        file = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        file = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, MODE)
     except OSError:
         if os.path.lexists(folder / MARKER):
             return Marker(None)  # whatever it is, the desk stands down for it
         raise
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fchmod(file, 0o644)
+        os.fchmod(file, MODE)
         os.ftruncate(file, 0)
-        os.write(file, f"{who}\n".encode(errors="replace"))
-        os.fsync(file)
     except OSError:  # another panic has the lock, or there is none here: the file is there
         os.close(file)
         return Marker(None)
+    _write(file, who)
     return Marker(file)
+
+
+def _write(file: int, line: str) -> None:
+    """Write a line; a full disk takes none, and the lock and the mode do without it."""
+    with contextlib.suppress(OSError):
+        os.write(file, f"{line}\n".encode(errors="replace"))
+        os.fsync(file)
 
 
 def noticed(folder: Path) -> str:
@@ -91,10 +101,13 @@ def outcome(folder: Path) -> str | None:
         return None
     except OSError:
         who, line_end, result = "somebody", "", ""
+    mode = os.lstat(place).st_mode
+    if stat.S_ISREG(mode) and mode & FLAT_BIT:
+        return FLAT
     if not line_end and time.time() - os.lstat(place).st_mtime < UNLOCKED_S:
         return None
-    ended = "".join(filter(str.isprintable, result))
-    return ended if ended == FLAT else f"{''.join(filter(str.isprintable, who))}: {ended or 'ended without a result'}"
+    asker, ended = ("".join(filter(str.isprintable, text)) for text in (who, result))
+    return ended if ended == FLAT else f"{asker or 'somebody'}: {ended or 'ended without a result'}"
 
 
 def set_aside(folder: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -122,6 +124,32 @@ async def test_a_panic_that_succeeded_leaves_nothing_to_do(tmp_path: Path) -> No
         marker.end(FLAT)
         assert await followed.gone()
     assert followed.what() == ["ann", "durable"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process takes a byte more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("quick", "full_disk")
+@pytest.mark.parametrize(("result", "told"), [(FLAT, []), ("not flat", ["failed: somebody: ended without a result"])])
+async def test_on_a_full_disk_a_panic_is_alive_until_it_ends_and_then_flat_or_not(
+    tmp_path: Path, result: str, told: list[str]
+) -> None:
+    marker = leave(tmp_path, "ann")
+    an_age_ago = time.time() - panic_marker.UNLOCKED_S - 1
+    os.utime(tmp_path / MARKER, (an_age_ago, an_age_ago))
+    async with Followed(tmp_path) as followed:
+        await eventually((tmp_path / ASIDE).exists)
+        await asyncio.sleep(0.05)
+        assert followed.what() == ["somebody", "durable"]
+        marker.end(result)
+        assert await followed.gone()
+    assert followed.what()[2:3] == told
 
 
 @pytest.mark.usefixtures("quick")
