@@ -26,6 +26,7 @@ from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, 
 from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from daemon.operator.status import holdings_in_words, trading_in_words
 from strategies.kit.quantity import from_json
 from strategies.kit.units import SECOND_NS
 
@@ -49,7 +50,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `remote`."""
     command.set_defaults(run=run)
     command.add_argument("name", choices=NAMES, metavar="COMMAND", help=f"one of {', '.join(NAMES)}")
-    command.add_argument("arguments", nargs="*", metavar="…", help="of close: its symbol, and maybe a quantity")
+    more = "of close: its symbol, and maybe a quantity; of resume: maybe the NS of --seen"
+    command.add_argument("arguments", nargs="*", metavar="…", help=more)
     command.add_argument(
         "--config", type=Path, metavar="FILE", help="its [mqtt] names the broker (default ./config.toml)"
     )
@@ -177,8 +179,8 @@ def _show(answer: ResponseMessage, route: Route, name: str, console: Console) ->
     console.print(f"{route.desk}: {name} journaled as event {answer.seq:,}")
     status = answer.status
     if status is not None:
-        trading = f"halted ({status.halt})" if status.halt else f"paused ({status.pause})" if status.pause else "trades"
-        held = ", ".join(f"{holding.quantity} {holding.symbol}" for holding in status.positions) or "nothing"
-        console.print(f"{trading}; holds {held}; {status.orders} orders at work; equity {status.equity_usd} USD")
+        trading, _ = trading_in_words(status)
+        held, orders = holdings_in_words(status) or "nothing", f"{status.orders} orders at work"
+        console.print(printable(f"{trading}; holds {held}; {orders}; equity {status.equity_usd} USD"))
     if answer.refused:
         console.print(printable(f"this does nothing: {answer.refused}"))

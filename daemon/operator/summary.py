@@ -264,7 +264,7 @@ def show(
     table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
     flat = "" if open_usd is None else " (a trade is closed when flat; what is held is still open)"
-    table.add_row("trades", f"{summary.trades:,} closed{flat}")
+    table.add_row("trades", f"{summary.trades:,} closed by the desk{flat}")
     if summary.option_quotes is not None:
         table.add_row("option quotes", _quotes_text(summary.option_quotes))
     table.add_row("denials by gate", f"{denied} (docs/GATES.md)" if denied else "none")

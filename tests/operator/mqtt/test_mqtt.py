@@ -563,7 +563,7 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 0
         assert f"paper-1: halt journaled as event {connection.work.submitter.state.seq}" in text
-        assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
+        assert "halted: operator: a drill (by mqtt/ops-laptop); holds nothing; 0 orders at work" in text
         assert [event.who for event in connection.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 
 
@@ -577,6 +577,18 @@ async def test_the_command_line_says_that_a_command_does_nothing(
         code, text = await asyncio.to_thread(_remote, remote_files, *close)
         assert code == 1
         assert "this does nothing: close SPY (by mqtt/ops-laptop): this desk holds nothing" in text
+
+
+async def test_the_command_line_says_whether_a_desk_trades_in_the_words_of_every_status(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
+        code, text = await asyncio.to_thread(
+            _remote, remote_files, "status", "--reason", "a look", "--key", "ops-laptop"
+        )
+        assert (code, "reconciled; holds nothing" in text) == (0, True)
 
 
 async def test_the_command_line_says_that_nobody_answered(
