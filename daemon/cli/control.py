@@ -30,7 +30,7 @@ from daemon.host.passing import MayPass
 from daemon.host.printable import printable, result_of
 from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError, WriteFailed
-from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
+from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, RESUME, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
 
@@ -64,7 +64,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
     add_state_dir(command)
     command.add_argument("--reason", required=True, help="why; it is journaled")
-    command.add_argument("--who", default="", help="who asks for it (default: this user); it is journaled")
+    command.add_argument("--who", default="", help="who asks for it (default: who used sudo, or this user); journaled")
 
 
 def add_resume(command: argparse.ArgumentParser) -> None:
@@ -75,6 +75,8 @@ def add_resume(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count daily loss and drawdown from the present equity on: after a halt for either, nothing else resumes",
     )
+    seen = "the desk's time of your look, as a refusal names it: what began until then ends, and nothing else"
+    command.add_argument("--seen", default="", metavar="NS", help=seen)
 
 
 def add_flatten(command: argparse.ArgumentParser) -> None:
@@ -240,7 +242,7 @@ def _asked(options: argparse.Namespace, holder: str) -> CommandAnswer:
     """Ask the running daemon. Raises ControlError."""
     command = _sent_as(options)
     try:
-        answer = ask(options.state_dir, CommandRequest(1, command, options.reason, options.who))
+        answer = ask(options.state_dir, CommandRequest(1, command, options.reason, _who(options)))
     except ControlError as error:
         raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
     if not answer.ok:
@@ -250,9 +252,9 @@ def _asked(options: argparse.Namespace, holder: str) -> CommandAnswer:
 
 def _sent_as(options: argparse.Namespace) -> str:
     """Return the command's name of `commands.NAMES`."""
-    if getattr(options, "reset_limits", False):
-        return RESET_LIMITS
     name: str = options.command
+    if name == RESUME:
+        return " ".join((RESET_LIMITS if options.reset_limits else RESUME, *filter(None, (options.seen,))))
     if name == CLOSE:
         return " ".join((name, options.symbol.upper(), *filter(None, (options.quantity,))))
     return SENT_AS.get(name, name)
@@ -262,7 +264,7 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline.command import command_offline
 
-    who = options.who.strip() or _user()
+    who = _who(options) or _user()
     command = Command(_sent_as(options), options.reason, f"offline/{who} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
@@ -283,6 +285,11 @@ def _broker_ns(options: argparse.Namespace) -> int:
     from daemon.cli.control import broker_now_ns
 
     return broker_now_ns(*_with_keys(options))
+
+
+def _who(options: argparse.Namespace) -> str:
+    """Return who asks: as given, or who used sudo; "" for the user of the process."""
+    return options.who.strip() or os.environ.get("SUDO_USER", "")
 
 
 def _user() -> str:

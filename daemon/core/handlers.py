@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,9 +14,9 @@ from daemon.core.book import begin_session, limits_reset
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
-from daemon.core.broker.protection import is_guarded
+from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_again
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, wording
-from daemon.core.effects import AskBroker, LiftFence
+from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
 from daemon.core.moves import Cause
@@ -28,6 +29,7 @@ from daemon.core.state import (
     BROKER_MODES,
     TAPE_MODES,
     BrokerState,
+    Halt,
     LadderState,
     Model,
     Pause,
@@ -42,6 +44,10 @@ ACCEPT = "rltraderctl accept-broker --reason TEXT"
 RESET = "rltraderctl resume --reset-limits --reason TEXT"
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 """Halts that end well only after the book took over the broker's report."""
+COMMANDED = frozenset(("operator", "flatten"))
+"""Halts by somebody's command."""
+SEEN = "to end it too, add --seen {}"
+LOOKED_NS = MINUTE_NS  # what somebody else commanded since then is not what a resume was asked for
 
 
 def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
@@ -55,6 +61,7 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
         for order in tuple(draft.orders.values()):
             if order.in_hand:  # its process is gone: whether the order left is unknown
                 draft.put_order(advance(order, "unknown"))
+        lift_fence_again(draft)
 
 
 def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
@@ -100,8 +107,8 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if event.scope and (why := _beyond_scope(draft)):
         draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
         return
-    if late := _unseen(draft, event.seen_ns or draft.now_ns):
-        draft.alarm("resume_refused", f"it was asked for before this {late}: look again")
+    if late := _unseen(draft, event):
+        draft.alarm("resume_refused", late)
         return
     if event.reset_limits:
         draft.put_book(limits_reset(draft.book, fetch_equity(draft, draft.book)))
@@ -114,22 +121,45 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     draft.case_over(*BY_ACCEPTING)  # what stood behind the halt ended with it
     forgive(draft)
     if FENCE in draft.broker.blocked and is_guarded(draft):
-        draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
-        draft.effects.append(LiftFence())
+        lift_fence(draft)
     settle_disputes(draft)
 
 
-def _unseen(draft: Draft, seen_ns: int) -> str:
-    """Return what keeps the desk from new risk since `seen_ns`, "" for nothing: nobody saw it who asked then."""
-    halts, pause, claim = draft.risk.halts, draft.risk.pause, draft.claim
+def _unseen(draft: Draft, event: ev.ResumeRequested) -> str:
+    """Return why what keeps the desk from new risk began after the asker looked, "" where nothing did.
+
+    Who does not say when that was has seen all but what somebody else commanded in the last minute.
+    """
+    risk, seen_ns = draft.risk, event.seen_ns
+    if not isinstance(seen_ns, UnsetType):
+        late = _since(draft, seen_ns, risk.halts, risk.pause)
+        return f"it was asked for before this {'; '.join(late)}: look again" if late else ""
+    halts = [h for h in risk.halts if h.reason in COMMANDED and (h.again_ns or _by_another(h.detail, event.who))]
+    paused = risk.pause is not None and not risk.pause.until_ns and _by_another(risk.pause.reason, event.who)
+    late = _since(draft, draft.now_ns - LOOKED_NS, halts, risk.pause if paused else None, claims=False)
+    if not late:
+        return ""
+    return (
+        f"somebody else set this in the last minute: {'; '.join(late)}: look; to end it too, add --seen {draft.now_ns}"
+    )
+
+
+def _since(draft: Draft, seen_ns: int, halts: Sequence[Halt], pause: Pause | None, *, claims: bool = True) -> list[str]:
+    """Return which of these began after `seen_ns`, in words."""
     late = [f"halt: {halt.reason}: {halt.detail}" for halt in halts if (halt.again_ns or halt.since_ns) > seen_ns]
     if pause is not None:
         lasts_ns = draft.trading.risk.consecutive_losses_pause_min * MINUTE_NS
         late += [f"pause: {pause.reason}"] * ((pause.since_ns or pause.until_ns - lasts_ns) > seen_ns)
-    if not isinstance(claim, UnsetType):
-        broken = claim.broken.items()
+    if claims and not isinstance(draft.claim, UnsetType):
+        broken = draft.claim.broken.items()
         late += [f"broken claim: {version}: {it.detail}" for version, it in broken if it.since_ns > seen_ns]
-    return "; ".join(late)
+    return late
+
+
+def _by_another(words: str, who: str) -> bool:
+    """Return whether a command that stands in these words is of somebody else, whatever channel each used."""
+    person = who.partition("/")[2] or who
+    return not words.endswith((f"(by {person})", f"/{person})"))
 
 
 def _beyond_scope(draft: Draft) -> str:
@@ -328,9 +358,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     """Take `event.time_ns` as now. Orders, works and halts stay; no new risk until the next broker report."""
     ahead_ns = draft.now_ns - event.time_ns
-    draft.alarm("clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
     if not ahead_ns:
+        draft.alarm("command_refused", f"reset-clock (by {event.who}): the desk's time is not ahead of the true time")
         return
+    draft.alarm("clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
     now_ns = draft.now_ns = event.time_ns
     draft.orders = {name: _past(order, now_ns) for name, order in draft.orders.items()}
     draft.closed = {name: _past(order, now_ns) for name, order in draft.closed.items()}

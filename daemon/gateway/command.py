@@ -489,16 +489,16 @@ def _done(options: argparse.Namespace) -> int:
         case "transfer":
             body = {
                 "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
-                "quantity": options.quantity, "by": user_name(os.getuid()), "why": options.why,
+                "quantity": options.quantity, "by": _person(), "why": options.why,
             }  # fmt: skip
             return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
         case "halt" | "resume":
-            body = {"by": user_name(os.getuid()), "why": options.why}
+            body = {"by": _person(), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
             return _print_result("lift", show(ask(settings, "POST", "/lift", {"account": options.name})))
         case "panic":
-            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": user_name(os.getuid())})
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _person()})
             _print_result("panic", closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
@@ -508,6 +508,11 @@ def _done(options: argparse.Namespace) -> int:
         return 0 if all(right for right, _ in findings) else FAILED
     settings = _fitting(settings, options.config)
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
+
+
+def _person() -> str:
+    """Return who asks: who used sudo, else this user."""
+    return os.environ.get("SUDO_USER") or user_name(os.getuid())
 
 
 def _print_result(command: str, text: str) -> int:
@@ -613,7 +618,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     move.add_argument("--quantity", default="0")
     move.add_argument("--why", default="", metavar="WORDS")
     for name, words in (("halt", "allow no new risk to anybody"), ("resume", "allow new risk again")):
-        commands.add_parser(name, help=words).add_argument("--why", default="", metavar="WORDS")
+        command = commands.add_parser(name, help=words)
+        command.add_argument("--why", default="", metavar="WORDS")
+    command.add_argument("--seen", default="", metavar="NS", help="the time of your look, as a refusal names it")
     words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
     close = commands.add_parser("panic", help=words)
     close.add_argument("name", help="the sub-account, or `account`")

@@ -25,6 +25,7 @@ from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, Re
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
+from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, name_of_call, submitted_ns_of
@@ -124,6 +125,7 @@ class Gateway:
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
         self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
+        self._commanded: Halted | None = None  # the newest halt by a person since the start
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
@@ -1115,7 +1117,7 @@ class Gateway:
         """
         self._log("gateway_panic", of=account, by=by)
         if account == ALL:
-            await self._halt(Halted(self.now_ns(), "panic", "everything in the account is closed", by))
+            await self.halt("panic", "everything in the account is closed", by)
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
             return [row for name in names for row in await self._flattened(name)]
         await self.do(Suspended(self.now_ns(), account, True))
@@ -1136,7 +1138,8 @@ class Gateway:
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""
-        await self._halt(Halted(self.now_ns(), reason, detail, by))
+        self._commanded = Halted(self.now_ns(), reason, detail, by)
+        await self._halt(self._commanded)
 
     async def _halt(self, event: Halted) -> None:
         await self.do(event)
@@ -1153,8 +1156,15 @@ class Gateway:
         await self.do(Suspended(self.now_ns(), account, False))
         self._log("gateway_lifted", sub_account=account)
 
-    async def resume(self, by: str, why: str) -> None:
-        """Allow new risk again. Raises ValueError beyond the day's loss, and without room for the journal's reserve."""
+    async def resume(self, by: str, why: str, seen_ns: int = 0) -> None:
+        """Allow new risk again; `seen_ns` is when the person looked.
+
+        Raises ValueError beyond the day's loss, without room for the journal's reserve, and after a halt that somebody
+        else commanded in the last minute.
+        """
+        now_ns, halt = self.now_ns(), self._commanded
+        if halt is not None and halt.by != by and halt.time_ns > max(seen_ns, now_ns - LOOKED_NS):
+            raise ValueError(f"{halt.by} set a halt in the last minute: {halt.detail}: look; {SEEN.format(now_ns)}")
         if lost := self._lost():
             cure = "it ends with the New York day; to go on before, raise that limit and start the gateway again"
             raise ValueError(f"{lost}: {cure}")

@@ -256,7 +256,10 @@ class Operator:
     async def resume(self, request: web.Request) -> web.Response:
         """New risk again."""
         body = await request.json()
-        await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")))
+        seen = str(body.get("seen", ""))
+        if seen and not (seen.isascii() and seen.isdecimal()):
+            raise ValueError(f"seen is {seen[:40]!r}: expected the time that a refusal named, or nothing")
+        await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")), int(seen[:20] or 0))
         return web.json_response(status_of(self._gateway))
 
     async def panic(self, request: web.Request) -> web.Response:

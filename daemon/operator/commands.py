@@ -33,7 +33,7 @@ REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
 RESET_LIMITS = "resume-reset-limits"  # `resume --reset-limits`
-RESUME = "resume"  # and maybe the desk's time in nanoseconds that its halts were seen at: no later one ends
+RESUME = "resume"  # this and the former: maybe the desk's time in nanoseconds of the look, no later halt ends
 CLOSE = "close"  # its symbol follows, and maybe a quantity: "close SPY 12.5"
 NAMES = (
     "pause", RESUME, "halt", "flatten", CLOSE, "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS
@@ -59,7 +59,7 @@ class CommandError(ValueError):
 def event_of(command: Command) -> Callable[[int], Event]:
     """Return the maker of the command's event. Raises CommandError for an unknown name or an unusable reason."""
     (name, *arguments), reason, who = command.name.split(" "), command.reason.strip(), command.who.strip()
-    if name not in NAMES or (arguments and name not in (CLOSE, RESUME)):
+    if name not in NAMES or (arguments and name not in (CLOSE, RESUME, RESET_LIMITS)):
         raise CommandError(f"command is {command.name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
     for what, text in (("reason", reason), ("who", who)):
         if not text or len(text) > REASON_MOST or not text.isprintable():
@@ -72,7 +72,8 @@ def event_of(command: Command) -> Callable[[int], Event]:
             seen_ns = _seen_ns(arguments)
             return lambda now_ns: ResumeRequested(now_ns, reason, who, scope=command.scope or UNSET, seen_ns=seen_ns)
         case "resume-reset-limits":
-            return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True)
+            seen_ns = _seen_ns(arguments)
+            return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True, seen_ns=seen_ns)
         case "halt":
             return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
         case "flatten":

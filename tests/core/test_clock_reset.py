@@ -141,6 +141,6 @@ def test_a_reset_where_the_time_is_not_ahead_changes_nothing() -> None:
     d = holding(Account(), HALT)
     before = d.state
     effects = d.put(ClockReset(before.now_ns + SECOND, "just in case", "ann"))
-    assert alarms(effects) == ["clock_reset"]
+    assert alarms(effects) == ["command_refused"]  # by which the command line ends with 1
     assert d.state == replace(before, seq=before.seq + 1, now_ns=before.now_ns + SECOND)
     assert d.state.book.cash == Decimal("8200.00")  # 10,000 less nine contracts at 2.00

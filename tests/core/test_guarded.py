@@ -233,6 +233,18 @@ def test_a_fence_around_something_that_is_held_lifts_at_once_and_the_halt_stays(
     assert "fenced" in desk.halted()
 
 
+def test_a_start_lifts_the_fence_that_a_resume_of_the_stopped_desk_could_not() -> None:
+    desk = Desk(GUARDED)
+    desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))
+    desk.put(ev.ResumeRequested(desk.at(2), "the host is back", "ann"))  # and its process ends before it is sent
+    start = ev.RunStarted(desk.at(9), "live", "d", "share_bars", "e1", "c", "sip", GUARDED)
+    assert len(of(desk.put(start), LiftFence)) == 1
+    desk.put(desk.account.report(desk.at(9, 1), blocked=FENCED))  # read before the broker took it
+    desk.put(desk.account.report(desk.at(9, 11)))
+    assert desk.halted() == ""
+    assert of(desk.put(with_fields(start, time_ns=desk.at(10))), LiftFence) == []
+
+
 def test_without_a_guard_the_account_s_setting_is_a_person_s_and_no_resume_changes_it() -> None:
     desk = Desk(RESTS)
     heard = desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))

@@ -159,6 +159,33 @@ def test_a_resume_ends_no_pause_that_came_after_its_sender_looked() -> None:
     assert minute.paused() == ""
 
 
+@pytest.mark.parametrize("kind", ["halt", "flatten", "pause", "halt again"])
+def test_a_resume_ends_nothing_that_somebody_else_commanded_a_moment_before(kind: str) -> None:
+    minute = desk()
+    bob = "control/bob (uid 0)"
+    if kind == "halt again":
+        minute.put(HaltRequested(minute.at(1), "operator", "first", "offline/ann (uid 0)"))
+    events = {"flatten": FlattenRequested(minute.at(3), "out", bob), "pause": PauseRequested(minute.at(3), "out", bob)}
+    minute.put(events.get(kind, HaltRequested(minute.at(3), "operator", "wrong prices", bob)))
+    ask = ResumeRequested(minute.at(3) + MINUTE - 1, "back", "control/ann (uid 0)")
+    (refused,) = minute.put(ask)
+    assert isinstance(refused, RaiseAlarm)
+    assert refused.name == "resume_refused"
+    assert f"add --seen {ask.time_ns}" in refused.detail
+    risk = minute.state.risk
+    assert risk.halt is not None or risk.pause is not None
+    minute.put(msgspec.structs.replace(ask, seen_ns=ask.time_ns))
+    assert (minute.state.risk.halt, minute.state.risk.pause) == (None, None)
+
+
+@pytest.mark.parametrize(("who", "after"), [("offline/bob (uid 0)", 1), ("control/ann (uid 0)", MINUTE)])
+def test_a_resume_ends_one_s_own_halt_at_once_and_another_s_after_a_minute(who: str, after: int) -> None:
+    minute = desk()
+    minute.put(HaltRequested(minute.at(3), "operator", "wrong prices", "control/bob (uid 0)"))
+    minute.put(ResumeRequested(minute.at(3) + after, "back", who))
+    assert minute.state.risk.halt is None
+
+
 def test_a_resume_ends_no_pause_of_losses_that_came_after_its_sender_looked() -> None:
     minute = desk()
     losses = Pause("consecutive_losses", minute.at(63))  # 60 minutes, by default

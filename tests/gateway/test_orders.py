@@ -173,6 +173,16 @@ async def test_a_halt_denies_new_risk_until_a_person_resumes(tmp_path: Path) -> 
         await s.place("a", 1)
 
 
+async def test_a_resume_ends_no_halt_that_somebody_else_set_a_moment_before(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.gateway.halt("operator", "news", "anna")
+        with pytest.raises(ValueError, match=r"anna set a halt in the last minute: news: look; .* add --seen"):
+            await s.gateway.resume("bob", "yesterday's is over")
+        assert s.halted() == "operator"
+        await s.gateway.resume("bob", "anna agrees", s.gateway.now_ns())
+        assert s.halted() == ""
+
+
 async def test_the_days_loss_over_all_halts_new_risk(tmp_path: Path) -> None:
     async with stage(tmp_path, limits=AccountLimits(day_loss_max=Decimal(5))) as s:
         await s.place("a", 10)  # bought at 500.01, worth 500.005: 5 cents

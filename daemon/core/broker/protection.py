@@ -21,7 +21,7 @@ from daemon.core.book import CENT
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.sending import confirmed, hangs, is_option, may_send, on_its_way, submission_of
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
-from daemon.core.effects import CancelOrder
+from daemon.core.effects import CancelOrder, LiftFence
 from daemon.core.events import BrokerOrder
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import AUTO, Protection
@@ -29,6 +29,7 @@ from daemon.core.orders import (
     ACCEPTED,
     CANCELED,
     ENDED,
+    FENCE,
     FILLED,
     REJECTED,
     SUBMITTED,
@@ -503,6 +504,20 @@ def on_removed(draft: Draft, order: Order) -> bool:
 def is_guarded(draft: Draft) -> bool:
     """Return whether a guard watches the desk."""
     return not isinstance(draft.trading.guard_prefix, UnsetType)
+
+
+def lift_fence(draft: Draft) -> None:
+    """Ask for the account's fence to be lifted: a person's resume wants that, or something that is held."""
+    draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
+    draft.effects.append(LiftFence())
+
+
+def lift_fence_again(draft: Draft) -> None:
+    """Lift at a start what a resume of the stopped desk could not, or whose process died: no report came after it."""
+    broker, lifted_ns = draft.broker, draft.broker.unfenced_ns
+    asked = not isinstance(lifted_ns, UnsetType) and lifted_ns >= broker.asked_ns
+    if asked and FENCE in broker.blocked and is_guarded(draft):
+        lift_fence(draft)
 
 
 def is_of_guard(draft: Draft, report: BrokerOrder) -> bool:

@@ -40,9 +40,9 @@ from daemon.core.broker.ledger import (
     turn,
 )
 from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, on_order_news, under_our_names
-from daemon.core.broker.protection import end_former, is_guarded, is_of_guard
+from daemon.core.broker.protection import end_former, is_guarded, is_of_guard, lift_fence
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
-from daemon.core.effects import AskBroker, CancelOrder, LiftFence
+from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import (
     AcceptBrokerRequested,
     Activity,
@@ -307,8 +307,7 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
         by = "its guard while this desk was silent, or a panic of its gateway"
         draft.halt("fenced", f"{blocked}: by {by}; a resume lifts it")
         if draft.book.positions:  # bought before the fence, and told since: the way out stays open, the halt too
-            draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
-            draft.effects.append(LiftFence())
+            lift_fence(draft)
     if CLOSED & set(blocked.split(", ")):
         draft.halt("account_blocked", blocked)
     elif blocked:

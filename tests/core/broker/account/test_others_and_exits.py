@@ -759,7 +759,8 @@ def test_adopted_orders_of_others_are_left_to_them_by_a_panic_and_by_an_acceptan
 
 
 def by_phone(d: DailyDesk, minute: float) -> list[str]:
-    return alarms(d.put(ev.ResumeRequested(d.at(minute), "go on", "signed/handset #00", scope="phone")))
+    asked = ev.ResumeRequested(d.at(minute), "go on", "signed/handset #00", scope="phone", seen_ns=d.at(minute))
+    return alarms(d.put(asked))
 
 
 def test_a_phone_ends_a_halt_of_a_person_but_none_that_waits_for_the_broker_also_not_by_a_flatten_before_it() -> None:
@@ -771,7 +772,7 @@ def test_a_phone_ends_a_halt_of_a_person_but_none_that_waits_for_the_broker_also
     d.put(ev.FlattenRequested(d.at(1.5), "x", "signed/handset #01"))
     assert halted(d) == "flatten"  # the more urgent one; the other still counts
     assert (by_phone(d, 1.6), halted(d)) == (["resume_refused"], "flatten")
-    assert alarms(d.put(ev.ResumeRequested(d.at(1.7), "looked at it", "ann"))) == []
+    assert alarms(d.put(ev.ResumeRequested(d.at(1.7), "looked at it", "ann", seen_ns=d.at(1.7)))) == []
     assert halted(d) == ""
 
 
