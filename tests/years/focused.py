@@ -154,8 +154,8 @@ FOCUSED: Mapping[str, Schedule] = {
     "expiring_contract_never_leaves": _life(SCALPER, 2, (0, -40.0, "exits of zero minutes"), tables=(PATIENT,)),
     "last_exit_before_the_close_is_a_limit": _life(
         SCALPER,
-        1,
-        (0, 370.0, "falls at the close"),
+        2,
+        *((day, 370.0, "falls at the close") for day in range(2)),
         tables=(
             PATIENT,
             ("execution", "flat_before_close_min", 0),

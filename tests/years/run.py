@@ -55,6 +55,7 @@ MORNING_MIN = 100  # before the open it is on again
 LONG_NS = 40 * 3600 * SECOND_NS
 BEFORE_MIN = 100  # the world begins so long before the first open
 SETTLE_S = 5400.0
+WAIT_S = 9 * 3600.0  # after the last close for what waits for a moment that did not come: eight hours at most
 ENDS_MOST = 20  # of lives by themselves; then nobody starts it again
 ON_CALL_MIN = (5.0, 120.0)  # until the person on call acts
 RESETS = 0.3  # of halts for a loss: the person takes the loss and starts anew; else waits for the next session
@@ -75,7 +76,8 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "exits of zero minutes": frozenset(("configuration",)),
     "disk": frozenset(("journal_damaged", "accept_broker")),
     "ledger": frozenset(("cash_difference",)),
-    "amended": frozenset(("cash_difference",)),  # where nobody can know which fill is meant
+    "bust unheard": frozenset(("cash_difference",)),  # where nobody can know which fill is meant
+    "correction unheard": frozenset(("cash_difference",)),
     "prices": frozenset(("flatten", "operator", "accept_broker", "blind", "blind_hold", "shares_from_exercise")),
     "shares of both": frozenset(("foreign_order", "reconciliation")),
     "no report": frozenset(("flatten", "blind", "blind_hold")),
@@ -447,7 +449,7 @@ class Run:
             for task in doing:
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     raise task.exception()  # type: ignore[misc]
-            await asyncio.wait_for(asyncio.gather(*doing), 6 * 3600.0)
+            await asyncio.wait_for(asyncio.gather(*doing), WAIT_S)
             on_call.cancel()
             await self._settle()
             looking.cancel()
