@@ -60,6 +60,7 @@ class ClockComparison(Protocol):
 
     market_open: bool | None
     next_open_ns: int
+    next_close_ns: int
 
     async def measure(self) -> None:
         """Read the broker's clock once and judge the difference. Raises BrokerError.
@@ -228,11 +229,12 @@ class LedgerStream:
 
 @dataclass(frozen=True, slots=True)
 class BrokerClock:
-    """The broker's time, and its market. `next_open_ns` is 0 when unknown."""
+    """The broker's time, and its market. `next_open_ns` and `next_close_ns` are 0 when unknown."""
 
     now_ns: int
     is_open: bool | None
     next_open_ns: int
+    next_close_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

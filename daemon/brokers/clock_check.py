@@ -44,6 +44,8 @@ class ClockCheck:
         self._ahead_logged = False
         self.market_open: bool | None = None  # by the broker's clock, at the last check
         self.next_open_ns = 0
+        self.next_close_ns = 0  # as the last two answers have it, 0 where they differ
+        self._told_close_ns = 0
 
     def fault(self) -> str:
         """Return why the desk's time may be wrong; "" when the broker's clock agreed at the last check."""
@@ -109,6 +111,8 @@ class ClockCheck:
         answered_ns = self._clock.now_ns()
         self.market_open = theirs.is_open
         self.next_open_ns = theirs.next_open_ns or self.next_open_ns
+        same = theirs.next_close_ns == self._told_close_ns
+        self.next_close_ns, self._told_close_ns = theirs.next_close_ns if same else 0, theirs.next_close_ns
         return skew_ns(theirs.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
 
     def _look_at_watch(self) -> None:

@@ -205,6 +205,20 @@ class Draft:
         self.effects.append(RaiseAlarm(name, detail))
         return True
 
+    def close_session_at(self, told_ns: int) -> bool:
+        """Let the session close at this time where that is earlier than in the calendar; returns whether it moved."""
+        state, session = self.session, self.session.session
+        assert session is not None
+        calendar_ns = state.calendar_close_ns
+        by_calendar_ns = session.close_ns if isinstance(calendar_ns, UnsetType) else calendar_ns
+        early = session.open_ns < told_ns < by_calendar_ns
+        close_ns = told_ns if early else by_calendar_ns
+        if close_ns == session.close_ns:
+            return False
+        moved = replace(session, close_ns=close_ns)
+        self.session = replace(state, session=moved, calendar_close_ns=by_calendar_ns if early else UNSET)
+        return True
+
     def case_over(self, *names: str) -> None:
         """End the cases of these alarms: the next one is a new case."""
         others = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])

@@ -330,6 +330,7 @@ class BrokerReported(Event, frozen=True, tag=True):
     funds: Funds | None = None
     market_open: bool | None = None  # by the broker's clock; None where it was not asked
     next_open_ns: int = 0  # by the broker's clock, 0 where it was not asked
+    next_close_ns: int = 0  # the same; 0 too where it was said once only
 
 
 class ContractExpired(Event, frozen=True, tag=True):

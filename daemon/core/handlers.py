@@ -302,7 +302,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     """Begin a new session with fresh limits. The same session again (after a restart) only refreshes the calendar."""
     former = draft.session.session
     if former is not None and former.date == event.session.date:
-        draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)
+        draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming, calendar_close_ns=UNSET)
+        draft.close_session_at(former.close_ns)
         return
     draft.session = replace(
         draft.session,
@@ -312,6 +313,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         warm=False,
         ended=False,
         previous=event.previous[-1].date if event.previous else former.date if former is not None else "",
+        calendar_close_ns=UNSET,
     )
     last = {work.order_id for work in draft.works.values()}
     old_ns = draft.now_ns - REPORTED_AGAIN_NS

@@ -123,6 +123,7 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     warm: bool = False
     ended: bool = False
     previous: str = ""  # the date of the session before it, "" where it is not known
+    calendar_close_ns: int | UnsetType = UNSET  # where the broker's market closes earlier than in the calendar
 
 
 class RiskState(msgspec.Struct, frozen=True, gc=False):

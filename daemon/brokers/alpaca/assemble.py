@@ -193,11 +193,12 @@ def strange(settings: DeskSettings, account: Raw) -> str:
 
 def broker_clock(raw: Raw) -> BrokerClock:
     """Parse the answer of GET /v2/clock. Raises Malformed."""
-    is_open, next_open_ns = raw.get("is_open"), 0
-    with contextlib.suppress(wire.Malformed):
-        next_open_ns = wire.time_ns(raw.get("next_open"), "next_open")
+    is_open, next_ns = raw.get("is_open"), {"next_open": 0, "next_close": 0}
+    for name in next_ns:
+        with contextlib.suppress(wire.Malformed):
+            next_ns[name] = wire.time_ns(raw.get(name), name)
     now_ns = wire.time_ns(raw.get("timestamp"))
-    return BrokerClock(now_ns, is_open if isinstance(is_open, bool) else None, next_open_ns)
+    return BrokerClock(now_ns, is_open if isinstance(is_open, bool) else None, *next_ns.values())
 
 
 def _bid(row: Raw) -> Decimal:

@@ -319,6 +319,7 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
 
 def _note_market(draft: Draft, event: BrokerReported) -> None:
     """Begin nothing new while the broker's market is closed during a session of our calendar."""
+    _note_early_close(draft, event.next_close_ns)
     session, asked_ns = draft.session.session, event.asked_ns
     closed = False
     if session is not None and event.market_open is not None and not draft.session.ended:
@@ -331,6 +332,19 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
         draft.alarm("market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
     else:
         draft.case_over("market_closed")
+
+
+def _note_early_close(draft: Draft, told_ns: int) -> None:
+    """Close the session with the broker's market, where its clock has that earlier: what has to be flat leaves before.
+
+    A market that closes later than in the calendar is not traded after the calendar's close.
+    """
+    session = draft.session.session
+    if session is None or draft.session.ended or not told_ns or new_york_date(told_ns).isoformat() != session.date:
+        return
+    if draft.close_session_at(told_ns):
+        closes, before = new_york_text(told_ns), new_york_text(session.close_ns)
+        draft.alarm("market_closed", f"{session.date} closes at {closes} by the broker's clock, before: {before}")
 
 
 def account_is_right(draft: Draft, event: BrokerReported) -> bool:

@@ -549,6 +549,7 @@ class Reporter:
             funds=funds_of(account),
             market_open=self._check.market_open,
             next_open_ns=self._check.next_open_ns,
+            next_close_ns=self._check.next_close_ns,
         )
 
     def _new_fills(self, fills: dict[str, list[LedgerFill]], now_ns: int) -> tuple[OrderFilled, ...]:

@@ -9,6 +9,7 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon.brokers.alpaca.rest.client import RestError
@@ -278,6 +279,17 @@ async def test_the_broker_s_clock_says_whether_its_market_is_open_and_opens_next
         after = next(session for session in it.server.market.sessions if session.open_ns > OPEN_NS)
     assert (usual.market_open, usual.next_open_ns) == (True, after.open_ns)
     assert (closed.market_open, closed.next_open_ns) == (False, after.open_ns)
+
+
+async def test_a_close_of_the_broker_s_clock_is_told_once_two_answers_have_it() -> None:
+    async with desk() as it:
+        making, sessions = reporter(it), it.server.market.sessions
+        place = next(at for at, session in enumerate(sessions) if session.open_ns == OPEN_NS)
+        usual = [(await making.report()).next_close_ns for _ in range(2)]
+        early_ns = OPEN_NS + 60 * 60 * SECOND_NS
+        sessions[place] = msgspec.structs.replace(sessions[place], close_ns=early_ns)
+        early = [(await making.report()).next_close_ns for _ in range(2)]
+    assert (usual[1], early) == (OPEN_NS + 390 * 60 * SECOND_NS, [0, early_ns])
 
 
 async def test_an_account_without_a_number_or_cash_fails_the_report() -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, SubmitOrder
-from daemon.core.limits import Risk, Trading
+from daemon.core.limits import Broker, Risk, Trading
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
 from tests.support.core.daily_live import with_shares
@@ -154,6 +154,32 @@ def test_a_market_that_is_closed_in_a_session_of_the_calendar_takes_no_entry(
     d.put(replace(account.report(d.at(2)), market_open=True))
     d.bar(2)
     assert len(of(d.answer(BUY_CALL), SubmitOrder)) == int(denied)  # it ends by itself
+
+
+def test_a_market_that_closes_earlier_than_in_the_calendar_is_left_before_its_close_also_after_a_restart() -> None:
+    d = at_broker(account := Account(), Broker(on_blind="hold"))
+    early = {"market_open": True, "next_close_ns": d.at(210)}  # 13:00 in New York
+    assert alarms(reported(d, account, -1, **early)) == ["market_closed"]
+    d.bar(0)
+    order = of(d.answer(BUY_CALL), SubmitOrder)[0]
+    d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "2.00", d.at(1)))
+    reported(d, account, 2, **early)
+    d.put(ev.SessionScheduled(d.at(3), d.session, (TUESDAY,)))  # a start says what its calendar has
+    assert of(d.tick(189), SubmitOrder) == []
+    assert [order.side for order in of(d.tick(205, 1), SubmitOrder)] == [-1]
+
+
+def test_a_close_that_the_broker_takes_back_or_has_later_is_the_calendar_s() -> None:
+    d = at_broker(account := Account())
+    calendar = d.session
+    for close_ns in (d.at(210), d.at(300), d.at(420), TUESDAY.close_ns):
+        reported(d, account, 1, market_open=True, next_close_ns=close_ns)
+        if close_ns <= calendar.close_ns:
+            assert d.state.session.session == replace(calendar, close_ns=close_ns)
+        else:
+            assert d.state.session.session == calendar
+    d.begin(TUESDAY)
+    assert d.state.session.session == TUESDAY
 
 
 def test_a_closure_that_the_broker_knows_before_the_open_denies_the_basket_until_it_is_over() -> None:
