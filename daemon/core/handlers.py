@@ -295,7 +295,7 @@ def on_nothing(_: Draft, __: ev.Event) -> None:
 
 NO_MODEL = "no_model"
 UNANSWERED = frozenset((NO_MODEL, "configuration"))  # halts of a start
-REPORTED_AGAIN_NS = 4 * DAY_NS  # after a start a report has the orders of two days before: remember longer
+REPORTED_AGAIN_NS = 4 * DAY_NS  # after a start a report has orders of two days before it last agreed: remember longer
 
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
@@ -316,7 +316,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         calendar_close_ns=UNSET,
     )
     last = {work.order_id for work in draft.works.values()}
-    old_ns = draft.now_ns - REPORTED_AGAIN_NS
+    old_ns = min(draft.now_ns, draft.broker.agreed_ns or draft.now_ns) - REPORTED_AGAIN_NS
     draft.closed = {
         name: order
         for name, order in draft.closed.items()

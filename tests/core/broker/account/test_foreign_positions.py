@@ -238,8 +238,23 @@ def test_the_next_day_s_report_may_repeat_somebody_else_s_order_and_changes_noth
     effects = d.put(account.report(TUESDAY.open_ns))  # it has both orders still
     assert (d.held, d.state.book, d.state.broker.foreign_held) == before
     assert (d.halted(), alarms(effects)) == ("foreign_order" if rule == "adopt" else "", [])  # the sale of what it held
+    d.put(account.report(OPEN + 7 * DAY))
     d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
     assert (d.state.broker.foreign, d.state.closed) == ({}, {})  # reports tell them no more
+
+
+@pytest.mark.parametrize("rule", ["adopt", "ignore"])
+def test_after_days_without_the_daemon_the_first_report_repeats_orders_and_changes_nothing(rule: str) -> None:
+    d = at_broker(account := Account(), RULES[rule])
+    account.by_hand("ann-1", "SPY", 1, 2, d.at(0))
+    account.fill("ann-1", 2, "500.00", d.at(0))
+    agreed(d, account, 2)
+    before, at_ns = (d.held, d.state.book.cash, d.state.broker.foreign_held), OPEN + 8 * DAY
+    d.put(ev.RunStarted(at_ns - MINUTE, "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    d.begin(Session("2024-07-09", at_ns, at_ns + 390 * MINUTE), "2024-07-10")  # the broker is slow
+    effects = d.put(account.report(at_ns - 30))  # from the day before it last agreed
+    assert (d.held, d.state.book.cash, d.state.broker.foreign_held) == before
+    assert (d.halted(), alarms(effects)) == ("", [])
 
 
 def test_under_halt_an_order_that_was_judged_halts_once_and_again_when_it_fills_more() -> None:

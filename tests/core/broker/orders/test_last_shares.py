@@ -222,5 +222,6 @@ def test_the_next_days_know_by_the_broker_s_name_what_its_own_call_sold() -> Non
     d.begin(TUESDAY, "2024-07-03")
     names = [(kept.client_order_id, kept.order_id) for kept in d.state.closed.values() if kept.purpose != "foreign"]
     assert names == [(order.client_order_id, found.order.order_id)]
+    d.put(account.report(OPEN + 7 * DAY))
     d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
     assert d.state.closed == {}
