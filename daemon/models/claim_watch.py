@@ -19,6 +19,7 @@ from daemon.core.risk import claim as rules
 from daemon.core.state import BrokenClaim, ClaimState, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
+from daemon.models.ladder.cards import holds_of
 from daemon.models.lifecycle import WatchedDesk
 from daemon.models.pointer import CURRENT, ModelError, before, named, point
 from daemon.models.store import check_rules, is_passive, load, versions
@@ -73,7 +74,7 @@ class ClaimWatch:
         watched = state.claim
         assert isinstance(watched, ClaimState)
         consequence = self._consequence if verdict.verdict in rules.BROKEN else ""
-        former = await asyncio.to_thread(self._former, state) if consequence == rules.FORMER_VERSION else ""
+        former = await self._former_if_any(state) if consequence == rules.FORMER_VERSION else ""
         full = watched.claim is not None and len(watched.returns) >= watched.claim.window_sessions
         await self._desk.submitter.submit(
             lambda now_ns: ClaimJudged(
@@ -90,11 +91,22 @@ class ClaimWatch:
             deadline_s=None,
         )
 
+    async def _former_if_any(self, state: State[Any]) -> str:
+        """Return the version that is to answer again; "" too where the store cannot say: no verdict waits for that."""
+        try:
+            return await asyncio.to_thread(self._former, state)
+        except FAILURES as error:
+            self._hold(f"{type(error).__name__}: {error}")
+            return ""
+
     def _former(self, state: State[Any]) -> str:
-        """Return the version before the running one, else a passive policy; "" where neither may answer."""
+        """Return the version before the running one, else a passive policy; "" where neither may answer.
+
+        None that a person holds back. Raises ModelError where it cannot be read which these are, OSError.
+        """
         shelf = self._desk.shelf
         broken = state.claim.broken if isinstance(state.claim, ClaimState) else {}
-        out = {self._desk.models.running.version, *broken, *_fallen(state)}
+        out = {self._desk.models.running.version, *broken, *_fallen(state), *holds_of(shelf).held}
         with contextlib.suppress(ModelError):
             version = before(shelf)
             if version not in out and self._may_answer(version, state):

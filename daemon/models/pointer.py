@@ -144,11 +144,14 @@ def named(shelf: Path, pointer: str) -> str:
 
 
 def foreign(path: Path) -> bool:
-    """Return whether a file of a shared (sticky) shelf is neither its owner's nor root's; False where there is none."""
+    """Return whether a file of a shared (sticky) shelf is neither its owner's nor root's.
+
+    False where there is none, or it cannot be looked at: reading it fails too, with its own words.
+    """
     try:
         shelf = path.parent.stat()
         return bool(shelf.st_mode & stat.S_ISVTX) and path.lstat().st_uid not in (0, shelf.st_uid)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -187,6 +190,8 @@ def _history(path: Path) -> BinaryIO:
     try:
         return _plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
+        if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
+            raise  # a disk that is full or read-only, a missing right
         raise OSError(f"{path} cannot be written ({error}), expected a plain file: move it aside") from error
 
 
@@ -218,7 +223,7 @@ def point(
     """
     if version and not (shelf / checked_name(version, "the version")).is_dir():
         raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
-    with _alone(shelf):
+    with alone(shelf):
         for name in (PROMOTIONS_FILE, pointer):
             put_aside(shelf / name)
         change = PointerChange(
@@ -332,8 +337,11 @@ def _lines(data: bytes) -> Iterator[PointerChange]:
 
 
 @contextmanager
-def _alone(shelf: Path) -> Iterator[None]:
-    """Lock the shelf's pointers against other processes. Who may read a shared shelf can hold its lock for ever."""
+def alone(shelf: Path) -> Iterator[None]:
+    """Lock the shelf's pointers and holds against other processes.
+
+    Who may read a shared shelf can hold its lock for ever.
+    """
     descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if not os.fstat(descriptor).st_mode & stat.S_ISVTX:

@@ -9,6 +9,7 @@ from typing import Any
 from daemon.app.live.model_choice import wait_for_first
 from daemon.config.load import DeskSettings
 from daemon.host.service import Service
+from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.pointer import CURRENT, changes
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
 from tests.support.models.online_models import NAME, VERSION, put_momentum
@@ -68,6 +69,17 @@ def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path)
     wait_for_first(models, logged.log, Service(), pause=waits)
     (line,) = logged.lines("no_model")
     assert "policy digest" in line["reason"]
+    assert (store / NAME / CURRENT).read_text() == "good\n"
+
+
+def test_a_version_that_a_person_holds_back_is_not_the_first(tmp_path: Path) -> None:
+    logged, store = Logged(), tmp_path / "store"
+    models = of_store(tmp_path)
+    put_version(store, "bad")
+    write_holds(store / NAME, HoldReasons(held={"bad": "it loses (by ann)"}))
+    waits = Waits(lambda: put_version(store, "good"))
+    wait_for_first(models, logged.log, Service(), pause=waits)
+    assert "bad: it loses (by ann)" in logged.lines("no_model")[0]["reason"]
     assert (store / NAME / CURRENT).read_text() == "good\n"
 
 

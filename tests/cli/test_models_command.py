@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -14,7 +19,8 @@ from rich.console import Console
 from daemon.cli import ctl
 from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
-from daemon.models.ladder.cards import HoldReasons, holds_of
+from daemon.models import pointer
+from daemon.models.ladder.cards import HoldReasons, change_holds, holds_of
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE
@@ -260,6 +266,47 @@ def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:
     unknown = msgspec.structs.replace(CARD, version="v3", leads={}, cannot_be_said="nothing was explored")
     with_card(store, unknown, seed=4)
     assert "lead               cannot be said: nothing was explored" in run("show", "v3")[1]
+
+
+def test_of_two_who_hold_at_once_none_undoes_the_other_s(run: Run, store: Path) -> None:
+    shelf, begun = store / "option_scalper", threading.Event()
+    first = threading.Thread(target=change_holds, args=(shelf, lambda former: slowly(former, begun)))
+    first.start()
+    begun.wait()
+    assert run("hold", "b", "--reason", "too new", "--who", "alice")[0] == 0
+    first.join()
+    assert holds_of(shelf) == HoldReasons("a quiet week", {"b": "too new (by alice)"})
+
+
+def slowly(former: HoldReasons, begun: threading.Event) -> HoldReasons:
+    begun.set()
+    time.sleep(0.2)
+    return HoldReasons("a quiet week", former.held)
+
+
+def test_who_names_a_version_that_is_held_back_or_holds_the_one_that_answers_is_told(run: Run, store: Path) -> None:
+    assert run("activate", "a", "--reason", "x")[0] == 0
+    output = run("hold", "current", "--reason", "it loses", "--who", "ann")[1]
+    assert "held back: a; a is current and answers on" in " ".join(output.split())
+    assert run("activate", "b", "--reason", "x")[0] == 0
+    output = run("activate", "a", "--reason", "x")[1]
+    assert "it is held back from the ladder: it loses (by ann)" in " ".join(output.split())
+    assert run("release", "current", "--reason", "x")[0] == 0
+    assert holds_of(store / "option_scalper") == HoldReasons()
+    (store / "option_scalper" / "holds.json").write_text("{")
+    assert run("rollback", "--reason", "x")[0] == 0
+
+
+def test_a_store_that_cannot_be_written_is_told_without_a_cure_for_another_trouble(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, flags: int) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    plain = pointer._plain
+    monkeypatch.setattr(pointer, "_plain", lambda path, flags: read_only(path, flags) if flags else plain(path, flags))
+    code, _, error = run("activate", "a", "--reason", "x")
+    assert (code, "Read-only file system" in error, "move it aside" in error) == (EXIT_CODE, True, False)
 
 
 def test_versions_are_held_back_and_learning_is_frozen_with_who_and_why(run: Run, store: Path) -> None:

@@ -19,7 +19,9 @@ from msgspec import UNSET
 from daemon.core.events import ClaimJudged
 from daemon.core.state import ClaimState
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, trading_for, with_rules
+from daemon.models import claim_watch
 from daemon.models.claim_watch import ClaimWatch
+from daemon.models.ladder.cards import HOLDS_FILE, HoldReasons, write_holds
 from daemon.models.pointer import CURRENT, named
 from daemon.models.store import claim_words, how_to_claim, stated_claim
 from strategies import regime_switcher
@@ -243,6 +245,33 @@ def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, t
     played(folder, until_broken, "former_version")
     assert [verdict.former for verdict in judged(folder)] == [""]
     assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+
+
+@pytest.mark.parametrize("why", ["a person holds it back", "it cannot be read who is held back", "the store is away"])
+def test_whatever_keeps_the_former_version_back_the_broken_one_takes_no_new_risk(
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    folder = shutil.copytree(warm, tmp_path / "desk")
+    shelf = folder / "store" / SWITCHER
+    if why == "a person holds it back":
+        write_holds(shelf, HoldReasons(held={"v1": "it loses (by ann)"}))
+    elif why == "the store is away":
+        monkeypatch.setattr(claim_watch, "before", stale)
+    else:
+        (shelf / HOLDS_FILE).write_text("{")
+
+    async def play(watched: Watched) -> None:
+        await until_broken(watched)
+        assert watched.claim is not None
+        assert [*watched.claim.broken] == ["v2"]
+
+    played(folder, play, "former_version")
+    assert [verdict.former for verdict in judged(folder)] == [""]
+    assert named(shelf, CURRENT) == "v2"
+
+
+def stale(_: Path) -> str:
+    raise OSError(116, "Stale file handle")
 
 
 def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path, tmp_path: Path) -> None:

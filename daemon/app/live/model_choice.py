@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ from daemon.host.passing import MayPass, retry_while_busy
 from daemon.host.service import Service
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, decode_event
+from daemon.models.ladder.cards import holds_of
 from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load, versions
@@ -188,6 +190,7 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
     problem = f"{shelf} has no version yet: its trainer makes the first one"
     for version in _oldest_first(settings, name):
         try:
+            _check_not_held(shelf, version)
             check_rules(load(store, strategy, version, settings.policy.public_key), strategy, settings.trading())
         except ModelError as error:
             problem = str(error)
@@ -196,6 +199,12 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
         log("first_model", version=version)
         return None
     return problem
+
+
+def _check_not_held(shelf: Path, version: str) -> None:
+    """Raise ModelError where a person holds the version back, or that cannot be read."""
+    if (why := holds_of(shelf).held.get(version)) is not None:
+        raise ModelError("held back", f"{version}: {why}: release it, or activate it")
 
 
 def _oldest_first(settings: DeskSettings, strategy: str) -> list[str]:

@@ -11,6 +11,8 @@ import getpass
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,16 +26,18 @@ from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.printable import result_of
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.cards import HoldReasons, former_holds, write_holds
+from daemon.models.ladder.cards import HoldReasons, change_holds, former_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
+    POINTERS,
     TEXT_MOST,
     ModelError,
     before,
     checked_name,
     named,
     point,
+    pointed,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
 from daemon.models.store import LoadedModel, is_passive, trades_in_test
@@ -200,6 +204,9 @@ def _name(
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
             "rltraderctl reload"
         )
+    with suppress(ModelError):  # the pointer moved, whatever the holds are like
+        if version in (held := former_holds(store.shelf).held):
+            message += f"; it is held back from the ladder: {held[version]}"
     with result_of(f"rltraderctl: models {options.word}"):
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -227,28 +234,35 @@ def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     """Write the file that keeps versions off the ladder."""
     who, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
-    former = former_holds(store.shelf)
-    frozen, held, reason = former.frozen, dict(former.held), f"{why} (by {who})"
-    match options.word:
-        case "hold":
-            held[checked_name(options.version, "the version")] = reason
-        case "release":
-            if held.pop(options.version, None) is None:
-                raise NotPossible(f"{options.version} is not held back: {', '.join(held) or 'no version'} is")
-        case "freeze":
-            frozen = reason
-        case _:
-            frozen = ""
-    write_holds(store.shelf, HoldReasons(frozen, held))
+    version = getattr(options, "version", "")
+    version = pointed(store.shelf, version) if version in POINTERS else version
+    holds = change_holds(store.shelf, partial(_held_anew, options.word, version, f"{why} (by {who})"))
     undone = {"hold": "release", "freeze": "thaw"}.get(options.word)
-    of = [options.version] if options.word == "hold" else []
+    of = [version] if options.word == "hold" else []
     lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)
-    text = f"learning: {'frozen, ' + frozen if frozen else 'goes on'}; held back: {', '.join(held) or 'none'}"
-    if options.word == "hold" and not (store.shelf / options.version).is_dir():
-        text += f"; {store.shelf} has no version {options.version} yet: is this its name?"
+    learning = f"frozen, {holds.frozen}" if holds.frozen else "goes on"
+    text = f"learning: {learning}; held back: {', '.join(holds.held) or 'none'}"
+    if options.word == "hold" and not (store.shelf / version).is_dir():
+        text += f"; {store.shelf} has no version {version} yet: is this its name?"
+    elif options.word == "hold" and version == named(store.shelf, CURRENT):
+        text += f"; {version} is current and answers on, unless it is a canary: rltraderctl models rollback ends that"
     with result_of(f"rltraderctl: models {options.word}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _held_anew(word: str, version: str, reason: str, former: HoldReasons) -> HoldReasons:
+    """Return the holds after one of the four commands. Raises ModelError, NotPossible."""
+    held = dict(former.held)
+    match word:
+        case "hold":
+            held[checked_name(version, "the version")] = reason
+        case "release":
+            if held.pop(version, None) is None:
+                raise NotPossible(f"{version} is not held back: {', '.join(held) or 'no version'} is")
+        case _:
+            return HoldReasons(reason if word == "freeze" else "", held)
+    return HoldReasons(former.frozen, held)
 
 
 def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> int:

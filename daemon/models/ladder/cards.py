@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import msgspec
 
 from daemon.core.handlers import JUDGED_MAX
 from daemon.host.whole_files import write_whole
-from daemon.models.pointer import ModelError, foreign, put_aside, read_plain
+from daemon.models.pointer import ModelError, alone, foreign, put_aside, read_plain
 from daemon.models.store import LoadedModel, versions
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
 from strategies.kit.manifest import Manifest
@@ -105,6 +105,17 @@ def holds_of(shelf: Path) -> HoldReasons:
 def former_holds(shelf: Path) -> HoldReasons:
     """Return the holds that a person changes; none where a folder has the file's place. Raises as `holds_of`."""
     return HoldReasons() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
+
+
+def change_holds(shelf: Path, changed: Callable[[HoldReasons], HoldReasons]) -> HoldReasons:
+    """Write what `changed` makes of the shelf's holds and return it: of two persons at once none undoes the other's.
+
+    Raises as `holds_of`, OSError, and what `changed` raises.
+    """
+    with alone(shelf):
+        holds = changed(former_holds(shelf))
+        write_holds(shelf, holds)
+    return holds
 
 
 def write_holds(shelf: Path, holds: HoldReasons) -> None:

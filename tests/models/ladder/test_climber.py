@@ -592,7 +592,12 @@ def history_cannot_be_written(shelf: Path) -> None:
     (shelf / PROMOTIONS_FILE).mkdir()
 
 
-@pytest.mark.parametrize("harm", [pointer_is_empty, champion_is_away, history_cannot_be_written])
+def store_is_no_folder(shelf: Path) -> None:
+    shelf.parent.rename(shelf.parent.with_name("away"))
+    shelf.parent.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [pointer_is_empty, champion_is_away, history_cannot_be_written, store_is_no_folder])
 def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
     tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
@@ -612,7 +617,7 @@ def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
 
     assert climbed(tmp_path, play)[-1].share == (1.0 if answers == "v1" else 0.1)
     refused = [event.version for event in events(tmp_path / "state", "CandidateRefused")]
-    assert refused == ([] if answers == "v1" else ["v1"])
+    assert refused.count("v1") == (answers == "v2")
 
 
 @pytest.mark.parametrize(
