@@ -90,7 +90,8 @@ def noticed(folder: Path) -> str:
 def outcome(folder: Path) -> str | None:
     """Return the result of the panic that was set aside: `FLAT`, or why it failed; None without one, or while it lives.
 
-    A file that no panic of this version wrote has no lock: it counts as failed once no panic lives that long.
+    A file that no panic of this version wrote has no lock: it counts as failed once no panic lives that long, or where
+    its time is further ahead, because the host's clock was set back.
     """
     place = folder / ASIDE
     if not os.path.lexists(place):
@@ -104,7 +105,7 @@ def outcome(folder: Path) -> str | None:
     mode = os.lstat(place).st_mode
     if stat.S_ISREG(mode) and mode & FLAT_BIT:
         return FLAT
-    if not line_end and time.time() - os.lstat(place).st_mtime < UNLOCKED_S:
+    if not line_end and abs(time.time() - os.lstat(place).st_mtime) < UNLOCKED_S:
         return None
     asker, ended = ("".join(filter(str.isprintable, text)) for text in (who, result))
     return ended if ended == FLAT else f"{asker or 'somebody'}: {ended or 'ended without a result'}"

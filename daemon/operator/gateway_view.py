@@ -84,7 +84,7 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
     """Return what the file in `folder` says; `now_s` is this host's clock, seconds since 1970 UTC."""
     try:
         with (folder / STATUS_FILE).open("rb") as file:
-            lag_s = max(now_s - os.fstat(file.fileno()).st_mtime, 0.0)
+            lag_s = abs(now_s - os.fstat(file.fileno()).st_mtime)  # ahead: the clock was set back since
             status: StatusFile = typed(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
         lines = (*(_line(row) for row in status.accounts), *_compared(status))
     except (OSError, Unreadable, ValueError) as error:

@@ -5,6 +5,7 @@ One desk trades real minutes (synthetic ones where the data is missing) and stop
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -689,15 +690,31 @@ def gateway_status(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def never_silent(file: Path) -> Iterator[None]:
+    """A gateway that goes on to write its status."""
+    over = threading.Event()
+
+    def touch() -> None:
+        while not over.wait(1.0):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(file)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
 def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_brokers_figures(
     opened: Opener, desk: tuple[Desk, Path], tmp_path: Path
 ) -> None:
-    file, later_s = tmp_path / "status.json", time.time() + 86_400  # never silent
+    file = tmp_path / "status.json"
     halt = {"reason": "day_loss", "detail": "900.00 USD lost today"}
     differs = "cash 99100.00 in the sub-accounts, 99099.99 at the broker"
-    with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url:
-        file.write_text(json.dumps(gateway_status()))
-        os.utime(file, (later_s, later_s))
+    file.write_text(json.dumps(gateway_status()))
+    with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url, never_silent(file):
         page = opened("fleet", "#gateways tr[data-account]", address=url).page
         expect(page.locator("#gateways h2")).to_have_text("Account PA3ONE running paper account")
         rows = page.locator("#gateways tr[data-account]").evaluate_all(
@@ -714,7 +731,6 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
         file.write_text(
             json.dumps(gateway_status(ready=False, away="no report: HTTP 503", halt=halt, differences=[differs]))
         )
-        os.utime(file, (later_s, later_s))
         expect(page.locator("#gateways h2")).to_contain_text("BROKER AWAY")
         notes = ["no report: HTTP 503", "No new risk: day_loss: 900.00 USD lost today", f"Difference: {differs}"]
         expect(page.locator("#gateways .note")).to_have_text(notes)

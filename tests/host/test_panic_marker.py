@@ -161,16 +161,17 @@ async def test_a_desk_that_starts_later_learns_of_the_panic_and_of_its_result(tm
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("clock", [1, -1])  # -1: set back since
 @pytest.mark.parametrize("text", [b"rltraderctl panic, user id 0", b"", b"\xff\xfe"])
 async def test_a_file_of_an_older_version_or_a_damaged_one_has_failed_once_no_panic_lives_that_long(
-    tmp_path: Path, text: bytes
+    tmp_path: Path, text: bytes, clock: int
 ) -> None:
     (tmp_path / MARKER).write_bytes(text)
     async with Followed(tmp_path) as followed:
         await eventually((tmp_path / ASIDE).exists)
         await asyncio.sleep(0.05)
         assert len(followed.seen) == 2
-        an_age_ago = time.time() - panic_marker.UNLOCKED_S - 1
+        an_age_ago = time.time() - clock * (panic_marker.UNLOCKED_S + 10)
         os.utime(tmp_path / ASIDE, (an_age_ago, an_age_ago))
         assert await followed.gone()
     assert followed.what()[2].endswith("ended without a result")

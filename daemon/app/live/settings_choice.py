@@ -281,5 +281,5 @@ def _as_text(named: str) -> str:
 def _told_lately(told: Path, problem: str) -> bool:
     return (
         told.read_text(encoding="utf-8", errors="replace") == problem
-        and time.time() - told.stat().st_mtime < TOLD_AGAIN_S
+        and abs(time.time() - told.stat().st_mtime) < TOLD_AGAIN_S  # ahead: the clock was set back
     )
