@@ -147,14 +147,14 @@ def same_file(name: str, remembered: str) -> bool:
     return own_strategy is not None and own_strategy.place == _remembered.get(remembered)
 
 
-def stand_in(place: str, spec: str) -> str:
-    """Let what decides nothing take the place of a strategy that cannot be imported; return its name.
+def stand_in(place: str, spec: str, symbols: tuple[str, ...] = ()) -> str:
+    """Let what decides nothing take the place of a strategy that cannot be used; return its name.
 
-    `spec` is what a journal keeps of it. Raises ValueError where that is none.
+    `spec` is what a journal keeps of it, `symbols` are those that its desk named. Raises ValueError where that is none.
     """
     from strategies.kit.own import stand_in as maker
 
-    stands_in = maker.stand_in(place, spec)
+    stands_in = maker.stand_in(place, spec, symbols)
     if stands_in.name in STRATEGIES:
         raise ValueError(f"{stands_in.name} is the name of a shipped strategy")
     return _kept(stands_in.name, stands_in).name

@@ -129,8 +129,11 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
 
     Raises ConfigError where it holds nothing, MayPass where it cannot go on now.
     """
+    from daemon.app.live.model_choice import check_still_held
+
     try:
-        return _settings(options)
+        settings = _settings(options)
+        check_still_held(settings)
     except ConfigError as refused:
         from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 
@@ -141,6 +144,7 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
             tell_not_started(config, error, Log())
             raise
         return settings.in_place_of(mistakes)
+    return settings
 
 
 def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:

@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.config.load import DeskSettings
+from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
-from daemon.engine.state_dir import peek, standing
+from daemon.engine.state_dir import enter, peek, standing
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, retry_while_busy
 from daemon.host.service import Service
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import JournalError, decode_event
+from daemon.journal.rows import STRATEGY_SPEC, JournalError, decode_event
 from daemon.models.ladder.cards import holds_of
 from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load, versions
 from daemon.models.trial import try_model
 from daemon.operator.log import Log
-from strategies.kit.contract import AnyStrategy
+from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import MANIFEST_FILE, Golden, Manifest, Training
-from strategies.kit.own.stand_in import StandIn
-from strategies.registry import configured
+from strategies.kit.own.stand_in import StandIn, spec_of
+from strategies.registry import configured, typed
 
 
 def choose_model(
@@ -82,6 +82,37 @@ def state_if_held(settings: DeskSettings) -> State[Any] | None:
     except (StateDirError, JournalError, OSError, msgspec.DecodeError):
         return None  # no start is possible on it anyway
     return state if state.exposed else None
+
+
+def check_still_held(settings: DeskSettings) -> None:
+    """Raise ConfigError where a file of one's own was edited so that its desk would leave alone what it holds."""
+    place = settings.paths.state_dir
+    try:
+        enter(place)
+        text = (peek(place) or {}).get(STRATEGY_SPEC)
+        if not text:
+            return
+        former, spec = spec_of(text), strategy_of(settings).spec
+    except (StateDirError, JournalError, OSError, ValueError):
+        return  # a start says so itself
+    if former.name != spec.name or (former.kind == spec.kind and _traded(former) <= _traded(spec)):
+        return
+    state = state_if_held(settings)
+    if state is None:
+        return
+    held = {*state.book.positions, *(order.symbol for order in state.orders.values())}
+    left = _traded(former) if former.chained else _traded(former) & held
+    if former.kind != spec.kind or left - _traded(spec):
+        what = f"decides at each {spec.decides} and holds {spec.holds} of {', '.join(spec.symbols)}"
+        was = f"at each {former.decides}, {former.holds} of {', '.join(former.symbols)}"
+        raise ConfigError(
+            f"{typed(spec.name)} {what}, and the desk holds {', '.join(sorted(held))} by its former spec ({was}): put "
+            "the file back, or sell that first"
+        )
+
+
+def _traded(spec: Spec) -> set[str]:
+    return set(spec.symbols[:1] if spec.chained else spec.symbols)
 
 
 def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.app.live.model_choice import state_if_held
+from daemon.app.live.model_choice import check_still_held, state_if_held
 from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.config.tables import AlarmsTable, FeedTable, PolicyTable
 from daemon.core.limits import Trading
@@ -32,13 +32,12 @@ from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.state_place import STATE_DIR
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snapshot
+from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snapshot, symbols_of
 from daemon.models.runtime import NO_MODEL
 from daemon.operator.alarm_command import AlarmCommand, AlarmLine
 from daemon.operator.log import Log
-from strategies.kit.entry import OwnStrategyError
 from strategies.kit.units import SECOND_NS
-from strategies.registry import own, stand_in
+from strategies.registry import stand_in
 
 ALARM = "configuration"
 WHOLE = ("desk", "paths", "alpaca", "clock")
@@ -74,17 +73,17 @@ def settings_of_a_held_desk(
         NotWhole: it holds something, and its identity is not whole or is another one's.
         MayPass: the journal cannot be read now.
     """
-    stands_in = ""
+    stands_in = False
     try:
-        settings = load(config, overrides, only=WHOLE)
+        settings = _whole(config, overrides)
     except ConfigError as error:
         place = _place_that_holds(config, overrides)
         if place is None:
             raise refused from None
-        stands_in = _stand_in(config, overrides, place)
-        overrides = {**overrides, "desk.strategy": stands_in} if stands_in else overrides
+        given = _stand_in(config, overrides, place)
+        stands_in, overrides = bool(given), {**overrides, **given}
         try:
-            settings = load(config, overrides, only=WHOLE)
+            settings = _whole(config, overrides)
         except ConfigError:
             raise NotWhole(place, f"[{'], ['.join(WHOLE)}] are not whole: {error}") from None
     enter(settings.paths.state_dir)
@@ -97,21 +96,28 @@ def settings_of_a_held_desk(
             settings.paths.state_dir,
             f"its account is {account}, desk.account_number is {number}, and the configuration has mistakes: {refused}",
         )
-    return _made_whole(config, overrides, settings, state, refused, stands_in=bool(stands_in))
+    return _made_whole(config, overrides, settings, state, refused, stands_in=stands_in)
 
 
-def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path) -> str:
-    """Let a stand-in take the place of an own strategy that cannot be imported; return its name, "" where it can."""
+def _whole(config: Path | None, overrides: Mapping[str, object]) -> DeskSettings:
+    """Load the tables that must be whole. Raises ConfigError, also where the strategy left what its desk holds."""
+    settings = load(config, overrides, only=WHOLE)
+    check_still_held(settings)
+    return settings
+
+
+def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path) -> dict[str, object]:
+    """Let a stand-in take the place of the own strategy of this journal; return the keys of `[desk]` that name it.
+
+    None where the journal is no own strategy's, or where another one is asked for.
+    """
     with suppress(StateDirError, JournalError, OSError, ValueError):
         meta = peek(place) or {}
-        file, spec = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, "")
-        if not spec or _wanted(config, overrides) not in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
-            return ""
-        try:
-            own(meta["strategy"])
-        except OwnStrategyError:
-            return stand_in(file, spec)
-    return ""
+        file, spec, symbols = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, ""), symbols_of(meta)
+        if spec and _wanted(config, overrides) in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
+            name = stand_in(file, spec, symbols)
+            return {"desk.strategy": name, "desk.symbols": list(symbols), "desk.parameters": []}
+    return {}
 
 
 def _wanted(config: Path | None, overrides: Mapping[str, object]) -> str:

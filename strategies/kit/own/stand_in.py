@@ -1,4 +1,4 @@
-"""What takes the place of a strategy of one's own that cannot be imported, while its desk holds something.
+"""What takes the place of a strategy of one's own that cannot be used, while its desk holds something.
 
 It has the spec by which the journal was made and decides nothing: the desk's rules need no more to watch and to leave.
 """
@@ -38,30 +38,42 @@ def _base_of(spec: Spec) -> type[Spec] | None:
     return next((base for base in _BASES if facts == [getattr(base, name) for name in _FACTS]), None)
 
 
-def stand_in(place: str, text: str) -> OwnStrategy:
-    """Return the stand-in of the strategy at this place. Raises ValueError where `spec_text` wrote no such text."""
+def spec_of(text: str) -> Spec:
+    """Return the spec that `spec_text` wrote. Raises ValueError for another text."""
     try:
         spec_fields: dict[str, Any] = msgspec.json.decode(text)
         base = next(each for each in _BASES if each.__name__ == spec_fields["base"])
-        spec = msgspec.convert(spec_fields["fields"], base)
+        return msgspec.convert(spec_fields["fields"], base)
     except (msgspec.MsgspecError, KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"the journal's {text[:80]!r} is no spec of a strategy: {error}") from None
-    made: Any = StandIn(spec)
+
+
+def stand_in(place: str, text: str, symbols: tuple[str, ...] = ()) -> OwnStrategy:
+    """Return the stand-in of the strategy at this place; `symbols` are those that its desk named.
+
+    Raises ValueError where `spec_text` wrote no such text.
+    """
+    spec = spec_of(text)
+    usual = msgspec.structs.replace(spec, symbols=()) if symbols else spec
 
     def make(*_: object) -> AnyStrategy:
-        strategy: AnyStrategy = made
-        return strategy
+        return _standing_in(spec)
 
-    with_symbols = make if spec.rows_are_symbols else None
     entry = StrategyEntry(
-        make,
+        lambda: _standing_in(usual),
         {},
         spec.name[:16],
-        with_symbols=with_symbols,
+        with_symbols=make if symbols or spec.rows_are_symbols else None,
         with_config=make if spec.config else None,
     )
     digest = sha256(text.encode()).hexdigest()[:12]
     return OwnStrategy(spec.name, entry, place, "", Path(place.rpartition(":")[0]), Path(), (), digest)
+
+
+def _standing_in(spec: Spec) -> AnyStrategy:
+    made: Any = StandIn(spec)
+    strategy: AnyStrategy = made
+    return strategy
 
 
 class StandIn:

@@ -24,7 +24,7 @@ from strategies.registry import add
 from tests.support.desks import lively_policy
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
-from tests.support.own.files import forgotten_again
+from tests.support.own.files import TOY, forgotten_again
 
 DAY = "2024-11-29"  # closes at 13:00
 RULES: Table = {"sizing": {"stop_loss": 0.98}, "risk": {"daily_loss_max": 0.5}, "mqtt": {"port": 8884}}
@@ -269,6 +269,12 @@ STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
 """
 
 
+NUMBER = """
+from strategies.kit.parameters import Parameter
+STRATEGY = STRATEGY._replace(parameters={"n": Parameter(1)}, with_parameters=lambda values: Mine())
+"""
+NUMBERED = MINE + NUMBER
+
 MISTAKES = {
     "no Python": MINE + "\nthis is no Python\n",
     "another name": MINE.replace("mine_scalper", "mine_other"),
@@ -281,20 +287,23 @@ class Mine(Never):
 
 STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
 """,
+    "another symbol": NUMBERED.replace('"mine_scalper"', '"mine_scalper", symbols=("QQQ",)'),
+    "another kind": TOY.replace('"toy_keeper"', '"mine_scalper"') + NUMBER.replace("Mine", "ToyKeeper"),
+    "no parameter": MINE,
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_and_is_taken_up_again(
+def test_a_strategy_of_one_s_own_that_cannot_be_used_leaves_what_it_holds_and_is_taken_up_again(
     bundled: Tape, tmp_path: Path, mistake: str
 ) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(MINE)
+    file, numbers = tmp_path / "mine.py", ["n=1"]
+    file.write_text(NUMBERED)
     with forgotten_again():
         add(str(file))
         models = lively_policy.store(tmp_path / "models", "mine_scalper")
-        tables: tuple[Table, ...] = ({"desk": {"strategy": str(file)}}, {"risk": {"daily_loss_max": 0.5}})
-        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, *tables) as played:
+        desk: Table = {"desk": {"strategy": str(file), "parameters": numbers}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, desk, {"risk": {"daily_loss_max": 0.5}}) as played:
             daemon = played.start()
             played.until_true(
                 lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held"
@@ -307,7 +316,8 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
             played.until_true(
                 lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt"
             )
-            assert "mine.py" in str([row for row in played.read_log("halted") if row["reason"] == "configuration"])
+            told = str([row for row in played.read_log("halted") if row["reason"] == "configuration"])
+            assert "mine.py" in told or "desk.parameters" in told
             starts = played.journaled("RunStarted")
             assert starts[-1]["trading"] == starts[0]["trading"]
             played.until_true(lambda: not played.held(), "it is left")
@@ -317,7 +327,7 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
             assert played.daemons[-1].wait(60) == 0
             assert played.start().wait(60) == 2  # it holds nothing any more
             played.daemons.pop()
-            file.write_text(MINE)
+            file.write_text(NUMBERED)
             played.start()
             played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
             assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0

@@ -11,13 +11,28 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config.load import load
+from daemon.config.strategy import strategy_of
 from daemon.core.strategy_rules import trading_for
 from daemon.engine.recover import code_digest
 from daemon.host.lean import without_pandas
 from strategies.golden import check_golden, contract_hash
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.own.load import libraries_of
-from strategies.registry import VARIABLE, add, declaration, entry, names, own, places, remember, strategy
+from strategies.kit.own.stand_in import StandIn, spec_text
+from strategies.registry import (
+    VARIABLE,
+    add,
+    configured,
+    declaration,
+    entry,
+    names,
+    own,
+    places,
+    remember,
+    stand_in,
+    strategy,
+)
 from tests.support.own.files import forgotten_again, install, write_strategy
 
 
@@ -312,3 +327,22 @@ ToyKeeper.observe = nan
 def test_what_the_shipped_strategies_see_on_their_golden_tapes_passes() -> None:
     for name in ("daily_rebalancer", "option_scalper"):
         check_golden(strategy(name))
+
+
+def test_what_stands_in_for_a_file_is_of_the_symbols_that_its_desk_named(tmp_path: Path) -> None:
+    made_for = """
+from msgspec.structs import replace
+
+class Named(ToyKeeper):
+    spec = SPEC
+    def __init__(self, symbols):
+        self.spec = replace(SPEC, symbols=symbols)
+
+STRATEGY = STRATEGY._replace(with_symbols=Named)
+"""
+    name = add(str(write_strategy(tmp_path / "mine_named.py", "mine_named", after=made_for)))
+    kept = spec_text(strategy(name, ("QQQ",)).spec)
+    assert stand_in(f"{tmp_path}/mine_named.py:STRATEGY", kept, ("QQQ",)) == name
+    settings = load(None, {"desk.strategy": name, "desk.symbols": ["QQQ"]}, {})
+    assert isinstance(strategy_of(settings), StandIn)
+    assert configured(strategy_of(settings).spec) == ("QQQ",)
