@@ -63,9 +63,9 @@ COMMANDS = {
     "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),
     "close": (
         "daemon.cli.control:add_close",
-        "leave one position, or a part of it, which is not bought back in this session",
+        "close one position, or a part of it, which is not bought back in this session",
     ),
-    "flatten": ("daemon.cli.control:add_flatten", "halt and leave every position"),
+    "flatten": ("daemon.cli.control:add_flatten", "halt, and close every position"),
     "reload": (JOURNALED, "look at the model store at once (a running daemon alone)"),
     "accept-broker": (JOURNALED, "halt, and let the book take over the broker's next report; then resume"),
     "reset-clock": (

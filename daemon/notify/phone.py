@@ -30,8 +30,8 @@ HELP = """\
 /status  what the desk is and holds
 /profit [today|week|all]  realised and open
 /positions  what is held, and what it stands at
-/close SYMBOL [QUANTITY]  leave a position or a part of it
-/flatten  leave every position, and halt
+/close SYMBOL [QUANTITY]  close a position, or a part of it
+/flatten  close every position, and halt
 /pause  take no new positions; exits go on
 /resume  end a pause or a halt
 /halt  take no new positions, cancel entries
@@ -321,7 +321,7 @@ def _consequence(name: str, status: DeskStatus) -> tuple[str, str]:
         case "halt":
             return name, "halt: take no new positions and cancel entries, until it is resumed? Exits go on."
         case "flatten":
-            return name, f"leave every position ({holdings_in_words(status) or 'none is held'}) and halt?"
+            return name, f"close every position ({holdings_in_words(status) or 'none is held'}) and halt?"
         case _:
             if not (status.halt or status.pause):
                 raise DeskAway(f"{status.desk} is neither halted nor paused.")
