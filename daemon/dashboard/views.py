@@ -405,6 +405,7 @@ class ModelLine(msgspec.Struct, frozen=True):
     problem: str  # why it cannot be read
     verdict: str = ""  # of its training, the manifest's note
     claim: str = ""  # what it claims, or why this desk claims no risk with it
+    absent: bool = False  # the store does not have it
 
 
 class ShadowSummary(msgspec.Struct, frozen=True):

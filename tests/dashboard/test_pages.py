@@ -298,6 +298,19 @@ def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
     expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
 
 
+def test_a_month_that_was_scrolled_to_stays_beside_its_year(opened: Opener) -> None:
+    def long(answer: Any) -> Any:
+        if isinstance(answer, dict) and "months" in answer.get("figures", ()):
+            year, month = answer["figures"]["years"][0]["name"], {"share": -0.1, "pnl_usd": -123_456_789.0}
+            answer["figures"]["months"] = [{**month, "name": f"{year}-{number:02}"} for number in range(1, 13)]
+        return answer
+
+    page = opened("performance", '#months [data-month$="-12"]', answers=changed(long, lambda now: now)).page
+    page.wait_for_function("document.querySelector('#months .scroll').scrollLeft > 0")
+    beside = "box => box.querySelector('tbody th').getBoundingClientRect().left >= box.getBoundingClientRect().left"
+    assert page.locator("#months .scroll").evaluate(beside)
+
+
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").evaluate_all("all => all.map(n => n.value).filter(Boolean)")

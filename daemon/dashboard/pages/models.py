@@ -75,7 +75,8 @@ def manifest_in(folder: Path) -> Manifest:
 
 
 def _absent(version: str) -> ModelLine:
-    return ModelLine(version, False, False, True, False, "", "", (), "the desk has it, and the store has it no longer")
+    problem = "this desk has it, the store does not"
+    return ModelLine(version, False, False, True, False, "", "", (), problem, absent=True)
 
 
 def _line(

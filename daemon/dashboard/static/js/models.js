@@ -67,7 +67,7 @@ function flags(line, live) {
     line.current && badge("current", "plain"),
     line.candidate && badge("candidate", "plain"),
     !line.problem && (line.promoted ? badge("may trade real money", "good") : badge("not promoted", "warn")),
-    line.problem && badge("unreadable", "bad"),
+    line.problem && (line.absent ? badge("not in the store", "warn") : badge("unreadable", "bad")),
   ].filter(Boolean);
   return all.length ? el("span", { class: "badges" }, all) : "–";
 }

@@ -28,7 +28,7 @@ export function mount(main, { desk, address, go, view, keep }) {
   const course = el("div", { class: "chart low", role: "img", "aria-label": "No equity yet." });
   const said = el("div", { class: "said" }); // in full what a phone's header has no room for
   const cards = columns([position, answer, equity, working, gate, alarm, model].map((one) => one.section));
-  equity.body.append(course, el("p", { class: "note" }, "Times without a session are left out."));
+  equity.body.append(course, el("p", { class: "note" }, "Only times at which the equity changed have a place here."));
   main.append(
     ...opening("Now"),
     problems.box,
