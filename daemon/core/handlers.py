@@ -468,14 +468,18 @@ _encode = msgspec.json.encode
 def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
     """Record what the candidate would have chosen; an answer to no question is ignored.
 
-    A rule's own decision, such as the flatten before the close, may have come after the question.
+    A rule's own decision, such as the flatten before the close, may have come after the question. An answer at which
+    the strategy raises is recorded as a failed one: the desk goes on.
     """
     if not 0 < event.decision <= draft.decision or draft.session.session is None:
         return
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
-    answer = Answer(event.logits, event.hidden, event.heads)
-    decision = draft.desk.holds.shown(draft, answer)
+    try:
+        decision = draft.desk.holds.shown(draft, Answer(event.logits, event.hidden, event.heads))
+    except FAULTS as error:
+        _record_no_answer(draft, event, f"the strategy raised at it: {type(error).__name__}: {error}"[:PROBLEM_MOST])
+        return
     choice = decision.choice
     draft.records.append(
         ShadowRow(
@@ -497,12 +501,20 @@ def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
     if not 0 < event.decision <= draft.decision:
         return
     draft.shadow = ShadowState()
+    _record_no_answer(draft, event, event.reason)
+
+
+FAULTS: tuple[type[Exception], ...] = (Exception,)  # of a strategy at a candidate's answer
+PROBLEM_MOST = 500  # letters of one
+
+
+def _record_no_answer(draft: Draft, event: ShadowAnswered | ShadowFailed, problem: str) -> None:
     draft.records.append(
         ShadowRow(
             decision=event.decision,
             model=event.model,
             bar_ns=draft.session.last_bar_ns,
             time_ns=draft.now_ns,
-            problem=event.reason,
+            problem=problem,
         )
     )

@@ -43,6 +43,7 @@ from daemon.core.events import (
 from daemon.core.instruments.option_market import bid_ask_cents, option_terms, parse_occ, price, years_to_expiry
 from daemon.core.paper.paper import ORDER_NEWS
 from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState, broker_snapshot, usd
+from daemon.core.records import ShadowRow
 from daemon.core.state import BrokerState, State
 from daemon.core.step import ANSWERS, Caused, Core, Machine, PolicyEvent, Step
 from daemon.engine.recover import DRY_RUN, adopt_trading
@@ -266,6 +267,7 @@ class Shadow:
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
         """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""
+        event = _as_recorded(event, step)
         session = step.state.session.session
         if isinstance(event, SessionScheduled) and self._date not in ("", event.session.date):
             self.end_session()
@@ -331,6 +333,15 @@ class Shadow:
                 return PolicyFailed(time_ns, decision, reason)
             case _:
                 return None
+
+
+def _as_recorded(event: Event, step: Step) -> Event:
+    """Return a candidate's answer at which the strategy raised as the failure that the step recorded."""
+    if isinstance(event, ShadowAnswered):
+        for row in step.rows:
+            if isinstance(row, ShadowRow) and row.problem:
+                return ShadowFailed(event.time_ns, event.decision, row.problem, event.model)
+    return event
 
 
 def _live(event: Event) -> PolicyEvent | None:

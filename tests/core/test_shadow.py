@@ -17,7 +17,7 @@ from daemon.core.records import FillRow, MoveRow, OrderRow, Row, ShadowRow
 from daemon.core.state import Identity, ShadowState, State
 from daemon.core.step import Core, Step
 from tests.support.core.daily_desk import IDENTITY as DAILY
-from tests.support.core.daily_desk import DailyDesk, Shelf
+from tests.support.core.daily_desk import Choosy, DailyDesk, Shelf
 from tests.support.core.desk import (
     BUY_CALL,
     BUY_PUT,
@@ -88,6 +88,18 @@ def test_a_failure_is_one_row_and_the_memory_begins_anew() -> None:
     assert shadows(minute.rows)[-1] == ShadowRow(
         decision=1, model="v2", bar_ns=minute.at(0), time_ns=minute.at(1), problem="not finite"
     )
+
+
+def test_an_answer_at_which_the_strategy_raises_is_a_failed_one_and_the_desk_goes_on() -> None:
+    daily = DailyDesk(strategy=Choosy()).fund().holds(AAA=10)
+    daily.begin(TUESDAY)
+    daily.due()
+    daily.answer(-1, -1, -1)
+    before = daily.state
+    assert daily.put(ShadowAnswered(daily.state.now_ns, daily.state.decision, (99.0, -1.0, 7.0), b"", "v2")) == []
+    (row,) = shadows(daily.rows)
+    assert (row.action, row.problem) == (None, "the strategy raised at it: ValueError: 99.0 is too much")
+    assert daily.state == msgspec.structs.replace(before, seq=before.seq + 1)
 
 
 @pytest.mark.parametrize("decision", [0, 2])

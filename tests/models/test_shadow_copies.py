@@ -22,9 +22,9 @@ from daemon.core.limits import Sizing, Trading
 from daemon.core.step import Machine
 from daemon.models.shadow import CopyResult, Shadow, ShadowSession, modelled_quote
 from tests.support.core.account import Account
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
+from tests.support.core.daily_desk import KEEP, SYMBOLS, Choosy, DailyDesk
 from tests.support.core.daily_live import live
-from tests.support.core.desk import BUY_CALL, CALL, EXIT, HOLD, MONDAY, PUT, Desk, logits, quote, sent
+from tests.support.core.desk import BUY_CALL, CALL, EXIT, HOLD, MONDAY, PUT, TUESDAY, Desk, logits, quote, sent
 
 NOTHING = CopyResult(Decimal(0), 0, 0)
 ONE = Trading(sizing=Sizing(max_contracts=1, take_profit=9.0))
@@ -103,6 +103,17 @@ def test_a_candidate_of_a_real_desk_begins_with_what_the_account_holds() -> None
     both = compared(shadow)
     assert both.live == NOTHING  # the session ends with what it began with, at the same quotes
     assert both.candidate == (Decimal("-2.06"), 1, 0)  # sold at 1.98, marked at 2.00 before; fee 0.05515 up
+
+
+def test_an_answer_at_which_the_strategy_raises_counts_as_a_failed_one() -> None:
+    d, shadow = shadowed(DailyDesk(strategy=Choosy()).fund().holds(AAA=10))
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(KEEP, KEEP, KEEP)
+    candidate(d, (99.0, KEEP, KEEP))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    both = shadow.sessions[TUESDAY.date]
+    assert (both.answered, both.failed, both.candidate.fills) == (0, 1, 0)
 
 
 def test_a_daily_desk_at_a_real_broker_buys_and_sells_at_the_quotes() -> None:

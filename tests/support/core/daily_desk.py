@@ -126,6 +126,15 @@ class Shelf:
         return state, Rebalance(choice, "rebalance" if legs else "hold", Basket(legs))
 
 
+class Choosy(Shelf):
+    """One that raises at some answers."""
+
+    def decide(self, state: ShelfState, answer: Answer, view: View) -> tuple[ShelfState, Rebalance]:
+        if answer.logits[0] > 50.0:
+            raise ValueError(f"{answer.logits[0]} is too much")
+        return super().decide(state, answer, view)
+
+
 class DailyDesk:
     """A core and its state over the days. `put` steps events; what they cause is in `effects` and `rows`."""
 
