@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from daemon.alpaca_api.activity_stream import ActivityStreamServer
 from daemon.alpaca_api.front import Front, answered
@@ -42,6 +44,25 @@ _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:-]+)+")
 """Every path that is served, decoded once: nothing in it leads elsewhere at the broker."""
 BODY_MAX = 256 * 1024  # bytes of a request
 ACTIVITY_STREAMS = 8  # of one client at once
+STRANGERS_MAX = 128  # connections at once on which no client's keys came: files that the way to the broker needs
+_CONNECTION: ContextVar[RequestHandler] = ContextVar("connection")  # of the request that is answered
+
+
+class Door:
+    """Takes connections for `server`: of more strangers than may be the oldest goes, and never one of `served`."""
+
+    def __init__(self, server: web.Server, served: set[RequestHandler]) -> None:
+        self._server, self._served = server, served
+
+    def __call__(self) -> RequestHandler:
+        """Return the handler of a connection that comes."""
+        connections = self._server.connections  # the oldest first
+        self._served.intersection_update(connections)
+        strangers = [connection for connection in connections if connection not in self._served]
+        for stranger in strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]:
+            if stranger.transport is not None:
+                stranger.transport.abort()
+        return self._server()
 
 
 class Clients:
@@ -54,6 +75,7 @@ class Clients:
         self._gateway = gateway
         self._names = {pair.key: name for name, pair in keys.items()}
         self._keys = dict(keys)
+        self.served: set[RequestHandler] = set()  # connections on which keys came
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -65,6 +87,8 @@ class Clients:
         given = secret.encode(errors="surrogatepass")  # a header may hold bytes that are no text
         if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), given):
             return None
+        if (connection := _CONNECTION.get(None)) is not None:
+            self.served.add(connection)
         return name
 
     def number(self, key: str, secret: str) -> str | None:
@@ -101,6 +125,7 @@ class GatewayServer:
         )
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
+        self._listening: asyncio.Server | None = None
         self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
         self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
 
@@ -126,9 +151,10 @@ class GatewayServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=600.0)
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, LOOPBACK, self.port)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        assert runner.server is not None
+        door = Door(runner.server, self.clients.served)
+        self._listening = await asyncio.get_running_loop().create_server(door, LOOPBACK, self.port)
+        self.port = self._listening.sockets[0].getsockname()[1]
         if self._control is not None:
             await self._open_control(self._control)
         return self
@@ -157,11 +183,14 @@ class GatewayServer:
         self.trade_stream.close()
         await self.relay.close()
         self._questions.close()
+        if self._listening is not None:
+            self._listening.close()
         for runner in self._runners:
             await runner.cleanup()
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        _CONNECTION.set(request.protocol)
         path = request.path
         if _PATH.fullmatch(unquote(request.raw_path.partition("?")[0])) is None:
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)

@@ -21,6 +21,7 @@ import websockets
 
 from daemon.alpaca_api.data_stream import OUTBOX_FRAMES
 from daemon.alpaca_api.messages import DataMessage
+from daemon.gateway import server
 from daemon.gateway.command import with_feeds
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
@@ -38,6 +39,7 @@ from tests.support.simulator.stream_clients import (
     eventually,
     running,
 )
+from tests.support.simulator.trade_listeners import trade_updates
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)
@@ -341,6 +343,35 @@ async def test_garbage_of_a_client_and_of_the_broker_disturbs_nobody(tmp_path: P
         s.broker.data_stream.publish_stocks([DataMessage("s", "SPY", OPEN_NS, {"sc": "H"})])
         assert [row["sc"] for row in await good.hear()] == ["H"]
         assert s.gateway.prices.get("SPY") == before
+
+
+def files() -> int:
+    """Open files of this process."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def test_connections_of_strangers_take_no_client_s_place_whatever_they_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STRANGERS_MAX", 5)
+    keys = KEYS["b"]
+    async with (
+        stage(tmp_path) as s,
+        entered(s, "a") as listener,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+    ):
+        await s.ask("a", "GET", "/v2/account")  # and its connection is kept
+        before = files()
+        strangers = [await asyncio.open_connection("127.0.0.1", s.server.port) for _ in range(40)]
+        for place, (_, writer) in enumerate(strangers):
+            writer.write((b"", b"GET /v2/account HTT", b"\xff\x00" * 50)[place % 3])
+        await s.until(lambda: files() <= before + len(strangers) + 5)
+        await s.place("b", 1)
+        await s.until(lambda: "fill" in str(heard))
+        assert (await s.ask("a", "GET", "/v2/account"))[0] == 200
+        await listener.ask(subscribe(statuses=["SPY"]))
+        for _, writer in strangers:
+            writer.close()
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------
