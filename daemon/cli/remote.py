@@ -23,7 +23,7 @@ from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, ope
 from daemon.host.printable import printable, result_of
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, CommandError, event_of
-from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
+from daemon.operator.mqtt.connection import ANSWER_BYTES, MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
 from daemon.operator.status import holdings_in_words, trading_in_words
@@ -125,7 +125,8 @@ async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseM
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
     headers = properties(expiry_s=LIFETIME_NS // SECOND_NS, response_topic=response, correlation=token.encode())
-    async with connected(route.broker, route.password) as client, asyncio.timeout(wait_s):
+    link = connected(route.broker, route.password, incoming_bytes=ANSWER_BYTES)
+    async with link as client, asyncio.timeout(wait_s):
         await client.subscribe(response, qos=1)
         try:
             await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)

@@ -25,6 +25,7 @@ ANSWER_S = 10.0  # timeout of each request to the broker
 CLOSE_TIMEOUT_S = 0.7  # for each of the last messages and the disconnect
 INCOMING_MOST = 64  # messages that wait to be looked at; further ones are lost
 INCOMING_BYTES = 16_384  # larger ones the broker keeps to itself
+ANSWER_BYTES = 256 * 1024  # of an answer with the desk's whole status: one of 500 positions has 70,000
 INFLIGHT_MOST = 32  # messages under way that want a confirmation
 EXPIRY_S = 60  # telemetry that no client took by then is worth nothing
 
@@ -98,6 +99,17 @@ class _MqttClient(Client):
             await asyncio.gather(entering, return_exceptions=True)
             raise
 
+    def take_at_most(self, most: int) -> None:
+        """Lose the connection at a larger packet: paho would hold all of what a broker says that it sends, 256 MB."""
+        receive: Callable[[int], bytes] = self._client._sock_recv
+
+        def bounded(bufsize: int) -> bytes:
+            if bufsize > most:
+                raise OSError(f"a packet has {bufsize} bytes: at most {most} were asked for")
+            return receive(bufsize)
+
+        self._client._sock_recv = bounded  # type: ignore[method-assign]
+
     async def drop(self) -> None:
         for future in (self._connected, self._disconnected):
             future.add_done_callback(_look)  # asyncio logs exceptions that were never retrieved
@@ -148,6 +160,7 @@ async def connected(
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )
     client.pending_calls_threshold = 2 * INFLIGHT_MOST
+    client.take_at_most(incoming_bytes)
     try:
         await client.enter()
     except BaseException:

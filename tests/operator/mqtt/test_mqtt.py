@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from rich.console import Console
 from daemon.cli import ctl, remote
 from daemon.config.load import ConfigError
 from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeRequested, StatusRequested
+from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.operator.announce import Announcer
+from daemon.operator.mqtt import command_topic
 from daemon.operator.mqtt import connection as mqtt_connection
 from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connected, properties
 from daemon.operator.mqtt.messages import ChainHead
@@ -38,6 +40,7 @@ from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.remote_commands import Judge
 from daemon.operator.side_thread import SideThread
 from daemon.operator.signing import SignedCommand, parse_keys, signed
+from daemon.operator.status import DeskStatus, Holding, status_of
 from tests.support.desks.desk_at_work import AtWork, at_work, until
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.mosquitto import Mosquitto, authority, running
@@ -400,6 +403,32 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
             assert connection.work.submitter.state.fed == 20
 
 
+async def test_a_broker_that_sends_a_larger_packet_than_was_asked_for_is_left_before_it_is_held() -> None:
+    async def hostile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"\x20\x03\x00\x00\x00")  # welcome
+        await reader.read(4096)
+        writer.write(b"\x30\xff\xff\xff\x7f")  # a message of 268,435,455 bytes follows
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+                sent.append(65536)
+        writer.close()
+        gone.set()
+
+    gone, sent = asyncio.Event(), list[int]()
+    async with await asyncio.start_server(hostile, "127.0.0.1", 0) as server:
+        address = MqttBroker("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
+        async with asyncio.timeout(LIMIT_S):
+            with contextlib.suppress(MqttError):
+                async with connected(address, None, "desk") as reached:
+                    await reached.publish("here", b"")
+                    _ = [message async for message in reached.messages]
+            await gone.wait()
+    assert sum(sent) < 32_000_000  # what the kernel's buffers take
+
+
 async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -577,6 +606,22 @@ async def test_the_command_line_says_that_a_command_does_nothing(
         code, text = await asyncio.to_thread(_remote, remote_files, *close)
         assert code == 1
         assert "this does nothing: close SPY (by mqtt/ops-laptop): this desk holds nothing" in text
+
+
+async def test_the_command_line_hears_a_desk_of_five_hundred_positions(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(state: State[Any], name: str) -> DeskStatus:
+        held = Holding("ABCDE", 1234, "123456.78", "123.45", "100.01", 1_795_809_600_000_000_000)
+        return replace(status_of(state, name), positions=(held,) * 500)
+
+    monkeypatch.setattr(command_topic, "status_of", large)
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
+        await connection.up()
+        halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert (code, "1234 ABCDE" in text) == (0, True)
 
 
 async def test_the_command_line_says_whether_a_desk_trades_in_the_words_of_every_status(
