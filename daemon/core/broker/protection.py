@@ -581,15 +581,21 @@ def cover_of(draft: Draft) -> dict[str, Cover]:
     return covers
 
 
+def is_of_former(draft: Draft, client_order_id: str) -> bool:
+    """Return whether another journal's desk of this strategy made this name: an earlier one's, that was lost."""
+    name = parse_name(client_order_id)
+    epoch, _, strategy = name.stem.rpartition("-") if name is not None else ("", "", "")
+    return bool(epoch) and (strategy, epoch == draft.identity.epoch) == (draft.identity.strategy, False)
+
+
 def end_former(draft: Draft, report: BrokerOrder) -> None:
     """End a stop that this strategy's desk, or its guard, rested under a lost journal: this one's book has its shares.
 
     Its name says so; nothing else would ever end it, and it holds back what it covers.
     """
     name = parse_name(report.client_order_id)
-    epoch, _, strategy = name.stem.rpartition("-") if name is not None else ("", "", "")
     stops = name is not None and (name.leg, name.attempt) == (PROTECTION_LEG, 0)
-    ours = (stops and bool(epoch) and strategy == draft.identity.strategy) or is_of_guard(draft, report)
+    ours = (stops and is_of_former(draft, report.client_order_id)) or is_of_guard(draft, report)
     if ours and report.side < 0 and report.symbol in draft.book.positions:
         draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
         draft.effects.append(CancelOrder(report.client_order_id))

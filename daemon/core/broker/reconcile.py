@@ -40,7 +40,7 @@ from daemon.core.broker.ledger import (
     turn,
 )
 from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, on_order_news, under_our_names
-from daemon.core.broker.protection import end_former, is_guarded, is_of_guard, lift_fence
+from daemon.core.broker.protection import end_former, is_guarded, is_of_former, is_of_guard, lift_fence
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import (
@@ -54,7 +54,7 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
-from daemon.core.orders import FENCE, SUBMITTED, UNKNOWN, advance
+from daemon.core.orders import ENDED, FENCE, SUBMITTED, UNKNOWN, advance
 from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
@@ -681,8 +681,12 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
     whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
     held = [p.symbol for p in event.positions if abs(p.quantity) >= 1] + whole
-    if rule == "halt" and not accepted and held:
+    former = _held_by_former(draft, event)
+    if (rule == "halt" or (rule == "ignore" and former)) and not accepted and held:
         detail = f"the account is not empty and this journal is new: {', '.join(held)}"
+        if former:
+            cure = "set paths.state_dir to its folder, or rltraderctl accept-broker takes over what it held"
+            detail += f"; {former} is of an earlier journal of this desk: {cure}"
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt("foreign_order", detail)
         return False
@@ -701,6 +705,18 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     book = mark_book(draft, draft.book)
     draft.put_book(begin_book(book))
     return True
+
+
+def _held_by_former(draft: Draft, event: BrokerReported) -> str:
+    """Return an order by which an earlier journal's desk holds something, or may still buy it; "" without one."""
+    net: dict[str, Decimal] = {}
+    orders = [*event.open_orders, *event.ended_orders]
+    mine = [order for order in orders if is_of_former(draft, order.client_order_id)]
+    for order in mine:
+        net[order.symbol] = net.get(order.symbol, ZERO) + order.side * order.filled
+    there = {position.symbol for position in event.positions}
+    holding = (o for o in mine if o.status not in ENDED or (o.symbol in there and net[o.symbol] > 0))
+    return next((order.client_order_id for order in holding), "")
 
 
 def _adopt_cash(draft: Draft, cash: Decimal) -> None:

@@ -58,6 +58,31 @@ def test_under_ignore_a_new_journal_leaves_what_it_met_to_its_owner() -> None:
     assert (d.state.book.transfers, gain(d)) == (Decimal(-630), Decimal(0))
 
 
+@pytest.mark.parametrize("rule", ["halt", "ignore"])
+@pytest.mark.parametrize("open_", [False, True])
+def test_a_new_journal_does_not_leave_what_an_earlier_one_of_this_desk_bought(rule: str, open_: bool) -> None:
+    account = Account()
+    former = "e0-pointer-3-0-0"  # of another epoch, this strategy's
+    account.by_hand(former, CALL, 1, 4, OPEN - 3600 * SECOND)
+    if not open_:
+        account.fill(former, 4, "2.00", OPEN - 3000 * SECOND)
+    d = at_broker(account, RULES[rule])
+    assert (d.halted(), d.state.risk.reconciled) == ("foreign_order", False)
+    for named in (former, "paths.state_dir", "accept-broker"):
+        assert named in str(d.state.risk.halt)
+    d.put(ev.AcceptBrokerRequested(d.at(0), "its journal is lost", "ann"), account.report(d.at(0, 1)))
+    assert (d.held, d.state.broker.foreign_held) == ({} if open_ else {CALL: 4}, {})
+
+
+def test_what_a_person_holds_of_what_an_earlier_journal_sold_again_is_the_person_s() -> None:
+    account = used()
+    for number, side in enumerate((1, -1)):
+        name = account.by_hand(f"e0-pointer-{number}-0-0", PUT, side, 3, OPEN - 900 * SECOND)
+        account.fill(name, 3, "1.50", OPEN - 800 * SECOND)
+    d = at_broker(account, IGNORE)
+    assert (d.held, d.halted(), d.state.broker.foreign_held) == ({}, "", {PUT: 2, CALL: 1})
+
+
 def test_under_adopt_a_new_journal_takes_over_what_it_met_and_counts_it_once() -> None:
     d = at_broker(account := used(), ADOPT)
     assert d.held == {PUT: 2, CALL: 1}
