@@ -7,6 +7,7 @@ order's cumulative quantity. What an account that had done just this would show 
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -252,6 +253,7 @@ class Ledgers(msgspec.Struct):
     amending: dict[str, int] = {}  # the broker's ids of orders whose amended fills are being read -> since when
     lines_later: list[tuple[int, Json, str]] = []  # when seen, line, ex-date: they wait for fills of rows left out
     unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
+    coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 
     def __post_init__(self) -> None:
         """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""
@@ -409,16 +411,17 @@ class Ledgers(msgspec.Struct):
         if self.booked(order, cumulative, line):
             return False
         order.fills = {**order.fills, text(cumulative): (quantity, price)}
-        account, size = self.accounts[order.account], multiplier(order.symbol)
-        spent = order.sign * quantity * price * size
+        account = self.accounts[order.account]
+        spent = order.sign * quantity * price * dollars(order.symbol)
         account.cash -= spent
-        account.change(order.symbol, order.sign * quantity, spent)
         self.changed_ns = self.now_ns
         self.uneven += bool(spent % CENT)
-        trade = DayFill(order.account, order.symbol, order.sign, quantity, price)
-        date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: the news may be days late
-        self.trades.setdefault(date, []).append(trade)
-        self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
+        if not is_pair(order.symbol):
+            account.change(order.symbol, order.sign * quantity, spent)
+            trade = DayFill(order.account, order.symbol, order.sign, quantity, price)
+            date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: it may be days late
+            self.trades.setdefault(date, []).append(trade)
+            self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
         self._note_unbooked(order)
         return True
@@ -445,8 +448,8 @@ class Ledgers(msgspec.Struct):
         `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
         """
         before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
-        size, account = multiplier(order.symbol), self.accounts[order.account]
-        change = order.sign * (quantity - before[0])
+        size, account = dollars(order.symbol), self.accounts[order.account]
+        change = ZERO if is_pair(order.symbol) else order.sign * (quantity - before[0])
         spent = order.sign * (cost - before[1]) * size
         contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
         order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
@@ -543,6 +546,14 @@ class Ledgers(msgspec.Struct):
         held = {name: self.accounts[name].quantity(symbol) - since.get(name, ZERO) for name in sorted(names)}
         return {name: quantity for name, quantity in held.items() if quantity}
 
+    def take_coins(self, coins: Iterable[AlpacaPosition]) -> None:
+        """Give `main` the crypto that the broker shows: no other can have one, and its fees are taken in coins."""
+        for symbol in [symbol for symbol in self.main.holdings if symbol in self.coins or is_pair(symbol)]:
+            del self.main.holdings[symbol]
+        for coin in coins:
+            self.main.hold(coin)
+        self.coins = tuple(coin.symbol for coin in coins)
+
     def open_with(self, positions: Iterable[tuple[str, Decimal, Decimal]], before: str) -> None:
         """Give `main` what the account holds at the opening, as held since the date `before`."""
         for symbol, quantity, average in positions:
@@ -590,6 +601,21 @@ class Ledgers(msgspec.Struct):
             self.held[symbol] = entries[max(place - 1, 0) :]
             if len(self.held[symbol]) == 1 and not self.held[symbol][0][1]:
                 del self.held[symbol]
+
+
+def is_coin(symbol: str) -> bool:
+    """Return whether a symbol is one of crypto, as orders have it or as positions do: no share has six letters."""
+    return is_pair(symbol) or re.fullmatch(r"[A-Z0-9]{3,}USD[CT]?", symbol) is not None
+
+
+def is_pair(symbol: str) -> bool:
+    """Return whether orders of this symbol trade crypto, as BTC/USD; the position in it is called BTCUSD."""
+    return "/" in symbol
+
+
+def dollars(symbol: str) -> int:
+    """Return how many USD of cash one unit moves for each USD of its price; 0 for a pair that is paid in coins."""
+    return 0 if is_pair(symbol) and not symbol.endswith("/USD") else multiplier(symbol)
 
 
 def digest(books: Ledgers) -> str:

@@ -28,7 +28,7 @@ from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, name_of_call, submitted_ns_of
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -683,6 +683,8 @@ class Gateway:
 
         A purchase that only the account's figure denies waits for a newer one, where something happened since.
         """
+        if is_coin(order.symbol):
+            raise unprocessable(f"gateway: {order.symbol} is crypto, which is not carried")
         if not has_one_name(order):
             raise unprocessable(f'asset "{order.symbol}" not found')
         await self._has_turn(account, exits=order.sign < 0)
@@ -1096,6 +1098,8 @@ class Gateway:
         if cash > free:
             raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")
         if quantity:
+            if is_coin(symbol):
+                raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")
             if symbol in books.differences:  # a split may have made other shares of them
                 raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
             held = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)

@@ -20,6 +20,7 @@ from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
     CONTRACT_ENDS,
+    CRYPTO_FEE,
     FEES,
     INCOME,
     INTEREST,
@@ -91,6 +92,8 @@ def line_of(row: Json) -> LedgerLine:
 
 def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
     """Return whose the line is. It changes only what a later line of the same action needs (`Ledgers.moving`)."""
+    if line.kind == CRYPTO_FEE:
+        return Division({MAIN: LinePart(amount=line.amount)})  # what it takes in coins, the broker's position has
     if line.kind in FEES:
         return _fee(books, line)
     if line.kind == CASH_IN_LIEU:

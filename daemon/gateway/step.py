@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
+from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
@@ -70,6 +71,7 @@ from daemon.gateway.events import (
 from daemon.gateway.parts import EARLY, LAPSED, UNKNOWN_LINE, LedgerLine, divide, early_shares, exercises, line_of
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
+CRYPTO = "crypto"  # the class of a coin's asset
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
 AMENDING_NS = 2 * MINUTE_NS
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
@@ -510,6 +512,10 @@ class Bookkeeper:
         positions = wire.positions(event.positions)
         books.broker_held = {p.symbol: p.quantity for p in positions}
         books.broker_averages = {p.symbol: p.average_price for p in positions}
+        coins = {row.get("symbol") for row in event.positions if row.get("asset_class") == CRYPTO}
+        books.take_coins(
+            [AlpacaPosition(p.symbol, p.quantity, p.average_price) for p in positions if p.symbol in coins]
+        )
         for row in event.orders:
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)

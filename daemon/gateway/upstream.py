@@ -45,7 +45,7 @@ ACCOUNT_KEYS = (
     "options_approved_level", "options_trading_level",
 )  # fmt: skip
 """Of the account object, what a report keeps."""
-POSITION_KEYS = ("symbol", "qty", "side", "avg_entry_price", "current_price", "qty_available")
+POSITION_KEYS = ("symbol", "asset_class", "qty", "side", "avg_entry_price", "current_price", "qty_available")
 SENT_KEYS = (
     "symbol", "qty", "notional", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price",
     "trail_percent", "extended_hours", "client_order_id", "position_intent",

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
@@ -32,6 +33,7 @@ from daemon.gateway.events import (
     Reported,
     Transferred,
     Updated,
+    Warn,
 )
 from daemon.gateway.gateway import is_of
 from daemon.gateway.rules import day_loss
@@ -1322,3 +1324,81 @@ async def test_the_order_of_a_close_call_without_an_answer_is_known_by_the_strea
         assert (s.held("main"), s.held("b")) == ({}, {"SPY": dec(5)})
         await asyncio.sleep(20)
         await s.settled()
+
+
+def _coin_order(number: int, side: str, symbol: str, quantity: str, price: str) -> Json:
+    """A person's order of crypto, filled, as REST shows it."""
+    return {
+        "id": f"coin-{number}", "client_order_id": f"coin-{number}", "symbol": symbol, "asset_class": "crypto",
+        "side": side, "type": "market", "time_in_force": "gtc", "status": "filled", "qty": quantity,
+        "filled_qty": quantity, "filled_avg_price": price, "created_at": "2025-06-02T13:31:00Z",
+        "updated_at": "2025-06-02T13:31:00Z", "position_intent": f"{side}_to_open",
+    }  # fmt: skip
+
+
+def _coin_fill(number: int, side: str, symbol: str, quantity: str, price: str) -> Json:
+    """The ledger's line of its fill."""
+    return {
+        "id": f"20250602133100000::coin-fill-{number}", "activity_type": "FILL", "symbol": symbol, "side": side,
+        "transaction_time": "2025-06-02T13:31:00Z", "type": "fill", "price": price, "qty": quantity,
+        "cum_qty": quantity, "leaves_qty": "0", "order_id": f"coin-{number}", "order_status": "filled",
+    }  # fmt: skip
+
+
+def _coin_fee(number: int, symbol: str, quantity: str, usd: str) -> Json:
+    """The day's fee of a purchase is taken in coins, that of a sale in USD."""
+    return {
+        "id": f"20250602000000000::coin-fee-{number}", "activity_type": "CFEE", "symbol": symbol, "qty": quantity,
+        "net_amount": usd, "date": "2025-06-02", "description": "Coin Pair Transaction Fee", "status": "executed",
+    }  # fmt: skip
+
+
+def _coin(symbol: str, quantity: str) -> Json:
+    return {"symbol": symbol, "asset_class": "crypto", "qty": quantity, "side": "long", "avg_entry_price": "2000"}
+
+
+def test_crypto_of_a_person_is_mains_whatever_its_fees_take() -> None:
+    """2 ETH for 2,000 each with a fee of 0.005 ETH, then 1 sold for 2,100 with a fee of 5.25 USD; `a` trades on."""
+    machine, minute_ns = _machine(SPY="5"), 60 * SECOND_NS
+    spy: Json = {"symbol": "SPY", "asset_class": "us_equity", "qty": "5", "side": "long", "avg_entry_price": "100"}
+    bought = Reported(
+        OPEN_NS + 2 * minute_ns, OPEN_NS + 2 * minute_ns, {"cash": "46000"}, [spy, _coin("ETHUSD", "1.995")],
+        [_coin_order(1, "buy", "ETH/USD", "2", "2000")], [_coin_fill(1, "buy", "ETH/USD", "2", "2000")],
+    )  # fmt: skip
+    machine.step(bought)
+    later = replace(bought, time_ns=OPEN_NS + 4 * minute_ns, asked_ns=OPEN_NS + 4 * minute_ns, orders=[], lines=[])
+    machine.step(later)
+    assert (machine.books.differences, machine.books.doubts) == ({}, ())
+    assert {s: h.qty for s, h in machine.books.main.holdings.items()} == {"SPY": dec(5), "ETHUSD": dec("1.995")}
+    sold = Reported(
+        OPEN_NS + 6 * minute_ns, OPEN_NS + 6 * minute_ns, {"cash": "48094.75"}, [spy, _coin("ETHUSD", "0.995")],
+        [_coin_order(2, "sell", "ETH/USD", "1", "2100")],
+        [
+            _coin_fill(2, "sell", "ETH/USD", "1", "2100"),
+            _coin_fee(1, "ETHUSD", "-0.005", "0"), _coin_fee(2, "ETHUSD", "0", "-5.25"),
+        ],
+    )  # fmt: skip
+    assert [effect for effect in machine.step(sold) if isinstance(effect, Warn)] == []
+    machine.step(replace(sold, time_ns=OPEN_NS + 8 * minute_ns, asked_ns=OPEN_NS + 8 * minute_ns, orders=[], lines=[]))
+    assert (machine.books.differences, machine.books.main.cash) == ({}, dec("38094.75"))
+    gone = replace(sold, time_ns=OPEN_NS + 10 * minute_ns, asked_ns=OPEN_NS + 10 * minute_ns, orders=[], lines=[])
+    machine.step(replace(gone, positions=[spy]))  # sent to a wallet of one's own
+    assert (machine.books.differences, list(machine.books.main.holdings)) == ({}, ["SPY"])
+
+
+def test_a_pair_that_is_paid_in_coins_moves_no_cash() -> None:
+    machine, at_ns = _machine(), OPEN_NS + 120 * SECOND_NS
+    order, fill = _coin_order(1, "buy", "ETH/BTC", "2", "0.03"), _coin_fill(1, "buy", "ETH/BTC", "2", "0.03")
+    coins = [_coin("ETHUSD", "1.995"), _coin("BTCUSD", "0.44")]
+    machine.step(Reported(at_ns, at_ns, {"cash": "50000"}, coins, [order], [fill]))
+    machine.step(Reported(at_ns + DAY_NS, at_ns + DAY_NS, {"cash": "50000"}, coins, [], []))
+    assert (machine.books.differences, machine.books.sums()[0]) == ({}, dec(50000))
+
+
+@pytest.mark.parametrize("symbol", ["BTC/USD", "BTCUSD", "DOGEUSDT"])
+async def test_no_sub_account_trades_or_is_given_crypto(tmp_path: Path, symbol: str) -> None:
+    async with stage(tmp_path) as s:
+        status, _, words = await s.refused("a", 1, symbol=symbol)
+        assert (status, words) == (422, f"gateway: {symbol} is crypto, which is not carried")
+        with pytest.raises(ValueError, match=f"{symbol}: crypto is main's alone"):
+            await s.gateway.transfer("main", "a", dec(0), symbol, dec(1), "anna", "hers")

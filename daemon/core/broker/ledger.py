@@ -34,7 +34,8 @@ from daemon.core.risk.splits import was_taken_over
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
-FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
+FEES = frozenset(("FEE", "PTC", "PTR"))
+CRYPTO_FEE = "CFEE"  # of what a person trades: no desk has crypto
 DIVIDENDS = (
     "DIV",
     "DIVCGL",
@@ -56,7 +57,7 @@ CASH_IN_LIEU = "CIL"  # for the fraction of a share
 CORRECTION = "CORR"  # of an earlier line's cash
 INCOME = frozenset((*DIVIDENDS, *INTEREST, WITHHELD, CASH_IN_LIEU, CORRECTION))
 SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: the comparison judges them
-TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC", *SHARE_TRANSFERS))
+TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC", CRYPTO_FEE, *SHARE_TRANSFERS))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 EXERCISED = ("OPEXC", "OPASN")
 CONTRACT_ENDS = frozenset(("OPEXP", *EXERCISED))
