@@ -19,7 +19,7 @@ from daemon.core.step import Step
 from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
-from daemon.models.pointer import CANDIDATE
+from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight, stated_claim
 from daemon.models.trial import TrialProcess
@@ -100,6 +100,11 @@ class Lifecycle:
             self._refused.clear()
             self._settled = {"live": None, "shadow": None}
             self._wake.set()
+
+    @property
+    def pinned(self) -> str:
+        """The version that `policy.version` names, whatever `current` does; "" where it follows that."""
+        return "" if self._wanted["live"] == CURRENT else self._wanted["live"]
 
     def wake(self) -> None:
         """Check the store now."""

@@ -288,6 +288,8 @@ def test_who_names_a_version_that_is_held_back_or_holds_the_one_that_answers_is_
     assert run("activate", "a", "--reason", "x")[0] == 0
     output = run("hold", "current", "--reason", "it loses", "--who", "ann")[1]
     assert "held back: a; a is current and answers on" in " ".join(output.split())
+    assert "held back: it loses (by ann)" in " ".join(run("list")[1].split())
+    assert "held back it loses (by ann)" in " ".join(run("show", "a")[1].split())
     assert run("activate", "b", "--reason", "x")[0] == 0
     output = run("activate", "a", "--reason", "x")[1]
     assert "it is held back from the ladder: it loses (by ann)" in " ".join(output.split())

@@ -11,7 +11,6 @@ import getpass
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,14 +18,14 @@ from pathlib import Path
 from rich.console import Console
 
 from daemon.cli.arguments import lead_on
-from daemon.cli.models.shown import show_all, show_one
+from daemon.cli.models.shown import held_back, show_all, show_one
 from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.printable import result_of
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.cards import HoldReasons, change_holds, former_holds
+from daemon.models.ladder.cards import HoldReasons, change_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -204,9 +203,8 @@ def _name(
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
             "rltraderctl reload"
         )
-    with suppress(ModelError):  # the pointer moved, whatever the holds are like
-        if version in (held := former_holds(store.shelf).held):
-            message += f"; it is held back from the ladder: {held[version]}"
+    if version in (held := held_back(store)):
+        message += f"; it is held back from the ladder: {held[version]}"
     with result_of(f"rltraderctl: models {options.word}"):
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     return 0

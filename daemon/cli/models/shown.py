@@ -13,7 +13,7 @@ from daemon.cli.arguments import lead_on
 from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
-from daemon.models.ladder.cards import card_of
+from daemon.models.ladder.cards import card_of, former_holds
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
 from daemon.models.store import LoadedModel, claim_words, versions
@@ -31,6 +31,7 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
     for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
         table.add_column(title, overflow="fold")
     names = versions(store.models_dir, store.strategy.spec.name)
+    held = held_back(store)
     for version in names:
         marks = ", ".join(pointer for pointer, name in pointers.items() if name == version)
         with _as_row(table, version, marks) as row:
@@ -41,7 +42,7 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
                 manifest.training.last_session,
                 manifest.training.feed,
                 _signed(store, version),
-                manifest.note,
+                "; ".join(filter(None, (f"held back: {held[version]}" if version in held else "", manifest.note))),
             ]
     if not names:
         shelves = sorted(path.name for path in store.models_dir.glob("*") if versions(store.models_dir, path.name))
@@ -66,6 +67,14 @@ def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
     except ModelError as error:
         more = ["", "", "", "", f"refused, {error.check}"]
     table.add_row(*cells, *map(printable, more))
+
+
+def held_back(store: ModelStore) -> dict[str, str]:
+    """Return the versions that a person holds back, with the reasons; {} where that cannot be read."""
+    try:
+        return former_holds(store.shelf).held
+    except ModelError:
+        return {}
 
 
 def _signed(store: ModelStore, version: str) -> str:
@@ -100,6 +109,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         ("feed", f"{trained.feed}{', synthetic bars' if trained.synthetic else ''}"),
         ("files", ", ".join(manifest.files) or "none vouched for"),
         ("note", manifest.note),
+        ("held back", held_back(store).get(model.version, "no")),
         ("claim", claim_words(manifest, store.settings.trading(), configured(store.strategy.spec)) or "none"),
     ]
     lines += _lineage(model)

@@ -399,6 +399,8 @@ class Climber:
             if now in ("", ladder.version):
                 now = await self._put_back(ladder)
             running = self._answers()
+            if self._desk.lifecycle.pinned == ladder.version:
+                self._report_kept_back(ladder, f"policy.version is {ladder.version}: let it name another, and restart")
             if running not in ("", ladder.version) and now not in ("", ladder.version):
                 await self._submit(
                     ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers"
@@ -414,12 +416,12 @@ class Climber:
             return ""
 
     async def _name_canary(self, ladder: LadderState, now: str) -> None:
-        """Let `current`, which names `now`, name the challenger, unless a person moved it since the shadow.
+        """Let `current`, which names `now`, name the challenger, unless a person chose another since the shadow.
 
         A challenger that is not the version that was judged is refused.
         """
-        if await asyncio.to_thread(self._moved_by_hand, ladder, now):
-            await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", f"current names {now} by hand"))
+        if chosen := await asyncio.to_thread(self._chosen_by_hand, ladder, now):
+            await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", chosen))
             return
         try:
             await self._point(ladder, ladder.version, ladder.manifest, canary=True)
@@ -428,25 +430,33 @@ class Climber:
                 raise
             await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
 
-    def _moved_by_hand(self, ladder: LadderState, now: str) -> bool:
-        """Return whether a person let `current` name another version than the champion, or took the canary out."""
+    def _chosen_by_hand(self, ladder: LadderState, now: str) -> str:
+        """Return how a person lets another version than the challenger answer, "" where nobody does."""
+        pinned = self._desk.lifecycle.pinned
+        if pinned not in ("", ladder.version):
+            return f"policy.version is {pinned}"
         if now not in ("", ladder.champion):
-            return True
+            return f"current names {now}"
         moves = (change for change in reversed(changes(self._desk.shelf)) if change.pointer == CURRENT)
         newest = next((change for change in moves if ladder.version in (change.before, change.after)), None)
-        return newest is not None and newest.after != ladder.version and newest.who != WHO
+        taken_out = newest is not None and newest.after != ladder.version and newest.who != WHO
+        return f"it was taken out of current, which names {now}" if taken_out else ""
 
     async def _put_back(self, ladder: LadderState) -> str:
         """Let `current` name the champion again and return its name; what keeps it from that raises an alarm once."""
         try:
             await self._point(ladder, ladder.champion, ladder.champion_manifest, rollback=True)
         except (ModelError, OSError) as error:
-            if self._kept_back != ladder.champion:
-                self._kept_back = ladder.champion
-                reason = f"it cannot take the place of {ladder.version}, which fell: {error}"
-                self._desk.lifecycle.report_refused(ladder.champion, reason)
+            self._report_kept_back(ladder, str(error))
             return ""
         return ladder.champion
+
+    def _report_kept_back(self, ladder: LadderState, why: str) -> None:
+        """Raise an alarm, once, that the version which fell answers on."""
+        if self._kept_back != ladder.champion:
+            self._kept_back = ladder.champion
+            reason = f"it cannot take the place of {ladder.version}, which fell: {why}"
+            self._desk.lifecycle.report_refused(ladder.champion, reason)
 
     async def _point(
         self, ladder: LadderState, version: str, judged: str, *, rollback: bool = False, canary: bool = False

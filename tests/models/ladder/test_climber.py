@@ -652,6 +652,30 @@ def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Pa
     assert {event.version for event in events(tmp_path / "state", "ModelPromoted")} <= {"good"}
 
 
+@pytest.mark.parametrize("pinned", ["v1", "v2"])
+def test_a_pin_lets_no_canary_in_and_an_alarm_says_that_a_pinned_one_that_fell_answers_on(
+    tmp_path: Path, pinned: str
+) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        if pinned == "v2":
+            await climb.session()
+            climb.climber.drifted("v2", "index 3.1")
+        climb.run.lifecycle._wanted["live"] = pinned  # as a start with `policy.version`
+        for _ in range(2):
+            await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", pinned)
+
+    moves = climbed(tmp_path, play)
+    assert (steps(moves)[-1], moves[-1].share) == (
+        (("rolled_back", "by_hand"), 1.0) if pinned == "v1" else (("rolled_back", "canary_drift"), 0.1)
+    )
+    assert alarms(tmp_path / "state").count("candidate_refused") == (pinned == "v2")
+
+
 def test_a_canary_that_is_swapped_while_it_answers_is_rolled_back(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
