@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from daemon.cli import ctl
+from daemon.cli.models import store as models_store
 from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
 from daemon.models import pointer
@@ -266,6 +268,19 @@ def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:
     unknown = msgspec.structs.replace(CARD, version="v3", leads={}, cannot_be_said="nothing was explored")
     with_card(store, unknown, seed=4)
     assert "lead               cannot be said: nothing was explored" in run("show", "v3")[1]
+
+
+def test_a_version_that_is_swapped_while_it_is_checked_is_not_named(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(*_: object, **__: object) -> None:
+        shutil.rmtree(store / "option_scalper" / "b")
+        publish(store, "b", 9)
+
+    run("activate", "a", "--reason", "x")
+    monkeypatch.setattr(models_store, "try_model", swapped)
+    code, _, error = run("activate", "b", "--reason", "x")
+    assert (code, "is not the one that was judged" in error, current(store)) == (REFUSED, True, "a")
 
 
 def test_of_two_who_hold_at_once_none_undoes_the_other_s(run: Run, store: Path) -> None:

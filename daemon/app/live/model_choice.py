@@ -222,11 +222,13 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
     for version in _oldest_first(settings, name):
         try:
             _check_not_held(shelf, version)
-            check_rules(load(store, strategy, version, settings.policy.public_key), strategy, settings.trading())
+            model = load(store, strategy, version, settings.policy.public_key)
+            check_rules(model, strategy, settings.trading())
+            judged = model.manifest_digest
+            point(shelf, CURRENT, version, who=WHO, why=WHY, now_ns=time.time_ns(), judged=judged)
         except ModelError as error:
             problem = str(error)
             continue
-        point(shelf, CURRENT, version, who=WHO, why=WHY, now_ns=time.time_ns())
         log("first_model", version=version)
         return None
     return problem

@@ -177,12 +177,14 @@ def _name(
 ) -> int:
     """Check the version, then set the pointer to it."""
     why, who = _checked_text("--reason", options.reason), _checked_text("--who", options.who.strip() or _user())
+    judged = ""
     if version:
         model = store.proved(version)
         if pointer == CURRENT:
             _check_promoted(store, model)
-        version = model.version
-    change = point(store.shelf, pointer, version, who=who, why=why, now_ns=Clock.real().now_ns(), rollback=rollback)
+        version, judged = model.version, model.manifest_digest
+    now_ns = Clock.real().now_ns()
+    change = point(store.shelf, pointer, version, who=who, why=why, now_ns=now_ns, rollback=rollback, judged=judged)
     if pointer == CURRENT:
         lead_on(options, "reload", "--reason", "TEXT")
     elif version:
