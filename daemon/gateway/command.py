@@ -33,6 +33,7 @@ from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
 from daemon.core.limits import AUTO
+from daemon.core.orders import parse_name
 from daemon.core.session import new_york_text
 from daemon.gateway.books import Ledgers
 from daemon.gateway.config import (
@@ -110,6 +111,18 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     )
 
 
+def desks_before(opened: Opened) -> list[str]:
+    """Return, in words, that desks have bought here before this journal: what they hold becomes `main`'s."""
+    held = {str(row["symbol"]) for row in opened.positions}
+    theirs = [row for row in opened.orders if parse_name(wire.text(row.get("client_order_id"))) is not None]
+    symbols = sorted(held & {wire.text(row.get("symbol")) for row in theirs})
+    if not symbols:
+        return []
+    what = f"{', '.join(symbols)}, of which a desk has orders, is {MAIN}'s in this new journal, and no desk can sell it"
+    cure = f"`rltrader-gateway transfer {MAIN} NAME` moves it"
+    return [f"{what}: {cure}; where gateway.state_dir was another folder, stop, and set it back first"]
+
+
 def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
     """Return what each sub-account begins with, USD."""
     return {name: table.capital for name, table in settings.sub_accounts.items()}
@@ -178,7 +191,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
             raise problems[0]
         check = clock_check(settings, journal, upstream, clock, log)
         await check.at_start(settings.upstream.alpaca.handshake_timeout_s)
-        await _open(settings, journal, upstream, clock)
+        await _open(settings, journal, upstream, clock, log)
         lock.claim_number(journal.books.number)
         keep_start(folder, settings)
         for words in (*map(str, problems), *unlike_file(settings, journal.books)):
@@ -218,10 +231,15 @@ def clock_check(
     return ClockCheck(asked, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns)
 
 
-async def _open(settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock) -> None:
+async def _open(
+    settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock, log: EventLogger
+) -> None:
     """Journal the opening of a fresh journal, and the capital of new sub-accounts."""
     if journal.fresh:
-        journal.take(await opening(settings, upstream, clock.now_ns()))
+        opened = await opening(settings, upstream, clock.now_ns())
+        for words in desks_before(opened):
+            log("gateway_file_differs", detail=words)
+        journal.take(opened)
     _refuse_unlike(settings, journal.books)
     moves = newcomers(settings, journal.books, clock.now_ns())
     if moves:
@@ -332,6 +350,7 @@ async def _account_findings(
         left = cash - sum(event.capital.values(), Decimal(0))
         begins = [f"{name} begins with {usd} USD" for name, usd in event.capital.items()]
         begins.append(f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders")
+        begins += desks_before(event)
     else:
         account, positions = await upstream.reads.account(), await upstream.reads.positions()
         number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")

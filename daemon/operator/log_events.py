@@ -175,7 +175,8 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_file_differs": LogEvent(
         "warning",
         ("detail",),
-        "gateway.toml has another capital than a sub-account began with, or lacks one that holds.",
+        "gateway.toml has another capital than a sub-account began with, or lacks one that holds; or a new journal "
+        "begins over what a desk holds.",
     ),
     "gateway_panic": LogEvent("warning", ("of", "by"), "A person closes all of one sub-account, or of the account."),
     "gateway_lifted": LogEvent("info", ("sub_account",), "A person lifts the fence that a panic left."),

@@ -186,6 +186,19 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
         assert words[3].startswith("b is not in the file, holds 2 SPY and has 0 orders: ")
 
 
+async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage_broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("b", 2, client_order_id="e0-online_dqn-1-0-0")
+            await s.until(lambda: bool(s.held("b")))
+            settings = s.gateway.settings
+        monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
+        said = [words for _, words in await check(settings, keys_of(alpaca), Ledgers(), "")]
+        (named,) = (words for words in said if "no desk can sell it" in words)
+        assert named.startswith("SPY, of which a desk has orders, is main's in this new journal")
+        assert "gateway.state_dir" in named
+
+
 def test_a_sub_account_in_other_words_is_refused_with_an_example() -> None:
     for text in ("scalper", "scalper:much", "scalper:1:futures", "Scalper:1"):
         with pytest.raises(ConfigError, match="such as scalper:10000:options:SPY"):
