@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from daemon.dashboard import api
 from daemon.dashboard.api import TextFile
@@ -275,6 +276,24 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
+class _Connection(H11Protocol):
+    """A connection. Of too many the oldest goes that waits for no answer: who never asks keeps nobody out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.since_s = self.loop.time()
+        lasting = [other for other in self.connections if not other.transport.is_closing()]
+        idle = [other for other in lasting if isinstance(other, _Connection) and other.is_idle]
+        if len(lasting) >= CONNECTIONS_MOST:
+            min(idle, key=lambda other: other.since_s).transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for no answer."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return cycle is None or cycle.response_complete
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which says on stdout that it serves once SIGINT and SIGTERM would end it in order."""
 
@@ -293,7 +312,7 @@ async def serve(dashboard: Dashboard, listening: socket.socket, serving: str) ->
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         dashboard.app(port),
-        http="h11",
+        http=_Connection,
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
-from daemon.dashboard.server import STREAMS_MOST
+from daemon.dashboard.server import CONNECTIONS_MOST, STREAMS_MOST
 from daemon.journal.journal import FILE
 from strategies.kit.contract import Observation
 from strategies.registry import strategy
@@ -108,6 +108,15 @@ def test_no_more_than_so_many_pages_are_told_at_once(served: Served) -> None:
             break
         time.sleep(0.02)
     assert served.json("/api/health")["clients"] == 0
+
+
+def test_connections_that_never_ask_keep_nobody_out(served: Served) -> None:
+    with ExitStack() as stack:
+        for place in range(CONNECTIONS_MOST + 40):
+            silent = stack.enter_context(closing(socket.create_connection(("127.0.0.1", served.port), timeout=120)))
+            silent.sendall((b"", b"GET /api/health HTT")[place % 2])
+        assert len(served.json("/api/desks")) == 1
+        assert len([*Path(f"/proc/{served.process.pid}/fd").iterdir()]) < CONNECTIONS_MOST + 40
 
 
 def test_a_version_name_that_leaves_the_store_is_no_version() -> None:
