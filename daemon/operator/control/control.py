@@ -24,6 +24,7 @@ import msgspec
 from daemon.core.events import CommandRefused
 from daemon.host.own_files import open_own_folder, open_plain
 from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.time.virtual_time import look_s
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import (
     LINE_MOST,
@@ -46,6 +47,7 @@ CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
 REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
+LOOK_S = 5.0  # between two looks whether the socket's file is there
 WAITING_MOST = 100  # files of commands that wait for a start
 _LEFT = re.compile(r"[0-9a-f]{32}\.json")
 QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
@@ -76,13 +78,13 @@ class CommandSocket:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self, log: Callable[..., None]) -> None:
-        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        """Serve until cancelled. Raises ControlError when the socket cannot be had, or its file is taken away."""
         listening, inode = listen(self._state_dir, self._name, self._mode)
         try:
             server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
             log("control_listening", socket=str(self._state_dir / self._name))
             try:
-                await server.serve_forever()
+                await self._stay(inode)
             finally:
                 server.close()
         finally:
@@ -92,6 +94,13 @@ class CommandSocket:
             for client in clients:
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _stay(self, inode: tuple[int, int]) -> None:
+        """Return never. Raises ControlError when the socket's file is ours no more: no client reaches us then."""
+        while True:
+            await asyncio.sleep(look_s(LOOK_S))
+            if not _is_there(self._state_dir, self._name, inode):
+                raise ControlError(f"{self._state_dir / self._name}: somebody took it away: it is made again")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one command. A client that is too slow, or gone, is dropped."""
@@ -358,9 +367,18 @@ def _clear(place: Path, path: str) -> None:
 def _unlink(state_dir: Path, name: str, inode: tuple[int, int]) -> None:
     """Remove our own socket's file; another process's stays."""
     with contextlib.suppress(OSError), address(state_dir, name) as path:
-        stat = Path(path).lstat()
-        if (stat.st_dev, stat.st_ino) == inode:
+        if _is_there(state_dir, name, inode):
             Path(path).unlink()
+
+
+def _is_there(state_dir: Path, name: str, inode: tuple[int, int]) -> bool:
+    """Whether the socket's file is still ours."""
+    try:
+        with address(state_dir, name) as path:
+            stat = Path(path).lstat()
+    except OSError:
+        return False
+    return (stat.st_dev, stat.st_ino) == inode
 
 
 def peer_uid(writer: asyncio.StreamWriter) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
-CLIENT_TIMEOUT_S = 5.0  # without a byte from the client
+CLIENT_TIMEOUT_S = 5.0  # for a client to ask and to take the answer: the others wait for it
 
 
 class MetricsError(OSError):
@@ -35,9 +37,23 @@ async def serve(registry: CollectorRegistry, port: int, log: Callable[..., None]
 
 
 class _Request(WSGIRequestHandler):
-    """One scrape. A silent client is dropped after a timeout; nothing is logged."""
+    """One scrape. A client that is silent, or sends byte by byte, is dropped after a timeout; nothing is logged."""
 
-    timeout = CLIENT_TIMEOUT_S
+    def setup(self) -> None:
+        """Begin, and see to its end."""
+        super().setup()
+        self._end = threading.Timer(CLIENT_TIMEOUT_S, self._drop)
+        self._end.daemon = True
+        self._end.start()
+
+    def finish(self) -> None:
+        """End in time."""
+        self._end.cancel()
+        super().finish()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone already
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *_: object) -> None:
         """Do nothing: scrapes are not logged."""

@@ -24,6 +24,7 @@ from daemon.core.events import CommandRefused
 from daemon.operator.control import control
 from daemon.operator.control.client import SOCKET, CommandRequest, ControlError, address, ask
 from daemon.operator.control.control import ControlServer, listen
+from daemon.operator.side_thread import supervised
 from tests.support.desks.desk_at_work import AtWork, at_work, in_background, listening, until
 from tests.support.desks.desk_run import Desk, chained, tape_rows, verified, write_tape
 
@@ -400,6 +401,24 @@ async def test_a_socket_that_took_our_place_is_not_taken_away(work: AtWork, stat
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(state / SOCKET))
     assert (state / SOCKET).exists()
+
+
+async def test_a_socket_whose_file_is_taken_away_is_made_again(
+    work: AtWork, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LOOK_S", 0.01)
+    server, problems = ControlServer(state, work.submitter, "desk", lambda *_, **__: None), list[str]()
+    serving = asyncio.create_task(supervised("control", server.run, lambda _, problem: problems.append(problem)))
+    try:
+        await until((state / SOCKET).exists)
+        (state / SOCKET).unlink()
+        await until(lambda: bool(problems))
+        await until((state / SOCKET).exists)
+        assert (await exchange(state, line("status")))["ok"]
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert "control.sock: somebody took it away" in problems[0]
 
 
 def test_a_path_longer_than_the_kernel_takes_works(desk: Desk, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from daemon.core.step import Core, Machine, Step
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
+from daemon.operator.metrics import server
 from daemon.operator.metrics.exposition import ALARMS, METRICS
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
@@ -455,15 +456,34 @@ async def test_a_taken_port_is_told_with_its_cure_and_served_once_it_is_free(sta
         assert "rltrader_equity_usd" in await asyncio.to_thread(fetched, url)
 
 
-async def test_clients_that_say_nothing_take_no_threads_and_the_end_does_not_wait_for_them(stage: Stage) -> None:
+async def test_clients_that_say_nothing_take_one_thread_and_the_end_does_not_wait_for_them(stage: Stage) -> None:
     async with served(stage.metrics) as url:
         port = int(url.rpartition(":")[2].removesuffix("/metrics"))
         before = threading.active_count()
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
         await asyncio.sleep(0.05)
-        assert threading.active_count() <= before
+        assert threading.active_count() <= before + 1
     for client in silent:
         client.close()
+
+
+async def test_a_client_that_asks_byte_by_byte_holds_the_others_up_for_a_moment_only(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLIENT_TIMEOUT_S", 0.3)
+    over = threading.Event()
+
+    def drip(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as client, contextlib.suppress(OSError):
+            while not over.wait(0.1):
+                client.sendall(b"x")
+
+    async with served(stage.metrics) as url:
+        dripping = asyncio.create_task(asyncio.to_thread(drip, int(url.rpartition(":")[2].removesuffix("/metrics"))))
+        await asyncio.sleep(0.2)
+        assert "rltrader_equity_usd" in await asyncio.to_thread(fetched, url)
+        over.set()
+        await dripping
 
 
 async def test_after_the_end_nobody_answers(stage: Stage) -> None:
