@@ -17,6 +17,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
+from daemon.core.step import Core
 from tests.support.core import resting
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, DailyDesk
@@ -36,7 +37,7 @@ from tests.support.core.resting import (
     stops,
     working_sells,
 )
-from tests.support.core.two_shares import SYMBOLS, Desk
+from tests.support.core.two_shares import SECOND, SYMBOLS, Desk
 
 SEES = Broker(on_blind="alarm")  # without bars nothing leaves
 RESTS = replace(resting.RESTS, broker=SEES)
@@ -620,3 +621,44 @@ def test_a_split_that_is_announced_after_its_line_was_booked_is_waited_for_no_mo
     assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
     d.quotes(1, AAA="48")
     assert d.state.book.equity == 9960
+
+
+# --- goals that change at each bar ------------------------------------------------------------------------------------
+
+
+def confirmed(desk: Desk, effects: list[AnyEffect]) -> list[AnyEffect]:
+    """The broker takes each order among the effects and ends each that is to be cancelled; what follows."""
+    desk.take(effects)
+    met: list[AnyEffect] = []
+    for name in cancels(effects):
+        desk.account.end(name)
+        met += desk.put(ev.OrderCanceled(desk.state.now_ns + 1, name))
+    return met + confirmed(desk, met) if met else met
+
+
+def test_buys_that_follow_each_other_leave_no_stop_and_the_alarm_says_so_after_two_minutes() -> None:
+    """The stop gives way to the first one at 9:32:01; one more share is wanted each minute, and none is sold to us."""
+    desk, _ = protected()
+    desk.core = Core(MoreShares())
+    told_s: list[float] = []
+    for minute in range(1, 6):
+        desk.minute(minute)
+        met = desk.answer(10.0 + minute, 10.0)
+        for second in range(2, 60, 2):
+            met += confirmed(desk, met)
+            told_s += [(desk.state.now_ns - desk.at(2, 1)) / SECOND for name in alarms(met) if name == "unprotected"]
+            met = quoted(desk, minute + 1, second)
+    assert [round(seconds) for seconds in told_s] == [121]
+
+
+def test_shares_bought_long_after_the_last_ones_left_have_their_two_minutes_too() -> None:
+    desk, _ = protected()
+    desk.minute(1)
+    met = confirmed(desk, desk.answer(0.0, 1.0))
+    (sale,) = sales(met)
+    desk.put(desk.account.fill(sale.client_order_id, 10, "100", desk.state.now_ns + 1))
+    minutes(desk, 3, 8)
+    desk.minute(8)
+    (buy,) = desk.take(desk.answer(1.0, 1.0))
+    met = desk.put(desk.account.fill(buy, 4, "100", desk.state.now_ns + 1))
+    assert "unprotected" not in alarms(met + minutes(desk, 9, 10))

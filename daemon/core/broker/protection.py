@@ -312,7 +312,7 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
         if seen is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
         why = why or f"its price is unknown, or at {price} USD"
-    if late_ns >= UNCOVERED_NS:
+    if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS:
         why = why or "orders of others hold it, or the broker has less"
         what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
         draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
@@ -397,9 +397,18 @@ def _wait_ns(stops: list[Order]) -> int:
 
 
 def _left_alone_ns(draft: Draft, symbol: str) -> int:
-    """Return when the symbol's newest order had its last news, or its position was opened."""
+    """Return when the symbol's newest order had its last news, or its position was opened after that."""
     ended = [order.news_ns for order in draft.closed.values() if order.symbol == symbol]
-    return max(ended, default=draft.book.positions[symbol].opened_ns)
+    return max(draft.book.positions[symbol].opened_ns, *ended, 0)
+
+
+def _bare_for_ns(draft: Draft, position: Position) -> int:
+    """Return for how long nothing covers what is held: a buy that ended, of one after the other, covered nothing."""
+    since_ns = max(position.opened_ns, draft.broker.started_ns, _open_ns(draft))
+    for order in draft.closed.values():
+        if order.symbol == position.symbol and order.purpose in (EXIT, PROTECTION):
+            since_ns = max(since_ns, order.news_ns)
+    return draft.now_ns - since_ns
 
 
 def _ended(draft: Draft, symbol: str) -> list[Order]:
