@@ -90,6 +90,8 @@ class _MqttClient(Client):
     async def enter(self) -> None:
         """Connect. A cancellation waits for the thread that connects: else its socket comes up later and stays open."""
         self._thread_done = asyncio.Event()
+        lost = self._disconnected  # aiomqtt forgets a connection that is lost in the middle of this
+        lost.add_done_callback(_look)
         entering = asyncio.ensure_future(self.__aenter__())
         try:
             await asyncio.shield(entering)
@@ -98,6 +100,8 @@ class _MqttClient(Client):
             entering.cancel()
             await asyncio.gather(entering, return_exceptions=True)
             raise
+        if lost.done():
+            raise MqttError("the broker took the connection and closed it at once")
 
     def take_at_most(self, most: int) -> None:
         """Lose the connection at a larger packet: paho would hold all of what a broker says that it sends, 256 MB."""

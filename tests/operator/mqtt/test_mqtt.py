@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import re
@@ -401,6 +402,23 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
             await _soon(partial(_has_lost, connection, 1))
             await connection.work.quiet()
             assert connection.work.submitter.state.fed == 20
+
+
+async def test_a_broker_that_takes_the_connection_and_closes_it_at_once_is_told_and_leaves_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        writer.close()
+
+    async with await asyncio.start_server(closing, "127.0.0.1", 0) as server:
+        address = MqttBroker("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
+        async with asyncio.timeout(LIMIT_S):
+            with pytest.raises(MqttError):
+                await connected(address, None, "desk").__aenter__()
+    gc.collect()  # asyncio tells of an exception that nobody looked at when its future goes
+    assert caplog.messages == []
 
 
 async def test_a_broker_that_sends_a_larger_packet_than_was_asked_for_is_left_before_it_is_held() -> None:
