@@ -209,6 +209,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
                 group.create_task(gateway.run(), name="gateway")
                 group.create_task(_feed(service, gateway), name="watchdog")
                 group.create_task(check.run(), name="clock")
+                group.create_task(server.keep_control(control), name="control")
                 watched = GatewayStatusFile(server, folder)
                 group.create_task(watched.run(), name="status")
                 if settings.upstream.metrics.enabled:

@@ -7,6 +7,7 @@ answer 503 and the trade stream is cut, so that a client reconciles as after a l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import os
@@ -17,7 +18,7 @@ from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -32,8 +33,8 @@ from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import STREAM_PATHS, MarketRelay, SharedQuestions
-from daemon.host.time.virtual_time import while_clients_wait
-from daemon.operator.control.client import SOCKET, address
+from daemon.host.time.virtual_time import look_s, while_clients_wait
+from daemon.operator.control.client import LOOK_S, SOCKET, address, is_there
 
 ACCOUNT = web.RequestKey("account", str)
 LOOPBACK = "127.0.0.1"
@@ -126,6 +127,7 @@ class GatewayServer:
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
         self._listening: asyncio.Server | None = None
+        self._inode = (0, 0)  # of the operator's socket, with its device
         self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
         self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
 
@@ -176,6 +178,16 @@ class GatewayServer:
                 await web.UnixSite(runner, short).start()  # asyncio takes a socket away that nobody serves
         finally:
             os.umask(before)
+        facts = os.lstat(path)
+        self._inode = facts.st_dev, facts.st_ino
+
+    async def keep_control(self, control: Path) -> NoReturn:
+        """Open the operator's socket again where somebody took its file away."""
+        while True:
+            await asyncio.sleep(look_s(LOOK_S))
+            if not is_there(control.parent, CONTROL_SOCKET, self._inode):
+                with contextlib.suppress(OSError):  # something else is in its place, for now
+                    await self._open_control(control)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

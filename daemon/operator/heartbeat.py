@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -159,9 +160,10 @@ def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
 def taken(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:
     """Read the newest message from the folder; None without a genuine one. Raises OSError for a folder that is gone."""
     name = f"{desk}.{_SCHEMAS[kind]}.json"
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in its place holds nobody up
     try:
-        with (folder / name).open("rb") as file:
-            payload = file.read(BYTES_MAX + 1)
+        with os.fdopen(os.open(folder / name, flags), "rb") as file:
+            payload = file.read(BYTES_MAX + 1) or b""
     except FileNotFoundError:
         folder.stat()  # a folder that is gone is no path
         return None

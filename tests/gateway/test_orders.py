@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from decimal import Decimal
 from pathlib import Path
 
+import aiohttp
 import pytest
 from msgspec import UNSET
 
 from daemon.brokers.alpaca import wire
+from daemon.gateway import server
 from daemon.gateway.config import AccountLimits
 from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
@@ -181,6 +184,25 @@ async def test_a_resume_ends_no_halt_that_somebody_else_set_a_moment_before(tmp_
         assert s.halted() == "operator"
         await s.gateway.resume("bob", "anna agrees", s.gateway.now_ns())
         assert s.halted() == ""
+
+
+async def test_an_operators_socket_whose_file_is_taken_away_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_S", 0.01)
+    async with stage(tmp_path) as s:
+        control = s.folder / server.CONTROL_SOCKET
+        keeping = asyncio.create_task(s.server.keep_control(control))
+        control.unlink()
+        await s.until(control.exists)
+        assert stat.S_IMODE(control.lstat().st_mode) == 0o600
+        halt = {"why": "news", "by": "anna"}
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(control))) as person,
+            person.post("http://localhost/halt", json=halt) as answer,
+        ):
+            assert (answer.status, s.halted()) == (200, "operator")
+        keeping.cancel()
 
 
 async def test_the_days_loss_over_all_halts_new_risk(tmp_path: Path) -> None:

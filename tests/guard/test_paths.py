@@ -176,6 +176,11 @@ def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes
     assert taken(tmp_path, GuardBeat, "paper-1", KEY) is None
 
 
+def test_a_pipe_in_the_place_of_a_message_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "paper-1.heartbeat.json")
+    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+
+
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])
 def test_a_weak_key_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(KeyRefused, match="openssl rand -hex 32") as refused:

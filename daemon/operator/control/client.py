@@ -27,6 +27,7 @@ SIGNED_SOCKET = "signed.sock"
 WAITING = "signed"  # the folder of signed commands that wait for the daemon's start
 LINE_MOST = 4096  # bytes of a command, its newline included
 ANSWER_MOST = 1 << 20  # bytes
+LOOK_S = 5.0  # between two looks of who serves, whether the socket's file is there
 ANSWER_WITHIN_S = 10.0
 _PATH_MOST = 107  # bytes of a socket's path that the kernel takes (unix(7), sun_path)
 
@@ -74,6 +75,16 @@ def address(state_dir: Path, name: str = SOCKET) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{name}"
     finally:
         os.close(folder)
+
+
+def is_there(state_dir: Path, name: str, inode: tuple[int, int]) -> bool:
+    """Whether the socket's file is the one of this device and inode."""
+    try:
+        with address(state_dir, name) as path:
+            facts = os.lstat(path)
+    except OSError:
+        return False
+    return (facts.st_dev, facts.st_ino) == inode
 
 
 def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: float = ANSWER_WITHIN_S) -> CommandAnswer:

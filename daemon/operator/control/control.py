@@ -28,6 +28,7 @@ from daemon.host.time.virtual_time import look_s
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import (
     LINE_MOST,
+    LOOK_S,
     SIGNED_SOCKET,
     SOCKET,
     WAITING,
@@ -35,6 +36,7 @@ from daemon.operator.control.client import (
     CommandRequest,
     ControlError,
     address,
+    is_there,
 )
 from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, EventAt, Judge, Refusals
 from daemon.operator.status import status_of
@@ -47,7 +49,6 @@ CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
 REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
-LOOK_S = 5.0  # between two looks whether the socket's file is there
 WAITING_MOST = 100  # files of commands that wait for a start
 _LEFT = re.compile(r"[0-9a-f]{32}\.json")
 QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
@@ -99,7 +100,7 @@ class CommandSocket:
         """Return never. Raises ControlError when the socket's file is ours no more: no client reaches us then."""
         while True:
             await asyncio.sleep(look_s(LOOK_S))
-            if not _is_there(self._state_dir, self._name, inode):
+            if not is_there(self._state_dir, self._name, inode):
                 raise ControlError(f"{self._state_dir / self._name}: somebody took it away: it is made again")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -367,18 +368,8 @@ def _clear(place: Path, path: str) -> None:
 def _unlink(state_dir: Path, name: str, inode: tuple[int, int]) -> None:
     """Remove our own socket's file; another process's stays."""
     with contextlib.suppress(OSError), address(state_dir, name) as path:
-        if _is_there(state_dir, name, inode):
+        if is_there(state_dir, name, inode):
             Path(path).unlink()
-
-
-def _is_there(state_dir: Path, name: str, inode: tuple[int, int]) -> bool:
-    """Whether the socket's file is still ours."""
-    try:
-        with address(state_dir, name) as path:
-            stat = Path(path).lstat()
-    except OSError:
-        return False
-    return (stat.st_dev, stat.st_ino) == inode
 
 
 def peer_uid(writer: asyncio.StreamWriter) -> int:
