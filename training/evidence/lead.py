@@ -14,7 +14,7 @@ import numpy as np
 
 from training.evidence.overfitting import deflated_sharpe, loss_probability, unskilled
 from training.evidence.resampling import FEWEST
-from training.evidence.statistics import Series, checked, deviations, sharpes, total
+from training.evidence.statistics import Series, annual, checked, deviations, sharpes, total
 
 LEVEL = 0.99  # one-sided, of the lower bound
 
@@ -39,9 +39,9 @@ def lead_of(
     """The lead over the baseline with the largest net return; None without baselines.
 
     Args:
-        own: (sessions,) of the policy.
-        baselines: (sessions,) each, by name.
-        trials: (sessions, N), a column for each run of the headline's reward.
+        policy: its returns, float64 (sessions,).
+        baselines: theirs, (sessions,) each, by name.
+        trials: returns, (sessions, N), a column for each run of the headline's reward.
         earlier: trials of earlier studies on these sessions. Their leads are not known, so the ratios of all deviate
             as those of trials without skill do, at least: seeds that agree are no sign that earlier settings did.
         compounds: whether returns compound.
@@ -67,7 +67,7 @@ def lead_of(
         mean=mean,
         low=lower_bound(gap, block),
         block=block,
-        ratio_annual=mean / deviation * math.sqrt(252),
+        ratio_annual=annual(mean / deviation),
         deflated=deflated_sharpe(gap, ratios, trials=count, least_deviation=least).deflated,
         trials=count,
         loss=loss_probability(gaps),

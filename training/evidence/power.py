@@ -19,7 +19,8 @@ import numpy as np
 from training.evidence.criteria import CRITERIA, Criterion, passes
 from training.evidence.findings import Findings
 from training.evidence.lead import lead_of, lower_bound
-from training.evidence.statistics import SESSIONS_A_YEAR, Series, max_drawdown, total
+from training.evidence.statistics import Series, max_drawdown, total
+from training.study.study import SESSIONS_A_YEAR
 
 SEEDS = 10
 FREEDOM = 4  # of Student's t

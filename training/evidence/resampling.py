@@ -34,6 +34,12 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     block: float = 1.0  # mean block length in sessions; 1 resamples them one by one
     note: str = ""
 
+    def times(self, factor: float) -> Interval:
+        """The interval of the statistic times a factor above 0."""
+        return msgspec.structs.replace(
+            self, estimate=self.estimate * factor, low=self.low * factor, high=self.high * factor
+        )
+
 
 STATISTICS: dict[str, Callable[[Series], Series]] = {
     "mean": lambda samples: np.asarray(samples.mean(axis=-1)),

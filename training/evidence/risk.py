@@ -22,8 +22,9 @@ import numpy as np
 from strategies.kit.manifest import RISK, StatedClaim
 from training.evidence.lead import resampled_deviation
 from training.evidence.resampling import AT_ONCE, Interval, resamples
-from training.evidence.statistics import SESSIONS_A_YEAR, Series, annual, checked, deviations, sharpes
+from training.evidence.statistics import Series, annual, checked, deviations, sharpes
 from training.evidence.wording import number, percent, share
+from training.study.study import SESSIONS_A_YEAR
 
 WINDOW = 60  # sessions of a stretch whose volatility is looked at
 BLOCK = 2.0 * WINDOW  # mean length of a resampled block of stretches: neighbours share most of their sessions

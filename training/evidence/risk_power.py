@@ -30,7 +30,8 @@ from training.evidence.risk import (
     kept_risk,
     rolling_volatility,
 )
-from training.evidence.statistics import SESSIONS_A_YEAR, Series
+from training.evidence.statistics import Series
+from training.study.study import SESSIONS_A_YEAR
 
 YEAR = math.sqrt(SESSIONS_A_YEAR)
 MARKET_VOLATILITY, MARKET_SHARPE = 0.17, 0.5  # a year

@@ -14,11 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.study.study import PlayResult, SessionResult, Study
+from training.study.study import SESSIONS_A_YEAR, PlayResult, SessionResult, Study
 
 Series = NDArray[np.float64]
 """float64 (sessions,): one return per session, in the order of time."""
-SESSIONS_A_YEAR = 252
 NOTHING = 1e-12  # a deviation below this part of the largest return is rounding
 
 

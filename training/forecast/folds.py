@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.forecast.labels import BoolArray, Labels
-from training.study.folds import SESSIONS_A_YEAR, HistoryError
+from training.study.folds import HistoryError
+from training.study.study import SESSIONS_A_YEAR
 
 FIRST_YEAR, LAST_YEAR = 2014, 2022
 

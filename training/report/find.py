@@ -32,7 +32,6 @@ from training.evidence.resampling import (
 from training.evidence.risk import KeptRisk, RiskSeries, RiskStatement, kept_risk
 from training.evidence.significance import Snooping, detectable, random_p_value, snooping
 from training.evidence.statistics import (
-    SESSIONS_A_YEAR,
     Series,
     chosen_results,
     deviations,
@@ -48,7 +47,7 @@ from training.evidence.statistics import (
 from training.forecast.findings import KEY
 from training.report.judging import judged
 from training.study.progress import counted, phase
-from training.study.study import FORMAT, Fold, NetworkChange, RiskRuns, SessionResult, Study, Trial
+from training.study.study import FORMAT, SESSIONS_A_YEAR, Fold, NetworkChange, RiskRuns, SessionResult, Study, Trial
 
 
 def check(study: Study) -> None:
@@ -288,9 +287,9 @@ def line_of(
         name=name,
         description=description,
         figures=summarise(results, capital_usd, compounds=compounds),
-        net_return=_compounded(returns) if compounds else _times(mean, len(returns)),  # a sum is so many means
+        net_return=_compounded(returns) if compounds else mean.times(len(returns)),  # a sum is so many means
         session_return=mean,
-        sharpe_annual=_times(interval(returns, "sharpe"), math.sqrt(SESSIONS_A_YEAR)),
+        sharpe_annual=interval(returns, "sharpe").times(math.sqrt(SESSIONS_A_YEAR)),
     )
 
 
@@ -330,12 +329,6 @@ def _compounded(returns: Series) -> Interval:
     return msgspec.structs.replace(growth, **grown)
 
 
-def _times(interval: Interval, factor: float) -> Interval:
-    return msgspec.structs.replace(
-        interval, estimate=interval.estimate * factor, low=interval.low * factor, high=interval.high * factor
-    )
-
-
 def _net(results: Sequence[SessionResult], capital_usd: float) -> float:
     """What they earned, as a fraction of what the first one began with."""
     began = results[0].capital_usd if results else 0.0
@@ -373,7 +366,7 @@ def _over_passive(trial: Trial, capital_usd: float) -> Interval | None:
     if not trial.passive:
         return None
     own, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
-    return _times(paired_difference(own, theirs), len(own))
+    return paired_difference(own, theirs).times(len(own))
 
 
 def _weekdays(last: str, following: str) -> int:

@@ -42,7 +42,7 @@ from training.studies.runner import (
     write_result,
 )
 from training.study.folds import trained_from
-from training.study.study import Fold
+from training.study.study import SESSIONS_A_YEAR, Fold
 
 BASE = "as asked"
 
@@ -143,11 +143,8 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
         returns = returns or tuple(one.pnl_usd / (one.capital_usd or capital) for one in results)
     found = Measured(cell.arm, cell.fold, cell.seed, tuple(growth), returns, trained.chosen_steps)
     keeper.save({"measured": msgspec.json.encode(found).decode()})
-    emit(f"{cell.name}: {sum(growth) / len(growth) * 252:+.2%} a year")
+    emit(f"{cell.name}: {sum(growth) / len(growth) * SESSIONS_A_YEAR:+.2%} a year")
     return found
-
-
-YEAR = 252  # sessions
 
 
 class ArmVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,16 +167,18 @@ def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[ArmVe
 
 def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> ArmVerdict:
     own, base = (_of(which, measured) for which in (name, BASE))
-    growth = float(np.mean([np.mean(one.growth) for one in own])) * YEAR
-    deviation = float(np.mean([np.std(one.growth) for one in own])) * YEAR
+    growth = float(np.mean([np.mean(one.growth) for one in own])) * SESSIONS_A_YEAR
+    deviation = float(np.mean([np.std(one.growth) for one in own])) * SESSIONS_A_YEAR
     plain = ArmVerdict(arm=name, why=arm.why, growth=growth, over_starts=deviation)
     if name == BASE:
         return plain
     gaps: dict[int, list[float]] = {}
     for ours, theirs in zip(own, base, strict=True):
-        gaps.setdefault(ours.fold, []).append((float(np.mean(ours.growth)) - float(np.mean(theirs.growth))) * YEAR)
+        gaps.setdefault(ours.fold, []).append(
+            (float(np.mean(ours.growth)) - float(np.mean(theirs.growth))) * SESSIONS_A_YEAR
+        )
     seeds = seeds_interval([np.array(each) for each in gaps.values()])
-    sessions = _a_year(paired_difference(_returns(own), _returns(base)))
+    sessions = paired_difference(_returns(own), _returns(base)).times(SESSIONS_A_YEAR)
     if min(map(len, gaps.values())) < 2 or len(_returns(own)) < FEWEST:
         words = f"drop: not known from one seed, or from fewer than {FEWEST} sessions"
         return msgspec.structs.replace(plain, seeds=seeds, sessions=sessions, words=words)
@@ -199,10 +198,6 @@ def _returns(trainings: Sequence[Measured]) -> np.ndarray[tuple[int, ...], np.dt
     folds = sorted({one.fold for one in trainings})
     means = [np.mean([one.returns for one in trainings if one.fold == fold], axis=0) for fold in folds]
     return np.concatenate(means)
-
-
-def _a_year(found: Interval) -> Interval:
-    return msgspec.structs.replace(found, estimate=found.estimate * YEAR, low=found.low * YEAR, high=found.high * YEAR)
 
 
 RESULT_FILE = "ablation.json"

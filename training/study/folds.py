@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from training.study.study import Fold
+from training.study.study import SESSIONS_A_YEAR, Fold
 
 SESSIONS_MIN = 5
-SESSIONS_A_YEAR = 252
 FIRST_YEAR = 2014  # the earliest that is tested, where years are
 
 

@@ -17,6 +17,8 @@ import msgspec
 
 from strategies.kit.manifest import Training
 
+SESSIONS_A_YEAR = 252
+
 
 @dataclass(frozen=True, slots=True)
 class SessionResult:
@@ -74,7 +76,7 @@ def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: 
         net_return=running if compounds else math.fsum(returns),
         session_return=mean,
         session_deviation=deviation,
-        sharpe_annual=mean / deviation * math.sqrt(252) if deviation > 0.0 else 0.0,
+        sharpe_annual=mean / deviation * math.sqrt(SESSIONS_A_YEAR) if deviation > 0.0 else 0.0,
         worst_session=min(returns),
         max_drawdown=drawdown,
         trades=trades,

@@ -31,8 +31,8 @@ from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.layers import Scaling
 from training.rl.presets import PASSIVE, Preset
-from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
-from training.study.study import Fold, PlayResult, SessionResult
+from training.study.folds import Walk, YearSplit
+from training.study.study import SESSIONS_A_YEAR, Fold, PlayResult, SessionResult
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
 SCALING_ROWS = 4096

@@ -25,8 +25,8 @@ from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
-from training.study.study import Fold, PlayResult
+from training.study.folds import Walk, YearSplit
+from training.study.study import SESSIONS_A_YEAR, Fold, PlayResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
 BIAS = 3.0  # of a logit: more than half of the first decisions are of it

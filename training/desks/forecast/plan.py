@@ -17,8 +17,8 @@ from training.rl.dimensions import Dimension, Plan, with_values
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
 from training.rl.presets import PASSIVE, Preset
-from training.study.folds import SESSIONS_A_YEAR, HistoryError, Walk, walk
-from training.study.study import Fold
+from training.study.folds import HistoryError, Walk, walk
+from training.study.study import SESSIONS_A_YEAR, Fold
 
 FEW_LARGE, TEXTBOOK = RECIPES["few_large"], RECIPES["textbook"]
 CAPACITY = 1 << 18  # transitions of a replay: an agent sees some million, and old forecasts are as true as new ones

@@ -11,7 +11,8 @@ from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Spec
 from training.data.sessions import calendar_of
-from training.study.folds import SESSIONS_A_YEAR, Walk
+from training.study.folds import Walk
+from training.study.study import SESSIONS_A_YEAR
 
 SESSION_S = 390 * 60
 VOLATILITY_CLOSES = {"option": 21, "shares": 0}
