@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import Spec
-from strategies.kit.units import SECOND_NS
 from training.analysis.strategy_runs import UNITS, FeatureRows, Moment, ObservedDecision
+from training.data.bars_request import utc
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -142,15 +141,11 @@ class DifferenceLog:
             compared=self.compared,
             decisions=self.decisions,
             decisions_changed=len(self._decided),
-            first_decision=_utc(min(self._decided)) if self._decided else "",
+            first_decision=utc(min(self._decided)) if self._decided else "",
             changes=tuple(
                 Change(
-                    name, run, _utc(min(self._bars[name, run])), len(self._bars[name, run]), *self._largest[name, run]
+                    name, run, utc(min(self._bars[name, run])), len(self._bars[name, run]), *self._largest[name, run]
                 )
                 for name, run in keys
             ),
         )
-
-
-def _utc(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).isoformat().replace("+00:00", "Z")

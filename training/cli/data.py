@@ -32,6 +32,7 @@ from training.data.folder import (
     Writer,
     fetch,
     fetch_actions,
+    is_made_of_minutes,
     resample,
     take_actions,
     take_file,
@@ -195,7 +196,7 @@ def _resample(chosen: argparse.Namespace, clock: PacingClock) -> int:
 def _may_make(folder: Path, bars: str, symbol: str) -> bool:
     """Whether a symbol's longer bars may be made without asking by name: none were fetched."""
     found = series_of(folder, bars, symbol)
-    if found is None or any(part.made_of for part in found.parts.values()):
+    if found is None or is_made_of_minutes(found):
         return True
     _say(f"{symbol}: its {bars} bars were fetched, and stay")
     return False

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +58,8 @@ from strategies.kit.units import SECOND_NS
 from training.data import alpaca_bars, bars_request
 from training.data.alpaca_bars import BarsDoor, Listen, PacingClock, pages_of
 from training.data.bars_check import CheckedChunk, checked, checked_rows, grouped
-from training.data.bars_request import FEEDS, Chunk, DownloadError, DownloadRequest, periods_of, settled
-from training.data.sessions import calendar_of
+from training.data.bars_request import FEEDS, Chunk, DownloadError, DownloadRequest, periods_of, settled, utc
+from training.data.sessions import calendar_of, sessions_between
 
 _NAMES = {seconds: timeframe for timeframe, seconds in bars_request.TIMEFRAMES.items()}
 TIMEFRAMES = {bars: _NAMES[seconds] for bars, seconds in BAR_LENGTHS.items()}
@@ -72,6 +72,11 @@ PROCESSED_LATER = timedelta(days=180)  # Alpaca dates an action by when it is pr
 _PART = r"\d{4}(-\d\d)?-[0-9a-f]{12}\.parquet"
 _WRITTEN = re.compile(rf"{_PART}|\.({_PART}|{re.escape(INDEX)})\..+\.part")  # names of what `Writer` writes
 _SCHEMA = pa.schema([("timestamp", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in PRICES)])
+
+
+def is_made_of_minutes(series: Series) -> bool:
+    """Whether a part of these bars was made here, of the symbol's minutes."""
+    return any(part.made_of for part in series.parts.values())
 
 
 class Origin(NamedTuple):
@@ -101,7 +106,7 @@ class Writer:
     @property
     def now(self) -> str:
         """The time, UTC, to the second."""
-        return datetime.fromtimestamp(self.clock.now_ns() // SECOND_NS, UTC).isoformat().replace("+00:00", "Z")
+        return utc(self.clock.now_ns())
 
     def put(self, symbol: str, bars: str, origin: Origin, chunks: Iterable[Rows]) -> int:
         """Replace whole sessions; returns how many bars came. Files first, then the index, then what it replaced goes.
@@ -264,7 +269,7 @@ def _known(series: Series) -> set[str]:
 
 
 def _check_fetched(folder: Path, series: Series) -> None:
-    if _is_made(series):
+    if is_made_of_minutes(series):
         raise DownloadError(
             f"{folder}: the {series.bars} bars of {series.symbol} were made of its minutes: rltrader data update makes "
             f"the newer ones; to fetch them instead, rltrader data remove {series.symbol} --bars {series.bars} first"
@@ -280,7 +285,7 @@ def update(writer: Writer, usual: DownloadRequest, door: BarsDoor, listen: Liste
     if not everything:
         raise DownloadError(f"{writer.folder}: there are no bars: begin with rltrader data add SPY --from 2020")
     for series in everything:
-        if _is_made(series) or not series.sessions:
+        if is_made_of_minutes(series) or not series.sessions:
             continue
         if series.feed not in FEEDS or ALPACA not in series.source:
             of_files.append(f"{series.symbol} {series.bars}")
@@ -290,15 +295,11 @@ def update(writer: Writer, usual: DownloadRequest, door: BarsDoor, listen: Liste
         count += fetch(writer, request, door, listen)
     if of_files:
         listen(f"not updated: {', '.join(of_files)}, of files: rltrader data add --from-file takes newer bars in")
-    for bars in sorted({series.bars for series in everything if _is_made(series)}):
-        of_minutes = [series.symbol for series in everything if series.bars == bars and _is_made(series)]
+    for bars in sorted({series.bars for series in everything if is_made_of_minutes(series)}):
+        of_minutes = [series.symbol for series in everything if series.bars == bars and is_made_of_minutes(series)]
         resample(writer, bars, of_minutes, listen)
     fetch_actions(writer, sorted({s.symbol for s in everything if ALPACA in s.source}), usual.end, door, listen)
     return count
-
-
-def _is_made(series: Series) -> bool:
-    return any(part.made_of for part in series.parts.values())
 
 
 # --- splits and dividends ---------------------------------------------------------------------------------------------
@@ -438,7 +439,7 @@ def take_file(
     origin = Origin(feed or _feed_of(path) or OF_A_FILE, origin_of(path), file.synthetic)
     firsts, lasts = zip(*((starts[0], starts[-1]) for starts, _ in tables.values()), strict=True)
     first, last = map(str, new_york_days(np.array([min(firsts), max(lasts)])))
-    sessions = [day for day in calendar_of(first, last).sessions if first <= day.date <= last]
+    sessions = sessions_between(first, last)
     count = 0
     for symbol, (starts, prices) in tables.items():
         request = DownloadRequest((symbol,), first, last, TIMEFRAMES[bars], Path("x.parquet"))
@@ -527,7 +528,7 @@ def resample(writer: Writer, bars: str, symbols: Sequence[str], listen: Listen) 
             raise DownloadError(
                 f"{writer.folder}: there are no minutes of {symbol}: rltrader data add {symbol} --bars 1min"
             )
-        if old is not None and not _is_made(old):
+        if old is not None and not is_made_of_minutes(old):
             raise DownloadError(
                 f"{writer.folder}: the {bars} bars of {symbol} were not made of minutes; to make them, rltrader data "
                 f"remove {symbol} --bars {bars} first"

@@ -29,7 +29,8 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.minutes import new_york_days
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
-from training.data.sessions import calendar_of
+from training.data.folder import MINUTES, is_made_of_minutes
+from training.data.sessions import sessions_between
 
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
 """Shares for each one before, of the splits that an overnight jump is compared with."""
@@ -74,7 +75,7 @@ def held(folder: Path) -> list[Held]:
 
 def _held(folder: Path, series: Series) -> Held:
     dates, parts, known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
-    sessions = [day for day in calendar_of(dates[0], dates[-1]).sessions if dates[0] <= day.date <= dates[-1]]
+    sessions = sessions_between(dates[0], dates[-1])
     there = set(dates)
     rows = sum(part.rows for part in parts)
     expected = sum(len(_grid(series, session)) for session in sessions if session.date in there)
@@ -93,7 +94,7 @@ def _held(folder: Path, series: Series) -> Held:
         adjustment="raw",
         synthetic=series.synthetic,
         fetched=max(part.fetched for part in parts),
-        made_of_minutes=any(part.made_of for part in parts),
+        made_of_minutes=is_made_of_minutes(series),
         bytes=sum(path.stat().st_size for path in home.iterdir()),
         actions=len(known.actions) if known else 0,
         actions_until=known.last if known else "",
@@ -139,7 +140,7 @@ def _of_series(folder: Path, series: Series, known: Actions | None) -> Iterator[
         if (starts.size, tuple(map(str, np.unique(new_york_days(starts)))), content_digest(starts, prices)) != said:
             yield finding("index", f"{period}: rows or sessions of {part.file} are not those of the index")
         if part.made_of:
-            minutes = series_of(folder, "1min", series.symbol)
+            minutes = series_of(folder, MINUTES, series.symbol)
             if minutes is None or made_of(minutes.parts, period) != part.made_of:
                 yield finding("made_of", f"{period}: the minutes changed since: rltrader data resample {series.bars}")
         read.append((starts, prices))
@@ -148,7 +149,7 @@ def _of_series(folder: Path, series: Series, known: Actions | None) -> Iterator[
     starts = np.concatenate([rows[0] for rows in read])
     prices = np.concatenate([rows[1] for rows in read], axis=1)
     dates = series.sessions
-    sessions = [day for day in calendar_of(dates[0], dates[-1]).sessions if dates[0] <= day.date <= dates[-1]]
+    sessions = sessions_between(dates[0], dates[-1])
     for what, mask in _wrong(series, starts, prices, sessions):
         if mask.any():
             first = np.datetime64(int(starts[np.argmax(mask)]), "ns").astype("datetime64[s]")

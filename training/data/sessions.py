@@ -14,12 +14,17 @@ from training.rl.pool import stop_signals_blocked
 
 
 def calendar_of(first_date: str, last_date: str) -> SessionCalendar:
-    """Return the sessions between two New York dates, both included. Raises CalendarError.
+    """Return a calendar that covers two New York dates and all between them. Raises CalendarError.
 
     The calendar asks a process of its own, which Ctrl-C would end: stop signals wait until it has answered.
     """
     with stop_signals_blocked():
         return SessionCalendar.load(first_date, last_date)
+
+
+def sessions_between(first_date: str, last_date: str) -> list[Session]:
+    """Return the exchange's sessions from one New York date to another, both included. Raises CalendarError."""
+    return [day for day in calendar_of(first_date, last_date).sessions if first_date <= day.date <= last_date]
 
 
 def days_of(

@@ -17,11 +17,11 @@ from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, 
 from tests.support.paths import REPOSITORY
 from tests.support.planted.strategies import DECAY, HISTORY, SPEC, WINDOW, Memory, Planted, anchored
 from tests.support.training.made_up import sessions, write_csv
-from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import moments_of, observed, tabled
 from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, linear_policy, model_policy, subject_named
 from training.cli import analyse
+from training.data.bars_request import utc
 
 STORE = REPOSITORY / "onnx_models"
 HERE = "tests.support.planted.strategies"
@@ -68,7 +68,7 @@ def test_a_mean_of_the_whole_file_is_found_from_the_first_observation_on(tape: P
     report = report_of("lookahead", "file_mean", tape)
     first = sessions(1)[0].open_ns + HISTORY * MINUTE_NS  # the first bar that has 40 before it
     assert [change.feature for change in report.changes] == ["planted", "planted"]
-    assert {change.first_bar for change in report.changes} == {differences._utc(first)}
+    assert {change.first_bar for change in report.changes} == {utc(first)}
     assert report.changes[0].bars > 100
     assert report.decisions_changed > 0
 

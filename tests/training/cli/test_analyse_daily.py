@@ -21,11 +21,11 @@ from strategies.kit.contract import Bar, DailySpec
 from tests.support.planted.days import SPEC, clean
 from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
-from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
 from training.analysis.subjects import AnalyseError, Subject, linear_policy, made, model_policy, subject_named
 from training.cli import analyse
+from training.data.bars_request import utc
 
 HERE = "tests.support.planted.days"
 DATES = days("2024-01-02", "2024-12-31", 30)
@@ -230,4 +230,4 @@ def test_a_mistake_on_the_command_line_is_one_line(tape: Path, capsys: pytest.Ca
 
 def test_a_change_is_labelled_by_the_midnight_of_its_session(tape: Path) -> None:
     report = report_of("warmup", planted("one_more"), tape, samples=30)
-    assert report.changes[0].first_bar == differences._utc(midnight_ns(DATES[7]))
+    assert report.changes[0].first_bar == utc(midnight_ns(DATES[7]))
