@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,10 @@ class Episodes(ABC):
         self._age = torch.zeros_like(self._everyone)  # sessions of this episode so far
         self._episode = torch.zeros_like(self._everyone)
         self._day = self._starts()  # row of the tables
+
+    def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
+        """The same values as a tensor of this device, contiguous."""
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
     @abstractmethod
     def observe(self) -> Tensor:

@@ -60,25 +60,23 @@ def play_regime(
     dates: Sequence[str],
     trading: Trading,
     *,
-    reset_every: int | None = None,
     fill: str = "next_open",
     burn_in: int = 0,
 ) -> tuple[SessionResult, ...]:
-    """As `play_rebalancer`, in weights; the hidden state becomes zero again every `reset_every` decisions.
+    """As `play_rebalancer`, in weights; the hidden state is carried from session to session.
 
     It goes through `burn_in` sessions before the first, with an account of its own.
     """
     first, last = table.span(dates)
     begin = max(first - burn_in, min(table.first_decision, first))
     market = RegimeMarket(table, begin, last, trading, count=1, fill=fill, episode=None, draws=False)
-    asked = policy if reset_every is None else MemoryResetSwitcher(policy, reset_every)
     hidden = torch.zeros(1, HIDDEN)
     results: list[SessionResult] = []
     for day in range(begin, last + 1):
         if begin < day == first:
             market.begin_again()
         before = float(market.equity_usd)
-        logits, hidden = asked(market.observe(), hidden)
+        logits, hidden = policy(market.observe(), hidden)
         market.step(logits.argmax(1))
         if day >= first:
             results.append(session_result(table.sessions[day].date, before, int(market.moved.sum()), market))

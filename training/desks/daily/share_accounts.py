@@ -60,9 +60,6 @@ class ShareAccounts(Episodes):
             for key in (CHARGED[on] if charges_days(trading.paper) else ())
         ]
 
-    def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
     def _open_accounts(self) -> None:
         """The paper cash and no shares, everywhere."""
         n, real = self._count, torch.float64

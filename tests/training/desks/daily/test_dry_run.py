@@ -25,7 +25,15 @@ from tests.support.training.daily_accounts import agree, ends, made_up_funds, ma
 from tests.support.training.made_up_days import walk, written
 from training.data.daily_table import DailyTable, read_table
 from training.desks.daily import baselines
-from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
+from training.desks.daily.play import (
+    MemoryResetSwitcher,
+    RandomSwitcher,
+    StartingRegime,
+    always,
+    flat,
+    play_rebalancer,
+    play_regime,
+)
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData
 from training.desks.kind import Span
@@ -174,7 +182,7 @@ def test_the_hidden_state_is_carried_from_session_to_session() -> None:
     dry_run(counting, desk)
     assert seen == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     seen.clear()
-    play_regime(counting, table, dates, rules, reset_every=4)
+    play_regime(MemoryResetSwitcher(counting, 4), table, dates, rules)
     assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
 
 

@@ -7,8 +7,6 @@ cash sum to 1 and none is below 0. Neither `observe` nor `step` waits for a devi
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -102,9 +100,6 @@ class RegimeMarket(Episodes):
         parts = np.array([each if isinstance(each, float) else 0.0 for each in regimes])
         self._parts = self._table(parts) if parts.any() else None  # of the regimes that go by volatility
         self._inverse = self._table(inverse_weights(seen[:, places.volatilities]))
-
-    def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
     def _begin_everywhere(self) -> None:
         n, real = self._count, torch.float64

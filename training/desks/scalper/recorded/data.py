@@ -37,7 +37,7 @@ CENT = Decimal("0.01")
 
 
 class Recorded:
-    """Recorded quotes by date. See `training.desks.minutes.Venue`.
+    """Recorded quotes by date. See `training.evaluate.bars.Venue`.
 
     With `times` each quote's half-spread is so many times what it was: the bid rounded down, the ask up, to the cent.
     """
