@@ -25,10 +25,6 @@ _COSTS_OF = (*FEES, "share_cost_rate", "share_wait_rate", "half_spread", "half_s
 Trader = TypeVar("Trader")
 
 
-def never_stop() -> None:
-    """The `check_stop` of a caller who never stops."""
-
-
 def with_costs(trading: Trading, times: int) -> Trading:
     """The same rules where spreads, fees and what waiting costs are `times` what they are, of shares and options."""
     paper = trading.paper

@@ -46,18 +46,19 @@ Work = Callable[[Any, Any, Flag, Emit], T]
 
 
 @contextmanager
-def stop_on_signals(flag: Flag) -> Iterator[None]:
-    """SIGTERM and SIGINT set `flag` while this lasts (in the main thread; elsewhere nothing changes)."""
+def stop_on_signals(flag: Flag | None = None) -> Iterator[Flag]:
+    """`flag`, or a new one; SIGTERM and SIGINT set it while this lasts (in the main thread; elsewhere they do not)."""
+    stop = flag or threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
 
-    def asked(_number: int, _frame: object) -> None:
-        flag.set()
+    def set_flag(_number: int, _frame: object) -> None:
+        stop.set()
 
-    before = {number: signal.signal(number, asked) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, set_flag) for number in STOP_SIGNALS}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

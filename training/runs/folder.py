@@ -44,6 +44,8 @@ from training.export.weights import packed, unpacked
 from training.sinks.sink import MetricsFile, TrialSinks
 from training.study.study import Trial
 
+RUNS = Path("runs")
+"""Where the folders of runs and studies lie that are given no other place."""
 MADE_WITH = "made_with"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE = "checkpoint.pt", "best.pt", "trial.json"
 OURS = frozenset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,7 @@ def _check_kind(settings: Settings) -> None:
 
 
 def _brought_in(settings: Settings, policy: nn.Module, steps: int, also: dict[str, Any], listen: Listener) -> Outcome:
-    stop = threading.Event()
-    with stop_on_signals(stop):
+    with stop_on_signals() as stop:
         run = Run(settings, listen, stop, also)
         with run.begun():
             return run.imported(policy, steps)

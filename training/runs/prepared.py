@@ -103,12 +103,12 @@ class Prepared:
             self.begin(request),
         )
 
-    def trial_folder(self, request: Request, name: str = "") -> TrialFolder:
-        """The files of this trial, or of what several are together, by its name."""
-        return self.task_folder(name or request.name)
+    def trial_folder(self, request: Request) -> TrialFolder:
+        """The files of this trial."""
+        return self.task_folder(request.name)
 
     def task_folder(self, name: str) -> TrialFolder:
-        """The files of a trial, or of a task that comes before all trials."""
+        """The files of a task by its name: a trial, the mean of several, or what comes before or after all trials."""
         settings = self.settings.identity(self.data.info.sha256)
         identity = json.dumps([settings, name, self.version], sort_keys=True)
         return TrialFolder(self.folder / TRIALS_FOLDER / name, hashlib.sha256(identity.encode()).hexdigest())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +31,7 @@ from training.rl.kernels import how_computed
 from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
-from training.runs.folder import code_version, held, machine, open_run
+from training.runs.folder import RUNS, code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.progress import ProgressFile
@@ -54,11 +53,10 @@ from training.runs.tasks import (
     train_one,
 )
 from training.sinks.sink import check_sinks
-from training.study.progress import PhaseProgress, phase, reported
+from training.study.progress import PhaseProgress, phase, reading, reported
 from training.study.study import OneAccount, PlayResult, Trial
 
 T = TypeVar("T")
-RUNS = Path("runs")
 
 Listener = Callable[[News | Stage | Trial | PhaseProgress | str], None]
 """Called with the stages and phases of a run, every update and validation of its trials, and finished trials."""
@@ -73,8 +71,7 @@ def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = N
         TapeError, CalendarError, HistoryError, RunFolderError, NotFiniteError, ExportError, LedgerError, OSError: the
             text names what was found and what helps.
     """
-    stop = flag or threading.Event()
-    with stop_on_signals(stop):
+    with stop_on_signals(flag) as stop:
         run = Run(settings, listen, stop)
         with run.begun():
             if settings.passive:
@@ -98,7 +95,7 @@ class Run:
         if own(settings.strategy) is not None:
             check_golden(registered(settings.strategy, settings.symbols, settings.model_config))
         version = code_version(settings.strategy)
-        with reported("", listen), phase(f"reading {settings.bars.name}"):
+        with reading(settings.bars, listen):
             prepared = prepare((settings, Path(), version))
         remark = prepared.data.info.remark
         for note in (f"{settings.bars.name}: {remark}" if remark else "", split_note(settings, prepared.data)):

@@ -130,7 +130,7 @@ class Together:
 
 def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
     """Let the mean of a fold's seeds play its validation and test sessions; what is done is read again."""
-    folder, first = prepared.trial_folder(of.requests[0], of.name), of.requests[0]
+    folder, first = prepared.task_folder(of.name), of.requests[0]
     done = folder.finished()
     if done is not None:
         return done

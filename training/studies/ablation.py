@@ -21,27 +21,17 @@ from training.desks.kind import Arm, Span
 from training.desks.ppo import later_starts, mean_growth
 from training.desks.trial import Request
 from training.evidence.resampling import FEWEST, Interval, paired_difference, seeds_interval
-from training.evidence.statistics import sharpe
-from training.rl.pool import Emit, Flag
+from training.evidence.statistics import session_returns, sharpe
+from training.rl.pool import Emit, Flag, stop_on_signals
 from training.rl.presets import checked
-from training.runs.folder import TrialFolder, code_version
+from training.runs.folder import RUNS, TrialFolder, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.settings import Settings, trading_of
 from training.runs.tasks import CheckpointTimer
-from training.studies.runner import (
-    RUNS,
-    Cells,
-    Listen,
-    locked,
-    opened,
-    reading,
-    stoppable,
-    study_name,
-    trial_line,
-    write_result,
-)
+from training.studies.runner import Cells, Listen, locked, opened, study_name, trial_line, write_result
 from training.study.folds import trained_from
+from training.study.progress import reading
 from training.study.study import SESSIONS_A_YEAR, Fold
 
 BASE = "as asked"
@@ -140,7 +130,7 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
         results = p.data.evaluator(Span(dates, request.reward, trading, arm.burn_in), "cpu")(policy)
         growth.append(mean_growth([(p.data.figures(results).net_return, len(results))]))
         capital = float(trading.paper.cash_usd)
-        returns = returns or tuple(one.pnl_usd / (one.capital_usd or capital) for one in results)
+        returns = returns or tuple(session_returns(results, capital).tolist())
     found = Measured(cell.arm, cell.fold, cell.seed, tuple(growth), returns, trained.chosen_steps)
     keeper.save({"measured": msgspec.json.encode(found).decode()})
     emit(f"{cell.name}: {sum(growth) / len(growth) * SESSIONS_A_YEAR:+.2%} a year")
@@ -224,7 +214,7 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
         ValueError, HistoryError, RunFolderError, LedgerError, OSError, Diverged: the text has the cure.
     """
     run, version = ablation.run, code_version(ablation.run.strategy)
-    with stoppable(flag) as stop:
+    with stop_on_signals(flag) as stop:
         with reading(run.bars, listen):
             ready = make_ready((ablation, Path(), version))
         identity = ablation.identity(ready.prepared.data.info.sha256)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,33 +18,16 @@ import msgspec
 
 from daemon.host.whole_files import write_whole
 from daemon.library.run_files import TRAINING_LOCK
-from training.rl.pool import Flag, Work, stop_on_signals, work_through
+from training.rl.pool import Flag, Work, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.folder import RunFolderError, alone, machine, open_run
 from training.runs.ledger import Line, utc_now
 from training.runs.settings import Settings
-from training.study.progress import phase, reported
 
 R = TypeVar("R")
 T = TypeVar("T")
-RUNS = Path("runs")
 Listen = Callable[[Any], None]
-
-
-@contextmanager
-def stoppable(flag: Flag | None) -> Iterator[Flag]:
-    """The flag that SIGTERM and SIGINT set while this lasts: the one given, or a new one."""
-    stop = flag or threading.Event()
-    with stop_on_signals(stop):
-        yield stop
-
-
-@contextmanager
-def reading(bars: Path, listen: Listen) -> Iterator[None]:
-    """The phase in which a study reads its files."""
-    with reported("", listen), phase(f"reading {bars.name}"):
-        yield
 
 
 def study_name(what: str, strategy: str, digest: str) -> str:

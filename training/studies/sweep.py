@@ -33,24 +33,15 @@ from training.evidence.statistics import session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
 from training.export.version import Version, read_version
-from training.rl.pool import Emit, Flag, Stopped
+from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
 from training.rl.ppo import make_deterministic
-from training.runs.folder import RunFolderError, code_version
+from training.runs.folder import RUNS, RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for, trading_of
 from training.studies.grid import OF_THE_STRATEGY, TOGETHER, Axis, GridCell, Swept, Value, cells_of
-from training.studies.runner import (
-    RUNS,
-    Cells,
-    Listen,
-    locked,
-    reading,
-    stoppable,
-    study_name,
-    trial_line,
-    write_result,
-)
+from training.studies.runner import Cells, Listen, locked, study_name, trial_line, write_result
+from training.study.progress import reading
 from training.study.study import PlayResult, figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -356,7 +347,7 @@ def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> 
     cells = cells_of(asked.axes)
     for rules in cells:  # a value out of bounds is reported before anything long begins
         trading_of(asked.strategy, asked.config, {k: v for k, v in rules.items() if not k.startswith(OF_THE_STRATEGY)})
-    with stoppable(flag) as stop:
+    with stop_on_signals(flag) as stop:
         with reading(asked.bars, listen):
             ready = make_ready(asked)
         digest = settings_digest(ready.identity())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,12 +43,12 @@ class _Reporter:
 _REPORTER: ContextVar[_Reporter | None] = ContextVar("reporter", default=None)
 
 
-def _never_stop() -> None:
-    """The check of a task that cannot be stopped in the middle."""
+def never_stop() -> None:
+    """The `check_stop` of what nobody stops."""
 
 
 @contextmanager
-def reported(task: str, emit: Callable[[Any], None], check_stop: Callable[[], None] = _never_stop) -> Iterator[None]:
+def reported(task: str, emit: Callable[[Any], None], check_stop: Callable[[], None] = never_stop) -> Iterator[None]:
     """While this lasts, phases are reported to `emit` as those of `task`; `check_stop` is called after each piece."""
     token = _REPORTER.set(_Reporter(task, emit, check_stop))
     try:
@@ -70,6 +71,13 @@ def phase(name: str) -> Iterator[None]:
         reporter.emit(PhaseProgress(reporter.task, name, ended=True))
     finally:
         reporter.phase = outer
+
+
+@contextmanager
+def reading(bars: Path, emit: Callable[[Any], None]) -> Iterator[None]:
+    """The phase in which a run or a study reads its bars, reported to `emit`."""
+    with reported("", emit), phase(f"reading {bars.name}"):
+        yield
 
 
 def report_piece(done: int, total: int, unit: str) -> None:

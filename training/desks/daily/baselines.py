@@ -30,9 +30,9 @@ from training.desks.daily.random_traders import RANDOM
 from training.desks.daily.share_accounts import fees_of_values
 from training.evaluate.days import SESSION_MIN, Desk, dry_run, under
 from training.evaluate.machine import Player
-from training.evaluate.players import COSTS, Late, never_stop, with_costs
+from training.evaluate.players import COSTS, Late, with_costs
 from training.evidence.criteria import ONE_BAR_LATE
-from training.study.progress import phase
+from training.study.progress import never_stop, phase
 from training.study.study import PlayResult, SessionResult
 
 FLAT, HOLD_ALL, MONTHLY, SPY = "always flat", "buy and hold", "equal weight monthly", "SPY"
@@ -76,7 +76,7 @@ def rebalancer_baselines(
 ) -> dict[str, PlayResult]:
     """`daily_rebalancer`'s baselines but the random one, on the desk's sessions; `funds` holds SPY, None leaves it out.
 
-    `pause` is called between players, and may raise.
+    Calls `check_stop` between players; it raises `Stopped`.
     """
     dates = desk.dates
     with phase(FLAT):

@@ -21,9 +21,8 @@ from training.desks.daily.play import (
 )
 from training.evaluate.days import Desk, dry_run
 from training.evaluate.machine import Player
-from training.evaluate.players import never_stop
 from training.rl.protocols import Step
-from training.study.progress import counted, phase
+from training.study.progress import counted, never_stop, phase
 from training.study.study import PlayResult
 
 RANDOM = "random"

@@ -25,10 +25,10 @@ from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.rl.dimensions import Plan
-from training.rl.pool import Emit, Flag, Stopped
-from training.runs.folder import code_version
+from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
+from training.runs.folder import RUNS, code_version
 from training.runs.settings import Settings, split_note
-from training.studies.runner import RUNS, Cells, locked, opened, stoppable, write_result
+from training.studies.runner import Cells, locked, opened, write_result
 from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
 from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
 from training.studies.search.space import Search
@@ -186,7 +186,7 @@ def run_search(
         TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, ValueError, OSError, RuntimeError: the
             text names what was found and what helps.
     """
-    with stoppable(flag) as stop:
+    with stop_on_signals(flag) as stop:
         listen(f"reading {search.run.bars.name}")
         version = code_version(search.run.strategy)
         ready = make_ready(search, version)

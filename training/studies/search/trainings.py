@@ -11,6 +11,7 @@ import msgspec
 
 from daemon.library.run_files import TRAINING_LOCK, TRIALS_FOLDER
 from training.desks.trial import Control, Request, Trained
+from training.evidence.statistics import session_returns
 from training.rl.dimensions import Plan
 from training.rl.pool import Flag
 from training.runs.folder import TrialFolder, alone
@@ -51,7 +52,7 @@ class TrialSetup:
         )  # fmt: skip
         trained = self._trained(request, self.folds[fold], CheckpointTimer(flag, math.inf))
         capital = float(p.trading.paper.cash_usd)
-        returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
+        returns = tuple(session_returns(trained.validate, capital).tolist())
         earned = p.data.figures(trained.validate).net_return
         return TrialTraining(
             fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3)
