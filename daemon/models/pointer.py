@@ -306,17 +306,7 @@ def before(shelf: Path) -> str:
     Raises:
         ModelError: the history is incomplete, or `current` was written by hand since.
     """
-    stack: list[str] = []
-    for change in changes(shelf):
-        if change.pointer != CURRENT:
-            continue
-        if change.rollback and len(stack) > 1 and stack[-2] == change.after:
-            stack.pop()
-            continue
-        if change.before and (not stack or stack[-1] != change.before):
-            stack.append(change.before)
-        if not stack or stack[-1] != change.after:
-            stack.append(change.after)
+    stack = _led_to_current(changes(shelf))
     now, path = named(shelf, CURRENT), shelf / PROMOTIONS_FILE
     if len(stack) < 2 or stack[-1] != now:
         if not now:
@@ -326,6 +316,28 @@ def before(shelf: Path) -> str:
             "rollback", f"{path} tells {found}, expected the version before it: activate the one you want by its name"
         )
     return checked_name(stack[-2], str(path))
+
+
+def _led_to_current(history: tuple[PointerChange, ...]) -> list[str]:
+    """Return the versions that `current` named one after another, without those that were gone back from.
+
+    A canary that another version replaced, whoever did that, is none of them.
+    """
+    stack: list[str] = []
+    canary = ""
+    for change in history:
+        if change.pointer != CURRENT:
+            continue
+        left = canary if change.after != canary else ""
+        if change.rollback and stack[-2:-1] == [change.after]:
+            left = change.before
+        if left:
+            stack.pop()
+        for version in (change.before, change.after):
+            if version not in ("", left) and version not in stack[-1:]:
+                stack.append(version)
+        canary = change.after if change.canary else ""
+    return stack
 
 
 def _lines(data: bytes) -> Iterator[PointerChange]:

@@ -509,8 +509,10 @@ def shelf(tmp_path: Path) -> Path:
     return tmp_path / "shelf"
 
 
-def point_to(shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False) -> None:
-    point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback)
+def point_to(
+    shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False, canary: bool = False
+) -> None:
+    point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback, canary=canary)
 
 
 def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shelf: Path) -> None:
@@ -542,6 +544,20 @@ def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
         before(shelf)
     point_to(shelf, "c")
     assert before(shelf) == "a"
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_no_rollback_leads_to_a_canary_that_never_was_champion(shelf: Path, *, rollback: bool) -> None:
+    for version in ("a", "b"):
+        point_to(shelf, version)
+    point_to(shelf, "c", canary=True)
+    assert before(shelf) == "b"
+    point_to(shelf, "b", rollback=rollback)  # by a person's `activate`, or back
+    assert before(shelf) == "a"
+    point_to(shelf, "c", canary=True)
+    point_to(shelf, "c")  # a champion now
+    point_to(shelf, "a")
+    assert before(shelf) == "c"
 
 
 def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
