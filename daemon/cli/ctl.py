@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -120,6 +121,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
     prog = prog or called("rltraderctl")
     words = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in words if not argument.startswith("-")), "")
+    if words and words[0] == chosen and chosen not in COMMANDS:
+        near = get_close_matches(chosen, COMMANDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        sys.stderr.write(f"{prog}: no command is called {chosen!r}{meant}: {prog} --help lists all\n")
+        return EXIT_CODE
     line = parser(chosen, prog)
     options = line.parse_args(words)
     if options.command is None:

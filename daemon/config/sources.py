@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
+from daemon.host.whole_files import unread
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names, own, same_file
@@ -68,7 +69,7 @@ class Merged:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
+            raise ConfigError(f"{path}: {unread(error)}: check the path given with --config") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
         for section, keys in tables.items():
@@ -240,6 +241,8 @@ class Merged:
         origin = self.origins.get(key, "default")
         default = _shown(self._defaults[key]) if key in self._defaults else "none"
         text = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        if origin.startswith("default"):
+            return f"{key} is {text} (from {origin}): expected {expected}: set it in the configuration"
         return f"{key} is {text} (from {origin}): expected {expected}: change it there (default: {default})"
 
     def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
@@ -253,6 +256,20 @@ class Merged:
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
 
+PLAIN = (
+    (r", unable to .*", ""),
+    (r"less than or equal to", "at most"),
+    (r"greater than or equal to", "at least"),
+    (r"greater than", "more than"),
+    (r"a valid (decimal|number)", "a number"),
+    (r"a valid integer", "a whole number"),
+    (r"a valid tuple", "a list in square brackets, with commas between its values"),
+    (r"a valid boolean", "true or false"),
+    (r"a valid string", "text"),
+)
+"""Words of pydantic, and those that everybody knows."""
+
+
 def explained(error: ValidationError) -> Iterator[tuple[str, object, str]]:
     """Yield pydantic's errors as (dotted key, value, expected): one for a value that may be a switch or a word."""
     switches: dict[str, object] = {}
@@ -260,6 +277,8 @@ def explained(error: ValidationError) -> Iterator[tuple[str, object, str]]:
         key = ".".join(str(part) for part in detail["loc"][:2])
         expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
         expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
+        for jargon, plain in PLAIN:
+            expected = re.sub(jargon, plain, expected)
         if detail["loc"][2:] == ("is-instance[UnsetType]",):
             continue  # no file can say what is unset
         if detail["loc"][2:] == ("bool",):

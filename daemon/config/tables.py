@@ -5,15 +5,16 @@ Checks across keys are in `checks`, the sources of values in `load`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import Annotated, ClassVar, Final, Literal, LiteralString, Self, cast
 
 from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from daemon.core.limits import (
@@ -34,8 +35,25 @@ from daemon.core.strategy_rules import protection
 from daemon.host.state_place import STATE_DIR
 
 SYMBOLS_MAX = 500
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
-_Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$")]
+
+
+def _like(pattern: str, words: LiteralString) -> AfterValidator:
+    """Refuse a text that does not match, by words that say what does."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise PydanticCustomError("text", words)
+        return text
+
+    return AfterValidator(check)
+
+
+_NAME = r"[a-z0-9][a-z0-9._-]{0,39}"
+_NAMED: Final = "1 to 40 small letters, digits, '.', '_' and '-', with a letter or a digit first"
+_Name = Annotated[str, _like(_NAME, _NAMED)]
+_Symbol = Annotated[
+    str, _like(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?", "a symbol in capital letters, such as SPY or BRK.B")
+]
 _Positive = Annotated[int, Ge(1)]
 _Moment = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw, datetime | int | float) else raw)]
 _Seconds = Annotated[float, Gt(0), Le(3600)]
@@ -63,7 +81,7 @@ class DeskTable:
     parameters: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
-    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,80}$")] = ""
+    account_number: Annotated[str, _like(r"[A-Za-z0-9_-]{0,80}", "the account's number, such as PA3ABCDEFGHI")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +103,7 @@ class PolicyTable:
     wait_for_first: bool = False
     poll_s: Annotated[int, Ge(0)] = 30
     public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=)*)?$")] = ""
-    shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
+    shadow: Annotated[str, _like(f"({_NAME})?", _NAMED)] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: Annotated[int, Ge(1), Le(256)] = 1
     hang_s: Annotated[int, Ge(1), Le(45)] = 20

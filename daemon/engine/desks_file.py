@@ -16,6 +16,7 @@ import msgspec
 
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import STATE_DIR
+from daemon.host.whole_files import unread
 from daemon.journal.journal import FILE
 
 TABLE = "desk"
@@ -93,7 +94,7 @@ def _tables(path: Path) -> list[Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise DesksFileError(f"{path}: cannot be read ({error}): check the path given with --desks") from error
+        raise DesksFileError(f"{path}: {unread(error)}: check the path given with --desks") from error
     except tomllib.TOMLDecodeError as error:
         raise DesksFileError(f"{path}: is not valid TOML: {error}: correct that line") from error
     for key in content:

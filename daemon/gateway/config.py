@@ -27,7 +27,7 @@ from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
 from daemon.config.sources import explained, refusal
 from daemon.config.tables import DeskSettings
 from daemon.gateway.events import MAIN
-from daemon.host.whole_files import write_whole
+from daemon.host.whole_files import unread, write_whole
 
 KIND = Literal["shares", "options"]
 SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
@@ -113,7 +113,8 @@ def load_gateway(path: Path) -> GatewaySettings:
         text = path.read_text(encoding="utf-8")
         tables: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
+        cure = "name it with --config" + ("; rltrader-gateway init writes one" if not path.exists() else "")
+        raise ConfigError(f"{path}: {unread(error)}: {cure}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
     known = ("gateway", "account", "sub_account", *SHARED_TABLES)

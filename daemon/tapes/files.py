@@ -65,6 +65,12 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def missing_columns(names: Sequence[str]) -> str:
+    """Return in words that a file does not have these columns."""
+    several = len(names) > 1
+    return f"the column{'s' * several} {', '.join(names)} {'are' if several else 'is'} missing"
+
+
 def check_once(path: Path, names: Sequence[str]) -> None:
     """Raise TapeError for a column that is there twice: nobody knows which of the two counts."""
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -119,8 +125,8 @@ class TapeFile:
         missing = [name for name in required if name not in columns]
         if missing:
             raise TapeError(
-                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(columns)}; "
-                f"expected symbol, {', '.join(required)}: rename the columns"
+                f"{path}: {missing_columns(missing)}; found {', '.join(columns)}; expected {', '.join(required)}, and "
+                "symbol where there are several: rename the columns"
             )
         check_once(path, columns)
         if self.symbol_assumed and len(symbols) != 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from daemon.tapes.bar_folder import BAR_LENGTHS, bar_length, default_folder
 from daemon.tapes.files import TapeError
-from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span
+from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span, is_date
 from strategies.kit.contract import OPEN, Spec
 from strategies.kit.units import DAY_S
 
@@ -44,6 +44,11 @@ def chosen_bars(
     absent = [name for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)) if not day]
     if absent:
         raise TapeError(f"{given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
+    for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)):
+        if not is_date(day):
+            raise TapeError(f"{name} {day} is no date: expected YYYY-MM-DD, such as 2024-01-02")
+    if chosen.first_date > chosen.last_date:
+        raise TapeError(f"--from {chosen.first_date} is after --to {chosen.last_date}: exchange them")
     folder = bars or default_folder()
     usual = usual_span(
         spec, folder, chosen.first_date, chosen.last_date, symbols=symbols, length=chosen.bar_length or ""

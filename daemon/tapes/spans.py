@@ -74,7 +74,7 @@ class Span:
         if len(words) - holes == 5 and words[1] in BAR_LENGTHS and words[2] in ADJUSTMENTS and words[0]:
             names, bars, adjustment, first, last = words[:5]
             symbols = tuple(sorted(set(names.split(","))))
-            if _is_date(first) and _is_date(last) and first <= last and all(symbols):
+            if is_date(first) and is_date(last) and first <= last and all(symbols):
                 return cls(path.parent, symbols, bars, adjustment, first, last, holes)
         raise TapeError(
             f"{path}: it names no span; expected FOLDER/SPY,QQQ_1min_raw_2024-01-02_2024-06-28{SUFFIX}, with one of "
@@ -82,7 +82,8 @@ class Span:
         )
 
 
-def _is_date(text: str) -> bool:
+def is_date(text: str) -> bool:
+    """Return whether a text is a date, as YYYY-MM-DD."""
     try:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:

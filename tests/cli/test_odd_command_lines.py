@@ -81,6 +81,12 @@ def test_a_tape_without_a_regular_bar_is_warned_about(tmp_path: Path) -> None:
     )
 
 
+def test_a_command_that_is_none_is_answered_with_the_nearest() -> None:
+    finished = run("rltraderctl", "statsu")
+    nearest = "rltraderctl: no command is called 'statsu'; did you mean status?: rltraderctl --help lists all\n"
+    assert (finished.returncode, finished.stderr) == (2, nearest)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -254,11 +254,11 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[risk]\nconfidence_min = 2\n", "risk.confidence_min is 2 (from {file}): expected less than or equal to 1: "),
+        ("[risk]\nconfidence_min = 2\n", "risk.confidence_min is 2 (from {file}): expected at most 1: "),
         ("[risk]\nconfidence_min = 2\n", "change it there (default: 0.5)"),
-        ("[risk]\nstale_bar_s = 0\n", "risk.stale_bar_s is 0 (from {file}): expected greater than 0"),
-        ('[risk]\nstale_bar_s = "soon"\n', 'risk.stale_bar_s is "soon" (from {file}): expected a valid integer'),
-        ("[risk]\nstale_bar_s = 1.5\n", "risk.stale_bar_s is 1.5 (from {file}): expected a valid integer"),
+        ("[risk]\nstale_bar_s = 0\n", "risk.stale_bar_s is 0 (from {file}): expected more than 0"),
+        ('[risk]\nstale_bar_s = "soon"\n', 'risk.stale_bar_s is "soon" (from {file}): expected a whole number'),
+        ("[risk]\nstale_bar_s = 1.5\n", "risk.stale_bar_s is 1.5 (from {file}): expected a whole number"),
         ("[risk]\nstale_bar_s = true\n", "risk.stale_bar_s is True (from {file}): expected a value like 90"),
         ("[risk]\nspread_max = nan\n", "risk.spread_max is nan (from {file}): expected"),
         ("[sizing]\ntake_profit = inf\n", "sizing.take_profit is inf (from {file}): expected a finite number"),
@@ -270,7 +270,7 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "[feed]\nsilence_s = 10000000000000000\n",
             "feed.silence_s is 10000000000000000 (from {file}): expected a finite number",
         ),
-        ("[policy]\nthreads = 100000\n", "policy.threads is 100000 (from {file}): expected less than or equal to 256"),
+        ("[policy]\nthreads = 100000\n", "policy.threads is 100000 (from {file}): expected at most 256"),
         ('[paths]\nstate_dir = ""\n', 'paths.state_dir is "" (from {file}): expected the path of a folder: change it'),
         ("[paths]\nmodels_dir = 3\n", "paths.models_dir is 3 (from {file}): expected the path of a folder: change it"),
         (
@@ -282,14 +282,20 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             '[log]\nlevel = "loud"\n',
             "log.level is \"loud\" (from {file}): expected 'debug', 'info', 'warning' or 'error'",
         ),
-        ('[desk]\nname = "My Desk"\n', 'desk.name is "My Desk" (from {file}): expected text that should match'),
+        ('[desk]\nname = "My Desk"\n', 'desk.name is "My Desk" (from {file}): expected 1 to 40 small letters, digits'),
         (
             '[desk]\nsymbols = ["SPY"]\n',
             'desk.symbols is ["SPY"] (from {file}): expected []: option_scalper trades its own symbols and no others: ',
         ),
-        ('[desk]\nsymbols = ["spy"]\n', 'desk.symbols is "spy" (from {file}): expected text that should match'),
+        (
+            '[desk]\nsymbols = ["spy"]\n',
+            'desk.symbols is "spy" (from {file}): expected a symbol in capital letters, such as',
+        ),
         ('[desk]\nstrategy = "scalper"\n', 'desk.strategy is "scalper" (from {file}): expected one of option_scalper'),
-        ("[risk]\nno_trade_windows = 5\n", "risk.no_trade_windows is 5 (from {file}): expected a valid tuple"),
+        (
+            "[risk]\nno_trade_windows = 5\n",
+            "risk.no_trade_windows is 5 (from {file}): expected a list in square brackets",
+        ),
         (
             "[contracts]\nmin_days = 6\n",
             "contracts.min_days is 6 (from {file}): expected at most contracts.max_days (5)",
@@ -440,7 +446,7 @@ def test_a_no_trade_window_is_two_times_in_order(window: str, good: bool) -> Non
         (
             "RLTRADER_RISK__GAP_MIN",
             "x",
-            'risk.gap_min is "x" (from environment RLTRADER_RISK__GAP_MIN): expected a valid',
+            'risk.gap_min is "x" (from environment RLTRADER_RISK__GAP_MIN): expected a whole number',
         ),
         (
             "RLTRADER_PATHS__STATE_DIR",
@@ -488,7 +494,7 @@ def test_an_unknown_key_of_the_command_line_is_refused() -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read .* check the path given with --config"):
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file: check the path given with --config"):
         load(tmp_path / "none.toml", {})
 
 
@@ -703,10 +709,10 @@ def test_simulated_time_needs_its_rate_its_start_and_its_anchor() -> None:
         ("clock.sim_start", "2024-07-01T09:00:00", "ISO 8601 with a zone"),
         ("clock.sim_start", "nine", "ISO 8601 with a zone"),
         ("clock.anchor_unix_s", 0, "the real moment at which the clock shows sim_start"),
-        ("clock.anchor_unix_s", -1, "greater than or equal to 0"),
-        ("clock.rate", 0, "greater than 0"),
-        ("clock.rate", -1, "greater than 0"),
-        ("clock.rate", 100_001, "less than or equal to 100000"),
+        ("clock.anchor_unix_s", -1, "at least 0"),
+        ("clock.rate", 0, "more than 0"),
+        ("clock.rate", -1, "more than 0"),
+        ("clock.rate", 100_001, "at most 100000"),
     ):
         with pytest.raises(ConfigError, match=rf"^{re.escape(key)} is .*expected {re.escape(expected)}"):
             load(None, {**LOOPBACK, **CLOCK, key: value})

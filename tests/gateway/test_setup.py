@@ -540,7 +540,7 @@ async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkey
         ("[account]\nday_loss_max = nan\n", "account.day_loss_max is Decimal('NaN'): expected a finite number"),
         (
             "[sub_account.a]\ncapital = -1\n",
-            "sub_account.a.capital is -1: expected greater than or equal to 0: correct it",
+            "sub_account.a.capital is -1: expected at least 0: correct it",
         ),
         ("[sub_account]\na = 3\n", "sub_account.a is 3: expected a table: write [sub_account.a]"),
         (

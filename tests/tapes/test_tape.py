@@ -292,7 +292,10 @@ def test_a_synthetic_tape_says_so_in_csv_and_in_parquet(tmp_path: Path) -> None:
         ("", "the file is empty; expected a header and bars"),
         (f"{HEADER}\n", "the file has a header and no row"),
         ("symbol,timestamp,open,high,low,close\n", "the column volume is missing; found symbol, timestamp, open"),
-        ("a,b\n1,2\n", "the column timestamp, open, high, low, close, volume is missing; found a, b; expected symbol"),
+        (
+            "a,b\n1,2\n",
+            "the columns timestamp, open, high, low, close, volume are missing; found a, b; expected",
+        ),
         (f"{HEADER},close\n{row(0)},9\n", "the column close is there more than once; expected each once"),
         (f"{HEADER}\nSPY,2024-07-03 13:30:00,1,1,1,1,1\n", "have no time zone .such as '2024-07-03 13:30:00'."),
         (f"{HEADER}\n{row(0)}\nSPY,2024-07-03T13:30:00Z,1,1,1,1,1\n", "truncated or malformed .*2024-07-03T13:30:00Z"),

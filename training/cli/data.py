@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None, clock: PacingClock | None = Non
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"data: {text}\n")
+    sys.stderr.write(f"rltrader data: {text}\n")
     sys.stderr.flush()
 
 

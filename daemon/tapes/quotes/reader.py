@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from daemon.core.instruments.option_market import parse_occ
-from daemon.tapes.files import TapeError, check_once
+from daemon.tapes.files import TapeError, check_once, missing_columns
 from daemon.tapes.minutes import new_york_days
 from daemon.tapes.quotes.schema import (
     EXTREMES,
@@ -85,7 +85,7 @@ class QuoteFile:
         self._columns = [name for name in SCHEMA.names if name in schema.names]
         if missing := [name for name in REQUIRED if name not in schema.names]:
             raise TapeError(
-                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(schema.names)}; expected "
+                f"{path}: {missing_columns(missing)}; found {', '.join(schema.names)}; expected "
                 f"{', '.join(REQUIRED)}: {_CONVERT}"
             )
         check_once(path, schema.names)

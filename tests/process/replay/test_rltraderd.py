@@ -98,8 +98,8 @@ def test_the_store_has_the_option_of_every_other_command(here: Path, capsys: pyt
     [
         ("[risk]\nconfidence_minn = 0.5\n", r"risk\.confidence_minn .*config\.toml.* mean risk\.confidence_min\?"),
         ("[rsk]\nconfidence_min = 0.5\n", r"rsk .*did you mean risk\?"),
-        ("[risk]\nconfidence_min = 1.5\n", r"min is 1\.5 \(from .*\.toml\): .*less than or equal to 1.*default: 0\.5"),
-        ("[sizing]\nmax_contracts = 0\n", r"sizing\.max_contracts is 0 .*greater than or equal to 1"),
+        ("[risk]\nconfidence_min = 1.5\n", r"min is 1\.5 \(from .*\.toml\): .*at most 1.*default: 0\.5"),
+        ("[sizing]\nmax_contracts = 0\n", r"sizing\.max_contracts is 0 .*at least 1"),
         ("[paper]\ncash_usd = 'much'\n", r'paper\.cash_usd is "much"'),
         ("[desk\n", r"config\.toml: is not valid TOML: .*correct that line"),
         ("[desk]\nstrategy = 'option_scalpel'\n", r"desk\.strategy is .option_scalpel.*nearest: option_scalper"),

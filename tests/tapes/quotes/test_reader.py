@@ -61,7 +61,9 @@ def test_a_row_without_a_time_is_an_error_that_names_the_row(tmp_path: Path) -> 
 def test_a_missing_column_is_an_error_that_names_it_and_what_was_found(tmp_path: Path) -> None:
     path = write_quotes(tmp_path / "q.parquet", rows_of([(CALL, "2024-08-15 14:01", 1, 2)]))
     pa.parquet.write_table(pa.parquet.read_table(path).drop_columns(["ask", "bid_size"]), path)
-    with pytest.raises(TapeError, match="the column ask, bid_size is missing; found symbol, timestamp, bid, ask_size"):
+    with pytest.raises(
+        TapeError, match="the columns ask, bid_size are missing; found symbol, timestamp, bid, ask_size"
+    ):
         QuoteFile(path)
 
 

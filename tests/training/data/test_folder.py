@@ -438,12 +438,19 @@ def test_the_dry_run_reads_a_span_and_its_journal_has_the_span_s_digest(desk: De
     ("words", "complaint"),
     [
         (("--bars", "{folder}", "--from", FIRST), "--from needs --to too: New York dates"),
+        (
+            ("--bars", "{folder}", "--from", "2024-06-28", "--to", "2024-01-02"),
+            "--from 2024-06-28 is after --to 2024-01-02: exchange them",
+        ),
         (("--bars", "{folder}"), "a folder; expected a tape of bars: .* a folder of bars needs --from and --to"),
         (
             ("--bars", "{file}", "--from", FIRST, "--to", LAST),
             "--from goes with a folder of bars, and --bars .* is a file",
         ),
-        (("--bars", "{folder}", "--from", "2024-07-33", "--to", LAST), "it names no span"),
+        (
+            ("--bars", "{folder}", "--from", "2024-07-33", "--to", LAST),
+            "--from 2024-07-33 is no date: expected YYYY-MM-DD, such as 2024-01-02",
+        ),
         (
             ("--bars", "{folder}/none", "--from", FIRST, "--to", LAST),
             "no such folder of bars: make it with rltrader data",
