@@ -20,6 +20,7 @@ from msgspec import UNSET
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
 from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
+from daemon.host.state_place import WHOLE_PATH
 from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.parameters import given_by, text_of
 from strategies.kit.units import SECOND_NS
@@ -383,7 +384,7 @@ def of_any_key(value: object) -> str:
     if any("\0" in word for word in words):
         return "text without the character NUL"
     if words and words[0].startswith("~"):
-        return "a whole path: nothing puts your home folder in place of ~ here"
+        return WHOLE_PATH
     return ""
 
 

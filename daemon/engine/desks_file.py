@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from daemon.host.own_files import StateDirError
-from daemon.host.state_place import STATE_DIR
+from daemon.host.state_place import STATE_DIR, WHOLE_PATH
 from daemon.host.whole_files import unread
 from daemon.journal.journal import FILE
 
@@ -156,7 +156,7 @@ def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
         elif not isinstance(value, str) or not value or (key == "name" and NAME.fullmatch(value) is None):
             yield f"{where}.{key} is {value!r}: expected {_EXPECTED[key]}: correct it"
         elif value.startswith("~"):
-            yield f"{where}.{key} is {value!r}: nothing puts your home folder in place of ~ here: write the whole path"
+            yield f"{where}.{key} is {value!r}: expected {WHOLE_PATH}: correct it"
 
 
 def shared(

@@ -11,6 +11,8 @@ from daemon.host.own_files import StateDirError
 STATE_DIR = Path("state")
 CONFIG = Path("config.toml")
 VARIABLE = "RLTRADER_PATHS__STATE_DIR"
+WHOLE_PATH = "a whole path: nothing puts your home folder in place of ~ here"
+"""What is expected in place of a path that begins with ~."""
 
 
 def configured_state_dir() -> Path:

@@ -51,7 +51,10 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
         ("[[desk]]\nname = 'A b'\nstate_dir = 's'\n", "desk[1].name is 'A b': expected a name such as"),
         ("[[desk]]\nname = 'a'\nstate_dri = 's'\n", "desk[1].state_dri is unknown: did you mean state_dir?"),
         ("[[desk]]\nname = 'a'\nstate_dir = 7\n", "desk[1].state_dir is 7: expected the folder of the desk's journal"),
-        ("[[desk]]\nname = 'a'\nstate_dir = '~/a'\n", "desk[1].state_dir is '~/a': nothing puts your home folder"),
+        (
+            "[[desk]]\nname = 'a'\nstate_dir = '~/a'\n",
+            "desk[1].state_dir is '~/a': expected a whole path: nothing puts your home",
+        ),
         ("[[desk]]\nname = 'a'\n", "desk[1] ('a') has neither config nor state_dir"),
         ("[[desk]]\nname = 'a'\nconfig = 'no.toml'\n", "desk[1].config is 'no.toml': no such file"),
         ("[[desk]]\nname = 'a'\nstate_dir = 's'\ncredentials = 'c'\n", "desk[1].credentials is 'c': no such folder"),
