@@ -302,7 +302,13 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     """Begin a new session with fresh limits. The same session again (after a restart) only refreshes the calendar."""
     former = draft.session.session
     if former is not None and former.date == event.session.date:
-        draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming, calendar_close_ns=UNSET)
+        draft.session = replace(
+            draft.session,
+            session=event.session,
+            upcoming=event.upcoming,
+            previous=event.previous[-1].date if event.previous else draft.session.previous,
+            calendar_close_ns=UNSET,
+        )
         draft.close_session_at(former.close_ns)
         return
     draft.session = replace(

@@ -309,6 +309,7 @@ class Feeds:
             self.log,
             history=DailyHistory(self.market, name, symbols, self.log),
             quotes=ShareQuotes(self.market, name, self.clock, desk.calendar, self.put, self.log, wanted),
+            days=self.listings().calendar,
             timing=self._timing(),
         )
 

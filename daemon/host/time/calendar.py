@@ -70,6 +70,10 @@ class SessionCalendar:
         begin = (_date(start_date) - timedelta(days=_MARGIN_DAYS)).isoformat()
         return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
 
+    def without(self, day: str) -> SessionCalendar:
+        """Return this calendar without the session of `day`, which was not held."""
+        return SessionCalendar(tuple(session for session in self.sessions if session.date != day))
+
     def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
         """Return the session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in
         order.

@@ -72,6 +72,7 @@ class Source:
     quotes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)
     quoted: list[tuple[str, ...]] = field(default_factory=list)
+    not_held: set[str] = field(default_factory=set)  # sessions that the broker's own calendar lacks
 
     def _answer(self) -> None:
         self.now_ns += self.takes_ns
@@ -91,6 +92,11 @@ class Source:
             ]
             for symbol in symbols
         }
+
+    async def days(self, first: str, last: str) -> list[dict[str, Any]]:
+        self._answer()
+        dates = [s.date for s in calendar().sessions if first <= s.date <= last]
+        return [{"date": date} for date in dates if date not in self.not_held]
 
     async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, dict[str, Any]]:
         self._answer()
@@ -132,6 +138,7 @@ class Played:
             self.tell,
             history=DailyHistory(self.source, "iex", SYMBOLS, self.tell),
             quotes=self.quotes,
+            days=self.source.days,
             timing=TIMING,
         )
 

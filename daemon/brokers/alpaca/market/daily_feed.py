@@ -327,6 +327,10 @@ GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should b
 LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
 
 
+BrokerDays = Callable[[str, str], Awaitable[list[Raw]]]
+"""The broker's rows of its sessions between two New York dates, both included. Raises RestError."""
+
+
 class DailyFeed:
     """History and quotes of a daily desk: events go to `put`, problems to `log`.
 
@@ -343,9 +347,12 @@ class DailyFeed:
         *,
         history: DailyHistory,
         quotes: ShareQuotes,
+        days: BrokerDays | None = None,
         timing: Timing | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        """`days` is the broker's own calendar; without it each session of `calendar` was held."""
+        self._days = days
         self.close_grace_s = SETTLED_NS // SECOND_NS
         self._clock = clock
         self._calendar = calendar
@@ -482,6 +489,8 @@ class DailyFeed:
         before = self._before(session)
         if (again or self._complete_to < before.date) and not await self._update(before):
             return (), f"the daily bars up to {before.date} could not be fetched"
+        if len(self._missing) == len(self._symbols) and await self._was_not_held(before, session):
+            return await self._all_that_is_needed(session, again=False)
         self._name_missing(before)
         if len(self._missing) > int(MISSING_MAX * len(self._symbols)):
             return (), f"{len(self._missing)} of {len(self._symbols)} symbols have no bar of {before.date}"
@@ -496,6 +505,23 @@ class DailyFeed:
         if missing > int(MISSING_MAX * len(self._symbols)):
             return (), f"{missing} of {len(self._symbols)} symbols have no running bar of {session.date}"
         return tuple(running.values()), ""
+
+    async def _was_not_held(self, day: Session, session: Session) -> bool:
+        """Leave a day without any bar out where the broker's calendar has its neighbours and not it; return whether."""
+        if self._days is None:
+            return False
+        earlier = self._before(day).date
+        try:
+            held = {row.get("date") for row in await self._days(earlier, session.date)}
+        except RestError as error:
+            self._log("history_unavailable", symbol="the calendar", date=day.date, problem=str(error), wait_s=0.0)
+            return False
+        if not {earlier, session.date} <= held or day.date in held:
+            return False
+        self._calendar = self._calendar.without(day.date)
+        self._complete_to, self._missing, self._scheduled = "", frozenset(), None
+        self._announce(session)
+        return True
 
     def _name_missing(self, session: Session) -> None:
         """Raise an alarm for each set of symbols without a bar; a symbol that recovered may alarm again."""

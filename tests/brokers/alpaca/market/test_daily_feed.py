@@ -223,6 +223,18 @@ async def test_more_than_a_fifth_of_the_symbols_without_a_bar_means_no_basket() 
     ]
 
 
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_session_that_was_not_held_keeps_no_basket_back(held: bool) -> None:
+    played = Played(morning())
+    played.source.holes |= {(symbol, BEFORE) for symbol in SYMBOLS}
+    played.source.not_held |= set() if held else {BEFORE}
+    played.source.takes_ns = MINUTE
+    await first_morning(played)
+    assert [event.date for event in played.of(RebalanceDue)] == ([] if held else [DAY])
+    assert played.of(SessionScheduled)[-1].previous[-1].date == (BEFORE if held else "2024-07-02")
+    assert bool(played.of(TroubleNoticed)) is held
+
+
 async def test_a_symbol_that_stays_without_bars_is_named_once() -> None:
     played = Played(morning())
     played.source.holes |= {("IWM", BEFORE), ("IWM", DAY)}

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.desks.registry import SHARE_GATES
+from daemon.core.events import SessionScheduled
 from daemon.core.gates import Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order
@@ -296,6 +297,19 @@ def test_a_basket_on_old_bars_is_denied_and_missing_symbols_are_told() -> None:
     row = d.decisions()[-1]
     assert row.outcome == "denied"
     assert d.state.stats.denials == {"stale_history": 1}
+
+
+def test_bars_from_before_a_session_that_was_not_held_are_the_newest() -> None:
+    d = DailyDesk().fund().holds(AAA=10)
+    d.begin(TUESDAY)
+    d.bars(TUESDAY, AAA=100.0, BBB=100.0, CCC=100.0)
+    d.end()
+    d.begin(FRIDAY)
+    scheduled = SessionScheduled(d.at(-20), FRIDAY, (), (MONDAY, TUESDAY))  # once more, without Wednesday
+    d.put(scheduled)
+    d.due()
+    d.answer(0, KEEP, KEEP)
+    assert d.state.stats.denials == {}
 
 
 def test_a_state_that_was_made_warm_beforehand_is_as_fresh_as_its_own_bars() -> None:
