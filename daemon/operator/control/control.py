@@ -49,7 +49,8 @@ CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
 REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
-WAITING_MOST = 100  # files of commands that wait for a start
+WAITING_MOST = 100  # files of commands that wait for a start, in one batch
+WAITING_BATCHES = 100
 _LEFT = re.compile(r"[0-9a-f]{32}\.json")
 QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
@@ -252,22 +253,29 @@ class SignedServer:
         return await self._commands.carried_out(verdict.command, SIGNED)
 
     async def _carry_out_waiting(self) -> None:
-        """Carry out the commands that were left for this start, oldest first; each file is gone afterwards."""
+        """Carry out the commands that were left for this start; each file is gone afterwards."""
+        for _ in range(WAITING_BATCHES):  # what somebody without a key left before it keeps no command back
+            try:
+                waiting = await asyncio.to_thread(_waiting, self._state_dir / WAITING)
+            except OSError as error:  # the socket is served all the same
+                self._refuse(f"what was left for this start cannot be read: {error.strerror}")
+                return
+            gone = [await self._is_done(name, payload) for name, payload in waiting]
+            if len(waiting) < WAITING_MOST or not any(gone):
+                return
+
+    async def _is_done(self, name: str, payload: bytes) -> bool:
+        """Carry out what was left in a file, or refuse it; returns whether the file is gone."""
+        verdict = self._judge.judge(payload, channel=SIGNED, waited=True)
+        if isinstance(verdict, CommandRefusal):
+            self._refuse(f"left for this start: {verdict.reason}")
+        elif not (await self._commands.carried_out(verdict.command, SIGNED)).ok:
+            return False  # the next start tries again: its id is in the journal if it was carried out
         try:
-            waiting = await asyncio.to_thread(_waiting, self._state_dir / WAITING)
-        except OSError as error:  # the socket is served all the same
-            self._refuse(f"what was left for this start cannot be read: {error.strerror}")
-            waiting = []
-        for name, payload in waiting:
-            verdict = self._judge.judge(payload, channel=SIGNED, waited=True)
-            if isinstance(verdict, CommandRefusal):
-                self._refuse(f"left for this start: {verdict.reason}")
-            else:
-                answer = await self._commands.carried_out(verdict.command, SIGNED)
-                if not answer.ok:  # the next start tries again: its id is in the journal if it was carried out
-                    continue
-            with contextlib.suppress(OSError):
-                (self._state_dir / WAITING / name).unlink()
+            (self._state_dir / WAITING / name).unlink()
+        except OSError:
+            return False
+        return True
 
     def _refuse(self, reason: str) -> CommandAnswer:
         self._refusals.note(reason)

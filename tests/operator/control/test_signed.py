@@ -163,6 +163,20 @@ def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver
     assert not waiting.exists()
 
 
+def test_what_others_left_before_it_keeps_no_command_back(desk: Desk, state: Path) -> None:
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
+        pass  # makes the folder
+    now_ns, last = time.time_ns(), b"\xff" * 16
+    leave(state, signed(KEYS["handset"], "handset", "desk-1", "halt", "a test", now_ns, 3600 * S, last))
+    for number in range(250):
+        (state / "signed" / f"{number:032x}.json").write_text("no command")
+    with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
+        status = ask(state, command("status")).status
+    assert status is not None
+    assert status.halt == "operator: a test (by signed/handset #ffffffffffffffff)"
+    assert list((state / "signed").iterdir()) == []
+
+
 def test_a_command_that_a_full_disk_does_not_take_names_the_way_out(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
