@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import isfinite, prod
+from types import UnionType
 from typing import Any, TypeVar
 
 import msgspec
@@ -79,6 +80,7 @@ class GuardedStrategy:
     def options(self, draft: Draft, answer: Answer, view: View) -> tuple[RowOptions, ...]:
         """Return what each action would do, row by row, of a policy that chooses by row."""
         options: tuple[RowOptions, ...] = self._strategy.options(draft.strategy, answer, view)
+        _check_options(options, draft.spec)
         return options
 
     def correct(self, draft: Draft, bar: Bar) -> None:
@@ -124,7 +126,7 @@ def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
     for symbol, history in bars.items():
-        if not isinstance(history, tuple | list) or (history and not isinstance(history[-1], Bar)):
+        if not (isinstance(history, tuple | list) and all(isinstance(bar, Bar) for bar in history)):
             raise TypeError(f"known returned {str(history)[:100]} for {symbol}: a tuple of bars is expected")
     return bars
 
@@ -170,9 +172,25 @@ def _check_rebalance(decided: Rebalance) -> None:
         text.encode()
 
 
-def _check(value: Any, kind: type[Any], call: str) -> None:
+def _check_options(options: Any, spec: Spec) -> None:
+    """Raise TypeError or ValueError for options that are not those of each symbol, with a place for each action."""
+    actions = len(spec.actions)
+    _check(options, tuple, "options")
+    for option in options:
+        _check(option, RowOptions, "options")
+        for leg in option.legs:
+            _check(leg, Leg | None, "options")
+        if len(option.legs) != actions or not (isinstance(option.greedy, WHOLE) and 0 <= option.greedy < actions):
+            raise ValueError(f"options returned {option}: a leg or None for each of {actions} actions is expected")
+    named = tuple([option.symbol for option in options])
+    if named != spec.symbols:
+        raise ValueError(f"options returned those of {named}: those of {spec.symbols} are expected")
+
+
+def _check(value: Any, kind: type[Any] | UnionType, call: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{call} returned {type(value).__name__}: {kind.__name__} is expected")
+        name = kind.__name__ if isinstance(kind, type) else kind
+        raise TypeError(f"{call} returned {type(value).__name__}: {name} is expected")
 
 
 _encode = msgspec.json.encode

@@ -49,6 +49,8 @@ def strategy_fault(entry: StrategyEntry, strategy: Any) -> str:
         return f"{type(strategy).__name__} is no strategy: {what} is missing: see strategies/kit/contract.py"
     if fault := _of_types(spec) or _of_values(spec) or _of_entry(entry, spec):
         return fault
+    if spec.by_row and not hasattr(strategy, "options"):
+        return f"{type(strategy).__name__} chooses an action for each symbol, and has no options: give it that method"
     try:
         strategy.start()
     except Exception as error:  # noqa: BLE001  whatever the user's code raises

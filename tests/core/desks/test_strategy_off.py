@@ -14,8 +14,9 @@ from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.draft import Draft
 from daemon.core.events import BarCorrected, HaltRequested, ResumeRequested
 from daemon.core.step import Core
-from strategies.kit.contract import Bar, Basket, Choice, Decision, Leg, Observation, Rebalance, Target
+from strategies.kit.contract import Bar, Basket, Choice, Decision, Leg, Observation, Rebalance, RowOptions, Target
 from tests.support.core.desk import Desk, Pointer, PointerState
+from tests.support.core.two_shares import TwoShares
 
 BAR = Bar("SPY", 0, 500.5, 500.5, 500.5, 500.5, 1000.0)
 
@@ -106,7 +107,9 @@ def test_the_bars_that_it_keeps_are_read_while_it_is_off() -> None:
     assert GuardedStrategy(Returning(bars)).known(draft(off=True)) == bars
 
 
-@pytest.mark.parametrize("returned", [None, (BAR,), 7, {"SPY": None}, {"SPY": BAR}, {"SPY": (500.5,)}])
+@pytest.mark.parametrize(
+    "returned", [None, (BAR,), 7, {"SPY": None}, {"SPY": BAR}, {"SPY": (500.5,)}, {"SPY": (500.5, BAR)}]
+)
 def test_bars_that_are_no_mapping_of_symbols_to_bars_are_the_strategy_s_error(returned: Any) -> None:
     guarded = GuardedStrategy(Returning(returned))
     with pytest.raises(TypeError, match="known returned"):
@@ -184,6 +187,34 @@ def test_a_decision_that_cannot_be_used_is_refused(returned: Any, text: str) -> 
 def test_a_basket_that_the_journal_cannot_keep_is_refused(returned: Rebalance, text: str) -> None:
     with pytest.raises((TypeError, ValueError), match=text):
         GuardedStrategy(Returning((STATE, returned))).decide(draft(), ANSWER, VIEW, Rebalance)
+
+
+class Rows(TwoShares):
+    """One whose policy chooses an action for each of two symbols."""
+
+    spec = replace(TwoShares.spec, rows_are_symbols=True)
+
+
+BOTH = (None, Leg("SPY", 1))
+NONE: Any = (None, 5)
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (None, "options returned NoneType: tuple is expected"),
+        ((("SPY", 0, BOTH),), "options returned tuple: RowOptions is expected"),
+        ((RowOptions("SPY", 0, BOTH),), r"options returned those of \('SPY',\): those of \('SPY', 'QQQ'\) are"),
+        ((RowOptions("SPY", 2, BOTH), RowOptions("QQQ", 0, BOTH)), "a leg or None for each of 2 actions"),
+        ((RowOptions("SPY", 0, (None,)), RowOptions("QQQ", 0, BOTH)), "a leg or None for each of 2 actions"),
+        ((RowOptions("SPY", 0, NONE), RowOptions("QQQ", 0, BOTH)), "options returned int: .*Leg . None is expected"),
+    ],
+)
+def test_options_that_are_not_those_of_each_symbol_are_the_strategy_s_error(returned: Any, text: str) -> None:
+    step_draft = draft()
+    step_draft.spec = Rows.spec
+    with pytest.raises((TypeError, ValueError), match=text):
+        GuardedStrategy(Returning(returned)).options(step_draft, ANSWER, VIEW)
 
 
 def test_numbers_of_numpy_in_a_choice_are_plain_ones() -> None:
