@@ -264,7 +264,8 @@ class BrokerPosition(msgspec.Struct, frozen=True):
 class Activity(msgspec.Struct, frozen=True):
     """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD.
 
-    Of a bust or correction `order` is the client order id and `side` the side of the fill that it amends.
+    Of a bust or correction `order` is the client order id, `side` the side of the fill that it amends and `filled_ns`
+    when that was filled.
     """
 
     id: str
@@ -278,6 +279,7 @@ class Activity(msgspec.Struct, frozen=True):
     order: str = ""
     side: int = 0
     ex_date: str = ""  # YYYY-MM-DD: who held at the close before it is paid; "" where it is not known
+    filled_ns: int | UnsetType = UNSET
 
 
 class LedgerBooked(Event, frozen=True, tag=True):

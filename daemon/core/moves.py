@@ -21,13 +21,15 @@ ENTER, ADD, REDUCE, LEAVE, CHANGE = "enter", "add", "reduce", "leave", "change"
 class Cause(NamedTuple):
     """Why the book moves: an order's fill at `at_ns`, or another `reason`.
 
-    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol).
+    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol). `side` is that of an amended
+    fill whose order is forgotten.
     """
 
     reason: str
     order: Order | None = None
     at_ns: int = 0
     gains: Mapping[tuple[int, str], Decimal] = {}
+    side: int = 0
 
 
 RECONCILED = Cause("reconciled")
@@ -60,8 +62,9 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
 
 
 def round_trip(row: MoveRow) -> RoundTripRow:
-    """Return what a move adds to its trade."""
-    entering, leaving = row.step in (ENTER, ADD), row.step in (REDUCE, LEAVE)
+    """Return what a move adds to its trade. A fill that is taken back takes its quantity and value back."""
+    entered, left = Decimal(row.entered_usd), Decimal(row.left_usd)
+    entering = bool(entered) or (not left and row.step in (ENTER, ADD))
     ended = row.step == LEAVE
     return RoundTripRow(
         opened_ns=row.opened_ns,
@@ -69,9 +72,9 @@ def round_trip(row: MoveRow) -> RoundTripRow:
         time_ns=row.time_ns,
         multiplier=row.multiplier,
         entered=row.quantity if entering else 0,
-        left_again=row.quantity if leaving else 0,
-        entered_usd=float(row.entered_usd),
-        left_usd=float(row.left_usd),
+        left_again=0 if entering else row.quantity,
+        entered_usd=float(entered),
+        left_usd=float(left),
         realized_usd=float(row.realized_usd),
         fees_usd=float(row.fees_usd),
         fills=int(row.client_order_id is not None),
@@ -134,8 +137,8 @@ def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int
     held, before = _held(new), _held(old)
     position = new or old
     multiplier = position.multiplier if position else 1
-    cost = ((new.cost if new else ZERO) - (old.cost if old else ZERO)) * multiplier
-    enters = abs(held) > abs(before) or (held == before != 0 and cost != 0)
+    cost = _cost(part)
+    enters = _enters(part, cause)
     pnl = new.pnl if new else old.pnl + part.gain if old else None
     order = cause.order
     return MoveRow(
@@ -152,12 +155,33 @@ def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int
         quantity=held - before,
         held=held,
         multiplier=multiplier,
-        entered_usd=str(cost if enters else ZERO),
+        entered_usd=str(cost - part.gain - part.fees if enters else ZERO),
         left_usd=str(ZERO if enters else part.gain + part.fees - cost),
         realized_usd=str(part.gain),
         fees_usd=str(part.fees),
         pnl_usd=None if pnl is None else str(pnl),
     )
+
+
+def _cost(part: _PositionChange) -> Decimal:
+    """Return what the change adds to the cost of the position, USD."""
+    old, new = part.before, part.after
+    position = new or old
+    added = (new.cost if new else ZERO) - (old.cost if old else ZERO)
+    return added * position.multiplier if position else ZERO
+
+
+def _enters(part: _PositionChange, cause: Cause) -> bool:
+    """Return whether the change is of what was entered, also where a fill of that is taken back; else of what was left.
+
+    A sale of an earlier trade that is taken back enters again.
+    """
+    held, before, order = _held(part.after), _held(part.before), cause.order
+    side = cause.side if order is None else order.side
+    earlier = order is not None and order.submitted_ns < part.key[0]
+    if side * before > 0 or (side * before < 0 and not earlier):
+        return side * before > 0
+    return abs(held) > abs(before) or (held == before != 0 and bool(_cost(part)))
 
 
 def _kind(before: Quantity, held: Quantity) -> str:

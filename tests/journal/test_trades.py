@@ -285,6 +285,46 @@ def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
     assert (trades.trades[0].pnl_usd, trades.totals.pnl_usd, trades.totals.other_usd) == (90.0, 90.0, -90.0)
 
 
+def test_a_purchase_that_is_taken_back_was_never_entered_and_is_no_exit(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    order = d.buys()
+    d.fill(order, 4, "2.00")
+    d.fill(order, 9, cost="18.50", price="2.10")
+    d.fill(order, 4, "2.00", correction=1)  # the 5 at 2.10 are busted
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.quantity, trade.held, trade.entry_price, trade.entered_usd, trade.exit_price) == (4, 4, 2, 800, None)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_sale_that_is_taken_back_is_neither_an_exit_nor_another_entry(older: bool, tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    d.bar(1)
+    sale = sent(d.answer(TRIM_50))
+    d.fill(sale.client_order_id, 4, "2.50")
+    if older:  # an order of an earlier session: a line of the ledger says when it was filled
+        bust = replace(line("AMENDED_FILL", CALL, 4, "-1000", status=""), order="e1-pointer-0-0-0", side=-1)
+        d.put(ev.LedgerBooked(d.state.now_ns, (replace(bust, filled_ns=d.at(1)),)))
+    else:
+        d.fill(sale.client_order_id, 0, cost="0", correction=1)
+    sold(d, EXIT, 2, "3.00")
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.quantity, trade.entry_price, trade.exit_price, trade.pnl_usd, trade.pnl_pct) == (9, 2, 3, 900, 50)
+
+
+def test_a_price_of_a_sale_that_is_corrected_on_a_later_day_is_its_trades(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    sold(d, TRIM_50, 1, "2.50")
+    less = replace(line("AMENDED_FILL", CALL, 0, "-40", status=""), order="e1-pointer-0-0-0", side=-1)
+    d.put(ev.LedgerBooked(d.state.now_ns, (replace(less, filled_ns=d.at(2)),)))  # 4 x 100 x 0.10 USD less
+    sold(d, EXIT, 2, "3.00")
+    trades = found_in(journal_of(tmp_path, list(d.rows)))
+    (trade,) = trades.trades
+    assert (trade.pnl_usd, trades.totals.other_usd) == (660, 0)
+    assert trade.exit_price == pytest.approx(2460 / 900)
+
+
 def test_a_clock_led_back_over_the_entry_goes_on_as_another_trade_at_cost(tmp_path: Path) -> None:
     d = desk(RIDE, mode="live")
     d.state = replace(d.state, risk=replace(d.state.risk, reconciled=True))

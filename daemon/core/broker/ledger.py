@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled, without_income
@@ -203,7 +204,8 @@ def _book_unknown(draft: Draft, line: Activity) -> None:
 def _amend_fill(draft: Draft, line: Activity) -> None:
     """Book the bust or correction of a fill whose order is forgotten; a known order's totals are set instead.
 
-    A purchase's cost changes with it while it is held. What is not held any more is realised.
+    A purchase's cost changes with it while it is held. What is not held any more is realised, by the position whose
+    fill it was.
     """
     if draft.find_order(line.order) is not None:
         return
@@ -219,15 +221,17 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
         draft.halt("fill_mismatch", detail)
         return
     of_cost = line.side > 0 or quantity  # a sale's price alone is realised
-    left = replace(position, quantity=position.quantity + quantity)
+    gain = ZERO if of_cost else line.amount
+    its_own = not isinstance(line.filled_ns, UnsetType) and line.filled_ns >= position.opened_ns
+    left = replace(position, quantity=position.quantity + quantity, pnl=position.pnl + (gain if its_own else ZERO))
     if of_cost:
         left = replace(left, cost=position.cost - line.amount / position.multiplier)
-    gain = ZERO if of_cost else line.amount
     positions = {**book.positions, line.symbol: left}
     if not left.quantity:
         gain -= left.cost * left.multiplier
         del positions[line.symbol]
-    draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
+    with draft.because(draft.cause._replace(side=line.side if its_own else 0)):
+        draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
     revalue(draft)
 
 

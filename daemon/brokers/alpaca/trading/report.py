@@ -488,6 +488,7 @@ class Reporter:
                         time_ns=amended.time_ns,
                         order=self._names[order_id],
                         side=fill.side,
+                        filled_ns=fill.filled_ns,
                     )
                 )
         return activities
