@@ -448,12 +448,16 @@ class Ledgers(msgspec.Struct):
         `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
         """
         before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
+        trades = self.trades_of(order)
         size, account = dollars(order.symbol), self.accounts[order.account]
         change = ZERO if is_pair(order.symbol) else order.sign * (quantity - before[0])
         spent = order.sign * (cost - before[1]) * size
         contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
         order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
         order.amended_ns = amended_ns
+        if len({date for date, _ in trades}) == 1:  # of one over several days nobody knows here which day's changed
+            stands = [DayFill(order.account, order.symbol, order.sign, quantity, cost / quantity)] if quantity else []
+            self.retrade(trades, stands)
         account.cash -= spent
         self.uneven += bool(cost * size % CENT or before[1] * size % CENT)
         held = account.holdings.get(order.symbol)
@@ -465,6 +469,23 @@ class Ledgers(msgspec.Struct):
         self.note_held(order.symbol, {order.account: change})
         self._note_unbooked(order)
         return LinePart(change, -spent)
+
+    def trades_of(self, order: GatewayOrder) -> list[tuple[str, DayFill]]:
+        """Return an order's fills among those that fees are divided by, each with its date."""
+        found = []
+        for quantity, price in order.fills.values():
+            fill = DayFill(order.account, order.symbol, order.sign, quantity, price)
+            found += [(date, fill) for date, trades in reversed(self.trades.items()) if fill in trades][:1]
+        return found
+
+    def retrade(self, trades: Iterable[tuple[str, DayFill]], others: Iterable[DayFill]) -> None:
+        """Put other fills in the place of these."""
+        dates = []
+        for date, fill in trades:
+            self.trades[date].remove(fill)
+            dates.append(date)
+        for date, fill in zip(dates, others, strict=False):
+            self.trades[date].append(fill)
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
         """Book a part of a ledger line; `date` is whose close it counts for (today)."""

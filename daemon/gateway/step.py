@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
@@ -269,6 +271,8 @@ class Bookkeeper:
         strange.closing, strange.keeps_name = to.closing, to.keeps_name
         if giver is taker:
             return
+        trades = books.trades_of(strange)
+        books.retrade(trades, [replace(fill, account=to.account) for _, fill in trades])
         for quantity, price in strange.fills.values():
             spent = strange.sign * quantity * price * size
             giver.cash += spent
@@ -280,12 +284,6 @@ class Bookkeeper:
         rows = [line for line in giver.activities if line.fields.get("order_id") == strange.id]
         giver.activities = [line for line in giver.activities if line.fields.get("order_id") != strange.id]
         taker.activities.extend(rows)
-        day = new_york_date(books.now_ns).isoformat()
-        books.trades[day] = [
-            trade if trade.account != strange.account or trade.symbol != strange.symbol
-            else type(trade)(to.account, trade.symbol, trade.side, trade.quantity, trade.price)
-            for trade in books.trades.get(day, [])
-        ]  # fmt: skip
         strange.account = to.account
 
     def _doubt(self, name: str, status: str) -> None:
@@ -568,7 +566,8 @@ class Bookkeeper:
                 return
             books.lines[f"{line.id} {line.status}"] = (books.now_ns, {})
             for name, part in (known[1] if known is not None else {}).items():
-                books.book(name, line.symbol, LinePart(-part.quantity, -part.amount, -part.cost), line.date)
+                back = LinePart(-part.quantity, -part.amount, -part.cost, part.rescales)
+                books.book(name, line.symbol, back, line.date)
             self._do(Warn("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
             if line.status == "canceled":
                 return
@@ -649,7 +648,7 @@ class Bookkeeper:
     def _compare(self, event: Reported) -> None:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
         books, asked_ns = self.books, event.asked_ns
-        self._take_rounding(asked_ns)
+        self._take_rounding(event)
         cash, held = books.sums()
         found: dict[str, str] = {}
         if abs(cash - books.broker_cash) >= CENT:
@@ -685,9 +684,14 @@ class Bookkeeper:
                 marks[symbol] = books.marks[symbol]
         books.marks = marks
 
-    def _take_rounding(self, asked_ns: int) -> None:
-        """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents."""
-        books = self.books
+    def _take_rounding(self, event: Reported) -> None:
+        """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents.
+
+        Of a report with lines of the ledger the cash may be older than these: the next one tells.
+        """
+        books, asked_ns = self.books, event.asked_ns
+        if any(row["activity_type"] != "FILL" for row in event.lines):
+            return
         beyond = books.broker_cash - books.sums()[0]
         if books.changed_ns >= asked_ns or self._being_amended() or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding

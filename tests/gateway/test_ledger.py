@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon.gateway.books import Ledgers, SubAccount
+from daemon.gateway.books import GatewayOrder, Ledgers, SubAccount, name_of_call
+from daemon.gateway.events import CloseTaken, OrderAnswered, Reported, Updated
+from daemon.gateway.parts import LedgerLine, divide
 from daemon.gateway.rules import beyond_means
+from daemon.gateway.step import Bookkeeper
 from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS
@@ -364,6 +368,88 @@ def test_means_are_spent_once() -> None:
     assert beyond_means(books, {}, "2025-06-02") == []
     books.broker_account = {"non_marginable_buying_power": "48000"}  # of all sub-accounts together
     assert beyond_means(books, spots, "2025-06-02") == [("a", symbol) for symbol in calls]
+
+
+def sold(order_id: str, name: str, quantity: int) -> dict[str, Any]:
+    """News of the stream: all of an order sold at 50.00."""
+    at = "2025-06-02T14:00:00Z"
+    row = {
+        "id": order_id, "client_order_id": name, "symbol": "SPY", "side": "sell", "type": "market", "status": "filled",
+        "qty": str(quantity), "filled_qty": str(quantity), "submitted_at": at, "updated_at": at,
+    }  # fmt: skip
+    return {
+        "event": "fill",
+        "order": row,
+        "qty": str(quantity),
+        "price": "50",
+        "timestamp": at,
+        "execution_id": order_id,
+    }
+
+
+def selling(*holders: str) -> Bookkeeper:
+    """Sub-accounts that hold 300 SPY each."""
+    accounts = {name: SubAccount(name, f"1-{name}") for name in holders}
+    for account in accounts.values():
+        account.change("SPY", Decimal(300), Decimal(300))
+    return Bookkeeper(Ledgers(now_ns=OPEN_NS, accounts=accounts))
+
+
+FEE = LedgerLine(
+    "x::1", "FEE", "", Decimal(0), Decimal("-0.06"), None, "2025-06-02", "TAF fee for 300 shares", "executed"
+)
+
+
+def paying(machine: Bookkeeper) -> dict[str, Decimal]:
+    """Who pays how much of the day's fee."""
+    return {name: part.amount for name, part in divide(machine.books, FEE, "").parts.items()}
+
+
+def test_a_persons_own_sale_pays_its_fee_beside_a_close_call_whose_news_came_before_its_answer() -> None:
+    machine = selling("main", "a")
+    machine.step(Updated(OPEN_NS, sold("1", "by-hand", 200)))
+    call = name_of_call("a")
+    machine.step(CloseTaken(OPEN_NS, "a", call, "SPY", "sell", Decimal(100)))
+    machine.step(Updated(OPEN_NS, sold("2", "the-brokers", 100)))
+    machine.step(OrderAnswered(OPEN_NS, call, sold("2", "the-brokers", 100)["order"]))
+    assert paying(machine) == {"main": Decimal("-0.04"), "a": Decimal("-0.02")}
+
+
+def test_a_busted_sale_pays_no_fee() -> None:
+    machine = selling("a", "b")
+    books = machine.books
+    for name in ("a", "b"):
+        books.keep(GatewayOrder(name, f"{name}-1", "SPY", "sell", "new", OPEN_NS, id=name, quantity=Decimal(300)))
+        books.names[name] = f"{name}-1"
+        machine.step(Updated(OPEN_NS, sold(name, f"{name}-1", 300)))
+    books.amend(books.orders["a-1"], Decimal(100), Decimal(5000), (), OPEN_NS)  # 200 of 300 are taken back
+    assert paying(machine) == {"a": Decimal("-0.02"), "b": Decimal("-0.04")}  # 0.015 and 0.045
+    books.amend(books.orders["a-1"], Decimal(0), Decimal(0), (), OPEN_NS)
+    assert paying(machine) == {"b": Decimal("-0.06")}
+
+
+def test_a_split_that_is_taken_back_leaves_what_a_share_cost() -> None:
+    machine = selling("a")
+    line = {
+        "id": "20250602000000000::1", "activity_type": "SPLIT", "date": "2025-06-02", "symbol": "SPY", "qty": "300",
+        "net_amount": "0", "status": "executed",
+    }  # fmt: skip
+    account, positions = {"cash": "0"}, [{"symbol": "SPY", "qty": "600", "avg_entry_price": "0.5"}]
+    for row in (line, {**line, "status": "canceled"}):
+        machine.step(Reported(OPEN_NS, OPEN_NS, account, positions, [], [row], {}, []))
+    held = machine.books.accounts["a"].holdings["SPY"]
+    assert (held.qty, held.average) == (Decimal(300), Decimal(1))
+
+
+def test_a_fee_whose_cash_was_read_before_its_line_is_no_rounding() -> None:
+    machine = selling("main", "a")
+    machine.books.uneven = 6  # fills of fractions, whose cents the broker rounds
+    fee = {"id": "x::1", "activity_type": "FEE", "date": "2025-06-02", "net_amount": "-0.06", "status": "executed"}
+    positions = [{"symbol": "SPY", "qty": "600", "avg_entry_price": "1"}]
+    for minute, (cash, lines) in enumerate((("0", [fee]), ("-0.06", []))):
+        at_ns = OPEN_NS + minute * MINUTE_NS
+        machine.step(Reported(at_ns, at_ns, {"cash": cash}, positions, [], lines, {}, []))
+    assert (machine.books.differences, machine.books.main.cash) == ({}, Decimal("-0.06"))
 
 
 async def test_a_stop_that_is_done_for_each_day_keeps_its_shares(tmp_path: Path) -> None:
