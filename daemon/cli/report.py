@@ -106,6 +106,7 @@ def _document(day: Day) -> SessionReport:
         orders=tuple(
             {name: _value(column(day, order)) for name, column in COLUMNS.items()} for order in day.quality.orders
         ),
+        fees_by_the_day_usd=plain(day.fees_by_the_day),
     )
 
 

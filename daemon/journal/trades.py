@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -117,6 +118,14 @@ def realised_usd(reader: JournalReader, start_ns: int, end_ns: int = LONGEST) ->
     sums = "SELECT total(realized_usd) FROM moves WHERE time_ns BETWEEN :start AND :end"
     with with_trades(reader) as query:
         return float(round(query(sums, {"start": start_ns, "end": end_ns})[0][0], 6))
+
+
+def fees_by_the_day(reader: JournalReader, start_ns: int, end_ns: int) -> Decimal:
+    """Return the fees that were booked in a time and came with no fill, USD. Raises sqlite3.Error."""
+    fees = "SELECT fees_usd FROM moves WHERE opened_ns = 0 AND time_ns BETWEEN :start AND :end AND fees_usd <> '0'"
+    with with_trades(reader) as query:
+        rows = query(fees, {"start": start_ns, "end": end_ns})
+    return sum((Decimal(row["fees_usd"]) for row in rows), Decimal(0))
 
 
 def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:

@@ -26,7 +26,7 @@ from daemon.journal.trades import Totals
 from daemon.reports.execution_quality import ExecutionSums, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
-from daemon.reports.record import REPORT_SPAN_NS, Day, alarms_in, first_id
+from daemon.reports.record import REPORT_SPAN_NS, Day, alarms_in, equity_of, first_id
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, of_column, to_json, total
 
@@ -79,6 +79,7 @@ class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
     trades: tuple[dict[str, Cell], ...]
     trade_sums: Totals
     orders: tuple[dict[str, Cell], ...]
+    fees_by_the_day_usd: str = "0"  # booked on the day without a fill; `fees_usd` came with the fills
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -140,9 +141,10 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
     """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
     A daily desk decides and sends its sells before the open: its session begins as long before as that may be.
-    Money is USD as text. `realized_usd` is the gain since the last session's end (since the first equity known where
-    there is none); equity is None in a session without a bar. `execution` is None where the session, as
-    `daemon.reports.gather` read it, is not given. Raises JournalError, sqlite3.Error.
+    Money is USD as text. The equity is that of its New York day; `realized_usd` is the gain since the last record
+    before that (since the first equity known where there is none); equity is None in a session without a bar.
+    `execution` is None where the session, as `daemon.reports.gather` read it, is not given. Raises JournalError,
+    sqlite3.Error.
     """
     with closing(JournalReader(journal)) as reader:
         span = (session.open_ns - strategy_of(reader.meta()).spec.before_open_ns, session.close_ns + REPORT_SPAN_NS)
@@ -152,12 +154,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
             span,
         )
         orders = reader.query(_ORDERS, (*span, *span, span[0]))
-        equity = reader.query(
-            "SELECT equity_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns", span
-        )
-        before = reader.query(
-            "SELECT realized_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", span[:1]
-        )
+        before, equity = equity_of(reader, session)
         rows = (first_id(reader, span[0]), first_id(reader, span[1] + 1) - 1)  # times never decrease: no full scan
         alarms = reader.query(
             "SELECT time_ns, effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '[%\"RaiseAlarm\"%' "

@@ -176,16 +176,21 @@ def weights(day: Day) -> Shown | None:
     )
 
 
-def costs(quality: Quality) -> list[tuple[str, str]]:
+def costs(day: Day) -> list[tuple[str, str]]:
     """Return the sums of the execution as rows."""
+    quality = day.quality
     share, mean = quality.filled_share, quality.slippage_bp
     return [
         ("Orders\nentries and exits that they served", f"{len(quality.orders):,}\n{len(quality.works):,}"),
         ("Filled of what was wanted", NONE if share is None else f"{number(share * 100, 1)} %"),
         (f"Slippage against {reference(quality)}\ncost is positive", f"{money(quality.slippage_usd, sign=True)} USD"),
         ("The same, mean weighted by notional", NONE if mean is None else f"{number(mean, 1)} bp"),
-        ("Fees", f"{money(quality.fees_usd)} USD"),
-        ("Implementation shortfall\nexecution, missed and fees", f"{money(quality.shortfall_usd, sign=True)} USD"),
+        ("Fees\nthat came with the fills", f"{money(quality.fees_usd)} USD"),
+        ("Fees by the day\nwithout a fill, as far as they are booked", f"{money(day.fees_by_the_day)} USD"),
+        (
+            "Implementation shortfall\nexecution, missed and fees of fills",
+            f"{money(quality.shortfall_usd, sign=True)} USD",
+        ),
     ]
 
 

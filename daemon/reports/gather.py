@@ -45,11 +45,21 @@ from daemon.core.session import new_york_text
 from daemon.journal.equity import transfers_between
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, decode_event, strategy_of
-from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
+from daemon.journal.trades import Wanted, day_begin, day_end, fees_by_the_day, read_trades
 from daemon.reports.execution_quality import ZERO, Arrival
 from daemon.reports.execution_watch import Filled, Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
-from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, AnswerCount, Day, Notice, first_id
+from daemon.reports.record import (
+    BEFORE_OPEN_NS,
+    HALTS,
+    REPORT_SPAN_NS,
+    WARM_NS,
+    AnswerCount,
+    Day,
+    Notice,
+    equity_of,
+    first_id,
+)
 from strategies.kit.contract import Grid, Session, Spec
 from strategies.kit.quantity import of_column, total
 from strategies.kit.units import SECOND_NS
@@ -186,13 +196,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
     statuses = {name: _status(reader, name) for name in done.watch.names}
     quality = done.watch.quality({name: status for name, status in statuses.items() if status})
     decisions, denials = _decisions(reader, span)
-    equity = reader.query(
-        "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
-        span,
-    )
-    before = reader.query(
-        "SELECT time_ns, equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
-    )
+    before, equity = equity_of(reader, session)
     transfers = transfers_between(reader, (before or equity)[0]["time_ns"], equity[-1]["time_ns"]) if equity else ZERO
     flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
     start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not transfers else None
@@ -234,6 +238,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         held=held,
         exact=exact,
         trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
+        fees_by_the_day=fees_by_the_day(reader, day_begin(session.date), day_end(session.date)),
         unread=done.unread,
     )
 
@@ -274,7 +279,7 @@ def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decima
     """The last equity of each New York date of the three months before."""
     rows = reader.query(
         "SELECT time_ns, equity_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
-        (session.open_ns - HISTORY_NS, session.open_ns - 1),
+        (session.open_ns - HISTORY_NS, day_begin(session.date) - 1),
     )
     last = {new_york_text(row["time_ns"])[:10]: (row["time_ns"], Decimal(row["equity_usd"])) for row in rows}
     return tuple(last.values())

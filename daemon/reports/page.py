@@ -56,7 +56,7 @@ def day_page(day: Day) -> str:
         equity=figures.equity(day),
         prices=figures.prices(day),
         weights=figures.weights(day),
-        costs=figures.costs(day.quality),
+        costs=figures.costs(day),
         slippage=figures.slippage(day.quality),
         trades=[trade_row(trade) for trade in day.trades.trades[::-1][:ROWS_MAX]],
         sums=sum_line(day.trades.totals),

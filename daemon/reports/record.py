@@ -20,7 +20,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.state_dir import parts_of, where_before
 from daemon.journal.reader import NEWEST, JournalReader
 from daemon.journal.rows import JournalError, base_of, decode_event, strategy_of
-from daemon.journal.trades import TradeList, day_begin
+from daemon.journal.trades import TradeList, day_begin, day_end
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
 from strategies.kit.quantity import Quantity, from_json
@@ -104,6 +104,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[Held, ...]
     exact: bool  # what is held is the desk's book, not the sum of its orders
     trades: TradeList = TradeList()  # round trips that ended in the session, and those entered in it that are open
+    fees_by_the_day: Decimal = Decimal(0)  # USD, booked on the New York day without a fill
     unread: int = 0  # rows of the journal that are damaged, or that this code cannot read
 
     @property
@@ -190,6 +191,14 @@ def first_id(reader: JournalReader, time_ns: int) -> int:
         else:
             high = middle
     return int(low)
+
+
+def equity_of(reader: JournalReader, session: Session) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+    """Return the last record of the equity before the session's New York day, if there is one, and those of the day."""
+    columns = "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns"
+    day_ns = day_begin(session.date), day_end(session.date)
+    before = reader.query(f"{columns} < ? ORDER BY time_ns DESC LIMIT 1", day_ns[:1])
+    return before, reader.query(f"{columns} BETWEEN ? AND ? ORDER BY time_ns", day_ns)
 
 
 def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str]:

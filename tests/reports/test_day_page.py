@@ -40,6 +40,7 @@ from daemon.core.state import Book, RiskState
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from daemon.reports.csv_tables import COLUMNS, orders_csv
+from daemon.reports.figures import costs
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import HALTS, Day
@@ -237,6 +238,25 @@ def test_a_transfer_that_the_brokers_ledger_tells_is_no_gain_of_the_day(tmp_path
     assert day.gain == 0
     assert day.transfers == 2500
     assert "Transfers of +2,500.00 USD are neither gain nor loss." in further_sentences(day)
+
+
+def test_fees_that_the_ledger_books_by_the_day_are_on_its_page(tmp_path: Path) -> None:
+    d = desk()
+    d.bar(0)
+    fee = Activity("f1", "FEE", "", D(0), None, D("-0.37"), "executed", MONDAY.open_ns)
+    d.put(LedgerBooked(d.at(2), (fee,)), SessionEnded(MONDAY.close_ns, MONDAY.date))
+    steps: list[JournalStep] = [(SessionScheduled(MONDAY.open_ns, MONDAY, ()), ())]
+    day, _ = day_of(tmp_path, steps, d.rows, MONDAY)
+    rows = dict(costs(day))
+    assert (day.quality.fees_usd, day.fees_by_the_day, day.gain) == (D(0), D("0.37"), D("-0.37"))
+    assert [words for name, words in rows.items() if name.startswith("Fees")] == ["0.00 USD", "0.37 USD"]
+
+
+def test_a_loss_that_is_booked_before_the_open_is_the_days(tmp_path: Path) -> None:
+    """A stop sold while the daemon was down, and the equity was recorded at nine."""
+    more: list[Row] = [EquityRow(OPEN - 30 * MINUTE, "9700.00", "9700.00", "-300.00", 0.0)]
+    day, _ = day_of(tmp_path, a_trade(), [*rows(((3, "9750.00"),)), *more])
+    assert (day.equity_before, day.gain) == (D(10_000), D(-250))
 
 
 def test_a_day_without_a_trade_says_so_and_shows_no_empty_plot(tmp_path: Path) -> None:

@@ -81,11 +81,11 @@ def journal(tmp_path: Path) -> Path:
         order("d", "exit", -1, "filled", 5, "0.28", OPEN + 3 * MINUTE),
         order("e", "exit", -1, "filled", 2, "0.12", CLOSE - MINUTE),
         order("f", "exit", -1, "filled", 100, "0.03", CLOSE - MINUTE, of="SPY"),  # shares of an exercise
-        EquityRow(OPEN - MINUTE, "9990.00", "9990.00", "-10.00", 0.001),
+        EquityRow(OPEN - 1000 * MINUTE, "9990.00", "9990.00", "-10.00", 0.001),
         EquityRow(OPEN + MINUTE, "9985.00", "9985.00", "-11.25", 0.002),
         EquityRow(OPEN + 2 * MINUTE, "10040.50", "9500.00", "-11.25", 0.002),
         EquityRow(CLOSE, "10012.37", "10012.37", "12.37", 0.003),
-        EquityRow(CLOSE + 2 * 3600 * 10**9, "1.00", "1.00", "1.00", 0.9),  # of a later day
+        EquityRow(CLOSE + 12 * 3600 * 10**9, "1.00", "1.00", "1.00", 0.9),  # of a later day
     ]
     chain = HashChain()
     steps = [
