@@ -78,7 +78,9 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         gain = (cost + moved) * multiplier - fees
     else:  # a sale taken back: its contracts return at what they were sold for
         moved, gain = -cost, -fees
-    left = replace(held, quantity=held.quantity + fill.side * quantity, cost=held.cost + moved, pnl=held.pnl + gain)
+    earlier = fill.side < 0 and not quantity and order.submitted_ns < held.opened_ns  # the sale of a position before
+    pnl = held.pnl if earlier else held.pnl + gain
+    left = replace(held, quantity=held.quantity + fill.side * quantity, cost=held.cost + moved, pnl=pnl)
     if left.quantity == 0:  # a cost without contracts (the last ones sold, or a correction after them) is realised
         gain -= left.cost * multiplier
         left = replace(left, cost=ZERO, pnl=left.pnl - left.cost * multiplier)

@@ -61,20 +61,26 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
     return [_row(part, cause, seq, now_ns, first_part + n) for n, (part, cause) in enumerate(changes)]
 
 
-def round_trip(row: MoveRow) -> RoundTripRow:
-    """Return what a move adds to its trade. A fill that is taken back takes its quantity and value back."""
+def left_of(row: MoveRow) -> Quantity:
+    """Return how much of a move's quantity its trade left; what was left and is taken back has the other sign."""
     entered, left = Decimal(row.entered_usd), Decimal(row.left_usd)
     entering = bool(entered) or (not left and row.step in (ENTER, ADD))
+    return 0 if entering else row.quantity
+
+
+def round_trip(row: MoveRow) -> RoundTripRow:
+    """Return what a move adds to its trade. A fill that is taken back takes its quantity and value back."""
+    left = left_of(row)
     ended = row.step == LEAVE
     return RoundTripRow(
         opened_ns=row.opened_ns,
         symbol=row.symbol,
         time_ns=row.time_ns,
         multiplier=row.multiplier,
-        entered=row.quantity if entering else 0,
-        left_again=0 if entering else row.quantity,
-        entered_usd=float(entered),
-        left_usd=float(left),
+        entered=row.quantity - left,
+        left_again=left,
+        entered_usd=float(row.entered_usd),
+        left_usd=float(row.left_usd),
         realized_usd=float(row.realized_usd),
         fees_usd=float(row.fees_usd),
         fills=int(row.client_order_id is not None),

@@ -38,7 +38,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from daemon.core.moves import LEAVE, REDUCE
+from daemon.core.moves import LEAVE, REDUCE, left_of
 from daemon.core.records import BasketRow, DecisionRow, MoveRow
 from daemon.core.session import new_york_text
 from daemon.core.state import Halt
@@ -137,7 +137,7 @@ class Log:
             self._decided(step)
             self._basket_reached(step)
         for row in step.rows:
-            if type(row) is MoveRow and row.step in (REDUCE, LEAVE):
+            if type(row) is MoveRow and row.opened_ns:
                 self._left(row)
 
     def _event(self, event: Event, step: Step, *, daily: bool) -> None:
@@ -218,15 +218,16 @@ class Log:
         """Sum up a trade's exits; log it with the last one."""
         key = row.opened_ns, row.symbol
         before, value = self._exits.pop(key, (0, Decimal(0)))
-        quantity, value = before - row.quantity, value + Decimal(row.left_usd)
-        if row.step == REDUCE:
-            self._exits[key] = quantity, value
+        quantity, value = before - left_of(row), value + Decimal(row.left_usd)
+        if row.step != LEAVE:
+            if quantity and (before or row.step == REDUCE):  # what is taken back may have been left before a restart
+                self._exits[key] = quantity, value
             return
         self(
             "trade_closed",
             symbol=row.symbol,
             quantity=abs(quantity),
-            price=f"{(value / (quantity * row.multiplier)).quantize(PRICE_GRID).normalize():f}",
+            price=f"{(value / (quantity * row.multiplier)).quantize(PRICE_GRID).normalize():f}" if quantity else None,
             pnl_usd=None if row.pnl_usd is None else f"{Decimal(row.pnl_usd):+.2f}",
             held_s=(row.at_ns - row.opened_ns) // SECOND_NS,
             reason=row.reason,

@@ -47,6 +47,7 @@ RIDE = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0), risk=Risk(cooldow
 
 def journal_of(folder: Path, *batches: list[Row]) -> Path:
     """A journal of these rows, each list in a transaction of its own."""
+    folder.mkdir(exist_ok=True)
     path = folder / "journal.sqlite"
     journal = Journal.create(path, {})
     for rows in batches:
@@ -283,6 +284,12 @@ def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
     d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than reported
     trades = found_in(journal_of(tmp_path, list(d.rows)))
     assert (trades.trades[0].pnl_usd, trades.totals.pnl_usd, trades.totals.other_usd) == (90.0, 90.0, -90.0)
+    d.bar(2)
+    again = sent(d.answer(BUY_CALL))
+    d.fill(again.client_order_id, again.quantity, "2.00")
+    d.fill(sale, 9, cost="17.10", correction=2)  # and 90 USD less, while the same contract is held again
+    trades = found_in(journal_of(tmp_path / "later", list(d.rows)))
+    assert ([trade.pnl_usd for trade in trades.trades], trades.totals.other_usd) == ([0.0, 90.0], -180.0)
 
 
 def test_a_purchase_that_is_taken_back_was_never_entered_and_is_no_exit(tmp_path: Path) -> None:

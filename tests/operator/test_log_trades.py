@@ -59,3 +59,15 @@ def test_an_expiry_closes_a_trade_without_a_decision() -> None:
     d.holds()
     (line,) = logged(d, ev.ContractExpired(d.at(390), CALL, 9, "SPY", 0, Decimal(500)), **a_log())
     assert (line["pnl_usd"], line["price"], line["reason"], line["decision"]) == ("-1800.00", "0", "expiry", None)
+
+
+def test_a_sale_that_is_taken_back_is_no_exit() -> None:
+    d, of = desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0))), a_log()
+    d.holds()
+    d.bar(1)
+    trim = sent(d.answer(TRIM_50)).client_order_id
+    bust = ev.OrderFilled(d.at(2), trim, CALL, -1, Decimal(0), d.at(2), 0, Decimal(0), Decimal(0), -4, 1)
+    logged(d, fill(d, trim, 4, "2.20", "0"), bust, **of)
+    d.bar(2)
+    (line,) = logged(d, fill(d, sent(d.answer(EXIT)).client_order_id, 9, "2.40", "0"), **of)
+    assert (line["quantity"], line["price"], line["pnl_usd"]) == (9, "2.4", "+360.00")
