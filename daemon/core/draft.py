@@ -27,7 +27,7 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
-from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth
+from daemon.core.state import SEEN_MAX, ZERO, Ask, Book, Halt, LadderState, Position, State, Worth
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
 from strategies.kit.quantity import FINEST, Quantity, floor_to, to_json, total
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -154,6 +154,14 @@ class Draft:
         """Set the highest price of a position since its entry. It is no move: no money and no quantity changes."""
         held = replace(self.book.positions[symbol], high=high)
         self.book = replace(self.book, positions={**self.book.positions, symbol: held})
+
+    def put_gains(self, gains: Mapping[tuple[int, str], Decimal]) -> None:
+        """Add what positions realised without a change of theirs, by (opened_ns, symbol): the move's cause has it."""
+        positions = {
+            symbol: replace(held, pnl=held.pnl + gains.get((held.opened_ns, symbol), ZERO))
+            for symbol, held in self.book.positions.items()
+        }
+        self.book = replace(self.book, positions=positions)
 
     @contextmanager
     def because(self, cause: Cause) -> Iterator[None]:

@@ -21,8 +21,8 @@ ENTER, ADD, REDUCE, LEAVE, CHANGE = "enter", "add", "reduce", "leave", "change"
 class Cause(NamedTuple):
     """Why the book moves: an order's fill at `at_ns`, or another `reason`.
 
-    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol). `side` is that of an amended
-    fill whose order is forgotten.
+    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol): of those in `entered` it
+    makes what was entered worth its mark. `side` is that of an amended fill whose order is forgotten.
     """
 
     reason: str
@@ -30,6 +30,7 @@ class Cause(NamedTuple):
     at_ns: int = 0
     gains: Mapping[tuple[int, str], Decimal] = {}
     side: int = 0
+    entered: frozenset[tuple[int, str]] = frozenset()
 
 
 RECONCILED = Cause("reconciled")
@@ -187,7 +188,7 @@ def _enters(part: _PositionChange, cause: Cause) -> bool:
     earlier = order is not None and order.submitted_ns < part.key[0]
     if side * before > 0 or (side * before < 0 and not earlier):
         return side * before > 0
-    return abs(held) > abs(before) or (held == before != 0 and bool(_cost(part)))
+    return abs(held) > abs(before) or (held == before and (bool(_cost(part)) or part.key in cause.entered))
 
 
 def _kind(before: Quantity, held: Quantity) -> str:

@@ -229,6 +229,23 @@ def test_accept_broker_opens_a_trade_at_the_broker_s_price(tmp_path: Path) -> No
     assert (put.quantity, put.entry_price, put.why_entered) == (2, 1.5, "taken_over")
 
 
+def test_what_is_taken_over_was_entered_at_its_mark_and_the_trade_s_figures_agree(tmp_path: Path) -> None:
+    d = holding(account := Account(), ADOPT)
+    d.quotes(1, quote(CALL, "2.18", "2.22"), second=30)
+    account.positions[CALL] = (12, Decimal("2.10"))  # a person bought 3 at 2.40
+    account.cash -= 720
+    d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
+    for folder, ended in (("open", False), ("closed", True)):
+        if ended:
+            d.bar(3, quotes=(quote(CALL, "2.18", "2.22"),))
+            order = sent(d.answer(EXIT)).client_order_id
+            d.fill(order, 12, "2.20")
+        (trade,) = trades_of(d, tmp_path / folder)
+        assert (trade.quantity, trade.pnl_usd) == (12, 180)
+        assert trade.entry_price == pytest.approx(2.05)  # 9 at 2.00 and 3 at the mark, 2.20
+    assert trade.exit_price == pytest.approx(2.20)
+
+
 @pytest.mark.parametrize("lines", [(60,), (-60, 120)])
 def test_a_split_stays_one_trade_whose_entry_price_follows_it(lines: tuple[int, ...], tmp_path: Path) -> None:
     d = DailyDesk().fund().holds(AAA=60)

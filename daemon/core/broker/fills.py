@@ -307,20 +307,26 @@ def transfer(draft: Draft, amount: Decimal) -> None:
 def without_gain(draft: Draft, before: Book) -> None:
     """Book what was taken over since `before` as a transfer: neither gain nor loss.
 
-    This realises the unrealised gain of the positions, so that cash and positions at cost still add up.
+    This realises the unrealised gain of the positions, so that cash and positions at cost still add up: what was taken
+    over was entered at its mark.
     """
     before, book = mark_book(draft, before), mark_book(draft, draft.book)
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
     by_position = _gained_by(draft, before, book) if gained else {}
+    positions = book.positions.values()
+    entered = frozenset(_key(p) for p in positions if abs(p.quantity) >= abs(_held_in(before, p.symbol)))
+    if by_position:
+        draft.put_gains(by_position)
     book = replace(
         book,
+        positions=draft.book.positions,
         peak=before.peak,
         max_drawdown=before.max_drawdown,
         guard_peak=before.guard_peak,
         realized=book.realized + gained,
     )
-    with draft.because(draft.cause._replace(gains=by_position)):
+    with draft.because(draft.cause._replace(gains=by_position, entered=entered)):
         draft.put_book(carried(book, before.equity, moved))
     revalue(draft)
 
@@ -335,8 +341,17 @@ def _gained_by(draft: Draft, before: Book, after: Book) -> dict[tuple[int, str],
             price = marked(draft, symbol)
             gain = _unrealised(old, price) - _unrealised(new, price)
             if gain:
-                gained[position.opened_ns, symbol] = gain
+                gained[_key(position)] = gain
     return gained
+
+
+def _key(position: Position) -> tuple[int, str]:
+    return position.opened_ns, position.symbol
+
+
+def _held_in(book: Book, symbol: str) -> Quantity:
+    held = book.positions.get(symbol)
+    return 0 if held is None else held.quantity
 
 
 def _unrealised(position: Position | None, price: Decimal | None) -> Decimal:
