@@ -730,6 +730,7 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
     with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url, never_silent(file):
         page = opened("fleet", "#gateways tr[data-account]", address=url).page
         expect(page.locator("#gateways h2")).to_have_text("Account PA3ONE running paper account")
+        expect(page.get_by_role("link", name="Fleet")).to_be_visible()  # it is one desk alone that is shown
         rows = page.locator("#gateways tr[data-account]").evaluate_all(
             "all => all.map(row => [row.dataset.kind, ...[...row.cells].map(cell => cell.innerText.trim())])"
         )

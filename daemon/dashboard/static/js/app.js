@@ -128,9 +128,12 @@ async function start() {
     main.replaceChildren(el("h1", {}, "No desk"), el("p", {}, "The dashboard was started without a state directory."));
     return;
   }
-  document.getElementById("several").hidden = desks.length < 2;
+  const several = document.getElementById("several");
+  several.hidden = desks.length < 2;
   addEventListener("hashchange", render);
   render();
+  // the account of a gateway stands on the page of all desks, be it one
+  if (several.hidden) ask("fleet").then(({ gateways }) => void (several.hidden = !gateways.length), () => {});
 }
 
 document.getElementById("skip").addEventListener("click", (event) => {
