@@ -95,6 +95,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--own-dir", type=Path, required=True, metavar="DIR", help="for the publisher's checkpoint")
     add_arguments(parser, "rltrader-publisher")
     parser.add_argument("--check", action="store_true", help="try Redis, print what was found, and end with 0 or 2")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto")
+    level, form = "the least that is logged (%(default)s)", "auto: pretty on a terminal, else json (%(default)s)"
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help=level)
+    parser.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto", help=form)
     return parser.parse_args(arguments)

@@ -358,7 +358,7 @@ def _prepared(options: argparse.Namespace) -> Prepared:
     """Raises ConfigError, and OSError for a folder that cannot be made."""
     settings = load(options.config, NO_STRATEGY, only=TABLES)
     if not settings.guard.prefix:
-        raise ConfigError('guard.prefix is "": expected a name such as "guard", the same on both hosts')
+        raise ConfigError('guard.prefix is "": expected a name such as "guard": set it on both hosts, the same')
     key, keys = guard_key(settings.guard), credentials()
     if not keys.complete:
         raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)}, as the desk has them")

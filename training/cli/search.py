@@ -77,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     folds = "folds of the run to come, and spans to validate on before its first test"
     found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy that is tested by years)")
     found.add_argument("--train-sessions", type=int, help="the fewest that a fold of that run trains on")
-    found.add_argument("--validate-sessions", type=int, help="(the strategy's)")
-    found.add_argument("--test-sessions", type=int, help="(the strategy's)")
+    found.add_argument("--validate-sessions", type=int, help="that a fold validates on (the strategy's)")
+    found.add_argument("--test-sessions", type=int, help="that a fold tests on (the strategy's)")
     found.add_argument("--purge-sessions", type=int, help="left out between spans (the strategy's)")
     found.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
     found.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")

@@ -149,11 +149,13 @@ def _otherwise(how: Any) -> None:
 def _run_folder(found: argparse.ArgumentParser) -> None:
     """The options of the run's folder, and of what receives the figures."""
     run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
-    run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
+    run.add_argument("--run-dir", type=Path, help="its path (runs/<strategy>-<network>-<digest of the settings>)")
     run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
     sink = "also give each update and look to this: wandb, mlflow, module:Class, or file.py:Class; several times"
     run.add_argument("--sink", action="append", default=[], metavar="NAME", help=sink)
-    run.add_argument("--checkpoint-s", type=float, default=300.0, help="seconds (%(default)s)")
+    run.add_argument(
+        "--checkpoint-s", type=float, default=300.0, help="between two checkpoints, in seconds (%(default)s)"
+    )
 
 
 def _from_file(what: Any) -> None:
@@ -191,8 +193,10 @@ def _evaluation(found: argparse.ArgumentParser) -> None:
     folds = "walk-forward folds, counted from the end of the file (1; a file too short for it is split 60/20/20)"
     test.add_argument("--folds", type=int, help=folds)
     test.add_argument("--train-sessions", type=int, help="the fewest that a fold trains on (the strategy's)")
-    test.add_argument("--validate-sessions", type=int, help="(the strategy's)")
-    test.add_argument("--test-sessions", type=int, help="(the strategy's: 20 of minutes, calendar years of days)")
+    test.add_argument("--validate-sessions", type=int, help="that a fold validates on (the strategy's)")
+    test.add_argument(
+        "--test-sessions", type=int, help="that a fold tests on (the strategy's: 20 of minutes, calendar years of days)"
+    )
     purge = "left out between spans (the strategy's: its look-back and the time until a decision's result is known)"
     test.add_argument("--purge-sessions", type=int, help=purge)
     years = "one fold of the years that the strategy's reference has, not purged"

@@ -139,8 +139,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_model(line)
     _add_versions(line)
-    line.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    line.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto")
+    level, form = "the least that is logged (%(default)s)", "auto: pretty on a terminal, else json (%(default)s)"
+    line.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help=level)
+    line.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto", help=form)
     return line
 
 

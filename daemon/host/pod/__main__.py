@@ -32,8 +32,10 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--lease-s", type=int, default=600, help="seconds that a Lease lasts unrenewed (%(default)s)")
     line.add_argument("--holder", default=os.environ.get("POD_UID", ""), help="this holder's name ($POD_UID)")
     line.add_argument("--account", type=Path, default=ACCOUNT, help="folder of the service account (%(default)s)")
-    line.add_argument("--watchdog-s", type=float, default=times.watchdog_s, help="(%(default)g)")
-    line.add_argument("--stop-s", type=float, default=times.stop_s, help="for a clean stop (%(default)g)")
+    quiet = "seconds without progress after which the program is killed (%(default)g)"
+    line.add_argument("--watchdog-s", type=float, default=times.watchdog_s, help=quiet)
+    stop = "seconds that a clean stop may take (%(default)g)"
+    line.add_argument("--stop-s", type=float, default=times.stop_s, help=stop)
     line.add_argument("command", nargs="+", metavar="-- PROGRAM", help="the program and its arguments")
     return line
 
