@@ -526,6 +526,11 @@ class Ledgers(msgspec.Struct):
         at_ns = wire.time_ns(moment, "transaction_time") if moment else self.now_ns
         account.activities.append(NotedLine(str(fields["id"]), at_ns, fields))
 
+    def go_on_at(self, ns: int) -> None:
+        """Take a start's time as now, also where an earlier life's clock was ahead; its day and the day's loss stay."""
+        self.now_ns, self.changed_ns = ns, min(self.changed_ns, ns)
+        self.differences = {key: (min(since_ns, ns), words) for key, (since_ns, words) in self.differences.items()}
+
     # --- who held -----------------------------------------------------------------------------------------------------
 
     def note_held(self, symbol: str, changes: Mapping[str, Decimal], date: str = "") -> None:

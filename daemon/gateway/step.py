@@ -128,6 +128,7 @@ class Bookkeeper:
                 books.halt = None
             case GatewayStarted(code=code, guards=guards):
                 books.code, books.guards, books.amending = code, guards, {}
+                books.go_on_at(event.time_ns)
         return self._effects
 
     def leave_out(self, row: int) -> None:
@@ -533,7 +534,7 @@ class Bookkeeper:
         books.lines_later = []
         self._settle_without_ledger()
         self._compare(event)
-        if books.day[0] != new_york_date(books.now_ns).isoformat():
+        if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
             self._begin_day()
         books.reported_ns = event.asked_ns

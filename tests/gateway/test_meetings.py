@@ -26,6 +26,7 @@ from daemon.gateway.events import (
     CancelSibling,
     CloseTaken,
     FillsRead,
+    GatewayStarted,
     Opened,
     OrderAnswered,
     OrderTaken,
@@ -921,6 +922,24 @@ def test_a_bust_of_an_order_from_before_the_opening_is_nobodys_fill() -> None:
     assert books.order_by_id("old") is not None
     machine._amend("old", [fill, bust])
     assert (books.main.cash, books.main.quantity("SPY")) == (dec(40000), dec(5))  # what it was, and it is compared
+
+
+def test_after_a_start_with_a_clock_a_day_ahead_a_difference_is_seen_and_the_day_s_loss_counts_on() -> None:
+    machine, ahead_ns = _machine(SPY="5"), OPEN_NS + DAY_NS
+    order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "5"}
+    order |= {"status": "filled", "submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:31:00Z"}
+    fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
+    fill |= {"side": "buy", "qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-06-02T13:30:00Z"}
+    machine.step(GatewayStarted(ahead_ns, "code"))
+    _report(machine, ahead_ns + SECOND_NS, [order], [fill])
+    day = machine.books.day
+    machine.step(GatewayStarted(OPEN_NS + MINUTE_NS, "code"))  # its host's clock is right again
+    rows = [{"symbol": "SPY", "qty": "3", "side": "long", "avg_entry_price": "100"}]  # of ten
+    for second in (70, 75, 90):
+        at_ns = OPEN_NS + second * SECOND_NS
+        machine.step(Reported(at_ns, at_ns, {"cash": str(machine.books.sums()[0])}, rows, [], []))
+    assert [words.split()[0] for words in machine.books.doubts] == ["SPY"]
+    assert machine.books.day == day
 
 
 def test_a_bust_is_read_until_it_is_booked() -> None:
