@@ -516,7 +516,8 @@ def _done(options: argparse.Namespace) -> int:
             body = {"by": _person(), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
-            return _print_result("lift", show(ask(settings, "POST", "/lift", {"account": options.name})))
+            body = {"account": options.name, "by": _person(), "seen": options.seen}
+            return _print_result("lift", show(ask(settings, "POST", "/lift", body)))
         case "panic":
             rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _person()})
             _print_result("panic", closed(rows))
@@ -637,14 +638,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     move.add_argument("--symbol", default="")
     move.add_argument("--quantity", default="0")
     move.add_argument("--why", default="", metavar="WORDS")
-    for name, words in (("halt", "allow no new risk to anybody"), ("resume", "allow new risk again")):
-        command = commands.add_parser(name, help=words)
+    halt = commands.add_parser("halt", help="allow no new risk to anybody")
+    resume = commands.add_parser("resume", help="allow new risk again")
+    for command in (halt, resume):
         command.add_argument("--why", default="", metavar="WORDS")
-    command.add_argument("--seen", default="", metavar="NS", help="the time of your look, as a refusal names it")
     words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
     close = commands.add_parser("panic", help=words)
     close.add_argument("name", help="the sub-account, or `account`")
-    commands.add_parser("lift", help="lift the fence that a panic left on a sub-account").add_argument("name")
+    lift = commands.add_parser("lift", help="lift the fence that a panic left on a sub-account")
+    lift.add_argument("name")
+    for command in (resume, lift):
+        command.add_argument("--seen", default="", metavar="NS", help="the time of your look, as a refusal names it")
     proof = commands.add_parser("verify", help="step the journal again and compare")
     proof.add_argument("--file", type=Path, metavar="FILE", help="another file of it, as in the folder rotated")
     words = "go on in a new file from the newest state; what was goes to the folder rotated (stopped gateway)"

@@ -125,7 +125,7 @@ class Gateway:
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
         self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
-        self._commanded: Halted | None = None  # the newest halt by a person since the start
+        self._commanded: dict[str, Halted] = {}  # a person's newest halt of all, and panic of each, since the start
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
@@ -1124,6 +1124,7 @@ class Gateway:
             await self.halt("panic", "everything in the account is closed", by)
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
             return [row for name in names for row in await self._flattened(name)]
+        self._commanded[account] = Halted(self.now_ns(), "panic", f"all of {account} is closed", by)
         await self.do(Suspended(self.now_ns(), account, True))
         return await self._flattened(account)
 
@@ -1142,8 +1143,8 @@ class Gateway:
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""
-        self._commanded = Halted(self.now_ns(), reason, detail, by)
-        await self._halt(self._commanded)
+        self._commanded[ALL] = Halted(self.now_ns(), reason, detail, by)
+        await self._halt(self._commanded[ALL])
 
     async def _halt(self, event: Halted) -> None:
         await self.do(event)
@@ -1155,8 +1156,19 @@ class Gateway:
             self._log("gateway_halted", reason=reason, detail=detail)
             self._alarms.raise_for("gateway", "gateway_halted", f"{reason}: {detail}", self.now_ns())
 
-    async def lift(self, account: str) -> None:
-        """Lift the fence of a sub-account."""
+    def _refuse_unseen(self, account: str, by: str, seen_ns: int) -> None:
+        """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.
+
+        `seen_ns` is when the person looked, 0 where that is not said.
+        """
+        now_ns, halt = self.now_ns(), self._commanded.get(account)
+        if halt is not None and halt.by != by and halt.time_ns > max(seen_ns, now_ns - LOOKED_NS):
+            words = f"{halt.by} did this in the last minute: {halt.reason}: {halt.detail}"
+            raise ValueError(f"{words}: look; {SEEN.format(now_ns)}")
+
+    async def lift(self, account: str, by: str = "", seen_ns: int = 0) -> None:
+        """Lift the fence of a sub-account. Raises ValueError for one of somebody else's panic in the last minute."""
+        self._refuse_unseen(account, by, seen_ns)
         await self.do(Suspended(self.now_ns(), account, False))
         self._log("gateway_lifted", sub_account=account)
 
@@ -1166,9 +1178,7 @@ class Gateway:
         Raises ValueError beyond the day's loss, without room for the journal's reserve, and after a halt that somebody
         else commanded in the last minute.
         """
-        now_ns, halt = self.now_ns(), self._commanded
-        if halt is not None and halt.by != by and halt.time_ns > max(seen_ns, now_ns - LOOKED_NS):
-            raise ValueError(f"{halt.by} set a halt in the last minute: {halt.detail}: look; {SEEN.format(now_ns)}")
+        self._refuse_unseen(ALL, by, seen_ns)
         if lost := self._lost():
             cure = "it ends with the New York day; to go on before, raise that limit and start the gateway again"
             raise ValueError(f"{lost}: {cure}")

@@ -297,10 +297,7 @@ class Operator:
     async def resume(self, request: web.Request) -> web.Response:
         """New risk again."""
         body = await request.json()
-        seen = str(body.get("seen", ""))
-        if seen and not (seen.isascii() and seen.isdecimal()):
-            raise ValueError(f"seen is {seen[:40]!r}: expected the time that a refusal named, or nothing")
-        await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")), int(seen[:20] or 0))
+        await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")), _seen_ns(body))
         return web.json_response(status_of(self._gateway))
 
     async def panic(self, request: web.Request) -> web.Response:
@@ -314,14 +311,23 @@ class Operator:
 
     async def lift(self, request: web.Request) -> web.Response:
         """Lift the fence that a panic left on a sub-account."""
-        name, names = str((await request.json()).get("account", "")), self._names()
+        body = await request.json()
+        name, names = str(body.get("account", "")), self._names()
         if name not in names:
             raise ValueError(f"{name or 'nothing'} has no fence: expected {', '.join(names)}")
-        await self._gateway.lift(name)
+        await self._gateway.lift(name, str(body.get("by", "")), _seen_ns(body))
         return web.json_response(status_of(self._gateway))
 
     def _names(self) -> list[str]:
         return [name for name in self._gateway.books.accounts if name != MAIN]
+
+
+def _seen_ns(body: Json) -> int:
+    """Return when the person looked, 0 where that is not said. Raises ValueError."""
+    seen = str(body.get("seen", ""))
+    if seen and not (seen.isascii() and seen.isdecimal()):
+        raise ValueError(f"seen is {seen[:40]!r}: expected the time that a refusal named, or nothing")
+    return int(seen[:20] or 0)
 
 
 @web.middleware

@@ -179,7 +179,7 @@ async def test_a_halt_denies_new_risk_until_a_person_resumes(tmp_path: Path) -> 
 async def test_a_resume_ends_no_halt_that_somebody_else_set_a_moment_before(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await s.gateway.halt("operator", "news", "anna")
-        with pytest.raises(ValueError, match=r"anna set a halt in the last minute: news: look; .* add --seen"):
+        with pytest.raises(ValueError, match=r"anna did this in the last minute: operator: news: look; .* add --seen"):
             await s.gateway.resume("bob", "yesterday's is over")
         assert s.halted() == "operator"
         await s.gateway.resume("bob", "anna agrees", s.gateway.now_ns())
@@ -437,5 +437,8 @@ async def test_the_fence_of_a_panic_is_lifted_by_a_person(tmp_path: Path) -> Non
     async with stage(tmp_path) as s:
         await s.gateway.panic("a", "anna")
         assert (await s.refused("a", 1))[0] == 403
-        await s.gateway.lift("a")
+        with pytest.raises(ValueError, match=r"anna did this in the last minute: panic: all of a is closed: look"):
+            await s.gateway.lift("a", "bob")
+        assert (await s.refused("a", 1))[0] == 403
+        await s.gateway.lift("a", "bob", s.gateway.now_ns())
         await s.place("a", 1)
