@@ -213,8 +213,8 @@ class Climber:
         return LadderState(running, "proposed", change.before, share, 0, {}, judged, manifest)
 
     async def _note_champion(self, ladder: LadderState) -> None:
-        """Note in the history that a canary is none any more, before another one is proposed."""
-        if self._rightful != ladder.version == await asyncio.to_thread(self._current):
+        """Note in the history that a canary is none any more, before another one is proposed; a lost `current` too."""
+        if self._rightful != ladder.version and await asyncio.to_thread(self._current) in ("", ladder.version):
             if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
                 await self._point(ladder, ladder.version, ladder.manifest)
             self._rightful = ladder.version

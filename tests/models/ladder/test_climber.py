@@ -775,8 +775,9 @@ def test_a_canary_of_another_journal_does_not_trade_the_full_size(
     assert alarms(other).count("ladder_rolled_back") == (sessions < 6)
 
 
+@pytest.mark.parametrize("lost", [False, True])
 def test_a_champion_that_climbed_stays_although_another_challenger_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lost: bool
 ) -> None:
     monkeypatch.setattr(climber, "BROKER_MODES", ("replay",))
     store = tmp_path / "store"
@@ -787,6 +788,8 @@ def test_a_champion_that_climbed_stays_although_another_challenger_waits(
         for _ in range(4):
             await climb.session()
         assert climb.step == "v2 canary_100"
+        if lost:
+            (store / "option_scalper" / CURRENT).unlink()
         with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
         await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v3 shadow", "v2")
