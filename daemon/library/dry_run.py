@@ -56,6 +56,7 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
         figures = read_alone(reader)
     process = process_of(folder)
     changed = _changed(meta, started)
+    ended_s = max(_written(file), _written(file.with_name(f"{FILE}-wal")))
     progress = _progress(meta, newest[0]["time_ns"] if newest else 0, process)
     return ListedRun(
         id=name,
@@ -68,8 +69,8 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
         data_sha256=meta.get("tape_sha256", ""),
         synthetic=bool(meta.get("synthetic")),
         code=started.get("code", ""),
-        began_s=_written(folder / LOCK_FILE),
-        ended_s=max(_written(file), _written(file.with_name(f"{FILE}-wal"))),
+        began_s=min(_written(folder / LOCK_FILE), ended_s),  # a refused start takes the lock and writes nothing
+        ended_s=ended_s,
         verdict=kind_of(
             meta["mode"], meta.get("account", ""), synthetic=bool(meta.get("synthetic")), tape=meta.get("tape", "")
         ),

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.engine.state_dir import LOCK_FILE
 from daemon.journal.journal import FILE
 from daemon.library.compare import compare
 from daemon.library.library import LibraryError, chosen, course, library_of, look_again, parameters
@@ -62,6 +63,16 @@ def test_a_key_that_is_off_by_default_is_a_change_and_another_way_to_write_an_am
         db.commit()
     (run,) = library_of([tmp_path]).runs
     assert run.changed == {**before.changed, "sizing.trailing_stop": "0.2"}
+
+
+def test_a_start_that_was_refused_is_not_when_the_run_began(played: Path, tmp_path: Path) -> None:
+    folder = dry_run(played, tmp_path / "first")
+    os.utime(folder / FILE, (2_000.0, 2_000.0))
+    for lock, began in ((1_000.0, 1_000.0), (3_000.0, 2_000.0)):  # the second one wrote nothing
+        (folder / LOCK_FILE).touch()
+        os.utime(folder / LOCK_FILE, (lock, lock))
+        (run,) = library_of([tmp_path]).runs
+        assert (run.began_s, run.ended_s) == (began, 2_000.0)
 
 
 def test_a_desk_that_trades_at_a_broker_is_no_run(played: Path, tmp_path: Path) -> None:
