@@ -46,23 +46,27 @@ _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:-]+)+")
 BODY_MAX = 256 * 1024  # bytes of a request
 ACTIVITY_STREAMS = 8  # of one client at once
 STRANGERS_MAX = 128  # connections at once on which no client's keys came: files that the way to the broker needs
+CLIENTS_MAX = 256  # the same with keys: of more the one goes that was used least lately, and is not in use
 _CONNECTION: ContextVar[RequestHandler] = ContextVar("connection")  # of the request that is answered
 
 
 class Door:
-    """Takes connections for `server`: of more strangers than may be the oldest goes, and never one of `served`."""
+    """Takes connections for `server` and bounds them. `used` are those on which keys came, `busy` those in use."""
 
-    def __init__(self, server: web.Server, served: set[RequestHandler]) -> None:
-        self._server, self._served = server, served
+    def __init__(self, server: web.Server, used: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
+        self._server, self._used, self._busy = server, used, busy
 
     def __call__(self) -> RequestHandler:
         """Return the handler of a connection that comes."""
         connections = self._server.connections  # the oldest first
-        self._served.intersection_update(connections)
-        strangers = [connection for connection in connections if connection not in self._served]
-        for stranger in strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]:
-            if stranger.transport is not None:
-                stranger.transport.abort()
+        for gone in self._used.keys() - connections:
+            del self._used[gone]
+        strangers = [connection for connection in connections if connection not in self._used]
+        idle = [connection for connection in self._used if connection not in self._busy]
+        excess = strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]
+        for connection in excess + idle[: max(len(self._used) - CLIENTS_MAX, 0)]:
+            if connection.transport is not None:
+                connection.transport.abort()
         return self._server()
 
 
@@ -76,7 +80,7 @@ class Clients:
         self._gateway = gateway
         self._names = {pair.key: name for name, pair in keys.items()}
         self._keys = dict(keys)
-        self.served: set[RequestHandler] = set()  # connections on which keys came
+        self.used: dict[RequestHandler, None] = {}  # connections on which keys came, the newest use last
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -89,7 +93,8 @@ class Clients:
         if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), given):
             return None
         if (connection := _CONNECTION.get(None)) is not None:
-            self.served.add(connection)
+            self.used.pop(connection, None)
+            self.used[connection] = None
         return name
 
     def number(self, key: str, secret: str) -> str | None:
@@ -127,6 +132,7 @@ class GatewayServer:
         self.refusals: Counter[str] = Counter()  # by HTTP status
         self._runners: list[web.AppRunner] = []
         self._listening: asyncio.Server | None = None
+        self._busy: set[RequestHandler] = set()
         self._inode = (0, 0)  # of the operator's socket, with its device
         self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
         self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
@@ -154,7 +160,7 @@ class GatewayServer:
         await runner.setup()
         self._runners.append(runner)
         assert runner.server is not None
-        door = Door(runner.server, self.clients.served)
+        door = Door(runner.server, self.clients.used, self._busy)
         self._listening = await asyncio.get_running_loop().create_server(door, LOOPBACK, self.port)
         self.port = self._listening.sockets[0].getsockname()[1]
         if self._control is not None:
@@ -203,6 +209,13 @@ class GatewayServer:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         _CONNECTION.set(request.protocol)
+        self._busy.add(request.protocol)
+        try:
+            return await self._answer(request, handler)
+        finally:
+            self._busy.discard(request.protocol)
+
+    async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
         path = request.path
         if _PATH.fullmatch(unquote(request.raw_path.partition("?")[0])) is None:
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)

@@ -345,6 +345,25 @@ async def test_garbage_of_a_client_and_of_the_broker_disturbs_nobody(tmp_path: P
         assert s.gateway.prices.get("SPY") == before
 
 
+async def test_a_client_that_leaves_its_connections_open_takes_no_place_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLIENTS_MAX", 5)
+    async with stage(tmp_path) as s, entered(s, "a") as listener:
+        before, kept = files(), list[asyncio.StreamWriter]()
+        head = f"APCA-API-KEY-ID: {KEYS['b'].key}\r\nAPCA-API-SECRET-KEY: {KEYS['b'].secret}\r\n"
+        for _ in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.server.port)
+            writer.write(f"GET /v2/account HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+            assert b"200" in await reader.readline()
+            kept.append(writer)
+        await s.until(lambda: files() <= before + len(kept) + 8)
+        await s.place("a", 1)
+        await listener.ask(subscribe(statuses=["SPY"]))  # the oldest of all, and in use
+        for writer in kept:
+            writer.close()
+
+
 def files() -> int:
     """Open files of this process."""
     return len([*Path("/proc/self/fd").iterdir()])
