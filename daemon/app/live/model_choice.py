@@ -101,12 +101,12 @@ def check_still_held(settings: DeskSettings) -> None:
     if state is None:
         return
     held = {*state.book.positions, *(order.symbol for order in state.orders.values())}
-    left = _traded(former) if former.chained else _traded(former) & held
-    if former.kind != spec.kind or left - _traded(spec):
+    left = held if former.kind != spec.kind or former.chained else held & _traded(former) - _traded(spec)
+    if left:
         what = f"decides at each {spec.decides} and holds {spec.holds} of {', '.join(spec.symbols)}"
         was = f"at each {former.decides}, {former.holds} of {', '.join(former.symbols)}"
         raise ConfigError(
-            f"{typed(spec.name)} {what}, and the desk holds {', '.join(sorted(held))} by its former spec ({was}): put "
+            f"{typed(spec.name)} {what}, and the desk holds {', '.join(sorted(left))} by its former spec ({was}): put "
             "the file back, or sell that first"
         )
 

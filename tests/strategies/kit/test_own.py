@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from daemon.config.load import load
+from daemon.app.live.model_choice import check_still_held
+from daemon.config.load import ConfigError, load
 from daemon.config.strategy import strategy_of
 from daemon.core.strategy_rules import trading_for
 from daemon.engine.recover import code_digest
 from daemon.host.lean import without_pandas
+from daemon.journal.journal import Journal
+from daemon.journal.rows import STRATEGY_SPEC
 from strategies.golden import check_golden, contract_hash
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.own.load import libraries_of
@@ -33,6 +37,8 @@ from strategies.registry import (
     stand_in,
     strategy,
 )
+from tests.support.core.daily_desk import Shelf
+from tests.support.core.fractions_desk import played
 from tests.support.own.files import forgotten_again, install, write_strategy
 
 
@@ -346,3 +352,37 @@ STRATEGY = STRATEGY._replace(with_symbols=Named)
     settings = load(None, {"desk.strategy": name, "desk.symbols": ["QQQ"]}, {})
     assert isinstance(strategy_of(settings), StandIn)
     assert configured(strategy_of(settings).spec) == ("QQQ",)
+
+
+EDITED = """
+from msgspec.structs import replace
+
+from strategies.kit.entry import StrategyEntry
+from tests.support.core.daily_desk import Shelf
+
+
+class Edited(Shelf):
+    spec = replace(Shelf.spec, symbols={symbols})
+
+
+STRATEGY = StrategyEntry(Edited, {{}}, "shelf")
+"""
+
+
+@pytest.mark.parametrize(
+    ("symbols", "left"), [("AAA BBB", "CCC"), ("CCC", "BBB"), ("CCC BBB", ""), ("AAA BBB CCC DDD", "")]
+)
+def test_a_file_that_leaves_alone_what_is_held_is_refused_by_its_symbols(
+    tmp_path: Path, symbols: str, left: str
+) -> None:
+    """The desk holds BBB and CCC, of AAA, BBB and CCC."""
+    journal = Journal(played().write(tmp_path))
+    journal.note(STRATEGY_SPEC, spec_text(Shelf.spec))
+    journal.close()
+    file = tmp_path / "shelf_edited.py"
+    file.write_text(EDITED.format(symbols=tuple(symbols.split())))
+    given = {"desk.strategy": str(file), "paths.state_dir": str(tmp_path), "desk.account": "paper"}
+    settings = load(None, given, {})
+    refused = pytest.raises(ConfigError, match=f"the desk holds {left} by its former spec") if left else nullcontext()
+    with refused:
+        check_still_held(settings)
