@@ -218,7 +218,7 @@ def _drift_watch(
 
     `drifted(version, detail)` is called for each alarm.
     """
-    from daemon.models.drift import DriftLimits, DriftWatch
+    from daemon.models.drift import WHO, DriftLimits, DriftWatch
 
     table = opened.checked.settings.drift
     limits = DriftLimits(table.window, table.least, table.feature_psi_max, table.action_psi_max)
@@ -231,7 +231,7 @@ def _drift_watch(
         notify(name, **fields)
 
     async def pause(reason: str) -> None:
-        await submitter.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
+        await submitter.submit(lambda now_ns: PauseRequested(now_ns, reason, WHO))
 
     watch = DriftWatch(
         journal,

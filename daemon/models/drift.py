@@ -28,6 +28,12 @@ _NEWEST = (
     "AND logits IS NOT NULL ORDER BY decision DESC LIMIT ?"
 )
 
+_PAUSED = (
+    "SELECT max(time_ns) AS time_ns FROM events WHERE kind = 'PauseRequested' AND json_valid(payload) "
+    "AND json_extract(payload, '$.who') = ? AND instr(json_extract(payload, '$.reason'), ?) = 1"
+)
+WHO = "drift"  # who asks for its pauses
+
 
 class DriftLimits(msgspec.Struct, frozen=True):
     """The window of a measurement and the alarm limits; see `[drift]`."""
@@ -172,7 +178,19 @@ class DriftWatch:
         key = (drift.model, new_york_text(drift.last_ns)[:10])
         if self._pause is not None and key not in self._paused:
             self._paused.add(key)
-            await self._pause(f"drift of {drift.model}: {detail}"[:500])
+            if await asyncio.to_thread(_paused_last, self._journal, drift.model) < key[1]:
+                await self._pause(f"{_reason(drift.model)}{detail}"[:500])
+
+
+def _reason(model: str) -> str:
+    return f"drift of {model}: "
+
+
+def _paused_last(journal: Path, model: str) -> str:
+    """Return the date of the newest pause for this model's drift, "" without one: a restart repeats none."""
+    with closing(JournalReader(journal)) as reader:
+        at_ns = reader.query(_PAUSED, (WHO, _reason(model)))[0]["time_ns"]
+    return "" if at_ns is None else new_york_text(at_ns)[:10]
 
 
 def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tuple[Float64Array, Float64Array]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +199,26 @@ async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_
     await looking.look()
     assert heard.names == ["drift_measured", "drift"] * 2
     assert len(heard.pauses) == 2
+
+
+async def test_a_restart_pauses_no_desk_again_that_a_person_resumed_that_day(tmp_path: Path) -> None:
+    path, pauses = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200), []
+    with closing(sqlite3.connect(path)) as file:
+        last_ns = file.execute("SELECT max(bar_ns) FROM decisions").fetchone()[0]
+    for row, (day, model) in enumerate(((-2, "v1"), (0, "v2"), (0, "v1")), start=1):
+        at_ns = last_ns + day * 24 * 3600 * 10**9
+        event = {"type": "PauseRequested", "time_ns": at_ns, "reason": f"drift of {model}: index", "who": "drift"}
+        with closing(sqlite3.connect(path)) as file:
+            values = (row, at_ns, "PauseRequested", json.dumps(event), "[]", b"")
+            file.execute(
+                "INSERT INTO events (id, time_ns, kind, payload, effects, hash) VALUES (?, ?, ?, ?, ?, ?)", values
+            )
+            file.commit()
+        heard = Heard()
+        await watch(path, manifest(EVEN), heard, pause=True).look()
+        assert heard.names == ["drift_measured", "drift"]
+        pauses.append(len(heard.pauses))
+    assert pauses == [1, 1, 0]  # for another day, for another version, for this one
 
 
 async def test_without_the_word_nothing_is_paused(tmp_path: Path) -> None:
