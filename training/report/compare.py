@@ -22,6 +22,7 @@ from training.report.cells import Row, fall, sharpe, with_interval
 
 T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("compare.html")
+_EXPECTED = "give the folders of finished runs, or of versions"
 LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # of the settings that may differ
 
 
@@ -68,10 +69,10 @@ def _settings(path: Path) -> dict[str, Any]:
 def _read(path: Path, read: Callable[[bytes], T]) -> T:
     try:
         return read(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file: {_EXPECTED}") from error
     except (OSError, ValueError, msgspec.DecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): give the folders of finished runs, or of versions"
-        ) from error
+        raise ValueError(f"{path} cannot be read ({error}): {_EXPECTED}") from error
 
 
 def page(runs: Sequence[FinishedRun]) -> str:

@@ -25,6 +25,7 @@ export function mount(main, { desk, address }) {
     problems.fail,
     1000,
   );
+  const none = (all) => (!all || !wished ? "No decision yet." : wished === OUTCOMES[0] ? "No decision with an order." : `No decision with the outcome ${named(wished)}.`);
   const filter = chooser("Outcome", OUTCOMES.map((name) => [name, named(name)]), wished, pick);
   const all = el("button", { type: "button", on: { click: () => ((filter.querySelector("select").value = ""), pick("")) } }, "Show all");
   const shares = el("p", { class: "pager", id: "shares" });
@@ -52,7 +53,7 @@ export function mount(main, { desk, address }) {
     const matching = total === null ? "more than 1,000" : number(total);
     const part = wished && `${matching} of ${count(data.of, "decision")} shown: ${named(wished)}.`;
     shares.replaceChildren(...(part ? [el("span", {}, part), all] : [el("span", {}, `All ${count(data.of, "decision")}.`)]));
-    list.show(shown, () => (shown.length ? rows(shown, address) : empty(wished ? `No decision with the outcome ${named(wished)}.` : "No decision yet.")));
+    list.show(shown, () => (shown.length ? rows(shown, address) : empty(none(data.of))));
     pager.replaceChildren(
       ...[
         before.length > 1 && turn("Newer", () => before.pop()),

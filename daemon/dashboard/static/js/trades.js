@@ -34,6 +34,7 @@ export function mount(main, { desk, address }) {
     trades.refresh(true);
   };
   const link = () => save.setAttribute("href", target("trades.csv", query()));
+  const limited = () => Object.entries(wished).some(([name, value]) => name !== "sort" && value);
   const name = (text) => (text ? words(text) : "all");
   const filters = el(
     "div",
@@ -68,7 +69,7 @@ export function mount(main, { desk, address }) {
       const all = open ? data.totals.open : data.totals.trades;
       heading.textContent = `${name}: ${number(all)}`;
       section.hidden = !all && (open || matching > 0);
-      show([some, all], () => (some.length ? rows(some, data.columns, open, address) : empty(all ? "On another page of the list: see below." : "No trade matches.")));
+      show([some, all], () => (some.length ? rows(some, data.columns, open, address) : empty(all ? "On another page of the list: see below." : limited() ? "No trade matches." : "No trade yet.")));
     }
     pager.replaceChildren(
       ...[
