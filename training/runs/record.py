@@ -91,11 +91,11 @@ def exported(
     findings = judge_again(study, findings, p.folder)
     refit = None if instead is not None else refit
 
-    held = _of_passive(record, study, instead, policy) if instead is not None else None
+    passive_metrics = _of_passive(record, study, instead, policy) if instead is not None else None
 
     def write_files(folder: Path, digest: str, version: str) -> None:
-        shown = None if held is None else held["test"]
-        for name, data in files(study, findings, policy_sha256=digest, exported=shown, version=version).items():
+        figures = None if passive_metrics is None else passive_metrics["test"]
+        for name, data in files(study, findings, policy_sha256=digest, exported=figures, version=version).items():
             write_whole(folder / name, data)
         if weights and instead is None:
             write_weights(folder, study.network, weights)
@@ -113,7 +113,9 @@ def exported(
         if refit is None
         else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ()), study.data.source),
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-        metrics=held if held is not None else _learned(record, study, learned, unproven=bool(words)),
+        metrics=passive_metrics
+        if passive_metrics is not None
+        else _learned(record, study, learned, unproven=bool(words)),
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",
@@ -166,15 +168,15 @@ def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) 
 
     None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
     """
-    known = p.kind.passive
-    if p.settings.passive and known is not None:
-        return policy, f"{PASSIVE_WORDS}{known.words}: nothing was trained."
-    if known is None or findings.imported or lead_is_proven(findings):
+    passive = p.kind.passive
+    if p.settings.passive and passive is not None:
+        return policy, f"{PASSIVE_WORDS}{passive.words}: nothing was trained."
+    if passive is None or findings.imported or lead_is_proven(findings):
         return None, ""
     if p.settings.allow_unproven:
         return None, "Exported although no lead over the best baseline is proven."
     return p.passive(study.network, p.folds[-1].train, policy), (
-        f"{PASSIVE_WORDS}{known.words}: for what was learned no lead over the best "
+        f"{PASSIVE_WORDS}{passive.words}: for what was learned no lead over the best "
         "baseline is proven. What was learned:"
     )
 
@@ -265,25 +267,25 @@ class RunRecord:
         assert stated is not None, "asked for a run that states one"
         basket = replace(p.trading.basket, volatility_target=0.0)
         without, twice = replace(p.trading, basket=basket), with_costs(p.trading, 2)
-        rules: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
+        played: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
         with phase("the stated risk: tests with and without the overlay"):
             for fold in p.folds:
                 held = p.passive(study.network, fold.train, policy)
                 span = p.passive_span(fold.test, study.reward)
-                for trading, folds in rules.items():
+                for trading, folds in played.items():
                     if passive or trading is without:
                         folds.append(p.data.test(held or policy, replace(span, trading=trading)))
         if not passive:
-            rules |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
+            played |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
         dates = [date for fold in p.folds for date in fold.test]
         self.ledger.record(*self.claims())
         chosen_among = 0 if passive else trial_matrix(study, study.reward)[1].shape[1] - 1
         return RiskRuns(
             target=stated.target,
             drawdown=stated.drawdown,
-            policy=tuple(rules[p.trading]),
-            twice=tuple(rules[twice]),
-            passive=tuple(rules[without]),
+            policy=tuple(played[p.trading]),
+            twice=tuple(played[twice]),
+            passive=tuple(played[without]),
             earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own=self.claims()),
         )
 
