@@ -38,10 +38,10 @@ from training.runs.progress import ProgressFile
 from training.runs.record import Outcome, RunRecord, exported
 from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
 from training.runs.tasks import (
-    Chosen,
+    FoldChoice,
     Player,
     Relay,
-    Together,
+    SeedGroup,
     by_fold,
     compare,
     mean_one,
@@ -142,8 +142,8 @@ class Run:
         trials = self._trained(requests)
         chosen = choose(trials, self._settings, headline_of(trials, self._settings))
         groups = self._groups(requests, trials, chosen)
-        weights = [[p.trial_folder(each).weights() for each in of.requests] for of in groups]
-        policies = [p.mean_policy(of.requests, own) for of, own in zip(groups, weights, strict=True)]
+        weights = [[p.trial_folder(request).weights() for request in group.requests] for group in groups]
+        policies = [p.mean_policy(group.requests, seeds) for group, seeds in zip(groups, weights, strict=True)]
         means: Sequence[Trial] = ()
         if self._settings.averages:
             self._listen(f"testing the mean of {len(self._settings.seeds)} seeds, without dead ones")
@@ -152,22 +152,22 @@ class Run:
         refit, kept = self._refit(groups[-1]) if self._settings.refit else (None, kept)
         return self._told(trials, chosen, policies, means, refit, kept)
 
-    def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[Together]:
+    def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[SeedGroup]:
         """The trials that each fold's policy is made of: the chosen one, or all living seeds of its reward."""
-        found = []
+        groups = []
         for index in chosen:
-            one = requests[index]
-            own = [i for i, each in enumerate(requests) if (each.fold, each.reward) == (one.fold, one.reward)]
-            living = with_weight([bool(dead_trial(trials[i])) for i in own])
-            places = [own[place] for place in living] if self._settings.averages else [index]
-            found.append(Together(tuple(requests[i] for i in places), tuple(trials[i] for i in places)))
-        return found
+            fold, reward = requests[index].fold, requests[index].reward
+            seeds = [i for i, request in enumerate(requests) if (request.fold, request.reward) == (fold, reward)]
+            living = with_weight([bool(dead_trial(trials[i])) for i in seeds])
+            places = [seeds[place] for place in living] if self._settings.averages else [index]
+            groups.append(SeedGroup(tuple(requests[i] for i in places), tuple(trials[i] for i in places)))
+        return groups
 
-    def _refit(self, of: Together) -> tuple[nn.Module, tuple[Weights, ...]]:
+    def _refit(self, group: SeedGroup) -> tuple[nn.Module, tuple[Weights, ...]]:
         """The last fold's policy and weights, trained again on all sessions for as many steps as its checkpoints."""
         again = [
             replace(request, steps=trial.chosen_steps, patience=0, refit=True)
-            for request, trial in zip(of.requests, of.trials, strict=True)
+            for request, trial in zip(group.requests, group.trials, strict=True)
         ]
         self._listen(f"training once more on all sessions, {sum(each.steps for each in again):,} steps")
         self._through(refit_one, again)
@@ -251,7 +251,7 @@ class Run:
             picked = zip(tested, policies, strict=True)
             return (), self._through(
                 compare,
-                [Chosen(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
+                [FoldChoice(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
             )
         self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]

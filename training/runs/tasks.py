@@ -115,8 +115,8 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
-    """The trials of a fold that differ by their seed, with what each found."""
+class SeedGroup:
+    """Requests of one fold that differ by their seed, with the finished trial of each."""
 
     requests: tuple[Request, ...]
     trials: tuple[Trial, ...]
@@ -128,41 +128,41 @@ class Together:
         return f"fold{first.fold + 1}-{first.reward}-mean"
 
 
-def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
+def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Trial:
     """Let the mean of a fold's seeds play its validation and test sessions; what is done is read again."""
-    folder, first = prepared.task_folder(of.name), of.requests[0]
+    folder, first = prepared.task_folder(group.name), group.requests[0]
     done = folder.finished()
     if done is not None:
         return done
-    _check_stop(flag, of.name)
-    weights = [prepared.trial_folder(request).weights() for request in of.requests]
-    policy, fold = prepared.mean_policy(of.requests, weights), prepared.folds[first.fold]
+    _check_stop(flag, group.name)
+    weights = [prepared.trial_folder(request).weights() for request in group.requests]
+    policy, fold = prepared.mean_policy(group.requests, weights), prepared.folds[first.fold]
     passive = prepared.passive(first.network, fold.train)
     validated, tested = (prepared.span(dates, first.reward) for dates in (fold.validate, fold.test))
     beside = prepared.passive_span(fold.validate, first.reward)
-    with reported(of.name, emit), phase("the mean of the seeds"):
+    with reported(group.name, emit), phase("the mean of the seeds"):
         validate = prepared.data.evaluator(validated, "cpu")(policy)
         held = () if passive is None else prepared.data.evaluator(beside, "cpu")(passive)
         test = prepared.data.test(policy, tested)
-    found = Trial(
+    mean = Trial(
         fold=first.fold,
         seed=first.seed,
         reward=first.reward,
-        steps=sum(trial.steps for trial in of.trials),
+        steps=sum(trial.steps for trial in group.trials),
         seconds=0.0,
-        chosen_steps=max(trial.chosen_steps for trial in of.trials),
+        chosen_steps=max(trial.chosen_steps for trial in group.trials),
         stopped="",
         curve=(),
         validate=validate,
         test=test,
-        learnt=learnt_together(prepared, of.requests, of.trials, weights, policy),
-        members=len(of.requests),
-        agreement=agreement_of(prepared, of.requests, weights) if len(weights) > 1 else None,
+        learnt=learnt_together(prepared, group.requests, group.trials, weights, policy),
+        members=len(group.requests),
+        agreement=agreement_of(prepared, group.requests, weights) if len(weights) > 1 else None,
         passive=held,
     )
     folder.save_weights({})
-    folder.finish(found)
-    return found
+    folder.finish(mean)
+    return mean
 
 
 class CheckpointTimer:
@@ -186,7 +186,7 @@ class CheckpointTimer:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class FoldChoice:
     """A fold's chosen policy, raw observations to answers, and what it did on the fold's test sessions."""
 
     fold: int
@@ -197,7 +197,7 @@ class Chosen:
     played: PlayResult
 
 
-def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compared:
+def compare(prepared: Prepared, chosen: FoldChoice, flag: Flag, emit: Emit) -> Compared:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
 
     name = f"fold {chosen.fold + 1}"
@@ -262,7 +262,7 @@ class Relay:
     reward: str  # or variant
 
 
-def relay_one(prepared: Prepared, of: Relay, flag: Flag, emit: Emit) -> OneAccount:
+def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAccount:
     """Let the policies go through the tests of all folds on one account, or read what is done. Raises `Stopped`."""
     task = "one-account-mean" if prepared.settings.averages else "one-account"  # `--ensemble` begins no other run
     folder, check_stop = prepared.task_folder(task), functools.partial(_check_stop, flag, task)
@@ -270,9 +270,9 @@ def relay_one(prepared: Prepared, of: Relay, flag: Flag, emit: Emit) -> OneAccou
     if kept is not None:
         return msgspec.json.decode(kept["played"], type=OneAccount)
     check_stop()
-    spans = [prepared.span(fold.test, of.reward) for fold in prepared.folds]
+    spans = [prepared.span(fold.test, relay.reward) for fold in prepared.folds]
     with reported(task, emit, check_stop), phase("one account through all tests"):
-        played = prepared.data.relay(of.policies, spans)
+        played = prepared.data.relay(relay.policies, spans)
     folder.save({"played": msgspec.json.encode(played).decode()})
     return played
 

@@ -70,7 +70,7 @@ def accounts(
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class AgentsResult:
     """What a trial of the agents ends with."""
 
     agents: Ensemble
@@ -84,7 +84,7 @@ class Chosen:
     saturated: dict[str, float]  # share of an agent's wishes that are at a bound
 
 
-class Work:
+class AgentsTrial:
     """The agents of a trial, one after the other: SAC, then TD3."""
 
     def __init__(
@@ -110,7 +110,7 @@ class Work:
         gone = self.steps + (int(self._open["steps"]) if self._open else 0)
         with self._keeper.metrics(self._lines) as journal:
             while len(self.finished) < len(MEMBERS):
-                with contextlib.closing(_Course(self, MEMBERS[len(self.finished)])) as course:
+                with contextlib.closing(_AgentRun(self, MEMBERS[len(self.finished)])) as course:
                     whole = self._lines  # those of the agents before
                     while not course.trainer.done:
                         line, point = course.update()
@@ -200,7 +200,7 @@ class Work:
         lines = whole if under_way is None else self._lines
         self._keeper.save({"finished": self.finished, "open": under_way, "lines": lines, "seconds": self.seconds})
 
-    def choose(self) -> Chosen:
+    def choose(self) -> AgentsResult:
         """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
         actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, self.finished, strict=True)]
         wishes = [self.wishes(actor).numpy() for actor in actors]
@@ -218,7 +218,7 @@ class Work:
         ]
         chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
         gradients = sum(int(done["gradient_steps"]) for done in self.finished)
-        return Chosen(
+        return AgentsResult(
             agents, threshold, self.look(agents), tuple(points), self.steps, chosen_steps, gradients, dead, saturated
         )
 
@@ -275,10 +275,10 @@ def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ens
     return Ensemble(found)
 
 
-class _Course:
+class _AgentRun:
     """One agent under way."""
 
-    def __init__(self, work: Work, name: str) -> None:
+    def __init__(self, work: AgentsTrial, name: str) -> None:
         self._work, self._name = work, name
         self.trainer, self._market, kept = work.course_parts(name)
         self._every = max(1, self.trainer.total_updates // work.plan.looks)

@@ -20,7 +20,7 @@ from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.forecast_ensemble.features import COUNT
 from training.desks.forecast import graph
-from training.desks.forecast.agents import Work, first_agents
+from training.desks.forecast.agents import AgentsTrial, first_agents
 from training.desks.forecast.baselines import BASELINES, PARTS, PLAYERS
 from training.desks.forecast.graph import Policy, made_weights, passive_of, policy_of
 from training.desks.forecast.market import BONUS
@@ -310,7 +310,7 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         plan, data, done = task.plan, task.data, task.done
         last = int(fold.validate[-1][:4])
         forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
-        work = Work(task.request, data, data.outlook(forecasts, plan.risk_target), fold, task.keeper, plan)
+        work = AgentsTrial(task.request, data, data.outlook(forecasts, plan.risk_target), fold, task.keeper, plan)
         work.run(task.control, task.listen)
         chosen = work.choose()
         weights: dict[str, Any] = {}
