@@ -176,7 +176,7 @@ class FaultyHub(DataSessions[FaultyClient]):
         return self.venue.faults.take(kind, context) is not None
 
     async def on_the_way(self, session: FaultyClient) -> None:
-        """As the clock has it."""
+        """Let a message be under way for as long as the clock has it."""
         await self.venue.clock.on_the_way(f"{session.path} {session.key}", asked=False)
 
     def say(self, words: str) -> None:

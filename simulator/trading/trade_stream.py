@@ -66,7 +66,7 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
                 self._socket_faults(connection)
 
     async def on_the_way(self, connection: FaultyClient) -> None:
-        """As the clock has it."""
+        """Let a message be under way for as long as the clock has it."""
         await self.venue.clock.on_the_way(f"trades {connection.key}", asked=False)
 
     async def read(self, connection: FaultyClient, data: str | bytes) -> None:

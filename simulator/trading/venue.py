@@ -108,12 +108,12 @@ class Listed:
 
     @property
     def binary_frames(self) -> bool:
-        """As the rules have it."""
+        """Whether messages go out as binary frames, as Alpaca's paper stream sends them."""
         return self._venue.rules.binary_trade_frames
 
     @property
     def dead_session_s(self) -> float:
-        """As the rules have it."""
+        """Seconds for which a session is held whose client vanished without a close frame."""
         return self._venue.rules.dead_session_s
 
     def now_ns(self) -> int:

@@ -46,7 +46,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def clean(self) -> bool:
-        """Nothing changes."""
+        """Whether no feature and no decision differs."""
         return not self.changes and not self.decisions_changed
 
 

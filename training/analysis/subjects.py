@@ -146,7 +146,7 @@ class CachedPolicy:
 
     @property
     def fresh(self) -> bool:
-        """Nothing was asked yet."""
+        """Whether no answer was computed yet."""
         return not self._known
 
     def prime(self, observations: Sequence[Observation]) -> None:

@@ -117,7 +117,7 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Of its file among the parts."""
+        """The name of its file among the parts of a download."""
         return f"{self.symbol}-{self.sessions[0].date}-{self.sessions[-1].date}.parquet"
 
 

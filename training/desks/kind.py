@@ -37,7 +37,7 @@ class Info(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its bytes, 64 hexadecimal digits."""
+        """SHA-256 of its bytes, 64 hexadecimal digits."""
 
     @property
     def synthetic(self) -> str:

@@ -66,7 +66,7 @@ class Rate(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of all."""
+        """The share of the tests that passed."""
         return self.passed / self.series
 
 

@@ -81,5 +81,5 @@ class AnswerRecorder:
         self._answers.append(answers.detach().cpu().numpy().copy())
 
     def watched(self) -> Watched:
-        """All that was kept."""
+        """The rows and answers of all questions, in their order."""
         return Watched(np.concatenate(self._rows), np.concatenate(self._answers))

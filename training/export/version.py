@@ -28,7 +28,7 @@ class Version:
 
     @property
     def policy(self) -> Path:
-        """Its graph."""
+        """The file of its ONNX graph."""
         return self.folder / POLICY_FILE
 
 

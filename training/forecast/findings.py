@@ -186,17 +186,17 @@ class _ForecastRows:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def scores(self, temperature: float) -> Calibrated | None:
-        """With block-bootstrap intervals; None without a row."""
+        """Scores before and after the temperature, with block-bootstrap intervals; None without a row."""
         if not len(self.classes):
             return None
         return compared(self.before, self.after, self.classes, self.sessions, temperature)
 
     def skill(self) -> Skill | None:
-        """None where a class never came."""
+        """What the probabilities tell apart; None without a row, or where a class never came."""
         return skill(self.after, self.classes, self.sessions) if len(self.classes) else None
 
     def figures(self, cost: float) -> ForecasterPlots | None:
-        """None without a row."""
+        """What the report draws; `cost` is of one trade there and back, a fraction. None without a row."""
         if not len(self.classes):
             return None
         return figures(self.after, self.confidence, self.classes, self.returns, cost=cost)

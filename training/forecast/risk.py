@@ -63,7 +63,7 @@ def squared_returns(close: Float64Array, broken: BoolArray) -> Float64Array:
 
 
 def _means(values: Float64Array, rows: int) -> Float64Array:
-    """Of each `rows` neighbours, float64 (d - rows + 1, n)."""
+    """Means over `rows` neighbouring sessions, float64 (d - rows + 1, n), of values (d, n)."""
     windows: Float64Array = np.lib.stride_tricks.sliding_window_view(values, rows, axis=0).mean(axis=-1)
     return windows
 
@@ -197,7 +197,7 @@ class RiskRows:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def scores(self, seed: int = 0) -> RiskScores | None:
-        """With block-bootstrap intervals; None without a row."""
+        """QLIKE and correlations with block-bootstrap intervals; None without a row."""
         if not len(self.came):
             return None
         days, at = np.unique(self.sessions, return_inverse=True)
@@ -223,7 +223,7 @@ def _loss(place: int) -> Callable[[Float64Array], Float64Array]:
 
 
 def _correlation(place: int) -> Callable[[Float64Array], Float64Array]:
-    """Squared, of sums over rows."""
+    """Maps sums over rows, (draws, k), to squared correlations of what came and a forecast, (draws,)."""
 
     def of(sums: Float64Array) -> Float64Array:
         count, came, came_square = sums[:, 0], sums[:, 4], sums[:, 5]

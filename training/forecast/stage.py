@@ -54,7 +54,7 @@ def best_temperature(logits: Float64Array, classes: NDArray[np.int64]) -> float:
     taken = float(exact[np.arange(len(classes)), classes].mean())
 
     def slope(log_cold: float) -> float:
-        """Of the log loss along 1 / temperature, in which it is convex."""
+        """The slope of the log loss along 1 / temperature, in which the loss is convex."""
         shares = np.exp(exact * math.exp(log_cold))
         return float(((shares * exact).sum(axis=1) / shares.sum(axis=1)).mean()) - taken
 
@@ -204,7 +204,7 @@ def _rows(material: Material, plan: ForecasterSettings, fold: YearFold) -> FoldR
 
 
 def _seed(plan: ForecasterSettings, fold: YearFold, member: int) -> int:
-    """Of its own for each seed, fold and member."""
+    """A member's seed, which follows from the plan's seed, the fold's year and the member's number."""
     return int(np.random.SeedSequence((plan.seed, fold.year, member)).generate_state(1)[0])
 
 

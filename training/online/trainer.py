@@ -357,7 +357,7 @@ class StreamTrainer:
         consumer.refuse(row)
 
     def _give_all(self) -> None:
-        """Nothing follows the last one that waits."""
+        """Give the learner all decisions that wait; nothing follows the last one."""
         while self._waiting:
             self._give()
 

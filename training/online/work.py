@@ -242,7 +242,7 @@ class LearningProcess:
             raise ColdStartInterrupted
 
     def _cold_progress(self, figures: Mapping[str, float]) -> None:
-        """A sign of progress of the cold start. Raises Stopped."""
+        """Feed the watchdog, and log the figures now and then. Raises ColdStartInterrupted on a stop."""
         self._pulse.beat()
         if self._stop.is_set():
             raise ColdStartInterrupted

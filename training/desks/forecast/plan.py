@@ -141,7 +141,7 @@ class ForecastPlan(Plan):
         return msgspec.to_builtins(self.forecast)
 
     def coefficients(self, agent: str) -> OffPolicyCoefficients:
-        """Those of "sac" or "td3"."""
+        """The coefficients of an agent, "sac" or "td3"."""
         return {"sac": self.sac, "td3": self.td3}[agent]
 
 

@@ -73,7 +73,7 @@ class OnlineData:
 
     @property
     def desk(self) -> BarDesk:
-        """Where figures come from."""
+        """The desk whose dry run gives all figures of a report."""
         flat = choosing(HOLD, len(ACTIONS), 1.0)
         return BarDesk(self.strategy, self._fed, flat, minutes=lambda date, _bars, _rules: self.minutes(date))
 

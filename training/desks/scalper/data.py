@@ -53,7 +53,7 @@ class Data:
 
     @property
     def venue(self) -> Venue:
-        """Where a dry run trades."""
+        """The market on which a dry run trades."""
         return MODELLED
 
     def desk(self, strategy: AnyStrategy) -> BarDesk:

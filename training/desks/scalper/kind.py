@@ -59,7 +59,7 @@ class ScalperTaskData:
 
     @property
     def desk(self) -> BarDesk:
-        """Where figures come from."""
+        """The desk whose dry run gives all figures of a report."""
         return self.data.desk(self.machine)
 
     @property

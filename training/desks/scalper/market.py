@@ -513,7 +513,7 @@ class Market:
         return mask.nonzero().squeeze(1) if self._looks else self._everyone
 
     def _of(self, state: Tensor, dim: int, rows: Tensor) -> Tensor:
-        """Those of `rows` along `dim`: a copy of some, `state` itself of all."""
+        """The values of `state` at `rows` along `dim`: a copy, or `state` itself where the rows are all."""
         return state if rows is self._everyone else state.index_select(dim, rows)
 
     def _put(self, state: Tensor, dim: int, rows: Tensor, values: Tensor) -> None:

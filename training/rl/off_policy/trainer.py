@@ -48,15 +48,15 @@ class Rates(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """At the start."""
+        """The learning rate at the start."""
 
     @property
     def schedule(self) -> str:
-        """How it falls."""
+        """How the learning rate falls; see `OffPolicyCoefficients`."""
 
     @property
     def environments(self) -> int:
-        """Stepped together."""
+        """How many environments are stepped together."""
 
 
 class Due(Protocol):

@@ -146,7 +146,7 @@ class SearchProcess:
 
 
 def make_desk(arguments: tuple[Search, Path, str]) -> SearchProcess:
-    """Once in each process."""
+    """Read the bars and open the book, in a process that works on a search."""
     search, folder, version = arguments
     ready = replace(make_ready(search, version), folder=folder)
     return SearchProcess(ready, open_book(search, folder, ready), ready.train)

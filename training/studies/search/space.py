@@ -35,7 +35,7 @@ class Search:
 
     @property
     def usual(self) -> Plan:
-        """That of the preset, which a file of coefficients changes."""
+        """The plan of the preset, which a file of coefficients changes."""
         known = self.run.kind
         return known.preset(self.preset or next(iter(known.presets))).plan.at(self.run.precision)
 
@@ -45,7 +45,7 @@ class Search:
         return self.run.plan
 
     def recipe(self, values: Mapping[str, Any]) -> Plan:
-        """The first trial's with these values."""
+        """The first trial's plan with these values of searched fields."""
         return with_values(self.start, values)
 
     def encoded(self, recipe: Plan) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Search:
         return {dimension.name: value_of(recipe, dimension.name) for dimension in self.space}
 
     def described(self, recipe: Plan) -> dict[str, Any]:
-        """Where it differs from the preset's."""
+        """The fields of a recipe that differ from the preset's, as JSON."""
         return recipe.differences(self.usual)
 
     @property

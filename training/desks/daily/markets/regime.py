@@ -174,7 +174,7 @@ class RegimeMarket(Episodes):
         return self._overlay(self._day, drifted, goal, one, one[:, 0], whole=True, shares=False)
 
     def _open_again(self, over: Tensor) -> None:
-        """In cash again where `over`."""
+        """Accounts in cash with the capital where `over`, bool (n,)."""
         self._equity = self._equity.masked_fill(over, self._capital)
         self._weights = self._weights.masked_fill(over.unsqueeze(1), 0.0)
         fresh = torch.zeros_like(self._equities)
