@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import deque
+from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
-from typing import Any
 
 from daemon.alpaca_api.books import AlpacaPosition, PositionChange
 from daemon.alpaca_api.refusals import Refusal, unprocessable
-from daemon.alpaca_api.wire import ZERO, Json, multiplier, stamp, text
+from daemon.alpaca_api.wire import ZERO, multiplier, stamp, text
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.faults import Fault
 from simulator.prices.corporate_actions import Dividend, Rename, Split
@@ -265,22 +265,12 @@ def _note(
     *,
     price: Decimal | None = None,
 ) -> None:
-    day = new_york_date(at_ns)
     visible_ns = at_ns
     if matching.venue.rules.late_activities:
-        visible_ns = midnight_ns((date.fromisoformat(day) + timedelta(days=1)).isoformat())
-    fields: dict[str, Any] = {
-        "activity_type": kind,
-        "date": day,
-        "net_amount": "0" if price is None else text(-quantity * price),
-        "symbol": symbol,
-        "qty": text(quantity),
-        "description": description,
-        "status": "executed",
-    }
-    if price is not None:
-        fields["price"] = text(price)
-    account.note(at_ns, fields, visible_ns=visible_ns)
+        visible_ns = midnight_ns((date.fromisoformat(new_york_date(at_ns)) + timedelta(days=1)).isoformat())
+    cash = ZERO if price is None else -quantity * price
+    more = {"symbol": symbol, "qty": text(quantity)} | ({} if price is None else {"price": text(price)})
+    _dated_row(account, kind, cash, at_ns, description, more, visible_ns=visible_ns)
 
 
 def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition, contract: OccContract) -> bool:
@@ -315,8 +305,22 @@ def _book_fees(matching: Matching, account: Account, session: Session) -> None:
 def cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, description: str, **more: str) -> None:
     """Move cash by `amount` USD and note it as an activity of this kind."""
     account.cash += amount
+    _dated_row(account, kind, amount, at_ns, description, more)
+
+
+def _dated_row(
+    account: Account,
+    kind: str,
+    amount: Decimal,
+    at_ns: int,
+    description: str,
+    more: Mapping[str, str],
+    *,
+    visible_ns: int | None = None,
+) -> None:
+    """Note an activity that has a date alone and no time; `amount` is what it says of the cash, in USD."""
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": text(amount)}
-    account.note(at_ns, {**fields, "description": description, "status": "executed", **more})
+    account.note(at_ns, {**fields, "description": description, "status": "executed", **more}, visible_ns=visible_ns)
 
 
 def _transfer(account: Account, amount: Decimal, at_ns: int) -> None:
@@ -363,8 +367,7 @@ def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
         shares = _times(held.qty, ratio)
         change = shares - held.qty
         account.positions[symbol] = dataclasses.replace(held, qty=shares, average=held.average / ratio)
-    fields = {"activity_type": "SPLIT", "date": new_york_date(at_ns), "net_amount": "0", "symbol": symbol}
-    account.note(at_ns, {**fields, "qty": text(change), "description": f"{text(ratio)} for 1", "status": "executed"})
+    _dated_row(account, "SPLIT", ZERO, at_ns, f"{text(ratio)} for 1", {"symbol": symbol, "qty": text(change)})
 
 
 def _times(shares: Decimal, ratio: Decimal) -> Decimal:
@@ -497,9 +500,8 @@ def _book_split(matching: Matching, account: Account, split: Split, symbol: str,
         price = average if last is None else last
         paid = _paid(matching, fraction * price)
         account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - paid))
-        fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(paid)}
-        more = {"symbol": symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
-        account.note(at_ns, {**fields, "description": "Cash in lieu of a fraction", **more})
+        more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
+        _dated_row(account, "CIL", paid, at_ns, "Cash in lieu of a fraction", more)
 
 
 def _rename(account: Account, rename: Rename, at_ns: int) -> None:
@@ -518,6 +520,5 @@ def _rename(account: Account, rename: Rename, at_ns: int) -> None:
 def _row(account: Account, kind: str, held: AlpacaPosition, quantity: Decimal, description: str, at_ns: int) -> None:
     """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
     price = held.average if held.lastday_price is None else held.lastday_price
-    fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": "0", "symbol": held.symbol}
-    texts = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
-    account.note(at_ns, {**fields, **texts})
+    more = {"symbol": held.symbol, "qty": text(quantity), "price": text(grid(float(price)))}
+    _dated_row(account, kind, ZERO, at_ns, description, more)
