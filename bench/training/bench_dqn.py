@@ -31,8 +31,10 @@ from bench.training.train_work import (
     evaluated,
     market,
     measured,
+    median,
     progress,
     show,
+    update_rate,
     versions,
 )
 from tests.support.planted.flipping import INPUTS, Flipping, FlippingMarket, share_of_optimum
@@ -121,14 +123,7 @@ def starting(group: ProcessGroup, precision: str, seed: int, steps: int, size: S
 def start_speed(group: ProcessGroup, precision: str, size: Size) -> Rate:
     """Whole updates, rollout included."""
     trainer = starting(group, precision, 1, 10**9, size)
-
-    def work() -> int:
-        before = trainer.steps
-        for _ in range(size.rounds):
-            trainer.update()
-        return (trainer.steps - before) * group.size
-
-    return measured(work, size.windows, group.size)
+    return update_rate(trainer, size.rounds, size.windows, group.size)
 
 
 def start_course(group: ProcessGroup, precision: str, seed: int, size: Size) -> Course:
@@ -216,14 +211,7 @@ def online_speed(c: DqnCoefficients, precision: str, size: Size) -> Rate:
     trainer = online(c, precision, 1)
     while not trainer.gradient_steps:
         trainer.update()
-
-    def work() -> int:
-        before = trainer.steps
-        for _ in range(size.rounds):
-            trainer.update()
-        return trainer.steps - before
-
-    return measured(work, size.windows, cap_s=size.cap_s)
+    return update_rate(trainer, size.rounds, size.windows, cap_s=size.cap_s)
 
 
 def online_course(c: DqnCoefficients, precision: str, seed: int, size: Size) -> Course:
@@ -281,11 +269,6 @@ def their_course(c: DqnCoefficients | None, seed: int, size: Size) -> Course:
 
     score = partial(share_of_optimum, TASK, model.q_net, 1.0, sessions=64)
     return course(work, score, 10**9, ProcessGroup(), cap_s=size.cap_s)
-
-
-def median(found: list[Course]) -> Course:
-    """The course whose time is the median; those that never got there are the longest."""
-    return sorted(found, key=lambda each: (each.seconds is None, each.seconds or each.spent_s))[len(found) // 2]
 
 
 def ratio(mine: float | None, other: float | None) -> float | None:

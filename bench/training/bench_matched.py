@@ -35,6 +35,7 @@ from bench.training.train_work import (
     optimum,
     progress,
     show,
+    update_rate,
     versions,
 )
 from tests.support.planted.flipping import share_of_optimum as share_of_flipping
@@ -113,14 +114,7 @@ def our_speed(name: str, precision: str, size: Size) -> Rate:
     updates = size.rounds if isinstance(trainer, Rounds) else 1
     while not trainer.gradient_steps:
         trainer.update()
-
-    def work() -> int:
-        before = trainer.steps
-        for _ in range(updates):
-            trainer.update()
-        return trainer.steps - before
-
-    return measured(work, size.windows)
+    return update_rate(trainer, updates, size.windows)
 
 
 def their_off_policy(name: str, size: Size) -> Rate:

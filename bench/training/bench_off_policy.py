@@ -17,7 +17,20 @@ import torch
 from stable_baselines3 import SAC, TD3
 from torch import Tensor, nn
 
-from bench.training.train_work import PROCESSES, SCORE, Course, Rate, alone, course, measured, progress, versions
+from bench.training.train_work import (
+    PROCESSES,
+    SCORE,
+    Course,
+    Rate,
+    alone,
+    course,
+    measured,
+    median,
+    progress,
+    seconds_to_score,
+    update_rate,
+    versions,
+)
 from tests.support.rl.planted_sizing import MDP, PlantedSizing, SizingVecEnv, share_of_optimum
 from training.rl.kernels import fast_precision, use_fast_float32
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, shared
@@ -113,14 +126,7 @@ def our_speed(group: ProcessGroup, name: str, precision: str, size: Size) -> Rat
     trainer = ours(group, name, precision, 1, size)
     while not trainer.gradient_steps:
         trainer.update()
-
-    def work() -> int:
-        before = trainer.steps
-        for _ in range(size.rounds):
-            trainer.update()
-        return (trainer.steps - before) * group.size
-
-    return measured(work, size.windows, group.size)
+    return update_rate(trainer, size.rounds, size.windows, group.size)
 
 
 def our_course(group: ProcessGroup, name: str, precision: str, seed: int, size: Size) -> Course:
@@ -214,16 +220,6 @@ def their_speed(name: str, peer: Peer, threads: int, size: Size) -> Rate:
     return measured(work, size.windows, cap_s=size.cap_s)
 
 
-def when(found: Course) -> float:
-    """Seconds until the score; infinity for a course that never got there."""
-    return float("inf") if found.seconds is None else found.seconds
-
-
-def median(found: list[Course]) -> Course:
-    """The course whose time is the median; those that never got there are the longest."""
-    return sorted(found, key=when)[len(found) // 2]
-
-
 def shown(key: str, words: str, found: Course, figures: dict[str, Any]) -> Course:
     """One line and one figure; the course itself."""
     reached = f"{found.seconds:.2f} s, {found.core_s:.2f} core-s, {found.steps:,} steps" if found.seconds else ""
@@ -251,7 +247,7 @@ def run(size: Size) -> dict[str, Any]:
             for processes, group in groups.items():
                 found, text = median(group[f"{key} course"]), f"{words}, processes: {processes}, to the score"
                 best.append(shown(f"{key}_{processes}processes_seconds", text, found, figures))
-        against(name, min(best, key=when), size, figures)
+        against(name, min(best, key=seconds_to_score), size, figures)
     return figures
 
 
@@ -270,7 +266,7 @@ def against(name: str, mine: Course, size: Size, figures: dict[str, Any]) -> Non
             runs = [alone(their_course, name, peer, threads, seed, size) for seed in range(size.seeds)]
             key = f"sb3_{name}_tuned{index}_{threads}threads_seconds"
             tuned.append(shown(key, f"SB3 {name}, {threads} threads: {peer.words}", median(runs), figures))
-    for key, other in (("default", default), ("tuned", min(tuned, key=when))):
+    for key, other in (("default", default), ("tuned", min(tuned, key=seconds_to_score))):
         compared(f"{name}_share_of_sb3_{key}", mine, other, figures)
 
 

@@ -48,8 +48,10 @@ from bench.training.train_work import (
     alone,
     apart,
     data,
+    median,
     optimum,
     progress,
+    seconds_to_score,
     versions,
 )
 from strategies.daily_rebalancer import SPEC as REBALANCER
@@ -226,17 +228,8 @@ def to_the_score(table: Table, size: Size, group: dict[str, Any], threads: int) 
     peers["sb3_seconds_default"] = alone(sb3_course, single, 1, 1, 10**9, look, size.cap_s)
     for key, found in (mine | peers).items():
         table.course(key, key.replace("_", " "), found)
-    table.course("seconds_to_score", "ours, the best", min(mine.values(), key=_when))
-    table.course("sb3_seconds_to_score", "Stable-Baselines3, the best", min(peers.values(), key=_when))
-
-
-def _when(found: Course) -> float:
-    return float("inf") if found.seconds is None else found.seconds
-
-
-def median(found: list[Course]) -> Course:
-    """The course whose time is the median (the later of two)."""
-    return sorted(found, key=_when)[len(found) // 2]
+    table.course("seconds_to_score", "ours, the best", min(mine.values(), key=seconds_to_score))
+    table.course("sb3_seconds_to_score", "Stable-Baselines3, the best", min(peers.values(), key=seconds_to_score))
 
 
 def one_core(table: Table, size: Size, where: str) -> None:

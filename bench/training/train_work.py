@@ -11,7 +11,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -142,6 +142,18 @@ def measured(work: Callable[[], int], windows: int, processes: int = 1, cap_s: f
     return Rate(max(rates), statistics.median(rates), max(by_processor))
 
 
+def update_rate(trainer: Any, rounds: int, windows: int, processes: int = 1, cap_s: float = float("inf")) -> Rate:
+    """The rate of a trainer's whole updates, rollout included, `rounds` of them in each window."""
+
+    def work() -> int:
+        before = trainer.steps
+        for _ in range(rounds):
+            trainer.update()
+        return (trainer.steps - before) * processes
+
+    return measured(work, windows, processes, cap_s)
+
+
 def apart(work: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Start `work` in a process of its own (a copy of this one, so nothing is imported anew); call for its result.
 
@@ -231,6 +243,16 @@ def course(
         if seconds is None and group.broadcast(int(last >= SCORE)):
             seconds, at = spent, done
     return Course(seconds, at, spent, last, core_s)
+
+
+def seconds_to_score(run: Course) -> float:
+    """Seconds until the score; infinity for a training that never reached it."""
+    return float("inf") if run.seconds is None else run.seconds
+
+
+def median(runs: Sequence[Course]) -> Course:
+    """The training whose time is the median (the later of two); those that never reached the score are the longest."""
+    return sorted(runs, key=lambda run: (seconds_to_score(run), run.spent_s))[len(runs) // 2]
 
 
 @cache
