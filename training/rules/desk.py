@@ -29,16 +29,12 @@ class RuleDesk:
     days: tuple[str, ...]  # that can be decided on, ascending
     sha256: str  # of the bars
     synthetic: str  # the label of made-up bars
-    relay: Callable[[Numbers, Sequence[str], Trading], PlayResult]
+    play: Callable[[Numbers, Sequence[str], Trading], PlayResult]  # one account through all of these sessions
 
     @property
     def spec(self) -> Spec:
-        """The strategy's."""
+        """The contract of the strategy."""
         return self.strategy.spec
-
-    def play(self, player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
-        """What a player earns on these sessions, on one account through all of them."""
-        return self.relay(player, dates, trading)
 
 
 def rule_desk(name: str, bars: Path, trading: Trading, config: str = "") -> RuleDesk:
@@ -62,20 +58,20 @@ def is_rule(name: str) -> bool:
 def _of_days(made: Any, bars: Path, _: Trading) -> RuleDesk:
     table = read_table(bars, made)
 
-    def relay(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
+    def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
         return daily.dry_run(player, daily.desk_before(table, dates, made, trading))
 
-    return RuleDesk(made, table.dates[table.first_decision :], table.sha256, table.synthetic, relay)
+    return RuleDesk(made, table.dates[table.first_decision :], table.sha256, table.synthetic, play)
 
 
 def _of_bars(made: Any, bars: Path, trading: Trading) -> RuleDesk:
     read = minutes_of(bars, made.spec, trading)
     desk = BarDesk(made, lambda _date, _trading: (read.source, len(read.dates)), always(made.spec, 0))
 
-    def relay(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
+    def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
         return desk.relay([player], [dates], trading)[0]
 
-    return RuleDesk(made, read.dates[read.before :], read.info.sha256, read.info.synthetic, relay)
+    return RuleDesk(made, read.dates[read.before :], read.info.sha256, read.info.synthetic, play)
 
 
 _DESKS: Mapping[str, Callable[[Any, Path, Trading], RuleDesk]] = {"session": _of_days, "bar": _of_bars}

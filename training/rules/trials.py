@@ -29,7 +29,7 @@ from training.evidence.statistics import annual, session_returns, sharpes
 from training.evidence.wording import counted, number, percent
 from training.rules.desk import RuleDesk, own_answer, rule_desk
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.studies.grid import OF_THE_STRATEGY, Value
+from training.studies.grid import OF_THE_STRATEGY, Value, parted
 from training.study.folds import HistoryError, is_short, single, walk
 from training.study.study import Fold
 
@@ -67,8 +67,7 @@ class RuleTask:
 
     def text(self, values: Mapping[str, Value]) -> str:
         """The canonical text of the parameters of a trial."""
-        own = {key.removeprefix(OF_THE_STRATEGY): v for key, v in values.items() if key.startswith(OF_THE_STRATEGY)}
-        return text_of(entry(self.strategy).parameters, {**self.usual, **own})
+        return text_of(entry(self.strategy).parameters, {**self.usual, **parted(values)[0]})
 
 
 class RuleTrial(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +125,7 @@ def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
 
 def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> RuleTrial:
     """Play the sessions with these values; a session before which they are not warm yet earns nothing."""
-    rules = {key: value for key, value in values.items() if not key.startswith(OF_THE_STRATEGY)}
-    trading = task.trading(rules)
+    trading = task.trading(parted(values)[1])
     desk = rule_desk(task.strategy, task.bars, trading, task.text(values))
     warm = tuple(date for date in dates if date in frozenset(desk.days))
     found = desk.play(own_answer(desk.spec), warm, trading).sessions if warm else ()

@@ -36,6 +36,12 @@ OF_THE_STRATEGY = "parameters."
 """How the keys of a strategy's declared parameters begin."""
 
 
+def parted(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The strategy's declared parameters among these values, by name, and the desk's rules, by dotted key."""
+    parameters = {k.removeprefix(OF_THE_STRATEGY): v for k, v in values.items() if k.startswith(OF_THE_STRATEGY)}
+    return parameters, {k: v for k, v in values.items() if not k.startswith(OF_THE_STRATEGY)}
+
+
 def axis_of(text: str, declared: Mapping[str, Parameter] | None = None) -> Axis:
     """The axis that `KEY=LOW:HIGH:COUNT` or `KEY=VALUE,VALUE,...` describes.
 

@@ -39,7 +39,7 @@ from training.runs.folder import RUNS, RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for, trading_of
-from training.studies.grid import OF_THE_STRATEGY, TOGETHER, Axis, GridCell, Swept, Value, cells_of
+from training.studies.grid import OF_THE_STRATEGY, TOGETHER, Axis, GridCell, Swept, Value, cells_of, parted
 from training.studies.runner import Cells, Listen, locked, study_name, trial_line, write_result
 from training.study.progress import reading
 from training.study.study import PlayResult, figures
@@ -233,28 +233,22 @@ def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Fl
 
     check_stop()
     asked, data, policy = ready.asked, ready.data, Exported(ready.version.policy).eval()
-    own = [_of_strategy(values) for values in batch]
-    changes = [{key: value for key, value in values.items() if not key.startswith(OF_THE_STRATEGY)} for values in batch]
-    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for changed in changes]
+    parts = [parted(values) for values in batch]
+    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for _, changed in parts]
     spans = [Span(ready.dates, ready.variant, trading) for trading in rules]
-    together = len(batch) > 1 and not any(own)  # each parameter makes other observations
+    together = len(batch) > 1 and not any(own for own, _ in parts)  # each parameter makes other observations
     if together and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
         cells = [_cell(ready, *pair) for pair in zip(batch, data.relay_each(policy, spans, check_stop), strict=True)]
         for cell in cells:
             emit(cell)
         return tuple(cells)
     cells = []
-    for values, mine, span in zip(batch, own, spans, strict=True):
+    for values, (own, _), span in zip(batch, parts, spans, strict=True):
         check_stop()
-        bars = _of_parameters(ready, mine) if mine else data
+        bars = _of_parameters(ready, own) if own else data
         cells.append(_cell(ready, values, _played_alone(bars, policy, span)))
         emit(cells[-1])
     return tuple(cells)
-
-
-def _of_strategy(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The declared parameters among these values, by name."""
-    return {key.removeprefix(OF_THE_STRATEGY): v for key, v in values.items() if key.startswith(OF_THE_STRATEGY)}
 
 
 def _played_alone(data: Any, policy: Exported, span: Span) -> PlayResult:
@@ -345,8 +339,8 @@ def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> 
         LedgerError, RunFolderError, and what `make_ready` raises.
     """
     cells = cells_of(asked.axes)
-    for rules in cells:  # a value out of bounds is reported before anything long begins
-        trading_of(asked.strategy, asked.config, {k: v for k, v in rules.items() if not k.startswith(OF_THE_STRATEGY)})
+    for values in cells:  # a value out of bounds is reported before anything long begins
+        trading_of(asked.strategy, asked.config, parted(values)[1])
     with stop_on_signals(flag) as stop:
         with reading(asked.bars, listen):
             ready = make_ready(asked)
