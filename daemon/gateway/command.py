@@ -604,6 +604,9 @@ def _keys(settings: GatewaySettings, name: str) -> int:
     return 0
 
 
+_NAMED, _WHY = "of the sub-account", "the reason; it is journaled"
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     line = argparse.ArgumentParser(
         prog=called("rltrader-gateway"),
@@ -615,7 +618,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     line.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help=file)
     line.add_argument("--check", action="store_true", help="say what would happen, and end")
     commands = line.add_subparsers(dest="command", metavar="COMMAND")
-    first = commands.add_parser("init", help="write the file and the sub-accounts' keys from what the account holds")
+    first = _command(commands, "init", "write the file and the sub-accounts' keys from what the account holds")
     sub = "a sub-account: NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY; once for each"
     first.add_argument("--sub", action="append", default=[], metavar="SUB", help=sub)
     first.add_argument("--live", action="store_true", help="the live account instead of the paper one")
@@ -623,34 +626,40 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("--port", type=int, default=8433, help="port on 127.0.0.1 (%(default)s)")
     first.add_argument("--state-dir", default="gateway", metavar="DIR", help="folder of journal and keys (%(default)s)")
     first.add_argument("--keys-dir", default="", metavar="DIR", help="folder of the keys (STATE_DIR/keys)")
-    desk = commands.add_parser("desk", help="print the config.toml of a desk that trades a sub-account")
-    desk.add_argument("name")
+    desk = _command(commands, "desk", "print the config.toml of a desk that trades a sub-account")
+    desk.add_argument("name", help=_NAMED)
     strategy = "what it trades by: a strategy's name or its file (none: to be filled in)"
     desk.add_argument("--strategy", default="", metavar="NAME", help=strategy)
-    keys = commands.add_parser("keys", help="make the keys of a sub-account that was added to the file")
-    keys.add_argument("name")
-    status = commands.add_parser("status", help="sub-accounts, their sum, and the broker's figures")
+    keys = _command(commands, "keys", "make the keys of a sub-account that was added to the file")
+    keys.add_argument("name", help=_NAMED)
+    status = _command(commands, "status", "sub-accounts, their sum, and the broker's figures")
     status.add_argument("--json", action="store_true", help="as JSON")
-    move = commands.add_parser("transfer", help="move cash or shares from one sub-account to another, journaled")
-    move.add_argument("source")
-    move.add_argument("target")
-    move.add_argument("--cash", default="0", metavar="USD")
-    move.add_argument("--symbol", default="")
-    move.add_argument("--quantity", default="0")
-    move.add_argument("--why", default="", metavar="WORDS")
-    halt = commands.add_parser("halt", help="allow no new risk to anybody")
-    resume = commands.add_parser("resume", help="allow new risk again")
+    move = _command(commands, "transfer", "move cash or shares from one sub-account to another, journaled")
+    move.add_argument("source", help="the sub-account that gives; main is what no desk has")
+    move.add_argument("target", help="the sub-account that gets it")
+    move.add_argument("--cash", default="0", metavar="USD", help="how much cash (%(default)s)")
+    move.add_argument("--symbol", default="", help="of the shares that are moved (none)")
+    move.add_argument("--quantity", default="0", help="how many of them (%(default)s)")
+    move.add_argument("--why", default="", metavar="WORDS", help=_WHY)
+    halt = _command(commands, "halt", "allow no new risk to anybody")
+    resume = _command(commands, "resume", "allow new risk again")
     for command in (halt, resume):
-        command.add_argument("--why", default="", metavar="WORDS")
+        command.add_argument("--why", default="", metavar="WORDS", help=_WHY)
     words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
-    close = commands.add_parser("panic", help=words)
+    close = _command(commands, "panic", words)
     close.add_argument("name", help="the sub-account, or `account`")
-    lift = commands.add_parser("lift", help="lift the fence that a panic left on a sub-account")
-    lift.add_argument("name")
+    lift = _command(commands, "lift", "lift the fence that a panic left on a sub-account")
+    lift.add_argument("name", help=_NAMED)
     for command in (resume, lift):
         command.add_argument("--seen", default="", metavar="NS", help="the time of your look, as a refusal names it")
-    proof = commands.add_parser("verify", help="step the journal again and compare")
+    proof = _command(commands, "verify", "step the journal again and compare")
     proof.add_argument("--file", type=Path, metavar="FILE", help="another file of it, as in the folder rotated")
     words = "go on in a new file from the newest state; what was goes to the folder rotated (stopped gateway)"
-    commands.add_parser("rotate", help=words)
+    _command(commands, "rotate", words)
     return line.parse_args(arguments)
+
+
+def _command(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+    """Add a command whose words stand in the list of all and above its own options."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words)
+    return command

@@ -16,7 +16,7 @@ import pytest
 from daemon.host.version import in_this_shell
 from rltrader import PROGRAMS, call, front, main
 from rltrader.install import install_line
-from rltrader.parsers import parse
+from rltrader.parsers import commands, parse
 from tests.support.paths import REPOSITORY
 
 HEAVY = ("torch", "numpy", "daemon", "training", "simulator", "strategies", "pydantic", "rich", "argparse")
@@ -70,6 +70,14 @@ def test_what_cannot_be_printed_ends_in_one_line(words: tuple[str, ...]) -> None
         1,
         f"rltrader: standard output cannot be written: {why}: lead it elsewhere\n",
     )
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "rltrader"])
+def test_each_command_and_each_option_has_words(program: str) -> None:
+    for words, parser in commands(program):
+        assert parser.description, words
+        silent = [action.dest for action in parser._actions if not (action.help or isinstance(action.choices, dict))]
+        assert not silent, (words, silent)
 
 
 def test_the_version_is_the_package_s() -> None:
