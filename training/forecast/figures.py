@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evidence.calibration import wilson
-from training.forecast.labels import BUY, CLASSES, SELL, Float64Array
+from training.forecast.labels import BUY, CLASSES, Float64Array
 from training.forecast.scores import BINS
 
 POINTS = 20  # of a coverage curve
@@ -57,21 +57,20 @@ def figures(
     returns: Float64Array,
     *,
     cost: float,
-    allow_short: bool = False,
 ) -> ForecasterPlots:
     """Figures of rows with probabilities (n, 3), confidence (n,), true classes (n,) and next returns (n,).
 
+    A predicted BUY alone is acted on: the desk sells nothing short.
+
     Args:
         cost: of one trade there and back, as a fraction of its value.
-        allow_short: whether a predicted SELL sells short; without it only a predicted BUY is acted on.
     """
     predicted = probabilities.argmax(axis=1)
-    side = np.where(predicted == BUY, 1.0, np.where((predicted == SELL) & allow_short, -1.0, 0.0))
-    right = predicted == classes
+    bought, right = predicted == BUY, predicted == classes
     return ForecasterPlots(
         reliability=reliability(probabilities.max(axis=1), right),
         confusion=confusion(predicted, classes),
-        coverage=coverage(confidence, right, np.where(side != 0.0, side * returns - cost, 0.0), side != 0.0),
+        coverage=coverage(confidence, right, np.where(bought, returns - cost, 0.0), bought),
     )
 
 

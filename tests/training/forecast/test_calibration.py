@@ -127,11 +127,10 @@ def test_coverage_takes_the_most_confident_first_and_equal_ones_together() -> No
     assert coverage(sure[:0], right[:0], sure[:0], acted[:0]) == ()
 
 
-def test_only_a_predicted_buy_is_acted_on_unless_shorts_are_allowed() -> None:
+def test_only_a_predicted_buy_is_acted_on() -> None:
     probabilities = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
     given = (probabilities, probabilities.max(axis=1), np.array([1, 2, 0]), np.array([0.03, -0.02, 0.5]))
-    long_only, both = figures(*given, cost=0.001), figures(*given, cost=0.001, allow_short=True)
-    assert (long_only.coverage[-1].trades, both.coverage[-1].trades) == (1, 2)
-    assert long_only.coverage[-1].pnl == pytest.approx(0.029)
-    assert both.coverage[-1].pnl == pytest.approx(0.029 + 0.019)
-    assert long_only.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    found = figures(*given, cost=0.001)
+    assert found.coverage[-1].trades == 1
+    assert found.coverage[-1].pnl == pytest.approx(0.029)
+    assert found.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 1))

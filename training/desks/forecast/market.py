@@ -30,10 +30,10 @@ from training.data.daily_table import TICKS, DailyTable
 from training.desks.daily.episodes import Course
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows, steps_a_share
+from training.forecast.labels import BUY, HOLD, SELL
 from training.rl.draws import uniform
 from training.rl.protocols import Step
 
-HOLD, BUY, SELL = range(3)
 ACCOUNT = 4  # columns of a row behind the forecast: weight, unrealised return, age, cash share
 BONUS = 1e-3
 GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped

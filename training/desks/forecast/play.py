@@ -14,7 +14,8 @@ from daemon.core.limits import Trading
 from training.data.daily_table import DailyTable
 from training.desks.daily.play import session_result
 from training.desks.forecast.graph import SEEN
-from training.desks.forecast.market import ACCOUNT, BUY, SELL, ForecastMarket, Outlook
+from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook
+from training.forecast.labels import BUY, SELL
 from training.study.study import SessionResult
 
 PROBABILITIES = slice(len(SEEN), len(SEEN) + 3)

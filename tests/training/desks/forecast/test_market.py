@@ -18,7 +18,8 @@ from tests.support.examples import examples
 from tests.support.training.ledger import Ledger
 from tests.support.training.made_up_days import trading, walk, written
 from training.data.daily_table import DailyTable
-from training.desks.forecast.market import BUY, HOLD, SELL, ForecastMarket, Outlook, right
+from training.desks.forecast.market import ForecastMarket, Outlook, right
+from training.forecast.labels import BUY, HOLD, SELL
 
 HAND = {
     "AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0), (103.0, 99.0)],
