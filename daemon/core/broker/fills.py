@@ -91,6 +91,7 @@ def _since(times: dict[str, int], asked_ns: int) -> dict[str, int]:
 
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
+AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 
 
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
@@ -110,6 +111,7 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         if event.cumulative_quantity > order.filled:
             draft.look_up(order)
         return
+    event = _summed(order, event)
     news = is_news(order, event)
     booked = event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO
@@ -117,6 +119,35 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         return
     if news or not booked:
         record_execution(draft, event, fees)
+
+
+def _lost_most(quantity: Quantity) -> Decimal:
+    """Return what the cost of `quantity` may lack, USD, that was made of an average price."""
+    return COST_GRID + AVERAGE_GRID * quantity
+
+
+def _summed(order: Order, event: OrderFilled) -> OrderFilled:
+    """Return a fill that follows on what is booked with the sum of price x quantity: a stream's average is rounded."""
+    cost = order.cost + event.price * event.quantity
+    follows = event.cumulative_quantity == order.filled + event.quantity
+    near = abs(cost - event.cumulative_cost) <= _lost_most(event.cumulative_quantity)
+    return replace(event, cumulative_cost=cost) if follows and near and cost != event.cumulative_cost else event
+
+
+def settle_cost(draft: Draft, fill: OrderFilled) -> None:
+    """Book what the average price of a look-up lost of an order's cost: the ledger's sum over its fills is exact."""
+    order = draft.find_order(fill.client_order_id)
+    if order is None or order.correction or fill.correction or fill.cumulative_quantity != order.filled:
+        return
+    if fill.cumulative_cost == order.cost or abs(fill.cumulative_cost - order.cost) > _lost_most(order.filled):
+        return
+    if (fill.symbol, fill.side) == (order.symbol, order.side) and draft.held(fill.symbol) >= 0:
+        exact_fill = replace(fill, cumulative_fees=order.fees, correction=1)
+        booked = book_fill(draft.book, order, exact_fill, draft.contract_of(fill.symbol))
+        with draft.because(Cause("", booked.order, fill.filled_ns)):
+            draft.put_book(booked.book)
+        draft.put_order(replace(booked.order, correction=0))
+        revalue(draft)
 
 
 def _take_correction(draft: Draft, order: Order, event: OrderFilled) -> None:

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_book
-from daemon.core.broker.fills import is_ours, on_order_filled, take_available, transfer, without_gain
+from daemon.core.broker.fills import is_ours, on_order_filled, settle_cost, take_available, transfer, without_gain
 from daemon.core.broker.foreign import (
     can_hold,
     end_unheld_sale,
@@ -572,6 +572,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
+            settle_cost(draft, fill)
     give_up_sold(draft)
     for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:

@@ -14,6 +14,8 @@ from daemon.core import events as ev
 from daemon.core.effects import AskBroker
 from daemon.core.orders import PARTIAL
 from tests.support.core.account import Account, agreed, at_broker, line
+from tests.support.core.daily_desk import KEEP
+from tests.support.core.daily_live import live
 from tests.support.core.desk import CALL, EXIT, alarms, sent
 from tests.support.core.lost_orders import look_ups, rows, submitted
 
@@ -40,6 +42,28 @@ def test_an_execution_told_out_of_order_is_told_when_it_comes_and_books_nothing(
     assert (d.held, d.state.book.cash) == ({CALL: 3}, Decimal("9394.00"))
     d.put(first, second, first)
     assert (d.held, d.state.book.cash, rows(d)) == ({CALL: 3}, Decimal("9394.00"), [(0, 3), (0, 2)])
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_many_shares_cost_the_sum_of_their_fills_though_the_average_is_rounded(looked_up: bool) -> None:
+    d = live(account := Account("1000000"))
+    d.due()
+    d.answer(1999, KEEP, KEEP)
+    name = account.take(sent(d.quotes(0, AAA="100")), d.state.now_ns)
+    for quantity, price in ((777, "100.01"), (1000, "100.02"), (222, "100.03")):
+        fill = account.fill(name, quantity, price, d.at(1))
+        average = account.orders[name].average_price
+        assert average is not None
+        average = round(average, 6)  # as the broker tells it: 100.017224 at the end
+        if looked_up:
+            d.put(ev.OrderFound(d.at(1), replace(account.orders[name], average_price=average)))
+        else:
+            told = round(average * fill.cumulative_quantity, 4)  # 199,934.4308
+            d.put(replace(fill, cumulative_cost=told))
+    assert looked_up or d.state.book.cash == account.cash
+    d.put(account.report(d.at(2)))
+    assert d.state.book.cash == account.cash == Decimal("800065.57")  # 777 x 100.01 + 1000 x 100.02 + 222 x 100.03
+    assert (d.state.risk.reconciled, d.state.broker.suspicion) == (True, None)
 
 
 @pytest.mark.parametrize("old", ["behind", "without a price", "filled, with other figures"])
