@@ -125,10 +125,12 @@ def step_of(draft: Draft, symbol: str) -> Quantity:
 
 
 def in_steps(draft: Draft, symbol: str, goal: float | Quantity) -> Quantity:
-    """Return a strategy's goal as a quantity that the desk can hold."""
+    """Return a strategy's goal as a quantity that the desk can hold; what it holds already is one, of any step."""
     if type(goal) is int:
         return goal
-    steps = steps_a_share(draft, symbol)
+    held, steps = draft.held(symbol), steps_a_share(draft, symbol)
+    if goal == float(held):  # as the strategy saw it
+        return held
     return of_steps(steps_of(goal, steps) if isinstance(goal, float) else int(goal * steps), steps)
 
 

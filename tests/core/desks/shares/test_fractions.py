@@ -217,6 +217,17 @@ def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_share
     assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset is no fault of the desk
 
 
+@pytest.mark.parametrize(("step", "indivisible"), [("0.5", ()), ("0.0001", ("AAA",))])
+def test_a_goal_of_what_is_held_sells_nothing_whatever_the_step(step: str, indivisible: tuple[str, ...]) -> None:
+    """1.9 shares were bought in steps of 0.0001; then the step is another, or the broker divides AAA no more."""
+    d = with_shares(Account(), ON, AAA=1.9)
+    rules = Trading(basket=Basket(fractions="on", order_step=Decimal(step)))
+    d.state = replace(d.state, trading=rules, basket=replace(d.state.basket, indivisible=indivisible))
+    decided(d, 1.9, KEEP, KEEP)
+    assert (d.state.works, d.decisions()[-1].outcome) == ({}, "hold")
+    assert d.held == {"AAA": q("1.9")}
+
+
 @pytest.mark.parametrize("why", ["asset {} is not fractionable", "cost basis must be >= minimal amount of order 1"])
 def test_refused_exits_of_fractions_halt_nothing(why: str) -> None:
     rules = Trading(basket=Basket(fractions="on", auction=False), risk=Risk(reject_rate_orders=2))
