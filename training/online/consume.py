@@ -83,14 +83,18 @@ class Consumer:
         self._own: bytes | None = b"0"  # where own pending entries go on; None: all of them came
 
     def begin(self, row: int) -> None:
-        """Go on after row `row`, with a group that begins there if there is none. Raises NotReady."""
+        """Go on after row `row`, with a group that begins there if there is none. Raises NotReady.
+
+        A group that exists is not made again: a full server refuses that, and only what is read there makes room.
+        """
         try:
-            self._redis.xgroup_create(self._stream, GROUP, id=b"%d-0" % row)
+            exists = self._group() is not None
         except ResponseError as error:
-            if "requires the key to exist" in str(error):
-                raise NotReady(f"{self._stream} does not exist yet") from None
-            if "BUSYGROUP" not in str(error):
+            if "no such key" not in str(error):
                 raise
+            raise NotReady(f"{self._stream} does not exist yet") from None
+        if not exists:
+            self._redis.xgroup_create(self._stream, GROUP, id=b"%d-0" % row)
         self._take_over()
         self._own = b"%d-0" % row
 
@@ -131,10 +135,12 @@ class Consumer:
         return [(row_of(identifier), fields) for identifier, fields in found], ", ".join(sorted(holders))
 
     def _delivered(self) -> int:
-        for group in self._redis.xinfo_groups(self._stream):
-            if group["name"] == GROUP.encode():
-                return row_of(group["last-delivered-id"])
-        return 0
+        group = self._group()
+        return 0 if group is None else row_of(group["last-delivered-id"])
+
+    def _group(self) -> dict[str, Any] | None:
+        groups: list[dict[str, Any]] = self._redis.xinfo_groups(self._stream)
+        return next((group for group in groups if group["name"] == GROUP.encode()), None)
 
     def acknowledge(self, row: int) -> None:
         """Acknowledge all entries up to row `row` that were delivered to this consumer."""

@@ -503,6 +503,22 @@ def own_server() -> Iterator[RedisServer]:
         yield running
 
 
+def test_a_trainer_that_starts_on_a_full_server_learns_what_is_there_and_makes_room(
+    tmp_path: Path, own_server: RedisServer, logged: Logged, experiences: list[Experience]
+) -> None:
+    desk, client = Desk(tmp_path, own_server, logged), own_server.client()
+    put(client, STREAM, experiences[:20])
+    learn_all(desk.trainer(), experiences[18].row)  # it was killed then, and was away until the server was full
+    put(client, STREAM, experiences[20:], experiences[19].row)
+    client.config_set("maxmemory", 1)
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert desk.learner.weights() == by_hand(experiences)
+    assert client.xinfo_groups(STREAM)[0]["pending"] == 0  # all of it may be trimmed now
+    assert logged.lines("trainer_delayed") == []
+
+
 @pytest.mark.parametrize("emptied", [False, True])
 def test_what_no_checkpoint_holds_comes_again_after_redis_failed_and_the_trainer_was_killed(
     tmp_path: Path, own_server: RedisServer, logged: Logged, experiences: list[Experience], *, emptied: bool
