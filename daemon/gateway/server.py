@@ -54,11 +54,11 @@ class Door:
     """Takes connections for `server` and bounds them. `used` are those on which keys came, `busy` those in use."""
 
     def __init__(self, server: web.Server, used: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
-        self._server, self._used, self._busy = server, used, busy
+        self.server, self._used, self._busy = server, used, busy
 
     def __call__(self) -> RequestHandler:
         """Return the handler of a connection that comes."""
-        connections = self._server.connections  # the oldest first
+        connections = self.server.connections  # the oldest first
         for gone in self._used.keys() - connections:
             del self._used[gone]
         strangers = [connection for connection in connections if connection not in self._used]
@@ -67,7 +67,7 @@ class Door:
         for connection in excess + idle[: max(len(self._used) - CLIENTS_MAX, 0)]:
             if connection.transport is not None:
                 connection.transport.abort()
-        return self._server()
+        return self.server()
 
 
 class Clients:

@@ -41,6 +41,16 @@ class _Asked(SimpleNamespace):
     options: dict[str, Any]
 
 
+class _Protocol:
+    """What a request knows of its connection: there is none."""
+
+    transport = ssl_context = None
+    peername = sockname = PEER
+
+
+PROTOCOL = _Protocol()
+
+
 class ShortWay:
     """The way of one world, to all servers of its network. Faults of HTTP are those of the broker's `server`."""
 
@@ -79,7 +89,8 @@ class ShortWay:
             if listener is None or not back.run(self.open, port):
                 loop.outside(self._way_ns(), heard, None, context=back)
                 return
-            owner, handler = listener.owner, cast("Any", listener.factory).request_handler
+            factory = cast("Any", listener.factory)  # a server's own, or a door before it
+            owner, handler = listener.owner, getattr(factory, "server", factory).request_handler
             owed: asyncio.Future[Any] = loop.create_future()
 
             def answered(task: asyncio.Task[web.StreamResponse]) -> None:
@@ -131,8 +142,7 @@ def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
     message = RawRequestMessage(
         asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False, url,
     )  # fmt: skip
-    protocol: Any = SimpleNamespace(transport=None, ssl_context=None, peername=PEER, sockname=PEER)
-    nothing: Any = None
+    protocol, nothing = cast("Any", PROTOCOL), cast("Any", None)
     request = web.Request(message, nothing, protocol, nothing, nothing, loop, client_max_size=2**24)
     request._read_bytes = body
     return request

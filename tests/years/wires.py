@@ -223,15 +223,19 @@ class Network:
         self.spoilt_until_ns = 0  # connections are half open until then, at most
         self._ports = iter(range(40_000, 60_000))
         loop.create_server = self._create_server  # type: ignore[method-assign,assignment]
-        loop.create_unix_server = self._create_server  # type: ignore[method-assign,assignment]
+        loop.create_unix_server = self._create_unix_server  # type: ignore[method-assign,assignment]
         loop.create_connection = self._create_connection  # type: ignore[method-assign,assignment]
 
     async def _create_server(
         self, factory: Callable[[], asyncio.BaseProtocol], _host: Any = None, port: Any = None, **_: Any
     ) -> Listener:
-        port = port or next(self._ports)  # a Unix socket's path is no address here: who asks goes to the object behind
+        port = port or next(self._ports)
         self._loop.listeners[port] = listener = Listener(self._loop, port, factory)
         return listener
+
+    async def _create_unix_server(self, factory: Callable[[], asyncio.BaseProtocol], path: str, **_: Any) -> Listener:
+        os.close(os.open(path, os.O_CREAT))  # it is no address here: who asks goes to the object behind
+        return await self._create_server(factory)
 
     async def _create_connection(
         self,
