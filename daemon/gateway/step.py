@@ -532,7 +532,7 @@ class Bookkeeper:
             return
         self._book_lines([*(later[1:] for later in books.lines_later), *lines])
         books.lines_later = []
-        self._settle_without_ledger()
+        self._settle_without_ledger(event.asked_ns)
         self._compare(event)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
@@ -606,10 +606,11 @@ class Bookkeeper:
             return ZERO
         return (line.quantity * part.amount / line.amount).quantize(Decimal("1e-9")).normalize()
 
-    def _settle_without_ledger(self) -> None:
+    def _settle_without_ledger(self, asked_ns: int) -> None:
         """End expired contracts that the broker no longer holds, before their line: on paper it comes a day later.
 
         Shares beyond the books, as many as the contracts stand for, show an exercise at the strike.
+        What is gone may as well have been sold: while news of that may be on its way, a contract waits for it.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
         closed = new_york_minute(books.now_ns) >= CLOSED_MIN
@@ -617,7 +618,9 @@ class Bookkeeper:
         contracts = {}
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
-            if contract is not None and symbol not in books.broker_held and contract.expiry < over:
+            if contract is None or symbol in books.broker_held or contract.expiry >= over:
+                continue
+            if not self._awaits_fill(symbol, asked_ns):
                 contracts[symbol] = contract
         became_shares = exercises(books, contracts)
         for symbol, contract in contracts.items():
@@ -633,6 +636,12 @@ class Bookkeeper:
                 early = Moving(EARLY, contract.expiry, symbol, legs)
                 books.moving.append(early)
                 self._do(Warn("gateway_exercised", f"{symbol}: {text(early.total)} {contract.root} for it"))
+
+    def _awaits_fill(self, symbol: str, asked_ns: int) -> bool:
+        """Return whether books, or a report of `asked_ns`, may lack a fill of a contract or of its shares."""
+        books = self.books
+        unbooked = not {symbol, root_of(symbol)}.isdisjoint(books.unbooked.values())
+        return unbooked or bool(books.working(symbol)) or books.changed_ns >= asked_ns
 
     def _take_back(self, line: LedgerLine) -> None:
         """Take back the shares that were booked early for a contract that lapsed, as its line says."""

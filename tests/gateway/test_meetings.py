@@ -999,6 +999,25 @@ def test_contracts_that_a_person_sold_end_with_nothing() -> None:
     assert (books.accounts["a"].cash, books.main.cash) == (dec(9800), dec(40220))
 
 
+def test_a_contract_that_was_sold_at_the_bell_waits_for_the_news_of_its_fill() -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", CALL, LinePart(dec(2), dec(-200), dec(200)))
+    body: Json = {"symbol": CALL, "side": "sell", "qty": "2", "type": "market", "position_intent": "sell_to_close"}
+    machine.step(OrderTaken(OPEN_NS + 389 * MINUTE_NS, "a", "out-1", body, dec(0), ()))
+    row: Json = {**body, "id": "1", "client_order_id": "out-1", "filled_qty": "0", "status": "new"}
+    row |= {"submitted_at": "2025-06-02T19:59:00Z", "updated_at": "2025-06-02T19:59:00Z"}
+    sold = {**row, "filled_qty": "2", "status": "filled", "updated_at": "2025-06-02T19:59:59Z"}
+    fill: Json = {"id": "20250602155959000::e1", "activity_type": "FILL", "order_id": "1", "symbol": CALL}
+    fill |= {"side": "sell", "qty": "2", "price": "3", "cum_qty": "2", "transaction_time": "2025-06-02T19:59:59Z"}
+    # the order as it was before, then as it is without its fill's line: the positions are ahead of both
+    for minute, order, lines in ((390, row, []), (391, sold, []), (392, sold, [fill])):
+        at_ns = OPEN_NS + minute * MINUTE_NS
+        machine.step(Reported(at_ns, at_ns, {"cash": "50400"}, [], [order], lines))
+        assert books.settled == {}
+    assert (books.holders(CALL), books.accounts["a"].cash, books.differences) == ({}, dec(10400), {})
+
+
 def _end_line(contract: str, number: int, kind: str = "OPEXC", quantity: str = "-1") -> Json:
     """The line of contracts that ended on Monday."""
     row = {"activity_type": kind, "date": "2025-06-02", "net_amount": "0", "status": "executed"}
