@@ -114,20 +114,28 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
         return book, None
     positions = {symbol: p for symbol, p in book.positions.items() if symbol != expired.symbol}
     loss = held.cost * held.multiplier
-    cash, gain = book.cash, -loss
+    book = replace(book, positions=positions, realized=book.realized - loss)
     if expired.shares:
-        amount = expired.strike * expired.shares
-        cash -= amount
-        shares = positions.get(expired.underlying)
-        if shares is None:
-            shares = Position(expired.underlying, 0, 0, ZERO, 1, expired.time_ns, "")
-        shares = replace(shares, quantity=shares.quantity + expired.shares, cost=shares.cost + amount)
-        positions[expired.underlying] = shares
-        if shares.quantity == 0:  # a call's and a put's shares cancel out: realise the rest of their cost
-            gain -= shares.cost
-            del positions[expired.underlying]
-    ended = replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
-    return replace(book, cash=cash, positions=positions, realized=book.realized + gain), ended
+        book = move_shares(book, expired.underlying, expired.shares, -expired.strike * expired.shares, expired.time_ns)
+    return book, replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
+
+
+def move_shares(book: Book, symbol: str, shares: int, cash: Decimal, at_ns: int) -> Book:
+    """Book shares that an exercise or assignment brings or takes for `cash` USD, signed.
+
+    What it takes of a holding, or gives back of a short one, is realised at its part of the cost.
+    """
+    held = book.positions.get(symbol) or Position(symbol, 0, 0, ZERO, 1, at_ns, "")
+    ended = min(abs(shares), abs(held.quantity)) if held.quantity * shares < 0 else 0
+    cost = (held.cost * ended / abs(held.quantity)).quantize(COST_GRID) if ended else ZERO
+    paid = (cash * ended / abs(shares)).quantize(COST_GRID) if ended else ZERO
+    gain, kept = paid - cost, held.cost - cost - (cash - paid)
+    left = replace(held, quantity=held.quantity + shares, cost=kept, pnl=held.pnl + gain)
+    positions = {**book.positions, symbol: left}
+    if left.quantity == 0:  # a cost without shares is realised
+        gain -= kept
+        del positions[symbol]
+    return replace(book, cash=book.cash + cash, positions=positions, realized=book.realized + gain)
 
 
 def begin_session(book: Book) -> Book:

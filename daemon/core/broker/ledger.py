@@ -13,7 +13,7 @@ from decimal import Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID, rescaled, without_income
+from daemon.core.book import COST_GRID, move_shares, rescaled, without_income
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import (
     contracts_of_the_desk,
@@ -271,16 +271,8 @@ def _move_shares(draft: Draft, line: Activity) -> None:
         left.remove((line.symbol, shares))
         draft.broker = replace(draft.broker, settled=tuple(left))
         return
-    book = draft.book
-    position = book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
-    moved = replace(position, quantity=position.quantity + shares, cost=position.cost - line.amount)
-    positions = {**book.positions, line.symbol: moved}
-    gain = ZERO
-    if moved.quantity == 0:
-        gain = -moved.cost
-        del positions[line.symbol]
-    draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
-    if moved.quantity:
+    draft.put_book(move_shares(draft.book, line.symbol, shares, line.amount, line.time_ns))
+    if draft.held(line.symbol):
         draft.halt("shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
     revalue(draft)
 

@@ -157,6 +157,26 @@ def test_shares_of_a_call_and_a_put_cancel_out_and_their_difference_is_realised(
     assert at_cost(book) == Decimal(10000) + 300 + book.realized  # the put's cost was added by hand above
 
 
+@pytest.mark.parametrize(
+    ("held", "cost", "strike", "shares", "left", "left_cost", "gain"),
+    [
+        (300, "144000", "505", -100, 200, "96000", 2500),  # a put takes a third of what cost 480 each
+        (-300, "-151500", "500", 100, -200, "-101000", 500),  # a call gives back a third of what was sold at 505
+        (100, "48000", "505", -300, -200, "-101000", 2500),  # a put takes more than there is
+        (100, "48000", "500", 100, 200, "98000", 0),  # a call adds
+    ],
+)
+def test_what_an_exercise_takes_of_a_holding_is_realised_at_its_part_of_the_cost(
+    held: int, cost: str, strike: str, shares: int, left: int, left_cost: str, gain: int
+) -> None:
+    holding = Position("SPY", 0, held, Decimal(cost), 1, 0, "")
+    book = Book(Decimal(10000), {CALL: Position(CALL, 1, 1, Decimal(2), 100, 0, "2024-07-02"), "SPY": holding})
+    after, _ = book_expiry(book, expired(CALL, shares, strike))
+    assert (after.positions["SPY"].quantity, after.positions["SPY"].cost) == (left, Decimal(left_cost))
+    assert (after.realized, after.positions["SPY"].pnl) == (Decimal(gain - 200), Decimal(gain))
+    assert at_cost(after) == at_cost(book) + after.realized
+
+
 def test_an_expiry_of_what_is_not_held_changes_nothing() -> None:
     assert book_expiry(START, expired(CALL)) == (START, None)
 
