@@ -47,7 +47,8 @@ class Prices(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class SymbolTransition(msgspec.Struct, frozen=True, gc=False):
     """One symbol at the decision and at what followed.
 
-    `flow` is the cash that its fills brought between the two (bought: negative), fees taken off.
+    `flow` is the cash that its fills brought between the two (bought: negative), fees taken off. What came or left
+    without a trade counts as bought or sold at its worth.
     """
 
     symbol: str

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.effects import AskPolicy
-from daemon.core.records import ChoiceRow, DecisionRow
+from daemon.core.records import ChoiceRow, DecisionRow, MoveRow
 from daemon.core.state import ZERO, Book, State
 from daemon.core.step import Step
 from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
@@ -88,7 +88,7 @@ class Experiences:
         self._see(state)
         self._state = state
         if self._open is not None and before is not None:
-            _book_moves(self._open, before.book, state.book)
+            _book_moves(self._open, step, state.book.cash - before.book.cash)
         for record in step.rows:
             if isinstance(record, DecisionRow):
                 self._decided(record, [other for other in step.rows if isinstance(other, ChoiceRow)])
@@ -186,15 +186,16 @@ def _shares(book: Book, symbol: str) -> Quantity:
     return 0 if position is None else position.quantity
 
 
-def _book_moves(waiting: _Open, before: Book, after: Book) -> None:
-    """Add a step's cash and fees to the one symbol whose position it changed, else to what moved without a trade."""
-    if before is after or (before.cash == after.cash and before.fees == after.fees):
-        return
-    flow, fees = after.cash - before.cash, after.fees - before.fees
-    symbols = before.positions.keys() | after.positions.keys()
-    moved = [s for s in symbols if before.positions.get(s) != after.positions.get(s)]
-    if len(moved) == 1:
-        sums = waiting.money.get(moved[0], (ZERO, ZERO))
-        waiting.money[moved[0]] = (sums[0] + flow, sums[1] + fees)
-    else:
-        waiting.others += flow
+def _book_moves(waiting: _Open, step: Step, cash: Decimal) -> None:
+    """Add what a step's moves paid and brought to their symbols; the rest of its `cash` moved without a trade.
+
+    One step may book fills of several symbols: a report that has what the stream lost.
+    """
+    for row in step.rows:
+        if isinstance(row, MoveRow) and row.opened_ns:
+            fees = Decimal(row.fees_usd)
+            flow = Decimal(row.left_usd) - Decimal(row.entered_usd) - fees
+            sums = waiting.money.get(row.symbol, (ZERO, ZERO))
+            waiting.money[row.symbol] = (sums[0] + flow, sums[1] + fees)
+            cash -= flow
+    waiting.others += cash

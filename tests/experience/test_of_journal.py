@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -9,16 +10,22 @@ import shutil
 from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
 
+from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.events import Event
+from daemon.core.limits import Broker
 from daemon.engine.state_dir import rotate
-from daemon.experience.experience import ActionChoice, ForeignEntry, of_entry, to_entry
+from daemon.experience.experience import ActionChoice, Experience, ForeignEntry, of_entry, to_entry
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import JournalWalk, OtherJournal
 from daemon.journal.journal import FILE
+from tests.support.core.desk import of
 from tests.support.core.share_bars import SPEC
+from tests.support.core.two_shares import RULES, Desk, TwoShares
 from tests.support.desks.desk_run import execute, table
 from tests.support.desks.share_bar_run import Toy, toy_on
 from tests.support.outside.stream import walked
@@ -60,6 +67,52 @@ def test_the_symbols_gains_are_the_change_of_the_equity_and_their_flow_is_that_o
     assert sum(e.holdings[0].fees for e in experiences) == pytest.approx(
         sum(float(row[7]) for row in table(original, "fills"))
     )
+
+
+class Watched(Desk):
+    """A desk of two shares at a real broker, with what its steps give."""
+
+    def __init__(self, foreign_orders: Literal["halt", "adopt"] = "halt") -> None:
+        self.given: list[Experience] = []
+        self._experiences = Experiences(TwoShares.spec)
+        super().__init__(dataclasses.replace(RULES, broker=Broker(foreign_orders=foreign_orders)))
+
+    def put(self, *events: Event) -> list[AnyEffect]:
+        effects: list[AnyEffect] = []
+        for event in events:
+            step = self.core.step(self.state, event)
+            self.state = step.state
+            effects += step.effects
+            done = self._experiences.take(step.state.seq, step)
+            self.given += [] if done is None else [done]
+        return effects
+
+
+def test_two_fills_that_one_report_brings_are_paid_by_their_own_symbols() -> None:
+    d = Watched()
+    d.minute(0)
+    for order in of(d.answer(1.0, 1.0), SubmitOrder):
+        d.account.fill(d.account.take(order, d.state.now_ns), 10, "100", d.state.now_ns)  # the stream says nothing
+    d.put(d.account.report(d.state.now_ns + 1))
+    d.minute(1)
+    (experience,) = d.given
+    assert [(h.next_shares, h.flow) for h in experience.holdings] == [(10, -1000.0)] * 2
+    assert [h.gain for h in experience.holdings] == pytest.approx([0.1, 0.1])  # a cent a share, bought at 100
+    assert experience.transfers == 0.0
+
+
+def test_shares_that_come_without_a_trade_are_no_gain() -> None:
+    d = Watched("adopt")
+    d.minute(0)
+    d.answer(-1.0, -1.0)
+    d.account.positions["SPY"] = (5, Decimal(90))
+    for second in (1, 16, 31):
+        d.put(d.account.report(d.at(1, second + 1.0)))
+    assert d.state.book.positions["SPY"].quantity == 5
+    d.minute(1)
+    (experience,) = d.given
+    assert [h.gain for h in experience.holdings] == pytest.approx([0.0, 0.0])
+    assert [experience.transfers, experience.next_equity - experience.equity] == pytest.approx([500.05, 500.05])
 
 
 def test_what_was_chosen_is_the_decisions_own_record(original: Path) -> None:
