@@ -1,12 +1,14 @@
 """The wire of served answers: a question of the daemon, and the reply of the process that serves them.
 
 Both are entries of Redis streams of the desk's journal. A question names the version that is to answer it, and its
-decision; the reply repeats both. Arrays travel as their bytes, numbers as 64-bit floats: nothing is rounded.
+decision; the reply repeats both, with a digest of what it answers: where a journal was copied, or went back, another
+question has the same number. Arrays travel as their bytes, numbers as 64-bit floats: nothing is rounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import TypeVar
 
 import msgspec
@@ -34,14 +36,25 @@ class Question(msgspec.Struct, frozen=True):
         """The observation as the desk made it."""
         return Observation(self.data, self.shape, self.hidden)
 
+    @property
+    def seen(self) -> str:
+        """A digest of the observation."""
+        return sha256(b"%d " % len(self.data) + self.data + self.hidden).hexdigest()
+
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Whether the reply is to this question, and not to another one of its number."""
+        names = reply.decision, reply.version
+        return names == (self.decision, self.version) and reply.seen in {"", self.seen}
+
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer to the question of `decision`, or why there is none."""
+    """The answer to the question of `decision`, or why there is none. `seen` is the question's ("": not said)."""
 
     decision: int
     version: str
     answer: Answer | None = None
     failed: str = ""
+    seen: str = ""
 
 
 def questions_name(desk: str, epoch: str) -> str:

@@ -126,7 +126,7 @@ class ServedAnswers:
                     self._report_outage(str(error))
                     self._failing = True
                     continue
-                if (reply.decision, reply.version) == (question.decision, question.version):
+                if question.is_answered_by(reply):
                     return reply
         self._last = "0"  # a stream that was lost begins again below the ids of the old one
         return None

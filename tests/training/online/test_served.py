@@ -30,7 +30,7 @@ from strategies.kit.contract import Answer
 from strategies.registry import strategy
 from tests.support.desks.desk_run import records, verified
 from tests.support.desks.served_desk import DEADLINE_S, JOURNAL, served_desk, serving_answers
-from tests.support.models.online_models import NAME, put_momentum
+from tests.support.models.online_models import NAME, VERSION, put_momentum
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import Logged, redis_anywhere
 from training.online import served
@@ -237,7 +237,26 @@ def test_a_deeply_nested_reply_is_passed_over_and_the_good_one_after_it_is_the_a
                 await desk.answered(minute + 1)
 
     good = Answer((0.0, 1.0, 2.0), b"", HEADS)
-    with _answering(server, [good] * len(RISING), before=NESTED):
+    with _answering(server, [good] * len(RISING), before=[NESTED] * len(RISING)):
+        asyncio.run(play())
+
+
+def test_an_answer_to_another_question_of_the_same_number_is_passed_over(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    """A second desk on a copy of the journal, or a journal that went back, asks under the same numbers."""
+
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+            assert [answer.logits for answer in desk.answers] == [good.logits] * len(RISING)
+
+    good, other = Answer((0.0, 1.0, 2.0), b"", HEADS), Answer((2.0, 1.0, 0.0), b"", HEADS)
+    seen = Question(1, VERSION, bytes(4 * strategy(NAME).spec.observation_shape[0]), ()).seen
+    copies = [written(Reply(decision, VERSION, other, seen=seen)) for decision in range(1, len(RISING) + 1)]
+    with _answering(server, [good] * len(RISING), before=copies):
         asyncio.run(play())
 
 
@@ -278,14 +297,14 @@ def test_a_stream_of_questions_that_begins_again_below_its_old_ids_is_answered(
 
 @contextlib.contextmanager
 def _answering(
-    server: RedisServer, answers: Sequence[Answer | str], before: Mapping[str, bytes] | None = None
+    server: RedisServer, answers: Sequence[Answer | str], before: Sequence[Mapping[str, bytes]] = ()
 ) -> Iterator[None]:
-    """A process that answers one question after the other with these; `before` each goes this entry."""
+    """A process that answers one question after the other with these; `before` each goes its entry."""
 
     def serve() -> None:
         with contextlib.closing(server.client("rltrader-trainer")) as client:
             last: bytes | str = "0"
-            for given in answers:
+            for place, given in enumerate(answers):
                 while not (questions := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
                     pass
                 last, fields = questions[0][1][0]
@@ -293,8 +312,8 @@ def _answering(
                 reply = Reply(question.decision, question.version, None if isinstance(given, str) else given)
                 if isinstance(given, str):
                     reply = Reply(question.decision, question.version, failed=given)
-                if before is not None:
-                    client.xadd(answers_name(*JOURNAL), dict(before))
+                for entry in before[place : place + 1]:
+                    client.xadd(answers_name(*JOURNAL), dict(entry))
                 client.xadd(answers_name(*JOURNAL), written(reply))
 
     thread = threading.Thread(target=serve, daemon=True)
