@@ -126,7 +126,8 @@ class StreamTrainer:
             symbols: of the desk, in the order of its rows; () for any.
             state_most: the largest number that an observation of the desk can have.
             frozen: whether learning is frozen now; by default while the file `frozen` is in `folder`.
-            check: raises where this trainer may not learn any more; asked before each entry and each checkpoint.
+            check: raises where this trainer may not learn any more; asked before each entry, checkpoint and
+                acknowledgement.
         """
         self._connect, self._learner, self._rewards = connect, learner, rewards
         self._folder, self._log, self._every = folder, log, every
@@ -225,7 +226,7 @@ class StreamTrainer:
         self._saved_at, self._wants_checkpoint = self.transitions, False
         self.checkpoints += 1
         if self._begun and self._consumer is not None:
-            self._consumer.acknowledge(self.row)
+            self._acknowledge(self._consumer, self.row)
         self._boundary("after acknowledgement")
 
     # --- where to go on -----------------------------------------------------------------------------------------------
@@ -258,8 +259,13 @@ class StreamTrainer:
         self._waiting.clear()
         self._after = self._looked = self.row
         consumer.begin(self._held)
-        consumer.acknowledge(self._held)  # its trainer was killed before this
+        self._acknowledge(consumer, self._held)  # its trainer was killed before this
         self._begun = True
+
+    def _acknowledge(self, consumer: Consumer, row: int) -> None:
+        """Acknowledge what a checkpoint holds, where this trainer still may: else it is what a successor has read."""
+        self._check()
+        consumer.acknowledge(row)
 
     def _look_at_freeze(self) -> None:
         frozen = self._is_frozen()

@@ -433,6 +433,39 @@ def test_who_may_not_learn_any_more_learns_no_entry_of_those_that_it_has(
     assert client.xpending(STREAM, GROUP)["pending"] == pending
 
 
+@pytest.mark.parametrize("where", ["in a checkpoint", "after a fault"])
+def test_who_lost_the_desk_while_it_was_stopped_acknowledges_nothing_of_its_successor(
+    desk: Desk, client: Any, tmp_path: Path, experiences: list[Experience], where: str
+) -> None:
+    class LostError(Exception):
+        """The lease is another one's."""
+
+    lost = False
+
+    def check() -> None:
+        if lost:
+            raise LostError
+
+    def taken_over(boundary: str = "after checkpoint") -> None:
+        """Another one, with a folder of its own, reads all that is there; no checkpoint of it has that."""
+        nonlocal lost
+        if boundary == "after checkpoint" and trainer.row == experiences[-1].row:
+            learn_all(other.trainer(every=10_000), experiences[-1].row)
+            lost = True
+
+    put(client, STREAM, experiences)
+    (tmp_path / "other").mkdir()
+    other = Desk(tmp_path / "other", desk._server, desk._logged)
+    trainer = desk.trainer(every=10_000, check=check, boundary=taken_over if where == "in a checkpoint" else None)
+    learn_all(trainer, experiences[-1].row)
+    if where == "after a fault":
+        trainer._held, trainer._begun = trainer.row, False  # its checkpoint was whole, and then a request failed
+        taken_over()
+    with pytest.raises(LostError):
+        trainer.save() if where == "in a checkpoint" else trainer.turn(wait_ms=0)
+    assert client.xpending(STREAM, GROUP)["pending"] == len(experiences)
+
+
 def test_frozen_it_keeps_experience_and_learns_nothing(
     desk: Desk, client: Any, tmp_path: Path, experiences: list[Experience], logged: Logged
 ) -> None:
