@@ -480,6 +480,8 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
     """
     foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
     count = whole_of(abs(exact(line.quantity)) or own + abs(foreign))
+    if not own and not foreign and _is_settled(draft, line.symbol, count):
+        return 0
     theirs = min(count, whole_of(abs(foreign))) if foreign else count if not own and draft.broker.foreign_held else 0
     ours = min(count - theirs, whole_of(own))
     if foreign:
@@ -491,6 +493,13 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
         owed = {**owners.owed, line.symbol: (before[0] + ours, before[1] + theirs)}
         _note(draft, replace(owners, owed=owed))
     return ours
+
+
+def _is_settled(draft: Draft, symbol: str, count: int) -> bool:
+    """Return whether the shares of so many contracts were booked from the positions."""
+    contract = parse_occ(symbol)
+    shares = {abs(shares) for root, shares in draft.broker.settled if contract is not None and root == contract.root}
+    return count * OPTION_MULTIPLIER in shares
 
 
 def whole_shares(line: Activity) -> int:

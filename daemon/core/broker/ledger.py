@@ -19,6 +19,7 @@ from daemon.core.broker.foreign import (
     contracts_of_the_desk,
     dispute,
     fraction_paid,
+    hold_foreign,
     part_of,
     share_of,
     shares_of_the_desk,
@@ -28,7 +29,7 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired, LedgerBooked
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.splits import was_taken_over
@@ -280,25 +281,62 @@ def _move_shares(draft: Draft, line: Activity) -> None:
 def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity]) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
-    Shares at the broker beyond the book, as many as the contracts stand for, show an exercise. Returns True when
-    something was settled.
+    Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise. Where
+    that does not say which of them became shares, they wait for their lines. Returns True when something was settled.
     """
-    session = draft.session.session
-    done = False
-    for symbol, position in tuple(draft.book.positions.items()):
+    over, done = _gone(draft, theirs), False
+    for root in sorted({over[symbol].root for symbol in ended_unsettled(draft, theirs)}):
+        contracts = {symbol: contract for symbol, contract in over.items() if contract.root == root}
+        became = _exercised(draft, contracts, theirs.get(root, 0) - draft.expected(root))
+        if became is None:
+            continue
+        for symbol, contract in contracts.items():
+            _settle(draft, symbol, contract, exercised=symbol in became)
+        done = True
+    return done
+
+
+def ended_unsettled(draft: Draft, theirs: Mapping[str, Quantity]) -> list[str]:
+    """Return the desk's expired options that the broker no longer holds."""
+    return [symbol for symbol in _gone(draft, theirs) if symbol in draft.book.positions]
+
+
+def _gone(draft: Draft, theirs: Mapping[str, Quantity]) -> dict[str, OccContract]:
+    """Return expired options of the desk and of others that the broker no longer holds."""
+    session, gone = draft.session.session, dict[str, OccContract]()
+    for symbol in {**draft.book.positions, **draft.broker.foreign_held}:
         contract = parse_occ(symbol)
         if session is None or contract is None or theirs.get(symbol, 0):
             continue
-        over = contract.expiry < session.date or (contract.expiry == session.date and draft.session.ended)
-        if not over:
-            continue
-        count = whole_of(position.quantity)
-        whole = contract.right * SHARES_OF_CONTRACT * count
-        own_and_foreign = draft.held(contract.root) + draft.broker.foreign_held.get(contract.root, 0)
-        beyond = theirs.get(contract.root, 0) - own_and_foreign
-        shares = whole if beyond == whole else 0
-        if shares:
-            draft.broker = replace(draft.broker, settled=(*draft.broker.settled, (contract.root, shares)))
-        on_contract_expired(draft, ContractExpired(draft.now_ns, symbol, count, contract.root, shares, contract.strike))
-        done = True
-    return done
+        if contract.expiry < session.date or (contract.expiry == session.date and draft.session.ended):
+            gone[symbol] = contract
+    return gone
+
+
+def _exercised(draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity) -> frozenset[str] | None:
+    """Return the contracts that became `beyond` shares; None where no choice of them, or more than one, comes to it."""
+    choices: dict[Quantity, list[frozenset[str]]] = {0: [frozenset()]}
+    for symbol, contract in contracts.items():
+        shares = contract.right * SHARES_OF_CONTRACT * whole_of(draft.expected(symbol))
+        for total, some in list(choices.items()) if shares else ():
+            more = [choice | {symbol} for choice in some]
+            choices[total + shares] = [*choices.get(total + shares, []), *more]
+        choices = {total: some[:2] for total, some in choices.items()}  # two are as good as many
+    fitting = choices.get(beyond, [])
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool) -> None:
+    """End the contracts of desk and others; each has the shares of its own."""
+    own, others = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
+    each = contract.right * SHARES_OF_CONTRACT if exercised else 0
+    if exercised:
+        shares = (contract.root, each * (own + others))
+        draft.broker = replace(draft.broker, settled=(*draft.broker.settled, shares))
+    if others:
+        hold_foreign(draft, symbol, -others)
+        hold_foreign(draft, contract.root, each * others)
+        transfer(draft, -each * others * contract.strike)
+    if own:
+        over = ContractExpired(draft.now_ns, symbol, own, contract.root, each * own, contract.strike)
+        on_contract_expired(draft, over)

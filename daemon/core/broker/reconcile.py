@@ -36,6 +36,7 @@ from daemon.core.broker.ledger import (
     SPLITS,
     book_activity,
     cause_of,
+    ended_unsettled,
     settle_without_ledger,
     turn,
 )
@@ -419,8 +420,9 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
             draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
     theirs = {p.symbol: p for p in event.positions}
+    quantities = {symbol: exact(p.quantity) for symbol, p in theirs.items()}
     count_fractions(draft, event.positions, judged=True)
-    if settle_without_ledger(draft, {symbol: exact(p.quantity) for symbol, p in theirs.items()}):
+    if settle_without_ledger(draft, quantities):
         draft.alarm("settled_without_ledger", "; ".join(differences))
     book, foreign = draft.book, draft.broker.foreign_held
     symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
@@ -432,6 +434,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
         others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+        if ended_unsettled(draft, quantities):
+            others = []  # shares and cash of an exercise: whose they are the lines will say
         if rule == "ignore" and event.cash == _told_cash(draft):  # nobody was paid for what is not there
             others = [symbol for symbol in others if not _lacks_own(draft, symbol, theirs.get(symbol))]
         taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]

@@ -276,6 +276,44 @@ def test_shares_of_others_that_lie_beside_are_not_taken_for_an_exercise_nor_hide
     assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {"SPY": 100})
 
 
+def beside_a_person(symbol: str, shares: int, cash: int) -> tuple[Desk, Account]:
+    """A person has three contracts too; so many shares are there for all of them in the evening, without a line."""
+    d = left_open(account := Account("250000"), Broker(foreign_orders="ignore"))
+    account.fill(account.by_hand("by-hand", symbol, 1, 3, d.at(391)), 3, "2.00", d.at(391))
+    d.put(account.report(d.at(391, 5)))
+    account.positions = {"SPY": (shares, Decimal(500))}
+    account.cash -= cash
+    d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    return d, account
+
+
+@pytest.mark.parametrize("symbol", [CALL, CALL.replace("500", "490")])
+def test_contracts_of_desk_and_person_that_became_shares_before_their_lines_leave_each_its_own(symbol: str) -> None:
+    strike = int(symbol[10:]) // 1000
+    d, account = beside_a_person(symbol, 400, 50_000 + 300 * strike)
+    each = ({"SPY": 100}, {"SPY": 300})
+    assert (d.held, d.state.broker.foreign_held, d.state.book.realized) == (*each, Decimal(-200))
+    assert "shares_from_exercise" in [halted.reason for halted in d.state.risk.halts]
+    d.begin(HALF_DAY, "2024-07-05")
+    if symbol == CALL:
+        account.lines += [line("OPEXC", CALL, -4), line("OPTRD", "SPY", 400, "-200000")]
+    else:
+        account.lines += [line("OPEXC", CALL, -1), line("OPTRD", "SPY", 100, "-50000")]
+        account.lines += [line("OPEXC", symbol, -3), line("OPTRD", "SPY", 300, "-147000")]
+    agreed(d, account, -5)
+    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (*each, account.cash)
+    assert (list(d.state.broker.settled), d.state.broker.owners.owed) == ([], {})
+
+
+def test_where_positions_do_not_say_whose_contracts_became_shares_the_lines_do() -> None:
+    d, account = beside_a_person(CALL, 200, 100_000)  # two of four
+    assert (d.held, d.state.broker.foreign_held, d.state.risk.reconciled) == ({CALL: 1}, {CALL: 3}, False)
+    d.begin(HALF_DAY, "2024-07-05")
+    account.lines += [line("OPEXC", CALL, -2), line("OPEXP", CALL, -2), line("OPTRD", "SPY", 200, "-100000")]
+    agreed(d, account, -5)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 200})  # who exercised some alone is the person
+
+
 # --- the shares afterwards ----------------------------------------------------------------------------------------
 
 
