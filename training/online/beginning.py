@@ -6,7 +6,8 @@ and `cold.json`: what all of it was made with. A cold start that was killed begi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -148,13 +149,24 @@ def begin(
         network, cold = started.network, started.replay
     else:
         network = network_of(config, preset, plan.seed)
-        cold = cold_replay(network, preset, folder)
+        with _opening():
+            cold = cold_replay(network, preset, folder)
     lanes, heads = len(config.symbols), len(network.heads)
     spare = most_between(plan.checkpoint_every, HeadLabels(config), lanes)
-    path = folder / REPLAY
-    replay = DiskReplay(path, plan.replay_rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
+    path, rows = folder / REPLAY, plan.replay_rows
+    with _opening():
+        replay = DiskReplay(path, rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
     return Begun(learner, network, c, replay, made.training, made.figures, apart, fresh)
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    """Turn a replay's file of another size into OtherFolder."""
+    try:
+        yield
+    except ValueError as error:
+        raise OtherFolder(str(error)) from None
 
 
 def made_in(folder: Path) -> Made:
@@ -178,5 +190,11 @@ def _read(folder: Path, plan: TrainerSettings) -> Made | None:
             raise OtherFolder(
                 f"{folder} was made with {name} = {found!r}, now {wanted!r}: give the former value, or begin anew "
                 "with another --own-dir"
+            )
+    for name in (REPLAY_FILE, REPLAY):
+        if not (folder / name).exists():  # a new one would be of as many transitions, all zeros
+            raise OtherFolder(
+                f"{folder / name} is missing, and {CHECKPOINT} counts on its transitions: restore it, or begin anew "
+                "with an empty --own-dir"
             )
     return made

@@ -84,7 +84,7 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)  # torch's exceptions shar
 
 
 class CheckpointUnreadable(ValueError):
-    """The checkpoint is damaged, or no checkpoint."""
+    """The checkpoint is damaged, no checkpoint, or has other parts than this release."""
 
 
 class StreamTrainer:
@@ -236,15 +236,17 @@ class StreamTrainer:
         if not path.exists():
             return
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
+            self._go_on_from(torch.load(path, weights_only=True))
         except OSError:
             raise
-        except _FAILURES as error:
+        except _FAILURES as error:  # damaged, or of a release or settings that has other parts
             first = str(error).partition("\n")[0][:200]
             raise CheckpointUnreadable(
                 f"{path} cannot be read ({type(error).__name__}: {first}): restore it, or begin anew with an empty "
                 "--own-dir"
             ) from None
+
+    def _go_on_from(self, state: dict[str, Any]) -> None:
         self._learner.load_state_dict(state["learner"])
         if self._watcher is not None:
             self._watcher.load_state_dict(state["watcher"])

@@ -30,7 +30,8 @@ from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import LIMIT_S, Logged, redis_anywhere
 from tests.support.rl.stream_learner import A_SESSION, make_experiences, put
 from tests.support.rl.trainer_work import work
-from training.online.beginning import COLD_FILE, OtherFolder
+from training.desks.online.cold_start import REPLAY_FILE
+from training.online.beginning import COLD_FILE, REPLAY, OtherFolder
 from training.online.command import main
 from training.online.consume import newest_stream
 from training.online.lease import Lease
@@ -221,6 +222,16 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
             pytest.raises(RunFolderError, match="another trainer is at work in"),
         ):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
+    for name in (REPLAY_FILE, REPLAY):
+        kept = (folder / "own" / name).rename(folder / name)
+        with pytest.raises(
+            OtherFolder, match=rf"{name} is missing, and trainer\.pt counts on its transitions: restore"
+        ):
+            work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
+        (folder / "own" / name).write_bytes(kept.read_bytes()[:-4])
+        with pytest.raises(OtherFolder, match=rf"{name} has \d+ bytes: expected \d+, .* its whole file, or begin anew"):
+            work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
+        kept.rename(folder / "own" / name)
     (folder / "own" / COLD_FILE).write_text("{}")
     with pytest.raises(OtherFolder, match="cannot be read"):
         work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 
 from daemon.experience.experience import ActionChoice, Experience, stream_name, to_entry
@@ -166,8 +168,14 @@ def crash_after(left: int, seen: Counter[str]) -> Callable[[str], None]:
     return hook
 
 
-@pytest.mark.parametrize("data", [b"", b"no checkpoint", b"PK\x03\x04 cut"])
-def test_a_damaged_checkpoint_is_named_with_the_cure(desk: Desk, data: bytes) -> None:
+def saved(state: object) -> bytes:
+    data = io.BytesIO()
+    torch.save(state, data)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("data", [b"", b"no checkpoint", b"PK\x03\x04 cut", saved({"row": 3}), saved([1])])
+def test_a_damaged_or_foreign_checkpoint_is_named_with_the_cure(desk: Desk, data: bytes) -> None:
     (desk._folder / CHECKPOINT).write_bytes(data)
     with pytest.raises(CheckpointUnreadable, match=r"trainer\.pt cannot be read .*: restore it, or begin anew with"):
         desk.trainer()

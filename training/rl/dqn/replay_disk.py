@@ -43,7 +43,7 @@ class DiskReplay(ChoiceReplay):
         if found != wanted:
             raise ValueError(
                 f"{path} has {found} bytes: expected {wanted}, {rows} rows of {width} numbers: use the settings it was "
-                "made with, or remove it and start from an empty replay"
+                "made with and its whole file, or begin anew with an empty folder"
             )
         self._file = np.memmap(path, dtype="<f4", mode="r+", shape=(rows, width))
         memory = torch.from_numpy(self._file)
