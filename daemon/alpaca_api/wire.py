@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Protocol
 
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.session import NEW_YORK
 from strategies.kit.units import SECOND_NS
 
@@ -49,8 +49,8 @@ def stamp(ns: int, *, new_york: bool = False) -> str:
 
 
 def multiplier(symbol: str) -> int:
-    """Shares in one unit: 100 for an option, 1 for a share."""
-    return 100 if parse_occ(symbol) is not None else 1
+    """Shares in one unit, as its price counts: 100 for an option, an adjusted one too, 1 for a share."""
+    return 100 if is_contract(symbol) else 1
 
 
 @lru_cache(maxsize=65_536)

@@ -19,6 +19,7 @@ from daemon.brokers.alpaca import wire
 from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
+    CONTRACT_CHANGED,
     CONTRACT_ENDS,
     CRYPTO_FEE,
     FEES,
@@ -108,7 +109,7 @@ def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
         return _contracts(books, line)
     if line.kind == SHARE_LEG:
         return _share_leg(books, line)
-    if line.symbol and (line.kind in REORGANISED or line.kind in SPLITS):
+    if line.symbol and (line.kind in REORGANISED or line.kind in SPLITS or line.kind == CONTRACT_CHANGED):
         return _reorganisation(books, line)
     own = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
     known = line.kind in TRANSFERS or line.kind in INCOME

@@ -16,7 +16,7 @@ from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, un
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.core.instruments.option_market import parse_occ, root_of
+from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
@@ -144,9 +144,10 @@ def middle_of_row(row: Json, wide: Decimal) -> Decimal | None:
 def has_one_name(order: Ticket) -> bool:
     """Return whether an order names a share or a contract by its symbol.
 
-    Alpaca takes an asset's id too, under which no rule would know it.
+    Alpaca takes an asset's id too, under which no rule would know it. An adjusted contract can only be left.
     """
-    return order.contract is not None or re.fullmatch(SYMBOL, order.symbol) is not None
+    left = order.sign < 0 and is_contract(order.symbol)
+    return left or order.contract is not None or re.fullmatch(SYMBOL, order.symbol) is not None
 
 
 def closed_symbols(books: Ledgers) -> frozenset[str]:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from daemon.alpaca_api.tickets import ticket
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
 from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart
@@ -37,7 +38,7 @@ from daemon.gateway.events import (
     Warn,
 )
 from daemon.gateway.gateway import is_of
-from daemon.gateway.rules import day_loss
+from daemon.gateway.rules import day_loss, has_one_name
 from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
@@ -1036,6 +1037,30 @@ def _night(machine: Bookkeeper, shares: int, cash: int, lines: list[Json], minut
     news = [line for line in lines if _is_news(machine.books, line)]
     at_ns = OPEN_NS + DAY_NS + minute * 60 * SECOND_NS
     machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows if shares else [], [], news))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_contracts_that_a_corporate_action_adjusts_stay_their_holders_and_are_sold_for_a_hundred(order: int) -> None:
+    machine, adjusted = _machine(), "SPY1250606C00495000"
+    books = machine.books
+    for name, count in (("a", 2), (MAIN, 1)):
+        books.book(name, "SPY250606C00500000", LinePart(dec(count), dec(-100 * count), dec(100 * count)))
+    lines = [_end_line("SPY250606C00500000", 1, "OPCA", "-3"), _end_line(adjusted, 2, "OPCA", "3")]
+    row: Json = {"symbol": adjusted, "side": "long", "avg_entry_price": "1"}
+    at_ns = OPEN_NS + DAY_NS
+    machine.step(Reported(at_ns, at_ns, {"cash": "49700"}, [{**row, "qty": "3"}], [], lines[::order]))
+    assert books.holders(adjusted) == {"a": dec(2), MAIN: dec(1)}
+    body: Json = {"symbol": adjusted, "side": "sell", "qty": "2", "type": "market", "time_in_force": "day"}
+    assert has_one_name(ticket(body))
+    assert not has_one_name(ticket({**body, "side": "buy"}))  # what it delivers nobody here knows
+    machine.step(OrderTaken(at_ns, "a", "out-1", body, dec(0), ()))
+    sold: Json = {**body, "id": "1", "client_order_id": "out-1", "filled_qty": "2", "status": "filled"}
+    update = {"event": "fill", "qty": "2", "price": "3", "timestamp": "2025-06-03T13:30:01Z", "order": sold}
+    machine.step(Updated(at_ns + SECOND_NS, update))
+    at_ns += MINUTE_NS
+    machine.step(Reported(at_ns, at_ns, {"cash": "50300"}, [{**row, "qty": "1"}], [sold], []))
+    assert (books.accounts["a"].cash, books.accounts["a"].holdings) == (dec(10000 - 200 + 600), {})
+    assert (books.main.cash, books.differences) == (dec(39900), {})
 
 
 LOW, MID, HIGH = "SPY250602C00490000", "SPY250602C00495000", "SPY250602P00510000"

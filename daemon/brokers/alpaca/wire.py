@@ -29,6 +29,7 @@ from daemon.core.events import (
     OrderRejected,
     TradeCorrected,
 )
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.orders import name_prefix
 from strategies.kit.quantity import PLACES, Quantity, exact
 from strategies.kit.units import SECOND_NS
@@ -39,7 +40,6 @@ _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
 )
 TEXTS, SHORT = 16_384, 64  # texts of times and numbers that are kept parsed, and their length at most
-_OCC = re.compile(r"[A-Z][A-Z0-9]{0,6}\d{6}[CP]\d{8}", re.ASCII)
 
 ACCEPTED = "accepted"  # OrderAccepted
 FILLED = "filled"  # OrderFilled
@@ -113,8 +113,8 @@ def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
 
 
 def is_option(symbol: str) -> bool:
-    """Return whether `symbol` looks like an OCC symbol (root, YYMMDD, C or P, strike x 1000 in 8 digits)."""
-    return _OCC.fullmatch(symbol) is not None
+    """Return whether `symbol` is a contract's."""
+    return is_contract(symbol)
 
 
 # --- single values ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from daemon.core.broker.fills import is_ours, note_part, note_touched, set_total
 from daemon.core.broker.protection import on_removed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
-from daemon.core.instruments.option_market import option_terms, parse_occ
+from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, parse_name
 from daemon.core.session import new_york_date
@@ -228,7 +228,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
     draft.broker = replace(broker, foreign={**broker.foreign, report.client_order_id: moved})
     if (filled, cost) == (order.filled, order.cost):
         return False
-    paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if draft.contract_of(report.symbol) else 1)
+    paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if is_contract(report.symbol) else 1)
     draft.put_book(replace(before, cash=before.cash + paid))
     hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
     note_part(draft, filled - order.filled)

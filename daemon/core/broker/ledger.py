@@ -65,6 +65,7 @@ EXERCISED = ("OPEXC", "OPASN")
 CONTRACT_ENDS = frozenset(("OPEXP", *EXERCISED))
 CONTRACT_CASH = "OPCSH"  # cash for contracts
 WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
+CONTRACT_CHANGED = "OPCA"  # contracts that a corporate action takes, and those that come for them
 REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, "SPIN", "SSO"))
 """Names, symbols, mergers, offers, spin-offs."""
 AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
@@ -104,7 +105,8 @@ def turn(line: Activity) -> int:
     """
     if line.kind == CASH_IN_LIEU:
         return 2
-    brings = line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
+    replaces = line.kind in SPLITS or line.kind in REORGANISED or line.kind == CONTRACT_CHANGED
+    brings = line.quantity > 0 and replaces
     return int(brings or line.kind == "OPTRD")  # after the contracts that ended for them
 
 

@@ -37,6 +37,7 @@ ROUNDING_GUARD = 1e-9  # of a cent: a value this close to a whole cent is that c
 _SQRT2 = math.sqrt(2.0)
 _NORMAL = NormalDist()
 _OCC = re.compile(r"([A-Z]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{8})")
+_ANY_OCC = re.compile(r"[A-Z][A-Z0-9]{0,6}\d{6}[CP]\d{8}", re.ASCII)
 
 
 class OccContract(msgspec.Struct, frozen=True, gc=False):
@@ -256,6 +257,15 @@ def parse_occ(symbol: str) -> OccContract | None:
     if int(strike) == 0:
         return None
     return OccContract(root, expiry, 1 if letter == "C" else -1, Decimal(int(strike)) / 1000)
+
+
+@lru_cache(maxsize=8192)
+def is_contract(symbol: str) -> bool:
+    """Return whether `symbol` is a contract's (root, YYMMDD, C or P, strike x 1000 in 8 digits), an adjusted one's too.
+
+    A corporate action gives it a root with a digit, such as SPY1: `parse_occ` does not say what it delivers.
+    """
+    return _ANY_OCC.fullmatch(symbol) is not None
 
 
 def root_of(symbol: str) -> str:

@@ -285,6 +285,15 @@ def with_contracts(symbol: str, count: int) -> tuple[Desk, Account, Quantity]:
     return d, account, order.quantity
 
 
+def test_an_adjusted_contract_that_a_person_sells_brings_a_hundred_times_its_price() -> None:
+    d, account, contracts = with_contracts(adjusted := "SPY1240719C00490000", 3)
+    name = account.by_hand("by-hand", adjusted, -1, 3, d.at(3))
+    account.fill(name, 3, "4.00", d.at(3))
+    d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
+    assert (d.state.book.cash, d.held, d.state.broker.foreign_held) == (account.cash, {CALL: contracts}, {})
+    assert (d.state.book.transfers, d.state.risk.reconciled, d.halted()) == (Decimal(1200), True, "")
+
+
 @pytest.mark.parametrize(("symbol", "count"), [(OTHER, 3), (CALL, 2)])
 def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symbol: str, count: int) -> None:
     d, account, contracts = with_contracts(symbol, count)
