@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from daemon.core.desks.shares.sizes import of_steps, steps_a_share, worth_an_order
 from daemon.core.draft import Draft, names_of
+from daemon.core.instruments.quotes import middle_of, share_guard
 from daemon.core.limits import Basket as Rules
 from daemon.core.records import OverlayRow
 from daemon.core.risk.overlay import (
@@ -163,8 +164,7 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     if (wanted & ~known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
         return _unknown(f"{why}: {names_of(_which(symbols, wanted & ~known))}")
-    marks = np.array([float(draft.marks.get(symbol, ZERO)) for symbol in symbols])  # a share, as the closes are
-    if not draft.identity.by_tape and (why := _doubt(symbols, wanted, closes, marks, len(returns))):
+    if not draft.identity.by_tape and (why := _doubt(draft, _which(symbols, wanted), closes[:, wanted], len(returns))):
         return _unknown(why)
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
@@ -183,20 +183,47 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
     return Known(annual, cap, "")
 
 
-def _doubt(symbols: Sequence[str], wanted: BoolArray, closes: Float64Array, prices: Float64Array, count: int) -> str:
-    """Return why closes or prices of wanted symbols, USD a share, are in doubt.
+def _doubt(draft: Draft, symbols: Sequence[str], closes: Float64Array, count: int) -> str:
+    """Return why closes (sessions, s) of these symbols, or their prices, are in doubt, USD a share.
 
     One wrong close would sell all that is held. Not asked of a tape, whose prices are those of its bars.
     """
-    window = carried_closes(closes)[-count - 1 :, wanted]
-    names = _which(symbols, wanted)
-    far = _apart(window[-1], prices[wanted]) >= SPLIT_RATIO
-    if far.any():
-        return f"the price is far from the newest close: {names_of(_which(names, far))}"
-    before, between, after = window[:-2], window[1:-1], window[2:]
-    leaps = np.minimum(_apart(before, between), _apart(between, after)) >= ALONE
-    alone: BoolArray = np.any(leaps & (_apart(before, after) < SPLIT_RATIO), axis=0)
-    return f"a close stands alone among its neighbours: {names_of(_which(names, alone))}" if alone.any() else ""
+    newest = [float(column[np.isfinite(column)][-1]) for column in closes.T]
+    marks = [float(draft.marks.get(symbol, ZERO)) for symbol in symbols]
+    far = [s for s, close, price in zip(symbols, newest, marks, strict=True) if _far(close, price)]
+    if far:
+        return f"the price is far from the newest close: {names_of(far)}"
+    quoted = [_quoted_since(draft, symbol) for symbol in symbols]
+    sure = [price is not None and not _far(close, price) for close, price in zip(newest, quoted, strict=True)]
+    alone = [s for s, own, is_sure in zip(symbols, closes.T, sure, strict=True) if _has_alone(own, count, is_sure)]
+    return f"a close stands alone among its neighbours: {names_of(alone)}" if alone else ""
+
+
+def _far(close: float, price: float) -> bool:
+    return max(close / price, price / close) >= SPLIT_RATIO
+
+
+def _quoted_since(draft: Draft, symbol: str) -> float | None:
+    """Return the middle of the newest quote in USD, None where it is wide or older than the symbol's newest bar."""
+    quote = draft.quotes.get(symbol)
+    if quote is None or quote.quoted_ns < draft.basket.newest.get(symbol, 0):
+        return None
+    middle = middle_of(quote, share_guard(draft.trading.basket))
+    return None if middle is None else float(middle)
+
+
+def _has_alone(column: Float64Array, count: int, newest_is_sure: bool) -> bool:
+    """Return whether a close that the newest `count` returns read is twice its neighbours, or half of them.
+
+    They agree, or there is one alone: of the oldest kept close, and of the newest where that is not sure. A session
+    without a bar is no neighbour.
+    """
+    rows = np.flatnonzero(np.isfinite(column))
+    first = int(np.searchsorted(rows, len(column) - count - 1, side="right")) - 1  # the oldest that is read
+    own = column[rows[max(first - 1, 0) :]]
+    leaps = _apart(own[1:], own[:-1]) >= ALONE
+    inner = leaps[1:] & leaps[:-1] & (_apart(own[2:], own[:-2]) < SPLIT_RATIO)
+    return bool(inner.any() or (first == 0 and leaps[0]) or (leaps[-1] and not newest_is_sure))
 
 
 def _apart(one: Float64Array, other: Float64Array) -> Float64Array:

@@ -276,6 +276,60 @@ def test_a_close_that_stands_alone_in_the_window_sells_nothing(times: float, sel
     assert row(d).unknown == ("" if sells else "a close stands alone among its neighbours: AAA")
 
 
+def wednesday(**last: float) -> DailyDesk:
+    """A live desk of 20 AAA and 20 BBB before Wednesday's open, quoted before Tuesday's close at what its bars say."""
+    d = with_shares(account := Account(), AAA=20, BBB=20)
+    d.state = replace(d.state, trading=OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    prices = {**dict.fromkeys(SYMBOLS, 100.0), **last}
+    for minute in (380, 382):  # a second one confirms a leap, and a report that no split made it
+        d.quotes(minute, **{symbol: str(prices[symbol]) for symbol in ("AAA", "BBB")})
+        d.put(account.report(d.at(minute + 1)))
+    d.end(**prices)
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    return d
+
+
+@pytest.mark.parametrize("wrong", [370.0, 27.0])
+def test_a_wrong_newest_bar_of_what_is_not_held_yet_sells_nothing_of_what_is(wrong: float) -> None:
+    """Nobody quotes CCC, so the bar is its price too. With 370 the cap would be 1 %."""
+    d = wednesday(CCC=wrong)
+    assert answered(d, KEEP, 10, 3) == [("BBB", -10)]
+    assert row(d).unknown == "a close stands alone among its neighbours: CCC"
+
+
+def test_a_fall_by_half_that_quotes_confirm_counts_at_once() -> None:
+    """900 of 2,900 USD fell by 0.55, with a weight of 2/3: 2.2158 a year, so 321 of the 8,900 USD may be invested."""
+    d = wednesday(AAA=45.0)
+    answered(d, KEEP, KEEP, KEEP)
+    assert (row(d).unknown, json.loads(row(d).cut)) == ("", {"AAA": [20, 2], "BBB": [20, 2]})
+
+
+@pytest.mark.parametrize("kept", [7, 8])
+@pytest.mark.parametrize("times", [3.7, 0.27])
+def test_the_oldest_close_that_is_read_sells_nothing_alone(kept: int, times: float) -> None:
+    """Seven are read. Where an eighth is kept, it is the neighbour before."""
+    d = with_shares(Account(), AAA=20, BBB=20)
+    d.state = replace(d.state, trading=OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes(kept)))
+    know(d, AAA=[close * times if day == kept - 7 else close for day, close in enumerate(closes(kept))])
+    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    assert row(d).unknown == "a close stands alone among its neighbours: AAA"
+
+
+def test_a_session_without_a_bar_is_no_neighbour_of_a_wrong_close() -> None:
+    d = with_shares(Account(), AAA=20, BBB=20)
+    d.state = replace(d.state, trading=OVERLAY)
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    bad = history(
+        "AAA", [close * (3.7 if day == 4 else 1) for day, close in enumerate(closes())], MONDAY.open_ns - MIDNIGHT
+    )
+    d.put(replace(bad, time_ns=d.state.now_ns, bars=(*bad.bars[:5], *bad.bars[6:])))
+    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    assert row(d).unknown == "a close stands alone among its neighbours: AAA"
+
+
 def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> None:
     d = tuesday(AAA=20)
     book = d.state.book
