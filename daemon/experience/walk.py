@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 500
 
 
 class OtherJournal(Exception):
-    """A journal of another epoch took the place of the one that was walked."""
+    """A journal of another epoch, or an older copy, took the place of the one that was walked."""
 
 
 class Walked(NamedTuple):
@@ -48,6 +48,7 @@ class JournalWalk:
         self.caught_up = False
         self.gaps = 0
         self._first = True
+        self._hash = b""  # of row `last_id`, "" before it was walked
         self._follower: Follower | None = None
         self._generation = 0
 
@@ -75,7 +76,7 @@ class JournalWalk:
             missing = entry.id > self.last_id + 1
             rows.append(Walked(entry.id, step, before if self._first or missing else None))
             self.gaps += missing
-            self._first, self.last_id = False, entry.id
+            self._first, self.last_id, self._hash = False, entry.id, entry.hash
         if follower.caught_up:
             self._turn(follower)
         return rows
@@ -91,8 +92,21 @@ class JournalWalk:
         if self._follower is None:
             parts = parts_of(self._journal)
             path = next((part for part in reversed(parts[1:]) if _first_row(part) <= self.last_id), parts[0])
+            self._check_past(path)
             self._follower = Follower(path, self.last_id)
         return self._follower
+
+    def _check_past(self, part: Path) -> None:
+        """Raise OtherJournal where another row than the one that was walked, or none yet, stands in its place.
+
+        What was walked and what follows there belong to two pasts: a decision of one must not end in the other.
+        """
+        with closing(JournalReader(part)) as reader, reading(part):
+            ours = reader.meta().get("epoch", self._epoch) == self._epoch
+            rows = reader.query("SELECT id, hash FROM events WHERE id >= ? ORDER BY id LIMIT 1", (self.last_id,))
+        there = (rows[0]["id"], rows[0]["hash"]) if rows else (self.last_id, None)
+        if ours and self._hash and there[0] == self.last_id and there[1] != self._hash:
+            raise OtherJournal(f"{part}: row {self.last_id} is not the one that was read: it is an older copy")
 
     def _turn(self, follower: Follower) -> None:
         """Turn to the file after this one; the running one stays open."""

@@ -38,7 +38,10 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         "Rows before this one gave no experience: other code wrote them, or their file is gone.",
     ),
     "experience_new_journal": LogEvent(
-        "warning", ("problem",), "A journal of another epoch took the old one's place: it has a stream of its own."
+        "warning",
+        ("problem",),
+        "A journal of another epoch took the old one's place: it has a stream of its own; or an older copy did: what "
+        "was read of the former past ends there.",
     ),
     "trainer_started": LogEvent(
         "info",

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from daemon.core.effects import AskPolicy
+from daemon.core.events import PolicyAnswered
 from daemon.experience import publisher as publisher_module
 from daemon.experience.command import main
 from daemon.experience.experience import stream_name, to_entry
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
+from tests.support.core.share_bars import EveryThird
+from tests.support.desks.desk_run import Crash
 from tests.support.desks.share_bar_run import Toy
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, entries, publish_all, until, walked
@@ -368,6 +372,41 @@ def test_a_stream_that_ends_with_another_decision_than_the_journal_is_left_alone
     client.delete(STREAM)
     publish_all(publisher)
     is_whole(client, state)
+
+
+def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the_journals_place(
+    toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    class Other(EveryThird):
+        """Decides otherwise than before, from then on."""
+
+        def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered:
+            other = super().answer(replace(question, decision=question.decision + 3), now_ns)
+            return replace(other, decision=question.decision)
+
+    def crash_after(count: int) -> Callable[[str], None]:
+        left = iter(range(count))
+
+        def hook(_: str) -> None:
+            if next(left, None) is None:
+                raise Crash
+
+        return hook
+
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    toy.run(state, boundary=crash_after(60), group=1)
+    shutil.copytree(state, copy)
+    toy.run(state, boundary=crash_after(150), group=1)
+    publisher = made_for(state, tmp_path, server, logged)
+    publish_all(publisher)
+    former, end = entries(client), publisher.row
+    shutil.rmtree(state)
+    copy.rename(state)
+    assert toy.run(state, policy=Other())
+    until(lambda: (publisher.turn(), publisher.caught_up and publisher.row > end)[1])
+    assert "is an older copy" in logged.lines("experience_new_journal")[0]["problem"]
+    assert entries(client)[: len(former)] == former
+    assert [e for e, _ in entries(client)[len(former) :]] == [e for e in walked(state) if e.row > end]
 
 
 def test_a_journal_of_another_epoch_has_a_stream_of_its_own(
