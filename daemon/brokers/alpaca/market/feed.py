@@ -36,6 +36,7 @@ from daemon.core.events import (
     SessionScheduled,
     SharesSplit,
 )
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.instruments.quotes import FUTURE_NS
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
@@ -260,8 +261,13 @@ class LiveQuotes:
             tasks.create_task(self._watch_silence(), name="quote silence watch")
 
     def _restream(self) -> None:
-        """Stream exactly what is wanted now; ask for first quotes of what is new."""
+        """Stream exactly what is wanted now; ask for first quotes of what is new.
+
+        Among contracts no share is asked for, such as one of an exercise: it has no quote there, and could cost theirs.
+        """
         symbols = self._watched_near | self._attended | frozenset(self._shares)
+        if not self._shares:
+            symbols = frozenset(filter(is_contract, symbols))
         if symbols == self._streamed:
             return
         new, gone = symbols - self._streamed, self._streamed - symbols

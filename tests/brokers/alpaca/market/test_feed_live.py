@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -234,6 +235,18 @@ async def test_a_contract_that_cannot_be_quoted_is_named(tmp_path: Path) -> None
         it.feed.watch((CALL,))
         await it.until(lambda: "quotes_unavailable" in it.log.names())
         assert CALL in str(it.log.of("quotes_unavailable"))
+
+
+async def test_shares_of_an_exercise_are_not_asked_for_among_contracts(tmp_path: Path) -> None:
+    async with live(tmp_path, 30.0, rate=30.0) as it:
+        it.feed.watch((CALL, "SPY"))
+        it.feed.attend(frozenset({PUT, "SPY"}))
+        await it.until(lambda: any(not event.closes_bar_ns for event in it.of(QuotesReceived)))
+        asked = [request.path for request in it.server.requests if "/options/quotes" in request.path]
+        assert asked
+        assert not [path for path in asked if re.search(r"SPY(,|%2C|&|$)", path)]
+        assert {symbol for _, symbol in it.feed._quotes.socket.granted} >= {CALL, PUT}
+        assert ("quotes", "SPY") not in it.feed._quotes.socket.granted
 
 
 async def test_attended_contracts_are_quoted_between_bars_at_most_once_a_second(tmp_path: Path) -> None:
