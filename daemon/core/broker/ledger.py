@@ -284,13 +284,14 @@ def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity]) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
     Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise. Where
-    that does not say which of them became shares, they wait for their lines. Returns True when something was settled.
+    that does not say which of them became shares, they wait for their lines; where an order works that may have sold
+    them, for its end. Returns True when something was settled.
     """
     over, done = _gone(draft, theirs), False
     for root in sorted({over[symbol].root for symbol in ended_unsettled(draft, theirs)}):
         contracts = {symbol: contract for symbol, contract in over.items() if contract.root == root}
         became = _exercised(draft, contracts, theirs.get(root, 0) - draft.expected(root))
-        if became is None:
+        if became is None or any(order.symbol in contracts for order in draft.orders.values()):
             continue
         for symbol, contract in contracts.items():
             _settle(draft, symbol, contract, exercised=symbol in became)

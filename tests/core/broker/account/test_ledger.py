@@ -247,6 +247,26 @@ def test_an_option_that_vanished_after_its_expiry_without_shares_expired_worthle
     agreed(d, account, 392)
 
 
+def test_an_option_that_vanished_while_its_sale_works_waits_for_the_fill() -> None:
+    account = Account()
+    d = at_broker(account, trading=Trading(sizing=Sizing(max_contracts=1)))
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)))
+    d.begin(TUESDAY, "2024-07-03")
+    name = account.take(sent(d.bar(0)), d.state.now_ns)  # it was held over night
+    d.put(ev.OrderAccepted(d.state.now_ns, name), ev.SessionEnded(d.at(390), "2024-07-02"))
+    there = account.positions.pop(CALL)
+    account.cash += 300  # the order's own row comes last
+    d.put(account.report(d.at(391)), account.report(d.at(391, 11)))
+    assert (d.held, d.state.risk.reconciled) == ({CALL: 1}, False)
+    account.positions[CALL] = there
+    account.cash -= 300
+    account.fill(name, 1, "3.00", d.at(389))
+    agreed(d, account, 392)
+    assert (d.held, d.state.book.realized) == ({}, Decimal(100))
+
+
 def test_an_option_that_vanished_on_the_day_after_its_expiry_is_settled_too() -> None:
     d = left_open(account := Account())
     d.begin(HALF_DAY, "2024-07-05")
