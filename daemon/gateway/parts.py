@@ -336,7 +336,10 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
 
 
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:
-    """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone."""
+    """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone.
+
+    Of an exercise of some `main`'s are the first: no other can ask for one of what several hold.
+    """
     early = books.settled.pop(line.symbol, None)
     if early is not None:
         ended = {name: -quantity for name, quantity in early.items()}
@@ -351,7 +354,9 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     if not total:
         return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
     gone = min(abs(line.quantity) or total, total)
-    shares = apportioned(gone, {name: abs(quantity) for name, quantity in held.items()}, Decimal(1))
+    weights = {name: abs(quantity) for name, quantity in held.items()}
+    first = min(gone, weights.pop(MAIN, ZERO)) if line.kind == "OPEXC" and len(held) > 1 else ZERO
+    shares = {**apportioned(gone - first, weights, Decimal(1)), **({MAIN: first} if first else {})}
     ended = {name: side * count for name, count in shares.items() if count}
     _note_ended(books, line, ended)
     cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})

@@ -211,6 +211,14 @@ def test_contracts_that_lapse_are_their_holders_and_a_short_one_is_mains() -> No
     assert divide(made, line("OPASN", CALL, "1"), "").parts == {MAIN: LinePart(dec(1))}
 
 
+@pytest.mark.parametrize(("count", "a", "main"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2)])
+def test_an_exercise_of_some_contracts_is_the_persons_who_asked_for_it(count: int, a: int, main: int) -> None:
+    # the broker exercises what no order holds: a's two are held by its sale
+    division = divide(books(a={CALL: 2}, main={CALL: 2}), line("OPEXC", CALL, str(-count)), "")
+    ended = {"a": dec(-a), MAIN: dec(-main)}
+    assert division.parts == {name: LinePart(quantity) for name, quantity in ended.items() if quantity}
+
+
 def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> None:
     division = divide(books(a={"SPY": 1}), line("OPEXP", CALL, "-2"), "")
     assert division.parts == {}
