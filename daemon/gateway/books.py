@@ -291,6 +291,11 @@ class Ledgers(msgspec.Struct):
         """Return all orders that may still fill."""
         return [self.orders[name] for name in self.live]
 
+    def entries(self) -> list[str]:
+        """Return the names of sub-accounts' open orders that add risk: no purchase of what one is short by."""
+        orders = (order for order in self.open_orders() if order.opens and order.account != MAIN)
+        return [order.name for order in orders if self.accounts[order.account].quantity(order.symbol) >= 0]
+
     def taken_since(self, ns: int) -> Iterator[GatewayOrder]:
         """Yield the orders of all sub-accounts but `main` that were taken at `ns` or later, newest first."""
         for order in reversed(self.orders.values()):

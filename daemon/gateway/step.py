@@ -122,6 +122,7 @@ class Bookkeeper:
                 books.lapses[symbol] = account
             case Halted():
                 books.halt = (event.reason, event.detail, event.until_date)
+                self._give_way(books.entries())
             case RowsLeftOut(rows=rows, since_ns=since_ns):
                 self._go_on_without(rows, since_ns)
             case Resumed():
@@ -237,10 +238,14 @@ class Bookkeeper:
         if order.quantity is None or order.quantity % 1:
             books.accounts[order.account].fractions = True
         books.keep(order)
-        for name in order.against:
-            books.orders[name].gives_way = True
-            self._do(CancelSibling(name))
+        self._give_way(order.against)
         self._do(SendOrder(event.name, how))
+
+    def _give_way(self, names: Iterable[str]) -> None:
+        """Let these entries be cancelled; their desks see them expire."""
+        for name in names:
+            self.books.orders[name].gives_way = True
+            self._do(CancelSibling(name))
 
     def _answer(self, name: str, row: Json) -> None:
         """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""

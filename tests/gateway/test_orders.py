@@ -176,6 +176,34 @@ async def test_a_halt_denies_new_risk_until_a_person_resumes(tmp_path: Path) -> 
         await s.place("a", 1)
 
 
+async def test_a_halt_cancels_what_sub_accounts_still_buy_and_nothing_else(tmp_path: Path) -> None:
+    """A purchase that fills after the halt would be new risk. Its desk sees it expire, which halts no desk."""
+    low = {"type": "limit", "limit_price": "400"}
+    async with stage(tmp_path, symbols=("QQQ",)) as s:
+        await s.place("a", 2)
+        await s.settled()
+        stop = await s.place("a", 2, "sell", type="stop", stop_price="390")
+        entry = await s.place("b", 1, symbol="QQQ", **low)
+        s.broker.by_hand("place", symbol="QQQ", qty="1", side="buy", **low)
+        await s.settled()
+        await s.gateway.halt("operator", "news", "anna")
+        await s.until(lambda: not s.books.orders[entry["client_order_id"]].open)
+        assert (await s.ask("b", "GET", f"/v2/orders/{entry['id']}"))[1]["status"] == "expired"
+        working = s.broker.account.working.values()
+        assert sorted(order.symbol for order in working) == ["QQQ", "SPY"]
+        assert stop["id"] in {order.id for order in working}
+        assert s.verified().difference == ""
+
+
+async def test_a_halt_leaves_what_a_sub_account_buys_back(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.books.accounts["a"].change("SPY", Decimal(-1), Decimal(-500))  # as after a bust
+        back = await s.place("a", 1, type="limit", limit_price="400")
+        await s.gateway.halt("operator", "news", "anna")
+        await asyncio.sleep(2.0)
+        assert [order.id for order in s.broker.account.working.values()] == [back["id"]]
+
+
 async def test_a_resume_ends_no_halt_that_somebody_else_set_a_moment_before(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await s.gateway.halt("operator", "news", "anna")
