@@ -105,7 +105,7 @@ def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Po
 
 
 def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | None]:
-    """Settle an expired option: realise its cost; an exercise moves shares and strike x shares of cash.
+    """Settle an expired option: realise its cost. What an exercise moves is booked apart, by `move_shares`.
 
     Returns the book and the position that ended, None when it was not held.
     """
@@ -115,8 +115,6 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
     positions = {symbol: p for symbol, p in book.positions.items() if symbol != expired.symbol}
     loss = held.cost * held.multiplier
     book = replace(book, positions=positions, realized=book.realized - loss)
-    if expired.shares:
-        book = move_shares(book, expired.underlying, expired.shares, -expired.strike * expired.shares, expired.time_ns)
     return book, replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
 
 

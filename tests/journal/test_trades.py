@@ -22,7 +22,7 @@ from daemon.journal.rows import CommitBatch
 from daemon.journal.trade import Trade
 from daemon.journal.trades import TradeList, Wanted, day_begin, day_end, read_trades, trades_of_decision
 from strategies.kit.quantity import whole_of
-from tests.support.core.account import Account, agreed, line
+from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.desk import (
     BUY_CALL,
@@ -184,6 +184,15 @@ def test_an_exercise_ends_the_option_and_its_shares_are_a_trade_at_the_strike(tm
     assert (option.why_left, option.pnl_usd) == ("exercise", -200.0 * count)
     assert (shares.symbol, shares.contract, shares.quantity, shares.entry_price) == ("SPY", "", 100 * count, 500.0)
     assert (shares.why_entered, shares.left_ns, shares.entry_decision) == ("exercise", None, None)
+
+
+def test_a_put_that_is_exercised_against_held_shares_loses_its_premium_and_they_gain() -> None:
+    account = Account()
+    account.positions = {"SPY": (100, Decimal(480)), PUT: (1, Decimal(2))}
+    d = at_broker(account, Broker(foreign_orders="adopt", exercised_shares="hold"))
+    d.put(ev.ContractExpired(d.at(390), PUT, 1, "SPY", -100, Decimal(500)))
+    gains = {row.symbol: Decimal(row.realized_usd) for row in d.rows if isinstance(row, MoveRow)}
+    assert gains == {PUT: Decimal(-200), "SPY": Decimal(2000)}
 
 
 def test_a_line_of_the_ledger_names_an_assignment(tmp_path: Path) -> None:

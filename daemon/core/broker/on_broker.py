@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import book_expiry
+from daemon.core.book import book_expiry, move_shares
 from daemon.core.broker.fills import (
     book_correction,
     correction_name,
@@ -441,6 +441,9 @@ def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
     cause = draft.cause if draft.cause is not RECONCILED else Cause("exercise" if event.shares else "expiry")
     with draft.because(cause):
         draft.put_book(book)
+        if ended is not None and event.shares:
+            cash = -event.strike * event.shares
+            draft.put_book(move_shares(book, event.underlying, event.shares, cash, event.time_ns))
     if ended is not None:
         trade_closed(draft, ended)
         draft.works = {key: work for key, work in draft.works.items() if work.symbol != event.symbol}

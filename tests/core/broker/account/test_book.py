@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.book import book_expiry, book_fill, is_news, mark, mid
+from daemon.core.book import book_expiry, book_fill, is_news, mark, mid, move_shares
 from daemon.core.events import Contract, ContractExpired, OrderFilled
 from daemon.core.orders import Order
 from daemon.core.state import Book, Position
@@ -133,6 +133,12 @@ def expired(symbol: str, shares: int = 0, strike: str = "500", quantity: int = 1
     return ContractExpired(99, symbol, quantity, "SPY", shares, Decimal(strike))
 
 
+def exercised(book: Book, event: ContractExpired) -> Book:
+    """The book after both moves of an exercise."""
+    book, _ = book_expiry(book, event)
+    return move_shares(book, event.underlying, event.shares, -event.strike * event.shares, event.time_ns)
+
+
 def test_a_worthless_expiry_realises_the_whole_cost() -> None:
     book, ended = book_expiry(long(5, "10"), expired(CALL, quantity=5))
     assert (book.cash, book.realized, book.positions) == (Decimal(9000), Decimal(-1000), {})
@@ -141,7 +147,7 @@ def test_a_worthless_expiry_realises_the_whole_cost() -> None:
 
 
 def test_an_exercise_turns_the_premium_into_a_loss_and_the_strike_into_shares() -> None:
-    book, _ = book_expiry(long(1, "2"), expired(CALL, shares=100))
+    book = exercised(long(1, "2"), expired(CALL, shares=100))
     shares = book.positions["SPY"]
     assert (shares.quantity, shares.cost, shares.multiplier) == (100, Decimal(50000), 1)
     assert book.cash == Decimal(10000 - 200 - 50000)
@@ -150,8 +156,8 @@ def test_an_exercise_turns_the_premium_into_a_loss_and_the_strike_into_shares() 
 
 def test_shares_of_a_call_and_a_put_cancel_out_and_their_difference_is_realised() -> None:
     put = Position(PUT, -1, 1, Decimal(3), 100, 0, "2024-07-02")
-    book, _ = book_expiry(long(1, "2"), expired(CALL, shares=100, strike="500"))
-    book, _ = book_expiry(Book(book.cash, {**book.positions, PUT: put}, book.realized), expired(PUT, -100, "505"))
+    book = exercised(long(1, "2"), expired(CALL, shares=100, strike="500"))
+    book = exercised(Book(book.cash, {**book.positions, PUT: put}, book.realized), expired(PUT, -100, "505"))
     assert book.positions == {}
     assert book.realized == Decimal(-200 - 300 + 500)
     assert at_cost(book) == Decimal(10000) + 300 + book.realized  # the put's cost was added by hand above
@@ -171,7 +177,7 @@ def test_what_an_exercise_takes_of_a_holding_is_realised_at_its_part_of_the_cost
 ) -> None:
     holding = Position("SPY", 0, held, Decimal(cost), 1, 0, "")
     book = Book(Decimal(10000), {CALL: Position(CALL, 1, 1, Decimal(2), 100, 0, "2024-07-02"), "SPY": holding})
-    after, _ = book_expiry(book, expired(CALL, shares, strike))
+    after = exercised(book, expired(CALL, shares, strike))
     assert (after.positions["SPY"].quantity, after.positions["SPY"].cost) == (left, Decimal(left_cost))
     assert (after.realized, after.positions["SPY"].pnl) == (Decimal(gain - 200), Decimal(gain))
     assert at_cost(after) == at_cost(book) + after.realized
