@@ -28,15 +28,16 @@ class NotReady(Exception):
 def newest_stream(client: Any, desk: str, known: str, newest_ns: int, now_ns: int) -> tuple[str, bool]:
     """Return the desk's stream with the newest decision, "" for none, and whether the known one exists.
 
-    A journal of another epoch has another stream. The known one stays where no other has a decision newer than
-    `newest_ns`, the bar of its own newest, whose entry may be trimmed; where it is gone, any other takes its place.
-    A decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
+    A journal of another epoch has another stream. The known one stays where no other has a decision newer than its own
+    newest one, and than `newest_ns`, the bar of the newest that was seen of it, whose entry may be trimmed; where it is
+    gone, any other takes its place. A decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
     """
-    names = _names(client, desk)
+    bars = {name: _newest_bar_ns(client, name) for name in _names(client, desk)}
     latest = now_ns + AHEAD_NS
-    least = newest_ns if known in names and newest_ns < latest else -1
-    others = [(_newest_bar_ns(client, name), name) for name in names if name != known]
-    return max((each for each in others if least < each[0] < latest), default=(0, known))[1], known in names
+    own = (newest_ns, bars[known]) if known in bars else ()
+    least = max((bar for bar in own if bar < latest), default=-1)
+    others = [(bar, name) for name, bar in bars.items() if name != known and least < bar < latest]
+    return max(others, default=(0, known))[1], known in bars
 
 
 def stream_ahead(client: Any, desk: str, known: str, now_ns: int) -> str:

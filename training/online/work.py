@@ -108,6 +108,7 @@ class LearningProcess:
         self._told = self._looked = -TELL_S
         self._shown, self._shown_at = -1, 0.0
         self._held_problem = self._ahead = ""  # told last
+        self._served = ""  # the stream of the journal whose questions are answered
 
     def run(self) -> None:
         """Lock the folder, begin or go on, and learn until stopped."""
@@ -258,21 +259,19 @@ class LearningProcess:
         served = strategy(spec.name, spec.symbols, spec.config)
         keys = self._options.public_key
         with AnswerService(self._client, self._options.models_dir, served, self._log, keys) as serving:
-            if trainer.stream:
-                serving.turn_to(trainer.stream)
+            self._serve(serving, trainer.stream)
             while not self._stop.is_set():
                 wait_s = trainer.turn()
                 self._pulse.beat()
                 self._show(trainer)
-                if wait_s or trainer.caught_up:
-                    self._look_for_streams(trainer, serving)
+                self._look_for_streams(trainer, serving)
                 if wait_s:
                     self._stop.wait(wait_s)
         with contextlib.suppress(RedisError):
             trainer.save()
 
     def _look_for_streams(self, trainer: StreamTrainer, serving: AnswerService) -> None:
-        """Turn to the desk's newest stream, once all of the former one is learned."""
+        """Serve the desk's newest journal, and turn to its stream once all of the former one is learned."""
         now = time.monotonic()
         if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
             return
@@ -280,15 +279,20 @@ class LearningProcess:
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
             known = trainer.stream, trainer.newest_ns
             found, exists = newest_stream(self._client, self._options.desk, *known, time.time_ns())
+            self._serve(serving, found)
             if found != trainer.stream and (trainer.caught_up or not exists):
                 trainer.turn_to(found)
-                serving.turn_to(found)
                 self._log("stream_found", stream=found)
             ahead = stream_ahead(self._client, self._options.desk, trainer.stream, time.time_ns())
             if ahead and ahead != self._ahead:
                 problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
                 self._log("trainer_delayed", problem=problem)
             self._ahead = ahead
+
+    def _serve(self, serving: AnswerService, stream: str) -> None:
+        if stream != self._served:
+            self._served = stream
+            serving.turn_to(stream)
 
     def _show(self, trainer: StreamTrainer) -> None:
         """Write what the dashboard shows: after each checkpoint, and now and then."""

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Experience, stream_name
-from daemon.experience.link import RedisError
+from daemon.experience.link import GROUP, RedisError
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
@@ -159,6 +159,30 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     assert not (shelf / "current").exists()
     the_cold_start_is_counted_once(tmp_path / "store", version)
     other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
+
+
+def test_the_desk_s_newest_journal_is_served_though_its_former_one_is_not_learned_yet(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer
+) -> None:
+    logged, experiences = Logged(), wide(make_experiences(A_SESSION))
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        put(client, FIRST, experiences[:5])
+        yield lambda: [group["entries-read"] for group in client.xinfo_groups(FIRST)] == [5]
+        with client.pipeline(transaction=True) as both:  # another consumer holds an entry: nothing newer is learned
+            put(both, FIRST, experiences[5:6], experiences[4].row)
+            both.xreadgroup(GROUP, "another", {FIRST: ">"}, count=1)
+            both.execute()
+        yield lambda: logged.lines("trainer_delayed") != []
+        put(client, SECOND, wide(make_experiences(3, seed=2), later_ns=1000))
+        _, desk, epoch, _ = SECOND.split(":")
+        (version,) = versions(tmp_path / "store", "online_dqn")
+        client.xadd(questions_name(desk, epoch), written(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
+        yield lambda: client.xlen(answers_name(desk, epoch)) == 1
+
+    with server.client("rltrader-trainer") as own_client:
+        work(arguments(tmp_path, bars, server), own_client, logged, steps())
+    assert [line["stream"] for line in logged.lines("stream_found")] == [FIRST]
 
 
 def test_a_second_trainer_with_a_folder_of_its_own_is_refused_and_the_first_goes_on(

@@ -342,7 +342,7 @@ def test_a_second_stream_of_the_far_future_and_one_of_another_name_draw_nobody_a
     put(client, stream_name(desk_name, "e8"), [replace(late, bar_ns=ahead_ns)])
     assert newest_stream(client, desk_name, STREAM, 5, now_ns) == (STREAM, True)
     newer = stream_name(desk_name, "e7")  # a bar ahead in the known stream keeps nobody from the next one
-    put(client, newer, [replace(experiences[1], bar_ns=now_ns)])
+    put(client, newer, [replace(experiences[1], bar_ns=now_ns + 10)])
     assert newest_stream(client, desk_name, STREAM, ahead_ns, now_ns) == (newer, True)
 
 
