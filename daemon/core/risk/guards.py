@@ -354,13 +354,23 @@ def _spent(draft: Draft, order: Order) -> Decimal:
 
 
 def proceeds_awaited(draft: Draft) -> bool:
-    """Return True while a newer report may let a cash account spend more; it is requested."""
+    """Return True while a newer report may let the account spend more; it is requested.
+
+    So it is after a sale in a cash account, and after a buy that ended: the figure is less what it kept.
+    """
     broker = draft.broker
-    if not (broker.filled and is_cash_account(broker.funds)):
+    ended = any(_kept_cash(draft, order) for order in draft.closed.values())
+    if not (ended or (broker.filled and is_cash_account(broker.funds))):
         return False
     if draft.now_ns - broker.asked_ns >= ASK_AGAIN_NS:
-        draft.effects.append(AskBroker("how much of what was sold may be spent?"))
+        draft.effects.append(AskBroker("how much of what was sold, or kept for a buy, may be spent?"))
     return True
+
+
+def _kept_cash(draft: Draft, order: Order) -> bool:
+    """Return True for a buy that worked when the newest report was asked for, and ended since with a part unfilled."""
+    unfilled = order.side > 0 and order.filled < order.quantity
+    return unfilled and order.submitted_ns < draft.broker.asked_ns <= order.news_ns
 
 
 def deficit(funds: Funds | None) -> Decimal:

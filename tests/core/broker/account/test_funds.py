@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import AskBroker, SubmitOrder
+from daemon.core.effects import AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Risk, Trading
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
-from tests.support.core.daily_live import with_shares
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import BUY_CALL, MINUTE, SECOND, TUESDAY, Desk, alarms, of
 
 
@@ -92,6 +92,22 @@ def test_what_has_not_settled_is_not_spent_and_what_is_not_bought_is_reported() 
     effects = reported(d, account, 0.5, funds=usd(multiplier="1", buying_power="10000", non_marginable="1000"))
     assert orders(effects) == [("BBB", 9, "100.20")]  # 901.80 of 1,000 USD
     assert ("basket_unfinished" in alarms(effects), d.state.basket.given_up) == (True, {"BBB": 71})
+
+
+def test_what_a_buy_kept_that_ended_unfilled_is_spent_again_after_the_next_report() -> None:
+    """90 at 100.20 keep 9,018 of the 10,000 USD: the report of that minute has 982 left, which pay for nine shares."""
+    d = live(account := Account())
+    d.due()
+    d.answer(90, KEEP, KEEP)
+    (first,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    name = account.take(first, d.state.now_ns)
+    reported(d, account, 0.8, funds=usd(multiplier="1", buying_power="982"))
+    assert of(d.tick(1, 5), CancelOrder) != []
+    account.end(name)
+    sent = d.put(ev.OrderCanceled(d.at(1, 6), name)) + d.quotes(1.2, AAA="100.30")
+    assert (orders(sent), alarms(sent), len(of(sent, AskBroker)) > 0) == ([], [], True)
+    sent = reported(d, account, 1.25, funds=usd(multiplier="1", buying_power="10000"))
+    assert orders(sent) == [("AAA", 90, "100.51")]
 
 
 def test_a_margin_account_s_proceeds_pay_at_once() -> None:
