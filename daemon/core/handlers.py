@@ -139,9 +139,7 @@ def _unseen(draft: Draft, event: ev.ResumeRequested) -> str:
     late = _since(draft, draft.now_ns - LOOKED_NS, halts, risk.pause if paused else None, claims=False)
     if not late:
         return ""
-    return (
-        f"somebody else set this in the last minute: {'; '.join(late)}: look; to end it too, add --seen {draft.now_ns}"
-    )
+    return f"somebody else set this in the last minute: {'; '.join(late)}: look; {SEEN.format(draft.now_ns)}"
 
 
 def _since(draft: Draft, seen_ns: int, halts: Sequence[Halt], pause: Pause | None, *, claims: bool = True) -> list[str]:

@@ -19,18 +19,17 @@ from daemon.brokers.alpaca import wire
 from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
-    CONTRACT_CHANGED,
     CONTRACT_ENDS,
     CRYPTO_FEE,
     FEES,
     INCOME,
     INTEREST,
-    REORGANISED,
+    REPLACING,
     SPLITS,
     TRANSFERS,
     WITHHELD,
 )
-from daemon.core.instruments.option_market import OccContract, parse_occ, root_of
+from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
 from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
@@ -109,7 +108,7 @@ def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
         return _contracts(books, line)
     if line.kind == SHARE_LEG:
         return _share_leg(books, line)
-    if line.symbol and (line.kind in REORGANISED or line.kind in SPLITS or line.kind == CONTRACT_CHANGED):
+    if line.symbol and line.kind in REPLACING:
         return _reorganisation(books, line)
     own = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
     known = line.kind in TRANSFERS or line.kind in INCOME
@@ -171,7 +170,7 @@ def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
     of_options = any(word in name for word in ("CONTRACT", "ORF", "OCC", "OPT"))
 
     def counts(trade: DayFill, *, sales: bool) -> bool:
-        return wire.is_option(trade.symbol) == of_options and (trade.side < 0 or not sales)
+        return is_contract(trade.symbol) == of_options and (trade.side < 0 or not sales)
 
     if "TAF" in name:
         return lambda trade: trade.quantity if counts(trade, sales=True) else ZERO
@@ -183,7 +182,7 @@ def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
 
 
 def _traded(trade: DayFill) -> Decimal:
-    return trade.quantity * trade.price * (100 if wire.is_option(trade.symbol) else 1)
+    return trade.quantity * trade.price * multiplier(trade.symbol)
 
 
 def _interest(books: Ledgers, line: LedgerLine) -> Division:

@@ -112,11 +112,6 @@ def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
     return lambda name: name.startswith(prefix)
 
 
-def is_option(symbol: str) -> bool:
-    """Return whether `symbol` is a contract's."""
-    return is_contract(symbol)
-
-
 # --- single values ------------------------------------------------------------------------------------------------
 
 
@@ -307,14 +302,14 @@ def cost(symbol: str, filled: Decimal, average_price: Decimal | None) -> Decimal
     quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD, fractions not at all.
     """
     total = filled * (average_price or Decimal(0))
-    if filled % 1 and not is_option(symbol):
+    if filled % 1 and not is_contract(symbol):
         return total
-    return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
+    return total.quantize(Decimal("0.01") if is_contract(symbol) else Decimal("0.0001"))
 
 
 def units(value: Decimal, symbol: str, key: str) -> Quantity:
     """Return an exact number of shares, or a whole one of contracts. Raises Malformed."""
-    if is_option(symbol) and value != value.to_integral_value():
+    if is_contract(symbol) and value != value.to_integral_value():
         raise Malformed(f"{key} is {value}: expected a whole number")
     try:
         return exact(value)

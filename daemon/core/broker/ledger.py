@@ -68,6 +68,8 @@ WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
 CONTRACT_CHANGED = "OPCA"  # contracts that a corporate action takes, and those that come for them
 REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, "SPIN", "SSO"))
 """Names, symbols, mergers, offers, spin-offs."""
+REPLACING = SPLITS | REORGANISED | {CONTRACT_CHANGED}
+"""Kinds whose lines take what is held and bring other shares or contracts for it."""
 AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
 SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
@@ -105,8 +107,7 @@ def turn(line: Activity) -> int:
     """
     if line.kind == CASH_IN_LIEU:
         return 2
-    replaces = line.kind in SPLITS or line.kind in REORGANISED or line.kind == CONTRACT_CHANGED
-    brings = line.quantity > 0 and replaces
+    brings = line.quantity > 0 and line.kind in REPLACING
     return int(brings or line.kind == "OPTRD")  # after the contracts that ended for them
 
 

@@ -359,8 +359,8 @@ def proceeds_awaited(draft: Draft) -> bool:
     So it is after a sale in a cash account, and after a buy that ended: the figure is less what it kept.
     """
     broker = draft.broker
-    ended = any(_kept_cash(draft, order) for order in draft.closed.values())
-    if not (ended or (broker.filled and is_cash_account(broker.funds))):
+    sold = broker.filled and is_cash_account(broker.funds)
+    if not (sold or any(_kept_cash(draft, order) for order in draft.closed.values())):
         return False
     if draft.now_ns - broker.asked_ns >= ASK_AGAIN_NS:
         draft.effects.append(AskBroker("how much of what was sold, or kept for a buy, may be spent?"))

@@ -36,6 +36,7 @@ from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
 from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.orders import FENCE
 from daemon.core.risk.splits import ANNOUNCED
 from daemon.core.session import new_york_date, new_york_minute
@@ -474,7 +475,7 @@ class Reporter:
         for order_id, of_order in self._amended.items():
             for number, amended in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
                 (had, paid), fill = amended.before, amended.fill
-                multiplier = 100 if wire.is_option(fill.symbol) else 1
+                multiplier = 100 if is_contract(fill.symbol) else 1
                 change = amended.quantity * amended.price - had * paid
                 activities.append(
                     Activity(

@@ -29,8 +29,9 @@ from daemon.brokers.alpaca.rest.client import (
     a_list,
     an_object,
 )
-from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
+from daemon.brokers.alpaca.wire import text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
+from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
@@ -268,10 +269,10 @@ def submission(order: SubmitOrder) -> Raw:
     }
     if not isinstance(order.stop_price, UnsetType):
         kind = "stop" if order.limit_price is None else "stop_limit"
-        until = "gtc" if whole and not is_option(order.symbol) else "day"
+        until = "gtc" if whole and not is_contract(order.symbol) else "day"
         body |= {"type": kind, "time_in_force": until, "stop_price": format(order.stop_price, "f")}
     if order.limit_price is not None:
         body["limit_price"] = format(order.limit_price, "f")
-    if is_option(order.symbol):
+    if is_contract(order.symbol):
         body["position_intent"] = order.intent
     return body
