@@ -146,10 +146,10 @@ def update_rate(trainer: Any, rounds: int, windows: int, processes: int = 1, cap
     """The rate of a trainer's whole updates, rollout included, `rounds` of them in each window."""
 
     def work() -> int:
-        before = trainer.steps
+        before = int(trainer.steps)
         for _ in range(rounds):
             trainer.update()
-        return (trainer.steps - before) * processes
+        return (int(trainer.steps) - before) * processes
 
     return measured(work, windows, processes, cap_s)
 
