@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import os
 import shlex
 import sys
@@ -25,7 +24,7 @@ from daemon.config.checks import LIVE_HOST
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
-from daemon.host.own_files import StateDirError
+from daemon.host.own_files import StateDirError, person
 from daemon.host.passing import MayPass
 from daemon.host.printable import printable, result_of
 from daemon.host.time.clock import Clock
@@ -264,8 +263,7 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline.command import command_offline
 
-    who = _who(options) or _user()
-    command = Command(_sent_as(options), options.reason, f"offline/{who} (uid {os.getuid()})")
+    command = Command(_sent_as(options), options.reason, f"offline/{_who(options)} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
@@ -288,16 +286,7 @@ def _broker_ns(options: argparse.Namespace) -> int:
 
 
 def _who(options: argparse.Namespace) -> str:
-    """Return who asks: as given, or who used sudo; "" for the user of the process."""
-    return options.who.strip() or os.environ.get("SUDO_USER", "")
-
-
-def _user() -> str:
-    """Return this user's name, or a fixed one where the host knows none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+    return options.who.strip() or person()
 
 
 def _show(answer: CommandAnswer, console: Console, more: str = "") -> None:

@@ -65,7 +65,7 @@ from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
-from daemon.host.own_files import StateDirError, user_name
+from daemon.host.own_files import StateDirError, person
 from daemon.host.passing import MayPass
 from daemon.host.printable import result_of
 from daemon.host.service import Service
@@ -509,17 +509,17 @@ def _done(options: argparse.Namespace) -> int:
         case "transfer":
             body = {
                 "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
-                "quantity": options.quantity, "by": _person(), "why": options.why,
+                "quantity": options.quantity, "by": person(), "why": options.why,
             }  # fmt: skip
             return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
         case "halt" | "resume":
-            body = {"by": _person(), "why": options.why, "seen": getattr(options, "seen", "")}
+            body = {"by": person(), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
-            body = {"account": options.name, "by": _person(), "seen": options.seen}
+            body = {"account": options.name, "by": person(), "seen": options.seen}
             return _print_result("lift", show(ask(settings, "POST", "/lift", body)))
         case "panic":
-            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _person()})
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": person()})
             _print_result("panic", closed(rows))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
@@ -529,11 +529,6 @@ def _done(options: argparse.Namespace) -> int:
         return 0 if all(right for right, _ in findings) else FAILED
     settings = _fitting(settings, options.config)
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
-
-
-def _person() -> str:
-    """Return who asks: who used sudo, else this user."""
-    return os.environ.get("SUDO_USER") or user_name(os.getuid())
 
 
 def _print_result(command: str, text: str) -> int:

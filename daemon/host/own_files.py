@@ -153,3 +153,8 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def person() -> str:
+    """Return who asks: who used sudo, else the user of this process, by name."""
+    return os.environ.get("SUDO_USER") or user_name(os.getuid())

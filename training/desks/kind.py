@@ -419,7 +419,7 @@ class TrainingKind:
     procedure: Procedure[Any, Any]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
     inputs: tuple[Input, ...]  # whose distributions live ones are compared with
-    before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
+    unusable: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     walk: Walk  # how its sessions are cut into folds
     compounds: bool = False  # one account through all sessions of a span
     parts: frozenset[str] = frozenset()  # of the baselines: parts of the policy itself, which it need not lead

@@ -123,7 +123,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
             return (by_years(dates, self.split),)
         if cut.stated:
             return walk(dates, cut.rule, cut.folds)
-        return (last_fold(dates, cut.rule, cut.before),)
+        return (last_fold(dates, cut.rule, cut.unusable),)
 
     def search_folds(
         self, dates: Sequence[str], _: Coefficients, folds: Sequence[Fold], __: int, /

@@ -95,7 +95,7 @@ class SplitMarkets:
         self._trading: Trading = trading_of(definition.spec.name, None if config is None else Path(config))
         self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
-        self.dates: tuple[str, ...] = getattr(last_fold(days, known.walk, known.before), split)
+        self.dates: tuple[str, ...] = getattr(last_fold(days, known.walk, known.unusable), split)
         self.first, self.last = self._table.span(self.dates)
 
     def market(self, count: int, seed: int) -> DailyMarket:

@@ -179,7 +179,7 @@ class Settings:
     @property
     def cut(self) -> Cut:
         """How the sessions of the file are cut into folds."""
-        return Cut(self.walk, self.folds, self.strict, self.reference_years, self.kind.before)
+        return Cut(self.walk, self.folds, self.strict, self.reference_years, self.kind.unusable)
 
     @property
     def given(self) -> list[str]:

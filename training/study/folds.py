@@ -44,7 +44,7 @@ class Cut(NamedTuple):
     folds: int
     stated: bool  # so a file that is too short for them is refused
     reference_years: bool  # one fold of the years that the strategy's reference has, in place of the walk
-    before: str  # which sessions of a file cannot be decided on, for an error
+    unusable: str  # which sessions of a file cannot be decided on, for an error
 
 
 def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
@@ -61,9 +61,8 @@ def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
     fit = [begin for begin in begins if begin >= least]
     if count > len(fit):
         raise HistoryError(
-            f"too little history: {len(dates)} usable sessions; {count} folds that {rule} need "
-            f"{_needed(rule, count, least)}, there can be {len(fit)}: give a longer file, or ask for fewer folds or "
-            "shorter spans"
+            f"too little history: {len(dates)} usable sessions; folds = {count} needs {_needed(rule, count, least)} "
+            f"({rule}), there can be {len(fit)}: give a longer file, or ask for fewer folds or shorter spans"
         )
     ends = [*fit[1:], len(dates)]
     return tuple(_fold(dates, rule, begin, end) for begin, end in list(zip(fit, ends, strict=True))[len(fit) - count :])
@@ -101,13 +100,13 @@ def trained_from(folds: Sequence[Fold], date: str) -> tuple[Fold, ...]:
     return found
 
 
-def last_fold(dates: Sequence[str], rule: Walk, before: str = "that warm the desk up") -> Fold:
+def last_fold(dates: Sequence[str], rule: Walk, unusable: str = "that warm the desk up") -> Fold:
     """The last fold of the walk, or 60/20/20 without purge where the sessions are too few for one (see `is_short`).
 
     Raises:
         HistoryError: fewer than five sessions.
     """
-    return single(dates, before)[0] if is_short(dates, rule) else walk(dates, rule, 1)[0]
+    return single(dates, unusable)[0] if is_short(dates, rule) else walk(dates, rule, 1)[0]
 
 
 def is_short(dates: Sequence[str], rule: Walk) -> bool:
@@ -119,10 +118,10 @@ def is_short(dates: Sequence[str], rule: Walk) -> bool:
     return False
 
 
-def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple[Fold, ...]:
+def single(dates: Sequence[str], unusable: str = "that warm the desk up") -> tuple[Fold, ...]:
     """One fold: the first 60 % train, the next 20 % validate, the last 20 % test.
 
-    `before` names in an error the sessions that cannot be used.
+    `unusable` names in an error the sessions that cannot be used.
 
     Raises:
         HistoryError: fewer than five sessions.
@@ -130,7 +129,7 @@ def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple
     if len(dates) < SESSIONS_MIN:
         raise HistoryError(
             f"too little history: {len(dates)} usable sessions, at least {SESSIONS_MIN} are needed after those "
-            f"{before}: give a file with more sessions"
+            f"{unusable}: give a file with more sessions"
         )
     first, second = len(dates) * 6 // 10, len(dates) * 8 // 10
     return (Fold(tuple(dates[:first]), tuple(dates[first:second]), tuple(dates[second:])),)

@@ -7,7 +7,6 @@ that passed every check of the store and its trial, and every change is recorded
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
+from daemon.host.own_files import person
 from daemon.host.printable import result_of
 from daemon.host.time.clock import Clock
 from daemon.models.ladder.cards import HoldReasons, change_holds
@@ -290,12 +290,8 @@ def _checked_text(what: str, text: str) -> str:
 
 
 def _user() -> str:
-    """Return this user's name and number."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = "unknown"
-    return f"{name} (uid {os.getuid()})"
+    """Return who asks, and the number of this process's user."""
+    return f"{person()} (uid {os.getuid()})"
 
 
 _DO: dict[str, Callable[[ModelStore, argparse.Namespace, Console], int]] = {

@@ -203,8 +203,8 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
     assert main([*given, "--run-dir", str(tmp_path / "r")]) == 2
     # 20 + 22 + 20 + 22 + 3 x 20
     assert (
-        "6 usable sessions; 3 folds that train on 20 sessions and more, validate on 20, test on 20 sessions, 22 left "
-        "out between spans need 144, there can be 0"
+        "6 usable sessions; folds = 3 needs 144 (train on 20 sessions and more, validate on 20, test on 20 sessions, "
+        "22 left out between spans), there can be 0"
     ) in capsys.readouterr().err
 
 
@@ -214,8 +214,8 @@ def test_a_size_that_is_stated_is_not_given_up_for_60_20_20_even_where_it_is_the
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
     assert main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "22"]) == 2
     # 20 + 22 + 20 + 22 + 20
-    assert "6 usable sessions; 1 folds that" in (printed := capsys.readouterr().err)
-    assert "22 left out between spans need 104" in printed
+    assert "6 usable sessions; folds = 1 needs 104" in (printed := capsys.readouterr().err)
+    assert "22 left out between spans" in printed
 
 
 def test_no_size_of_a_fold_is_taken_for_a_strategy_whose_procedure_has_its_own(

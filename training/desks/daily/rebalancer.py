@@ -227,7 +227,7 @@ def kind_of(symbols: tuple[str, ...]) -> TrainingKind:
         ),
         policy=_policy,
         inputs=tuple(_pooled(one, symbols, spec.features) for one in STATIONARY),
-        before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
+        unusable=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
         walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
         passive=Passive(
             "buys each of its stocks for the same money, and holds them",

@@ -154,7 +154,7 @@ def _made(symbols: tuple[str, ...]) -> TrainingKind:
             range(regime_switcher.layout(len(symbols)).used),
             of_the_desk=("weight ", "portfolio_return", "drawdown"),
         ),
-        before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
+        unusable=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
         walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
         with_symbols=kind_of,
         passive=Passive(

@@ -203,7 +203,7 @@ def _means(lines: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]}
 
 
-BEFORE = "that warm the indicators up"
+UNUSABLE = "that warm the indicators up"
 SPAN = 10  # sessions by which each validation span of a search is later than the one before it
 SESSION_MINUTES = 390
 
@@ -235,7 +235,7 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
 
     def folds(self, dates: Sequence[str], _: OnlinePlan, cut: Cut, /) -> tuple[Fold, ...]:
         """See `Procedure`: one."""
-        return (last_fold(dates, cut.rule, cut.before),)
+        return (last_fold(dates, cut.rule, cut.unusable),)
 
     def search_folds(self, _: Sequence[str], __: OnlinePlan, folds: Sequence[Fold], count: int, /) -> tuple[Fold, ...]:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
@@ -296,7 +296,7 @@ def kind_of(config: ModelConfig) -> TrainingKind:
         procedure=own,
         policy=policy,
         inputs=each_column(spec, range(len(spec.features)), of_the_desk=PORTFOLIO),
-        before=BEFORE,
+        unusable=UNUSABLE,
         walk=own.walk,
         passive=Passive("holds nothing", of=passive_of),
         with_config=lambda text: kind_of(of_text(text)),

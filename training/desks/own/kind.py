@@ -98,7 +98,7 @@ def _kind(
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
         walk=walk_of(spec),
-        before=f"that warm the desk up ({spec.history_bars} bars, and of options the volatility)",
+        unusable=f"that warm the desk up ({spec.history_bars} bars, and of options the volatility)",
         compounds=spec.compounds,
         imports=True,
         rule=None if rule is None else lambda: Rule(rule),

@@ -190,7 +190,7 @@ KIND = TrainingKind(
     facts=lambda data: data.data.facts,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
-    before="from which the first volatility comes (21 by default)",
+    unusable="from which the first volatility comes (21 by default)",
     imports=True,
     passive=Passive(
         "holds nothing", "policy.actor.2", tuple(BIAS if action == HOLD else 0.0 for action in range(len(SPEC.actions)))

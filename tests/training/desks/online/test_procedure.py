@@ -24,7 +24,7 @@ from training.study.folds import Cut, HistoryError
 
 OWN = FromHistory()
 PLAN = OnlinePlan()
-CUT = Cut(KIND.walk, 1, stated=False, reference_years=False, before=KIND.before)
+CUT = Cut(KIND.walk, 1, stated=False, reference_years=False, unusable=KIND.unusable)
 
 
 def task_of(asked: Settings, data: OnlineTaskData, folder: Path) -> Task[OnlineTaskData, OnlinePlan]:
