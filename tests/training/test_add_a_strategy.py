@@ -137,13 +137,17 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
 
 
 def _asks(node: ast.AST) -> bool:
-    """Whether a node asks for the kind of a desk: compares its words, or calls one of the functions that do."""
+    """Whether a node asks for the kind of a desk: compares its words, or calls one of the functions that do.
+
+    Whether two desks are of one kind is another question.
+    """
     match node:
         case ast.Compare(left=left, comparators=others, ops=ops):
             words = {
                 part.attr for side in (left, *others) for part in ast.walk(side) if isinstance(part, ast.Attribute)
             }
-            kind = any("spec.kind" in ast.unparse(side) for side in (left, *others))
+            sides = [ast.unparse(side) for side in (left, *others)]
+            kind = any("spec.kind" in side for side in sides) and not all(side.endswith(".kind") for side in sides)
             return (kind or not words.isdisjoint(("decides", "holds"))) and not isinstance(ops[0], ast.In | ast.NotIn)
         case ast.Call(func=ast.Name("isinstance")):
             return any(spec in ast.unparse(node) for spec in ("DailySpec", "ShareSpec"))

@@ -163,6 +163,6 @@ KIND = TrainingKind(
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("weight",)),
     walk=Walk(train=60, validate=20, test=20, purge=SPEC.history_bars + 1),
-    before=f"that warm the desk up ({SPEC.history_bars})",
+    unusable=f"that warm the desk up ({SPEC.history_bars})",
     compounds=True,
 )
