@@ -35,6 +35,8 @@ POINTERS = (CURRENT, CANDIDATE)
 PROMOTIONS_FILE = "promotions.jsonl"
 JUDGED = "judged version"
 """The check of a version that was judged by its card."""
+MISSING = "missing file"
+"""The check of a file that is not there, or cannot be read."""
 
 NAME_BYTES_MAX = 256
 PROMOTIONS_BYTES_MAX = 16 * 2**20
@@ -108,10 +110,10 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
                 raise ModelError("file outside of the store", f"{path} led to {opened}, expected a file within {root}")
             data = file.read(limit + 1)
     except _NoFile:
-        raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}") from None
+        raise ModelError(MISSING, f"{path} is no plain file, expected one: {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
         why = getattr(error, "strerror", None) or error  # the path is named already
-        raise ModelError("missing file", f"{path} cannot be read ({why}), expected a readable file: {cure}") from error
+        raise ModelError(MISSING, f"{path} cannot be read ({why}), expected a readable file: {cure}") from error
     if len(data) > limit:
         raise ModelError("file size", f"{path} has more than {limit} bytes, expected at most that many: {cure}")
     return data

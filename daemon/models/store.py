@@ -25,6 +25,7 @@ from daemon.core.strategy_rules import DIGEST, lines_to_claim, other_rules, unke
 from daemon.models.pointer import (
     CURRENT,
     MANIFEST_BYTES_MAX,
+    MISSING,
     POINTERS,
     ModelError,
     check_judged,
@@ -98,7 +99,7 @@ class Sight:
 
     version: str
     manifest_digest: str  # "" without a readable manifest
-    others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
+    others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy, signature and named files
 
 
 def load(
@@ -174,7 +175,7 @@ def _check_chosen(shelf: Path, pointer: str) -> None:
     where = f"--strategy {shlex.quote(typed(shelf.name))} --models-dir {shelf.parent}"
     more = f" (others: {', '.join(shelved[:-1])})" if len(shelved) > 1 else ""
     command = f'rltraderctl models {verb} {shelved[-1]} {where} --reason "..."'
-    raise ModelError("missing file", f"no version in {shelf} is {state} yet, so type: {command}{more}")
+    raise ModelError(MISSING, f"no version in {shelf} is {state} yet, so type: {command}{more}")
 
 
 def trades_in_test(manifest: Manifest) -> int | None:
@@ -250,8 +251,17 @@ def sight(models_dir: Path, strategy: str, version: str) -> Sight:
     return Sight(
         name,
         sha256(data).hexdigest() if data else "",
-        tuple(_touched(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE)),
+        tuple(_touched(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE, *_named_files(data))),
     )
+
+
+def _named_files(manifest: bytes) -> tuple[str, ...]:
+    """Return the plain names of the other files in a manifest's bytes; () where they cannot be read."""
+    try:
+        files = msgspec.json.decode(manifest, type=_Files).files
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    return tuple(name for name in files if _FILE_NAME.fullmatch(name) is not None)[:FILES_MAX]
 
 
 def _touched(path: Path) -> tuple[int, int, int]:
@@ -336,6 +346,10 @@ def _known(shelf: Path) -> str:
 
 class _Format(msgspec.Struct):
     format: int
+
+
+class _Files(msgspec.Struct):
+    files: dict[str, str] = {}
 
 
 def _signature(path: Path, root: Path, cure: str) -> bytes:

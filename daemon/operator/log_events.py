@@ -541,7 +541,8 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "ladder_held": LogEvent(
         "warning",
         ("reason",),
-        "The shelf's holds.json is unreadable, or a look failed: no version is proposed until it is mended.",
+        "The shelf's holds.json is unreadable, a look failed, or a version waits for its files: until it is mended no "
+        "version is proposed, or not that one.",
     ),
     "ladder_replay_lost": LogEvent(
         "warning", ("version", "problem"), "The process that replayed for a challenger was lost; it is started again."

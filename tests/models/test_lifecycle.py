@@ -15,9 +15,11 @@ from daemon.host.ed25519 import keygen
 from daemon.models.pointer import CANDIDATE, CURRENT, point
 from daemon.models.signature import sign
 from daemon.operator.submitter import Submitter
+from strategies.kit.card import CARD_FILE
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk
+from tests.support.models.cards import CARD, with_card
 from tests.support.models.swaps import Running, alarms, damage, events, name, publish, running, scalper_desk
 
 Play = Callable[[Running], Awaitable[None]]
@@ -227,6 +229,25 @@ def test_a_version_that_vanishes_is_refused_and_the_running_one_goes_on(
         (store / "option_scalper" / "v1" / POLICY_FILE).unlink()
         await run.lifecycle.look()
         assert run.models.running.version == "v0"
+
+    (refused,) = played(desk, tmp_path / "state", play)
+    assert "missing file" in refused.reason
+
+
+def test_a_version_answers_once_the_last_file_that_its_manifest_names_is_there(
+    desk: Desk, store: Path, tmp_path: Path
+) -> None:
+    card = with_card(store, CARD) / CARD_FILE
+    data = card.read_bytes()
+
+    async def play(run: Running) -> None:
+        card.unlink()
+        name(store, "v2")
+        await run.lifecycle.look()
+        assert run.models.running.version == "v0"
+        card.write_bytes(data)
+        await run.lifecycle.look()
+        assert run.models.running.version == "v2"
 
     (refused,) = played(desk, tmp_path / "state", play)
     assert "missing file" in refused.reason

@@ -33,10 +33,10 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, ModelError, canary_of, changes, point, pointed
+from daemon.models.pointer import CURRENT, JUDGED, MISSING, ModelError, canary_of, changes, point, pointed
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
-from daemon.models.store import load
+from daemon.models.store import Sight, load, sight
 from daemon.pacing import look_again
 
 WHO = "ladder"
@@ -64,6 +64,8 @@ class Climber:
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
+        self._unloaded: dict[str, Sight] = {}  # versions that this look could not load
+        self._unloaded_before: dict[str, Sight] = {}  # by the look before it
         self._rightful = ""  # the version that answers by no other journal's ladder
         self._kept_back = ""  # the champion that cannot take its place again, once it was reported
         self._replaying = Replaying(
@@ -152,6 +154,7 @@ class Climber:
         except ModelError as error:
             holds = HoldReasons(frozen=str(error))
             self._hold(str(error))
+        self._unloaded_before, self._unloaded = self._unloaded, {}
         while await self._step(holds):
             pass
         await self._align()
@@ -251,13 +254,14 @@ class Climber:
         judged = state.ladder.judged if state.ladder is not UNSET else ()
         running = self._desk.models.running
         champion, manifest = running.version, ""
-        others = {*holds.held, champion}
+        others = {*holds.held, champion, *self._unloaded}
         if state.ladder is not UNSET:
             others.add(state.ladder.champion)  # it answered before; its own card is about another parent
         name = self._desk.strategy.spec.name
         version = await asyncio.to_thread(newest_with_card, self._desk.models_dir, name, judged, others)
         if not version:
             return False
+        files = await asyncio.to_thread(sight, self._desk.models_dir, name, version)
         try:
             loaded = await asyncio.to_thread(
                 load, self._desk.models_dir, self._desk.strategy, version, self._desk.public_key
@@ -265,6 +269,8 @@ class Climber:
             card, manifest = await asyncio.to_thread(card_of, loaded), loaded.manifest_digest
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
+            if self._waits(files, error):
+                return True
             move, figures = LadderMove(REFUSED, "card_refused", str(error)), {}
         if move.to_step == REPLAY:
             figures["replay_to"] = float(state.seq)
@@ -272,6 +278,14 @@ class Climber:
             version, "proposed", champion, 1.0, 0, figures, judged, manifest, running.manifest_digest
         )
         await self._move(proposed, move)
+        return True
+
+    def _waits(self, files: Sight, error: ModelError) -> bool:
+        """Return whether a version that cannot be loaded waits for its files: one is missing, or they still change."""
+        if error.check != MISSING and self._unloaded_before.get(files.version) == files:
+            return False
+        self._unloaded[files.version] = files
+        self._hold(f"{files.version} waits until all its files are there: {error}")
         return True
 
     async def _replay(self, ladder: LadderState) -> bool:

@@ -41,7 +41,7 @@ from daemon.models.runtime import NO_MODEL, NoPolicy
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
 from strategies.kit import card as cards
-from strategies.kit.manifest import MANIFEST_FILE, decode, encode
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.support.desks.desk_run import Desk, records, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
@@ -195,14 +195,38 @@ def test_bad_forged_and_unvouched_cards_are_refused_once_and_the_champion_goes_o
 
     moves = climbed(tmp_path, play)
     assert [(move.version, move.to_step, move.reason) for move in moves] == [
+        ("bad", "refused", "card_lead"),
         ("another", "refused", "card_refused"),
         ("unvouched", "refused", "card_refused"),
         ("forged", "refused", "card_refused"),
-        ("bad", "refused", "card_lead"),
     ]
-    assert "file digest" in moves[2].detail
-    assert "is not named by the manifest" in moves[1].detail
+    assert "file digest" in moves[3].detail
+    assert "is not named by the manifest" in moves[2].detail
     assert alarms(tmp_path / "state").count("ladder_refused") == 4
+
+
+@pytest.mark.parametrize("half", [b"", b"\0"], ids=["missing", "half copied"])
+def test_a_version_whose_card_came_before_its_other_files_climbs_once_they_are_there(
+    tmp_path: Path, half: bytes
+) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        policy = with_card(store, CARD) / POLICY_FILE
+        whole = policy.read_bytes()
+        policy.write_bytes(half)
+        if not half:
+            policy.unlink()
+        for _ in range(1 if half else 3):
+            await climb.climber.look()
+        reasons = [fields["reason"] for name, fields in climb.run.log if name == "ladder_held"]
+        assert len(reasons) == 1
+        assert str(policy) in reasons[0]
+        policy.write_bytes(whole)
+        await climb.settle()
+        assert climb.step == "v2 shadow"
+
+    assert steps(climbed(tmp_path, play)) == [("shadow", "card_passed")]
 
 
 def test_a_card_that_is_nested_deep_is_refused_and_the_ladder_goes_on(tmp_path: Path) -> None:
