@@ -104,9 +104,10 @@ class Publisher:
         return IDLE_S if idle and not self._waiting else 0.0
 
     def close(self) -> None:
-        """Write the checkpoint and close the journal."""
+        """Write the checkpoint, where the disk takes it, and close the journal."""
         if self._stream:
-            self._save()
+            with suppress(OSError):
+                self._save()
         self._forget()
 
     # --- where to go on -----------------------------------------------------------------------------------------------
@@ -278,8 +279,8 @@ class Publisher:
 
 
 def _read_mark(path: Path) -> PublisherCheckpoint:
-    """Return the checkpoint; an empty one where there is none, or it is damaged: the stream's end decides then."""
+    """Return the checkpoint; an empty one where none can be read: the stream's end decides then."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=PublisherCheckpoint)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return PublisherCheckpoint()

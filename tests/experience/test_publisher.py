@@ -100,7 +100,7 @@ def test_without_its_checkpoint_it_goes_on_where_the_stream_ends(
 ) -> None:
     publish_all(publisher)
     publisher.close()
-    for content in (None, b"", b"{broken"):
+    for content in (None, b"", b"{broken", b'{"epoch":"\xff"}'):
         (tmp_path / CHECKPOINT).unlink()
         if content is not None:
             (tmp_path / CHECKPOINT).write_bytes(content)

@@ -15,6 +15,7 @@ import sys
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -147,7 +148,7 @@ def _date(text: str) -> date:
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """Return all known sessions from the beginning of `year`. Raises CalendarError."""
     name = f"sessions-{version('exchange_calendars')}-{year}-{_today()}.json"
-    sessions = _kept(name, year)
+    sessions = _kept(name)
     if not sessions:
         sessions = _asked(year)
         _keep(name, sessions)
@@ -179,19 +180,18 @@ def _cache_folder() -> Path:
     return Path(named or "~/.cache").expanduser() / "rltrader"
 
 
-def _kept(name: str, year: int) -> tuple[Session, ...]:
+def _kept(name: str) -> tuple[Session, ...]:
     """Read what was kept today by this user; empty where nothing is, or anything about it is odd."""
     try:
         folder = open_own_folder(_cache_folder())
         try:
             with os.fdopen(open_own(folder, name, os.O_RDONLY), "rb") as file:
-                sessions = msgspec.json.decode(file.read(), type=tuple[Session, ...])
+                digest, _, data = file.read().partition(b"\n")
         finally:
             os.close(folder)
-    except (OSError, RuntimeError, msgspec.DecodeError):  # RuntimeError: a user without a home
+        return msgspec.json.decode(data, type=tuple[Session, ...]) if digest == _digest(data) else ()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a user without a home
         return ()
-    dates = [session.date for session in sessions]
-    return sessions if dates == sorted(set(dates)) and dates[:1] >= [str(year)] else ()
 
 
 def _keep(name: str, sessions: tuple[Session, ...]) -> None:
@@ -202,7 +202,12 @@ def _keep(name: str, sessions: tuple[Session, ...]) -> None:
         for old in folder.glob("sessions-*.json"):
             if not old.name.endswith(f"-{_today()}.json"):
                 old.unlink(missing_ok=True)
-        write_whole(folder / name, msgspec.json.encode(sessions), 0o600)
+        data = msgspec.json.encode(sessions)
+        write_whole(folder / name, _digest(data) + b"\n" + data, 0o600)
+
+
+def _digest(data: bytes) -> bytes:
+    return sha256(data).hexdigest().encode()
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from daemon.host.time.calendar import CalendarError, SessionCalendar, midnight_ns
@@ -180,7 +179,7 @@ def test_the_second_start_of_a_day_does_not_ask_the_library_again(cache_dir: Pat
     assert loaded(cache_dir, no_library) > 252
 
 
-@pytest.mark.parametrize("spoilt", ["cut", "empty", "link", "writable", "unsorted"])
+@pytest.mark.parametrize("spoilt", ["cut", "empty", "link", "writable", "another digit", "no text"])
 def test_what_is_odd_in_the_cache_is_not_read(cache_dir: Path, tmp_path: Path, no_library: Path, spoilt: str) -> None:
     shutil.copytree(cache_dir, tmp_path / "cache")
     (file,) = (tmp_path / "cache" / "rltrader").iterdir()
@@ -190,8 +189,11 @@ def test_what_is_odd_in_the_cache_is_not_read(cache_dir: Path, tmp_path: Path, n
         file.symlink_to(tmp_path / "elsewhere.json")
     elif spoilt == "writable":
         file.parent.chmod(0o777)
-    elif spoilt == "unsorted":
-        file.write_bytes(msgspec.json.encode(msgspec.json.decode(whole)[::-1]))
+    elif spoilt in ("another digit", "no text"):  # one bit of a session's close, and of its date
+        flipped = bytearray(whole)
+        at, bit = (whole.rindex(b"0000000") - 1, 0x01) if spoilt == "another digit" else (whole.rindex(b"20"), 0x80)
+        flipped[at] ^= bit
+        file.write_bytes(flipped)
     else:
         file.write_bytes(whole[:-5] if spoilt == "cut" else b"[]")
     with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
