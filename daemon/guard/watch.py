@@ -2,7 +2,8 @@
 
 News comes in by methods, each with the guard's own monotonic time in seconds; `turn` returns what is to be done now.
 The rule: silence counts when every path is silent while the guard's own echo comes back on each of them. It acts on
-what two looks at the account agree on, and only within the silence. It opens nothing and takes no stop away.
+what two looks at the account agree on, and only within the silence. It opens nothing, and takes no stop away but a
+second one of its own.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Watch:
     def __init__(self, rules: Rules, began_s: float, beat: Heartbeat | None = None, *, fenced: bool = False) -> None:
         self._rules = rules
         self.beat, self.fenced = beat, fenced
-        self._lives = {beat.life} if beat is not None else set[int]()
+        self._lives = {} if beat is None else {beat.life: beat.counter}  # of each, the newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
         self._late_s = began_s - rules.act_s - rules.alarm_s  # when one last came late, or of a wrong clock
@@ -128,16 +129,18 @@ class Watch:
     # --- news -------------------------------------------------------------------------------------------------------
 
     def heard(self, beat: Heartbeat, now_s: float, clock_ns: int) -> None:
-        """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not."""
+        """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not.
+
+        A new one of an earlier life counts too: the later one was a second desk of this name, and this one lives on.
+        """
         known = self.beat
         age_s = (clock_ns - beat.time_ns) / SECOND_NS
         fresh = abs(age_s) <= FRESH_S * self._rules.rate
-        if known is not None and beat.life == known.life:
-            if beat.counter <= known.counter:
-                return
-        elif beat.life in self._lives or (not fresh and known is not None and beat.life < known.life):
+        if beat.counter <= self._lives.get(beat.life, 0):
+            return
+        if not fresh and known is not None and beat.life < known.life:
             return  # an older life's message, sent again
-        self._lives.add(beat.life)
+        self._lives[beat.life] = beat.counter
         self.beat = beat
         if fresh:
             self._heard_s, self._fenced_once, self._closes = now_s, False, False
@@ -325,7 +328,9 @@ class Watch:
         assert beat is not None
         self._settled_s = self._looks[-1].asked_s
         entries = [order for order in _open(look) if order.side > 0 and order.client_order_id.startswith(beat.names)]
-        actions: list[Action] = [Cancel(order.order_id, order.client_order_id) for order in entries]
+        before = {order.order_id for order in self._surplus(former)}
+        over = [order for order in self._surplus(look) if order.order_id in before]
+        actions: list[Action] = [Cancel(order.order_id, order.client_order_id) for order in (*entries, *over)]
         self._fenced_once = self._fenced_once or look.fenced
         shared = self._is_shared(look)
         if shared and not any(self._held(look).values()) and not entries:
@@ -348,7 +353,7 @@ class Watch:
             return actions
         stops, bare = self._missing(look, former, now_s)
         actions += [Rest(stop) for stop in stops]
-        done = [f"cancels {order.client_order_id}" for order in entries]
+        done = [f"cancels {order.client_order_id}" for order in (*entries, *over)]
         done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
         if done:
             actions.append(Alarm("guard_acts", "; ".join(f"it {what}" for what in done)))
@@ -400,6 +405,30 @@ class Watch:
                     stops.append(_stop(name + "f" * part.fraction, symbol, quantity, known.stop, known.limit))
         return stops, bare
 
+    def _surplus(self, look: AccountLook) -> list[BrokerOrder]:
+        """Return the guard's stops, the newest first, without which the others cover all that the desk holds.
+
+        Two guards may rest one at the same moment. Where others hold the symbol too, the broker takes both.
+        """
+        over, names = list[BrokerOrder](), self._names()
+        sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
+        for symbol, held in self._held(look).items():
+            ours = [order for order in sales if order.symbol == symbol]
+            beyond = exact(sum(map(_rest_of, ours), -held))
+            for stop in sorted(ours, key=lambda order: (order.submitted_ns, order.client_order_id), reverse=True):
+                if self._is_guards(stop) and _rest_of(stop) <= beyond:
+                    beyond -= _rest_of(stop)
+                    over.append(stop)
+        return over
+
+    def _names(self) -> tuple[str, str]:
+        """Return how the names of the desk's orders begin, and those of its guards."""
+        assert self.beat is not None
+        return self.beat.names, f"{self._rules.prefix}-"
+
+    def _is_guards(self, order: BrokerOrder) -> bool:
+        return order.client_order_id.startswith(self._names()[1])
+
     def _may_rest(self, part: _Part, now_s: float) -> bool:
         """Return whether another stop may be tried: not after three that the broker refused, or somebody took away."""
         within_s = REFUSED_S if part in self._refused else TAKEN_S
@@ -407,10 +436,9 @@ class Watch:
 
     def _uncovered(self, look: AccountLook) -> dict[str, Quantity]:
         """Return what the desk holds of each symbol, and no order sells."""
-        bare, shared, beat = dict(self._held(look)), self._is_shared(look), self.beat
-        assert beat is not None
+        bare, shared, names = dict(self._held(look)), self._is_shared(look), self._names()
         for order in _open(look):
-            ours = order.client_order_id.startswith((beat.names, f"{self._rules.prefix}-"))
+            ours = order.client_order_id.startswith(names)
             if order.side < 0 and order.symbol in bare and (ours or not shared):
                 bare[order.symbol] -= _rest_of(order)
         for position in look.positions:
@@ -425,7 +453,7 @@ class Watch:
         held: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
         for order in look.orders:
             name, known = order.client_order_id, beat.orders.get(order.client_order_id)
-            ours = name.startswith((beat.names, f"{self._rules.prefix}-"))
+            ours = name.startswith(self._names())
             if known is not None or (ours and order.submitted_ns > beat.time_ns):
                 held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
         return held

@@ -18,7 +18,7 @@ from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
 from daemon.operator.heartbeat import Held
 from strategies.kit.quantity import exact
-from tests.support.guarded_world import NAMES, RULES, World
+from tests.support.guarded_world import NAMES, RULES, DeskHost, World
 
 HOUR = 3600.0
 LATEST = RULES.act_s + 2 * RULES.look_s + 10  # it acts by then: two looks, and the turns of this world
@@ -409,6 +409,19 @@ def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
     assert len(world.guard.acts()) == 1
 
 
+def test_a_second_desk_of_the_same_name_that_is_gone_again_shuts_out_none_that_lives() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    second = DeskHost(holds=world.desk.holds, life=world.now_ns)
+    for _ in range(12):
+        world.run(10)
+        world.guard.watch.heard(second.beat(world.now_ns, world.broker), world.now_s, world.now_ns)
+    world.run(HOUR)
+    assert (world.guard.acts(), world.guard.alarms()) == ([], [])
+    dies(world)
+    assert world.guard.acts() == [Close(), Fence(True)]
+
+
 def test_a_desk_that_sends_orders_lives_though_nobody_hears_it() -> None:
     world = World(replace(RULES, act="close"))
     world.run(60)
@@ -710,6 +723,31 @@ def test_two_guards_rest_one_stop_together() -> None:
     flat = World(held=0, guards=2)
     dies(flat)
     assert flat.broker.fenced
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_of_two_stops_that_two_guards_rest_at_one_moment_the_later_one_ends(shared: bool) -> None:
+    """The last heartbeat reached one guard alone, so that they name their stops otherwise."""
+    world = World(guards=2, others=20)
+    if shared:
+        world.desk.account = "PA1-scalper"
+    world.run(60)
+    last = world.desk.beat(world.now_ns, world.broker)
+    dead(world)
+    world.guard.watch.heard(last, world.now_s, world.now_ns)
+    world.at_once = True
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert [type(action) for guard in world.guards for action in guard.acts()] == [Rest, Cancel] * 2
+
+
+def test_a_person_s_sale_beside_its_stop_takes_no_stop_away() -> None:
+    world = World(others=10)
+    dies(world)
+    by_hand = SubmitOrder("by-hand", "SPY", -1, 10, Decimal(90), "", 2**62)
+    assert world.broker.put(by_hand, world.now_ns)
+    world.run(HOUR)
+    assert [type(action) for action in world.guard.acts()] == [Rest]
 
 
 def test_a_desk_that_returns_is_told_and_the_guard_begins_anew() -> None:
